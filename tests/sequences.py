@@ -1,0 +1,51 @@
+"""Made-up sequences for tests."""
+
+import numpy as np
+
+from vidgru.types import Sequence
+
+NAMES = ("person", "car", "bag")
+
+
+def make_sequence(
+    frames: int,
+    objects: int | None = None,
+    *,
+    seed: int = 0,
+    fps: float = 8.0,
+    keypoints: int = 0,
+    optional: bool = True,
+) -> Sequence:
+    """A random sequence with `objects` a frame, or 0 to 4 where None; `optional` tensors present or absent."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 5, frames) if objects is None else np.full(frames, objects)
+    total = int(counts.sum())
+    corners = np.sort(rng.random((total, 2, 2)), axis=1).reshape(total, 4)
+
+    def half(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float16)
+
+    return Sequence(
+        time_s=np.arange(frames) / fps,
+        frame_index=np.arange(frames, dtype=np.int64) * 3,
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        boxes=corners.astype(np.float32),
+        scores=rng.random(total).astype(np.float16),
+        classes=rng.integers(0, len(NAMES), total).astype(np.int16),
+        tracks=np.concatenate([np.arange(n) for n in counts] or [[]]).astype(np.int32),
+        motion=half(total, 6) if optional else None,
+        appearance=half(total, 8) if optional else None,
+        keypoints=np.abs(half(total, keypoints, 3)) if keypoints else None,
+        scene=half(frames, 5) if optional else None,
+        scene_motion=half(frames, 4) if optional else None,
+        fps=fps,
+        size_px=(320, 192),
+        names=NAMES,
+    )
+
+
+def same(first: Sequence, second: Sequence) -> bool:
+    """Whether two sequences hold the same bytes under the same names."""
+    one, two = first.tensors(), second.tensors()
+    facts = (first.fps, first.size_px, first.names) == (second.fps, second.size_px, second.names)
+    return facts and one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)

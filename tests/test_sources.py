@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+
+from vidgru.errors import SourceError
+from vidgru.sources import find_recordings
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("b.mp4", "a.MKV", "deep/er/c.avi", "notes.md", ".hidden.mp4", ".git/d.mp4", "deep/odd"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    return tmp_path
+
+
+def names(*sources: object) -> list[str]:
+    return [recording.name for recording in find_recordings([str(source) for source in sources])]
+
+
+def test_folder_is_searched_and_sorted(tree: Path) -> None:
+    assert names(tree) == ["a.MKV", "b.mp4", "deep/er/c.avi"]
+
+
+def test_file_may_have_any_suffix(tree: Path) -> None:
+    assert names(tree / "deep" / "odd") == ["odd"]
+
+
+def test_glob_names_from_its_fixed_part(tree: Path) -> None:
+    assert names(tree / "**" / "*.avi") == ["deep/er/c.avi"]
+    assert names(tree / "deep" / "*" / "c.avi") == ["er/c.avi"]
+
+
+def test_text_list(tree: Path) -> None:
+    (tree / "list.txt").write_text("# mine\n\ndeep/er/c.avi\nb.mp4\n")
+    assert names(tree / "list.txt") == ["deep/er/c.avi", "b.mp4"]
+
+
+def test_each_file_once(tree: Path) -> None:
+    (tree / "again.mp4").symlink_to(tree / "b.mp4")
+    assert names(tree / "b.mp4", tree) == ["b.mp4", "a.MKV", "deep/er/c.avi"]
+
+
+def test_linked_folders_do_not_loop(tree: Path) -> None:
+    (tree / "deep" / "loop").symlink_to(tree)
+    assert names(tree) == ["a.MKV", "b.mp4", "deep/er/c.avi"]
+
+
+def test_a_file_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
+    (tmp_path / "cam[1].mp4").write_bytes(b"")
+    assert names(tmp_path / "cam[1].mp4") == ["cam[1].mp4"]
+
+
+def test_missing(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no such file or folder: .*nope"):
+        names(tmp_path / "nope")
+
+
+def test_folder_without_recordings(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("")
+    with pytest.raises(SourceError, match=r"no recordings in .*\n.*\.mp4"):
+        names(tmp_path)
+
+
+def test_glob_without_matches(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no recordings in"):
+        names(tmp_path / "*.mp4")
+
+
+def test_list_with_a_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("\nnope.mp4\n")
+    with pytest.raises(SourceError, match=r"list\.txt, line 2: no such file: nope\.mp4"):
+        names(tmp_path / "list.txt")
