@@ -1,0 +1,26 @@
+"""Data sets on disk for tests. Their videos are empty files: reading annotations opens none."""
+
+from pathlib import Path
+
+from vidgru.datasets.annotations import Dataset, load_dataset
+
+HEADER = "video,start,end,label,description,split"
+
+
+def write_set(
+    folder: Path, text: str, *, name: str = "annotations.csv", videos: str = "a.mp4 b.mp4 c.mp4 d.mp4"
+) -> Path:
+    """`folder` with an annotation file and, under `videos/`, empty files."""
+    for video in videos.split():
+        path = folder / "videos" / video
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def csv_set(folder: Path, *rows: str, header: str = HEADER) -> Dataset:
+    """The data set with these rows, each video that they name existing."""
+    videos = " ".join(row.split(",")[0] for row in rows)
+    return load_dataset(write_set(folder, "\n".join((header, *rows)), videos=videos))

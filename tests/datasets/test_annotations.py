@@ -1,0 +1,384 @@
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.datasets.sets import HEADER, csv_set, write_set
+from vidgru.datasets.annotations import Clip, check_times, clips, load_dataset
+from vidgru.errors import AnnotationError
+from vidgru.types import Annotation
+
+EXAMPLE = f"""{HEADER}
+a.mp4,3.4,6.0,fall,"A man falls from a chair",train
+b.mp4,,,walk,,val
+c.mp4,,,,,test
+d.mp4,,,,"Two people meet",train
+"""
+
+
+def clip(video: str, start_s: float | None, end_s: float | None, labels: set[int], split: str = "train") -> Clip:
+    return Clip(video=video, start_s=start_s, end_s=end_s, labels=frozenset(labels), split=split)
+
+
+def test_the_four_kinds_of_rows(tmp_path: Path) -> None:
+    dataset = load_dataset(write_set(tmp_path, EXAMPLE))
+    assert dataset.annotations == (
+        Annotation(
+            video="a.mp4", start_s=3.4, end_s=6.0, label="fall", description="A man falls from a chair", split="train"
+        ),
+        Annotation(video="b.mp4", label="walk", split="val"),
+        Annotation(video="c.mp4", split="test"),
+        Annotation(video="d.mp4", description="Two people meet", split="train"),
+    )
+    assert dataset.labels == ("fall", "walk")
+    assert dataset.splits == ("train", "val", "test")
+    assert dataset.recordings["a.mp4"].path == tmp_path / "videos" / "a.mp4"
+    assert clips(dataset) == [
+        clip("a.mp4", 3.4, 6.0, {0}),
+        clip("b.mp4", None, None, {1}, "val"),
+        clip("c.mp4", None, None, set(), "test"),
+    ]
+    assert clips(dataset, "val") == [clip("b.mp4", None, None, {1}, "val")]
+    assert not dataset.multi_label
+    assert dataset.has_background
+    assert dataset.warnings == ()
+    assert [row.line for row in dataset.rows] == [2, 3, 4, 5]
+
+
+def test_jsonl_and_csv_say_the_same(tmp_path: Path) -> None:
+    from_csv = load_dataset(write_set(tmp_path / "one", EXAMPLE))
+    lines = [
+        {"video": "a.mp4", "start": 3.4, "end": 6.0, "label": "fall", "description": "A man falls from a chair"},
+        {"video": "b.mp4", "start": None, "label": "walk", "split": "val"},
+        {"video": "c.mp4", "split": "test"},
+        {"video": "d.mp4", "description": "Two people meet"},
+    ]
+    text = "\n\n".join(json.dumps(line) for line in lines)
+    from_json = load_dataset(write_set(tmp_path / "two", text, name="annotations.jsonl"))
+    assert from_json.annotations == from_csv.annotations
+    assert [row.line for row in from_json.rows] == [1, 3, 5, 7]
+
+
+def test_an_edited_events_file_is_valid(tmp_path: Path) -> None:
+    text = "video,start,end,label,score,description,start_time\na.mp4,1.25,2.5,fall,0.93,,2024-05-01T10:00:00+00:00\n"
+    dataset = load_dataset(write_set(tmp_path, text))
+    assert dataset.annotations == (Annotation(video="a.mp4", start_s=1.25, end_s=2.5, label="fall", split="train"),)
+    assert dataset.rows[0].extra["score"] == "0.93"
+    event = {"video": "a.mp4", "start": 1.25, "end": 2.5, "label": "fall", "score": 0.93, "objects": [1, 2]}
+    (tmp_path / "events.jsonl").write_text(json.dumps(event))
+    assert load_dataset(tmp_path / "events.jsonl").annotations == dataset.annotations
+
+
+@pytest.mark.parametrize("where", ["folder", "file", "yaml", "yaml elsewhere"])
+def test_the_ways_to_name_a_data_set(tmp_path: Path, where: str) -> None:
+    folder = write_set(tmp_path / "set", EXAMPLE)
+    path = {"folder": folder, "file": folder / "annotations.csv", "yaml": folder / "set.yaml"}.get(where)
+    (folder / "set.yaml").write_text("videos: videos\nannotations: annotations.csv\n")
+    if path is None:
+        path = tmp_path / "set.yml"
+        path.write_text("path: set\nformat: native\n")
+    assert load_dataset(str(path)).recordings["b.mp4"].path.samefile(folder / "videos" / "b.mp4")
+
+
+def test_names_resolve_against_the_annotation_files_folder_too(tmp_path: Path) -> None:
+    write_set(tmp_path, f"{HEADER}\nvideos/a.mp4,,,fall,,\na.mp4,,,walk,,\n./a.mp4,,,run,,\nvideos\\a.mp4,,,sit,,\n")
+    dataset = load_dataset(tmp_path)
+    assert list(dataset.recordings) == ["a.mp4"]
+    assert clips(dataset) == [clip("a.mp4", None, None, {0, 1, 2, 3})]
+    write_set(tmp_path / "flat", f"{HEADER}\nx.mp4,,,fall,,\n", videos="")
+    (tmp_path / "flat" / "x.mp4").touch()
+    assert list(load_dataset(tmp_path / "flat").recordings) == ["x.mp4"]
+
+
+def test_a_video_outside_the_folders_is_called_by_its_whole_path(tmp_path: Path) -> None:
+    outside = tmp_path / "outside.mp4"
+    outside.touch()
+    dataset = load_dataset(write_set(tmp_path / "set", f"{HEADER}\n{outside},,,fall,,\n../../outside.mp4,,,walk,,\n"))
+    assert list(dataset.recordings) == [outside.as_posix().lstrip("/")]
+    assert dataset.multi_label
+
+
+def test_rows_on_one_interval_are_one_clip(tmp_path: Path) -> None:
+    dataset = csv_set(
+        tmp_path, "a.mp4,1,2,fall,,", "a.mp4,1.0,00:00:02,  shout ,,", "a.mp4,1,3,walk,,", "a.mp4,1,2,,He falls,"
+    )
+    assert clips(dataset) == [clip("a.mp4", 1.0, 2.0, {0, 1}), clip("a.mp4", 1.0, 3.0, {2})]
+    assert dataset.multi_label
+    assert not dataset.has_background
+
+
+def test_background_is_no_event(tmp_path: Path) -> None:
+    write_set(tmp_path, f"{HEADER}\na.mp4,,,nothing,,\nb.mp4,,,fall,,\n")
+    (tmp_path / "set.yaml").write_text("background: nothing\n")
+    dataset = load_dataset(tmp_path / "set.yaml")
+    assert dataset.labels == ("fall",)
+    assert clips(dataset) == [clip("a.mp4", None, None, set()), clip("b.mp4", None, None, {0})]
+    assert load_dataset(tmp_path).labels == ("fall", "nothing")
+
+
+def test_names_give_the_order(tmp_path: Path) -> None:
+    write_set(tmp_path, f"{HEADER}\na.mp4,,,walk,,\nb.mp4,,,fall,,\n")
+    for names in ("[walk, jump, fall]", "{0: walk, 1: jump, 2: fall}"):
+        (tmp_path / "set.yaml").write_text(f"names: {names}\n")
+        dataset = load_dataset(tmp_path / "set.yaml")
+        assert dataset.labels == ("walk", "jump", "fall")
+        assert [sorted(c.labels) for c in clips(dataset)] == [[0], [2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0), ("-0", 0.0), ("83.5", 83.5), (".5", 0.5), ("1e1", 10.0), ("0:01:23.5", 83.5), ("01:02:03", 3723.0),
+        ("1:23", 83.0), ("00:00:03,400", 3.4), ("123:00:00", 442800.0),
+    ],
+)  # fmt: skip
+def test_times(tmp_path: Path, text: str, seconds: float) -> None:
+    dataset = csv_set(tmp_path, f'a.mp4,"{text}",999999,fall,,')
+    assert dataset.annotations[0].start_s == pytest.approx(seconds, abs=1e-12)
+    assert str(dataset.annotations[0].start_s) != "-0.0"
+
+
+@pytest.mark.parametrize("text", ["1_0", "nan", "inf", "x", "0:60:00", "1:2:3:4", "٣", "12:75", "1,5"])
+def test_what_is_no_time(tmp_path: Path, text: str) -> None:
+    with pytest.raises(AnnotationError, match=rf"line 2: start {re.escape(repr(text))} is not a time\n.*HH:MM:SS"):
+        csv_set(tmp_path, f'a.mp4,"{text}",999999,fall,,')
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a.mp4,5,,fall,,", "line 2: start without end\n  give both"),
+        ("a.mp4,,5,fall,,", "line 2: end without start\n"),
+        ("a.mp4,5,5,fall,,", "line 2: end 5 is not after start 5\n"),
+        ("a.mp4,-1,5,fall,,", "line 2: start -1 is before the recording starts\n"),
+        (",1,5,fall,,", "line 2: no video\n"),
+        ("a.mp4,1,5,fall,a man, falling,train", "line 2: 7 cells where the header has 6\n.*double quotes"),
+        ('a.mp4,1,5,fall,"a man,train', "line 2: not readable as CSV: .*\n.*double quote"),
+        ('a.mp4,1,5,"[""a"", ""b""]",,', r'line 2: label is \["a", "b"\]\n  write one row for each label'),
+    ],
+)
+def test_bad_rows(tmp_path: Path, row: str, message: str) -> None:
+    with pytest.raises(AnnotationError, match=message):
+        csv_set(tmp_path, row)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 1: not JSON: .*\n  each line is one JSON object"),
+        ("[1]", "line 1: not a JSON object\n"),
+        ('{"label": "x"}', "line 1: no video\n  each row names a file"),
+        ('{"video": "a.mp4", "label": ["x", "y"]}', r'line 1: label is \["x", "y"\]\n'),
+        ('{"video": "a.mp4", "start": NaN, "end": 2, "label": "x"}', "line 1: start 'NaN' is not a time"),
+        ('{"video": "a.mp4", "start": true, "end": 2, "label": "x"}', "line 1: start 'true' is not a time"),
+        (r'{"video": "a.mp4", "label": "\ud83d"}', "line 1: half a character"),
+        ('{"video": "a.mp4", "labels": "x"}', "no row has a label or a description; the keys are labels, video\n"),
+    ],
+)
+def test_bad_json_rows(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(AnnotationError, match=message):
+        load_dataset(write_set(tmp_path, line, name="annotations.jsonl"))
+
+
+def test_all_bad_lines_are_named_at_once(tmp_path: Path) -> None:
+    bad = [f"a.mp4,{n},1,fall,," for n in range(2, 14)]
+    with pytest.raises(AnnotationError) as caught:
+        csv_set(tmp_path, "a.mp4,x,1,fall,,", "a.mp4,0,1,fall,,", *bad)
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith("annotations.csv: 13 bad lines")
+    assert lines[1] == "  line 2: start 'x' is not a time"
+    assert lines[2] == "  line 4: end 1 is not after start 2"
+    assert lines[11] == "  and 3 more"
+    assert len(lines) == 14  # and a remedy for each of the two kinds
+
+
+def test_lines_are_counted_over_quoted_line_breaks(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match="line 5: end without start"):
+        csv_set(tmp_path, 'a.mp4,,,fall,"one\ntwo",', "", "a.mp4,,3,fall,,")
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("file,label", "line 1: missing column video; the header is file,label\n  the columns are video,start"),
+        ("video,start,end", "line 1: missing column label"),
+        ("video,start,label", "line 1: missing column end"),
+        ("video,end,label", "line 1: missing column start"),
+        ("video,label,Label ", "line 1: column 'label' is there twice\n"),
+    ],
+)
+def test_bad_headers(tmp_path: Path, header: str, message: str) -> None:
+    with pytest.raises(AnnotationError, match=message):
+        csv_set(tmp_path, "a.mp4,1,2", header=header)
+
+
+def test_headers_as_spreadsheets_write_them(tmp_path: Path) -> None:
+    text = "\ufeffVideo;Start;End;Label;Note\r\na.mp4;1;2;fall;x\r\nb.mp4;;;\r\n"
+    dataset = load_dataset(write_set(tmp_path, text))
+    assert dataset.annotations == (
+        Annotation(video="a.mp4", start_s=1.0, end_s=2.0, label="fall", split="train"),
+        Annotation(video="b.mp4", split="train"),
+    )
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    write_set(tmp_path, "")
+    for text in ("video,label\na.mp4,fall\na.mp4,Stürz\n".encode("latin-1"), "video,label\n".encode("utf-16")):
+        (tmp_path / "annotations.csv").write_bytes(text)
+        line = 3 if text[0] < 128 else 1
+        with pytest.raises(
+            AnnotationError, match=rf"annotations.csv, line {line}: not UTF-8 \(byte 0x..\)\n  save it as"
+        ):
+            load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", HEADER, f"{HEADER}\n\n,,,,,\n"])
+def test_no_usable_row(tmp_path: Path, text: str) -> None:
+    with pytest.raises(AnnotationError, match=r"annotations.csv: no usable row\n  it needs a header line \(video,"):
+        load_dataset(write_set(tmp_path, text))
+
+
+def test_missing_videos(tmp_path: Path) -> None:
+    folder = write_set(tmp_path, f"{HEADER}\na.mp4,,,fall,,\nx.mp4,,,jump,,\nx.mp4,,,fall,,\ny.mp4,,,fall,,\n")
+    message = r"2 videos missing: x.mp4 \(line 3\), y.mp4 \(line 5\); looked in .*videos and .*\n.*--allow-missing"
+    with pytest.raises(AnnotationError, match=message):
+        load_dataset(folder)
+    dataset = load_dataset(folder, allow_missing=True)
+    assert dataset.warnings == ("2 videos missing: x.mp4 (line 3), y.mp4 (line 5); left out",)
+    assert [row.line for row in dataset.rows] == [2]
+    assert dataset.labels == ("fall",)
+    (folder / "annotations.csv").write_text(f"{HEADER}\nx.mp4,,,fall,,\n")
+    with pytest.raises(AnnotationError, match=r"no usable row \(the videos of all rows are missing\)"):
+        load_dataset(folder, allow_missing=True)
+
+
+def test_labels_must_be_in_names(tmp_path: Path) -> None:
+    write_set(tmp_path, f"{HEADER}\na.mp4,,,fall,,\nb.mp4,,,wlk,,\n")
+    (tmp_path / "set.yaml").write_text("names: [fall, walk]\n")
+    with pytest.raises(
+        AnnotationError, match=r"line 3: label 'wlk' is not in names \(did you mean 'walk'\?\)\n.*set.yaml"
+    ):
+        load_dataset(tmp_path / "set.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("videoz: videos", r"set.yaml: unknown key videoz \(did you mean 'videos'\?\)\n  keys are path, videos"),
+        ("split: {vall: 0.1}", r"unknown key split.vall \(did you mean 'val'\?\)\n  keys are val, test, by, seed"),
+        ("split: 0.2", "split is 0.2; it must hold keys"),
+        ("split: {val: 1.5}", "split: val is 1.5; it must be a share"),
+        ("split: {test: yes}", "split: test is True; it must be a share"),
+        ("split: {val: 0.5, test: 0.5}", "leave nothing to train on"),
+        ("split: {seed: -1}", "split: seed is -1; it must be a whole number"),
+        ("split: {by: 3}", "split: by is 3; it must be folder"),
+        ("names: [yes, no]", r"names is \[True, False\]; it must be a list of labels\n  quote words like yes"),
+        ("names: fall", "names is 'fall'; it must be a list of labels"),
+        ("names: [fall, fall]", "names holds 'fall' twice or empty"),
+        ("background: no", "background is False; it must be text\n  put it in quotes"),
+        ("format: coco", "format is 'coco'; it must be native"),
+        ("annotations: x.csv", "no such annotation file: .*x.csv"),
+        ("videos: x", "no such folder of videos: .*x"),
+        ("path: x", "no annotations.csv or annotations.jsonl in .*x"),
+        ("[a, b]", "a data set YAML holds keys and values"),
+        ("path: .\na: b: c", "set.yaml, line 2: not a YAML file"),
+        ("path: 2024-13-45", "set.yaml: not a YAML file: month must be in"),
+    ],
+)
+def test_bad_yaml(tmp_path: Path, text: str, message: str) -> None:
+    write_set(tmp_path, EXAMPLE)
+    (tmp_path / "set.yaml").write_text(text)
+    with pytest.raises(AnnotationError, match=message):
+        load_dataset(tmp_path / "set.yaml")
+
+
+def test_which_file_is_meant(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match=r"no such data set: .*nowhere\n  give a data set's YAML"):
+        load_dataset(tmp_path / "nowhere")
+    with pytest.raises(
+        AnnotationError, match=r"no annotations.csv or annotations.jsonl in .*\n  name the annotation file"
+    ):
+        load_dataset(tmp_path)
+    write_set(tmp_path, EXAMPLE)
+    (tmp_path / "annotations.jsonl").touch()
+    with pytest.raises(AnnotationError, match=r"both annotations.csv and annotations.jsonl in .*\n  name the file"):
+        load_dataset(tmp_path)
+    (tmp_path / "labels.txt").touch()
+    with pytest.raises(AnnotationError, match=r"labels.txt: annotation files end in .csv or .jsonl\n"):
+        load_dataset(tmp_path / "labels.txt")
+
+
+def test_an_annotation_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    folder = write_set(tmp_path, EXAMPLE)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(AnnotationError, match=r"cannot read .*annotations.csv: Permission denied"):
+        load_dataset(folder)
+
+
+def test_split_names_of_others(tmp_path: Path) -> None:
+    rows = [
+        f"a.mp4,{i},{i + 1},x,,{s}" for i, s in enumerate(["", "Training", "VALID", "validation", "Test", "holdout"])
+    ]
+    dataset = csv_set(tmp_path, *rows)
+    assert [note.split for note in dataset.annotations] == ["train", "train", "val", "val", "test", "holdout"]
+    assert dataset.splits == ("train", "val", "test", "holdout")
+    assert dataset.warnings == ("rows of split holdout are used only where that split is asked for by name",)
+
+
+def test_labels_that_look_alike(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,,,Sit down,,", "b.mp4,,,sit_down,,", "c.mp4,,,stand,,")
+    assert dataset.warnings == ("labels that differ in spelling only: 'Sit down', 'sit_down'",)
+
+
+def test_a_background_that_no_row_has(tmp_path: Path) -> None:
+    write_set(tmp_path, EXAMPLE)
+    (tmp_path / "set.yaml").write_text("background: nothing\n")
+    assert load_dataset(tmp_path / "set.yaml").warnings == ("background 'nothing' is not the label of any row",)
+
+
+def test_repeated_rows(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,,,sit,,", "b.mp4,,,sit,,", "a.mp4,,,sit,,")
+    assert dataset.warnings == ("1 repeated row (line 4 says what line 2 says)",)
+    assert len(clips(dataset)) == 2
+
+
+def test_nothing_happens_where_something_does(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,1,2,fall,,", "a.mp4,,,,,", "a.mp4,4,5,,,")
+    assert dataset.warnings == (
+        "1 row (first: line 3) say that nothing happens where others say that something does; left out",
+    )
+    assert clips(dataset) == [clip("a.mp4", 1.0, 2.0, {0}), clip("a.mp4", 4.0, 5.0, set())]
+
+
+def test_overlaps(tmp_path: Path) -> None:
+    dataset = csv_set(
+        tmp_path, "a.mp4,5,9,sit,,", "a.mp4,1,6,walk,,", "a.mp4,9,10,sit,,", "b.mp4,5,9,sit,,", "b.mp4,5,9,talk,,"
+    )
+    assert dataset.warnings == ("1 pair of overlapping intervals (first: a.mp4, lines 3 and 2: walk and sit)",)
+
+
+def test_check_times_clips_late_ends(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,1,6,walk,,", "b.mp4,1,6,walk,,", "c.mp4,1,6,walk,,", "d.mp4,,,walk,,")
+    checked = check_times(dataset, {"a.mp4": 6.0, "b.mp4": 5.5, "d.mp4": 2.0})
+    assert [note.end_s for note in checked.annotations] == [6.0, 5.5, 6.0, None]
+    assert checked.warnings == ("1 end past the end of the recording, clipped (line 3: b.mp4 ends at 5.50 s, not 6)",)
+    assert checked.durations == {"a.mp4": 6.0, "b.mp4": 5.5, "d.mp4": 2.0}
+    assert dataset.annotations[1].end_s == 6.0
+
+
+def test_check_times_refuses_late_starts(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,1,6,walk,,", "b.mp4,5.5,6,walk,,", "a.mp4,60,61,walk,,")
+    with pytest.raises(
+        AnnotationError, match=r"2 bad lines\n  line 3: start 5.5 s is past the end of b.mp4 \(5.50 s\)"
+    ):
+        check_times(dataset, {"a.mp4": 6.0, "b.mp4": 5.5})
+
+
+def test_repr(tmp_path: Path) -> None:
+    dataset = replace(csv_set(tmp_path, "a.mp4,1,6,walk,,"), source=Path("x.csv"))
+    assert repr(dataset) == "Dataset(x.csv, 1 rows, 1 recordings, ['walk'])"

@@ -1,0 +1,195 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.datasets.sets import HEADER, csv_set, write_set
+from vidgru.datasets.annotations import Dataset, clips, load_dataset
+from vidgru.datasets.splits import assign_splits, folds, groups, report, stratify
+from vidgru.errors import AnnotationError, SettingsError
+
+
+def many(folder: Path, per_label: int = 20, labels: str = "abc") -> Dataset:
+    rows = [f"{label}{i}.mp4,,,{label},," for label in labels for i in range(per_label)]
+    return csv_set(folder, *rows)
+
+
+def split_of(dataset: Dataset) -> dict[str, str | None]:
+    return {note.video: note.split for note in dataset.annotations}
+
+
+def test_a_fifth_is_set_aside_of_every_label(tmp_path: Path) -> None:
+    dataset = assign_splits(many(tmp_path))
+    for label in range(3):
+        held = Counter(clip.split for clip in clips(dataset) if label in clip.labels)
+        assert held == {"train": 16, "val": 4}
+    assert dataset.notes == ("no val rows: 12 of 60 train clips set aside as val, by video, seed 0",)
+    assert dataset.notes[0] in report(dataset).lines
+
+
+def test_the_draw_is_a_function_of_the_seed(tmp_path: Path) -> None:
+    dataset = many(tmp_path)
+    assert split_of(assign_splits(dataset)) == split_of(assign_splits(dataset))
+    assert split_of(assign_splits(dataset)) != split_of(assign_splits(dataset, seed=1))
+
+
+def test_splits_that_the_file_has_are_left_as_they_are(tmp_path: Path) -> None:
+    rows = [f"a{i}.mp4,,,x,,{split}" for i, split in enumerate(["train"] * 8 + ["val"] + ["test"] * 3)]
+    dataset = csv_set(tmp_path, *rows)
+    assert assign_splits(dataset, test=0.5) is dataset
+
+
+def test_test_never_stands_in_for_val(tmp_path: Path) -> None:
+    rows = [f"a{i}.mp4,,,x,,{'test' if i >= 10 else ''}" for i in range(30)]
+    before = csv_set(tmp_path, *rows)
+    after = assign_splits(before)
+    assert [c.video for c in clips(after, "test")] == [c.video for c in clips(before, "test")]
+    assert len(clips(after, "val")) == 2
+    assert assign_splits(csv_set(tmp_path / "only", "a.mp4,,,x,,test")).splits == ("test",)
+
+
+def test_val_and_test_shares_are_of_the_whole(tmp_path: Path) -> None:
+    sizes = Counter(clip.split for clip in clips(assign_splits(many(tmp_path), val=0.25, test=0.25)))
+    assert sizes == {"train": 30, "val": 15, "test": 15}
+
+
+def test_split_settings_come_from_the_yaml(tmp_path: Path) -> None:
+    write_set(
+        tmp_path,
+        "\n".join([HEADER + ",who", *(f"{p}{i}.mp4,,,x,,,{p}" for p in "abcdefgh" for i in range(4))]),
+        videos=" ".join(f"{p}{i}.mp4" for p in "abcdefgh" for i in range(4)),
+    )
+    (tmp_path / "set.yaml").write_text("split: {val: 0.25, by: Who, seed: 3}\n")
+    dataset = assign_splits(load_dataset(tmp_path / "set.yaml"))
+    people = {clip.video[0] for clip in clips(dataset, "val")}
+    assert len(people) == 2
+    assert len(clips(dataset, "val")) == 8
+    assert dataset.notes == ("no val rows: 8 of 32 train clips set aside as val, by Who, seed 3",)
+    assert "8 groups by Who" in report(dataset).lines
+
+
+def test_folders_are_groups_unless_they_are_few_or_classes(tmp_path: Path) -> None:
+    cameras = csv_set(tmp_path / "1", *(f"cam{c}/{i}.mp4,,,{'xy'[i % 2]},," for c in range(5) for i in range(4)))
+    assert groups(cameras) == ({video: video.split("/")[0] for video in cameras.recordings}, "folder")
+    assert len({clip.video.split("/")[0] for clip in clips(assign_splits(cameras), "val")}) == 1
+    few = csv_set(tmp_path / "2", *(f"cam{c}/{i}.mp4,,,{'xy'[i % 2]},," for c in range(4) for i in range(4)))
+    assert groups(few)[1] == "video"
+    assert groups(few, "folder")[1] == "folder"
+    classes = csv_set(tmp_path / "3", *(f"{c}/{i}.mp4,,,{c},," for c in "abcde" for i in range(4)))
+    assert groups(classes)[1] == "video"
+    flat = csv_set(tmp_path / "4", *(f"{i}.mp4,,,x,," for i in range(6)))
+    assert groups(flat, "folder")[0] == {video: video for video in flat.recordings}
+
+
+def test_rows_of_one_recording_stay_together(tmp_path: Path) -> None:
+    dataset = assign_splits(
+        csv_set(tmp_path, *(f"{v}.mp4,{t},{t + 1},{'xy'[t % 2]},," for v in "abcdef" for t in range(9)))
+    )
+    assert all(len({n.split for n in dataset.annotations if n.video == video}) == 1 for video in dataset.recordings)
+    assert len(clips(dataset, "val")) == 9
+
+
+def test_groups_that_do_not_hold(tmp_path: Path) -> None:
+    header = f"{HEADER},who"
+    dataset = csv_set(tmp_path, "a.mp4,1,2,x,,,ann", "a.mp4,3,4,x,,,bob", header=header)
+    with pytest.raises(
+        AnnotationError, match=r"line 3: who of a.mp4 is 'bob' here and 'ann' above\n  a recording belongs"
+    ):
+        groups(dataset, "who")
+    with pytest.raises(AnnotationError, match=r"no column 'subject' to split by\n  use folder, video"):
+        groups(dataset, "subject")
+
+
+def test_one_group_cannot_be_split(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,1,2,x,,", "a.mp4,3,4,y,,")
+    with pytest.raises(AnnotationError, match=r"1 group by video cannot make 2 splits\n  add recordings"):
+        assign_splits(dataset)
+    assert assign_splits(dataset, val=0.0) is dataset
+    with pytest.raises(SettingsError, match="val is 1; it must be a share"):
+        assign_splits(dataset, val=1)
+
+
+def test_folds_cover_everything_once(tmp_path: Path) -> None:
+    dataset = many(tmp_path, per_label=9)
+    made = folds(dataset, 3, seed=0)
+    tested = [clip.video for fold in made for clip in clips(fold, "test")]
+    assert sorted(tested) == sorted(dataset.recordings)
+    for fold in made:
+        assert Counter(next(iter(c.labels)) for c in clips(fold, "test")) == {0: 3, 1: 3, 2: 3}
+        assert fold.splits == ("train", "val", "test")
+    assert made[1].notes[0] == "fold 2 of 3 by video, seed 0, is the test split"
+    assert [split_of(fold) for fold in folds(dataset, 3, seed=0)] == [split_of(fold) for fold in made]
+
+
+def test_folds_keep_groups_together(tmp_path: Path) -> None:
+    rows = [f"{p}{i}.mp4,,,{'xy'[i % 2]},,test,{p}" for p in "abcdefgh" for i in range(4)]
+    for fold in folds(csv_set(tmp_path, *rows, header=f"{HEADER},who"), 4, seed=0, by="who"):
+        people = [{clip.video[0] for clip in clips(fold, split)} for split in ("train", "val", "test")]
+        assert sum(map(len, people)) == 8
+        assert len(people[2]) == 2
+
+
+def test_folds_that_cannot_be(tmp_path: Path) -> None:
+    dataset = many(tmp_path, per_label=1)
+    with pytest.raises(SettingsError, match="folds is 1; it must be at least 2"):
+        folds(dataset, 1, seed=0)
+    with pytest.raises(AnnotationError, match="3 groups by video cannot make 4 splits"):
+        folds(dataset, 4, seed=0)
+
+
+def missed(counts: np.ndarray, part: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """By how many clips each part and label misses its share."""
+    got = np.array([counts[part == p].sum(axis=0) for p in range(len(shares))])
+    missing: np.ndarray = np.abs(got - shares[:, None] * counts.sum(axis=0))
+    return missing
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_stratify_shares_out_every_label(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.full(3, 5.0))
+    single = np.eye(5)[rng.integers(5, size=200)]
+    assert missed(single, stratify(single, shares, rng), shares).max() < 1
+    several = rng.integers(0, 3, (200, 5)) + np.eye(5)[0]
+    drawn = rng.choice(3, size=200, p=shares)
+    assert missed(several, stratify(several, shares, rng), shares).mean() < 0.5 * missed(several, drawn, shares).mean()
+
+
+def test_stratify_leaves_no_part_empty() -> None:
+    rng = np.random.default_rng(0)
+    part = stratify(np.array([[9.0], [1.0]]), np.array([0.99, 0.01]), rng)
+    assert part.tolist() == [0, 1]
+    assert sorted(stratify(np.eye(5), np.full(5, 0.2), rng).tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_report(tmp_path: Path) -> None:
+    dataset = csv_set(
+        tmp_path,
+        *(f"a{i}.mp4,1,2.5,fall,,train" for i in range(6)),
+        *(f"b{i}.mp4,,,walk,,train" for i in range(2)),
+        "c.mp4,,,,,val", "a0.mp4,5,7,fall,,val", "d.mp4,,,,A man,train", "e.mp4,1,2,jump,,test",
+    )  # fmt: skip
+    made = report(dataset)
+    assert made.lines[0].endswith(
+        "annotations.csv: 11 clips of 3 labels in 11 recordings (one label a clip; 1 rows with text only)"
+    )
+    assert made.lines[1:] == (
+        "               train     val    test    seconds",
+        "  fall             6       1       0       11.0",
+        "  jump             0       0       1        1.0",
+        "  walk             2       0       0",
+        "  (no event)       0       1       0",
+        "  all clips        8       2       1",
+    )
+    assert made.warnings == (
+        "fewer than 5 train clips of walk (2)",
+        "no clips in train of jump; it cannot be learnt",
+        "no clips in val of jump, walk; left out of that split's macro means",
+        "no clips in test of fall, walk; left out of that split's macro means",
+        "1 video group in two splits (first: a0.mp4 in train and val); results will look better than they are",
+    )
+    assert str(made).endswith("better than they are")
+    assert made.counts["labels"]["fall"] == {"train": 6, "val": 1, "test": 0, "seconds": 11.0}
+    assert made.counts["labels"]["walk"]["seconds"] is None
+    assert made.counts["groups"] == {"by": "video", "number": 11}

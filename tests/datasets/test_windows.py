@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+import torch
+
+from vidgru.datasets.windows import Window, balanced_weights, collate, epoch_batches, frames_between, slice_window
+from vidgru.types import Features
+
+
+def truth(frames: int, *, wide: int = 3) -> Features:
+    """feature[t] = t: frame t holds t + 1, and so do its t % 4 objects."""
+    counts = np.arange(frames) % 4
+    value = np.arange(1, frames + 1, dtype=np.float32)
+    return Features(
+        objects=np.repeat(np.repeat(value, counts)[:, None], wide, axis=1),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        frame=np.repeat(value[:, None], 2, axis=1),
+        time_s=np.arange(frames) / 8,
+    )
+
+
+@pytest.mark.parametrize("frames", [0, 1, 2, 5, 9])
+@pytest.mark.parametrize("start", [-12, -3, -1, 0, 1, 4, 8, 9, 12])
+@pytest.mark.parametrize("length", [1, 2, 5, 20])
+def test_step_t_is_frame_start_plus_t(frames: int, start: int, length: int) -> None:
+    features = truth(frames)
+    window = slice_window(features, start, length, targets=features.frame * 10)
+    assert len(window) == length
+    assert window.targets is not None
+    batch = collate([window])
+    for t in range(length):
+        frame = start + t
+        inside = 0 <= frame < frames
+        value = frame + 1 if inside else 0
+        assert window.mask[t] == inside
+        assert window.frame[t].tolist() == [value] * 2
+        assert window.targets[t].tolist() == [value * 10] * 2
+        own = window.objects[window.offsets[t] : window.offsets[t + 1]]
+        assert own.tolist() == [[value] * 3] * (frame % 4 if inside else 0)
+        assert batch.mask[0, t] == inside
+        assert batch.frame[0, t].tolist() == [value] * 2
+        assert batch.object_mask[0, t].sum() == len(own)
+        assert batch.objects[0, t][batch.object_mask[0, t]].tolist() == own.tolist()
+        assert (batch.objects[0, t][~batch.object_mask[0, t]] == 0).all()
+
+
+def test_a_window_inside_is_a_view() -> None:
+    features = truth(9)
+    window = slice_window(features, 2, 4)
+    assert np.shares_memory(window.objects, features.objects)
+    assert np.shares_memory(window.frame, features.frame)
+
+
+def test_slices_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="length must be at least 1, got 0"):
+        slice_window(truth(3), 0, 0)
+    with pytest.raises(ValueError, match=r"targets must have a row for each of the 3 frames, got \[2, 1\]"):
+        slice_window(truth(3), 0, 2, np.zeros((2, 1)))
+
+
+def test_collate_pads_behind() -> None:
+    features = truth(9)
+    labels = np.eye(3, dtype=np.float32)
+    windows = [slice_window(features, s, n, labels=labels[i]) for i, (s, n) in enumerate([(0, 2), (3, 5), (8, 1)])]
+    batch = collate(windows, multiple=4)
+    assert len(batch) == 3
+    assert batch.objects.shape == (3, 8, 3, 3)
+    assert batch.object_mask.shape == (3, 8, 3)
+    assert batch.frame.shape == (3, 8, 2)
+    assert batch.mask.sum(dim=1).tolist() == [2, 5, 1]
+    assert batch.frame[:, :, 0].tolist() == [[1, 2] + [0] * 6, [4, 5, 6, 7, 8, 0, 0, 0], [9] + [0] * 7]
+    assert batch.targets is None
+    assert batch.labels is not None
+    assert torch.equal(batch.labels, torch.eye(3))
+    assert [t.dtype for t in (batch.objects, batch.frame, batch.labels)] == [torch.float32] * 3
+    assert batch.mask.dtype == batch.object_mask.dtype == torch.bool
+    assert repr(batch) == (
+        "Batch(objects=[3, 8, 3, 3], object_mask=[3, 8, 3], frame=[3, 8, 2], mask=[3, 8], labels=[3, 3], cpu)"
+    )
+    moved = batch.to("meta")
+    assert moved.labels is not None
+    assert {moved.objects.device.type, moved.mask.device.type, moved.labels.device.type} == {"meta"}
+
+
+def test_collate_pads_targets() -> None:
+    features = truth(5)
+    batch = collate([slice_window(features, 0, n, features.frame) for n in (2, 4)])
+    assert batch.targets is not None
+    assert batch.targets[:, :, 0].tolist() == [[1, 2, 0, 0], [1, 2, 3, 4]]
+
+
+def test_a_batch_alone_is_the_batch_among_others() -> None:
+    features = truth(40)
+    windows = [slice_window(features, s, n) for s, n in [(0, 7), (13, 4), (30, 20)]]
+    together = collate(windows)
+    for row, window in enumerate(windows):
+        alone = collate([window])
+        steps = len(window)
+        objects = alone.objects.shape[2]
+        assert torch.equal(together.objects[row, :steps, :objects], alone.objects[0])
+        assert torch.equal(together.object_mask[row, :steps, :objects], alone.object_mask[0])
+        assert torch.equal(together.mask[row, :steps], alone.mask[0])
+        assert not together.mask[row, steps:].any()
+        assert not together.object_mask[row, steps:].any()
+
+
+def test_a_batch_without_objects_has_room_for_one() -> None:
+    batch = collate([slice_window(truth(1), 0, 3)])
+    assert batch.objects.shape == (1, 3, 1, 3)
+    assert not batch.object_mask.any()
+
+
+def test_batches_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="collate needs at least one window"):
+        collate([])
+    features = truth(3)
+    mixed: list[Window] = [slice_window(features, 0, 2), slice_window(features, 0, 2, labels=np.zeros(2))]
+    with pytest.raises(ValueError, match="either all windows of a batch have labels or none"):
+        collate(mixed)
+
+
+def test_frames_between() -> None:
+    time_s = np.arange(16) / 8
+    assert frames_between(time_s, None, None) == (0, 16)
+    assert frames_between(time_s, 0.25, 0.5) == (2, 4)  # half-open
+    assert frames_between(time_s, 0.26, 0.51) == (3, 5)
+    assert frames_between(time_s, 0.0, 99.0) == (0, 16)
+    assert frames_between(time_s, 0.26, 0.30) == (2, 3)  # between two samples: the nearest
+    assert frames_between(time_s, 50.0, 51.0) == (15, 16)
+    assert frames_between(time_s[:0], 1.0, 2.0) == (0, 0)
+
+
+def test_an_epoch_holds_every_clip_once_and_is_pure() -> None:
+    lengths = np.random.default_rng(0).integers(1, 200, 1000)
+    batches = epoch_batches(lengths, 16, seed=1, epoch=2)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(1000))
+    assert max(map(len, batches)) == 16
+    again = epoch_batches(lengths, 16, seed=1, epoch=2)
+    assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
+    for seed, epoch in ((1, 3), (2, 2)):
+        other = epoch_batches(lengths, 16, seed=seed, epoch=epoch)
+        assert not np.array_equal(np.concatenate(batches), np.concatenate(other))
+    padded = sum(lengths[b].max() * len(b) for b in batches)
+    assert padded < 1.15 * lengths.sum()
+    assert epoch_batches([], 4, seed=0, epoch=0) == []
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        epoch_batches([1], 0, seed=0, epoch=0)
+
+
+def test_balanced_draws() -> None:
+    labels = np.zeros((100, 2))
+    labels[:80, 0] = 1
+    labels[80:90, 1] = 1  # and ten in which nothing happens
+    weights = balanced_weights(labels)
+    assert weights.mean() == pytest.approx(1)
+    for epoch in range(5):
+        drawn = np.concatenate(epoch_batches(np.ones(100), 8, seed=0, epoch=epoch, weights=weights))
+        assert len(drawn) == 100
+        kinds = np.bincount(np.digitize(drawn, [80, 90]), minlength=3)
+        assert np.abs(kinds - 100 / 3).max() <= 8  # the frequent class is drawn from at 1 in 2.4, at random
+        counts = np.bincount(drawn, minlength=100)
+        assert counts[:80].max() <= 1
+        assert (np.abs(counts[80:] - 3.33) < 1).all()
+
+
+def test_a_clip_with_several_labels_counts_by_its_rarest() -> None:
+    weights = balanced_weights(np.array([[1, 0], [1, 0], [1, 0], [1, 1]]))
+    assert weights[3] / weights[0] == pytest.approx(4)

@@ -1,0 +1,1 @@
+"""Annotations and what training makes of them: data sets, splits, windows, batches."""
