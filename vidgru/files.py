@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, and hashes."""
+"""Files: atomic writes, hashes, and what comes with the package."""
 
 from __future__ import annotations
 
@@ -41,5 +41,18 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def bundled(name: str) -> Path | None:
+    """A file that comes with vidgru: a preset of `configs/` or the demo's `demo.pt`; None if there is no such file.
+
+    The wheel carries them in `vidgru/bundled`; a checkout has them in place.
+    """
+    checkout = _PACKAGE.parent
+    for path in (_PACKAGE / "bundled" / name, checkout / "configs" / name, checkout / "data" / "demo" / name):
+        if path.is_file():
+            return path
+    return None
+
+
+_PACKAGE = Path(__file__).resolve().parent
 _UMASK = os.umask(0)  # it can only be read by setting it
 os.umask(_UMASK)

@@ -1,0 +1,8 @@
+"""`python scripts/predict.py ...` is `vidgru predict ...`, for those who like scripts."""
+
+import sys
+
+from vidgru.cli import main
+
+if __name__ == "__main__":
+    main(["predict", *sys.argv[1:]])

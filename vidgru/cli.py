@@ -1,0 +1,238 @@
+"""The command line: `vidgru VERB ...`.
+
+Flags and YAML keys are the fields of each verb's config dataclass. Only the verb that is asked for is set up, and its
+code imported after its flags have passed, so that `--help` and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_type_hints
+
+import vidgru
+from vidgru.errors import SettingsError, VidgruError
+from vidgru.files import bundled
+
+Config = TypeVar("Config")
+
+INTERRUPTED = 130  # as a shell reports a process that Ctrl-C ended
+
+
+class Positional(NamedTuple):
+    """An argument without a dash."""
+
+    name: str
+    help: str
+    many: bool = False
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit: 0 all done or reused, 1 something partial, failed or unsound, 2 bad usage or input."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command; returns its exit code."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"vidgru {vidgru.__version__}")
+        return 0
+    verb = _VERBS.get(argv[0])
+    try:
+        if verb is None:
+            raise SettingsError(f"there is no command {argv[0]!r}", f"one of: {', '.join(_VERBS)}")
+        return verb(argv[1:])
+    except VidgruError as error:
+        print(f"vidgru: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("vidgru: interrupted; what was finished stays", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _extract(argv: Sequence[str]) -> int:
+    """See every sampled frame once: recordings into a cache of sequences."""
+    from vidgru.config import ExtractConfig
+
+    given, config = _parse("extract", ExtractConfig, argv, _SOURCES)
+    from vidgru.cache import SequenceCache
+    from vidgru.extract.pipeline import extract, summary_table
+    from vidgru.sources import find_recordings
+
+    outcomes = extract(find_recordings(given["sources"]), SequenceCache(config.out), config, config)
+    print(summary_table(outcomes))
+    return _code(outcomes)
+
+
+def _train(argv: Sequence[str]) -> int:
+    """Train a model on annotated recordings; features that are missing are extracted first."""
+    from vidgru.config import TrainConfig
+
+    given, config = _parse("train", TrainConfig, argv, _DATASET)
+    from vidgru.train.loop import cross_validate, train
+
+    if config.folds:
+        cross_validate(given["dataset"], config)
+    else:
+        train(given["dataset"], config)
+    return 0
+
+
+def _eval(argv: Sequence[str]) -> int:
+    """Judge a model on a split of annotated recordings."""
+    from vidgru.config import EvalConfig
+
+    given, config = _parse("eval", EvalConfig, argv, _MODEL, _DATASET)
+    from vidgru.train.evaluate import evaluate
+
+    evaluate(given["model"], given["dataset"], config)
+    return 0
+
+
+def _predict(argv: Sequence[str]) -> int:
+    """Find events in recordings that nobody annotated."""
+    from vidgru.config import PredictConfig
+
+    given, config = _parse("predict", PredictConfig, argv, _MODEL, _SOURCES)
+    from vidgru.predict.batch import predict, summary_table
+
+    predictions = predict(given["model"], given["sources"], config)
+    print(summary_table(predictions))
+    return _code(predictions)
+
+
+def _info(argv: Sequence[str]) -> int:
+    """Say what a video, a cache, a data set or a model is, and whether it is sound."""
+    from vidgru.config import InfoConfig
+
+    given, config = _parse("info", InfoConfig, argv, _PATH)
+    from vidgru.info import info
+
+    found = info(given["path"], verify=config.verify)
+    print(found)
+    return 0 if found.sound else 1
+
+
+def _demo(argv: Sequence[str]) -> int:
+    """Do all of it on drawn street scenes, with nothing but this package."""
+    from vidgru.config import DemoConfig
+
+    _, config = _parse("demo", DemoConfig, argv)
+    from vidgru.demo.run import run as run_demo
+
+    print(run_demo(config))
+    return 0
+
+
+_SOURCES = Positional("sources", "recordings: files, folders, globs, .txt lists", many=True)
+_DATASET = Positional("dataset", "a YAML, an annotation file, or a folder with annotations.csv and videos/")
+_MODEL = Positional("model", "a model file, or the folder of a training run")
+_PATH = Positional("path", "a video, a cache or one of its entries, a data set, a model")
+_VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "extract": _extract,
+    "train": _train,
+    "eval": _eval,
+    "predict": _predict,
+    "info": _info,
+    "demo": _demo,
+}
+
+
+def _code(ends: Iterable[Any]) -> int:
+    """0 if every recording is done or reused, else 1."""
+    return 0 if all(end.status in ("done", "reused") for end in ends) else 1
+
+
+def _overview() -> str:
+    lines = [
+        "usage: vidgru COMMAND ... (vidgru COMMAND --help tells its flags)",
+        "",
+        "Turns folders of recordings into timelines of labelled, described events.",
+        "",
+    ]
+    lines += [f"  {name:<9} {(verb.__doc__ or '').splitlines()[0]}" for name, verb in _VERBS.items()]
+    return "\n".join(lines)
+
+
+def _parse(
+    verb: str, config: type[Config], argv: Sequence[str], *positionals: Positional
+) -> tuple[dict[str, Any], Config]:
+    """Positional arguments by name, and the verb's config from its YAML (`--config FILE`) with flags on top.
+
+    Raises:
+        SettingsError: a flag or key that there is not, or a value that cannot be.
+    """
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        """Says what is wrong in a line, with dashes in flags, as users type them."""
+
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            raise SettingsError(_one_line(message, argv), f"vidgru {verb} --help tells what can be given")
+
+        def format_help(self) -> str:
+            text = re.sub(r"--(\w+) \{true,false\}", r"--\1, --no-\1", super().format_help())
+            return re.sub(r"--[a-z][a-z_]+", lambda flag: flag[0].replace("_", "-"), text)
+
+    usage = " ".join(f"{p.name.upper()}{'...' if p.many else ''}" for p in positionals)
+    parser = Parser(prog=f"vidgru {verb}", usage=" ".join(f"vidgru {verb} {usage} [--config FILE] [flags]".split()))
+    for p in positionals:
+        parser.add_argument(p.name, help=p.help, **({"nargs": "+"} if p.many else {}))
+    parser.add_argument(
+        "--config", action="config", help="YAML of the settings below, or the name of a preset; flags come on top"
+    )
+    parser.add_class_arguments(config)
+    values = parser.parse_args(_as_fields(argv, config))
+    return {p.name: values[p.name] for p in positionals}, config(**{name: values[name] for name in _fields(config)})
+
+
+def _fields(config: type[Any]) -> list[str]:
+    return [field.name for field in fields(config)]
+
+
+def _as_fields(argv: Sequence[str], config: type[Any]) -> list[str]:
+    """Flags as jsonargparse wants them: `--max-objects` is `--max_objects`, `--no-augment` is `--augment=false`.
+
+    A `--config` that is not a file here is a preset of the package.
+    """
+    switches = {name for name, kind in get_type_hints(config).items() if kind is bool}
+    words: list[str] = []
+    for position, word in enumerate(argv):
+        if word == "--":
+            return [*words, *argv[position:]]
+        flag, equals, value = word.partition("=")
+        name = flag[2:].replace("-", "_") if flag.startswith("--") else ""
+        if name == "config" and equals:
+            words.append(f"--config={_preset(value)}")
+        elif position and argv[position - 1] == "--config":
+            words.append(_preset(word))
+        elif name in switches and not equals:
+            words.append(f"--{name}=true")
+        elif name.startswith("no_") and name[3:] in switches and not equals:
+            words.append(f"--{name[3:]}=false")
+        else:
+            words.append(f"--{name}{equals}{value}" if name else word)
+    return words
+
+
+def _preset(name: str) -> str:
+    return name if Path(name).is_file() else str(bundled(name) or name)
+
+
+def _one_line(message: str, argv: Sequence[str]) -> str:
+    """jsonargparse's message without line breaks and in vidgru's words; a key that no flag gave is the YAML file's."""
+    message = re.sub(r"\s+", " ", message).strip()
+    message = re.sub(r'^Parser key "(\w+)": ', r"\1: ", message)
+    message = re.sub(r"<class '(\w+)'>", r"\1", message)
+    unknown = re.search(r"Option '(\w+)' is not accepted", message)
+    words = " ".join(argv).replace("-", "_")
+    if unknown and f"__{unknown[1]}" not in words:
+        files = re.findall(r"--config[= ](\S+)", " ".join(argv))
+        return f"{', '.join(files)}: unknown key {unknown[1]!r}"
+    return message

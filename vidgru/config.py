@@ -1,0 +1,232 @@
+"""One frozen dataclass a verb. Flags and YAML keys are its fields; bad values are refused here, before heavy work.
+
+Extraction settings come in two kinds. WHAT is computed (`DetectorSettings`) decides the features: it is part of a cache
+entry's key and is stored in every model. HOW it ran (`RunSettings`) is only recorded, so that a model trained from a
+GPU's features runs on a laptop's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from vidgru.errors import SettingsError
+
+FEATURE_SCHEMA = 1  # raised whenever the same settings would give other features
+
+
+def _need(condition: bool, name: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise SettingsError(f"{name} is {value!r}; it must be {allowed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorSettings:
+    """What is computed from a recording.
+
+    Attributes:
+        weights: an Ultralytics detector: detect, segment, pose or OBB; v8, 11, 26 or your own `.pt`.
+        fps: samples a second.
+        imgsz: longer side of the network's input in pixels, a multiple of 32.
+        conf: objects scored below this are left out (the tracker likes weak ones, so keep it low).
+        iou: overlap above which NMS drops the weaker box (heads without NMS ignore it).
+        max_objects: at most this many objects a frame, the best scored.
+        tracker: how track ids are made.
+    """
+
+    weights: str = "yolo26n.pt"
+    fps: float = 8.0
+    imgsz: int = 640
+    conf: float = 0.1
+    iou: float = 0.7
+    max_objects: int = 32
+    tracker: Literal["bytetrack", "ocsort", "none"] = "bytetrack"
+
+    def __post_init__(self) -> None:
+        _need(0 < self.fps <= 240, "fps", self.fps, "above 0 and at most 240")
+        _need(self.imgsz >= 32 and self.imgsz % 32 == 0, "imgsz", self.imgsz, "a multiple of 32")
+        _need(0 < self.conf < 1, "conf", self.conf, "between 0 and 1")
+        _need(0 < self.iou <= 1, "iou", self.iou, "above 0 and at most 1")
+        _need(self.max_objects >= 1, "max_objects", self.max_objects, "at least 1")
+
+    def what(self, weights_sha256: str) -> dict[str, Any]:
+        """The settings that decide the features, as they stand in keys, entries and models."""
+        values = {name: getattr(self, name) for name in DetectorSettings.__dataclass_fields__ if name != "weights"}
+        return {**values, "weights_sha256": weights_sha256, "schema": FEATURE_SCHEMA}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How the detector runs. Recorded in each entry, not part of its key.
+
+    Attributes:
+        device: auto, cpu, cuda, cuda:1, mps.
+        precision: of the convolutions; boxes are always decoded in fp32. auto: bf16 where the device has units for it.
+        detector_batch: frames a forward pass; 0 chooses by device.
+        threads: CPU threads of the detector; 0 is one a core.
+    """
+
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    detector_batch: int = 0
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        _need(self.detector_batch >= 0, "detector_batch", self.detector_batch, "0 or more")
+        _need(self.threads >= 0, "threads", self.threads, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig(DetectorSettings, RunSettings):
+    """Settings of `vidgru extract`.
+
+    Attributes:
+        out: folder of the sequence cache.
+    """
+
+    out: str = "features"
+
+    def __post_init__(self) -> None:
+        DetectorSettings.__post_init__(self)
+        RunSettings.__post_init__(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(DetectorSettings, RunSettings):
+    """Settings of `vidgru train`. Those of the detector and of how it runs are for recordings not yet extracted.
+
+    Attributes:
+        features: folder of the sequence cache.
+        out: folder of the run: models, results, plots. What it holds of an earlier run is overwritten.
+        allow_missing: leave out rows whose video is missing, instead of failing.
+        folds: 0 trains one model; k cross-validates: k models, each judged on the part it has not seen; none
+            is kept.
+        epochs: at most, passes over the training clips.
+        patience: stop after so many epochs without a better validation score; 0 never does.
+        batch: clips a step.
+        lr: highest learning rate, after the warm-up.
+        weight_decay: of AdamW.
+        label_smoothing: share of each target that is spread over all labels.
+        balance: draw clips of rare labels more often.
+        augment: change clips in training: mirror, crop, speed, lost objects. Clips are not mirrored where a label names
+            a side (left, right).
+        seed: of everything random.
+        cell: what remembers; none is the baseline that averages frames.
+        width: of a frame's vector, which the cell reads.
+        hidden: of the cell's state.
+        layers: cells on top of each other.
+        bidirectional: read backwards as well; such a model cannot run live.
+        dropout: within the network.
+        group_dropout: probability that a clip loses a group of features in a training step.
+    """
+
+    features: str = "features"
+    out: str = "runs/train"
+    allow_missing: bool = False
+    folds: int = 0
+    epochs: int = 60
+    patience: int = 30
+    batch: int = 16
+    lr: float = 3e-3
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+    balance: bool = True
+    augment: bool = True
+    seed: int = 0
+    cell: Literal["gru", "lstm", "rnn", "none"] = "gru"
+    width: int = 64
+    hidden: int = 128
+    layers: int = 1
+    bidirectional: bool = False
+    dropout: float = 0.2
+    group_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        DetectorSettings.__post_init__(self)
+        RunSettings.__post_init__(self)
+        _need(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0, or at least 2")
+        for name in ("epochs", "batch", "width", "hidden", "layers"):
+            _need(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _need(self.patience >= 0, "patience", self.patience, "0 or more")
+        _need(self.seed >= 0, "seed", self.seed, "0 or more")
+        _need(0 < self.lr <= 1, "lr", self.lr, "above 0 and at most 1")
+        _need(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        for name in ("label_smoothing", "dropout", "group_dropout"):
+            _need(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(RunSettings):
+    """Settings of `vidgru eval`. What the detector computes comes from the model.
+
+    Attributes:
+        split: which rows to judge by.
+        features: folder of the sequence cache.
+        weights: where the model's detector lies, if not under the name it was trained with; it must be the same file.
+        out: folder of the results.
+        allow_missing: leave out rows whose video is missing, instead of failing.
+    """
+
+    split: str = "test"
+    features: str = "features"
+    weights: str = ""
+    out: str = "eval"
+    allow_missing: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(RunSettings):
+    """Settings of `vidgru predict`. What the detector computes comes from the model.
+
+    Attributes:
+        out: folder of the events.
+        features: folder of the sequence cache.
+        weights: where the model's detector lies, if not under the name it was trained with; it must be the same file.
+        min_score: events scored below this are left out.
+        labels: only events with these labels; all the model's where none is given.
+    """
+
+    out: str = "events"
+    features: str = "features"
+    weights: str = ""
+    min_score: float = 0.0
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        RunSettings.__post_init__(self)
+        _need(0 <= self.min_score <= 1, "min_score", self.min_score, "between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoConfig:
+    """Settings of `vidgru info`.
+
+    Attributes:
+        verify: read every byte of a cache or an entry and hold it against what was written.
+    """
+
+    verify: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Settings of `vidgru demo`.
+
+    Attributes:
+        out: folder of everything it makes.
+        clips_per_kind: clips drawn of each kind of event, and as many in which nothing happens.
+        seed: of the scenes and of the training.
+    """
+
+    out: str = "demo"
+    clips_per_kind: int = 24
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _need(self.clips_per_kind >= 3, "clips_per_kind", self.clips_per_kind, "at least 3, one for each split")
+        _need(self.seed >= 0, "seed", self.seed, "0 or more")
+
+
+def as_dict(settings: Any) -> dict[str, Any]:
+    """A config dataclass as plain values, for YAML and JSON."""
+    return asdict(settings)
