@@ -201,6 +201,23 @@ def test_reading_an_unsound_part_says_so(tmp_path: Path, kind: str) -> None:
         cache.read(KEY)
 
 
+def test_reading_a_missing_part_says_so(tmp_path: Path) -> None:
+    cache = SequenceCache(tmp_path)
+    write(cache, make_sequence(10, 2))
+    damage(tmp_path / KEY, "missing")
+    with pytest.raises(CacheError, match=r"part-00000\.safetensors is missing"):
+        cache.read(KEY)
+
+
+def test_a_name_that_is_not_utf8_is_remembered(tmp_path: Path) -> None:
+    video = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    video.write_bytes(b"one")
+    cache = SequenceCache(tmp_path / "features")
+    cache.sha256(video)
+    cache.remember(video, KEY)
+    assert SequenceCache(tmp_path / "features").sources() == {KEY: [str(video.resolve())]}
+
+
 def test_a_file_in_the_place_of_the_cache(tmp_path: Path) -> None:
     (tmp_path / "features").write_text("")
     with pytest.raises(OutputError, match="is a file, not a folder"):

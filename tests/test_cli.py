@@ -63,6 +63,18 @@ def test_switches(words: list[str], value: str, capsys: pytest.CaptureFixture[st
     assert f"\naugment: {value}\n" in printed(capsys, "train", "data", *words, "--print_config")
 
 
+@pytest.mark.parametrize(
+    ("words", "labels"),
+    [
+        (["--labels", "fall"], "- fall\n"),
+        (["--labels=fall,lying down"], "- fall\n- lying down\n"),
+        (["--labels", "[fall, walk]"], "- fall\n- walk\n"),
+    ],
+)
+def test_lists_are_written_with_commas(words: list[str], labels: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"\nlabels:\n{labels}" in printed(capsys, "predict", "model", "videos", *words, "--print_config")
+
+
 @pytest.mark.parametrize("preset", sorted(p.name for p in (Path(__file__).parent.parent / "configs").glob("*.yaml")))
 def test_presets_load_by_name(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = (Path(__file__).parent.parent / "configs" / preset).read_text()

@@ -177,7 +177,11 @@ class SequenceCache:
         if entry is None:
             raise CacheError(f"no finished entry {key} in {self.root}", "run vidgru extract")
         for part in entry.parts:
-            yield _read_part(self.root / key / part.name)
+            try:
+                yield _read_part(self.root / key / part.name)
+            except FileNotFoundError:
+                path = self.root / key / part.name
+                raise CacheError(f"{path} is missing", "delete its folder; the next run makes it") from None
 
     def read(self, key: str) -> Sequence:
         """A whole sequence; mapped from disk where the entry has one part, joined in memory where it has several."""
@@ -275,7 +279,8 @@ class EntryWriter:
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="backslashreplace")  # a file name that is not UTF-8 becomes a JSON escape
 
 
 def _read_index(path: Path) -> dict[str, dict[str, Any]]:

@@ -6,12 +6,13 @@ code imported after its flags have passed, so that `--help` and mistakes are ans
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar, get_type_hints
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_origin, get_type_hints
 
 import vidgru
 from vidgru.errors import SettingsError, VidgruError
@@ -75,12 +76,9 @@ def _train(argv: Sequence[str]) -> int:
     from vidgru.config import TrainConfig
 
     given, config = _parse("train", TrainConfig, argv, _DATASET)
-    from vidgru.train.loop import cross_validate, train
+    from vidgru.train.loop import train
 
-    if config.folds:
-        cross_validate(given["dataset"], config)
-    else:
-        train(given["dataset"], config)
+    train(given["dataset"], config)
     return 0
 
 
@@ -176,14 +174,14 @@ def _parse(
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             raise SettingsError(_one_line(message, argv), f"vidgru {verb} --help tells what can be given")
 
-        def format_help(self) -> str:
-            text = re.sub(r"--(\w+) \{true,false\}", r"--\1, --no-\1", super().format_help())
+        def format_help(self, *options: Any, **named: Any) -> str:
+            text = re.sub(r"--(\w+) \{true,false\}", r"--\1, --no-\1", super().format_help(*options, **named))
             return re.sub(r"--[a-z][a-z_]+", lambda flag: flag[0].replace("_", "-"), text)
 
     usage = " ".join(f"{p.name.upper()}{'...' if p.many else ''}" for p in positionals)
     parser = Parser(prog=f"vidgru {verb}", usage=" ".join(f"vidgru {verb} {usage} [--config FILE] [flags]".split()))
     for p in positionals:
-        parser.add_argument(p.name, help=p.help, **({"nargs": "+"} if p.many else {}))
+        parser.add_argument(p.name, help=p.help, nargs="+" if p.many else None)
     parser.add_argument(
         "--config", action="config", help="YAML of the settings below, or the name of a preset; flags come on top"
     )
@@ -199,30 +197,33 @@ def _fields(config: type[Any]) -> list[str]:
 def _as_fields(argv: Sequence[str], config: type[Any]) -> list[str]:
     """Flags as jsonargparse wants them: `--max-objects` is `--max_objects`, `--no-augment` is `--augment=false`.
 
-    A `--config` that is not a file here is a preset of the package.
+    A `--config` that is not a file here is a preset of the package, and lists may be written `a,b`.
     """
-    switches = {name for name, kind in get_type_hints(config).items() if kind is bool}
+    kinds = get_type_hints(config)
     words: list[str] = []
+    awaited = ""  # the flag that the next word is the value of
     for position, word in enumerate(argv):
         if word == "--":
             return [*words, *argv[position:]]
         flag, equals, value = word.partition("=")
         name = flag[2:].replace("-", "_") if flag.startswith("--") else ""
-        if name == "config" and equals:
-            words.append(f"--config={_preset(value)}")
-        elif position and argv[position - 1] == "--config":
-            words.append(_preset(word))
-        elif name in switches and not equals:
-            words.append(f"--{name}=true")
-        elif name.startswith("no_") and name[3:] in switches and not equals:
-            words.append(f"--{name[3:]}=false")
+        if not name:
+            words.append(_value(awaited, word, kinds))
+        elif kinds.get(name.removeprefix("no_")) is bool and not equals:
+            words.append(f"--{name.removeprefix('no_')}={'false' if name.startswith('no_') else 'true'}")
         else:
-            words.append(f"--{name}{equals}{value}" if name else word)
+            words.append(f"--{name}{equals}{_value(name, value, kinds) if equals else ''}")
+        awaited = "" if equals else name
     return words
 
 
-def _preset(name: str) -> str:
-    return name if Path(name).is_file() else str(bundled(name) or name)
+def _value(name: str, text: str, kinds: dict[str, Any]) -> str:
+    """What the flag `name` was given, spelt for jsonargparse."""
+    if name == "config" and not Path(text).is_file():
+        return str(bundled(text) or text)
+    if get_origin(kinds.get(name)) is tuple and not text.startswith("["):
+        return json.dumps(text.split(","))
+    return text
 
 
 def _one_line(message: str, argv: Sequence[str]) -> str:

@@ -1,0 +1,155 @@
+"""Make what the demo ships with: the weights of its small detector, trained from scratch on drawn street scenes.
+
+    python scripts/make_demo_data.py --work /tmp/demo-detector        # draws frames, trains, writes data/demo/demo.pt
+    python scripts/make_demo_data.py --work /tmp/clips --clips 400    # only draws clips and their annotation file
+
+Needs no network and no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+# Before ultralytics is imported: it would look for updates and install packages while it runs.
+os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="true")
+
+import av
+import cv2
+import numpy as np
+import torch
+import ultralytics
+from ultralytics import YOLO
+from ultralytics.utils import YAML
+
+from vidgru.demo.scene import CLASSES, KINDS, SIZE_PX, plan_clip, write_dataset, write_video
+
+ROOT = Path(__file__).resolve().parents[1]
+FRAMES_PER_CLIP = 5
+TRAIN_SEED, VAL_SEED = 1_000_000_000, 2_000_000_000  # far from the seeds of demo clips: the detector never sees those
+
+
+def draw_frames(folder: Path, split: str, clips: int, seed: int) -> None:
+    """Write frames of compressed clips in YOLO's format: `images/SPLIT/*.png` and `labels/SPLIT/*.txt`."""
+    images, labels = folder / "images" / split, folder / "labels" / split
+    images.mkdir(parents=True, exist_ok=True)
+    labels.mkdir(parents=True, exist_ok=True)
+    video = folder / "clip.mp4"
+    for clip in range(clips):
+        scene = plan_clip((*KINDS, None)[clip % (len(KINDS) + 1)], seed + clip)
+        write_video(scene, video)
+        wanted = {int(v) for v in np.random.default_rng(seed + clip).permutation(len(scene))[:FRAMES_PER_CLIP]}
+        with av.open(str(video)) as container:
+            for index, frame in enumerate(container.decode(video=0)):
+                if index not in wanted:
+                    continue
+                boxes, classes = scene.truth(index)
+                rows = [
+                    f"{c} {(b[0] + b[2]) / 2:.6f} {(b[1] + b[3]) / 2:.6f} {b[2] - b[0]:.6f} {b[3] - b[1]:.6f}\n"
+                    for b, c in zip(boxes, classes, strict=True)
+                ]
+                name = f"{clip:05d}_{index:03d}"
+                cv2.imwrite(str(images / f"{name}.png"), frame.to_ndarray(format="bgr24"))
+                (labels / f"{name}.txt").write_text("".join(rows))
+    video.unlink(missing_ok=True)
+
+
+def train(folder: Path, epochs: int) -> Path:
+    """Train YOLO26 at an eighth of the usual width, and return the best checkpoint (fp16, without optimizer)."""
+    config = YAML.load(Path(ultralytics.__file__).parent / "cfg/models/26/yolo26.yaml")
+    config |= {"nc": len(CLASSES), "scales": {"demo": [0.5, 0.125, 512]}}
+    # The name must not be `yolo26` and a letter of n s m l x: that would be read as one of the stock scales.
+    YAML.save(folder / "demo.yaml", config)
+    YAML.save(
+        folder / "data.yaml",
+        {"path": str(folder), "train": "images/train", "val": "images/val", "names": dict(enumerate(CLASSES))},
+    )
+    model = YOLO(folder / "demo.yaml", task="detect")
+    # Results depend on the number of threads. One is not slower by much on so small a network, and far faster on a busy
+    # machine, where two wait for each other in every layer.
+    model.add_callback("on_train_start", lambda _: torch.set_num_threads(1))
+    model.train(
+        data=str(folder / "data.yaml"),
+        project=str(folder / "runs"),
+        name="train",
+        exist_ok=True,
+        pretrained=False,
+        device="cpu",
+        epochs=epochs,
+        imgsz=max(SIZE_PX),
+        batch=16,
+        rect=True,  # frames as they are, without padding or mosaic: more frames are cheaper to draw than to compute
+        workers=0,
+        cache="ram",
+        seed=0,
+        deterministic=True,
+        amp=False,
+        plots=False,
+        nms=False,  # best.pt is chosen by the one-to-one head, which is the one in use
+        optimizer="AdamW",
+        nbs=16,  # an update every batch, not every fourth
+        lr0=0.002,
+        cos_lr=True,
+        warmup_epochs=1.0,
+        scale=0.15,
+        hsv_h=0.01,
+        hsv_s=0.4,
+        hsv_v=0.3,
+    )
+    return folder / "runs" / "train" / "weights" / "best.pt"
+
+
+def publish(checkpoint: Path, target: Path) -> None:
+    """Write the weights alone: fp16, one-to-one head chosen, no paths, no dates, no history."""
+    model: Any = torch.load(checkpoint, map_location="cpu", weights_only=False)["model"]
+    model.model[-1].end2end = True
+    model.yaml = {**model.yaml, "yaml_file": "demo.yaml"}
+    model.args = {"task": "detect", "imgsz": max(SIZE_PX)}
+    model.criterion = None
+    for name in ("pt_path", "yaml_file", "cfg"):
+        model.__dict__.pop(name, None)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    licence = "AGPL-3.0 (https://ultralytics.com/license)"
+    torch.save(
+        {"model": model.half(), "train_args": model.args, "epoch": -1, "license": licence, "version": "8.4"}, target
+    )
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for frames, labels and training runs")
+    parser.add_argument("--out", type=Path, default=ROOT / "data" / "demo" / "demo.pt", help="where the weights go")
+    parser.add_argument("--train-clips", type=int, default=480, help="clips to draw training frames from")
+    parser.add_argument("--val-clips", type=int, default=60, help="clips to draw held-out frames from")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--clips", type=int, default=0, help="only draw about so many clips into --work, and stop")
+    parser.add_argument("--recordings", type=int, default=1, help="long recordings to draw with --clips")
+    parser.add_argument("--seed", type=int, default=0, help="of the clips of --clips")
+    args = parser.parse_args()
+    folder = args.work.resolve()
+    if args.clips:
+        each = max(3, round(args.clips / (len(KINDS) + 1)))
+        write_dataset(folder, clips_per_kind=each, eventless=each, recordings=args.recordings, seed=args.seed)
+        return
+    draw_frames(folder, "train", args.train_clips, TRAIN_SEED)
+    draw_frames(folder, "val", args.val_clips, VAL_SEED)
+    publish(train(folder, args.epochs), args.out)
+    scores = YOLO(args.out).val(
+        data=str(folder / "data.yaml"),
+        imgsz=max(SIZE_PX),
+        device="cpu",
+        nms=False,
+        plots=False,
+        project=str(folder / "runs"),
+        exist_ok=True,
+    )
+    print(f"mAP50 {scores.box.map50:.3f}, mAP50-95 {scores.box.map:.3f}, {args.out.stat().st_size / 1e6:.2f} MB")
+    for name, index in zip(CLASSES, range(len(CLASSES)), strict=True):
+        print(f"  {name}: mAP50 {scores.box.ap50[index]:.3f}, mAP50-95 {scores.box.ap[index]:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""The demo on a smaller scale: what it says comes from the pipeline, from pixels to scores."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidgru.config import DemoConfig, EvalConfig, TrainConfig
+from vidgru.demo.run import line_up, run
+from vidgru.demo.scene import plan_clip, write_video
+from vidgru.files import bundled
+from vidgru.train.evaluate import evaluate
+from vidgru.train.loop import train
+from vidgru.types import Annotation, Event
+
+KINDS = ("runs", "group_passes", "car_stops", "leaves_bag")
+CLIPS = 12
+SPLITS = ("train",) * 7 + ("val",) * 2 + ("test",) * 3
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    (folder / "videos").mkdir()
+    for kind in KINDS:
+        for number in range(CLIPS):
+            write_video(plan_clip(kind, 7000 + number), folder / "videos" / f"{kind}_{number:02d}.mp4")
+    return folder
+
+
+def accuracy(scenes: Path, *, shuffled: bool) -> float:
+    """Held-out accuracy of a model trained on the true labels, or on shuffled ones; the test labels stay true."""
+    rows = [(f"{kind}_{n:02d}.mp4", kind, SPLITS[n]) for kind in KINDS for n in range(CLIPS)]
+    if shuffled:
+        seen = [i for i, (_, _, split) in enumerate(rows) if split != "test"]
+        labels = np.random.default_rng(1).permutation([rows[i][1] for i in seen])
+        for i, label in zip(seen, labels, strict=True):
+            rows[i] = (rows[i][0], str(label), rows[i][2])
+    name = "shuffled" if shuffled else "true"
+    with (scenes / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerow(("video", "label", "split", "start", "end", "description"))
+        csv.writer(file).writerows((f"videos/{video}", label, split, "", "", "") for video, label, split in rows)
+    features, weights = str(scenes / "features"), str(bundled("demo.pt"))
+    out = str(scenes / name)
+    train(scenes / f"{name}.csv", TrainConfig(features=features, weights=weights, imgsz=320, out=out, epochs=40))
+    config = EvalConfig(features=features, weights=weights, out=str(scenes / f"{name}_eval"))
+    return float(evaluate(out, scenes / f"{name}.csv", config)["accuracy"])
+
+
+def test_learns_from_labels_and_not_from_shuffled_ones(scenes: Path) -> None:
+    assert accuracy(scenes, shuffled=False) >= 0.75
+    assert accuracy(scenes, shuffled=True) <= 0.5
+
+
+def annotation(start_s: float, end_s: float, label: str = "runs", video: str = "a.mp4") -> Annotation:
+    return Annotation(video=video, start_s=start_s, end_s=end_s, label=label)
+
+
+def event(start_s: float, end_s: float, label: str = "runs", video: str = "a.mp4") -> Event:
+    return Event(video=video, start_s=start_s, end_s=end_s, label=label, score=0.5)
+
+
+def test_true_and_found_events_are_lined_up() -> None:
+    truth = [annotation(0, 4), annotation(10, 14), annotation(20, 24, "meet")]
+    found = [event(1, 5), event(2, 4), event(20, 24), event(11, 12, video="b.mp4")]
+    assert line_up(truth, found) == [
+        (truth[0], found[0]),
+        (None, found[1]),
+        (truth[1], None),
+        (truth[2], None),
+        (None, found[2]),
+        (None, found[3]),
+    ]
+
+
+def test_an_event_is_found_once() -> None:
+    truth = [annotation(0, 4), annotation(4, 8)]
+    assert line_up(truth, [event(1, 8)]) == [(truth[0], None), (truth[1], event(1, 8))]
+
+
+@pytest.mark.slow
+def test_the_demo_as_it_ships(tmp_path: Path) -> None:
+    text = run(DemoConfig(out=str(tmp_path / "demo")))
+    first = text.splitlines()[0]
+    assert first.startswith("Accuracy on ")
+    assert float(first.rpartition(" ")[2]) >= 0.9
+    assert "true events found" in text
