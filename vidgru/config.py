@@ -117,15 +117,16 @@ class TrainConfig(DetectorSettings, RunSettings):
         layers: cells on top of each other.
         bidirectional: read backwards as well; such a model cannot run live.
         dropout: within the network.
-        group_dropout: probability that a clip loses a group of features in a training step.
+        group_dropout: probability that a clip loses appearance, the scene or its motion in a training step; each other
+            group of features is lost a fifth as often.
     """
 
     features: str = "features"
     out: str = "runs/train"
     allow_missing: bool = False
     folds: int = 0
-    epochs: int = 60
-    patience: int = 30
+    epochs: int = 40
+    patience: int = 20
     batch: int = 16
     lr: float = 3e-3
     weight_decay: float = 0.05
@@ -139,7 +140,7 @@ class TrainConfig(DetectorSettings, RunSettings):
     layers: int = 1
     bidirectional: bool = False
     dropout: float = 0.2
-    group_dropout: float = 0.1
+    group_dropout: float = 0.5
 
     def __post_init__(self) -> None:
         DetectorSettings.__post_init__(self)

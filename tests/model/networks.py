@@ -1,0 +1,69 @@
+"""Small networks and batches for tests."""
+
+import torch
+from torch import Tensor
+
+from tests.sequences import NAMES, make_sequence
+from vidgru.model.checkpoint import EventModel
+from vidgru.model.decode import DecodeSettings
+from vidgru.model.event_gru import Architecture, EventGRU
+from vidgru.model.features import compute_features
+from vidgru.model.layout import FeatureLayout
+from vidgru.types import Sequence
+
+WHAT = {"fps": 8.0, "imgsz": 640, "conf": 0.1, "iou": 0.7, "max_objects": 32, "tracker": "bytetrack"}
+WHAT |= {"weights_sha256": "0" * 64, "schema": 1}
+
+
+def make_network(sequence: Sequence, outputs: int = 3, *, seed: int = 0, **shape: object) -> EventGRU:
+    """In eval mode, normalised to the sequence, with a class embedding that says something."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = EventGRU(FeatureLayout.of(sequence), outputs, Architecture(**shape))
+        torch.nn.init.normal_(network.encoder.classes.weight)
+    network.encoder.fit([compute_features(sequence)])
+    return network.eval()
+
+
+def make_model(
+    sequence: Sequence | None = None,
+    *,
+    background: bool = True,
+    multi_label: bool = False,
+    seed: int = 0,
+    **shape: object,
+) -> EventModel:
+    labels = ("fall", "walk")
+    sequence = make_sequence(50) if sequence is None else sequence
+    high = (0.5,) * len(labels)
+    decode = DecodeSettings(high=high, low=(0.3,) * len(labels), min_s=0.5, merge_s=0.5, exclusive=not multi_label)
+    return EventModel(
+        network=make_network(sequence, len(labels) + background, seed=seed, **shape),
+        labels=labels,
+        background=background,
+        multi_label=multi_label,
+        what=WHAT,
+        weights="detector.pt",
+        names=NAMES,
+        decode=decode,
+        window_s=2.0,
+        metrics={"accuracy": 0.5},
+        versions={"vidgru": "0"},
+    )
+
+
+def random_batch(
+    layout: FeatureLayout, clips: int = 4, steps: int = 9, slots: int = 3, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """objects, object_mask, frame, mask, as a network takes them; clips of different lengths."""
+    made = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, steps + 1, (clips,), generator=made)
+    lengths[0] = steps
+    mask = torch.arange(steps) < lengths[:, None]
+    counts = torch.randint(0, slots + 1, (clips, steps), generator=made)
+    object_mask = (torch.arange(slots) < counts[:, :, None]) & mask[:, :, None]
+    objects = torch.randn(clips, steps, slots, layout.object_width, generator=made) * object_mask[..., None]
+    columns = layout.object_groups()
+    objects[..., columns["class"]] = objects[..., columns["class"]].abs().long().clamp(max=layout.classes - 1).float()
+    frame = torch.randn(clips, steps, layout.frame_width, generator=made) * mask[..., None]
+    return objects, object_mask, frame, mask

@@ -1,0 +1,108 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.model.networks import WHAT, make_model, random_batch
+from tests.sequences import make_sequence
+from vidgru.errors import ModelError, SettingsMismatch
+from vidgru.model.checkpoint import BEST, FORMAT, check_what, detector_settings, load_model
+from vidgru.model.event_gru import Architecture, EventGRU, count_parameters
+
+SHAPES = [{}, {"cell": "lstm", "hidden": 20, "layers": 2}, {"cell": "none"}, {"bidirectional": True, "width": 32}]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_model_comes_back_as_it_went(shape: dict[str, object], tmp_path: Path) -> None:
+    model = make_model(**shape)
+    model.save(tmp_path / "a.safetensors")
+    back = load_model(tmp_path / "a.safetensors")
+    assert back.to_bytes() == model.to_bytes()
+    for name in ("labels", "background", "multi_label", "what", "weights", "names", "decode", "window_s", "metrics"):
+        assert getattr(back, name) == getattr(model, name)
+    assert back.layout == model.layout
+    assert not back.network.training
+    batch = random_batch(model.layout)
+    assert torch.equal(back.network(*batch).clips, model.network(*batch).clips)
+    assert count_parameters(back.network) == count_parameters(model.network)
+
+
+def test_equal_models_are_equal_bytes() -> None:
+    assert make_model().to_bytes() == make_model().to_bytes()
+    assert make_model().to_bytes() != make_model(seed=1).to_bytes()
+
+
+def test_a_run_folder_stands_for_its_best_model(tmp_path: Path) -> None:
+    make_model().save(tmp_path / BEST)
+    assert load_model(tmp_path).to_bytes() == load_model(str(tmp_path / BEST)).to_bytes()
+
+
+def test_no_such_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"there is no model .*gone\n  give a model file, or the folder that vidgru"):
+        load_model(tmp_path / "gone")
+    with pytest.raises(ModelError, match=r"holds no best\.safetensors"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"", b"not a model", b"\x10\0\0\0\0\0\0\0{}"])
+def test_a_file_that_is_no_model(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.pt").write_bytes(data)
+    with pytest.raises(ModelError, match=r"x\.pt is not a vidgru model: "):
+        load_model(tmp_path / "x.pt")
+
+
+def test_a_safetensors_file_of_something_else(tmp_path: Path) -> None:
+    save_file({"w": torch.zeros(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(ModelError, match=r"x\.safetensors is not a vidgru model: its metadata has no key vidgru"):
+        load_model(tmp_path / "x.safetensors")
+
+
+def changed(path: Path, **facts: object) -> None:
+    model = make_model()
+    data = model.to_bytes()
+    length = int(np.frombuffer(data[:8], "<u8")[0])
+    header = json.loads(data[8 : 8 + length])
+    values = json.loads(header["__metadata__"]["vidgru"])
+    header["__metadata__"]["vidgru"] = json.dumps({**values, **facts})
+    text = json.dumps(header).encode()
+    path.write_bytes(np.array([len(text)], "<u8").tobytes() + text + data[8 + length :])
+
+
+def test_a_model_of_another_version(tmp_path: Path) -> None:
+    changed(tmp_path / "m", format=FORMAT + 1)
+    with pytest.raises(ModelError, match=r"m has model format 2, this vidgru reads 1\n  train it again, or use"):
+        load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize("facts", [{"labels": ["a"]}, {"layout": {}}, {"decode": None}, {"architecture": {"cell": 3}}])
+def test_a_model_that_does_not_fit_together(facts: dict[str, object], tmp_path: Path) -> None:
+    changed(tmp_path / "m", **facts)
+    with pytest.raises(ModelError, match=r"m is not a sound vidgru model: .+\n  train it again"):
+        load_model(tmp_path / "m")
+
+
+def test_features_of_other_settings_are_refused() -> None:
+    model = make_model()
+    check_what(model, dict(WHAT), "a.mp4")
+    message = r"features of a\.mp4 .*: fps is 5\.0, the model's is 8\.0; imgsz is 320, the model's is 640\n  extract it"
+    with pytest.raises(SettingsMismatch, match=message):
+        check_what(model, {**WHAT, "fps": 5.0, "imgsz": 320}, "a.mp4")
+    with pytest.raises(SettingsMismatch, match="schema is None, the model's is 1"):
+        check_what(model, {name: value for name, value in WHAT.items() if name != "schema"}, "a.mp4")
+
+
+def test_detector_settings_are_those_of_the_features() -> None:
+    model = make_model()
+    assert detector_settings(model).what("0" * 64) == WHAT
+    assert detector_settings(model).weights == "detector.pt"
+    assert detector_settings(model, "elsewhere.pt").weights == "elsewhere.pt"
+
+
+def test_weights_are_not_pickled(tmp_path: Path) -> None:
+    make_model().save(tmp_path / "m")
+    assert b"pickle" not in (tmp_path / "m").read_bytes()
+    network = EventGRU(make_model(make_sequence(5)).layout, 2, Architecture())
+    assert all(name.startswith(("encoder.", "gru.", "head.")) for name in network.state_dict())

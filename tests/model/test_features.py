@@ -1,0 +1,182 @@
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.sequences import make_sequence
+from vidgru.errors import SettingsMismatch
+from vidgru.extract import motion
+from vidgru.model.features import FeatureStream, compute_features, stream_features
+from vidgru.model.layout import SPEED, FeatureLayout, mirror_columns
+from vidgru.types import Sequence
+
+
+def moving(boxes: np.ndarray, *, fps: float = 8.0, tracks: np.ndarray | None = None, size=(320, 160)) -> Sequence:
+    """A box a frame: float [T, 4]."""
+    frames = len(boxes)
+    return Sequence(
+        time_s=np.arange(frames) / fps,
+        frame_index=np.arange(frames, dtype=np.int64),
+        offsets=np.arange(frames + 1, dtype=np.int64),
+        boxes=boxes.astype(np.float32),
+        scores=np.full(frames, 0.5, np.float16),
+        classes=np.zeros(frames, np.int16),
+        tracks=np.ones(frames, np.int32) if tracks is None else tracks.astype(np.int32),
+        fps=fps,
+        size_px=size,
+        names=("person",),
+    )
+
+
+def group(sequence: Sequence, name: str) -> np.ndarray:
+    return compute_features(sequence).objects[:, FeatureLayout.of(sequence).object_groups()[name]]
+
+
+def walk(fps: float, seconds: float = 2.0, per_s: float = 0.1) -> np.ndarray:
+    x = np.arange(int(seconds * fps)) / fps * per_s
+    return np.column_stack([x, np.full_like(x, 0.2), x + 0.1, np.full_like(x, 0.6)])
+
+
+@pytest.mark.parametrize("cuts", [(0,), (1, 2, 3), (7, 7, 7), (13, 150), tuple(range(1, 200))])
+@pytest.mark.parametrize("keypoints", [0, 17])
+def test_chunks_give_exactly_what_the_whole_gives(cuts: tuple[int, ...], keypoints: int) -> None:
+    sequence = make_sequence(200, keypoints=keypoints, seed=4)
+    whole = compute_features(sequence)
+    stream, edges = FeatureStream(), [0, *cuts, 200]
+    parts = [stream.push(sequence.frames(a, b)) for a, b in itertools.pairwise(edges)]
+    assert np.array_equal(np.concatenate([part.objects for part in parts]), whole.objects)
+    assert np.array_equal(np.concatenate([part.frame for part in parts]), whole.frame)
+    assert np.isfinite(whole.objects).all()
+    assert whole.objects.dtype == whole.frame.dtype == np.float32
+
+
+def test_features_do_not_depend_on_the_future() -> None:
+    sequence = make_sequence(60, keypoints=17)
+    part, whole = compute_features(sequence.frames(0, 40)), compute_features(sequence)
+    assert np.array_equal(part.objects, whole.objects[: len(part.objects)])
+    assert np.array_equal(part.frame, whole.frame[:40])
+
+
+@pytest.mark.parametrize("optional", [True, False])
+@pytest.mark.parametrize("objects", [0, 1, 2, 3, None])
+def test_widths_are_those_of_the_layout(objects: int | None, optional: bool) -> None:
+    sequence = make_sequence(9, objects, optional=optional)
+    features, layout = compute_features(sequence), FeatureLayout.of(sequence)
+    assert features.objects.shape == (len(sequence.boxes), layout.object_width)
+    assert features.frame.shape == (9, layout.frame_width)
+    assert ("appearance" in layout.object_groups()) == optional
+
+
+def test_speed_is_per_second_whatever_the_sampling() -> None:
+    slow, fast = group(moving(walk(4), fps=4), "speed"), group(moving(walk(16), fps=16), "speed")
+    assert np.array_equal(slow[0], np.zeros(len(SPEED)))
+    np.testing.assert_allclose(slow[1:], np.broadcast_to(fast[-1], slow[1:].shape), rtol=2e-2, atol=1e-3)
+    # 0.1 frame widths a second are 0.2 heights of a picture twice as wide as high
+    np.testing.assert_allclose(slow[1:, SPEED.index("-x")], np.log1p(10 * 0.2), rtol=1e-3)
+
+
+def test_speed_needs_a_track_seen_not_long_ago() -> None:
+    boxes = walk(8)
+    assert not group(moving(boxes, tracks=np.full(len(boxes), -1)), "speed").any()
+    sequence = moving(boxes)
+    late = replace(sequence, time_s=sequence.time_s + np.where(np.arange(len(boxes)) >= 8, 1.0, 0.0))
+    known = group(late, "speed")[:, 0]
+    assert list(np.flatnonzero(known == 0)) == [0, 8]
+
+
+def test_time_since_the_last_frame() -> None:
+    sequence = moving(walk(8))
+    assert np.allclose(compute_features(sequence).frame[:, 0], 1 / 8)
+    held = replace(sequence, time_s=sequence.time_s + np.where(np.arange(16) >= 5, 3.0, 0.0))
+    assert compute_features(held).frame[5, 0] == pytest.approx(3.125)
+
+
+def test_neighbours_are_the_nearest_of_the_frame() -> None:
+    centres = np.array([0.1, 0.2, 0.5, 0.9])
+    boxes = np.column_stack([centres - 0.02, np.full(4, 0.4), centres + 0.02, np.full(4, 0.5)])
+    sequence = moving(boxes, size=(100, 100))
+    sequence = replace(
+        sequence,
+        offsets=np.array([0, 4]),
+        time_s=sequence.time_s[:1],
+        frame_index=sequence.frame_index[:1],
+        classes=np.array([0, 0, 1, 0], np.int16),
+    )
+    relations = group(sequence, "relations").reshape(4, 2, 7)
+    np.testing.assert_allclose(relations[:, :, 3], np.log1p([[1, 4], [1, 3], [3, 4], [4, 7]]), rtol=1e-3)
+    assert relations[:, :, 6].tolist() == [[1, 0], [1, 0], [0, 0], [0, 1]]
+    alone = group(moving(walk(8)), "relations")
+    assert not alone.any()
+
+
+def test_keypoints_the_detector_does_not_see_say_nothing() -> None:
+    sequence = make_sequence(5, 2, keypoints=17)
+    assert sequence.keypoints is not None
+    unseen = sequence.keypoints.copy()
+    unseen[:, :, 2] = 0
+    elsewhere = unseen.copy()
+    elsewhere[:, :, :2] += 0.5
+    one, two = (compute_features(replace(sequence, keypoints=k)).objects for k in (unseen, elsewhere))
+    assert np.array_equal(one, two)
+
+
+def test_other_tensors_than_the_layout_says_are_refused() -> None:
+    layout = FeatureLayout.of(make_sequence(3))
+    with pytest.raises(
+        SettingsMismatch, match="laid out otherwise than the model's: motion is 0, the model's is 6; app"
+    ):
+        list(stream_features([make_sequence(3, optional=False)], layout))
+
+
+def mirror(sequence: Sequence) -> Sequence:
+    """The same scene seen in a mirror, without optional tensors."""
+    boxes = sequence.boxes.copy()
+    boxes[:, [0, 2]] = 1 - boxes[:, [2, 0]]
+    points = None
+    if sequence.keypoints is not None:
+        swap = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
+        points = sequence.keypoints[:, swap].astype(np.float64)
+        points[:, :, 0] = 1 - points[:, :, 0]
+        points = points.astype(np.float16)
+    return replace(sequence, boxes=boxes, keypoints=points, motion=None, appearance=None, scene=None, scene_motion=None)
+
+
+@pytest.mark.parametrize("keypoints", [0, 17])
+def test_mirrored_features_are_those_of_the_mirrored_scene(keypoints: int) -> None:
+    sequence = make_sequence(50, keypoints=keypoints, optional=False)
+    columns = mirror_columns(FeatureLayout.of(sequence))
+    assert columns is not None
+    order, sign, frame_order, frame_sign = columns
+    features, seen = compute_features(sequence), compute_features(mirror(sequence))
+    np.testing.assert_allclose(features.objects[:, order] * sign, seen.objects, atol=0.15)
+    np.testing.assert_allclose(features.frame[:, frame_order] * frame_sign, seen.frame, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [
+    FeatureLayout(classes=3, motion=22, keypoints=17, angle=True, scene=5, scene_motion=20, appearance=7),
+    FeatureLayout(classes=1),
+])  # fmt: skip
+def test_mirrored_twice_is_as_it_was(layout: FeatureLayout) -> None:
+    columns = mirror_columns(layout)
+    assert columns is not None
+    for order, sign in (columns[:2], columns[2:]):
+        assert np.array_equal(order[order], np.arange(len(order)))
+        assert np.array_equal(sign * sign[order], np.ones(len(sign)))
+
+
+@pytest.mark.parametrize("layout", [FeatureLayout(classes=1, keypoints=21), FeatureLayout(classes=1, motion=6)])
+def test_what_has_no_known_sides_is_not_mirrored(layout: FeatureLayout) -> None:
+    assert mirror_columns(layout) is None
+
+
+def test_motion_is_mirrored_as_extraction_lays_it_out() -> None:
+    layout = FeatureLayout(classes=1, motion=len(motion.MOTION_COLUMNS), scene_motion=len(motion.SCENE_MOTION_COLUMNS))
+    columns = mirror_columns(layout)
+    assert columns is not None
+    order, sign, frame_order, frame_sign = columns
+    inside, scene = layout.object_groups()["motion"], layout.frame_groups()["scene_motion"]
+    assert tuple(sign[inside]) == motion.MOTION_MIRROR_SIGN
+    assert tuple(order[inside] - inside.start) == motion.MOTION_MIRROR_COLUMN
+    assert tuple(frame_sign[scene]) == motion.SCENE_MOTION_MIRROR_SIGN
+    assert tuple(frame_order[scene] - scene.start) == motion.SCENE_MOTION_MIRROR_COLUMN

@@ -1,0 +1,63 @@
+"""From video files to events, through the detector that the demo uses."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.predict.world import make_model
+from vidgru.cache import SequenceCache
+from vidgru.config import DetectorSettings, PredictConfig
+from vidgru.extract.pipeline import extract, weights_what
+from vidgru.files import bundled
+from vidgru.model.checkpoint import load_model
+from vidgru.predict.batch import predict
+from vidgru.types import Recording
+
+
+def write_video(path: Path, seconds: float) -> Path:
+    """A grey square that moves over a dark frame, 10 frames a second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        container.metadata["creation_time"] = "2024-05-01T12:00:00Z"
+        for number in range(round(seconds * 10)):
+            image = np.full((64, 96, 3), 30, np.uint8)
+            image[20:40, 2 * number % 70 :][:, :20] = 200
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_videos_to_events(tmp_path: Path) -> None:
+    detector = bundled("demo.pt")
+    assert detector is not None
+    detect = DetectorSettings(weights=str(detector), imgsz=64, fps=5)
+    what = weights_what(detect)
+    videos = tmp_path / "videos"
+    first = write_video(videos / "a.mp4", 3)
+    cache = SequenceCache(tmp_path / "features")
+    (outcome,) = extract([Recording(path=first, name="a.mp4")], cache, detect, PredictConfig(), progress=False)
+    assert outcome.key is not None
+    make_model(tmp_path / "model.safetensors", what, weights=str(detector), sequence=cache.read(outcome.key), fall=0.9)
+
+    write_video(videos / "cam/b.mp4", 0.1)
+    (videos / "c.mp4").write_bytes(first.read_bytes()[:400])
+    config = PredictConfig(out=str(tmp_path / "events"), features=str(cache.root))
+    found = predict(tmp_path / "model.safetensors", [videos], config)
+    assert [(p.recording.name, p.status) for p in found] == [
+        ("a.mp4", "done"),
+        ("c.mp4", "failed"),
+        ("cam/b.mp4", "done"),
+    ]
+    a, c, b = found
+    assert [(e.start_s, e.end_s, e.label, e.start_time) for e in a.events] == [
+        (0.0, 3.0, "fall", "2024-05-01T12:00:00.000+00:00")
+    ]
+    assert [(e.start_s, e.end_s) for e in b.events] == [(0.0, pytest.approx(0.1))]
+    assert c.reason
+    assert load_model(tmp_path / "model.safetensors").what == what
+    again = predict(tmp_path / "model.safetensors", [videos], config)
+    assert [p.status for p in again] == ["reused", "failed", "reused"]

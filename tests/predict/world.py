@@ -1,0 +1,92 @@
+"""A small world for prediction: recordings whose features are known, and a model whose scores are."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.sequences import NAMES, make_sequence
+from vidgru.cache import SequenceCache
+from vidgru.config import DetectorSettings, PredictConfig
+from vidgru.files import sha256_file
+from vidgru.model.checkpoint import EventModel
+from vidgru.model.decode import DecodeSettings
+from vidgru.model.event_gru import Architecture, EventGRU
+from vidgru.model.layout import FeatureLayout
+from vidgru.types import Sequence
+
+DETECT = DetectorSettings(weights="detector.pt")
+
+
+def logit(score: float) -> float:
+    return float(np.log(score / (1 - score)))
+
+
+def make_model(
+    path: Path, what: dict[str, Any], *, weights: str = "detector.pt", sequence: Sequence | None = None, **scores: float
+) -> EventModel:
+    """A model that gives each label its score at every moment, whatever there is to see in sequences like this one."""
+    sequence = sequence or make_sequence(1)
+    scores = scores or {"fall": 0.9, "run": 0.2, "walk": 0.6}
+    labels = tuple(scores)
+    torch.manual_seed(0)
+    network = EventGRU(FeatureLayout.of(sequence), len(labels), Architecture()).eval()
+    head = network.head[-1]
+    assert isinstance(head, torch.nn.Linear)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([logit(score) for score in scores.values()]))
+    thresholds = (0.5,) * len(labels)
+    model = EventModel(
+        network=network,
+        labels=labels,
+        background=False,
+        multi_label=True,
+        what=what,
+        weights=weights,
+        names=sequence.names,
+        decode=DecodeSettings(high=thresholds, low=thresholds, min_s=0.5, merge_s=0.5, exclusive=False),
+        window_s=2.0,
+        metrics={"macro_f1": 0.75},
+        versions={"vidgru": "0.1.0"},
+    )
+    model.save(path)
+    return model
+
+
+class World:
+    """A folder with `videos/`, a detector, a model, and a cache. No video is ever decoded: their bytes are names."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.weights = root / "detector.pt"
+        self.weights.write_bytes(b"a detector")
+        self.what = DETECT.what(sha256_file(self.weights))
+        self.model = root / "model.safetensors"
+        make_model(self.model, self.what, weights=str(self.weights))
+        self.videos = root / "videos"
+        self.videos.mkdir()
+        self.out = root / "events"
+        self.cache = SequenceCache(root / "features")
+
+    def record(
+        self, name: str, *, frames: int = 40, content: str = "", folder: Path | None = None, **facts: Any
+    ) -> Path:
+        """A recording of `frames` samples at 8 a second, whose features are in the cache."""
+        path = (folder or self.videos) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content or name)
+        key = self.cache.key(self.cache.sha256(path), self.what)
+        values: dict[str, Any] = {
+            "status": "done", "duration_s": frames / 8, "fps": 8.0, "size_px": (320, 192), "names": NAMES,
+            "what": self.what, "how": {"device": "cpu"},
+        }  # fmt: skip
+        with self.cache.writer(key) as writer:
+            writer.append(make_sequence(frames, seed=frames))
+            writer.finish(**{**values, **facts})
+        self.cache.remember(path, key)
+        return path
+
+    def config(self, **values: Any) -> PredictConfig:
+        return PredictConfig(**{"out": str(self.out), "features": str(self.cache.root), **values})

@@ -1,0 +1,227 @@
+"""What a path is, and whether it is sound."""
+
+import json
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.predict.world import World
+from vidgru.errors import AnnotationError, ModelError, SettingsError, SourceError
+from vidgru.info import info
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def write_video(path: Path, frames: int = 30, creation_time: str | None = None) -> Path:
+    with av.open(str(path), "w") as container:
+        if creation_time:
+            container.metadata["creation_time"] = creation_time
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(frames):
+            image = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            container.mux(stream.encode(image))
+        container.mux(stream.encode(None))
+    return path
+
+
+# --- a cache --------------------------------------------------------------------------------------------------------
+
+
+def test_a_cache_in_numbers(world: World) -> None:
+    paths = [world.record("a.mp4", frames=40), world.record("b.mp4", frames=24, status="partial")]
+    found = info(world.cache.root)
+    assert found.sound
+    assert found.lines[0] == f"cache {world.cache.root}: 2 entries, 1 of damaged recordings"
+    assert "fps 8," in found.lines[1]
+    assert f"weights_sha256 {world.what['weights_sha256'][:12]}…" in found.lines[1]
+    assert found.lines[2].startswith("  8.000 s, 64 samples, ")
+
+    sequences = [world.cache.read(world.cache.key(world.cache.sha256(path), world.what)) for path in paths]
+    total = sum(len(sequence.boxes) for sequence in sequences)
+    assert f"  objects: {total / 64:.1f} a frame" in found.lines
+    people = sum(int((sequence.classes == 0).sum()) for sequence in sequences)
+    rate = people / 64
+    assert f"    person {f'{rate:.1f}' if rate >= 1 else f'{rate:.2g}'} a frame" in found.lines
+
+
+def test_a_cache_of_several_settings(world: World) -> None:
+    world.record("a.mp4")
+    world.what = {**world.what, "fps": 4.0}
+    world.record("a.mp4", frames=16)
+    settings = [line for line in info(world.cache.root).lines if line.startswith("settings: ")]
+    assert len(settings) == 2
+    assert {"fps 8", "fps 4"} == {part for line in settings for part in line.split(", ") if part.startswith("fps ")}
+
+
+def test_rare_classes_are_summed_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.record("a.mp4")
+    monkeypatch.setattr("vidgru.info.SHOWN_CLASSES", 1)
+    assert any(line.startswith("    2 more classes ") for line in info(world.cache.root).lines)
+    monkeypatch.undo()
+    assert not any("more classes" in line for line in info(world.cache.root).lines)
+
+
+def test_an_empty_cache(world: World) -> None:
+    world.cache.root.mkdir()
+    (world.cache.root / "index.jsonl").touch()
+    assert info(world.cache.root).lines == (f"cache {world.cache.root}: 0 entries",)
+
+
+def test_an_entry(world: World) -> None:
+    path = world.record(
+        "a.mp4", recorded_at="2024-05-01T12:00:00+00:00", status="partial", damage={"corrupt_frames": 3}
+    )
+    world.record("b.mp4")
+    key = world.cache.key(world.cache.sha256(path), world.what)
+    found = info(world.cache.root / key)
+    assert found.lines[0] == f"cache {world.cache.root}: 1 entry, 1 of damaged recordings"
+    for line in (
+        f"made from: {path}",
+        "frame: 320x192 px, 8 samples a second asked for",
+        "recorded at: 2024-05-01T12:00:00+00:00",
+        "damage: corrupt_frames 3",
+        "run: device cpu",
+    ):
+        assert line in found.lines
+
+
+def test_unfinished_entries_are_counted_and_are_no_fault(world: World) -> None:
+    path = world.record("a.mp4")
+    world.record("b.mp4")
+    (world.cache.root / world.cache.key(world.cache.sha256(path), world.what) / "entry.json").unlink()
+    for verify in (False, True):
+        found = info(world.cache.root, verify=verify)
+        assert found.sound
+        assert found.lines[0].endswith(": 1 entry")
+        assert found.lines[1].startswith("1 unfinished: extracting their recordings again completes them")
+
+
+def test_verify_lists_what_is_unsound(world: World) -> None:
+    names = ("a.mp4", "b.mp4", "c.mp4")
+    paths = {name: world.record(name) for name in names}
+    folders = {n: world.cache.root / world.cache.key(world.cache.sha256(p), world.what) for n, p in paths.items()}
+    assert info(world.cache.root, verify=True).sound
+    assert info(world.cache.root, verify=True).lines[-1] == "every byte of the finished entries is as it was written"
+
+    part = folders["b.mp4"] / "part-00000.safetensors"
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 1
+    part.write_bytes(data)
+    assert info(world.cache.root).sound  # a flipped bit is not seen without reading every byte
+    found = info(world.cache.root, verify=True)
+    assert not found.sound
+    assert f"UNSOUND {folders['b.mp4'].name}, of {paths['b.mp4']}" in found.lines
+    assert "  part-00000.safetensors: its bytes are not those that were written" in found.lines
+    assert found.lines[0].endswith(": 2 entries")
+    assert found.lines[-1] == "1 unsound: delete their folders, and extract their recordings again"
+    assert not info(folders["b.mp4"], verify=True).sound
+    assert info(folders["c.mp4"], verify=True).sound
+
+    (folders["a.mp4"] / "part-00000.safetensors").unlink()
+    (folders["c.mp4"] / "entry.json").write_text("{")
+    found = info(world.cache.root)
+    assert not found.sound
+    assert found.lines[-1].startswith("2 unsound")
+    assert any("entry.json is not sound" in line for line in found.lines)
+
+
+# --- the others -----------------------------------------------------------------------------------------------------
+
+
+def test_a_video(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", creation_time="2024-05-01T12:00:00Z")
+    assert info(path).lines == (
+        f"video {path}: 64x48 px, {path.stat().st_size / 1000:.1f} kB",
+        "length: 3.000 s",
+        "frames: 10.000 a second",
+        "frames announced: 30",
+        "codec: mpeg4 in mov,mp4,m4a,3gp,3g2,mj2",
+        "recorded at: 2024-05-01T12:00:00+00:00",
+    )
+    assert "recorded at: not known" in info(write_video(tmp_path / "b.mp4")).lines
+
+
+def test_a_model_and_its_run(world: World) -> None:
+    lines = info(world.model).lines
+    assert lines[0].startswith(f"model {world.model}: 3 labels, ")
+    assert " parameters, " in lines[0]
+    text = "\n".join(lines)
+    assert "architecture: bidirectional False, cell gru, " in text
+    assert "labels: fall, run, walk (several at a time)" in text
+    assert "window: 2 s at 8 samples a second" in text
+    assert "detector.pt, 3 classes" in text
+    assert "  fall: begins at score 0.500, ends below 0.500" in text
+    assert "metrics on validation: macro_f1 0.75" in text
+    shutil.copy(world.model, world.root / "best.safetensors")
+    assert info(world.root).lines[1:] == lines[1:]
+
+
+def test_a_data_set(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/a.mp4").touch()
+    file = tmp_path / "annotations.csv"
+    file.write_text(
+        "video,start,end,label,description,split\na.mp4,0,1,fall,,train\na.mp4,2,3,walk,,val\nz.mp4,,,walk,,train\n"
+    )
+    (tmp_path / "set.yaml").write_text("path: .\n")
+    for path in (tmp_path, file, tmp_path / "set.yaml"):
+        text = str(info(path))
+        assert text.startswith(f"data set {path}\n")
+        assert "2 clips of 2 labels in 1 recording" in text
+        assert "warning: 1 video missing: z.mp4 (line 4); left out" in text
+
+
+def test_errors_name_what_was_expected(world: World) -> None:
+    expected = "vidgru info takes a video, a cache or an entry of one, a data set"
+    with pytest.raises(SourceError, match=rf"no such file or folder: .*none\n  {expected}"):
+        info(world.root / "none")
+    (world.root / "notes.md").write_text("hello")
+    with pytest.raises(SourceError, match=rf"notes\.md is not a video that can be read: .*\n  {expected}"):
+        info(world.root / "notes.md")
+    with pytest.raises(
+        SourceError, match=rf"holds no cache entry, no annotations and no best\.safetensors\n  {expected}"
+    ):
+        info(world.videos)
+    path = world.record("a.mp4")
+    part = world.cache.root / world.cache.key(world.cache.sha256(path), world.what) / "part-00000.safetensors"
+    with pytest.raises(SourceError, match=rf"is a part of a cache entry\n  give its folder: {part.parent}"):
+        info(part)
+    (world.root / "other.safetensors").write_bytes(b"none")
+    with pytest.raises(ModelError, match="is not a vidgru model"):
+        info(world.root / "other.safetensors")
+    (world.root / "table.csv").write_text(json.dumps({}))
+    with pytest.raises(AnnotationError, match="missing column"):
+        info(world.root / "table.csv")
+
+
+def test_verify_is_for_caches(world: World) -> None:
+    with pytest.raises(
+        SettingsError, match=r"verify is for a cache or an entry of one, and .*model\.safetensors is neither"
+    ):
+        info(world.model, verify=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(999, "999 bytes"), (1000, "1.0 kB"), (3_700_000, "3.7 MB"), (10**9, "1.0 GB"), (10**16, "10000.0 TB")],
+)
+def test_sizes(size: int, said: str) -> None:
+    from vidgru.info import _bytes
+
+    assert _bytes(size) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "0.000 s"), (59.9, "59.900 s"), (61, "1 min 1.0 s"), (36000, "10.00 hours")]
+)
+def test_lengths(seconds: float, said: str) -> None:
+    from vidgru.info import _duration
+
+    assert _duration(seconds) == said

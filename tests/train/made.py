@@ -1,0 +1,98 @@
+"""Data sets for tests: files that stand for videos, and a cache that has their features already."""
+
+from pathlib import Path
+
+import numpy as np
+
+from vidgru.cache import SequenceCache
+from vidgru.config import DetectorSettings
+from vidgru.files import sha256_file
+from vidgru.types import Sequence
+
+FRAMES, FPS = 16, 8.0
+
+
+def crossing(first: str, then: str, seed: int, *, names: tuple[str, ...] = ("person", "car")) -> Sequence:
+    """One object crosses the picture after the other; with `""` nothing does. Noise makes each clip another."""
+    rng = np.random.default_rng(seed)
+    boxes, classes, tracks, counts = [], [], [], []
+    for t in range(FRAMES):
+        what = (first, then)[t >= FRAMES // 2]
+        counts.append(int(bool(what)))
+        if what:
+            wide, high = (0.08, 0.3) if what == "person" else (0.3, 0.15)
+            x = 0.1 + 0.8 * (t % (FRAMES // 2)) / (FRAMES // 2) + rng.normal(0, 0.02)
+            y = 0.5 + rng.normal(0, 0.02)
+            boxes.append([x - wide / 2, y - high / 2, x + wide / 2, y + high / 2])
+            classes.append(names.index(what))
+            tracks.append(1 + (t >= FRAMES // 2))
+    total = len(boxes)
+    return Sequence(
+        time_s=np.arange(FRAMES) / FPS,
+        frame_index=np.arange(FRAMES, dtype=np.int64),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        boxes=np.array(boxes, np.float32).reshape(total, 4),
+        scores=np.full(total, 0.8, np.float16),
+        classes=np.array(classes, np.int16),
+        tracks=np.array(tracks, np.int32),
+        appearance=rng.standard_normal((total, 4)).astype(np.float16),
+        scene=rng.standard_normal((FRAMES, 6)).astype(np.float16),
+        fps=FPS,
+        size_px=(320, 192),
+        names=names,
+    )
+
+
+class MadeData:
+    """A folder with `videos/`, `annotations.csv`, `features/` and `detector.pt`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.weights, self.features = root / "detector.pt", root / "features"
+        (root / "videos").mkdir(parents=True)
+        self.weights.write_bytes(b"a detector")
+        self.rows: list[str] = []
+
+    def what(self) -> dict[str, object]:
+        return DetectorSettings().what(sha256_file(self.weights))
+
+    def add(self, name: str, sequence: Sequence, label: str, split: str, *, times: str = ",") -> None:
+        """A recording, its features, and a row about it; again for another row about it."""
+        path = self.root / "videos" / name
+        if not path.exists():
+            path.write_bytes(name.encode())
+            cache = SequenceCache(self.features)
+            key = cache.key(cache.sha256(path), self.what())
+            with cache.writer(key) as writer:
+                writer.append(sequence)
+                writer.finish(
+                    status="done", duration_s=len(sequence) / sequence.fps, fps=sequence.fps, size_px=sequence.size_px,
+                    names=sequence.names, what=self.what(), how={},
+                )  # fmt: skip
+            cache.remember(path, key)
+        self.rows.append(f"{name},{times},{label},,{split}")
+        self.write()
+
+    def write(self) -> None:
+        text = "\n".join(["video,start,end,label,description,split", *self.rows]) + "\n"
+        (self.root / "annotations.csv").write_text(text)
+
+    def settings(self, **changes: object) -> dict[str, object]:
+        """Settings that train and eval share."""
+        return {"features": str(self.features), "weights": str(self.weights), "device": "cpu", **changes}
+
+
+ORDERS = {"person_then_car": ("person", "car"), "car_then_person": ("car", "person")}
+
+
+def order_data(root: Path, *, train: int = 16, held: int = 6, eventless: bool = False) -> MadeData:
+    """Pairs that differ in their order alone, so many of each kind."""
+    data = MadeData(root)
+    kinds = {**ORDERS, **({"": ("", "person")} if eventless else {})}
+    seed = 0
+    for split, count in (("train", train), ("val", held), ("test", held)):
+        for label, order in kinds.items():
+            for _ in range(count):
+                seed += 1
+                data.add(f"{seed:03d}.mp4", crossing(*order, seed), label, split)
+    return data

@@ -1,0 +1,65 @@
+"""How each recording of a run ended, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+from typing import Literal
+
+from vidgru.types import Recording
+
+Status = Literal["done", "reused", "partial", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one recording ended.
+
+    Attributes:
+        recording: which.
+        status: done, reused (was there already), partial (damaged; what could be decoded is there) or failed.
+        key: its cache entry; None if it failed.
+        samples: frames in the entry.
+        duration_s: of the recording; None if unknown.
+        reason: why it failed or is partial; empty otherwise.
+        seconds: wall time it took.
+    """
+
+    recording: Recording
+    status: Status
+    key: str | None
+    samples: int
+    duration_s: float | None
+    reason: str
+    seconds: float
+
+
+def summary_table(outcomes: Many[Outcome]) -> str:
+    """The outcomes as text: a line for each that is not whole, with the reason, then the counts."""
+    lines = [f"{one.status:8} {one.recording.name}: {one.reason}" for one in outcomes if one.reason]
+    counts = {
+        status: sum(one.status == status for one in outcomes) for status in ("done", "reused", "partial", "failed")
+    }
+    total = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing to do"
+    seconds = sum(one.duration_s or 0 for one in outcomes if one.key)
+    samples = sum(one.samples for one in outcomes)
+    return "\n".join([*lines, f"{total}: {seconds / 3600:.2f} hours of video, {samples} samples"])
+
+
+def summary_lines(outcomes: Iterable[Outcome]) -> bytes:
+    """The outcomes as JSON lines, what `summary.jsonl` holds."""
+    rows = [
+        {
+            "recording": one.recording.name,
+            "status": one.status,
+            "reason": one.reason,
+            "key": one.key,
+            "samples": one.samples,
+            "duration_s": one.duration_s,
+            "seconds": round(one.seconds, 3),
+        }
+        for one in outcomes
+    ]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()

@@ -1,0 +1,257 @@
+"""What a path is, and whether it is sound: a video, a cache or an entry of one, a data set, a model or its run."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidgru.cache import Entry, SequenceCache
+from vidgru.errors import CacheError, RecordingError, SettingsError, SourceError
+
+EXPECTED = (
+    "a video, a cache or an entry of one, a data set (YAML, annotation file, folder), a model file, "
+    "or the folder of a training run"
+)
+SHOWN_CLASSES = 15
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """What was found.
+
+    Attributes:
+        lines: to be printed, one a line.
+        sound: False where a cache entry is unsound.
+    """
+
+    lines: tuple[str, ...]
+    sound: bool = True
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def info(path: str | Path, *, verify: bool = False) -> Info:
+    """Say what `path` is.
+
+    Args:
+        path: a video, a cache or the folder of one of its entries, a data set (YAML, annotation file or folder), a
+            model file or a training run's folder.
+        verify: read every byte of a cache or an entry and hold it against what was written.
+
+    Raises:
+        SourceError: it is none of these.
+        SettingsError: `verify` of something that is neither a cache nor an entry.
+        VidgruError: it is one of these and cannot be read; the error of its kind.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise SourceError(f"no such file or folder: {path}", f"vidgru info takes {EXPECTED}")
+    if path.is_dir() and (_KEY.fullmatch(path.resolve().name) or (path / "entry.json").is_file()):
+        return _cache(path.resolve().parent, [path.resolve().name], verify)
+    if path.is_dir() and ((keys := _keys(path)) or (path / "index.jsonl").is_file()):
+        return _cache(path, keys, verify)
+    if verify:
+        raise SettingsError(f"verify is for a cache or an entry of one, and {path} is neither")
+    return Info(lines=tuple(_folder(path) if path.is_dir() else _file(path)))
+
+
+def _keys(root: Path) -> list[str]:
+    return sorted(folder.name for folder in root.iterdir() if _KEY.fullmatch(folder.name) and folder.is_dir())
+
+
+def _folder(path: Path) -> list[str]:
+    from vidgru.model.checkpoint import BEST
+
+    if (path / BEST).is_file():
+        return _model(path / BEST)
+    if (path / "annotations.csv").is_file() or (path / "annotations.jsonl").is_file():
+        return _dataset(path)
+    raise SourceError(f"{path} holds no cache entry, no annotations and no {BEST}", f"vidgru info takes {EXPECTED}")
+
+
+def _file(path: Path) -> list[str]:
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors" and path.with_name("entry.json").is_file():
+        raise SourceError(f"{path} is a part of a cache entry", f"give its folder: {path.parent}")
+    if suffix == ".safetensors":
+        return _model(path)
+    if suffix in (".yaml", ".yml", ".csv", ".jsonl"):
+        return _dataset(path)
+    return _video(path)
+
+
+# --- a cache --------------------------------------------------------------------------------------------------------
+
+
+def _cache(root: Path, keys: list[str], verify: bool) -> Info:
+    """Totals of the entries `keys` of the cache at `root`, by settings."""
+    cache = SequenceCache(root)
+    sources = cache.sources()
+    unfinished: list[str] = []
+    unsound: dict[str, list[str]] = {}
+    groups: dict[str, list[tuple[Entry, Counter[str]]]] = {}
+    for key in keys:
+        try:
+            entry = cache.entry(key)
+            if entry is None:
+                unfinished.append(key)
+            elif wrong := cache.verify(key) if verify else []:
+                unsound[key] = wrong
+            else:
+                groups.setdefault(_settings(entry.what), []).append((entry, _objects(cache, entry)))
+        except (CacheError, FileNotFoundError) as error:
+            unsound[key] = [error.message if isinstance(error, CacheError) else str(error)]
+
+    finished = [entry for group in groups.values() for entry, _ in group]
+    partial = sum(entry.status == "partial" for entry in finished)
+    lines = [f"cache {root}: {len(finished)} {'entry' if len(finished) == 1 else 'entries'}"]
+    lines[0] += f", {partial} of damaged recordings" if partial else ""
+    if unfinished:
+        lines.append(f"{len(unfinished)} unfinished: extracting their recordings again completes them")
+    for settings, group in groups.items():
+        lines += [f"settings: {settings}", *(f"  {line}" for line in _totals(cache, group))]
+    if len(keys) == 1 and finished:
+        lines += _facts(finished[0], sources)
+    for key, wrong in unsound.items():
+        lines += [f"UNSOUND {key}, of {', '.join(sources.get(key, ['a recording not known here']))}"]
+        lines += [f"  {line}" for line in wrong]
+    if unsound:
+        lines.append(f"{len(unsound)} unsound: delete their folders, and extract their recordings again")
+    elif verify:
+        lines.append("every byte of the finished entries is as it was written")
+    return Info(lines=tuple(lines), sound=not unsound)
+
+
+def _objects(cache: SequenceCache, entry: Entry) -> Counter[str]:
+    """Objects of an entry by class name. Only the classes are read from disk."""
+    counts: Counter[str] = Counter()
+    for part in cache.parts(entry.key):
+        classes, times = np.unique(part.classes, return_counts=True)
+        counts.update({_name(part.names, int(c)): int(n) for c, n in zip(classes, times, strict=True)})
+    return counts
+
+
+def _name(names: tuple[str, ...], index: int) -> str:
+    return names[index] if 0 <= index < len(names) else f"class {index}"
+
+
+def _totals(cache: SequenceCache, group: list[tuple[Entry, Counter[str]]]) -> list[str]:
+    """Length and size of entries of the same settings, and their objects a frame by class."""
+    samples = sum(entry.samples for entry, _ in group)
+    files = [cache.root / entry.key / part.name for entry, _ in group for part in entry.parts]
+    counts: Counter[str] = sum((counts for _, counts in group), Counter())
+    rates = [(name, count / samples) for name, count in counts.most_common()]
+    lines = [
+        f"{_duration(sum(entry.duration_s for entry, _ in group))}, {samples:,} samples, "
+        f"{_bytes(sum(file.stat().st_size for file in files))}",
+        f"objects: {_rate(counts.total() / samples)} a frame",
+        *(f"  {name} {_rate(rate)} a frame" for name, rate in rates[:SHOWN_CLASSES]),
+    ]
+    if rest := rates[SHOWN_CLASSES:]:
+        lines.append(f"  {len(rest)} more classes {_rate(sum(rate for _, rate in rest))} a frame")
+    return lines
+
+
+def _facts(entry: Entry, sources: Mapping[str, Iterable[str]]) -> list[str]:
+    """What can be said of a single entry only."""
+    lines = [f"made from: {path}" for path in sources.get(entry.key, [])]
+    lines.append(f"frame: {entry.size_px[0]}x{entry.size_px[1]} px, {entry.fps:g} samples a second asked for")
+    lines += [f"recorded at: {entry.recorded_at}"] if entry.recorded_at else []
+    lines += [f"damage: {kind} {amount}" for kind, amount in sorted(entry.damage.items())]
+    return [*lines, f"run: {_settings(entry.how)}"]
+
+
+# --- the others -----------------------------------------------------------------------------------------------------
+
+
+def _dataset(path: Path) -> list[str]:
+    from vidgru.datasets.annotations import load_dataset
+    from vidgru.datasets.splits import assign_splits, report
+
+    return [f"data set {path}", *str(report(assign_splits(load_dataset(path, allow_missing=True)))).splitlines()]
+
+
+def _model(path: Path) -> list[str]:
+    from vidgru.model.checkpoint import load_model
+    from vidgru.model.event_gru import count_parameters
+
+    model = load_model(path)
+    decode = model.decode
+    thresholds = zip(model.labels, decode.high, decode.low, strict=True)
+    return [
+        f"model {path}: {len(model.labels)} labels, {count_parameters(model.network):,} parameters, "
+        f"{_bytes(path.stat().st_size)}",
+        f"architecture: {_settings(asdict(model.network.architecture))}",
+        f"labels: {', '.join(model.labels)} ({'several' if model.multi_label else 'one'} at a time"
+        f"{', or nothing' if model.background else ''})",
+        f"window: {model.window_s:g} s at {model.fps:g} samples a second",
+        f"detector: {model.weights}, {len(model.names)} classes",
+        f"settings: {_settings(model.what)}",
+        f"features: {_settings(asdict(model.layout))}",
+        f"events: at least {decode.min_s:g} s, merged across {decode.merge_s:g} s",
+        *(f"  {label}: begins at score {high:.3f}, ends below {low:.3f}" for label, high, low in thresholds),
+        "metrics on validation: " + (_settings(model.metrics) or "none"),
+        "made with: " + (_settings(model.versions) or "unknown"),
+    ]
+
+
+def _video(path: Path) -> list[str]:
+    from vidgru.extract.video import probe
+
+    try:
+        video = probe(path)
+    except RecordingError as error:
+        raise SourceError(f"{path} {error.message}", f"vidgru info takes {EXPECTED}") from None
+    width, height = video.size_px
+    known = {
+        "length": None if video.duration_s is None else _duration(video.duration_s),
+        "frames": None if video.fps is None else f"{video.fps:.3f} a second",
+        "frames announced": video.frames,
+        "codec": f"{video.codec} in {video.container}",
+        "rotation": f"{video.rotation} degrees" if video.rotation else None,
+        "recorded at": video.recorded_at,
+    }
+    return [
+        f"video {path}: {width}x{height} px, {_bytes(path.stat().st_size)}",
+        *(
+            f"{name}: {'not known' if value is None else value}"
+            for name, value in known.items()
+            if name != "rotation" or value
+        ),
+    ]
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    """Names and values in a line; hashes cut to what tells them apart."""
+    parts = []
+    for name, value in sorted(values.items()):
+        if name.endswith("sha256"):
+            value = f"{value[:12]}…"
+        parts.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
+    return ", ".join(parts)
+
+
+def _rate(value: float) -> str:
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 3600:
+        return f"{seconds / 3600:,.2f} hours"
+    return f"{int(seconds // 60)} min {seconds % 60:.1f} s" if seconds >= 60 else f"{seconds:.3f} s"
+
+
+def _bytes(size: int) -> str:
+    power = min(len(f"{size}") - 1, 14) // 3
+    return f"{size / 1000**power:.1f} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}" if power else f"{size} bytes"

@@ -1,0 +1,1 @@
+"""The model: features of a sequence, encoder, GRU, its file, and from scores to events."""

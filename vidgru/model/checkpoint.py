@@ -1,0 +1,202 @@
+"""A trained model as a file: safetensors with one JSON metadata key, so that equal models are equal bytes.
+
+Format: https://github.com/huggingface/safetensors ("Format"). Nothing in it is executed on loading.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from vidgru.config import DetectorSettings
+from vidgru.errors import ModelError, SettingsMismatch
+from vidgru.files import write_atomic
+from vidgru.model.decode import DecodeSettings
+from vidgru.model.event_gru import Architecture, EventGRU
+from vidgru.model.layout import FeatureLayout
+
+FORMAT = 1
+BEST = "best.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EventModel:
+    """A network and all that is needed to run it.
+
+    Attributes:
+        network: on the CPU and in eval mode when loaded.
+        labels: what can happen, in the order of the network's outputs.
+        background: whether the network has one output more, the last: nothing happens. Never with `multi_label`.
+        multi_label: labels are independent of each other (sigmoid) rather than exclusive (softmax).
+        what: the settings the features were made with, as in a cache entry.
+        weights: name of the detector's file.
+        names: the detector's class names.
+        decode: how scores become events.
+        window_s: length of the clips it was trained on: of what a long recording is cut into.
+        metrics: on the validation split, by name.
+        versions: of vidgru and torch, when it was trained.
+    """
+
+    network: EventGRU
+    labels: tuple[str, ...]
+    background: bool
+    multi_label: bool
+    what: dict[str, Any]
+    weights: str
+    names: tuple[str, ...]
+    decode: DecodeSettings
+    window_s: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> FeatureLayout:
+        """The features it reads."""
+        return self.network.encoder.layout
+
+    @property
+    def fps(self) -> float:
+        """Samples a second that it expects."""
+        return float(self.what["fps"])
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Scores from 0 to 1, of the same shape; the last column is the background's where there is one."""
+        return logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes: a pure function of the model."""
+        facts = {
+            "format": FORMAT,
+            "architecture": asdict(self.network.architecture),
+            "layout": asdict(self.layout),
+            "labels": self.labels,
+            "background": self.background,
+            "multi_label": self.multi_label,
+            "what": self.what,
+            "weights": self.weights,
+            "names": self.names,
+            "decode": asdict(self.decode),
+            "window_s": self.window_s,
+            "metrics": self.metrics,
+            "versions": self.versions,
+        }
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        text = json.dumps(facts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return save(tensors, metadata={"vidgru": text})
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        write_atomic(path, self.to_bytes())
+
+
+def model_file(path: str | Path) -> Path:
+    """The model file that is meant: the file itself, or the best one of a training run's folder.
+
+    Raises:
+        ModelError: there is none.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        if not (path / BEST).is_file():
+            raise ModelError(f"{path} holds no {BEST}", "give a model file, or the folder that vidgru train wrote")
+        return path / BEST
+    if not path.exists():
+        raise ModelError(f"there is no model {path}", "give a model file, or the folder that vidgru train wrote")
+    return path
+
+
+def load_model(path: str | Path) -> EventModel:
+    """Read a model file, or the best model of a training run's folder; on the CPU, in eval mode.
+
+    Raises:
+        ModelError: there is none, it is not a model of vidgru, or it is of another version.
+    """
+    path = model_file(path)
+    remedy = "give a model file, or the folder that vidgru train wrote"
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a vidgru model: {error}", remedy) from None
+    if "vidgru" not in metadata:
+        raise ModelError(f"{path} is not a vidgru model: its metadata has no key vidgru", remedy)
+    try:
+        facts = json.loads(metadata["vidgru"])
+        if facts["format"] != FORMAT:
+            raise ModelError(
+                f"{path} has model format {facts['format']}, this vidgru reads {FORMAT}",
+                "train it again, or use the vidgru that made it",
+            )
+        return _assemble(facts, tensors)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        problem = str(error).splitlines()[0]
+        raise ModelError(f"{path} is not a sound vidgru model: {problem}", "train it again") from None
+
+
+def _assemble(facts: dict[str, Any], tensors: dict[str, Tensor]) -> EventModel:
+    labels = tuple(facts["labels"])
+    layout = FeatureLayout(**facts["layout"])
+    decode = dict(facts["decode"])
+    decode["high"], decode["low"] = tuple(decode["high"]), tuple(decode["low"])
+    with torch.device("meta"):  # no time and no random numbers are spent on weights that are replaced at once
+        network = EventGRU(layout, len(labels) + facts["background"], Architecture(**facts["architecture"]))
+    # copied, not assigned: memory aligned otherwise than torch aligns it gives other last bits
+    network.to_empty(device="cpu").load_state_dict(tensors)
+    network.eval()
+    return EventModel(
+        network=network,
+        labels=labels,
+        background=facts["background"],
+        multi_label=facts["multi_label"],
+        what=facts["what"],
+        weights=facts["weights"],
+        names=tuple(facts["names"]),
+        decode=DecodeSettings(**decode),
+        window_s=facts["window_s"],
+        metrics=facts["metrics"],
+        versions=facts["versions"],
+    )
+
+
+def detector_settings(model: EventModel, weights: str = "") -> DetectorSettings:
+    """Settings that make the features a model reads.
+
+    Args:
+        model: as loaded.
+        weights: where its detector lies; under the name it was trained with where this is empty.
+    """
+    fields = DetectorSettings.__dataclass_fields__.keys() & model.what.keys()
+    return DetectorSettings(weights=weights or model.weights, **{name: model.what[name] for name in fields})
+
+
+def check_what(model: EventModel, what: Mapping[str, Any], name: str) -> None:
+    """Refuse features that were made with other settings than the model's.
+
+    Args:
+        model: that is to read them.
+        what: settings of the features, as a cache entry has them.
+        name: of the recording, for the message.
+
+    Raises:
+        SettingsMismatch: naming the settings that differ, with both values.
+    """
+    differ = sorted(key for key in model.what.keys() | dict(what).keys() if model.what.get(key) != what.get(key))
+    if differ:
+        values = "; ".join(f"{key} is {what.get(key)!r}, the model's is {model.what.get(key)!r}" for key in differ)
+        raise SettingsMismatch(
+            f"the features of {name} were made with other settings than the model's: {values}",
+            "extract it with the model's settings (vidgru predict does), or train a model on these features",
+        )

@@ -1,0 +1,151 @@
+"""From sequences to scores and events: what `vidgru eval` and `vidgru predict` both run.
+
+Frames are encoded once, stretch by stretch, so memory holds a vector a frame and not its objects. The recurrent layer
+then reads clips of them: annotated ones, or windows as long as the clips the model was trained on, slid over the
+recording and overlapping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidgru.model.checkpoint import EventModel
+from vidgru.model.decode import decode, spread
+from vidgru.model.features import stream_features
+from vidgru.types import Array, Event, Features, Sequence
+
+_ENCODED_AT_ONCE = 512  # frames
+_STEPS_AT_ONCE = 1 << 13  # steps of all clips in one pass of the recurrent layer
+_OVERLAP = 4  # windows that cover a frame
+_LONG = 1.5  # recordings of fewer window lengths are one window
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """A recording as the recurrent layer reads it.
+
+    Attributes:
+        vectors: float32 [T, 64], on the network's device.
+        attention: float32 [M], how much each object counted in its frame, rows as in the sequence.
+        time_s: float64 [T].
+    """
+
+    vectors: Tensor
+    attention: Array
+    time_s: Array
+
+    def __len__(self) -> int:
+        """Number of frames, T."""
+        return len(self.time_s)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Timeline:
+    """Scores of a whole recording.
+
+    Attributes:
+        time_s: float64 [T].
+        scores: float32 [T, C], 0 to 1, of each label, without the background.
+        attention: float32 [M], how much each object counted in its frame, rows as in the sequence.
+        events: what the scores amount to, by start.
+    """
+
+    time_s: Array
+    scores: Array
+    attention: Array
+    events: list[Event]
+
+
+@torch.inference_mode()
+def encode(model: EventModel, features: Iterable[Features]) -> Encoded:
+    """Encode consecutive stretches of one recording."""
+    device = model.network.encoder.object_mean.device
+    vectors, attention, times = [], [], []
+    for part in features:
+        for first in range(0, len(part), _ENCODED_AT_ONCE):
+            stop = min(first + _ENCODED_AT_ONCE, len(part))
+            counts = np.diff(part.offsets[first : stop + 1])
+            mask = np.arange(max(1, int(counts.max()))) < counts[:, None]
+            rows = part.objects[part.offsets[first] : part.offsets[stop]]
+            vector, weight = model.network.encoder.attend(
+                torch.from_numpy(rows).to(device),
+                torch.from_numpy(mask[None]).to(device),
+                torch.from_numpy(part.frame[None, first:stop]).to(device),
+            )
+            vectors.append(vector[0])
+            attention.append(weight.cpu().numpy())
+        times.append(part.time_s)
+    return Encoded(
+        vectors=torch.cat(vectors) if vectors else torch.zeros(0, model.network.encoder.width, device=device),
+        attention=np.concatenate([np.zeros(0, np.float32), *attention]),
+        time_s=np.concatenate([np.zeros(0), *times]),
+    )
+
+
+@torch.inference_mode()
+def score_clips(model: EventModel, clips: Many[Tensor]) -> Array:
+    """Score clips of any lengths, each on its own: the state starts empty.
+
+    Args:
+        model: in eval mode.
+        clips: float32 [L, 64] each, stretches of `Encoded.vectors`, L at least 1.
+
+    Returns:
+        float32 [n, C], 0 to 1; the last column is the background's where the model has one.
+    """
+    outputs = len(model.labels) + model.background
+    scores = np.zeros((len(clips), outputs), np.float32)
+    lengths = np.array([len(clip) for clip in clips], dtype=np.int64)
+    order = np.argsort(lengths, kind="stable")
+    first = 0
+    while first < len(order):
+        stop = first + 1
+        while stop < len(order) and lengths[order[stop]] * (stop + 1 - first) <= _STEPS_AT_ONCE:
+            stop += 1
+        some = order[first:stop]
+        padded = torch.nn.utils.rnn.pad_sequence([clips[i] for i in some], batch_first=True)
+        mask = torch.from_numpy(np.arange(padded.shape[1]) < lengths[some, None]).to(padded.device)
+        scores[some] = model.probabilities(model.network.score(padded, mask).clips).cpu().numpy()
+        first = stop
+    return scores
+
+
+def windows_of(frames: int, length: int) -> Array:
+    """Windows of `length` frames that cover a recording, the last one flush with its end: int64 [W, 2].
+
+    A recording of less than one and a half windows is one window.
+    """
+    if frames < _LONG * length:
+        return np.array([[0, frames]])[: min(frames, 1)]
+    stride = max(1, length // _OVERLAP)
+    starts = np.append(np.arange(0, frames - length, stride), frames - length)
+    return np.column_stack([starts, starts + length])
+
+
+def score_recording(model: EventModel, parts: Iterable[Sequence], *, video: str, duration_s: float) -> Timeline:
+    """Scores and events of a whole recording.
+
+    Args:
+        model: as loaded.
+        parts: its stretches in order, as `SequenceCache.parts` gives them.
+        video: what its events are to call it.
+        duration_s: its length; events end there at the latest.
+
+    Raises:
+        SettingsMismatch: the sequence does not have the tensors that the model reads.
+    """
+    encoded = encode(model, stream_features(parts, model.layout))
+    windows = windows_of(len(encoded), max(1, round(model.window_s * model.fps)))
+    scores = score_clips(model, [encoded.vectors[first:stop] for first, stop in windows])
+    scores = spread(len(encoded), windows, scores)
+    events = decode(
+        encoded.time_s, scores, model.labels, model.decode, video=video, step_s=1 / model.fps, end_s=duration_s
+    )
+    labelled = scores[:, : len(model.labels)]
+    return Timeline(time_s=encoded.time_s, scores=labelled, attention=encoded.attention, events=events)

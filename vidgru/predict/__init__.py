@@ -1,0 +1,1 @@
+"""From recordings and a model to events, in files of many formats."""
