@@ -215,12 +215,12 @@ class DemoConfig:
 
     Attributes:
         out: folder of everything it makes.
-        clips_per_kind: clips drawn of each kind of event, and as many in which nothing happens.
+        clips_per_kind: clips drawn of each kind of event, and twice as many in which nothing happens.
         seed: of the scenes and of the training.
     """
 
     out: str = "demo"
-    clips_per_kind: int = 24
+    clips_per_kind: int = 32
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -183,7 +183,7 @@ def test_a_file_that_changes_while_it_is_read_fails(
     monkeypatch.setattr(pipeline, "VideoReader", Growing)
     outcome = run(tmp_path / "v", tmp_path / "f", settings)[0]
     assert (outcome.status, outcome.key) == ("failed", None)
-    assert outcome.reason == "changed while it was read"
+    assert outcome.reason.startswith("changed while it was read")
     assert not list((tmp_path / "f").rglob("part-*")), "nothing half is left"
 
 
@@ -270,6 +270,22 @@ def test_many_shapes_at_once(tmp_path: Path, settings: DetectorSettings) -> None
         write_video(tmp_path / "v" / f"{number}.mp4", 7, size_px=size)
     outcomes = run(tmp_path / "v", tmp_path / "f", settings)
     assert [(o.status, o.samples) for o in outcomes] == [("done", 4)] * len(sizes)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_progress_bar_is_for_terminals(
+    tmp_path: Path,
+    settings: DetectorSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    terminal: bool,
+) -> None:
+    write_video(tmp_path / "v" / "a.mp4", 12)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    extract(find_recordings([tmp_path / "v"]), SequenceCache(tmp_path / "f"), settings, RunSettings())
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert ("1.0/1 recordings" in shown.err) == terminal
 
 
 def test_nothing_to_do(tmp_path: Path, settings: DetectorSettings) -> None:

@@ -341,9 +341,9 @@ def test_a_failed_recording_is_a_row_and_the_run_goes_on(world: World) -> None:
     (world.videos / "b.mp4").touch()
     predictions = run(world)
     assert states(predictions) == {"a.mp4": "done", "b.mp4": "failed", "c.mp4": "done"}
-    assert predictions[1].reason == "is empty (0 bytes)"
+    assert predictions[1].reason == "is empty (0 bytes); copy it again"
     assert not (world.out / "b.mp4").exists()
-    assert lines(world.out / "summary.jsonl")[1]["reason"] == "is empty (0 bytes)"
+    assert lines(world.out / "summary.jsonl")[1]["reason"] == "is empty (0 bytes); copy it again"
     assert {row["video"] for row in rows(world.out / "events.csv")} == {"a.mp4", "c.mp4"}
     assert states(run(world)) == {"a.mp4": "reused", "b.mp4": "failed", "c.mp4": "reused"}
 
@@ -481,7 +481,7 @@ def test_summary_table(world: World) -> None:
     (world.videos / "d.mp4").touch()
     assert summary_table(run(world)).splitlines() == [
         "partial  c.mp4: 3 corrupt frames",
-        "failed   d.mp4: is empty (0 bytes)",
+        "failed   d.mp4: is empty (0 bytes); copy it again",
         "      events  recordings      seconds",
         "fall       3           3         10.0",
         "walk       3           3         10.0",

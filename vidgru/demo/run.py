@@ -41,7 +41,8 @@ def run(config: DemoConfig) -> str:
     features, model, events = str(out / "features"), str(out / "model"), str(out / "events")
 
     _say(f"1/4 drawing street scenes ({SIZE_PX[0]}x{SIZE_PX[1]}, {FPS} frames a second) into {out}")
-    write_dataset(out, clips_per_kind=config.clips_per_kind, eventless=config.clips_per_kind, seed=config.seed)
+    # Nothing happens in many ways: twice as many clips of that as of each kind of event.
+    write_dataset(out, clips_per_kind=config.clips_per_kind, eventless=2 * config.clips_per_kind, seed=config.seed)
     _say("2/4 extracting and training")
     train(
         str(clips),

@@ -86,6 +86,28 @@ class Detections:
     keypoints: Array | None
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Candidates:
+    """Rows of raw output that score above the threshold, on the CPU whatever the device: there are few."""
+
+    frames: torch.Tensor
+    cells: torch.Tensor
+    classes: torch.Tensor
+    scores: torch.Tensor
+    distances: torch.Tensor
+    extra: torch.Tensor | None
+
+    def take(self, rows: torch.Tensor) -> _Candidates:
+        return _Candidates(
+            frames=self.frames[rows],
+            cells=self.cells[rows],
+            classes=self.classes[rows],
+            scores=self.scores[rows],
+            distances=self.distances[rows],
+            extra=None if self.extra is None else self.extra[rows],
+        )
+
+
 class Detector:
     """A detector that is ready to run.
 
@@ -102,8 +124,7 @@ class Detector:
         self.settings = settings
         self.names = backend.network.names
         self._network = backend.network
-        # The score that is kept is float16; the threshold is applied to what is kept.
-        self._least_logit = math.log(settings.conf / (1 - settings.conf)) - 0.01
+        self._least_logit = math.log(settings.conf / (1 - settings.conf)) - 0.01  # scores are compared exactly later
         self._projections = [
             projection(f"level {level}", channels, width).to(backend.device)
             for level, (channels, width) in enumerate(
@@ -125,61 +146,66 @@ class Detector:
             letterboxes: of the first images; what follows them in the batch is padding and is left out.
         """
         raw = self.backend(torch.from_numpy(images))
-        frames, cells, classes, scores = self._candidates(raw, len(letterboxes))
-        boxes, angle = self._boxes(raw, frames, cells, images.shape[1:3])
-        kept = self._select(frames, boxes, angle, classes, scores, len(letterboxes))
-        counts = [len(rows) for rows in kept]
-        rows = torch.cat(kept) if kept else frames[:0]
-        frames, cells, classes, scores, boxes = frames[rows], cells[rows], classes[rows], scores[rows], boxes[rows]
-        keypoints = self._keypoints(raw, frames, cells, images.shape[1:3])
+        grid = self._grid(images.shape[1:3])
+        found = self._candidates(raw, len(letterboxes))
+        boxes, angle = self._boxes(found, grid)
+        kept = self._select(found, boxes, angle, len(letterboxes))
+        rows = torch.cat(kept)
+        found, boxes = found.take(rows), boxes[rows]
+        keypoints = self._keypoints(found, grid)
         if angle is not None:
             boxes, angle = _enclosing(boxes, angle[rows])
-        appearance, scene = self._describe(raw.pyramid, frames, boxes, letterboxes)
-        offset = torch.tensor([[box.left, box.top] for box in letterboxes], dtype=torch.float32, device=boxes.device)
-        size = torch.tensor([box.content_wh for box in letterboxes], dtype=torch.float32, device=boxes.device)
-        offset, size = offset[frames], size[frames]
+        appearance, scene = self._describe(raw.pyramid, found.frames, boxes, letterboxes)
+        offset = torch.tensor([[box.left, box.top] for box in letterboxes], dtype=torch.float32)[found.frames]
+        size = torch.tensor([box.content_wh for box in letterboxes], dtype=torch.float32)[found.frames]
         boxes = ((boxes - offset.repeat(1, 2)) / size.repeat(1, 2)).clamp(0, 1)
         if keypoints is not None:
             keypoints[..., :2] = ((keypoints[..., :2] - offset[:, None]) / size[:, None]).clamp(0, 1)
-        return _split(counts, boxes, scores, classes, appearance, scene, angle, keypoints)
+        counts = [len(rows) for rows in kept]
+        return _split(counts, boxes, found.scores, found.classes, appearance, scene, angle, keypoints)
 
     # --- from raw output to objects ---------------------------------------------------------------------------------
 
-    def _candidates(
-        self, raw: RawOutput, frames_used: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Frame, cell, class and score of all that scores above the threshold, in the order frame, cell, class.
+    def _candidates(self, raw: RawOutput, frames_used: int) -> _Candidates:
+        """All that scores above the threshold, in the order frame, cell, class.
 
         With NMS a cell stands for its best class; a one-to-one head can name several classes in one cell.
         """
         best = raw.logits[:frames_used].amax(2)
-        frames, cells = (best > self._least_logit).nonzero(as_tuple=True)
-        logits = raw.logits[frames, cells].double()
+        where = (best > self._least_logit).nonzero(as_tuple=True)
+        logits = raw.logits[where].cpu().double()
         if self._network.nms:
             top, classes = logits.max(1)
+            rows = torch.arange(len(top))
         else:
             rows, classes = (logits > self._least_logit).nonzero(as_tuple=True)
-            frames, cells, top = frames[rows], cells[rows], logits[rows, classes]
+            top = logits[rows, classes]
         scores = top.sigmoid().float()
-        rows = (scores > self.settings.conf).nonzero().squeeze(1)
-        return frames[rows], cells[rows], classes[rows], scores[rows]
+        above = scores > self.settings.conf
+        rows = rows[above]
+        return _Candidates(
+            frames=where[0].cpu()[rows],
+            cells=where[1].cpu()[rows],
+            classes=classes[above],
+            scores=scores[above],
+            distances=raw.distances[where].cpu()[rows],
+            extra=None if raw.extra is None else raw.extra[where].cpu()[rows],
+        )
 
     def _boxes(
-        self, raw: RawOutput, frames: torch.Tensor, cells: torch.Tensor, input_hw: tuple[int, ...]
+        self, found: _Candidates, grid: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Boxes xyxy in pixels of the input; oriented boxes as centre, width, height with their angles."""
-        centres, strides = self._grid(input_hw)
-        distances = raw.distances[frames, cells]
+        distances = found.distances
         if self._network.bins > 1:  # expected value of the distance's distribution (Generalized Focal Loss, eq. 4)
             chances = distances.view(-1, 4, self._network.bins).double().softmax(2)
-            distances = (chances * torch.arange(self._network.bins, device=chances.device)).sum(2)
-        distances = distances.float()
-        centre, stride = centres[cells], strides[cells, None]
-        near, far = distances[:, :2], distances[:, 2:]
+            distances = (chances * torch.arange(self._network.bins)).sum(2)
+        near, far = distances.float().chunk(2, 1)
+        centre, stride = grid[0][found.cells], grid[1][found.cells, None]
         if self._network.task != "obb":
             return torch.cat([centre - near, centre + far], 1) * stride, None
-        assert raw.extra is not None
-        angle = raw.extra[frames, cells, 0].double()
+        assert found.extra is not None
+        angle = found.extra[:, 0].double()
         if self._network.doubled:
             angle = (angle.sigmoid() - 0.25) * math.pi
         x, y = ((far - near) / 2).unbind(1)
@@ -187,32 +213,24 @@ class Detector:
         turned = torch.stack([x * cos - y * sin, x * sin + y * cos], 1)
         return torch.cat([(turned + centre) * stride, (near + far) * stride], 1), angle
 
-    def _keypoints(
-        self, raw: RawOutput, frames: torch.Tensor, cells: torch.Tensor, input_hw: tuple[int, ...]
-    ) -> torch.Tensor | None:
+    def _keypoints(self, found: _Candidates, grid: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor | None:
         """Keypoints [M, K, 3] in pixels of the input, and their confidence (1 where the model gives none)."""
-        if self._network.keypoints is None:
+        if self._network.keypoints is None or found.extra is None:
             return None
-        assert raw.extra is not None
-        centres, strides = self._grid(input_hw)
-        values = raw.extra[frames, cells].double().view(-1, *self._network.keypoints)
+        values = found.extra.double().view(-1, *self._network.keypoints)
         scale, shift = (2.0, 0.5) if self._network.doubled else (1.0, 0.0)
-        places = (values[..., :2] * scale + (centres[cells] - shift)[:, None]) * strides[cells, None, None]
+        centre, stride = grid[0][found.cells, None], grid[1][found.cells, None, None]
+        places = (values[..., :2] * scale + (centre - shift)) * stride
         confidence = values[..., 2:].sigmoid() if values.shape[2] == 3 else torch.ones_like(values[..., :1])
         return torch.cat([places, confidence], 2).float()
 
     def _select(
-        self,
-        frames: torch.Tensor,
-        boxes: torch.Tensor,
-        angle: torch.Tensor | None,
-        classes: torch.Tensor,
-        scores: torch.Tensor,
-        frames_used: int,
+        self, found: _Candidates, boxes: torch.Tensor, angle: torch.Tensor | None, frames_used: int
     ) -> list[torch.Tensor]:
         """Rows to keep of each frame, best first: after NMS within classes, at most `max_objects`."""
         kept = []
-        ends = torch.bincount(frames, minlength=frames_used).cumsum(0).tolist()
+        classes, scores = found.classes, found.scores
+        ends = torch.bincount(found.frames, minlength=frames_used).cumsum(0).tolist()
         for first, last in zip([0, *ends], ends, strict=False):
             order = scores[first:last].sort(descending=True, stable=True).indices + first
             if self._network.nms and len(order):
@@ -240,7 +258,7 @@ class Detector:
 
         Each pyramid level is projected to a few channels and averaged over the box, or the frame; levels side by side.
         """
-        regions = torch.cat([frames[:, None].to(boxes.dtype), boxes], 1)
+        regions = torch.cat([frames[:, None].to(boxes.dtype), boxes], 1).to(self.backend.device)
         inside, whole = [], []
         batch = len(pyramid[0])  # shapes stay the same however many frames are used
         areas = [*letterboxes, *[letterboxes[0]] * (batch - len(letterboxes))]
@@ -262,8 +280,7 @@ class Detector:
                 x = torch.arange(width // stride, dtype=torch.float32) + 0.5
                 centres.append(torch.stack(torch.meshgrid(x, y, indexing="xy"), 2).flatten(0, 1))
                 strides.append(torch.full((len(centres[-1]),), float(stride)))
-            device = self.backend.device
-            self._centres[height, width] = (torch.cat(centres).to(device), torch.cat(strides).to(device))
+            self._centres[height, width] = (torch.cat(centres), torch.cat(strides))
         return self._centres[height, width]
 
 
@@ -314,9 +331,8 @@ def _split(
     keypoints: torch.Tensor | None,
 ) -> list[Detections]:
     """One `Detections` a frame, in the types of the cache."""
-    host_boxes, host_scores = boxes.cpu().numpy(), scores.to(torch.float16).cpu().numpy()
-    host_classes, host_scene = classes.to(torch.int16).cpu().numpy(), _half(scene)
-    host_appearance = _half(appearance)
+    host_boxes, host_scores, host_classes = boxes.numpy(), _half(scores), classes.to(torch.int16).numpy()
+    host_appearance, host_scene = _half(appearance), _half(scene)
     host_angle = None if angle is None else _half(angle)
     host_keypoints = None if keypoints is None else _half(keypoints)
     ends = np.cumsum(counts).tolist()

@@ -197,7 +197,7 @@ class _Run:
             return self._post(self._on_twin, job, first)
         with VideoReader(job.recording.path) as reader:
             if reader.identity != identity:
-                raise RecordingChanged("changed while it was read")
+                raise RecordingChanged("changed while it was read; run again when it is complete")
             job.info, job.damage = reader.info, reader.damage
             detector = self._ready_detector()
             letterbox = detector.letterbox(reader.info.size_px)

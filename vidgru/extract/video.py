@@ -142,11 +142,13 @@ class VideoReader:
         if not path.is_file():
             raise RecordingError("is not a file")
         if not self.identity[0]:
-            raise RecordingError("is empty (0 bytes)")
+            raise RecordingError("is empty (0 bytes); copy it again")
         try:
             self._container: Any = av.open(str(path), metadata_errors="replace")
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise RecordingError(f"is not a video that can be read: {_why(error)}") from None
+            raise RecordingError(
+                f"is not a video that can be read: {_why(error)}; copy it again, or repair it with ffmpeg"
+            ) from None
         try:
             self._stream = self._video_stream()
             self._start = container_start(self._container)
@@ -156,7 +158,7 @@ class VideoReader:
             first = next(self._frames, None)
             if first is None:
                 errors = self.damage.decode_errors
-                raise RecordingError(f"no frame of it can be decoded ({errors} packets failed)")
+                raise RecordingError(f"no frame of it can be decoded ({errors} packets failed); copy it again")
             self._first = first
             self.info = self._describe(first[1])
         except BaseException:
@@ -207,7 +209,7 @@ class VideoReader:
             yield Frame(time_s=float(time), index=index, image=np.rot90(image, turns) if turns else image)
         self._note_missing_tail()
         if file_identity(self.path) != self.identity:
-            raise RecordingChanged("changed while it was read")
+            raise RecordingChanged("changed while it was read; run again when it is complete")
 
     # --- decoding ---------------------------------------------------------------------------------------------------
 
@@ -270,7 +272,7 @@ class VideoReader:
         stream = streams[0]
         context = stream.codec_context
         if context is None:
-            raise RecordingError("its video codec is not known to this build of FFmpeg")
+            raise RecordingError("its video codec is not known to this build of FFmpeg; convert it to H.264")
         width, height = context.width, context.height
         if max(width, height) > LONGEST_SIDE_PX or width * height > MOST_PIXELS:
             raise RecordingError(f"its frames are too large: {width}x{height}, the limit is {LONGEST_SIDE_PX} a side")

@@ -23,14 +23,14 @@ _NARROW = {
     "keypoints": 32,
     "keypoint_speed": 16,
     "relations": 16,
-    "appearance": 16,
+    "appearance": 32,
     "time": 4,
     "scene": 16,
     "scene_motion": 16,
 }
 # Groups that can tell recordings apart by their looks. Few clips are soon learnt by heart that way, so these groups are
-# dropped from most clips, the others seldom (measured on clips that differ in what happens only: accuracy 0.86, as
-# without these groups; 0.76 where all groups are dropped as seldom as the others).
+# dropped from half the clips, the others seldom. Measured on 132 drawn clips that differ only in what happens: accuracy
+# 0.86, as without these groups; 0.82 where they are dropped as seldom as the others.
 _LOOKS = ("appearance", "scene", "scene_motion")
 _SELDOM = 0.2  # as often as the groups above
 _HEADS = 4

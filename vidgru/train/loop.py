@@ -145,8 +145,8 @@ def fit(dataset: Dataset, loaded: Loaded, task: Task, what: dict[str, Any], conf
         network = EventGRU(loaded.layout, len(task.names), _architecture(config))
         network.encoder.fit(loaded.features[video] for video in dict.fromkeys(clip.video for clip in train_clips))
         network.to(device)
-        # The running mean of the weights is what is validated and kept: with few clips it is better than any one
-        # step's (Polyak and Juditsky 1992), and does not swing from epoch to epoch.
+        # What is validated and kept is the running mean of the weights (Polyak and Juditsky 1992): it does not swing
+        # from epoch to epoch, so that choosing an epoch by few validation clips is less of a lottery.
         kept = copy.deepcopy(network).eval()
         optimizer = torch.optim.AdamW(_groups(network, config.weight_decay), lr=config.lr)
         steps = config.epochs * batches.count
