@@ -51,6 +51,22 @@ def test_a_cache_in_numbers(world: World) -> None:
     assert f"    person {f'{rate:.1f}' if rate >= 1 else f'{rate:.2g}'} a frame" in found.lines
 
 
+def test_a_cache_tells_its_tensors(world: World) -> None:
+    world.record("a.mp4")
+    (line,) = [line for line in info(world.cache.root).lines if line.startswith("  tensors: ")]
+    assert "boxes [4]" in line
+    assert "scores, classes, tracks" in line
+    assert "offsets" not in line
+
+
+def test_a_data_set_too_small_to_split_is_described(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4")
+    (tmp_path / "labels.csv").write_text("video,start,end,label,description,split\na.mp4,,,fall,,\n")
+    text = str(info(tmp_path / "labels.csv"))
+    assert "fall" in text
+    assert "make 2 splits" in text
+
+
 def test_a_cache_of_several_settings(world: World) -> None:
     world.record("a.mp4")
     world.what = {**world.what, "fps": 4.0}

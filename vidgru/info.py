@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from vidgru.cache import Entry, SequenceCache
-from vidgru.errors import CacheError, RecordingError, SettingsError, SourceError
+from vidgru.errors import AnnotationError, CacheError, RecordingError, SettingsError, SourceError
+from vidgru.types import Sequence
 
 EXPECTED = (
     "a video, a cache or an entry of one, a data set (YAML, annotation file, folder), a model file, "
@@ -152,12 +153,19 @@ def _totals(cache: SequenceCache, group: list[tuple[Entry, Counter[str]]]) -> li
     lines = [
         f"{_duration(sum(entry.duration_s for entry, _ in group))}, {samples:,} samples, "
         f"{_bytes(sum(file.stat().st_size for file in files))}",
+        f"tensors: {_tensors(next(cache.parts(group[0][0].key)))}",
         f"objects: {_rate(counts.total() / samples)} a frame",
         *(f"  {name} {_rate(rate)} a frame" for name, rate in rates[:SHOWN_CLASSES]),
     ]
     if rest := rates[SHOWN_CLASSES:]:
         lines.append(f"  {len(rest)} more classes {_rate(sum(rate for _, rate in rest))} a frame")
     return lines
+
+
+def _tensors(sequence: Sequence) -> str:
+    """The tensors of a sequence, each with the shape of one object's or one frame's share."""
+    shapes = {name: list(t.shape[1:]) for name, t in sequence.tensors().items() if name != "offsets"}
+    return ", ".join(f"{name} {shape}" if shape else name for name, shape in shapes.items())
 
 
 def _facts(entry: Entry, sources: Mapping[str, Iterable[str]]) -> list[str]:
@@ -176,7 +184,13 @@ def _dataset(path: Path) -> list[str]:
     from vidgru.datasets.annotations import load_dataset
     from vidgru.datasets.splits import assign_splits, report
 
-    return [f"data set {path}", *str(report(assign_splits(load_dataset(path, allow_missing=True)))).splitlines()]
+    dataset = load_dataset(path, allow_missing=True)
+    concern = []
+    try:
+        dataset = assign_splits(dataset)
+    except AnnotationError as error:  # too few recordings to set some aside: it cannot be trained on, but described
+        concern = ["", *str(error).splitlines()]
+    return [f"data set {path}", *str(report(dataset)).splitlines(), *concern]
 
 
 def _model(path: Path) -> list[str]:
