@@ -99,6 +99,31 @@ def test_entry_does_not_exist_before_it_is_finished(tmp_path: Path) -> None:
         cache.read(KEY)
 
 
+def test_two_writers_of_one_entry_do_no_harm(tmp_path: Path) -> None:
+    cache, sequence = SequenceCache(tmp_path), make_sequence(10, 2)
+    with cache.writer(KEY) as slow:
+        slow.append(sequence)
+        with cache.writer(KEY) as interrupted:
+            interrupted.append(sequence)
+        write(cache, sequence)
+        slow.finish(**FACTS)
+    assert cache.verify(KEY) == []
+    assert [path.name for path in tmp_path.iterdir()] == [KEY]
+
+
+def test_an_unsound_entry_is_not_found_and_can_be_written_again(tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"one")
+    cache = SequenceCache(tmp_path / "features")
+    key = cache.key(cache.sha256(video), {})
+    write(cache, make_sequence(10, 2), key=key)
+    damage(tmp_path / "features" / key, "entry")
+    assert cache.lookup(video, {}) is None
+    write(cache, make_sequence(10, 2), key=key)
+    assert cache.lookup(video, {}) is not None
+    assert cache.lookup(tmp_path / "gone.mp4", {}) is None
+
+
 def test_an_entry_needs_a_sample(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one sample"), SequenceCache(tmp_path).writer(KEY) as writer:
         writer.finish(**FACTS)

@@ -71,3 +71,9 @@ def test_list_with_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\nnope.mp4\n")
     with pytest.raises(SourceError, match=r"list\.txt, line 2: no such file: nope\.mp4"):
         names(tmp_path / "list.txt")
+
+
+def test_list_that_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"caf\xe9.mp4\n")
+    with pytest.raises(SourceError, match=r"list\.txt is not a list of paths in UTF-8"):
+        names(tmp_path / "list.txt")

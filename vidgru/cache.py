@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -93,7 +94,7 @@ class SequenceCache:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         if self.root.exists() and not self.root.is_dir():
             raise OutputError(f"{self.root} is a file, not a folder", "choose another folder for the features")
         self._index = _read_index(self.root / "index.jsonl")
@@ -130,8 +131,15 @@ class SequenceCache:
             raise OutputError(f"cannot write {self.root / 'index.jsonl'}: {error.strerror}") from error
 
     def lookup(self, path: Path, what: Mapping[str, Any]) -> Entry | None:
-        """The finished entry of a recording under these settings, None if there is none."""
-        return self.entry(self.key(self.sha256(path), what))
+        """The finished entry of a recording under these settings.
+
+        None if there is none, or only one that is not sound, or the recording cannot be read: extraction makes the
+        entry again, and says what is wrong with the recording.
+        """
+        try:
+            return self.entry(self.key(self.sha256(path), what))
+        except (CacheError, OSError):
+            return None
 
     def sources(self) -> dict[str, list[str]]:
         """Paths that each key was made from, as far as `index.jsonl` knows."""
@@ -219,11 +227,13 @@ class SequenceCache:
 class EntryWriter:
     """Writes one entry: `append` stretches of any length, then `finish`.
 
-    Left without `finish`, by an error or a kill, the entry does not count as finished and is made again.
+    It works in a folder of its own, which `finish` gives the entry's name: other processes see the whole entry or none,
+    also when two make the same one. Left without `finish`, nothing of it counts.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._entry = folder
+        self._folder = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
         self._parts: list[Part] = []
         self._pending: list[Sequence] = []
         self._waiting = 0
@@ -234,8 +244,7 @@ class EntryWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not (self._folder / "entry.json").exists():
-            shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def append(self, sequence: Sequence) -> None:
         """Add the next stretch; full parts go to disk at once.
@@ -263,6 +272,14 @@ class EntryWriter:
         entry = asdict(Entry(key="", parts=tuple(self._parts), **facts))
         del entry["key"]
         write_atomic(self._folder / "entry.json", _json(entry))
+        try:
+            if self._entry.exists():  # made by another process meanwhile, and equal, or unsound: replaced either way
+                self._entry.rename(self._folder.with_suffix(".old"))
+            self._folder.rename(self._entry)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._entry}: {error.strerror}") from error
+        finally:
+            shutil.rmtree(self._folder.with_suffix(".old"), ignore_errors=True)
 
     def _flush(self, samples: int) -> None:
         joined = Sequence.concatenate(self._pending)

@@ -75,7 +75,11 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _listed(path: Path) -> Iterator[Recording]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise SourceError(f"{path} is not a list of paths in UTF-8", "save it as UTF-8, one path a line") from None
+    for number, line in enumerate(text.splitlines(), start=1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue

@@ -278,3 +278,9 @@ def test_damage_in_words() -> None:
     damage = Damage(corrupt_frames=3, gap_s=1.23456, gaps=1)
     assert damage.facts() == {"corrupt_frames": 3, "gaps": 1, "gap_s": 1.235}
     assert str(damage) == "3 corrupt frames, 1 gaps, 1.235 s in gaps"
+
+
+def test_a_name_with_colons_is_a_file_not_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "2024-01-01T12:30:00.mp4", 5)
+    monkeypatch.chdir(tmp_path)
+    assert probe(Path("2024-01-01T12:30:00.mp4")).frames == 5

@@ -109,8 +109,16 @@ def test_mirrored_twice_is_as_it_was() -> None:
     assert np.array_equal(twice.frame, window().frame)
 
 
-@pytest.mark.parametrize(("labels", "sided"), [
-    (("turn_left", "turn_right"), True), (("Left turn",), True), (("walk",), False), (("bright", "leftover"), False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("labels", "sided"),
+    [
+        (("turn_left", "turn_right"), True),
+        (("Left turn",), True),
+        (("turnLeft",), True),
+        (("leftward",), True),
+        (("walk",), False),
+        (("bright", "leftover"), False),
+    ],
+)
 def test_labels_that_name_a_side_are_not_mirrored(labels: tuple[str, ...], sided: bool) -> None:
     assert (Augmenter(LOADED.layout, labels).mirror is None) == sided

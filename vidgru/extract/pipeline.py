@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Many
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from vidgru.cache import Entry, EntryWriter, SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
-from vidgru.errors import RecordingChanged, RecordingError
+from vidgru.errors import CacheError, OutputError, RecordingChanged, RecordingError
 from vidgru.extract.backends import TorchBackend, find_weights, load_network
 from vidgru.extract.detector import Detections, Detector
 from vidgru.extract.motion import FlowMeter, object_motion
@@ -82,7 +82,7 @@ def extract(
         One outcome a recording, in their order. They are also written to `summary.jsonl` in the cache's folder.
 
     Raises:
-        WeightsError, SettingsError: before any recording is opened.
+        WeightsError, SettingsError: the detector is not there, or cannot run as asked, and a recording needs it.
         OutputError: the cache cannot be written; what was finished stays.
     """
     return _Run(recordings, cache, detect, run, progress, on_outcome).outcomes()
@@ -188,7 +188,9 @@ class _Run:
             job.key = self._cache.key(self._cache.sha256(job.recording.path), self._what)
         except OSError as error:
             raise RecordingError(f"cannot be read: {error.strerror}") from None
-        entry = self._cache.entry(job.key)
+        entry = None
+        with suppress(CacheError):  # an entry that is not sound is made again
+            entry = self._cache.entry(job.key)
         if entry is not None:
             return self._post(self._on_reused, job, entry)
         with self._lock:
@@ -352,7 +354,10 @@ class _Run:
         )
         self._outcomes[job.number] = outcome
         if outcome.key:
-            self._cache.remember(job.recording.path, outcome.key)
+            with (
+                suppress(OutputError) if status == "reused" else nullcontext()
+            ):  # a cache to read from may be read-only
+                self._cache.remember(job.recording.path, outcome.key)
         if self._on_outcome is not None:
             self._on_outcome(outcome)
 

@@ -144,7 +144,9 @@ class VideoReader:
         if not self.identity[0]:
             raise RecordingError("is empty (0 bytes); copy it again")
         try:
-            self._container: Any = av.open(str(path), metadata_errors="replace")
+            self._container: Any = av.open(
+                str(path.absolute()), metadata_errors="replace"
+            )  # "12:30.mp4" would be a protocol
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise RecordingError(
                 f"is not a video that can be read: {_why(error)}; copy it again, or repair it with ffmpeg"

@@ -17,7 +17,7 @@ from vidgru.errors import SettingsMismatch
 from vidgru.model.layout import NEIGHBOURS, RELATION, SPEED, FeatureLayout
 from vidgru.types import Array, Features, Sequence
 
-_GAP_S = 1.0  # a track not seen for longer has no speed
+_GAP_S = 1.0  # a track not seen for longer has no speed, unless samples are further apart
 _BLOCK = 128  # frames whose neighbours are found at once: their distances stay in the processor's cache
 _SURE = 0.3  # keypoints below this confidence fade to the middle of the box
 _SMALL = 1e-3  # frame heights; keeps ratios of degenerate boxes finite
@@ -116,6 +116,7 @@ class _Rows:
         self.size = np.maximum(high - low, _SMALL)
         self.extent = self.size.max(axis=1)
         self.middle = np.float32(aspect / 2)
+        self.gap_s = max(_GAP_S, 2 / sequence.fps)
         self.classes = sequence.classes
         self.tracks = sequence.tracks
         self.time_s = np.repeat(sequence.time_s, np.diff(sequence.offsets))
@@ -171,7 +172,7 @@ def _speeds(rows: _Rows, seen: _Seen | None) -> tuple[Array, Array, _Seen]:
     follows = order[1:][tracks[order[1:]] == tracks[order[:-1]]]
     precedes = order[:-1][tracks[order[1:]] == tracks[order[:-1]]]
     step_s = time_s[follows] - time_s[precedes]
-    near = (step_s > 0) & (step_s <= _GAP_S) & (follows >= before)
+    near = (step_s > 0) & (step_s <= rows.gap_s) & (follows >= before)
     follows, precedes = follows[near], precedes[near]
     step = step_s[near].astype(np.float32)[:, None]
     change = states[follows] - states[precedes]
@@ -198,7 +199,7 @@ def _speeds(rows: _Rows, seen: _Seen | None) -> tuple[Array, Array, _Seen]:
 
     last = np.append(tracks[order[1:]] != tracks[order[:-1]], True)[: len(order)]
     keep = order[last]
-    keep = keep[time_s[keep] >= (rows.time_s[-1] - _GAP_S if total else -np.inf)]
+    keep = keep[time_s[keep] >= (rows.time_s[-1] - rows.gap_s if total else -np.inf)]
     return speed, keypoint_speed, _Seen(tracks=tracks[keep], time_s=time_s[keep], state=states[keep])
 
 

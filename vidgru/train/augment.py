@@ -14,7 +14,8 @@ from vidgru.types import Array
 _CROP = 0.7  # shortest part of a clip that is kept
 _SPEED = (0.8, 1.25)
 _LOST = 0.1  # most objects that are lost
-_SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
+_SIDE = re.compile(r"(?<![a-z])(left|right)(wards?)?(?![a-z])", re.IGNORECASE)
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # turnLeft is two words
 
 
 class Augmenter:
@@ -26,7 +27,7 @@ class Augmenter:
     """
 
     def __init__(self, layout: FeatureLayout, labels: Iterable[str]) -> None:
-        sided = any(_SIDE.search(label) for label in labels)
+        sided = any(_SIDE.search(_HUMP.sub(" ", label)) for label in labels)
         self.mirror = None if sided else mirror_columns(layout)
 
     def __call__(self, window: Window, rng: np.random.Generator) -> Window:

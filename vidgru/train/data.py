@@ -183,9 +183,21 @@ class LabelledClip:
         """Number of frames."""
         return self.stop - self.first
 
+    def cut(self, features: Features) -> Features:
+        """The clip's part of its recording's features."""
+        rows = slice(features.offsets[self.first], features.offsets[self.stop])
+        return Features(
+            objects=features.objects[rows],
+            offsets=features.offsets[self.first : self.stop + 1] - rows.start,
+            frame=features.frame[self.first : self.stop],
+            time_s=features.time_s[self.first : self.stop],
+        )
+
 
 def place(dataset: Dataset, split: str, times: Mapping[str, Array], task: Task) -> list[LabelledClip]:
     """The clips of a split as frames of their recordings.
+
+    A clip in a stretch that could not be decoded (the tail of a file cut short) is left out, and named on stderr.
 
     Args:
         dataset: annotations.
@@ -195,7 +207,11 @@ def place(dataset: Dataset, split: str, times: Mapping[str, Array], task: Task) 
     """
     placed = []
     for clip in clips(dataset, split):
-        first, stop = frames_between(times[clip.video], clip.start_s, clip.end_s)
+        time_s = times[clip.video]
+        if clip.start_s is not None and clip.start_s > time_s[-1] + np.diff(time_s).max(initial=1.0):
+            print(f"left out: {clip.video} has no frames from {clip.start_s:g} s on", file=sys.stderr)
+            continue
+        first, stop = frames_between(time_s, clip.start_s, clip.end_s)
         labels = task.vector(dataset.labels[index] for index in clip.labels)
         placed.append(LabelledClip(video=clip.video, first=first, stop=stop, labels=labels))
     return placed

@@ -67,7 +67,7 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     scores = score_clips(model, [encoded[clip.video].vectors[clip.first : clip.stop] for clip in placed])
     metrics = judge(model, scores, placed, intervals=True)
     metrics = {"split": config.split, "dataset": str(dataset.source), "failed": extracted.failed, **metrics}
-    out = Path(config.out)
+    out = Path(config.out).expanduser()
     write_atomic(out / "metrics.json", (json.dumps(metrics, indent=1, ensure_ascii=False) + "\n").encode())
     if "confusion" in metrics:
         plot_confusion(metrics["confusion"], metrics["names"], out / "confusion.png", title=config.split)

@@ -9,7 +9,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as Many
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -70,7 +71,7 @@ def train(dataset_path: str | Path, config: TrainConfig) -> Path:
     extracted = extract_missing(dataset, videos, cache, what, config, config)
     print(report(extracted.dataset))
     loaded = load_features(cache, extracted.keys)
-    out = Path(config.out)
+    out = Path(config.out).expanduser()
     write_atomic(out / "config.yaml", yaml.safe_dump(as_dict(config), allow_unicode=True).encode())
 
     if config.folds:
@@ -143,14 +144,14 @@ def fit(dataset: Dataset, loaded: Loaded, task: Task, what: dict[str, Any], conf
     with _reproducible(config.seed, config.threads or 1):
         device = _device(config.device)
         network = EventGRU(loaded.layout, len(task.names), _architecture(config))
-        network.encoder.fit(loaded.features[video] for video in dict.fromkeys(clip.video for clip in train_clips))
+        network.encoder.fit(clip.cut(loaded.features[clip.video]) for clip in train_clips)
         network.to(device)
         # What is validated and kept is the running mean of the weights (Polyak and Juditsky 1992): it does not swing
         # from epoch to epoch, so that choosing an epoch by few validation clips is less of a lottery.
         kept = copy.deepcopy(network).eval()
         optimizer = torch.optim.AdamW(_groups(network, config.weight_decay), lr=config.lr)
         steps = config.epochs * batches.count
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warmup_cosine(step / steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warmup_cosine((step + 1) / steps))
         model = EventModel(
             network=kept,
             labels=task.labels,
@@ -187,7 +188,7 @@ def fit(dataset: Dataset, loaded: Loaded, task: Task, what: dict[str, Any], conf
             metrics = judge(model, scores := val.scores(model), val.clips, intervals=False)
             val_loss, main = (
                 log_loss(scores, val.labels, task.multi_label),
-                metrics["map" if task.multi_label else "accuracy"],
+                metrics["map" if task.multi_label else "accuracy"] or 0.0,  # None: nothing happens in validation
             )
             epochs.append(
                 {
@@ -320,10 +321,10 @@ def _json(values: dict[str, Any]) -> bytes:
     return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _csv(rows: list[dict[str, float]]) -> bytes:
+def _csv(rows: Many[Mapping[str, float | None]]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
+        writer.writerow({name: "" if value is None else f"{value:.6g}" for name, value in row.items()})
     return text.getvalue().encode()
