@@ -141,6 +141,13 @@ class SequenceCache:
         except (CacheError, OSError):
             return None
 
+    def remembered(self, path: Path) -> Entry | None:
+        """The entry last noted for a path, whatever its settings; None if none is, or it is gone or not sound."""
+        try:
+            return self.entry(self._index[str(path.resolve())]["key"])
+        except (KeyError, CacheError):
+            return None
+
     def sources(self) -> dict[str, list[str]]:
         """Paths that each key was made from, as far as `index.jsonl` knows."""
         paths: dict[str, list[str]] = {}

@@ -86,10 +86,12 @@ def test_a_model_that_does_not_fit_together(facts: dict[str, object], tmp_path: 
 
 def test_features_of_other_settings_are_refused() -> None:
     model = make_model()
-    check_what(model, dict(WHAT), "a.mp4")
-    message = r"features of a\.mp4 .*: fps is 5\.0, the model's is 8\.0; imgsz is 320, the model's is 640\n  extract it"
+    check_what(model, dict(WHAT), "features of a.mp4")
+    message = (
+        r"features of a\.mp4 .*: fps is 5\.0, the model's is 8\.0; imgsz is 320, the model's is 640\n  pass --weights"
+    )
     with pytest.raises(SettingsMismatch, match=message):
-        check_what(model, {**WHAT, "fps": 5.0, "imgsz": 320}, "a.mp4")
+        check_what(model, {**WHAT, "fps": 5.0, "imgsz": 320}, "features of a.mp4")
     with pytest.raises(SettingsMismatch, match="schema is None, the model's is 1"):
         check_what(model, {name: value for name, value in WHAT.items() if name != "schema"}, "a.mp4")
 

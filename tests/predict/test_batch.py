@@ -435,6 +435,17 @@ def test_without_the_detector_missing_features_cannot_be_made(world: World) -> N
         run(world)
 
 
+def test_without_the_detector_features_of_other_settings_are_named(world: World) -> None:
+    ours = world.what
+    world.what = {**ours, "fps": 4.0}
+    world.record("a.mp4")
+    world.what = ours
+    world.weights.unlink()
+    message = r"the features of a\.mp4 in .* are of other settings than the model's: fps is 4\.0, the model's is 8\.0"
+    with pytest.raises(SettingsMismatch, match=message):
+        run(world)
+
+
 def test_the_detector_may_lie_elsewhere_but_must_be_the_same(world: World) -> None:
     world.record("a.mp4")
     moved = world.weights.rename(world.root / "moved.pt")

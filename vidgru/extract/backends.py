@@ -237,7 +237,7 @@ def _resolve_precision(precision: str, device: torch.device) -> str:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0].lstrip("❌ ") if lines else type(error).__name__  # Ultralytics puts a cross before its errors
 
 
 def rotated_nms(boxes: torch.Tensor, angle: torch.Tensor, scores: torch.Tensor, iou: float) -> torch.Tensor:

@@ -182,13 +182,13 @@ def detector_settings(model: EventModel, weights: str = "") -> DetectorSettings:
     return DetectorSettings(weights=weights or model.weights, **{name: model.what[name] for name in fields})
 
 
-def check_what(model: EventModel, what: Mapping[str, Any], name: str) -> None:
+def check_what(model: EventModel, what: Mapping[str, Any], subject: str) -> None:
     """Refuse features that were made with other settings than the model's.
 
     Args:
         model: that is to read them.
         what: settings of the features, as a cache entry has them.
-        name: of the recording, for the message.
+        subject: whose they are, for the message: "features of a.mp4".
 
     Raises:
         SettingsMismatch: naming the settings that differ, with both values.
@@ -197,6 +197,6 @@ def check_what(model: EventModel, what: Mapping[str, Any], name: str) -> None:
     if differ:
         values = "; ".join(f"{key} is {what.get(key)!r}, the model's is {model.what.get(key)!r}" for key in differ)
         raise SettingsMismatch(
-            f"the features of {name} were made with other settings than the model's: {values}",
-            "extract it with the model's settings (vidgru predict does), or train a model on these features",
+            f"{subject} are of other settings than the model's: {values}",
+            "pass --weights with the model's own detector to make them anew, or train a model on these features",
         )

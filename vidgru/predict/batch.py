@@ -26,7 +26,7 @@ from vidgru.config import DetectorSettings, PredictConfig
 from vidgru.errors import CacheError, OutputError, RecordingError, SettingsError, SettingsMismatch, WeightsError
 from vidgru.extract.pipeline import Outcome, extract, weights_what
 from vidgru.files import sha256_file, write_atomic
-from vidgru.model.checkpoint import EventModel, load_model, model_file
+from vidgru.model.checkpoint import EventModel, check_what, load_model, model_file
 from vidgru.model.stream import score_recording
 from vidgru.predict import writers
 from vidgru.sources import find_recordings
@@ -218,6 +218,8 @@ class _Run:
             except (CacheError, OSError):
                 entry = None
             if entry is None:
+                if other := self.cache.remembered(recording.path):
+                    check_what(self.model, other.what, f"the features of {recording.name} in {self.cache.root}")
                 raise error
             entries.append((recording, entry))
         for recording, entry in entries:

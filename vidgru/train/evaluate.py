@@ -14,7 +14,7 @@ from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig
 from vidgru.datasets.annotations import clips, load_dataset
 from vidgru.datasets.splits import assign_splits
-from vidgru.errors import AnnotationError
+from vidgru.errors import AnnotationError, WeightsError
 from vidgru.extract.pipeline import weights_what
 from vidgru.files import write_atomic
 from vidgru.model.checkpoint import EventModel, check_what, detector_settings, load_model
@@ -57,8 +57,16 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     task.check(dataset, wanted)
     cache, detect = SequenceCache(config.features), detector_settings(model, config.weights)
     videos = [clip.video for clip in wanted]
-    if any(cache.lookup(dataset.recordings[video].path, model.what) is None for video in videos):
-        check_what(model, weights_what(detect), detect.weights)
+    paths = {video: dataset.recordings[video].path for video in videos}
+    if missing := [video for video, path in paths.items() if cache.lookup(path, model.what) is None]:
+        try:
+            here = weights_what(detect)
+        except WeightsError:
+            for video in missing:
+                if other := cache.remembered(paths[video]):
+                    check_what(model, other.what, f"the features of {video} in {cache.root}")
+            raise
+        check_what(model, here, f"the features that {detect.weights} makes")
     extracted = extract_missing(dataset, videos, cache, model.what, detect, config)
     encoded = {
         video: encode(model, stream_features(cache.parts(key), model.layout)) for video, key in extracted.keys.items()
