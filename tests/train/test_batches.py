@@ -12,7 +12,9 @@ from vidgru.train.data import LabelledClip, Loaded, Task
 TASK = Task(labels=("fall", "walk"), background=True, multi_label=False)
 SEQUENCE = make_sequence(100, keypoints=17, optional=False)
 FEATURES = compute_features(SEQUENCE)
-LOADED = Loaded(features={"a.mp4": FEATURES}, layout=FeatureLayout.of(SEQUENCE), names=SEQUENCE.names)
+LOADED = Loaded(
+    features={"a.mp4": FEATURES}, layout=FeatureLayout.of(SEQUENCE), names=SEQUENCE.names, keys={"a.mp4": "0" * 64}
+)
 
 
 def clip(first: int, stop: int, *labels: str) -> LabelledClip:

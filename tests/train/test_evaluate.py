@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,9 +7,10 @@ import pytest
 
 from tests.model.networks import make_model
 from tests.train.made import MadeData, order_data
+from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig
 from vidgru.errors import AnnotationError, ModelError
-from vidgru.model.checkpoint import EventModel, load_model
+from vidgru.model.checkpoint import EventModel, digest, load_model
 from vidgru.model.decode import DecodeSettings
 from vidgru.model.features import compute_features
 from vidgru.model.stream import encode, score_clips, score_recording
@@ -21,10 +23,6 @@ LABELS = ("car_then_person", "person_then_car")
 
 def made_model(data: MadeData, *, background: bool = False, multi_label: bool = False) -> EventModel:
     """A model nobody trained, for these features."""
-    from dataclasses import replace
-
-    from vidgru.cache import SequenceCache
-
     cache = SequenceCache(data.features)
     sequence = cache.read(next(cache.entries()).key)
     model = make_model(sequence, background=background, multi_label=multi_label)
@@ -70,6 +68,19 @@ def test_metrics_are_written_printed_and_returned(
 def test_another_split(data: MadeData, tmp_path: Path) -> None:
     metrics = evaluate(data.root / "model.safetensors", data.root, config(data, tmp_path, split="train"))
     assert metrics["clips"] == 6
+
+
+def test_clips_the_model_was_trained_on_are_counted(
+    data: MadeData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh = evaluate(data.root / "model.safetensors", data.root, config(data, tmp_path))
+    assert fresh["seen_in_training"] == 0
+    assert "flatter" not in capsys.readouterr().err
+    seen = tuple(digest(entry.key) for entry in SequenceCache(data.features).entries())
+    replace(made_model(data), seen=seen).save(tmp_path / "knows.safetensors")
+    metrics = evaluate(tmp_path / "knows.safetensors", data.root, config(data, tmp_path))
+    assert metrics["seen_in_training"] == metrics["clips"] == 10
+    assert "warning: 10 of 10 clips are of recordings the model was trained on" in capsys.readouterr().err
 
 
 def test_what_is_evaluated_is_what_runs(data: MadeData, tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ import torch
 import yaml
 
 from tests.train.made import FPS, MadeData, crossing, order_data
+from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig, TrainConfig
+from vidgru.datasets.annotations import clips, load_dataset
 from vidgru.errors import AnnotationError, SettingsError, SettingsMismatch, VidgruError, WeightsError
-from vidgru.model.checkpoint import load_model
+from vidgru.model.checkpoint import digest, load_model
 from vidgru.train.evaluate import evaluate
 from vidgru.train.loop import train
 
@@ -89,6 +91,13 @@ def test_training_leaves_torch_as_it_was(data: MadeData, tmp_path: Path) -> None
     train(data.root, config(data, tmp_path / "run"))
     assert torch.equal(state, torch.get_rng_state())
     assert torch.get_num_threads() == threads
+
+
+def test_a_model_remembers_what_it_was_trained_and_validated_on(data: MadeData, plain: Path) -> None:
+    cache, dataset = SequenceCache(data.features), load_dataset(data.root)
+    used = {clip.video for clip in clips(dataset) if clip.split != "test"}
+    keys = (cache.key(cache.sha256(dataset.recordings[video].path), data.what()) for video in used)
+    assert load_model(plain).seen == tuple(sorted(digest(key) for key in keys))
 
 
 def test_the_test_split_is_not_looked_at(data: MadeData, plain: Path, tmp_path: Path) -> None:

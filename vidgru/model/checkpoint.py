@@ -43,6 +43,7 @@ class EventModel:
         window_s: length of the clips it was trained on: of what a long recording is cut into.
         metrics: on the validation split, by name.
         versions: of vidgru and torch, when it was trained.
+        seen: digests of the features it was trained and validated on, sorted; evaluation says if it meets them again.
     """
 
     network: EventGRU
@@ -56,6 +57,7 @@ class EventModel:
     window_s: float
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    seen: tuple[str, ...] = ()
 
     @property
     def layout(self) -> FeatureLayout:
@@ -87,6 +89,7 @@ class EventModel:
             "window_s": self.window_s,
             "metrics": self.metrics,
             "versions": self.versions,
+            "seen": self.seen,
         }
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         text = json.dumps(facts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -168,7 +171,13 @@ def _assemble(facts: dict[str, Any], tensors: dict[str, Tensor]) -> EventModel:
         window_s=facts["window_s"],
         metrics=facts["metrics"],
         versions=facts["versions"],
+        seen=tuple(facts["seen"]),
     )
+
+
+def digest(key: str) -> str:
+    """What a model remembers of a cache entry it was trained on: enough to know it again."""
+    return key[:16]
 
 
 def detector_settings(model: EventModel, weights: str = "") -> DetectorSettings:

@@ -225,11 +225,13 @@ class Loaded:
         features: by video.
         layout: of all of them.
         names: the detector's class names.
+        keys: cache entry of each video.
     """
 
     features: dict[str, Features]
     layout: FeatureLayout
     names: tuple[str, ...]
+    keys: dict[str, str]
 
 
 def load_features(cache: SequenceCache, keys: Mapping[str, str]) -> Loaded:
@@ -248,4 +250,5 @@ def load_features(cache: SequenceCache, keys: Mapping[str, str]) -> Loaded:
         sequence = cache.read(key)
         layout, names = FeatureLayout.of(sequence), sequence.names
         by_key[key] = compute_features(sequence)
-    return Loaded(features={video: by_key[key] for video, key in keys.items()}, layout=layout, names=names)
+    features = {video: by_key[key] for video, key in keys.items()}
+    return Loaded(features=features, layout=layout, names=names, keys=dict(keys))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from collections.abc import Sequence as Many
 from pathlib import Path
@@ -17,7 +18,7 @@ from vidgru.datasets.splits import assign_splits
 from vidgru.errors import AnnotationError, WeightsError
 from vidgru.extract.pipeline import weights_what
 from vidgru.files import write_atomic
-from vidgru.model.checkpoint import EventModel, check_what, detector_settings, load_model
+from vidgru.model.checkpoint import EventModel, check_what, detector_settings, digest, load_model
 from vidgru.model.features import stream_features
 from vidgru.model.stream import encode, score_clips
 from vidgru.train.data import LabelledClip, Task, extract_missing, place
@@ -40,7 +41,7 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
 
     Returns:
         What `metrics.json` holds: as `classification_metrics` (or `multilabel_metrics`) gives it, and `split`,
-        `dataset`, `failed` {video: why}.
+        `dataset`, `failed` {video: why}, `seen_in_training` (clips of recordings the model was trained on).
 
     Raises:
         ModelError, AnnotationError, WeightsError, SettingsMismatch, OutputError: each with its remedy.
@@ -72,9 +73,22 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
         video: encode(model, stream_features(cache.parts(key), model.layout)) for video, key in extracted.keys.items()
     }
     placed = place(extracted.dataset, config.split, {video: e.time_s for video, e in encoded.items()}, task)
+    known = sum(digest(extracted.keys[clip.video]) in model.seen for clip in placed)
+    if known and config.split not in ("train", "val"):
+        # Splits that are made anew for other rows move recordings; or parts of a recording lie in several splits.
+        print(
+            f"warning: {known} of {len(placed)} clips are of recordings the model was trained on; figures flatter it",
+            file=sys.stderr,
+        )
     scores = score_clips(model, [encoded[clip.video].vectors[clip.first : clip.stop] for clip in placed])
     metrics = judge(model, scores, placed, intervals=True)
-    metrics = {"split": config.split, "dataset": str(dataset.source), "failed": extracted.failed, **metrics}
+    metrics = {
+        "split": config.split,
+        "dataset": str(dataset.source),
+        "failed": extracted.failed,
+        "seen_in_training": known,
+        **metrics,
+    }
     out = Path(config.out).expanduser()
     write_atomic(out / "metrics.json", (json.dumps(metrics, indent=1, ensure_ascii=False) + "\n").encode())
     if "confusion" in metrics:

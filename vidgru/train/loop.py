@@ -30,7 +30,7 @@ from vidgru.datasets.splits import assign_splits, folds, report
 from vidgru.errors import AnnotationError, SettingsError, VidgruError
 from vidgru.extract.pipeline import weights_what
 from vidgru.files import write_atomic
-from vidgru.model.checkpoint import BEST, EventModel
+from vidgru.model.checkpoint import BEST, EventModel, digest
 from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.train.batches import ClipBatches
 from vidgru.train.data import LabelledClip, Loaded, Task, extract_missing, load_features, place
@@ -163,6 +163,7 @@ def fit(dataset: Dataset, loaded: Loaded, task: Task, what: dict[str, Any], conf
             decode=fit_decoding(np.zeros_like(val.labels), val.labels, task, 1.0),
             window_s=round(max(batches.steps, 2) / config.fps, 3),
             versions={name: version(name) for name in ("vidgru", "torch")},
+            seen=tuple(sorted({digest(loaded.keys[clip.video]) for clip in [*train_clips, *val.clips]})),
         )
         epochs: list[dict[str, float]] = []
         best_epoch, best_score, best_state = 0, (-math.inf, -math.inf), kept.state_dict()
