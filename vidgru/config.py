@@ -7,7 +7,7 @@ GPU's features runs on a laptop's.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from vidgru.errors import SettingsError
@@ -226,8 +226,3 @@ class DemoConfig:
     def __post_init__(self) -> None:
         _need(self.clips_per_kind >= 3, "clips_per_kind", self.clips_per_kind, "at least 3, one for each split")
         _need(self.seed >= 0, "seed", self.seed, "0 or more")
-
-
-def as_dict(settings: Any) -> dict[str, Any]:
-    """A config dataclass as plain values, for YAML and JSON."""
-    return asdict(settings)

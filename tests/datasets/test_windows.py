@@ -61,20 +61,20 @@ def test_collate_pads_behind() -> None:
     features = truth(9)
     labels = np.eye(3, dtype=np.float32)
     windows = [slice_window(features, s, n, labels=labels[i]) for i, (s, n) in enumerate([(0, 2), (3, 5), (8, 1)])]
-    batch = collate(windows, multiple=4)
+    batch = collate(windows)
     assert len(batch) == 3
-    assert batch.objects.shape == (3, 8, 3, 3)
-    assert batch.object_mask.shape == (3, 8, 3)
-    assert batch.frame.shape == (3, 8, 2)
+    assert batch.objects.shape == (3, 5, 3, 3)
+    assert batch.object_mask.shape == (3, 5, 3)
+    assert batch.frame.shape == (3, 5, 2)
     assert batch.mask.sum(dim=1).tolist() == [2, 5, 1]
-    assert batch.frame[:, :, 0].tolist() == [[1, 2] + [0] * 6, [4, 5, 6, 7, 8, 0, 0, 0], [9] + [0] * 7]
+    assert batch.frame[:, :, 0].tolist() == [[1, 2, 0, 0, 0], [4, 5, 6, 7, 8], [9, 0, 0, 0, 0]]
     assert batch.targets is None
     assert batch.labels is not None
     assert torch.equal(batch.labels, torch.eye(3))
     assert [t.dtype for t in (batch.objects, batch.frame, batch.labels)] == [torch.float32] * 3
     assert batch.mask.dtype == batch.object_mask.dtype == torch.bool
     assert repr(batch) == (
-        "Batch(objects=[3, 8, 3, 3], object_mask=[3, 8, 3], frame=[3, 8, 2], mask=[3, 8], labels=[3, 3], cpu)"
+        "Batch(objects=[3, 5, 3, 3], object_mask=[3, 5, 3], frame=[3, 5, 2], mask=[3, 5], labels=[3, 3], cpu)"
     )
     moved = batch.to("meta")
     assert moved.labels is not None

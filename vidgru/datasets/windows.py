@@ -141,12 +141,11 @@ def slice_window(
     )
 
 
-def collate(windows: Many[Window], *, multiple: int = 1) -> Batch:
+def collate(windows: Many[Window]) -> Batch:
     """Windows of any lengths as one padded batch. Padding goes behind, so that no step moves.
 
     Args:
         windows: at least one; all with the same F, G and C.
-        multiple: T is rounded up to a multiple of this (fewer distinct shapes for the device to prepare for).
 
     Raises:
         ValueError: no windows, or some with targets or labels and some without.
@@ -158,7 +157,6 @@ def collate(windows: Many[Window], *, multiple: int = 1) -> Batch:
             raise ValueError(f"either all windows of a batch have {name} or none")
     size = len(windows)
     steps = max(1, *(len(window) for window in windows))
-    steps = -(-steps // multiple) * multiple
     counts = np.zeros((size, steps), dtype=np.int64)
     for row, window in enumerate(windows):
         counts[row, : len(window)] = np.diff(window.offsets)

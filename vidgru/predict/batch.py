@@ -26,7 +26,7 @@ from vidgru.config import DetectorSettings, PredictConfig
 from vidgru.errors import CacheError, OutputError, RecordingError, SettingsError, SettingsMismatch, WeightsError
 from vidgru.extract.pipeline import Outcome, extract, weights_what
 from vidgru.files import sha256_file, write_atomic
-from vidgru.model.checkpoint import EventModel, check_what, load_model, model_file
+from vidgru.model.checkpoint import EventModel, check_what, detector_settings, load_model, model_file
 from vidgru.model.stream import score_recording
 from vidgru.predict import writers
 from vidgru.sources import find_recordings
@@ -150,9 +150,7 @@ class _Run:
 
     def _detector(self) -> DetectorSettings:
         """The settings the model's features were made with, and the detector for them, known by its hash."""
-        what, weights = self.model.what, self.config.weights or self.model.weights
-        known = {name: what[name] for name in DetectorSettings.__dataclass_fields__ if name in what}
-        settings = DetectorSettings(**known, weights=weights)
+        what, settings = self.model.what, detector_settings(self.model, self.config.weights)
         remedy = f"pass --weights with the detector that the model was trained on (SHA-256 {what['weights_sha256']})"
         try:
             here = weights_what(settings)
@@ -160,7 +158,8 @@ class _Run:
             raise WeightsError(error.message, remedy) from None
         if here["weights_sha256"] != what["weights_sha256"]:
             raise SettingsMismatch(
-                f"{weights} is not the detector that the model was trained on: its SHA-256 is {here['weights_sha256']}",
+                f"{settings.weights} is not the detector that the model was trained on: "
+                f"its SHA-256 is {here['weights_sha256']}",
                 remedy,
             )
         if differ := sorted(name for name in here.keys() | what.keys() if here.get(name) != what.get(name)):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Many
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vidgru.cache import SequenceCache
-from vidgru.config import TrainConfig, as_dict
+from vidgru.config import TrainConfig
 from vidgru.datasets.annotations import Dataset, clips, load_dataset
 from vidgru.datasets.splits import assign_splits, folds, report
 from vidgru.errors import AnnotationError, SettingsError, VidgruError
@@ -72,7 +72,7 @@ def train(dataset_path: str | Path, config: TrainConfig) -> Path:
     print(report(extracted.dataset))
     loaded = load_features(cache, extracted.keys)
     out = Path(config.out).expanduser()
-    write_atomic(out / "config.yaml", yaml.safe_dump(as_dict(config), allow_unicode=True).encode())
+    write_atomic(out / "config.yaml", yaml.safe_dump(asdict(config), allow_unicode=True).encode())
 
     if config.folds:
         figures = cross_validate(extracted.dataset, loaded, task, what, config)
