@@ -4,6 +4,7 @@
       index.jsonl                    which path held which bytes, and where their features lie
       <key>/part-00000.safetensors   a stretch of the sequence, cut at PART_SAMPLES samples
       <key>/entry.json               written last: its presence means finished
+      .<key>.<random>.tmp/           an entry being written, or one that a kill left; it does not count
 
 Equal work gives equal bytes: an entry holds no path, clock time or host. Parts are safetensors files, written
 by that library and mapped from disk here without a copy (https://github.com/huggingface/safetensors, "Format").

@@ -47,6 +47,11 @@ _CHUNK_SAMPLES = 256  # samples handed to the writer at a time
 _BATCHES_WAITING = 2  # a detector thread
 
 
+def damage_of(entry: Entry) -> str:
+    """What was wrong with an entry's recording, in the words of its outcome; empty where nothing was."""
+    return str(Damage(**entry.damage))
+
+
 def weights_what(detect: DetectorSettings) -> dict[str, Any]:
     """The settings that decide the features, with the hash of the weights.
 
@@ -320,7 +325,7 @@ class _Run:
             self._finish(job)
 
     def _on_reused(self, job: _Job, entry: Entry) -> None:
-        self._end(job, "reused", entry.samples, entry.duration_s, str(Damage(**entry.damage)))
+        self._end(job, "reused", entry.samples, entry.duration_s, damage_of(entry))
 
     def _on_twin(self, job: _Job, first: _Job) -> None:
         outcome = self._outcomes.get(first.number)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from vidgru.cache import Entry, SequenceCache
 from vidgru.config import DetectorSettings, PredictConfig
 from vidgru.errors import CacheError, OutputError, RecordingError, SettingsError, SettingsMismatch, WeightsError
-from vidgru.extract.pipeline import Outcome, extract, weights_what
+from vidgru.extract.pipeline import Outcome, damage_of, extract, weights_what
 from vidgru.files import sha256_file, write_atomic
 from vidgru.model.checkpoint import EventModel, check_what, detector_settings, load_model, model_file
 from vidgru.model.stream import score_recording
@@ -212,17 +212,14 @@ class _Run:
         """Score without the detector, for all features are there; else the error that it is missing is raised."""
         entries: list[tuple[Recording, Entry]] = []
         for recording in recordings:
-            try:
-                entry = self.cache.lookup(recording.path, self.model.what)
-            except (CacheError, OSError):
-                entry = None
+            entry = self.cache.lookup(recording.path, self.model.what)
             if entry is None:
                 if other := self.cache.remembered(recording.path):
                     check_what(self.model, other.what, f"the features of {recording.name} in {self.cache.root}")
                 raise error
             entries.append((recording, entry))
         for recording, entry in entries:
-            self._score(recording, entry, _damage(entry))
+            self._score(recording, entry, damage_of(entry))
 
     def _on_features(self, outcome: Outcome) -> None:
         """Called as the features of a recording get ready, or cannot be made."""
@@ -342,10 +339,6 @@ def _unmark(folder: Path) -> None:
 def _write(path: Path, text: str) -> None:
     # Names that are not UTF-8 reach us as lone surrogates; written as \udcXX they are read back from JSON as they were.
     write_atomic(path, text.encode(errors="backslashreplace"))
-
-
-def _damage(entry: Entry) -> str:
-    return ", ".join(f"{kind.replace('_', ' ')} {amount}" for kind, amount in sorted(entry.damage.items()))
 
 
 def _source(recording: Recording) -> str:
