@@ -1,5 +1,11 @@
+import errno
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +13,8 @@ import pytest
 
 import vidgru.cache
 from tests.sequences import make_sequence, same
-from vidgru.cache import SequenceCache
-from vidgru.errors import CacheError, OutputError
+from vidgru.cache import Entry, EntryWriter, SequenceCache
+from vidgru.errors import CacheError, EntryTaken, OutputError
 from vidgru.types import Sequence
 
 FACTS = {
@@ -18,16 +24,27 @@ FACTS = {
     "size_px": (320, 192),
     "names": ("person", "car", "bag"),
     "what": {"imgsz": 640},
-    "how": {"device": "cpu"},
 }
+HOW = {"device": "cpu", "threads": 2}
 KEY = SequenceCache.key("ab" * 32, {"imgsz": 640})
 
 
 def write(cache: SequenceCache, *stretches: Sequence, key: str = KEY) -> None:
-    with cache.writer(key) as writer:
+    with cache.writer(key, HOW) as writer:
         for stretch in stretches:
             writer.append(stretch)
         writer.finish(**FACTS)
+
+
+def no_reading(path: Path, between: object = None) -> str:
+    raise AssertionError(f"{path} was read again")
+
+
+def recording(path: Path, data: bytes) -> Path:
+    """A file written some minutes ago."""
+    path.write_bytes(data)
+    os.utime(path, ns=(time.time_ns() - 300 * 10**9,) * 2)
+    return path
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -50,7 +67,7 @@ def test_what_is_written_is_read(tmp_path: Path, objects: int | None, optional: 
 
 
 def test_parts_are_cut_at_a_fixed_number_of_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vidgru.cache, "PART_SAMPLES", 8)
+    monkeypatch.setattr("vidgru.cache.writer.PART_SAMPLES", 8)
     sequence = make_sequence(29)
     ways = {"whole": [sequence], "single": [sequence.frames(t, t + 1) for t in range(29)]}
     for name, stretches in ways.items():
@@ -86,7 +103,7 @@ def test_entry_does_not_exist_before_it_is_finished(tmp_path: Path) -> None:
     cache = SequenceCache(tmp_path)
 
     def stopped_half_way() -> None:
-        with cache.writer(KEY) as writer:
+        with cache.writer(KEY, HOW) as writer:
             writer.append(make_sequence(3, 1))
             assert cache.entry(KEY) is None
             raise RuntimeError("stop here")
@@ -99,16 +116,32 @@ def test_entry_does_not_exist_before_it_is_finished(tmp_path: Path) -> None:
         cache.read(KEY)
 
 
-def test_two_writers_of_one_entry_do_no_harm(tmp_path: Path) -> None:
-    cache, sequence = SequenceCache(tmp_path), make_sequence(10, 2)
-    with cache.writer(KEY) as slow:
-        slow.append(sequence)
-        with cache.writer(KEY) as interrupted:
-            interrupted.append(sequence)
-        write(cache, sequence)
-        slow.finish(**FACTS)
-    assert cache.verify(KEY) == []
-    assert [path.name for path in tmp_path.iterdir()] == [KEY]
+@pytest.mark.parametrize("kind", ["entry", "missing", "short", "header", "marked"])
+def test_an_unsound_entry_is_not_usable(tmp_path: Path, kind: str) -> None:
+    video = recording(tmp_path / "a.mp4", b"one")
+    cache = SequenceCache(tmp_path / "features")
+    key = cache.key(cache.sha256(video), {})
+    write(cache, make_sequence(10, 2), key=key)
+    cache.remember(video, key)
+    before = files(cache.root / key)
+    for found in (cache.usable(key), cache.lookup(video, {}), cache.remembered(video)):
+        assert isinstance(found, Entry)
+    damage(cache.root / key, kind)
+    for found in (cache.usable(key), cache.lookup(video, {}), cache.remembered(video)):
+        assert found is None
+    write(cache, make_sequence(10, 2), key=key)
+    assert cache.usable(key)
+    assert files(cache.root / key) == before
+    assert not cache.is_marked(key)
+
+
+def test_a_marked_entry_is_said_to_be_unsound(tmp_path: Path) -> None:
+    cache = SequenceCache(tmp_path)
+    write(cache, make_sequence(3, 1))
+    cache.mark_unsound(KEY)
+    cache.mark_unsound(KEY)
+    assert cache.entry(KEY) is None
+    assert cache.verify(KEY) == ["found unsound before"]
 
 
 def test_an_unsound_entry_is_not_found_and_can_be_written_again(tmp_path: Path) -> None:
@@ -125,7 +158,7 @@ def test_an_unsound_entry_is_not_found_and_can_be_written_again(tmp_path: Path) 
 
 
 def test_an_entry_needs_a_sample(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least one sample"), SequenceCache(tmp_path).writer(KEY) as writer:
+    with pytest.raises(ValueError, match="at least one sample"), SequenceCache(tmp_path).writer(KEY, HOW) as writer:
         writer.finish(**FACTS)
 
 
@@ -140,16 +173,12 @@ def test_key_tells_content_and_settings_apart() -> None:
 
 
 def test_hash_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    video = tmp_path / "a.mp4"
-    video.write_bytes(b"one")
+    video = recording(tmp_path / "a.mp4", b"one")
     root = tmp_path / "features"
     first = SequenceCache(root).sha256(video)
     cache = SequenceCache(root)
     assert cache.sha256(video) == first
     cache.remember(video, KEY)
-
-    def no_reading(path: Path) -> str:
-        raise AssertionError(f"{path} was read again")
 
     with monkeypatch.context() as patch:
         patch.setattr(vidgru.cache, "sha256_file", no_reading)
@@ -160,6 +189,61 @@ def test_hash_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: 
     assert SequenceCache(root).sources() == {KEY: [str(video.resolve())]}
 
 
+def test_a_file_written_just_now_is_hashed_again(tmp_path: Path) -> None:
+    video, root = tmp_path / "a.mp4", tmp_path / "features"
+    video.write_bytes(b"one")
+    cache = SequenceCache(root)
+    first = cache.sha256(video)
+    cache.remember(video, KEY, "2024-05-01T12:00:00+00:00")
+    stat = video.stat()
+    video.write_bytes(b"two")  # of the same size, and so soon after that its mtime is the same
+    os.utime(video, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert cache.sha256(video) != first
+    assert SequenceCache(root).sha256(video) != first
+
+
+def test_what_is_known_of_a_file_outlives_its_second_hashing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video, root = tmp_path / "a.mp4", tmp_path / "features"
+    video.write_bytes(b"one")
+    cache = SequenceCache(root)
+    cache.sha256(video)
+    cache.remember(video, KEY, "2024-05-01T12:00:00+00:00")
+    recording(video, b"one")  # touched
+    cache = SequenceCache(root)
+    cache.sha256(video)
+    cache.remember(video, KEY)
+    monkeypatch.setattr(vidgru.cache, "sha256_file", no_reading)
+    cache = SequenceCache(root)
+    cache.sha256(video)
+    assert cache.recorded_at(video) == "2024-05-01T12:00:00+00:00"
+    assert [record.get("racy") for record in cache.records()] == [True, None]
+
+
+def test_recorded_at_is_remembered(tmp_path: Path) -> None:
+    video, root = recording(tmp_path / "a.mp4", b"one"), tmp_path / "features"
+    cache = SequenceCache(root)
+    cache.sha256(video)
+    assert cache.recorded_at(video) is None
+    cache.remember(video, KEY)
+    assert SequenceCache(root).recorded_at(video) is None
+    for time_of_it in ("2024-05-01T12:00:00", None, "2024-05-01T12:00:00"):  # None leaves what is known
+        cache.remember(video, KEY, time_of_it)
+        assert cache.recorded_at(video) == "2024-05-01T12:00:00"
+    assert len(cache.records()) == 2
+    cache.remember(video, KEY, "2024-05-02T12:00:00")
+    assert SequenceCache(root).recorded_at(video) == "2024-05-02T12:00:00"
+    assert len(cache.records()) == 3
+
+
+def test_hashing_can_be_given_up(tmp_path: Path) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    cache = SequenceCache(tmp_path / "features")
+    with pytest.raises(KeyboardInterrupt):
+        cache.sha256(recording(tmp_path / "a.mp4", b"one"), stop)
+
+
 def test_index_outlives_a_line_cut_short(tmp_path: Path) -> None:
     video = tmp_path / "a.mp4"
     video.write_bytes(b"one")
@@ -168,7 +252,11 @@ def test_index_outlives_a_line_cut_short(tmp_path: Path) -> None:
     cache.remember(video, KEY)
     with open(tmp_path / "features" / "index.jsonl", "ab") as file:
         file.write(b'{"path":"/b.mp4","si')
-    assert list(SequenceCache(tmp_path / "features").sources()) == [KEY]
+    cache = SequenceCache(tmp_path / "features")
+    assert list(cache.sources()) == [KEY]
+    cache.sha256(video)
+    cache.remember(video, "0" * 64)
+    assert list(SequenceCache(tmp_path / "features").sources()) == [KEY, "0" * 64]
 
 
 def test_equal_recordings_share_an_entry(tmp_path: Path) -> None:
@@ -195,6 +283,12 @@ def damage(folder: Path, kind: str) -> None:
         part.write_bytes(b"")
     elif kind == "missing":
         part.unlink()
+    elif kind == "header":
+        data = bytearray(part.read_bytes())
+        data[8] ^= 1
+        part.write_bytes(data)
+    elif kind == "marked":
+        (folder / "entry.json").rename(folder / "unsound.json")
     elif kind == "entry":
         (folder / "entry.json").write_text("{")
 
@@ -203,8 +297,8 @@ def damage(folder: Path, kind: str) -> None:
     ("kind", "message"),
     [
         ("flipped", "not those that were written"),
-        ("short", "not those that were written"),
-        ("empty", "not those that were written"),
+        ("short", "bytes, "),
+        ("empty", "0 bytes, "),
         ("missing", "part-00000.safetensors: missing"),
         ("entry", "entry.json is not sound"),
     ],
@@ -254,3 +348,325 @@ def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
     assert cache.entry(KEY) is None
     assert list(cache.entries()) == []
     assert not (tmp_path / "features").exists()
+
+
+# --- going on after a kill ------------------------------------------------------------------------------------------
+
+LONG = make_sequence(50, 2)  # 6 parts of 8 and one of 2
+
+
+@pytest.fixture
+def parts_of_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidgru.cache.writer.PART_SAMPLES", 8)
+
+
+def undisturbed(root: Path) -> dict[str, bytes]:
+    cache = SequenceCache(root)
+    with cache.writer(KEY, HOW) as writer:
+        go_on(writer)
+    return files(root / KEY)
+
+
+def go_on(writer: EntryWriter, stop: int = 50) -> None:
+    """Append four samples at a time from where the writer is to `stop`, which is the end if it is 50."""
+    for start in range(writer.samples, stop, 4):
+        writer.append(LONG.frames(start, start + 4), {"next": min(start + 4, 50)})
+    if stop == 50:
+        writer.finish(**FACTS)
+
+
+def killed_at(cache: SequenceCache, stop: int) -> Path:
+    """What a writer leaves that is killed before sample `stop`."""
+    writer = cache.writer(KEY, HOW).__enter__()
+    go_on(writer, stop)
+    return writer._folder
+
+
+def folders(root: Path) -> list[str]:
+    return [path.name for path in root.iterdir()]
+
+
+@pytest.mark.usefixtures("parts_of_8")
+@pytest.mark.parametrize("stop", [0, 4, 8, 20, 24, 48])
+def test_a_killed_entry_is_gone_on_with(tmp_path: Path, stop: int) -> None:
+    cache = SequenceCache(tmp_path / "killed")
+    killed_at(cache, stop)
+    with cache.writer(KEY, HOW) as writer:
+        assert writer.samples == stop // 8 * 8
+        assert writer.state == ({"next": writer.samples} if writer.samples else None)
+        adopted = list(writer.finished())
+        assert not adopted or same(Sequence.concatenate(adopted), LONG.frames(0, writer.samples))
+        go_on(writer, 48)
+        assert len(list(writer.finished())) == len(adopted)  # not those written since
+        writer.append(LONG.frames(48, 50))
+        writer.finish(**FACTS)
+    assert folders(cache.root) == [KEY]
+    assert files(cache.root / KEY) == undisturbed(tmp_path / "whole")
+    assert cache.verify(KEY) == []
+    assert same(cache.read(KEY), LONG)
+
+
+@pytest.mark.usefixtures("parts_of_8")
+def test_a_process_killed_half_way_loses_nothing_finished(tmp_path: Path) -> None:
+    code = (
+        "import tests.test_cache as t, vidgru.cache.writer as w, pathlib, sys, time\n"
+        "w.PART_SAMPLES = 8\n"
+        "t.killed_at(t.SequenceCache(pathlib.Path(sys.argv[1])), 44)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    cache = SequenceCache(tmp_path / "killed")
+    root = Path(__file__).parent.parent
+    with subprocess.Popen([sys.executable, "-c", code, cache.root], cwd=root, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    with cache.writer(KEY, HOW) as writer:
+        assert writer.samples == 40
+        go_on(writer)
+    assert files(cache.root / KEY) == undisturbed(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("parts_of_8")
+def test_parts_without_a_state_are_made_again(tmp_path: Path) -> None:
+    cache = SequenceCache(tmp_path / "killed")
+    left = cache.writer(KEY, HOW).__enter__()
+    left.append(LONG.frames(0, 8), {"next": 8})
+    left.append(LONG.frames(8, 16))  # its state is not known
+    left.append(LONG.frames(16, 26), {"next": 26})  # the part ends before the stretch does
+    assert len(files(left._folder)) == 4  # three parts and the resume point
+    with cache.writer(KEY, HOW) as writer:
+        assert (writer.samples, writer.state) == (8, {"next": 8})
+        assert sorted(files(writer._folder)) == ["part-00000.safetensors", "resume.json"]
+        go_on(writer)
+    assert files(cache.root / KEY) == undisturbed(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("parts_of_8")
+@pytest.mark.parametrize("kind", ["flipped", "short", "missing"])
+def test_parts_are_kept_up_to_the_first_unsound_one(tmp_path: Path, kind: str) -> None:
+    cache = SequenceCache(tmp_path / "killed")
+    folder = killed_at(cache, 40)
+    for name, index in (("part-00000.safetensors", 3), ("part-00003.safetensors", 0)):
+        os.replace(folder / name, folder / f"{index}.swap")
+    os.replace(folder / "0.swap", folder / "part-00000.safetensors")
+    damage(folder, kind)  # what is to be part 3
+    if kind != "missing":
+        os.replace(folder / "part-00000.safetensors", folder / "part-00003.safetensors")
+    os.replace(folder / "3.swap", folder / "part-00000.safetensors")
+    with cache.writer(KEY, HOW) as writer:
+        assert (writer.samples, writer.state) == (24, {"next": 24})
+        go_on(writer)
+    assert files(cache.root / KEY) == undisturbed(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("parts_of_8")
+def test_the_best_of_several_is_adopted_and_the_others_deleted(tmp_path: Path) -> None:
+    cache = SequenceCache(tmp_path)
+    (tmp_path / "aside").mkdir()
+    for stop in (16, 40, 24):
+        folder = killed_at(cache, stop)
+        folder.rename(tmp_path / "aside" / folder.name)
+    for folder in (tmp_path / "aside").iterdir():
+        folder.rename(tmp_path / folder.name)
+    (tmp_path / "aside").rmdir()
+    (tmp_path / f".{KEY}.00000000.tmp").mkdir()
+    (tmp_path / f".{KEY}.00000001.tmp").mkdir()
+    (tmp_path / f".{KEY}.00000001.tmp/resume.json").write_text('{"parts')
+    (tmp_path / f".{'0' * 64}.00000001.tmp").mkdir()
+    with cache.writer(KEY, HOW) as writer:
+        assert writer.samples == 40
+        assert sorted(folders(tmp_path)) == sorted([f".{'0' * 64}.00000001.tmp", writer._folder.name])
+        assert cache.leftovers() == sorted([("0" * 64, tmp_path / f".{'0' * 64}.00000001.tmp"), (KEY, writer._folder)])
+
+
+@pytest.mark.usefixtures("parts_of_8")
+def test_what_was_made_otherwise_is_not_gone_on_with(tmp_path: Path) -> None:
+    cache = SequenceCache(tmp_path)
+    killed_at(cache, 40)
+    with cache.writer(KEY, {**HOW, "threads": 4}) as writer:
+        assert (writer.samples, writer.state) == (0, None)
+        assert list(writer.finished()) == []
+        assert folders(tmp_path) == []
+
+
+@pytest.mark.usefixtures("parts_of_8")
+def test_beginning_anew(tmp_path: Path) -> None:
+    cache = SequenceCache(tmp_path / "killed")
+    killed_at(cache, 40)
+    with cache.writer(KEY, HOW) as writer:
+        assert writer.samples == 40
+        writer.restart()
+        assert (writer.samples, writer.state) == (0, None)
+        assert folders(cache.root) == []
+        go_on(writer)
+    assert files(cache.root / KEY) == undisturbed(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("parts_of_8")
+def test_what_a_writer_leaves(tmp_path: Path) -> None:
+    cache = SequenceCache(tmp_path)
+    with cache.writer(KEY, HOW) as writer:
+        go_on(writer, 12)
+    assert folders(tmp_path) == [writer._folder.name]  # a resume point: kept
+    with cache.writer(KEY, HOW) as writer:
+        pass
+    assert folders(tmp_path) == [writer._folder.name]
+    with cache.writer(KEY, HOW) as writer:
+        go_on(writer, 20)
+        writer.discard()
+    assert folders(tmp_path) == []
+    with cache.writer(KEY, HOW) as writer:
+        writer.append(LONG.frames(0, 12))
+        assert folders(tmp_path) != []
+    assert folders(tmp_path) == []
+
+
+@pytest.mark.usefixtures("parts_of_8")
+@pytest.mark.parametrize("stop", [4, 12, 48])
+def test_a_slow_owner_learns_that_another_took_over(tmp_path: Path, stop: int) -> None:
+    cache = SequenceCache(tmp_path / "killed")
+    slow = cache.writer(KEY, HOW).__enter__()
+    go_on(slow, 8)
+    with cache.writer(KEY, HOW) as writer:
+        assert writer.samples == 8
+        with pytest.raises(EntryTaken, match="another process has taken this recording over"):
+            slow.append(LONG.frames(8, 16), {"next": 16})
+        with pytest.raises(EntryTaken):
+            slow.finish(**FACTS)
+        go_on(writer)
+    with pytest.raises(EntryTaken):
+        slow.finish(**FACTS)
+    slow.__exit__(None, None, None)
+    assert folders(cache.root) == [KEY]
+    assert files(cache.root / KEY) == undisturbed(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("parts_of_8")
+def test_an_owner_whose_folder_goes_as_it_finishes_leaves_the_entry_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = SequenceCache(tmp_path)
+    before = undisturbed(tmp_path)
+    with cache.writer(KEY, HOW) as slow:
+        go_on(slow, 48)
+        rename = Path.rename
+
+        def taken(path: Path, target: Path) -> Path:
+            if path == slow._folder:
+                rename(path, path.with_name("taken"))
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", taken)
+        with pytest.raises(EntryTaken):
+            slow.finish(**FACTS)
+    assert files(tmp_path / KEY) == before
+
+
+@pytest.mark.usefixtures("parts_of_8")
+@pytest.mark.parametrize("step", ["before its name", "after its name"])
+def test_a_kill_as_the_entry_is_given_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    cache = SequenceCache(tmp_path / "killed")
+    writer = cache.writer(KEY, HOW).__enter__()
+    go_on(writer, 48)
+    writer.append(LONG.frames(48, 50))
+    before = step == "before its name"
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Path, "rename") if before else ("vidgru.cache.writer.tidy",)), stopped)
+        with pytest.raises(KeyboardInterrupt):
+            writer.finish(**FACTS)
+    assert (cache.usable(KEY) is None) == before
+    with cache.writer(KEY, HOW) as writer:
+        assert writer.samples == (48 if before else 0)
+        if before:
+            go_on(writer)
+    assert folders(cache.root) == [KEY]
+    assert files(cache.root / KEY) == undisturbed(tmp_path / "whole")
+
+
+def stopped(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+# --- disks that fail ------------------------------------------------------------------------------------------------
+
+
+def fail(number: int) -> Callable[..., None]:
+    def failing(*arguments: object, **named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return failing
+
+
+@pytest.mark.usefixtures("parts_of_8")
+@pytest.mark.parametrize(("call", "kept"), [("mkdir", 0), ("fsync", 0), ("fsync", 8), ("finish", 8)])
+def test_a_full_disk_leaves_no_half_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, kept: int
+) -> None:
+    cache = SequenceCache(tmp_path / "features")
+    with cache.writer(KEY, HOW) as writer:
+        go_on(writer, kept)
+        with monkeypatch.context() as patch:
+            if call == "fsync":
+                patch.setattr(os, "fsync", fail(errno.ENOSPC))
+            elif call == "mkdir":
+                patch.setattr(Path, "mkdir", fail(errno.ENOSPC))
+            else:
+                patch.setattr(Path, "rename", fail(errno.ENOSPC))
+            with pytest.raises(OutputError, match=r"cannot write .*No space left on device\n  .*disk") as caught:  # noqa: PT012
+                writer.append(LONG.frames(kept, 16), {"next": 16})
+                writer.finish(**FACTS)
+        assert not isinstance(caught.value, EntryTaken)
+    assert cache.usable(KEY) is None
+    assert not (cache.root / KEY).exists()
+    with cache.writer(KEY, HOW) as writer:
+        assert writer.samples == {"mkdir": 0, "fsync": kept, "finish": 16}[call]
+        go_on(writer)
+    assert folders(cache.root) == [KEY]
+
+
+def test_a_file_in_the_place_of_the_cache_that_comes_late(tmp_path: Path) -> None:
+    cache = SequenceCache(tmp_path / "features")
+    cache.sha256(recording(tmp_path / "a.mp4", b"one"))
+    (tmp_path / "features").write_text("")
+    with cache.writer(KEY, HOW) as writer:
+        writer.append(make_sequence(3, 1))
+        with pytest.raises(OutputError, match=r"cannot write .*features.*\n  "):
+            writer.finish(**FACTS)
+    with pytest.raises(OutputError, match=r"cannot write .*index\.jsonl: .*\n  "):
+        cache.remember(tmp_path / "a.mp4", KEY)
+    assert (tmp_path / "features").read_text() == ""
+
+
+def test_a_cache_deleted_meanwhile_is_not_taken_over(tmp_path: Path) -> None:
+    cache = SequenceCache(tmp_path / "features")
+    with cache.writer(KEY, HOW) as writer:
+        writer.append(make_sequence(2048, 0))
+        (tmp_path / "features").rename(tmp_path / "elsewhere")
+        with pytest.raises(OutputError, match="No such file or directory"):
+            writer.finish(**FACTS)
+    assert not (tmp_path / "features").exists()
+
+
+@pytest.mark.parametrize("call", ["rename", "rmtree"])
+def test_what_cannot_be_deleted_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    cache = SequenceCache(tmp_path)
+    write(cache, make_sequence(3, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Path, call) if call == "rename" else ("shutil.rmtree",)), fail(errno.EROFS))
+        with pytest.raises(OutputError, match=r"cannot delete .*Read-only file system\n  see to its permissions"):
+            cache.remove(tmp_path / KEY)
+    assert cache.usable(KEY) is None or call == "rename"
+    cache.remove(tmp_path / KEY)
+    assert not (tmp_path / KEY).exists()
+
+
+def test_an_entry_that_cannot_be_marked_or_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = SequenceCache(tmp_path)
+    (tmp_path / f".{KEY}.00000000.tmp").mkdir()
+    monkeypatch.setattr(os, "replace", fail(errno.EROFS))
+    monkeypatch.setattr(Path, "rename", fail(errno.EROFS))
+    with pytest.raises(OutputError, match=r"cannot mark .*\n  delete that folder"):
+        cache.mark_unsound(KEY)
+    with pytest.raises(OutputError, match=r"cannot adopt .*\n  see to the disk"), cache.writer(KEY, HOW):
+        pass

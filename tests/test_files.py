@@ -1,11 +1,12 @@
 import errno
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
 from vidgru.errors import OutputError
-from vidgru.files import write_atomic
+from vidgru.files import sha256_file, sync_folder, write_atomic
 
 
 def test_replaces_whole(tmp_path: Path) -> None:
@@ -37,3 +38,50 @@ def test_results_are_readable_by_others(tmp_path: Path) -> None:
     write_atomic(tmp_path / "a.txt", b"")
     (tmp_path / "b.txt").write_bytes(b"")
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
+
+
+def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="No such file or directory"):
+        write_atomic(tmp_path / "gone" / "a.txt", b"", make_folder=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc to see which folder was synced")
+def test_the_new_name_is_made_to_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))
+    write_atomic(tmp_path / "a.txt", b"one")
+    assert synced[-1] == str(tmp_path)
+    assert len(synced) == 2
+
+
+def test_a_file_system_that_cannot_sync_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    sync_folder(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+def test_hash(tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    (tmp_path / "a").write_bytes(data)
+    calls: list[None] = []
+    assert sha256_file(tmp_path / "a", lambda: calls.append(None)) == hashlib.sha256(data).hexdigest()
+    assert len(calls) == -(-size // (1 << 20))
+    assert sha256_file(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+
+
+def test_hashing_ends_where_it_is_told_to(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(3 << 20))
+    calls: list[None] = []
+
+    def between() -> None:
+        calls.append(None)
+        if len(calls) == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        sha256_file(tmp_path / "a", between)
+    assert len(calls) == 2

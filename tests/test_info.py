@@ -1,7 +1,10 @@
 """What a path is, and whether it is sound."""
 
+import errno
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import av
@@ -9,8 +12,10 @@ import numpy as np
 import pytest
 
 from tests.predict.world import World
-from vidgru.errors import AnnotationError, ModelError, SettingsError, SourceError
+from vidgru.cache import SequenceCache
+from vidgru.errors import AnnotationError, CacheError, ModelError, SettingsError, SourceError
 from vidgru.info import info
+from vidgru.leases import Leases
 
 
 @pytest.fixture
@@ -119,6 +124,18 @@ def test_unfinished_entries_are_counted_and_are_no_fault(world: World) -> None:
         assert found.lines[1].startswith("1 unfinished: extracting their recordings again completes them")
 
 
+def test_what_killed_runs_left_is_counted(world: World) -> None:
+    key = "ab" * 32
+    for name in (f".{key}.00000000.tmp", f".{key}.00000001.tmp"):
+        (world.cache.root / name).mkdir(parents=True)
+    found = info(world.cache.root)
+    assert found.lines[0].endswith(": 0 entries")
+    assert found.lines[1] == "1 unfinished: extracting their recordings again completes them"
+    path = world.record("a.mp4")
+    assert "1 unfinished: extracting their recordings again completes them" in info(world.cache.root).lines
+    assert not any("unfinished" in line for line in info(folder(world, path)).lines)
+
+
 def test_verify_lists_what_is_unsound(world: World) -> None:
     names = ("a.mp4", "b.mp4", "c.mp4")
     paths = {name: world.record(name) for name in names}
@@ -126,19 +143,23 @@ def test_verify_lists_what_is_unsound(world: World) -> None:
     assert info(world.cache.root, verify=True).sound
     assert info(world.cache.root, verify=True).lines[-1] == "every byte of the finished entries is as it was written"
 
-    part = folders["b.mp4"] / "part-00000.safetensors"
-    data = bytearray(part.read_bytes())
-    data[-1] ^= 1
-    part.write_bytes(data)
+    flip(folders["b.mp4"])
     assert info(world.cache.root).sound  # a flipped bit is not seen without reading every byte
+    assert world.cache.lookup(paths["b.mp4"], world.what)
     found = info(world.cache.root, verify=True)
     assert not found.sound
     assert f"UNSOUND {folders['b.mp4'].name}, of {paths['b.mp4']}" in found.lines
     assert "  part-00000.safetensors: its bytes are not those that were written" in found.lines
-    assert found.lines[0].endswith(": 2 entries")
-    assert found.lines[-1] == "1 unsound: delete their folders, and extract their recordings again"
-    assert not info(folders["b.mp4"], verify=True).sound
+    assert found.lines[-1] == "1 unsound: extracting their recordings again replaces them"
+    assert world.cache.lookup(paths["b.mp4"], world.what) is None  # so that they do
+    for verify in (True, False):
+        found = info(folders["b.mp4"], verify=verify)
+        assert not found.sound
+        assert "  found unsound before" in found.lines
     assert info(folders["c.mp4"], verify=True).sound
+    world.record("b.mp4")
+    assert world.cache.lookup(paths["b.mp4"], world.what)
+    assert info(world.cache.root, verify=True).sound
 
     (folders["a.mp4"] / "part-00000.safetensors").unlink()
     (folders["c.mp4"] / "entry.json").write_text("{")
@@ -146,6 +167,167 @@ def test_verify_lists_what_is_unsound(world: World) -> None:
     assert not found.sound
     assert found.lines[-1].startswith("2 unsound")
     assert any("entry.json is not sound" in line for line in found.lines)
+    assert any("part-00000.safetensors is missing" in line for line in found.lines)
+
+
+def test_verify_of_a_cache_that_cannot_be_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    flip(folder(world, world.record("a.mp4")))
+
+    def read_only(*names: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "replace", read_only)
+    found = info(world.cache.root, verify=True)
+    assert not found.sound
+    assert any("Read-only file system: delete that folder, or it is taken for sound" in line for line in found.lines)
+
+
+def folder(world: World, path: Path) -> Path:
+    return world.cache.root / world.cache.key(world.cache.sha256(path), world.what)
+
+
+def flip(entry: Path) -> None:
+    part = entry / "part-00000.safetensors"
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 1
+    part.write_bytes(data)
+
+
+# --- pruning a cache ------------------------------------------------------------------------------------------------
+
+
+def prune(world: World) -> tuple[str, ...]:
+    found = info(world.cache.root, prune=True)
+    assert found.sound
+    return found.lines
+
+
+def keys(world: World) -> set[str]:
+    return {path.name for path in world.cache.root.iterdir() if path.is_dir()}
+
+
+def noted(world: World) -> list[str]:
+    return [Path(record["path"]).name for record in SequenceCache(world.cache.root).records()]
+
+
+def test_prune_deletes_what_no_recording_needs(world: World) -> None:
+    gone, changed, kept = (world.record(name) for name in ("gone.mp4", "changed.mp4", "kept.mp4"))
+    folders = [folder(world, path) for path in (gone, changed, kept)]
+    size = sum(file.stat().st_size for file in folders[0].iterdir())
+    gone.unlink()
+    changed.write_text("and other bytes")
+    lines = prune(world)
+    why = "its recording is gone or has changed"
+    assert any(
+        line.startswith(f"removed {folders[0].name}, of {gone}: {why}, ") and line.endswith(f"{size / 1000:.1f} kB")
+        for line in lines
+    )
+    assert any(line.startswith(f"removed {folders[1].name}, of {changed}: {why}, ") for line in lines)
+    assert lines[-1].startswith("removed 2 entries and 0 unfinished, ")
+    assert lines[-1].endswith(" kB freed; 1 entry kept")
+    assert keys(world) == {folders[2].name}
+    assert noted(world) == ["kept.mp4"]
+    assert prune(world) == ("removed 0 entries and 0 unfinished, 0 bytes freed; 1 entry kept",)
+
+
+def test_prune_keeps_every_entry_of_a_recording(world: World) -> None:
+    world.record("a.mp4")
+    world.what = {**world.what, "fps": 4.0}
+    world.record("a.mp4", frames=16)
+    prune(world)
+    assert len(keys(world)) == 2
+    assert noted(world) == ["a.mp4", "a.mp4"]
+
+
+def test_prune_keeps_what_equal_recordings_share(world: World) -> None:
+    one, _ = world.record("one.mp4", content="same"), world.record("other.mp4", content="same")
+    one.unlink()
+    prune(world)
+    assert len(keys(world)) == 1
+    assert noted(world) == ["other.mp4"]
+
+
+def test_prune_keeps_entries_of_touched_recordings_and_of_disks_that_are_not_there(world: World) -> None:
+    touched, far = world.record("touched.mp4"), world.record("far.mp4", folder=world.root / "disk")
+    os.utime(touched, (time.time(),) * 2)
+    far.parent.rename(world.root / "unmounted")
+    prune(world)
+    assert len(keys(world)) == 2
+    assert noted(world) == ["touched.mp4", "far.mp4"]
+
+
+def test_prune_deletes_unsound_entries_and_what_killed_runs_left(world: World) -> None:
+    paths = {name: world.record(name) for name in ("a.mp4", "flipped.mp4", "c.mp4")}
+    flip(folder(world, paths["flipped.mp4"]))
+    (folder(world, paths["c.mp4"]) / "entry.json").write_text("{")
+    left = world.cache.root / f".{folder(world, paths['c.mp4']).name}.00000000.tmp"
+    left.mkdir()
+    (left / "part-00000.safetensors").write_bytes(b"1234")
+    world.record("gone.mp4").unlink()
+    lines = prune(world)
+    assert f"removed {left.name}, of {paths['c.mp4']}: unfinished, 4 bytes" in lines
+    assert any(
+        line.startswith(f"removed {folder(world, paths['c.mp4']).name}, of {paths['c.mp4']}: not") for line in lines
+    )
+    assert lines[-1].startswith("removed 2 entries and 1 unfinished, ")
+    assert lines[-1].endswith("; 2 entries kept")
+    found = info(world.cache.root, verify=True, prune=True)
+    assert not found.sound
+    assert any(line.startswith("UNSOUND") for line in found.lines)
+    assert any(f"of {paths['flipped.mp4']}: not sound" in line for line in found.lines)
+    assert keys(world) == {folder(world, paths["a.mp4"]).name}
+    assert noted(world) == ["a.mp4"]
+
+
+def test_prune_leaves_alone_what_another_process_works_on(world: World) -> None:
+    path = world.record("a.mp4")
+    key = folder(world, path).name
+    path.unlink()
+    world.record("b.mp4").unlink()
+    left = world.cache.root / f".{'ab' * 32}.00000000.tmp"
+    left.mkdir()
+    with Leases(world.cache.leases) as other:
+        assert other.take(key)
+        assert other.take("ab" * 32)
+        lines = prune(world)
+        assert f"kept {key}, of {path}: another process works on it" in lines
+        assert f"kept {left.name}, of a recording not known here: another process works on it" in lines
+        assert lines[-1].startswith("removed 1 entry and 0 unfinished, ")
+        assert keys(world) == {key, left.name, ".leases"}
+        assert noted(world) == ["a.mp4", "b.mp4"]
+    prune(world)
+    assert keys(world) == set()
+    assert noted(world) == []
+
+
+def test_prune_clears_dead_leases_away(world: World) -> None:
+    world.record("a.mp4")
+    world.cache.leases.mkdir()
+    lease = world.cache.leases / f"{'ab' * 32}.lease"
+    lease.touch()
+    os.utime(lease, (0, 0))
+    prune(world)
+    assert not world.cache.leases.exists()
+
+
+def test_prune_deletes_nothing_where_nothing_tells_what_is_needed(world: World) -> None:
+    world.record("a.mp4")
+    before = keys(world)
+    for text in (None, "", '{"path":'):
+        (world.cache.root / "index.jsonl").unlink()
+        if text is not None:
+            (world.cache.root / "index.jsonl").write_text(text)
+        with pytest.raises(CacheError, match=r"index\.jsonl holds no recording, .*\n  run vidgru extract"):
+            info(world.cache.root, prune=True)
+        (world.cache.root / "index.jsonl").touch()
+    assert keys(world) == before
+
+
+def test_prune_is_for_caches(world: World) -> None:
+    path = world.record("a.mp4")
+    for other in (world.model, world.videos, folder(world, path)):
+        with pytest.raises(SettingsError, match=r"prune is for a cache, and .* is not one"):
+            info(other, prune=True)
 
 
 # --- the others -----------------------------------------------------------------------------------------------------

@@ -63,10 +63,15 @@ def _extract(argv: Sequence[str]) -> int:
 
     given, config = _parse("extract", ExtractConfig, argv, _SOURCES)
     from vidgru.cache import SequenceCache
-    from vidgru.extract.pipeline import extract, summary_table
+    from vidgru.extract.estimate import estimate
+    from vidgru.extract.pipeline import extract, say_outcome, summary_table
     from vidgru.sources import find_recordings
 
-    outcomes = extract(find_recordings(given["sources"]), SequenceCache(config.out), config, config)
+    recordings, cache = find_recordings(given["sources"]), SequenceCache(config.out)
+    if config.dry_run:
+        print(estimate(recordings, cache, config, config))
+        return 0
+    outcomes = extract(recordings, cache, config, config, on_outcome=say_outcome if config.verbose else None)
     print(summary_table(outcomes))
     return _code(outcomes)
 
@@ -112,7 +117,7 @@ def _info(argv: Sequence[str]) -> int:
     given, config = _parse("info", InfoConfig, argv, _PATH)
     from vidgru.info import info
 
-    found = info(given["path"], verify=config.verify)
+    found = info(given["path"], verify=config.verify, prune=config.prune)
     print(found)
     return 0 if found.sound else 1
 

@@ -7,8 +7,12 @@ GPU's features runs on a laptop's.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+import yaml
 
 from vidgru.errors import SettingsError
 
@@ -18,6 +22,30 @@ FEATURE_SCHEMA = 1  # raised whenever the same settings would give other feature
 def _need(condition: bool, name: str, value: object, allowed: str) -> None:
     if not condition:
         raise SettingsError(f"{name} is {value!r}; it must be {allowed}")
+
+
+def _polygons(mask: str) -> str:
+    """The polygons of a mask, given as a file or as they are, as JSON; empty where there are none."""
+    if not mask:
+        return ""
+    what = f"mask is {mask!r}"
+    text = mask
+    if not mask.lstrip().startswith("["):
+        try:
+            text = Path(mask).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{what}, which cannot be read: {getattr(error, 'strerror', error)}") from None
+    try:
+        polygons = [[[float(x), float(y)] for x, y in polygon] for polygon in yaml.safe_load(text)]
+    except (yaml.YAMLError, TypeError, ValueError):
+        polygons = []
+    inside = all(0 <= number <= 1 for polygon in polygons for corner in polygon for number in corner)
+    if not polygons or not inside or min(map(len, polygons)) < 3:
+        raise SettingsError(
+            f"{what}; it must be a list of polygons, each of three corners or more, [x, y] from 0 to 1",
+            "for example [[[0, 0], [0.3, 0], [0.3, 0.1], [0, 0.1]]] for the upper left",
+        )
+    return json.dumps(polygons)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +60,8 @@ class DetectorSettings:
         iou: overlap above which NMS drops the weaker box (heads without NMS ignore it).
         max_objects: at most this many objects a frame, the best scored.
         tracker: how track ids are made.
+        mask: what is not to be looked at (a burnt-in clock, a screen): a YAML or JSON file with a list of polygons,
+            each a list of corners [x, y] from 0 to 1; or that list itself. It is kept as the list.
     """
 
     weights: str = "yolo26n.pt"
@@ -41,8 +71,12 @@ class DetectorSettings:
     iou: float = 0.7
     max_objects: int = 32
     tracker: Literal["bytetrack", "ocsort", "none"] = "bytetrack"
+    mask: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("fps", "conf", "iou"):  # 5 and 5.0 are one setting, and have to be one key
+            object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "mask", _polygons(self.mask))
         _need(0 < self.fps <= 240, "fps", self.fps, "above 0 and at most 240")
         _need(self.imgsz >= 32 and self.imgsz % 32 == 0, "imgsz", self.imgsz, "a multiple of 32")
         _need(0 < self.conf < 1, "conf", self.conf, "between 0 and 1")
@@ -60,16 +94,22 @@ class RunSettings:
     """How the detector runs. Recorded in each entry, not part of its key.
 
     Attributes:
+        backend: what runs the network. auto: the fastest that is installed: OpenVINO on x86 CPUs if the extra is there,
+            else torch.
         device: auto, cpu, cuda, cuda:1, mps.
         precision: of the convolutions; boxes are always decoded in fp32. auto: bf16 where the device has units for it.
         detector_batch: frames a forward pass; 0 chooses by device.
         threads: CPU threads of the detector; 0 is one a core.
+        start_time: when the recordings begin, if their containers do not tell, or tell wrongly: an ISO 8601 time, or a
+            pattern of their names such as %Y%m%d_%H%M%S (Python's strptime).
     """
 
+    backend: Literal["auto", "torch", "openvino"] = "auto"
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     detector_batch: int = 0
     threads: int = 0
+    start_time: str = ""
 
     def __post_init__(self) -> None:
         _need(self.detector_batch >= 0, "detector_batch", self.detector_batch, "0 or more")
@@ -82,9 +122,13 @@ class ExtractConfig(DetectorSettings, RunSettings):
 
     Attributes:
         out: folder of the sequence cache.
+        verbose: a line on stderr for each recording as it ends.
+        dry_run: tell what there is to do, and how long it would take, tried on a few seconds; write nothing.
     """
 
     out: str = "features"
+    verbose: bool = False
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         DetectorSettings.__post_init__(self)
@@ -203,10 +247,13 @@ class InfoConfig:
     """Settings of `vidgru info`.
 
     Attributes:
-        verify: read every byte of a cache or an entry and hold it against what was written.
+        verify: read every byte of a cache or an entry and hold it against what was written; unsound entries are marked,
+            and the next extraction makes them again.
+        prune: delete from a cache the entries of recordings that are gone or have changed, and what killed runs left.
     """
 
     verify: bool = False
+    prune: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

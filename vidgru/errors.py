@@ -4,9 +4,11 @@ VidgruError                   exit code 2 unless said otherwise
 ├── SourceError               nothing to work on: no such file, a folder without videos
 ├── SettingsError             a flag or YAML value that cannot be
 ├── WeightsError              detector weights missing or not readable
+├── MissingExtra              an optional package that is needed and not installed
 ├── AnnotationError           an annotation file that cannot be used (names file and line)
 ├── CacheError                a cache entry that is not sound, or not the one asked for
-│   └── SettingsMismatch      features made with other settings than the model's
+│   ├── SettingsMismatch      features made with other settings than the model's
+│   └── EntryTaken            another process took over the entry that was being written
 ├── ModelError                a model file that is not one, or of another version
 ├── OutputError               the output cannot be written: read-only, full, not a folder
 └── RecordingError            one recording cannot be read; the run goes on without it (exit code 1)
@@ -42,6 +44,10 @@ class WeightsError(VidgruError):
     """Detector weights that are missing or cannot be read."""
 
 
+class MissingExtra(VidgruError):
+    """An optional package that is needed is not installed; the remedy is the line that installs it."""
+
+
 class AnnotationError(VidgruError):
     """An annotation file that cannot be used."""
 
@@ -52,6 +58,10 @@ class CacheError(VidgruError):
 
 class SettingsMismatch(CacheError):
     """Features made with other settings than the model's."""
+
+
+class EntryTaken(CacheError):
+    """Another process took over the entry that was being written; what this one did of it is not lost, but theirs."""
 
 
 class ModelError(VidgruError):

@@ -5,20 +5,28 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from vidgru.errors import OutputError
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, make_folder: bool = True) -> None:
     """Write `data` to `path`: a reader, or a run after a kill, finds the old file or the whole new one.
+
+    Args:
+        path: the file.
+        data: all of it.
+        make_folder: make the file's folder where it is not there, else that is an error.
 
     Raises:
         OutputError: the disk is full, read-only, or a part of the path is a file.
     """
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -26,6 +34,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp makes private files; results are for the whole group
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}", "free the disk or choose another folder with --out"
@@ -35,10 +44,31 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.unlink(temporary)
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder outlast a power cut, where the system can: after a rename in it."""
+    if os.name == "posix":
+        with suppress(OSError):  # some network file systems refuse; they keep names by themselves
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def sha256_file(path: Path, between: Callable[[], None] | None = None) -> str:
+    """SHA-256 of a file's bytes, in hex.
+
+    Args:
+        path: the file.
+        between: called after every MB; what it raises ends the reading: a long file keeps nobody waiting.
+    """
+    digest, chunk = hashlib.sha256(), memoryview(bytearray(_CHUNK))
+    with open(path, "rb", buffering=0) as file:
+        while size := file.readinto(chunk):
+            digest.update(chunk[:size])
+            if between is not None:
+                between()
+    return digest.hexdigest()
 
 
 def bundled(name: str) -> Path | None:
@@ -53,6 +83,7 @@ def bundled(name: str) -> Path | None:
     return None
 
 
+_CHUNK = 1 << 20
 _PACKAGE = Path(__file__).resolve().parent
 _UMASK = os.umask(0)  # it can only be read by setting it
 os.umask(_UMASK)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from vidgru.cache import Entry, SequenceCache
-from vidgru.errors import AnnotationError, CacheError, RecordingError, SettingsError, SourceError
+from vidgru.cache.entry import KEY
+from vidgru.errors import AnnotationError, CacheError, OutputError, RecordingError, SettingsError, SourceError
+from vidgru.leases import Leases
 from vidgru.types import Sequence
 
 EXPECTED = (
@@ -20,7 +21,8 @@ EXPECTED = (
     "or the folder of a training run"
 )
 SHOWN_CLASSES = 15
-_KEY = re.compile(r"[0-9a-f]{64}")
+UNKNOWN = "a recording not known here"
+UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,33 +41,46 @@ class Info:
         return "\n".join(self.lines)
 
 
-def info(path: str | Path, *, verify: bool = False) -> Info:
+def info(path: str | Path, *, verify: bool = False, prune: bool = False) -> Info:
     """Say what `path` is.
 
     Args:
         path: a video, a cache or the folder of one of its entries, a data set (YAML, annotation file or folder), a
             model file or a training run's folder.
-        verify: read every byte of a cache or an entry and hold it against what was written.
+        verify: read every byte of a cache or an entry and hold it against what was written. Unsound entries are marked,
+            so that extracting their recordings makes them again.
+        prune: delete from a cache what no recording needs: entries of recordings that are gone or have changed, unsound
+            entries, and what killed runs left. What another process works on stays.
 
     Raises:
         SourceError: it is none of these.
-        SettingsError: `verify` of something that is neither a cache nor an entry.
+        SettingsError: `verify` of something that is neither a cache nor an entry, or `prune` of what is no cache.
+        CacheError: `prune` of a cache without an index, which could not tell what is needed.
         VidgruError: it is one of these and cannot be read; the error of its kind.
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise SourceError(f"no such file or folder: {path}", f"vidgru info takes {EXPECTED}")
-    if path.is_dir() and (_KEY.fullmatch(path.resolve().name) or (path / "entry.json").is_file()):
-        return _cache(path.resolve().parent, [path.resolve().name], verify)
-    if path.is_dir() and ((keys := _keys(path)) or (path / "index.jsonl").is_file()):
-        return _cache(path, keys, verify)
+    is_entry = path.is_dir() and (KEY.fullmatch(path.resolve().name) or (path / "entry.json").is_file())
+    is_cache = path.is_dir() and not is_entry and _is_cache(path)
+    if prune and not is_cache:
+        raise SettingsError(f"prune is for a cache, and {path} is not one")
+    if is_entry:
+        return _cache(path.resolve().parent, path.resolve().name, verify)
+    if is_cache:
+        found = _cache(path, None, verify) if verify or not prune else Info(lines=())
+        return Info(lines=(*found.lines, *_prune(path)), sound=found.sound) if prune else found
     if verify:
         raise SettingsError(f"verify is for a cache or an entry of one, and {path} is neither")
     return Info(lines=tuple(_folder(path) if path.is_dir() else _file(path)))
 
 
+def _is_cache(path: Path) -> bool:
+    return bool(_keys(path) or SequenceCache(path).leftovers() or (path / "index.jsonl").is_file())
+
+
 def _keys(root: Path) -> list[str]:
-    return sorted(folder.name for folder in root.iterdir() if _KEY.fullmatch(folder.name) and folder.is_dir())
+    return sorted(folder.name for folder in root.iterdir() if KEY.fullmatch(folder.name) and folder.is_dir())
 
 
 def _folder(path: Path) -> list[str]:
@@ -92,28 +107,28 @@ def _file(path: Path) -> list[str]:
 # --- a cache --------------------------------------------------------------------------------------------------------
 
 
-def _cache(root: Path, keys: list[str], verify: bool) -> Info:
-    """Totals of the entries `keys` of the cache at `root`, by settings."""
+def _cache(root: Path, only: str | None, verify: bool) -> Info:
+    """Totals of the cache at `root`, or of its entry `only`, by settings."""
     cache = SequenceCache(root)
     sources = cache.sources()
-    unfinished: list[str] = []
+    keys = _keys(root) if only is None else [only]
+    unfinished = {key for key, _ in cache.leftovers() if only in (None, key)}
     unsound: dict[str, list[str]] = {}
     groups: dict[str, list[tuple[Entry, Counter[str]]]] = {}
     for key in keys:
         try:
             entry = cache.entry(key)
-            if entry is None:
-                unfinished.append(key)
-            elif wrong := cache.verify(key) if verify else []:
+            if entry is None and not cache.is_marked(key):
+                unfinished.add(key)
+            elif wrong := cache.verify(key) if verify or entry is None else []:
                 unsound[key] = wrong
-            else:
+            elif entry is not None:
                 groups.setdefault(_settings(entry.what), []).append((entry, _objects(cache, entry)))
-        except (CacheError, FileNotFoundError) as error:
-            unsound[key] = [error.message if isinstance(error, CacheError) else str(error)]
-
+        except CacheError as error:
+            unsound[key] = [error.message]
     finished = [entry for group in groups.values() for entry, _ in group]
     partial = sum(entry.status == "partial" for entry in finished)
-    lines = [f"cache {root}: {len(finished)} {'entry' if len(finished) == 1 else 'entries'}"]
+    lines = [f"cache {root}: {_entries(len(finished))}"]
     lines[0] += f", {partial} of damaged recordings" if partial else ""
     if unfinished:
         lines.append(f"{len(unfinished)} unfinished: extracting their recordings again completes them")
@@ -122,13 +137,85 @@ def _cache(root: Path, keys: list[str], verify: bool) -> Info:
     if len(keys) == 1 and finished:
         lines += _facts(finished[0], sources)
     for key, wrong in unsound.items():
-        lines += [f"UNSOUND {key}, of {', '.join(sources.get(key, ['a recording not known here']))}"]
-        lines += [f"  {line}" for line in wrong]
+        lines += [f"UNSOUND {key}, of {', '.join(sources.get(key, [UNKNOWN]))}", *(f"  {line}" for line in wrong)]
+        try:
+            if verify:
+                cache.mark_unsound(key)
+        except OutputError as error:  # a cache to look at may be read-only
+            lines.append(f"  {error.message}: {error.remedy}, or it is taken for sound")
     if unsound:
-        lines.append(f"{len(unsound)} unsound: delete their folders, and extract their recordings again")
+        lines.append(f"{len(unsound)} unsound: extracting their recordings again replaces them")
     elif verify:
         lines.append("every byte of the finished entries is as it was written")
     return Info(lines=tuple(lines), sound=not unsound)
+
+
+def _prune(root: Path) -> list[str]:
+    """Delete what no recording needs from a cache, and say what it was.
+
+    Raises:
+        CacheError: nothing tells what is needed.
+        OutputError: something cannot be deleted.
+    """
+    cache = SequenceCache(root)
+    if not cache.records():
+        raise CacheError(
+            f"{root / 'index.jsonl'} holds no recording, so nothing tells which entries are needed",
+            "run vidgru extract on the recordings: it reuses their entries and notes them",
+        )
+    sources, removed, freed = cache.sources(), Counter[str](), 0
+    lines: list[str] = []
+    with Leases(cache.leases) as leases:
+        busy = {name for name in leases.names() if not leases.take(name)}  # dead leases are cleared away with this
+        for key in {key for key, _, _ in _doomed(cache)}:
+            if key not in busy and not leases.holds(key) and not leases.take(key):
+                busy.add(key)
+        for key, folder, why in _doomed(cache):  # again, now that nobody can be about to finish and note them
+            named = f"{folder.name}, of {', '.join(sources.get(key, [UNKNOWN]))}"
+            if not leases.holds(key):
+                lines.append(f"kept {named}: another process works on it")
+                continue
+            size = sum(path.stat().st_size for path in folder.iterdir())
+            cache.remove(folder)
+            lines.append(f"removed {named}: {why}, {_bytes(size)}")
+            removed[why] += 1
+            freed += size
+        keys = set(_keys(root))
+        if not busy:  # else lines may be added at this moment
+            cache.compact(lambda record: record["key"] in keys and _is_needed(cache, record))
+    unfinished = removed.pop(UNFINISHED, 0)
+    total = f"removed {_entries(removed.total())} and {unfinished} unfinished, {_bytes(freed)} freed"
+    return [*lines, f"{total}; {_entries(len(keys))} kept"]
+
+
+def _doomed(cache: SequenceCache) -> list[tuple[str, Path, str]]:
+    """Key and folder of what is not needed, and why."""
+    needed = {record["key"] for record in cache.records() if _is_needed(cache, record)}
+    found = [(key, folder, UNFINISHED) for key, folder in cache.leftovers()]
+    for key in _keys(cache.root):
+        if key not in needed:
+            found.append((key, cache.root / key, "its recording is gone or has changed"))
+        elif cache.usable(key) is None:
+            found.append((key, cache.root / key, "not sound"))
+    return found
+
+
+def _is_needed(cache: SequenceCache, record: Mapping[str, Any]) -> bool:
+    """Whether a record of the index speaks of a recording that is there, or may be on a disk that is not."""
+    path = Path(record["path"])
+    try:
+        stat = path.stat()
+        if stat.st_size != record.get("size"):
+            return False
+        return stat.st_mtime_ns == record.get("mtime_ns") or cache.sha256(path) == record["sha256"]
+    except (FileNotFoundError, NotADirectoryError):
+        return not path.parent.exists()
+    except OSError:  # it is there, and cannot be read now
+        return True
+
+
+def _entries(count: int) -> str:
+    return f"{count} {'entry' if count == 1 else 'entries'}"
 
 
 def _objects(cache: SequenceCache, entry: Entry) -> Counter[str]:

@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,3 +17,11 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
         return path if path.exists() else make_weights(path, kind)
 
     return made
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoder processes in which faults are planted, see `planted.py`, and little patience with those that hang."""
+    monkeypatch.setattr("vidgru.extract.decoder.COMMAND", [sys.executable, "-m", "tests.extract.planted"])
+    monkeypatch.setattr("vidgru.extract.decoder.HANG_S", 1.0)
+    monkeypatch.setattr("vidgru.extract.pipeline._WATCH_S", 0.1)

@@ -12,10 +12,10 @@ import torch
 from tests.detectors import KINDS, NAMES
 from tests.videos import draw_counter
 from vidgru.config import DetectorSettings
-from vidgru.errors import SettingsError, WeightsError
-from vidgru.extract import backends
-from vidgru.extract.backends import TorchBackend, find_weights, load_network
-from vidgru.extract.detector import APPEARANCE, SCENE, Detections, Detector, Letterbox, projection
+from vidgru.extract.backends import TorchBackend
+from vidgru.extract.detector import APPEARANCE, SCENE, Detections, Detector, projection
+from vidgru.extract.letterbox import Letterbox
+from vidgru.extract.network import load_network
 
 Weights = Callable[[str], Path]
 IMGSZ = 128
@@ -24,12 +24,13 @@ DEMO = Path(__file__).parents[2] / "data" / "demo" / "demo.pt"
 
 def detector(weights: Path, precision: str = "fp32", **settings: Any) -> Detector:
     values = {"imgsz": IMGSZ, "conf": 0.2, "max_objects": 300} | settings
-    return Detector(TorchBackend(load_network(weights), "cpu", precision), DetectorSettings(**values))
+    return Detector(TorchBackend(*load_network(weights), "cpu", precision), DetectorSettings(**values))
 
 
 def canvas(model: Detector, pictures: list[np.ndarray], batch: int = 4) -> tuple[np.ndarray, list[Letterbox]]:
     """RGB pictures of any size, letterboxed as Ultralytics does it, in a batch."""
-    boxes = [model.letterbox((picture.shape[1], picture.shape[0])) for picture in pictures]
+    sizes_px = [(picture.shape[1], picture.shape[0]) for picture in pictures]
+    boxes = [Letterbox.fit(size_px, model.settings.imgsz, model.stride) for size_px in sizes_px]
     images = np.full((batch, *boxes[0].input_hw, 3), 114, np.uint8)
     for picture, box, image in zip(pictures, boxes, images, strict=False):
         small = picture
@@ -209,60 +210,3 @@ def test_projection_is_fixed_for_ever() -> None:
     assert matrix.shape == (64, 16)
     assert torch.equal(matrix.abs(), torch.full((64, 16), 0.125))
     assert (matrix[0] > 0).int().tolist() == [0, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1]
-
-
-# --- weights, devices, precisions -------------------------------------------------------------------------------------
-
-
-def test_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(WeightsError, match=r"no such weights file: .*none\.pt"):
-        find_weights(str(tmp_path / "none.pt"))
-    monkeypatch.chdir(tmp_path)
-
-    def offline(*args: object, **kwargs: object) -> str:
-        raise ConnectionError("Download failure: no route to host")
-
-    monkeypatch.setattr("ultralytics.utils.downloads.attempt_download_asset", offline)
-    with pytest.raises(WeightsError, match=r"yolo26n\.pt is not here and cannot be downloaded: .*no route") as caught:
-        find_weights("yolo26n.pt")
-    assert "--weights" in caught.value.remedy
-
-
-def test_weights_that_are_none(tmp_path: Path) -> None:
-    (tmp_path / "text.pt").write_text("not weights")
-    with pytest.raises(WeightsError, match=r"text\.pt cannot be loaded"):
-        load_network(tmp_path / "text.pt")
-    (tmp_path / "a.onnx").write_bytes(b"onnx")
-    with pytest.raises(WeightsError, match=r"is not an Ultralytics weights file \(\.pt\)"):
-        load_network(tmp_path / "a.onnx")
-    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
-    with pytest.raises(WeightsError, match=r"other\.pt cannot be loaded"):
-        load_network(tmp_path / "other.pt")
-
-
-def test_a_classifier_is_no_detector(tmp_path: Path) -> None:
-    from ultralytics.nn.tasks import ClassificationModel
-
-    model = ClassificationModel("yolov8n-cls.yaml", nc=3, verbose=False)
-    torch.save({"model": model, "train_args": {}}, tmp_path / "cls.pt")
-    with pytest.raises(WeightsError, match="not a detector that vidgru can use: its head is Classify"):
-        load_network(tmp_path / "cls.pt")
-
-
-def test_devices_and_precisions(tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = load_network(tiny_weights("yolo26n"))
-    with pytest.raises(SettingsError, match="device is 'nonsense', which cannot be used"):
-        TorchBackend(network, "nonsense")
-    with pytest.raises(SettingsError, match="precision is 'fp16', which the cpu cannot do"):
-        TorchBackend(network, "cpu", "fp16")
-    monkeypatch.setattr(backends, "has_bf16_units", lambda: True)
-    assert TorchBackend(network, "cpu", "auto").precision == "bf16"
-    monkeypatch.setattr(backends, "has_bf16_units", lambda: False)
-    assert TorchBackend(network, "cpu", "auto").precision == "fp32"
-
-
-def test_a_cuda_device_that_is_not_there(tiny_weights: Weights) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is one")
-    with pytest.raises(SettingsError, match="device is 'cuda:0', which cannot be used"):
-        TorchBackend(load_network(tiny_weights("yolo26n")), "cuda:0")

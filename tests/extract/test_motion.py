@@ -116,9 +116,9 @@ def test_pooling_agrees_with_sums_over_pixels() -> None:
     rng = np.random.default_rng(3)
     height, width = 108, 192
     rate = rng.standard_normal((height, width, 2)).astype(np.float32)
-    speed = np.hypot(rate[..., 0], rate[..., 1])
-    difference = rng.random((height, width)).astype(np.float32)
-    flow = Flow(rate=rate, speed=speed, camera=(0, 0), difference=difference)
+    grey_change = rng.integers(0, 256, (height, width), np.uint8)
+    difference = grey_change / 255
+    flow = Flow(rate=rate, camera=(0, 0), grey_change=grey_change)
     x0, y0, x1, y1 = 30, 24, 78, 84  # a box of whole pixels, whose thirds and halves are whole too
     boxes = np.array([[x0 / width, y0 / height, x1 / width, y1 / height]], np.float32)
     got = object_motion(flow, boxes).astype(float)[0]
@@ -156,9 +156,8 @@ def test_boxes_at_the_edge_and_without_area_are_finite() -> None:
 def mirrored(flow: Flow) -> Flow:
     return Flow(
         rate=flow.rate[:, ::-1] * np.array([-1, 1], np.float32),
-        speed=np.ascontiguousarray(flow.speed[:, ::-1]),
         camera=(-flow.camera[0], flow.camera[1]),
-        difference=np.ascontiguousarray(flow.difference[:, ::-1]),
+        grey_change=np.ascontiguousarray(flow.grey_change[:, ::-1]),
     )
 
 

@@ -1,9 +1,9 @@
 """Whole runs on small videos: outcomes, entries, reuse, same bytes, damage, interruption."""
 
 import json
-import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.videos import faststart, rotate_mp4, write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.errors import WeightsError
-from vidgru.extract import pipeline
+from vidgru.extract import decoder, pipeline, pool
 from vidgru.extract.motion import MOTION_COLUMNS, SCENE_MOTION_COLUMNS
 from vidgru.extract.pipeline import Outcome, extract, summary_table, weights_what
 from vidgru.extract.tracker import Tracker
@@ -23,6 +23,8 @@ from vidgru.sources import find_recordings
 from vidgru.types import Recording
 
 Weights = Callable[[str], Path]
+
+HOW = RunSettings(backend="torch", precision="fp32", threads=1)
 
 
 @pytest.fixture
@@ -33,8 +35,13 @@ def settings(tiny_weights: Weights) -> DetectorSettings:
 def run(
     folder: Path, cache: Path, settings: DetectorSettings, how: RunSettings | None = None, **options: Any
 ) -> list[Outcome]:
-    how = how or RunSettings(precision="fp32", threads=1)
+    how = how or HOW
     return extract(find_recordings([folder]), SequenceCache(cache), settings, how, progress=False, **options)
+
+
+def small_parts(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
+    for where in ("cache.writer", "extract.intake", "extract.pipeline"):
+        monkeypatch.setattr(f"vidgru.{where}.PART_SAMPLES", samples)
 
 
 def parts(cache: Path) -> dict[str, bytes]:
@@ -84,8 +91,8 @@ def test_what_is_there_is_not_decoded_again(
 ) -> None:
     write_video(tmp_path / "v" / "a.mp4", 12)
     first = run(tmp_path / "v", tmp_path / "f", settings)
-    monkeypatch.setattr(pipeline, "VideoReader", None)
-    monkeypatch.setattr(pipeline, "load_network", None)
+    monkeypatch.setattr(decoder, "COMMAND", ["false"])
+    monkeypatch.setattr(pool, "open_backend", None)
     again = run(tmp_path / "v", tmp_path / "f", settings)
     assert [(o.status, o.key, o.samples) for o in again] == [("reused", first[0].key, first[0].samples)]
     (tmp_path / "v" / "a.mp4").rename(tmp_path / "v" / "moved.mp4")
@@ -126,7 +133,7 @@ def test_bytes_do_not_depend_on_company_batch_filling_or_threads(tmp_path: Path,
         write_video(tmp_path / "v" / f"{number}.mp4", frames, options={"crf": str(18 + number)})
     write_video(tmp_path / "v" / "tall.mp4", 9, size_px=(96, 160))
     run(tmp_path / "v", tmp_path / "together", settings)
-    run(tmp_path / "v", tmp_path / "threads", settings, RunSettings(precision="fp32", threads=3))
+    run(tmp_path / "v", tmp_path / "threads", settings, replace(HOW, threads=3))
     for video in sorted((tmp_path / "v").iterdir()):
         run(video, tmp_path / "alone", settings)
     assert len(parts(tmp_path / "together")) == 4
@@ -168,19 +175,8 @@ def test_one_bad_file_costs_only_itself(tmp_path: Path, settings: DetectorSettin
     assert "s missing" in again["cut.mp4"].reason, "that it is damaged is not forgotten"
 
 
-def test_a_file_that_changes_while_it_is_read_fails(
-    tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_video(tmp_path / "v" / "a.mp4", 30)
-
-    class Growing(pipeline.VideoReader):
-        def sample(self, fps: float, size_px: tuple[int, int]) -> Any:
-            for number, frame in enumerate(super().sample(fps, size_px)):
-                if number == 3:
-                    os.utime(path, ns=(5, 5))
-                yield frame
-
-    monkeypatch.setattr(pipeline, "VideoReader", Growing)
+def test_a_file_that_changes_while_it_is_read_fails(tmp_path: Path, settings: DetectorSettings, faults: None) -> None:
+    write_video(tmp_path / "v" / "touch.mp4", 30)
     outcome = run(tmp_path / "v", tmp_path / "f", settings)[0]
     assert (outcome.status, outcome.key) == ("failed", None)
     assert outcome.reason.startswith("changed while it was read")
@@ -189,12 +185,12 @@ def test_a_file_that_changes_while_it_is_read_fails(
 
 def test_a_recording_that_is_gone_fails(tmp_path: Path, settings: DetectorSettings) -> None:
     recording = Recording(path=tmp_path / "gone.mp4", name="gone.mp4")
-    outcomes = extract([recording], SequenceCache(tmp_path / "f"), settings, RunSettings(), progress=False)
+    outcomes = extract([recording], SequenceCache(tmp_path / "f"), settings, HOW, progress=False)
     assert outcomes[0].status == "failed"
     assert "cannot be opened: No such file" in outcomes[0].reason
 
 
-@pytest.mark.parametrize("where", ["vidgru.extract.pipeline.FlowMeter", "vidgru.extract.pipeline.object_motion"])
+@pytest.mark.parametrize("where", ["vidgru.extract.pipeline.Tracker", "vidgru.extract.pool.object_motion"])
 def test_a_bug_is_not_a_bad_file(
     tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -208,6 +204,21 @@ def test_a_bug_is_not_a_bad_file(
     assert not [t for t in threading.enumerate() if t.name.startswith("vidgru")], "no thread is left"
 
 
+def test_a_bug_in_a_decoder_process_is_not_a_bad_file(tmp_path: Path, settings: DetectorSettings, faults: None) -> None:
+    write_video(tmp_path / "v" / "bug.mp4", 30)
+    with pytest.raises(RuntimeError, match=r"in a decoder process(.|\n)*KeyError: 'a bug'"):
+        run(tmp_path / "v", tmp_path / "f", settings)
+
+
+def test_decoder_processes_that_cannot_start_are_no_bad_file(
+    tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(tmp_path / "v" / "a.mp4", 12)
+    monkeypatch.setattr(decoder, "COMMAND", ["false"])
+    with pytest.raises(RuntimeError, match="decoder processes cannot be started: its decoder ended with exit code 1"):
+        run(tmp_path / "v", tmp_path / "f", settings)
+
+
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, settings: DetectorSettings) -> None:
     write_video(tmp_path / "v" / "a.mp4", 5)
     write_video(tmp_path / "v" / "b.mp4", 400)
@@ -216,10 +227,11 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, settings: DetectorSetting
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "v", tmp_path / "f", settings, RunSettings(detector_batch=2), on_outcome=interrupt)
+        run(tmp_path / "v", tmp_path / "f", settings, replace(HOW, detector_batch=2), on_outcome=interrupt)
     entries = list(SequenceCache(tmp_path / "f").entries())
     assert len(entries) == 1
-    assert len(list((tmp_path / "f").iterdir())) == 3, "one entry, index.jsonl, summary.jsonl"
+    names = {path.name for path in (tmp_path / "f").iterdir()}
+    assert names == {entries[0].key, "index.jsonl", "summary.jsonl"}
     assert sorted(o.status for o in run(tmp_path / "v", tmp_path / "f", settings)) == ["done", "reused"]
 
 
@@ -228,7 +240,7 @@ def test_parts_are_cut_and_tracks_replay_over_them(
 ) -> None:
     write_video(tmp_path / "v" / "a.mp4", 60)
     run(tmp_path / "v", tmp_path / "whole", settings)
-    monkeypatch.setattr("vidgru.cache.PART_SAMPLES", 7)
+    small_parts(monkeypatch, 7)
     monkeypatch.setattr(pipeline, "_CHUNK_SAMPLES", 4)
     outcome = run(tmp_path / "v", tmp_path / "cut", settings)[0]
     assert outcome.key is not None
@@ -248,7 +260,7 @@ def test_parts_are_cut_and_tracks_replay_over_them(
 def test_other_kinds_of_detectors(tmp_path: Path, tiny_weights: Weights, kind: str) -> None:
     write_video(tmp_path / "v" / "a.mp4", 12)
     settings = DetectorSettings(weights=str(tiny_weights(kind)), imgsz=64, fps=5, tracker="ocsort")
-    outcome = run(tmp_path / "v", tmp_path / "f", settings, RunSettings())[0]
+    outcome = run(tmp_path / "v", tmp_path / "f", settings)[0]
     sequence = SequenceCache(tmp_path / "f").read(str(outcome.key))
     assert (sequence.angle is not None) == (kind == "yolov8n-obb")
     assert sequence.keypoints is None
@@ -282,14 +294,17 @@ def test_the_progress_bar_is_for_terminals(
 ) -> None:
     write_video(tmp_path / "v" / "a.mp4", 12)
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
-    extract(find_recordings([tmp_path / "v"]), SequenceCache(tmp_path / "f"), settings, RunSettings())
+    extract(find_recordings([tmp_path / "v"]), SequenceCache(tmp_path / "f"), settings, HOW)
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert ("1.0/1 recordings" in shown.err) == terminal
+    assert ("1/1 recordings" in shown.err) == terminal
+    assert "frames/s, " in shown.err or not terminal
+    assert "detector: yolov8n-pose.pt, torch fp32 on cpu, 1 threads\n" in shown.err
+    assert ("100%" in shown.err) == terminal
 
 
 def test_nothing_to_do(tmp_path: Path, settings: DetectorSettings) -> None:
-    assert extract([], SequenceCache(tmp_path / "f"), settings, RunSettings(), progress=False) == []
+    assert extract([], SequenceCache(tmp_path / "f"), settings, HOW, progress=False) == []
     assert not (tmp_path / "f").exists()
     assert summary_table([]).startswith("nothing to do")
 

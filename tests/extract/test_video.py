@@ -10,7 +10,8 @@ import pytest
 
 from tests.videos import draw_counter, faststart, read_counter, rotate_mp4, write_video
 from vidgru.errors import RecordingChanged, RecordingError
-from vidgru.extract.video import Damage, Frame, VideoReader, probe
+from vidgru.extract.damage import Damage
+from vidgru.extract.video import Frame, VideoReader, probe
 
 SIZE = (160, 96)
 

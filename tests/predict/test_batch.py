@@ -358,7 +358,8 @@ def test_a_recording_that_fails_now_does_not_count_as_finished(world: World) -> 
     assert (world.out / "b.mp4/events.jsonl").exists()
 
 
-def test_features_that_are_not_sound_fail_their_recording_only(world: World) -> None:
+def test_features_that_are_not_sound_are_made_again(world: World) -> None:
+    """These recordings are no videos, so that it fails; without reaching for the detector, which is none either."""
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         world.record(name)
     broken = [
@@ -368,8 +369,7 @@ def test_features_that_are_not_sound_fail_their_recording_only(world: World) -> 
     (broken[1] / "part-00000.safetensors").write_bytes(b"nothing of the kind")
     predictions = run(world)
     assert states(predictions) == {"a.mp4": "failed", "b.mp4": "failed", "c.mp4": "done"}
-    assert "part-00000.safetensors" in predictions[0].reason
-    assert "is not a sound part" in predictions[1].reason
+    assert all("is not a video that can be read" in prediction.reason for prediction in predictions[:2])
 
 
 @pytest.mark.parametrize("detector", [True, False])

@@ -80,9 +80,9 @@ class World:
         key = self.cache.key(self.cache.sha256(path), self.what)
         values: dict[str, Any] = {
             "status": "done", "duration_s": frames / 8, "fps": 8.0, "size_px": (320, 192), "names": NAMES,
-            "what": self.what, "how": {"device": "cpu"},
+            "what": self.what,
         }  # fmt: skip
-        with self.cache.writer(key) as writer:
+        with self.cache.writer(key, {"device": "cpu"}) as writer:
             writer.append(make_sequence(frames, seed=frames))
             writer.finish(**{**values, **facts})
         self.cache.remember(path, key)

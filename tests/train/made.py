@@ -63,11 +63,11 @@ class MadeData:
             path.write_bytes(name.encode())
             cache = SequenceCache(self.features)
             key = cache.key(cache.sha256(path), self.what())
-            with cache.writer(key) as writer:
+            with cache.writer(key, {}) as writer:
                 writer.append(sequence)
                 writer.finish(
                     status="done", duration_s=len(sequence) / sequence.fps, fps=sequence.fps, size_px=sequence.size_px,
-                    names=sequence.names, what=self.what(), how={},
+                    names=sequence.names, what=self.what(),
                 )  # fmt: skip
             cache.remember(path, key)
         self.rows.append(f"{name},{times},{label},,{split}")

@@ -1,79 +1,86 @@
-"""How the detector's network runs: PyTorch, in fp32, bf16 or fp16.
+"""How the detector's network runs: in PyTorch (fp32, bf16, fp16) or in OpenVINO (fp32, bf16; CPUs only).
 
-A backend turns a batch of images into the network's raw output: box distances, class logits, keypoints or angles, and
-the feature pyramid, all of one forward pass. Decoding into boxes is `detector.py`'s, in fp32 whatever the precision:
-box distances decoded in bf16 move the boxes (mean IoU 0.91 with fp32), convolutions in bf16 do not.
+A backend turns a batch of images into the network's raw output. Every backend is told its precision by name, never
+chooses it, and runs one batch on one core: cores are used by calling it from several threads at once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import platform
+import threading
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from vidgru.errors import SettingsError, WeightsError
+from vidgru.config import RunSettings
+from vidgru.errors import MissingExtra, SettingsError, WeightsError
+from vidgru.extract.graphs import open_core, open_graph
+from vidgru.extract.network import Network, RawOutput, first_line, load_network
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_HEADS = {"Detect": "detect", "v10Detect": "detect", "Segment": "segment", "Segment26": "segment"}
-_HEADS |= {"Pose": "pose", "Pose26": "pose", "OBB": "obb", "OBB26": "obb"}
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_SHAPES_KEPT = 8  # compiled graphs, one for each shape of a batch
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Network:
-    """A detector's network and what is needed to decode its output.
-
-    Attributes:
-        module: the PyTorch module; called on images [B, 3, H, W] of values 0 to 255 it returns a `RawOutput`.
-        names: class names.
-        task: detect, segment, pose or obb.
-        strides: pixels of the input per cell of each pyramid level.
-        channels: channels of each pyramid level.
-        bins: bins of the box distance distributions; 1 where distances are given outright.
-        nms: whether boxes overlap and need NMS; False for one-to-one heads.
-        keypoints: number of keypoints and values of each (2 or 3); None but for pose.
-        doubled: keypoint offsets and angles are coded as before YOLO26: offsets count half cells, angles are logits.
-    """
-
-    module: torch.nn.Module
-    names: tuple[str, ...]
-    task: str
-    strides: tuple[int, ...]
-    channels: tuple[int, ...]
-    bins: int
-    nms: bool
-    keypoints: tuple[int, int] | None
-    doubled: bool
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RawOutput:
-    """Output of one forward pass, `N` cells of all pyramid levels, finest first.
+class Backend(Protocol):
+    """What runs a network. It may be called by several threads at once.
 
     Attributes:
-        distances: [B, N, 4 * bins], from each cell's centre to the box's left, top, right, bottom.
-        logits: [B, N, classes].
-        extra: [B, N, K * 2 or 3] keypoints or [B, N, 1] angles; None for other tasks.
-        pyramid: feature maps [B, C, h, w], finest first.
+        name: torch or openvino.
+        network: what is needed to decode the output.
+        device: where images may be and the output is.
+        precision: of the convolutions: fp32, bf16 or fp16.
     """
 
-    distances: torch.Tensor
-    logits: torch.Tensor
-    extra: torch.Tensor | None
-    pyramid: tuple[torch.Tensor, ...]
+    name: str
+    network: Network
+    device: torch.device
+    precision: str
+
+    def __call__(self, images: torch.Tensor) -> RawOutput:
+        """Run the network on uint8 images [B, H, W, 3], RGB. The output is the caller's to keep."""
+
+
+def open_backend(weights: Path, weights_sha256: str, run: RunSettings, streams: int) -> Backend:
+    """The backend that the settings ask for, with its network loaded.
+
+    With `backend: auto` that is OpenVINO where it is faster and installed, on x86 CPUs; and PyTorch where it is not, or
+    where OpenVINO turns out to be broken or cannot run this network.
+
+    Args:
+        weights: an Ultralytics detector.
+        weights_sha256: of the file, in hex.
+        run: how to run it.
+        streams: threads that will call it at the same time.
+
+    Raises:
+        WeightsError: it is not an Ultralytics detector, or cannot run in the backend asked for.
+        SettingsError: the device is not there, or the backend or the device cannot do the precision.
+        MissingExtra: the backend asked for is not installed.
+    """
+    if run.backend == "openvino":
+        return OpenVinoBackend(weights, weights_sha256, run.device, run.precision, streams)
+    if run.backend == "auto" and run.precision != "fp16" and _suits_openvino(resolve_device(run.device)):
+        try:
+            return OpenVinoBackend(weights, weights_sha256, "cpu", run.precision, streams)
+        except (MissingExtra, SettingsError, WeightsError):
+            pass  # what is wrong with settings or weights themselves, PyTorch will say
+    return TorchBackend(*load_network(weights), run.device, run.precision)
 
 
 class TorchBackend:
     """Runs a network with PyTorch.
 
     Args:
-        network: what to run; the backend takes it over and converts it in place.
+        module: what to run; the backend takes it over and converts it in place.
+        network: what it is.
         device: auto, cpu, cuda, cuda:1, mps.
         precision: of the convolutions. auto is bf16 on CPUs with units for it, fp16 on CUDA, else fp32.
 
     Attributes:
-        network, device, precision: as resolved.
+        name, network, device, precision: see `Backend`.
 
     Raises:
         SettingsError: the device is not there, or cannot do the precision.
@@ -81,120 +88,113 @@ class TorchBackend:
 
     name = "torch"
 
-    def __init__(self, network: Network, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self, module: torch.nn.Module, network: Network, device: str = "auto", precision: str = "auto"
+    ) -> None:
         self.network = network
-        self.device = _resolve_device(device)
+        self.device = resolve_device(device)
         self.precision = _resolve_precision(precision, self.device)
         self._dtype = _DTYPES[self.precision]
-        module = network.module.to(self.device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for last in module.model[-1].forward.last_layers():
+        self._module: Any = module.to(self.device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for last in self._module.model[-1].forward.last_layers():
             last.float()
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> RawOutput:
         """Run the network on uint8 images [B, H, W, 3], RGB, on any device; the output is on the backend's."""
         pixels = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)  # NHWC in memory is channels_last
-        output: RawOutput = self.network.module(pixels.to(self._dtype))
+        output: RawOutput = self._module(pixels.to(self._dtype))
         return output
 
 
-class _RawHead:
-    """Stands in for the head's forward: its convolutions and nothing else, no decoding, NMS or mask prototypes.
+class OpenVinoBackend:
+    """Runs a network with OpenVINO, on the CPU.
 
-    The last layers of boxes, keypoints and angles run in fp32 whatever the precision of the rest: they cost nothing,
-    and their output is a position.
+    Args:
+        weights: an Ultralytics detector.
+        weights_sha256: of the file, in hex.
+        device: auto or cpu.
+        precision: of the convolutions. auto is bf16 on CPUs with units for it, else fp32.
+        streams: batches that may run at the same time, each on one core.
+
+    Attributes:
+        name, network, device, precision: see `Backend`.
+
+    Raises:
+        MissingExtra: OpenVINO is not installed, or broken.
+        SettingsError: the device is another, or cannot do the precision.
+        WeightsError: it is not an Ultralytics detector, or has parts that OpenVINO cannot run.
     """
 
-    def __init__(self, head: Any, one_to_one: bool) -> None:
-        parts = head.one2one if one_to_one else head.one2many
-        self._boxes, self._classes = parts["box_head"], parts["cls_head"]
-        self._extra = parts.get("pose_head", parts.get("angle_head"))
-        self._keypoints = parts.get("kpts_head")
+    name = "openvino"
 
-    def last_layers(self) -> list[torch.nn.Module]:
-        """The layers to be kept in fp32."""
-        extra = self._keypoints if self._keypoints is not None else [level[-1] for level in self._extra or ()]
-        return [*(level[-1] for level in self._boxes), *extra]
+    def __init__(
+        self, weights: Path, weights_sha256: str, device: str = "auto", precision: str = "auto", streams: int = 1
+    ) -> None:
+        if device not in ("auto", "cpu"):
+            raise SettingsError(f"device is {device!r}, which the backend 'openvino' cannot use", "use cpu or auto")
+        if precision == "fp16":
+            raise SettingsError("precision is 'fp16', which the backend 'openvino' cannot do", "use fp32, bf16 or auto")
+        self.device = torch.device("cpu")
+        self.precision = _resolve_precision(precision, self.device)
+        self._core = open_core()
+        if self.precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise SettingsError("precision is 'bf16', which this cpu cannot do in OpenVINO", "use fp32 or auto")
+        self._graph, self.network = open_graph(weights, weights_sha256, self._core)
+        self._options = {
+            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": streams,
+            "ENABLE_HYPER_THREADING": True,  # streams count logical cores
+            "ENABLE_CPU_PINNING": False,  # decoders share the cores
+        }
+        self._lock = threading.Lock()
+        self._compiled: dict[tuple[int, ...], _Compiled] = {}  # the latest used last
 
-    def __call__(self, pyramid: list[torch.Tensor]) -> RawOutput:
-        levels = range(len(pyramid))
-        extra = None
-        if self._keypoints is not None:
-            extra = [self._keypoints[i](self._extra[i](pyramid[i]).float()) for i in levels]
-        elif self._extra is not None:
-            extra = [_precise(self._extra[i], pyramid[i]) for i in levels]
+    def __call__(self, images: torch.Tensor) -> RawOutput:
+        """Run the network on uint8 images [B, H, W, 3], RGB, in the host's memory. The first of a shape compiles."""
+        distances, logits, *others = self._ready(tuple(images.shape))(images)
+        levels = len(self.network.strides)
         return RawOutput(
-            distances=_cells([_precise(self._boxes[i], pyramid[i]) for i in levels]),
-            logits=_cells([self._classes[i](pyramid[i]) for i in levels]),
-            extra=None if extra is None else _cells(extra),
-            pyramid=tuple(pyramid),
+            distances=distances,
+            logits=logits,
+            extra=others[0] if len(others) > levels else None,
+            pyramid=tuple(level.permute(0, 3, 1, 2) for level in others[-levels:]),
         )
 
-
-def find_weights(weights: str) -> Path:
-    """The weights file. A stock name such as `yolo26n.pt` that is not there is fetched by Ultralytics.
-
-    Raises:
-        WeightsError: there is no such file, and it cannot be fetched.
-    """
-    path = Path(weights).expanduser()
-    if path.is_file():
-        return path
-    remedy = "pass --weights with the path of an Ultralytics detector (.pt)"
-    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
-
-    if weights not in GITHUB_ASSETS_NAMES:
-        raise WeightsError(f"no such weights file: {weights}", remedy)
-    try:
-        found = Path(attempt_download_asset(weights, retry=1))
-    except Exception as error:  # whatever the network, a proxy or the disk has to say
-        raise WeightsError(f"{weights} is not here and cannot be downloaded: {_first_line(error)}", remedy) from None
-    if not found.is_file():
-        raise WeightsError(f"{weights} is not here and cannot be downloaded", remedy)
-    return found
+    def _ready(self, shape: tuple[int, ...]) -> _Compiled:
+        with self._lock:  # also while it compiles: nobody compiles the same twice
+            compiled = self._compiled.pop(shape, None)
+            if compiled is None:
+                graph = self._graph.clone()
+                graph.reshape(list(shape))
+                compiled = _Compiled(self._core.compile_model(graph, "CPU", self._options))
+                # OpenVINO's Python side sets itself up for NumPy in the first inference; two threads that do so at
+                # the same time wait for one another for ever (2026.4). So the first one runs alone.
+                compiled(torch.zeros(shape, dtype=torch.uint8))
+                while len(self._compiled) >= _SHAPES_KEPT:
+                    del self._compiled[next(iter(self._compiled))]
+            self._compiled[shape] = compiled
+            return compiled
 
 
-def load_network(path: Path) -> Network:
-    """Load and fuse an Ultralytics detector, in fp32 on the CPU. YOLO26 keeps its one-to-one head, free of NMS.
+class _Compiled:
+    """A graph compiled for one shape, and its requests that are not in use."""
 
-    Raises:
-        WeightsError: it is not an Ultralytics detector.
-    """
-    remedy = "pass an Ultralytics detect, segment, pose or OBB model (.pt; v8, 11, 26)"
-    if path.suffix != ".pt":
-        raise WeightsError(f"{path} is not an Ultralytics weights file (.pt)", remedy)
-    from ultralytics.nn.tasks import load_checkpoint
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._idle: list[Any] = []
 
-    try:
-        module, _ = load_checkpoint(str(path))
-    except Exception as error:  # unpickling a file of unknown origin can raise anything
-        raise WeightsError(f"{path} cannot be loaded: {_first_line(error)}", remedy) from None
-    head = module.model[-1] if isinstance(getattr(module, "model", None), torch.nn.Sequential) else module
-    kind = type(head).__name__
-    if kind not in _HEADS:
-        raise WeightsError(f"{path} is not a detector that vidgru can use: its head is {kind}", remedy)
-    if (channels := next(module.parameters()).shape[1]) != 3:
-        raise WeightsError(f"{path} takes images of {channels} channels, not 3", remedy)
-    one_to_one = getattr(head, "one2one_cv2", None) is not None
-    if one_to_one:
-        head.end2end = True  # otherwise fuse() keeps the other head
-    module = module.fuse(verbose=False).eval().requires_grad_(False)
-    head.forward = _RawHead(head, one_to_one)
-    first = next(layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d))
-    first.weight /= 255  # saves scaling every image, and whole numbers up to 255 are exact in bf16
-    names = module.names if isinstance(module.names, dict) else dict(enumerate(module.names))
-    boxes = head.one2one["box_head"] if one_to_one else head.one2many["box_head"]
-    return Network(
-        module=module,
-        names=tuple(str(names[i]) for i in sorted(names)),
-        task=_HEADS[kind],
-        strides=tuple(int(stride) for stride in head.stride),
-        channels=tuple(next(level.parameters()).shape[1] for level in boxes),
-        bins=int(head.reg_max),
-        nms=not one_to_one,
-        keypoints=(int(head.kpt_shape[0]), int(head.kpt_shape[1])) if _HEADS[kind] == "pose" else None,
-        doubled=not kind.endswith("26"),
-    )
+    def __call__(self, images: torch.Tensor) -> list[torch.Tensor]:
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._model.create_infer_request()
+        # Outputs are copied: the request's own are overwritten by the next batch.
+        outputs = request.infer([images.contiguous().numpy()], share_inputs=True, share_outputs=False)
+        tensors = [torch.from_numpy(outputs[number]) for number in range(len(outputs))]
+        self._idle.append(request)
+        return tensors
 
 
 def has_bf16_units() -> bool:
@@ -202,17 +202,12 @@ def has_bf16_units() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def _precise(layers: Any, features: torch.Tensor) -> torch.Tensor:
-    output: torch.Tensor = layers[-1](layers[:-1](features).float())
-    return output
+def resolve_device(device: str) -> torch.device:
+    """The device of this name; auto is CUDA, else MPS, else the CPU.
 
-
-def _cells(levels: list[torch.Tensor]) -> torch.Tensor:
-    """Maps [B, C, h, w] of all levels as cells [B, N, C]."""
-    return torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in levels], 1)
-
-
-def _resolve_device(device: str) -> torch.device:
+    Raises:
+        SettingsError: it is not there.
+    """
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -221,7 +216,7 @@ def _resolve_device(device: str) -> torch.device:
         found = torch.device(device)
         torch.zeros(1, device=found)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise SettingsError(f"device is {device!r}, which cannot be used: {_first_line(error)}") from None
+        raise SettingsError(f"device is {device!r}, which cannot be used: {first_line(error)}") from None
     return found
 
 
@@ -235,16 +230,8 @@ def _resolve_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].lstrip("❌ ") if lines else type(error).__name__  # Ultralytics puts a cross before its errors
-
-
-def rotated_nms(boxes: torch.Tensor, angle: torch.Tensor, scores: torch.Tensor, iou: float) -> torch.Tensor:
-    """Rows of oriented boxes (centre, width, height) that NMS keeps, best first, by Ultralytics' probabilistic IoU."""
-    from ultralytics.utils.metrics import batch_probiou
-    from ultralytics.utils.nms import TorchNMS
-
-    oriented = torch.cat([boxes, angle[:, None]], 1)
-    kept: torch.Tensor = TorchNMS.fast_nms(oriented, scores, iou, iou_func=batch_probiou)
-    return kept
+def _suits_openvino(device: torch.device) -> bool:
+    """Whether OpenVINO is installed, and faster than PyTorch on this device: measured on x86 CPUs only."""
+    return (
+        device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64") and find_spec("openvino") is not None
+    )

@@ -18,49 +18,15 @@ import torch
 from torchvision.ops import nms, roi_align
 
 from vidgru.config import DetectorSettings
-from vidgru.extract.backends import RawOutput, TorchBackend, rotated_nms
+from vidgru.extract.backends import Backend
+from vidgru.extract.letterbox import Letterbox
+from vidgru.extract.network import RawOutput
 from vidgru.types import Array
 
-PAD_VALUE = 114  # the grey that Ultralytics pads with
 APPEARANCE = 64  # values that describe an object
 SCENE = 64  # values that describe a frame
 _MOST_CANDIDATES = 4096  # a frame, before NMS
 _CLASS_SHIFT_PX = 7680  # as Ultralytics does, so that rounding is the same
-
-
-@dataclass(frozen=True, kw_only=True)
-class Letterbox:
-    """Where an upright frame lies in the network's input: scaled to the longer side, centred, padded to the stride.
-
-    Attributes:
-        input_hw: height and width of the network's input.
-        content_wh: width and height of the scaled frame in it.
-        left, top: where it begins.
-    """
-
-    input_hw: tuple[int, int]
-    content_wh: tuple[int, int]
-    left: int
-    top: int
-
-    @staticmethod
-    def fit(size_px: tuple[int, int], imgsz: int, stride: int) -> Letterbox:
-        """The letterbox that Ultralytics uses for single images of `size_px` (width, height)."""
-        gain = imgsz / max(size_px)
-        width, height = (max(round(side * gain), 1) for side in size_px)
-        pad_x, pad_y = -width % stride, -height % stride
-        return Letterbox(
-            input_hw=(height + pad_y, width + pad_x),
-            content_wh=(width, height),
-            left=round(pad_x / 2 - 0.1),
-            top=round(pad_y / 2 - 0.1),
-        )
-
-    def place(self, image: Array, canvas: Array) -> None:
-        """Copy an image of the content's size into uint8 `canvas` [height, width, 3], and grey around it."""
-        width, height = self.content_wh
-        canvas[:] = PAD_VALUE
-        canvas[self.top : self.top + height, self.left : self.left + width] = image
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,7 +85,7 @@ class Detector:
         names: class names.
     """
 
-    def __init__(self, backend: TorchBackend, settings: DetectorSettings) -> None:
+    def __init__(self, backend: Backend, settings: DetectorSettings) -> None:
         self.backend = backend
         self.settings = settings
         self.names = backend.network.names
@@ -133,9 +99,10 @@ class Detector:
         ]
         self._centres: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def letterbox(self, size_px: tuple[int, int]) -> Letterbox:
-        """Where frames of this size lie in the network's input."""
-        return Letterbox.fit(size_px, self.settings.imgsz, max(self._network.strides))
+    @property
+    def stride(self) -> int:
+        """What the sides of the network's input are multiples of, in pixels."""
+        return max(self._network.strides)
 
     @torch.inference_mode()
     def detect(self, images: Array, letterboxes: Many[Letterbox]) -> list[Detections]:
@@ -241,7 +208,7 @@ class Detector:
                     order = order[nms(apart, scores[order], self.settings.iou)]
                 else:
                     apart[:, :2] += classes[order, None] * _CLASS_SHIFT_PX
-                    order = order[rotated_nms(apart, angle[order].float(), scores[order], self.settings.iou)]
+                    order = order[_rotated_nms(apart, angle[order].float(), scores[order], self.settings.iou)]
             kept.append(order[: self.settings.max_objects])
         return kept
 
@@ -318,6 +285,16 @@ def _enclosing(boxes: torch.Tensor, angle: torch.Tensor) -> tuple[torch.Tensor, 
     half = torch.stack([width * cos + height * sin, width * sin + height * cos], 1) / 2
     longer = torch.where(width >= height, angle, angle + math.pi / 2)
     return torch.cat([centre - half, centre + half], 1), longer.remainder(math.pi)
+
+
+def _rotated_nms(boxes: torch.Tensor, angle: torch.Tensor, scores: torch.Tensor, iou: float) -> torch.Tensor:
+    """Rows of oriented boxes (centre, width, height) that NMS keeps, best first, by Ultralytics' probabilistic IoU."""
+    from ultralytics.utils.metrics import batch_probiou
+    from ultralytics.utils.nms import TorchNMS
+
+    oriented = torch.cat([boxes, angle[:, None]], 1)
+    kept: torch.Tensor = TorchNMS.fast_nms(oriented, scores, iou, iou_func=batch_probiou)
+    return kept
 
 
 def _split(

@@ -9,6 +9,7 @@ by the time between the samples and by the box's size, and compressed: `sign(x) 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -66,15 +67,26 @@ class Flow:
 
     Attributes:
         rate: float32 [h, w, 2], x and y in pixels per second, camera motion taken out.
-        speed: float32 [h, w], its length.
         camera: x and y of the camera's apparent motion in pixels per second.
-        difference: float32 [h, w], absolute change of grey, 0 to 1.
+        grey_change: uint8 [h, w], absolute change of grey.
     """
 
     rate: Array
-    speed: Array
     camera: tuple[float, float]
-    difference: Array
+    grey_change: Array
+
+    @cached_property
+    def speed(self) -> Array:
+        """Length of the flow, float32 [h, w]."""
+        x, y = self.rate[..., 0], self.rate[..., 1]
+        speed: Array = np.sqrt(x * x + y * y)  # cv2.magnitude differs in the last bit with the arrays' place in memory
+        return speed
+
+    @cached_property
+    def difference(self) -> Array:
+        """Absolute change of grey as a share of white, float32 [h, w]."""
+        difference: Array = self.grey_change.astype(np.float32) / 255
+        return difference
 
 
 class FlowMeter:
@@ -113,13 +125,7 @@ class FlowMeter:
         rate = self._dis.calc(grey, before, flow) * np.float32(-1 / step_s)
         camera = np.median(rate[::2, ::2].reshape(-1, 2), axis=0)
         rate -= camera
-        x, y = rate[..., 0], rate[..., 1]
-        return Flow(
-            rate=rate,
-            speed=np.sqrt(x * x + y * y),  # cv2.magnitude differs in the last bit with the arrays' place in memory
-            camera=(float(camera[0]), float(camera[1])),
-            difference=cv2.absdiff(grey, before).astype(np.float32) / 255,
-        )
+        return Flow(rate=rate, camera=(float(camera[0]), float(camera[1])), grey_change=cv2.absdiff(grey, before))
 
 
 def object_motion(flow: Flow | None, boxes: Array) -> Array:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from typing import Literal
+
+from tqdm import tqdm
 
 from vidgru.types import Recording
 
@@ -34,6 +37,19 @@ class Outcome:
     duration_s: float | None
     reason: str
     seconds: float
+
+
+def say_outcome(outcome: Outcome) -> None:
+    """A line on stderr about a recording, above the progress bar if there is one."""
+    line = f"{outcome.status:8} {outcome.recording.name}: "
+    if outcome.status != "failed":
+        line += f"{outcome.samples} samples"
+    if outcome.status in ("done", "partial") and outcome.duration_s is not None:
+        speed = outcome.duration_s / max(outcome.seconds, 1e-3)
+        line += f" of {outcome.duration_s:.1f} s in {outcome.seconds:.1f} s, {speed:.1f}x real time"
+    if outcome.reason:
+        line += f"{'' if outcome.status == 'failed' else '; '}{outcome.reason}"
+    tqdm.write(line, file=sys.stderr)
 
 
 def summary_table(outcomes: Many[Outcome]) -> str:

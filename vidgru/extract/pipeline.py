@@ -1,55 +1,66 @@
 """Recordings in, cache entries out: decode, detect, measure motion, track, write, all at the same time.
 
-    decoder threads          detector threads        the calling thread
-    one recording each  ──▶  one batch each     ──▶  in order: motion, tracks, cache
-    frames, flow             objects, scene
+    decoder processes         detector threads         the calling thread
+    one recording each   ──▶  one batch each      ──▶  in order: tracks, cache
+    frames, flow              objects, scene, motion
 
 Batches hold frames of several recordings of one input shape, so that a folder of short clips runs at the speed of one
-long file. Each detector thread runs the network on one core: cores are used by running several batches at once, which
-is faster than sharing one batch among them, and makes the features independent of the number of cores. All queues are
-bounded, so memory does not grow with the length of the recordings.
+long file; the last recordings, or a single one, are cut at key frames where decoding is what holds them up. All queues
+are bounded, so memory does not grow with the length of the recordings. An entry is the same whatever ran beside it.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Many
-from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import dataclass, field
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, replace
 from functools import partial
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from vidgru.cache import Entry, EntryWriter, SequenceCache
+from vidgru.cache import Entry, SequenceCache
+from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings, RunSettings
-from vidgru.errors import CacheError, OutputError, RecordingChanged, RecordingError
-from vidgru.extract.backends import TorchBackend, find_weights, load_network
-from vidgru.extract.detector import Detections, Detector
-from vidgru.extract.motion import FlowMeter, object_motion
-from vidgru.extract.outcome import Outcome, Status, summary_lines, summary_table
-from vidgru.extract.stages import Batch, Batcher, Channel, Row, Sample, Threads, Turns, assemble
+from vidgru.errors import EntryTaken, OutputError
+from vidgru.extract.damage import Damage
+from vidgru.extract.decoder import DecoderProcess
+from vidgru.extract.intake import Intake
+from vidgru.extract.job import Job
+from vidgru.extract.network import find_weights
+from vidgru.extract.outcome import Outcome, Status, say_outcome, summary_lines, summary_table
+from vidgru.extract.pool import DetectorPool, cores
+from vidgru.extract.progress import Progress
+from vidgru.extract.schedule import Schedule
+from vidgru.extract.stages import Channel, Row, Threads, assemble
+from vidgru.extract.times import StartTimes
 from vidgru.extract.tracker import Tracker
-from vidgru.extract.video import Damage, VideoInfo, VideoReader, file_identity
 from vidgru.files import sha256_file, write_atomic
+from vidgru.leases import Leases
 from vidgru.types import Recording
 
-__all__ = ["Outcome", "extract", "summary_table", "weights_what"]
+__all__ = ["Outcome", "damage_of", "extract", "recorded_at", "say_outcome", "summary_table", "weights_what"]
 
-_CPU_BATCH, _DEVICE_BATCH = 4, 32
+_WATCH_S = 1.0
 _CHUNK_SAMPLES = 256  # samples handed to the writer at a time
-_BATCHES_WAITING = 2  # a detector thread
 
 
 def damage_of(entry: Entry) -> str:
     """What was wrong with an entry's recording, in the words of its outcome; empty where nothing was."""
     return str(Damage(**entry.damage))
+
+
+def recorded_at(cache: SequenceCache, entry: Entry, path: Path, start_time: str) -> str | None:
+    """ISO 8601 time at which a recording begins, None if unknown.
+
+    It is what `start_time` (see `RunSettings`) says, else what it said when the recording was extracted, else what the
+    container says.
+    """
+    return StartTimes(start_time).of(path) or cache.recorded_at(path) or entry.recorded_at
 
 
 def weights_what(detect: DetectorSettings) -> dict[str, Any]:
@@ -69,51 +80,33 @@ def extract(
     *,
     progress: bool = True,
     on_outcome: Callable[[Outcome], None] | None = None,
+    limit: int | None = None,
 ) -> list[Outcome]:
     """See every sampled frame of the recordings once and cache what was seen.
 
     Recordings whose features are there already are not decoded, and equal recordings share one entry. A recording
-    that cannot be read ends as failed and the run goes on.
+    that cannot be read ends as failed and the run goes on. Other processes may work on the same cache at the same
+    time: each takes what no other is working on, and waits for what is left. A recording that a killed run left goes
+    on where that one was.
 
     Args:
         recordings: what to work on.
         cache: where entries are, and go.
         detect: what is computed.
         run: how.
-        progress: show a bar on stderr if that is a terminal.
+        progress: tell on stderr which detector runs, and show a bar if that is a terminal.
         on_outcome: called in this thread with each recording's outcome as it ends.
+        limit: stop after so many samples of each recording, as if it ended there: for trying.
 
     Returns:
         One outcome a recording, in their order. They are also written to `summary.jsonl` in the cache's folder.
 
     Raises:
-        WeightsError, SettingsError: the detector is not there, or cannot run as asked, and a recording needs it.
+        WeightsError, SettingsError, MissingExtra: the detector is not there, or cannot run as asked, and a recording
+            needs it.
         OutputError: the cache cannot be written; what was finished stays.
     """
-    return _Run(recordings, cache, detect, run, progress, on_outcome).outcomes()
-
-
-@dataclass(kw_only=True, eq=False)
-class _Job:
-    """One recording on its way. Its decoder thread fills the first group of fields, the calling thread the others."""
-
-    number: int
-    recording: Recording
-    started: float = 0.0
-    key: str = ""
-    info: VideoInfo | None = None
-    damage: Damage = field(default_factory=Damage)
-    duration_s: float = 0.0
-
-    total: int | None = None  # samples, known when it is decoded
-    arrived: dict[int, tuple[Sample, Detections]] = field(default_factory=dict)
-    handled: int = 0
-    shown: float = 0.0  # share of it that the progress bar counts
-    rows: list[Row] = field(default_factory=list)
-    tracker: Tracker | None = None
-    writer: EntryWriter | None = None
-    stack: ExitStack = field(default_factory=ExitStack)
-    twins: list[_Job] = field(default_factory=list)  # recordings of the same content, which wait for this one
+    return _Run(recordings, cache, detect, run, progress, on_outcome, limit).outcomes()
 
 
 class _Run:
@@ -127,207 +120,159 @@ class _Run:
         run: RunSettings,
         progress: bool,
         on_outcome: Callable[[Outcome], None] | None,
+        limit: int | None,
     ) -> None:
-        self._cache, self._detect, self._run = cache, detect, run
-        self._weights = find_weights(detect.weights)
-        self._what = detect.what(sha256_file(self._weights))
-        self._jobs = [_Job(number=i, recording=recording) for i, recording in enumerate(recordings)]
-        self._on_outcome = on_outcome
+        self._cache, self._detect, self._on_outcome = cache, detect, on_outcome
+        self._start_times = StartTimes(run.start_time)
+        weights = find_weights(detect.weights)
+        weights_sha256 = sha256_file(weights)
+        self._what = detect.what(weights_sha256)
+        self._jobs = [Job(number=i, recording=recording) for i, recording in enumerate(recordings)]
         self._outcomes: dict[int, Outcome] = {}
-        self._claimed: dict[str, _Job] = {}  # entries being made, by key
         self._stop = threading.Event()
         self._posts: Channel[Callable[[], None]] = Channel(256, self._stop)
-        self._turns = Turns(iter(self._jobs))
-        self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._decoding = min(self._cores, len(self._jobs))  # decoder threads at work
         self._threads = Threads(self._stop, lambda error: self._post(self._on_crash, error))
-        self._lock = threading.Lock()
-        self._detector: Detector | None = None
-        self._how: dict[str, Any] = {}
-        self._bar = tqdm(
-            total=len(self._jobs),
-            unit="recording",
-            bar_format="{percentage:3.0f}%|{bar}| {n:.1f}/{total} recordings [{elapsed}<{remaining}{postfix}]",
-            disable=not (progress and sys.stderr.isatty()),
+        self._progress = Progress((job.recording.path for job in self._jobs), progress)
+        on_seen = partial(self._post, self._on_seen)
+        self._pool = DetectorPool(
+            weights, weights_sha256, detect, run, self._threads, self._stop, on_seen, self._progress.say
         )
-        self._samples, self._began = 0, time.monotonic()
+        self._decoders = [DecoderProcess() for _ in range(cores() if self._jobs else 0)]
+        self._leases = Leases(cache.leases)
+        schedule = Schedule(self._jobs, len(self._decoders), self._pool.starving, self._pool.flush, self._stop)
+        self._intake = Intake(cache, detect, self._what, self._pool, schedule, self._leases, self, self._stop, limit)
 
     def outcomes(self) -> list[Outcome]:
         """Run to the end."""
         threads_before = torch.get_num_threads()
         try:
-            for number in range(self._decoding):
-                self._threads.start(f"decoder-{number}", self._decode_all)
+            for number, decoder in enumerate(self._decoders):
+                self._threads.start(f"decoder-{number}", partial(self._decode_all, decoder))
+            self._threads.start("watch", self._watch)
             while len(self._outcomes) < len(self._jobs):
                 self._posts.get()()
         finally:
+            self._stop.set()
+            for decoder in self._decoders:
+                decoder.close()
             self._threads.close()
             for job in self._jobs:
                 job.stack.close()
+            self._leases.close()
             torch.set_num_threads(threads_before)
-            self._bar.close()
+            self._progress.close()
             self._write_summary()
         return [self._outcomes[job.number] for job in self._jobs]
 
     def _post(self, work: Callable[..., None], *arguments: Any) -> None:
         self._posts.put(partial(work, *arguments))
 
-    # --- decoder threads --------------------------------------------------------------------------------------------
+    # --- other threads ----------------------------------------------------------------------------------------------
 
-    def _decode_all(self) -> None:
-        for job in self._turns:
-            job.started = time.monotonic()
-            try:
-                self._decode(job)
-            except RecordingError as error:
-                self._post(self._on_failed, job, error.message)
-        with self._lock:
-            self._decoding -= 1
-            last = not self._decoding
-        if last and self._detector is not None:
-            self._batcher.flush()
-
-    def _decode(self, job: _Job) -> None:
-        identity = file_identity(job.recording.path)
+    def _decode_all(self, decoder: DecoderProcess) -> None:
         try:
-            job.key = self._cache.key(self._cache.sha256(job.recording.path), self._what)
-        except OSError as error:
-            raise RecordingError(f"cannot be read: {error.strerror}") from None
-        entry = None
-        with suppress(CacheError):  # an entry that is not sound is made again
-            entry = self._cache.entry(job.key)
-        if entry is not None:
-            return self._post(self._on_reused, job, entry)
-        with self._lock:
-            first = self._claimed.setdefault(job.key, job)
-        if first is not job:
-            return self._post(self._on_twin, job, first)
-        with VideoReader(job.recording.path) as reader:
-            if reader.identity != identity:
-                raise RecordingChanged("changed while it was read; run again when it is complete")
-            job.info, job.damage = reader.info, reader.damage
-            detector = self._ready_detector()
-            letterbox = detector.letterbox(reader.info.size_px)
-            meter, total = FlowMeter(), 0
-            for frame in reader.sample(self._detect.fps, letterbox.content_wh):
-                sample = Sample(
-                    job=job,
-                    number=total,
-                    time_s=frame.time_s,
-                    index=frame.index,
-                    flow=meter.step(frame.image, frame.time_s),
-                    letterbox=letterbox,
-                )
-                self._batcher.add(sample, frame.image)
-                total += 1
-            if not total:
-                raise RecordingError("no frame of it lies at or after the start of the container")
-            job.duration_s = reader.info.duration_s or reader.end_s
+            self._intake.work(decoder)
+        finally:
+            decoder.end()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_WATCH_S):
+            for decoder in self._decoders:
+                decoder.watch()
+
+    def reused(self, job: Job, entry: Entry) -> None:
+        """See `Receiver`, as for the next three."""
+        self._post(self._on_reused, job, entry)
+
+    def twin(self, job: Job, first: Job) -> None:
+        """See `Receiver`."""
+        self._post(self._on_twin, job, first)
+
+    def failed(self, job: Job, reason: str) -> None:
+        """See `Receiver`."""
+        self._post(self._on_failed, job, reason)
+
+    def decoded(self, job: Job, total: int) -> None:
+        """See `Receiver`."""
         self._post(self._on_decoded, job, total)
-
-    def _ready_detector(self) -> Detector:
-        """The detector, loaded with its threads when the first recording needs it."""
-        with self._lock:
-            if self._detector is None:
-                backend = TorchBackend(load_network(self._weights), self._run.device, self._run.precision)
-                on_cpu = backend.device.type == "cpu"
-                workers = (self._run.threads or self._cores) if on_cpu else 1
-                size = self._run.detector_batch or (_CPU_BATCH if on_cpu else _DEVICE_BATCH)
-                self._batches: Channel[Batch] = Channel(_BATCHES_WAITING * workers, self._stop)
-                self._batcher = Batcher(size, self._batches.put)
-                self._how = {
-                    "backend": backend.name,
-                    "precision": backend.precision,
-                    "device": str(backend.device),
-                    "batch": size,
-                    "threads": workers,
-                    "versions": {
-                        name: version(name)
-                        for name in ("vidgru", "ultralytics", "torch", "torchvision", "av", "opencv-python", "numpy")
-                    },
-                }
-                detector = Detector(backend, self._detect)
-                for number in range(workers):
-                    self._threads.start(f"detector-{number}", partial(self._detect_all, detector))
-                self._detector = detector
-            return self._detector
-
-    def _detect_all(self, detector: Detector) -> None:
-        torch.set_num_threads(1)
-        while True:
-            batch = self._batches.get()
-            detections = detector.detect(batch.images, [sample.letterbox for sample in batch.samples])
-            self._post(self._on_seen, batch.samples, detections)
 
     # --- the calling thread -----------------------------------------------------------------------------------------
 
-    def _on_seen(self, samples: list[Sample], detections: list[Detections]) -> None:
-        for sample, seen in zip(samples, detections, strict=True):
-            job: _Job = sample.job
-            if job.number not in self._outcomes:  # else it failed meanwhile
-                job.arrived[sample.number] = (sample, seen)
-        for job in {sample.job.number: sample.job for sample in samples}.values():
-            self._handle(job)
+    def _on_seen(self, rows: list[Row]) -> None:
+        jobs: dict[int, Job] = {}
+        for row in rows:
+            stretch = row.sample.stretch
+            job: Job = stretch.job
+            if job.number not in self._outcomes and not stretch.void:  # else it failed meanwhile, or is done elsewhere
+                job.arrived[row.sample.number] = row
+                jobs[job.number] = job
+        for job in jobs.values():
+            self._unless_taken(self._handle, job)
 
-    def _handle(self, job: _Job) -> None:
+    def _handle(self, job: Job) -> None:
         """Work off the samples of a job that have arrived, in their order."""
         assert job.info is not None
-        if job.tracker is None:
-            job.tracker = Tracker(self._detect.tracker, job.info.size_px)
-        while job.handled in job.arrived:
-            sample, seen = job.arrived.pop(job.handled)
+        job.tracker = job.tracker or Tracker(self._detect.tracker, job.info.size_px)
+        while (row := job.arrived.get(job.handled)) and not row.sample.stretch.void:
+            del job.arrived[job.handled]
+            sample, seen = row.sample, row.seen
             tracks = job.tracker.update(seen.boxes, seen.scores, seen.classes)
-            job.rows.append((sample, seen, tracks, object_motion(sample.flow, seen.boxes)))
+            job.rows.append(replace(row, tracks=tracks))
             job.handled += 1
-            self._samples += 1
-            if len(job.rows) == _CHUNK_SAMPLES:
+            share = sample.time_s / job.info.duration_s if job.info.duration_s else 0.0
+            self._progress.sampled(job.number, sample.time_s - job.time_s, min(share, 1.0))
+            job.time_s = sample.time_s
+            if len(job.rows) == _CHUNK_SAMPLES or job.handled % PART_SAMPLES == 0:
                 self._write(job)
-        if job.info.duration_s and job.rows:
-            self._show(job, min(job.rows[-1][0].time_s / job.info.duration_s, 1.0))
         if job.handled == job.total:
             self._finish(job)
 
-    def _write(self, job: _Job) -> None:
+    def _write(self, job: Job) -> None:
         assert job.info is not None
-        if job.writer is None:
-            job.writer = job.stack.enter_context(self._cache.writer(job.key))
+        assert job.writer is not None
         if job.rows:
-            job.writer.append(assemble(job.rows, self._detect.fps, job.info.size_px, self._names()))
+            place = job.rows[-1].sample.place
+            pieces = assemble(job.rows, self._detect.fps, job.info.size_px, self._pool.ready().names)
             job.rows = []
+            job.writer.append(pieces, None if place is None else asdict(place))
 
-    def _names(self) -> tuple[str, ...]:
-        assert self._detector is not None
-        return self._detector.names
-
-    def _finish(self, job: _Job) -> None:
-        self._write(job)
+    def _finish(self, job: Job) -> None:
         assert job.info is not None
         assert job.writer is not None
         damage = job.damage.facts()
+        duration_s = job.info.duration_s or job.end_s
+        self._write(job)
         job.writer.finish(
             status="partial" if damage else "done",
-            duration_s=job.duration_s,
+            duration_s=duration_s,
             fps=self._detect.fps,
             size_px=job.info.size_px,
-            names=self._names(),
+            names=self._pool.ready().names,
             what=self._what,
-            how=self._how,
             damage=damage,
             recorded_at=job.info.recorded_at,
         )
-        self._end(job, "partial" if damage else "done", job.handled, job.duration_s, str(job.damage))
+        self._end(job, "partial" if damage else "done", job.handled, duration_s, str(job.damage))
         for twin in job.twins:
-            self._end(twin, "reused", job.handled, job.duration_s, str(job.damage))
+            self._end(twin, "reused", job.handled, duration_s, str(job.damage))
 
-    def _on_decoded(self, job: _Job, total: int) -> None:
+    def _on_decoded(self, job: Job, total: int) -> None:
         job.total = total
         if job.handled == total:
-            self._finish(job)
+            self._unless_taken(self._finish, job)
 
-    def _on_reused(self, job: _Job, entry: Entry) -> None:
-        self._end(job, "reused", entry.samples, entry.duration_s, damage_of(entry))
+    def _unless_taken(self, work: Callable[[Job], None], job: Job) -> None:
+        """Work on a job. One that another process has taken over, because this one stood still, ends as failed here."""
+        try:
+            work(job)
+        except EntryTaken as error:
+            self._on_failed(job, error.message)
 
-    def _on_twin(self, job: _Job, first: _Job) -> None:
+    def _on_reused(self, job: Job, entry: Entry) -> None:
+        for one in (job, *job.twins):
+            self._end(one, "reused", entry.samples, entry.duration_s, damage_of(entry))
+
+    def _on_twin(self, job: Job, first: Job) -> None:
         outcome = self._outcomes.get(first.number)
         if outcome is None:
             first.twins.append(job)
@@ -336,18 +281,19 @@ class _Run:
         else:
             self._end(job, "reused", outcome.samples, outcome.duration_s, outcome.reason)
 
-    def _on_failed(self, job: _Job, reason: str) -> None:
+    def _on_failed(self, job: Job, reason: str) -> None:
         job.arrived.clear()
         job.rows.clear()
+        if job.writer is not None:
+            job.writer.discard()
         for one in (job, *job.twins):
             self._end(one, "failed", 0, None, reason)
 
     def _on_crash(self, error: BaseException) -> None:
         raise error
 
-    def _end(self, job: _Job, status: Status, samples: int, duration_s: float | None, reason: str) -> None:
-        job.stack.close()
-        self._show(job, 1.0)
+    def _end(self, job: Job, status: Status, samples: int, duration_s: float | None, reason: str) -> None:
+        self._progress.ended(job.number, reused=status == "reused")
         outcome = Outcome(
             recording=job.recording,
             status=status,
@@ -362,15 +308,10 @@ class _Run:
             with (
                 suppress(OutputError) if status == "reused" else nullcontext()
             ):  # a cache to read from may be read-only
-                self._cache.remember(job.recording.path, outcome.key)
+                self._cache.remember(job.recording.path, outcome.key, self._start_times.of(job.recording.path))
+        job.stack.close()  # the lease goes last: pruning takes what is neither leased nor remembered
         if self._on_outcome is not None:
             self._on_outcome(outcome)
-
-    def _show(self, job: _Job, share: float) -> None:
-        """Move the bar to where this recording's share is worked off."""
-        self._bar.set_postfix_str(f"{self._samples / (time.monotonic() - self._began):.0f} samples/s", refresh=False)
-        self._bar.update(share - job.shown)
-        job.shown = share
 
     def _write_summary(self) -> None:
         """The outcomes so far, unless all were there before: then the cache may be read-only."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from vidgru.extract.detector import PAD_VALUE, Detections, Letterbox
-from vidgru.extract.motion import Flow, scene_motion
+from vidgru.extract.detector import Detections
+from vidgru.extract.letterbox import PAD_VALUE, Letterbox
+from vidgru.extract.motion import Flow
+from vidgru.extract.video import Place
 from vidgru.types import Array, Sequence
 
 Item = TypeVar("Item")
@@ -45,6 +48,10 @@ class Channel(Generic[Item]):
                 continue
         raise Stopped
 
+    def empty(self) -> bool:
+        """Whether nothing waits in it now."""
+        return self._queue.empty()
+
     def get(self) -> Item:
         """Take the oldest item. Raises Stopped."""
         while not self._stop.is_set():
@@ -55,27 +62,38 @@ class Channel(Generic[Item]):
         raise Stopped
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Sample:
     """A sampled frame on its way, without its image, which lies in a batch.
 
     Attributes:
-        job: the recording it belongs to.
+        stretch: what it was decoded from.
         number: its place among the recording's samples.
         time_s, index: of the frame.
-        flow: motion since the sample before.
         letterbox: where it lies in the network's input.
+        flow: motion since the sample before; dropped when it has been read.
+        scene_motion: float16 [len(SCENE_MOTION_COLUMNS)].
+        place: how to go on after it; None for most.
     """
 
-    job: Any
+    stretch: Any
     number: int
     time_s: float
     index: int
-    flow: Flow | None
     letterbox: Letterbox
+    flow: Flow | None
+    scene_motion: Array
+    place: Place | None
 
 
-Row = tuple[Sample, Detections, Array, Array]  # a sample, what was seen in it, its track ids and motion
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Row:
+    """A sample and what was seen in it; `motion` is float16 [M, len(MOTION_COLUMNS)], `tracks` int32 [M]."""
+
+    sample: Sample
+    seen: Detections
+    motion: Array
+    tracks: Array | None = None
 
 
 @dataclass(kw_only=True, eq=False)
@@ -104,14 +122,14 @@ class Batcher:
         self._open: dict[tuple[int, int], Batch] = {}
         self._lock = threading.Lock()
 
-    def add(self, sample: Sample, image: Array) -> None:
-        """Place a frame's image, uint8 [height, width, 3] of its content's size, in the batch of its shape."""
+    def add(self, sample: Sample, canvas: Array) -> None:
+        """Copy a letterboxed frame, uint8 [H, W, 3], into the batch of its shape."""
         shape, ready = sample.letterbox.input_hw, None
         with self._lock:
             batch = self._open.pop(shape, None)
             if batch is None:
                 batch = Batch(images=np.full((self._size, *shape, 3), PAD_VALUE, np.uint8))
-            sample.letterbox.place(image, batch.images[len(batch.samples)])
+            batch.images[len(batch.samples)] = canvas
             batch.samples.append(sample)
             if len(batch.samples) == self._size:
                 ready = batch
@@ -146,7 +164,8 @@ class Threads:
             except Stopped:
                 pass
             except BaseException as error:  # a bug must not leave the run waiting for a dead thread
-                self._crashed(error)
+                with suppress(Stopped):  # another one was first
+                    self._crashed(error)
 
         thread = threading.Thread(target=guarded, name=f"vidgru-{name}", daemon=True)
         self._threads.append(thread)
@@ -159,23 +178,9 @@ class Threads:
             thread.join()
 
 
-class Turns(Generic[Item]):
-    """An iterator that several threads draw from."""
-
-    def __init__(self, items: Iterator[Item]) -> None:
-        self._items, self._lock = items, threading.Lock()
-
-    def __iter__(self) -> Turns[Item]:
-        return self
-
-    def __next__(self) -> Item:
-        with self._lock:
-            return next(self._items)
-
-
 def assemble(rows: list[Row], fps: float, size_px: tuple[int, int], names: tuple[str, ...]) -> Sequence:
-    """Samples with their detections, tracks and motion as one stretch of a sequence."""
-    samples, seen, tracks, motion = zip(*rows, strict=True)
+    """Samples with their detections, tracks and motion as a piece of a sequence."""
+    samples, seen = [row.sample for row in rows], [row.seen for row in rows]
     angles = [one.angle for one in seen if one.angle is not None]
     keypoints = [one.keypoints for one in seen if one.keypoints is not None]
     return Sequence(
@@ -185,13 +190,13 @@ def assemble(rows: list[Row], fps: float, size_px: tuple[int, int], names: tuple
         boxes=np.concatenate([one.boxes for one in seen]),
         scores=np.concatenate([one.scores for one in seen]),
         classes=np.concatenate([one.classes for one in seen]),
-        tracks=np.concatenate(tracks),
-        motion=np.concatenate(motion),
+        tracks=np.concatenate([row.tracks for row in rows]),
+        motion=np.concatenate([row.motion for row in rows]),
         appearance=np.concatenate([one.appearance for one in seen]),
         angle=np.concatenate(angles) if angles else None,
         keypoints=np.concatenate(keypoints) if keypoints else None,
         scene=np.stack([one.scene for one in seen]),
-        scene_motion=np.stack([scene_motion(sample.flow) for sample in samples]),
+        scene_motion=np.stack([sample.scene_motion for sample in samples]),
         fps=fps,
         size_px=size_px,
         names=names,

@@ -8,8 +8,10 @@ Parallelism comes from decoding several recordings at once.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,15 +23,24 @@ from av.stream import Disposition
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from vidgru.errors import RecordingChanged, RecordingError
+from vidgru.extract.damage import Damage, broken_packets, missing_bytes
 from vidgru.extract.times import Clock, container_start, frame_rate, recorded_at
 from vidgru.types import Array
 
 LONGEST_SIDE_PX = 16384
 MOST_PIXELS = 100_000_000
 _READ_FAILURES = 100  # reads that fail in a row, after which the rest of the file counts as lost
+_SEEKS_BACK_S = (0, 2, 10, 60)  # containers without an index may land behind what was sought
 _TAIL_TOLERANCE_S = 0.25
+_MOST_REORDERED = 32  # frames that a decoder holds back, and more
+_EMPTY_BYTES = 16  # packets up to it may say no more than that nothing has changed
 _ANNOUNCING = ("mov", "matroska", "avi", "flv", "asf")  # containers whose header tells the duration; others estimate it
 _SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+
+# FFmpeg tells some losses (a Matroska block it cannot make out) in its log alone. Its errors are counted, not shown.
+av.logging.set_level(av.logging.ERROR)
+logging.getLogger("libav").addHandler(logging.NullHandler())
+logging.getLogger("libav").propagate = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +68,29 @@ class VideoInfo:
     recorded_at: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """The last sample of a stretch that is done: where decoding can go on.
+
+    Attributes:
+        samples: how many there are up to it, itself included.
+        index: of its frame among the decoded frames of the source.
+        key_pts, key_index: stamp and index of a key frame at or before it, from which decoding gives the same frames
+            again. None where that is not sure (damaged so far, times out of order): then it goes from the start.
+        image: hash of its image, which has to come out the same; None where none is known.
+    """
+
+    samples: int
+    index: int
+    key_pts: int | None
+    key_index: int
+    image: str | None
+
+
+class PlaceNotFound(Exception):
+    """Decoding does not come by the place at which it was to go on."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
     """One sampled frame.
@@ -64,48 +98,16 @@ class Frame:
     Attributes:
         time_s: seconds from the start of the container.
         index: number of the frame among the decoded frames of the source.
+        number: place among the samples, from 0.
         image: uint8 [height, width, 3] RGB, upright, scaled to the size asked for.
+        place: where to go on after it; only for the samples that were asked to be marked.
     """
 
     time_s: float
     index: int
+    number: int
     image: Array
-
-
-@dataclass(kw_only=True)
-class Damage:
-    """What was wrong with a recording. All zero for a good one, also where its frame rate varies or has pauses.
-
-    Attributes:
-        corrupt_frames: frames the decoder marked as damaged.
-        decode_errors: packets that could not be decoded, or not be read.
-        gaps, gap_s: stretches without a frame beside such errors, their number and sum in seconds.
-        backward_frames: frames whose time lies before that of an earlier frame.
-        missing_tail_s: seconds the container announces after its last frame.
-    """
-
-    corrupt_frames: int = 0
-    decode_errors: int = 0
-    gaps: int = 0
-    gap_s: float = 0.0
-    backward_frames: int = 0
-    missing_tail_s: float = 0.0
-
-    def facts(self) -> dict[str, int | float]:
-        """The counts that are not zero, seconds rounded to milliseconds."""
-        values = {name: getattr(self, name) for name in Damage.__dataclass_fields__}
-        return {name: round(value, 3) for name, value in values.items() if value}
-
-    def __str__(self) -> str:
-        words = {
-            "corrupt_frames": "{} corrupt frames",
-            "decode_errors": "{} decode errors",
-            "gaps": "{} gaps",
-            "gap_s": "{} s in gaps",
-            "backward_frames": "{} frames that go back in time",
-            "missing_tail_s": "last {} s missing",
-        }
-        return ", ".join(words[name].format(value) for name, value in self.facts().items())
+    place: Place | None
 
 
 def probe(path: Path) -> VideoInfo:
@@ -129,6 +131,7 @@ class VideoReader:
         identity: the file's size and modification time when it was opened.
         damage: filled while `sample` runs.
         end_s: end of the last decoded frame in seconds, filled while `sample` runs.
+        on_packet: called as each packet is read.
 
     Raises:
         RecordingError: it is not a file with a video that FFmpeg can read; the message says what it is.
@@ -138,6 +141,9 @@ class VideoReader:
         self.path = path
         self.damage = Damage()
         self.end_s = 0.0
+        self._passed_over = False  # a packet gave no frame between the last two
+        self._errors_before = self._errors()
+        self.on_packet: Callable[[], None] = lambda: None
         self.identity = file_identity(path)
         if not path.is_file():
             raise RecordingError("is not a file")
@@ -152,7 +158,7 @@ class VideoReader:
                 f"is not a video that can be read: {_why(error)}; copy it again, or repair it with ffmpeg"
             ) from None
         try:
-            self._stream = self._video_stream()
+            self._stream = video_stream(self._container)
             self._start = container_start(self._container)
             self._tick = Fraction(self._stream.time_base.numerator, self._stream.time_base.denominator)
             self._read_end = Fraction(0)  # end of the last packet of any stream
@@ -173,7 +179,15 @@ class VideoReader:
     def __exit__(self, *exception: object) -> None:
         self._container.close()
 
-    def sample(self, fps: float, size_px: tuple[int, int]) -> Iterator[Frame]:
+    def sample(
+        self,
+        fps: float,
+        size_px: tuple[int, int],
+        *,
+        after: Place | None = None,
+        until: int | None = None,
+        mark_every: int = 0,
+    ) -> Iterator[Frame]:
         """Decode the recording and yield its samples in order.
 
         The sample of grid point `k / fps` is the first frame with `time_s >= k / fps`, within half a tick of the
@@ -182,33 +196,60 @@ class VideoReader:
         Args:
             fps: samples a second.
             size_px: width and height the upright frames are scaled to.
+            after: begin with this sample, given once more because motion is measured from it.
+            until: end after so many samples, counted from the start of the recording, and tell the place.
+            mark_every: every so many samples, tell the place.
 
         Raises:
             RecordingChanged: the file's size or modification time changed while it was read.
+            PlaceNotFound: the sample `after` does not come out as it was, or what follows is damaged: how a decoder
+                fills in what is missing depends on all it has seen, so that it has to begin at the start.
         """
         rate = Fraction(repr(float(fps)))
         turns = -self.info.rotation // 90
         width, height = size_px if turns % 2 == 0 else size_px[::-1]
         scaler = VideoReformatter()
-        next_point, latest, errors = 0, Fraction(-1), 0
-        for index, (time, frame) in enumerate(self._with_first()):
-            corrupt = bool(frame.is_corrupt)
-            self.damage.corrupt_frames += corrupt
-            if time < latest:
-                self.damage.backward_frames += 1
-            elif index and (corrupt or self.damage.decode_errors > errors):
-                self._note_gap(float(time - latest))
-            errors = self.damage.decode_errors
-            latest = max(time, latest)
+        number, next_point = 0, 0
+        key: tuple[int | None, int] = (None, 0)
+        latest: Fraction | None = None
+        errors, erring = self._errors(), 0
+        index, frames = -1, self._with_first()
+        if after is not None and after.key_pts is not None:
+            index, frames = after.key_index - 1, self._from_key(after.key_pts)
+        for time, frame in frames:
+            index += 1
+            erring = _MOST_REORDERED if self._errors() > errors else erring - 1
+            self._note_damage(time, frame, latest, erring > 0, index == 0)
+            wrong = latest is not None and (self._errors() > errors or self.damage.facts())
+            if wrong and after is not None and after.key_pts is not None:
+                raise PlaceNotFound
+            latest, errors = time if latest is None else max(time, latest), self._errors()
+            if frame.key_frame:
+                key = (frame.pts, index)
             point = (time + self._tick / 2) * rate
-            if point < next_point:
+            if after is not None and index <= after.index:
+                if index < after.index:
+                    continue
+                number = after.samples - 1
+            elif point < next_point:
                 continue
             next_point = int(point) + 1
             small = scaler.reformat(
                 frame, width, height, "rgb24", interpolation=_SCALING, dst_color_range=ColorRange.JPEG, threads=1
             )
             image = small.to_ndarray()
-            yield Frame(time_s=float(time), index=index, image=np.rot90(image, turns) if turns else image)
+            place = None
+            if number + 1 == until or (mark_every and (number + 1) % mark_every == 0):
+                place = self._place(number + 1, index, key, image)
+            if after is not None and index == after.index and after.image not in (None, _digest(image)):
+                raise PlaceNotFound
+            upright = np.rot90(image, turns) if turns else image
+            yield Frame(time_s=float(time), index=index, number=number, image=upright, place=place)
+            number += 1
+            if number == until:
+                return
+        if after is not None and index < after.index:
+            raise PlaceNotFound
         self._note_missing_tail()
         if file_identity(self.path) != self.identity:
             raise RecordingChanged("changed while it was read; run again when it is complete")
@@ -220,20 +261,53 @@ class VideoReader:
         del self._first
         yield from self._frames
 
+    def _from_key(self, pts: int) -> Iterator[tuple[Fraction, Any]]:
+        """The frames from the key frame with this stamp on. Raises PlaceNotFound."""
+        del self._first
+        for back_s in _SEEKS_BACK_S:
+            self._container.seek(pts - int(back_s / self._tick), stream=self._stream, backward=True)
+            self._frames = self._decode()
+            for time, frame in self._frames:
+                if frame.pts is None or frame.pts > pts:
+                    break
+                if frame.pts == pts:
+                    self.damage = Damage()  # what a seek lands amidst of is no damage
+                    yield time, frame
+                    yield from self._frames
+                    return
+        raise PlaceNotFound
+
+    def _place(self, samples: int, index: int, key: tuple[int | None, int], image: Array) -> Place:
+        sure = not self.damage.facts() and self._clock.steady
+        return Place(
+            samples=samples, index=index, key_pts=key[0] if sure else None, key_index=key[1], image=_digest(image)
+        )
+
     def _decode(self) -> Iterator[tuple[Fraction, Any]]:
         """All frames with their times. Packets that cannot be read or decoded are counted and passed over."""
-        untimed, clock = 0, Clock()
+        untimed, self._clock, begun = 0, Clock(), False
+        waiting: list[int] = []  # stamps of packets whose frame has not come
+        stamped = self._container.format.name != "avi"  # there FFmpeg makes the stamps up, those of B-frames wrongly
         fallback = frame_rate(self._stream) or Fraction(25)
         for packet in self._demux():
+            self.on_packet()
             if packet.stream_index != self._stream.index:
                 continue
+            if packet.pts is not None and packet.size > _EMPTY_BYTES and not packet.is_discard:
+                waiting.append(packet.pts)
             try:
                 frames = packet.decode()
             except (av.error.FFmpegError, ValueError):
                 self.damage.decode_errors += 1
                 continue
             for frame in frames:
-                stamp = clock.stamp(frame.pts, frame.dts)
+                if not begun:
+                    self._note_missing_head(waiting, frame.pts)
+                elif frame.pts is not None and stamped:
+                    self._passed_over = any(stamp < frame.pts for stamp in waiting)
+                begun = True
+                waiting = [stamp for stamp in waiting if frame.pts is not None and stamp > frame.pts][-_MOST_REORDERED:]
+                stamp = self._clock.stamp(frame.pts, frame.dts)
                 if stamp is None:  # elementary streams carry no times
                     time, untimed = untimed / fallback, untimed + 1
                 else:
@@ -245,13 +319,18 @@ class VideoReader:
     def _demux(self) -> Iterator[Any]:
         """All packets of the video, and of its sound, which tells how far the file goes."""
         streams = [self._stream, *self._container.streams.audio]
-        failures = 0
+        failures, flushed = 0, False
         while failures < _READ_FAILURES:
             try:
                 for packet in self._container.demux(streams):
+                    ours = packet.stream_index == self._stream.index
                     if packet.size:
                         failures = 0
-                    if packet.is_corrupt and packet.stream_index == self._stream.index:
+                    elif ours:
+                        if flushed:
+                            continue
+                        flushed = True
+                    if packet.is_corrupt and ours:
                         self.damage.decode_errors += 1
                     if packet.pts is not None:
                         tick = Fraction(packet.time_base.numerator, packet.time_base.denominator)
@@ -259,27 +338,13 @@ class VideoReader:
                         self._read_end = max(self._read_end, end)
                     yield packet
                 return
+            except IndexError:  # PyAV's, when at the end it flushes a stream that has turned up since the opening
+                failures += 1
             except (av.error.FFmpegError, ValueError):
                 self.damage.decode_errors += 1
                 failures += 1
 
     # --- facts and damage -------------------------------------------------------------------------------------------
-
-    def _video_stream(self) -> Any:
-        pictures = Disposition.attached_pic | Disposition.timed_thumbnails
-        streams = [s for s in self._container.streams.video if not s.disposition & pictures]
-        if not streams:
-            kinds = sorted({s.type for s in self._container.streams}) or ["nothing"]
-            raise RecordingError(f"has no video stream, only {' and '.join(kinds)}")
-        stream = streams[0]
-        context = stream.codec_context
-        if context is None:
-            raise RecordingError("its video codec is not known to this build of FFmpeg; convert it to H.264")
-        width, height = context.width, context.height
-        if max(width, height) > LONGEST_SIDE_PX or width * height > MOST_PIXELS:
-            raise RecordingError(f"its frames are too large: {width}x{height}, the limit is {LONGEST_SIDE_PX} a side")
-        context.thread_type, context.thread_count = "NONE", 1
-        return stream
 
     def _describe(self, frame: Any) -> VideoInfo:
         stream = self._stream
@@ -297,23 +362,72 @@ class VideoReader:
             recorded_at=recorded_at(self._container.metadata, stream.metadata),
         )
 
-    def _note_gap(self, seconds: float) -> None:
-        """Count a stretch without frames beside an error. Without an error it is a pause, and no damage."""
-        if self.info.fps and seconds > 1.5 / self.info.fps:
+    def _errors(self) -> int:
+        """What went wrong so far, in numbers that mean something only by rising."""
+        return self.damage.decode_errors + int(av.logging.get_last_error()[0])
+
+    def _note_damage(self, time: Fraction, frame: Any, latest: Fraction | None, erring: bool, first: bool) -> None:
+        """Count what is wrong with a frame, and a stretch without frames before it if there is a sign of a loss.
+
+        Signs are an error, also one a while before, since frames come after later packets were read; and a packet that
+        gave no frame. Without any such a stretch is a pause, and no damage.
+        """
+        corrupt = bool(frame.is_corrupt)
+        self.damage.corrupt_frames += corrupt
+        if latest is None:
+            if not first or time <= 0 or not self.info.container.startswith("matroska"):
+                return
+            latest, erring = Fraction(0), self._errors() > self._errors_before  # a lost block is told in the log alone
+        if time < latest:
+            self.damage.backward_frames += 1
+        elif self.info.fps and (corrupt or erring or self._passed_over):
+            seconds = float(time - latest)
+            if seconds > 1.5 / self.info.fps:
+                self.damage.gaps += 1
+                self.damage.gap_s += seconds - 1 / self.info.fps
+
+    def _note_missing_head(self, stamps: list[int], first: Any) -> None:
+        """Count what lay before the first frame: decoders pass over all up to a key frame, and not all say so."""
+        lost = stamps[: stamps.index(first)] if first in stamps else []
+        if lost:
             self.damage.gaps += 1
-            self.damage.gap_s += seconds - 1 / self.info.fps
+            self.damage.gap_s += max(float((first - min(lost)) * self._tick), 0.0)
 
     def _note_missing_tail(self) -> None:
-        """Compare how far the frames (or packets, where only the container has a length) go with what is announced."""
+        """Compare how far the file and its frames go with what is announced.
+
+        Where only the container has a length, packets of any stream count as frames.
+        """
+        self.damage.missing_bytes = missing_bytes(self.path, self.info.container)
+        self.damage.broken_packets = broken_packets(self.path, self.info.container)
         if not self.info.container.startswith(_ANNOUNCING):
             return
         stream, reached = self._stream, self.end_s
-        if stream.duration and stream.start_time is not None:
+        guessed = self.info.container.startswith("matroska")  # of a stream FFmpeg can only make up a length there
+        if stream.duration and stream.start_time is not None and not guessed:
             announced = float((stream.start_time + stream.duration) * self._tick - self._start)
         else:
             announced, reached = self.info.duration_s or 0.0, max(reached, float(self._read_end))
         if announced - reached > max(_TAIL_TOLERANCE_S, 2 / (self.info.fps or 25)):
             self.damage.missing_tail_s = announced - reached
+
+
+def video_stream(container: Any) -> Any:
+    """The stream to be decoded, set to one thread. Raises RecordingError where there is none, or it cannot be."""
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
+    streams = [s for s in container.streams.video if not s.disposition & pictures]
+    if not streams:
+        kinds = sorted({s.type for s in container.streams}) or ["nothing"]
+        raise RecordingError(f"has no video stream, only {' and '.join(kinds)}")
+    stream = streams[0]
+    context = stream.codec_context
+    if context is None:
+        raise RecordingError("its video codec is not known to this build of FFmpeg; convert it to H.264")
+    width, height = context.width, context.height
+    if max(width, height) > LONGEST_SIDE_PX or width * height > MOST_PIXELS:
+        raise RecordingError(f"its frames are too large: {width}x{height}, the limit is {LONGEST_SIDE_PX} a side")
+    context.thread_type, context.thread_count = "NONE", 1
+    return stream
 
 
 def file_identity(path: Path) -> tuple[int, int]:
@@ -323,6 +437,10 @@ def file_identity(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise RecordingError(f"cannot be opened: {error.strerror}") from None
     return status.st_size, status.st_mtime_ns
+
+
+def _digest(image: Array) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
 
 
 def _why(error: Exception) -> str:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from vidgru.cache import Entry, SequenceCache
 from vidgru.config import DetectorSettings, PredictConfig
 from vidgru.errors import CacheError, OutputError, RecordingError, SettingsError, SettingsMismatch, WeightsError
-from vidgru.extract.pipeline import Outcome, damage_of, extract, weights_what
+from vidgru.extract.pipeline import Outcome, damage_of, extract, recorded_at, weights_what
 from vidgru.files import sha256_file, write_atomic
 from vidgru.model.checkpoint import EventModel, check_what, detector_settings, load_model, model_file
 from vidgru.model.stream import score_recording
@@ -195,6 +195,8 @@ class _Run:
                 )
             if not self._ours(mark) or mark["key"] != self.cache.key(sha256, self.model.what):
                 return False
+            if self.config.start_time not in ("", mark.get("start_time")):
+                return False
             events = writers.read_jsonl(folder / "events.jsonl")
         except (OSError, ValueError):
             return False  # extraction says what is wrong with a recording; spoilt files are written again
@@ -239,8 +241,9 @@ class _Run:
             reason = error.message if isinstance(error, CacheError | RecordingError) else str(error)
             return self._fail(recording, reason, entry.duration_s, seconds + time.monotonic() - began)
         asked_for = [e for e in found if e.label in self.keep and e.score >= self.config.min_score]
-        events = [_dated(event, entry.recorded_at) for event in asked_for]
-        self._write(recording, entry, sha256, events, damage)
+        began_at = recorded_at(self.cache, entry, recording.path, self.config.start_time)
+        events = [_dated(event, began_at) for event in asked_for]
+        self._write(recording, entry, sha256, events, began_at, damage)
         self.ended[recording.name] = Prediction(
             recording=recording,
             status="partial" if damage else "done",
@@ -250,7 +253,15 @@ class _Run:
             seconds=seconds + time.monotonic() - began,
         )
 
-    def _write(self, recording: Recording, entry: Entry, sha256: str, events: list[Event], damage: str) -> None:
+    def _write(
+        self,
+        recording: Recording,
+        entry: Entry,
+        sha256: str,
+        events: list[Event],
+        began_at: str | None,
+        damage: str,
+    ) -> None:
         folder = self.out / recording.name
         _unmark(folder)  # a run that is killed here must not leave the old mark on new files
         _write(folder / "events.jsonl", writers.to_jsonl(events))
@@ -263,7 +274,8 @@ class _Run:
             "sha256": sha256,
             "key": entry.key,
             "duration_s": entry.duration_s,
-            "recorded_at": entry.recorded_at,
+            "recorded_at": began_at,
+            "start_time": self.config.start_time,
             "reason": damage,
         }
         _write(folder / FINGERPRINT, json.dumps(mark, sort_keys=True, ensure_ascii=False, indent=1) + "\n")

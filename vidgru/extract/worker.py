@@ -1,0 +1,157 @@
+"""A process that decodes: `python -m vidgru.extract.worker`, one recording (or a stretch of one) at a time.
+
+FFmpeg runs here and not beside the detector, because a decoder that crashes takes its process with it, one that hangs
+can only be ended with its process, and because Python's lock is then not shared. Requests come as JSON lines on the
+standard input; what is decoded goes to the standard output as messages: two lengths (uint32), JSON of the first
+length, bytes of the second. `decoder.py` is the other end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import struct
+import sys
+import threading
+import time
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidgru.errors import RecordingError
+from vidgru.extract.letterbox import PAD_VALUE, Letterbox, masked_pixels
+from vidgru.extract.motion import FlowMeter, scene_motion
+from vidgru.extract.segments import cut_places
+from vidgru.extract.video import Place, PlaceNotFound, VideoReader, probe
+from vidgru.types import Array
+
+HEADER = struct.Struct("<II")
+BEAT_S = 5.0  # a sign of life at least so often while nothing is sampled
+
+
+def main() -> None:
+    """Serve requests until the standard input ends."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not get among the messages
+    requests: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    worker = Worker(out)
+    worker.send({"kind": "ready"})
+    while True:
+        worker.serve(requests.get())
+
+
+def _listen(requests: queue.Queue[dict[str, Any]]) -> None:
+    """Take requests; leave with the parent, however it ended, also amidst a recording."""
+    for line in sys.stdin.buffer:
+        requests.put(json.loads(line))
+    os._exit(0)
+
+
+class Worker:
+    """Answers requests.
+
+    Args:
+        out: where messages go.
+    """
+
+    def __init__(self, out: Any) -> None:
+        self._out = out
+        self._spoke = 0.0
+
+    def send(self, facts: dict[str, Any], *arrays: Array) -> None:
+        """Send a message. A parent that is gone ends this process."""
+        text = json.dumps(facts).encode()
+        try:
+            self._out.write(HEADER.pack(len(text), sum(array.nbytes for array in arrays)) + text)
+            for array in arrays:
+                self._out.write(np.ascontiguousarray(array).data.cast("B"))
+            self._out.flush()
+        except BrokenPipeError:
+            os._exit(0)
+        self._spoke = time.monotonic()
+
+    def serve(self, request: dict[str, Any]) -> None:
+        """Answer one request; what is wrong with the recording, or with this program, is an answer too."""
+        try:
+            if "probe" in request:
+                self.send({"kind": "end", "info": asdict(probe(Path(request["probe"])))})
+            else:
+                self._decode(**request)
+        except RecordingError as error:
+            self.send({"kind": "failed", "reason": error.message})
+        except PlaceNotFound:
+            self.send({"kind": "lost"})
+        except Exception:
+            self.send({"kind": "bug", "trace": traceback.format_exc()})
+
+    def _decode(
+        self,
+        *,
+        path: str,
+        fps: float,
+        imgsz: int,
+        stride: int,
+        mask: list[list[list[float]]],
+        identity: list[int],
+        after: dict[str, Any] | None,
+        until: int | None,
+        mark_every: int,
+        cut_every: int,
+    ) -> None:
+        """Decode a recording.
+
+        Args:
+            path: the file.
+            fps, imgsz, stride, mask: what is sampled, and the form the network wants it in.
+            identity: size and modification time that the file must have.
+            after, until, mark_every: see `VideoReader.sample`.
+            cut_every: samples after which the recording may be cut for several decoders; 0 is not asking.
+        """
+        with VideoReader(Path(path)) as reader:
+            if list(reader.identity) != identity:
+                raise RecordingError("changed while it was read; run again when it is complete")
+            letterbox = Letterbox.fit(reader.info.size_px, imgsz, stride)
+            self.send({"kind": "opened", "info": asdict(reader.info), "letterbox": asdict(letterbox)})
+            if cut_every:
+                begun = after["samples"] if after else 0
+                places = [place for place in cut_places(Path(path), fps, cut_every) if place.samples > begun]
+                self.send({"kind": "cuts", "places": [asdict(place) for place in places]})
+                until = places[0].samples if places else None
+            hidden = masked_pixels(mask, letterbox.content_wh)
+            canvas = np.empty((*letterbox.input_hw, 3), np.uint8)
+            meter = FlowMeter()
+            known = None if after is None else Place(**after)
+            reader.on_packet = self._beat
+            for frame in reader.sample(fps, letterbox.content_wh, after=known, until=until, mark_every=mark_every):
+                image = frame.image
+                if hidden is not None:
+                    image = np.where(hidden[..., None], np.uint8(PAD_VALUE), image)
+                flow = meter.step(image, frame.time_s)
+                if known is not None and frame.number < known.samples:
+                    continue
+                letterbox.place(image, canvas)
+                facts = {
+                    "kind": "sample",
+                    "number": frame.number,
+                    "time_s": frame.time_s,
+                    "index": frame.index,
+                    "place": None if frame.place is None else asdict(frame.place),
+                    "flow": None if flow is None else [*flow.grey_change.shape],
+                    "camera": None if flow is None else [*flow.camera],
+                }
+                moved = () if flow is None else (flow.rate, flow.grey_change)
+                self.send(facts, canvas, scene_motion(flow), *moved)
+            self.send({"kind": "end", "damage": reader.damage.facts(), "end_s": reader.end_s})
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._spoke > BEAT_S:
+            self.send({"kind": "beat"})
+
+
+if __name__ == "__main__":
+    main()
