@@ -71,6 +71,21 @@ def test_a_decoder_that_dies_before_the_first_frame_fails(
     assert outcome.reason == "its decoder crashed (SIGSEGV) before it gave a frame; convert the file with ffmpeg"
 
 
+def test_a_decoder_that_is_killed_while_it_starts_is_started_again(
+    tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the system does when memory runs out."""
+    code = (
+        f"import os, pathlib; mark = pathlib.Path({str(tmp_path / 'mark')!r})\n"
+        "if not mark.exists(): mark.touch(); os.kill(os.getpid(), 9)\n"
+        "from vidgru.extract import worker; worker.main()"
+    )
+    monkeypatch.setattr(decoder, "COMMAND", [sys.executable, "-c", code])
+    write_video(tmp_path / "v" / "a.mp4", 20)
+    assert run(tmp_path / "v", tmp_path / "f", settings)[0].status == "done"
+    assert (tmp_path / "mark").exists()
+
+
 def test_no_decoder_process_is_left(
     tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

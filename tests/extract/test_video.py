@@ -31,10 +31,10 @@ def expected(times: list[Fraction], fps: Fraction, tick: Fraction) -> list[int]:
     return taken
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts", "mov", "flv"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts", "mov", "flv", "webm"])
 def test_every_container_gives_each_frame_its_time(tmp_path: Path, suffix: str) -> None:
     tick = Fraction(1, 10) if suffix == "avi" else Fraction(1, 1000)
-    codec = "mpeg4" if suffix == "avi" else "libx264"
+    codec = {"avi": "mpeg4", "webm": "libvpx"}.get(suffix, "libx264")
     frames, reader = sampled(write_video(tmp_path / f"a.{suffix}", tick=tick, codec=codec), 10)
     assert [read_counter(frame.image) for frame in frames] == list(range(30))
     assert [frame.index for frame in frames] == list(range(30))
@@ -48,6 +48,24 @@ def test_even_frame_rate_is_sampled_by_the_rule(tmp_path: Path, fps: float) -> N
     frames, _ = sampled(write_video(tmp_path / "a.mp4", 40, fps=10), fps)
     truth = expected([Fraction(i, 10) for i in range(40)], Fraction(str(fps)), Fraction(1, 1000))
     assert [read_counter(frame.image) for frame in frames] == truth
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
+@pytest.mark.parametrize(("numerator", "fps"), [(24000, 8), (24000, 24), (30000, 8), (30000, 10), (60000, 7.5)])
+def test_television_rates_are_sampled_by_the_rule(tmp_path: Path, suffix: str, numerator: int, fps: float) -> None:
+    """23.976, 29.97 and 59.94 frames a second, whose stamps the containers round to ticks of their own."""
+    frame = Fraction(1001, numerator)
+    if suffix == "avi":
+        path = write_video(tmp_path / "a.avi", 90, ticks=range(90), tick=frame, codec="mpeg4")
+    else:
+        path = write_video(tmp_path / f"a.{suffix}", 90, ticks=[1001 * i for i in range(90)], tick=frame / 1001)
+    frames, reader = sampled(path, fps)
+    with av.open(str(path)) as container:
+        tick = Fraction(str(container.streams.video[0].time_base))
+    times = [round(i * frame / tick) * tick for i in range(90)]
+    assert [read_counter(frame.image) for frame in frames] == expected(times, Fraction(str(fps)), tick)
+    assert all(abs(found.time_s - float(found.index * frame)) <= float(tick) for found in frames)
+    assert not reader.damage.facts()
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -196,7 +214,7 @@ def test_no_frame_can_be_decoded(tmp_path: Path) -> None:
 
 
 def test_frames_of_absurd_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidgru.extract.video.LONGEST_SIDE_PX", 100)
+    monkeypatch.setattr("vidgru.extract.container.LONGEST_SIDE_PX", 100)
     with pytest.raises(RecordingError, match="frames are too large: 160x96"):
         VideoReader(write_video(tmp_path / "a.mp4", 2))
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vidgru.errors import RecordingError
+from vidgru.extract.container import VideoInfo
 from vidgru.extract.motion import SCENE_MOTION_COLUMNS, Flow
-from vidgru.extract.video import VideoInfo
 from vidgru.extract.worker import HEADER
 from vidgru.types import Array
 
@@ -29,7 +29,15 @@ _SCENE_BYTES = 2 * len(SCENE_MOTION_COLUMNS)
 
 
 class DecoderDied(Exception):
-    """A decoder process crashed or hung; the message says how."""
+    """A decoder process crashed or hung; the message says how.
+
+    Attributes:
+        killed: a signal ended it.
+    """
+
+    def __init__(self, message: str, *, killed: bool = False) -> None:
+        super().__init__(message)
+        self.killed = killed
 
 
 class Sampled(NamedTuple):
@@ -74,7 +82,7 @@ class DecoderProcess:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise DecoderDied(self._bury()) from None
+            raise self._bury() from None
         while True:
             facts, length = self._header()
             if facts["kind"] == "opened":
@@ -146,7 +154,7 @@ class DecoderProcess:
         try:
             self._header(watched=False)  # "ready": imports may take their time on a slow disk
         except DecoderDied as error:
-            if self._closed:
+            if self._closed or error.killed:
                 raise
             raise RuntimeError(f"decoder processes cannot be started: {error}") from None
 
@@ -168,15 +176,15 @@ class DecoderProcess:
         count = self._process.stdout.readinto(target.data)  # type: ignore[attr-defined]
         self._waiting_since = None
         if count < target.nbytes:
-            raise DecoderDied(self._bury())
+            raise self._bury()
 
     def _kill(self) -> None:
         with self._lock:
             if self._process is not None:
                 self._process.kill()
 
-    def _bury(self) -> str:
-        """Forget a process that has ended; says how it did."""
+    def _bury(self) -> DecoderDied:
+        """Forget a process that has ended, or end it; says how it did."""
         with self._lock:
             process, self._process = self._process, None
         assert process is not None
@@ -188,10 +196,10 @@ class DecoderProcess:
                     pipe.close()
         if self._hung:
             self._hung = False
-            return f"its decoder hung (no sign of life for {HANG_S:.0f} s)"
+            return DecoderDied(f"its decoder hung (no sign of life for {HANG_S:.0f} s)", killed=True)
         if code < 0:
-            return f"its decoder crashed ({signal.Signals(-code).name})"
-        return f"its decoder ended with exit code {code}"
+            return DecoderDied(f"its decoder crashed ({signal.Signals(-code).name})", killed=True)
+        return DecoderDied(f"its decoder ended with exit code {code}")
 
 
 def video_info(facts: dict[str, Any]) -> VideoInfo:

@@ -131,18 +131,18 @@ def _choose(todo: list[tuple[Recording, tuple[int, int], float]]) -> list[Record
 def _try(recordings: list[Recording], detect: DetectorSettings, run: RunSettings) -> tuple[float | None, float | None]:
     """Bytes and seconds a sample; None where the recordings are too short to tell."""
     took, done, size = [], [], 0
-    for limit in (_SHORT, _LONG):
+    for limit in (1, _SHORT, _LONG):  # the first pays for what is done once in a process, and is not looked at
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
             outcomes = extract(recordings, SequenceCache(folder), detect, run, progress=False, limit=limit)
             took.append(time.perf_counter() - began)
             done.append(sum(outcome.samples for outcome in outcomes))
             size = sum(path.stat().st_size for path in Path(folder).rglob("part-*"))
-    if not done[1]:
+    if not done[2]:
         return None, None
-    more = done[1] - done[0]
-    seconds = (took[1] - took[0]) / more if more >= _LONG - _SHORT and took[1] > took[0] else took[1] / done[1]
-    return size / done[1], seconds
+    more = done[2] - done[1]
+    seconds = (took[2] - took[1]) / more if more >= _LONG - _SHORT and took[2] > took[1] else took[2] / done[2]
+    return size / done[2], seconds
 
 
 def _words(seconds: float) -> str:

@@ -18,6 +18,7 @@ from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings
 from vidgru.errors import RecordingError
+from vidgru.extract.container import file_identity
 from vidgru.extract.damage import Damage
 from vidgru.extract.decoder import DecoderDied, DecoderProcess, Sampled, video_info
 from vidgru.extract.job import Job
@@ -26,7 +27,7 @@ from vidgru.extract.pool import DetectorPool
 from vidgru.extract.schedule import Schedule, Stretch
 from vidgru.extract.stages import Sample, Stopped
 from vidgru.extract.tracker import Tracker
-from vidgru.extract.video import Place, file_identity
+from vidgru.extract.video import Place
 from vidgru.leases import Leases
 
 CUT_SAMPLES = 128  # of a stretch, where several decoders share a recording

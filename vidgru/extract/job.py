@@ -6,10 +6,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from vidgru.cache import EntryWriter
+from vidgru.extract.container import VideoInfo
 from vidgru.extract.damage import Damage
 from vidgru.extract.stages import Row
 from vidgru.extract.tracker import Tracker
-from vidgru.extract.video import Place, VideoInfo
+from vidgru.extract.video import Place
 from vidgru.types import Recording
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import av
 
+from vidgru.errors import RecordingError
+from vidgru.extract.container import open_container, video_stream
 from vidgru.extract.times import container_start
-from vidgru.extract.video import Place, video_stream
+from vidgru.extract.video import Place
 
 
 def cut_places(path: Path, fps: float, least: int) -> list[Place]:
@@ -25,7 +27,7 @@ def cut_places(path: Path, fps: float, least: int) -> list[Place]:
     stamps: list[int] = []
     keys: set[int] = set()
     try:
-        with av.open(str(path.absolute()), metadata_errors="replace") as container:
+        with open_container(path) as container:
             stream = video_stream(container)
             start = container_start(container)
             tick = Fraction(stream.time_base.numerator, stream.time_base.denominator)
@@ -37,7 +39,13 @@ def cut_places(path: Path, fps: float, least: int) -> list[Place]:
                 stamps.append(packet.pts)
                 if packet.is_keyframe:
                     keys.add(packet.pts)
-    except (av.error.FFmpegError, OSError, ValueError, IndexError):  # the last is PyAV's, see `VideoReader`
+    except (
+        RecordingError,
+        av.error.FFmpegError,
+        OSError,
+        ValueError,
+        IndexError,
+    ):  # the last is PyAV's, see `VideoReader`
         return []
     stamps.sort()
     if any(a == b for a, b in pairwise(stamps)):

@@ -9,8 +9,6 @@ Parallelism comes from decoding several recordings at once.
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,16 +17,14 @@ from typing import Any
 
 import av
 import numpy as np
-from av.stream import Disposition
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from vidgru.errors import RecordingChanged, RecordingError
+from vidgru.extract.container import VideoInfo, describe, file_identity, open_container, video_stream
 from vidgru.extract.damage import Damage, broken_packets, missing_bytes
-from vidgru.extract.times import Clock, container_start, frame_rate, recorded_at
+from vidgru.extract.times import Clock, container_start, frame_rate
 from vidgru.types import Array
 
-LONGEST_SIDE_PX = 16384
-MOST_PIXELS = 100_000_000
 _READ_FAILURES = 100  # reads that fail in a row, after which the rest of the file counts as lost
 _SEEKS_BACK_S = (0, 2, 10, 60)  # containers without an index may land behind what was sought
 _TAIL_TOLERANCE_S = 0.25
@@ -36,36 +32,6 @@ _MOST_REORDERED = 32  # frames that a decoder holds back, and more
 _EMPTY_BYTES = 16  # packets up to it may say no more than that nothing has changed
 _ANNOUNCING = ("mov", "matroska", "avi", "flv", "asf")  # containers whose header tells the duration; others estimate it
 _SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-
-# FFmpeg tells some losses (a Matroska block it cannot make out) in its log alone. Its errors are counted, not shown.
-av.logging.set_level(av.logging.ERROR)
-logging.getLogger("libav").addHandler(logging.NullHandler())
-logging.getLogger("libav").propagate = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoInfo:
-    """What a container says of its video, without decoding it.
-
-    Attributes:
-        size_px: width and height of the upright frame (rotation applied).
-        rotation: degrees the stored frame is turned clockwise to stand upright: 0, 90, 180, 270.
-        duration_s: of the whole container, as players show it; None if it does not say.
-        fps: average frames a second; None if unknown.
-        frames: number of frames the container announces; None if it does not say.
-        codec: FFmpeg's name of the codec.
-        container: FFmpeg's name of the container format.
-        recorded_at: ISO 8601 time at which the recording was made; None if the container does not say.
-    """
-
-    size_px: tuple[int, int]
-    rotation: int
-    duration_s: float | None
-    fps: float | None
-    frames: int | None
-    codec: str
-    container: str
-    recorded_at: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,18 +111,7 @@ class VideoReader:
         self._errors_before = self._errors()
         self.on_packet: Callable[[], None] = lambda: None
         self.identity = file_identity(path)
-        if not path.is_file():
-            raise RecordingError("is not a file")
-        if not self.identity[0]:
-            raise RecordingError("is empty (0 bytes); copy it again")
-        try:
-            self._container: Any = av.open(
-                str(path.absolute()), metadata_errors="replace"
-            )  # "12:30.mp4" would be a protocol
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise RecordingError(
-                f"is not a video that can be read: {_why(error)}; copy it again, or repair it with ffmpeg"
-            ) from None
+        self._container = open_container(path)
         try:
             self._stream = video_stream(self._container)
             self._start = container_start(self._container)
@@ -168,7 +123,7 @@ class VideoReader:
                 errors = self.damage.decode_errors
                 raise RecordingError(f"no frame of it can be decoded ({errors} packets failed); copy it again")
             self._first = first
-            self.info = self._describe(first[1])
+            self.info = describe(self._container, self._stream, first[1])
         except BaseException:
             self._container.close()
             raise
@@ -346,22 +301,6 @@ class VideoReader:
 
     # --- facts and damage -------------------------------------------------------------------------------------------
 
-    def _describe(self, frame: Any) -> VideoInfo:
-        stream = self._stream
-        rotation = -round(frame.rotation / 90) % 4 * 90
-        rate = frame_rate(stream)
-        duration = self._container.duration
-        return VideoInfo(
-            size_px=(frame.height, frame.width) if rotation in (90, 270) else (frame.width, frame.height),
-            rotation=rotation,
-            duration_s=duration / av.time_base if duration else None,
-            fps=float(rate) if rate else None,
-            frames=stream.frames or None,
-            codec=stream.codec_context.name,
-            container=self._container.format.name,
-            recorded_at=recorded_at(self._container.metadata, stream.metadata),
-        )
-
     def _errors(self) -> int:
         """What went wrong so far, in numbers that mean something only by rising."""
         return self.damage.decode_errors + int(av.logging.get_last_error()[0])
@@ -412,36 +351,5 @@ class VideoReader:
             self.damage.missing_tail_s = announced - reached
 
 
-def video_stream(container: Any) -> Any:
-    """The stream to be decoded, set to one thread. Raises RecordingError where there is none, or it cannot be."""
-    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
-    streams = [s for s in container.streams.video if not s.disposition & pictures]
-    if not streams:
-        kinds = sorted({s.type for s in container.streams}) or ["nothing"]
-        raise RecordingError(f"has no video stream, only {' and '.join(kinds)}")
-    stream = streams[0]
-    context = stream.codec_context
-    if context is None:
-        raise RecordingError("its video codec is not known to this build of FFmpeg; convert it to H.264")
-    width, height = context.width, context.height
-    if max(width, height) > LONGEST_SIDE_PX or width * height > MOST_PIXELS:
-        raise RecordingError(f"its frames are too large: {width}x{height}, the limit is {LONGEST_SIDE_PX} a side")
-    context.thread_type, context.thread_count = "NONE", 1
-    return stream
-
-
-def file_identity(path: Path) -> tuple[int, int]:
-    """Size and modification time (ns): what changes when a file does. Raises RecordingError."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise RecordingError(f"cannot be opened: {error.strerror}") from None
-    return status.st_size, status.st_mtime_ns
-
-
 def _digest(image: Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
-
-
-def _why(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)

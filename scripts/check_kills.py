@@ -1,0 +1,299 @@
+"""Kill extraction at any moment, again and again, and see that nothing is lost and nothing comes out different.
+
+    python scripts/check_kills.py                    # 300 kills of the whole process, then of decoders alone
+    python scripts/check_kills.py --processes 2      # two runs share the work, either is killed
+
+A small folder is extracted once undisturbed: the reference. Then runs are killed (SIGKILL) at random moments, each
+going on in the cache that the last one left, and whenever one gets to its end its entries have to be the reference's,
+byte for byte. Then it begins with an empty cache, until the kills are used up. It needs a checkout, and Linux for the
+look at which processes are left. It exits with 1 if anything was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from unittest.mock import patch
+
+# Before numpy and ultralytics are imported: a process that forks must have no threads, and there may be no network.
+os.environ.update(OPENBLAS_NUM_THREADS="1", YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from tests.detectors import make_weights
+from tests.videos import faststart, write_video
+from vidgru.cache import EntryWriter, SequenceCache
+from vidgru.config import DetectorSettings, RunSettings
+from vidgru.extract import intake
+from vidgru.extract.decoder import DecoderProcess
+from vidgru.extract.pipeline import extract, summary_table
+from vidgru.extract.pool import cores
+from vidgru.sources import find_recordings
+
+PART_SAMPLES = 16  # so that short recordings have parts enough to go on from
+CUT_SAMPLES = 24
+MARK = "VIDGRU_CHECK_KILLS"  # in the environment of the runs and so of their decoders, which are found by it
+ORPHANS_MAY_TAKE_S = 10.0
+HOW = RunSettings(backend="torch", precision="fp32", threads=1)
+
+
+def make_videos(folder: Path, scratch: Path) -> None:
+    """Recordings of several kinds: long, twice the same, damaged, and short ones beside them."""
+    write_video(folder / "long.mp4", 320, options={"g": "16"})
+    (folder / "long_again.mp4").write_bytes((folder / "long.mp4").read_bytes())
+    write_video(folder / "b.mkv", 60, options={"g": "10"})
+    write_video(folder / "c.avi", 45, codec="mpeg4", size_px=(96, 160))
+    write_video(folder / "d.ts", 50)
+    data = bytearray(write_video(scratch / "hurt.mkv", 120, options={"g": "20"}).read_bytes())
+    for at in range(len(data) // 3, len(data) // 3 + 40):
+        data[at] ^= 0x55
+    (folder / "hurt.mkv").write_bytes(data)
+    whole = faststart(write_video(scratch / "cut.mp4", 100)).read_bytes()
+    (folder / "cut.mp4").write_bytes(whole[: len(whole) * 3 // 4])
+
+
+@dataclass
+class Runs:
+    """Runs of `extract` in forked processes, and what they note: a log for each slot, whose runs follow each other."""
+
+    videos: Path
+    weights: Path
+    logs: Path
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def start(self, cache: Path, slot: int = 0) -> int:
+        """Fork a run; returns its process id."""
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 1
+        try:
+            self._work(cache, slot)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def _work(self, cache: Path, slot: int) -> None:
+        os.environ[MARK] = f"{self.token}-{slot}"
+        adopt = EntryWriter.__enter__
+
+        def note(kind: str) -> None:
+            with open(self.logs / str(slot), "a") as file:
+                file.write(f"{kind}\n")
+
+        def noted(writer: EntryWriter) -> EntryWriter:
+            adopt(writer)
+            if writer.samples:
+                note("resumed")
+            return writer
+
+        begin = DecoderProcess._start
+
+        def begun(decoder: DecoderProcess) -> None:
+            begin(decoder)
+            note(f"decoder-{decoder._process.pid}")  # type: ignore[union-attr]
+
+        for module in ("vidgru.cache.writer", "vidgru.extract.intake", "vidgru.extract.pipeline"):
+            patch(f"{module}.PART_SAMPLES", PART_SAMPLES).start()
+        patch.object(intake, "CUT_SAMPLES", CUT_SAMPLES).start()
+        patch.object(EntryWriter, "__enter__", noted).start()
+        patch.object(DecoderProcess, "_start", begun).start()
+        settings = DetectorSettings(weights=str(self.weights), imgsz=64, fps=10, conf=0.2, max_objects=6)
+        outcomes = extract(
+            find_recordings([self.videos]),
+            SequenceCache(cache),
+            settings,
+            HOW,
+            progress=False,
+            on_outcome=lambda outcome: note(outcome.status),
+        )
+        if any(outcome.status == "failed" for outcome in outcomes):
+            raise RuntimeError(summary_table(outcomes))
+
+    def notes(self, slot: int = 0) -> Counter[str]:
+        """How often each kind of thing was noted by the runs of a slot."""
+        path = self.logs / str(slot)
+        return Counter(path.read_text().split() if path.exists() else [])
+
+    def decoders(self, slot: int = 0) -> set[int]:
+        """Process ids of the decoders of a slot that live."""
+        sought = f"{MARK}={self.token}-{slot}".encode()
+        found = set()
+        for folder in Path("/proc").iterdir():
+            try:
+                if folder.name.isdigit() and sought in (folder / "environ").read_bytes().split(b"\0"):
+                    found.add(int(folder.name))
+            except OSError:  # it has ended, or is another user's
+                continue
+        return found
+
+    def orphans(self, slot: int) -> set[int]:
+        """Decoders that are still there some seconds after their run has ended."""
+        end = time.monotonic() + ORPHANS_MAY_TAKE_S
+        while (left := self.decoders(slot)) and time.monotonic() < end:
+            time.sleep(0.05)
+        return left
+
+
+def content(cache: Path) -> dict[str, bytes]:
+    """The files of all entries, by path."""
+    folders = [path for path in cache.iterdir() if len(path.name) == 64] if cache.is_dir() else []
+    return {str(path.relative_to(cache)): path.read_bytes() for folder in folders for path in folder.iterdir()}
+
+
+def faults(cache: Path, reference: dict[str, bytes]) -> list[str]:
+    """What is wrong with a cache whose run has come to its end."""
+    made, opened = content(cache), SequenceCache(cache)
+    names = sorted(made.keys() | reference.keys())
+    wrong = [f"{name}: not as in the reference" for name in names if made.get(name) != reference.get(name)]
+    wrong += [f"{entry.key}: {fault}" for entry in opened.entries() for fault in opened.verify(entry.key)]
+    wrong += [f"left over: {path.relative_to(cache)}" for path in sorted(cache.rglob("*.tmp"))]
+    return wrong
+
+
+def ended(pid: int, patience_s: float) -> int | None:
+    """Exit status of a child as `os.waitpid` gives it; None if it runs on after so many seconds."""
+    end = time.monotonic() + patience_s
+    while True:
+        if (found := os.waitpid(pid, os.WNOHANG))[0]:
+            return found[1]
+        if time.monotonic() > end:
+            return None
+        time.sleep(min(0.002, max(end - time.monotonic(), 0)))
+
+
+class Check:
+    """Kills runs; problems are collected."""
+
+    def __init__(self, runs: Runs, folder: Path, rng: random.Random, kills: int) -> None:
+        self.runs, self.folder, self.rng, self.kills = runs, folder, rng, kills
+        self.cache = folder / "cache"
+        self.problems: list[str] = []
+        self.killed = self.completed = 0
+        self.depths: Counter[int] = Counter()  # tenths of the reference's parts that were on disk at a kill
+        start = time.monotonic()
+        if ended(runs.start(folder / "reference"), 600) != 0:
+            raise SystemExit("the undisturbed run failed")
+        self.full_s = time.monotonic() - start
+        self.reference = content(folder / "reference")
+        shutil.rmtree(runs.logs)
+        runs.logs.mkdir()
+
+    def kill_processes(self, processes: int) -> None:
+        """Kill whole runs, of which so many work at once, until the kills are used up."""
+        alive: dict[int, int] = {}
+        finished: set[int] = set()
+        while self.killed < self.kills or alive:
+            for slot in set(range(processes)) - alive.keys() - finished:
+                alive[slot] = self.runs.start(self.cache, slot)
+            victim = self.rng.choice(sorted(alive))
+            patience = self.rng.uniform(0, self.full_s) if self.killed < self.kills else 600.0
+            status = ended(alive[victim], patience)
+            if status is None:
+                os.kill(alive[victim], signal.SIGKILL)
+                os.waitpid(alive.pop(victim), 0)
+                self._count_kill(victim)
+                continue
+            del alive[victim]
+            finished.add(victim)
+            if status:
+                self.problems.append(f"run ended with status {status}")
+            if not alive and len(finished) == processes:
+                finished.clear()
+                self._compare()
+            if self.problems:
+                break
+        for pid in alive.values():
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+    def kill_decoders(self, runs: int) -> None:
+        """Kill each decoder process of a run once, in so many runs: the run must not mind."""
+        for _ in range(runs):
+            known = self.runs.notes().keys()
+            start, pid = time.monotonic(), self.runs.start(self.cache)
+            first: list[int] = []  # those that are started in their place live: two deaths at one place end a recording
+            while len(first) < cores() and time.monotonic() - start < self.full_s:
+                first = [int(note[8:]) for note in self.runs.notes().keys() - known if note.startswith("decoder-")]
+                time.sleep(0.005)
+            moments = sorted(self.rng.uniform(0, self.full_s / 2) for _ in first)
+            for decoder, moment in zip(first, moments, strict=True):
+                time.sleep(max(start + self.full_s / 4 + moment - time.monotonic(), 0))
+                if decoder in self.runs.decoders():
+                    os.kill(decoder, signal.SIGKILL)
+                    self.killed += 1
+            status = ended(pid, 600)
+            if status != 0:
+                self.problems.append(f"run ended with status {status} after a decoder's death")
+                return
+            self._compare()
+
+    def _count_kill(self, slot: int) -> None:
+        self.killed += 1
+        parts = len(list(self.cache.rglob("part-*.safetensors")))
+        whole = sum("part-" in name for name in self.reference)
+        self.depths[min(parts * 10 // whole, 9)] += 1
+        if left := self.runs.orphans(slot):
+            self.problems.append(f"decoders {sorted(left)} outlived their run by {ORPHANS_MAY_TAKE_S:.0f} s")
+
+    def _compare(self) -> None:
+        self.problems += [f"cache {self.completed}: {fault}" for fault in faults(self.cache, self.reference)]
+        if not self.problems:
+            shutil.rmtree(self.cache)
+        self.completed += 1
+
+
+def main() -> int:
+    """Parse the command line and check; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=300, help="of whole runs (300)")
+    parser.add_argument("--decoder-runs", type=int, help="runs whose decoders are killed (a tenth of --kills)")
+    parser.add_argument("--processes", type=int, default=1, help="runs at once (1)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", action="store_true", help="keep the folder that it works in, and say where it is")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = Path(tempfile.mkdtemp(prefix="vidgru-kills-"))
+    try:
+        (folder / "logs").mkdir()
+        make_videos(folder / "videos", folder / "scratch")
+        runs = Runs(folder / "videos", make_weights(folder / "tiny.pt"), folder / "logs")
+        check = Check(runs, folder, random.Random(arguments.seed), arguments.kills)
+        print(f"undisturbed: {check.full_s:.1f} s, {sum('part-' in name for name in check.reference)} parts")
+        check.kill_processes(arguments.processes)
+        notes = [runs.notes(slot) for slot in range(arguments.processes)]
+        resumed, made = sum(n["resumed"] for n in notes), [n["done"] + n["partial"] for n in notes]
+        print(f"{check.killed} kills, {check.completed} caches completed, {resumed} times gone on inside a recording")
+        print("kills by how much was on disk: " + " ".join(f"{10 * n}%:{check.depths[n]}" for n in range(10)))
+        check.problems += ["no run went on inside a recording"] * (not resumed)
+        if arguments.processes > 1:
+            print(f"recordings made by each process: {made}")
+            check.problems += ["the work was not shared"] * (0 in made)
+        decoder_runs = arguments.kills // 10 if arguments.decoder_runs is None else arguments.decoder_runs
+        if not check.problems and decoder_runs:
+            before = check.killed
+            check.kill_decoders(decoder_runs)
+            print(f"{check.killed - before} kills of decoders alone, in {decoder_runs} runs")
+        print("\n".join(check.problems) or "all caches are as the undisturbed one")
+        return 1 if check.problems else 0
+    finally:
+        print(f"kept: {folder}") if arguments.keep else shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

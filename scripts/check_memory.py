@@ -1,0 +1,198 @@
+"""Memory does not grow with the length of a recording: eight hours against one.
+
+    python scripts/check_memory.py                   # a hundredth of that, in a minute or two
+    python scripts/check_memory.py --scale 1         # in full
+
+Makes two recordings that differ in length alone, of one encoded minute repeated without encoding it again, extracts
+each in a process of its own, and compares the memory of that process and its decoders. Scaled down, what a run keeps on
+purpose (the part being filled, stretches that wait for their turn) is scaled too, or the shorter recording would lie in
+it whole. And as each sample has hundreds of objects, rows that were kept for good would be seen in a short run. It
+needs Linux, and a checkout. It exits with 1 if the two differ by more than 10 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+# Before numpy and ultralytics are imported: a process that forks must have no threads, and there may be no network.
+os.environ.update(OPENBLAS_NUM_THREADS="1", YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import av
+import torch
+
+from tests.detectors import make_weights
+from tests.videos import draw_counter, write_video
+from vidgru.cache import SequenceCache
+from vidgru.cache.writer import PART_SAMPLES
+from vidgru.config import DetectorSettings, RunSettings
+from vidgru.extract.intake import CUT_SAMPLES
+from vidgru.extract.pipeline import extract
+from vidgru.sources import find_recordings
+
+TOLERANCE = 0.10
+SOURCE_FPS = 10  # of the recordings; every frame is sampled
+PIECE_S = 60
+LOOK_S = 0.1
+_USE_PARTS = ("vidgru.cache.writer", "vidgru.extract.intake", "vidgru.extract.pipeline")
+HOW = RunSettings(backend="torch", precision="fp32", threads=1)
+
+
+@dataclass(frozen=True)
+class Use:
+    """Memory of a run, in bytes.
+
+    Attributes:
+        peak: the most at any moment.
+        late: the median over the last quarter of the run, where what grows has grown.
+        parts, samples: of the entry.
+    """
+
+    peak: int
+    late: int
+    parts: int
+    samples: int
+
+
+def make_recording(path: Path, seconds: float) -> Path:
+    """A recording of this length: one encoded piece over and over, its stamps moved on."""
+    frames = round(seconds * SOURCE_FPS)
+    piece = write_video(
+        path.with_name("piece.mp4"),
+        min(PIECE_S * SOURCE_FPS, frames),
+        fps=SOURCE_FPS,
+        size_px=(96, 96),
+        options={"g": "50", "bf": "0", "preset": "ultrafast"},
+        draw=lambda number, width, height: draw_counter(number // 10, width, height),
+    )
+    with av.open(str(piece)) as source, av.open(str(path), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        packets = [packet for packet in source.demux(stream) if packet.size]
+        step = round(1 / SOURCE_FPS / stream.time_base)
+        for number in range(frames):
+            packet = av.Packet(bytes(packets[number % len(packets)]))
+            packet.is_keyframe = packets[number % len(packets)].is_keyframe
+            packet.pts = packet.dts = number * step
+            packet.duration, packet.time_base, packet.stream = step, stream.time_base, copy
+            target.mux(packet)
+    piece.unlink()
+    return path
+
+
+def measure(video: Path, cache: Path, settings: DetectorSettings, scale: float) -> Use:
+    """Extract a recording in a forked process, and look at its memory and that of its decoders meanwhile.
+
+    Raises:
+        RuntimeError: the extraction failed.
+    """
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        try:
+            _extract(video, cache, settings, scale)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    seen: list[int] = []
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+        seen.append(sum(_resident(one) for one in (pid, *_decoders(pid))))
+        time.sleep(LOOK_S)
+    if ended[1]:
+        raise RuntimeError(f"extraction of {video} ended with status {ended[1]}")
+    entry = next(iter(SequenceCache(cache).entries()))
+    last = sorted(seen[len(seen) * 3 // 4 :])
+    return Use(peak=max(seen), late=last[len(last) // 2], parts=len(entry.parts), samples=entry.samples)
+
+
+def _extract(video: Path, cache: Path, settings: DetectorSettings, scale: float) -> None:
+    scaled = {
+        **dict.fromkeys((f"{module}.PART_SAMPLES" for module in _USE_PARTS), max(round(PART_SAMPLES * scale), 8)),
+        "vidgru.extract.intake.CUT_SAMPLES": min(max(round(CUT_SAMPLES * scale), 16), CUT_SAMPLES),
+        "vidgru.extract.pipeline._CHUNK_SAMPLES": 16,
+    }
+    with ExitStack() as stack:
+        for name, value in scaled.items() if scale < 1 else ():
+            stack.enter_context(patch(name, value))
+        outcome = extract(find_recordings([video]), SequenceCache(cache), settings, HOW, progress=False)[0]
+    if outcome.status != "done":
+        raise RuntimeError(f"{outcome.status}: {outcome.reason}")
+
+
+def _resident(pid: int) -> int:
+    """Resident bytes of a process, 0 if it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _decoders(pid: int) -> list[int]:
+    """The decoders among a process's children. One just forked still looks like all of its parent once more."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        children = [child for task in tasks for child in (task / "children").read_text().split()]
+        return [int(one) for one in children if b"extract.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    except OSError:
+        return []
+
+
+def settings_for(weights: Path) -> DetectorSettings:
+    """Settings under which every cell of the network is an object, and every frame a sample."""
+    return DetectorSettings(weights=str(weights), imgsz=128, fps=SOURCE_FPS, conf=0.0001, max_objects=300)
+
+
+def compare(short: Use, long: Use) -> list[str]:
+    """What is wrong with the two, in words."""
+    grown = {"at its peak": (short.peak, long.peak), "towards its end": (short.late, long.late)}
+    return [
+        f"the longer run takes {b / a - 1:+.1%} {when}; {TOLERANCE:.0%} is allowed"
+        for when, (a, b) in grown.items()
+        if b > a * (1 + TOLERANCE)
+    ]
+
+
+def main() -> int:
+    """Parse the command line and check; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hours", type=float, default=8.0, help="of the longer recording (8); the other has one")
+    parser.add_argument("--scale", type=float, default=0.01, help="share of those lengths that is made (0.01)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = Path(tempfile.mkdtemp(prefix="vidgru-memory-"))
+    try:
+        settings = settings_for(make_weights(folder / "tiny.pt"))
+        uses = []
+        for hours in (1.0, arguments.hours):
+            seconds = hours * 3600 * arguments.scale
+            video = make_recording(folder / f"{hours}.mp4", seconds)
+            start = time.monotonic()
+            use = measure(video, folder / f"cache{hours}", settings, arguments.scale)
+            uses.append(use)
+            print(
+                f"{hours:4g} h x {arguments.scale:g}: {use.samples} samples in {use.parts} parts, "
+                f"{use.peak / 1e6:.0f} MB at its peak, {use.late / 1e6:.0f} MB towards its end, "
+                f"{time.monotonic() - start:.0f} s",
+                flush=True,
+            )
+        problems = compare(*uses)
+        print("\n".join(problems) or f"equal within {TOLERANCE:.0%}")
+        return 1 if problems else 0
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

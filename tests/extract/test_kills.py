@@ -1,0 +1,30 @@
+"""`scripts/check_kills.py` in small: runs of it that find something wrong print what."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "check_kills.py"
+
+
+def check(*arguments: str) -> str:
+    ran = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "all caches are as the undisturbed one" in ran.stdout
+    return ran.stdout
+
+
+@pytest.mark.slow
+def test_kills_of_runs_and_of_decoders_leave_the_same_bytes() -> None:
+    printed = check("--kills", "20", "--decoder-runs", "2")
+    assert printed.splitlines()[1].startswith("20 kills, ")
+    assert " 0 times gone on inside a recording" not in printed
+    assert "kills of decoders alone, in 2 runs" in printed
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work_whichever_is_killed() -> None:
+    printed = check("--kills", "10", "--decoder-runs", "0", "--processes", "2", "--seed", "1")
+    assert "recordings made by each process: [" in printed
