@@ -24,4 +24,4 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoder processes in which faults are planted, see `planted.py`, and little patience with those that hang."""
     monkeypatch.setattr("vidgru.extract.decoder.COMMAND", [sys.executable, "-m", "tests.extract.planted"])
     monkeypatch.setattr("vidgru.extract.decoder.HANG_S", 1.0)
-    monkeypatch.setattr("vidgru.extract.pipeline._WATCH_S", 0.1)
+    monkeypatch.setattr("vidgru.extract.decoder.WATCH_S", 0.1)

@@ -18,10 +18,10 @@ AT = 5
 
 
 class FaultyReader(VideoReader):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *arguments: Any) -> None:
         if path.stem.startswith("early"):
             os.kill(os.getpid(), signal.SIGSEGV)
-        super().__init__(path)
+        super().__init__(path, *arguments)
 
     def sample(self, *arguments: Any, **options: Any) -> Iterator[Frame]:
         name = self.path.stem

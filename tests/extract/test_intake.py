@@ -1,5 +1,6 @@
 """Decoders that die, runs that are killed, recordings that several decoders or several processes share."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -263,21 +264,41 @@ def test_a_shared_recording_gives_the_same_bytes(
     assert entries(tmp_path / "cut") == entries(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
 def test_a_shared_recording_that_turns_out_damaged_gives_the_same_bytes(
-    tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch, where: float
 ) -> None:
     path = write_video(tmp_path / "v" / "a.mp4", 200, options=GOP)
     data = bytearray(path.read_bytes())
     start = data.index(b"mdat")
-    middle = (start + len(data)) // 2
-    for position in np.random.default_rng(3).integers(middle - 3000, middle, 6):
+    middle = start + int((data.index(b"moov") - start) * where)
+    for position in np.random.default_rng(3).integers(middle - 1500, middle + 1500, 6):
         data[position] ^= 0xFF
     path.write_bytes(data)
     assert run(tmp_path / "v", tmp_path / "whole", settings)[0].status == "partial"
     asked = sharing(monkeypatch)
     run(tmp_path / "v", tmp_path / "cut", settings)
-    assert len(asked) > 3
+    assert len(asked) > 1
     assert entries(tmp_path / "cut") == entries(tmp_path / "whole")
+
+
+def test_a_shared_recording_that_changes_fails_once(
+    tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "v" / "a.mp4", 200, options=GOP)
+    asked = sharing(monkeypatch)
+    ask = decoder.DecoderProcess.ask
+
+    def touched(self: decoder.DecoderProcess, request: dict[str, Any]) -> Any:
+        if len(asked) == 2:
+            os.utime(path, ns=(5, 5))
+        return ask(self, request)
+
+    monkeypatch.setattr(decoder.DecoderProcess, "ask", touched)
+    ended: list[str] = []
+    outcome = run(tmp_path / "v", tmp_path / "f", settings, on_outcome=lambda one: ended.append(one.reason))[0]
+    assert outcome.status == "failed"
+    assert ended == ["changed while it was read; run again when it is complete"]
 
 
 def test_a_recording_is_shared_only_where_decoding_holds_it_up() -> None:

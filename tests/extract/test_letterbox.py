@@ -28,6 +28,9 @@ def test_masked_pixels_lie_in_the_polygons() -> None:
     assert both is not None
     assert both[25:].all()
     assert not both[:19, 42:].any()
+    overlapping = masked_pixels([*json.loads(LEFT), [[0.2, 0], [0.8, 0], [0.8, 1], [0.2, 1]]], (80, 40))
+    assert overlapping is not None
+    assert overlapping[:, :64].all()
 
 
 def test_a_mask_is_a_file_or_a_list_and_is_kept_as_a_list(tmp_path: Path) -> None:

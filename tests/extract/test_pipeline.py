@@ -204,10 +204,24 @@ def test_a_bug_is_not_a_bad_file(
     assert not [t for t in threading.enumerate() if t.name.startswith("vidgru")], "no thread is left"
 
 
-def test_a_bug_in_a_decoder_process_is_not_a_bad_file(tmp_path: Path, settings: DetectorSettings, faults: None) -> None:
+def test_a_bug_in_a_decoder_process_costs_the_recording_and_is_told(
+    tmp_path: Path, settings: DetectorSettings, faults: None, capfd: pytest.CaptureFixture[str]
+) -> None:
     write_video(tmp_path / "v" / "bug.mp4", 30)
-    with pytest.raises(RuntimeError, match=r"in a decoder process(.|\n)*KeyError: 'a bug'"):
-        run(tmp_path / "v", tmp_path / "f", settings)
+    write_video(tmp_path / "v" / "good.mp4", 20)
+    bug, good = run(tmp_path / "v", tmp_path / "f", settings)
+    assert (bug.status, good.status) == ("failed", "done")
+    assert bug.reason == "stumbles over a fault in vidgru, please report it: KeyError('a bug')"
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_equal_recordings_do_not_share_what_befalls_one_of_them(
+    tmp_path: Path, settings: DetectorSettings, faults: None
+) -> None:
+    first = write_video(tmp_path / "v" / "touch.mp4", 30)
+    (tmp_path / "v" / "twin.mp4").write_bytes(first.read_bytes())
+    outcomes = run(tmp_path / "v", tmp_path / "f", settings, replace(HOW, detector_batch=2))
+    assert [o.status for o in outcomes] == ["failed", "done"]
 
 
 def test_decoder_processes_that_cannot_start_are_no_bad_file(

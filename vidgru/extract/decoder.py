@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Sequence as Many
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ from vidgru.types import Array
 
 COMMAND = [sys.executable, "-m", "vidgru.extract.worker"]
 HANG_S = 60.0  # a decoder that gives no sign for so long while it is waited for has hung
+WATCH_S = 1.0
+_DEATH_S = 10.0
 _PIPE_BYTES = 1 << 20  # a frame passes in one piece or two; Linux' limit for users
 _SCENE_BYTES = 2 * len(SCENE_MOTION_COLUMNS)
 
@@ -32,12 +35,13 @@ class DecoderDied(Exception):
     """A decoder process crashed or hung; the message says how.
 
     Attributes:
-        killed: a signal ended it.
+        crashed: by a signal, or it hung; else it ended by itself.
+        outside: it was killed by somebody else, such as a system that has no memory left.
     """
 
-    def __init__(self, message: str, *, killed: bool = False) -> None:
+    def __init__(self, message: str, *, crashed: bool = False, outside: bool = False) -> None:
         super().__init__(message)
-        self.killed = killed
+        self.crashed, self.outside = crashed, outside
 
 
 class Sampled(NamedTuple):
@@ -95,7 +99,7 @@ class DecoderProcess:
                 yield facts, Sampled(facts, canvas, rest[:_SCENE_BYTES].view(np.float16), _flow(facts, rest))
             elif facts["kind"] != "beat":
                 yield facts, None
-            if facts["kind"] in ("end", "failed", "lost", "bug"):
+            if facts["kind"] in ("end", "failed", "lost"):
                 return
 
     def probe(self, path: Path) -> VideoInfo:
@@ -110,14 +114,15 @@ class DecoderProcess:
                 return video_info(facts["info"])
             if facts["kind"] == "failed":
                 raise RecordingError(facts["reason"])
-        raise RuntimeError(f"in a decoder process:\n{facts['trace']}")
+        raise AssertionError("an answer ends with one of the two")
 
     def watch(self) -> None:
         """Kill the process if it has hung."""
-        since = self._waiting_since
-        if since is not None and time.monotonic() - since > HANG_S:
-            self._hung = True
-            self._kill()
+        with self._lock:
+            since = self._waiting_since
+            if self._process is not None and since is not None and time.monotonic() - since > HANG_S:
+                self._hung = True
+                self._process.kill()
 
     def close(self) -> None:
         """Kill the process for good; a thread that waits for it gets DecoderDied."""
@@ -154,7 +159,7 @@ class DecoderProcess:
         try:
             self._header(watched=False)  # "ready": imports may take their time on a slow disk
         except DecoderDied as error:
-            if self._closed or error.killed:
+            if self._closed or error.crashed:
                 raise
             raise RuntimeError(f"decoder processes cannot be started: {error}") from None
 
@@ -189,17 +194,39 @@ class DecoderProcess:
             process, self._process = self._process, None
         assert process is not None
         process.kill()
-        code = process.wait()
+        code = None
+        with suppress(subprocess.TimeoutExpired):  # one that waits for a dead disk cannot even be killed
+            code = process.wait(_DEATH_S)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with suppress(BrokenPipeError):  # what was still to be sent
                     pipe.close()
-        if self._hung:
-            self._hung = False
-            return DecoderDied(f"its decoder hung (no sign of life for {HANG_S:.0f} s)", killed=True)
-        if code < 0:
-            return DecoderDied(f"its decoder crashed ({signal.Signals(-code).name})", killed=True)
+        hung, self._hung = self._hung, False
+        if hung:
+            return DecoderDied(f"its decoder hung (no sign of life for {HANG_S:.0f} s)", crashed=True)
+        if code is not None and code < 0:
+            outside = -code == signal.SIGKILL
+            return DecoderDied(f"its decoder crashed ({signal.Signals(-code).name})", crashed=True, outside=outside)
         return DecoderDied(f"its decoder ended with exit code {code}")
+
+
+@contextmanager
+def watching(decoders: Many[DecoderProcess]) -> Iterator[None]:
+    """Meanwhile, kill those that hang."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(WATCH_S):
+            for decoder in decoders:
+                decoder.watch()
+
+    thread = threading.Thread(target=watch, name="vidgru-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def video_info(facts: dict[str, Any]) -> VideoInfo:

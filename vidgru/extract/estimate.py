@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence as Many
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.errors import RecordingError
-from vidgru.extract.decoder import DecoderDied, DecoderProcess
+from vidgru.extract.decoder import DecoderDied, DecoderProcess, watching
 from vidgru.extract.pipeline import extract, weights_what
 from vidgru.types import Recording
 
@@ -78,7 +79,8 @@ def estimate(recordings: Many[Recording], cache: SequenceCache, detect: Detector
     unreadable: list[str] = []
     todo: list[tuple[Recording, tuple[int, int], float]] = []
     decoder = DecoderProcess()
-    try:
+    with watching([decoder]), ExitStack() as stack:
+        stack.callback(decoder.end)
         for recording in recordings:
             if _is_there(recording.path, cache, what):
                 there += 1
@@ -91,8 +93,6 @@ def estimate(recordings: Many[Recording], cache: SequenceCache, detect: Detector
             unknown += info.duration_s is None
             video_s += info.duration_s or 0.0
             todo.append((recording, info.size_px, info.duration_s or 0.0))
-    finally:
-        decoder.end()
     tried = _choose(todo)
     samples = round(video_s * detect.fps)
     size, seconds = _try(tried, detect, run) if tried else (None, None)

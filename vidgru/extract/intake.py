@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -17,11 +18,11 @@ from typing import Any, Protocol
 from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings
-from vidgru.errors import RecordingError
+from vidgru.errors import CacheError, RecordingError
 from vidgru.extract.container import file_identity
 from vidgru.extract.damage import Damage
 from vidgru.extract.decoder import DecoderDied, DecoderProcess, Sampled, video_info
-from vidgru.extract.job import Job
+from vidgru.extract.job import Ending, Job
 from vidgru.extract.letterbox import Letterbox
 from vidgru.extract.pool import DetectorPool
 from vidgru.extract.schedule import Schedule, Stretch
@@ -30,6 +31,7 @@ from vidgru.extract.tracker import Tracker
 from vidgru.extract.video import Place
 from vidgru.leases import Leases
 
+_POLL_S = 0.1
 CUT_SAMPLES = 128  # of a stretch, where several decoders share a recording
 
 
@@ -39,14 +41,11 @@ class Receiver(Protocol):
     def reused(self, job: Job, entry: Entry) -> None:
         """Its features are there already."""
 
-    def twin(self, job: Job, first: Job) -> None:
-        """It has the content of another, which is worked on."""
-
     def failed(self, job: Job, reason: str) -> None:
         """It cannot be read."""
 
-    def decoded(self, job: Job, total: int) -> None:
-        """All its samples are on their way; there are `total`, those of earlier runs included."""
+    def decoded(self, job: Job, ending: Ending) -> None:
+        """All its samples are on their way."""
 
 
 class Intake:
@@ -62,6 +61,7 @@ class Intake:
         receiver: takes what becomes of recordings.
         stop: set when the run is over.
         limit: samples after which a recording counts as done; None is no limit.
+        say: tells the user something.
     """
 
     def __init__(
@@ -75,10 +75,11 @@ class Intake:
         receiver: Receiver,
         stop: threading.Event,
         limit: int | None,
+        say: Callable[[str], None],
     ) -> None:
         self._cache, self._detect, self._what, self._pool = cache, detect, what, pool
         self._schedule, self._leases, self._receiver, self._stop = schedule, leases, receiver, stop
-        self._limit = limit
+        self._limit, self._say, self._waited = limit, say, False
         self._polygons = json.loads(detect.mask or "[]")
         self._claimed: dict[str, Job] = {}
         self._lock = threading.Lock()
@@ -90,7 +91,7 @@ class Intake:
                 if stretch is None:
                     return
                 try:
-                    if stretch.order or self._begin(stretch, decoder):
+                    if not stretch.job.over and (stretch.order or self._begin(stretch, decoder)):
                         self._decode(stretch, decoder)
                 except RecordingError as error:
                     self._schedule.take_over(stretch)
@@ -103,6 +104,7 @@ class Intake:
         """Find out whether a recording is to be decoded here and now, and from where."""
         job = stretch.job
         job.started = job.started or time.monotonic()
+        self.unclaim(job)
         job.identity = file_identity(job.recording.path)
         try:
             job.key = self._cache.key(self._cache.sha256(job.recording.path, self._give_up_if_stopped), self._what)
@@ -112,22 +114,35 @@ class Intake:
             return False
         with self._lock:
             first = self._claimed.setdefault(job.key, job)
-        if first is not job:
-            self._receiver.twin(job, first)
-            return False
-        if not self._leases.take(job.key):
+        if first is not job:  # the same content: it is there when the first of them is done
             self._schedule.put_off(job)
+            return False
+        if not self._pool.loaded:
+            self._try(job, decoder)
+        if not self._leases.take(job.key):
+            self._wait_for_others(job)
             return False
         job.stack.callback(self._leases.release, job.key)
         if self._is_there(job):  # finished by another process between the two looks
             return False
-        if not self._pool.loaded:
-            self._try(job, decoder)
+        job.started = time.monotonic()
         self._pool.ready()
         job.writer = job.stack.enter_context(self._cache.writer(job.key, self._pool.how))
         self._replay(job)
         stretch.after = job.after
         return True
+
+    def unclaim(self, job: Job) -> None:
+        """Let another recording of the same content be worked on: this one failed, or has other content by now."""
+        with self._lock:
+            if self._claimed.get(job.key) is job:
+                del self._claimed[job.key]
+
+    def _wait_for_others(self, job: Job) -> None:
+        if not self._waited:
+            self._waited = True
+            self._say(f"{job.recording.name} is worked on by another process; it is waited for, as others may be")
+        self._schedule.put_off(job)
 
     def _is_there(self, job: Job) -> bool:
         entry = self._cache.usable(job.key)
@@ -144,13 +159,18 @@ class Intake:
     def _replay(self, job: Job) -> None:
         """Bring the tracker to where an earlier run left it."""
         assert job.writer is not None
-        job.tracker, job.handled = None, job.writer.samples
-        job.after = Place(**job.writer.state) if job.writer.state else None
-        for part in job.writer.finished():
-            job.tracker = job.tracker or Tracker(self._detect.tracker, part.size_px)
-            for first, last in pairwise(part.offsets):
-                self._give_up_if_stopped()
-                job.tracker.update(part.boxes[first:last], part.scores[first:last], part.classes[first:last])
+        try:
+            job.tracker, job.handled = None, job.writer.samples
+            job.after = Place(**job.writer.state) if job.writer.state else None
+            for part in job.writer.finished():
+                job.tracker = job.tracker or Tracker(self._detect.tracker, part.size_px)
+                for first, last in pairwise(part.offsets):
+                    self._give_up_if_stopped()
+                    job.tracker.update(part.boxes[first:last], part.scores[first:last], part.classes[first:last])
+                job.time_s = float(part.time_s[-1])
+        except (CacheError, TypeError):  # spoilt since it was adopted, or of another layout
+            job.writer.restart()
+            self._replay(job)
 
     def _give_up_if_stopped(self) -> None:
         if self._stop.is_set():
@@ -168,8 +188,10 @@ class Intake:
                 over = self._ask(stretch, decoder)
             except DecoderDied as death:
                 self._give_up_if_stopped()
+                if stretch.void:
+                    return
                 if stretch.passed == reached:
-                    return self._end_there(stretch, str(death))
+                    return self._end_there(stretch, death)
                 reached = stretch.passed
 
     def _ask(self, stretch: Stretch[Job], decoder: DecoderProcess) -> bool:
@@ -180,7 +202,8 @@ class Intake:
         """
         job = stretch.job
         bounded = stretch.last is not None
-        whole = not bounded and not stretch.order and self._limit is None
+        may_cut = job.may_cut and not bounded and self._limit is None and self._schedule.may_cut
+        job.may_cut = False  # a cut that did not hold is not made again
         request = {
             "path": str(job.recording.path),
             "fps": self._detect.fps,
@@ -191,11 +214,11 @@ class Intake:
             "after": None if stretch.after is None else asdict(stretch.after),
             "until": stretch.last.samples if stretch.last else self._limit,
             "mark_every": PART_SAMPLES,
-            "cut_every": CUT_SAMPLES if whole and self._schedule.may_cut else 0,
+            "cut_every": CUT_SAMPLES if may_cut else 0,
         }
         letterbox: Letterbox | None = None
         for facts, sampled in decoder.ask(request):
-            if stretch.void:
+            if stretch.void or job.over:
                 decoder.end()
                 return True
             if sampled is not None:
@@ -206,13 +229,11 @@ class Intake:
                 case "opened":
                     job.info = video_info(facts["info"])
                     letterbox = Letterbox(**{name: _frozen(value) for name, value in facts["letterbox"].items()})
-                case "cuts" if facts["places"]:
+                case "cuts" if facts["places"]:  # else it goes on alone
                     self._schedule.cut(stretch, [Place(**place) for place in facts["places"]])
                     bounded = True
                 case "failed":
                     raise RecordingError(facts["reason"])
-                case "bug":
-                    raise RuntimeError(f"in a decoder process:\n{facts['trace']}")
                 case "lost":
                     self._start_earlier(stretch)
                     return False
@@ -221,10 +242,9 @@ class Intake:
                         self._schedule.take_over(stretch)
                     return stretch.last is not None
                 case "end":
-                    job.damage, job.end_s = Damage(**facts["damage"]), facts["end_s"]
                     if not stretch.passed:
                         raise RecordingError("no frame of it lies at or after the start of the container")
-                    self._receiver.decoded(job, stretch.passed)
+                    self._end(stretch, Damage(**facts["damage"]), facts["end_s"])
                     return True
         return False
 
@@ -251,7 +271,7 @@ class Intake:
             place=place,
         )
         self._pool.add(sample, sampled.canvas)
-        stretch.passed, stretch.time_s = number + 1, facts["time_s"]
+        stretch.passed = number + 1
 
     def _start_earlier(self, stretch: Stretch[Job]) -> None:
         """The place to begin after was not found: decode up to it from the start, or do all of it again."""
@@ -267,17 +287,28 @@ class Intake:
             self._replay(job)
             stretch.after, stretch.passed = None, 0
         else:
-            raise RecordingError("does not decode to the same frames twice; convert it with ffmpeg")
+            while not stretch.void and not self._schedule.is_first(
+                stretch
+            ):  # an earlier one may see why, and take over
+                self._give_up_if_stopped()
+                self._stop.wait(_POLL_S)
+            if not stretch.void:
+                raise RecordingError("does not decode to the same frames twice; convert it with ffmpeg")
 
-    def _end_there(self, stretch: Stretch[Job], reason: str) -> None:
+    def _end_there(self, stretch: Stretch[Job], death: DecoderDied) -> None:
         """The decoder dies whenever it comes to this point: what lies before it is what there is."""
-        job = stretch.job
+        if death.outside:
+            raise RecordingError(f"{death} twice at one place: no memory left? Run again; what is done is kept")
         self._schedule.take_over(stretch)
-        if not stretch.passed or job.info is None:
-            raise RecordingError(f"{reason} before it gave a frame; convert the file with ffmpeg")
-        rest = max((job.info.duration_s or 0.0) - stretch.time_s, 0.0)
-        job.damage, job.end_s = Damage(decoder_deaths=1, missing_tail_s=rest), stretch.time_s
-        self._receiver.decoded(job, stretch.passed)
+        if not stretch.passed or stretch.job.info is None:
+            raise RecordingError(f"{death} before it gave a frame; convert the file with ffmpeg")
+        self._end(stretch, Damage(decoder_deaths=1), None)
+
+    def _end(self, stretch: Stretch[Job], damage: Damage, end_s: float | None) -> None:
+        ending = Ending(stretch=stretch, total=stretch.passed, damage=damage, end_s=end_s)
+        self._receiver.decoded(stretch.job, ending)
+        if self._schedule.may_cut:  # its last samples need not wait for those of others, of which few come
+            self._pool.flush()
 
 
 def _frozen(value: Any) -> Any:

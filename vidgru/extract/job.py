@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 from vidgru.cache import EntryWriter
 from vidgru.extract.container import VideoInfo
@@ -14,9 +15,26 @@ from vidgru.extract.video import Place
 from vidgru.types import Recording
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ending:
+    """What the decoder that came to the end of a recording says.
+
+    Attributes:
+        stretch: the last one; where it is void by now, this does not count.
+        total: samples, those of earlier runs included.
+        damage: what was wrong.
+        end_s: end of the last frame; None where a decoder died before it came there.
+    """
+
+    stretch: Any
+    total: int
+    damage: Damage
+    end_s: float | None
+
+
 @dataclass(kw_only=True, eq=False)
 class Job:
-    """One recording. Decoder threads fill the first group of fields, before the calling thread gets its first sample.
+    """One recording. Decoder threads fill the first group of fields, before its first sample is on its way.
 
     Attributes:
         number, recording: which.
@@ -26,14 +44,15 @@ class Job:
         writer: of its entry, with what an earlier run has finished of it.
         tracker: brought to where that run was; None before the first sample.
         after: the place where that run was.
-        info, damage, end_s: what its decoder says of it.
-        total: samples, known when it is decoded.
+        may_cut: nobody has asked yet whether several decoders can share it.
+        info: what its container says.
+        over: it has ended, and what may still be decoded of it does not count.
 
+        ending: how decoding ended, as far as is known.
         arrived: samples that wait for their turn, by number.
         handled: samples worked off, those of earlier runs included.
         rows: samples worked off and not yet written.
         time_s: of the last sample worked off.
-        twins: recordings of the same content, which wait for this one.
         stack: what is to be closed when it ends.
     """
 
@@ -45,14 +64,13 @@ class Job:
     writer: EntryWriter | None = None
     tracker: Tracker | None = None
     after: Place | None = None
+    may_cut: bool = True
     info: VideoInfo | None = None
-    damage: Damage = field(default_factory=Damage)
-    end_s: float = 0.0
-    total: int | None = None
+    over: bool = False
 
+    ending: Ending | None = None
     arrived: dict[int, Row] = field(default_factory=dict)
     handled: int = 0
     rows: list[Row] = field(default_factory=list)
     time_s: float = 0.0
-    twins: list[Job] = field(default_factory=list)
     stack: ExitStack = field(default_factory=ExitStack)

@@ -55,6 +55,6 @@ def masked_pixels(polygons: Many[Polygon], size_px: tuple[int, int]) -> Array | 
         return None
     width, height = size_px
     mask = np.zeros((height, width), np.uint8)
-    corners = [np.round(np.array(polygon) * [width, height]).astype(np.int32) for polygon in polygons]
-    cv2.fillPoly(mask, corners, 1)
+    for polygon in polygons:  # one by one: together, what two of them cover would be left out
+        cv2.fillPoly(mask, [np.round(np.array(polygon) * [width, height]).astype(np.int32)], 1)
     return mask.astype(bool)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Many
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -28,9 +28,9 @@ from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.errors import EntryTaken, OutputError
 from vidgru.extract.damage import Damage
-from vidgru.extract.decoder import DecoderProcess
+from vidgru.extract.decoder import DecoderProcess, watching
 from vidgru.extract.intake import Intake
-from vidgru.extract.job import Job
+from vidgru.extract.job import Ending, Job
 from vidgru.extract.network import find_weights
 from vidgru.extract.outcome import Outcome, Status, say_outcome, summary_lines, summary_table
 from vidgru.extract.pool import DetectorPool, cores
@@ -45,7 +45,6 @@ from vidgru.types import Recording
 
 __all__ = ["Outcome", "damage_of", "extract", "recorded_at", "say_outcome", "summary_table", "weights_what"]
 
-_WATCH_S = 1.0
 _CHUNK_SAMPLES = 256  # samples handed to the writer at a time
 
 
@@ -127,6 +126,8 @@ class _Run:
         weights = find_weights(detect.weights)
         weights_sha256 = sha256_file(weights)
         self._what = detect.what(weights_sha256)
+        if limit is not None:
+            self._what["limit"] = limit  # so that nobody takes such an entry for a whole one
         self._jobs = [Job(number=i, recording=recording) for i, recording in enumerate(recordings)]
         self._outcomes: dict[int, Outcome] = {}
         self._stop = threading.Event()
@@ -140,28 +141,42 @@ class _Run:
         self._decoders = [DecoderProcess() for _ in range(cores() if self._jobs else 0)]
         self._leases = Leases(cache.leases)
         schedule = Schedule(self._jobs, len(self._decoders), self._pool.starving, self._pool.flush, self._stop)
-        self._intake = Intake(cache, detect, self._what, self._pool, schedule, self._leases, self, self._stop, limit)
+        self._intake = Intake(
+            cache,
+            detect,
+            self._what,
+            self._pool,
+            schedule,
+            self._leases,
+            self,
+            self._stop,
+            limit,
+            self._progress.say,
+        )
 
     def outcomes(self) -> list[Outcome]:
         """Run to the end."""
-        threads_before = torch.get_num_threads()
-        try:
+        with ExitStack() as stack:  # undone in turn, whatever one of them meets, and also if Ctrl-C comes twice
+            stack.callback(self._progress.close)
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            stack.callback(self._leases.close)
+            for job in self._jobs:
+                stack.callback(job.stack.close)
+            stack.callback(self._threads.close)
+            for decoder in self._decoders:
+                stack.callback(decoder.close)
+            stack.callback(self._stop.set)
+            stack.enter_context(watching(self._decoders))
             for number, decoder in enumerate(self._decoders):
                 self._threads.start(f"decoder-{number}", partial(self._decode_all, decoder))
-            self._threads.start("watch", self._watch)
-            while len(self._outcomes) < len(self._jobs):
-                self._posts.get()()
-        finally:
-            self._stop.set()
-            for decoder in self._decoders:
-                decoder.close()
-            self._threads.close()
-            for job in self._jobs:
-                job.stack.close()
-            self._leases.close()
-            torch.set_num_threads(threads_before)
-            self._progress.close()
-            self._write_summary()
+            try:
+                while len(self._outcomes) < len(self._jobs):
+                    self._posts.get()()
+            except BaseException:
+                with suppress(OutputError):  # what ended the run is what is to be told
+                    self._write_summary()
+                raise
+        self._write_summary()
         return [self._outcomes[job.number] for job in self._jobs]
 
     def _post(self, work: Callable[..., None], *arguments: Any) -> None:
@@ -175,26 +190,17 @@ class _Run:
         finally:
             decoder.end()
 
-    def _watch(self) -> None:
-        while not self._stop.wait(_WATCH_S):
-            for decoder in self._decoders:
-                decoder.watch()
-
     def reused(self, job: Job, entry: Entry) -> None:
-        """See `Receiver`, as for the next three."""
+        """See `Receiver`, as for the next two."""
         self._post(self._on_reused, job, entry)
-
-    def twin(self, job: Job, first: Job) -> None:
-        """See `Receiver`."""
-        self._post(self._on_twin, job, first)
 
     def failed(self, job: Job, reason: str) -> None:
         """See `Receiver`."""
         self._post(self._on_failed, job, reason)
 
-    def decoded(self, job: Job, total: int) -> None:
+    def decoded(self, job: Job, ending: Ending) -> None:
         """See `Receiver`."""
-        self._post(self._on_decoded, job, total)
+        self._post(self._on_decoded, job, ending)
 
     # --- the calling thread -----------------------------------------------------------------------------------------
 
@@ -203,7 +209,7 @@ class _Run:
         for row in rows:
             stretch = row.sample.stretch
             job: Job = stretch.job
-            if job.number not in self._outcomes and not stretch.void:  # else it failed meanwhile, or is done elsewhere
+            if not job.over and not stretch.void:  # else it failed meanwhile, or is done elsewhere
                 job.arrived[row.sample.number] = row
                 jobs[job.number] = job
         for job in jobs.values():
@@ -224,8 +230,7 @@ class _Run:
             job.time_s = sample.time_s
             if len(job.rows) == _CHUNK_SAMPLES or job.handled % PART_SAMPLES == 0:
                 self._write(job)
-        if job.handled == job.total:
-            self._finish(job)
+        self._finish_if_over(job)
 
     def _write(self, job: Job) -> None:
         assert job.info is not None
@@ -236,63 +241,59 @@ class _Run:
             job.rows = []
             job.writer.append(pieces, None if place is None else asdict(place))
 
-    def _finish(self, job: Job) -> None:
+    def _finish_if_over(self, job: Job) -> None:
+        """Write the entry if all samples have been worked off, and decoding has ended for good."""
+        ending = job.ending
+        if ending is None or ending.stretch.void or job.handled != ending.total:
+            return
         assert job.info is not None
         assert job.writer is not None
-        damage = job.damage.facts()
-        duration_s = job.info.duration_s or job.end_s
+        duration_s = job.info.duration_s or ending.end_s or job.time_s
+        damage = ending.damage
+        if ending.end_s is None:
+            damage = replace(damage, missing_tail_s=max(duration_s - job.time_s, 0.0))
         self._write(job)
         job.writer.finish(
-            status="partial" if damage else "done",
+            status="partial" if damage.facts() else "done",
             duration_s=duration_s,
             fps=self._detect.fps,
             size_px=job.info.size_px,
             names=self._pool.ready().names,
             what=self._what,
-            damage=damage,
+            damage=damage.facts(),
             recorded_at=job.info.recorded_at,
         )
-        self._end(job, "partial" if damage else "done", job.handled, duration_s, str(job.damage))
-        for twin in job.twins:
-            self._end(twin, "reused", job.handled, duration_s, str(job.damage))
+        self._end(job, "partial" if damage.facts() else "done", job.handled, duration_s, str(damage))
 
-    def _on_decoded(self, job: Job, total: int) -> None:
-        job.total = total
-        if job.handled == total:
-            self._unless_taken(self._finish, job)
+    def _on_decoded(self, job: Job, ending: Ending) -> None:
+        if job.over:  # another stretch of it has failed
+            return
+        job.ending = ending
+        self._unless_taken(self._finish_if_over, job)
 
     def _unless_taken(self, work: Callable[[Job], None], job: Job) -> None:
         """Work on a job. One that another process has taken over, because this one stood still, ends as failed here."""
         try:
             work(job)
-        except EntryTaken as error:
-            self._on_failed(job, error.message)
+        except EntryTaken:
+            self._on_failed(job, "was taken over by another process, as this one stood still; run again to reuse it")
 
     def _on_reused(self, job: Job, entry: Entry) -> None:
-        for one in (job, *job.twins):
-            self._end(one, "reused", entry.samples, entry.duration_s, damage_of(entry))
-
-    def _on_twin(self, job: Job, first: Job) -> None:
-        outcome = self._outcomes.get(first.number)
-        if outcome is None:
-            first.twins.append(job)
-        elif outcome.key is None:
-            self._end(job, "failed", 0, None, outcome.reason)
-        else:
-            self._end(job, "reused", outcome.samples, outcome.duration_s, outcome.reason)
+        self._end(job, "reused", entry.samples, entry.duration_s, damage_of(entry))
 
     def _on_failed(self, job: Job, reason: str) -> None:
+        if job.over:  # several stretches of it may fail
+            return
         job.arrived.clear()
         job.rows.clear()
-        if job.writer is not None:
-            job.writer.discard()
-        for one in (job, *job.twins):
-            self._end(one, "failed", 0, None, reason)
+        self._end(job, "failed", 0, None, reason)
+        self._intake.unclaim(job)
 
     def _on_crash(self, error: BaseException) -> None:
         raise error
 
     def _end(self, job: Job, status: Status, samples: int, duration_s: float | None, reason: str) -> None:
+        job.over = True
         self._progress.ended(job.number, reused=status == "reused")
         outcome = Outcome(
             recording=job.recording,
@@ -314,7 +315,9 @@ class _Run:
             self._on_outcome(outcome)
 
     def _write_summary(self) -> None:
-        """The outcomes so far, unless all were there before: then the cache may be read-only."""
-        if any(outcome.status != "reused" for outcome in self._outcomes.values()):
-            outcomes = [self._outcomes[number] for number in sorted(self._outcomes)]
-            write_atomic(self._cache.root / "summary.jsonl", summary_lines(outcomes))
+        """The outcomes so far. Where nothing was made, the cache may be read-only."""
+        made = any(outcome.status in ("done", "partial") for outcome in self._outcomes.values())
+        outcomes = [self._outcomes[number] for number in sorted(self._outcomes)]
+        if outcomes and any(outcome.status != "reused" for outcome in outcomes):
+            with nullcontext() if made else suppress(OutputError):
+                write_atomic(self._cache.root / "summary.jsonl", summary_lines(outcomes))

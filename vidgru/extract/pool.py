@@ -16,7 +16,7 @@ from vidgru.config import DetectorSettings, RunSettings
 from vidgru.extract.backends import open_backend
 from vidgru.extract.detector import Detector
 from vidgru.extract.motion import object_motion
-from vidgru.extract.stages import Batch, Batcher, Channel, Row, Sample, Threads
+from vidgru.extract.stages import Batch, Batcher, Channel, Row, Sample, Stopped, Threads
 from vidgru.types import Array
 
 CPU_BATCH, DEVICE_BATCH = 4, 32
@@ -67,6 +67,8 @@ class DetectorPool:
     def ready(self) -> Detector:
         """The detector; loaded, and its threads started, by the first call."""
         with self._lock:
+            if self._stop.is_set():  # another thread has failed at it
+                raise Stopped
             if self._detector is None:
                 workers = self._run.threads or cores()
                 backend = open_backend(self._weights, self._weights_sha256, self._run, workers)

@@ -29,7 +29,6 @@ class Stretch(Generic[Job]):
         last: the sample it ends with, as far as can be told beforehand; None is the end of the recording.
         void: its samples do not count any more: an earlier stretch takes over.
         passed: samples of the recording up to the last one that was handed to the detector.
-        time_s: that one's time.
     """
 
     job: Job
@@ -38,7 +37,6 @@ class Stretch(Generic[Job]):
     last: Place | None = None
     void: bool = False
     passed: int = 0
-    time_s: float = 0.0
 
 
 @dataclass(kw_only=True, eq=False)
@@ -56,7 +54,7 @@ class Schedule(Generic[Job]):
         jobs: recordings, in the order in which they are begun.
         decoders: threads that draw from it.
         starving: whether the detectors have nothing to do; only then a recording is shared.
-        idle: called when no decoder is at work, before waiting.
+        idle: called when no decoder is at work, before waiting; again and again, by any of the threads.
         stop: set when the run is over.
     """
 
@@ -105,8 +103,6 @@ class Schedule(Generic[Job]):
 
     def cut(self, stretch: Stretch[Job], places: list[Place]) -> None:
         """Cut what is left of a running stretch at these places, for others to share."""
-        if not places:
-            return
         ends = [*places[1:], stretch.last]
         others = [
             Stretch(job=stretch.job, order=order, after=after, last=last)
@@ -115,6 +111,13 @@ class Schedule(Generic[Job]):
         stretch.last = places[0]
         with self._lock:
             self._cuts[id(stretch.job)] = _Cut(waiting=others, running=[stretch])
+
+    def is_first(self, stretch: Stretch[Job]) -> bool:
+        """Whether no earlier stretch of its recording is still to be decoded."""
+        with self._lock:
+            cut = self._cuts.get(id(stretch.job))
+            others = [] if cut is None else [*cut.running, *cut.waiting]
+            return all(other.order >= stretch.order for other in others)
 
     def take_over(self, stretch: Stretch[Job]) -> None:
         """A running stretch goes on to the end of the recording: what others did of the rest does not count."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -14,12 +15,13 @@ from vidgru.extract.times import container_start
 from vidgru.extract.video import Place
 
 
-def cut_places(path: Path, fps: float, least: int) -> list[Place]:
+def cut_places(path: Path, fps: float, least: int, alive: Callable[[], None] = lambda: None) -> list[Place]:
     """Places after which a decoder can begin, at least `least` samples apart, the first as far from the start.
 
     All packets are read, none is decoded: stamps and key frames tell which frames there are and which of them are
     samples (by the rule of `VideoReader.sample`). Each place is the first sample at or after a key frame, so that
     hardly anything is decoded twice: one decoder ends with it, the next begins with it for the motion alone.
+    `alive` is called as each packet is read.
 
     Returns:
         No places where the stamps do not tell for sure: missing, repeated, or of damaged packets.
@@ -32,6 +34,7 @@ def cut_places(path: Path, fps: float, least: int) -> list[Place]:
             start = container_start(container)
             tick = Fraction(stream.time_base.numerator, stream.time_base.denominator)
             for packet in container.demux(stream):
+                alive()
                 if not packet.size or packet.is_discard:
                     continue
                 if packet.pts is None or packet.is_corrupt:

@@ -91,25 +91,25 @@ class VideoReader:
 
     Args:
         path: the file.
+        alive: called as it is read, at least once a packet.
 
     Attributes:
         info: what the container says.
         identity: the file's size and modification time when it was opened.
         damage: filled while `sample` runs.
         end_s: end of the last decoded frame in seconds, filled while `sample` runs.
-        on_packet: called as each packet is read.
 
     Raises:
         RecordingError: it is not a file with a video that FFmpeg can read; the message says what it is.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, alive: Callable[[], None] = lambda: None) -> None:
         self.path = path
         self.damage = Damage()
         self.end_s = 0.0
         self._passed_over = False  # a packet gave no frame between the last two
         self._errors_before = self._errors()
-        self.on_packet: Callable[[], None] = lambda: None
+        self._alive = alive
         self.identity = file_identity(path)
         self._container = open_container(path)
         try:
@@ -205,9 +205,9 @@ class VideoReader:
                 return
         if after is not None and index < after.index:
             raise PlaceNotFound
-        self._note_missing_tail()
         if file_identity(self.path) != self.identity:
             raise RecordingChanged("changed while it was read; run again when it is complete")
+        self._note_missing_tail()
 
     # --- decoding ---------------------------------------------------------------------------------------------------
 
@@ -220,7 +220,10 @@ class VideoReader:
         """The frames from the key frame with this stamp on. Raises PlaceNotFound."""
         del self._first
         for back_s in _SEEKS_BACK_S:
-            self._container.seek(pts - int(back_s / self._tick), stream=self._stream, backward=True)
+            try:
+                self._container.seek(pts - int(back_s / self._tick), stream=self._stream, backward=True)
+            except (av.error.FFmpegError, OSError):
+                raise PlaceNotFound from None
             self._frames = self._decode()
             for time, frame in self._frames:
                 if frame.pts is None or frame.pts > pts:
@@ -245,7 +248,7 @@ class VideoReader:
         stamped = self._container.format.name != "avi"  # there FFmpeg makes the stamps up, those of B-frames wrongly
         fallback = frame_rate(self._stream) or Fraction(25)
         for packet in self._demux():
-            self.on_packet()
+            self._alive()
             if packet.stream_index != self._stream.index:
                 continue
             if packet.pts is not None and packet.size > _EMPTY_BYTES and not packet.is_discard:
@@ -338,7 +341,7 @@ class VideoReader:
         Where only the container has a length, packets of any stream count as frames.
         """
         self.damage.missing_bytes = missing_bytes(self.path, self.info.container)
-        self.damage.broken_packets = broken_packets(self.path, self.info.container)
+        self.damage.broken_packets = broken_packets(self.path, self.info.container, self._alive)
         if not self.info.container.startswith(_ANNOUNCING):
             return
         stream, reached = self._stream, self.end_s

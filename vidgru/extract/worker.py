@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
 from vidgru.errors import RecordingError
@@ -86,8 +87,11 @@ class Worker:
             self.send({"kind": "failed", "reason": error.message})
         except PlaceNotFound:
             self.send({"kind": "lost"})
-        except Exception:
-            self.send({"kind": "bug", "trace": traceback.format_exc()})
+        except (OSError, MemoryError, av.error.FFmpegError) as error:
+            self.send({"kind": "failed", "reason": f"cannot be read on: {getattr(error, 'strerror', None) or error}"})
+        except Exception as error:  # a fault of this program's costs the recording, not the run; and is not hidden
+            traceback.print_exc()
+            self.send({"kind": "failed", "reason": f"stumbles over a fault in vidgru, please report it: {error!r}"})
 
     def _decode(
         self,
@@ -112,21 +116,21 @@ class Worker:
             after, until, mark_every: see `VideoReader.sample`.
             cut_every: samples after which the recording may be cut for several decoders; 0 is not asking.
         """
-        with VideoReader(Path(path)) as reader:
+        with VideoReader(Path(path), self._beat) as reader:
             if list(reader.identity) != identity:
                 raise RecordingError("changed while it was read; run again when it is complete")
             letterbox = Letterbox.fit(reader.info.size_px, imgsz, stride)
             self.send({"kind": "opened", "info": asdict(reader.info), "letterbox": asdict(letterbox)})
             if cut_every:
                 begun = after["samples"] if after else 0
-                places = [place for place in cut_places(Path(path), fps, cut_every) if place.samples > begun]
+                found = cut_places(Path(path), fps, cut_every, self._beat)
+                places = [place for place in found if place.samples > begun]
                 self.send({"kind": "cuts", "places": [asdict(place) for place in places]})
                 until = places[0].samples if places else None
             hidden = masked_pixels(mask, letterbox.content_wh)
             canvas = np.empty((*letterbox.input_hw, 3), np.uint8)
             meter = FlowMeter()
             known = None if after is None else Place(**after)
-            reader.on_packet = self._beat
             for frame in reader.sample(fps, letterbox.content_wh, after=known, until=until, mark_every=mark_every):
                 image = frame.image
                 if hidden is not None:
