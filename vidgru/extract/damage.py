@@ -143,7 +143,7 @@ def _packets(file: BinaryIO) -> tuple[int, int]:
     return 0, 0
 
 
-def broken_packets(path: Path, container: str, alive: Callable[[], None]) -> int:
+def broken_packets(path: Path, container: str, alive: Callable[[], None] = lambda: None) -> int:
     """Packets of a transport stream that lack their sync byte, before the last that has it; 0 for other formats.
 
     Args:
