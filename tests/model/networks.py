@@ -11,7 +11,7 @@ from vidgru.model.features import compute_features
 from vidgru.model.layout import FeatureLayout
 from vidgru.types import Sequence
 
-WHAT = {"fps": 8.0, "imgsz": 640, "conf": 0.1, "iou": 0.7, "max_objects": 32, "tracker": "bytetrack"}
+WHAT = {"fps": 8.0, "imgsz": 640, "conf": 0.1, "iou": 0.7, "max_objects": 32, "tracker": "bytetrack", "mask": ""}
 WHAT |= {"weights_sha256": "0" * 64, "schema": 1}
 
 
