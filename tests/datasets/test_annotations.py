@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.datasets.sets import HEADER, csv_set, write_set
-from vidgru.datasets.annotations import Clip, check_times, clips, load_dataset
+from vidgru.datasets.annotations import check_times, load_dataset
+from vidgru.datasets.dataset import Clip, clips
 from vidgru.errors import AnnotationError
 from vidgru.types import Annotation
 
@@ -41,8 +42,6 @@ def test_the_four_kinds_of_rows(tmp_path: Path) -> None:
         clip("c.mp4", None, None, set(), "test"),
     ]
     assert clips(dataset, "val") == [clip("b.mp4", None, None, {1}, "val")]
-    assert not dataset.multi_label
-    assert dataset.has_background
     assert dataset.warnings == ()
     assert [row.line for row in dataset.rows] == [2, 3, 4, 5]
 
@@ -97,7 +96,6 @@ def test_a_video_outside_the_folders_is_called_by_its_whole_path(tmp_path: Path)
     outside.touch()
     dataset = load_dataset(write_set(tmp_path / "set", f"{HEADER}\n{outside},,,fall,,\n../../outside.mp4,,,walk,,\n"))
     assert list(dataset.recordings) == [outside.as_posix().lstrip("/")]
-    assert dataset.multi_label
 
 
 def test_rows_on_one_interval_are_one_clip(tmp_path: Path) -> None:
@@ -105,8 +103,6 @@ def test_rows_on_one_interval_are_one_clip(tmp_path: Path) -> None:
         tmp_path, "a.mp4,1,2,fall,,", "a.mp4,1.0,00:00:02,  shout ,,", "a.mp4,1,3,walk,,", "a.mp4,1,2,,He falls,"
     )
     assert clips(dataset) == [clip("a.mp4", 1.0, 2.0, {0, 1}), clip("a.mp4", 1.0, 3.0, {2})]
-    assert dataset.multi_label
-    assert not dataset.has_background
 
 
 def test_background_is_no_event(tmp_path: Path) -> None:

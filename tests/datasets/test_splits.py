@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tests.datasets.sets import HEADER, csv_set, write_set
-from vidgru.datasets.annotations import Dataset, clips, load_dataset
+from vidgru.datasets.annotations import load_dataset
+from vidgru.datasets.dataset import Dataset, clips
 from vidgru.datasets.splits import assign_splits, folds, groups, report, stratify
 from vidgru.errors import AnnotationError, SettingsError
 

@@ -9,7 +9,8 @@ import yaml
 from tests.train.made import FPS, MadeData, crossing, order_data
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig, TrainConfig
-from vidgru.datasets.annotations import clips, load_dataset
+from vidgru.datasets.annotations import load_dataset
+from vidgru.datasets.dataset import clips
 from vidgru.errors import AnnotationError, SettingsError, SettingsMismatch, VidgruError, WeightsError
 from vidgru.model.checkpoint import digest, load_model
 from vidgru.train.evaluate import evaluate

@@ -15,15 +15,15 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
+from vidgru.datasets.dataset import Dataset, busy_videos, is_denied
 from vidgru.datasets.native import (
     COLUMNS,
     Problem,
     Row,
     Spec,
-    SplitSettings,
     did_you_mean,
     find_dataset,
     plural,
@@ -31,82 +31,9 @@ from vidgru.datasets.native import (
     read_rows,
 )
 from vidgru.errors import AnnotationError
-from vidgru.types import Annotation, Recording
+from vidgru.types import Recording
 
 _MOST_SHOWN = 10  # missing videos named in one message
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clip:
-    """A stretch of a recording and the labels it has.
-
-    Attributes:
-        video: key into `Dataset.recordings`.
-        start_s, end_s: half-open interval in seconds; both None for the whole recording.
-        labels: indices into `Dataset.labels`; empty where nothing happens.
-        split: "train", "val", "test" or another name from the file.
-    """
-
-    video: str
-    start_s: float | None
-    end_s: float | None
-    labels: frozenset[int]
-    split: str
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Dataset:
-    """Annotations that were read and checked, and where their recordings are.
-
-    Attributes:
-        root: folder in which videos are looked for first.
-        source: the annotation file.
-        rows: in the order of the file, without those whose video is missing; every one has a split.
-        recordings: of each video named by a row.
-        labels: what can happen, sorted, or in the order of `names`; the background is not among them. Empty where the
-            file holds descriptions or eventless recordings only.
-        background: label that is treated as no event; None if there is none.
-        split: how to set clips aside.
-        durations: seconds, of the recordings that `check_times` was told of.
-        warnings: what a person should look at, in sentences.
-        notes: what was done that the file did not say, in sentences.
-    """
-
-    root: Path
-    source: Path
-    rows: tuple[Row, ...]
-    recordings: Mapping[str, Recording]
-    labels: tuple[str, ...]
-    background: str | None = None
-    split: SplitSettings = field(default_factory=SplitSettings)
-    durations: Mapping[str, float] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        return f"Dataset({self.source}, {len(self.rows)} rows, {len(self.recordings)} recordings, {list(self.labels)})"
-
-    @property
-    def annotations(self) -> tuple[Annotation, ...]:
-        """The rows without their lines."""
-        return tuple(row.annotation for row in self.rows)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits that hold rows: train, val and test first, others sorted."""
-        used = {row.annotation.split or "train" for row in self.rows}
-        usual = [name for name in ("train", "val", "test") if name in used]
-        return (*usual, *sorted(used.difference(usual)))
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether any clip has more than one label."""
-        return any(len(clip.labels) > 1 for clip in clips(self))
-
-    @property
-    def has_background(self) -> bool:
-        """Whether there are clips in which nothing happens."""
-        return any(not clip.labels for clip in clips(self))
 
 
 def load_dataset(path: str | Path, *, allow_missing: bool = False) -> Dataset:
@@ -158,31 +85,6 @@ def _not_in_names(rows: list[Row], spec: Spec) -> list[Problem]:
         )
         for row in rows
         if (label := row.annotation.label) is not None and label not in known
-    ]
-
-
-def clips(dataset: Dataset, split: str | None = None) -> list[Clip]:
-    """The labelled and the eventless clips of a split (None: of all), in the order of the file.
-
-    Rows on the same interval of the same video make one clip with several labels. Text-only rows make none. A row that
-    says "nothing happens" of a whole recording is left out where other rows say that something does.
-    """
-    number = {label: index for index, label in enumerate(dataset.labels)}
-    busy = _busy(dataset)
-    found: dict[tuple[str, float | None, float | None, str], set[int]] = {}
-    for row in dataset.rows:
-        note = row.annotation
-        own_split = note.split or "train"
-        if (split is not None and own_split != split) or (note.label is None and note.description is not None):
-            continue
-        if _denied(note, busy, dataset.background):
-            continue
-        labels = found.setdefault((note.video, note.start_s, note.end_s, own_split), set())
-        if note.label is not None and note.label != dataset.background:
-            labels.add(number[note.label])
-    return [
-        Clip(video=video, start_s=start_s, end_s=end_s, labels=frozenset(labels), split=own_split)
-        for (video, start_s, end_s, own_split), labels in found.items()
     ]
 
 
@@ -272,19 +174,6 @@ def _missing(spec: Spec, missing: Mapping[str, int], allow: bool) -> str:
 # --- what a person should look at -----------------------------------------------------------------------------------
 
 
-def _busy(dataset: Dataset) -> set[str]:
-    """Videos in which something happens."""
-    quiet = (None, dataset.background)
-    return {row.annotation.video for row in dataset.rows if row.annotation.label not in quiet}
-
-
-def _denied(note: Annotation, busy: set[str], background: str | None) -> bool:
-    """Whether a row says "nothing happens" of a whole recording in which something does."""
-    if note.video not in busy or note.start_s is not None:
-        return False
-    return note.description is None if note.label is None else note.label == background
-
-
 def _oddities(dataset: Dataset) -> list[str]:
     """Warnings that need nothing but the rows."""
     found = []
@@ -304,8 +193,8 @@ def _oddities(dataset: Dataset) -> list[str]:
             repeated.append(f"line {row.line} says what line {first} says")
     if repeated:
         found.append(f"{plural(len(repeated), 'repeated row')} ({repeated[0]})")
-    busy = _busy(dataset)
-    denied = [row.line for row in dataset.rows if _denied(row.annotation, busy, dataset.background)]
+    busy = busy_videos(dataset)
+    denied = [row.line for row in dataset.rows if is_denied(row.annotation, busy, dataset.background)]
     if denied:
         found.append(
             f"{plural(len(denied), 'row')} (first: line {denied[0]}) say that nothing happens where others say that "

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vidgru.datasets.annotations import Clip, Dataset, clips
+from vidgru.datasets.dataset import Clip, Dataset, clips
 from vidgru.datasets.native import Row, SplitSettings, plural
 from vidgru.errors import AnnotationError, SettingsError
 from vidgru.types import Array
@@ -164,7 +164,7 @@ def report(dataset: Dataset) -> Report:
         "labels": table,
         "no_event": no_event,
     }
-    kind = "several labels a clip" if dataset.multi_label else "one label a clip"
+    kind = "several labels a clip" if any(len(clip.labels) > 1 for clip in every) else "one label a clip"
     lines = [
         f"{dataset.source}: {plural(len(every), 'clip')} of {plural(len(dataset.labels), 'label')} in "
         f"{plural(len(dataset.recordings), 'recording')} ({kind}"

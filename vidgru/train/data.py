@@ -11,7 +11,8 @@ import numpy as np
 
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
-from vidgru.datasets.annotations import Clip, Dataset, check_times, clips
+from vidgru.datasets.annotations import check_times
+from vidgru.datasets.dataset import Clip, Dataset, clips
 from vidgru.datasets.windows import frames_between
 from vidgru.errors import AnnotationError
 from vidgru.extract.pipeline import extract, summary_table

@@ -13,7 +13,8 @@ import numpy as np
 
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig
-from vidgru.datasets.annotations import clips, load_dataset
+from vidgru.datasets.annotations import load_dataset
+from vidgru.datasets.dataset import clips
 from vidgru.datasets.splits import assign_splits
 from vidgru.errors import AnnotationError, WeightsError
 from vidgru.extract.pipeline import weights_what

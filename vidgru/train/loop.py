@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from vidgru.cache import SequenceCache
 from vidgru.config import TrainConfig
-from vidgru.datasets.annotations import Dataset, clips, load_dataset
+from vidgru.datasets.annotations import load_dataset
+from vidgru.datasets.dataset import Dataset, clips
 from vidgru.datasets.splits import assign_splits, folds, report
 from vidgru.errors import AnnotationError, SettingsError, VidgruError
 from vidgru.extract.pipeline import weights_what
