@@ -5,13 +5,15 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from tests.predict.world import World
+from tests.datasets.formats.files import FILES, write
+from tests.predict.world import World, make_model
 from vidgru.cache import SequenceCache
 from vidgru.errors import AnnotationError, CacheError, ModelError, SettingsError, SourceError
 from vidgru.info import info
@@ -352,8 +354,8 @@ def test_a_model_and_its_run(world: World) -> None:
     assert " parameters, " in lines[0]
     text = "\n".join(lines)
     assert "architecture: bidirectional False, cell gru, " in text
-    assert "labels: fall, run, walk (several at a time)" in text
-    assert "window: 2 s at 8 samples a second" in text
+    assert "labels: fall, run, walk\ntells of clips: several labels at a time\n" in text
+    assert "reads windows of 2 s at 8 samples a second" in text
     assert "detector.pt, 3 classes" in text
     assert "  fall: begins at score 0.500, ends below 0.500" in text
     assert "metrics on validation: macro_f1 0.75" in text
@@ -361,19 +363,58 @@ def test_a_model_and_its_run(world: World) -> None:
     assert info(world.root).lines[1:] == lines[1:]
 
 
+def test_a_model_of_timed_events(world: World) -> None:
+    replace(make_model(world.model, world.what, timed=True), lag=4).save(world.model)
+    text = str(info(world.model))
+    assert "tells of frames: several labels at a time\n" in text
+    assert "tells of clips" not in text
+    assert "reads recordings at 8 samples a second; scores come 0.5 s late" in text
+
+
 def test_a_data_set(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
-    (tmp_path / "videos/a.mp4").touch()
+    write_video(tmp_path / "videos/a.mp4")
+    (tmp_path / "videos/b.mp4").touch()
     file = tmp_path / "annotations.csv"
     file.write_text(
-        "video,start,end,label,description,split\na.mp4,0,1,fall,,train\na.mp4,2,3,walk,,val\nz.mp4,,,walk,,train\n"
+        "video,start,end,label,description,split\na.mp4,0,1,fall,,train\na.mp4,2,7,walk,,val\nz.mp4,,,walk,,train\n"
+        "b.mp4,1,2,fall,,train\n"
     )
     (tmp_path / "set.yaml").write_text("path: .\n")
     for path in (tmp_path, file, tmp_path / "set.yaml"):
         text = str(info(path))
         assert text.startswith(f"data set {path}\n")
-        assert "2 clips of 2 labels in 1 recording" in text
+        assert "3 events of 2 labels in 2 recordings (one label at a time)" in text
+        assert "something happens in 66.7% of the time (2.0 of 3.0 s)" in text
         assert "warning: 1 video missing: z.mp4 (line 4); left out" in text
+        assert "1 end past the end of the recording, clipped (line 3: a.mp4 ends at 3.00 s, not 7)" in text
+        assert "warning: 1 recording cannot be read (first: b.mp4 is empty (0 bytes)" in text
+
+
+def test_a_data_set_that_cannot_be_trained_on_is_described(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4")
+    (tmp_path / "annotations.csv").write_text("video,start,end,label\na.mp4,0,1,fall\na.mp4,4,5,fall\n")
+    text = str(info(tmp_path))
+    assert "2 events of 1 label in 1 recording" in text
+    assert "1 group by video cannot make 2 splits" in text
+    assert "line 3: start 4 s is past the end of a.mp4 (3.00 s)" in text
+
+
+@pytest.mark.parametrize("kind", ["activitynet", "elan", "cvat", "list", "kinetics", "folders"])
+def test_data_sets_of_other_tools(tmp_path: Path, kind: str) -> None:
+    videos = (
+        "v_abc_-012345.mp4|quiet000000.mp4|rec 1.mp4|yard.mp4|000.mp4|001.mp4|002.mp4|-3B32lodo2M.mp4|_dbcJuKJQNs.mp4"
+    )
+    if kind == "folders":
+        path = write(tmp_path, "notes.md", "", "walk/a.mp4|fall/b.mp4").parent
+    elif kind == "cvat":
+        write(tmp_path, *FILES[kind], videos)
+        path = write(tmp_path, "set.yaml", "annotations: annotations.xml\nfps: 25\n")
+    else:
+        path = write(tmp_path, *FILES[kind], videos)
+    text = str(info(path))
+    assert text.startswith(f"data set {path}\n")
+    assert " label" in text.splitlines()[1]
 
 
 def test_errors_name_what_was_expected(world: World) -> None:
@@ -397,6 +438,9 @@ def test_errors_name_what_was_expected(world: World) -> None:
     (world.root / "table.csv").write_text(json.dumps({}))
     with pytest.raises(AnnotationError, match="missing column"):
         info(world.root / "table.csv")
+    (world.root / "metrics.json").write_text(json.dumps({"accuracy": 1.0}))
+    with pytest.raises(AnnotationError, match=r"metrics.json is in none of the formats that can be read\n"):
+        info(world.root / "metrics.json")
 
 
 def test_verify_is_for_caches(world: World) -> None:

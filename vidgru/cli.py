@@ -87,6 +87,17 @@ def _train(argv: Sequence[str]) -> int:
     return 0
 
 
+def _compare(argv: Sequence[str]) -> int:
+    """Train cells, or any other settings, alike, and tell what each costs and what it is worth."""
+    from vidgru.config import CompareConfig
+
+    given, config = _parse("compare", CompareConfig, argv, _DATASET)
+    from vidgru.train.compare import compare
+
+    compare(given["dataset"], config)
+    return 0
+
+
 def _eval(argv: Sequence[str]) -> int:
     """Judge a model on a split of annotated recordings."""
     from vidgru.config import EvalConfig
@@ -122,6 +133,20 @@ def _info(argv: Sequence[str]) -> int:
     return 0 if found.sound else 1
 
 
+def _convert(argv: Sequence[str]) -> int:
+    """Turn annotations of other tools into vidgru's CSV or JSONL, ActivityNet JSON, or subtitles."""
+    from vidgru.config import ConvertConfig
+
+    given, config = _parse("convert", ConvertConfig, argv, _DATASET, _OUT)
+    from vidgru.datasets.convert import convert
+
+    written, *said = convert(given["dataset"], given["out"], config)
+    print(written)
+    for sentence in said:
+        print(sentence, file=sys.stderr)
+    return 0
+
+
 def _demo(argv: Sequence[str]) -> int:
     """Do all of it on drawn street scenes, with nothing but this package."""
     from vidgru.config import DemoConfig
@@ -134,14 +159,17 @@ def _demo(argv: Sequence[str]) -> int:
 
 
 _SOURCES = Positional("sources", "recordings: files, folders, globs, .txt lists", many=True)
-_DATASET = Positional("dataset", "a YAML, an annotation file, or a folder with annotations.csv and videos/")
+_DATASET = Positional("dataset", "a YAML, an annotation file, or a folder with one, or with a folder for each class")
+_OUT = Positional("out", "what to write: .csv, .jsonl, .json (ActivityNet), .vtt, or a folder (a .vtt a video)")
 _MODEL = Positional("model", "a model file, or the folder of a training run")
 _PATH = Positional("path", "a video, a cache or one of its entries, a data set, a model")
 _VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "extract": _extract,
     "train": _train,
+    "compare": _compare,
     "eval": _eval,
     "predict": _predict,
+    "convert": _convert,
     "info": _info,
     "demo": _demo,
 }

@@ -16,6 +16,15 @@ import yaml
 
 from vidgru.errors import SettingsError
 
+AnnotationFormat = Literal[
+    "native", "folders", "list", "activitynet", "e2e-spot", "soccernet", "label-studio", "elan", "msr-vtt", "cvat",
+    "kinetics",
+]  # fmt: skip
+FeatureGroup = Literal[
+    "geometry", "angle", "score", "class", "speed", "motion", "keypoints", "keypoint_speed", "relations", "appearance",
+    "time", "scene", "scene_motion",
+]  # fmt: skip
+Cell = Literal["gru", "lstm", "rnn", "none"]
 FEATURE_SCHEMA = 1  # raised whenever the same settings would give other features
 
 
@@ -145,15 +154,22 @@ class TrainConfig(DetectorSettings, RunSettings):
         allow_missing: leave out rows whose video is missing, instead of failing.
         folds: 0 trains one model; k cross-validates: k models, each judged on the part it has not seen; none
             is kept.
-        epochs: at most, passes over the training clips.
+        by: what folds, and a validation split that the file does not give, keep together: folder, video, or a column
+            of the annotation file; the data set's own setting where it is empty.
+        resume: go on with the run in `out`, exactly as if it had not been stopped.
+        init: a model to start from, trained on other data with the same detector.
+        epochs: at most, passes over the training clips. A finished run can be resumed with more.
         patience: stop after so many epochs without a better validation score; 0 never does.
-        batch: clips a step.
+        batch: clips, or windows of recordings, a step.
         lr: highest learning rate, after the warm-up.
         weight_decay: of AdamW.
         label_smoothing: share of each target that is spread over all labels.
-        balance: draw clips of rare labels more often.
-        augment: change clips in training: mirror, crop, speed, lost objects. Clips are not mirrored where a label names
-            a side (left, right).
+        balance: draw rare labels more often, and lay windows over events.
+        augment: change clips and windows in training: mirror, crop, speed, place, lost objects. They are not mirrored
+            where a label names a side (left, right).
+        window: seconds of a recording with timed events that a training step sees; 0 chooses by the events.
+        lag: seconds of what follows that are known when a frame is scored; a live model answers so much later.
+        amp: mixed precision on CUDA.
         seed: of everything random.
         cell: what remembers; none is the baseline that averages frames.
         width: of a frame's vector, which the cell reads.
@@ -163,12 +179,16 @@ class TrainConfig(DetectorSettings, RunSettings):
         dropout: within the network.
         group_dropout: probability that a clip loses appearance, the scene or its motion in a training step; each other
             group of features is lost a fifth as often.
+        without: groups of features that the model does not look at.
     """
 
     features: str = "features"
     out: str = "runs/train"
     allow_missing: bool = False
     folds: int = 0
+    by: str = ""
+    resume: bool = False
+    init: str = ""
     epochs: int = 40
     patience: int = 20
     batch: int = 16
@@ -177,14 +197,18 @@ class TrainConfig(DetectorSettings, RunSettings):
     label_smoothing: float = 0.1
     balance: bool = True
     augment: bool = True
+    window: float = 0.0
+    lag: float = 0.5
+    amp: bool = True
     seed: int = 0
-    cell: Literal["gru", "lstm", "rnn", "none"] = "gru"
+    cell: Cell = "gru"
     width: int = 64
     hidden: int = 128
     layers: int = 1
     bidirectional: bool = False
     dropout: float = 0.2
     group_dropout: float = 0.5
+    without: tuple[FeatureGroup, ...] = ()
 
     def __post_init__(self) -> None:
         DetectorSettings.__post_init__(self)
@@ -196,8 +220,38 @@ class TrainConfig(DetectorSettings, RunSettings):
         _need(self.seed >= 0, "seed", self.seed, "0 or more")
         _need(0 < self.lr <= 1, "lr", self.lr, "above 0 and at most 1")
         _need(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        _need(self.window == 0 or 1 <= self.window <= 3600, "window", self.window, "0, or from 1 to 3600 seconds")
+        _need(0 <= self.lag <= 60, "lag", self.lag, "from 0 to 60 seconds")
+        _need(not (self.resume and self.init), "init", self.init, "left out under --resume")
+        _need(not (self.resume and self.folds), "folds", self.folds, "left out under --resume")
         for name in ("label_smoothing", "dropout", "group_dropout"):
             _need(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(TrainConfig):
+    """Settings of `vidgru compare`: those of `vidgru train`, which all that is compared has in common, and these.
+
+    Attributes:
+        out: folder of the tables and charts.
+        cells: each is trained.
+        variants: what else is trained: settings on top of the common ones, such as hidden=64; several are parted by
+            spaces, values of a list by plus signs: "without=appearance+scene lr=0.001".
+        probe: try on made-up sequences how far back each cell remembers.
+        distances: frames between what decides and what is decided, of the probe.
+    """
+
+    out: str = "runs/compare"
+    cells: tuple[Cell, ...] = ("gru", "lstm", "rnn")
+    variants: tuple[str, ...] = ()
+    probe: bool = True
+    distances: tuple[int, ...] = (8, 32, 128, 512)
+
+    def __post_init__(self) -> None:
+        TrainConfig.__post_init__(self)
+        _need(not self.resume, "resume", self.resume, "left out: a comparison trains from the beginning")
+        _need(bool(self.cells or self.variants), "cells", self.cells, "at least one, or give variants")
+        _need(bool(self.distances) and min(self.distances) >= 1, "distances", self.distances, "1 or more, each")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +294,27 @@ class PredictConfig(RunSettings):
     def __post_init__(self) -> None:
         RunSettings.__post_init__(self)
         _need(0 <= self.min_score <= 1, "min_score", self.min_score, "between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Settings of `vidgru convert`. What a data set YAML says comes from there, and these on top.
+
+    Attributes:
+        format: of the file that is read; recognised by its content where none is given.
+        fps: frames a second in which the file counts, where it does not tell (CVAT, Label Studio); 0 leaves it to it.
+        half_width: seconds before and after a moment that its event reaches; 0 is half a second.
+        tiers: tiers (ELAN) or attributes (CVAT) that hold the labels; all where none is given.
+    """
+
+    format: AnnotationFormat | None = None
+    fps: float = 0.0
+    half_width: float = 0.0
+    tiers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _need(0 <= self.fps <= 1000, "fps", self.fps, "above 0 and at most 1000")
+        _need(0 <= self.half_width <= 3600, "half_width", self.half_width, "above 0, in seconds")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.entry import KEY
 from vidgru.errors import AnnotationError, CacheError, OutputError, RecordingError, SettingsError, SourceError
 from vidgru.leases import Leases
-from vidgru.types import Sequence
+from vidgru.types import Recording, Sequence
+
+if TYPE_CHECKING:
+    from vidgru.model.checkpoint import EventModel
 
 EXPECTED = (
     "a video, a cache or an entry of one, a data set (YAML, annotation file, folder), a model file, "
@@ -23,6 +29,7 @@ EXPECTED = (
 SHOWN_CLASSES = 15
 UNKNOWN = "a recording not known here"
 UNFINISHED = "unfinished"
+_PROBES = 4  # recordings opened at once to see how long they are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,22 +91,25 @@ def _keys(root: Path) -> list[str]:
 
 
 def _folder(path: Path) -> list[str]:
+    from vidgru.datasets.spec import holds_annotations
     from vidgru.model.checkpoint import BEST
 
     if (path / BEST).is_file():
         return _model(path / BEST)
-    if (path / "annotations.csv").is_file() or (path / "annotations.jsonl").is_file():
+    if holds_annotations(path):
         return _dataset(path)
     raise SourceError(f"{path} holds no cache entry, no annotations and no {BEST}", f"vidgru info takes {EXPECTED}")
 
 
 def _file(path: Path) -> list[str]:
+    from vidgru.datasets.formats import SUFFIXES
+
     suffix = path.suffix.lower()
     if suffix == ".safetensors" and path.with_name("entry.json").is_file():
         raise SourceError(f"{path} is a part of a cache entry", f"give its folder: {path.parent}")
     if suffix == ".safetensors":
         return _model(path)
-    if suffix in (".yaml", ".yml", ".csv", ".jsonl"):
+    if suffix in (".yaml", ".yml", *SUFFIXES):
         return _dataset(path)
     return _video(path)
 
@@ -268,16 +278,37 @@ def _facts(entry: Entry, sources: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def _dataset(path: Path) -> list[str]:
-    from vidgru.datasets.annotations import load_dataset
+    from vidgru.datasets.annotations import check_times, load_dataset
     from vidgru.datasets.splits import assign_splits, report
 
     dataset = load_dataset(path, allow_missing=True)
-    concern = []
-    try:
-        dataset = assign_splits(dataset)
-    except AnnotationError as error:  # too few recordings to set some aside: it cannot be trained on, but described
-        concern = ["", *str(error).splitlines()]
-    return [f"data set {path}", *str(report(dataset)).splitlines(), *concern]
+    durations, unreadable = _durations(dataset.recordings.values())
+    concerns = []
+    for step in (assign_splits, partial(check_times, durations=durations)):
+        try:
+            dataset = step(dataset)
+        except AnnotationError as error:  # it cannot be trained on, but described
+            concerns += ["", *str(error).splitlines()]
+    return [f"data set {path}", *str(report(dataset)).splitlines(), *unreadable, *concerns]
+
+
+def _durations(recordings: Iterable[Recording]) -> tuple[dict[str, float], list[str]]:
+    """Seconds by name of the recordings whose container tells, and a warning if some cannot be read."""
+    from vidgru.extract.video import probe
+
+    def length(recording: Recording) -> float | str:
+        try:
+            return probe(recording.path).duration_s or 0.0
+        except RecordingError as error:
+            return f"{recording.name} {error.message}"
+
+    recordings = list(recordings)
+    with ThreadPoolExecutor(_PROBES) as pool:  # opening files is mostly waiting
+        found = list(tqdm(pool.map(length, recordings), "recordings", len(recordings), leave=False, disable=None))
+    wrong = [said for said in found if isinstance(said, str)]
+    known = {r.name: said for r, said in zip(recordings, found, strict=True) if not isinstance(said, str) and said > 0}
+    some = f"{len(wrong)} recording{'s' if len(wrong) > 1 else ''}"
+    return known, [f"warning: {some} cannot be read (first: {wrong[0]})"] if wrong else []
 
 
 def _model(path: Path) -> list[str]:
@@ -291,17 +322,33 @@ def _model(path: Path) -> list[str]:
         f"model {path}: {len(model.labels)} labels, {count_parameters(model.network):,} parameters, "
         f"{_bytes(path.stat().st_size)}",
         f"architecture: {_settings(asdict(model.network.architecture))}",
-        f"labels: {', '.join(model.labels)} ({'several' if model.multi_label else 'one'} at a time"
-        f"{', or nothing' if model.background else ''})",
-        f"window: {model.window_s:g} s at {model.fps:g} samples a second",
+        f"labels: {', '.join(model.labels)}",
+        *_heads(model),
         f"detector: {model.weights}, {len(model.names)} classes",
         f"settings: {_settings(model.what)}",
         f"features: {_settings(asdict(model.layout))}",
-        f"events: at least {decode.min_s:g} s, merged across {decode.merge_s:g} s",
+        f"events: scores smoothed over {decode.smooth_s:g} s, at least {decode.min_s:g} s long, merged across "
+        f"{decode.merge_s:g} s",
         *(f"  {label}: begins at score {high:.3f}, ends below {low:.3f}" for label, high, low in thresholds),
         "metrics on validation: " + (_settings(model.metrics) or "none"),
         "made with: " + (_settings(model.versions) or "unknown"),
     ]
+
+
+def _heads(model: EventModel) -> list[str]:
+    """A line for each head, and one on how recordings are read."""
+    lines = []
+    for name, head in (("clips", model.task.clips), ("frames", model.task.timed)):
+        if head:
+            several = "several labels" if head.multi_label else "one label"
+            lines.append(f"tells of {name}: {several} at a time{', or nothing' if head.background else ''}")
+    if model.task.timed:
+        lines.append(
+            f"reads recordings at {model.fps:g} samples a second; scores come {model.lag / model.fps:g} s late"
+        )
+    else:
+        lines.append(f"reads windows of {model.window_s:g} s at {model.fps:g} samples a second")
+    return lines
 
 
 def _video(path: Path) -> list[str]:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from vidgru.datasets.annotations import Dataset, load_dataset
+from vidgru.datasets.annotations import load_dataset
+from vidgru.datasets.dataset import Dataset
 
 HEADER = "video,start,end,label,description,split"
 

@@ -43,7 +43,7 @@ def test_the_four_kinds_of_rows(tmp_path: Path) -> None:
     ]
     assert clips(dataset, "val") == [clip("b.mp4", None, None, {1}, "val")]
     assert dataset.warnings == ()
-    assert [row.line for row in dataset.rows] == [2, 3, 4, 5]
+    assert [row.where for row in dataset.rows] == ["line 2", "line 3", "line 4", "line 5"]
 
 
 def test_jsonl_and_csv_say_the_same(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_jsonl_and_csv_say_the_same(tmp_path: Path) -> None:
     text = "\n\n".join(json.dumps(line) for line in lines)
     from_json = load_dataset(write_set(tmp_path / "two", text, name="annotations.jsonl"))
     assert from_json.annotations == from_csv.annotations
-    assert [row.line for row in from_json.rows] == [1, 3, 5, 7]
+    assert [row.where for row in from_json.rows] == ["line 1", "line 3", "line 5", "line 7"]
 
 
 def test_an_edited_events_file_is_valid(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_all_bad_lines_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError) as caught:
         csv_set(tmp_path, "a.mp4,x,1,fall,,", "a.mp4,0,1,fall,,", *bad)
     lines = str(caught.value).splitlines()
-    assert lines[0].endswith("annotations.csv: 13 bad lines")
+    assert lines[0].endswith("annotations.csv: 13 bad entries")
     assert lines[1] == "  line 2: start 'x' is not a time"
     assert lines[2] == "  line 4: end 1 is not after start 2"
     assert lines[11] == "  and 3 more"
@@ -232,7 +232,9 @@ def test_not_utf8(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", HEADER, f"{HEADER}\n\n,,,,,\n"])
 def test_no_usable_row(tmp_path: Path, text: str) -> None:
-    with pytest.raises(AnnotationError, match=r"annotations.csv: no usable row\n  it needs a header line \(video,"):
+    with pytest.raises(
+        AnnotationError, match=r"annotations.csv: no usable row\n  it needs a row .* a header line \(video,"
+    ):
         load_dataset(write_set(tmp_path, text))
 
 
@@ -243,7 +245,7 @@ def test_missing_videos(tmp_path: Path) -> None:
         load_dataset(folder)
     dataset = load_dataset(folder, allow_missing=True)
     assert dataset.warnings == ("2 videos missing: x.mp4 (line 3), y.mp4 (line 5); left out",)
-    assert [row.line for row in dataset.rows] == [2]
+    assert [row.where for row in dataset.rows] == ["line 2"]
     assert dataset.labels == ("fall",)
     (folder / "annotations.csv").write_text(f"{HEADER}\nx.mp4,,,fall,,\n")
     with pytest.raises(AnnotationError, match=r"no usable row \(the videos of all rows are missing\)"):
@@ -274,10 +276,10 @@ def test_labels_must_be_in_names(tmp_path: Path) -> None:
         ("names: fall", "names is 'fall'; it must be a list of labels"),
         ("names: [fall, fall]", "names holds 'fall' twice or empty"),
         ("background: no", "background is False; it must be text\n  put it in quotes"),
-        ("format: coco", "format is 'coco'; it must be native"),
+        ("format: coco", "format is 'coco'; it must be one of native, folders, list, activitynet, e2e-spot"),
         ("annotations: x.csv", "no such annotation file: .*x.csv"),
         ("videos: x", "no such folder of videos: .*x"),
-        ("path: x", "no annotations.csv or annotations.jsonl in .*x"),
+        ("path: x", "set.yaml: no such folder: .*x"),
         ("[a, b]", "a data set YAML holds keys and values"),
         ("path: .\na: b: c", "set.yaml, line 2: not a YAML file"),
         ("path: 2024-13-45", "set.yaml: not a YAML file: month must be in"),
@@ -293,25 +295,23 @@ def test_bad_yaml(tmp_path: Path, text: str, message: str) -> None:
 def test_which_file_is_meant(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match=r"no such data set: .*nowhere\n  give a data set's YAML"):
         load_dataset(tmp_path / "nowhere")
-    with pytest.raises(
-        AnnotationError, match=r"no annotations.csv or annotations.jsonl in .*\n  name the annotation file"
-    ):
+    with pytest.raises(AnnotationError, match=r"no annotations in .*\n  name the annotation file itself, or write"):
         load_dataset(tmp_path)
     write_set(tmp_path, EXAMPLE)
     (tmp_path / "annotations.jsonl").touch()
     with pytest.raises(AnnotationError, match=r"both annotations.csv and annotations.jsonl in .*\n  name the file"):
         load_dataset(tmp_path)
     (tmp_path / "labels.txt").touch()
-    with pytest.raises(AnnotationError, match=r"labels.txt: annotation files end in .csv or .jsonl\n"):
+    with pytest.raises(AnnotationError, match=r"labels.txt is in none of the formats .*\n  those are: native CSV"):
         load_dataset(tmp_path / "labels.txt")
 
 
 def test_an_annotation_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path) -> bytes:
+    def refuse(self: Path, mode: str) -> None:
         raise PermissionError(13, "Permission denied")
 
     folder = write_set(tmp_path, EXAMPLE)
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(AnnotationError, match=r"cannot read .*annotations.csv: Permission denied"):
         load_dataset(folder)
 
@@ -355,7 +355,7 @@ def test_overlaps(tmp_path: Path) -> None:
     dataset = csv_set(
         tmp_path, "a.mp4,5,9,sit,,", "a.mp4,1,6,walk,,", "a.mp4,9,10,sit,,", "b.mp4,5,9,sit,,", "b.mp4,5,9,talk,,"
     )
-    assert dataset.warnings == ("1 pair of overlapping intervals (first: a.mp4, lines 3 and 2: walk and sit)",)
+    assert dataset.warnings == ("1 pair of overlapping intervals (first: a.mp4, line 3 and line 2: walk and sit)",)
 
 
 def test_check_times_clips_late_ends(tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_check_times_clips_late_ends(tmp_path: Path) -> None:
 def test_check_times_refuses_late_starts(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,1,6,walk,,", "b.mp4,5.5,6,walk,,", "a.mp4,60,61,walk,,")
     with pytest.raises(
-        AnnotationError, match=r"2 bad lines\n  line 3: start 5.5 s is past the end of b.mp4 \(5.50 s\)"
+        AnnotationError, match=r"2 bad entries\n  line 3: start 5.5 s is past the end of b.mp4 \(5.50 s\)"
     ):
         check_times(dataset, {"a.mp4": 6.0, "b.mp4": 5.5})
 

@@ -1,13 +1,17 @@
+import math
+import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.datasets.sets import HEADER, csv_set, write_set
-from vidgru.datasets.annotations import load_dataset
+from vidgru.datasets.annotations import check_times, load_dataset
 from vidgru.datasets.dataset import Dataset, clips
-from vidgru.datasets.splits import assign_splits, folds, groups, report, stratify
+from vidgru.datasets.groups import groups, stratify
+from vidgru.datasets.splits import assign_splits, folds, report
 from vidgru.errors import AnnotationError, SettingsError
 
 
@@ -173,15 +177,17 @@ def test_report(tmp_path: Path) -> None:
     )  # fmt: skip
     made = report(dataset)
     assert made.lines[0].endswith(
-        "annotations.csv: 11 clips of 3 labels in 11 recordings (one label a clip; 1 rows with text only)"
+        "annotations.csv: 8 events and 2 whole clips of 3 labels in 11 recordings "
+        "(one label at a time; 1 row with text only)"
     )
     assert made.lines[1:] == (
-        "               train     val    test    seconds",
-        "  fall             6       1       0       11.0",
-        "  jump             0       0       1        1.0",
-        "  walk             2       0       0",
-        "  (no event)       0       1       0",
-        "  all clips        8       2       1",
+        "                   train     val    test    seconds",
+        "  fall                 6       1       0       11.0",
+        "  jump                 0       0       1        1.0",
+        "  walk                 2       0       0",
+        "  (no event)           0       1       0",
+        "  all clips            8       2       1",
+        "  all recordings       9       2       1",
     )
     assert made.warnings == (
         "fewer than 5 train clips of walk (2)",
@@ -194,3 +200,106 @@ def test_report(tmp_path: Path) -> None:
     assert made.counts["labels"]["fall"] == {"train": 6, "val": 1, "test": 0, "seconds": 11.0}
     assert made.counts["labels"]["walk"]["seconds"] is None
     assert made.counts["groups"] == {"by": "video", "number": 11}
+
+
+# --- timed events ---------------------------------------------------------------------------------------------------
+
+
+def recordings(folder: Path, number: int = 20) -> Dataset:
+    """Recordings of four people with two to five events, a rare one in every fifth; and half as many without any."""
+    rows = []
+    for n in range(number):
+        who = "abcd"[n % 4]
+        labels = ["walk", "fall", *(["sit"] if n % 5 == 0 else []), *["walk"] * (n % 3)]
+        rows += [f"v{n}.mp4,{10 * i},{10 * i + 4},{label},,,{who}" for i, label in enumerate(labels)]
+    rows += [f"quiet{n}.mp4,,,,,,{'abcd'[n % 4]}" for n in range(number // 2)]
+    return csv_set(folder, *rows, header=f"{HEADER},who")
+
+
+def test_timed_events_and_eventless_recordings_are_shared_out(tmp_path: Path) -> None:
+    dataset = assign_splits(recordings(tmp_path), val=0.2, test=0.2)
+    held = {split: clips(dataset, split) for split in ("train", "val", "test")}
+    count = {split: Counter(next(iter(c.labels), -1) for c in some) for split, some in held.items()}
+    fall, sit, _ = (dataset.labels.index(label) for label in ("fall", "sit", "walk"))
+    assert [count[split][fall] for split in held] == pytest.approx([12, 4, 4], abs=1)
+    assert [count[split][-1] for split in held] == [6, 2, 2]
+    assert all(count[split][sit] >= 1 for split in held)
+    assert re.fullmatch(
+        r"no val rows: \d of 2\d train recordings set aside as val, by video, seed 0", dataset.notes[-1]
+    )
+
+
+@pytest.mark.parametrize("by", [None, "video", "who", "group"])
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_no_recording_and_no_group_is_in_two_folds(tmp_path: Path, k: int, by: str | None) -> None:
+    dataset = recordings(tmp_path)
+    group = groups(dataset, by)[0]
+    tested: list[str] = []
+    for fold in folds(dataset, k, seed=1, by=by):
+        splits: dict[str, set[str | None]] = {}
+        for note in fold.annotations:
+            splits.setdefault(group[note.video], set()).add(note.split)
+        assert all(len(own) == 1 for own in splits.values())
+        assert fold.splits == ("train", "val", "test")
+        tested += sorted({note.video for note in fold.annotations if note.split == "test"})
+    assert sorted(tested) == sorted(dataset.recordings)
+
+
+def test_more_folds_than_groups(tmp_path: Path) -> None:
+    dataset = recordings(tmp_path)
+    with pytest.raises(AnnotationError, match=r"4 groups by who cannot make 5 splits\n  add recordings, name another"):
+        folds(dataset, 5, seed=0, by="who")
+    with pytest.raises(AnnotationError, match=r"no column 'subject' to split by"):
+        folds(dataset, 2, seed=0, by="subject")
+
+
+def test_a_column_called_group_is_taken_unasked(tmp_path: Path) -> None:
+    rows = [f"cam{n % 6}/{n}.mp4,,,{'xy'[n % 2]},,,{n // 4}" for n in range(24)]
+    dataset = csv_set(tmp_path, *rows, header=f"{HEADER},group")
+    assert groups(dataset)[1] == "group"
+    assert groups(dataset, "folder")[1] == "folder"
+    without = csv_set(tmp_path / "none", *(row.rpartition(",")[0] for row in rows))
+    assert groups(without, "group") == groups(without)
+    assert groups(without)[1] == "folder"
+
+
+def test_report_of_timed_events(tmp_path: Path) -> None:
+    dataset = csv_set(
+        tmp_path,
+        *(f"a{i}.mp4,1,3,fall,,train" for i in range(6)), "a0.mp4,2,6,walk,,train", "a1.mp4,8,9,walk,,train",
+        "b.mp4,0,5,fall,,val", "c.mp4,,,,,val", "d.mp4,,,,,test",
+    )  # fmt: skip
+    made = report(check_times(dataset, dict.fromkeys(dataset.recordings, 10.0)))
+    assert made.lines[0].endswith(
+        "annotations.csv: 9 events of 2 labels in 9 recordings (events of different labels overlap)"
+    )
+    assert made.lines[1:] == (
+        "                   train     val    test    seconds",
+        "  fall                 6       1       0       17.0",
+        "  walk                 2       0       0        5.0",
+        "  all events           8       1       0",
+        "  all recordings       6       2       1",
+        "  without events       0       1       1",
+        "  their seconds     60.0    20.0    10.0       90.0",
+        "something happens in 23.3% of the time (21.0 of 90.0 s)",
+    )
+    assert made.warnings == (
+        "1 pair of overlapping intervals (first: a0.mp4, line 2 and line 8: fall and walk)",
+        "fewer than 5 train events of walk (2)",
+        "no events in val of walk; left out of that split's macro means",
+        "no events in test of fall, walk; left out of that split's macro means",
+    )
+    assert made.counts["overlap"] is True
+    assert made.counts["splits"]["val"] == {
+        "clips": 2, "events": 1, "recordings": 2, "without events": 1, "seconds": 20.0,
+    }  # fmt: skip
+
+
+def test_report_of_moments_and_of_lengths_that_are_not_known(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,1,2,fall,,", "a.mp4,2,3,walk,,", "b.mp4,0,1,fall,,")
+    made = report(replace(dataset, half_width_s=0.5, durations={"a.mp4": 4.0, "b.mp4": math.inf}))
+    assert "(one label at a time)" in made.lines[0]
+    assert "something happens in 50.0% of the time (2.0 of 4.0 s)" in made.lines
+    assert "the file marks moments: an event reaches 0.5 s before and after its own" in made.lines
+    assert not any("their seconds" in line for line in made.lines)
+    assert not any("of the time" in line for line in report(dataset).lines)

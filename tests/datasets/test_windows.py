@@ -23,9 +23,10 @@ def truth(frames: int, *, wide: int = 3) -> Features:
 @pytest.mark.parametrize("length", [1, 2, 5, 20])
 def test_step_t_is_frame_start_plus_t(frames: int, start: int, length: int) -> None:
     features = truth(frames)
-    window = slice_window(features, start, length, targets=features.frame * 10)
+    window = slice_window(features, start, length, features.frame * 10, features.frame[:, 0] * 100)
     assert len(window) == length
     assert window.targets is not None
+    assert window.weights is not None
     batch = collate([window])
     for t in range(length):
         frame = start + t
@@ -34,10 +35,15 @@ def test_step_t_is_frame_start_plus_t(frames: int, start: int, length: int) -> N
         assert window.mask[t] == inside
         assert window.frame[t].tolist() == [value] * 2
         assert window.targets[t].tolist() == [value * 10] * 2
+        assert window.weights[t] == value * 100
         own = window.objects[window.offsets[t] : window.offsets[t + 1]]
         assert own.tolist() == [[value] * 3] * (frame % 4 if inside else 0)
         assert batch.mask[0, t] == inside
         assert batch.frame[0, t].tolist() == [value] * 2
+        assert batch.targets is not None
+        assert batch.targets[0, t].tolist() == [value * 10] * 2
+        assert batch.weights is not None
+        assert batch.weights[0, t] == value * 100
         assert batch.object_mask[0, t].sum() == len(own)
         assert batch.objects[0, t][batch.object_mask[0, t]].tolist() == own.tolist()
         assert (batch.objects[0, t][~batch.object_mask[0, t]] == 0).all()
@@ -55,6 +61,8 @@ def test_slices_that_cannot_be() -> None:
         slice_window(truth(3), 0, 0)
     with pytest.raises(ValueError, match=r"targets must have a row for each of the 3 frames, got \[2, 1\]"):
         slice_window(truth(3), 0, 2, np.zeros((2, 1)))
+    with pytest.raises(ValueError, match=r"weights must have a row for each of the 3 frames, got \[4\]"):
+        slice_window(truth(3), 0, 2, np.zeros((3, 1)), np.zeros(4))
 
 
 def test_collate_pads_behind() -> None:
@@ -81,11 +89,20 @@ def test_collate_pads_behind() -> None:
     assert {moved.objects.device.type, moved.mask.device.type, moved.labels.device.type} == {"meta"}
 
 
-def test_collate_pads_targets() -> None:
+def test_collate_pads_targets_which_then_count_for_nothing() -> None:
     features = truth(5)
-    batch = collate([slice_window(features, 0, n, features.frame) for n in (2, 4)])
+    ones = np.ones(5, np.float32)
+    windows = [slice_window(features, 0, n, features.frame, ones, source=f"a.mp4, {n}") for n in (2, 4)]
+    windows.append(slice_window(features, 3, 4, features.frame, ones, source="a.mp4, last"))
+    batch = collate(windows)
     assert batch.targets is not None
-    assert batch.targets[:, :, 0].tolist() == [[1, 2, 0, 0], [1, 2, 3, 4]]
+    assert batch.weights is not None
+    assert batch.targets[:, :, 0].tolist() == [[1, 2, 0, 0], [1, 2, 3, 4], [4, 5, 0, 0]]
+    assert batch.weights.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]]
+    assert torch.equal(batch.weights > 0, batch.mask)
+    assert batch.weights.dtype == torch.float32
+    assert batch.sources == ("a.mp4, 2", "a.mp4, 4", "a.mp4, last")
+    assert batch.to("cpu").sources == batch.sources
 
 
 def test_a_batch_alone_is_the_batch_among_others() -> None:
@@ -116,6 +133,9 @@ def test_batches_that_cannot_be() -> None:
     mixed: list[Window] = [slice_window(features, 0, 2), slice_window(features, 0, 2, labels=np.zeros(2))]
     with pytest.raises(ValueError, match="either all windows of a batch have labels or none"):
         collate(mixed)
+    halves = [slice_window(features, 0, 2, features.frame, weights) for weights in (None, np.ones(3))]
+    with pytest.raises(ValueError, match="either all windows of a batch have weights or none"):
+        collate(halves)
 
 
 def test_frames_between() -> None:

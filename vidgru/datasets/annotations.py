@@ -1,4 +1,4 @@
-"""Annotations in the native schema: read, checked, and turned into labelled clips.
+"""Annotations read, checked, and joined with their videos into a data set.
 
     video,start,end,label,description,split
     a.mp4,3.4,6.0,fall,"A man falls from a chair",train
@@ -6,80 +6,127 @@
     c.mp4,,,,,test                                        annotated, and nothing happens in it
     d.mp4,,,,"Two people meet",train                      text only
 
-CSV or JSONL, UTF-8. Columns other than these are ignored, so that an edited events file can be trained on.
+That is the native schema; files of other tools are read into the same rows (`formats`).
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
+from bisect import bisect_right, insort
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from vidgru.datasets import formats
 from vidgru.datasets.dataset import Dataset, busy_videos, is_denied
-from vidgru.datasets.native import (
-    COLUMNS,
-    Problem,
-    Row,
-    Spec,
-    did_you_mean,
-    find_dataset,
-    plural,
-    raise_problems,
-    read_rows,
-)
+from vidgru.datasets.formats.native import COLUMNS
+from vidgru.datasets.rows import SPLIT_NAMES, Problem, Reading, Row, did_you_mean, plural, raise_problems
+from vidgru.datasets.spec import Spec, find_dataset
+from vidgru.datasets.videos import Videos, locate
 from vidgru.errors import AnnotationError
-from vidgru.types import Recording
 
 _MOST_SHOWN = 10  # missing videos named in one message
+_SPLIT_IN_NAME = re.compile(
+    rf"(?:^|[^a-z])(train|val|test|{'|'.join(SPLIT_NAMES)})(?:list)?(?:[^a-z]|$)", re.IGNORECASE | re.ASCII
+)
 
 
 def load_dataset(path: str | Path, *, allow_missing: bool = False) -> Dataset:
     """Read a data set and check all that can be checked without opening its videos.
 
     Args:
-        path: a YAML (`path, videos, annotations, format, names, background, split`), an annotation file (`.csv`,
-            `.jsonl`), or a folder that holds `annotations.csv` or `annotations.jsonl`, and `videos/`.
+        path: a YAML (`path, videos, annotations, format, fps, half_width, tiers, names, background, split`), an
+            annotation file of any known format, or a folder: with `annotations.csv` or `.jsonl` and `videos/`, with
+            the export of a tool, or with a folder of clips for each class.
         allow_missing: leave out rows whose video does not exist, with a warning, instead of failing.
 
     Raises:
-        AnnotationError: with file, line and remedy; up to ten bad lines at once.
+        AnnotationError: with file, place and remedy; up to ten bad entries at once.
     """
     spec = find_dataset(Path(path).expanduser())
-    rows, problems = read_rows(spec.annotations)
-    if spec.names is not None:
-        problems += _not_in_names(rows, spec)
-    raise_problems(spec.annotations, problems)
-    recordings, rows, missing = _locate(rows, spec.roots)
-    warnings = [_missing(spec, missing, allow_missing)] if missing else []
+    reading = read_annotations(spec)
+    videos = Videos(spec.roots)
+    recordings, rows, missing = locate(reading.rows, videos, reading.spellings, exact=reading.exact)
+    warnings = [*reading.warnings, *([_missing(spec, missing, allow_missing)] if missing else [])]
     if not rows:
         raise AnnotationError(
-            f"{spec.annotations}: no usable row" + (" (the videos of all rows are missing)" if missing else ""),
-            f"it needs a header line ({','.join(COLUMNS)}) and a row for each clip or event",
+            f"{spec.source}: no usable row" + (" (the videos of all rows are missing)" if missing else ""),
+            f"it needs a row for each clip or event; a CSV also a header line ({','.join(COLUMNS)})",
         )
     used = {row.annotation.label for row in rows if row.annotation.label is not None}
-    labels = spec.names if spec.names is not None else tuple(sorted(used))
+    labels = spec.names or tuple(dict.fromkeys((*reading.names, *sorted(used))))
     if spec.background is not None and spec.background not in used:
         warnings.append(f"background {spec.background!r} is not the label of any row")
+    durations = {
+        recording.name: seconds
+        for video, seconds in reading.durations.items()
+        if (recording := videos.find(video, reading.spellings.get(video, ()), exact=reading.exact))
+    }
     dataset = Dataset(
         root=spec.roots[0],
-        source=spec.annotations,
-        rows=tuple(rows),
+        source=spec.source,
+        rows=tuple(replace(r, annotation=replace(r.annotation, split=r.annotation.split or "train")) for r in rows),
         recordings=recordings,
         labels=tuple(label for label in labels if label != spec.background),
         background=spec.background,
         split=spec.split,
+        half_width_s=reading.half_width_s,
+        durations=durations,
+        notes=(*spec.notes, *reading.notes),
     )
     return replace(dataset, warnings=(*warnings, *_oddities(dataset)))
+
+
+def read_annotations(spec: Spec) -> Reading:
+    """The rows of all annotation files of a data set, whether their videos exist or not.
+
+    Of several files, the name of one tells the split of its rows, if they do not (train.json, val_1.json,
+    testlist01.txt).
+
+    Raises:
+        AnnotationError: with file, place and remedy; up to ten bad entries at once.
+    """
+    whole = Reading(exact=True)
+    for path in spec.annotations:
+        reading = formats.read(path, spec.format, spec.options)
+        if len(spec.annotations) > 1:
+            named = _SPLIT_IN_NAME.search(path.stem)
+            _tell_apart(reading, path.name, SPLIT_NAMES.get(named[1].lower(), named[1].lower()) if named else None)
+        whole.rows += reading.rows
+        whole.problems += reading.problems
+        whole.notes += [note for note in reading.notes if note not in whole.notes]
+        whole.warnings += [warning for warning in reading.warnings if warning not in whole.warnings]
+        whole.names += reading.names
+        whole.half_width_s = reading.half_width_s or whole.half_width_s
+        whole.durations |= reading.durations
+        whole.spellings |= reading.spellings
+        whole.exact &= reading.exact
+    if spec.names is not None:
+        whole.problems += _not_in_names(whole.rows, spec)
+    raise_problems(spec.source, whole.problems)
+    return whole
+
+
+def _tell_apart(reading: Reading, file: str, split: str | None) -> None:
+    """Put the file's name before all places, as there are several, and its split where a row tells none."""
+    reading.problems = [(f"{file}, {where}", what, remedy) for where, what, remedy in reading.problems]
+    reading.rows = [
+        replace(
+            row,
+            where=f"{file}, {row.where}",
+            annotation=replace(row.annotation, split=row.annotation.split or split),
+        )
+        for row in reading.rows
+    ]
 
 
 def _not_in_names(rows: list[Row], spec: Spec) -> list[Problem]:
     known = {*(spec.names or ()), spec.background}
     return [
         (
-            row.line,
+            row.where,
             f"label {label!r} is not in names{did_you_mean(label, known)}",
             f"correct the label, or add it to names in {spec.file}",
         )
@@ -106,9 +153,9 @@ def check_times(dataset: Dataset, durations: Mapping[str, float]) -> Dataset:
         length = durations.get(note.video, math.inf)
         if note.start_s is not None and note.start_s >= length:
             what = f"start {note.start_s:g} s is past the end of {note.video} ({length:.2f} s)"
-            problems.append((row.line, what, "times are seconds from the start of the file, or HH:MM:SS"))
+            problems.append((row.where, what, "times are seconds from the start of the file, or HH:MM:SS"))
         elif note.end_s is not None and note.end_s > length:
-            late.append(f"line {row.line}: {note.video} ends at {length:.2f} s, not {note.end_s:g}")
+            late.append(f"{row.where}: {note.video} ends at {length:.2f} s, not {note.end_s:g}")
             row = replace(row, annotation=replace(note, end_s=length))
         rows.append(row)
     raise_problems(dataset.source, problems)
@@ -118,56 +165,15 @@ def check_times(dataset: Dataset, durations: Mapping[str, float]) -> Dataset:
     return replace(dataset, rows=tuple(rows), durations={**dataset.durations, **durations}, warnings=warnings)
 
 
-# --- videos ---------------------------------------------------------------------------------------------------------
-
-
-def _locate(rows: list[Row], roots: tuple[Path, ...]) -> tuple[dict[str, Recording], list[Row], dict[str, int]]:
-    """Recordings by name, rows with that name as their video, and missing videos with the first line of each."""
-    by_spelling: dict[str, Recording | None] = {}
-    recordings: dict[str, Recording] = {}
-    present: list[Row] = []
-    missing: dict[str, int] = {}
-    for row in rows:
-        spelling = row.annotation.video
-        if spelling not in by_spelling:
-            by_spelling[spelling] = _recording(spelling, roots)
-        recording = by_spelling[spelling]
-        if recording is None:
-            missing.setdefault(spelling, row.line)
-        else:
-            recordings.setdefault(recording.name, recording)
-            present.append(replace(row, annotation=replace(row.annotation, video=recording.name)))
-    return recordings, present, missing
-
-
-def _recording(spelling: str, roots: tuple[Path, ...]) -> Recording | None:
-    for text in dict.fromkeys((spelling, spelling.replace("\\", "/"))):  # as written, else as Windows means it
-        for root in roots:
-            path = root / text
-            if os.path.isfile(path):
-                return Recording(path=path, name=_name(path, roots))
-    return None
-
-
-def _name(path: Path, roots: tuple[Path, ...]) -> str:
-    """The path under the first root it is under, else the whole path, so that two spellings of a file are one name."""
-    for root in roots:
-        under = os.path.relpath(path, root)
-        if under.split(os.sep)[0] != os.pardir:
-            return Path(under).as_posix()
-    whole = Path(os.path.abspath(path))
-    return whole.relative_to(whole.anchor).as_posix()
-
-
-def _missing(spec: Spec, missing: Mapping[str, int], allow: bool) -> str:
-    some = ", ".join(f"{video} (line {line})" for video, line in list(missing.items())[:_MOST_SHOWN])
+def _missing(spec: Spec, missing: Mapping[str, Row], allow: bool) -> str:
+    some = ", ".join(f"{video} ({row.where})" for video, row in list(missing.items())[:_MOST_SHOWN])
     more = f" and {len(missing) - _MOST_SHOWN} more" if len(missing) > _MOST_SHOWN else ""
     text = f"{plural(len(missing), 'video')} missing: {some}{more}"
     if allow:
         return f"{text}; left out"
     raise AnnotationError(
-        f"{spec.annotations}: {text}; looked in {' and '.join(map(str, spec.roots))}",
-        "correct the names (with suffix), set `videos` in a data set YAML, or leave them out with --allow-missing",
+        f"{spec.source}: {text}; looked in {' and '.join(map(str, spec.roots))}",
+        "correct the names, set `videos` in a data set YAML, or leave them out with --allow-missing",
     )
 
 
@@ -184,41 +190,42 @@ def _oddities(dataset: Dataset) -> list[str]:
     other = [name for name in dataset.splits if name not in ("train", "val", "test")]
     if other:
         found.append(f"rows of split {', '.join(other)} are used only where that split is asked for by name")
-    seen: dict[tuple[object, ...], int] = {}
+    seen: dict[tuple[object, ...], str] = {}
     repeated = []
     for row in dataset.rows:
         note = row.annotation
-        first = seen.setdefault((note.video, note.start_s, note.end_s, note.label, note.description), row.line)
-        if first != row.line:
-            repeated.append(f"line {row.line} says what line {first} says")
+        first = seen.setdefault((note.video, note.start_s, note.end_s, note.label, note.description), row.where)
+        if first != row.where:
+            repeated.append(f"{row.where} says what {first} says")
     if repeated:
         found.append(f"{plural(len(repeated), 'repeated row')} ({repeated[0]})")
     busy = busy_videos(dataset)
-    denied = [row.line for row in dataset.rows if is_denied(row.annotation, busy, dataset.background)]
+    denied = [row.where for row in dataset.rows if is_denied(row.annotation, busy, dataset.background)]
     if denied:
         found.append(
-            f"{plural(len(denied), 'row')} (first: line {denied[0]}) say that nothing happens where others say that "
+            f"{plural(len(denied), 'row')} (first: {denied[0]}) say that nothing happens where others say that "
             "something does; left out"
         )
     return found + _overlaps(dataset)
 
 
 def _overlaps(dataset: Dataset) -> list[str]:
-    timed: dict[str, list[tuple[float, float, str, int]]] = {}
+    timed: dict[str, list[tuple[float, float, str, str]]] = {}
     for row in dataset.rows:
         note = row.annotation
         if note.start_s is not None and note.end_s is not None and note.label is not None:
-            timed.setdefault(note.video, []).append((note.start_s, note.end_s, note.label, row.line))
-    pairs = []
+            timed.setdefault(note.video, []).append((note.start_s, note.end_s, note.label, row.where))
+    number = 0
+    first = ""
     for video, spans in timed.items():
-        open_until: list[tuple[float, float, str, int]] = []
+        ends: list[float] = []  # of the intervals before, sorted
+        longest: tuple[float, float, str, str] | None = None
         for span in sorted(spans):
-            open_until = [other for other in open_until if other[1] > span[0]]
-            # the same interval with another label is one clip with two labels, which is no oddity
-            pairs += [(video, other, span) for other in open_until if other[:2] != span[:2]]
-            open_until.append(span)
-    if not pairs:
-        return []
-    video, one, two = pairs[0]
-    where = f"{video}, lines {one[3]} and {two[3]}: {one[2]} and {two[2]}"
-    return [f"{plural(len(pairs), 'pair')} of overlapping intervals (first: {where})"]
+            number += len(ends) - bisect_right(ends, span[0])
+            insort(ends, span[1])
+            if not first and longest and longest[1] > span[0] and longest[:2] != span[:2]:
+                first = f"{video}, {longest[3]} and {span[3]}: {longest[2]} and {span[2]}"
+            longest = span if longest is None or span[1] > longest[1] else longest
+        # the same interval with another label is one clip with two labels, which is no oddity
+        number -= sum(n * (n - 1) // 2 for n in Counter(span[:2] for span in spans).values())
+    return [f"{plural(number, 'pair')} of overlapping intervals (first: {first})"] if number else []

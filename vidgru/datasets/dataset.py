@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidgru.datasets.native import Row, SplitSettings
+from vidgru.datasets.rows import Row
+from vidgru.datasets.spec import SplitSettings
 from vidgru.types import Annotation, Recording
 
 
@@ -25,7 +26,7 @@ class Dataset:
         split: how to set clips aside.
         half_width_s: where the file marks moments: how far before and after one its event reaches; None where it has
             intervals.
-        durations: seconds, of the recordings that `check_times` was told of.
+        durations: seconds, of the recordings whose annotation file tells them, or that `check_times` was told of.
         warnings: what a person should look at, in sentences.
         notes: what was done that the file did not say, in sentences.
     """
@@ -135,19 +136,15 @@ def timelines(dataset: Dataset, split: str | None = None) -> list[Timeline]:
             found.setdefault((clip.video, clip.split), [])
     if not any(found.values()):
         return []
+    of_video: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for (video, own_split), events in found.items():
+        of_video.setdefault(video, {})[own_split] = [(start_s, end_s) for start_s, end_s, _ in events]
     return [
         Timeline(
             video=video,
             split=own_split,
             events=tuple(sorted(events)),
-            ignored=tuple(
-                sorted(
-                    (start_s, end_s)
-                    for (other, their_split), theirs in found.items()
-                    if other == video and their_split != own_split
-                    for start_s, end_s, _ in theirs
-                )
-            ),
+            ignored=tuple(sorted(s for other, spans in of_video[video].items() if other != own_split for s in spans)),
         )
         for (video, own_split), events in found.items()
         if split in (None, own_split)

@@ -6,58 +6,22 @@ has all but seen.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from vidgru.datasets.dataset import Clip, Dataset, clips
-from vidgru.datasets.native import Row, SplitSettings, plural
+from vidgru.datasets.dataset import Clip, Dataset, Timeline, clips, timelines
+from vidgru.datasets.groups import groups, stratify
+from vidgru.datasets.rows import Row, plural
+from vidgru.datasets.spec import SplitSettings
 from vidgru.errors import AnnotationError, SettingsError
 from vidgru.types import Array
 
-RARE = 5  # clips of a class in train; with fewer it can hardly be learnt
-_FEWEST_FOLDERS = 5  # with fewer, folders are too coarse to set a fifth aside
-
-
-def groups(dataset: Dataset, by: str | None = None) -> tuple[dict[str, str], str]:
-    """What must not be in two splits.
-
-    Args:
-        dataset: as loaded.
-        by: "folder", "video" or a column of the annotation file. None takes the data set's own setting; without one,
-            folders if there are at least five and they are not named for labels, else videos.
-
-    Returns:
-        The group of each video, and what the groups are ("folder", "video" or the column).
-
-    Raises:
-        AnnotationError: the file has no such column, or it says two things of one video.
-    """
-    by = by or dataset.split.by
-    if by is None:
-        by = "folder" if _folders_are_groups(dataset) else "video"
-    if by == "video":
-        return {video: video for video in dataset.recordings}, by
-    if by == "folder":
-        return {video: _folder(video) or video for video in dataset.recordings}, by
-    found: dict[str, str] = {}
-    for row in dataset.rows:
-        value = _column(row, by)
-        video = row.annotation.video
-        if value and found.setdefault(video, value) != value:
-            raise AnnotationError(
-                f"{dataset.source}, line {row.line}: {by} of {video} is {value!r} here and {found[video]!r} above",
-                "a recording belongs to one group",
-            )
-    if not found:
-        raise AnnotationError(
-            f"{dataset.source}: no column {by!r} to split by", "use folder, video, or a column that the file has"
-        )
-    return {video: found.get(video, video) for video in dataset.recordings}, by
+RARE = 5  # clips or events of a label in train; with fewer it can hardly be learnt
 
 
 def assign_splits(
@@ -131,8 +95,10 @@ class Report:
         lines: a table of classes and splits, and what was done that the file did not say.
         warnings: what a person should look at.
         counts: the same figures as plain values: `recordings`, `rows`, `text_only`, `groups`, `clips` by split,
-            `labels` by name with clips by split and `seconds` (None where a duration is not known). Clips in which
-            nothing happens stand under `no_event`.
+            `labels` by name with clips or events by split and `seconds` (None where a duration is not known),
+            `no_event` likewise of clips in which nothing happens, and `splits` with clips, events, recordings, those
+            of them without events, and seconds of each. With timed events also `events`, `overlap` (whether two of
+            different labels do), and `busy_s` of `recorded_s`, over the recordings whose duration is known.
     """
 
     lines: tuple[str, ...]
@@ -146,63 +112,62 @@ class Report:
 def report(dataset: Dataset) -> Report:
     """What a data set holds, and what to look at in it; of the splits as they are, so after `assign_splits`."""
     every = clips(dataset)
+    events = [clip for clip in every if clip.start_s is not None and clip.labels]
+    timed = timelines(dataset)
+    noun = "event" if timed and all(clip.start_s is not None for clip in every if clip.labels) else "clip"
     group, what = groups(dataset)
     splits = dataset.splits
-    sizes = {split: sum(clip.split == split for clip in every) for split in splits}
     table = {
         label: _tally([clip for clip in every if index in clip.labels], splits, dataset.durations)
         for index, label in enumerate(dataset.labels)
     }
     no_event = _tally([clip for clip in every if not clip.labels], splits, dataset.durations)
     text_only = sum(row.annotation.label is None and row.annotation.description is not None for row in dataset.rows)
-    counts = {
+    counts: dict[str, Any] = {
         "recordings": len(dataset.recordings),
         "rows": len(dataset.rows),
         "text_only": text_only,
         "groups": {"by": what, "number": len(set(group.values()))},
-        "clips": sizes,
+        "clips": {split: sum(clip.split == split for clip in every) for split in splits},
         "labels": table,
         "no_event": no_event,
+        "splits": _sizes(dataset, splits, timed),
     }
-    kind = "several labels a clip" if any(len(clip.labels) > 1 for clip in every) else "one label a clip"
+    said = []
+    if timed:
+        overlap = any(_overlap(line) for line in timed)
+        counts |= {"events": sum(len(clip.labels) for clip in events), "overlap": overlap, **_shares(timed, dataset)}
+        said.append("events of different labels overlap" if overlap else "one label at a time")
+    else:
+        several = any(len(clip.labels) > 1 for clip in every)
+        said.append("several labels a clip" if several else "one label a clip")
+    said += [f"{plural(text_only, 'row')} with text only"] if text_only else []
+    whole = [clip for clip in every if clip.start_s is None and clip.labels]
+    things = [plural(len(every), "clip")]
+    if timed:
+        things = [plural(counts["events"], "event"), *([plural(len(whole), "whole clip")] if whole else [])]
     lines = [
-        f"{dataset.source}: {plural(len(every), 'clip')} of {plural(len(dataset.labels), 'label')} in "
-        f"{plural(len(dataset.recordings), 'recording')} ({kind}"
-        f"{f'; {text_only} rows with text only' if text_only else ''})"
+        f"{dataset.source}: {' and '.join(things)} of {plural(len(dataset.labels), 'label')} in "
+        f"{plural(len(dataset.recordings), 'recording')} ({'; '.join(said)})"
     ]
     named = dict(table)
-    if any(no_event[split] for split in splits):
+    if noun == "clip" and any(no_event[split] for split in splits):
         named["(no event)"] = no_event
-    lines += _table(named, sizes, splits)
+    lines += _table(named, counts["splits"], splits, noun)
+    if timed and counts["recorded_s"]:
+        busy_s, recorded_s = counts["busy_s"], counts["recorded_s"]
+        share = f"{busy_s / recorded_s:.1%} of the time ({busy_s:.1f} of {recorded_s:.1f} s)"
+        lines.append(f"something happens in {share}")
+    if dataset.half_width_s is not None:
+        lines.append(f"the file marks moments: an event reaches {dataset.half_width_s:g} s before and after its own")
     if what != "video":
-        lines.append(f"{len(set(group.values()))} groups by {what}")
+        lines.append(f"{plural(len(set(group.values())), 'group')} by {what}")
     lines += dataset.notes
-    warnings = (*dataset.warnings, *_concerns(dataset, table, no_event, group, what))
+    warnings = (*dataset.warnings, *_concerns(dataset, table, no_event, group, what, noun))
     return Report(lines=tuple(lines), warnings=warnings, counts=counts)
 
 
-# --- groups and draws -----------------------------------------------------------------------------------------------
-
-
-def _folder(video: str) -> str:
-    parent = PurePosixPath(video).parent.as_posix()
-    return "" if parent == "." else parent
-
-
-def _folders_are_groups(dataset: Dataset) -> bool:
-    labels_in: dict[str, set[str]] = {}
-    for row in dataset.rows:
-        folder = _folder(row.annotation.video)
-        if not folder:
-            return False
-        labels_in.setdefault(folder, set()).update([row.annotation.label] if row.annotation.label else [])
-    # a folder for each class (walk/a.mp4, fall/b.mp4) says what happens, not who or where
-    per_class = all(len(labels) == 1 for labels in labels_in.values()) and len(labels_in) <= len(dataset.labels)
-    return len(labels_in) >= _FEWEST_FOLDERS and not per_class
-
-
-def _column(row: Row, name: str) -> str:
-    return row.extra.get(name) or row.extra.get(name.lower(), "")  # a CSV header is read in lower case
+# --- draws ----------------------------------------------------------------------------------------------------------
 
 
 def _set_aside(dataset: Dataset, name: str, share: float, settings: SplitSettings) -> Dataset:
@@ -213,8 +178,13 @@ def _set_aside(dataset: Dataset, name: str, share: float, settings: SplitSetting
         for row in dataset.rows
     )
     changed = replace(dataset, rows=rows)
-    took, had = len(clips(changed, name)), len(clips(dataset, "train"))
-    note = f"no {name} rows: {took} of {had} train clips set aside as {name}, by {what}, seed {settings.seed}"
+    moved, had = clips(changed, name), clips(dataset, "train")
+    noun = "clips"
+    if any(clip.start_s is not None and clip.labels for clip in had):  # events share recordings, which move whole
+        noun, moved, had = "recordings", *([*{clip.video: clip for clip in some}.values()] for some in (moved, had))
+    note = (
+        f"no {name} rows: {len(moved)} of {len(had)} train {noun} set aside as {name}, by {what}, seed {settings.seed}"
+    )
     return replace(changed, notes=(*dataset.notes, note))
 
 
@@ -243,48 +213,15 @@ def _parts(
     return {video: int(part[number[name]]) for video, name in group.items() if name in number}, what
 
 
-def stratify(counts: Array, shares: Array, rng: np.random.Generator) -> Array:
-    """Put groups into parts so that every label is shared out as asked. No part stays empty.
-
-    Greedy, groups with the rarest labels first and of those the largest: each goes where it lowers the sum over labels
-    of (clips missing / clips of the label)^2 most. With one label a group this is the iterative stratification of
-    Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data", 2011.
-
-    Args:
-        counts: float64 [G, C], clips of each label in each group; no row is all zero.
-        shares: float64 [P], sum 1; P <= G.
-        rng: decides between equals.
-
-    Returns:
-        int64 [G], the part of each group.
-    """
-    totals = np.maximum(counts.sum(axis=0), 1)
-    wanted = shares[:, None] * counts.sum(axis=0)
-    part = np.zeros(len(counts), dtype=np.int64)
-    shuffled = rng.permutation(len(counts))
-    rarest = np.where(counts > 0, totals, np.inf).min(axis=1)
-    for group in shuffled[np.lexsort((-counts.sum(axis=1)[shuffled], rarest[shuffled]))]:
-        # (w - n)^2 - w^2 is lowest where n * w is highest, up to n^2, which is the same for all parts
-        gain = wanted @ (counts[group] / totals**2)
-        best = np.flatnonzero(gain == gain.max())
-        left = wanted[best].sum(axis=1)
-        best = best[left == left.max()]
-        part[group] = best[rng.integers(len(best))]
-        wanted[part[group]] -= counts[group]
-    for empty in np.setdiff1d(np.arange(len(shares)), part):
-        sizes = np.bincount(part, minlength=len(shares))
-        spare = shuffled[sizes[part[shuffled]] > 1]
-        part[spare[counts[spare].sum(axis=1).argmin()]] = empty
-    return part
-
-
 # --- the report -----------------------------------------------------------------------------------------------------
 
 
 def _tally(some: list[Clip], splits: tuple[str, ...], durations: Mapping[str, float]) -> dict[str, Any]:
     number = Counter(clip.split for clip in some)
     lengths = [
-        clip.end_s - clip.start_s if clip.end_s is not None and clip.start_s is not None else durations.get(clip.video)
+        clip.end_s - clip.start_s
+        if clip.end_s is not None and clip.start_s is not None
+        else _length(durations, clip.video)
         for clip in some
     ]
     known = [length for length in lengths if length is not None]
@@ -292,14 +229,75 @@ def _tally(some: list[Clip], splits: tuple[str, ...], durations: Mapping[str, fl
     return {**{split: number[split] for split in splits}, "seconds": seconds}
 
 
-def _table(named: dict[str, dict[str, Any]], sizes: dict[str, int], splits: tuple[str, ...]) -> list[str]:
-    wide = max(map(len, (*named, "all clips")))
-    columns = [max(len(split), 6) for split in splits]
+def _sizes(dataset: Dataset, splits: tuple[str, ...], timed: list[Timeline]) -> dict[str, dict[str, Any]]:
+    """Clips, events, recordings and their seconds (None where a duration is not known) of each split."""
+    every = clips(dataset)
+    busy = {line.video for line in timed if line.events}
+    sizes: dict[str, dict[str, Any]] = {}
+    for split in splits:
+        own = [clip for clip in every if clip.split == split]
+        videos = {row.annotation.video for row in dataset.rows if row.annotation.split == split}
+        lengths = [_length(dataset.durations, video) for video in sorted(videos)]
+        known = [length for length in lengths if length is not None]
+        sizes[split] = {
+            "clips": len(own),
+            "events": sum(len(clip.labels) for clip in own if clip.start_s is not None),
+            "recordings": len(videos),
+            "without events": len({line.video for line in timed if line.split == split} - busy),
+            "seconds": round(sum(known), 3) if len(known) == len(lengths) else None,
+        }
+    return sizes
+
+
+def _length(durations: Mapping[str, float], video: str) -> float | None:
+    length = durations.get(video)
+    return length if length is not None and math.isfinite(length) else None
+
+
+def _overlap(line: Timeline) -> bool:
+    """Whether two events of different labels happen at once."""
+    until: dict[int, float] = {}
+    for start_s, end_s, label in line.events:
+        if any(end > start_s for other, end in until.items() if other != label):
+            return True
+        until[label] = max(end_s, until.get(label, 0.0))
+    return False
+
+
+def _shares(timed: list[Timeline], dataset: Dataset) -> dict[str, Any]:
+    """How much of the recordings, as far as their length is known, has an event in it."""
+    busy_s = recorded_s = 0.0
+    spans: dict[str, list[tuple[float, float]]] = {}
+    for line in timed:
+        spans.setdefault(line.video, []).extend((start_s, end_s) for start_s, end_s, _ in line.events)
+    for video, own in spans.items():
+        length = _length(dataset.durations, video)
+        if length is not None:
+            recorded_s += length
+            reached = 0.0
+            for start_s, end_s in sorted(own):
+                busy_s += max(0.0, min(end_s, length) - max(start_s, reached))
+                reached = max(reached, end_s)
+    return {"busy_s": round(busy_s, 3), "recorded_s": round(recorded_s, 3)}
+
+
+def _table(
+    named: dict[str, dict[str, Any]], sizes: dict[str, dict[str, Any]], splits: tuple[str, ...], noun: str
+) -> list[str]:
+    def seconds(value: float | None) -> str:
+        return "" if value is None else f"{value:.1f}"
+
     rows = [("", splits, "seconds")]
     for name, tally in named.items():
-        seconds = "" if tally["seconds"] is None else f"{tally['seconds']:.1f}"
-        rows.append((name, tuple(str(tally[split]) for split in splits), seconds))
-    rows.append(("all clips", tuple(str(sizes[split]) for split in splits), ""))
+        rows.append((name, tuple(str(tally[split]) for split in splits), seconds(tally["seconds"])))
+    for name in (f"{noun}s", "recordings", *(["without events"] if noun == "event" else [])):
+        title = name if name == "without events" else f"all {name}"
+        rows.append((title, tuple(str(sizes[split][name]) for split in splits), ""))
+    if all(sizes[split]["seconds"] is not None for split in splits):
+        total = seconds(sum(sizes[split]["seconds"] for split in splits))
+        rows.append(("their seconds", tuple(seconds(sizes[split]["seconds"]) for split in splits), total))
+    wide = max(len(name) for name, _, _ in rows)
+    columns = [max(6, *(len(cells[index]) for _, cells, _ in rows)) for index in range(len(splits))]
     lines = []
     for name, cells, last in rows:
         middle = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, columns, strict=True))
@@ -313,19 +311,21 @@ def _concerns(
     no_event: Mapping[str, Any],
     group: Mapping[str, str],
     what: str,
+    noun: str,
 ) -> list[str]:
     """Warnings that depend on the splits."""
     found = []
     if "train" in dataset.splits:
-        named = {**table, "(no event)": no_event}
+        # around events there is time without; clips without have to be there to be learnt
+        named = {**table, "(no event)": no_event} if noun == "clip" else table
         rare = [f"{label} ({tally['train']})" for label, tally in named.items() if 0 < tally["train"] < RARE]
         if rare:
-            found.append(f"fewer than {RARE} train clips of {', '.join(rare)}")
+            found.append(f"fewer than {RARE} train {noun}s of {', '.join(rare)}")
     for split in dataset.splits:
         absent = [label for label, tally in table.items() if not tally[split]]
         if absent:
             effect = "; it cannot be learnt" if split == "train" else "; left out of that split's macro means"
-            found.append(f"no clips in {split} of {', '.join(absent)}{effect}")
+            found.append(f"no {noun}s in {split} of {', '.join(absent)}{effect}")
     splits_of: dict[str, set[str]] = {}
     for row in dataset.rows:
         splits_of.setdefault(group[row.annotation.video], set()).add(row.annotation.split or "train")

@@ -7,7 +7,8 @@ frame `start + t` of the recording, and where the recording has no such frame th
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +28,10 @@ class Window:
         offsets: int64 [L + 1], first object of each step.
         frame: float32 [L, G], zero where padded.
         mask: bool [L], False where padded.
-        targets: float32 [L, C], per step, zero where padded; None if there are none.
+        targets: float32 [L, K], per step, zero where padded; None if there are none.
+        weights: float32 [L], how much the targets of each step count, 0 where padded; None if there are no targets.
         labels: float32 [C], of the clip as a whole; None if there are none.
+        source: where it was cut from, for messages.
     """
 
     objects: Array
@@ -36,7 +39,9 @@ class Window:
     frame: Array
     mask: Array
     targets: Array | None = None
+    weights: Array | None = None
     labels: Array | None = None
+    source: str = ""
 
     def __len__(self) -> int:
         """Number of steps, L, padding included."""
@@ -52,8 +57,10 @@ class Batch:
         object_mask: bool [B, T, N], True where there is an object.
         frame: float32 [B, T, G], zero where padded.
         mask: bool [B, T], True where there is a frame.
-        targets: float32 [B, T, C], per step; None if the windows have none.
+        targets: float32 [B, T, K], per step; None if the windows have none.
+        weights: float32 [B, T], how much each step's targets count; None if the windows have none.
         labels: float32 [B, C], per clip; None if the windows have none.
+        sources: where each window was cut from, for messages.
     """
 
     objects: Tensor
@@ -61,26 +68,24 @@ class Batch:
     frame: Tensor
     mask: Tensor
     targets: Tensor | None = None
+    weights: Tensor | None = None
     labels: Tensor | None = None
+    sources: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of windows, B."""
         return len(self.mask)
 
     def __repr__(self) -> str:
-        shapes = [f"{f.name}={list(v.shape)}" for f in fields(self) if (v := getattr(self, f.name)) is not None]
+        shapes = [f"{f.name}={list(v.shape)}" for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)]
         return f"Batch({', '.join(shapes)}, {self.mask.device})"
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return Batch(
-            objects=self.objects.to(device),
-            object_mask=self.object_mask.to(device),
-            frame=self.frame.to(device),
-            mask=self.mask.to(device),
-            targets=None if self.targets is None else self.targets.to(device),
-            labels=None if self.labels is None else self.labels.to(device),
-        )
+        tensors: dict[str, Any] = {
+            f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **tensors)
 
 
 def frames_between(time_s: Array, start_s: float | None, end_s: float | None) -> tuple[int, int]:
@@ -102,7 +107,14 @@ def frames_between(time_s: Array, start_s: float | None, end_s: float | None) ->
 
 
 def slice_window(
-    features: Features, start: int, length: int, targets: Array | None = None, *, labels: Array | None = None
+    features: Features,
+    start: int,
+    length: int,
+    targets: Array | None = None,
+    weights: Array | None = None,
+    *,
+    labels: Array | None = None,
+    source: str = "",
 ) -> Window:
     """Steps `start` to `start + length` of a recording; step t of the result is frame `start + t`, or padding.
 
@@ -110,20 +122,23 @@ def slice_window(
         features: the recording, T frames.
         start: first frame; negative means padding in front.
         length: steps of the window, at least 1.
-        targets: [T, C], one row a frame of the recording.
+        targets: [T, K], one row a frame of the recording.
+        weights: [T], how much each frame's targets count.
         labels: [C], of the clip as a whole, taken as they are.
+        source: where it is cut from, for messages.
 
     Returns:
         A window of exactly `length` steps. Where no padding is needed its arrays are views of the recording's.
 
     Raises:
-        ValueError: length below 1, or targets that do not have T rows.
+        ValueError: length below 1, or targets or weights that do not have T rows.
     """
     frames = len(features)
     if length < 1:
         raise ValueError(f"length must be at least 1, got {length}")
-    if targets is not None and len(targets) != frames:
-        raise ValueError(f"targets must have a row for each of the {frames} frames, got {list(targets.shape)}")
+    for name, rows in (("targets", targets), ("weights", weights)):
+        if rows is not None and len(rows) != frames:
+            raise ValueError(f"{name} must have a row for each of the {frames} frames, got {list(rows.shape)}")
     first = min(max(start, 0), frames)
     stop = max(min(start + length, frames), first)
     # `before` is bounded by the length: a window that lies wholly outside the recording is all padding
@@ -137,7 +152,9 @@ def slice_window(
         frame=_pad_rows(features.frame[first:stop], before, after),
         mask=_pad_rows(np.ones(stop - first, dtype=bool), before, after),
         targets=None if targets is None else _pad_rows(targets[first:stop], before, after),
+        weights=None if weights is None else _pad_rows(weights[first:stop], before, after),
         labels=labels,
+        source=source,
     )
 
 
@@ -148,11 +165,11 @@ def collate(windows: Many[Window]) -> Batch:
         windows: at least one; all with the same F, G and C.
 
     Raises:
-        ValueError: no windows, or some with targets or labels and some without.
+        ValueError: no windows, or some with targets, weights or labels and some without.
     """
     if not windows:
         raise ValueError("collate needs at least one window")
-    for name in ("targets", "labels"):
+    for name in ("targets", "weights", "labels"):
         if len({getattr(window, name) is None for window in windows}) > 1:
             raise ValueError(f"either all windows of a batch have {name} or none")
     size = len(windows)
@@ -180,6 +197,8 @@ def collate(windows: Many[Window]) -> Batch:
         frame=frame,
         mask=mask,
         targets=_stack_steps([w.targets for w in windows if w.targets is not None], steps),
+        weights=_stack_steps([w.weights for w in windows if w.weights is not None], steps),
+        sources=tuple(window.source for window in windows),
         labels=_stack_labels([w.labels for w in windows if w.labels is not None]),
     )
 
@@ -248,7 +267,7 @@ def _pad_rows(rows: Array, before: int, after: int) -> Array:
 def _stack_steps(targets: list[Array], steps: int) -> Tensor | None:
     if not targets:
         return None
-    stacked = torch.zeros(len(targets), steps, targets[0].shape[1])
+    stacked = torch.zeros(len(targets), steps, *targets[0].shape[1:])
     for row, value in enumerate(targets):
         stacked.numpy()[row, : len(value)] = value
     return stacked

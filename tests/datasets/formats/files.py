@@ -1,0 +1,285 @@
+"""A small file of each format, shaped as its tool's documentation or repository shows it; the content is ours."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+# github.com/activitynet/ActivityNet, Evaluation/data/activity_net.v1-3.min.json; the same file is what
+# Evaluation/eval_detection.py reads as ground truth.
+ACTIVITYNET: Any = {
+    "version": "VERSION 1.3",
+    "taxonomy": [{"parentName": "Root", "nodeName": "Household", "nodeId": 269, "parentId": 0}],
+    "database": {
+        "abc_-012345": {
+            "duration": 82.73,
+            "subset": "training",
+            "resolution": "1920x1080",
+            "url": "https://www.youtube.com/watch?v=abc_-012345",
+            "annotations": [
+                {"segment": [0.01, 81.58], "label": "Mopping"},
+                {"segment": [12.5, 20.0], "label": "Singing"},
+            ],
+        },
+        "quiet000000": {
+            "duration": 10.0,
+            "subset": "validation",
+            "resolution": "320x240",
+            "url": "",
+            "annotations": [],
+        },
+        "hidden00000": {"duration": 10.0, "subset": "testing", "resolution": "320x240", "url": "", "annotations": []},
+    },
+}
+# activity-net.org/challenges/2016/guidelines.html, and what eval_detection.py reads as prediction
+ACTIVITYNET_RESULTS: Any = {
+    "version": "VERSION 1.3",
+    "results": {"abc_-012345": [{"label": "Mopping", "score": 0.64, "segment": [1.25, 2.5]}]},
+    "external_data": {"used": False, "details": ""},
+}
+# train.json of ActivityNet Captions: Krishna et al., cs.stanford.edu/people/ranjaykrishna/densevid
+CAPTIONS: Any = {
+    "v_abc_-012345": {
+        "duration": 82.73,
+        "timestamps": [[0.83, 19.86], [17.37, 60.81]],
+        "sentences": ["A woman fills a bucket.", " She mops the floor of a hall."],
+    }
+}
+# open-mmlab/mmaction2, docs/tutorials/3_new_dataset.md, "ActivityNet annotation"
+MMACTION_ACTIVITYNET: Any = {
+    "video1": {
+        "duration_second": 211.53,
+        "duration_frame": 6337,
+        "annotations": [{"segment": [30.02, 205.23], "label": "Climbing"}],
+        "feature_frame": 6336,
+        "fps": 30.0,
+        "rfps": 29.95,
+    }
+}
+# github.com/jhong93/spot, README.md, "Using your own data"
+SPOT: Any = [
+    {
+        "video": "match_1",
+        "num_frames": 4325,
+        "num_events": 2,
+        "events": [
+            {"frame": 525, "label": "far_court_serve", "comment": ""},
+            {"frame": 5, "label": "near_court_swing", "comment": "late"},
+        ],
+        "fps": 25,
+        "width": 1920,
+        "height": 1080,
+    },
+    {"video": "match_2", "num_frames": 50, "num_events": 0, "events": [], "fps": 25, "width": 1920, "height": 1080},
+]
+# Labels-v2.json as the SoccerNet package downloads it: github.com/SilvioGiancola/SoccerNetv2-DevKit
+SOCCERNET: Any = {
+    "UrlLocal": "england_epl/2014-2015/2015-02-21 - 18-00 Chelsea 1 - 1 Burnley/",
+    "UrlYoutube": "",
+    "annotations": [
+        {"gameTime": "1 - 00:21", "label": "Kick-off", "position": "21480", "team": "home", "visibility": "visible"},
+        {"gameTime": "2 - 01:02", "label": "Goal", "position": "62000", "team": "away", "visibility": "not shown"},
+    ],
+    "gameAwayTeam": "Burnley",
+    "gameDate": "21/02/2015 - 18:00",
+    "gameHomeTeam": "Chelsea",
+    "gameScore": "1 - 1",
+}
+# labelstud.io/guide/export ("Label Studio JSON format of annotated tasks") around labelstud.io/tags/timelinelabels
+# ("Example JSON"); that frames count from 1 is the numbering of the timeline, HumanSignal/label-studio,
+# web/libs/editor/src/components/Timeline
+LABEL_STUDIO: Any = [
+    {
+        "id": 7,
+        "annotations": [
+            {
+                "id": 11,
+                "completed_by": 1,
+                "result": [
+                    {
+                        "original_length": 4.0,
+                        "value": {"ranges": [{"start": 25, "end": 48}], "timelinelabels": ["Moving"]},
+                        "id": "qe2LcK",
+                        "from_name": "timelineLabels",
+                        "to_name": "video",
+                        "type": "timelinelabels",
+                        "origin": "manual",
+                    }
+                ],
+                "was_cancelled": False,
+                "ground_truth": False,
+                "lead_time": 12.5,
+            }
+        ],
+        "drafts": [],
+        "predictions": [{"result": [{"value": {"ranges": [{"start": 1, "end": 2}], "timelinelabels": ["No"]}}]}],
+        "data": {"video": "/data/upload/3/0a1b2c3d-yard.mp4"},
+        "meta": {},
+        "created_at": "2025-01-06T10:00:00.000000Z",
+        "project": 3,
+    },
+    {
+        "id": 8,
+        "annotations": [{"id": 12, "result": [], "was_cancelled": False, "ground_truth": False}],
+        "data": {"video": "/data/local-files/?d=set/gate%20two.mp4"},
+    },
+    {"id": 9, "annotations": [], "data": {"video": "/data/upload/3/11111111-later.mp4"}},
+]
+# labelstud.io/guide/export, "JSON_MIN"
+LABEL_STUDIO_MIN: Any = [
+    {
+        "video": "/data/upload/3/0a1b2c3d-yard.mp4",
+        "id": 7,
+        "timelineLabels": [{"ranges": [{"start": 25, "end": 48}], "timelinelabels": ["Moving"]}],
+        "annotator": 1,
+        "annotation_id": 11,
+        "lead_time": 12.5,
+    }
+]
+# README of MSR-VTT 10K, as train_val_videodatainfo.json holds it
+MSR_VTT: Any = {
+    "info": {"contributor": "", "data_created": "", "version": "1.0", "description": "", "year": "2016"},
+    "videos": [
+        {
+            "category": 9,
+            "url": "https://www.youtube.com/watch?v=x",
+            "video_id": "video0",
+            "start time": 137.72,
+            "end time": 149.44,
+            "split": "train",
+            "id": 0,
+        },
+        {
+            "category": 3,
+            "url": "",
+            "video_id": "video7",
+            "start time": 0,
+            "end time": 9.5,
+            "split": "validate",
+            "id": 7,
+        },
+    ],
+    "sentences": [
+        {"caption": "a car is shown", "video_id": "video0", "sen_id": 0},
+        {"caption": "somebody shows a car", "video_id": "video0", "sen_id": 1},
+        {"caption": "people dance", "video_id": "video7", "sen_id": 2},
+    ],
+}
+# "ELAN Annotation Format", EAF 3.0, www.mpi.nl/tools/elan/EAF_Annotation_Format_3.0_and_ELAN.pdf, and EAFv3.0.xsd there
+ELAN = """<?xml version="1.0" encoding="UTF-8"?>
+<ANNOTATION_DOCUMENT AUTHOR="" DATE="2024-05-06T07:08:09+02:00" FORMAT="3.0" VERSION="3.0"
+    xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
+    xsi:noNamespaceSchemaLocation="http://www.mpi.nl/tools/elan/EAFv3.0.xsd">
+  <HEADER MEDIA_FILE="" TIME_UNITS="milliseconds">
+    <MEDIA_DESCRIPTOR MEDIA_URL="file:///C:/lab/My%20Data/rec%201.wav" MIME_TYPE="audio/x-wav"/>
+    <MEDIA_DESCRIPTOR MEDIA_URL="file:///C:/lab/My%20Data/rec%201.mp4" MIME_TYPE="video/mp4"
+        RELATIVE_MEDIA_URL="../My%20Data/rec%201.mp4" TIME_ORIGIN="500"/>
+    <PROPERTY NAME="lastUsedAnnotationId">6</PROPERTY>
+  </HEADER>
+  <TIME_ORDER>
+    <TIME_SLOT TIME_SLOT_ID="ts1" TIME_VALUE="1000"/>
+    <TIME_SLOT TIME_SLOT_ID="ts2"/>
+    <TIME_SLOT TIME_SLOT_ID="ts3"/>
+    <TIME_SLOT TIME_SLOT_ID="ts4" TIME_VALUE="4000"/>
+    <TIME_SLOT TIME_SLOT_ID="ts5" TIME_VALUE="6000"/>
+  </TIME_ORDER>
+  <TIER LINGUISTIC_TYPE_REF="default-lt" TIER_ID="action">
+    <ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a1" TIME_SLOT_REF1="ts1" TIME_SLOT_REF2="ts2">
+      <ANNOTATION_VALUE>walk</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION>
+    <ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a2" TIME_SLOT_REF1="ts2" TIME_SLOT_REF2="ts3">
+      <ANNOTATION_VALUE>stop</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION>
+    <ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a3" TIME_SLOT_REF1="ts3" TIME_SLOT_REF2="ts4">
+      <ANNOTATION_VALUE>walk</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION>
+  </TIER>
+  <TIER LINGUISTIC_TYPE_REF="remark" PARENT_REF="action" TIER_ID="remark">
+    <ANNOTATION><REF_ANNOTATION ANNOTATION_ID="a4" ANNOTATION_REF="a1">
+      <ANNOTATION_VALUE>slowly, to the left</ANNOTATION_VALUE></REF_ANNOTATION></ANNOTATION>
+  </TIER>
+  <TIER LINGUISTIC_TYPE_REF="default-lt" TIER_ID="speech">
+    <ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a5" TIME_SLOT_REF1="ts4" TIME_SLOT_REF2="ts5">
+      <ANNOTATION_VALUE></ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION>
+  </TIER>
+  <LINGUISTIC_TYPE LINGUISTIC_TYPE_ID="default-lt" TIME_ALIGNABLE="true"/>
+</ANNOTATION_DOCUMENT>
+"""
+# docs.cvat.ai/docs/manual/advanced/xml_format, "Interpolation"
+CVAT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations>
+  <version>1.1</version>
+  <meta>
+    <task>
+      <id>5</id><name>yard</name><size>100</size><mode>interpolation</mode><overlap>0</overlap>
+      <start_frame>0</start_frame><stop_frame>99</stop_frame><frame_filter></frame_filter>
+      <labels><label><name>person</name><attributes><attribute><name>action</name><mutable>True</mutable>
+        <input_type>select</input_type><values>__undefined__
+walk
+fall</values></attribute></attributes></label></labels>
+      <segments><segment><id>5</id><start>0</start><stop>99</stop><url>http://x/5</url></segment></segments>
+      <original_size><width>640</width><height>480</height></original_size>
+    </task>
+    <dumped>2024-05-06 07:08:09+00:00</dumped>
+    <source>yard.mp4</source>
+  </meta>
+  <track id="0" label="person" source="manual">
+    <box frame="10" outside="0" occluded="0" keyframe="1" xtl="1.0" ytl="1.0" xbr="9.0" ybr="9.0" z_order="0">
+      <attribute name="action">walk</attribute><attribute name="carries">false</attribute>
+    </box>
+    <box frame="30" outside="0" occluded="0" keyframe="1" xtl="1.0" ytl="1.0" xbr="9.0" ybr="9.0" z_order="0">
+      <attribute name="action">fall</attribute><attribute name="carries">true</attribute>
+    </box>
+    <box frame="40" outside="0" occluded="0" keyframe="1" xtl="1.0" ytl="1.0" xbr="9.0" ybr="9.0" z_order="0">
+      <attribute name="action">__undefined__</attribute><attribute name="carries">true</attribute>
+    </box>
+    <box frame="50" outside="1" occluded="0" keyframe="1" xtl="1.0" ytl="1.0" xbr="9.0" ybr="9.0" z_order="0">
+      <attribute name="action">walk</attribute><attribute name="carries">true</attribute>
+    </box>
+    <box frame="98" outside="0" occluded="0" keyframe="1" xtl="1.0" ytl="1.0" xbr="9.0" ybr="9.0" z_order="0">
+      <attribute name="action">walk</attribute><attribute name="carries">false</attribute>
+    </box>
+    <box frame="99" outside="0" occluded="0" keyframe="0" xtl="1.0" ytl="1.0" xbr="9.0" ybr="9.0" z_order="0">
+      <attribute name="action">walk</attribute><attribute name="carries">false</attribute>
+    </box>
+  </track>
+</annotations>
+"""
+# kinetics400/validate.csv as github.com/activitynet/ActivityNet, Crawler/Kinetics reads it; is_cc came later
+KINETICS = """label,youtube_id,time_start,time_end,split,is_cc
+abseiling,-3B32lodo2M,59,69,train,0
+"air drumming",_dbcJuKJQNs,40,50,validate,0
+"""
+# open-mmlab/mmaction2, mmaction/datasets/video_dataset.py; several labels:
+# tests/data/annotations/video_test_list_multi_label.txt
+MMACTION_LIST = "some/path/000.mp4 1\nsome/path/001.mp4 0\nsome/path/002.mp4 0 1\n"
+# www.crcv.ucf.edu/data/UCF101/UCF101TrainTestSplits-RecognitionTask.zip: trainlist01.txt, testlist01.txt, classInd.txt
+UCF_CLASSES = "1 ApplyEyeMakeup\n2 ApplyLipstick\n"
+UCF_TRAIN = "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1\nApplyLipstick/v_ApplyLipstick_g08_c02.avi 2\n"
+UCF_TEST = "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi\nApplyLipstick/v_ApplyLipstick_g01_c01.avi\n"
+NATIVE = """video,start,end,label,description,split
+a.mp4,3.4,6.0,fall,"A man falls from a chair",train
+b.mp4,,,walk,,val
+c.mp4,,,,,test
+a.mp4,7.125,8.5,"get up",,train
+"""
+
+FILES = {
+    "activitynet": ("gt.json", json.dumps(ACTIVITYNET)),
+    "e2e-spot": ("train.json", json.dumps(SPOT)),
+    "soccernet": ("Labels-v2.json", json.dumps(SOCCERNET)),
+    "label-studio": ("project-3.json", json.dumps(LABEL_STUDIO, indent=2)),
+    "msr-vtt": ("videodatainfo.json", json.dumps(MSR_VTT)),
+    "elan": ("rec.eaf", ELAN),
+    "cvat": ("annotations.xml", CVAT),
+    "kinetics": ("val.csv", KINETICS),
+    "list": ("list.txt", MMACTION_LIST),
+    "native": ("labels.csv", NATIVE),
+}
+
+
+def write(folder: Path, name: str, content: Any, videos: str = "") -> Path:
+    """A file in `folder`, JSON unless it is text, and empty videos, several divided by `|`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for video in filter(None, videos.split("|")):
+        (folder / video).parent.mkdir(parents=True, exist_ok=True)
+        (folder / video).touch()
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path

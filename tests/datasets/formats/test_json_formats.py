@@ -1,0 +1,285 @@
+"""JSON files of other tools; where their shapes come from stands beside them in files.py."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.datasets.formats import files
+from tests.datasets.formats.files import write
+from vidgru.datasets.annotations import load_dataset
+from vidgru.errors import AnnotationError
+from vidgru.types import Annotation
+
+
+def note(video: str, start_s: float | None = None, end_s: float | None = None, label: str | None = None, split: str = "train", text: str | None = None) -> Annotation:  # fmt: skip  # noqa: E501
+    return Annotation(video=video, start_s=start_s, end_s=end_s, label=label, split=split, description=text)
+
+
+# --- ActivityNet ----------------------------------------------------------------------------------------------------
+
+
+def test_activitynet(tmp_path: Path) -> None:
+    path = write(tmp_path, "gt.json", files.ACTIVITYNET, "v_abc_-012345.mp4|sub/quiet000000.mkv")
+    dataset = load_dataset(path)
+    assert dataset.annotations == (
+        note("v_abc_-012345.mp4", 0.01, 81.58, "Mopping"),
+        note("v_abc_-012345.mp4", 12.5, 20.0, "Singing"),
+        note("sub/quiet000000.mkv", split="val"),
+    )
+    assert dataset.rows[1].where == "database.abc_-012345.annotations[1]"
+    assert dataset.durations == {"v_abc_-012345.mp4": 82.73, "sub/quiet000000.mkv": 10.0}
+    assert dataset.notes == ("1 testing video without annotations left out: withheld",)
+
+
+def test_a_testing_video_without_annotations_is_eventless_where_others_have_some(tmp_path: Path) -> None:
+    root = copy.deepcopy(files.ACTIVITYNET)
+    root["database"]["abc_-012345"]["subset"] = "testing"
+    dataset = load_dataset(write(tmp_path, "gt.json", root, "abc_-012345.mp4|quiet000000.mp4|hidden00000.mp4"))
+    assert dataset.annotations[-1] == note("hidden00000.mp4", split="test")
+
+
+def test_activitynet_results(tmp_path: Path) -> None:
+    dataset = load_dataset(write(tmp_path, "out.json", files.ACTIVITYNET_RESULTS, "abc_-012345.mp4"))
+    assert dataset.annotations == (note("abc_-012345.mp4", 1.25, 2.5, "Mopping"),)
+    assert dataset.rows[0].extra == {"score": "0.64"}
+
+
+def test_mmactions_activitynet(tmp_path: Path) -> None:
+    dataset = load_dataset(write(tmp_path, "anet.json", files.MMACTION_ACTIVITYNET, "video1.mp4"))
+    assert dataset.annotations == (note("video1.mp4", 30.02, 205.23, "Climbing"),)
+    assert dataset.durations == {"video1.mp4": 211.53}
+
+
+def test_captions_are_descriptions(tmp_path: Path) -> None:
+    dataset = load_dataset(write(tmp_path, "train.json", files.CAPTIONS, "v_abc_-012345.mp4"))
+    assert dataset.annotations == (
+        note("v_abc_-012345.mp4", 0.83, 19.86, text="A woman fills a bucket."),
+        note("v_abc_-012345.mp4", 17.37, 60.81, text="She mops the floor of a hall."),
+    )
+    assert dataset.rows[1].where == "v_abc_-012345.sentences[1]"
+
+
+def test_intervals_of_no_length_are_left_out_and_said(tmp_path: Path) -> None:
+    root = copy.deepcopy(files.ACTIVITYNET)
+    root["database"]["abc_-012345"]["annotations"][0]["segment"] = [3, 3]
+    dataset = load_dataset(write(tmp_path, "gt.json", root, "abc_-012345.mp4|quiet000000.mp4"))
+    assert [a.label for a in dataset.annotations] == ["Singing", None]
+    assert dataset.warnings == ("1 interval of no length left out (first: database.abc_-012345.annotations[0])",)
+
+
+@pytest.mark.parametrize(
+    ("segment", "message"),
+    [
+        ([5, 3], r"annotations\[0\]: end 3 is not after start 5\n"),
+        ([-1, 3], r"annotations\[0\]: start -1 is before the recording starts\n"),
+        ([1, float("nan")], r"annotations\[0\].segment\[1\]: NaN is not a number\n"),
+        ([1], r"annotations\[0\].segment: \[1\] is not two numbers, start and end\n"),
+        ("1-3", r"annotations\[0\].segment: \"1-3\" is not a list\n"),
+        ([1, 10**400], r"annotations\[0\].segment\[1\]: 1000000000.* is not a number\n"),
+    ],
+)
+def test_bad_segments_are_named_with_their_path(tmp_path: Path, segment: Any, message: str) -> None:
+    root = copy.deepcopy(files.ACTIVITYNET)
+    root["database"]["abc_-012345"]["annotations"][0]["segment"] = segment
+    with pytest.raises(AnnotationError, match=r"gt.json, database.abc_-012345." + message):
+        load_dataset(write(tmp_path, "gt.json", root))
+
+
+def test_sentences_without_times(tmp_path: Path) -> None:
+    root = copy.deepcopy(files.CAPTIONS)
+    root["v_abc_-012345"]["timestamps"].pop()
+    with pytest.raises(AnnotationError, match=r"v_abc_-012345: 1 timestamps for 2 sentences\n  each sentence has"):
+        load_dataset(write(tmp_path, "train.json", root))
+
+
+def test_missing_ids_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "gt.json", files.ACTIVITYNET, "v_abc_-012345.mp4")
+    message = r"1 video missing: quiet000000 \(database.quiet000000.annotations\); looked in .*\n.*--allow-missing"
+    with pytest.raises(AnnotationError, match=message):
+        load_dataset(path)
+
+
+# --- moments --------------------------------------------------------------------------------------------------------
+
+
+def test_e2e_spot(tmp_path: Path) -> None:
+    path = write(tmp_path, "train.json", files.SPOT, "match_1.mp4|match_2.mp4")
+    dataset = load_dataset(path)
+    assert dataset.annotations == (
+        note("match_1.mp4", 20.5, 21.5, "far_court_serve"),
+        note("match_1.mp4", 0.0, 0.7, "near_court_swing"),  # cut at the start
+        note("match_2.mp4"),
+    )
+    assert dataset.half_width_s == 0.5
+    assert dataset.durations == {"match_1.mp4": 173.0, "match_2.mp4": 2.0}
+
+
+def test_the_half_width_is_a_setting(tmp_path: Path) -> None:
+    write(tmp_path, "train.json", files.SPOT, "match_1.mp4|match_2.mp4")
+    yaml = write(tmp_path, "set.yaml", "annotations: train.json\nhalf_width: 2\nfps: 50\n")
+    dataset = load_dataset(yaml)
+    assert dataset.half_width_s == 2.0
+    assert dataset.annotations[0] == note("match_1.mp4", 8.5, 12.5, "far_court_serve")
+
+
+def test_lists_of_several_splits_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    write(tmp_path, "train.json", files.SPOT[:1], "match_1.mp4|match_2.mp4")
+    write(tmp_path, "val.json", files.SPOT[1:])
+    dataset = load_dataset(tmp_path)
+    assert [a.split for a in dataset.annotations] == ["train", "train", "val"]
+    assert dataset.rows[2].where == "val.json, [0]"
+
+
+def test_soccernet(tmp_path: Path) -> None:
+    game = "england_epl/2014-2015/2015-02-21 - 18-00 Chelsea 1 - 1 Burnley"
+    other = "england_epl/2014-2015/2015-05-17 - 18-00 Manchester United 1 - 1 Arsenal"
+    videos = f"{game}/1_720p.mkv|{game}/2_224p.mkv|{other}/1_720p.mkv|{other}/2_720p.mkv"
+    write(tmp_path / game, "Labels-v2.json", files.SOCCERNET)
+    write(tmp_path, "readme.md", "", videos)
+    dataset = load_dataset(tmp_path)
+    assert dataset.annotations == (
+        note(f"{game}/1_720p.mkv", 20.98, 21.98, "Kick-off"),
+        note(f"{game}/2_224p.mkv", 61.5, 62.5, "Goal"),
+    )
+    beside = load_dataset(tmp_path / game / "Labels-v2.json")
+    assert sorted(beside.recordings) == ["1_720p.mkv", "2_224p.mkv"]
+
+
+def test_a_game_that_is_missing_is_not_taken_for_another(tmp_path: Path) -> None:
+    videos = "england_epl/2014-2015/2015-05-17 - 18-00 Manchester United 1 - 1 Arsenal/1_720p.mkv"
+    path = write(tmp_path, "Labels-v2.json", files.SOCCERNET, videos)
+    with pytest.raises(AnnotationError, match=r"2 videos missing: england_epl/.*Burnley/1 \(annotations\[0\]\)"):
+        load_dataset(path)
+
+
+def test_a_game_in_one_video(tmp_path: Path) -> None:
+    root = copy.deepcopy(files.SOCCERNET)
+    root["UrlLocal"] = "2019-10-01 - Blackburn Rovers - Nottingham Forest"
+    del root["annotations"][1], root["annotations"][0]["position"]
+    dataset = load_dataset(write(tmp_path, "Labels-ball.json", root, "224p.mp4"))
+    assert dataset.annotations == (note("224p.mp4", 20.5, 21.5, "Kick-off"),)
+
+
+def test_a_game_time_that_is_none(tmp_path: Path) -> None:
+    root = copy.deepcopy(files.SOCCERNET)
+    root["annotations"][0]["gameTime"] = "first half"
+    with pytest.raises(AnnotationError, match=r'annotations\[0\].gameTime: "first half" is not half and time, as in'):
+        load_dataset(write(tmp_path, "Labels-v2.json", root))
+
+
+# --- Label Studio ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("video", ["yard.mp4", "0a1b2c3d-yard.mp4"])
+def test_label_studio(tmp_path: Path, video: str) -> None:
+    path = write(tmp_path, "project-3.json", files.LABEL_STUDIO, f"{video}|gate two.mp4")
+    dataset = load_dataset(path)
+    # frames 25 to 48 at 24 a second, from 1, both included: the second second
+    assert dataset.annotations == (note(video, 1.0, 2.0, "Moving"), note("gate two.mp4"))
+    assert dataset.rows[0].where == "[0].annotations[0].result[0].value.ranges[0]"
+    assert dataset.notes == ("1 task that nobody annotated left out",)
+    (warning,) = dataset.warnings
+    assert warning.startswith("frames are taken for 24 a second, Label Studio's default; if the labelling config")
+
+
+@pytest.mark.parametrize("where", ["yaml", "task"])
+def test_the_rate_of_the_labelling_configuration(tmp_path: Path, where: str) -> None:
+    root = copy.deepcopy(files.LABEL_STUDIO)
+    if where == "task":
+        root[0]["data"]["fps"] = 12.0
+    write(tmp_path, "project-3.json", root, "yard.mp4|gate two.mp4")
+    yaml = write(tmp_path, "set.yaml", "annotations: project-3.json\n" + ("fps: 12\n" if where == "yaml" else ""))
+    dataset = load_dataset(yaml)
+    assert dataset.annotations[0] == note("yard.mp4", 2.0, 4.0, "Moving")
+    assert dataset.warnings == ()
+
+
+def test_one_frame_is_an_interval(tmp_path: Path) -> None:
+    root = copy.deepcopy(files.LABEL_STUDIO_MIN)
+    root[0]["timelineLabels"][0]["ranges"] = [{"start": 1, "end": 1}]
+    dataset = load_dataset(write(tmp_path, "min.json", root, "yard.mp4"))
+    assert dataset.annotations == (note("yard.mp4", 0.0, 1 / 24, "Moving"),)
+
+
+def test_json_min_says_the_same(tmp_path: Path) -> None:
+    dataset = load_dataset(write(tmp_path, "min.json", files.LABEL_STUDIO_MIN, "yard.mp4"))
+    assert dataset.annotations == (note("yard.mp4", 1.0, 2.0, "Moving"),)
+
+
+def test_one_annotation_of_a_task_counts(tmp_path: Path) -> None:
+    root = copy.deepcopy(files.LABEL_STUDIO)
+    (first,) = root[0]["annotations"]
+    cancelled, truth = copy.deepcopy(first), copy.deepcopy(first)
+    cancelled["was_cancelled"] = truth["ground_truth"] = True
+    cancelled["result"][0]["value"]["timelinelabels"] = ["Cancelled"]
+    truth["result"][0]["value"]["timelinelabels"] = ["True"]
+    for notes, label in (([cancelled, first], "Moving"), ([first, truth], "True")):
+        root[0]["annotations"] = notes
+        dataset = load_dataset(write(tmp_path, "project-3.json", root, "yard.mp4|gate two.mp4"))
+        assert dataset.annotations[0].label == label
+    assert "1 task annotated more than once; one annotation of each is used" in dataset.notes
+
+
+def test_choices_are_labels_of_the_whole_clip(tmp_path: Path) -> None:
+    root = copy.deepcopy(files.LABEL_STUDIO[:1])
+    root[0]["annotations"][0]["result"] = [{"type": "choices", "value": {"choices": ["Night", "Rain"]}}]
+    dataset = load_dataset(write(tmp_path, "project-3.json", root, "yard.mp4"))
+    assert dataset.annotations == (note("yard.mp4", label="Night"), note("yard.mp4", label="Rain"))
+
+
+def test_frames_count_from_one(tmp_path: Path) -> None:
+    root = copy.deepcopy(files.LABEL_STUDIO_MIN)
+    root[0]["timelineLabels"][0]["ranges"] = [{"start": 0, "end": 5}]
+    with pytest.raises(AnnotationError, match=r"ranges\[0\]: frames 0 to 5 are no range\n  frames count from 1"):
+        load_dataset(write(tmp_path, "min.json", root))
+
+
+# --- MSR-VTT --------------------------------------------------------------------------------------------------------
+
+
+def test_msr_vtt(tmp_path: Path) -> None:
+    dataset = load_dataset(write(tmp_path, "videodatainfo.json", files.MSR_VTT, "video0.mp4|all/video7.mp4"))
+    assert dataset.annotations == (
+        note("video0.mp4", text="a car is shown"),
+        note("video0.mp4", text="somebody shows a car"),
+        note("all/video7.mp4", text="people dance", split="val"),
+    )
+    root = {**files.MSR_VTT, "videos": files.MSR_VTT["videos"][:1]}
+    with pytest.raises(AnnotationError, match=r"sentences\[2\]: video video7 is not under videos\n"):
+        load_dataset(write(tmp_path, "videodatainfo.json", root))
+
+
+# --- any of them ----------------------------------------------------------------------------------------------------
+
+
+def test_broken_json_names_its_line(tmp_path: Path) -> None:
+    text = files.FILES["label-studio"][1]
+    with pytest.raises(AnnotationError, match=r"project-3.json, line \d\d: not JSON: .*\n  is the file whole\?"):
+        load_dataset(write(tmp_path, "project-3.json", text[: len(text) // 2]))
+    with pytest.raises(AnnotationError, match=r"deep.json: not JSON that can be read: maximum recursion"):
+        load_dataset(write(tmp_path, "deep.json", "[" * 200_000))
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "[1, 2]", '{"a": 1}', "null"])
+def test_json_of_no_known_shape(tmp_path: Path, content: str) -> None:
+    with pytest.raises(AnnotationError, match=r"x.json is in none of the formats .*\n  those are: .*ActivityNet"):
+        load_dataset(write(tmp_path, "x.json", content))
+
+
+def test_other_labels_of_a_game_are_not_mixed_in(tmp_path: Path) -> None:
+    for name in ("Labels-v2.json", "Labels-cameras.json"):
+        write(tmp_path / "game", name, files.SOCCERNET)
+    with pytest.raises(AnnotationError, match=r"2 videos missing: .* \(annotations\[0\]\)"):
+        load_dataset(tmp_path)
+
+
+def test_the_name_of_the_video_in_a_task_may_be_any(tmp_path: Path) -> None:
+    root = copy.deepcopy(files.LABEL_STUDIO[:1])
+    root[0]["data"] = {"place": "yard", "clip": "s3://bucket/in/yard.MP4"}
+    dataset = load_dataset(write(tmp_path, "project-3.json", root, "in/yard.MP4"))
+    assert list(dataset.recordings) == ["in/yard.MP4"]
+    root[0]["data"] = {"place": "yard"}
+    with pytest.raises(AnnotationError, match=r"\[0\]: no video\n  each task's data names one"):
+        load_dataset(write(tmp_path, "project-3.json", root))

@@ -1,0 +1,181 @@
+"""ELAN and CVAT; where the shapes come from stands beside them in files.py."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.datasets.formats.files import CVAT, ELAN, write
+from tests.datasets.formats.test_json_formats import note
+from vidgru.datasets.annotations import load_dataset
+from vidgru.datasets.dataset import Dataset
+from vidgru.errors import AnnotationError
+
+
+def load(folder: Path, name: str, content: str, keys: str = "", videos: str = "rec 1.mp4|yard.mp4") -> Dataset:
+    write(folder, name, content, videos)
+    return load_dataset(write(folder, "set.yaml", f"annotations: {name}\n{keys}"))
+
+
+# --- ELAN -----------------------------------------------------------------------------------------------------------
+
+
+def test_elan(tmp_path: Path) -> None:
+    dataset = load_dataset(write(tmp_path, "rec.eaf", ELAN, "media/rec 1.mp4"))
+    video = "media/rec 1.mp4"
+    # slots 2 and 3 lie evenly between 1 s and 4 s; half a second of the video lies before ELAN's zero
+    assert dataset.annotations == (
+        note(video, 1.5, 2.5, "walk", text="slowly, to the left"),
+        note(video, 2.5, 3.5, "stop"),
+        note(video, 3.5, 4.5, "walk"),
+        note(video, 4.5, 6.5, "speech"),
+    )
+    assert dataset.rows[0].where == "line 19"
+    assert dataset.notes == ("labels come from the tiers action, remark, speech; `tiers` chooses among them",)
+
+
+def test_tiers_are_chosen(tmp_path: Path) -> None:
+    dataset = load(tmp_path, "rec.eaf", ELAN, "tiers: action\n")
+    assert [(a.label, a.description) for a in dataset.annotations] == [("walk", None), ("stop", None), ("walk", None)]
+    remark = load(tmp_path, "rec.eaf", ELAN, "tiers: [remark]\n")
+    assert remark.annotations == (note("rec 1.mp4", 1.5, 2.5, "slowly, to the left"),)
+    with pytest.raises(AnnotationError, match=r"no tier 'actions' \(did you mean 'action'\?\)\n  its tiers are action"):
+        load(tmp_path, "rec.eaf", ELAN, "tiers: actions\n")
+
+
+def test_a_folder_of_eaf_files_is_a_data_set(tmp_path: Path) -> None:
+    for name in "ab":
+        text = ELAN.replace("rec%201", name)
+        write(tmp_path, f"{name}.eaf", text, f"{name}.mp4")
+    dataset = load_dataset(tmp_path)
+    assert sorted(dataset.recordings) == ["a.mp4", "b.mp4"]
+    assert dataset.rows[0].where == "a.eaf, line 19"
+    assert len(dataset.notes) == 1
+
+
+def test_an_eaf_without_annotations_is_eventless_and_without_media_is_called_alike(tmp_path: Path) -> None:
+    empty = '<ANNOTATION_DOCUMENT><HEADER MEDIA_FILE="" TIME_UNITS="milliseconds"/><TIME_ORDER/></ANNOTATION_DOCUMENT>'
+    dataset = load_dataset(write(tmp_path, "day.eaf", empty, "day.avi"))
+    assert dataset.annotations == (note("day.avi"),)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            'TIME_SLOT_ID="ts4" TIME_VALUE="4000"',
+            'TIME_SLOT_ID="ts4"',
+            r"line 21: its time slots have no times\n(.*\n)*  align it in ELAN",
+        ),
+        ('TIME_VALUE="1000"', 'TIME_VALUE="soon"', "line 12: TIME_VALUE 'soon' is not a whole number, 0 or more\n"),
+        (
+            'ANNOTATION_REF="a1"',
+            'ANNOTATION_REF="a9"',
+            "line 27: refers to annotation 'a9', which is not there or has no times\n",
+        ),
+        (
+            'ANNOTATION_REF="a1"',
+            'ANNOTATION_REF="a4"',
+            "line 27: refers to annotation 'a4', which is not there or has no times\n",
+        ),
+        ('"milliseconds"', '"PAL-frames"', "line 5: TIME_UNITS are PAL-frames\n  it must be milliseconds"),
+        ('TIME_VALUE="6000"', 'TIME_VALUE="3000"', "line 31: end 3.5 is not after start 4.5\n"),
+        ('TIER_ID="speech"', "", "line 30: <TIER> has no TIER_ID\n"),
+        ("</HEADER>", "", r"line \d+: not XML: mismatched tag.*\n  is the file whole\?"),
+        ("<ANNOTATION_DOCUMENT", "<!DOCTYPE x><ANNOTATION_DOCUMENT", "line 2: declares a document type\n  delete"),
+    ],
+)
+def test_bad_eaf_files(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(AnnotationError, match=message):
+        load(tmp_path, "rec.eaf", ELAN.replace(old, new))
+
+
+def test_entities_do_nothing(tmp_path: Path) -> None:
+    bomb = '<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;&x;">]>\n<annotations><version>&z;</version></annotations>'
+    with pytest.raises(AnnotationError, match=r"bomb\.xml, line 1: declares a document type"):
+        load(tmp_path, "bomb.xml", bomb, "fps: 10\n")
+
+
+# --- CVAT -----------------------------------------------------------------------------------------------------------
+
+
+def test_cvat(tmp_path: Path) -> None:
+    dataset = load(tmp_path, "annotations.xml", CVAT, "fps: 10\n")
+    assert dataset.annotations == (
+        note("yard.mp4", 1.0, 5.0, "person"),
+        note("yard.mp4", 9.8, 10.0, "person"),  # to the end of its last frame
+        note("yard.mp4", 1.0, 3.0, "walk"),
+        note("yard.mp4", 3.0, 4.0, "fall"),
+        note("yard.mp4", 9.8, 10.0, "walk"),
+        note("yard.mp4", 3.0, 5.0, "carries"),
+    )
+    assert dataset.rows[2].where == "line 19"
+    assert dataset.notes == ("labels come from label, action, carries; `tiers` chooses among them",)
+
+
+def test_attributes_are_chosen(tmp_path: Path) -> None:
+    dataset = load(tmp_path, "annotations.xml", CVAT, "fps: 10\ntiers: [action]\n")
+    assert dataset.labels == ("fall", "walk")
+    assert dataset.notes == ()
+    assert load(tmp_path, "annotations.xml", CVAT, "fps: 10\ntiers: [label]\n").labels == ("person",)
+    with pytest.raises(
+        AnnotationError, match=r"no attribute 'actoin' \(did you mean 'action'\?\)\n.* are action, carr"
+    ):
+        load(tmp_path, "annotations.xml", CVAT, "fps: 10\ntiers: [actoin]\n")
+
+
+def test_frames_need_a_rate(tmp_path: Path) -> None:
+    with pytest.raises(
+        AnnotationError, match=r"do not tell the frame rate of the video\n  give it: `fps: 25` in a data"
+    ):
+        load(tmp_path, "annotations.xml", CVAT)
+
+
+def test_a_step_between_frames(tmp_path: Path) -> None:
+    text = CVAT.replace("<frame_filter></frame_filter>", "<frame_filter>step=5</frame_filter>")
+    dataset = load(tmp_path, "annotations.xml", text, "fps: 10\ntiers: [label]\n")
+    assert dataset.annotations[1] == note("yard.mp4", 9.8, 10.4, "person")
+
+
+def test_tasks_of_a_project(tmp_path: Path) -> None:
+    text = """<annotations><version>1.1</version><meta><project><id>1</id><name>p</name><tasks>
+      <task><id>5</id><name>one</name><source>a.mp4</source></task>
+      <task><id>6</id><name>two</name><source>b.mp4</source></task></tasks></project></meta>
+      <track id="0" label="x" task_id="6"><box frame="0" outside="0"/><box frame="10" outside="1"/></track>
+    </annotations>"""
+    dataset = load(tmp_path, "annotations.xml", text, "fps: 10\n", "a.mp4|b.mp4")
+    assert dataset.annotations == (note("b.mp4", 0.0, 1.0, "x"),)
+
+
+def test_a_task_without_tracks_is_eventless(tmp_path: Path) -> None:
+    text = CVAT[: CVAT.index("  <track")] + "</annotations>"
+    assert load(tmp_path, "annotations.xml", text, "fps: 10\n").annotations == (note("yard.mp4"),)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('<track id="0" label="person"', '<track id="0"', "line 18: <track> has no label\n"),
+        ('frame="30"', 'frame="-3"', "line 22: frame '-3' is not a whole number, 0 or more\n"),
+        ("<version>1.1</version>", "<image id='0'/>", "annotations.xml: is CVAT for images\n  export the task as"),
+        ("</track>", "", r"line \d+: not XML"),
+    ],
+)
+def test_bad_cvat_files(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(AnnotationError, match=message):
+        load(tmp_path, "annotations.xml", CVAT.replace(old, new), "fps: 10\n")
+
+
+def test_a_long_file_is_read_track_by_track(tmp_path: Path) -> None:
+    import tracemalloc
+
+    boxes = "".join(f'<box frame="{n}" outside="0" occluded="0" keyframe="0" xtl="1"/>' for n in range(300))
+    track = f'<track id="0" label="x">{boxes}</track>\n'
+    peaks = []
+    for tracks in (10, 100):
+        write(tmp_path, "a.xml", f"<annotations>{track * tracks}</annotations>", "a.mp4")
+        yaml = write(tmp_path, "set.yaml", "annotations: a.xml\nfps: 10\n")
+        tracemalloc.start()
+        assert len(load_dataset(yaml).rows) == tracks
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 3 * peaks[0]

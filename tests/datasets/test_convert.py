@@ -1,0 +1,160 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.datasets.formats.files import CVAT, FILES, MSR_VTT, NATIVE, write
+from vidgru import cli
+from vidgru.config import ConvertConfig
+from vidgru.datasets.annotations import read_annotations
+from vidgru.datasets.convert import convert
+from vidgru.datasets.spec import find_dataset
+from vidgru.errors import AnnotationError, OutputError, SettingsError
+from vidgru.types import Annotation
+
+PLAIN = ConvertConfig(fps=25.0)
+
+
+def rows(path: Path, config: ConvertConfig = PLAIN) -> list[Annotation]:
+    """The annotations of a file, sorted, whether their videos are there or not; train where it tells no split."""
+    notes = [row.annotation for row in read_annotations(find_dataset(path).on_top(config)).rows]
+    return sorted(
+        (Annotation(**{**vars(note), "split": note.split or "train"}) for note in notes),
+        key=lambda note: (note.video, note.start_s or 0, note.label or "", note.description or ""),
+    )
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("kind", FILES)
+def test_any_format_to_native_and_back(tmp_path: Path, kind: str, suffix: str) -> None:
+    source, out = write(tmp_path, *FILES[kind]), tmp_path / f"out/labels{suffix}"
+    said = convert(source, out, PLAIN)
+    assert said[0].startswith(f"{out}: ")
+    before, after = rows(source), rows(out)
+    assert len(before) == len(after) > 0
+    for one, other in zip(before, after, strict=True):
+        assert (one.video, one.label, one.description, one.split) == (
+            other.video, other.label, other.description, other.split,
+        )  # fmt: skip
+        assert other.start_s == (None if one.start_s is None else round(one.start_s, 6))
+        assert other.end_s == (None if one.end_s is None else round(one.end_s, 6))
+    again = tmp_path / f"again{suffix}"
+    convert(out, again, ConvertConfig())
+    assert again.read_bytes() == out.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["native", "e2e-spot", "label-studio", "elan", "cvat", "kinetics", "list"])
+def test_native_to_activitynet_and_back(tmp_path: Path, kind: str) -> None:
+    native, other, back = (tmp_path / name for name in ("a.csv", "b.json", "c.csv"))
+    convert(write(tmp_path / "in", *FILES[kind]), native, PLAIN)
+    convert(native, other, ConvertConfig())
+    convert(other, back, ConvertConfig())
+    assert rows(back) == rows(native)
+
+
+def test_activitynet_is_what_its_evaluator_reads(tmp_path: Path) -> None:
+    convert(write(tmp_path, "labels.csv", NATIVE), tmp_path / "gt.json", ConvertConfig())
+    whole = json.loads((tmp_path / "gt.json").read_text())
+    assert whole == {
+        "version": "VERSION 1.3",
+        "database": {
+            "a.mp4": {
+                "subset": "training",
+                "annotations": [
+                    {"label": "fall", "segment": [3.4, 6.0], "description": "A man falls from a chair"},
+                    {"label": "get up", "segment": [7.125, 8.5]},
+                ],
+            },
+            "b.mp4": {"subset": "validation", "annotations": [{"label": "walk"}]},
+            "c.mp4": {"subset": "testing", "annotations": []},
+        },
+    }
+
+
+def test_what_activitynet_cannot_hold_is_said(tmp_path: Path) -> None:
+    header = "video,start,end,label,description,split\n"
+    source = write(tmp_path, "labels.csv", f"{header}a.mp4,1,2,x,,train\na.mp4,3,4,y,,test\na.mp4,,,,text,train\n")
+    said = convert(source, tmp_path / "gt.json", ConvertConfig())
+    assert said[1:] == [
+        "1 row with text only left out: ActivityNet's detection has labels",
+        "1 row of another split than their video's first: a video has one subset there",
+    ]
+    with pytest.raises(AnnotationError, match=r"all rows are text only, .*\n  write .csv or .jsonl"):
+        convert(write(tmp_path, "msr.json", MSR_VTT), tmp_path / "gt.json", ConvertConfig())
+
+
+def test_extra_columns_are_kept(tmp_path: Path) -> None:
+    source = write(tmp_path, "labels.csv", "video,label,who\na.mp4,fall,ann\nb.mp4,walk,\n")
+    convert(source, tmp_path / "out.csv", ConvertConfig())
+    with open(tmp_path / "out.csv", newline="") as file:
+        assert [row["who"] for row in csv.DictReader(file)] == ["ann", ""]
+
+
+def test_subtitles(tmp_path: Path) -> None:
+    text = "video,start,end,label,description\n" + (
+        'cam1/a.mp4,3723.5,3725,fall & <rise>,"One line\n\nanother -->"\n../b.mp4,2,3,y,\ncam1/a.mp4,1,2,x,\n'
+        "cam1/a.mp4,,,whole,\n"
+    )
+    source = write(tmp_path, "labels.csv", text)
+    said = convert(source, tmp_path / "subtitles", ConvertConfig())
+    assert said[1:] == ["1 row without times left out: a subtitle needs them"]
+    assert (tmp_path / "subtitles/cam1/a.mp4.vtt").read_text() == (
+        "WEBVTT\n\n00:00:01.000 --> 00:00:02.000\nx\n\n"
+        "01:02:03.500 --> 01:02:05.000\nfall &amp; &lt;rise&gt;\nOne line\nanother --&gt;\n"
+    )
+    assert (tmp_path / "subtitles/b.mp4.vtt").is_file()  # not beside the folder
+    with pytest.raises(AnnotationError, match=r"labels.csv speaks of 2 videos\n  a .vtt is of one: name a folder"):
+        convert(source, tmp_path / "one.vtt", ConvertConfig())
+    one = write(tmp_path, "one.csv", "video,start,end,label\na.mp4,1,2,x\n")
+    convert(one, tmp_path / "one.vtt", ConvertConfig())
+    assert (tmp_path / "one.vtt").read_text() == "WEBVTT\n\n00:00:01.000 --> 00:00:02.000\nx\n"
+
+
+def test_videos_that_are_there_get_their_own_names(tmp_path: Path) -> None:
+    source = write(tmp_path, *FILES["label-studio"], "yard.mp4")
+    convert(source, tmp_path / "out.csv", ConvertConfig(fps=12))
+    assert [note.video for note in rows(tmp_path / "out.csv")] == ["set/gate two.mp4", "yard.mp4"]
+
+
+def test_settings_of_the_command_line_come_on_top(tmp_path: Path) -> None:
+    write(tmp_path, "cvat.xml", CVAT)
+    yaml = write(tmp_path, "set.yaml", "annotations: cvat.xml\nfps: 10\ntiers: [label]\n")
+    convert(yaml, tmp_path / "out.csv", ConvertConfig())
+    assert [(n.label, n.start_s) for n in rows(tmp_path / "out.csv")] == [("person", 1.0), ("person", 9.8)]
+    convert(yaml, tmp_path / "out.csv", ConvertConfig(fps=5, tiers=("carries",)))
+    assert [(n.label, n.start_s) for n in rows(tmp_path / "out.csv")] == [("carries", 6.0)]
+    spot = write(tmp_path, *FILES["e2e-spot"])
+    convert(spot, tmp_path / "spot.csv", ConvertConfig(half_width=0.04, format="e2e-spot"))
+    assert [n.start_s for n in rows(tmp_path / "spot.csv")] == [0.16, 20.96, None]
+
+
+def test_outputs_that_cannot_be(tmp_path: Path) -> None:
+    source = write(tmp_path, "labels.csv", NATIVE)
+    with pytest.raises(
+        SettingsError, match=r"cannot write .*out.xml: there is no format for .xml\n  use .csv or .jsonl"
+    ):
+        convert(source, tmp_path / "out.xml", ConvertConfig())
+    with pytest.raises(OutputError, match=r"cannot write .*labels.csv/out.csv: "):
+        convert(source, source / "out.csv", ConvertConfig())
+    with pytest.raises(AnnotationError, match=r"empty.csv: no usable row\n  there is nothing to convert"):
+        convert(write(tmp_path, "empty.csv", "video,label\n"), tmp_path / "out.csv", ConvertConfig())
+
+
+@pytest.mark.parametrize(("flag", "value"), [("fps", -1), ("half_width", -0.5)])
+def test_settings_that_cannot_be(flag: str, value: float) -> None:
+    with pytest.raises(SettingsError, match=rf"{flag} is {value}; it must be above 0"):
+        ConvertConfig(**{flag: value})  # type: ignore[arg-type]
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = write(tmp_path, "cvat.xml", CVAT), tmp_path / "out.csv"
+    assert (
+        cli.run(["convert", str(source), str(out), "--fps", "10", "--tiers", "action,carries", "--format", "cvat"]) == 0
+    )
+    said = capsys.readouterr()
+    assert said.out == f"{out}: 4 rows of 1 video from {source}\n"
+    assert cli.run(["convert", str(source), str(out), "--fps", "10"]) == 0
+    assert "labels come from label, action, carries; `tiers` chooses among them" in capsys.readouterr().err
+    assert cli.run(["convert", str(source), str(out)]) == 2
+    assert "--fps 25 of vidgru convert" in capsys.readouterr().err

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+
+from vidgru.datasets.videos import Videos
+
+THERE = ("cam1/a.mp4", "cam2/a.mp4", "cam2/b.mkv", "top.mp4", "v_id1.webm", "twice/x.mp4", "twice/x.avi")
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Videos:
+    for name in THERE:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return Videos((tmp_path,))
+
+
+@pytest.mark.parametrize(
+    ("spelling", "found"),
+    [
+        ("cam1/a.mp4", "cam1/a.mp4"),
+        ("cam1\\a.mp4", "cam1/a.mp4"),
+        ("/mnt/disk/cam1/a.mp4", "cam1/a.mp4"),
+        ("../media/cam2/b.mkv", "cam2/b.mkv"),
+        ("2024/cam2/b", "cam2/b.mkv"),
+        ("b", "cam2/b.mkv"),
+        ("b.mkv", "cam2/b.mkv"),
+        ("/elsewhere/top.mp4", "top.mp4"),
+        ("a.mp4", None),  # which camera's?
+        ("cam3/a.mp4", None),
+        ("cam3/b.mkv", None),
+        ("x", None),  # which of the two?
+        ("b.mp4", None),
+        ("", None),
+        ("n" * 5000, None),
+    ],
+)
+def test_names_of_other_tools(videos: Videos, spelling: str, found: str | None) -> None:
+    recording = videos.find(spelling)
+    assert (recording.name if recording else None) == found
+
+
+def test_further_spellings_come_second(videos: Videos) -> None:
+    recording = videos.find("id1", ("v_id1",))
+    assert recording is not None
+    assert recording.name == "v_id1.webm"
+    found = videos.find("/mnt/cam1/a.mp4", ("top.mp4",))
+    assert found is not None
+    assert found.name == "top.mp4"  # a path that is there goes before one that is like it
+
+
+def test_exact_names_are_paths(videos: Videos) -> None:
+    assert videos.find("b.mkv", exact=True) is None
+    recording = videos.find("cam2/b.mkv", exact=True)
+    assert recording is not None
+    assert recording.name == "cam2/b.mkv"

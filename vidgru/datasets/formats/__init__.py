@@ -1,0 +1,124 @@
+"""Annotation files of common tools: recognised by what is in them, and read into rows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from vidgru.config import AnnotationFormat
+from vidgru.datasets.formats import cvat, elan
+from vidgru.datasets.formats.activitynet import is_activitynet, read_activitynet
+from vidgru.datasets.formats.label_studio import is_label_studio, read_label_studio
+from vidgru.datasets.formats.lists import is_list, read_folders, read_list
+from vidgru.datasets.formats.moments import is_soccernet, is_spot, read_soccernet, read_spot
+from vidgru.datasets.formats.msr_vtt import is_msr_vtt, read_msr_vtt
+from vidgru.datasets.formats.native import header_of, read_kinetics, read_native
+from vidgru.datasets.formats.nodes import Node, read_json
+from vidgru.datasets.formats.text import read_bytes
+from vidgru.datasets.rows import Options, Reading, plural
+from vidgru.errors import AnnotationError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".xml", ".eaf")
+KNOWN = "native CSV or JSONL, ActivityNet, E2E-Spot, SoccerNet, Label Studio, ELAN, MSR-VTT, CVAT, Kinetics, text lists"
+_HEAD = 1 << 20  # bytes that tell what a file is; a larger JSON file is read whole only if they do
+_TELLING = re.compile(
+    rb'"(database|results|timestamps|annotations|events|sentences|end time|gameTime|timelinelabels)"\s*:'
+)
+_XML_ROOT = re.compile(r"<(?![?!])([\w.:-]+)")
+
+
+def recognise(path: Path) -> AnnotationFormat | None:
+    """The format of a file by its content, of a folder `folders`; None where it is none that can be read.
+
+    Raises:
+        AnnotationError: it cannot be read, or is broken in a way that leaves no doubt what it should be.
+    """
+    if path.is_dir():
+        return "folders"
+    head = read_bytes(path, _HEAD)
+    text = head.decode("utf-8-sig", errors="replace").lstrip()
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl" or _is_json_lines(text):
+        return "native"
+    if text[:1] in ("{", "[") and suffix != ".csv":
+        whole = len(head) < _HEAD or _TELLING.search(head)
+        return _json_format(read_json(path).value) if whole else None
+    if text[:1] == "<":
+        root = _XML_ROOT.search(re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
+        if root and root[1] == elan.ROOT:
+            return "elan"
+        return "cvat" if root and root[1] == cvat.ROOT else None
+    header = header_of(text)
+    if "youtube_id" in header:
+        return "kinetics"
+    if suffix == ".csv" or "video" in header:
+        return "native"
+    return "list" if is_list(text if len(head) < _HEAD else text.rpartition("\n")[0]) else None
+
+
+def _is_json_lines(text: str) -> bool:
+    """Whether the first line is an object that is closed on it, and names a video."""
+    first = text.partition("\n")[0].rstrip()
+    return first.startswith("{") and first.endswith("}") and '"video"' in first
+
+
+def _json_format(root: object) -> AnnotationFormat | None:
+    if is_msr_vtt(root):
+        return "msr-vtt"
+    if is_soccernet(root):
+        return "soccernet"
+    if is_label_studio(root):
+        return "label-studio"
+    if is_spot(root):
+        return "e2e-spot"
+    return "activitynet" if is_activitynet(root) else None
+
+
+def read(path: Path, kind: AnnotationFormat | None, options: Options) -> Reading:
+    """Read an annotation file, or a folder of class folders.
+
+    Args:
+        path: the file or folder.
+        kind: its format; None recognises it.
+        options: what the format may leave unsaid.
+
+    Raises:
+        AnnotationError: it cannot be read at all, or not recognised. What is wrong with single entries is in the
+            reading's problems.
+    """
+    kind = kind or recognise(path)
+    if kind is None:
+        raise AnnotationError(
+            f"{path} is in none of the formats that can be read",
+            f"those are: {KNOWN}; if it is one of them, name it with `format`",
+        )
+    reading = _read(path, kind, options)
+    if reading.empty:
+        what = f"{plural(len(reading.empty), 'interval')} of no length left out (first: {reading.empty[0]})"
+        reading.warnings.append(what)
+    return reading
+
+
+def _read(path: Path, kind: AnnotationFormat, options: Options) -> Reading:
+    if kind == "native":
+        return read_native(path)
+    if kind == "kinetics":
+        return read_kinetics(path)
+    if kind == "folders":
+        return read_folders(path)
+    if kind == "list":
+        return read_list(path, options)
+    if kind == "elan":
+        return elan.read_elan(path, options)
+    if kind == "cvat":
+        return cvat.read_cvat(path, options)
+    root: Node = read_json(path)
+    if kind == "activitynet":
+        return read_activitynet(path, root)
+    if kind == "e2e-spot":
+        return read_spot(path, root, options)
+    if kind == "soccernet":
+        return read_soccernet(path, root, options)
+    if kind == "label-studio":
+        return read_label_studio(path, root, options)
+    return read_msr_vtt(path, root)

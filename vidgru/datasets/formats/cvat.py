@@ -1,0 +1,138 @@
+"""CVAT's "CVAT for video 1.1": tracks of objects, whose labels and attributes become intervals.
+
+    <annotations><version>1.1</version>
+      <meta><task><name>...</name><frame_filter>step=1</frame_filter><source>a.mp4</source>...</task></meta>
+      <track id="0" label="person"><box frame="12" outside="0" occluded="0" keyframe="1" xtl="..." ...>
+        <attribute name="action">walk</attribute></box> ...</track></annotations>
+
+Frames are those of the video, from 0; the file does not tell how many there are in a second.
+
+Source: docs.cvat.ai/docs/manual/advanced/xml_format, "Interpolation".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from operator import itemgetter
+from pathlib import Path
+
+from vidgru.datasets.formats.text import number
+from vidgru.datasets.formats.xml_tree import Element, children
+from vidgru.datasets.rows import BadEntry, Options, Reading, did_you_mean
+from vidgru.errors import AnnotationError
+
+ROOT = "annotations"
+_LABEL = "label"  # the tier that the tracks' own labels are
+_NOT_SET = {"", "false", "__undefined__"}
+
+
+def read_cvat(path: Path, options: Options) -> Reading:
+    """Each stretch of a track that is not outside is an event of its label, and so is each of an attribute's value.
+
+    A ticked box is an event of the attribute's name; what is not ticked or undefined is none, and numbers are none.
+    `tiers` names the attributes that count, `label` among them for the tracks' labels. A task without tracks is a
+    recording in which nothing happens.
+
+    Raises:
+        AnnotationError: no frame rate was given, or it is CVAT for images.
+    """
+    reading = Reading()
+    if not options.fps:
+        raise AnnotationError(
+            f"{path}: CVAT's files count frames and do not tell the frame rate of the video",
+            "give it: `fps: 25` in a data set YAML, or --fps 25 of vidgru convert",
+        )
+    videos, step, tracks = {"": path.stem}, 1, 0
+    tiers: dict[str, None] = {_LABEL: None}
+    for element in children(path, ROOT):
+        with reading.entry():
+            if element.tag == "image":
+                raise AnnotationError(f"{path}: is CVAT for images", "export the task as CVAT for video 1.1")
+            if element.tag == "meta":
+                videos, step = _meta(path, element)
+            elif element.tag == "track":
+                tracks += 1
+                _track(reading, element, videos, step, tiers, options)
+    for name in options.tiers:
+        if name not in tiers and tracks:
+            known = f"its attributes are {', '.join(list(tiers)[1:]) or 'none'}; `label` is the tracks' own"
+            raise AnnotationError(f"{path}: no attribute {name!r}{did_you_mean(name, tiers)}", known)
+    if not options.tiers and len(tiers) > 1:
+        reading.notes.append(f"labels come from {', '.join(tiers)}; `tiers` chooses among them")
+    if not tracks:
+        for video in dict.fromkeys(videos.values()):
+            with reading.entry():
+                reading.add("the file", video)
+    return reading
+
+
+def _meta(path: Path, meta: Element) -> tuple[dict[str, str], int]:
+    """The video of each task by its id ("" stands for the only one), and the frames from one annotated to the next."""
+    videos: dict[str, str] = {}
+    step = 1
+    sources = [text for source in meta.all("source") if (text := source.text.strip())]
+    tasks = [*meta.all("task"), *meta.all("job")]
+    for task in tasks:
+        video = task.first_text("source") or (sources if len(tasks) == 1 and sources else [task.first_text("name")])[0]
+        videos[task.first_text("id")] = video or path.stem
+        videos.setdefault("", video or path.stem)
+        step = _step(task) or step
+    return videos or {"": (sources or [path.stem])[0]}, step
+
+
+def _step(task: Element) -> int:
+    _, equals, text = task.first_text("frame_filter").partition("step=")
+    value = number(text.strip()) if equals else 0.0
+    return int(value) if 1 <= value < 2**31 else 0
+
+
+def _track(
+    reading: Reading, track: Element, videos: dict[str, str], step: int, tiers: dict[str, None], options: Options
+) -> None:
+    label = track.need("label")
+    video = videos.get(track.attributes.get("task_id", ""), videos[""])
+    fixed = _attributes(track)
+    placed = [(shape.whole("frame"), shape) for shape in track.children if "frame" in shape.attributes]
+    placed.sort(key=itemgetter(0))
+    frames, shapes = [frame for frame, _ in placed], [shape for _, shape in placed]
+    values: dict[str, list[str]] = {}  # of each tier, a label at each shape; empty where there is none
+    for index, shape in enumerate(shapes):
+        if shape.attributes.get("outside", "0") != "1":
+            for name, value in {_LABEL: label, **fixed, **_attributes(shape)}.items():
+                values.setdefault(name, [""] * len(shapes))[index] = _as_label(name, value)
+    tiers.update(dict.fromkeys(values))
+    for name, labels in values.items():
+        if not options.tiers or name in options.tiers:
+            for first, last, value in _runs(labels):
+                end = frames[last + 1] if last + 1 < len(frames) else frames[last] + step
+                start_s, end_s = frames[first] / options.fps, end / options.fps
+                reading.add(shapes[first].where, video, start_s=start_s, end_s=end_s, label=value)
+    if not shapes:
+        raise BadEntry(track.where, "a track without shapes", "delete it in CVAT, or export again")
+
+
+def _attributes(element: Element) -> dict[str, str]:
+    found = (child for child in element.children if child.tag == "attribute")
+    return {child.need("name"): child.text.strip() for child in found}
+
+
+@lru_cache(maxsize=4096)  # a file has millions of attributes, and few values of them
+def _as_label(name: str, value: str) -> str:
+    """The label that an attribute's value is; empty if it is none."""
+    if name == _LABEL:
+        return value
+    if value.lower() == "true":
+        return name
+    is_number = number(value) == number(value)  # NaN is unlike itself
+    return "" if value.lower() in _NOT_SET or is_number else value
+
+
+def _runs(labels: list[str]) -> Iterator[tuple[int, int, str]]:
+    """First and last index of each stretch of equal labels, empty ones left out."""
+    first = 0
+    for index in range(1, len(labels) + 1):
+        if index == len(labels) or labels[index] != labels[first]:
+            if labels[first]:
+                yield first, index - 1, labels[first]
+            first = index

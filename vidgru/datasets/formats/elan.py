@@ -1,0 +1,188 @@
+"""ELAN's annotation files (.eaf).
+
+    <ANNOTATION_DOCUMENT>
+      <HEADER TIME_UNITS="milliseconds"><MEDIA_DESCRIPTOR MEDIA_URL="file:///a.mp4" MIME_TYPE="video/mp4"
+        RELATIVE_MEDIA_URL="./a.mp4" TIME_ORIGIN="500"/></HEADER>
+      <TIME_ORDER><TIME_SLOT TIME_SLOT_ID="ts1" TIME_VALUE="1000"/> ...</TIME_ORDER>
+      <TIER TIER_ID="action" ...><ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a1" TIME_SLOT_REF1="ts1"
+        TIME_SLOT_REF2="ts2"><ANNOTATION_VALUE>walk</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION></TIER>
+      <TIER TIER_ID="remark" PARENT_REF="action" ...><ANNOTATION><REF_ANNOTATION ANNOTATION_ID="a2"
+        ANNOTATION_REF="a1"><ANNOTATION_VALUE>slowly</ANNOTATION_VALUE></REF_ANNOTATION></ANNOTATION></TIER>
+
+Source: "ELAN Annotation Format", EAF 3.0, www.mpi.nl/tools/elan/EAF_Annotation_Format_3.0_and_ELAN.pdf.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from vidgru.datasets.formats.xml_tree import Element, children
+from vidgru.datasets.rows import BadEntry, Options, Reading, did_you_mean
+from vidgru.errors import AnnotationError
+from vidgru.sources import VIDEO_SUFFIXES
+
+ROOT = "ANNOTATION_DOCUMENT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Note:
+    """An annotation with times of its own, in milliseconds, or one that refers to another's."""
+
+    tier: str
+    where: str
+    value: str
+    span: tuple[float, float] | None = None
+    parent: str = ""
+
+
+def read_elan(path: Path, options: Options) -> Reading:
+    """Annotations with times are labels: their value, or the tier's name where it is empty.
+
+    Annotations that refer to another are its description, or labels with its times where its tier was not asked for.
+    Slots without a time are spread evenly between their neighbours, as ELAN does. All times are those of the first
+    video (`TIME_ORIGIN` is what ELAN leaves out of its start).
+    """
+    reading = Reading()
+    video, origin_ms = path.stem, 0.0
+    slots: dict[str, float | None] = {}
+    notes: dict[str, _Note] = {}
+    tiers: dict[str, None] = {}
+    for element in children(path, ROOT):
+        with reading.entry():
+            if element.tag == "HEADER":
+                video, origin_ms = _media(path, element, reading)
+            elif element.tag == "TIME_ORDER":
+                slots = {slot.need("TIME_SLOT_ID"): _time(slot) for slot in element.all("TIME_SLOT")}
+            elif element.tag == "TIER":
+                tiers[element.need("TIER_ID")] = None
+                _tier(element, slots, notes, reading)
+    _check_tiers(path, tiers, options.tiers)
+    _add(reading, video, origin_ms, notes, set(options.tiers or tiers))
+    if not notes and not reading.problems:
+        with reading.entry():
+            reading.add("the file", video)
+    if len(tiers) > 1 and not options.tiers:
+        reading.notes.append(f"labels come from the tiers {', '.join(tiers)}; `tiers` chooses among them")
+    return reading
+
+
+def _media(path: Path, header: Element, reading: Reading) -> tuple[str, float]:
+    """The video's path, and the milliseconds of it that lie before ELAN's zero."""
+    units = header.attributes.get("TIME_UNITS", "milliseconds")
+    if units != "milliseconds":
+        raise BadEntry(header.where, f"TIME_UNITS are {units}", "it must be milliseconds; save it in a newer ELAN")
+    media = [
+        (medium, address)
+        for medium in header.all("MEDIA_DESCRIPTOR")
+        for address in [_path(medium.attributes.get("RELATIVE_MEDIA_URL") or medium.attributes.get("MEDIA_URL", ""))]
+        if medium.attributes.get("MIME_TYPE", "").startswith("video/")
+        or PurePosixPath(address).suffix.lower() in VIDEO_SUFFIXES
+    ]
+    if not media:
+        return path.stem, 0.0
+    medium, address = media[0]
+    if len(media) > 1:
+        reading.notes.append(f"{path.name} has {len(media)} videos; {address} is used")
+    reading.spellings[address] = (PurePosixPath(address).name,)
+    origin = medium.attributes.get("TIME_ORIGIN")
+    return address, 0.0 if origin is None else float(medium.whole("TIME_ORIGIN"))
+
+
+def _path(address: str) -> str:
+    """The path that a URL of ELAN's names, without leading `./` and slashes."""
+    text = address.replace("\\", "/")
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return text
+    return unquote(parts.path if parts.scheme == "file" else text).removeprefix("./").lstrip("/")
+
+
+def _time(slot: Element) -> float | None:
+    return float(slot.whole("TIME_VALUE")) if "TIME_VALUE" in slot.attributes else None
+
+
+def _tier(tier: Element, slots: dict[str, float | None], notes: dict[str, _Note], reading: Reading) -> None:
+    """Take the annotations of a tier in."""
+    name = tier.attributes["TIER_ID"]
+    timed = list(tier.all("ALIGNABLE_ANNOTATION"))
+    times = _filled(timed, slots)
+    for element, span in zip(timed, times, strict=True):
+        with reading.entry():
+            if span is None:
+                raise BadEntry(element.where, "its time slots have no times", "align it in ELAN, or delete it")
+            value = element.first_text("ANNOTATION_VALUE")
+            key = element.need("ANNOTATION_ID")
+            notes[key] = _Note(tier=name, where=element.where, value=value, span=span)
+    for element in tier.all("REF_ANNOTATION"):
+        with reading.entry():
+            value = element.first_text("ANNOTATION_VALUE")
+            key, parent = element.need("ANNOTATION_ID"), element.need("ANNOTATION_REF")
+            notes[key] = _Note(tier=name, where=element.where, value=value, parent=parent)
+
+
+def _filled(timed: list[Element], slots: dict[str, float | None]) -> list[tuple[float, float] | None]:
+    """Start and end of each annotation; chains of slots without time are spread evenly. None where that cannot be."""
+    ends = [tuple(element.attributes.get(f"TIME_SLOT_REF{end}", "") for end in (1, 2)) for element in timed]
+    known = {slot: slots.get(slot) for pair in ends for slot in pair}
+    chain: list[str] = []  # slots that follow one another, the first with a time
+    for first, second in ends:
+        if not chain or chain[-1] != first:
+            chain = [first]
+        chain.append(second)
+        last = known[second]
+        if last is not None:
+            start = known[chain[0]]
+            if start is not None:
+                for step, slot in enumerate(chain[1:-1], start=1):
+                    known[slot] = start + (last - start) * step / (len(chain) - 1)
+            chain = [second]
+    spans: list[tuple[float, float] | None] = []
+    for first, second in ends:
+        start, end = known[first], known[second]
+        spans.append(None if start is None or end is None else (start, end))
+    return spans
+
+
+def _check_tiers(path: Path, tiers: dict[str, None], wanted: tuple[str, ...]) -> None:
+    for name in wanted:
+        if name not in tiers:
+            raise AnnotationError(
+                f"{path}: no tier {name!r}{did_you_mean(name, tiers)}", f"its tiers are {', '.join(tiers) or 'none'}"
+            )
+
+
+def _add(reading: Reading, video: str, origin_ms: float, notes: dict[str, _Note], wanted: set[str]) -> None:
+    """Make rows of the annotations on the tiers that are wanted."""
+    texts: dict[str, list[str]] = {}  # what refers to an annotation with times
+    labels: list[tuple[str, str]] = []  # annotations that are labels, and those whose times they have
+    for key, note in notes.items():
+        if note.tier in wanted:
+            with reading.entry():
+                root = _root(key, notes)
+                if root == key or notes[root].tier not in wanted:
+                    labels.append((key, root))
+                elif note.value:
+                    texts.setdefault(root, []).append(note.value)
+    for key, root in labels:
+        note, span = notes[key], notes[root].span
+        if span is not None:
+            with reading.entry():
+                start_s, end_s = ((time_ms + origin_ms) / 1000 for time_ms in span)
+                text = " ".join(texts.get(key, ()))
+                label = note.value or note.tier
+                reading.add(note.where, video, start_s=start_s, end_s=end_s, label=label, description=text)
+
+
+def _root(key: str, notes: dict[str, _Note]) -> str:
+    """The annotation with times that one refers to, over any number of others; itself where it has times."""
+    root, seen = key, set[str]()
+    while notes[root].span is None:
+        seen.add(root)
+        root = notes[root].parent
+        if root in seen or root not in notes:
+            what = f"refers to annotation {notes[key].parent!r}, which is not there or has no times"
+            raise BadEntry(notes[key].where, what, "open the file in ELAN and save it")
+    return root

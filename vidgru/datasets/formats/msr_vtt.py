@@ -1,0 +1,38 @@
+"""MSR-VTT's JSON: sentences about clips that are cut already.
+
+    {"info": {...}, "videos": [{"video_id": "video0", "category": 9, "split": "train", "start time": 137.72,
+     "end time": 149.44, "url": ..., "id": 0}], "sentences": [{"caption": ..., "video_id": "video0", "sen_id": 0}]}
+
+Source: the README of the data set (Xu et al., "MSR-VTT: A Large Video Description Dataset", 2016).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vidgru.datasets.formats.nodes import Node
+from vidgru.datasets.rows import BadEntry, Reading
+
+
+def read_msr_vtt(path: Path, root: Node) -> Reading:
+    """A row with a description for each sentence. Start and end are those of the film it was cut from: not read."""
+    reading = Reading()
+    splits: dict[str, str] = {}
+    with reading.entry():
+        for entry in root["videos"].each():
+            with reading.entry():
+                splits[entry["video_id"].text()] = entry["split"].maybe_text()
+        for note in root["sentences"].each():
+            with reading.entry():
+                video, caption = note["video_id"].text(), note["caption"].text()
+                if video not in splits:
+                    raise BadEntry(note.path, f"video {video} is not under videos", "add it there, with its split")
+                if not caption.strip():
+                    raise note["caption"].bad("a sentence")
+                reading.add(note.path, video, description=caption, split=splits[video])
+    return reading
+
+
+def is_msr_vtt(root: object) -> bool:
+    """Whether a JSON value has the shape of MSR-VTT's."""
+    return isinstance(root, dict) and {"videos", "sentences"} <= root.keys()

@@ -1,0 +1,171 @@
+"""The native schema: CSV or JSONL with the columns video, start, end, label, description, split.
+
+Kinetics' CSV files are tables as well, and are read here with the same care.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from vidgru.datasets.formats.text import number, read_text, seconds
+from vidgru.datasets.rows import BadEntry, Reading
+from vidgru.errors import AnnotationError
+
+COLUMNS = ("video", "start", "end", "label", "description", "split")
+_KINETICS = ("label", "youtube_id", "time_start", "time_end")
+_HEADER_REMEDY = f"the columns are {','.join(COLUMNS)}"
+
+
+def read_native(path: Path) -> Reading:
+    """Rows in the native schema; JSONL where the suffix or the first character says so, else CSV.
+
+    Raises:
+        AnnotationError: not UTF-8, a column is missing or there twice, or no row has what a label could be.
+    """
+    reading = Reading(exact=True)
+    text = read_text(path)
+    is_json = path.suffix.lower() == ".jsonl" or (path.suffix.lower() != ".csv" and text.lstrip()[:1] == "{")
+    for where, values in _json_lines(path, text, reading) if is_json else _csv_lines(path, text, reading):
+        with reading.entry():
+            _add(reading, where, values)
+    return reading
+
+
+def read_kinetics(path: Path) -> Reading:
+    """Kinetics' CSV (`label,youtube_id,time_start,time_end,split`), of clips that are cut already.
+
+    The usual downloaders call them `ID_000010_000020.mp4`; a file that has the id alone for its name is found too.
+
+    Raises:
+        AnnotationError: not UTF-8, or a column is missing or there twice.
+    """
+    reading = Reading()
+    for where, values in _csv_lines(path, read_text(path), reading, _KINETICS):
+        with reading.entry():
+            name = values.get("youtube_id", "").strip()
+            bounds = [number(values.get(column, "").strip()) for column in ("time_start", "time_end")]
+            if not all(0 <= bound < 10**6 for bound in bounds):  # NaN fails too
+                raise BadEntry(where, "time_start and time_end are no times", "they are seconds, and part of the name")
+            if not values["label"].strip():
+                raise BadEntry(where, "no label", "each row names what the clip shows")
+            video = f"{name}_{int(bounds[0]):06d}_{int(bounds[1]):06d}" if name else ""
+            reading.spellings[video] = (name,)
+            extra = {"group": name}  # clips of one film
+            reading.add(where, video, label=values["label"], split=values.get("split", ""), extra=extra)
+    return reading
+
+
+def header_of(text: str) -> list[str]:
+    """The cells of a table's first line, in lower case."""
+    first = text.lstrip().partition("\n")[0]
+    return [cell.strip().strip('"').lower() for cell in first.split(_delimiter(first))]
+
+
+def _delimiter(line: str) -> str:
+    return max(",;\t", key=line.count)  # spreadsheets of many countries write semicolons
+
+
+def _csv_lines(
+    path: Path, text: str, reading: Reading, columns: tuple[str, ...] = ()
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rows of a table, each with its line; the header must hold `columns`, or else what the native schema needs."""
+    delimiter = _delimiter(text.lstrip().partition("\n")[0])
+    # strict: an unclosed quote must not swallow the rest of the file
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    line = 1
+    try:
+        for cells in reader:
+            blank = not any(cell.strip() for cell in cells)
+            if not (blank or header):
+                header = [cell.strip().lower() for cell in cells]
+                _check_header(f"{path}, line {line}", header, columns)
+            elif len(cells) > len(header) > 0:
+                what = f"{len(cells)} cells where the header has {len(header)}"
+                reading.problems.append((f"line {line}", what, f'put text that holds a "{delimiter}" in double quotes'))
+            elif not blank:
+                yield f"line {line}", dict(zip(header, cells, strict=False))  # spreadsheets cut empty cells at the end
+            line = reader.line_num + 1
+    except csv.Error as error:
+        what = f"not readable as CSV: {error}"
+        reading.problems.append((f"line {line}", what, "is a double quote not closed, or not doubled?"))
+
+
+def _check_header(where: str, header: list[str], columns: tuple[str, ...]) -> None:
+    twice = [name for name, count in Counter(header).items() if name and count > 1]
+    if twice:
+        raise AnnotationError(f"{where}: column {twice[0]!r} is there twice", "rename or delete one of them")
+    lacks = [name for name in columns or ("video",) if name not in header]
+    if not columns:
+        if "label" not in header and "description" not in header:
+            lacks.append("label")
+        lacks += [a for a, b in (("start", "end"), ("end", "start")) if b in header and a not in header]
+    if lacks:
+        raise AnnotationError(
+            f"{where}: missing column {', '.join(lacks)}; the header is {','.join(header)}",
+            f"the columns are {','.join(columns)}" if columns else _HEADER_REMEDY,
+        )
+
+
+def _json_lines(path: Path, text: str, reading: Reading) -> Iterator[tuple[str, dict[str, str]]]:
+    seen: set[str] = set()
+    # not splitlines(), which also cuts at separators that may stand inside a JSON text
+    for line, content in enumerate(text.split("\n"), start=1):
+        if not content.strip():
+            continue
+        where = f"line {line}"
+        try:
+            values = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            reading.problems.append((where, f"not JSON: {error}", "each line is one JSON object"))
+            continue
+        if not isinstance(values, dict):
+            remedy = 'a line looks like {"video": "a.mp4", "label": "walk"}'
+            reading.problems.append((where, "not a JSON object", remedy))
+            continue
+        seen.update(values)
+        yield where, {name: _cell(values[name]) for name in values}
+    if seen and not seen & {"label", "description"}:  # else a misspelt key would make every row eventless
+        raise AnnotationError(
+            f"{path}: no row has a label or a description; the keys are {', '.join(sorted(seen))}", _HEADER_REMEDY
+        )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _add(reading: Reading, where: str, values: Mapping[str, str]) -> None:
+    video, start, end, label, description, split = (values.get(name, "").strip() for name in COLUMNS)
+    if not video:
+        raise BadEntry(where, "no video", "each row names a file in the column video")
+    if label[:1] in ("[", "{") and _is_json(label):
+        raise BadEntry(where, f"label is {label}", "write one row for each label")
+    if bool(start) != bool(end):
+        has, lacks = ("start", "end") if start else ("end", "start")
+        raise BadEntry(where, f"{has} without {lacks}", "give both, or neither for the whole clip")
+    reading.add(
+        where,
+        video,
+        start_s=seconds(where, "start", start) if start else None,
+        end_s=seconds(where, "end", end) if end else None,
+        label=label,
+        description=description,
+        split=split,
+        extra={name: value.strip() for name, value in values.items() if name not in COLUMNS and name},
+    )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

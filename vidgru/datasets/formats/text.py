@@ -1,0 +1,68 @@
+"""Text files: decoded, with the line at fault where they cannot be; and times as people write them."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+from vidgru.datasets.rows import BadEntry
+from vidgru.errors import AnnotationError
+
+_CLOCK = re.compile(r"(?:(\d{1,6}):)?([0-5]?\d):([0-5]?\d(?:[.,]\d*)?)", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def read_bytes(path: Path, most: int = -1) -> bytes:
+    """The file's bytes, or the first `most` of them.
+
+    Raises:
+        AnnotationError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise AnnotationError(f"cannot read {path}: {error.strerror or error}", "may you read it?") from error
+
+
+def read_text(path: Path) -> str:
+    """The file's text, without byte order mark.
+
+    Raises:
+        AnnotationError: it cannot be read, or is not UTF-8.
+    """
+    data = read_bytes(path)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise AnnotationError(
+            f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x})",
+            'save it as UTF-8 (in Excel: "CSV UTF-8")',
+        ) from error
+
+
+def number(text: str) -> float:
+    """A plain decimal number; NaN where `text` is none, or too large to be one."""
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def seconds(where: str, name: str, text: str) -> float:
+    """A time written as seconds or as [HH:]MM:SS[.mmm].
+
+    Raises:
+        BadEntry: it is neither, or below 0.
+    """
+    clock = _CLOCK.fullmatch(text)
+    if clock:
+        hours, minutes, rest = clock.groups()
+        return int(hours or 0) * 3600 + int(minutes) * 60 + float(rest.replace(",", "."))
+    value = number(text)
+    if math.isnan(value):
+        what = f"{name} {text!r} is not a time"
+        raise BadEntry(where, what, "write seconds (83.5) or HH:MM:SS (00:01:23.5)")
+    if value < 0:
+        raise BadEntry(where, f"{name} {text} is before the recording starts", "times count from 0")
+    return value + 0.0  # -0 becomes 0

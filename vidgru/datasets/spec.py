@@ -1,0 +1,337 @@
+"""Which files a data set is made of: a YAML, annotation files, a folder."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from vidgru.config import AnnotationFormat, ConvertConfig
+from vidgru.datasets.formats import SUFFIXES, recognise
+from vidgru.datasets.formats.lists import has_class_folders
+from vidgru.datasets.formats.text import read_text
+from vidgru.datasets.rows import Options, did_you_mean
+from vidgru.errors import AnnotationError, SettingsError
+
+_KEYS = (
+    "path", "videos", "annotations", "format", "fps", "half_width", "tiers", "names", "background", "split",
+)  # fmt: skip
+_UCF_LIST = re.compile(r"(?:train|val|test)list(\d+)")
+_SOCCERNET = ("Labels-v2.json", "Labels-ball.json", "Labels.json")  # one of them a game, in the game's folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings:
+    """How clips are set aside where the annotation file does not say.
+
+    Attributes:
+        val, test: shares of the clips, 0 to 1.
+        by: what must not be in two splits: "folder" (of the video), "video", or a column of the annotation file;
+            None chooses between the first two.
+        seed: of the draw.
+    """
+
+    val: float = 0.2
+    test: float = 0.0
+    by: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("val", "test"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+                raise SettingsError(f"split: {name} is {value!r}; it must be a share from 0 to below 1")
+        if self.val + self.test >= 1:
+            raise SettingsError(f"split: val {self.val} and test {self.test} leave nothing to train on")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise SettingsError(f"split: seed is {self.seed!r}; it must be a whole number, 0 or more")
+        if self.by is not None and not isinstance(self.by, str):
+            raise SettingsError(f"split: by is {self.by!r}; it must be folder, video, or a column's name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What a data set is made of.
+
+    Attributes:
+        file: what a person would edit: the YAML, or the annotation file or folder.
+        annotations: the annotation files, or the one folder that holds a folder for each class.
+        roots: folders in which videos are looked for, in order.
+        format: of the annotation files; None recognises it.
+        options: what their format may leave unsaid.
+        names: labels in the order that was asked for; None if the rows decide.
+        background: label that is treated as no event.
+        split: how to set clips aside.
+        notes: what was chosen, in sentences.
+    """
+
+    file: Path
+    annotations: tuple[Path, ...]
+    roots: tuple[Path, ...]
+    format: AnnotationFormat | None = None
+    options: Options = field(default_factory=Options)
+    names: tuple[str, ...] | None = None
+    background: str | None = None
+    split: SplitSettings = field(default_factory=SplitSettings)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> Path:
+        """What errors in the annotations name: their file, or if they are several, what lists them."""
+        return self.annotations[0] if len(self.annotations) == 1 else self.file
+
+    def on_top(self, config: ConvertConfig) -> Spec:
+        """With what a command line says of the format."""
+        options = replace(
+            self.options,
+            fps=config.fps or self.options.fps,
+            half_width_s=config.half_width or self.options.half_width_s,
+            tiers=config.tiers or self.options.tiers,
+        )
+        return replace(self, format=config.format or self.format, options=options)
+
+
+def find_dataset(path: Path) -> Spec:
+    """What the data set at `path` (a YAML, an annotation file, a folder) is made of.
+
+    Raises:
+        AnnotationError: there is none, or its YAML does not hold.
+    """
+    if path.is_dir():
+        annotations, notes = _annotations_in(path)
+        file = annotations[0] if len(annotations) == 1 else path
+        return Spec(file=file, annotations=annotations, roots=_roots(path, annotations), notes=notes)
+    if not path.is_file():
+        raise AnnotationError(
+            f"no such data set: {path}", "give a data set's YAML, its annotation file or its folder (data/README.md)"
+        )
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return _read_yaml(path)
+    return Spec(file=path, annotations=(path,), roots=_roots(path.parent))
+
+
+def holds_annotations(folder: Path) -> bool:
+    """Whether a folder is a data set: it holds annotation files, or a folder for each class."""
+    try:
+        return bool(_native_in(folder) or _files_in(folder)[0] or has_class_folders(folder))
+    except AnnotationError:
+        return True  # there are some, and they are broken
+
+
+def _roots(folder: Path, annotations: tuple[Path, ...] = ()) -> tuple[Path, ...]:
+    videos = folder / "videos"
+    if videos.is_dir() and annotations != (folder,):
+        return (videos, folder)
+    return (folder,)
+
+
+def _annotations_in(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The annotation files of a folder, or the folder itself if its folders are classes; and what was chosen."""
+    found = _native_in(folder)
+    if len(found) > 1:
+        raise AnnotationError(
+            f"both annotations.csv and annotations.jsonl in {folder}",
+            "name the file that is meant, not the folder",
+        )
+    if found:
+        return found, ()
+    files, notes = _files_in(folder)
+    if files:
+        return files, notes
+    if has_class_folders(folder):
+        return (folder,), ()
+    raise AnnotationError(
+        f"no annotations in {folder}",
+        "name the annotation file itself, or write a data set YAML with `annotations: FILE`; a folder holds "
+        "annotations.csv or .jsonl, the export of a tool, or a folder of clips for each class",
+    )
+
+
+def _native_in(folder: Path) -> tuple[Path, ...]:
+    return tuple(file for file in (folder / "annotations.csv", folder / "annotations.jsonl") if file.is_file())
+
+
+def _files_in(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Annotation files of one format in a folder; of SoccerNet's below it too.
+
+    Raises:
+        AnnotationError: files of several formats; or none that is sound, and one that is broken.
+    """
+    formats: dict[Path, AnnotationFormat] = {}
+    broken: AnnotationError | None = None
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in SUFFIXES and file.is_file() and not file.name.startswith("."):
+            try:
+                kind = recognise(file)
+            except AnnotationError as error:
+                broken = broken or error
+                continue
+            if kind is not None and (kind != "native" or _looks_native(file)):
+                formats[file] = kind
+    if len(set(formats.values())) > 1:
+        some = ", ".join(f"{file.name} ({kind})" for file, kind in formats.items())
+        raise AnnotationError(
+            f"annotation files of several formats in {folder}: {some}", "name the one that is meant, not the folder"
+        )
+    if not formats and broken is not None:
+        raise broken
+    if not formats:
+        below = sorted(folder.rglob("Labels*.json"))
+        return next((found for name in _SOCCERNET if (found := tuple(f for f in below if f.name == name))), ()), ()
+    return _one_ucf_split(tuple(formats))
+
+
+def _looks_native(file: Path) -> bool:
+    """Whether a table or JSONL that is not called annotations is one all the same: other tables lie about."""
+    with open(file, encoding="utf-8-sig", errors="replace") as text:
+        first = text.readline(10_000).lower()
+    return "video" in first and ("label" in first or "description" in first)
+
+
+def _one_ucf_split(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """UCF101 comes with three ways to divide it, which put the same clips in train and test: the first of them."""
+    number = {file: match[1] for file in files if (match := _UCF_LIST.fullmatch(file.stem))}
+    ways = sorted(set(number.values()))
+    if len(ways) < 2:
+        return files, ()
+    kept = tuple(file for file in files if number.get(file) == ways[0])
+    others = f"lists {ways[0]} of {', '.join(ways)}: {', '.join(file.name for file in kept)}"
+    return kept, (f"{others}; others are chosen with `annotations` in a data set YAML",)
+
+
+# --- a YAML ---------------------------------------------------------------------------------------------------------
+
+
+def _read_yaml(path: Path) -> Spec:
+    try:
+        values = yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that does not exist is a bare ValueError
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise AnnotationError(
+            f"{path}{where}: not a YAML file: {getattr(error, 'problem', error)}", "quote text that holds : or #"
+        ) from error
+    if not isinstance(values, dict):
+        raise AnnotationError(f"{path}: a data set YAML holds keys and values", f"its keys are {', '.join(_KEYS)}")
+    _known_keys(path, values, _KEYS, "")
+    for key in ("path", "videos", "background", "format"):
+        if values.get(key) is not None and not isinstance(values[key], str):
+            raise AnnotationError(f"{path}: {key} is {values[key]!r}; it must be text", "put it in quotes")
+    folder = path.parent / Path(values.get("path") or ".").expanduser()
+    if not folder.is_dir():
+        raise AnnotationError(f"{path}: no such folder: {folder}", "`path` is relative to the YAML")
+    kind = _format(path, values.get("format"))
+    annotations, notes = _named(path, folder, values.get("annotations"), kind)
+    roots = _roots(folder, annotations)
+    if values.get("videos"):
+        roots = (folder / Path(values["videos"]).expanduser(),)
+        if not roots[0].is_dir():
+            raise AnnotationError(f"{path}: no such folder of videos: {roots[0]}", "`videos` is under `path`")
+    names = _names(path, values.get("names"))
+    return Spec(
+        file=path,
+        annotations=annotations,
+        roots=tuple(dict.fromkeys((*roots, *(file if file.is_dir() else file.parent for file in annotations)))),
+        format=kind,
+        options=Options(
+            fps=_above_0(path, "fps", values.get("fps")) or Options.fps,
+            half_width_s=_above_0(path, "half_width", values.get("half_width")) or Options.half_width_s,
+            tiers=_texts(path, "tiers", values.get("tiers")),
+            names=names or (),
+        ),
+        names=names,
+        background=values.get("background"),
+        split=_split_settings(path, values.get("split")),
+        notes=notes,
+    )
+
+
+def _named(
+    path: Path, folder: Path, value: object, kind: AnnotationFormat | None
+) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The annotation files that a YAML names; those in `folder` where it names none."""
+    if value is None:
+        return ((folder,), ()) if kind == "folders" else _annotations_in(folder)
+    files: list[Path] = []
+    notes: list[str] = []
+    for text in _texts(path, "annotations", value):
+        file = folder / Path(text).expanduser()
+        if not file.exists():
+            raise AnnotationError(f"{path}: no such annotation file: {file}", "`annotations` is under `path`")
+        found, said = _annotations_in(file) if file.is_dir() and kind != "folders" else ((file,), ())
+        files += found
+        notes += said
+    if not files:
+        raise AnnotationError(f"{path}: annotations is empty", "name a file, a folder, or several in a list")
+    return tuple(dict.fromkeys(files)), tuple(notes)
+
+
+def _known_keys(path: Path, values: Mapping[Any, Any], known: Iterable[str], under: str) -> None:
+    known = tuple(known)
+    for key in values:
+        if key not in known:
+            raise AnnotationError(
+                f"{path}: unknown key {under}{key}{did_you_mean(key, known)}", f"keys are {', '.join(known)}"
+            )
+
+
+def _format(path: Path, value: str | None) -> AnnotationFormat | None:
+    for kind in get_args(AnnotationFormat):
+        if kind == value:
+            found: AnnotationFormat = kind
+            return found
+    if value is not None:
+        known = ", ".join(get_args(AnnotationFormat))
+        raise AnnotationError(f"{path}: format is {value!r}; it must be one of {known}", "or leave the key out")
+    return None
+
+
+def _above_0(path: Path, name: str, value: object) -> float:
+    """A number above 0; 0 where none is given."""
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise AnnotationError(f"{path}: {name} is {value!r}; it must be a number above 0", "or leave the key out")
+    return float(value)
+
+
+def _texts(path: Path, name: str, value: object) -> tuple[str, ...]:
+    """Text, or a list of texts."""
+    texts = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+        raise AnnotationError(f"{path}: {name} is {value!r}; it must be text, or a list of texts", "put them in quotes")
+    return tuple(texts)
+
+
+def _names(path: Path, value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = list(value.values()) if isinstance(value, dict) else value  # a mapping of index to name, as detectors have
+    if not isinstance(names, list) or any(isinstance(n, bool) or not isinstance(n, str | int) for n in names):
+        raise AnnotationError(f"{path}: names is {value!r}; it must be a list of labels", "quote words like yes and no")
+    texts = tuple(str(name).strip() for name in names)
+    twice = [name for name, count in Counter(texts).items() if count > 1]
+    if twice or not all(texts):
+        raise AnnotationError(
+            f"{path}: names holds {twice[0] if twice else ''!r} twice or empty", "list each label once"
+        )
+    return texts
+
+
+def _split_settings(path: Path, value: object) -> SplitSettings:
+    if value is None:
+        return SplitSettings()
+    fields = tuple(SplitSettings.__dataclass_fields__)
+    if not isinstance(value, dict):
+        raise AnnotationError(f"{path}: split is {value!r}; it must hold keys", f"keys are {', '.join(fields)}")
+    _known_keys(path, value, fields, "split.")
+    try:
+        return SplitSettings(**value)
+    except SettingsError as error:
+        raise AnnotationError(f"{path}: {error.message}") from error

@@ -1,0 +1,126 @@
+"""Where the videos are that annotations name.
+
+vidgru's own files name paths. Those of other tools name ids without suffix, paths of another machine, or names that an
+upload has changed: such videos are looked for by name among all that are there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from vidgru.datasets.rows import Row
+from vidgru.errors import SourceError
+from vidgru.sources import find_recordings
+from vidgru.types import Recording
+
+_ALL = 10_000  # more folders than a path has
+
+
+class Videos:
+    """Finds recordings by what annotations call them.
+
+    Args:
+        roots: folders in which they may be; the first in which a path exists is taken.
+    """
+
+    def __init__(self, roots: tuple[Path, ...]) -> None:
+        self.roots = roots
+        self._known: dict[str, Recording | None] = {}
+        self._all: dict[str, list[tuple[Path, str]]] | None = None
+
+    def find(self, spelling: str, others: tuple[str, ...] = (), *, exact: bool = False) -> Recording | None:
+        """The recording that a row means; None if there is none, or if several could be meant.
+
+        Args:
+            spelling: as the file writes it.
+            others: further spellings, tried after it.
+            exact: take them as paths only; else files elsewhere under the roots count if their path ends alike, and a
+                name without video suffix stands for any file that is so called.
+        """
+        if spelling not in self._known:
+            texts = dict.fromkeys(t for s in (spelling, *others) for t in (s, s.replace("\\", "/")))
+            paths = (self._at(text) for text in texts)
+            found = next((path for path in paths if path is not None), None)
+            if found is None and not exact:
+                found = next((path for text in texts if (path := self._alike(text)) is not None), None)
+            self._known[spelling] = None if found is None else Recording(path=found, name=self._name(found))
+        return self._known[spelling]
+
+    def _at(self, text: str) -> Path | None:
+        """The file at a path, as written, else as Windows means it."""
+        try:
+            return next((path for root in self.roots if os.path.isfile(path := root / text)), None)
+        except (OSError, ValueError):  # what cannot be a path, such as a name of thousands of letters
+            return None
+
+    def _alike(self, text: str) -> Path | None:
+        """The one file that can be meant by a path from elsewhere: one path ends as the whole of the other does.
+
+        Two equal folders and names at the end do too: `media/cam1/a.mp4` is `2024/cam1/a.mp4`. The name alone does not,
+        or annotations of `game2/1.mkv`, which is missing, would be taken for those of `game1/1.mkv`.
+        """
+        wanted = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        best: list[Path] = []
+        most = 0
+        for path, name in self._index().get(wanted[-1], ()) if wanted else ():
+            folders = zip(reversed(wanted[:-1]), reversed(name.split("/")[:-1]), strict=False)
+            alike = 1 + next((n for n, (mine, theirs) in enumerate(folders) if mine != theirs), _ALL)
+            alike = min(alike, len(wanted), name.count("/") + 1)
+            if alike >= min(2, len(wanted), name.count("/") + 1) and alike >= most:
+                best = [*(best if alike == most else ()), path]
+                most = alike
+        return best[0] if len(best) == 1 else None
+
+    def _index(self) -> dict[str, list[tuple[Path, str]]]:
+        """Videos under the roots and their names, by file name, with and without suffix."""
+        if self._all is None:
+            found: dict[str, list[tuple[Path, str]]] = defaultdict(list)
+            seen: set[str] = set()
+            for root in self.roots:
+                outer = any(root != other and root.is_relative_to(other) for other in self.roots)
+                for recording in () if outer else _below(root):
+                    real = os.path.realpath(recording.path)
+                    if real not in seen:
+                        seen.add(real)
+                        for key in {recording.path.name, recording.path.stem}:
+                            found[key].append((recording.path, self._name(recording.path)))
+            self._all = dict(found)
+        return self._all
+
+    def _name(self, path: Path) -> str:
+        """The path under the first root it is under, else the whole, so that two spellings of a file are one name."""
+        for root in self.roots:
+            under = os.path.relpath(path, root)
+            if under.split(os.sep)[0] != os.pardir:
+                return Path(under).as_posix()
+        whole = Path(os.path.abspath(path))
+        return whole.relative_to(whole.anchor).as_posix()
+
+
+def _below(root: Path) -> list[Recording]:
+    try:
+        return find_recordings([root])
+    except SourceError:
+        return []
+
+
+def locate(
+    rows: list[Row], videos: Videos, spellings: Mapping[str, tuple[str, ...]], *, exact: bool
+) -> tuple[dict[str, Recording], list[Row], dict[str, Row]]:
+    """Recordings by name, rows with that name as their video, and the first row of each missing video."""
+    recordings: dict[str, Recording] = {}
+    present: list[Row] = []
+    missing: dict[str, Row] = {}
+    for row in rows:
+        video = row.annotation.video
+        recording = videos.find(video, spellings.get(video, ()), exact=exact)
+        if recording is None:
+            missing.setdefault(video, row)
+        else:
+            recordings.setdefault(recording.name, recording)
+            present.append(replace(row, annotation=replace(row.annotation, video=recording.name)))
+    return recordings, present, missing
