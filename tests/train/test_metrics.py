@@ -4,7 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vidgru.train.metrics import bootstrap, classification_metrics, multilabel_metrics
+from vidgru.train.metrics import classification_metrics, multilabel_metrics
+from vidgru.train.ranking import RankedClips
+from vidgru.train.resampling import bootstrap
 
 # Expected figures marked (sklearn) are what scikit-learn 1.9.1 says of the same arrays: accuracy_score,
 # balanced_accuracy_score, f1_score, precision_recall_fscore_support, confusion_matrix, average_precision_score,
@@ -191,10 +193,9 @@ def test_weights_stand_for_repeated_clips() -> None:
 
     assert bootstrap(record, list("abcdefgh"), resamples=50)["sum"] == [8.0, 8.0]
     assert all((value == value.round()).all() and value.sum() == 8 for value, _ in seen)
-    from vidgru.train.metrics import _Ranked
 
-    ranked = _Ranked(MULTI_SCORES, MULTI_TRUTH.astype(bool)).average_precision(weights)
-    again = _Ranked(MULTI_SCORES[twice], MULTI_TRUTH[twice].astype(bool)).average_precision(np.ones(8))
+    ranked = RankedClips(MULTI_SCORES, MULTI_TRUTH.astype(bool)).average_precision(weights)
+    again = RankedClips(MULTI_SCORES[twice], MULTI_TRUTH[twice].astype(bool)).average_precision(np.ones(8))
     assert ranked == pytest.approx(again)
 
 

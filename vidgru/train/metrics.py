@@ -7,12 +7,13 @@ a resample is a weight for each clip.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Sequence as Many
 from typing import Any
 
 import numpy as np
 
+from vidgru.train.ranking import RankedClips, ratio
+from vidgru.train.resampling import bootstrap
 from vidgru.types import Array
 
 _TOP = 5
@@ -57,10 +58,10 @@ def classification_metrics(
         confusion = np.bincount(cell, weights, minlength=size * size).reshape(size, size)
         support, hits = confusion.sum(axis=1), confusion.diagonal()
         present = support > 0
-        f1 = _ratio(2 * hits, support + confusion.sum(axis=0))
+        f1 = ratio(2 * hits, support + confusion.sum(axis=0))
         return {
             "accuracy": _mean(hits.sum(), support.sum()),
-            "balanced_accuracy": _macro(_ratio(hits, support), present),
+            "balanced_accuracy": _macro(ratio(hits, support), present),
             "macro_f1": _macro(f1, present),
         }
 
@@ -116,7 +117,7 @@ def multilabel_metrics(
     called = scores >= np.asarray(thresholds)
     right = (called == truth).all(axis=1)
     both = called & truth
-    ranked = _Ranked(scores, truth)
+    ranked = RankedClips(scores, truth)
 
     def headline(weights: Array) -> dict[str, float | None]:
         hits, support, predicted = weights @ both, weights @ truth, weights @ called
@@ -124,7 +125,7 @@ def multilabel_metrics(
         return {
             "accuracy": _mean(weights @ right, weights.sum()),
             "map": _macro(ranked.average_precision(weights), present),
-            "macro_f1": _macro(_ratio(2 * hits, support + predicted), present),
+            "macro_f1": _macro(ratio(2 * hits, support + predicted), present),
             "micro_f1": _mean(2 * hits.sum(), support.sum() + predicted.sum()),
         }
 
@@ -141,68 +142,16 @@ def multilabel_metrics(
     return result
 
 
-def bootstrap(
-    statistics: Callable[[Array], dict[str, float | None]],
-    videos: Many[str],
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> dict[str, list[float] | None]:
-    """How far figures would move if other recordings had been drawn: the percentile bootstrap, in whole recordings.
-
-    Clips of one recording are alike, so that drawing clips would make intervals too narrow (the cluster bootstrap:
-    Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
+def clip_curves(scores: Array, truth: Array, names: Many[str]) -> dict[str, tuple[Array, Array]]:
+    """Recall and precision for each class that has true clips, both float64 [points], from recall 0.
 
     Args:
-        statistics: from a weight for each clip, float64 [n], to figures by name.
-        videos: n recordings that the clips are from.
-        resamples: how often to draw; at least 1.
-        seed: of the draws.
-        level: share of the draws inside the interval.
-
-    Returns:
-        [low, high] by name; None with fewer than two recordings, or where the figure is not defined.
+        scores, truth, names: as for `multilabel_metrics`.
     """
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, got {resamples}")
-    rng = np.random.default_rng(seed)
-    names, member = np.unique(np.asarray(videos, dtype=np.str_), return_inverse=True)
-    found: dict[str, list[float]] = {name: [] for name in statistics(np.ones(len(member)))}
-    if len(names) < 2:
-        return dict.fromkeys(found)
-    for _ in range(resamples):
-        drawn = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
-        for name, value in statistics(drawn[member].astype(np.float64)).items():
-            if value is not None:
-                found[name].append(value)
-    tail = (1 - level) / 2
-    return {
-        name: [float(q) for q in np.quantile(values, (tail, 1 - tail))] if values else None
-        for name, values in found.items()
-    }
-
-
-class _Ranked:
-    """Clips sorted by score once, so that average precision under other weights costs two cumulative sums."""
-
-    def __init__(self, scores: Array, truth: Array) -> None:
-        self._order = np.argsort(-scores, axis=0, kind="stable")
-        ranked = np.take_along_axis(scores, self._order, axis=0)
-        self._truth = np.take_along_axis(truth, self._order, axis=0)
-        # a threshold lies between two scores, never inside a run of equal ones: only the last of a run counts
-        self._last = np.ones(scores.shape, dtype=bool)
-        self._last[:-1] = ranked[:-1] != ranked[1:]
-
-    def average_precision(self, weights: Array) -> Array:
-        """float64 [C] for weights [n]; 0 for classes without a true clip."""
-        weight = weights[self._order]
-        hits = np.cumsum(weight * self._truth, axis=0)
-        precision = _ratio(hits, np.cumsum(weight, axis=0))
-        # recall gained since the last threshold
-        reached = np.maximum.accumulate(np.where(self._last, hits, 0.0), axis=0)
-        gained = np.diff(reached, axis=0, prepend=0.0)
-        return _ratio((gained * precision).sum(axis=0), hits[-1] if len(hits) else np.zeros(hits.shape[1]))
+    scores, truth = np.asarray(scores), np.asarray(truth).astype(bool)
+    _check(scores, truth.shape == scores.shape, names)
+    ranked = RankedClips(scores, truth)
+    return {name: ranked.curve(column) for column, name in enumerate(names) if truth[:, column].any()}
 
 
 def _check(scores: Array, fits: bool, names: Many[str]) -> None:
@@ -214,12 +163,6 @@ def _check(scores: Array, fits: bool, names: Many[str]) -> None:
         raise ValueError("scores hold values that are not finite")
 
 
-def _ratio(part: Array, whole: Array) -> Array:
-    """part / whole, 0 where there is nothing to divide by."""
-    result: Array = np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) > 0)
-    return result
-
-
 def _mean(part: float, whole: float) -> float | None:
     return float(part / whole) if whole else None
 
@@ -229,7 +172,7 @@ def _macro(values: Array, present: Array) -> float | None:
 
 
 def _per_class(names: Many[str], hits: Array, support: Array, called: Array) -> dict[str, dict[str, Any]]:
-    precision, recall, f1 = _ratio(hits, called), _ratio(hits, support), _ratio(2 * hits, support + called)
+    precision, recall, f1 = ratio(hits, called), ratio(hits, support), ratio(2 * hits, support + called)
     return {
         name: {
             "precision": float(precision[i]),

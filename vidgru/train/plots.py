@@ -1,36 +1,23 @@
-"""Pictures of a training run: curves from `results.csv`, and confusion matrices.
-
-Drawn with matplotlib's objects, not with pyplot: no global figures, no window, safe in any thread.
-"""
+"""Pictures of a training run: curves from `results.csv`, and confusion matrices."""
 
 from __future__ import annotations
 
 import csv
-import io
 import math
-import warnings
 from collections.abc import Sequence as Many
 from pathlib import Path
 
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vidgru.files import write_atomic
+from vidgru.train.drawing import fonts, save, short
 from vidgru.types import Array
 
-_DPI = 100
 _MOST_COUNTED = 60  # classes; above this, counts in the cells cannot be read
-_LONGEST_NAME = 28  # characters
 _LARGEST_INCH = 24.0  # edge of a matrix with very many classes
 _NOT_CURVES = ("epoch", "seconds", "time")
-# labels may be in any language; matplotlib's own font has no CJK, and takes the next of a list for what it lacks
-_FONTS = (
-    "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "PingFang SC", "Hiragino Sans",
-    "Microsoft YaHei", "Malgun Gothic", "Noto Sans Devanagari", "Nirmala UI", "Noto Sans Thai", "Arial Unicode MS",
-)  # fmt: skip
 
 
 def plot_curves(results: Path, out: Path, *, best_epoch: int | None = None) -> None:
@@ -71,7 +58,7 @@ def plot_curves(results: Path, out: Path, *, best_epoch: int | None = None) -> N
         axis.set_axis_off()
     if not panels:
         figure.suptitle("no epoch finished yet")
-    _save(figure, out)
+    save(figure, out)
 
 
 def plot_confusion(confusion: Many[Many[int]] | Array, names: Many[str], out: Path, *, title: str = "") -> None:
@@ -104,16 +91,16 @@ def plot_confusion(confusion: Many[Many[int]] | Array, names: Many[str], out: Pa
     scale = figure.add_axes((1 - 0.2 / (edge + 0.45), 0, 0.2 / (edge + 0.45), 1))
     image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     figure.colorbar(image, cax=scale, label="share of the true class")
-    labels = [_short(name) for name in names]
+    labels = [short(name) for name in names]
     upright = size > 6 or max(map(len, labels)) > 8
     axis.set_xticks(range(size), labels, rotation=90 if upright else 0)
     axis.set_yticks(range(size), [f"{name} ({number})" for name, number in zip(labels, support, strict=True)])
-    fonts = _fonts()
+    family = fonts()
     for tick in (*axis.get_xticklabels(), *axis.get_yticklabels()):
-        tick.set(fontsize=letters, family=fonts, parse_math=False)  # a label may hold a dollar sign
+        tick.set(fontsize=letters, family=family, parse_math=False)  # a label may hold a dollar sign
     axis.set_xlabel("predicted")
     axis.set_ylabel("true (clips)")
-    axis.set_title(title, family=fonts, parse_math=False)
+    axis.set_title(title, family=family, parse_math=False)
     axis.set_xticks(np.arange(size + 1) - 0.5, minor=True)
     axis.set_yticks(np.arange(size + 1) - 0.5, minor=True)
     axis.grid(which="minor", color="0.9", linewidth=0.6)
@@ -126,7 +113,7 @@ def plot_confusion(confusion: Many[Many[int]] | Array, names: Many[str], out: Pa
             axis.text(
                 column, row, text, ha="center", va="center", fontsize=letters * fit, color="white" if dark else "0.15"
             )
-    _save(figure, out)
+    save(figure, out)
 
 
 def _panel(column: str) -> tuple[str, str]:
@@ -158,26 +145,7 @@ def _number(text: str | None) -> float:
         return math.nan
 
 
-def _short(name: str) -> str:
-    name = " ".join(name.split())
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
-
-
 def _compact(count: int) -> str:
     if count < 10_000:
         return str(count)
     return f"{count / 1e3:.0f}k" if count < 999_500 else f"{count / 1e6:.1f}M"
-
-
-def _fonts() -> list[str]:
-    installed = set(font_manager.get_font_names())
-    return [name for name in _FONTS if name in installed]
-
-
-def _save(figure: Figure, out: Path) -> None:
-    data = io.BytesIO()
-    with warnings.catch_warnings():
-        # a letter that no installed font has is drawn as a box; a training must not fail for it
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        figure.savefig(data, format="png", dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
-    write_atomic(out, data.getvalue())
