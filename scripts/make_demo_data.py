@@ -1,7 +1,7 @@
 """Make what the demo ships with: the weights of its small detector, trained from scratch on drawn street scenes.
 
     python scripts/make_demo_data.py --work /tmp/demo-detector        # draws frames, trains, writes data/demo/demo.pt
-    python scripts/make_demo_data.py --work /tmp/clips --clips 400    # only draws clips and their annotation file
+    python scripts/make_demo_data.py --work /tmp/clips --clips 400    # only draws a data set as the demo's
 
 Needs no network and no GPU.
 """
@@ -16,62 +16,31 @@ from typing import Any
 # Before ultralytics is imported: it would look for updates and install packages while it runs.
 os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="true")
 
-import av
-import cv2
-import numpy as np
 import torch
 import ultralytics
 from ultralytics import YOLO
 from ultralytics.utils import YAML
 
-from vidgru.demo.scene import CLASSES, KINDS, SIZE_PX, plan_clip, write_dataset, write_video
+from vidgru.demo.dataset import write_dataset, write_frames
+from vidgru.demo.scene import CLASSES, KINDS, SIZE_PX
 
 ROOT = Path(__file__).resolve().parents[1]
-FRAMES_PER_CLIP = 5
 TRAIN_SEED, VAL_SEED = 1_000_000_000, 2_000_000_000  # far from the seeds of demo clips: the detector never sees those
 
 
-def draw_frames(folder: Path, split: str, clips: int, seed: int) -> None:
-    """Write frames of compressed clips in YOLO's format: `images/SPLIT/*.png` and `labels/SPLIT/*.txt`."""
-    images, labels = folder / "images" / split, folder / "labels" / split
-    images.mkdir(parents=True, exist_ok=True)
-    labels.mkdir(parents=True, exist_ok=True)
-    video = folder / "clip.mp4"
-    for clip in range(clips):
-        scene = plan_clip((*KINDS, None)[clip % (len(KINDS) + 1)], seed + clip)
-        write_video(scene, video)
-        wanted = {int(v) for v in np.random.default_rng(seed + clip).permutation(len(scene))[:FRAMES_PER_CLIP]}
-        with av.open(str(video)) as container:
-            for index, frame in enumerate(container.decode(video=0)):
-                if index not in wanted:
-                    continue
-                boxes, classes = scene.truth(index)
-                rows = [
-                    f"{c} {(b[0] + b[2]) / 2:.6f} {(b[1] + b[3]) / 2:.6f} {b[2] - b[0]:.6f} {b[3] - b[1]:.6f}\n"
-                    for b, c in zip(boxes, classes, strict=True)
-                ]
-                name = f"{clip:05d}_{index:03d}"
-                cv2.imwrite(str(images / f"{name}.png"), frame.to_ndarray(format="bgr24"))
-                (labels / f"{name}.txt").write_text("".join(rows))
-    video.unlink(missing_ok=True)
-
-
-def train(folder: Path, epochs: int) -> Path:
+def train(data: Path, epochs: int) -> Path:
     """Train YOLO26 at an eighth of the usual width, and return the best checkpoint (fp16, without optimizer)."""
+    folder = data.parent
     config = YAML.load(Path(ultralytics.__file__).parent / "cfg/models/26/yolo26.yaml")
     config |= {"nc": len(CLASSES), "scales": {"demo": [0.5, 0.125, 512]}}
     # The name must not be `yolo26` and a letter of n s m l x: that would be read as one of the stock scales.
     YAML.save(folder / "demo.yaml", config)
-    YAML.save(
-        folder / "data.yaml",
-        {"path": str(folder), "train": "images/train", "val": "images/val", "names": dict(enumerate(CLASSES))},
-    )
     model = YOLO(folder / "demo.yaml", task="detect")
     # Results depend on the number of threads. One is not slower by much on so small a network, and far faster on a busy
     # machine, where two wait for each other in every layer.
     model.add_callback("on_train_start", lambda _: torch.set_num_threads(1))
     model.train(
-        data=str(folder / "data.yaml"),
+        data=str(data),
         project=str(folder / "runs"),
         name="train",
         exist_ok=True,
@@ -126,7 +95,7 @@ def main() -> None:
     parser.add_argument("--val-clips", type=int, default=60, help="clips to draw held-out frames from")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--clips", type=int, default=0, help="only draw about so many clips into --work, and stop")
-    parser.add_argument("--recordings", type=int, default=1, help="long recordings to draw with --clips")
+    parser.add_argument("--recordings", type=int, default=20, help="recordings with timed events to draw with --clips")
     parser.add_argument("--seed", type=int, default=0, help="of the clips of --clips")
     args = parser.parse_args()
     folder = args.work.resolve()
@@ -134,11 +103,14 @@ def main() -> None:
         each = max(3, round(args.clips / (len(KINDS) + 1)))
         write_dataset(folder, clips_per_kind=each, eventless=each, recordings=args.recordings, seed=args.seed)
         return
-    draw_frames(folder, "train", args.train_clips, TRAIN_SEED)
-    draw_frames(folder, "val", args.val_clips, VAL_SEED)
-    publish(train(folder, args.epochs), args.out)
+    seeds = {
+        "train": range(TRAIN_SEED, TRAIN_SEED + args.train_clips),
+        "val": range(VAL_SEED, VAL_SEED + args.val_clips),
+    }
+    data = write_frames(folder, seeds)
+    publish(train(data, args.epochs), args.out)
     scores = YOLO(args.out).val(
-        data=str(folder / "data.yaml"),
+        data=str(data),
         imgsz=max(SIZE_PX),
         device="cpu",
         nms=False,

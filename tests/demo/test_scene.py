@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from vidgru.demo.scene import (
     Scene,
     plan_clip,
     plan_recording,
-    write_dataset,
     write_video,
 )
 
@@ -154,38 +152,6 @@ def test_recording_has_its_events_apart_and_in_order() -> None:
     assert scene.events[-1].end_s + 1 < scene.duration_s
     left = movers(scene, "bag")[0]
     assert left.seen_s[1] == np.inf
-
-
-def test_dataset_is_complete_and_readable(tmp_path: Path) -> None:
-    write_dataset(tmp_path, clips_per_kind=3, eventless=3, recordings=0, seed=2, workers=1)
-    with (tmp_path / "clips" / "annotations.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert set(rows[0]) == {"video", "start", "end", "label", "description", "split"}
-    assert {row["video"] for row in rows} == {path.name for path in (tmp_path / "clips" / "videos").iterdir()}
-    for split in ("train", "val", "test"):
-        assert {row["label"] for row in rows if row["split"] == split} == {*KINDS, ""}
-    assert all((row["label"] == "") == (row["description"] == "") for row in rows)
-    assert not any(row["start"] or row["end"] for row in rows)
-    assert (tmp_path / "recordings" / "annotations.csv").read_text() == "video,start,end,label,description,split\n"
-
-
-def test_two_workers_write_what_one_writes_and_recordings_have_times(tmp_path: Path) -> None:
-    counts: dict[str, Any] = {"clips_per_kind": 3, "eventless": 0, "recordings": 1, "seed": 5}
-    write_dataset(tmp_path / "one", **counts, workers=1)
-    write_dataset(tmp_path / "two", **counts, workers=2)
-    names = sorted(str(path.relative_to(tmp_path / "one")) for path in (tmp_path / "one").rglob("*.*"))
-    assert names == sorted(str(path.relative_to(tmp_path / "two")) for path in (tmp_path / "two").rglob("*.*"))
-    for name in names:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
-    with (tmp_path / "one" / "recordings" / "annotations.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert sorted(row["label"] for row in rows) == sorted(KINDS)
-    assert all(0 < float(row["start"]) < float(row["end"]) for row in rows)
-
-
-def test_too_few_clips_for_three_splits_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="clips_per_kind must be at least 3, one for each split, got 2"):
-        write_dataset(tmp_path, clips_per_kind=2)
 
 
 def frame_features(scene: Scene) -> np.ndarray[Any, Any]:

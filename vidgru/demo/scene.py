@@ -1,4 +1,4 @@
-"""Street scenes with known truth: drawn, seeded, and written as H.264 video with an annotation file.
+"""Street scenes with known truth: drawn, seeded, and written as H.264 video.
 
 People walk, run, meet and carry bags, and cars drive past and stop, before textured backgrounds, with sensor noise,
 changing light and a camera that sways. Who is where at which time is planned first and drawn after, so that the truth
@@ -7,16 +7,13 @@ can be read without pixels. Equal seeds give equal frames, and equal bytes from 
 
 from __future__ import annotations
 
-import csv
 import math
-import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,7 +33,6 @@ __all__ = [
     "SceneEvent",
     "plan_clip",
     "plan_recording",
-    "write_dataset",
     "write_video",
 ]
 
@@ -216,98 +212,3 @@ def write_video(scene: Scene, path: Path) -> None:
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     part.replace(path)
-
-
-@dataclass(frozen=True)
-class _Job:
-    # One video to write, small enough to be sent to another process: the scene is planned there.
-    path: Path
-    kinds: tuple[str | None, ...]
-    seed: int
-    split: str
-    recording: bool = False
-
-    def scene(self) -> Scene:
-        if self.recording:
-            return plan_recording([kind for kind in self.kinds if kind], self.seed)
-        return plan_clip(self.kinds[0], self.seed)
-
-
-def _draw(job: _Job) -> None:
-    write_video(job.scene(), job.path)
-
-
-def _annotate(jobs: Sequence[_Job], path: Path, *, times: bool) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("video", "start", "end", "label", "description", "split"))
-        for job in jobs:
-            scene = job.scene()
-            for event in scene.events:
-                when = (f"{event.start_s:.3f}", f"{event.end_s:.3f}") if times else ("", "")
-                rows.writerow((job.path.name, *when, event.label, event.sentence, job.split))
-            if not scene.events:
-                rows.writerow((job.path.name, "", "", "", "", job.split))
-
-
-def write_dataset(
-    folder: Path,
-    *,
-    clips_per_kind: int = 24,
-    eventless: int = 32,
-    recordings: int = 1,
-    seed: int = 0,
-    workers: int = 2,
-) -> None:
-    """Write two data sets, each with `videos/` and `annotations.csv`.
-
-    `folder/clips`: labels speak of whole clips; a fifth of each kind is for validation, a fifth for test.
-    `folder/recordings`: long recordings in which every kind happens once, with the times of each event; split test.
-
-    Args:
-        folder: made if need be.
-        clips_per_kind: clips of each of `KINDS`, at least 3, so that each split has one.
-        eventless: clips in which nothing happens.
-        recordings: long recordings.
-        seed: of everything.
-        workers: processes that draw; 1 draws in this one. More are spawned: a script that calls this needs the usual
-            `if __name__ == "__main__"`.
-
-    Raises:
-        ValueError: fewer than 3 clips a kind.
-    """
-    if clips_per_kind < 3:
-        raise ValueError(f"clips_per_kind must be at least 3, one for each split, got {clips_per_kind}")
-    rng = np.random.default_rng([seed, 101])
-    cases: list[tuple[str | None, str]] = []
-    for kind, count in (*((kind, clips_per_kind) for kind in KINDS), (None, eventless)):
-        part = max(1, round(count / 5))
-        cases += [(kind, ("val", "test", "train")[min(k // part, 2)]) for k in range(count)]
-    videos, longs = folder / "clips" / "videos", folder / "recordings" / "videos"
-    # Names and order tell nothing about what happens.
-    clips = [
-        _Job(videos / f"clip_{n:04d}.mp4", (cases[k][0],), seed * 100_000 + n, cases[k][1])
-        for n, k in enumerate(rng.permutation(len(cases)))
-    ]
-    long = [
-        _Job(
-            longs / f"recording_{n:02d}.mp4",
-            tuple(str(k) for k in rng.permutation(KINDS)),
-            seed * 1000 + n,
-            "test",
-            True,
-        )
-        for n in range(recordings)
-    ]
-    videos.mkdir(parents=True, exist_ok=True)
-    longs.mkdir(parents=True, exist_ok=True)
-    jobs = [*long, *clips]  # the longest first, so that no process is left with one at the end
-    if workers > 1:
-        with multiprocessing.get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-            for _ in pool.imap_unordered(_draw, jobs, chunksize=1):
-                pass
-    else:
-        for job in jobs:
-            _draw(job)
-    _annotate(clips, folder / "clips" / "annotations.csv", times=False)
-    _annotate(long, folder / "recordings" / "annotations.csv", times=True)

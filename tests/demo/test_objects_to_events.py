@@ -1,0 +1,168 @@
+"""From frames that someone annotated to events: a detector of one's own, by Ultralytics' command, carries the rest."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from vidgru import cli
+from vidgru.cache import SequenceCache
+from vidgru.config import DetectorSettings
+from vidgru.datasets.annotations import load_dataset
+from vidgru.demo.dataset import write_frames
+from vidgru.demo.report import line_up
+from vidgru.demo.scene import CLASSES, Scene, plan_clip, plan_recording, write_video
+from vidgru.extract.pipeline import weights_what
+from vidgru.files import bundled, sha256_file
+from vidgru.model.checkpoint import load_model
+from vidgru.predict.writers import read_jsonl
+from vidgru.types import Sequence
+
+pytestmark = pytest.mark.slow
+
+ANNOTATED = ("bag", "person")  # cars are not, and so must not be found
+NAMES = ("luggage", "passer-by")  # what the user calls them; no detector knows these names
+KINDS = ("leaves_bag", "meet", "runs")
+SPLITS = ("train",) * 6 + ("val",) * 2
+SEEN = 0.25  # the score from which on an object counts, as in Ultralytics' predict
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`best.pt` of `yolo detect train`: other classes than those of the detector that it starts from."""
+    folder = tmp_path_factory.mktemp("detector")
+    first = 3_000_000_000
+    data = write_frames(
+        folder / "frames", {"train": range(first, first + 27), "val": range(first + 500, first + 509)}, ANNOTATED
+    )
+    data.write_text(yaml.safe_dump({**yaml.safe_load(data.read_text()), "names": dict(enumerate(NAMES))}))
+    # Few pictures and epochs: no warm-up, an update every batch, pictures as they are instead of mosaics.
+    settings: dict[str, object] = {"imgsz": 320, "epochs": 6, "batch": 8, "nbs": 8, "warmup_epochs": 0, "rect": True}
+    settings |= {"workers": 0, "device": "cpu", "plots": False, "project": folder / "runs/detect"}
+    done = subprocess.run(
+        [
+            *(str(Path(sys.executable).with_name("yolo")), "detect", "train"),
+            *(f"model={bundled('demo.pt')}", f"data={data}"),
+            *(f"{name}={value}" for name, value in settings.items()),
+        ],
+        cwd=folder,
+        env={**os.environ, "YOLO_CONFIG_DIR": str(folder), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "runs/detect/train/weights/best.pt"
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`known/`: recordings with annotated events; `new/`: one to look for events in."""
+    folder = tmp_path_factory.mktemp("recordings")
+    for part, splits in (("known", SPLITS), ("new", ("test",))):
+        (folder / part / "videos").mkdir(parents=True)
+        with (folder / part / "annotations.csv").open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(("video", "start", "end", "label", "split"))
+            for number, split in enumerate(splits):
+                seed = 5000 + 100 * len(splits) + number
+                scene = plan_recording(np.random.default_rng(seed).permutation(KINDS * 2).tolist(), seed)
+                write_video(scene, folder / part / "videos" / f"{number}.mp4")
+                rows.writerows((f"{number}.mp4", e.start_s, e.end_s, e.label, split) for e in scene.events)
+    return folder
+
+
+def run(*words: object) -> None:
+    assert cli.run([str(word) for word in words]) == 0
+
+
+def extracted(features: Path, video: Path, weights: Path) -> Sequence:
+    cache = SequenceCache(features)
+    entry = cache.lookup(video, weights_what(DetectorSettings(weights=str(weights), imgsz=320)))
+    assert entry is not None
+    return cache.read(entry.key)
+
+
+def agreement(sequence: Sequence, scene: Scene) -> tuple[int, int, int, int]:
+    """Over all frames: true objects; those with a box of their class at IoU 0.5; boxes; those with such an object."""
+    true = hits = found = right = 0
+    for step, frame in enumerate(sequence.frame_index):
+        boxes, kinds = scene.truth(int(frame))
+        mine = slice(sequence.offsets[step], sequence.offsets[step + 1])
+        strong = sequence.scores[mine] >= SEEN
+        seen, labels = sequence.boxes[mine][strong], sequence.classes[mine][strong]
+        known = [k for k, kind in enumerate(kinds) if CLASSES[kind] in ANNOTATED]
+        classes = np.array([ANNOTATED.index(CLASSES[kinds[k]]) for k in known], int)
+        fits = (overlaps(boxes[known], seen) >= 0.5) & (classes[:, None] == labels[None])
+        true, hits = true + len(known), hits + int(fits.any(axis=1).sum())
+        found, right = found + len(seen), right + int(fits.any(axis=0).sum())
+    return true, hits, found, right
+
+
+def overlaps(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """IoU of each box with each: [n, m]."""
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    common = (high - low).clip(0).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
+    return np.asarray(common / (areas[0][:, None] + areas[1][None] - common))
+
+
+def test_what_was_annotated_is_seen_and_nothing_else(detector: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    scenes = {kind: plan_clip(kind, 6000) for kind in ("leaves_bag", "meet", "group_passes", "person_then_car")}
+    for name, scene in scenes.items():
+        write_video(scene, tmp_path / "videos" / f"{name}.mp4")
+    features = tmp_path / "features"
+    run("extract", tmp_path / "videos", "--weights", detector, "--imgsz", 320, "--out", features)
+    total = np.zeros(4, int)
+    for name, scene in scenes.items():
+        sequence = extracted(features, tmp_path / "videos" / f"{name}.mp4", detector)
+        assert sequence.names == NAMES
+        total += agreement(sequence, scene)
+    true, hits, found, right = total.tolist()
+    assert true > 200
+    assert hits / true > 0.8
+    assert right / found > 0.9
+
+
+def test_another_detector_is_another_entry(detector: Path, tmp_path: Path) -> None:
+    video, other, features = tmp_path / "a.mp4", bundled("demo.pt"), tmp_path / "features"
+    assert other is not None
+    write_video(plan_clip("leaves_bag", 6001), video)
+    for weights in (detector, other, detector):
+        run("extract", video, "--weights", weights, "--imgsz", 320, "--out", features)
+    cache = SequenceCache(features)
+    assert len(list(cache.entries())) == 2
+    assert extracted(features, video, detector).names == NAMES
+    assert extracted(features, video, other).names == CLASSES
+
+
+def test_a_model_goes_with_its_detector(
+    detector: Path, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features, model, found = tmp_path / "features", tmp_path / "model", tmp_path / "events"
+    run("train", recordings / "known", "--weights", detector, "--imgsz", 320, "--features", features, "--out", model)
+    trained = load_model(model)
+    assert trained.weights == str(detector)
+    assert trained.what["weights_sha256"] == sha256_file(detector)
+    assert trained.names == NAMES
+
+    new = recordings / "new" / "videos"
+    run("predict", model, new, "--features", features, "--out", found)
+    truth = load_dataset(str(recordings / "new")).annotations
+    pairs = line_up(truth, read_jsonl(found / "events.jsonl"))
+    assert sum(true is not None and event is not None for true, event in pairs) >= len(truth) // 2, pairs
+
+    other = bundled("demo.pt")
+    capsys.readouterr()
+    assert cli.run(["predict", str(model), str(new), "--weights", str(other), "--out", str(tmp_path / "other")]) == 2
+    message = capsys.readouterr().err
+    assert f"{other} is not the detector that the model was trained on" in message
+    remedy = "pass --weights with the detector that the model was trained on"
+    assert f"{remedy} (SHA-256 {sha256_file(detector)})" in message
