@@ -9,18 +9,22 @@ from vidgru.model.decode import DecodeSettings
 from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.model.features import compute_features
 from vidgru.model.layout import FeatureLayout
+from vidgru.model.task import Head, Task
 from vidgru.types import Sequence
 
 WHAT = {"fps": 8.0, "imgsz": 640, "conf": 0.1, "iou": 0.7, "max_objects": 32, "tracker": "bytetrack", "mask": ""}
 WHAT |= {"weights_sha256": "0" * 64, "schema": 1}
 
 
-def make_network(sequence: Sequence, outputs: int = 3, *, seed: int = 0, **shape: object) -> EventGRU:
+def make_network(
+    sequence: Sequence, outputs: int = 3, *, frame_outputs: int = 0, seed: int = 0, **shape: object
+) -> EventGRU:
     """In eval mode, normalised to the sequence, with a class embedding that says something."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = EventGRU(FeatureLayout.of(sequence), outputs, Architecture(**shape))
-        torch.nn.init.normal_(network.encoder.classes.weight)
+        network = EventGRU(FeatureLayout.of(sequence), outputs, frame_outputs, Architecture(**shape))
+        if "class" in network.encoder.object_groups:
+            torch.nn.init.normal_(network.encoder.classes.weight)
     network.encoder.fit([compute_features(sequence)])
     return network.eval()
 
@@ -30,23 +34,29 @@ def make_model(
     *,
     background: bool = True,
     multi_label: bool = False,
+    clips: bool = True,
+    timed: bool = False,
+    lag: int = 0,
     seed: int = 0,
     **shape: object,
 ) -> EventModel:
     labels = ("fall", "walk")
     sequence = make_sequence(50) if sequence is None else sequence
     high = (0.5,) * len(labels)
+    head = Head(background=background, multi_label=multi_label)
+    task = Task(labels=labels, clips=head if clips else None, timed=head if timed else None)
     decode = DecodeSettings(high=high, low=(0.3,) * len(labels), min_s=0.5, merge_s=0.5, exclusive=not multi_label)
     return EventModel(
-        network=make_network(sequence, len(labels) + background, seed=seed, **shape),
-        labels=labels,
-        background=background,
-        multi_label=multi_label,
+        network=make_network(
+            sequence, task.outputs(task.clips), frame_outputs=task.outputs(task.timed), seed=seed, **shape
+        ),
+        task=task,
         what=WHAT,
         weights="detector.pt",
         names=NAMES,
         decode=decode,
         window_s=2.0,
+        lag=lag,
         metrics={"accuracy": 0.5},
         versions={"vidgru": "0"},
     )

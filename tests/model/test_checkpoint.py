@@ -12,7 +12,13 @@ from vidgru.errors import ModelError, SettingsMismatch
 from vidgru.model.checkpoint import BEST, FORMAT, check_what, detector_settings, load_model
 from vidgru.model.event_gru import Architecture, EventGRU, count_parameters
 
-SHAPES = [{}, {"cell": "lstm", "hidden": 20, "layers": 2}, {"cell": "none"}, {"bidirectional": True, "width": 32}]
+SHAPES = [
+    {},
+    {"cell": "lstm", "hidden": 20, "layers": 2, "timed": True, "lag": 3},
+    {"cell": "none", "multi_label": True, "background": False},
+    {"bidirectional": True, "width": 32, "clips": False, "timed": True},
+    {"without": ("appearance", "time")},
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -21,12 +27,14 @@ def test_a_model_comes_back_as_it_went(shape: dict[str, object], tmp_path: Path)
     model.save(tmp_path / "a.safetensors")
     back = load_model(tmp_path / "a.safetensors")
     assert back.to_bytes() == model.to_bytes()
-    for name in ("labels", "background", "multi_label", "what", "weights", "names", "decode", "window_s", "metrics"):
+    for name in ("task", "labels", "what", "weights", "names", "decode", "window_s", "lag", "metrics", "versions"):
         assert getattr(back, name) == getattr(model, name)
     assert back.layout == model.layout
+    assert back.network.architecture == model.network.architecture
     assert not back.network.training
     batch = random_batch(model.layout)
-    assert torch.equal(back.network(*batch).clips, model.network(*batch).clips)
+    for ours, theirs in zip(back.network(*batch), model.network(*batch), strict=True):
+        assert (ours is None and theirs is None) or torch.equal(ours, theirs)
     assert count_parameters(back.network) == count_parameters(model.network)
 
 
@@ -73,11 +81,18 @@ def changed(path: Path, **facts: object) -> None:
 
 def test_a_model_of_another_version(tmp_path: Path) -> None:
     changed(tmp_path / "m", format=FORMAT + 1)
-    with pytest.raises(ModelError, match=r"m has model format 2, this vidgru reads 1\n  train it again, or use"):
+    with pytest.raises(ModelError, match=rf"m has model format {FORMAT + 1}, this vidgru reads {FORMAT}\n  train"):
         load_model(tmp_path / "m")
 
 
-@pytest.mark.parametrize("facts", [{"labels": ["a"]}, {"layout": {}}, {"decode": None}, {"architecture": {"cell": 3}}])
+@pytest.mark.parametrize("facts", [
+    {"task": {"labels": ["a"], "clips": {"background": True, "multi_label": False}, "timed": None}},
+    {"task": {"labels": ["fall", "walk"], "clips": None, "timed": None}},
+    {"task": ["fall"]},
+    {"layout": {}},
+    {"decode": None},
+    {"architecture": {"cell": 3}},
+])
 def test_a_model_that_does_not_fit_together(facts: dict[str, object], tmp_path: Path) -> None:
     changed(tmp_path / "m", **facts)
     with pytest.raises(ModelError, match=r"m is not a sound vidgru model: .+\n  train it again"):
@@ -106,5 +121,6 @@ def test_detector_settings_are_those_of_the_features() -> None:
 def test_weights_are_not_pickled(tmp_path: Path) -> None:
     make_model().save(tmp_path / "m")
     assert b"pickle" not in (tmp_path / "m").read_bytes()
-    network = EventGRU(make_model(make_sequence(5)).layout, 2, Architecture())
-    assert all(name.startswith(("encoder.", "gru.", "head.")) for name in network.state_dict())
+    network = EventGRU(make_model(make_sequence(5)).layout, 2, 2, Architecture())
+    parts = ("encoder.", "gru.", "clip_head.", "frame_head.")
+    assert all(name.startswith(parts) for name in network.state_dict())

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -5,18 +8,24 @@ from torch.nn import functional as F
 
 from tests.model.networks import make_network, random_batch
 from tests.sequences import make_sequence
+from vidgru.config import FeatureGroup
+from vidgru.datasets.windows import collate, slice_window
+from vidgru.errors import SettingsError
 from vidgru.model.encoder import Encoder
 from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.model.features import compute_features
 from vidgru.model.layout import FeatureLayout
+from vidgru.types import Features
 
 SEQUENCE = make_sequence(50, keypoints=17)
 LAYOUT = FeatureLayout.of(SEQUENCE)
-SHAPES = [{}, {"cell": "lstm", "layers": 2}, {"cell": "rnn"}, {"cell": "none"}, {"bidirectional": True}]
+SHAPES = [
+    {}, {"layers": 2}, {"cell": "lstm"}, {"cell": "rnn"}, {"cell": "none"}, {"bidirectional": True},
+]  # fmt: skip
 
 
 def test_the_default_is_the_gru_that_was_asked_for() -> None:
-    gru = EventGRU(LAYOUT, 3, Architecture()).gru
+    gru = EventGRU(LAYOUT, 3, 0, Architecture()).gru
     assert isinstance(gru, torch.nn.GRU)
     assert (gru.input_size, gru.hidden_size, gru.num_layers) == (64, 128, 1)
     assert gru.batch_first
@@ -28,18 +37,27 @@ def test_the_default_is_the_gru_that_was_asked_for() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shapes(shape: dict[str, object]) -> None:
-    network = make_network(SEQUENCE, 5, **shape)
+    network = make_network(SEQUENCE, 5, frame_outputs=2, **shape)
     objects, object_mask, frame, mask = random_batch(LAYOUT)
     assert network.encoder(objects, object_mask, frame).shape == (4, 9, 64)
     scores = network(objects, object_mask, frame, mask)
-    assert scores.frames.shape == (4, 9, 5)
+    assert scores.frames.shape == (4, 9, 2)
     assert scores.clips.shape == (4, 5)
+
+
+def test_heads_that_nobody_asked_for_are_not_there() -> None:
+    batch = random_batch(LAYOUT)
+    clips, frames = make_network(SEQUENCE, 5)(*batch), make_network(SEQUENCE, 0, frame_outputs=2)(*batch)
+    assert clips.frames is None
+    assert clips.clips.shape == (4, 5)
+    assert frames.clips is None
+    assert frames.frames.shape == (4, 9, 2)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("steps", "slots"), [(7, 0), (0, 5), (3, 2)])
 def test_padding_changes_nothing(shape: dict[str, object], steps: int, slots: int) -> None:
-    network = make_network(SEQUENCE, **shape)
+    network = make_network(SEQUENCE, frame_outputs=2, **shape)
     objects, object_mask, frame, mask = random_batch(LAYOUT)
     plain = network(objects, object_mask, frame, mask)
     garbage = torch.nn.functional.pad(objects, (0, 0, 0, slots, 0, steps), value=1e6)
@@ -55,13 +73,33 @@ def test_padding_changes_nothing(shape: dict[str, object], steps: int, slots: in
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_clip_is_scored_alike_alone_and_among_others(shape: dict[str, object]) -> None:
-    network = make_network(SEQUENCE, **shape)
+    network = make_network(SEQUENCE, frame_outputs=2, **shape)
     batch = random_batch(LAYOUT)
-    together = network(*batch).clips
-    for row in range(len(together)):
+    together = network(*batch)
+    for row in range(len(together.clips)):
         length = int(batch[3][row].sum())
-        alone = network(*(tensor[row : row + 1, :length] for tensor in batch)).clips
-        torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-6)
+        alone = network(*(tensor[row : row + 1, :length] for tensor in batch))
+        torch.testing.assert_close(alone.clips[0], together.clips[row], rtol=0, atol=1e-6)
+        torch.testing.assert_close(alone.frames[0], together.frames[row, :length], rtol=0, atol=1e-6)
+
+
+def test_a_clip_scores_the_log_of_the_mean_of_exponentials() -> None:
+    network = make_network(SEQUENCE)
+    objects, object_mask, frame, mask = random_batch(LAYOUT)
+    vectors = network.encoder(objects, object_mask, frame)
+    steps = network.clip_head(network.remember(vectors, mask)[0])
+    for row, scores in enumerate(network(objects, object_mask, frame, mask).clips):
+        own = steps[row, : int(mask[row].sum())]
+        torch.testing.assert_close(scores, own.exp().mean(dim=0).log(), rtol=0, atol=1e-5)
+
+
+def test_behind_the_end_scores_come_of_zeros_read() -> None:
+    network = make_network(SEQUENCE, frame_outputs=2)
+    objects, object_mask, frame, mask = random_batch(LAYOUT, clips=1, steps=6)
+    mask[:, 4:] = False
+    vectors = network.encoder(objects, object_mask, frame)
+    hidden = network.gru(torch.cat([vectors[:, :4], torch.zeros(1, 2, 64)], dim=1))[0]
+    torch.testing.assert_close(network.score(vectors, mask).frames, network.frame_head(hidden))
 
 
 @pytest.mark.parametrize(("shape", "ordered"), [({}, True), ({"cell": "none"}, False)])
@@ -73,11 +111,13 @@ def test_order_matters_to_what_remembers(shape: dict[str, object], ordered: bool
     assert bool((forwards - backwards).abs().max() > 1e-4) == ordered
 
 
-def test_steps_do_not_see_the_future() -> None:
-    network = make_network(SEQUENCE)
+@pytest.mark.parametrize(("shape", "sees"), [*((shape, "bidirectional" in shape) for shape in SHAPES)])
+def test_steps_do_not_see_the_future_unless_read_backwards(shape: dict[str, object], sees: bool) -> None:
+    network = make_network(SEQUENCE, 0, frame_outputs=3, **shape)
     objects, object_mask, frame, mask = random_batch(LAYOUT, clips=1)
     part = network(objects[:, :4], object_mask[:, :4], frame[:, :4], mask[:, :4]).frames
-    torch.testing.assert_close(network(objects, object_mask, frame, mask).frames[:, :4], part, rtol=0, atol=1e-6)
+    whole = network(objects, object_mask, frame, mask).frames[:, :4]
+    assert bool((whole - part).abs().max() > 1e-5) == sees
 
 
 def test_the_order_of_objects_in_a_frame_does_not_matter() -> None:
@@ -114,7 +154,7 @@ def test_normalisation_is_fitted_on_rows_of_all_recordings() -> None:
     np.testing.assert_allclose(encoder.object_mean.numpy(), rows.mean(axis=0), rtol=1e-3, atol=1e-5)
     geometry = LAYOUT.object_groups()["geometry"]
     np.testing.assert_allclose(encoder.object_std.numpy()[geometry], rows.std(axis=0)[geometry], rtol=1e-3)
-    assert "encoder.object_mean" in EventGRU(LAYOUT, 2, Architecture()).state_dict()
+    assert "encoder.object_mean" in EventGRU(LAYOUT, 2, 0, Architecture()).state_dict()
 
 
 def test_a_constant_column_does_not_blow_up() -> None:
@@ -134,3 +174,71 @@ def test_groups_are_dropped_in_training_only() -> None:
     assert not torch.equal(network(*batch).clips, network(*batch).clips)
     quiet = make_network(SEQUENCE, dropout=0.0, group_dropout=0.0).train()
     assert torch.equal(quiet(*batch).clips, quiet(*batch).clips)
+
+
+# --- groups of features ---------------------------------------------------------------------------------------------
+
+RICH = replace(make_sequence(60, 3, keypoints=17), angle=np.linspace(0, 3, 180).astype(np.float16))
+RICH_LAYOUT = FeatureLayout.of(RICH)
+GROUPS = get_args(FeatureGroup)
+
+
+def scores_of(network: EventGRU, features: Features) -> torch.Tensor:
+    """Scores of a recording's frames and of it as a clip, in a row."""
+    batch = collate([slice_window(features, 0, len(features))])
+    scores = network(batch.objects, batch.object_mask, batch.frame, batch.mask)
+    return torch.cat([scores.clips.flatten(), scores.frames.flatten()])
+
+
+def perturbed(group: str) -> Features:
+    """The recording with other values in the columns of a group."""
+    features = compute_features(RICH)
+    if group in RICH_LAYOUT.object_groups():
+        own = features.objects[:, RICH_LAYOUT.object_groups()[group]]
+        own[:] = (own + 1) % 3 if group == "class" else own * 0.5 + 0.3
+    else:
+        own = features.frame[:, RICH_LAYOUT.frame_groups()[group]]
+        own[:] = own * 0.5 + 0.3
+    return features
+
+
+def test_the_groups_that_settings_name_are_those_of_features() -> None:
+    assert set(GROUPS) == {*RICH_LAYOUT.object_groups(), *RICH_LAYOUT.frame_groups()}
+    assert len(GROUPS) == len(set(GROUPS))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_that_is_turned_off_is_not_looked_at(group: str) -> None:
+    plain = compute_features(RICH)
+    on, off = (make_network(RICH, frame_outputs=2, without=without) for without in ((), (group,)))
+    assert (scores_of(on, perturbed(group)) - scores_of(on, plain)).abs().max() > 1e-5
+    assert torch.equal(scores_of(off, perturbed(group)), scores_of(off, plain))
+    for other in set(GROUPS) - {group}:
+        assert not torch.equal(scores_of(off, perturbed(other)), scores_of(off, plain)), other
+
+
+@pytest.mark.parametrize("kept", [("scene",), ("time", "scene_motion"), ("class",), ("keypoints", "geometry")])
+def test_few_groups_are_enough(kept: tuple[str, ...]) -> None:
+    network = make_network(RICH, frame_outputs=2, without=tuple(set(GROUPS) - set(kept)))
+    features = compute_features(RICH)
+    for group in GROUPS:
+        same = torch.equal(scores_of(network, perturbed(group)), scores_of(network, features))
+        assert same == (group not in kept), group
+    network.train()
+    scores_of(network, features).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+    batch = collate([slice_window(features, 0, 60)])
+    _, attention = network.encoder.attend(batch.objects[batch.object_mask], batch.object_mask, batch.frame)
+    np.testing.assert_allclose(attention.detach().numpy().reshape(60, 3).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_nothing_left_to_look_at() -> None:
+    with pytest.raises(SettingsError, match=r"without is geometry,.*scene_motion: no feature is left\n  leave some"):
+        make_network(RICH, without=GROUPS)
+
+
+def test_groups_that_features_do_not_have_do_nothing() -> None:
+    bare = make_sequence(20, 2, optional=False)
+    network = make_network(bare, without=("appearance", "scene", "keypoints"))
+    plain = make_network(bare)
+    assert network.state_dict().keys() == plain.state_dict().keys()

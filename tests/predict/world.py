@@ -10,10 +10,11 @@ from tests.sequences import NAMES, make_sequence
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, PredictConfig
 from vidgru.files import sha256_file
-from vidgru.model.checkpoint import EventModel
+from vidgru.model.checkpoint import EventModel, build
 from vidgru.model.decode import DecodeSettings
-from vidgru.model.event_gru import Architecture, EventGRU
+from vidgru.model.event_gru import Architecture
 from vidgru.model.layout import FeatureLayout
+from vidgru.model.task import Head, Task
 from vidgru.types import Sequence
 
 DETECT = DetectorSettings(weights="detector.pt")
@@ -24,25 +25,36 @@ def logit(score: float) -> float:
 
 
 def make_model(
-    path: Path, what: dict[str, Any], *, weights: str = "detector.pt", sequence: Sequence | None = None, **scores: float
+    path: Path,
+    what: dict[str, Any],
+    *,
+    weights: str = "detector.pt",
+    sequence: Sequence | None = None,
+    timed: bool = False,
+    **scores: float,
 ) -> EventModel:
-    """A model that gives each label its score at every moment, whatever there is to see in sequences like this one."""
+    """A model that gives each label its score at every moment, whatever there is to see in sequences like this one.
+
+    It has a head for clips, or, with `timed`, one for frames.
+    """
     sequence = sequence or make_sequence(1)
     scores = scores or {"fall": 0.9, "run": 0.2, "walk": 0.6}
     labels = tuple(scores)
     torch.manual_seed(0)
-    network = EventGRU(FeatureLayout.of(sequence), len(labels), Architecture()).eval()
-    head = network.head[-1]
-    assert isinstance(head, torch.nn.Linear)
+    head = Head(background=False, multi_label=True)
+    task = Task(labels=labels, clips=None if timed else head, timed=head if timed else None)
+    network = build(FeatureLayout.of(sequence), task, Architecture()).eval()
+    layers = network.frame_head if timed else network.clip_head
+    assert layers is not None
+    last = layers[-1]
+    assert isinstance(last, torch.nn.Linear)
     with torch.no_grad():
-        head.weight.zero_()
-        head.bias.copy_(torch.tensor([logit(score) for score in scores.values()]))
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([logit(score) for score in scores.values()]))
     thresholds = (0.5,) * len(labels)
     model = EventModel(
         network=network,
-        labels=labels,
-        background=False,
-        multi_label=True,
+        task=task,
         what=what,
         weights=weights,
         names=sequence.names,

@@ -1,5 +1,6 @@
 """Data sets for tests: files that stand for videos, and a cache that has their features already."""
 
+from collections.abc import Sequence as Many
 from pathlib import Path
 
 import numpy as np
@@ -95,4 +96,57 @@ def order_data(root: Path, *, train: int = 16, held: int = 6, eventless: bool = 
             for _ in range(count):
                 seed += 1
                 data.add(f"{seed:03d}.mp4", crossing(*order, seed), label, split)
+    return data
+
+
+CLASSES = {"visit": "person", "delivery": "car"}  # the object of each timed event
+Span = tuple[float, float, str]  # start and end in seconds, label
+
+
+def visits(spans: Many[Span], seed: int, *, frames: int = 80, names: tuple[str, ...] = ("person", "car")) -> Sequence:
+    """An object is there while its event lasts, its class tells which; nothing but noise is there otherwise."""
+    rng = np.random.default_rng(seed)
+    time_s = np.arange(frames) / FPS
+    seen = [[names.index(CLASSES[label]) for a, b, label in spans if a <= t < b] for t in time_s]
+    counts = [len(some) for some in seen]
+    total = sum(counts)
+    middle = rng.uniform(0.3, 0.7, (total, 2))
+    return Sequence(
+        time_s=time_s,
+        frame_index=np.arange(frames, dtype=np.int64),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        boxes=np.concatenate([middle - 0.1, middle + 0.1], axis=1).astype(np.float32),
+        scores=np.full(total, 0.8, np.float16),
+        classes=np.array([index for some in seen for index in some], np.int16),
+        tracks=np.full(total, -1, np.int32),
+        appearance=rng.standard_normal((total, 4)).astype(np.float16),
+        scene=rng.standard_normal((frames, 6)).astype(np.float16),
+        fps=FPS,
+        size_px=(320, 192),
+        names=names,
+    )
+
+
+def add_visits(data: MadeData, name: str, spans: Many[Span], split: str, seed: int, *, frames: int = 80) -> None:
+    """A recording of ten seconds with timed events, or one in which nothing happens."""
+    sequence = visits(spans, seed, frames=frames)
+    for start_s, end_s, label in spans:
+        data.add(name, sequence, label, split, times=f"{start_s:g},{end_s:g}")
+    if not spans:
+        data.add(name, sequence, "", split)
+
+
+def timed_data(root: Path, *, train: int = 8, held: int = 4, overlap: bool = False) -> MadeData:
+    """Recordings with an event of each label, one after the other or overlapping; every fourth one is without events."""
+    data = MadeData(root)
+    seed = 0
+    for split, count in (("train", train), ("val", held), ("test", held)):
+        for number in range(count):
+            seed += 1
+            rng = np.random.default_rng(seed)
+            first, second = rng.permutation(list(CLASSES))
+            start = round(float(rng.uniform(0.5, 2.0)) * 8) / 8
+            later = start + (1.0 if overlap else 4.0)
+            spans = [(start, start + 2.5, str(first)), (later, later + 2.5, str(second))]
+            add_visits(data, f"t{seed:03d}.mp4", spans if number % 4 < 3 else [], split, seed)
     return data

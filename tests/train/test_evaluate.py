@@ -13,8 +13,8 @@ from vidgru.errors import AnnotationError, ModelError
 from vidgru.model.checkpoint import EventModel, digest, load_model
 from vidgru.model.decode import DecodeSettings
 from vidgru.model.features import compute_features
-from vidgru.model.stream import encode, score_clips, score_recording
-from vidgru.train.data import load_features
+from vidgru.model.stream import encode, score_clips, score_frames, score_recording
+from vidgru.train.data import LabelledClip, TimedRecording, load_features
 from vidgru.train.evaluate import evaluate, table
 from vidgru.train.validation import Validation
 
@@ -27,9 +27,8 @@ def made_model(data: MadeData, *, background: bool = False, multi_label: bool = 
     sequence = cache.read(next(cache.entries()).key)
     model = make_model(sequence, background=background, multi_label=multi_label)
     decode = DecodeSettings(high=(0.5, 0.5), low=(0.3, 0.3), min_s=0.5, merge_s=0.5, exclusive=not multi_label)
-    return replace(
-        model, labels=LABELS, what=data.what(), weights=str(data.weights), names=sequence.names, decode=decode
-    )
+    task = replace(model.task, labels=LABELS)
+    return replace(model, task=task, what=data.what(), weights=str(data.weights), names=sequence.names, decode=decode)
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +79,11 @@ def test_clips_the_model_was_trained_on_are_counted(
     replace(made_model(data), seen=seen).save(tmp_path / "knows.safetensors")
     metrics = evaluate(tmp_path / "knows.safetensors", data.root, config(data, tmp_path))
     assert metrics["seen_in_training"] == metrics["clips"] == 10
-    assert "warning: 10 of 10 clips are of recordings the model was trained on" in capsys.readouterr().err
+    assert "warning: the model was trained on 10 of these 10 recordings; figures flatter it" in capsys.readouterr().err
 
 
 def test_what_is_evaluated_is_what_runs(data: MadeData, tmp_path: Path) -> None:
     model = load_model(data.root / "model.safetensors")
-    from vidgru.cache import SequenceCache
-
     cache = SequenceCache(data.features)
     right = 0
     for row in data.rows:
@@ -141,20 +138,27 @@ def test_no_model(data: MadeData, tmp_path: Path) -> None:
 
 
 def test_clips_behind_one_another_score_as_each_alone(data: MadeData) -> None:
-    from vidgru.cache import SequenceCache
-    from vidgru.train.data import LabelledClip
-
     cache = SequenceCache(data.features)
     loaded = load_features(cache, {f"{n}.mp4": entry.key for n, entry in enumerate(cache.entries())})
-    clips = [
-        LabelledClip(video=f"{n}.mp4", first=n % 5, stop=16 - n % 3, labels=np.eye(2, dtype=np.float32)[n % 2])
-        for n in range(8)
+    labels = np.eye(2, dtype=np.float32)
+    clips = [LabelledClip(video=f"{n}.mp4", first=0, stop=16, labels=labels[n % 2]) for n in range(8)]
+    recordings = [
+        TimedRecording(
+            video=f"{n}.mp4", targets=labels[np.arange(16) % 2], weights=np.ones(16, np.float32), events=np.zeros((0, 3))
+        )
+        for n in (3, 9, 5)
     ]
-    model = load_model(data.root / "model.safetensors")
-    together = Validation(loaded, clips).scores(model)
+    plain = made_model(data)
+    both = make_model(cache.read(loaded.keys["0.mp4"]), timed=True, lag=3)
+    model = replace(plain, network=both.network, task=both.task, lag=3)
+    look = Validation(loaded, clips, recordings).look(model)
+    assert look.clips is not None
     for row, clip in enumerate(clips):
-        vectors = encode(model, [loaded.features[clip.video]]).vectors[clip.first : clip.stop]
-        np.testing.assert_allclose(score_clips(model, [vectors])[0], together[row], atol=1e-6)
+        vectors = encode(model, [loaded.features[clip.video]]).vectors
+        np.testing.assert_allclose(score_clips(model, [vectors])[0], look.clips[row], atol=1e-6)
+    for recording, scores in zip(recordings, look.frames, strict=True):
+        vectors = encode(model, [loaded.features[recording.video]]).vectors
+        np.testing.assert_allclose(score_frames(model, [vectors])[0], scores, atol=1e-6)
     assert compute_features(cache.read(next(cache.entries()).key)).objects.shape[1] == loaded.layout.object_width
 
 

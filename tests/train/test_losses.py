@@ -5,43 +5,116 @@ from torch.nn import functional as F
 
 from vidgru.datasets.windows import Batch
 from vidgru.model.event_gru import Scores
-from vidgru.train.data import Task
-from vidgru.train.losses import event_loss
-from vidgru.train.thresholds import fit_decoding
+from vidgru.model.task import Head, Task
+from vidgru.train.losses import window_losses
 from vidgru.train.validation import log_loss
 
+SOFTMAX, SIGMOID = Head(background=True, multi_label=False), Head(background=False, multi_label=True)
+LABELS = ("fall", "walk")
 
-def batch(labels: list[list[float]], lengths: list[int], steps: int = 4) -> Batch:
-    mask = torch.arange(steps) < torch.tensor(lengths)[:, None]
-    size = len(labels)
+
+def batch(*, labels: object = None, targets: object = None, weights: object = None, steps: int = 4) -> Batch:
+    size = len(labels if labels is not None else targets)
     return Batch(
         objects=torch.zeros(size, steps, 1, 1),
         object_mask=torch.zeros(size, steps, 1, dtype=torch.bool),
         frame=torch.zeros(size, steps, 1),
-        mask=mask,
-        labels=torch.tensor(labels, dtype=torch.float32),
+        mask=torch.ones(size, steps, dtype=torch.bool),
+        labels=None if labels is None else torch.tensor(labels, dtype=torch.float32),
+        targets=None if targets is None else torch.as_tensor(targets, dtype=torch.float32),
+        weights=None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
     )
 
 
+def losses(scores: Scores, given: Batch, head: Head, *, lag: int = 0, classes: object = None, smoothing: float = 0.0):
+    task = Task(labels=LABELS, clips=head, timed=head)
+    classes = torch.ones(task.outputs(head)) if classes is None else torch.tensor(classes)
+    return window_losses(scores, given, task, lag=lag, class_weights=classes, smoothing=smoothing)
+
+
+# --- clips ----------------------------------------------------------------------------------------------------------
+
+
 def test_cross_entropy_of_clips() -> None:
-    scores = Scores(torch.randn(2, 4, 3), torch.randn(2, 3))
-    loss = event_loss(scores, batch([[1, 0, 0], [0, 0, 1]], [4, 2]), multi_label=False, smoothing=0.1)
-    torch.testing.assert_close(loss, F.cross_entropy(scores.clips, torch.tensor([0, 2]), label_smoothing=0.1))
+    scores = Scores(torch.randn(2, 3), None)
+    each = losses(scores, batch(labels=[[1, 0, 0], [0, 0, 1]]), SOFTMAX, smoothing=0.1)
+    truth = torch.tensor([0, 2])
+    torch.testing.assert_close(each, F.cross_entropy(scores.clips, truth, label_smoothing=0.1, reduction="none"))
 
 
 def test_labels_of_their_own_have_binary_losses() -> None:
-    scores = Scores(torch.zeros(1, 4, 2), torch.tensor([[30.0, -30.0]]))
-    right = event_loss(scores, batch([[1, 0]], [4]), multi_label=True, smoothing=0.0)
-    assert float(right) == pytest.approx(0, abs=1e-6)
-    soft = event_loss(scores, batch([[1, 0]], [4]), multi_label=True, smoothing=0.2)
+    scores = Scores(torch.tensor([[30.0, -30.0]]), None)
+    assert float(losses(scores, batch(labels=[[1, 0]]), SIGMOID)) == pytest.approx(0, abs=1e-6)
+    soft = losses(scores, batch(labels=[[1, 0]]), SIGMOID, smoothing=0.2)
     assert float(soft) == pytest.approx(2 * 0.1 * 30, rel=1e-5)
 
 
-def test_a_batch_without_labels() -> None:
-    plain = batch([[1, 0]], [2])
-    unlabelled = Batch(objects=plain.objects, object_mask=plain.object_mask, frame=plain.frame, mask=plain.mask)
-    with pytest.raises(ValueError, match="the batch has no labels"):
-        event_loss(Scores(torch.zeros(1, 4, 2), torch.zeros(1, 2)), unlabelled, multi_label=False, smoothing=0.0)
+# --- frames ---------------------------------------------------------------------------------------------------------
+
+
+def test_cross_entropy_of_frames_by_hand() -> None:
+    logits = torch.tensor([[[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]]])
+    given = batch(targets=[[[1, 0, 0], [0, 0, 1]]], weights=[[0.5, 2.0]], steps=2)
+    p = torch.softmax(logits, dim=2)[0]
+    plain = -0.5 * p[0, 0].log() - 2 * p[1, 2].log()
+    assert float(losses(Scores(None, logits), given, SOFTMAX)) == pytest.approx(float(plain), rel=1e-5)
+    heavy = -0.5 * 3 * p[0, 0].log() - 2 * 0.25 * p[1, 2].log()
+    weighted = losses(Scores(None, logits), given, SOFTMAX, classes=[3.0, 1.0, 0.25])
+    assert float(weighted) == pytest.approx(float(heavy), rel=1e-5)
+    spread = 0.9 + 0.1 / 3, 0.1 / 3
+    first = -(spread[0] * p[0, 0].log() + spread[1] * (p[0, 1].log() + p[0, 2].log()))
+    second = -(spread[0] * p[1, 2].log() + spread[1] * (p[1, 0].log() + p[1, 1].log()))
+    soft = losses(Scores(None, logits), given, SOFTMAX, smoothing=0.1)
+    assert float(soft) == pytest.approx(float(0.5 * first + 2 * second), rel=1e-5)
+
+
+def test_binary_losses_of_frames_by_hand() -> None:
+    logits = torch.tensor([[[2.0, -1.0]]])
+    given = batch(targets=[[[1, 0]]], weights=[[0.5]], steps=1)
+    on, off = -torch.sigmoid(torch.tensor(2.0)).log(), -torch.sigmoid(torch.tensor(1.0)).log()
+    assert float(losses(Scores(None, logits), given, SIGMOID)) == pytest.approx(float(0.5 * (on + off)), rel=1e-5)
+    # a label's weight is of where it holds, not of where it does not
+    weighted = losses(Scores(None, logits), given, SIGMOID, classes=[3.0, 7.0])
+    assert float(weighted) == pytest.approx(float(0.5 * (3 * on + off)), rel=1e-5)
+
+
+@pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
+@pytest.mark.parametrize("lag", [0, 1, 2])
+def test_what_has_no_weight_has_no_gradient(head: Head, lag: int) -> None:
+    outputs = 3 if head.background else 2
+    targets = F.one_hot(torch.arange(6) % outputs, outputs)[None].repeat(2, 1, 1)
+    weights = torch.tensor([[0, 0, 1, 1, 0, 1], [1, 1, 1, 1, 0, 0]], dtype=torch.float32)
+    logits = torch.randn(2, 6, outputs, requires_grad=True)
+    losses(Scores(None, logits), batch(targets=targets, weights=weights, steps=6), head, lag=lag).sum().backward()
+    # step t is asked for frame t - lag; of the last frames of the batch nothing is asked
+    asked = torch.cat([torch.zeros(2, lag), weights[:, : 6 - lag]], dim=1)
+    assert torch.equal(logits.grad.abs().sum(dim=2) > 0, asked > 0)
+
+
+@pytest.mark.parametrize("lag", [0, 1, 3])
+def test_a_network_that_answers_so_many_steps_late_is_right(lag: int) -> None:
+    truth = F.one_hot(torch.randint(0, 3, (1, 12), generator=torch.Generator().manual_seed(0)), 3).float()
+    late = torch.cat([torch.zeros(1, lag, 3), truth[:, : 12 - lag]], dim=1) * 60
+    given = batch(targets=truth, weights=torch.ones(1, 12), steps=12)
+    assert float(losses(Scores(None, late), given, SOFTMAX, lag=lag)) == pytest.approx(0, abs=1e-6)
+    assert float(losses(Scores(None, late), given, SOFTMAX, lag=lag + 1)) > 1
+
+
+def test_a_windows_loss_does_not_depend_on_the_padding_of_its_batch() -> None:
+    targets, weights = torch.zeros(1, 5, 2), torch.tensor([[0.2, 0.2, 0.2, 0, 0]])  # as of a lag of two
+    logits = torch.randn(1, 5, 2)
+    alone = losses(Scores(None, logits), batch(targets=targets, weights=weights, steps=5), SIGMOID, lag=2)
+    wide = batch(targets=F.pad(targets, (0, 0, 0, 9)), weights=F.pad(weights, (0, 9)), steps=14)
+    padded = losses(Scores(None, F.pad(logits, (0, 0, 0, 9), value=5.0)), wide, SIGMOID, lag=2)
+    torch.testing.assert_close(alone, padded)
+
+
+def test_a_batch_that_asks_nothing() -> None:
+    scores = Scores(torch.zeros(1, 3), torch.zeros(1, 4, 3))
+    with pytest.raises(ValueError, match="the batch has nothing that the network's heads say"):
+        losses(scores, batch(targets=[[[0, 0, 0]] * 4]), SOFTMAX)
+    with pytest.raises(ValueError, match="the batch has nothing that the network's heads say"):
+        losses(Scores(None, scores.frames), batch(labels=[[1, 0, 0]]), SOFTMAX)
 
 
 def test_log_loss() -> None:
@@ -49,28 +122,3 @@ def test_log_loss() -> None:
     assert log_loss(scores, labels, False) == pytest.approx(-(np.log(0.5) + np.log(0.75)) / 2)
     assert log_loss(scores, labels, True) == pytest.approx(-(2 * np.log(0.5) + 2 * np.log(0.75)) / 2)
     assert np.isfinite(log_loss(1 - labels.astype(float), labels, False))
-
-
-MULTI = Task(labels=("a", "b"), background=False, multi_label=True)
-
-
-def test_thresholds_are_where_f1_is_best() -> None:
-    true = np.repeat([1, 0], 10)
-    scores = np.column_stack([np.where(true, 0.35, 0.25), np.where(true, 0.9, 0.1)])
-    decode = fit_decoding(scores, np.column_stack([true, true]), MULTI, 4.0)
-    assert 0.25 < decode.high[0] <= 0.35
-    assert decode.high[1] == 0.5
-    assert all(low < high for low, high in zip(decode.low, decode.high, strict=True))
-    assert (decode.min_s, decode.merge_s, decode.exclusive) == (1.0, 1.0, False)
-
-
-def test_thresholds_of_few_clips_are_the_usual_ones() -> None:
-    scores, labels = np.full((6, 2), 0.3), np.eye(2)[[0, 0, 1, 1, 1, 1]]
-    assert fit_decoding(scores, labels, MULTI, 4.0).high == (0.5, 0.5)
-
-
-def test_where_something_always_happens_the_best_label_is_taken() -> None:
-    task = Task(labels=("a", "b"), background=False, multi_label=False)
-    decode = fit_decoding(np.full((20, 2), 0.5), np.eye(2)[[0, 1] * 10], task, 4.0)
-    assert decode.high == decode.low == (0.0, 0.0)
-    assert decode.exclusive

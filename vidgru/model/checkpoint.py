@@ -22,8 +22,9 @@ from vidgru.files import write_atomic
 from vidgru.model.decode import DecodeSettings
 from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.model.layout import FeatureLayout
+from vidgru.model.task import Head, Task
 
-FORMAT = 1
+FORMAT = 2
 BEST = "best.safetensors"
 
 
@@ -33,28 +34,28 @@ class EventModel:
 
     Attributes:
         network: on the CPU and in eval mode when loaded.
-        labels: what can happen, in the order of the network's outputs.
-        background: whether the network has one output more, the last: nothing happens. Never with `multi_label`.
-        multi_label: labels are independent of each other (sigmoid) rather than exclusive (softmax).
+        task: what it tells apart, in the order of the network's outputs.
         what: the settings the features were made with, as in a cache entry.
         weights: name of the detector's file.
         names: the detector's class names.
         decode: how scores become events.
-        window_s: length of the clips it was trained on: of what a long recording is cut into.
+        window_s: length of the clips it was trained on: where there is no head for frames, a long recording is cut into
+            windows of this length.
+        lag: steps by which the scores of frames lag behind: the step that reads frame t scores frame t - lag, so that a
+            little of what follows is known.
         metrics: on the validation split, by name.
         versions: of vidgru and torch, when it was trained.
         seen: digests of the features it was trained and validated on, sorted; evaluation says if it meets them again.
     """
 
     network: EventGRU
-    labels: tuple[str, ...]
-    background: bool
-    multi_label: bool
+    task: Task
     what: dict[str, Any]
     weights: str
     names: tuple[str, ...]
     decode: DecodeSettings
     window_s: float
+    lag: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     seen: tuple[str, ...] = ()
@@ -69,9 +70,10 @@ class EventModel:
         """Samples a second that it expects."""
         return float(self.what["fps"])
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Scores from 0 to 1, of the same shape; the last column is the background's where there is one."""
-        return logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What can happen, in the order of the network's outputs."""
+        return self.task.labels
 
     def to_bytes(self) -> bytes:
         """The file's bytes: a pure function of the model."""
@@ -79,14 +81,13 @@ class EventModel:
             "format": FORMAT,
             "architecture": asdict(self.network.architecture),
             "layout": asdict(self.layout),
-            "labels": self.labels,
-            "background": self.background,
-            "multi_label": self.multi_label,
+            "task": asdict(self.task),
             "what": self.what,
             "weights": self.weights,
             "names": self.names,
             "decode": asdict(self.decode),
             "window_s": self.window_s,
+            "lag": self.lag,
             "metrics": self.metrics,
             "versions": self.versions,
             "seen": self.seen,
@@ -150,29 +151,36 @@ def load_model(path: str | Path) -> EventModel:
 
 
 def _assemble(facts: dict[str, Any], tensors: dict[str, Tensor]) -> EventModel:
-    labels = tuple(facts["labels"])
+    labels = tuple(facts["task"]["labels"])
+    clips, timed = (Head(**head) if (head := facts["task"][name]) else None for name in ("clips", "timed"))
+    task = Task(labels=labels, clips=clips, timed=timed)
     layout = FeatureLayout(**facts["layout"])
+    shape = {**facts["architecture"], "without": tuple(facts["architecture"]["without"])}
     decode = dict(facts["decode"])
     decode["high"], decode["low"] = tuple(decode["high"]), tuple(decode["low"])
     with torch.device("meta"):  # no time and no random numbers are spent on weights that are replaced at once
-        network = EventGRU(layout, len(labels) + facts["background"], Architecture(**facts["architecture"]))
+        network = build(layout, task, Architecture(**shape))
     # copied, not assigned: memory aligned otherwise than torch aligns it gives other last bits
     network.to_empty(device="cpu").load_state_dict(tensors)
     network.eval()
     return EventModel(
         network=network,
-        labels=labels,
-        background=facts["background"],
-        multi_label=facts["multi_label"],
+        task=task,
         what=facts["what"],
         weights=facts["weights"],
         names=tuple(facts["names"]),
         decode=DecodeSettings(**decode),
         window_s=facts["window_s"],
+        lag=facts["lag"],
         metrics=facts["metrics"],
         versions=facts["versions"],
         seen=tuple(facts["seen"]),
     )
+
+
+def build(layout: FeatureLayout, task: Task, architecture: Architecture) -> EventGRU:
+    """A network for a task, with random weights."""
+    return EventGRU(layout, task.outputs(task.clips), task.outputs(task.timed), architecture)
 
 
 def digest(key: str) -> str:

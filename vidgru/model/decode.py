@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vidgru.types import Array, Event
+
+_LADDER = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)  # shares of the thresholds at which weaker events are looked for
+_FLOOR = 0.1  # and thresholds below this count as this
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +22,7 @@ class DecodeSettings:
         min_s: shorter events are left out, unless their recording is no longer.
         merge_s: events of one label this near to each other are one.
         exclusive: one label at a time, the best scored.
+        smooth_s: scores of frames are averaged over this long, half of it before and half after each.
     """
 
     high: tuple[float, ...]
@@ -26,6 +30,7 @@ class DecodeSettings:
     min_s: float
     merge_s: float
     exclusive: bool
+    smooth_s: float = 0.0
 
 
 def spread(frames: int, windows: Array, scores: Array) -> Array:
@@ -52,6 +57,26 @@ def spread(frames: int, windows: Array, scores: Array) -> Array:
     return result
 
 
+def smooth(time_s: Array, scores: Array, smooth_s: float) -> Array:
+    """Mean of the scores over `smooth_s` around each frame; frames count by number, gaps do not.
+
+    Args:
+        time_s: float64 [T].
+        scores: float32 [T, C].
+        smooth_s: seconds, 0 for none.
+    """
+    if smooth_s <= 0 or not len(time_s):
+        return scores
+    first = np.searchsorted(time_s, time_s - smooth_s / 2 - 1e-6, side="left")
+    stop = np.searchsorted(time_s, time_s + smooth_s / 2 + 1e-6, side="right")
+    total = np.zeros(scores.shape)
+    for offset in range(int((stop - first).max())):  # not a running sum: that would depend on where a stream began
+        inside = np.flatnonzero(first + offset < stop)
+        total[inside] += scores[first[inside] + offset]
+    result: Array = (total / (stop - first)[:, None]).astype(np.float32)
+    return result
+
+
 def decode(
     time_s: Array,
     scores: Array,
@@ -68,7 +93,7 @@ def decode(
 
     Args:
         time_s: float64 [T], strictly increasing.
-        scores: float32 [T, C], 0 to 1; under `exclusive` with a last column more for "nothing", if the model has one.
+        scores: float32 [T, C], 0 to 1; a column more, for "nothing", is not looked at.
         labels: C names.
         settings: thresholds, a value a label.
         video: what the events' `video` says.
@@ -77,10 +102,11 @@ def decode(
     """
     if not len(time_s):
         return []
+    scores = smooth(time_s, scores, settings.smooth_s)
     stops = np.append(time_s[1:], time_s[-1] + step_s)
     stops = np.minimum(np.where(stops - time_s > 2 * step_s, time_s + step_s, stops), max(end_s, time_s[-1] + 1e-3))
     active = np.zeros((len(time_s), len(labels)), dtype=bool)
-    best = scores.argmax(axis=1)
+    best = scores[:, : len(labels)].argmax(axis=1)
     for label in range(len(labels)):
         may = best == label if settings.exclusive else np.ones(len(time_s), dtype=bool)
         keeps = may & (scores[:, label] >= settings.low[label])
@@ -97,6 +123,41 @@ def decode(
                 score = float(scores[first:stop, label].mean(dtype=np.float64))
                 events.append(Event(video=video, start_s=start_s, end_s=stop_s, label=name, score=min(score, 1.0)))
     return sorted(events, key=lambda event: (event.start_s, labels.index(event.label)))
+
+
+def candidates(
+    time_s: Array,
+    scores: Array,
+    labels: tuple[str, ...],
+    settings: DecodeSettings,
+    *,
+    video: str,
+    step_s: float,
+    end_s: float,
+) -> list[Event]:
+    """Events as `decode` gives them, and weaker ones beside them, for average precision, which judges a ranking.
+
+    The thresholds are lowered step by step, for each label on its own; what a step finds clear of the events of its
+    label that are there already is added.
+
+    Args:
+        time_s, scores, labels, settings, video, step_s, end_s: as for `decode`.
+    """
+    found = decode(time_s, scores, labels, settings, video=video, step_s=step_s, end_s=end_s)
+    for share in _LADDER:
+        weaker = replace(
+            settings,
+            high=tuple(max(high, _FLOOR) * share for high in settings.high),
+            low=tuple(max(low, _FLOOR) * share for low in settings.low),
+            exclusive=False,
+        )
+        more = decode(time_s, scores, labels, weaker, video=video, step_s=step_s, end_s=end_s)
+        found += [event for event in more if not any(_touch(event, other) for other in found)]
+    return found
+
+
+def _touch(one: Event, two: Event) -> bool:
+    return one.label == two.label and one.start_s < two.end_s and two.start_s < one.end_s
 
 
 def _runs(active: Array) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vidgru.errors import SettingsError
 from vidgru.model.layout import FeatureLayout
 from vidgru.types import Array, Features
 
@@ -52,13 +53,28 @@ class Encoder(nn.Module):
         dropout: of a frame's vector before the last layer.
         group_dropout: probability that a clip loses appearance, the scene or its motion in a training step; each other
             group is lost a fifth as often.
+        without: groups that are not looked at; names that the layout does not have do nothing.
+
+    Raises:
+        SettingsError: no group is left.
     """
 
-    def __init__(self, layout: FeatureLayout, *, width: int = 64, dropout: float = 0.2, group_dropout: float = 0.5):
+    def __init__(
+        self,
+        layout: FeatureLayout,
+        *,
+        width: int = 64,
+        dropout: float = 0.2,
+        group_dropout: float = 0.5,
+        without: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()
         self.layout = layout
         self.width = width
-        self.object_groups, self.frame_groups = layout.object_groups(), layout.frame_groups()
+        self.object_groups = {name: at for name, at in layout.object_groups().items() if name not in without}
+        self.frame_groups = {name: at for name, at in layout.frame_groups().items() if name not in without}
+        if not (self.object_groups or self.frame_groups):
+            raise SettingsError(f"without is {','.join(without)}: no feature is left", "leave some of them in")
         self.object_mean: Tensor
         self.object_std: Tensor
         self.frame_mean: Tensor
@@ -67,8 +83,9 @@ class Encoder(nn.Module):
         self.register_buffer("object_std", torch.ones(layout.object_width))
         self.register_buffer("frame_mean", torch.zeros(layout.frame_width))
         self.register_buffer("frame_std", torch.ones(layout.frame_width))
-        self.classes = nn.Embedding(max(layout.classes, 1), _NARROW["class"])
-        nn.init.zeros_(self.classes.weight)  # a class that training never showed says nothing, rather than noise
+        if "class" in self.object_groups:
+            self.classes = nn.Embedding(max(layout.classes, 1), _NARROW["class"])
+            nn.init.zeros_(self.classes.weight)  # a class that training never showed says nothing, rather than noise
         self.project = nn.ModuleDict(
             {
                 name: nn.Linear(columns.stop - columns.start, _NARROW[name])
@@ -76,16 +93,16 @@ class Encoder(nn.Module):
                 if name != "class"
             }
         )
-        self.object = nn.Sequential(
-            nn.ReLU(),
-            nn.Linear(sum(_NARROW[name] for name in self.object_groups), _OBJECT),
-            nn.LayerNorm(_OBJECT),
-            nn.ReLU(),
-        )
-        self.query = nn.Linear(_OBJECT, _HEADS, bias=False)
-        self.trust = nn.Parameter(torch.ones(()))  # how much the detector's own confidence counts in the attention
-        joined = _OBJECT + sum(_NARROW[name] for name in self.frame_groups)
-        self.join = nn.Sequential(nn.LayerNorm(joined), nn.Dropout(dropout), nn.Linear(joined, width))
+        wide = sum(_NARROW[name] for name in self.frame_groups)
+        if self.object_groups:
+            narrow = sum(_NARROW[name] for name in self.object_groups)
+            self.object = nn.Sequential(
+                nn.ReLU(inplace=True), nn.Linear(narrow, _OBJECT), nn.LayerNorm(_OBJECT), nn.ReLU(inplace=True)
+            )
+            self.query = nn.Linear(_OBJECT, _HEADS, bias=False)
+            self.trust = nn.Parameter(torch.ones(()))  # how much the detector's confidence counts in the attention
+            wide += _OBJECT
+        self.join = nn.Sequential(nn.LayerNorm(wide), nn.Dropout(dropout), nn.Linear(wide, width))
         self.group_dropout = group_dropout
 
     def fit(self, features: Iterable[Features]) -> None:
@@ -113,7 +130,7 @@ class Encoder(nn.Module):
         Returns:
             float32 [B,T,width].
         """
-        return self.attend(objects[object_mask], object_mask, frame)[0]
+        return self.attend(objects.flatten(0, 2).index_select(0, _places(object_mask)), object_mask, frame)[0]
 
     def attend(self, rows: Tensor, object_mask: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
         """`forward` on objects without padding, and how much each of them counted.
@@ -126,36 +143,44 @@ class Encoder(nn.Module):
         Returns:
             float32 [B,T,width], and the attention, float32 [M]: mean over heads, 1 in all for a frame's objects.
         """
+        parts = self._frame_parts(frame)
+        if not self.object_groups:
+            vector: Tensor = self.join(torch.cat(parts, dim=2))
+            counts = object_mask.sum(dim=2, keepdim=True).expand(object_mask.shape)
+            return vector, 1 / counts[object_mask].to(vector.dtype)
         clips, steps, slots = object_mask.shape
-        clip = None
-        if self.training and self.group_dropout:
-            clip = torch.arange(clips, device=rows.device).repeat_interleave(object_mask.flatten(1).sum(1))
-        vectors = self.object(torch.cat(self._object_parts(rows, clip, clips), dim=1))
-        score = rows[:, self.object_groups["score"].start, None].clamp(min=1e-2)
-        logits = self.query(vectors) + self.trust * score.log()
+        places = _places(object_mask)
+        moment = places.div(slots, rounding_mode="floor")  # the frame of each object, counted through all clips
+        clip = moment.div(steps, rounding_mode="floor")
+        vectors = self.object(self._object_parts(rows, clip, clips))
+        logits = self.query(vectors)
+        if "score" in self.object_groups:
+            score = rows[:, self.object_groups["score"].start, None].clamp(min=1e-2)
+            logits = logits + self.trust * score.log()
+        # Padded are the few numbers that the softmax is taken of, not the vectors.
+        padded = logits.new_full((object_mask.numel(), _HEADS), torch.finfo(logits.dtype).min)
+        padded = padded.index_put((places,), logits).view(clips * steps, slots, _HEADS).softmax(dim=1)
+        weights = padded.view(-1, _HEADS).index_select(0, places)
+        weighted = (vectors.unflatten(1, (_HEADS, -1)) * weights[..., None]).flatten(1)
+        pooled = vectors.new_zeros(clips * steps, _OBJECT).index_add(0, moment, weighted)
+        vector = self.join(torch.cat([pooled.view(clips, steps, _OBJECT), *parts], dim=2))
+        return vector, weights.mean(dim=1)
 
-        weights = logits.new_full((clips, steps, slots, _HEADS), torch.finfo(logits.dtype).min)
-        weights[object_mask] = logits
-        weights = weights.softmax(dim=2)
-        values = vectors.new_zeros(clips, steps, slots, _OBJECT)  # zeros: an empty frame's weights weigh nothing
-        values[object_mask] = vectors
-        pooled = torch.einsum("btnh,btnhd->bthd", weights, values.unflatten(3, (_HEADS, -1))).flatten(2)
-        vector: Tensor = self.join(torch.cat([pooled, *self._frame_parts(frame)], dim=2))
-        return vector, weights[object_mask].mean(dim=1)
-
-    def _object_parts(self, rows: Tensor, clip: Tensor | None, clips: int) -> list[Tensor]:
-        normal = ((rows - self.object_mean) / self.object_std).clamp(-_FAR, _FAR)
-        parts = []
+    def _object_parts(self, rows: Tensor, clip: Tensor, clips: int) -> Tensor:
+        normal = (rows - self.object_mean).div_(self.object_std).clamp_(-_FAR, _FAR)
+        drop = self.training and self.group_dropout > 0
+        parts, kept = [], []
         for name, columns in self.object_groups.items():
             if name == "class":
                 index = rows[:, columns.start].long().clamp(0, self.classes.num_embeddings - 1)
                 part = self.classes(index)
             else:
                 part = self.project[name](normal[:, columns])
-            if clip is not None:
-                part = part * self._kept(name, clips, part)[clip]
             parts.append(part)
-        return parts
+            if drop:
+                kept.append(self._kept(name, clips, part).expand(-1, part.shape[1]))
+        joined = torch.cat(parts, dim=1)
+        return joined * torch.cat(kept, dim=1).index_select(0, clip) if drop else joined
 
     def _frame_parts(self, frame: Tensor) -> list[Tensor]:
         normal = ((frame - self.frame_mean) / self.frame_std).clamp(-_FAR, _FAR)
@@ -172,6 +197,11 @@ class Encoder(nn.Module):
         lost = self.group_dropout if name in _LOOKS else self.group_dropout * _SELDOM
         kept = torch.rand(clips, 1, device=like.device) >= lost
         return kept.to(like.dtype) / (1 - lost)
+
+
+def _places(mask: Tensor) -> Tensor:
+    """Where a mask is True, as int64 places in it laid flat."""
+    return mask.flatten().nonzero()[:, 0]
 
 
 class _Moments:

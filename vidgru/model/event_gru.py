@@ -1,17 +1,19 @@
-"""The network: encoder, a recurrent layer over time, and an event head on every step."""
+"""The network: encoder, a recurrent layer over time, and heads on every step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vidgru.model.encoder import Encoder
 from vidgru.model.layout import FeatureLayout
+from vidgru.model.recurrent import GRU
 
 Cell = Literal["gru", "lstm", "rnn", "none"]
+State = Any  # of the recurrent layer: a tensor, a pair of them for an LSTM, None at the beginning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,7 @@ class Architecture:
         dropout: before the last layer of the encoder, between recurrent layers, and before the event head.
         group_dropout: probability that a clip loses appearance, the scene or its motion in a training step; each other
             group is lost a fifth as often.
+        without: groups of features that are not looked at.
     """
 
     cell: Cell = "gru"
@@ -36,45 +39,51 @@ class Architecture:
     bidirectional: bool = False
     dropout: float = 0.2
     group_dropout: float = 0.5
+    without: tuple[str, ...] = ()
 
 
 class Scores(NamedTuple):
-    """Logits: `frames` [B,T,C] of every step, `clips` [B,C] of the clip as a whole."""
+    """Logits: `clips` [B,C] of clips as a whole, `frames` [B,T,K] of every step; None without such a head."""
 
-    frames: Tensor
-    clips: Tensor
+    clips: Tensor | None
+    frames: Tensor | None
 
 
 class EventGRU(nn.Module):
-    """Encoder, recurrent layer, event head.
+    """Encoder, recurrent layer, and a linear head on every step for each of two questions.
 
     The default cell is `nn.GRU(input_size=64, hidden_size=128, batch_first=True)` (Cho et al. 2014, in PyTorch's
-    variant). Its steps depend on the past alone, so a stream is scored as it comes.
+    variant, trained faster on CPUs by `recurrent.py`). Its steps depend on the past alone: a stream is scored as it
+    comes.
 
     Args:
         layout: the features' groups and widths.
-        outputs: C, number of scores.
+        clip_outputs: C, scores of a clip as a whole; 0 for no such head.
+        frame_outputs: K, scores of a frame; 0 for no such head.
         architecture: shape of the network.
     """
 
-    def __init__(self, layout: FeatureLayout, outputs: int, architecture: Architecture) -> None:
+    def __init__(self, layout: FeatureLayout, clip_outputs: int, frame_outputs: int, architecture: Architecture):
         super().__init__()
         a = architecture
         self.architecture = a
-        self.encoder = Encoder(layout, width=a.width, dropout=a.dropout, group_dropout=a.group_dropout)
+        self.encoder = Encoder(
+            layout, width=a.width, dropout=a.dropout, group_dropout=a.group_dropout, without=a.without
+        )
         self.gru: nn.GRU | nn.LSTM | nn.RNN | None = None
         wide = a.width
         if a.cell != "none":
-            kind = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}[a.cell]
+            kind = {"gru": GRU, "lstm": nn.LSTM, "rnn": nn.RNN}[a.cell]
             between = a.dropout if a.layers > 1 else 0.0
             self.gru = kind(
                 a.width, a.hidden, a.layers, batch_first=True, dropout=between, bidirectional=a.bidirectional
             )
             wide = a.hidden * (2 if a.bidirectional else 1)
-        self.head = nn.Sequential(nn.Dropout(a.dropout), nn.Linear(wide, outputs))
+        self.clip_head = _head(a.dropout, wide, clip_outputs)
+        self.frame_head = _head(a.dropout, wide, frame_outputs)
 
     def forward(self, objects: Tensor, object_mask: Tensor, frame: Tensor, mask: Tensor) -> Scores:
-        """Score clips.
+        """Score clips or windows.
 
         Args:
             objects: float32 [B,T,N,F].
@@ -85,33 +94,50 @@ class EventGRU(nn.Module):
         return self.score(self.encoder(objects, object_mask, frame), mask)
 
     def score(self, vectors: Tensor, mask: Tensor) -> Scores:
-        """Score clips whose frames are encoded: float32 [B,T,width], bool [B,T].
+        """Score clips or windows whose frames are encoded: float32 [B,T,width], bool [B,T].
 
-        A clip's score is the soft maximum over its frames (log of the mean of exponentials; Pinheiro and Collobert
-        2015, "From Image-level to Pixel-level Labeling"): what happens need not last the whole clip. The baseline
-        without memory takes their mean.
+        Frames are scored at every step, those behind the end too: what was seen is read there for as long as the scores
+        lag behind. A clip's score is the soft maximum over its frames (log of the mean of exponentials; Pinheiro and
+        Collobert 2015, "From Image-level to Pixel-level Labeling"): what happens need not last the whole clip. The
+        baseline without memory takes their mean.
         """
-        frames = self.head(self.remember(vectors, mask))
-        lengths = mask.sum(dim=1).clamp(min=1)[:, None].to(frames.dtype)
+        hidden, _ = self.remember(vectors, mask)
+        frames = None if self.frame_head is None else self.frame_head(hidden)
+        if self.clip_head is None:
+            return Scores(None, frames)
+        steps = self.clip_head(hidden)
+        lengths = mask.sum(dim=1).clamp(min=1)[:, None].to(steps.dtype)
         if self.gru is None:
-            return Scores(frames, (frames * mask[..., None]).sum(dim=1) / lengths)
-        lowest = torch.finfo(frames.dtype).min
-        clips = frames.masked_fill(~mask[..., None], lowest).logsumexp(dim=1) - lengths.log()
-        return Scores(frames, clips)
+            return Scores((steps * mask[..., None]).sum(dim=1) / lengths, frames)
+        lowest = torch.finfo(steps.dtype).min
+        clips = steps.masked_fill(~mask[..., None], lowest).logsumexp(dim=1) - lengths.log()
+        return Scores(clips, frames)
 
-    def remember(self, vectors: Tensor, mask: Tensor) -> Tensor:
-        """Outputs of the recurrent layer, [B,T,hidden], zero where padded."""
+    def remember(self, vectors: Tensor, mask: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Outputs of the recurrent layer, [B,T,hidden], and its state behind the last step.
+
+        Padding is read as zeros, which no frame is encoded to.
+
+        Args:
+            vectors: float32 [B,T,width].
+            mask: bool [B,T].
+            state: as returned for the steps before these; None at the beginning of a recording.
+        """
+        vectors = vectors * mask[..., None]
         if self.gru is None:
-            out = vectors.relu()
-        elif not self.architecture.bidirectional:
-            out = self.gru(vectors)[0]
-        else:
-            # Backwards the padding would be read first: packed sequences leave it out.
-            lengths = mask.sum(dim=1).clamp(min=1).cpu()
-            packed = nn.utils.rnn.pack_padded_sequence(vectors, lengths, batch_first=True, enforce_sorted=False)
-            back = self.gru(packed)[0]
-            out = nn.utils.rnn.pad_packed_sequence(back, batch_first=True, total_length=mask.shape[1])[0]
-        return out * mask[..., None]
+            return vectors.relu(), None
+        if not self.architecture.bidirectional:
+            out, state = self.gru(vectors, state)
+            return out, state
+        # Backwards the padding would be read first: packed sequences leave it out.
+        lengths = mask.sum(dim=1).clamp(min=1).cpu()
+        packed = nn.utils.rnn.pack_padded_sequence(vectors, lengths, batch_first=True, enforce_sorted=False)
+        out = nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])[0]
+        return out, None
+
+
+def _head(dropout: float, width: int, outputs: int) -> nn.Sequential | None:
+    return nn.Sequential(nn.Dropout(dropout), nn.Linear(width, outputs)) if outputs else None
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -1,27 +1,29 @@
 """From sequences to scores and events: what `vidgru eval` and `vidgru predict` both run.
 
-Frames are encoded once, stretch by stretch, so memory holds a vector a frame and not its objects. The recurrent layer
-then reads clips of them: annotated ones, or windows as long as the clips the model was trained on, slid over the
-recording and overlapping.
+Frames are encoded once, stretch by stretch, so memory holds a vector a frame and not its objects. A model of timed
+events then reads the recording from its beginning to its end and scores every frame. A model of clips reads clips:
+annotated ones, or windows as long as the clips it was trained on, slid over the recording and overlapping.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.decode import decode, spread
+from vidgru.model.decode import candidates, decode, spread
 from vidgru.model.features import stream_features
 from vidgru.types import Array, Event, Features, Sequence
 
 _ENCODED_AT_ONCE = 512  # frames
 _STEPS_AT_ONCE = 1 << 13  # steps of all clips in one pass of the recurrent layer
+_CHUNK = 1 << 11  # steps of each recording in one pass of the recurrent layer
 _OVERLAP = 4  # windows that cover a frame
 _LONG = 1.5  # recordings of fewer window lengths are one window
 
@@ -51,15 +53,17 @@ class Timeline:
 
     Attributes:
         time_s: float64 [T].
-        scores: float32 [T, C], 0 to 1, of each label, without the background.
+        scores: float32 [T, C], 0 to 1, of each label, without the background, before they are smoothed.
         attention: float32 [M], how much each object counted in its frame, rows as in the sequence.
         events: what the scores amount to, by start.
+        candidates: events, and weaker ones below the thresholds: what a ranking is judged by.
     """
 
     time_s: Array
     scores: Array
     attention: Array
     events: list[Event]
+    candidates: list[Event]
 
 
 @torch.inference_mode()
@@ -98,22 +102,71 @@ def score_clips(model: EventModel, clips: Many[Tensor]) -> Array:
 
     Returns:
         float32 [n, C], 0 to 1; the last column is the background's where the model has one.
+
+    Raises:
+        ValueError: the model has no head for clips.
     """
-    outputs = len(model.labels) + model.background
-    scores = np.zeros((len(clips), outputs), np.float32)
+    head = model.task.clips
+    if head is None:
+        raise ValueError("the model has no head for clips")
+    scores = np.zeros((len(clips), model.task.outputs(head)), np.float32)
+    for some, padded, mask in _padded(clips, _STEPS_AT_ONCE):
+        logits = model.network.score(padded, mask).clips
+        assert logits is not None
+        scores[some] = head.probabilities(logits).cpu().numpy()
+    return scores
+
+
+@torch.inference_mode()
+def score_frames(model: EventModel, recordings: Many[Tensor]) -> list[Array]:
+    """Score every frame of whole recordings, each read from its beginning to its end.
+
+    The state is carried on from chunk to chunk: what the recurrent layer needs does not grow with the length. Only a
+    bidirectional model reads a recording at once.
+
+    Args:
+        model: in eval mode.
+        recordings: float32 [T, 64] each, as in `Encoded.vectors`.
+
+    Returns:
+        float32 [T, K] each, 0 to 1; the last column is the background's where the model has one.
+
+    Raises:
+        ValueError: the model has no head for frames.
+    """
+    head, network = model.task.timed, model.network
+    if head is None or network.frame_head is None:
+        raise ValueError("the model has no head for frames")
+    scores = [np.zeros((0, model.task.outputs(head)), np.float32)] * len(recordings)
+    for some, padded, mask in _padded(recordings, _STEPS_AT_ONCE * 4):
+        steps = padded.shape[1] + model.lag
+        # behind the end there is nothing to read, while the scores of the last frames come
+        padded, mask = (torch.nn.functional.pad(t, (0, 0) * (t.ndim - 2) + (0, model.lag)) for t in (padded, mask))
+        chunk, state, found = steps if network.architecture.bidirectional else _CHUNK, None, []
+        for first in range(0, steps, chunk):
+            part = slice(first, first + chunk)
+            hidden, state = network.remember(padded[:, part], mask[:, part], state)
+            found.append(head.probabilities(network.frame_head(hidden)))
+        settled = torch.cat(found, dim=1)[:, model.lag :].cpu().numpy()
+        for row, index in enumerate(some):
+            scores[index] = settled[row, : len(recordings[index])]
+    return scores
+
+
+def _padded(clips: Many[Tensor], most: int) -> Iterator[tuple[Array, Tensor, Tensor]]:
+    """Clips of like lengths side by side, at most so many steps in all: indices [B], [B,T,width], mask bool [B,T]."""
     lengths = np.array([len(clip) for clip in clips], dtype=np.int64)
     order = np.argsort(lengths, kind="stable")
+    order = order[lengths[order] > 0]
     first = 0
     while first < len(order):
         stop = first + 1
-        while stop < len(order) and lengths[order[stop]] * (stop + 1 - first) <= _STEPS_AT_ONCE:
+        while stop < len(order) and lengths[order[stop]] * (stop + 1 - first) <= most:
             stop += 1
         some = order[first:stop]
         padded = torch.nn.utils.rnn.pad_sequence([clips[i] for i in some], batch_first=True)
-        mask = torch.from_numpy(np.arange(padded.shape[1]) < lengths[some, None]).to(padded.device)
-        scores[some] = model.probabilities(model.network.score(padded, mask).clips).cpu().numpy()
+        yield some, padded, torch.from_numpy(np.arange(padded.shape[1]) < lengths[some, None]).to(padded.device)
         first = stop
-    return scores
 
 
 def windows_of(frames: int, length: int) -> Array:
@@ -140,12 +193,30 @@ def score_recording(model: EventModel, parts: Iterable[Sequence], *, video: str,
     Raises:
         SettingsMismatch: the sequence does not have the tensors that the model reads.
     """
-    encoded = encode(model, stream_features(parts, model.layout))
-    windows = windows_of(len(encoded), max(1, round(model.window_s * model.fps)))
-    scores = score_clips(model, [encoded.vectors[first:stop] for first, stop in windows])
-    scores = spread(len(encoded), windows, scores)
-    events = decode(
-        encoded.time_s, scores, model.labels, model.decode, video=video, step_s=1 / model.fps, end_s=duration_s
+    return score_encoded(model, encode_parts(model, parts), video=video, duration_s=duration_s)
+
+
+def encode_parts(model: EventModel, parts: Iterable[Sequence]) -> Encoded:
+    """Encode a recording, given by its stretches in order.
+
+    Raises:
+        SettingsMismatch: the sequence does not have the tensors that the model reads.
+    """
+    return encode(model, stream_features(parts, model.layout))
+
+
+def score_encoded(model: EventModel, encoded: Encoded, *, video: str, duration_s: float) -> Timeline:
+    """Scores and events of a recording that is encoded; as `score_recording`."""
+    if model.task.timed:
+        (scores,) = score_frames(model, [encoded.vectors])
+    else:
+        windows = windows_of(len(encoded), max(1, round(model.window_s * model.fps)))
+        scores = spread(len(encoded), windows, score_clips(model, [encoded.vectors[a:b] for a, b in windows]))
+    where: dict[str, Any] = {"video": video, "step_s": 1 / model.fps, "end_s": duration_s}
+    return Timeline(
+        time_s=encoded.time_s,
+        scores=scores[:, : len(model.labels)],
+        attention=encoded.attention,
+        events=decode(encoded.time_s, scores, model.labels, model.decode, **where),
+        candidates=candidates(encoded.time_s, scores, model.labels, model.decode, **where),
     )
-    labelled = scores[:, : len(model.labels)]
-    return Timeline(time_s=encoded.time_s, scores=labelled, attention=encoded.attention, events=events)

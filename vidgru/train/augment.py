@@ -1,82 +1,106 @@
-"""Clips as they might have been: mirrored, cut, faster or slower, with objects the detector missed."""
+"""Windows as they might have been: mirrored, seen from elsewhere, cut, faster or slower, with objects missed."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from vidgru.datasets.windows import Window
-from vidgru.model.layout import FeatureLayout, mirror_columns
+from vidgru.model.layout import GEOMETRY, FeatureLayout, mirror_columns
 from vidgru.types import Array
 
 _CROP = 0.7  # shortest part of a clip that is kept
 _SPEED = (0.8, 1.25)
 _LOST = 0.1  # most objects that are lost
+_ZOOM, _SHIFT = 0.15, 0.1  # jitter of the picture: most that log size and place (in frame heights) change
 _SIDE = re.compile(r"(?<![a-z])(left|right)(wards?)?(?![a-z])", re.IGNORECASE)
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # turnLeft is two words
 
 
 class Augmenter:
-    """Changes clips at random.
+    """Changes windows at random.
 
     Args:
         layout: of the features.
-        labels: clips are not mirrored if one of these names a side.
+        labels: windows are not mirrored if one of these names a side.
     """
 
     def __init__(self, layout: FeatureLayout, labels: Iterable[str]) -> None:
         sided = any(_SIDE.search(_HUMP.sub(" ", label)) for label in labels)
         self.mirror = None if sided else mirror_columns(layout)
+        self._geometry = layout.object_groups()["geometry"].start
 
     def __call__(self, window: Window, rng: np.random.Generator) -> Window:
-        """A changed copy; labels stay. The clip keeps at least one step."""
-        window = _take(window, self._steps(len(window), rng), rng.random() * _LOST, rng)
+        """A changed copy that keeps at least one step; labels stay, and targets stay with their steps.
+
+        A window of timed events keeps its length, or nearly: only clips are cut.
+        """
+        shortest = _CROP if window.targets is None else 1.0
+        window = _take(window, _steps(len(window), shortest, rng), rng.random() * _LOST, rng)
         if self.mirror is not None and rng.random() < 0.5:
             window = mirrored(window, self.mirror)
+        moved(window.objects, self._geometry, *rng.uniform((-_ZOOM, -_SHIFT, -_SHIFT), (_ZOOM, _SHIFT, _SHIFT)))
         return window
-
-    @staticmethod
-    def _steps(length: int, rng: np.random.Generator) -> Array:
-        """Which steps of the clip are shown: a part of it, at another speed.
-
-        Rates are not changed with the speed: compressed as they are, they would hardly differ.
-        """
-        kept = max(1, round(length * rng.uniform(_CROP, 1.0)))
-        first = int(rng.integers(length - kept + 1))
-        steps = np.arange(0.0, kept, rng.uniform(*_SPEED))
-        return first + steps.astype(np.int64)
 
 
 def mirrored(window: Window, columns: tuple[Array, Array, Array, Array]) -> Window:
-    """A clip with left and right swapped; twice is as it was.
+    """A window with left and right swapped; twice is as it was.
 
     Args:
-        window: the clip.
+        window: what is mirrored.
         columns: as `mirror_columns` gives them.
     """
     order, sign, frame_order, frame_sign = columns
-    return Window(
-        objects=window.objects[:, order] * sign,
-        offsets=window.offsets,
-        frame=window.frame[:, frame_order] * frame_sign,
-        mask=window.mask,
-        labels=window.labels,
-    )
+    return replace(window, objects=window.objects[:, order] * sign, frame=window.frame[:, frame_order] * frame_sign)
+
+
+def moved(objects: Array, geometry: int, zoom: float, right: float, down: float) -> None:
+    """Change objects in place to what a camera would see that stands a little elsewhere.
+
+    All objects of the window move alike. Speeds are compressed, and stay as they are.
+
+    Args:
+        objects: float32 [m, F].
+        geometry: first of the columns `GEOMETRY`.
+        zoom: log of the enlargement, about the middle of the frame.
+        right, down: in frame heights.
+    """
+    at = {name.lstrip("-"): geometry + index for index, name in enumerate(GEOMETRY)}
+    scale = np.float32(np.exp(zoom))
+    for name in ("width", "height"):
+        objects[:, at[name]] *= scale
+        objects[:, at[f"log_{name}"]] += np.float32(zoom)
+    objects[:, at["x"]] = objects[:, at["x"]] * scale + np.float32(right)
+    for name in ("y", "bottom"):
+        objects[:, at[name]] = (objects[:, at[name]] - 0.5) * scale + np.float32(0.5 + down)
+
+
+def _steps(length: int, shortest: float, rng: np.random.Generator) -> Array:
+    """Which steps of the window are shown: a part of it, at another speed.
+
+    Rates are not changed with the speed: compressed as they are, they would hardly differ.
+    """
+    kept = max(1, round(length * rng.uniform(shortest, 1.0)))
+    first = int(rng.integers(length - kept + 1))
+    steps = np.arange(0.0, kept, rng.uniform(*_SPEED))
+    return first + steps.astype(np.int64)
 
 
 def _take(window: Window, steps: Array, lost: float, rng: np.random.Generator) -> Window:
-    """Some steps of a clip, each object missing with probability `lost`."""
+    """Some steps of a window, each object missing with probability `lost`."""
     counts = np.diff(window.offsets)[steps]
     ends = np.cumsum(counts)
     rows = np.arange(counts.sum()) + np.repeat(window.offsets[steps] - (ends - counts), counts)
     kept = rng.random(len(rows)) >= lost
-    left = np.concatenate([[0], np.cumsum(kept)])[np.concatenate([[0], ends])]
-    return Window(
+    return replace(
+        window,
         objects=window.objects[rows[kept]],
-        offsets=left,
+        offsets=np.concatenate([[0], np.cumsum(kept)])[np.concatenate([[0], ends])],
         frame=window.frame[steps],
         mask=window.mask[steps],
-        labels=window.labels,
+        targets=None if window.targets is None else window.targets[steps],
+        weights=None if window.weights is None else window.weights[steps],
     )

@@ -1,4 +1,4 @@
-"""From a data set on disk to labelled clips with features in memory."""
+"""From a data set on disk to labelled clips and timed recordings with features in memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import numpy as np
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.datasets.annotations import check_times
-from vidgru.datasets.dataset import Clip, Dataset, clips
+from vidgru.datasets.dataset import Clip, Dataset, Timeline, clips, timelines
 from vidgru.datasets.windows import frames_between
 from vidgru.errors import AnnotationError
 from vidgru.extract.pipeline import extract, summary_table
 from vidgru.model.features import compute_features
 from vidgru.model.layout import FeatureLayout
+from vidgru.model.task import Head, Task
 from vidgru.types import Array, Features
+
+_SLIP = 0.1  # share of the shorter event by which events may overlap and still be one after the other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,79 +93,79 @@ def extract_missing(
     return Extracted(dataset=checked, keys=keys, failed=failed)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What is to be told apart.
+def task_of(dataset: Dataset) -> Task:
+    """The task that annotations set: a head for what is said of clips as a whole, a head for what has times.
 
-    Attributes:
-        labels: names, the background not among them.
-        background: whether "nothing happens" is one more class. Never with `multi_label`.
-        multi_label: a clip may have several labels.
+    Raises:
+        AnnotationError: there is nothing to tell apart.
     """
-
-    labels: tuple[str, ...]
-    background: bool
-    multi_label: bool
-
-    @staticmethod
-    def of(dataset: Dataset) -> Task:
-        """The task that annotations set.
-
-        Raises:
-            AnnotationError: there is nothing to tell apart.
-        """
-        multi_label = dataset.multi_label
-        task = Task(
-            labels=dataset.labels, background=dataset.has_background and not multi_label, multi_label=multi_label
+    if not dataset.labels:
+        raise AnnotationError(f"{dataset.source}: no row has a label", "fill in the column label")
+    whole, timed = whole_clips(dataset), timelines(dataset)
+    clip_head = None
+    if any(clip.labels for clip in whole):
+        several = any(len(clip.labels) > 1 for clip in whole)
+        clip_head = Head(background=not several and not all(clip.labels for clip in whole), multi_label=several)
+    timed_head = None
+    if timed:
+        several = any(_overlap(timeline) for timeline in timed)
+        timed_head = Head(background=not several, multi_label=several)
+    task = Task(labels=dataset.labels, clips=clip_head, timed=timed_head)
+    if timed_head is None and clip_head is not None and task.outputs(clip_head) == 1:
+        raise AnnotationError(
+            f"{dataset.source}: every clip has the label {task.labels[0]!r}: nothing to tell apart",
+            "add clips with another label, or recordings without an event (a row with the video alone)",
         )
-        if not task.labels:
-            raise AnnotationError(f"{dataset.source}: no row has a label", "fill in the column label")
-        if len(task.names) == 1:
+    return task
+
+
+def whole_clips(dataset: Dataset, split: str | None = None) -> list[Clip]:
+    """Clips whose labels speak of a recording as a whole, and recordings in which nothing happens."""
+    return [clip for clip in clips(dataset, split) if clip.start_s is None]
+
+
+def _overlap(timeline: Timeline) -> bool:
+    """Whether events of different labels happen at once, by more than a person's hand may slip at their edges."""
+    events = timeline.events
+    for index, (start_s, end_s, label) in enumerate(events):
+        for other_start_s, other_end_s, other in events[index + 1 :]:
+            if other_start_s >= end_s:
+                break
+            common = min(end_s, other_end_s) - other_start_s
+            if other != label and common > _SLIP * min(end_s - start_s, other_end_s - other_start_s):
+                return True
+    return False
+
+
+def check_labels(task: Task, dataset: Dataset, clips: Iterable[Clip], timed: Iterable[Timeline]) -> None:
+    """Refuse annotations that a model of this task cannot get right.
+
+    Raises:
+        AnnotationError: a label the model does not know; of clips, several labels or none where it tells exactly one.
+    """
+    remedy = "train a model on these annotations, or choose another split"
+    said = [(clip.video, {dataset.labels[index] for index in clip.labels}) for clip in clips]
+    happens = [(t.video, {dataset.labels[index] for _, _, index in t.events}) for t in timed]
+    for video, names in (*said, *happens):
+        if unknown := sorted(names.difference(task.labels)):
             raise AnnotationError(
-                f"{dataset.source}: every clip has the label {task.labels[0]!r}: nothing to tell apart",
-                "add clips with another label, or recordings without an event (a row with the video alone)",
+                f"{dataset.source}: the model does not know the label {unknown[0]!r} of {video}; "
+                f"it knows {', '.join(task.labels)}",
+                remedy,
             )
-        return task
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the network's outputs, as tables and plots show them."""
-        return (*self.labels, "(no event)") if self.background else self.labels
-
-    def vector(self, labels: Iterable[str]) -> Array:
-        """float32 [C], 1 where a clip has the label."""
-        vector = np.zeros(len(self.names), np.float32)
-        vector[[self.labels.index(label) for label in labels]] = 1.0
-        if self.background and not vector.any():
-            vector[-1] = 1.0
-        return vector
-
-    def check(self, dataset: Dataset, clips: Iterable[Clip]) -> None:
-        """Refuse clips that a model of this task cannot get right.
-
-        Raises:
-            AnnotationError: a label the model does not know, several labels or none where it tells exactly one.
-        """
-        remedy = "train a model on these annotations, or choose another split"
-        for clip in clips:
-            names = [dataset.labels[index] for index in sorted(clip.labels)]
-            unknown = [name for name in names if name not in self.labels]
-            if unknown:
-                raise AnnotationError(
-                    f"{dataset.source}: the model does not know the label {unknown[0]!r} of {clip.video}; "
-                    f"it knows {', '.join(self.labels)}",
-                    remedy,
-                )
-            if len(names) > 1 and not self.multi_label:
-                raise AnnotationError(
-                    f"{dataset.source}: {clip.video} has the labels {', '.join(names)} at once, the model tells one",
-                    remedy,
-                )
-            if not names and not self.multi_label and not self.background:
-                raise AnnotationError(
-                    f"{dataset.source}: nothing happens in {clip.video}; the model never saw a clip without an event",
-                    remedy,
-                )
+    if task.clips is None or task.clips.multi_label:
+        return
+    for video, names in said:
+        if len(names) > 1:
+            raise AnnotationError(
+                f"{dataset.source}: {video} has the labels {', '.join(sorted(names))} at once, the model tells one",
+                remedy,
+            )
+        if not names and not task.clips.background and not happens:
+            raise AnnotationError(
+                f"{dataset.source}: nothing happens in {video}; the model never saw a clip without an event",
+                remedy,
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -195,10 +198,29 @@ class LabelledClip:
         )
 
 
-def place(dataset: Dataset, split: str, times: Mapping[str, Array], task: Task) -> list[LabelledClip]:
-    """The clips of a split as frames of their recordings.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TimedRecording:
+    """A recording with timed events, by its frames.
 
-    A clip in a stretch that could not be decoded (the tail of a file cut short) is left out, and named on stderr.
+    Attributes:
+        video: key into `Dataset.recordings`.
+        targets: float32 [T, K], what the head for frames should say of each.
+        weights: float32 [T], 0 for frames of which nothing is known.
+        events: int64 [E, 3], first frame, the one after the last, and label of each event.
+    """
+
+    video: str
+    targets: Array
+    weights: Array
+    events: Array
+
+    def __len__(self) -> int:
+        """Number of frames, T."""
+        return len(self.targets)
+
+
+def place(dataset: Dataset, split: str, times: Mapping[str, Array], task: Task) -> list[LabelledClip]:
+    """The clips of a split that are labelled as a whole, as frames of their recordings; none without a head for them.
 
     Args:
         dataset: annotations.
@@ -206,15 +228,60 @@ def place(dataset: Dataset, split: str, times: Mapping[str, Array], task: Task) 
         times: float64 [T] of each recording.
         task: decides the vector of labels.
     """
+    if task.clips is None:
+        return []
+    return [
+        LabelledClip(
+            video=clip.video,
+            first=0,
+            stop=len(times[clip.video]),
+            labels=task.vector(task.clips, (dataset.labels[index] for index in clip.labels)),
+        )
+        for clip in whole_clips(dataset, split)
+        if len(times[clip.video])
+    ]
+
+
+def place_timed(dataset: Dataset, split: str, times: Mapping[str, Array], task: Task) -> list[TimedRecording]:
+    """The recordings of a split whose events have times, by their frames; none without a head for frames.
+
+    An event in a stretch that could not be decoded (the tail of a file cut short) is left out, and named on stderr.
+
+    Args:
+        dataset, split, times, task: as for `place`.
+    """
+    head = task.timed
+    if head is None:
+        return []
     placed = []
-    for clip in clips(dataset, split):
-        time_s = times[clip.video]
-        if clip.start_s is not None and clip.start_s > time_s[-1] + np.diff(time_s).max(initial=1.0):
-            print(f"left out: {clip.video} has no frames from {clip.start_s:g} s on", file=sys.stderr)
+    for timeline in timelines(dataset, split):
+        time_s = times[timeline.video]
+        if not len(time_s):
             continue
-        first, stop = frames_between(time_s, clip.start_s, clip.end_s)
-        labels = task.vector(dataset.labels[index] for index in clip.labels)
-        placed.append(LabelledClip(video=clip.video, first=first, stop=stop, labels=labels))
+        targets = np.tile(task.vector(head, ()), (len(time_s), 1))
+        weights = np.ones(len(time_s), np.float32)
+        events = []
+        for start_s, end_s in timeline.ignored:
+            weights[slice(*frames_between(time_s, start_s, end_s))] = 0.0
+        for start_s, end_s, index in timeline.events:
+            if start_s > time_s[-1] + np.diff(time_s).max(initial=1.0):
+                print(f"left out: {timeline.video} has no frames from {start_s:g} s on", file=sys.stderr)
+                continue
+            first, stop = frames_between(time_s, start_s, end_s)
+            label = task.labels.index(dataset.labels[index])
+            if not head.multi_label:
+                targets[first:stop] = 0.0
+            targets[first:stop, label] = 1.0
+            weights[first:stop] = 1.0
+            events.append((first, stop, label))
+        placed.append(
+            TimedRecording(
+                video=timeline.video,
+                targets=targets,
+                weights=weights,
+                events=np.array(events, dtype=np.int64).reshape(-1, 3),
+            )
+        )
     return placed
 
 

@@ -1,11 +1,10 @@
-"""Judging a model on annotated clips, through the code that predicts."""
+"""Judging a model on annotated recordings, through the code that predicts."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Mapping
-from collections.abc import Sequence as Many
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +13,35 @@ import numpy as np
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig
 from vidgru.datasets.annotations import load_dataset
-from vidgru.datasets.dataset import clips
+from vidgru.datasets.dataset import Dataset, Timeline, timelines
 from vidgru.datasets.splits import assign_splits
 from vidgru.errors import AnnotationError, WeightsError
 from vidgru.extract.pipeline import weights_what
 from vidgru.files import write_atomic
 from vidgru.model.checkpoint import EventModel, check_what, detector_settings, digest, load_model
-from vidgru.model.features import stream_features
-from vidgru.model.stream import encode, score_clips
-from vidgru.train.data import LabelledClip, Task, extract_missing, place
-from vidgru.train.metrics import classification_metrics, multilabel_metrics
+from vidgru.model.stream import Encoded, encode_parts, score_clips, score_encoded
+from vidgru.model.task import Head
+from vidgru.train.data import Extracted, check_labels, extract_missing, place, whole_clips
+from vidgru.train.evaluation_plots import plot_average_precision, plot_precision_recall, plot_timelines
+from vidgru.train.event_metrics import FrameScores, event_curves, event_metrics
+from vidgru.train.metrics import clip_curves
 from vidgru.train.plots import plot_confusion
-from vidgru.types import Array
+from vidgru.train.validation import judge_clips
+from vidgru.types import Annotation, Array, Event
 
-_HEADLINES = ("accuracy", "balanced_accuracy", "map", "macro_f1", "micro_f1")
+_CLIP_HEADLINES = ("accuracy", "balanced_accuracy", "map", "macro_f1", "micro_f1")
+_EVENT_HEADLINES = (
+    "event_f1", "event_precision", "event_recall", "event_f1_30", "map", "map_50", "map_thumos", "frame_map",
+    "false_alarms_per_hour", "segment_f1_50", "edit", "spotting_map",
+)  # fmt: skip
 
 
 def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfig) -> dict[str, Any]:
-    """Judge a model on a split of a data set: prints a table, writes `metrics.json` and the confusion matrix.
+    """Judge a model on a split of a data set: prints tables, writes `metrics.json` and plots.
 
-    Missing features are made with the model's settings. Recordings that cannot be read are left out and named.
+    Clips labelled as a whole are judged by the head for clips. Recordings with timed events are scored whole, as
+    prediction does it, and their events judged, whichever heads the model has. Missing features are made with the
+    model's settings. Recordings that cannot be read are left out and named.
 
     Args:
         model_path: a model file, or a training run's folder.
@@ -41,24 +49,51 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
         config: the split, and where things are.
 
     Returns:
-        What `metrics.json` holds: as `classification_metrics` (or `multilabel_metrics`) gives it, and `split`,
-        `dataset`, `failed` {video: why}, `seen_in_training` (clips of recordings the model was trained on).
+        What `metrics.json` holds: `split`, `dataset`, `failed` {video: why}, `seen_in_training` (recordings the model
+        was trained on); of clips, as `classification_metrics` (or `multilabel_metrics`) gives it; `events`, as
+        `event_metrics` gives it, with its `event_f1`, `map_50` and `frame_map` repeated at the top.
 
     Raises:
         ModelError, AnnotationError, WeightsError, SettingsMismatch, OutputError: each with its remedy.
     """
     model = load_model(model_path)
-    task = task_of(model)
     dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing))
-    wanted = clips(dataset, config.split)
-    if not wanted:
+    whole = whole_clips(dataset, config.split) if model.task.clips else []
+    timed = timelines(dataset, config.split)
+    if not (whole or timed):
         raise AnnotationError(
-            f"{dataset.source}: no clips in split {config.split!r}",
+            f"{dataset.source}: no {'clips' if model.task.clips else 'timed events'} in split {config.split!r}",
             f"it has {', '.join(dataset.splits)}; choose one with --split",
         )
-    task.check(dataset, wanted)
+    check_labels(model.task, dataset, whole, timed)
+    extracted = _features(
+        model, dataset, [*(clip.video for clip in whole), *(timeline.video for timeline in timed)], config
+    )
+    cache = SequenceCache(config.features)
+    encoded = {video: encode_parts(model, cache.parts(key)) for video, key in extracted.keys.items()}
+    known = sum(digest(key) in model.seen for key in extracted.keys.values())
+    if known and config.split not in ("train", "val"):
+        # Splits that are made anew for other rows move recordings.
+        print(
+            f"warning: the model was trained on {known} of these {len(encoded)} recordings; figures flatter it",
+            file=sys.stderr,
+        )
+    out = Path(config.out).expanduser()
+    metrics: dict[str, Any] = {
+        "split": config.split,
+        "dataset": str(dataset.source),
+        "failed": extracted.failed,
+        "seen_in_training": known,
+    }
+    metrics |= judge(model, extracted.dataset, config.split, encoded, intervals=True, out=out)
+    write_atomic(out / "metrics.json", (json.dumps(metrics, indent=1, ensure_ascii=False) + "\n").encode())
+    print(table(metrics))
+    return metrics
+
+
+def _features(model: EventModel, dataset: Dataset, videos: list[str], config: EvalConfig) -> Extracted:
+    """Features of recordings as the model reads them."""
     cache, detect = SequenceCache(config.features), detector_settings(model, config.weights)
-    videos = [clip.video for clip in wanted]
     paths = {video: dataset.recordings[video].path for video in videos}
     if missing := [video for video, path in paths.items() if cache.lookup(path, model.what) is None]:
         try:
@@ -69,70 +104,137 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
                     check_what(model, other.what, f"the features of {video} in {cache.root}")
             raise
         check_what(model, here, f"the features that {detect.weights} makes")
-    extracted = extract_missing(dataset, videos, cache, model.what, detect, config)
-    encoded = {
-        video: encode(model, stream_features(cache.parts(key), model.layout)) for video, key in extracted.keys.items()
-    }
-    placed = place(extracted.dataset, config.split, {video: e.time_s for video, e in encoded.items()}, task)
-    known = sum(digest(extracted.keys[clip.video]) in model.seen for clip in placed)
-    if known and config.split not in ("train", "val"):
-        # Splits that are made anew for other rows move recordings; or parts of a recording lie in several splits.
-        print(
-            f"warning: {known} of {len(placed)} clips are of recordings the model was trained on; figures flatter it",
-            file=sys.stderr,
-        )
-    scores = score_clips(model, [encoded[clip.video].vectors[clip.first : clip.stop] for clip in placed])
-    metrics = judge(model, scores, placed, intervals=True)
-    metrics = {
-        "split": config.split,
-        "dataset": str(dataset.source),
-        "failed": extracted.failed,
-        "seen_in_training": known,
-        **metrics,
-    }
-    out = Path(config.out).expanduser()
-    write_atomic(out / "metrics.json", (json.dumps(metrics, indent=1, ensure_ascii=False) + "\n").encode())
-    if "confusion" in metrics:
-        plot_confusion(metrics["confusion"], metrics["names"], out / "confusion.png", title=config.split)
-    print(table(metrics))
+    return extract_missing(dataset, videos, cache, model.what, detect, config)
+
+
+def judge(
+    model: EventModel,
+    dataset: Dataset,
+    split: str,
+    encoded: Mapping[str, Encoded],
+    *,
+    intervals: bool,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Metrics of a split: of clips labelled as a whole, if the model has a head for them, and of timed events.
+
+    Args:
+        model: that is judged.
+        dataset: its times held against the recordings' lengths.
+        split: its name.
+        encoded: every recording of the split.
+        intervals: whether to compute bootstrap intervals, over recordings.
+        out: folder of the plots; None draws none.
+
+    Returns:
+        As `evaluate`, without what that says of the run.
+    """
+    metrics: dict[str, Any] = {}
+    if placed := place(dataset, split, {video: some.time_s for video, some in encoded.items()}, model.task):
+        scores = score_clips(model, [encoded[clip.video].vectors for clip in placed])
+        metrics |= judge_clips(model, scores, placed, intervals=intervals)
+        if out and model.task.clips:
+            _draw_clips(metrics, scores, np.stack([clip.labels for clip in placed]), model.task.clips, split, out)
+    if timed := timelines(dataset, split):
+        events = _judge_events(model, dataset, timed, encoded, intervals=intervals, out=out)
+        metrics |= {name: events[name] for name in ("event_f1", "map_50", "frame_map")} | {"events": events}
     return metrics
 
 
-def task_of(model: EventModel) -> Task:
-    """What a model tells apart."""
-    return Task(labels=model.labels, background=model.background, multi_label=model.multi_label)
+def _draw_clips(metrics: Mapping[str, Any], scores: Array, labels: Array, head: Head, title: str, out: Path) -> None:
+    if not head.multi_label:
+        plot_confusion(metrics["confusion"], metrics["names"], out / "confusion.png", title=title)
+        return
+    plot_precision_recall(clip_curves(scores, labels > 0, metrics["names"]), out / "clip_curves.png", title=title)
+    ap = {name: values["ap"] for name, values in metrics["per_class"].items()}
+    plot_average_precision(ap, out / "clip_ap.png", title=title)
 
 
-def judge(model: EventModel, scores: Array, placed: Many[LabelledClip], *, intervals: bool) -> dict[str, Any]:
-    """Metrics of scores against the labels of the clips.
+def _judge_events(
+    model: EventModel,
+    dataset: Dataset,
+    timed: list[Timeline],
+    encoded: Mapping[str, Encoded],
+    *,
+    intervals: bool,
+    out: Path | None,
+) -> dict[str, Any]:
+    truth: list[Annotation] = []
+    found: list[Event] = []
+    ranked: list[Event] = []
+    frames: dict[str, FrameScores] = {}
+    for timeline in timed:
+        video, some = timeline.video, encoded[timeline.video]
+        seen_s = float(some.time_s[-1]) + 1 / model.fps if len(some) else 0.0
+        duration_s = min(dataset.durations.get(video, seen_s), max(seen_s, 1 / model.fps))
+        scored = score_encoded(model, some, video=video, duration_s=duration_s)
+        truth += [
+            Annotation(video=video, start_s=start_s, end_s=end_s, label=dataset.labels[label])
+            for start_s, end_s, label in timeline.events
+        ]
+        # what other splits say of the same recording is neither right nor wrong here
+        found += [event for event in scored.events if not _inside(event, timeline.ignored)]
+        ranked += [event for event in scored.candidates if not _inside(event, timeline.ignored)]
+        frames[video] = FrameScores(time_s=scored.time_s, scores=scored.scores, duration_s=duration_s)
+    metrics = event_metrics(
+        truth,
+        found,
+        ranked,
+        frames,
+        model.labels,
+        exclusive=model.decode.exclusive,
+        half_width_s=dataset.half_width_s,
+        intervals=intervals,
+    )
+    if out:
+        title = timed[0].split
+        plot_precision_recall(
+            event_curves(truth, ranked, list(frames), model.labels), out / "event_curves.png", title=title
+        )
+        ap = {name: values["ap_50"] for name, values in metrics["per_class"].items()}
+        plot_average_precision(ap, out / "event_ap.png", title=f"{title}, tIoU 0.5")
+        plot_timelines(truth, found, frames, model.labels, out / "timelines.png")
+    return metrics
 
-    Args:
-        model: its task and thresholds.
-        scores: float32 [n, C].
-        placed: n clips.
-        intervals: whether to compute bootstrap intervals, over recordings.
-    """
-    truth = np.stack([clip.labels for clip in placed])
-    videos = [clip.video for clip in placed] if intervals else None
-    names = task_of(model).names
-    if model.multi_label:
-        return multilabel_metrics(scores, truth, names, thresholds=np.array(model.decode.high), videos=videos)
-    return classification_metrics(scores, truth.argmax(axis=1), names, videos=videos)
+
+def _inside(event: Event, spans: tuple[tuple[float, float], ...]) -> bool:
+    """Whether an event lies in one of the spans by more than half."""
+    most = max((min(event.end_s, end_s) - max(event.start_s, start_s) for start_s, end_s in spans), default=0.0)
+    return most > (event.end_s - event.start_s) / 2
 
 
 def table(metrics: Mapping[str, Any]) -> str:
-    """Metrics as text: a line a class, then the headlines with their intervals."""
-    wide = max(len(name) for name in metrics["per_class"])
-    lines = [f"{'':{wide}}  clips  precision  recall      f1"]
-    for name, values in metrics["per_class"].items():
+    """Metrics as text: a line a class, then the headlines with their intervals; of clips, then of events."""
+    lines = []
+    if "per_class" in metrics:
+        lines += _classes(metrics["per_class"], "clips")
+        lines += [f"{metrics['clips']} clips", *_headlines(metrics, _CLIP_HEADLINES)]
+    if "events" in metrics:
+        events = metrics["events"]
+        lines += _classes(events["per_class"], "events")
+        lines.append(f"{events['events']} events in {events['videos']} recordings, {events['found']} found")
+        lines += _headlines(events, _EVENT_HEADLINES)
+    if metrics.get("failed"):
+        lines.append(f"left out, cannot be read: {', '.join(metrics['failed'])}")
+    return "\n".join(lines)
+
+
+def _classes(per_class: Mapping[str, Mapping[str, Any]], what: str) -> list[str]:
+    wide = max(len(name) for name in per_class)
+    lines = [f"{'':{wide}}  {what:>6}  precision  recall      f1"]
+    for name, values in per_class.items():
         recall = "     -" if values["recall"] is None else f"{values['recall']:6.3f}"
-        lines.append(f"{name:{wide}}  {values['support']:5}  {values['precision']:9.3f}  {recall}  {values['f1']:6.3f}")
-    lines.append(f"{metrics['clips']} clips")
-    for name in _HEADLINES:
+        precision = "        -" if values["precision"] is None else f"{values['precision']:9.3f}"
+        f1 = "     -" if values["f1"] is None else f"{values['f1']:6.3f}"
+        lines.append(f"{name:{wide}}  {values['support']:6}  {precision}  {recall}  {f1}")
+    return lines
+
+
+def _headlines(metrics: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
+    lines = []
+    for name in names:
         if metrics.get(name) is not None:
             interval = metrics.get("intervals", {}).get(name)
             spread = f"  (95 %: {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
             lines.append(f"{name} {metrics[name]:.3f}{spread}")
-    if metrics.get("failed"):
-        lines.append(f"left out, cannot be read: {', '.join(metrics['failed'])}")
-    return "\n".join(lines)
+    return lines

@@ -2,35 +2,79 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vidgru.datasets.windows import Batch
 from vidgru.model.event_gru import Scores
+from vidgru.model.task import Task
 
 
-def event_loss(scores: Scores, batch: Batch, *, multi_label: bool, smoothing: float) -> Tensor:
-    """Loss of clips whose labels speak of the clip as a whole.
-
-    Cross-entropy, or binary cross-entropy of each label. Frames have no loss of their own: asking each of them for the
-    clip's label teaches those before the event to recognise the recording (measured: it costs accuracy where order
-    matters).
+def window_losses(
+    scores: Scores, batch: Batch, task: Task, *, lag: int, class_weights: Tensor, smoothing: float
+) -> Tensor:
+    """Loss of each window of a batch: of clips where it has labels, of frames where it has targets.
 
     Args:
-        scores: logits; `clips` is [B,C].
-        batch: with labels, 0 or 1; rows sum to 1 unless `multi_label`.
-        multi_label: labels are independent of each other.
+        scores: logits.
+        batch: with labels or with targets and weights.
+        task: the heads.
+        lag: steps by which the scores of frames lag behind.
+        class_weights: float32 [K], how much each class of frames counts.
         smoothing: share of each target that is spread over all labels (Szegedy et al. 2016).
 
     Returns:
-        A scalar, mean over clips.
+        [B], finite where the scores are.
 
     Raises:
-        ValueError: the batch has no labels.
+        ValueError: the batch has neither labels nor targets, or the network has no head for them.
     """
-    if batch.labels is None:
-        raise ValueError("the batch has no labels")
+    if batch.labels is not None and scores.clips is not None and task.clips:
+        return _clip_losses(scores.clips, batch.labels, task.clips.multi_label, smoothing)
+    if batch.targets is not None and batch.weights is not None and scores.frames is not None and task.timed:
+        # the step that reads frame t + lag scores frame t
+        steps = batch.targets.shape[1] - lag
+        return _frame_losses(
+            scores.frames[:, lag:],
+            batch.targets[:, :steps],
+            batch.weights[:, :steps],
+            class_weights,
+            task.timed.multi_label,
+            smoothing,
+        )
+    raise ValueError("the batch has nothing that the network's heads say")
+
+
+def _clip_losses(logits: Tensor, labels: Tensor, multi_label: bool, smoothing: float) -> Tensor:
+    """Cross-entropy, or binary cross-entropy summed over labels: [B].
+
+    Frames have no loss of their own here: asking each of them for the clip's label teaches those before the event to
+    recognise the recording (measured: it costs accuracy where order matters).
+    """
     if multi_label:
-        soft = batch.labels * (1 - smoothing) + smoothing / 2
-        return F.binary_cross_entropy_with_logits(scores.clips, soft, reduction="none").sum(dim=1).mean()
-    return F.cross_entropy(scores.clips, batch.labels, label_smoothing=smoothing)
+        soft = labels * (1 - smoothing) + smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits, soft, reduction="none").sum(dim=1)
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+
+
+def _frame_losses(
+    logits: Tensor, targets: Tensor, weights: Tensor, class_weights: Tensor, multi_label: bool, smoothing: float
+) -> Tensor:
+    """The same for every frame, weighted by its class; the sum over a window's steps: [B].
+
+    Args:
+        logits, targets: [B,T,K].
+        weights: [B,T], 0 where a frame does not count.
+        class_weights: [K].
+        multi_label: labels are independent of each other.
+        smoothing: as above.
+    """
+    if multi_label:
+        soft = targets * (1 - smoothing) + smoothing / 2
+        loss = F.binary_cross_entropy_with_logits(logits, soft, reduction="none")
+        loss = (loss * torch.where(targets > 0, class_weights, 1.0)).sum(dim=2)
+    else:
+        spread = targets * (1 - smoothing) + smoothing / targets.shape[2]
+        loss = -(logits.log_softmax(dim=2) * spread).sum(dim=2) * (targets * class_weights).sum(dim=2)
+    return (loss * weights).sum(dim=1)

@@ -1,0 +1,259 @@
+"""How fast training is: a step of the real loop against the network's arithmetic alone, and against a naive loader.
+
+    python scripts/bench_train.py                       # made-up clips of ten seconds, 3 objects a frame
+    python scripts/bench_train.py --objects 20 --steps 200
+
+Everything runs on the CPU with one thread, as training does, in turn (A B C A B C ...), so that drift of the machine
+meets all alike; medians of passes are shown, in ms a batch.
+
+- bare: forward and backward of encoder, recurrent layer and head on batches that are ready;
+- step: the same with the loss, gradient clipping, AdamW and the running mean of the weights;
+- loop: all of it, with the windows cut, changed and put together: what training does;
+- naive: a file for each clip (.npy, padded to the most objects), read by a DataLoader without workers and padded again,
+  then the same step. Its clips are not augmented.
+
+Both kinds of training data are measured: clips, and windows of timed recordings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from vidgru.config import TrainConfig
+from vidgru.datasets.windows import Batch
+from vidgru.files import write_atomic
+from vidgru.model.checkpoint import build
+from vidgru.model.event_gru import Architecture, EventGRU
+from vidgru.model.layout import FeatureLayout
+from vidgru.model.task import Head, Task
+from vidgru.train.augment import Augmenter
+from vidgru.train.batches import Batches, ClipBatches, WindowBatches
+from vidgru.train.data import LabelledClip, Loaded, TimedRecording
+from vidgru.train.step import Stepper
+from vidgru.train.team import Team
+from vidgru.types import Features
+
+# as extraction with yolo26n.pt lays features out
+LAYOUT = FeatureLayout(classes=80, motion=22, appearance=64, scene=64, scene_motion=20)
+LABELS = tuple(f"label {number}" for number in range(6))
+FPS = 8.0
+
+
+def make_features(frames: int, objects: int, rng: np.random.Generator) -> Features:
+    """Random features of a recording: `objects` a frame on average."""
+    counts = rng.poisson(objects, frames)
+    rows = rng.standard_normal((int(counts.sum()), LAYOUT.object_width), np.float32)
+    rows[:, LAYOUT.object_groups()["score"].start] = rng.random(len(rows))
+    rows[:, LAYOUT.object_groups()["class"].start] = rng.integers(0, LAYOUT.classes, len(rows))
+    return Features(
+        objects=rows,
+        offsets=np.concatenate([[0], np.cumsum(counts)]),
+        frame=rng.standard_normal((frames, LAYOUT.frame_width), np.float32),
+        time_s=np.arange(frames) / FPS,
+    )
+
+
+def clip_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tuple[Task, Batches, Loaded]:
+    """Clips with one label each."""
+    rng = np.random.default_rng(0)
+    task = Task(labels=LABELS, clips=Head(background=False, multi_label=False))
+    features = {f"clip {n}": make_features(steps, objects, rng) for n in range(clips)}
+    loaded = Loaded(features=features, layout=LAYOUT, names=(), keys={})
+    labels = np.eye(len(LABELS), dtype=np.float32)
+    some = [LabelledClip(video=v, first=0, stop=steps, labels=labels[n % len(LABELS)]) for n, v in enumerate(features)]
+    part = ClipBatches(
+        some,
+        loaded,
+        len(LABELS),
+        size=config.batch,
+        seed=0,
+        balance=True,
+        augment=Augmenter(LAYOUT, LABELS),
+    )
+    return task, Batches([part], 0), loaded
+
+
+def timed_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tuple[Task, Batches]:
+    """As many frames in recordings of twenty clips' length, an event in every clip's length."""
+    rng = np.random.default_rng(0)
+    task = Task(labels=LABELS, timed=Head(background=True, multi_label=False))
+    length = 20 * steps
+    features = {f"recording {n}": make_features(length, objects, rng) for n in range(max(1, clips // 20))}
+    loaded = Loaded(features=features, layout=LAYOUT, names=(), keys={})
+    recordings = []
+    for video in features:
+        targets = np.zeros((length, len(LABELS) + 1), np.float32)
+        targets[:, -1] = 1.0
+        events = [(at, at + steps // 3, int(rng.integers(len(LABELS)))) for at in range(0, length - steps, steps)]
+        for first, stop, label in events:
+            targets[first:stop] = 0.0
+            targets[first:stop, label] = 1.0
+        weights = np.ones(length, np.float32)
+        recordings.append(TimedRecording(video=video, targets=targets, weights=weights, events=np.array(events)))
+    part = WindowBatches(
+        recordings,
+        loaded,
+        size=config.batch,
+        seed=0,
+        balance=True,
+        augment=Augmenter(LAYOUT, LABELS),
+        length=steps,
+        lag=4,
+        fps=FPS,
+    )
+    return task, Batches([part], 0)
+
+
+def stepper_of(task: Task, config: TrainConfig, lag: int) -> Stepper:
+    """A network with an optimizer."""
+    torch.manual_seed(0)
+    network = build(LAYOUT, task, Architecture())
+    network.train()
+    weights = torch.ones(task.outputs(task.timed))
+    return Stepper(network, task, config, lag=lag, class_weights=weights, team=Team())
+
+
+def bare(network: EventGRU, batches: list[Batch]) -> None:
+    """Forward and backward on ready tensors."""
+    for batch in batches:
+        scores = network(batch.objects, batch.object_mask, batch.frame, batch.mask)
+        network.zero_grad()
+        sum(part.sum() for part in scores if part is not None).backward()  # type: ignore[union-attr]
+
+
+def with_pytorch_gru(network: EventGRU) -> EventGRU:
+    """The same network with PyTorch's own GRU."""
+    own = nn.GRU(network.architecture.width, network.architecture.hidden, batch_first=True)
+    assert network.gru is not None
+    own.load_state_dict(network.gru.state_dict())
+    network.gru = own
+    return network
+
+
+class Files(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, np.ndarray, int]]):
+    """A file for each clip: objects padded to the most in any frame."""
+
+    def __init__(self, folder: Path, loaded: Loaded) -> None:
+        self.paths = []
+        for number, features in enumerate(loaded.features.values()):
+            counts = np.diff(features.offsets)
+            mask = np.arange(int(counts.max())) < counts[:, None]
+            dense = np.zeros((*mask.shape, features.objects.shape[1]), np.float32)
+            dense[mask] = features.objects
+            path = folder / f"{number}.npy"
+            np.save(path, {"objects": dense, "mask": mask, "frame": features.frame}, allow_pickle=True)  # type: ignore[arg-type]
+            self.paths.append(path)
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """A clip."""
+        values = np.load(self.paths[index], allow_pickle=True).item()
+        return values["objects"], values["mask"], values["frame"], index % len(LABELS)
+
+
+def padded(clips: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]) -> Batch:
+    """Clips as a batch, the way everybody writes it first."""
+    steps, slots = max(len(m) for _, m, _, _ in clips), max(m.shape[1] for _, m, _, _ in clips)
+    objects = torch.zeros(len(clips), steps, slots, LAYOUT.object_width)
+    object_mask = torch.zeros(len(clips), steps, slots, dtype=torch.bool)
+    frame, mask = torch.zeros(len(clips), steps, LAYOUT.frame_width), torch.zeros(len(clips), steps, dtype=torch.bool)
+    labels = torch.zeros(len(clips), len(LABELS))
+    for row, (some, there, of_frame, label) in enumerate(clips):
+        objects[row, : len(there), : there.shape[1]] = torch.from_numpy(some)
+        object_mask[row, : len(there), : there.shape[1]] = torch.from_numpy(there)
+        frame[row, : len(there)] = torch.from_numpy(of_frame)
+        mask[row, : len(there)] = True
+        labels[row, label] = 1.0
+    return Batch(objects=objects, object_mask=object_mask, frame=frame, mask=mask, labels=labels)
+
+
+def measure(ways: dict[str, Callable[[int], int]], repeats: int) -> dict[str, float]:
+    """Median ms a batch of each way; a way takes the number of the pass and says how many batches it made."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(repeats + 1):
+        for name, run in ways.items():
+            began = time.perf_counter()
+            batches = run(number + 1)
+            if number:  # the first pass warms up
+                times[name].append(1000 * (time.perf_counter() - began) / batches)
+    return {name: median(values) for name, values in times.items()}
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=160)
+    parser.add_argument("--steps", type=int, default=80, help="frames of a clip")
+    parser.add_argument("--objects", type=int, default=3, help="objects a frame")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--out", type=Path, default=Path("bench"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    config = TrainConfig()
+    report = {}
+    for kind in ("clips", "windows"):
+        if kind == "clips":
+            task, batches, loaded = clip_set(args.clips, args.steps, args.objects, config)
+            lag = 0
+        else:
+            (task, batches), lag = timed_set(args.clips, args.steps, args.objects, config), 4
+        ready = [batch for batch, _ in batches(0) if batch is not None]
+        taking, looping, naive = (stepper_of(task, config, lag) for _ in range(3))
+        alone, pytorch = (stepper_of(task, config, lag).network for _ in range(2))
+        with_pytorch_gru(pytorch)
+
+        def bare_pass(_: int, network: EventGRU = alone, ready: list[Batch] = ready) -> int:
+            bare(network, ready)
+            return len(ready)
+
+        def pytorch_pass(_: int, network: EventGRU = pytorch, ready: list[Batch] = ready) -> int:
+            bare(network, ready)
+            return len(ready)
+
+        def step_pass(number: int, stepper: Stepper = taking, ready: list[Batch] = ready) -> int:
+            for batch in ready:
+                stepper.take(batch, len(batch), number)
+            return len(ready)
+
+        def loop_pass(number: int, stepper: Stepper = looping, batches: Batches = batches) -> int:
+            for batch, size in batches(number):
+                stepper.take(batch, size, number)
+            return batches.count
+
+        ways = {"bare": bare_pass, "bare, PyTorch's GRU": pytorch_pass, "step": step_pass, "loop": loop_pass}
+        with tempfile.TemporaryDirectory() as folder:
+            if kind == "clips":
+                files = Files(Path(folder), loaded)
+                loader = DataLoader(files, config.batch, shuffle=True, collate_fn=padded)
+
+                def naive_pass(number: int, stepper: Stepper = naive, loader: DataLoader[object] = loader) -> int:
+                    for batch in loader:
+                        stepper.take(batch, len(batch), number)  # type: ignore[arg-type]
+                    return len(loader)
+
+                ways["naive"] = naive_pass
+            report[kind] = measure(ways, args.repeats)
+    for kind, found in report.items():
+        print(f"{kind}: batches of {config.batch}, {args.steps} steps, {args.objects} objects a frame")
+        for name, value in found.items():
+            print(f"  {name:20} {value:8.2f} ms a batch  {value / found['bare']:5.2f} x bare")
+    values = {**{k: str(v) for k, v in vars(args).items()}, "torch": torch.__version__, "ms_a_batch": report}
+    write_atomic(args.out / "bench_train.json", (json.dumps(values, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Comparing cells, and any other settings, trained alike: what each costs, and what it is worth."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as Many
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidgru.config import CompareConfig, TrainConfig
+from vidgru.datasets.dataset import Dataset
+from vidgru.datasets.splits import folds
+from vidgru.files import write_atomic
+from vidgru.model.checkpoint import EventModel
+from vidgru.model.event_gru import count_parameters
+from vidgru.model.stream import encode, score_clips, score_frames
+from vidgru.model.task import Task
+from vidgru.train.batches import Batches
+from vidgru.train.comparison_plots import plot_comparison, plot_probe
+from vidgru.train.data import Loaded
+from vidgru.train.fit import Examples, Result, architecture_of, batches_of, fit, reproducible
+from vidgru.train.loop import FOLDED, judge_loaded, prepare
+from vidgru.train.memory import step_bytes
+from vidgru.train.probe import CHANCE, probe
+from vidgru.train.variants import variants
+
+_ROUNDS = 7  # of which the fastest counts: whatever else the machine does only slows
+_LEAST_FRAMES = 20_000  # that speed is measured over
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What one of those compared came to.
+
+    Attributes:
+        name: a cell, or a variant as it was written.
+        parameters: of the whole network.
+        cell_parameters: of the recurrent layer.
+        epoch_s: seconds a training epoch takes, validation included; median of all epochs.
+        frames_per_s: of recordings whose features are in memory, through the whole network on one core.
+        cell_frames_per_s: of recordings that are encoded, through the recurrent layer and the head.
+        step_bytes: memory of a training step on a CPU, as `step_bytes` measures it.
+        best_epoch: the one chosen on validation; median of all folds.
+        metrics: by name, mean over folds.
+        spread: standard deviation over folds; empty without folds.
+    """
+
+    name: str
+    parameters: int
+    cell_parameters: int
+    epoch_s: float
+    frames_per_s: float
+    cell_frames_per_s: float
+    step_bytes: int
+    best_epoch: float
+    metrics: dict[str, float]
+    spread: dict[str, float]
+
+
+def compare(dataset_path: str | Path, config: CompareConfig) -> list[Row]:
+    """Train each cell and variant on the same data, splits or folds, from the same seed, by the same loop.
+
+    Features are extracted and read once. Without folds, figures are of the validation split, on which epochs were
+    chosen too; the test split is not looked at, so that it is still there to judge what is chosen by this table. With
+    folds, they are of parts that training has not seen.
+
+    Prints the table, and writes compare.json, compare.csv and compare.png into `config.out`, and with `config.probe`
+    how far back each cell remembers: probe.json, probe.png. Files are written as soon as a row is there.
+
+    Args:
+        dataset_path: as for `load_dataset`.
+        config: what is compared, and what all have in common.
+
+    Raises:
+        SettingsError: a variant that cannot be.
+        VidgruError: as from `train`.
+        KeyboardInterrupt: with the rows that were finished written.
+    """
+    compared, out = variants(config), Path(config.out).expanduser()
+    extracted, loaded, task, what = prepare(dataset_path, config)
+    dataset = extracted.dataset
+    parts = list(folds(dataset, config.folds, config.seed, config.by or None)) if config.folds else [dataset]
+    judged = f"mean and spread over {config.folds} folds" if config.folds else "validation split"
+    rows: list[Row] = []
+    for name, settings in compared.items():
+        print(f"{name}: training", file=sys.stderr)
+        rows.append(_row(name, parts, loaded, task, what, settings))
+        facts = {"judged": judged, "failed": extracted.failed, "settings": asdict(config)}
+        write_atomic(out / "compare.json", _json({**facts, "rows": [asdict(row) for row in rows]}))
+        write_atomic(out / "compare.csv", _csv(rows))
+        plot_comparison([asdict(row) for row in rows], out / "compare.png", title=f"{dataset.source.name}, {judged}")
+    print(table(rows, judged))
+    if config.probe:
+        _probe(config, out)
+    return rows
+
+
+def _row(
+    name: str, parts: Many[Dataset], loaded: Loaded, task: Task, what: dict[str, Any], config: TrainConfig
+) -> Row:
+    results: list[Result] = []
+    judged: list[dict[str, Any]] = []
+    for part in parts:
+        results.append(fit(part, loaded, task, what, config))
+        if results[-1].interrupted:
+            raise KeyboardInterrupt
+        judged.append(judge_loaded(results[-1].best, part, "test" if config.folds else "val", loaded, intervals=False))
+    values = {name: [m[name] for m in judged if m.get(name) is not None] for name in FOLDED}
+    network = results[0].best.network
+    whole, cell = _frames_per_s(results[0].best, Examples.of(parts[0], "train", loaded, task), loaded, config)
+    return Row(
+        name=name,
+        parameters=count_parameters(network),
+        cell_parameters=count_parameters(network.gru) if network.gru else 0,
+        epoch_s=float(np.median([epoch["seconds"] for result in results for epoch in result.epochs])),
+        frames_per_s=whole,
+        cell_frames_per_s=cell,
+        step_bytes=step_bytes(results[0].best, _largest_batch(parts[0], loaded, task, config, results[0].best.lag)),
+        best_epoch=float(np.median([result.best_epoch for result in results])),
+        metrics={name: float(np.mean(some)) for name, some in values.items() if some},
+        spread={name: float(np.std(some)) for name, some in values.items() if some} if config.folds else {},
+    )
+
+
+def _frames_per_s(model: EventModel, some: Examples, loaded: Loaded, config: TrainConfig) -> tuple[float, float]:
+    """Frames a second through the whole network, and behind the encoder, on one core, recordings side by side."""
+    features = [loaded.features[video] for video in some.videos]
+    features *= -(-_LEAST_FRAMES // max(sum(map(len, features)), 1))
+    frames = sum(map(len, features))
+    score = score_frames if model.task.timed else score_clips
+    encoding, scoring = [], []
+    with reproducible(config.seed, 1):
+        for _ in range(_ROUNDS):
+            started = time.perf_counter()
+            vectors = list(encode(model, features).vectors.split([len(part) for part in features]))
+            encoded = time.perf_counter()
+            score(model, vectors)
+            encoding.append(encoded - started)
+            scoring.append(time.perf_counter() - encoded)
+    return frames / (min(encoding) + min(scoring)), frames / min(scoring)
+
+
+def _largest_batch(
+    dataset: Dataset, loaded: Loaded, task: Task, config: TrainConfig, lag: int
+) -> tuple[int, int, int]:
+    """B, T and N of the largest batch of the first epoch."""
+    made = batches_of(Examples.of(dataset, "train", loaded, task), loaded, task, config, lag)
+    batches = Batches([part for part in made if part], config.seed)
+    shapes = [tuple(batch.object_mask.shape) for batch, _ in batches(1)]
+    clips, steps, objects = max(shapes, key=np.prod)
+    return clips, steps, objects

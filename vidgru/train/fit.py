@@ -1,0 +1,340 @@
+"""The training loop: labelled clips and timed recordings in, a model out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vidgru.config import TrainConfig
+from vidgru.datasets.dataset import Dataset
+from vidgru.errors import AnnotationError, SettingsError
+from vidgru.model.checkpoint import EventModel, build, check_what, digest, load_model
+from vidgru.model.decode import DecodeSettings
+from vidgru.model.event_gru import Architecture, EventGRU
+from vidgru.model.task import Task
+from vidgru.train.augment import Augmenter
+from vidgru.train.batches import Batches, ClipBatches, WindowBatches
+from vidgru.train.board import board
+from vidgru.train.data import LabelledClip, Loaded, TimedRecording, place, place_timed
+from vidgru.train.state import FREE, STATE, Progress, read_state, write_state
+from vidgru.train.step import Stepper, learning_rate
+from vidgru.train.team import Team
+from vidgru.train.thresholds import fit_clips, fit_frames
+from vidgru.train.validation import Validation, main_figure
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result:
+    """What training came to.
+
+    Attributes:
+        best: the model of the best epoch.
+        last: that of the last one.
+        best_epoch: from 1.
+        epochs: a row of figures each.
+        interrupted: whether Ctrl-C ended it.
+    """
+
+    best: EventModel
+    last: EventModel
+    best_epoch: int
+    epochs: list[dict[str, float]]
+    interrupted: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Examples:
+    """What a split holds for a task: clips labelled as a whole, and recordings with timed events."""
+
+    clips: list[LabelledClip]
+    recordings: list[TimedRecording]
+
+    @staticmethod
+    def of(dataset: Dataset, split: str, loaded: Loaded, task: Task) -> Examples:
+        """Those of a split.
+
+        Raises:
+            AnnotationError: there are none for a head of the task.
+        """
+        times = {video: features.time_s for video, features in loaded.features.items()}
+        found = Examples(clips=place(dataset, split, times, task), recordings=place_timed(dataset, split, times, task))
+        if not (found.clips or found.recordings):
+            raise AnnotationError(f"{dataset.source}: no clips in split {split!r}", "add rows with that split")
+        return found
+
+    @property
+    def videos(self) -> list[str]:
+        """Recordings, each once."""
+        return list(dict.fromkeys([*(clip.video for clip in self.clips), *(one.video for one in self.recordings)]))
+
+
+def fit(
+    dataset: Dataset,
+    loaded: Loaded,
+    task: Task,
+    what: dict[str, Any],
+    config: TrainConfig,
+    *,
+    folder: Path | None = None,
+    team: Team | None = None,
+) -> Result:
+    """Train on split `train`, select on split `val`.
+
+    Equal inputs and seeds give equal bytes on one machine with one number of threads, resumed or not.
+
+    Args:
+        dataset: with both splits.
+        loaded: features of the recordings of both.
+        task: what is to be told apart.
+        what: settings of the features.
+        config: how.
+        folder: where the state of the run is kept after every epoch; None keeps none.
+        team: processes that train together.
+
+    Raises:
+        AnnotationError: one of the splits has nothing, or what is to be trained on does not differ.
+        SettingsError, ModelError: the run cannot be resumed, or not begin with the model `config.init`.
+        VidgruError: the loss is no longer a number; names the window that it came from.
+        KeyboardInterrupt: before the first epoch was finished, or without a folder.
+    """
+    team = team or Team()
+    train, val = (Examples.of(dataset, split, loaded, task) for split in ("train", "val"))
+    _differ(dataset, task, train)
+    held = Validation(loaded, val.clips, val.recordings)
+    lag = 0 if config.cell == "none" or config.bidirectional or not train.recordings else round(config.lag * config.fps)
+    clips, windows = batches_of(train, loaded, task, config, lag)
+    batches = Batches([part for part in (clips, windows) if part], config.seed, (team.rank, team.size))
+    steps = max(clips.steps, 2) if clips else windows.length if windows else 0
+    with reproducible(config.seed, config.threads or 1):
+        device = _device(config.device)
+        network = build(loaded.layout, task, architecture_of(config))
+        if config.init:
+            _begin_with(network, load_model(config.init), task, what)
+        else:
+            network.encoder.fit(loaded.features[video] for video in train.videos)
+        network.to(device)
+        class_weights = torch.from_numpy(windows.class_weights()) if windows else torch.ones(0)
+        stepper = Stepper(network, task, config, lag=lag, class_weights=class_weights, team=team)
+        model = EventModel(
+            network=stepper.kept,
+            task=task,
+            what=what,
+            weights=config.weights,
+            names=loaded.names,
+            decode=DecodeSettings(high=(), low=(), min_s=0, merge_s=0, exclusive=False),  # fitted when all is done
+            window_s=round(steps / config.fps, 3),
+            lag=lag,
+            versions={name: version(name) for name in ("vidgru", "torch")},
+            seen=tuple(sorted({digest(loaded.keys[video]) for video in (*train.videos, *val.videos)})),
+        )
+        identity = _identity(config, train, val, loaded)
+        progress = Progress(epochs=[], best_epoch=0, best=(-math.inf, -math.inf), best_state={})
+        if config.resume and folder:
+            progress = read_state(folder / STATE, network, stepper.kept, stepper.optimizer, identity)
+        interrupted = False
+        bar = tqdm(
+            total=config.epochs,
+            initial=len(progress.epochs),
+            unit="epoch",
+            leave=False,
+            disable=team.rank > 0 or not sys.stderr.isatty(),
+        )
+        with bar, board(folder if team.rank == 0 else None) as draw:
+            while not _over(progress, config):
+                epoch = len(progress.epochs) + 1
+                started, total, count = time.monotonic(), torch.zeros((), device=device), 0
+                step = (epoch - 1) * batches.count
+                torch.manual_seed(int(np.random.SeedSequence((config.seed, epoch, team.rank)).generate_state(1)[0]))
+                network.train()
+                try:
+                    for batch, size in batches(epoch):
+                        step += 1
+                        total += stepper.take(batch, size, step)
+                        count += 0 if batch is None else len(batch)
+                    train_loss = team.total(torch.tensor([float(total), count], device=device))
+                    figures = held.figures(model, held.look(model))
+                except KeyboardInterrupt:
+                    if folder is None or not progress.epochs:
+                        raise
+                    interrupted = True
+                    break
+                row = {
+                    "epoch": epoch,
+                    "seconds": time.monotonic() - started,
+                    "lr": config.lr * learning_rate(step),
+                    "train_loss": float(train_loss[0] / train_loss[1]),
+                    **{f"val_{name}": value for name, value in figures.items()},
+                }
+                progress.epochs.append(row)
+                main, val_loss = team.agree([main_figure(figures), figures["loss"]], device)
+                if (main, -val_loss) > progress.best:
+                    progress.best, progress.best_epoch = (main, -val_loss), epoch
+                    progress.best_state = {name: value.clone() for name, value in stepper.kept.state_dict().items()}
+                if folder and team.rank == 0:
+                    write_state(folder / STATE, network, stepper.kept, stepper.optimizer, progress, identity)
+                draw(row)
+                bar.update()
+        brief_s = _brief(train.recordings) / config.fps
+        best, last = (
+            _finished(model, state, held, brief_s) for state in (progress.best_state, stepper.kept.state_dict())
+        )
+    return Result(
+        best=best,
+        last=last,
+        best_epoch=progress.best_epoch,
+        epochs=progress.epochs,
+        interrupted=interrupted,
+    )
+
+
+def _differ(dataset: Dataset, task: Task, train: Examples) -> None:
+    """Refuse a train split that teaches nothing."""
+    clips = train.clips
+    alike = all(np.array_equal(clip.labels, clips[0].labels) for clip in clips)
+    if alike and not any(len(recording.events) for recording in train.recordings):
+        raise AnnotationError(
+            f"{dataset.source}: all {len(clips)} clips of split 'train' are labelled alike: nothing to learn"
+            if clips
+            else f"{dataset.source}: nothing happens in split 'train': nothing to learn",
+            "move rows of other labels to train",
+        )
+    kinds = (("clips labelled as a whole", task.clips, clips), ("timed events", task.timed, train.recordings))
+    for kind, head, found in kinds:
+        if head and not found:
+            raise AnnotationError(
+                f"{dataset.source}: there are {kind}, but none in split 'train': nothing to learn them from",
+                "move rows of that kind to train, or leave them out",
+            )
+
+
+def batches_of(
+    train: Examples, loaded: Loaded, task: Task, config: TrainConfig, lag: int
+) -> tuple[ClipBatches | None, WindowBatches | None]:
+    """Batches of what a train split holds; None for what it does not hold."""
+    augment = Augmenter(loaded.layout, task.labels) if config.augment else None
+    how: dict[str, Any] = {"size": config.batch, "seed": config.seed, "balance": config.balance, "augment": augment}
+    clips = ClipBatches(train.clips, loaded, len(task.labels), **how) if train.clips else None
+    windows = None
+    if train.recordings:
+        length = round(config.window * config.fps)
+        windows = WindowBatches(train.recordings, loaded, length=length, lag=lag, fps=config.fps, **how)
+    return clips, windows
+
+
+def _begin_with(network: EventGRU, model: EventModel, task: Task, what: Mapping[str, Any]) -> None:
+    """Take over the weights of another model; of its heads, those of the labels that both have.
+
+    Raises:
+        SettingsMismatch: it was trained on features of other settings.
+        SettingsError: its network has another shape.
+    """
+    check_what(model, what, "the features of this data set")
+    ours, theirs = network.architecture, model.network.architecture
+    free = {"dropout", "group_dropout"}
+    differ = [f.name for f in fields(ours) if f.name not in free and getattr(ours, f.name) != getattr(theirs, f.name)]
+    if differ:
+        values = "; ".join(
+            f"{name} is {getattr(ours, name)!r}, the model's is {getattr(theirs, name)!r}" for name in differ
+        )
+        raise SettingsError(f"init is a model of another shape: {values}", "choose the model's own settings")
+    own = network.state_dict()
+    for name, value in model.network.state_dict().items():
+        if "_head." not in name:
+            own[name] = value
+    for head, new, old in (("clip_head", task.clips, model.task.clips), ("frame_head", task.timed, model.task.timed)):
+        if new and old and new.multi_label == old.multi_label:
+            names, known = task.names(new), model.task.names(old)
+            for name in (name for name in own if name.startswith(f"{head}.")):
+                for row, label in enumerate(names):
+                    if label in known:
+                        own[name][row] = model.network.state_dict()[name][known.index(label)]
+    network.load_state_dict(own)
+
+
+def _over(progress: Progress, config: TrainConfig) -> bool:
+    done = len(progress.epochs)
+    return done >= config.epochs or bool(config.patience and done - progress.best_epoch >= config.patience)
+
+
+def _identity(config: TrainConfig, train: Examples, val: Examples, loaded: Loaded) -> dict[str, Any]:
+    """What a resumed run must have in common with the one that it goes on with."""
+    seen = hashlib.sha256()
+    for part in (train, val):
+        for clip in part.clips:
+            seen.update(f"{loaded.keys[clip.video]} {clip.labels.tolist()}\n".encode())
+        for recording in part.recordings:
+            seen.update(f"{loaded.keys[recording.video]}\n".encode())
+            seen.update(recording.targets.tobytes() + recording.weights.tobytes())
+        seen.update(b"--\n")
+    settings = {name: value for name, value in asdict(config).items() if name not in FREE}
+    return {**settings, "annotated recordings": seen.hexdigest()[:16]}
+
+
+def _finished(model: EventModel, state: dict[str, Tensor], val: Validation, brief_s: float) -> EventModel:
+    """A model of its own, on the CPU, with the weights `state` and thresholds that fit them."""
+    network = build(model.layout, model.task, model.network.architecture)
+    network.load_state_dict(state)
+    model = replace(model, network=network.eval())
+    look = val.look(model)
+    if model.task.timed:
+        events = [recording.events for recording in val.recordings]
+        decode = fit_frames(val.times, look.frames, events, model.labels, model.task.timed, 1 / model.fps, brief_s)
+    else:
+        assert model.task.clips is not None
+        assert look.clips is not None
+        decode = fit_clips(look.clips, val.labels, model.task.clips, len(model.labels), model.window_s)
+    model = replace(model, decode=decode)
+    figures = {name: round(value, 6) for name, value in val.figures(model, look).items() if name != "loss"}
+    return replace(model, metrics=figures)
+
+
+def _brief(recordings: list[TimedRecording]) -> float:
+    """Frames that a short event lasts: all but a tenth last longer."""
+    lengths = [stop - first for recording in recordings for first, stop, _ in recording.events]
+    return float(np.quantile(lengths, 0.1)) if lengths else 0.0
+
+
+def architecture_of(config: TrainConfig) -> Architecture:
+    """The network that the settings ask for."""
+    return Architecture(**{name: getattr(config, name) for name in Architecture.__dataclass_fields__})
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        problem = str(error).splitlines()[0]
+        raise SettingsError(f"device is {name!r}, which cannot be used: {problem}") from None
+    return device
+
+
+@contextmanager
+def reproducible(seed: int, threads: int) -> Iterator[None]:
+    """Torch's random numbers from a seed, on so many CPU threads, and both as they were afterwards.
+
+    The steps of such a network are too small to share: one thread is the fastest, far so beside other work.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,128 @@
+"""Where a training run stands, on disk after every epoch, so that it goes on exactly where it was.
+
+One safetensors file, written whole or not at all: the weights in training, their running mean, the best mean so far,
+and the optimizer's moments; figures and settings are JSON in its metadata. Random numbers are drawn anew for every
+epoch from the seed, so that none have to be kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from vidgru.errors import ModelError, SettingsError
+from vidgru.files import write_atomic
+
+STATE = "state.safetensors"
+# what may differ between a run and its resumption: it does not change what an epoch does
+FREE = {
+    "allow_missing", "backend", "detector_batch", "device", "epochs", "features", "init", "out", "patience",
+    "precision", "resume", "start_time", "weights",
+}  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """What a run has come to.
+
+    Attributes:
+        epochs: a row of figures for each that is finished.
+        best_epoch: from 1; 0 before the first.
+        best: its chief figure, and its loss with the sign turned.
+        best_state: weights of the mean then.
+    """
+
+    epochs: list[dict[str, float]]
+    best_epoch: int
+    best: tuple[float, float]
+    best_state: dict[str, Tensor]
+
+
+def write_state(
+    path: Path,
+    network: nn.Module,
+    kept: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    identity: Mapping[str, Any],
+) -> None:
+    """Write where a run stands.
+
+    Args:
+        path: the file.
+        network, kept: the weights in training, and their mean.
+        optimizer: AdamW.
+        progress: figures, and the best weights.
+        identity: what a resumption has to have in common with the run.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors |= {f"kept.{name}": value for name, value in kept.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in progress.best_state.items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+    facts = {
+        "identity": identity,
+        "epochs": progress.epochs,
+        "best_epoch": progress.best_epoch,
+        "best": progress.best,
+    }
+    # copied: the mean and the best weights may be the same memory, which the format does not take
+    held = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    write_atomic(path, save(held, metadata={"vidgru": json.dumps(facts, sort_keys=True, ensure_ascii=False)}))
+
+
+def read_state(
+    path: Path,
+    network: nn.Module,
+    kept: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    identity: Mapping[str, Any],
+) -> Progress:
+    """Take up a run where it stands: fills in `network`, `kept` and `optimizer`.
+
+    Raises:
+        ModelError: there is nothing to resume.
+        SettingsError: the run had other settings or data.
+    """
+    remedy = "leave out --resume to begin anew, or choose the run's folder with --out"
+    if not path.is_file():
+        raise ModelError(f"there is no run to resume in {path.parent}", remedy)
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["vidgru"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path} cannot be resumed from: {str(error).splitlines()[0]}", remedy) from None
+    was, now = facts["identity"], json.loads(json.dumps(identity))
+    if differ := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
+        values = "; ".join(f"{name} is {now.get(name)!r}, was {was.get(name)!r}" for name in differ)
+        raise SettingsError(f"the run in {path.parent} cannot be resumed with other settings: {values}", remedy)
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    network.load_state_dict(part("network."))
+    kept.load_state_dict(part("kept."))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in part("optimizer.").items():
+        index, _, field = name.partition(".")
+        moments.setdefault(int(index), {})[field] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    main, loss = facts["best"]
+    return Progress(
+        epochs=facts["epochs"],
+        best_epoch=facts["best_epoch"],
+        best=(main, loss),
+        best_state=part("best."),
+    )

@@ -1,0 +1,76 @@
+"""Processes that train one model between them, started by `torchrun`: each makes its share of every batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor, distributed, nn
+
+_PATIENCE = timedelta(hours=24)  # one process may extract features for long while the others wait
+
+
+@dataclass(frozen=True, kw_only=True)
+class Team:
+    """The processes of a run.
+
+    Attributes:
+        rank: which this one is, from 0; the first writes and prints.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def add_up(self, network: nn.Module) -> None:
+        """Sum gradients over processes: each has divided its loss by the number of windows of all."""
+        if self.size == 1:
+            return
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in network.parameters()]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        for parameter, part in zip(
+            network.parameters(), torch.split(flat, [g.numel() for g in gradients]), strict=True
+        ):
+            parameter.grad = part.view_as(parameter)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over processes."""
+        if self.size > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def agree(self, values: list[float], device: torch.device) -> list[float]:
+        """The values that the first process has, so that all decide alike."""
+        if self.size == 1:
+            return values
+        sent = torch.tensor(values, dtype=torch.float64, device=device)
+        distributed.broadcast(sent, src=0)
+        return list(sent.tolist())
+
+
+@contextmanager
+def team() -> Iterator[Team]:
+    """The team that this process is in, by the environment that `torchrun` sets; a team of one without it.
+
+    Only the first process's prints are shown.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Team()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    try:
+        found = Team(rank=distributed.get_rank(), size=distributed.get_world_size())
+        if found.rank == 0:
+            yield found
+        else:
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+                yield found
+    finally:
+        distributed.destroy_process_group()
