@@ -127,7 +127,7 @@ def stepper_of(task: Task, config: TrainConfig, lag: int) -> Stepper:
 def bare(network: EventGRU, batches: list[Batch]) -> None:
     """Forward and backward on ready tensors."""
     for batch in batches:
-        scores = network(batch.objects, batch.object_mask, batch.frame, batch.mask)
+        scores = network(batch.objects, batch.counts, batch.frame, batch.mask)
         network.zero_grad()
         sum(part.sum() for part in scores if part is not None).backward()  # type: ignore[union-attr]
 
@@ -166,19 +166,19 @@ class Files(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, np.ndarray, i
 
 
 def padded(clips: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]) -> Batch:
-    """Clips as a batch, the way everybody writes it first."""
+    """Clips as a batch, padded the way everybody writes it first, then without the padding for the network."""
     steps, slots = max(len(m) for _, m, _, _ in clips), max(m.shape[1] for _, m, _, _ in clips)
     objects = torch.zeros(len(clips), steps, slots, LAYOUT.object_width)
-    object_mask = torch.zeros(len(clips), steps, slots, dtype=torch.bool)
+    there = torch.zeros(len(clips), steps, slots, dtype=torch.bool)
     frame, mask = torch.zeros(len(clips), steps, LAYOUT.frame_width), torch.zeros(len(clips), steps, dtype=torch.bool)
     labels = torch.zeros(len(clips), len(LABELS))
-    for row, (some, there, of_frame, label) in enumerate(clips):
-        objects[row, : len(there), : there.shape[1]] = torch.from_numpy(some)
-        object_mask[row, : len(there), : there.shape[1]] = torch.from_numpy(there)
-        frame[row, : len(there)] = torch.from_numpy(of_frame)
-        mask[row, : len(there)] = True
+    for row, (some, own, of_frame, label) in enumerate(clips):
+        objects[row, : len(own), : own.shape[1]] = torch.from_numpy(some)
+        there[row, : len(own), : own.shape[1]] = torch.from_numpy(own)
+        frame[row, : len(own)] = torch.from_numpy(of_frame)
+        mask[row, : len(own)] = True
         labels[row, label] = 1.0
-    return Batch(objects=objects, object_mask=object_mask, frame=frame, mask=mask, labels=labels)
+    return Batch(objects=objects[there], counts=there.sum(dim=2), frame=frame, mask=mask, labels=labels)
 
 
 def measure(ways: dict[str, Callable[[int], int]], repeats: int) -> dict[str, float]:

@@ -7,6 +7,7 @@ import pytest
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ["YOLO_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["OMP_NUM_THREADS"] = "1"  # threads of several workers that wait for one another cost many times the work
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -198,7 +198,7 @@ class TrainConfig(DetectorSettings, RunSettings):
     balance: bool = True
     augment: bool = True
     window: float = 0.0
-    lag: float = 0.5
+    lag: float = 1.0
     amp: bool = True
     seed: int = 0
     cell: Cell = "gru"

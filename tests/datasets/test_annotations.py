@@ -91,6 +91,18 @@ def test_names_resolve_against_the_annotation_files_folder_too(tmp_path: Path) -
     assert list(load_dataset(tmp_path / "flat").recordings) == ["x.mp4"]
 
 
+def test_each_of_several_files_speaks_of_its_own_folders_videos(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.mp4").touch()
+        (tmp_path / folder / "labels.csv").write_text(f"video,label\n1.mp4,{folder}\n")
+    (tmp_path / "set.yaml").write_text("annotations: [a/labels.csv, b/labels.csv]\n")
+    dataset = load_dataset(tmp_path / "set.yaml")
+    assert [(note.video, note.label) for note in dataset.annotations] == [("a/1.mp4", "a"), ("b/1.mp4", "b")]
+    (tmp_path / "1.mp4").touch()  # the data set's own folder goes before them
+    assert list(load_dataset(tmp_path / "set.yaml").recordings) == ["1.mp4"]
+
+
 def test_a_video_outside_the_folders_is_called_by_its_whole_path(tmp_path: Path) -> None:
     outside = tmp_path / "outside.mp4"
     outside.touch()
@@ -219,6 +231,21 @@ def test_headers_as_spreadsheets_write_them(tmp_path: Path) -> None:
     )
 
 
+def test_times_as_spreadsheets_of_many_countries_write_them(tmp_path: Path) -> None:
+    text = "\ufeffvideo;start;end;label;place\r\na.mp4;1,5;00:00:02,25;walk;yard, left\r\n"
+    (row,) = load_dataset(write_set(tmp_path, text)).rows
+    assert (row.annotation.start_s, row.annotation.end_s, row.extra["place"]) == (1.5, 2.25, "yard, left")
+    with pytest.raises(AnnotationError, match=r"line 2: start '1,500,2' is not a time"):
+        load_dataset(write_set(tmp_path, text.replace("1,5", "1,500,2")))
+    with pytest.raises(AnnotationError, match=r"line 2: start '1,500' is not a time"):  # or is it fifteen hundred?
+        load_dataset(write_set(tmp_path, 'video,start,end,label\na.mp4,"1,500","2,000",walk\n'))
+
+
+def test_quotes_after_a_space(tmp_path: Path) -> None:
+    (row,) = load_dataset(write_set(tmp_path, 'video, start, end, label\na.mp4, 1, 2, "fall, hard"\n')).rows
+    assert row.annotation.label == "fall, hard"
+
+
 def test_not_utf8(tmp_path: Path) -> None:
     write_set(tmp_path, "")
     for text in ("video,label\na.mp4,fall\na.mp4,Stürz\n".encode("latin-1"), "video,label\n".encode("utf-16")):
@@ -301,7 +328,7 @@ def test_which_file_is_meant(tmp_path: Path) -> None:
     (tmp_path / "annotations.jsonl").touch()
     with pytest.raises(AnnotationError, match=r"both annotations.csv and annotations.jsonl in .*\n  name the file"):
         load_dataset(tmp_path)
-    (tmp_path / "labels.txt").touch()
+    (tmp_path / "labels.txt").write_text("no annotations\n")
     with pytest.raises(AnnotationError, match=r"labels.txt is in none of the formats .*\n  those are: native CSV"):
         load_dataset(tmp_path / "labels.txt")
 

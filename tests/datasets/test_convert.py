@@ -7,7 +7,7 @@ import pytest
 from tests.datasets.formats.files import CVAT, FILES, MSR_VTT, NATIVE, write
 from vidgru import cli
 from vidgru.config import ConvertConfig
-from vidgru.datasets.annotations import read_annotations
+from vidgru.datasets.annotations import load_dataset, read_annotations
 from vidgru.datasets.convert import convert
 from vidgru.datasets.spec import find_dataset
 from vidgru.errors import AnnotationError, OutputError, SettingsError
@@ -158,3 +158,18 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "labels come from label, action, carries; `tiers` chooses among them" in capsys.readouterr().err
     assert cli.run(["convert", str(source), str(out)]) == 2
     assert "--fps 25 of vidgru convert" in capsys.readouterr().err
+
+
+def test_a_video_outside_the_folders_can_be_found_again(tmp_path: Path) -> None:
+    write(tmp_path / "far", "x", "", "a.mp4")
+    video = str(tmp_path / "far" / "a.mp4")
+    source = write(tmp_path / "set", "labels.csv", f"video,label\n{video},walk\n../far/a.mp4,run\n")
+    for name in ("out.csv", "out.json"):
+        convert(source, tmp_path / "set" / name, ConvertConfig())
+        (recording,) = load_dataset(tmp_path / "set" / name).recordings.values()
+        assert recording.path.samefile(video)
+
+
+def test_columns_that_activitynet_has_not_are_said(tmp_path: Path) -> None:
+    said = convert(write(tmp_path, *FILES["kinetics"]), tmp_path / "out.json", PLAIN)
+    assert "columns left out, as ActivityNet has none: group" in said

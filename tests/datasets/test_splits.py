@@ -303,3 +303,14 @@ def test_report_of_moments_and_of_lengths_that_are_not_known(tmp_path: Path) -> 
     assert "the file marks moments: an event reaches 0.5 s before and after its own" in made.lines
     assert not any("their seconds" in line for line in made.lines)
     assert not any("of the time" in line for line in report(dataset).lines)
+
+
+def test_folds_that_leave_too_few_groups_to_validate_on(tmp_path: Path) -> None:
+    rows = [f"a{i}.mp4,,,x,,,cam{i % 3}" for i in range(9)]
+    dataset = csv_set(tmp_path, *rows, header=f"{HEADER},camera")
+    message = r"1 group by camera cannot make 2 splits, train and val, of what fold \d of 2 leaves\n"
+    with pytest.raises(AnnotationError, match=message):
+        folds(dataset, 2, seed=0, by="camera")
+    assert len(folds(dataset, 3, seed=0, by="camera")) == 3
+    with pytest.raises(AnnotationError, match=r"no column 'kamera' .* \(did you mean 'camera'\?\)\n.* has: camera"):
+        folds(dataset, 2, seed=0, by="kamera")

@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from vidgru.datasets.videos import Videos
+from vidgru.datasets.rows import Row
+from vidgru.datasets.videos import Videos, locate
+from vidgru.types import Annotation
 
 THERE = ("cam1/a.mp4", "cam2/a.mp4", "cam2/b.mkv", "top.mp4", "v_id1.webm", "twice/x.mp4", "twice/x.avi")
 
@@ -54,3 +56,29 @@ def test_exact_names_are_paths(videos: Videos) -> None:
     recording = videos.find("cam2/b.mkv", exact=True)
     assert recording is not None
     assert recording.name == "cam2/b.mkv"
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_composed_and_decomposed_letters_are_the_same(tmp_path: Path, exact: bool) -> None:
+    composed, decomposed = "K\u00fcche.mp4", "Ku\u0308che.mp4"
+    (tmp_path / decomposed).touch()
+    recording = Videos((tmp_path,)).find(composed, exact=exact)
+    assert recording is not None
+    assert recording.path.name == decomposed
+
+
+def test_a_name_as_an_upload_writes_it_comes_after_the_name_itself(tmp_path: Path) -> None:
+    for name in ("in/a b.mp4", "in/a_b.mp4", "in/c d.mp4", "in/c(d).mp4", "in/ef.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    videos = Videos((tmp_path,))
+    found = {name: recording.name for name in ("a_b.mp4", "c_d", "cd.mp4") if (recording := videos.find(name))}
+    assert found == {"a_b.mp4": "in/a_b.mp4", "c_d": "in/c d.mp4", "cd.mp4": "in/c(d).mp4"}
+
+
+def test_a_name_that_may_be_several_is_said_to_be(videos: Videos) -> None:
+    row = Row(annotation=Annotation(video="x"), where="line 2")
+    _, _, missing = locate([row], videos, {}, exact=False)
+    assert list(missing) == ["x, which may be twice/x.avi or twice/x.mp4"]
+    _, _, missing = locate([row], videos, {}, exact=True)
+    assert list(missing) == ["x"]

@@ -44,9 +44,10 @@ def test_step_t_is_frame_start_plus_t(frames: int, start: int, length: int) -> N
         assert batch.targets[0, t].tolist() == [value * 10] * 2
         assert batch.weights is not None
         assert batch.weights[0, t] == value * 100
-        assert batch.object_mask[0, t].sum() == len(own)
-        assert batch.objects[0, t][batch.object_mask[0, t]].tolist() == own.tolist()
-        assert (batch.objects[0, t][~batch.object_mask[0, t]] == 0).all()
+        assert batch.counts[0, t] == len(own)
+        before = int(batch.counts[0, :t].sum())
+        assert batch.objects[before : before + len(own)].tolist() == own.tolist()
+    assert len(batch.objects) == batch.counts.sum()
 
 
 def test_a_window_inside_is_a_view() -> None:
@@ -71,8 +72,8 @@ def test_collate_pads_behind() -> None:
     windows = [slice_window(features, s, n, labels=labels[i]) for i, (s, n) in enumerate([(0, 2), (3, 5), (8, 1)])]
     batch = collate(windows)
     assert len(batch) == 3
-    assert batch.objects.shape == (3, 5, 3, 3)
-    assert batch.object_mask.shape == (3, 5, 3)
+    assert batch.counts.tolist() == [[0, 1, 0, 0, 0], [3, 0, 1, 2, 3], [0, 0, 0, 0, 0]]
+    assert batch.objects[:, 0].tolist() == [2, 4, 4, 4, 6, 7, 7, 8, 8, 8]
     assert batch.frame.shape == (3, 5, 2)
     assert batch.mask.sum(dim=1).tolist() == [2, 5, 1]
     assert batch.frame[:, :, 0].tolist() == [[1, 2, 0, 0, 0], [4, 5, 6, 7, 8], [9, 0, 0, 0, 0]]
@@ -80,10 +81,9 @@ def test_collate_pads_behind() -> None:
     assert batch.labels is not None
     assert torch.equal(batch.labels, torch.eye(3))
     assert [t.dtype for t in (batch.objects, batch.frame, batch.labels)] == [torch.float32] * 3
-    assert batch.mask.dtype == batch.object_mask.dtype == torch.bool
-    assert repr(batch) == (
-        "Batch(objects=[3, 5, 3, 3], object_mask=[3, 5, 3], frame=[3, 5, 2], mask=[3, 5], labels=[3, 3], cpu)"
-    )
+    assert batch.mask.dtype == torch.bool
+    assert batch.counts.dtype == torch.int64
+    assert repr(batch) == ("Batch(objects=[10, 3], counts=[3, 5], frame=[3, 5, 2], mask=[3, 5], labels=[3, 3], cpu)")
     moved = batch.to("meta")
     assert moved.labels is not None
     assert {moved.objects.device.type, moved.mask.device.type, moved.labels.device.type} == {"meta"}
@@ -112,18 +112,18 @@ def test_a_batch_alone_is_the_batch_among_others() -> None:
     for row, window in enumerate(windows):
         alone = collate([window])
         steps = len(window)
-        objects = alone.objects.shape[2]
-        assert torch.equal(together.objects[row, :steps, :objects], alone.objects[0])
-        assert torch.equal(together.object_mask[row, :steps, :objects], alone.object_mask[0])
+        before = int(together.counts[:row].sum())
+        assert torch.equal(together.objects[before : before + len(alone.objects)], alone.objects)
+        assert torch.equal(together.counts[row, :steps], alone.counts[0])
         assert torch.equal(together.mask[row, :steps], alone.mask[0])
         assert not together.mask[row, steps:].any()
-        assert not together.object_mask[row, steps:].any()
+        assert not together.counts[row, steps:].any()
 
 
-def test_a_batch_without_objects_has_room_for_one() -> None:
+def test_a_batch_without_objects() -> None:
     batch = collate([slice_window(truth(1), 0, 3)])
-    assert batch.objects.shape == (1, 3, 1, 3)
-    assert not batch.object_mask.any()
+    assert batch.objects.shape == (0, 3)
+    assert batch.counts.tolist() == [[0, 0, 0]]
 
 
 def test_batches_that_cannot_be() -> None:

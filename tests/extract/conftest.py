@@ -1,5 +1,7 @@
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -7,14 +9,19 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Path of a tiny detector with random weights, of the kind named; each is made once."""
+    """Path of a tiny detector with random weights, of the kind named; each is made once, for all workers."""
     from tests.detectors import make_weights
 
-    folder = tmp_path_factory.mktemp("weights")
+    own, base = tmp_path_factory.mktemp("weights"), tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
+    shared.mkdir(exist_ok=True)
 
     def made(kind: str = "yolo26n") -> Path:
-        path = folder / f"{kind}.pt"
-        return path if path.exists() else make_weights(path, kind)
+        path = shared / f"{kind}.pt"
+        if not path.exists():
+            with suppress(FileExistsError):  # another worker was faster: one file, never exchanged
+                os.link(make_weights(own / path.name, kind), path)
+        return path
 
     return made
 

@@ -79,9 +79,11 @@ def test_a_graph_of_other_versions_is_not_used(
 
 @pytest.mark.parametrize("damage", ["half", "empty", "flipped", "other", "folder"])
 def test_a_spoilt_graph_is_made_again(
-    tiny_weights: Weights, kept: Path, truth: tuple[Path, bytes, bytes], damage: str
+    tiny_weights: Weights, kept: Path, truth: tuple[Path, bytes, bytes], monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    data = truth[1]
+    weights, data = tiny_weights("yolov8n"), truth[1]
+    made: list[Path] = []
+    monkeypatch.setattr(graphs, "_export", lambda weights: made.append(weights) or data)
     file = kept / truth[0].name
     kept.mkdir(parents=True)
     if damage == "folder":
@@ -90,7 +92,8 @@ def test_a_spoilt_graph_is_made_again(
         flipped = data[:-1000] + bytes([data[-1000] ^ 16]) + data[-999:]
         bad = {"half": data[: len(data) // 2], "empty": b"", "flipped": flipped, "other": b"not a graph at all"}
         file.write_bytes(bad[damage])
-    assert logits(tiny_weights("yolov8n")) == truth[2]
+    assert logits(weights) == truth[2]
+    assert made == [weights]
     assert damage == "folder" or graphs._unpack(file.read_bytes(), graphs.open_core())
     assert list(kept.iterdir()) == [file], "nothing is left lying about"
 

@@ -62,18 +62,32 @@ def make_model(
     )
 
 
-def random_batch(
-    layout: FeatureLayout, clips: int = 4, steps: int = 9, slots: int = 3, seed: int = 0
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """objects, object_mask, frame, mask, as a network takes them; clips of different lengths."""
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor]  # objects, counts, frame, mask, as a network takes them
+
+
+def random_batch(layout: FeatureLayout, clips: int = 4, steps: int = 9, most: int = 3, seed: int = 0) -> Inputs:
+    """Clips of different lengths, up to so many objects a frame."""
     made = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, steps + 1, (clips,), generator=made)
     lengths[0] = steps
     mask = torch.arange(steps) < lengths[:, None]
-    counts = torch.randint(0, slots + 1, (clips, steps), generator=made)
-    object_mask = (torch.arange(slots) < counts[:, :, None]) & mask[:, :, None]
-    objects = torch.randn(clips, steps, slots, layout.object_width, generator=made) * object_mask[..., None]
+    counts = torch.randint(0, most + 1, (clips, steps), generator=made) * mask
+    objects = torch.randn(int(counts.sum()), layout.object_width, generator=made)
     columns = layout.object_groups()
-    objects[..., columns["class"]] = objects[..., columns["class"]].abs().long().clamp(max=layout.classes - 1).float()
+    objects[:, columns["class"]] = objects[:, columns["class"]].abs().long().clamp(max=layout.classes - 1).float()
     frame = torch.randn(clips, steps, layout.frame_width, generator=made) * mask[..., None]
-    return objects, object_mask, frame, mask
+    return objects, counts, frame, mask
+
+
+def frames_of(batch: Inputs) -> list[list[Tensor]]:
+    """The objects of each frame of each clip."""
+    objects, counts, *_ = batch
+    some = objects.split(counts.flatten().tolist())
+    return [list(some[row * counts.shape[1] : (row + 1) * counts.shape[1]]) for row in range(len(counts))]
+
+
+def stretch(batch: Inputs, row: int, steps: int) -> Inputs:
+    """The first steps of a clip, alone."""
+    _, counts, frame, mask = batch
+    own = torch.cat(frames_of(batch)[row][:steps])
+    return own, counts[row : row + 1, :steps], frame[row : row + 1, :steps], mask[row : row + 1, :steps]

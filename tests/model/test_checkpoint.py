@@ -85,14 +85,17 @@ def test_a_model_of_another_version(tmp_path: Path) -> None:
         load_model(tmp_path / "m")
 
 
-@pytest.mark.parametrize("facts", [
-    {"task": {"labels": ["a"], "clips": {"background": True, "multi_label": False}, "timed": None}},
-    {"task": {"labels": ["fall", "walk"], "clips": None, "timed": None}},
-    {"task": ["fall"]},
-    {"layout": {}},
-    {"decode": None},
-    {"architecture": {"cell": 3}},
-])
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"task": {"labels": ["a"], "clips": {"background": True, "multi_label": False}, "timed": None}},
+        {"task": {"labels": ["fall", "walk"], "clips": None, "timed": None}},
+        {"task": ["fall"]},
+        {"layout": {}},
+        {"decode": None},
+        {"architecture": {"cell": 3}},
+    ],
+)
 def test_a_model_that_does_not_fit_together(facts: dict[str, object], tmp_path: Path) -> None:
     changed(tmp_path / "m", **facts)
     with pytest.raises(ModelError, match=r"m is not a sound vidgru model: .+\n  train it again"):

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -154,7 +156,7 @@ def test_candidates_of_a_label_do_not_touch(exclusive: bool) -> None:
         assert all_[: len(found)] == found
         for label in LABELS:
             own = sorted(spans([event for event in all_ if event.label == label]))
-            assert all(one[1] <= two[0] for one, two in zip(own, own[1:], strict=False))
+            assert all(one[1] <= two[0] for one, two in pairwise(own))
 
 
 def test_candidates_look_behind_the_best_label() -> None:

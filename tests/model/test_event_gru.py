@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.model.networks import make_network, random_batch
+from tests.model.networks import frames_of, make_network, random_batch, stretch
 from tests.sequences import make_sequence
 from vidgru.config import FeatureGroup
 from vidgru.datasets.windows import collate, slice_window
@@ -38,9 +38,9 @@ def test_the_default_is_the_gru_that_was_asked_for() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shapes(shape: dict[str, object]) -> None:
     network = make_network(SEQUENCE, 5, frame_outputs=2, **shape)
-    objects, object_mask, frame, mask = random_batch(LAYOUT)
-    assert network.encoder(objects, object_mask, frame).shape == (4, 9, 64)
-    scores = network(objects, object_mask, frame, mask)
+    objects, counts, frame, mask = random_batch(LAYOUT)
+    assert network.encoder(objects, counts, frame)[0].shape == (4, 9, 64)
+    scores = network(objects, counts, frame, mask)
     assert scores.frames.shape == (4, 9, 2)
     assert scores.clips.shape == (4, 5)
 
@@ -55,15 +55,14 @@ def test_heads_that_nobody_asked_for_are_not_there() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("steps", "slots"), [(7, 0), (0, 5), (3, 2)])
-def test_padding_changes_nothing(shape: dict[str, object], steps: int, slots: int) -> None:
+@pytest.mark.parametrize("steps", [1, 7])
+def test_padding_changes_nothing(shape: dict[str, object], steps: int) -> None:
     network = make_network(SEQUENCE, frame_outputs=2, **shape)
-    objects, object_mask, frame, mask = random_batch(LAYOUT)
-    plain = network(objects, object_mask, frame, mask)
-    garbage = torch.nn.functional.pad(objects, (0, 0, 0, slots, 0, steps), value=1e6)
+    objects, counts, frame, mask = random_batch(LAYOUT)
+    plain = network(objects, counts, frame, mask)
     padded = network(
-        garbage,
-        F.pad(object_mask, (0, slots, 0, steps)),
+        objects,
+        F.pad(counts, (0, steps)),
         F.pad(frame, (0, 0, 0, steps), value=1e6),
         F.pad(mask, (0, steps)),
     )
@@ -78,26 +77,26 @@ def test_a_clip_is_scored_alike_alone_and_among_others(shape: dict[str, object])
     together = network(*batch)
     for row in range(len(together.clips)):
         length = int(batch[3][row].sum())
-        alone = network(*(tensor[row : row + 1, :length] for tensor in batch))
+        alone = network(*stretch(batch, row, length))
         torch.testing.assert_close(alone.clips[0], together.clips[row], rtol=0, atol=1e-6)
         torch.testing.assert_close(alone.frames[0], together.frames[row, :length], rtol=0, atol=1e-6)
 
 
 def test_a_clip_scores_the_log_of_the_mean_of_exponentials() -> None:
     network = make_network(SEQUENCE)
-    objects, object_mask, frame, mask = random_batch(LAYOUT)
-    vectors = network.encoder(objects, object_mask, frame)
+    objects, counts, frame, mask = random_batch(LAYOUT)
+    vectors, _ = network.encoder(objects, counts, frame)
     steps = network.clip_head(network.remember(vectors, mask)[0])
-    for row, scores in enumerate(network(objects, object_mask, frame, mask).clips):
+    for row, scores in enumerate(network(objects, counts, frame, mask).clips):
         own = steps[row, : int(mask[row].sum())]
         torch.testing.assert_close(scores, own.exp().mean(dim=0).log(), rtol=0, atol=1e-5)
 
 
 def test_behind_the_end_scores_come_of_zeros_read() -> None:
     network = make_network(SEQUENCE, frame_outputs=2)
-    objects, object_mask, frame, mask = random_batch(LAYOUT, clips=1, steps=6)
+    objects, counts, frame, mask = random_batch(LAYOUT, clips=1, steps=6)
     mask[:, 4:] = False
-    vectors = network.encoder(objects, object_mask, frame)
+    vectors, _ = network.encoder(objects, counts, frame)
     hidden = network.gru(torch.cat([vectors[:, :4], torch.zeros(1, 2, 64)], dim=1))[0]
     torch.testing.assert_close(network.score(vectors, mask).frames, network.frame_head(hidden))
 
@@ -105,43 +104,57 @@ def test_behind_the_end_scores_come_of_zeros_read() -> None:
 @pytest.mark.parametrize(("shape", "ordered"), [({}, True), ({"cell": "none"}, False)])
 def test_order_matters_to_what_remembers(shape: dict[str, object], ordered: bool) -> None:
     network = make_network(SEQUENCE, **shape)
-    objects, object_mask, frame, mask = random_batch(LAYOUT, clips=1)
-    forwards = network(objects, object_mask, frame, mask).clips
-    backwards = network(objects.flip(1), object_mask.flip(1), frame.flip(1), mask).clips
+    batch = random_batch(LAYOUT, clips=1)
+    _, counts, frame, mask = batch
+    forwards = network(*batch).clips
+    backwards = network(torch.cat(frames_of(batch)[0][::-1]), counts.flip(1), frame.flip(1), mask).clips
     assert bool((forwards - backwards).abs().max() > 1e-4) == ordered
 
 
 @pytest.mark.parametrize(("shape", "sees"), [*((shape, "bidirectional" in shape) for shape in SHAPES)])
 def test_steps_do_not_see_the_future_unless_read_backwards(shape: dict[str, object], sees: bool) -> None:
     network = make_network(SEQUENCE, 0, frame_outputs=3, **shape)
-    objects, object_mask, frame, mask = random_batch(LAYOUT, clips=1)
-    part = network(objects[:, :4], object_mask[:, :4], frame[:, :4], mask[:, :4]).frames
-    whole = network(objects, object_mask, frame, mask).frames[:, :4]
+    batch = random_batch(LAYOUT, clips=1)
+    part = network(*stretch(batch, 0, 4)).frames
+    whole = network(*batch).frames[:, :4]
     assert bool((whole - part).abs().max() > 1e-5) == sees
 
 
 def test_the_order_of_objects_in_a_frame_does_not_matter() -> None:
     network = make_network(SEQUENCE)
-    objects, object_mask, frame, mask = random_batch(LAYOUT)
-    turned = network(objects.flip(2), object_mask.flip(2), frame, mask).clips
-    torch.testing.assert_close(turned, network(objects, object_mask, frame, mask).clips, rtol=0, atol=1e-6)
+    batch = random_batch(LAYOUT)
+    turned = torch.cat([frame.flip(0) for clip in frames_of(batch) for frame in clip])
+    assert not torch.equal(turned, batch[0])
+    torch.testing.assert_close(network(turned, *batch[1:]).clips, network(*batch).clips, rtol=0, atol=1e-6)
 
 
 def test_attention_sums_to_one_in_a_frame_with_objects() -> None:
     network = make_network(SEQUENCE)
-    objects, object_mask, frame, _ = random_batch(LAYOUT)
-    vectors, attention = network.encoder.attend(objects[object_mask], object_mask, frame)
-    assert attention.shape == (int(object_mask.sum()),)
-    padded = torch.zeros(object_mask.shape)
-    padded[object_mask] = attention
-    sums, there = padded.sum(2), object_mask.any(2).float()
-    torch.testing.assert_close(sums, there)
-    torch.testing.assert_close(vectors, network.encoder(objects, object_mask, frame))
+    objects, counts, frame, _ = random_batch(LAYOUT)
+    _, attention = network.encoder(objects, counts, frame)
+    assert attention.shape == (len(objects),)
+    sums = torch.stack([part.sum() for part in attention.split(counts.flatten().tolist())])
+    torch.testing.assert_close(sums, (counts.flatten() > 0).float())
+
+
+def test_attention_is_a_softmax_whatever_the_logits() -> None:
+    encoder = make_network(SEQUENCE).encoder
+    with torch.no_grad():
+        encoder.query.weight.mul_(1e4)
+    logits = []
+    hook = encoder.query.register_forward_hook(lambda module, given, found: logits.append(found))
+    objects, counts, frame, _ = random_batch(LAYOUT)
+    _, attention = encoder(objects, counts, frame)
+    hook.remove()
+    score = objects[:, LAYOUT.object_groups()["score"].start, None].clamp(min=1e-2).log()
+    groups = (logits[0] + score).split(counts.flatten().tolist())
+    expected = torch.cat([group.softmax(dim=0) for group in groups if len(group)]).mean(dim=1)
+    torch.testing.assert_close(attention, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_recording_without_an_object_can_be_scored() -> None:
     network = make_network(SEQUENCE)
-    empty = torch.zeros(1, 6, 1, LAYOUT.object_width), torch.zeros(1, 6, 1, dtype=torch.bool)
+    empty = torch.zeros(0, LAYOUT.object_width), torch.zeros(1, 6, dtype=torch.int64)
     scores = network(*empty, torch.zeros(1, 6, LAYOUT.frame_width), torch.ones(1, 6, dtype=torch.bool))
     assert torch.isfinite(scores.clips).all()
 
@@ -186,7 +199,7 @@ GROUPS = get_args(FeatureGroup)
 def scores_of(network: EventGRU, features: Features) -> torch.Tensor:
     """Scores of a recording's frames and of it as a clip, in a row."""
     batch = collate([slice_window(features, 0, len(features))])
-    scores = network(batch.objects, batch.object_mask, batch.frame, batch.mask)
+    scores = network(batch.objects, batch.counts, batch.frame, batch.mask)
     return torch.cat([scores.clips.flatten(), scores.frames.flatten()])
 
 
@@ -228,7 +241,7 @@ def test_few_groups_are_enough(kept: tuple[str, ...]) -> None:
     scores_of(network, features).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
     batch = collate([slice_window(features, 0, 60)])
-    _, attention = network.encoder.attend(batch.objects[batch.object_mask], batch.object_mask, batch.frame)
+    _, attention = network.encoder(batch.objects, batch.counts, batch.frame)
     np.testing.assert_allclose(attention.detach().numpy().reshape(60, 3).sum(axis=1), 1, rtol=1e-5)
 
 

@@ -17,7 +17,7 @@ SEQUENCE = make_sequence(400, 1, optional=False)
 FEATURES = compute_features(SEQUENCE)
 FEATURES.frame[:, 0] = np.arange(400)  # a frame can be told by what it holds
 LOADED = Loaded(
-    features={name: FEATURES for name in ("a.mp4", "b.mp4", "c.mp4")},
+    features=dict.fromkeys(("a.mp4", "b.mp4", "c.mp4"), FEATURES),
     layout=FeatureLayout.of(SEQUENCE),
     names=SEQUENCE.names,
     keys=dict.fromkeys(("a.mp4", "b.mp4", "c.mp4"), "0" * 64),
@@ -44,7 +44,7 @@ def drawn(clips: list[LabelledClip], epochs: int = 1, **changes: object) -> np.n
 
 
 def same(one: Batch, two: Batch) -> bool:
-    names = ("objects", "object_mask", "frame", "mask", "targets", "weights", "labels")
+    names = ("objects", "counts", "frame", "mask", "targets", "weights", "labels")
     pairs = [(getattr(one, name), getattr(two, name)) for name in names]
     return one.sources == two.sources and all(
         (a is None and b is None) or (a.shape == b.shape and torch.equal(a, b)) for a, b in pairs
@@ -121,7 +121,9 @@ def test_steps_of_windows_are_frames_of_their_recording() -> None:
 
 
 def starts(part: WindowBatches, epochs: int = 3) -> list[tuple[int, int]]:
-    return [(int(index), int(start)) for epoch in range(epochs) for chosen in part.plan(epoch) for index, start in chosen]
+    return [
+        (int(index), int(start)) for epoch in range(epochs) for chosen in part.plan(epoch) for index, start in chosen
+    ]
 
 
 def test_windows_begin_in_their_recordings_and_some_at_the_beginning() -> None:

@@ -144,7 +144,10 @@ def test_clips_behind_one_another_score_as_each_alone(data: MadeData) -> None:
     clips = [LabelledClip(video=f"{n}.mp4", first=0, stop=16, labels=labels[n % 2]) for n in range(8)]
     recordings = [
         TimedRecording(
-            video=f"{n}.mp4", targets=labels[np.arange(16) % 2], weights=np.ones(16, np.float32), events=np.zeros((0, 3))
+            video=f"{n}.mp4",
+            targets=labels[np.arange(16) % 2],
+            weights=np.ones(16, np.float32),
+            events=np.zeros((0, 3)),
         )
         for n in (3, 9, 5)
     ]

@@ -16,8 +16,8 @@ LABELS = ("fall", "walk")
 def batch(*, labels: object = None, targets: object = None, weights: object = None, steps: int = 4) -> Batch:
     size = len(labels if labels is not None else targets)
     return Batch(
-        objects=torch.zeros(size, steps, 1, 1),
-        object_mask=torch.zeros(size, steps, 1, dtype=torch.bool),
+        objects=torch.zeros(0, 1),
+        counts=torch.zeros(size, steps, dtype=torch.int64),
         frame=torch.zeros(size, steps, 1),
         mask=torch.ones(size, steps, dtype=torch.bool),
         labels=None if labels is None else torch.tensor(labels, dtype=torch.float32),

@@ -58,9 +58,7 @@ def test_thresholds_separate_events_from_the_rest(inside: float, outside: float)
     found = fitted([scored(inside, outside)] * 6)
     assert outside < found.high[0] <= inside
     assert found.low[0] <= found.high[0]
-    events = decode(
-        TIMES[0], scored(inside, outside), ("fall",), found, video="a", step_s=1 / 8, end_s=15.0
-    )
+    events = decode(TIMES[0], scored(inside, outside), ("fall",), found, video="a", step_s=1 / 8, end_s=15.0)
     assert [(event.start_s, event.end_s) for event in events] == [(2.0, 5.0), (8.0, 11.0)]
 
 

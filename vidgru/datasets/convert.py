@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,7 +20,7 @@ from vidgru.datasets.spec import find_dataset
 from vidgru.datasets.videos import Videos
 from vidgru.errors import AnnotationError, SettingsError
 from vidgru.files import write_atomic
-from vidgru.types import Annotation
+from vidgru.types import Annotation, Recording
 
 _SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
 _NEW_LINE = re.compile(r"\r\n?")
@@ -29,7 +30,7 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig) -> list[
     """Read annotations, and write them in the format that `out` is called for.
 
     Videos need not be there: one that is has its path under the data set's folder for a name, as training would call
-    it, any other the name that the file gives it.
+    it, or its whole path where it lies elsewhere; any other the name that the file gives it.
 
     Args:
         source: a data set: a YAML, an annotation file of any known format, or a folder.
@@ -59,8 +60,8 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig) -> list[
     rows: list[Row] = []
     for row in reading.rows:
         spelling = row.annotation.video
-        found = videos.find(spelling, reading.spellings.get(spelling, ()), exact=reading.exact)
-        name = found.name if found else spelling
+        found = videos.find(spelling, reading.spellings.get(spelling, ()), exact=reading.exact, home=row.home)
+        name = spelling if found is None else _name(found, spec.roots)
         rows.append(replace(row, annotation=replace(row.annotation, video=name)))
         if spelling in reading.durations:
             lengths[name] = reading.durations[spelling]
@@ -77,6 +78,12 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig) -> list[
         written = str(out)
     number = len({row.annotation.video for row in rows})
     return [f"{written}: {plural(len(rows), 'row')} of {plural(number, 'video')} from {spec.source}", *said]
+
+
+def _name(recording: Recording, roots: tuple[Path, ...]) -> str:
+    """What a video is called in the output, so that it is found again from the same folders."""
+    inside = any((root / recording.name).is_file() for root in roots)
+    return recording.name if inside else Path(os.path.abspath(recording.path)).as_posix()
 
 
 # --- native ---------------------------------------------------------------------------------------------------------
@@ -135,6 +142,9 @@ def _activitynet(rows: list[Row], lengths: dict[str, float], said: list[str]) ->
         raise AnnotationError(what, "write .csv or .jsonl")
     if left_out:
         said.append(f"{plural(left_out, 'row')} with text only left out: ActivityNet's detection has labels")
+    extra = dict.fromkeys(name for row in rows for name, value in row.extra.items() if value)
+    if extra:
+        said.append(f"columns left out, as ActivityNet has none: {', '.join(extra)}")
     if several:
         said.append(f"{plural(several, 'row')} of another split than their video's first: a video has one subset there")
     whole = {"version": "VERSION 1.3", "database": database}

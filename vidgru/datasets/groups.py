@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from vidgru.datasets.dataset import Dataset
-from vidgru.datasets.rows import Row
+from vidgru.datasets.rows import Row, did_you_mean
 from vidgru.errors import AnnotationError
 from vidgru.types import Array
 
@@ -47,8 +47,11 @@ def groups(dataset: Dataset, by: str | None = None) -> tuple[dict[str, str], str
                 "a recording belongs to one group",
             )
     if not found:
+        columns = sorted({name for row in dataset.rows for name, value in row.extra.items() if value})
+        hint = did_you_mean(by, ("folder", "video", *columns))
         raise AnnotationError(
-            f"{dataset.source}: no column {by!r} to split by", "use folder, video, or a column that the file has"
+            f"{dataset.source}: no column {by!r} to split by{hint}",
+            f"use folder, video, or a column that the file has: {', '.join(columns) or 'there is none'}",
         )
     return {video: found.get(video, video) for video in dataset.recordings}, by
 

@@ -19,6 +19,7 @@ SPLIT_NAMES = {
     "training": "train", "valid": "val", "validation": "val", "validate": "val", "dev": "val", "testing": "test",
 }  # fmt: skip
 HALF_WIDTH_S = 0.5  # of events that a file marks as moments, where nobody says otherwise
+_LONGEST_S = 1e9  # thirty years
 _MOST_SHOWN = 10  # bad entries in one error
 
 Problem = tuple[str, str, str]  # where, what is wrong, remedy
@@ -26,11 +27,15 @@ Problem = tuple[str, str, str]  # where, what is wrong, remedy
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """An annotation, where it stands ("line 3", "database.v_abc.annotations[2]"), and what other columns hold."""
+    """An annotation, where it stands ("line 3", "database.v_abc.annotations[2]"), and what other columns hold.
+
+    `home` is the folder of its file, under which its video may be.
+    """
 
     annotation: Annotation
     where: str
     extra: Mapping[str, str] = field(default_factory=dict)
+    home: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +153,9 @@ def check_interval(where: str, start_s: float, end_s: float) -> None:
     """Refuse an interval that cannot be.
 
     Raises:
-        BadEntry: it is not finite, starts before 0, or does not end after its start.
+        BadEntry: it is not finite or beyond all recordings, starts before 0, or does not end after its start.
     """
-    if not (math.isfinite(start_s) and math.isfinite(end_s)):
+    if not (abs(start_s) < _LONGEST_S and abs(end_s) < _LONGEST_S):  # NaN fails too
         raise BadEntry(where, f"start {start_s:g} or end {end_s:g} is not a time", "write seconds")
     if start_s < 0:
         raise BadEntry(where, f"start {start_s:g} is before the recording starts", "times count from 0")

@@ -72,7 +72,7 @@ def folds(dataset: Dataset, k: int, seed: int, by: str | None = None) -> list[Da
 
     Raises:
         SettingsError: k below 2.
-        AnnotationError: fewer groups than parts.
+        AnnotationError: fewer groups than parts, or a fold that leaves a single group to train on.
     """
     if k < 2:
         raise SettingsError(f"folds is {k}; it must be at least 2")
@@ -83,7 +83,11 @@ def folds(dataset: Dataset, k: int, seed: int, by: str | None = None) -> list[Da
         rows = tuple(_moved(row, "test" if part[row.annotation.video] == fold else "train") for row in dataset.rows)
         # notes on splits that no longer hold are left behind
         note = f"fold {fold + 1} of {k} by {what}, seed {seed}, is the test split"
-        made.append(assign_splits(replace(dataset, rows=rows, notes=(note,)), test=0.0, by=by, seed=seed))
+        try:
+            made.append(assign_splits(replace(dataset, rows=rows, notes=(note,)), test=0.0, by=by, seed=seed))
+        except AnnotationError as error:
+            left = f"{error.message}, train and val, of what fold {fold + 1} of {k} leaves"
+            raise AnnotationError(left, f"make more folds, or {error.remedy}") from error
     return made
 
 

@@ -7,10 +7,12 @@ upload has changed: such videos are looked for by name among all that are there.
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from unicodedata import normalize
 
 from vidgru.datasets.rows import Row
 from vidgru.errors import SourceError
@@ -29,10 +31,12 @@ class Videos:
 
     def __init__(self, roots: tuple[Path, ...]) -> None:
         self.roots = roots
-        self._known: dict[str, Recording | None] = {}
+        self._known: dict[tuple[str, Path | None], Recording | None] = {}
         self._all: dict[str, list[tuple[Path, str]]] | None = None
 
-    def find(self, spelling: str, others: tuple[str, ...] = (), *, exact: bool = False) -> Recording | None:
+    def find(
+        self, spelling: str, others: tuple[str, ...] = (), *, exact: bool = False, home: Path | None = None
+    ) -> Recording | None:
         """The recording that a row means; None if there is none, or if several could be meant.
 
         Args:
@@ -40,25 +44,33 @@ class Videos:
             others: further spellings, tried after it.
             exact: take them as paths only; else files elsewhere under the roots count if their path ends alike, and a
                 name without video suffix stands for any file that is so called.
+            home: the folder of the file that says so; it comes after the first root, before those of other files.
         """
-        if spelling not in self._known:
-            texts = dict.fromkeys(t for s in (spelling, *others) for t in (s, s.replace("\\", "/")))
-            paths = (self._at(text) for text in texts)
+        key = (spelling, home)
+        if key not in self._known:
+            roots = self.roots if home is None else tuple(dict.fromkeys((*self.roots[:1], home, *self.roots)))
+            texts = _written((spelling, *others))
+            paths = (self._at(text, roots) for text in texts)
             found = next((path for path in paths if path is not None), None)
             if found is None and not exact:
-                found = next((path for text in texts if (path := self._alike(text)) is not None), None)
-            self._known[spelling] = None if found is None else Recording(path=found, name=self._name(found))
-        return self._known[spelling]
+                found = next((some[0] for text in texts if len(some := self._alike(text)) == 1), None)
+            self._known[key] = None if found is None else Recording(path=found, name=self._name(found))
+        return self._known[key]
 
-    def _at(self, text: str) -> Path | None:
+    def several(self, spelling: str, others: tuple[str, ...] = ()) -> list[str]:
+        """The names of the recordings among which that of `find` cannot be told, sorted; empty if there are none."""
+        some = next((some for text in _written((spelling, *others)) if (some := self._alike(text))), [])
+        return sorted(self._name(path) for path in some)
+
+    def _at(self, text: str, roots: tuple[Path, ...]) -> Path | None:
         """The file at a path, as written, else as Windows means it."""
         try:
-            return next((path for root in self.roots if os.path.isfile(path := root / text)), None)
+            return next((path for root in roots if os.path.isfile(path := root / text)), None)
         except (OSError, ValueError):  # what cannot be a path, such as a name of thousands of letters
             return None
 
-    def _alike(self, text: str) -> Path | None:
-        """The one file that can be meant by a path from elsewhere: one path ends as the whole of the other does.
+    def _alike(self, text: str) -> list[Path]:
+        """The files that can be meant by a path from elsewhere: one path ends as the whole of the other does.
 
         Two equal folders and names at the end do too: `media/cam1/a.mp4` is `2024/cam1/a.mp4`. The name alone does not,
         or annotations of `game2/1.mkv`, which is missing, would be taken for those of `game1/1.mkv`.
@@ -73,12 +85,16 @@ class Videos:
             if alike >= min(2, len(wanted), name.count("/") + 1) and alike >= most:
                 best = [*(best if alike == most else ()), path]
                 most = alike
-        return best[0] if len(best) == 1 else None
+        return best
 
     def _index(self) -> dict[str, list[tuple[Path, str]]]:
-        """Videos under the roots and their names, by file name, with and without suffix."""
+        """Videos under the roots and their names, by file name, with and without suffix.
+
+        Where no file has that name, also by what an upload to Label Studio makes of it.
+        """
         if self._all is None:
             found: dict[str, list[tuple[Path, str]]] = defaultdict(list)
+            uploaded: dict[str, list[tuple[Path, str]]] = defaultdict(list)
             seen: set[str] = set()
             for root in self.roots:
                 outer = any(root != other and root.is_relative_to(other) for other in self.roots)
@@ -86,9 +102,12 @@ class Videos:
                     real = os.path.realpath(recording.path)
                     if real not in seen:
                         seen.add(real)
+                        one = (recording.path, self._name(recording.path))
                         for key in {recording.path.name, recording.path.stem}:
-                            found[key].append((recording.path, self._name(recording.path)))
-            self._all = dict(found)
+                            found[key].append(one)
+                        for key in {_uploaded(recording.path.name), _uploaded(recording.path.stem)}:
+                            uploaded[key].append(one)
+            self._all = {**uploaded, **found}
         return self._all
 
     def _name(self, path: Path) -> str:
@@ -101,6 +120,18 @@ class Videos:
         return whole.relative_to(whole.anchor).as_posix()
 
 
+def _written(spellings: tuple[str, ...]) -> list[str]:
+    """Each spelling as it stands, with the slashes of other systems, and with umlauts in one or two code points."""
+    texts = (text for spelling in spellings for text in (spelling, spelling.replace("\\", "/")))
+    forms = (form for text in texts for form in (text, normalize("NFC", text), normalize("NFD", text)))
+    return list(dict.fromkeys(forms))
+
+
+def _uploaded(name: str) -> str:
+    """A file's name as Django, on which Label Studio is built, stores it (django.utils.text.get_valid_filename)."""
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
+
+
 def _below(root: Path) -> list[Recording]:
     try:
         return find_recordings([root])
@@ -111,15 +142,22 @@ def _below(root: Path) -> list[Recording]:
 def locate(
     rows: list[Row], videos: Videos, spellings: Mapping[str, tuple[str, ...]], *, exact: bool
 ) -> tuple[dict[str, Recording], list[Row], dict[str, Row]]:
-    """Recordings by name, rows with that name as their video, and the first row of each missing video."""
+    """Recordings by name, rows with that name as their video, and the first row of each missing video.
+
+    A video that is missing because several could be meant is called so.
+    """
     recordings: dict[str, Recording] = {}
     present: list[Row] = []
     missing: dict[str, Row] = {}
+    known: set[str] = set()
     for row in rows:
         video = row.annotation.video
-        recording = videos.find(video, spellings.get(video, ()), exact=exact)
+        recording = videos.find(video, spellings.get(video, ()), exact=exact, home=row.home)
         if recording is None:
-            missing.setdefault(video, row)
+            if video not in known:
+                known.add(video)
+                several = [] if exact else videos.several(video, spellings.get(video, ()))
+                missing[f"{video}, which may be {' or '.join(several[:2])}" if several else video] = row
         else:
             recordings.setdefault(recording.name, recording)
             present.append(replace(row, annotation=replace(row.annotation, video=recording.name)))

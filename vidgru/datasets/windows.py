@@ -50,11 +50,11 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """`B` windows side by side, padded to the longest (`T`) and to the most objects in a frame (`N`, at least 1).
+    """`B` windows side by side, padded to the longest (`T`). Objects are not padded.
 
     Attributes:
-        objects: float32 [B, T, N, F], zero where padded.
-        object_mask: bool [B, T, N], True where there is an object.
+        objects: float32 [M, F], the objects of all frames, window after window.
+        counts: int64 [B, T], objects of each frame, 0 where padded.
         frame: float32 [B, T, G], zero where padded.
         mask: bool [B, T], True where there is a frame.
         targets: float32 [B, T, K], per step; None if the windows have none.
@@ -64,7 +64,7 @@ class Batch:
     """
 
     objects: Tensor
-    object_mask: Tensor
+    counts: Tensor
     frame: Tensor
     mask: Tensor
     targets: Tensor | None = None
@@ -174,26 +174,16 @@ def collate(windows: Many[Window]) -> Batch:
             raise ValueError(f"either all windows of a batch have {name} or none")
     size = len(windows)
     steps = max(1, *(len(window) for window in windows))
-    counts = np.zeros((size, steps), dtype=np.int64)
-    for row, window in enumerate(windows):
-        counts[row, : len(window)] = np.diff(window.offsets)
-    width = max(1, int(counts.max()))
-
-    # torch's zeros come from fresh, already zeroed pages; NumPy then fills them in place
-    objects = torch.zeros(size, steps, width, windows[0].objects.shape[1])
+    counts = torch.zeros(size, steps, dtype=torch.int64)
     frame = torch.zeros(size, steps, windows[0].frame.shape[1])
     mask = torch.zeros(size, steps, dtype=torch.bool)
-    slots = objects.numpy().reshape(size, steps * width, -1)
     for row, window in enumerate(windows):
-        have = counts[row, : len(window)]
-        # object j of step t goes to slot t * width + (j - offsets[t])
-        shift = np.arange(len(window)) * width - window.offsets[:-1]
-        slots[row, np.arange(len(window.objects)) + np.repeat(shift, have)] = window.objects
+        counts.numpy()[row, : len(window)] = np.diff(window.offsets)
         frame.numpy()[row, : len(window)] = window.frame
         mask.numpy()[row, : len(window)] = window.mask
     return Batch(
-        objects=objects,
-        object_mask=torch.from_numpy(np.arange(width) < counts[:, :, None]),
+        objects=torch.from_numpy(np.concatenate([window.objects for window in windows])),
+        counts=counts,
         frame=frame,
         mask=mask,
         targets=_stack_steps([w.targets for w in windows if w.targets is not None], steps),

@@ -1,4 +1,4 @@
-"""Objects and scene of each frame into one vector: [B,T,N,F] and [B,T,G] into [B,T,64]."""
+"""Objects and scene of each frame into one vector: [M,F] and [B,T,G] into [B,T,64]."""
 
 from __future__ import annotations
 
@@ -119,60 +119,44 @@ class Encoder(nn.Module):
             getattr(self, f"{kind}_mean").copy_(torch.from_numpy(mean))
             getattr(self, f"{kind}_std").copy_(torch.from_numpy(np.where(std > 1e-6, std, 1.0)))
 
-    def forward(self, objects: Tensor, object_mask: Tensor, frame: Tensor) -> Tensor:
+    def forward(self, objects: Tensor, counts: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
         """Encode frames.
 
         Args:
-            objects: float32 [B,T,N,F].
-            object_mask: bool [B,T,N], True where there is an object.
-            frame: float32 [B,T,G].
-
-        Returns:
-            float32 [B,T,width].
-        """
-        return self.attend(objects.flatten(0, 2).index_select(0, _places(object_mask)), object_mask, frame)[0]
-
-    def attend(self, rows: Tensor, object_mask: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
-        """`forward` on objects without padding, and how much each of them counted.
-
-        Args:
-            rows: float32 [M,F], the objects where `object_mask` is True, in its order.
-            object_mask: bool [B,T,N].
+            objects: float32 [M,F], the objects of all frames, clip after clip.
+            counts: int64 [B,T], objects of each frame; M in all.
             frame: float32 [B,T,G].
 
         Returns:
             float32 [B,T,width], and the attention, float32 [M]: mean over heads, 1 in all for a frame's objects.
         """
         parts = self._frame_parts(frame)
+        flat = counts.flatten()
+        # of each object, its frame, counted through all clips
+        moment = torch.arange(len(flat), device=flat.device).repeat_interleave(flat, output_size=len(objects))
         if not self.object_groups:
             vector: Tensor = self.join(torch.cat(parts, dim=2))
-            counts = object_mask.sum(dim=2, keepdim=True).expand(object_mask.shape)
-            return vector, 1 / counts[object_mask].to(vector.dtype)
-        clips, steps, slots = object_mask.shape
-        places = _places(object_mask)
-        moment = places.div(slots, rounding_mode="floor")  # the frame of each object, counted through all clips
+            return vector, 1 / flat[moment].to(vector.dtype)
+        clips, steps = counts.shape
         clip = moment.div(steps, rounding_mode="floor")
-        vectors = self.object(self._object_parts(rows, clip, clips))
+        vectors = self.object(self._object_parts(objects, clip, clips))
         logits = self.query(vectors)
         if "score" in self.object_groups:
-            score = rows[:, self.object_groups["score"].start, None].clamp(min=1e-2)
+            score = objects[:, self.object_groups["score"].start, None].clamp(min=1e-2)
             logits = logits + self.trust * score.log()
-        # Padded are the few numbers that the softmax is taken of, not the vectors.
-        padded = logits.new_full((object_mask.numel(), _HEADS), torch.finfo(logits.dtype).min)
-        padded = padded.index_put((places,), logits).view(clips * steps, slots, _HEADS).softmax(dim=1)
-        weights = padded.view(-1, _HEADS).index_select(0, places)
+        weights = _softmax(logits, moment, len(flat))
         weighted = (vectors.unflatten(1, (_HEADS, -1)) * weights[..., None]).flatten(1)
-        pooled = vectors.new_zeros(clips * steps, _OBJECT).index_add(0, moment, weighted)
+        pooled = vectors.new_zeros(len(flat), _OBJECT).index_add(0, moment, weighted)
         vector = self.join(torch.cat([pooled.view(clips, steps, _OBJECT), *parts], dim=2))
         return vector, weights.mean(dim=1)
 
-    def _object_parts(self, rows: Tensor, clip: Tensor, clips: int) -> Tensor:
-        normal = (rows - self.object_mean).div_(self.object_std).clamp_(-_FAR, _FAR)
+    def _object_parts(self, objects: Tensor, clip: Tensor, clips: int) -> Tensor:
+        normal = (objects - self.object_mean).div_(self.object_std).clamp_(-_FAR, _FAR)
         drop = self.training and self.group_dropout > 0
         parts, kept = [], []
         for name, columns in self.object_groups.items():
             if name == "class":
-                index = rows[:, columns.start].long().clamp(0, self.classes.num_embeddings - 1)
+                index = objects[:, columns.start].long().clamp(0, self.classes.num_embeddings - 1)
                 part = self.classes(index)
             else:
                 part = self.project[name](normal[:, columns])
@@ -199,9 +183,14 @@ class Encoder(nn.Module):
         return kept.to(like.dtype) / (1 - lost)
 
 
-def _places(mask: Tensor) -> Tensor:
-    """Where a mask is True, as int64 places in it laid flat."""
-    return mask.flatten().nonzero()[:, 0]
+def _softmax(logits: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Softmax over the rows of each group: [M,H], the group of each row [M], and how many groups there are."""
+    with torch.no_grad():  # what is subtracted cancels out
+        highest = logits.new_full((groups, logits.shape[1]), torch.finfo(logits.dtype).min)
+        highest.scatter_reduce_(0, group[:, None].expand_as(logits), logits, "amax")
+    powers = (logits - highest.index_select(0, group)).exp()
+    sums = powers.new_zeros(groups, powers.shape[1]).index_add(0, group, powers)
+    return powers / sums.index_select(0, group)
 
 
 class _Moments:
@@ -211,6 +200,7 @@ class _Moments:
         self.count, self.sum, self.squares = 0, np.zeros(width), np.zeros(width)
 
     def add(self, rows: Array) -> None:
+        rows = rows[np.isfinite(rows).all(axis=1)]  # of spoilt features training names the window that holds them
         self.count += len(rows)
         self.sum += rows.sum(axis=0, dtype=np.float64)
         self.squares += np.square(rows, dtype=np.float64).sum(axis=0)

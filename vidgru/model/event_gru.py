@@ -82,16 +82,16 @@ class EventGRU(nn.Module):
         self.clip_head = _head(a.dropout, wide, clip_outputs)
         self.frame_head = _head(a.dropout, wide, frame_outputs)
 
-    def forward(self, objects: Tensor, object_mask: Tensor, frame: Tensor, mask: Tensor) -> Scores:
+    def forward(self, objects: Tensor, counts: Tensor, frame: Tensor, mask: Tensor) -> Scores:
         """Score clips or windows.
 
         Args:
-            objects: float32 [B,T,N,F].
-            object_mask: bool [B,T,N], True where there is an object.
+            objects: float32 [M,F], the objects of all frames, clip after clip.
+            counts: int64 [B,T], objects of each frame; M in all.
             frame: float32 [B,T,G].
             mask: bool [B,T], True where there is a frame; padding lies behind.
         """
-        return self.score(self.encoder(objects, object_mask, frame), mask)
+        return self.score(self.encoder(objects, counts, frame)[0], mask)
 
     def score(self, vectors: Tensor, mask: Tensor) -> Scores:
         """Score clips or windows whose frames are encoded: float32 [B,T,width], bool [B,T].

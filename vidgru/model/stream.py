@@ -75,11 +75,10 @@ def encode(model: EventModel, features: Iterable[Features]) -> Encoded:
         for first in range(0, len(part), _ENCODED_AT_ONCE):
             stop = min(first + _ENCODED_AT_ONCE, len(part))
             counts = np.diff(part.offsets[first : stop + 1])
-            mask = np.arange(max(1, int(counts.max()))) < counts[:, None]
-            rows = part.objects[part.offsets[first] : part.offsets[stop]]
-            vector, weight = model.network.encoder.attend(
-                torch.from_numpy(rows).to(device),
-                torch.from_numpy(mask[None]).to(device),
+            objects = part.objects[part.offsets[first] : part.offsets[stop]]
+            vector, weight = model.network.encoder(
+                torch.from_numpy(objects).to(device),
+                torch.from_numpy(counts[None]).to(device),
                 torch.from_numpy(part.frame[None, first:stop]).to(device),
             )
             vectors.append(vector[0])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Many
-from dataclasses import replace
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -114,7 +114,7 @@ class WindowBatches:
         self._balance, self._augment, self._lag = balance, augment, lag
         found = [(index, *event) for index, recording in enumerate(recordings) for event in recording.events]
         self._events = np.array(found, dtype=np.int64).reshape(-1, 4)  # recording, first, stop, label
-        self._labels = np.unique(self._events[:, 3])
+        self._by_label = [self._events[self._events[:, 3] == label] for label in np.unique(self._events[:, 3])]
         self.length = length or _window_steps(self._events[:, 2] - self._events[:, 1], fps)
         self._warm = int(_WARM * self.length)
         lengths = np.array([len(recording) for recording in recordings], dtype=np.float64)
@@ -132,7 +132,7 @@ class WindowBatches:
     def _place(self, rng: np.random.Generator) -> tuple[int, int]:
         kind = rng.random()
         if self._balance and kind < _ON_EVENTS and len(self._events):
-            some = self._events[self._events[:, 3] == rng.choice(self._labels)]
+            some = self._by_label[rng.integers(len(self._by_label))]
             index, first, stop, _ = some[rng.integers(len(some))]
             # anywhere from its first frame being the last step to its last one being the first step with a loss
             start = rng.integers(first - self.length + 1, stop - self._warm)
@@ -197,14 +197,19 @@ class Batches:
         planned = [(part, chosen) for part in self._parts for chosen in part.plan(epoch)]
         rng = np.random.default_rng((self._seed, epoch, 3))  # the last number keeps draws apart from one another
         order = rng.permutation(len(planned)).tolist()
+
+        def made(number: int) -> tuple[Batch | None, int]:
+            part, chosen = planned[number]
+            return self._make(part, chosen, epoch, number)
+
         # made while the network is busy with those before: NumPy and PyTorch let each other run
         with ThreadPoolExecutor(1) as pool:
-            ahead = deque(pool.submit(self._make, *planned[number], epoch, number) for number in order[:_AHEAD])
+            ahead = deque(pool.submit(made, number) for number in order[:_AHEAD])
             try:
                 for number in [*order[_AHEAD:], *[None] * min(_AHEAD, len(order))]:
                     batch = ahead.popleft().result()
                     if number is not None:
-                        ahead.append(pool.submit(self._make, *planned[number], epoch, number))
+                        ahead.append(pool.submit(made, number))
                     yield batch
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from vidgru.errors import OutputError
+
 Draw = Callable[[Mapping[str, float]], None]
 
 
@@ -15,6 +17,9 @@ def board(folder: Path | None) -> Iterator[Draw]:
 
     Args:
         folder: of the run; event files go to `tensorboard` in it. None writes none.
+
+    Raises:
+        OutputError: they cannot be written.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -23,7 +28,14 @@ def board(folder: Path | None) -> Iterator[Draw]:
     if folder is None:
         yield lambda figures: None
         return
-    with SummaryWriter(str(folder / "tensorboard")) as writer:
+    try:
+        events = SummaryWriter(str(folder / "tensorboard"))
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {folder / 'tensorboard'}: {error.strerror}",
+            "free the disk or choose another folder with --out",
+        ) from error
+    with events as writer:
 
         def draw(figures: Mapping[str, float]) -> None:
             for name, value in figures.items():

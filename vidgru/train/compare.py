@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Many
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from vidgru.train.memory import step_bytes
 from vidgru.train.probe import CHANCE, probe
 from vidgru.train.variants import variants
 
-_ROUNDS = 7  # of which the fastest counts: whatever else the machine does only slows
-_LEAST_FRAMES = 20_000  # that speed is measured over
+_ROUNDS = 5  # of which the fastest counts: whatever else the machine does only slows
+_TIMED = 10_000  # frames at least, that speed is measured over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,15 +103,11 @@ def compare(dataset_path: str | Path, config: CompareConfig) -> list[Row]:
     return rows
 
 
-def _row(
-    name: str, parts: Many[Dataset], loaded: Loaded, task: Task, what: dict[str, Any], config: TrainConfig
-) -> Row:
+def _row(name: str, parts: Many[Dataset], loaded: Loaded, task: Task, what: dict[str, Any], config: TrainConfig) -> Row:
     results: list[Result] = []
     judged: list[dict[str, Any]] = []
     for part in parts:
         results.append(fit(part, loaded, task, what, config))
-        if results[-1].interrupted:
-            raise KeyboardInterrupt
         judged.append(judge_loaded(results[-1].best, part, "test" if config.folds else "val", loaded, intervals=False))
     values = {name: [m[name] for m in judged if m.get(name) is not None] for name in FOLDED}
     network = results[0].best.network
@@ -132,15 +128,19 @@ def _row(
 
 def _frames_per_s(model: EventModel, some: Examples, loaded: Loaded, config: TrainConfig) -> tuple[float, float]:
     """Frames a second through the whole network, and behind the encoder, on one core, recordings side by side."""
-    features = [loaded.features[video] for video in some.videos]
-    features *= -(-_LEAST_FRAMES // max(sum(map(len, features)), 1))
-    frames = sum(map(len, features))
+    features, frames = [], 0
+    for video in itertools.cycle(some.videos):
+        features.append(loaded.features[video])
+        frames += len(features[-1])
+        if frames >= _TIMED:
+            break
     score = score_frames if model.task.timed else score_clips
+    edges = np.cumsum([len(part) for part in features])[:-1].tolist()
     encoding, scoring = [], []
     with reproducible(config.seed, 1):
         for _ in range(_ROUNDS):
             started = time.perf_counter()
-            vectors = list(encode(model, features).vectors.split([len(part) for part in features]))
+            vectors = list(encode(model, features).vectors.tensor_split(edges))
             encoded = time.perf_counter()
             score(model, vectors)
             encoding.append(encoded - started)
@@ -148,12 +148,88 @@ def _frames_per_s(model: EventModel, some: Examples, loaded: Loaded, config: Tra
     return frames / (min(encoding) + min(scoring)), frames / min(scoring)
 
 
-def _largest_batch(
-    dataset: Dataset, loaded: Loaded, task: Task, config: TrainConfig, lag: int
-) -> tuple[int, int, int]:
-    """B, T and N of the largest batch of the first epoch."""
+def _largest_batch(dataset: Dataset, loaded: Loaded, task: Task, config: TrainConfig, lag: int) -> tuple[int, int, int]:
+    """B, T and M of the largest batch of the first epoch."""
     made = batches_of(Examples.of(dataset, "train", loaded, task), loaded, task, config, lag)
     batches = Batches([part for part in made if part], config.seed)
-    shapes = [tuple(batch.object_mask.shape) for batch, _ in batches(1)]
-    clips, steps, objects = max(shapes, key=np.prod)
+    shapes = [(*batch.counts.shape, len(batch.objects)) for batch, _ in batches(1) if batch is not None]
+    clips, steps, objects = max(shapes, key=lambda shape: shape[0] * shape[1] + shape[2])
     return clips, steps, objects
+
+
+def _probe(config: CompareConfig, out: Path) -> None:
+    """How far back each cell remembers: a table, probe.json and probe.png."""
+    found: dict[str, dict[int, list[float]]] = {}
+    print("\nhow far back a cell remembers: what was seen first decides the label of an event so many frames later;")
+    print(f"share told right, mean of the networks trained ({CHANCE} is chance)")
+    wide = max(len(cell) for cell in config.cells)
+    print(" ".join([" " * wide, *(f"{distance:>8}" for distance in config.distances)]))
+    for cell in dict.fromkeys(config.cells):
+        print(f"{cell}: probing", file=sys.stderr)
+        architecture = replace(architecture_of(config), cell=cell)
+        found[cell] = probe(architecture, config.distances, lr=config.lr, seed=config.seed)
+        print(" ".join([f"{cell:{wide}}", *(f"{np.mean(shares):8.3f}" for shares in found[cell].values())]))
+        write_atomic(out / "probe.json", _json({"chance": CHANCE, "cells": found}))
+        plot_probe(found, out / "probe.png", chance=CHANCE)
+
+
+def table(rows: Many[Row], judged: str) -> str:
+    """Rows as text, and below them what was measured."""
+    names = [name for name in FOLDED if any(name in row.metrics for row in rows)]
+    heads = ["", "cell", "all", "s/epoch", "frames/s", "cell only", "MB/step", "best", *names]
+    lines = [heads]
+    for row in rows:
+        figures = [_figure(row.metrics.get(name), row.spread.get(name)) for name in names]
+        lines.append(
+            [
+                row.name,
+                f"{row.cell_parameters:,}",
+                f"{row.parameters:,}",
+                f"{row.epoch_s:.2f}",
+                f"{row.frames_per_s:,.0f}",
+                f"{row.cell_frames_per_s:,.0f}",
+                f"{row.step_bytes / 1e6:.0f}",
+                f"{row.best_epoch:g}",
+                *figures,
+            ]
+        )
+    wide = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    text = [
+        "  ".join([f"{line[0]:{wide[0]}}", *(f"{cell:>{w}}" for cell, w in zip(line[1:], wide[1:], strict=True))])
+        for line in lines
+    ]
+    return "\n".join(
+        [
+            *text,
+            "cell, all: parameters of the recurrent layer and of the network. s/epoch: median, with validation.",
+            "frames/s: features in memory to scores, one core; cell only: without the encoder. MB/step: peak of a",
+            f"training step on a CPU over what PyTorch takes anyway. best: epoch chosen. {', '.join(names)}: {judged}.",
+        ]
+    )
+
+
+def _figure(mean: float | None, spread: float | None) -> str:
+    if mean is None:
+        return "-"
+    return f"{mean:.3f}" if spread is None else f"{mean:.3f} +- {spread:.3f}"
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _csv(rows: Many[Row]) -> bytes:
+    """A line a row; each metric is a column, and its spread one behind it where there are folds."""
+    flat = []
+    for row in rows:
+        values = {f.name: getattr(row, f.name) for f in fields(row) if f.name not in ("metrics", "spread")}
+        for name, value in row.metrics.items():
+            values[name] = value
+            if name in row.spread:
+                values[f"{name}_spread"] = row.spread[name]
+        flat.append(values)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for values in flat for name in values)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue().encode()

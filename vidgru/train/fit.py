@@ -128,13 +128,15 @@ def fit(
         network.to(device)
         class_weights = torch.from_numpy(windows.class_weights()) if windows else torch.ones(0)
         stepper = Stepper(network, task, config, lag=lag, class_weights=class_weights, team=team)
+        usual = (0.5,) * len(task.labels)
         model = EventModel(
             network=stepper.kept,
             task=task,
             what=what,
             weights=config.weights,
             names=loaded.names,
-            decode=DecodeSettings(high=(), low=(), min_s=0, merge_s=0, exclusive=False),  # fitted when all is done
+            # fitted when all is done
+            decode=DecodeSettings(high=usual, low=usual, min_s=0, merge_s=0, exclusive=False),
             window_s=round(steps / config.fps, 3),
             lag=lag,
             versions={name: version(name) for name in ("vidgru", "torch")},

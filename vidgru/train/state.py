@@ -79,7 +79,7 @@ def write_state(
     }
     # copied: the mean and the best weights may be the same memory, which the format does not take
     held = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    write_atomic(path, save(held, metadata={"vidgru": json.dumps(facts, sort_keys=True, ensure_ascii=False)}))
+    write_atomic(path, save(held, metadata={"vidgru": json.dumps(facts, ensure_ascii=False)}))
 
 
 def read_state(

@@ -92,7 +92,7 @@ class Stepper:
 
     def _losses(self, batch: Batch) -> Tensor:
         with torch.autocast(self._device.type, dtype=self._half, enabled=self._mixed):
-            clips, frames = self.network(batch.objects, batch.object_mask, batch.frame, batch.mask)
+            clips, frames = self.network(batch.objects, batch.counts, batch.frame, batch.mask)
         losses = window_losses(
             Scores(None if clips is None else clips.float(), None if frames is None else frames.float()),
             batch,

@@ -30,13 +30,15 @@ class Team:
         """Sum gradients over processes: each has divided its loss by the number of windows of all."""
         if self.size == 1:
             return
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in network.parameters()]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        parameters = list(network.parameters())
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        have = torch.tensor([float(p.grad is not None) for p in parameters], device=gradients[0].device)
+        flat = torch.cat([have, *(gradient.flatten() for gradient in gradients)])
         distributed.all_reduce(flat)
-        for parameter, part in zip(
-            network.parameters(), torch.split(flat, [g.numel() for g in gradients]), strict=True
-        ):
-            parameter.grad = part.view_as(parameter)
+        have, *parts = torch.split(flat, [len(parameters), *(gradient.numel() for gradient in gradients)])
+        for parameter, part, some in zip(parameters, parts, have.tolist(), strict=True):
+            # a head that the batch does not ask stays without a gradient, as in one process: its weights do not move
+            parameter.grad = part.view_as(parameter) if some else None
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over processes."""

@@ -61,6 +61,11 @@ def test_captions_are_descriptions(tmp_path: Path) -> None:
     assert dataset.rows[1].where == "v_abc_-012345.sentences[1]"
 
 
+def test_ids_of_captions_are_found_without_their_prefix(tmp_path: Path) -> None:
+    dataset = load_dataset(write(tmp_path, "train.json", files.CAPTIONS, "abc_-012345.mp4"))
+    assert list(dataset.recordings) == ["abc_-012345.mp4"]
+
+
 def test_intervals_of_no_length_are_left_out_and_said(tmp_path: Path) -> None:
     root = copy.deepcopy(files.ACTIVITYNET)
     root["database"]["abc_-012345"]["annotations"][0]["segment"] = [3, 3]
@@ -77,6 +82,8 @@ def test_intervals_of_no_length_are_left_out_and_said(tmp_path: Path) -> None:
         ([1, float("nan")], r"annotations\[0\].segment\[1\]: NaN is not a number\n"),
         ([1], r"annotations\[0\].segment: \[1\] is not two numbers, start and end\n"),
         ("1-3", r"annotations\[0\].segment: \"1-3\" is not a list\n"),
+        ([1, 1e300], r"annotations\[0\].segment\[1\]: 1e\+300 is not a number\n"),
+        ([1, 1e12], r"annotations\[0\]: start 1 or end 1e\+12 is not a time\n"),
         ([1, 10**400], r"annotations\[0\].segment\[1\]: 1000000000.* is not a number\n"),
     ],
 )
@@ -236,6 +243,37 @@ def test_frames_count_from_one(tmp_path: Path) -> None:
         load_dataset(write(tmp_path, "min.json", root))
 
 
+def test_json_min_has_an_entry_for_each_annotator_and_some_without_labels(tmp_path: Path) -> None:
+    (first,) = copy.deepcopy(files.LABEL_STUDIO_MIN)
+    second = {**copy.deepcopy(first), "annotator": 2, "annotation_id": 12}
+    second["timelineLabels"][0]["timelinelabels"] = ["Still"]
+    empty = {"video": "/data/upload/3/00000000-gate.mp4", "id": 6, "annotator": 1, "annotation_id": 10}
+    dataset = load_dataset(write(tmp_path, "min.json", [empty, first, second], "yard.mp4|gate.mp4"))
+    assert dataset.annotations == (note("gate.mp4"), note("yard.mp4", 1.0, 2.0, "Moving"))
+    assert dataset.notes == ("1 task annotated more than once; one annotation of each is used",)
+
+
+def test_json_min_does_not_tell_choices_apart(tmp_path: Path) -> None:
+    root = [{"video": "yard.mp4", "id": 1, "choice": "Night", "annotator": 1, "annotation_id": 2}]
+    write(tmp_path, "min.json", root, "yard.mp4")
+    yaml = write(tmp_path, "set.yaml", "annotations: min.json\nformat: label-studio\n")
+    with pytest.raises(AnnotationError, match=r"min.json: no labels on timelines, and JSON-MIN .*\n  export it"):
+        load_dataset(yaml)
+
+
+def test_a_signed_url_under_any_name(tmp_path: Path) -> None:
+    root = copy.deepcopy(files.LABEL_STUDIO[:1])
+    root[0]["data"] = {"clip": "https://bucket.s3.amazonaws.com/in/yard.mp4?X-Amz-Date=1&X-Amz-Signature=a%2Fb"}
+    assert list(load_dataset(write(tmp_path, "project-3.json", root, "in/yard.mp4")).recordings) == ["in/yard.mp4"]
+
+
+def test_an_upload_changes_signs_in_names(tmp_path: Path) -> None:
+    root = copy.deepcopy(files.LABEL_STUDIO[:1])
+    root[0]["data"]["video"] = "/data/upload/3/0a1b2c3d-gate_two_1.mp4"
+    path = write(tmp_path, "project-3.json", root, "cam/gate two (1).mp4")
+    assert list(load_dataset(path).recordings) == ["cam/gate two (1).mp4"]
+
+
 # --- MSR-VTT --------------------------------------------------------------------------------------------------------
 
 
@@ -266,6 +304,18 @@ def test_broken_json_names_its_line(tmp_path: Path) -> None:
 def test_json_of_no_known_shape(tmp_path: Path, content: str) -> None:
     with pytest.raises(AnnotationError, match=r"x.json is in none of the formats .*\n  those are: .*ActivityNet"):
         load_dataset(write(tmp_path, "x.json", content))
+
+
+def test_an_empty_file_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match=r"x.json is empty\n  export it again"):
+        load_dataset(write(tmp_path, "x.json", " \n"))
+
+
+def test_text_in_utf_16(tmp_path: Path) -> None:
+    path = write(tmp_path, "x.txt", "")
+    path.write_bytes("video\tlabel\na.mp4\twalk\n".encode("utf-16"))
+    with pytest.raises(AnnotationError, match=r"x.txt is UTF-16\n  save it as UTF-8 \(in Excel"):
+        load_dataset(path)
 
 
 def test_other_labels_of_a_game_are_not_mixed_in(tmp_path: Path) -> None:

@@ -89,6 +89,45 @@ def test_bad_eaf_files(tmp_path: Path, old: str, new: str, message: str) -> None
         load(tmp_path, "rec.eaf", ELAN.replace(old, new))
 
 
+def test_slots_filled_on_one_tier_divide_those_below_it(tmp_path: Path) -> None:
+    steps = """<TIER LINGUISTIC_TYPE_REF="steps" PARENT_REF="action" TIER_ID="step">
+    <ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="b1" TIME_SLOT_REF1="ts1" TIME_SLOT_REF2="ts9">
+      <ANNOTATION_VALUE>left</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION>
+    <ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="b2" TIME_SLOT_REF1="ts9" TIME_SLOT_REF2="ts2">
+      <ANNOTATION_VALUE>right</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION>
+  </TIER>
+  """
+    text = ELAN.replace(
+        '<TIME_SLOT TIME_SLOT_ID="ts2"/>', '<TIME_SLOT TIME_SLOT_ID="ts9"/><TIME_SLOT TIME_SLOT_ID="ts2"/>'
+    )
+    dataset = load(tmp_path, "rec.eaf", text.replace("<LINGUISTIC_TYPE ", f"{steps}<LINGUISTIC_TYPE "), "tiers: step\n")
+    assert dataset.annotations == (note("rec 1.mp4", 1.5, 2.0, "left"), note("rec 1.mp4", 2.0, 2.5, "right"))
+
+
+def test_a_video_may_start_after_elans_zero(tmp_path: Path) -> None:
+    dataset = load(tmp_path, "rec.eaf", ELAN.replace('TIME_ORIGIN="500"', 'TIME_ORIGIN="-500"'))
+    assert dataset.annotations[1] == note("rec 1.mp4", 1.5, 2.5, "stop")
+    with pytest.raises(AnnotationError, match=r"line 19: start -1 is before the recording starts\n"):
+        load(tmp_path, "rec.eaf", ELAN.replace('TIME_ORIGIN="500"', 'TIME_ORIGIN="-2000"'))
+    with pytest.raises(AnnotationError, match=r"line 7: TIME_ORIGIN 'late' is not a number of milliseconds\n  set"):
+        load(tmp_path, "rec.eaf", ELAN.replace('TIME_ORIGIN="500"', 'TIME_ORIGIN="late"'))
+
+
+@pytest.mark.parametrize("name", ["cam #1.mp4", "100% rec?.mp4"])
+def test_media_urls_as_elan_writes_them_with_signs_left_as_they_are(tmp_path: Path, name: str) -> None:
+    absolute = ELAN.replace('RELATIVE_MEDIA_URL="../My%20Data/rec%201.mp4"', "").replace("My%20Data/rec%201.mp4", name)
+    assert list(load(tmp_path, "rec.eaf", absolute, videos=f"media/{name}").recordings) == [f"media/{name}"]
+
+
+def test_a_media_url_is_a_path_of_this_machine_where_the_relative_one_leads_nowhere(tmp_path: Path) -> None:
+    write(tmp_path / "else where", "x", "", "rec 1.mp4")
+    url = (tmp_path / "else where" / "rec 1.mp4").as_uri()
+    text = ELAN.replace('"file:///C:/lab/My%20Data/rec%201.mp4"', f'"{url}"')
+    dataset = load(tmp_path / "notes", "rec.eaf", text, videos="")
+    (recording,) = dataset.recordings.values()
+    assert recording.path.samefile(tmp_path / "else where" / "rec 1.mp4")
+
+
 def test_entities_do_nothing(tmp_path: Path) -> None:
     bomb = '<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;&x;">]>\n<annotations><version>&z;</version></annotations>'
     with pytest.raises(AnnotationError, match=r"bomb\.xml, line 1: declares a document type"):
@@ -144,6 +183,25 @@ def test_tasks_of_a_project(tmp_path: Path) -> None:
     </annotations>"""
     dataset = load(tmp_path, "annotations.xml", text, "fps: 10\n", "a.mp4|b.mp4")
     assert dataset.annotations == (note("b.mp4", 0.0, 1.0, "x"),)
+
+
+def test_tasks_of_a_project_have_their_own_step_and_subset(tmp_path: Path) -> None:
+    text = """<annotations><version>1.1</version><meta><project><id>1</id><name>p</name><tasks>
+      <task><id>5</id><name>a</name><subset>Train</subset><frame_filter>step=5</frame_filter></task>
+      <task><id>6</id><name>b</name><subset>Validation</subset><frame_filter></frame_filter></task>
+      <task><id>7</id><name>c</name></task><task><id>8</id><name>d</name><subset>night</subset></task>
+      </tasks></project></meta>
+      <track id="0" label="x" task_id="5" subset="Train"><box frame="10" outside="0"/></track>
+      <track id="1" label="x" task_id="6" subset="Validation"><box frame="10" outside="0"/></track>
+      <track id="2" label="x" task_id="8" subset="night"><box frame="0" outside="0"/></track>
+    </annotations>"""
+    dataset = load(tmp_path, "annotations.xml", text, "fps: 10\n", "a.mp4|b.mp4|c.mp4|d.mp4")
+    assert dataset.annotations == (
+        note("a.mp4", 1.0, 1.5, "x"),
+        note("b.mp4", 1.0, 1.1, "x", split="val"),
+        note("d.mp4", 0.0, 0.1, "x"),  # a subset of another name is no split
+    )
+    assert dataset.notes == ("1 task of a project without tracks left out (c)",)
 
 
 def test_a_task_without_tracks_is_eventless(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from vidgru.config import AnnotationFormat
@@ -24,6 +26,7 @@ _HEAD = 1 << 20  # bytes that tell what a file is; a larger JSON file is read wh
 _TELLING = re.compile(
     rb'"(database|results|timestamps|annotations|events|sentences|end time|gameTime|timelinelabels)"\s*:'
 )
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _XML_ROOT = re.compile(r"<(?![?!])([\w.:-]+)")
 
 
@@ -88,11 +91,18 @@ def read(path: Path, kind: AnnotationFormat | None, options: Options) -> Reading
     """
     kind = kind or recognise(path)
     if kind is None:
+        head = read_bytes(path, _HEAD)
+        if not head.strip():
+            raise AnnotationError(f"{path} is empty", "export it again")
+        if head.startswith(_UTF_16):
+            raise AnnotationError(f"{path} is UTF-16", 'save it as UTF-8 (in Excel: "CSV UTF-8")')
         raise AnnotationError(
             f"{path} is in none of the formats that can be read",
             f"those are: {KNOWN}; if it is one of them, name it with `format`",
         )
     reading = _read(path, kind, options)
+    home = path if path.is_dir() else path.parent
+    reading.rows = [replace(row, home=home) for row in reading.rows]
     if reading.empty:
         what = f"{plural(len(reading.empty), 'interval')} of no length left out (first: {reading.empty[0]})"
         reading.warnings.append(what)

@@ -45,8 +45,11 @@ def read_activitynet(path: Path, root: Node) -> Reading:
 
 
 def _video(reading: Reading, video: str) -> None:
-    """Files are called by the id, with any suffix, and with `v_` before it where ActivityNet's crawler fetched them."""
-    reading.spellings[video] = (f"v_{video}",)
+    """Files are called by the id, with any suffix, and with `v_` before it where ActivityNet's crawler fetched them.
+
+    The ids of captions have that `v_`, and files need not.
+    """
+    reading.spellings[video] = (f"v_{video}", video.removeprefix("v_"))
 
 
 def _withheld(root: Node) -> set[str]:

@@ -13,26 +13,38 @@ Source: docs.cvat.ai/docs/manual/advanced/xml_format, "Interpolation".
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 
 from vidgru.datasets.formats.text import number
 from vidgru.datasets.formats.xml_tree import Element, children
-from vidgru.datasets.rows import BadEntry, Options, Reading, did_you_mean
+from vidgru.datasets.rows import SPLIT_NAMES, BadEntry, Options, Reading, did_you_mean, plural
 from vidgru.errors import AnnotationError
 
 ROOT = "annotations"
 _LABEL = "label"  # the tier that the tracks' own labels are
 _NOT_SET = {"", "false", "__undefined__"}
+_SPLITS = {"train", "val", "test", *SPLIT_NAMES}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """A video, the frames from one annotated to the next, and the split that it is in, if its subset is called so."""
+
+    video: str
+    step: int = 1
+    split: str = ""
 
 
 def read_cvat(path: Path, options: Options) -> Reading:
     """Each stretch of a track that is not outside is an event of its label, and so is each of an attribute's value.
 
     A ticked box is an event of the attribute's name; what is not ticked or undefined is none, and numbers are none.
-    `tiers` names the attributes that count, `label` among them for the tracks' labels. A task without tracks is a
-    recording in which nothing happens.
+    `tiers` names the attributes that count, `label` among them for the tracks' labels. A subset (`Train`, `Validation`,
+    `Test`) is the split. A task without tracks is a recording in which nothing happens; but one of a project's many,
+    which nobody may have annotated yet, is left out, and said.
 
     Raises:
         AnnotationError: no frame rate was given, or it is CVAT for images.
@@ -43,55 +55,58 @@ def read_cvat(path: Path, options: Options) -> Reading:
             f"{path}: CVAT's files count frames and do not tell the frame rate of the video",
             "give it: `fps: 25` in a data set YAML, or --fps 25 of vidgru convert",
         )
-    videos, step, tracks = {"": path.stem}, 1, 0
+    tasks = {"": _Task(video=path.stem)}
+    tracked: set[_Task] = set()
     tiers: dict[str, None] = {_LABEL: None}
     for element in children(path, ROOT):
         with reading.entry():
             if element.tag == "image":
                 raise AnnotationError(f"{path}: is CVAT for images", "export the task as CVAT for video 1.1")
             if element.tag == "meta":
-                videos, step = _meta(path, element)
+                tasks = _meta(path, element)
             elif element.tag == "track":
-                tracks += 1
-                _track(reading, element, videos, step, tiers, options)
+                task = tasks.get(element.attributes.get("task_id", ""), tasks[""])
+                tracked.add(task)
+                _track(reading, element, task, tiers, options)
     for name in options.tiers:
-        if name not in tiers and tracks:
+        if name not in tiers and tracked:
             known = f"its attributes are {', '.join(list(tiers)[1:]) or 'none'}; `label` is the tracks' own"
             raise AnnotationError(f"{path}: no attribute {name!r}{did_you_mean(name, tiers)}", known)
     if not options.tiers and len(tiers) > 1:
         reading.notes.append(f"labels come from {', '.join(tiers)}; `tiers` chooses among them")
-    if not tracks:
-        for video in dict.fromkeys(videos.values()):
-            with reading.entry():
-                reading.add("the file", video)
+    without = [task for task in dict.fromkeys(tasks.values()) if task not in tracked]
+    if len(without) > 1 or (tracked and without):
+        reading.notes.append(
+            f"{plural(len(without), 'task')} of a project without tracks left out ({without[0].video})"
+        )
+    elif without:
+        with reading.entry():
+            reading.add("the file", without[0].video, split=without[0].split)
     return reading
 
 
-def _meta(path: Path, meta: Element) -> tuple[dict[str, str], int]:
-    """The video of each task by its id ("" stands for the only one), and the frames from one annotated to the next."""
-    videos: dict[str, str] = {}
-    step = 1
+def _meta(path: Path, meta: Element) -> dict[str, _Task]:
+    """The tasks by id; "" stands for the only one."""
+    found: dict[str, _Task] = {}
     sources = [text for source in meta.all("source") if (text := source.text.strip())]
     tasks = [*meta.all("task"), *meta.all("job")]
     for task in tasks:
         video = task.first_text("source") or (sources if len(tasks) == 1 and sources else [task.first_text("name")])[0]
-        videos[task.first_text("id")] = video or path.stem
-        videos.setdefault("", video or path.stem)
-        step = _step(task) or step
-    return videos or {"": (sources or [path.stem])[0]}, step
+        subset = task.first_text("subset").lower()
+        one = _Task(video=video or path.stem, step=_step(task), split=subset if subset in _SPLITS else "")
+        found[task.first_text("id")] = one
+        found.setdefault("", one)
+    return found or {"": _Task(video=(sources or [path.stem])[0])}
 
 
 def _step(task: Element) -> int:
     _, equals, text = task.first_text("frame_filter").partition("step=")
-    value = number(text.strip()) if equals else 0.0
-    return int(value) if 1 <= value < 2**31 else 0
+    value = number(text.strip()) if equals else 1.0
+    return int(value) if 1 <= value < 2**31 else 1
 
 
-def _track(
-    reading: Reading, track: Element, videos: dict[str, str], step: int, tiers: dict[str, None], options: Options
-) -> None:
+def _track(reading: Reading, track: Element, task: _Task, tiers: dict[str, None], options: Options) -> None:
     label = track.need("label")
-    video = videos.get(track.attributes.get("task_id", ""), videos[""])
     fixed = _attributes(track)
     placed = [(shape.whole("frame"), shape) for shape in track.children if "frame" in shape.attributes]
     placed.sort(key=itemgetter(0))
@@ -105,9 +120,10 @@ def _track(
     for name, labels in values.items():
         if not options.tiers or name in options.tiers:
             for first, last, value in _runs(labels):
-                end = frames[last + 1] if last + 1 < len(frames) else frames[last] + step
+                end = frames[last + 1] if last + 1 < len(frames) else frames[last] + task.step
                 start_s, end_s = frames[first] / options.fps, end / options.fps
-                reading.add(shapes[first].where, video, start_s=start_s, end_s=end_s, label=value)
+                where = shapes[first].where
+                reading.add(where, task.video, start_s=start_s, end_s=end_s, label=value, split=task.split)
     if not shapes:
         raise BadEntry(track.where, "a track without shapes", "delete it in CVAT, or export again")
 

@@ -14,10 +14,12 @@ Source: "ELAN Annotation Format", EAF 3.0, www.mpi.nl/tools/elan/EAF_Annotation_
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
+from vidgru.datasets.formats.text import number
 from vidgru.datasets.formats.xml_tree import Element, children
 from vidgru.datasets.rows import BadEntry, Options, Reading, did_you_mean
 from vidgru.errors import AnnotationError
@@ -85,19 +87,19 @@ def _media(path: Path, header: Element, reading: Reading) -> tuple[str, float]:
     medium, address = media[0]
     if len(media) > 1:
         reading.notes.append(f"{path.name} has {len(media)} videos; {address} is used")
-    reading.spellings[address] = (PurePosixPath(address).name,)
-    origin = medium.attributes.get("TIME_ORIGIN")
-    return address, 0.0 if origin is None else float(medium.whole("TIME_ORIGIN"))
+    full = _path(medium.attributes.get("MEDIA_URL", ""))
+    reading.spellings[address] = (full, f"/{full}", PurePosixPath(address).name)
+    origin = medium.attributes.get("TIME_ORIGIN", "0")
+    origin_ms = number(origin.strip())
+    if math.isnan(origin_ms):
+        what = f"TIME_ORIGIN {origin!r} is not a number of milliseconds"
+        raise BadEntry(medium.where, what, "set the video's offset in ELAN, and save the file")
+    return address, origin_ms
 
 
 def _path(address: str) -> str:
-    """The path that a URL of ELAN's names, without leading `./` and slashes."""
-    text = address.replace("\\", "/")
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return text
-    return unquote(parts.path if parts.scheme == "file" else text).removeprefix("./").lstrip("/")
+    """The path that a URL of ELAN's names, without leading `./` and slashes; `#` and `?` in it are letters."""
+    return unquote(address.replace("\\", "/").removeprefix("file:")).removeprefix("./").lstrip("/")
 
 
 def _time(slot: Element) -> float | None:
@@ -124,7 +126,10 @@ def _tier(tier: Element, slots: dict[str, float | None], notes: dict[str, _Note]
 
 
 def _filled(timed: list[Element], slots: dict[str, float | None]) -> list[tuple[float, float] | None]:
-    """Start and end of each annotation; chains of slots without time are spread evenly. None where that cannot be."""
+    """Start and end of each annotation; chains of slots without time are spread evenly. None where that cannot be.
+
+    The times found are put into `slots`, as the annotations of a tier below may divide them further.
+    """
     ends = [tuple(element.attributes.get(f"TIME_SLOT_REF{end}", "") for end in (1, 2)) for element in timed]
     known = {slot: slots.get(slot) for pair in ends for slot in pair}
     chain: list[str] = []  # slots that follow one another, the first with a time
@@ -139,6 +144,7 @@ def _filled(timed: list[Element], slots: dict[str, float | None]) -> list[tuple[
                 for step, slot in enumerate(chain[1:-1], start=1):
                     known[slot] = start + (last - start) * step / (len(chain) - 1)
             chain = [second]
+    slots.update(known)
     spans: list[tuple[float, float] | None] = []
     for first, second in ends:
         start, end = known[first], known[second]

@@ -20,12 +20,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from vidgru.datasets.formats.nodes import Node
 from vidgru.datasets.rows import BadEntry, Options, Reading, plural
+from vidgru.errors import AnnotationError
 from vidgru.sources import VIDEO_SUFFIXES
 
 _DEFAULT_FPS = 24.0
 _UPLOAD = re.compile(r"/?data/upload/\d+/")
 _PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")
-_VIDEO = re.compile(rf"\.(?:{'|'.join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))})$", re.IGNORECASE)
+_VIDEO = re.compile(rf"\.(?:{'|'.join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))})(?=$|[?#])", re.IGNORECASE)
 _RATES = ("fps", "frameRate", "framerate", "frame_rate")
 
 
@@ -33,13 +34,22 @@ def read_label_studio(path: Path, root: Node, options: Options) -> Reading:
     """Ranges of all tasks; a task whose annotation is empty is a recording in which nothing happens.
 
     Of several annotations of a task the one marked as ground truth counts, else the first that was not cancelled.
+
+    Raises:
+        AnnotationError: JSON-MIN without timelines.
     """
     reading = Reading()
     unlabelled = several = assumed = 0
+    entries: dict[str, int] = {}  # of JSON-MIN, which has an entry for each annotation of a task: how many, by task
     tasks = [root] if isinstance(root.value, dict) else None
     with reading.entry():
         for task in tasks or root.each():
             with reading.entry():
+                if "annotations" not in task:
+                    key = task["id"].maybe_text() or task.path
+                    entries[key] = entries.get(key, 0) + 1
+                    if entries[key] > 1:
+                        continue
                 video, fps = _video(task), options.fps or _rate(task)
                 _spellings(reading, video)
                 results, number = _results(task)
@@ -51,6 +61,10 @@ def read_label_studio(path: Path, root: Node, options: Options) -> Reading:
                         _result(reading, video, value, fps or _DEFAULT_FPS)
                 if number and not results:
                     reading.add(task.path, video)
+    if entries and not (reading.problems or any(row.annotation.label for row in reading.rows)):
+        what = "no labels on timelines, and JSON-MIN does not tell choices from a task's data"
+        raise AnnotationError(f"{path}: {what}", "export it as JSON")
+    several += sum(number > 1 for number in entries.values())
     if assumed:
         reading.warnings.append(
             f"frames are taken for {_DEFAULT_FPS:g} a second, Label Studio's default; if the labelling configuration "
@@ -130,10 +144,11 @@ def _result(reading: Reading, video: str, value: Node, fps: float) -> None:
 
 def is_label_studio(root: object) -> bool:
     """Whether a JSON value has the shape of an export, of one task or in JSON-MIN."""
-    first = root[0] if isinstance(root, list) and root else root
-    if not isinstance(first, dict):
+    if isinstance(root, list):  # whichever task it is that has labels
+        return any(isinstance(task, dict) and is_label_studio(task) for task in root)
+    if not isinstance(root, dict):
         return False
-    if isinstance(first.get("data"), dict) and isinstance(first.get("annotations"), list):
+    if isinstance(root.get("data"), dict) and isinstance(root.get("annotations"), list):
         return True
-    lists = (value for value in first.values() if isinstance(value, list))
+    lists = (value for value in root.values() if isinstance(value, list))
     return any(isinstance(value, dict) and "timelinelabels" in value for values in lists for value in values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from vidgru.errors import AnnotationError
 
 COLUMNS = ("video", "start", "end", "label", "description", "split")
 _KINETICS = ("label", "youtube_id", "time_start", "time_end")
+_COMMA = re.compile(r"\s*(\d+),(\d+)\s*", re.ASCII)
 _HEADER_REMEDY = f"the columns are {','.join(COLUMNS)}"
 
 
@@ -75,8 +77,8 @@ def _csv_lines(
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows of a table, each with its line; the header must hold `columns`, or else what the native schema needs."""
     delimiter = _delimiter(text.lstrip().partition("\n")[0])
-    # strict: an unclosed quote must not swallow the rest of the file
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    # strict: an unclosed quote must not swallow the rest of the file; a quote may come after a space
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
     header: list[str] = []
     line = 1
     try:
@@ -89,11 +91,19 @@ def _csv_lines(
                 what = f"{len(cells)} cells where the header has {len(header)}"
                 reading.problems.append((f"line {line}", what, f'put text that holds a "{delimiter}" in double quotes'))
             elif not blank:
-                yield f"line {line}", dict(zip(header, cells, strict=False))  # spreadsheets cut empty cells at the end
+                values = dict(zip(header, cells, strict=False))  # spreadsheets cut empty cells at the end
+                yield f"line {line}", _with_points(values) if delimiter == ";" else values
             line = reader.line_num + 1
     except csv.Error as error:
         what = f"not readable as CSV: {error}"
         reading.problems.append((f"line {line}", what, "is a double quote not closed, or not doubled?"))
+
+
+def _with_points(values: dict[str, str]) -> dict[str, str]:
+    """Times with a decimal point: where semicolons divide cells, it is a comma."""
+    found = {name: _COMMA.fullmatch(values.get(name, "")) for name in ("start", "end")}
+    times = {name: match.expand(r"\1.\2") for name, match in found.items() if match}
+    return values | times
 
 
 def _check_header(where: str, header: list[str], columns: tuple[str, ...]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from vidgru.datasets.rows import BadEntry
 from vidgru.errors import AnnotationError
 
 _SHOWN = 60  # characters of a value in an error
+_MOST = 1e15  # no time, rate or count comes near it, and its milliseconds are still finite
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Node:
         return "" if self.value is None else self.text()
 
     def number(self) -> float:
-        """A finite number; text that spells one is taken for it too."""
+        """A finite number of fewer than 16 digits; text that spells one is taken for it too."""
         value = number(self.value) if isinstance(self.value, str) else self.value
-        if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST:  # NaN fails too
             raise self.bad("a number")
         return float(value)
 
@@ -89,13 +89,6 @@ class Node:
             return BadEntry(self.path, f"missing; it must be {wanted}", "see data/README.md for the format")
         shown = json.dumps(self.value)[:_SHOWN]
         return BadEntry(self.path, f"{shown} is not {wanted}", "see data/README.md for the format")
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number that no float can hold
-        return False
 
 
 def read_json(path: Path) -> Node:
