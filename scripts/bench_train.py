@@ -71,7 +71,7 @@ def clip_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tuple
     features = {f"clip {n}": make_features(steps, objects, rng) for n in range(clips)}
     loaded = Loaded(features=features, layout=LAYOUT, names=(), keys={})
     labels = np.eye(len(LABELS), dtype=np.float32)
-    some = [LabelledClip(video=v, first=0, stop=steps, labels=labels[n % len(LABELS)]) for n, v in enumerate(features)]
+    some = [LabelledClip(video=v, frames=steps, labels=labels[n % len(LABELS)]) for n, v in enumerate(features)]
     part = ClipBatches(
         some,
         loaded,
@@ -230,9 +230,10 @@ def main() -> None:
             return len(ready)
 
         def loop_pass(number: int, stepper: Stepper = looping, batches: Batches = batches) -> int:
-            for batch, size in batches(number):
+            count = 0
+            for count, (batch, size) in enumerate(batches(number), start=1):  # noqa: B007 (counted)
                 stepper.take(batch, size, number)
-            return batches.count
+            return count
 
         ways = {"bare": bare_pass, "bare, PyTorch's GRU": pytorch_pass, "step": step_pass, "loop": loop_pass}
         with tempfile.TemporaryDirectory() as folder:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from vidgru.errors import OutputError
 
@@ -42,6 +44,11 @@ def write_atomic(path: Path, data: bytes, *, make_folder: bool = True) -> None:
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write values as JSON that a person can read; as `write_atomic`."""
+    write_atomic(path, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def sync_folder(folder: Path) -> None:

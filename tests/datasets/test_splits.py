@@ -216,6 +216,15 @@ def recordings(folder: Path, number: int = 20) -> Dataset:
     return csv_set(folder, *rows, header=f"{HEADER},who")
 
 
+@pytest.mark.parametrize("number", [3, 6, 12])
+def test_clips_and_timed_events_of_the_same_labels_are_each_shared_out(tmp_path: Path, number: int) -> None:
+    rows = [f"{label}{i}.mp4,,,{label},," for label in "ab" for i in range(number)]
+    rows += [f"t{i}.mp4,{at},{at + 1},{label},," for i in range(number) for at, label in ((1, "a"), (4, "b"))]
+    for seed in range(3):
+        held = clips(assign_splits(csv_set(tmp_path / str(seed), *rows), seed=seed), "val")
+        assert {clip.start_s is None for clip in held} == {True, False}
+
+
 def test_timed_events_and_eventless_recordings_are_shared_out(tmp_path: Path) -> None:
     dataset = assign_splits(recordings(tmp_path), val=0.2, test=0.2)
     held = {split: clips(dataset, split) for split in ("train", "val", "test")}

@@ -43,7 +43,7 @@ def accuracy(scenes: Path, *, shuffled: bool) -> float:
         csv.writer(file).writerows((f"videos/{video}", label, split, "", "", "") for video, label, split in rows)
     features, weights = str(scenes / "features"), str(bundled("demo.pt"))
     out = str(scenes / name)
-    settings = TrainConfig(features=features, weights=weights, imgsz=256, fps=5, out=out, epochs=30)
+    settings = TrainConfig(features=features, weights=weights, imgsz=320, fps=5, out=out, epochs=40)
     train(scenes / f"{name}.csv", settings)
     config = EvalConfig(features=features, weights=weights, out=str(scenes / f"{name}_eval"))
     return float(evaluate(out, scenes / f"{name}.csv", config)["accuracy"])

@@ -7,6 +7,7 @@ from vidgru.datasets.windows import Batch
 from vidgru.model.features import compute_features
 from vidgru.model.layout import FeatureLayout
 from vidgru.model.task import Head, Task
+from vidgru.train import batches as batching
 from vidgru.train.augment import Augmenter
 from vidgru.train.batches import Batches, ClipBatches, WindowBatches
 from vidgru.train.data import LabelledClip, Loaded, TimedRecording
@@ -24,8 +25,8 @@ LOADED = Loaded(
 )
 
 
-def clip(first: int, stop: int, *labels: str) -> LabelledClip:
-    return LabelledClip(video="a.mp4", first=first, stop=stop, labels=TASK.vector(HEAD, labels))
+def clip(frames: int, *labels: str) -> LabelledClip:
+    return LabelledClip(video="a.mp4", frames=frames, labels=TASK.vector(HEAD, labels))
 
 
 def clip_batches(clips: list[LabelledClip], **changes: object) -> ClipBatches:
@@ -55,20 +56,20 @@ def same(one: Batch, two: Batch) -> bool:
 
 
 def test_every_clip_comes_once_an_epoch() -> None:
-    clips = [clip(t, t + 5 + t, "fall" if t % 2 else "walk") for t in range(10)]
+    clips = [clip(5 + t, "fall" if t % 2 else "walk") for t in range(10)]
     assert drawn(clips).tolist() == [5, 5, 0]
-    assert clip_batches(clips).count == len(shown(clip_batches(clips))) == 3
+    assert len(shown(clip_batches(clips))) == 3
 
 
 def test_rare_labels_are_drawn_more_often_if_asked() -> None:
-    clips = [clip(t, t + 5, "fall") for t in range(8)] + [clip(t, t + 5, "walk") for t in range(32)]
+    clips = [clip(5, "fall") for t in range(8)] + [clip(5, "walk") for t in range(32)]
     assert drawn(clips).tolist() == [8, 32, 0]
     fall, walk, _ = drawn(clips, epochs=5, balance=True)
     assert fall == pytest.approx(walk, rel=0.1)
 
 
 def test_of_long_eventless_clips_stretches_are_shown() -> None:
-    clips = [clip(0, 8, "fall"), clip(0, 10, "fall"), clip(0, 9, "walk"), clip(0, 100)]
+    clips = [clip(8, "fall"), clip(10, "fall"), clip(9, "walk"), clip(100)]
     made = clip_batches(clips, size=1)
     assert made.steps == 9
     starts = set()
@@ -153,7 +154,7 @@ def test_an_event_anywhere_is_reached_with_a_loss(event: tuple[int, int, int]) -
     hit = 0
     for batch in shown(made):
         hit += int(((batch.targets[..., 0] * batch.weights).sum(dim=1) > 0).sum())
-    assert hit >= 0.4 * 4 * made.count
+    assert hit >= 0.4 * 4 * len(made.plan(0))
 
 
 @pytest.mark.parametrize("frames", [1, 5, 10, 11, 39])
@@ -166,7 +167,7 @@ def test_recordings_shorter_than_a_window(frames: int) -> None:
         short, size=4, seed=0, balance=True, augment=Augmenter(LOADED.layout, ()), length=40, lag=4, fps=8.0,
     )  # fmt: skip
     batches = [batch for batch, _ in Batches([made], 0)(1)]
-    assert len(batches) == made.count == 16
+    assert len(batches) == len(made.plan(1)) == 16
     assert all(batch.mask.any(dim=1).all() for batch in batches)
     assert sum(float((batch.targets[..., 0] * batch.weights).sum()) for batch in batches) > 0
 
@@ -178,13 +179,19 @@ def test_windows_are_as_long_as_events_want(events: list[tuple[int, int, int]], 
     assert window_batches([recording("a.mp4", *events)], length=0).length == steps
 
 
+def test_long_clips_come_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_MOST_STEPS", 700)
+    sizes = [tuple(batch.mask.shape) for batch in shown(clip_batches([clip(400, "fall"), *[clip(300, "walk")] * 6]))]
+    assert sorted(sizes) == [(1, 300), (1, 300), (1, 400), (2, 300), (2, 300)]
+
+
 def test_an_epoch_shows_about_all_there_is() -> None:
     long = Loaded(features=LOADED.features, layout=LOADED.layout, names=LOADED.names, keys=LOADED.keys)
     made = WindowBatches(
         [recording("a.mp4", (5, 9, 0))] * 30, long,
         size=4, seed=0, balance=True, augment=None, length=40, lag=0, fps=8.0,
     )  # fmt: skip
-    assert made.count == 30 * 400 / 30 / 4  # windows of which thirty steps count
+    assert len(made.plan(1)) == 30 * 400 / 30 / 4  # windows of which thirty steps count
     assert all(len(chosen) == 4 for chosen in made.plan(1))
 
 
@@ -200,7 +207,7 @@ def test_rare_classes_count_more() -> None:
 
 # --- both -----------------------------------------------------------------------------------------------------------
 
-CLIPS = [clip(t, t + 20 + t, "fall" if t % 3 else "walk") for t in range(11)]
+CLIPS = [clip(20 + t, "fall" if t % 3 else "walk") for t in range(11)]
 
 
 def both(seed: int = 0, share: tuple[int, int] = (0, 1)) -> Batches:
@@ -211,7 +218,7 @@ def both(seed: int = 0, share: tuple[int, int] = (0, 1)) -> Batches:
 
 def test_an_epoch_is_a_function_of_seed_and_number() -> None:
     one, again = list(both()(1)), list(both()(1))
-    assert len(one) == both().count == 3 + 16
+    assert len(one) == 3 + 16
     assert all(same(a, b) and m == n for (a, m), (b, n) in zip(one, again, strict=True))
     for other in (both()(2), both(seed=1)(1)):
         assert not any(same(a, b) for (a, _), (b, _) in zip(one, other, strict=True))

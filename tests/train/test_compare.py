@@ -67,6 +67,7 @@ def test_every_row_is_trained_and_told_of(data: MadeData, tmp_path: Path, capsys
     assert not (tmp_path / "probe.json").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_same_seed_same_figures_and_another_seed_others(data: MadeData, tmp_path: Path) -> None:
     changes = {"cells": ("gru",), "variants": ("seed=1",), "folds": 2}
     one, other = (compare(data.root, config(data, tmp_path / name, **changes)) for name in ("one", "other"))
@@ -79,6 +80,7 @@ def test_same_seed_same_figures_and_another_seed_others(data: MadeData, tmp_path
     assert "accuracy_spread" in (tmp_path / "one" / "compare.csv").read_text().splitlines()[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_it_trains_as_train_does(data: MadeData, tmp_path: Path) -> None:
     (row,) = compare(data.root, config(data, tmp_path / "compared", cells=("lstm",)))
     alone = train(data.root, TrainConfig(**data.settings(out=str(tmp_path / "alone"), epochs=2, cell="lstm")))
@@ -87,6 +89,7 @@ def test_it_trains_as_train_does(data: MadeData, tmp_path: Path) -> None:
     assert row.metrics == {name: metrics[name] for name in row.metrics}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_test_split_is_left_alone(data: MadeData, tmp_path: Path) -> None:
     rows = [row for row in data.rows if not row.endswith("test")]
     (data.root / "some.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")

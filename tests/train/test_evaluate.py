@@ -141,7 +141,7 @@ def test_clips_behind_one_another_score_as_each_alone(data: MadeData) -> None:
     cache = SequenceCache(data.features)
     loaded = load_features(cache, {f"{n}.mp4": entry.key for n, entry in enumerate(cache.entries())})
     labels = np.eye(2, dtype=np.float32)
-    clips = [LabelledClip(video=f"{n}.mp4", first=0, stop=16, labels=labels[n % 2]) for n in range(8)]
+    clips = [LabelledClip(video=f"{n}.mp4", frames=16, labels=labels[n % 2]) for n in range(8)]
     recordings = [
         TimedRecording(
             video=f"{n}.mp4",

@@ -193,13 +193,17 @@ def test_nothing_but_unreadable_recordings(tmp_path: Path) -> None:
         train(data.root, config(data, tmp_path / "run"))
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("split", "message"), [
+    ("train", r"the loss of nan\.mp4, samples 0 to 16 is nan.*\n  vidgru info --verify"),
+    ("val", r"the features of nan\.mp4 hold values that are not finite\n  vidgru info --verify"),
+])  # fmt: skip
+def test_features_that_are_not_numbers_stop_the_run(tmp_path: Path, split: str, message: str) -> None:
     data = order_data(tmp_path / "data", train=4, held=2)
     sequence = crossing("person", "car", 99)
     assert sequence.scene is not None
     sequence.scene[3] = float("nan")
-    data.add("nan.mp4", sequence, "car_then_person", "train")
-    with pytest.raises(VidgruError, match=r"the loss of nan\.mp4, samples 0 to 16 is nan.*\n  vidgru info --verify"):
+    data.add("nan.mp4", sequence, "car_then_person", split)
+    with pytest.raises(VidgruError, match=message):
         train(data.root, config(data, tmp_path / "run"))
 
 

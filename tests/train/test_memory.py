@@ -5,7 +5,7 @@ from vidgru.errors import VidgruError
 from vidgru.train.memory import step_bytes
 
 
-@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize("timed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_memory_of_a_step_grows_with_the_batch(timed: bool) -> None:
     model = make_model(cell="lstm", clips=not timed, timed=timed)
     small, large = (step_bytes(model, shape) for shape in ((2, 16, 32), (32, 100, 12800)))

@@ -96,6 +96,20 @@ def test_an_interrupted_run_goes_on(
     same(run, six)
 
 
+def test_an_interrupt_while_the_state_is_written_keeps_the_epoch(
+    data: MadeData, three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(path: Path, *rest: object) -> None:
+        if len(rest[3].epochs) == 3:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "write_state", interrupt)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(data.root, config(data, run))
+    same(run, three)
+
+
 def test_a_kill_between_epochs_costs_nothing_that_was_written(
     data: MadeData, six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

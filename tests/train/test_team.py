@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from tests.train.made import MadeData, both_data
-from vidgru.config import TrainConfig
+from vidgru.config import CompareConfig, TrainConfig
+from vidgru.errors import SettingsError
 from vidgru.model.checkpoint import load_model
+from vidgru.train.compare import compare
 from vidgru.train.loop import train
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
@@ -56,6 +58,18 @@ def test_two_processes_train_the_model_that_one_trains(tmp_path: Path) -> None:
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=2e-3, msg=name)
     assert load_model(alone).decode == load_model(resumed).decode
+
+
+def test_what_one_process_does_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    data = both_data(tmp_path / "data", train=2, held=2)
+    settings = data.settings(out=str(tmp_path / "run"))
+    message = "{} is not shared out between processes\n  start it without torchrun"
+    with pytest.raises(SettingsError, match=message.format("cross-validation")):
+        train(data.root, TrainConfig(**settings, folds=2))
+    with pytest.raises(SettingsError, match=message.format("a comparison")):
+        compare(data.root, CompareConfig(**settings))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

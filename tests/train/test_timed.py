@@ -100,6 +100,7 @@ def test_what_is_evaluated_is_what_is_predicted(
         ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_events_that_overlap_are_told_apart(tmp_path: Path) -> None:
     data = timed_data(tmp_path / "data", overlap=True)
     out = train(data.root, config(data, tmp_path / "run", epochs=8))
@@ -113,6 +114,7 @@ def test_events_that_overlap_are_told_apart(tmp_path: Path) -> None:
     assert metrics["event_f1"] >= 0.7
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("changes", [
     {"bidirectional": True}, {"cell": "lstm", "layers": 2}, {"cell": "none"}, {"lag": 0.0}, {"balance": False},
     {"window": 2.0},
@@ -128,6 +130,7 @@ def test_settings_that_change_a_model_of_timed_events(
     assert judged(data, other, tmp_path / "eval")["events"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_ignored_stretches_are_not_judged(run: Path, tmp_path: Path) -> None:
     data = timed_data(tmp_path / "data", train=4, held=4)
     name, times = next(row.split(",")[0] for row in data.rows if row.endswith("test")), "0,9"
@@ -157,6 +160,49 @@ def test_a_head_that_nothing_teaches(data: MadeData, tmp_path: Path, keep: str, 
     with pytest.raises(AnnotationError, match=message):
         train(data.root / f"{keep}.yaml", config(data, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(("keep", "message"), [
+    ("t", "warning: no clips labelled as a whole in split 'val': epochs and thresholds are chosen without them"),
+    ("c", "warning: no timed events in split 'val'"),
+])  # fmt: skip
+def test_what_validation_cannot_judge_is_said(
+    data: MadeData, tmp_path: Path, keep: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row for row in data.rows if row.startswith(keep) or not row.endswith("val")]
+    (data.root / f"held{keep}.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
+    (data.root / f"held{keep}.yaml").write_text(f"annotations: held{keep}.csv\nvideos: videos\n")
+    model = load_model(train(data.root / f"held{keep}.yaml", config(data, tmp_path / "run", epochs=1)))
+    assert capsys.readouterr().err.count(message) == 1
+    assert model.task.clips
+    assert model.task.timed
+
+
+def test_eventless_recordings_do_not_stand_for_a_kind(data: MadeData, tmp_path: Path) -> None:
+    rows = [row for row in data.rows if not (row.startswith("t") and row.endswith("train") and row.split(",")[3])]
+    (data.root / "none.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
+    (data.root / "none.yaml").write_text("annotations: none.csv\nvideos: videos\n")
+    with pytest.raises(AnnotationError, match="there are timed events, but none in split 'train'"):
+        train(data.root / "none.yaml", config(data, tmp_path / "run"))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_test_split_does_not_decide_the_heads(tmp_path: Path) -> None:
+    data = timed_data(tmp_path / "data")
+    number = next(index for index, row in enumerate(data.rows) if row.endswith("test") and row.split(",")[3])
+    video, start = data.rows[number].split(",")[:2]
+    other = next(label for label in LABELS if label != data.rows[number].split(",")[3])
+    data.rows.append(f"{video},{start},{float(start) + 2},{other},,test")
+    data.write()
+    assert load_model(train(data.root, config(data, tmp_path / "run", epochs=1))).task.timed == SOME
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_lag_longer_than_windows_and_recordings(tmp_path: Path) -> None:
+    data = timed_data(tmp_path / "data", train=4)
+    run = train(data.root, config(data, tmp_path / "run", epochs=1, lag=60.0, window=1.0))
+    assert judged(data, run, tmp_path / "eval")["events"]
 
 
 def test_recordings_without_events_alone_teach_nothing(data: MadeData, tmp_path: Path) -> None:

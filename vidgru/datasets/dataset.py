@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vidgru.datasets.rows import Row
 from vidgru.datasets.spec import SplitSettings
 from vidgru.types import Annotation, Recording
+
+_SLIP = 0.1  # share of the shorter event by which events may overlap and still be one after the other
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,6 +104,11 @@ def clips(dataset: Dataset, split: str | None = None) -> list[Clip]:
     ]
 
 
+def only(dataset: Dataset, splits: Collection[str]) -> Dataset:
+    """The data set without the rows of other splits; its labels are those of all."""
+    return replace(dataset, rows=tuple(row for row in dataset.rows if (row.annotation.split or "train") in splits))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
     """What happens when in a recording whose events have times.
@@ -118,6 +125,18 @@ class Timeline:
     split: str
     events: tuple[tuple[float, float, int], ...]
     ignored: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether events of different labels happen at once, by more than a person's hand may slip at their edges."""
+        for index, (start_s, end_s, label) in enumerate(self.events):
+            for other_start_s, other_end_s, other in self.events[index + 1 :]:
+                if other_start_s >= end_s:
+                    break
+                common = min(end_s, other_end_s) - other_start_s
+                if other != label and common > _SLIP * min(end_s - start_s, other_end_s - other_start_s):
+                    return True
+        return False
 
 
 def timelines(dataset: Dataset, split: str | None = None) -> list[Timeline]:

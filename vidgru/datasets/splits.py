@@ -139,7 +139,7 @@ def report(dataset: Dataset) -> Report:
     }
     said = []
     if timed:
-        overlap = any(_overlap(line) for line in timed)
+        overlap = any(line.overlaps for line in timed)
         counts |= {"events": sum(len(clip.labels) for clip in events), "overlap": overlap, **_shares(timed, dataset)}
         said.append("events of different labels overlap" if overlap else "one label at a time")
     else:
@@ -208,10 +208,12 @@ def _parts(
             "add recordings, name another column with `split: {by: COLUMN}`, or fill in the column split by hand",
         )
     number = {name: index for index, name in enumerate(names)}
-    counts = np.zeros((len(names), len(dataset.labels) + 1))  # the last column: clips without event, or text only
+    # a column for each label of clips as a whole, for each label of timed events, and for what has neither
+    counts = np.zeros((len(names), 2 * len(dataset.labels) + 1))
     for clip in clips(replace(dataset, rows=rows)):
-        for label in clip.labels or (-1,):
-            counts[number[group[clip.video]], label] += 1
+        timed = clip.start_s is not None
+        for column in [timed * len(dataset.labels) + label for label in clip.labels] or [-1]:
+            counts[number[group[clip.video]], column] += 1
     counts[counts.sum(axis=1) == 0, -1] = 1
     part = stratify(counts, shares, np.random.default_rng(settings.seed))
     return {video: int(part[number[name]]) for video, name in group.items() if name in number}, what
@@ -256,16 +258,6 @@ def _sizes(dataset: Dataset, splits: tuple[str, ...], timed: list[Timeline]) -> 
 def _length(durations: Mapping[str, float], video: str) -> float | None:
     length = durations.get(video)
     return length if length is not None and math.isfinite(length) else None
-
-
-def _overlap(line: Timeline) -> bool:
-    """Whether two events of different labels happen at once."""
-    until: dict[int, float] = {}
-    for start_s, end_s, label in line.events:
-        if any(end > start_s for other, end in until.items() if other != label):
-            return True
-        until[label] = max(end_s, until.get(label, 0.0))
-    return False
 
 
 def _shares(timed: list[Timeline], dataset: Dataset) -> dict[str, Any]:

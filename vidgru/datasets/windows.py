@@ -88,17 +88,15 @@ class Batch:
         return replace(self, **tensors)
 
 
-def frames_between(time_s: Array, start_s: float | None, end_s: float | None) -> tuple[int, int]:
-    """Frames of the interval [start_s, end_s) as a slice [first, stop); all of them where it has no times.
+def frames_between(time_s: Array, start_s: float, end_s: float) -> tuple[int, int]:
+    """Frames of the interval [start_s, end_s) as a slice [first, stop).
 
     An interval that falls between two samples gets the one nearest to its middle, so that a short clip is never empty.
 
     Args:
         time_s: float64 [T], strictly increasing.
-        start_s, end_s: seconds, both or neither.
+        start_s, end_s: seconds.
     """
-    if start_s is None or end_s is None:
-        return 0, len(time_s)
     first, stop = (int(n) for n in np.searchsorted(time_s, (start_s, end_s), side="left"))
     if first == stop and len(time_s):
         first = int(np.abs(time_s - (start_s + end_s) / 2).argmin())
@@ -213,7 +211,13 @@ def balanced_weights(labels: Array) -> Array:
 
 
 def epoch_batches(
-    lengths: Many[int] | Array, batch_size: int, *, seed: int, epoch: int, weights: Array | None = None
+    lengths: Many[int] | Array,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    weights: Array | None = None,
+    most_steps: int = 2**62,
 ) -> list[Array]:
     """Which clips make up each batch of an epoch: a pure function of its arguments, so that a resumed run agrees.
 
@@ -226,6 +230,7 @@ def epoch_batches(
         batch_size: clips a batch, at least 1; the last one made may be smaller.
         seed, epoch: not negative.
         weights: [n], mean 1, as `balanced_weights` makes them.
+        most_steps: of a batch, padding included; longer clips make smaller batches, of one at least.
 
     Returns:
         Batches of indices, int64.
@@ -244,7 +249,10 @@ def epoch_batches(
     for first in range(0, len(order), pool):
         chosen = order[first : first + pool]
         chosen = chosen[np.argsort(steps[chosen], kind="stable")]
-        batches += [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
+        for i in range(0, len(chosen), batch_size):
+            batch = chosen[i : i + batch_size]
+            parts = -(-len(batch) // max(most_steps // max(int(steps[batch[-1]]), 1), 1))
+            batches += np.array_split(batch, parts)
     return [batches[i] for i in rng.permutation(len(batches))]
 
 

@@ -21,7 +21,7 @@ from vidgru.model.decode import candidates, decode, spread
 from vidgru.model.features import stream_features
 from vidgru.types import Array, Event, Features, Sequence
 
-_ENCODED_AT_ONCE = 512  # frames
+ENCODED_AT_ONCE = 512  # frames
 _STEPS_AT_ONCE = 1 << 13  # steps of all clips in one pass of the recurrent layer
 _CHUNK = 1 << 11  # steps of each recording in one pass of the recurrent layer
 _OVERLAP = 4  # windows that cover a frame
@@ -72,8 +72,8 @@ def encode(model: EventModel, features: Iterable[Features]) -> Encoded:
     device = model.network.encoder.object_mean.device
     vectors, attention, times = [], [], []
     for part in features:
-        for first in range(0, len(part), _ENCODED_AT_ONCE):
-            stop = min(first + _ENCODED_AT_ONCE, len(part))
+        for first in range(0, len(part), ENCODED_AT_ONCE):
+            stop = min(first + ENCODED_AT_ONCE, len(part))
             counts = np.diff(part.offsets[first : stop + 1])
             objects = part.objects[part.offsets[first] : part.offsets[stop]]
             vector, weight = model.network.encoder(

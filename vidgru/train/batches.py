@@ -16,6 +16,7 @@ from vidgru.train.data import LabelledClip, Loaded, TimedRecording
 from vidgru.types import Array
 
 _AHEAD = 2  # batches that are made in advance
+_MOST_STEPS = 40_000  # of a batch of clips, padding included: clips of an hour come one by one
 _UNEVEN = 1.5  # classes this much larger than others are drawn less often
 _FEWEST = 16  # batches of windows an epoch at least: a small set is passed over several times
 _ON_EVENTS = 0.5  # of the windows are laid over an event, of each label equally often
@@ -57,22 +58,28 @@ class ClipBatches:
         self._clips, self._loaded, self._size, self._seed, self._augment = clips, loaded, size, seed, augment
         labels = np.stack([clip.labels for clip in clips])
         happening = labels[:, :happens].any(axis=1)
-        lengths = np.array([len(clip) for clip in clips])
+        lengths = np.array([clip.frames for clip in clips])
         self.steps = int(np.median(lengths[happening] if happening.any() else lengths))
         self._lengths = np.where(happening, lengths, np.minimum(lengths, max(self.steps, 2)))
         counts = labels.sum(axis=0)
         uneven = counts.max() > _UNEVEN * counts[counts > 0].min()
         self._weights = balanced_weights(labels) if balance and uneven else None
-        self.count = len(epoch_batches(self._lengths, size, seed=seed, epoch=0, weights=self._weights))
 
     def plan(self, epoch: int) -> list[Array]:
         """Which clips make up each batch: indices."""
-        return epoch_batches(self._lengths, self._size, seed=self._seed, epoch=epoch, weights=self._weights)
+        return epoch_batches(
+            self._lengths,
+            self._size,
+            seed=self._seed,
+            epoch=epoch,
+            weights=self._weights,
+            most_steps=_MOST_STEPS,
+        )
 
     def window(self, index: int, rng: np.random.Generator) -> Window:
         """What is shown of a clip."""
         clip, length = self._clips[index], int(self._lengths[index])
-        first = clip.first + int(rng.integers(len(clip) - length + 1))
+        first = int(rng.integers(clip.frames - length + 1))
         features = self._loaded.features[clip.video]
         window = slice_window(features, first, length, labels=clip.labels, source=_source(clip.video, first, length))
         return self._augment(window, rng) if self._augment else window
@@ -122,12 +129,12 @@ class WindowBatches:
         quiet = lengths * np.array([not len(recording.events) for recording in recordings])
         self._quiet = quiet / quiet.sum() if quiet.any() else None
         windows = max(lengths.sum() / (self.length - self._warm), len(self._events))
-        self.count = max(int(np.ceil(windows / size)), _FEWEST)
+        self._count = max(int(np.ceil(windows / size)), _FEWEST)
 
     def plan(self, epoch: int) -> list[Array]:
         """Which windows make up each batch: recording and first step, int64 [size, 2]."""
         rng = np.random.default_rng((self._seed, epoch, 2))
-        return [np.array([self._place(rng) for _ in range(self._size)]) for _ in range(self.count)]
+        return [np.array([self._place(rng) for _ in range(self._size)]) for _ in range(self._count)]
 
     def _place(self, rng: np.random.Generator) -> tuple[int, int]:
         kind = rng.random()
@@ -167,7 +174,7 @@ class WindowBatches:
         return replace(window, weights=window.weights * settled / np.float32(self.length))
 
     def class_weights(self) -> Array:
-        """How much each class of frames counts, by how rare it is: float32 [K], mean 1 over frames.
+        """How much each class of frames counts, by how rare it is: float32 [K], mean 1 over what targets ask for.
 
         The square root of the inverse share: halfway between counting frames and counting classes alike.
         """
@@ -190,7 +197,6 @@ class Batches:
 
     def __init__(self, parts: Many[ClipBatches | WindowBatches], seed: int, share: tuple[int, int] = (0, 1)) -> None:
         self._parts, self._seed, self._share = parts, seed, share
-        self.count = sum(part.count for part in parts)
 
     def __call__(self, epoch: int) -> Iterator[tuple[Batch | None, int]]:
         """The batches of an epoch, and how many windows each has in all processes; None where this one has no share."""

@@ -12,11 +12,12 @@ Draw = Callable[[Mapping[str, float]], None]
 
 
 @contextmanager
-def board(folder: Path | None) -> Iterator[Draw]:
+def board(folder: Path | None, first: int) -> Iterator[Draw]:
     """A function that takes the figures of an epoch; it does nothing without TensorBoard, or without a folder.
 
     Args:
         folder: of the run; event files go to `tensorboard` in it. None writes none.
+        first: epoch that comes next; of earlier runs, curves end before it.
 
     Raises:
         OutputError: they cannot be written.
@@ -29,7 +30,7 @@ def board(folder: Path | None) -> Iterator[Draw]:
         yield lambda figures: None
         return
     try:
-        events = SummaryWriter(str(folder / "tensorboard"))
+        events = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
     except OSError as error:
         raise OutputError(
             f"cannot write {folder / 'tensorboard'}: {error.strerror}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import json
 import sys
 import time
 from collections.abc import Sequence as Many
@@ -18,7 +17,7 @@ import numpy as np
 from vidgru.config import CompareConfig, TrainConfig
 from vidgru.datasets.dataset import Dataset
 from vidgru.datasets.splits import folds
-from vidgru.files import write_atomic
+from vidgru.files import write_atomic, write_json
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.event_gru import count_parameters
 from vidgru.model.stream import encode, score_clips, score_frames
@@ -27,9 +26,10 @@ from vidgru.train.batches import Batches
 from vidgru.train.comparison_plots import plot_comparison, plot_probe
 from vidgru.train.data import Loaded
 from vidgru.train.fit import Examples, Result, architecture_of, batches_of, fit, reproducible
-from vidgru.train.loop import FOLDED, judge_loaded, prepare
+from vidgru.train.loop import FOLDED, judge_loaded, over_folds, prepare
 from vidgru.train.memory import step_bytes
 from vidgru.train.probe import CHANCE, probe
+from vidgru.train.team import refuse_team
 from vidgru.train.variants import variants
 
 _ROUNDS = 5  # of which the fastest counts: whatever else the machine does only slows
@@ -84,6 +84,7 @@ def compare(dataset_path: str | Path, config: CompareConfig) -> list[Row]:
         VidgruError: as from `train`.
         KeyboardInterrupt: with the rows that were finished written.
     """
+    refuse_team("a comparison")
     compared, out = variants(config), Path(config.out).expanduser()
     extracted, loaded, task, what = prepare(dataset_path, config)
     dataset = extracted.dataset
@@ -94,7 +95,7 @@ def compare(dataset_path: str | Path, config: CompareConfig) -> list[Row]:
         print(f"{name}: training", file=sys.stderr)
         rows.append(_row(name, parts, loaded, task, what, settings))
         facts = {"judged": judged, "failed": extracted.failed, "settings": asdict(config)}
-        write_atomic(out / "compare.json", _json({**facts, "rows": [asdict(row) for row in rows]}))
+        write_json(out / "compare.json", {**facts, "rows": [asdict(row) for row in rows]})
         write_atomic(out / "compare.csv", _csv(rows))
         plot_comparison([asdict(row) for row in rows], out / "compare.png", title=f"{dataset.source.name}, {judged}")
     print(table(rows, judged))
@@ -109,7 +110,7 @@ def _row(name: str, parts: Many[Dataset], loaded: Loaded, task: Task, what: dict
     for part in parts:
         results.append(fit(part, loaded, task, what, config))
         judged.append(judge_loaded(results[-1].best, part, "test" if config.folds else "val", loaded, intervals=False))
-    values = {name: [m[name] for m in judged if m.get(name) is not None] for name in FOLDED}
+    mean, spread = over_folds(judged)
     network = results[0].best.network
     whole, cell = _frames_per_s(results[0].best, Examples.of(parts[0], "train", loaded, task), loaded, config)
     return Row(
@@ -121,8 +122,8 @@ def _row(name: str, parts: Many[Dataset], loaded: Loaded, task: Task, what: dict
         cell_frames_per_s=cell,
         step_bytes=step_bytes(results[0].best, _largest_batch(parts[0], loaded, task, config, results[0].best.lag)),
         best_epoch=float(np.median([result.best_epoch for result in results])),
-        metrics={name: float(np.mean(some)) for name, some in values.items() if some},
-        spread={name: float(np.std(some)) for name, some in values.items() if some} if config.folds else {},
+        metrics=mean,
+        spread=spread if config.folds else {},
     )
 
 
@@ -169,7 +170,7 @@ def _probe(config: CompareConfig, out: Path) -> None:
         architecture = replace(architecture_of(config), cell=cell)
         found[cell] = probe(architecture, config.distances, lr=config.lr, seed=config.seed)
         print(" ".join([f"{cell:{wide}}", *(f"{np.mean(shares):8.3f}" for shares in found[cell].values())]))
-        write_atomic(out / "probe.json", _json({"chance": CHANCE, "cells": found}))
+        write_json(out / "probe.json", {"chance": CHANCE, "cells": found})
         plot_probe(found, out / "probe.png", chance=CHANCE)
 
 
@@ -212,10 +213,6 @@ def _figure(mean: float | None, spread: float | None) -> str:
     if mean is None:
         return "-"
     return f"{mean:.3f}" if spread is None else f"{mean:.3f} +- {spread:.3f}"
-
-
-def _json(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _csv(rows: Many[Row]) -> bytes:

@@ -21,8 +21,6 @@ from vidgru.model.layout import FeatureLayout
 from vidgru.model.task import Head, Task
 from vidgru.types import Array, Features
 
-_SLIP = 0.1  # share of the shorter event by which events may overlap and still be one after the other
-
 
 @dataclass(frozen=True, kw_only=True)
 class Extracted:
@@ -108,13 +106,14 @@ def task_of(dataset: Dataset) -> Task:
         clip_head = Head(background=not several and not all(clip.labels for clip in whole), multi_label=several)
     timed_head = None
     if timed:
-        several = any(_overlap(timeline) for timeline in timed)
+        several = any(timeline.overlaps for timeline in timed)
         timed_head = Head(background=not several, multi_label=several)
     task = Task(labels=dataset.labels, clips=clip_head, timed=timed_head)
-    if timed_head is None and clip_head is not None and task.outputs(clip_head) == 1:
+    if clip_head is not None and not clip_head.multi_label and task.outputs(clip_head) == 1:
         raise AnnotationError(
             f"{dataset.source}: every clip has the label {task.labels[0]!r}: nothing to tell apart",
-            "add clips with another label, or recordings without an event (a row with the video alone)",
+            "add clips with another label, or recordings without an event (a row with the video alone)"
+            + (", or leave the rows without times out" if timed_head else ""),
         )
     return task
 
@@ -122,19 +121,6 @@ def task_of(dataset: Dataset) -> Task:
 def whole_clips(dataset: Dataset, split: str | None = None) -> list[Clip]:
     """Clips whose labels speak of a recording as a whole, and recordings in which nothing happens."""
     return [clip for clip in clips(dataset, split) if clip.start_s is None]
-
-
-def _overlap(timeline: Timeline) -> bool:
-    """Whether events of different labels happen at once, by more than a person's hand may slip at their edges."""
-    events = timeline.events
-    for index, (start_s, end_s, label) in enumerate(events):
-        for other_start_s, other_end_s, other in events[index + 1 :]:
-            if other_start_s >= end_s:
-                break
-            common = min(end_s, other_end_s) - other_start_s
-            if other != label and common > _SLIP * min(end_s - start_s, other_end_s - other_start_s):
-                return True
-    return False
 
 
 def check_labels(task: Task, dataset: Dataset, clips: Iterable[Clip], timed: Iterable[Timeline]) -> None:
@@ -170,32 +156,17 @@ def check_labels(task: Task, dataset: Dataset, clips: Iterable[Clip], timed: Ite
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledClip:
-    """A clip as frames of its recording.
+    """A recording that is labelled as a whole.
 
     Attributes:
         video: key into `Dataset.recordings`.
-        first, stop: its frames, at least one.
+        frames: how many it has, at least one.
         labels: float32 [C], 1 where it has the label; the last is the background's where the outputs have one.
     """
 
     video: str
-    first: int
-    stop: int
+    frames: int
     labels: Array
-
-    def __len__(self) -> int:
-        """Number of frames."""
-        return self.stop - self.first
-
-    def cut(self, features: Features) -> Features:
-        """The clip's part of its recording's features."""
-        rows = slice(features.offsets[self.first], features.offsets[self.stop])
-        return Features(
-            objects=features.objects[rows],
-            offsets=features.offsets[self.first : self.stop + 1] - rows.start,
-            frame=features.frame[self.first : self.stop],
-            time_s=features.time_s[self.first : self.stop],
-        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -220,7 +191,7 @@ class TimedRecording:
 
 
 def place(dataset: Dataset, split: str, times: Mapping[str, Array], task: Task) -> list[LabelledClip]:
-    """The clips of a split that are labelled as a whole, as frames of their recordings; none without a head for them.
+    """The clips of a split that are labelled as a whole; none without a head for them.
 
     Args:
         dataset: annotations.
@@ -233,8 +204,7 @@ def place(dataset: Dataset, split: str, times: Mapping[str, Array], task: Task) 
     return [
         LabelledClip(
             video=clip.video,
-            first=0,
-            stop=len(times[clip.video]),
+            frames=len(times[clip.video]),
             labels=task.vector(task.clips, (dataset.labels[index] for index in clip.labels)),
         )
         for clip in whole_clips(dataset, split)

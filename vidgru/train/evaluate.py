@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from vidgru.datasets.dataset import Dataset, Timeline, timelines
 from vidgru.datasets.splits import assign_splits
 from vidgru.errors import AnnotationError, WeightsError
 from vidgru.extract.pipeline import weights_what
-from vidgru.files import write_atomic
+from vidgru.files import write_json
 from vidgru.model.checkpoint import EventModel, check_what, detector_settings, digest, load_model
 from vidgru.model.stream import Encoded, encode_parts, score_clips, score_encoded
 from vidgru.model.task import Head
@@ -86,7 +85,7 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
         "seen_in_training": known,
     }
     metrics |= judge(model, extracted.dataset, config.split, encoded, intervals=True, out=out)
-    write_atomic(out / "metrics.json", (json.dumps(metrics, indent=1, ensure_ascii=False) + "\n").encode())
+    write_json(out / "metrics.json", metrics)
     print(table(metrics))
     return metrics
 

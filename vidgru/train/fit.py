@@ -93,7 +93,7 @@ def fit(
 ) -> Result:
     """Train on split `train`, select on split `val`.
 
-    Equal inputs and seeds give equal bytes on one machine with one number of threads, resumed or not.
+    Equal inputs and seeds give equal bytes on one machine's CPU with one number of threads, resumed or not.
 
     Args:
         dataset: with both splits.
@@ -108,16 +108,18 @@ def fit(
         AnnotationError: one of the splits has nothing, or what is to be trained on does not differ.
         SettingsError, ModelError: the run cannot be resumed, or not begin with the model `config.init`.
         VidgruError: the loss is no longer a number; names the window that it came from.
-        KeyboardInterrupt: before the first epoch was finished, or without a folder.
+        KeyboardInterrupt: before the first epoch was finished, or without a folder. Otherwise Ctrl-C ends training, and
+            what the epochs before it came to is returned.
     """
     team = team or Team()
     train, val = (Examples.of(dataset, split, loaded, task) for split in ("train", "val"))
     _differ(dataset, task, train)
+    _warn(task, val)
     held = Validation(loaded, val.clips, val.recordings)
     lag = 0 if config.cell == "none" or config.bidirectional or not train.recordings else round(config.lag * config.fps)
     clips, windows = batches_of(train, loaded, task, config, lag)
     batches = Batches([part for part in (clips, windows) if part], config.seed, (team.rank, team.size))
-    steps = max(clips.steps, 2) if clips else windows.length if windows else 0
+    steps = max(clips.steps, 2) if clips else windows.length  # type: ignore[union-attr]  # one of both there is
     with reproducible(config.seed, config.threads or 1):
         device = _device(config.device)
         network = build(loaded.layout, task, architecture_of(config))
@@ -143,9 +145,10 @@ def fit(
             seen=tuple(sorted({digest(loaded.keys[video]) for video in (*train.videos, *val.videos)})),
         )
         identity = _identity(config, train, val, loaded)
-        progress = Progress(epochs=[], best_epoch=0, best=(-math.inf, -math.inf), best_state={})
+        progress = Progress(epochs=[], best_epoch=0, best=(-math.inf, -math.inf), best_state={}, step=0)
         if config.resume and folder:
             progress = read_state(folder / STATE, network, stepper.kept, stepper.optimizer, identity)
+        last_state = _copied(stepper.kept)
         interrupted = False
         bar = tqdm(
             total=config.epochs,
@@ -154,45 +157,42 @@ def fit(
             leave=False,
             disable=team.rank > 0 or not sys.stderr.isatty(),
         )
-        with bar, board(folder if team.rank == 0 else None) as draw:
-            while not _over(progress, config):
-                epoch = len(progress.epochs) + 1
-                started, total, count = time.monotonic(), torch.zeros((), device=device), 0
-                step = (epoch - 1) * batches.count
-                torch.manual_seed(int(np.random.SeedSequence((config.seed, epoch, team.rank)).generate_state(1)[0]))
-                network.train()
-                try:
+        first = len(progress.epochs) + 1
+        with bar, board(folder if team.rank == 0 else None, first) as draw:
+            try:
+                while not _over(progress, config):
+                    epoch, step = len(progress.epochs) + 1, progress.step
+                    started, total, count = time.monotonic(), torch.zeros((), device=device), 0
+                    torch.manual_seed(int(np.random.SeedSequence((config.seed, epoch, team.rank)).generate_state(1)[0]))
+                    network.train()
                     for batch, size in batches(epoch):
                         step += 1
                         total += stepper.take(batch, size, step)
                         count += 0 if batch is None else len(batch)
                     train_loss = team.total(torch.tensor([float(total), count], device=device))
                     figures = held.figures(model, held.look(model))
-                except KeyboardInterrupt:
-                    if folder is None or not progress.epochs:
-                        raise
-                    interrupted = True
-                    break
-                row = {
-                    "epoch": epoch,
-                    "seconds": time.monotonic() - started,
-                    "lr": config.lr * learning_rate(step),
-                    "train_loss": float(train_loss[0] / train_loss[1]),
-                    **{f"val_{name}": value for name, value in figures.items()},
-                }
-                progress.epochs.append(row)
-                main, val_loss = team.agree([main_figure(figures), figures["loss"]], device)
-                if (main, -val_loss) > progress.best:
-                    progress.best, progress.best_epoch = (main, -val_loss), epoch
-                    progress.best_state = {name: value.clone() for name, value in stepper.kept.state_dict().items()}
-                if folder and team.rank == 0:
-                    write_state(folder / STATE, network, stepper.kept, stepper.optimizer, progress, identity)
-                draw(row)
-                bar.update()
+                    row = {
+                        "epoch": epoch,
+                        "seconds": time.monotonic() - started,
+                        "lr": config.lr * learning_rate(step),
+                        "train_loss": float(train_loss[0] / train_loss[1]),
+                        **{f"val_{name}": value for name, value in figures.items()},
+                    }
+                    main, val_loss = team.agree([main_figure(figures), figures["loss"]], device)
+                    last_state = _copied(stepper.kept)
+                    progress = progress.behind(row, (main, -val_loss), last_state, step)
+                    if folder and team.rank == 0:
+                        write_state(folder / STATE, network, stepper.kept, stepper.optimizer, progress, identity)
+                    draw(row)
+                    bar.update()
+            except KeyboardInterrupt:
+                if folder is None or not progress.epochs:
+                    raise
+                interrupted = True
         brief_s = _brief(train.recordings) / config.fps
-        best, last = (
-            _finished(model, state, held, brief_s) for state in (progress.best_state, stepper.kept.state_dict())
-        )
+        last = _finished(model, last_state, held, brief_s)
+        chosen_last = progress.best_epoch == len(progress.epochs)
+        best = last if chosen_last else _finished(model, progress.best_state, held, brief_s)
     return Result(
         best=best,
         last=last,
@@ -203,7 +203,7 @@ def fit(
 
 
 def _differ(dataset: Dataset, task: Task, train: Examples) -> None:
-    """Refuse a train split that teaches nothing."""
+    """Refuse a train split that teaches nothing, or not what one of the heads is to say."""
     clips = train.clips
     alike = all(np.array_equal(clip.labels, clips[0].labels) for clip in clips)
     if alike and not any(len(recording.events) for recording in train.recordings):
@@ -213,13 +213,26 @@ def _differ(dataset: Dataset, task: Task, train: Examples) -> None:
             else f"{dataset.source}: nothing happens in split 'train': nothing to learn",
             "move rows of other labels to train",
         )
-    kinds = (("clips labelled as a whole", task.clips, clips), ("timed events", task.timed, train.recordings))
-    for kind, head, found in kinds:
-        if head and not found:
-            raise AnnotationError(
-                f"{dataset.source}: there are {kind}, but none in split 'train': nothing to learn them from",
-                "move rows of that kind to train, or leave them out",
-            )
+    for kind in _lacking(task, train):
+        raise AnnotationError(
+            f"{dataset.source}: there are {kind}, but none in split 'train': nothing to learn them from",
+            "move rows of that kind to train, or leave them out",
+        )
+
+
+def _warn(task: Task, val: Examples) -> None:
+    """Say what validation cannot judge."""
+    for kind in _lacking(task, val):
+        print(f"warning: no {kind} in split 'val': epochs and thresholds are chosen without them", file=sys.stderr)
+
+
+def _lacking(task: Task, some: Examples) -> Iterator[str]:
+    """What a head of the task is there for, but no example shows."""
+    number = len(task.labels)
+    if task.clips and not any(clip.labels[:number].any() for clip in some.clips):
+        yield "clips labelled as a whole"
+    if task.timed and not any(len(recording.events) for recording in some.recordings):
+        yield "timed events"
 
 
 def batches_of(
@@ -279,7 +292,7 @@ def _identity(config: TrainConfig, train: Examples, val: Examples, loaded: Loade
             seen.update(f"{loaded.keys[clip.video]} {clip.labels.tolist()}\n".encode())
         for recording in part.recordings:
             seen.update(f"{loaded.keys[recording.video]}\n".encode())
-            seen.update(recording.targets.tobytes() + recording.weights.tobytes())
+            seen.update(recording.targets.tobytes() + recording.weights.tobytes() + recording.events.tobytes())
         seen.update(b"--\n")
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
     return {**settings, "annotated recordings": seen.hexdigest()[:16]}
@@ -293,7 +306,9 @@ def _finished(model: EventModel, state: dict[str, Tensor], val: Validation, brie
     look = val.look(model)
     if model.task.timed:
         events = [recording.events for recording in val.recordings]
-        decode = fit_frames(val.times, look.frames, events, model.labels, model.task.timed, 1 / model.fps, brief_s)
+        # what is found where nothing is known is neither right nor wrong
+        known = [(r.weights > 0)[:, None] * scores for r, scores in zip(val.recordings, look.frames, strict=True)]
+        decode = fit_frames(val.times, known, events, model.labels, model.task.timed, 1 / model.fps, brief_s)
     else:
         assert model.task.clips is not None
         assert look.clips is not None
@@ -301,6 +316,10 @@ def _finished(model: EventModel, state: dict[str, Tensor], val: Validation, brie
     model = replace(model, decode=decode)
     figures = {name: round(value, 6) for name, value in val.figures(model, look).items() if name != "loss"}
     return replace(model, metrics=figures)
+
+
+def _copied(network: EventGRU) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
 
 
 def _brief(recordings: list[TimedRecording]) -> float:
@@ -335,7 +354,7 @@ def reproducible(seed: int, threads: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
             torch.manual_seed(seed)
             yield
     finally:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import asdict
 from pathlib import Path
@@ -17,10 +16,10 @@ import yaml
 from vidgru.cache import SequenceCache
 from vidgru.config import TrainConfig
 from vidgru.datasets.annotations import load_dataset
-from vidgru.datasets.dataset import Dataset, clips
+from vidgru.datasets.dataset import Dataset, clips, only
 from vidgru.datasets.splits import assign_splits, folds, report
 from vidgru.extract.pipeline import weights_what
-from vidgru.files import write_atomic
+from vidgru.files import write_atomic, write_json
 from vidgru.model.checkpoint import BEST, EventModel
 from vidgru.model.stream import encode
 from vidgru.model.task import Task
@@ -28,7 +27,7 @@ from vidgru.train.data import Extracted, Loaded, extract_missing, load_features,
 from vidgru.train.evaluate import judge, table
 from vidgru.train.fit import fit
 from vidgru.train.plots import plot_curves
-from vidgru.train.team import Team, team
+from vidgru.train.team import Team, refuse_team, team
 
 LAST = "last.safetensors"
 # of a cross-validation, each with its spread over folds
@@ -54,6 +53,8 @@ def train(dataset_path: str | Path, config: TrainConfig) -> Path:
         AnnotationError, WeightsError, SettingsError, ModelError, OutputError, VidgruError: each with its remedy.
         KeyboardInterrupt: with what was finished written.
     """
+    if config.folds:
+        refuse_team("cross-validation")
     with team() as processes:
         return _train(dataset_path, config, processes)
 
@@ -64,12 +65,14 @@ def _train(dataset_path: str | Path, config: TrainConfig, processes: Team) -> Pa
     first = processes.rank == 0
     settings = yaml.safe_dump(_plain(asdict(config)), allow_unicode=True).encode()
     if config.folds:
-        figures = cross_validate(extracted.dataset, loaded, task, what, config)
-        write_atomic(out / "config.yaml", settings)
-        write_atomic(out / "folds.json", _json({"failed": extracted.failed, **figures}))
+        for figures in cross_validate(extracted.dataset, loaded, task, what, config):
+            write_atomic(out / "config.yaml", settings)
+            write_json(out / "folds.json", {"failed": extracted.failed, **figures})
         return out
     result = fit(extracted.dataset, loaded, task, what, config, folder=out, team=processes)
     if not first:
+        if result.interrupted:
+            raise KeyboardInterrupt
         return out
     # not before: a run that is refused, or interrupted at once, leaves an earlier one as it is
     write_atomic(out / "config.yaml", settings)
@@ -78,7 +81,7 @@ def _train(dataset_path: str | Path, config: TrainConfig, processes: Team) -> Pa
     write_atomic(out / "results.csv", _csv(result.epochs))
     metrics = judge_loaded(result.best, extracted.dataset, "val", loaded, intervals=True, out=out)
     facts = {"split": "val", "epoch": result.best_epoch, "failed": extracted.failed, **metrics}
-    write_atomic(out / "metrics.json", _json(facts))
+    write_json(out / "metrics.json", facts)
     plot_curves(out / "results.csv", out / "curves.png", best_epoch=result.best_epoch)
     print(f"validation, epoch {result.best_epoch} of {len(result.epochs)}\n{table(facts)}\nmodel: {out / BEST}")
     if result.interrupted:
@@ -96,9 +99,10 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> tuple[Extracted, L
         AnnotationError, WeightsError, OutputError: each with its remedy.
     """
     dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing), by=config.by or None)
-    task = task_of(dataset)
+    own = dataset if config.folds else only(dataset, ("train", "val"))
+    task = task_of(own)
     cache, what = SequenceCache(config.features), weights_what(config)
-    videos = [clip.video for clip in clips(dataset) if config.folds or clip.split in ("train", "val")]
+    videos = [clip.video for clip in clips(own)]
     extracted = extract_missing(dataset, videos, cache, what, config, config)
     print(report(extracted.dataset))
     return extracted, load_features(cache, extracted.keys), task, what
@@ -106,7 +110,7 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> tuple[Extracted, L
 
 def cross_validate(
     dataset: Dataset, loaded: Loaded, task: Task, what: dict[str, Any], config: TrainConfig
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     """Train once for each of `config.folds` parts and judge each model on the part it has not seen; prints figures.
 
     Args:
@@ -116,8 +120,9 @@ def cross_validate(
         what: settings of the features.
         config: how.
 
-    Returns:
-        `folds`, the metrics of each, and `mean` and `spread` (standard deviation over folds) of the headlines.
+    Yields:
+        After each fold: `folds`, the metrics of each so far, and `mean` and `spread` (standard deviation over folds) of
+        the headlines.
 
     Raises:
         AnnotationError: fewer groups of recordings than folds.
@@ -130,12 +135,17 @@ def cross_validate(
         judged.append(metrics)
         shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in FOLDED if metrics.get(name) is not None)
         print(f"fold {number} of {config.folds}: {shown}")
-    table = {name: [m[name] for m in judged if m.get(name) is not None] for name in FOLDED}
-    mean = {name: float(np.mean(values)) for name, values in table.items() if values}
-    spread = {name: float(np.std(values)) for name, values in table.items() if values}
+        mean, spread = over_folds(judged)
+        yield {"folds": judged, "mean": mean, "spread": spread}
     for name, value in mean.items():
         print(f"{name} {value:.3f} +- {spread[name]:.3f} over {config.folds} folds")
-    return {"folds": judged, "mean": mean, "spread": spread}
+
+
+def over_folds(judged: Many[Mapping[str, Any]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean and standard deviation of the headlines, each over the folds that have it."""
+    values = {name: [m[name] for m in judged if m.get(name) is not None] for name in FOLDED}
+    mean = {name: float(np.mean(some)) for name, some in values.items() if some}
+    return mean, {name: float(np.std(values[name])) for name in mean}
 
 
 def judge_loaded(
@@ -150,10 +160,6 @@ def judge_loaded(
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as YAML writes them: tuples are lists."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
-
-
-def _json(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _csv(rows: Many[Mapping[str, float | None]]) -> bytes:

@@ -34,7 +34,7 @@ def window_losses(
         return _clip_losses(scores.clips, batch.labels, task.clips.multi_label, smoothing)
     if batch.targets is not None and batch.weights is not None and scores.frames is not None and task.timed:
         # the step that reads frame t + lag scores frame t
-        steps = batch.targets.shape[1] - lag
+        steps = max(batch.targets.shape[1] - lag, 0)
         return _frame_losses(
             scores.frames[:, lag:],
             batch.targets[:, :steps],

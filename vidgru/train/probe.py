@@ -22,6 +22,7 @@ from vidgru.model.layout import FeatureLayout
 from vidgru.model.task import Head, Task
 from vidgru.train.fit import reproducible
 from vidgru.train.losses import window_losses
+from vidgru.train.step import CLIP_NORM, WARMUP
 from vidgru.types import Array, Sequence
 
 CHANCE = 0.5
@@ -38,8 +39,6 @@ _ASKED = 6  # batches that accuracy is taken over
 _NETWORKS = 3
 _STEPS = 250
 _SOLVED, _OVER = 0.02, 20  # every loss of so many steps below this ends the training
-_WARMUP = 20  # steps
-_CLIP_NORM = 1.0
 
 
 def probe(
@@ -85,10 +84,10 @@ def _trained(architecture: Architecture, longest: int, lr: float, rng: np.random
         losses = window_losses(scores, batch, _TASK, lag=0, class_weights=alike, smoothing=0.0)
         loss = losses.mean() * (batch.mask.shape[1] / _EVENT)  # of a frame of the event, however long the sequence
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(step / _WARMUP, 1.0)
+            group["lr"] = lr * min(step / WARMUP, 1.0)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), _CLIP_NORM)
+        nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
         optimizer.step()
         below = below + 1 if float(loss.detach()) < _SOLVED else 0
         if below == _OVER:

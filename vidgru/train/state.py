@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ FREE = {
 }  # fmt: skip
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Progress:
     """What a run has come to.
 
@@ -38,12 +38,23 @@ class Progress:
         best_epoch: from 1; 0 before the first.
         best: its chief figure, and its loss with the sign turned.
         best_state: weights of the mean then.
+        step: steps taken.
     """
 
     epochs: list[dict[str, float]]
     best_epoch: int
     best: tuple[float, float]
     best_state: dict[str, Tensor]
+    step: int
+
+    def behind(
+        self, row: dict[str, float], figures: tuple[float, float], state: dict[str, Tensor], step: int
+    ) -> Progress:
+        """The progress when one more epoch is finished; of equal chief figures the lower loss is the better."""
+        epochs = [*self.epochs, row]
+        if figures > self.best:
+            return Progress(epochs=epochs, best_epoch=len(epochs), best=figures, best_state=state, step=step)
+        return replace(self, epochs=epochs, step=step)
 
 
 def write_state(
@@ -76,6 +87,7 @@ def write_state(
         "epochs": progress.epochs,
         "best_epoch": progress.best_epoch,
         "best": progress.best,
+        "step": progress.step,
     }
     # copied: the mean and the best weights may be the same memory, which the format does not take
     held = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
@@ -102,9 +114,12 @@ def read_state(
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["vidgru"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        was = facts["identity"]
+        main, loss = facts["best"]
+        epochs, best_epoch, step = facts["epochs"], facts["best_epoch"], facts["step"]
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path} cannot be resumed from: {str(error).splitlines()[0]}", remedy) from None
-    was, now = facts["identity"], json.loads(json.dumps(identity))
+    now = json.loads(json.dumps(identity))
     if differ := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
         values = "; ".join(f"{name} is {now.get(name)!r}, was {was.get(name)!r}" for name in differ)
         raise SettingsError(f"the run in {path.parent} cannot be resumed with other settings: {values}", remedy)
@@ -112,17 +127,14 @@ def read_state(
     def part(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
-    network.load_state_dict(part("network."))
-    kept.load_state_dict(part("kept."))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in part("optimizer.").items():
         index, _, field = name.partition(".")
         moments.setdefault(int(index), {})[field] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    main, loss = facts["best"]
-    return Progress(
-        epochs=facts["epochs"],
-        best_epoch=facts["best_epoch"],
-        best=(main, loss),
-        best_state=part("best."),
-    )
+    try:
+        network.load_state_dict(part("network."))
+        kept.load_state_dict(part("kept."))
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"{path} cannot be resumed from: {str(error).splitlines()[0]}", remedy) from None
+    return Progress(epochs=epochs, best_epoch=best_epoch, best=(main, loss), best_state=part("best."), step=step)

@@ -17,9 +17,9 @@ from vidgru.model.task import Task
 from vidgru.train.losses import window_losses
 from vidgru.train.team import Team
 
-_WARMUP = 20  # steps
+WARMUP = 20  # steps
 _HALFWAY = 200  # steps after which the learning rate is down to 0.7
-_CLIP_NORM = 1.0
+CLIP_NORM = 1.0
 _AVERAGED = 8.0  # the mean of the weights is over about the last ninth of all steps
 
 
@@ -47,17 +47,17 @@ class Stepper:
     def __init__(
         self, network: EventGRU, task: Task, config: TrainConfig, *, lag: int, class_weights: Tensor, team: Team
     ) -> None:
-        self.network, self.kept = network, copy.deepcopy(network).eval()
-        self._task, self._config, self._lag, self._team = task, config, lag, team
         self._device = network.encoder.object_mean.device
+        # moved to where it is, so that cuDNN finds the copied weights in one piece
+        self.network, self.kept = network, copy.deepcopy(network).to(self._device).eval()
+        self._task, self._config, self._lag, self._team = task, config, lag, team
         self._class_weights = class_weights.to(self._device)
         cuda = self._device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
             _groups(network, config.weight_decay), lr=config.lr, fused=self._device.type != "mps"
         )
-        self._mixed = config.amp and cuda
-        self._half = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported() else torch.float16
-        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._mixed and self._half == torch.float16)
+        # where it is not emulated; its range is that of float32, so that gradients need no scaling
+        self._mixed = config.amp and cuda and torch.cuda.is_bf16_supported(including_emulation=False)
 
     def take(self, batch: Batch | None, size: int, step: int) -> Tensor:
         """Take a step.
@@ -79,19 +79,17 @@ class Stepper:
         total = torch.zeros((), device=self._device)
         if batch is not None:
             total = self._losses(batch.to(self._device)).sum()
-            self._scaler.scale(total / size).backward()  # type: ignore[no-untyped-call]
+            (total / size).backward()  # type: ignore[no-untyped-call]
         self._team.add_up(self.network)
-        self._scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
+        nn.utils.clip_grad_norm_(self.network.parameters(), CLIP_NORM)
+        self.optimizer.step()
         share = min((_AVERAGED + 1) / (_AVERAGED + step), 1.0)
         with torch.no_grad():
             torch._foreach_lerp_(list(self.kept.parameters()), list(self.network.parameters()), share)
         return total.detach()
 
     def _losses(self, batch: Batch) -> Tensor:
-        with torch.autocast(self._device.type, dtype=self._half, enabled=self._mixed):
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed):
             clips, frames = self.network(batch.objects, batch.counts, batch.frame, batch.mask)
         losses = window_losses(
             Scores(None if clips is None else clips.float(), None if frames is None else frames.float()),
@@ -117,7 +115,7 @@ def learning_rate(step: int) -> float:
     It rises, and falls as one over a square root (Vaswani et al. 2017): not towards an end, so that a run that is
     resumed with more epochs is what it would have been with so many from the beginning.
     """
-    return min(step / _WARMUP, math.sqrt(_HALFWAY / (_HALFWAY + step)))
+    return min(step / WARMUP, math.sqrt(_HALFWAY / (_HALFWAY + step)))
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

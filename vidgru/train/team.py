@@ -11,6 +11,8 @@ from datetime import timedelta
 import torch
 from torch import Tensor, distributed, nn
 
+from vidgru.errors import SettingsError
+
 _PATIENCE = timedelta(hours=24)  # one process may extract features for long while the others wait
 
 
@@ -61,12 +63,12 @@ def team() -> Iterator[Team]:
 
     Only the first process's prints are shown.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _size() == 1:
         yield Team()
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
     try:
         found = Team(rank=distributed.get_rank(), size=distributed.get_world_size())
         if found.rank == 0:
@@ -76,3 +78,17 @@ def team() -> Iterator[Team]:
                 yield found
     finally:
         distributed.destroy_process_group()
+
+
+def refuse_team(what: str) -> None:
+    """Refuse what one process does alone.
+
+    Raises:
+        SettingsError: this process is one of several.
+    """
+    if _size() > 1:
+        raise SettingsError(f"{what} is not shared out between processes", "start it without torchrun")
+
+
+def _size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))

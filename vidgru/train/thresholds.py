@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vidgru.model.decode import DecodeSettings, decode
+from vidgru.model.decode import DecodeSettings, decode, smooth
 from vidgru.model.task import Head
 from vidgru.types import Array, Event
 
@@ -97,11 +97,12 @@ def fit_frames(
     lean = _LEAN * (1 - np.abs(_GRID - _USUAL))
     best, settings = -1.0, base
     for smooth_s in _SMOOTH_S:
+        smoothed = [smooth(time_s, some, smooth_s) for time_s, some in zip(times, scores, strict=True)]
         for keep in _KEEPS:
             counts = np.zeros((len(_GRID), len(labels), 2))
             for row, high in enumerate(_GRID):
-                tried = replace(base, high=(high,) * len(labels), low=(high * keep,) * len(labels), smooth_s=smooth_s)
-                for time_s, some, true in zip(times, scores, truth, strict=True):
+                tried = replace(base, high=(high,) * len(labels), low=(high * keep,) * len(labels))
+                for time_s, some, true in zip(times, smoothed, truth, strict=True):
                     end_s = float(time_s[-1]) + step_s
                     found = decode(time_s, some, labels, tried, video="", step_s=step_s, end_s=end_s)
                     counts[row] += _count(found, true, labels)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from vidgru.errors import VidgruError
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.stream import encode, score_clips, score_frames
+from vidgru.model.stream import ENCODED_AT_ONCE, encode, score_clips, score_frames
 from vidgru.train.data import LabelledClip, Loaded, TimedRecording
 from vidgru.train.metrics import classification_metrics, multilabel_metrics
 from vidgru.train.ranking import RankedClips
@@ -30,7 +32,7 @@ class Look:
 
 
 class Validation:
-    """Clips and recordings with their features put one behind the other, so that all are encoded in few passes.
+    """Clips and recordings; short ones are put one behind the other, so that all are encoded in few passes.
 
     That is sound because frames are encoded independently of each other.
 
@@ -38,6 +40,9 @@ class Validation:
         loaded: features of their recordings.
         clips: clips labelled as a whole.
         recordings: recordings with timed events. One of both at least.
+
+    Raises:
+        VidgruError: features are not finite; names the recording.
 
     Attributes:
         clips, recordings: as given.
@@ -53,17 +58,17 @@ class Validation:
         parts = [loaded.features[video] for video in videos]
         self._edges = np.cumsum([len(part) for part in parts])[:-1].tolist()
         self._place = {video: index for index, video in enumerate(videos)}
-        counts = [np.diff(part.offsets) for part in parts]
-        self._features = Features(
-            objects=np.concatenate([part.objects for part in parts]),
-            offsets=np.concatenate([[0], np.cumsum(np.concatenate(counts))]),
-            frame=np.concatenate([part.frame for part in parts]),
-            time_s=np.arange(sum(map(len, parts)), dtype=np.float64),
-        )
+        for video, part in zip(videos, parts, strict=True):
+            if not (np.isfinite(part.objects).all() and np.isfinite(part.frame).all()):
+                raise VidgruError(
+                    f"the features of {video} hold values that are not finite",
+                    "vidgru info --verify on the features tells whether they are sound",
+                )
+        self._features = list(_joined(parts))
 
     def look(self, model: EventModel) -> Look:
         """Scores of everything."""
-        vectors = encode(model, [self._features]).vectors.tensor_split(self._edges)
+        vectors = encode(model, self._features).vectors.tensor_split(self._edges)
         clips = [vectors[self._place[clip.video]] for clip in self.clips]
         recordings = [vectors[self._place[recording.video]] for recording in self.recordings]
         return Look(
@@ -94,6 +99,30 @@ class Validation:
                 figures["frame_map"] = float(ap[there].mean())
             losses.append(log_loss(some, truth[known], model.task.timed.multi_label))
         return {**figures, "loss": float(np.mean(losses))}
+
+
+def _joined(parts: Many[Features]) -> Iterator[Features]:
+    """The same frames in fewer stretches: short ones are put together, long ones left where they are."""
+    waiting: list[Features] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(map(len, waiting)) >= ENCODED_AT_ONCE:
+            yield _concatenated(waiting)
+            waiting = []
+    if waiting:
+        yield _concatenated(waiting)
+
+
+def _concatenated(parts: Many[Features]) -> Features:
+    if len(parts) == 1:
+        return parts[0]
+    counts = np.concatenate([np.diff(part.offsets) for part in parts])
+    return Features(
+        objects=np.concatenate([part.objects for part in parts]),
+        offsets=np.concatenate([[0], np.cumsum(counts)]),
+        frame=np.concatenate([part.frame for part in parts]),
+        time_s=np.arange(len(counts), dtype=np.float64),
+    )
 
 
 def main_figure(figures: dict[str, float]) -> float:
