@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from tests.sequences import make_sequence
 from vidgru.datasets.windows import Window, slice_window
 from vidgru.model.features import compute_features
 from vidgru.model.layout import FeatureLayout, mirror_columns
-from vidgru.train.augment import Augmenter, mirrored
+from vidgru.train.augment import Augmenter, mirror
 
 SEQUENCE = make_sequence(100, keypoints=17, optional=False)
 FEATURES = compute_features(SEQUENCE)
@@ -49,11 +51,16 @@ def test_changes_take_whole_frames_in_order() -> None:
 def test_mirrored_twice_is_as_it_was() -> None:
     columns = mirror_columns(LAYOUT)
     assert columns is not None
-    once = mirrored(window(), columns)
-    twice = mirrored(once, columns)
-    assert not np.array_equal(once.objects, window().objects)
-    assert np.array_equal(twice.objects, window().objects)
-    assert np.array_equal(twice.frame, window().frame)
+    features = window()
+    turned = replace(features, objects=features.objects.copy(), frame=features.frame.copy())
+    mirror(turned, columns)
+    order, sign, frame_order, frame_sign = columns
+    assert not np.array_equal(turned.objects, features.objects)
+    assert np.array_equal(turned.objects, features.objects[:, order] * sign)
+    assert np.array_equal(turned.frame, features.frame[:, frame_order] * frame_sign)
+    mirror(turned, columns)
+    assert np.array_equal(turned.objects, features.objects)
+    assert np.array_equal(turned.frame, features.frame)
 
 
 @pytest.mark.parametrize(

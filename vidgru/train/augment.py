@@ -16,6 +16,10 @@ _CROP = 0.7  # shortest part of a clip that is kept
 _SPEED = (0.8, 1.25)
 _LOST = 0.1  # most objects that are lost
 _ZOOM, _SHIFT = 0.15, 0.1  # jitter of the picture: most that log size and place (in frame heights) change
+_SCALED, _LOGS, _ACROSS, _DOWN = (
+    [GEOMETRY.index(name) for name in names]
+    for names in (("-x", "y", "bottom", "width", "height"), ("log_width", "log_height"), ("-x",), ("y", "bottom"))
+)
 _SIDE = re.compile(r"(?<![a-z])(left|right)(wards?)?(?![a-z])", re.IGNORECASE)
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # turnLeft is two words
 
@@ -41,23 +45,27 @@ class Augmenter:
         shortest = _CROP if window.targets is None else 1.0
         window = _take(window, _steps(len(window), shortest, rng), rng.random() * _LOST, rng)
         if self.mirror is not None and rng.random() < 0.5:
-            window = mirrored(window, self.mirror)
-        moved(window.objects, self._geometry, *rng.uniform((-_ZOOM, -_SHIFT, -_SHIFT), (_ZOOM, _SHIFT, _SHIFT)))
+            mirror(window, self.mirror)
+        zoom, right, down = (2 * rng.random(3) - 1) * (_ZOOM, _SHIFT, _SHIFT)
+        move(window.objects, self._geometry, zoom, right, down)
         return window
 
 
-def mirrored(window: Window, columns: tuple[Array, Array, Array, Array]) -> Window:
-    """A window with left and right swapped; twice is as it was.
+def mirror(window: Window, columns: tuple[Array, Array, Array, Array]) -> None:
+    """Swap left and right, in place; twice is as it was.
 
     Args:
-        window: what is mirrored.
+        window: with arrays of its own.
         columns: as `mirror_columns` gives them.
     """
     order, sign, frame_order, frame_sign = columns
-    return replace(window, objects=window.objects[:, order] * sign, frame=window.frame[:, frame_order] * frame_sign)
+    for rows, source, signs in ((window.objects, order, sign), (window.frame, frame_order, frame_sign)):
+        swapped = np.flatnonzero(source != np.arange(len(source)))
+        rows[:, swapped] = rows[:, source[swapped]]
+        rows *= signs
 
 
-def moved(objects: Array, geometry: int, zoom: float, right: float, down: float) -> None:
+def move(objects: Array, geometry: int, zoom: float, right: float, down: float) -> None:
     """Change objects in place to what a camera would see that stands a little elsewhere.
 
     All objects of the window move alike. Speeds are compressed, and stay as they are.
@@ -68,14 +76,15 @@ def moved(objects: Array, geometry: int, zoom: float, right: float, down: float)
         zoom: log of the enlargement, about the middle of the frame.
         right, down: in frame heights.
     """
-    at = {name.lstrip("-"): geometry + index for index, name in enumerate(GEOMETRY)}
-    scale = np.float32(np.exp(zoom))
-    for name in ("width", "height"):
-        objects[:, at[name]] *= scale
-        objects[:, at[f"log_{name}"]] += np.float32(zoom)
-    objects[:, at["x"]] = objects[:, at["x"]] * scale + np.float32(right)
-    for name in ("y", "bottom"):
-        objects[:, at[name]] = (objects[:, at[name]] - 0.5) * scale + np.float32(0.5 + down)
+    scale = float(np.exp(zoom))
+    times, plus = np.ones(len(GEOMETRY), np.float32), np.zeros(len(GEOMETRY), np.float32)
+    times[_SCALED] = scale
+    plus[_LOGS] = zoom
+    plus[_ACROSS] = right
+    plus[_DOWN] = 0.5 + down - 0.5 * scale
+    own = objects[:, geometry : geometry + len(GEOMETRY)]
+    own *= times
+    own += plus
 
 
 def _steps(length: int, shortest: float, rng: np.random.Generator) -> Array:
@@ -97,9 +106,9 @@ def _take(window: Window, steps: Array, lost: float, rng: np.random.Generator) -
     kept = rng.random(len(rows)) >= lost
     return replace(
         window,
-        objects=window.objects[rows[kept]],
+        objects=window.objects.take(rows[kept], axis=0),
         offsets=np.concatenate([[0], np.cumsum(kept)])[np.concatenate([[0], ends])],
-        frame=window.frame[steps],
+        frame=window.frame.take(steps, axis=0),
         mask=window.mask[steps],
         targets=None if window.targets is None else window.targets[steps],
         weights=None if window.weights is None else window.weights[steps],

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Many
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +13,6 @@ from vidgru.train.augment import Augmenter
 from vidgru.train.data import LabelledClip, Loaded, TimedRecording
 from vidgru.types import Array
 
-_AHEAD = 2  # batches that are made in advance
 _MOST_STEPS = 40_000  # of a batch of clips, padding included: clips of an hour come one by one
 _UNEVEN = 1.5  # classes this much larger than others are drawn less often
 _FEWEST = 16  # batches of windows an epoch at least: a small set is passed over several times
@@ -203,22 +200,9 @@ class Batches:
         planned = [(part, chosen) for part in self._parts for chosen in part.plan(epoch)]
         rng = np.random.default_rng((self._seed, epoch, 3))  # the last number keeps draws apart from one another
         order = rng.permutation(len(planned)).tolist()
-
-        def made(number: int) -> tuple[Batch | None, int]:
+        for number in order:
             part, chosen = planned[number]
-            return self._make(part, chosen, epoch, number)
-
-        # made while the network is busy with those before: NumPy and PyTorch let each other run
-        with ThreadPoolExecutor(1) as pool:
-            ahead = deque(pool.submit(made, number) for number in order[:_AHEAD])
-            try:
-                for number in [*order[_AHEAD:], *[None] * min(_AHEAD, len(order))]:
-                    batch = ahead.popleft().result()
-                    if number is not None:
-                        ahead.append(pool.submit(made, number))
-                    yield batch
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+            yield self._make(part, chosen, epoch, number)
 
     def _make(
         self, part: ClipBatches | WindowBatches, chosen: Array, epoch: int, number: int
