@@ -275,7 +275,7 @@ def test_missing_videos(tmp_path: Path) -> None:
     assert [row.where for row in dataset.rows] == ["line 2"]
     assert dataset.labels == ("fall",)
     (folder / "annotations.csv").write_text(f"{HEADER}\nx.mp4,,,fall,,\n")
-    with pytest.raises(AnnotationError, match=r"no usable row \(the videos of all rows are missing\)"):
+    with pytest.raises(AnnotationError, match=r"1 video missing: x\.mp4 \(line 2\); looked in "):
         load_dataset(folder, allow_missing=True)
 
 

@@ -49,10 +49,10 @@ def load_dataset(path: str | Path, *, allow_missing: bool = False) -> Dataset:
     reading = read_annotations(spec)
     videos = Videos(spec.roots)
     recordings, rows, missing = locate(reading.rows, videos, reading.spellings, exact=reading.exact)
-    warnings = [*reading.warnings, *([_missing(spec, missing, allow_missing)] if missing else [])]
+    warnings = [*reading.warnings, *([_missing(spec, missing, allow_missing and bool(rows))] if missing else [])]
     if not rows:
         raise AnnotationError(
-            f"{spec.source}: no usable row" + (" (the videos of all rows are missing)" if missing else ""),
+            f"{spec.source}: no usable row",
             f"it needs a row for each clip or event; a CSV also a header line ({','.join(COLUMNS)})",
         )
     used = {row.annotation.label for row in rows if row.annotation.label is not None}
@@ -153,7 +153,8 @@ def check_times(dataset: Dataset, durations: Mapping[str, float]) -> Dataset:
         length = durations.get(note.video, math.inf)
         if note.start_s is not None and note.start_s >= length:
             what = f"start {note.start_s:g} s is past the end of {note.video} ({length:.2f} s)"
-            problems.append((row.where, what, "times are seconds from the start of the file, or HH:MM:SS"))
+            remedy = "times are seconds from the start of the file, or HH:MM:SS; where the tool counts frames, check fps"
+            problems.append((row.where, what, remedy))
         elif note.end_s is not None and note.end_s > length:
             late.append(f"{row.where}: {note.video} ends at {length:.2f} s, not {note.end_s:g}")
             row = replace(row, annotation=replace(note, end_s=length))
