@@ -337,14 +337,17 @@ class DemoConfig:
 
     Attributes:
         out: folder of everything it makes.
-        clips_per_kind: clips drawn of each kind of event, and twice as many in which nothing happens.
+        clips_per_kind: clips drawn of each kind of event.
+        recordings: of about a minute, drawn with timed events.
         seed: of the scenes and of the training.
     """
 
     out: str = "demo"
-    clips_per_kind: int = 32
+    clips_per_kind: int = 16
+    recordings: int = 24
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _need(self.clips_per_kind >= 3, "clips_per_kind", self.clips_per_kind, "at least 3, one for each split")
+        for name in ("clips_per_kind", "recordings"):
+            _need(getattr(self, name) >= 3, name, getattr(self, name), "at least 3, one for each split")
         _need(self.seed >= 0, "seed", self.seed, "0 or more")

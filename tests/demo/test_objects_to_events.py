@@ -152,6 +152,11 @@ def test_a_model_goes_with_its_detector(
     assert trained.weights == str(detector)
     assert trained.what["weights_sha256"] == sha256_file(detector)
     assert trained.names == NAMES
+    capsys.readouterr()
+    run("info", model)
+    told = capsys.readouterr().out
+    assert f"detector: {detector}, 2 classes" in told
+    assert sha256_file(detector)[:12] in told
 
     new = recordings / "new" / "videos"
     run("predict", model, new, "--features", features, "--out", found)

@@ -153,7 +153,9 @@ def check_times(dataset: Dataset, durations: Mapping[str, float]) -> Dataset:
         length = durations.get(note.video, math.inf)
         if note.start_s is not None and note.start_s >= length:
             what = f"start {note.start_s:g} s is past the end of {note.video} ({length:.2f} s)"
-            remedy = "times are seconds from the start of the file, or HH:MM:SS; where the tool counts frames, check fps"
+            remedy = (
+                "times are seconds from the start of the file, or HH:MM:SS; of a tool that counts frames, check fps"
+            )
             problems.append((row.where, what, remedy))
         elif note.end_s is not None and note.end_s > length:
             late.append(f"{row.where}: {note.video} ends at {length:.2f} s, not {note.end_s:g}")

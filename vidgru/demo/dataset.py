@@ -41,9 +41,9 @@ class _Job:
 def write_dataset(
     folder: Path,
     *,
-    clips_per_kind: int = 24,
-    eventless: int = 32,
-    recordings: int = 20,
+    clips_per_kind: int = 16,
+    eventless: int = 16,
+    recordings: int = 24,
     unseen: int = 1,
     seed: int = 0,
     workers: int = 2,

@@ -21,6 +21,9 @@ from vidgru.predict.writers import read_jsonl
 from vidgru.train.evaluate import evaluate
 from vidgru.train.loop import train
 
+_EPOCHS = 24
+_LAG_S = 2.0  # what a person with a bag, or before a car, is about to do shows late
+
 
 def run(config: DemoConfig) -> str:
     """Run the demo into `config.out`; what is already there is used again.
@@ -40,13 +43,18 @@ def run(config: DemoConfig) -> str:
     features, model, events = str(out / "features"), str(out / "model"), str(out / "events")
 
     _say(f"1/4 drawing street scenes ({SIZE_PX[0]}x{SIZE_PX[1]}, {FPS} frames a second) into {out}")
-    # Nothing happens in many ways: twice as many clips of that as of each kind of event.
-    write_dataset(out, clips_per_kind=config.clips_per_kind, eventless=2 * config.clips_per_kind, seed=config.seed)
+    write_dataset(out, clips_per_kind=config.clips_per_kind, recordings=config.recordings, seed=config.seed)
     _say("2/4 extracting and training")
-    train(
-        dataset,
-        TrainConfig(weights=str(weights), imgsz=max(SIZE_PX), features=features, out=model, seed=config.seed),
+    settings = TrainConfig(
+        weights=str(weights),
+        imgsz=max(SIZE_PX),
+        features=features,
+        out=model,
+        epochs=_EPOCHS,
+        lag=_LAG_S,
+        seed=config.seed,
     )
+    train(dataset, settings)
     _say("3/4 evaluating on held-out clips and recordings")
     metrics = evaluate(model, dataset, EvalConfig(features=features, out=str(out / "eval"), weights=str(weights)))
     _say("4/4 predicting on a recording that was never seen")
