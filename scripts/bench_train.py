@@ -7,7 +7,8 @@ Everything runs on the CPU with one thread, as training does, in turn (A B C A B
 meets all alike; medians of passes are shown, in ms a batch.
 
 - bare: forward and backward of encoder, recurrent layer and head on batches that are ready;
-- step: the same with the loss, gradient clipping, AdamW and the running mean of the weights;
+- bare, PyTorch's GRU: that with nn.GRU in place of vidgru's;
+- step: bare with the loss, gradient clipping, AdamW and the running mean of the weights;
 - loop: all of it, with the windows cut, changed and put together: what training does;
 - naive: a file for each clip (.npy, padded to the most objects), read by a DataLoader without workers and padded again,
   then the same step. Its clips are not augmented.

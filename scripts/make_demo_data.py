@@ -1,7 +1,7 @@
 """Make what the demo ships with: the weights of its small detector, trained from scratch on drawn street scenes.
 
     python scripts/make_demo_data.py --work /tmp/demo-detector        # draws frames, trains, writes data/demo/demo.pt
-    python scripts/make_demo_data.py --work /tmp/clips --clips 400    # only draws a data set as the demo's
+    python scripts/make_demo_data.py --work /tmp/clips --clips 400    # only draws a data set like the demo's
 
 Needs no network and no GPU.
 """

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,18 @@ def test_presets_load_by_name(preset: str, capsys: pytest.CaptureFixture[str]) -
     verb = text.splitlines()[0].split("vidgru ")[1].split()[0]
     places = {"extract": ["a"], "train": ["a"], "compare": ["a"], "predict": ["m", "a"], "eval": ["m", "a"]}[verb]
     assert printed(capsys, verb, *places, "--config", preset, "--print_config")
+
+
+@pytest.mark.parametrize(("verb", "words"), [
+    ("extract", "samples a second"), ("train", "highest learning rate"), ("compare", "each is trained"),
+    ("eval", "which rows to judge by"), ("predict", "events scored below this"),
+    ("convert", "recognised by its content"),
+])  # fmt: skip
+def test_help_tells_what_settings_mean(verb: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, verb, "--help")
+    assert words in " ".join(text.split())
+    assert "_" not in "".join(re.findall(r"--[a-z][a-z_-]*", text))
+    assert "<class" not in text
 
 
 def test_an_unknown_key_names_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

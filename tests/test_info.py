@@ -354,7 +354,7 @@ def test_a_model_and_its_run(world: World) -> None:
     assert " parameters, " in lines[0]
     text = "\n".join(lines)
     assert "architecture: bidirectional False, cell gru, " in text
-    assert "labels: fall, run, walk\ntells of clips: several labels at a time\n" in text
+    assert "labels: fall, run, walk\nhead on clips: several labels at a time\n" in text
     assert "reads windows of 2 s at 8 samples a second" in text
     assert "detector.pt, 3 classes" in text
     assert "  fall: begins at score 0.500, ends below 0.500" in text
@@ -366,8 +366,8 @@ def test_a_model_and_its_run(world: World) -> None:
 def test_a_model_of_timed_events(world: World) -> None:
     replace(make_model(world.model, world.what, timed=True), lag=4).save(world.model)
     text = str(info(world.model))
-    assert "tells of frames: several labels at a time\n" in text
-    assert "tells of clips" not in text
+    assert "head on frames: several labels at a time\n" in text
+    assert "head on clips" not in text
     assert "reads recordings at 8 samples a second; scores come 0.5 s late" in text
 
 

@@ -209,7 +209,7 @@ def _parse(
 
         def format_help(self, *options: Any, **named: Any) -> str:
             text = re.sub(r"--(\w+) \{true,false\}", r"--\1, --no-\1", super().format_help(*options, **named))
-            return re.sub(r"--[a-z][a-z_]+", lambda flag: flag[0].replace("_", "-"), text)
+            return re.sub(r"--[a-z][a-z_-]+", lambda flag: flag[0].replace("_", "-"), text)
 
     usage = " ".join(f"{p.name.upper()}{'...' if p.many else ''}" for p in positionals)
     parser = Parser(prog=f"vidgru {verb}", usage=" ".join(f"vidgru {verb} {usage} [--config FILE] [flags]".split()))

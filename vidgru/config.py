@@ -105,10 +105,10 @@ class RunSettings:
     Attributes:
         backend: what runs the network. auto: the fastest that is installed: OpenVINO on x86 CPUs if the extra is there,
             else torch.
-        device: auto, cpu, cuda, cuda:1, mps.
+        device: of the detector and of training: auto, cpu, cuda, cuda:1, mps. Training's auto is cuda, else cpu.
         precision: of the convolutions; boxes are always decoded in fp32. auto: bf16 where the device has units for it.
         detector_batch: frames a forward pass; 0 chooses by device.
-        threads: CPU threads of the detector; 0 is one a core.
+        threads: CPU threads of the detector, 0 is one a core; and of training, 0 is one.
         start_time: when the recordings begin, if their containers do not tell, or tell wrongly: an ISO 8601 time, or a
             pattern of their names such as %Y%m%d_%H%M%S (Python's strptime).
     """
@@ -153,9 +153,9 @@ class TrainConfig(DetectorSettings, RunSettings):
         out: folder of the run: models, results, plots. What it holds of an earlier run is overwritten.
         allow_missing: leave out rows whose video is missing, instead of failing.
         folds: 0 trains one model; k cross-validates: k models, each judged on the part it has not seen; none
-            is kept.
-        by: what folds, and a validation split that the file does not give, keep together: folder, video, or a column
-            of the annotation file; the data set's own setting where it is empty.
+            is kept, and the file's own splits are not used.
+        by: what folds keep together: folder, video, or a column of the annotation file; the data set's own setting
+            where it is empty.
         resume: go on with the run in `out`, exactly as if it had not been stopped.
         init: a model to start from, trained on other data with the same detector.
         epochs: at most, passes over the training clips. A finished run can be resumed with more.
@@ -169,7 +169,8 @@ class TrainConfig(DetectorSettings, RunSettings):
             where a label names a side (left, right).
         window: seconds of a recording with timed events that a training step sees; 0 chooses by the events.
         lag: seconds of what follows that are known when a frame is scored; a live model answers so much later.
-        amp: mixed precision on CUDA.
+            Not used with --bidirectional or --cell none.
+        amp: mixed precision (bfloat16) on CUDA, where the GPU has units for it.
         seed: of everything random.
         cell: what remembers; none is the baseline that averages frames.
         width: of a frame's vector, which the cell reads.
@@ -214,6 +215,8 @@ class TrainConfig(DetectorSettings, RunSettings):
         DetectorSettings.__post_init__(self)
         RunSettings.__post_init__(self)
         _need(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0, or at least 2")
+        where = "left out without --folds; `split: {by: ...}` in the data set's YAML is what eval reads too"
+        _need(not self.by or self.folds > 0, "by", self.by, where)
         for name in ("epochs", "batch", "width", "hidden", "layers"):
             _need(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _need(self.patience >= 0, "patience", self.patience, "0 or more")
@@ -303,7 +306,8 @@ class ConvertConfig:
     Attributes:
         format: of the file that is read; recognised by its content where none is given.
         fps: frames a second in which the file counts, where it does not tell (CVAT, Label Studio); 0 leaves it to it.
-        half_width: seconds before and after a moment that its event reaches; 0 is half a second.
+        half_width: seconds before and after a moment that its event reaches; 0 takes the data set YAML's, or half a
+            second.
         tiers: tiers (ELAN) or attributes (CVAT) that hold the labels; all where none is given.
     """
 
@@ -313,8 +317,8 @@ class ConvertConfig:
     tiers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _need(0 <= self.fps <= 1000, "fps", self.fps, "above 0 and at most 1000")
-        _need(0 <= self.half_width <= 3600, "half_width", self.half_width, "above 0, in seconds")
+        _need(0 <= self.fps <= 1000, "fps", self.fps, "from 0 to 1000")
+        _need(0 <= self.half_width <= 3600, "half_width", self.half_width, "from 0 to 3600 seconds")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -341,7 +341,7 @@ def _heads(model: EventModel) -> list[str]:
     for name, head in (("clips", model.task.clips), ("frames", model.task.timed)):
         if head:
             several = "several labels" if head.multi_label else "one label"
-            lines.append(f"tells of {name}: {several} at a time{', or nothing' if head.background else ''}")
+            lines.append(f"head on {name}: {several} at a time{', or nothing' if head.background else ''}")
     if model.task.timed:
         lines.append(
             f"reads recordings at {model.fps:g} samples a second; scores come {model.lag / model.fps:g} s late"

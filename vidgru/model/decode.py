@@ -1,4 +1,4 @@
-"""From the scores of windows to events."""
+"""From the scores of frames to events."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DecodeSettings:
 def spread(frames: int, windows: Array, scores: Array) -> Array:
     """Scores of frames from those of overlapping windows: a mean that trusts a window most at its middle.
 
-    That is all the smoothing there is; a frame's score is settled when the last window that covers it has been scored,
+    This smooths them already; a frame's score is settled when the last window that covers it has been scored,
     a window's length later.
 
     Args:

@@ -26,7 +26,7 @@ class Architecture:
         hidden: of the cell's state.
         layers: cells on top of each other.
         bidirectional: read backwards as well; such a model cannot run live.
-        dropout: before the last layer of the encoder, between recurrent layers, and before the event head.
+        dropout: before the last layer of the encoder, between recurrent layers, and before the heads.
         group_dropout: probability that a clip loses appearance, the scene or its motion in a training step; each other
             group is lost a fifth as often.
         without: groups of features that are not looked at.

@@ -33,7 +33,7 @@ class Encoded:
     """A recording as the recurrent layer reads it.
 
     Attributes:
-        vectors: float32 [T, 64], on the network's device.
+        vectors: float32 [T, width], on the network's device.
         attention: float32 [M], how much each object counted in its frame, rows as in the sequence.
         time_s: float64 [T].
     """
@@ -48,7 +48,7 @@ class Encoded:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Timeline:
+class ScoredRecording:
     """Scores of a whole recording.
 
     Attributes:
@@ -97,7 +97,7 @@ def score_clips(model: EventModel, clips: Many[Tensor]) -> Array:
 
     Args:
         model: in eval mode.
-        clips: float32 [L, 64] each, stretches of `Encoded.vectors`, L at least 1.
+        clips: float32 [L, width] each, stretches of `Encoded.vectors`, L at least 1.
 
     Returns:
         float32 [n, C], 0 to 1; the last column is the background's where the model has one.
@@ -125,7 +125,7 @@ def score_frames(model: EventModel, recordings: Many[Tensor]) -> list[Array]:
 
     Args:
         model: in eval mode.
-        recordings: float32 [T, 64] each, as in `Encoded.vectors`.
+        recordings: float32 [T, width] each, as in `Encoded.vectors`.
 
     Returns:
         float32 [T, K] each, 0 to 1; the last column is the background's where the model has one.
@@ -180,7 +180,7 @@ def windows_of(frames: int, length: int) -> Array:
     return np.column_stack([starts, starts + length])
 
 
-def score_recording(model: EventModel, parts: Iterable[Sequence], *, video: str, duration_s: float) -> Timeline:
+def score_recording(model: EventModel, parts: Iterable[Sequence], *, video: str, duration_s: float) -> ScoredRecording:
     """Scores and events of a whole recording.
 
     Args:
@@ -204,7 +204,7 @@ def encode_parts(model: EventModel, parts: Iterable[Sequence]) -> Encoded:
     return encode(model, stream_features(parts, model.layout))
 
 
-def score_encoded(model: EventModel, encoded: Encoded, *, video: str, duration_s: float) -> Timeline:
+def score_encoded(model: EventModel, encoded: Encoded, *, video: str, duration_s: float) -> ScoredRecording:
     """Scores and events of a recording that is encoded; as `score_recording`."""
     if model.task.timed:
         (scores,) = score_frames(model, [encoded.vectors])
@@ -212,7 +212,7 @@ def score_encoded(model: EventModel, encoded: Encoded, *, video: str, duration_s
         windows = windows_of(len(encoded), max(1, round(model.window_s * model.fps)))
         scores = spread(len(encoded), windows, score_clips(model, [encoded.vectors[a:b] for a, b in windows]))
     where: dict[str, Any] = {"video": video, "step_s": 1 / model.fps, "end_s": duration_s}
-    return Timeline(
+    return ScoredRecording(
         time_s=encoded.time_s,
         scores=scores[:, : len(model.labels)],
         attention=encoded.attention,

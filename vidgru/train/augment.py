@@ -40,7 +40,7 @@ class Augmenter:
     def __call__(self, window: Window, rng: np.random.Generator) -> Window:
         """A changed copy that keeps at least one step; labels stay, and targets stay with their steps.
 
-        A window of timed events keeps its length, or nearly: only clips are cut.
+        A window of timed events is not cut, but played faster or slower as clips are.
         """
         shortest = _CROP if window.targets is None else 1.0
         window = _take(window, _steps(len(window), shortest, rng), rng.random() * _LOST, rng)

@@ -25,8 +25,10 @@ from vidgru.model.task import Task
 from vidgru.train.batches import Batches
 from vidgru.train.comparison_plots import plot_comparison, plot_probe
 from vidgru.train.data import Loaded
-from vidgru.train.fit import Examples, Result, architecture_of, batches_of, fit, reproducible
-from vidgru.train.loop import FOLDED, judge_loaded, over_folds, prepare
+from vidgru.train.device import reproducible
+from vidgru.train.examples import Examples, batches_of
+from vidgru.train.fit import Result, architecture_of, fit
+from vidgru.train.loop import HEADLINES, judge_loaded, over_folds, prepare
 from vidgru.train.memory import step_bytes
 from vidgru.train.probe import CHANCE, probe
 from vidgru.train.team import refuse_team
@@ -162,7 +164,7 @@ def _probe(config: CompareConfig, out: Path) -> None:
     """How far back each cell remembers: a table, probe.json and probe.png."""
     found: dict[str, dict[int, list[float]]] = {}
     print("\nhow far back a cell remembers: what was seen first decides the label of an event so many frames later;")
-    print(f"share told right, mean of the networks trained ({CHANCE} is chance)")
+    print(f"accuracy, mean of the networks trained ({CHANCE} is chance)")
     wide = max(len(cell) for cell in config.cells)
     print(" ".join([" " * wide, *(f"{distance:>8}" for distance in config.distances)]))
     for cell in dict.fromkeys(config.cells):
@@ -176,7 +178,7 @@ def _probe(config: CompareConfig, out: Path) -> None:
 
 def table(rows: Many[Row], judged: str) -> str:
     """Rows as text, and below them what was measured."""
-    names = [name for name in FOLDED if any(name in row.metrics for row in rows)]
+    names = [name for name in HEADLINES if any(name in row.metrics for row in rows)]
     heads = ["", "cell", "all", "s/epoch", "frames/s", "cell only", "MB/step", "best", *names]
     lines = [heads]
     for row in rows:

@@ -68,7 +68,7 @@ def plot_comparison(rows: Many[Mapping[str, Any]], out: Path, *, title: str = ""
 
 
 def plot_probe(found: Mapping[str, Mapping[int, Many[float]]], out: Path, *, chance: float) -> None:
-    """Draw the share told right over the distance, a line a cell and a dot a network, as a PNG.
+    """Draw accuracy over the distance, a line a cell and a dot a network, as a PNG.
 
     Args:
         found: of each cell, as `probe` gives it.
@@ -95,7 +95,7 @@ def plot_probe(found: Mapping[str, Mapping[int, Many[float]]], out: Path, *, cha
     axis.minorticks_off()
     axis.set_ylim(0, 1.03)
     axis.set_xlabel("frames between what decides and the event")
-    axis.set_ylabel("share told right")
+    axis.set_ylabel("accuracy")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower left")
     save(figure, out)

@@ -6,8 +6,7 @@ import hashlib
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,20 +19,21 @@ from tqdm import tqdm
 
 from vidgru.config import TrainConfig
 from vidgru.datasets.dataset import Dataset
-from vidgru.errors import AnnotationError, SettingsError
+from vidgru.errors import SettingsError
 from vidgru.model.checkpoint import EventModel, build, check_what, digest, load_model
 from vidgru.model.decode import DecodeSettings
 from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.model.task import Task
-from vidgru.train.augment import Augmenter
-from vidgru.train.batches import Batches, ClipBatches, WindowBatches
+from vidgru.train.batches import Batches
 from vidgru.train.board import board
-from vidgru.train.data import LabelledClip, Loaded, TimedRecording, place, place_timed
-from vidgru.train.state import FREE, STATE, Progress, read_state, write_state
+from vidgru.train.data import Loaded
+from vidgru.train.device import choose_device, reproducible
+from vidgru.train.examples import Examples, batches_of, brief, check_train, warn_of_val
+from vidgru.train.state import FREE, SEEN, STATE, Progress, read_state, write_state
 from vidgru.train.step import Stepper, learning_rate
 from vidgru.train.team import Team
 from vidgru.train.thresholds import fit_clips, fit_frames
-from vidgru.train.validation import Validation, main_figure
+from vidgru.train.validation import Validation, selection_metric
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,32 +53,6 @@ class Result:
     best_epoch: int
     epochs: list[dict[str, float]]
     interrupted: bool
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Examples:
-    """What a split holds for a task: clips labelled as a whole, and recordings with timed events."""
-
-    clips: list[LabelledClip]
-    recordings: list[TimedRecording]
-
-    @staticmethod
-    def of(dataset: Dataset, split: str, loaded: Loaded, task: Task) -> Examples:
-        """Those of a split.
-
-        Raises:
-            AnnotationError: there are none for a head of the task.
-        """
-        times = {video: features.time_s for video, features in loaded.features.items()}
-        found = Examples(clips=place(dataset, split, times, task), recordings=place_timed(dataset, split, times, task))
-        if not (found.clips or found.recordings):
-            raise AnnotationError(f"{dataset.source}: no clips in split {split!r}", "add rows with that split")
-        return found
-
-    @property
-    def videos(self) -> list[str]:
-        """Recordings, each once."""
-        return list(dict.fromkeys([*(clip.video for clip in self.clips), *(one.video for one in self.recordings)]))
 
 
 def fit(
@@ -113,15 +87,15 @@ def fit(
     """
     team = team or Team()
     train, val = (Examples.of(dataset, split, loaded, task) for split in ("train", "val"))
-    _differ(dataset, task, train)
-    _warn(task, val)
+    check_train(dataset, task, train)
+    warn_of_val(task, val)
     held = Validation(loaded, val.clips, val.recordings)
     lag = 0 if config.cell == "none" or config.bidirectional or not train.recordings else round(config.lag * config.fps)
     clips, windows = batches_of(train, loaded, task, config, lag)
     batches = Batches([part for part in (clips, windows) if part], config.seed, (team.rank, team.size))
     steps = max(clips.steps, 2) if clips else windows.length  # type: ignore[union-attr]  # one of both there is
     with reproducible(config.seed, config.threads or 1):
-        device = _device(config.device)
+        device = choose_device(config.device)
         network = build(loaded.layout, task, architecture_of(config))
         if config.init:
             _begin_with(network, load_model(config.init), task, what)
@@ -178,9 +152,9 @@ def fit(
                         "train_loss": float(train_loss[0] / train_loss[1]),
                         **{f"val_{name}": value for name, value in figures.items()},
                     }
-                    main, val_loss = team.agree([main_figure(figures), figures["loss"]], device)
+                    main, val_loss = team.agree([selection_metric(figures), figures["loss"]], device)
                     last_state = _copied(stepper.kept)
-                    progress = progress.behind(row, (main, -val_loss), last_state, step)
+                    progress = progress.after_epoch(row, (main, -val_loss), last_state, step)
                     if folder and team.rank == 0:
                         write_state(folder / STATE, network, stepper.kept, stepper.optimizer, progress, identity)
                     draw(row)
@@ -189,7 +163,7 @@ def fit(
                 if folder is None or not progress.epochs:
                     raise
                 interrupted = True
-        brief_s = _brief(train.recordings) / config.fps
+        brief_s = brief(train.recordings) / config.fps
         last = _finished(model, last_state, held, brief_s)
         chosen_last = progress.best_epoch == len(progress.epochs)
         best = last if chosen_last else _finished(model, progress.best_state, held, brief_s)
@@ -200,53 +174,6 @@ def fit(
         epochs=progress.epochs,
         interrupted=interrupted,
     )
-
-
-def _differ(dataset: Dataset, task: Task, train: Examples) -> None:
-    """Refuse a train split that teaches nothing, or not what one of the heads is to say."""
-    clips = train.clips
-    alike = all(np.array_equal(clip.labels, clips[0].labels) for clip in clips)
-    if alike and not any(len(recording.events) for recording in train.recordings):
-        raise AnnotationError(
-            f"{dataset.source}: all {len(clips)} clips of split 'train' are labelled alike: nothing to learn"
-            if clips
-            else f"{dataset.source}: nothing happens in split 'train': nothing to learn",
-            "move rows of other labels to train",
-        )
-    for kind in _lacking(task, train):
-        raise AnnotationError(
-            f"{dataset.source}: there are {kind}, but none in split 'train': nothing to learn them from",
-            "move rows of that kind to train, or leave them out",
-        )
-
-
-def _warn(task: Task, val: Examples) -> None:
-    """Say what validation cannot judge."""
-    for kind in _lacking(task, val):
-        print(f"warning: no {kind} in split 'val': epochs and thresholds are chosen without them", file=sys.stderr)
-
-
-def _lacking(task: Task, some: Examples) -> Iterator[str]:
-    """What a head of the task is there for, but no example shows."""
-    number = len(task.labels)
-    if task.clips and not any(clip.labels[:number].any() for clip in some.clips):
-        yield "clips labelled as a whole"
-    if task.timed and not any(len(recording.events) for recording in some.recordings):
-        yield "timed events"
-
-
-def batches_of(
-    train: Examples, loaded: Loaded, task: Task, config: TrainConfig, lag: int
-) -> tuple[ClipBatches | None, WindowBatches | None]:
-    """Batches of what a train split holds; None for what it does not hold."""
-    augment = Augmenter(loaded.layout, task.labels) if config.augment else None
-    how: dict[str, Any] = {"size": config.batch, "seed": config.seed, "balance": config.balance, "augment": augment}
-    clips = ClipBatches(train.clips, loaded, len(task.labels), **how) if train.clips else None
-    windows = None
-    if train.recordings:
-        length = round(config.window * config.fps)
-        windows = WindowBatches(train.recordings, loaded, length=length, lag=lag, fps=config.fps, **how)
-    return clips, windows
 
 
 def _begin_with(network: EventGRU, model: EventModel, task: Task, what: Mapping[str, Any]) -> None:
@@ -295,7 +222,7 @@ def _identity(config: TrainConfig, train: Examples, val: Examples, loaded: Loade
             seen.update(recording.targets.tobytes() + recording.weights.tobytes() + recording.events.tobytes())
         seen.update(b"--\n")
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
-    return {**settings, "annotated recordings": seen.hexdigest()[:16]}
+    return {**settings, SEEN: seen.hexdigest()[:16]}
 
 
 def _finished(model: EventModel, state: dict[str, Tensor], val: Validation, brief_s: float) -> EventModel:
@@ -322,40 +249,6 @@ def _copied(network: EventGRU) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
-def _brief(recordings: list[TimedRecording]) -> float:
-    """Frames that a short event lasts: all but a tenth last longer."""
-    lengths = [stop - first for recording in recordings for first, stop, _ in recording.events]
-    return float(np.quantile(lengths, 0.1)) if lengths else 0.0
-
-
 def architecture_of(config: TrainConfig) -> Architecture:
     """The network that the settings ask for."""
     return Architecture(**{name: getattr(config, name) for name in Architecture.__dataclass_fields__})
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        problem = str(error).splitlines()[0]
-        raise SettingsError(f"device is {name!r}, which cannot be used: {problem}") from None
-    return device
-
-
-@contextmanager
-def reproducible(seed: int, threads: int) -> Iterator[None]:
-    """Torch's random numbers from a seed, on so many CPU threads, and both as they were afterwards.
-
-    The steps of such a network are too small to share: one thread is the fastest, far so beside other work.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(before)

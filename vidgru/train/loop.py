@@ -31,7 +31,7 @@ from vidgru.train.team import Team, refuse_team, team
 
 LAST = "last.safetensors"
 # of a cross-validation, each with its spread over folds
-FOLDED = ("accuracy", "balanced_accuracy", "macro_f1", "map", "event_f1", "map_50", "frame_map")
+HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "map", "event_f1", "map_50", "frame_map")
 
 
 def train(dataset_path: str | Path, config: TrainConfig) -> Path:
@@ -98,7 +98,7 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> tuple[Extracted, L
     Raises:
         AnnotationError, WeightsError, OutputError: each with its remedy.
     """
-    dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing), by=config.by or None)
+    dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing))
     own = dataset if config.folds else only(dataset, ("train", "val"))
     task = task_of(own)
     cache, what = SequenceCache(config.features), weights_what(config)
@@ -133,7 +133,7 @@ def cross_validate(
         model = fit(fold, loaded, task, what, config).best
         metrics = judge_loaded(model, fold, "test", loaded, intervals=False)
         judged.append(metrics)
-        shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in FOLDED if metrics.get(name) is not None)
+        shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in HEADLINES if metrics.get(name) is not None)
         print(f"fold {number} of {config.folds}: {shown}")
         mean, spread = over_folds(judged)
         yield {"folds": judged, "mean": mean, "spread": spread}
@@ -143,7 +143,7 @@ def cross_validate(
 
 def over_folds(judged: Many[Mapping[str, Any]]) -> tuple[dict[str, float], dict[str, float]]:
     """Mean and standard deviation of the headlines, each over the folds that have it."""
-    values = {name: [m[name] for m in judged if m.get(name) is not None] for name in FOLDED}
+    values = {name: [m[name] for m in judged if m.get(name) is not None] for name in HEADLINES}
     mean = {name: float(np.mean(some)) for name, some in values.items() if some}
     return mean, {name: float(np.std(values[name])) for name in mean}
 

@@ -1,4 +1,4 @@
-"""What training makes small."""
+"""The losses of training."""
 
 from __future__ import annotations
 

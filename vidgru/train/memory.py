@@ -51,7 +51,7 @@ def step_bytes(model: EventModel, shape: tuple[int, int, int]) -> int:
     done = subprocess.run(command, input=json.dumps(facts), capture_output=True, text=True, check=False)
     if done.returncode:
         problem = (done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"])[-1]
-        raise VidgruError(f"measuring memory failed: {problem}")
+        raise VidgruError(f"measuring memory failed: {problem}", "free some memory and run it again")
     return int(done.stdout)
 
 

@@ -20,7 +20,7 @@ from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.model.features import compute_features
 from vidgru.model.layout import FeatureLayout
 from vidgru.model.task import Head, Task
-from vidgru.train.fit import reproducible
+from vidgru.train.device import reproducible
 from vidgru.train.losses import window_losses
 from vidgru.train.step import CLIP_NORM, WARMUP
 from vidgru.types import Array, Sequence

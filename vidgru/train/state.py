@@ -22,6 +22,7 @@ from vidgru.errors import ModelError, SettingsError
 from vidgru.files import write_atomic
 
 STATE = "state.safetensors"
+SEEN = "annotated recordings"  # of the identity: a digest of what is trained and validated on
 # what may differ between a run and its resumption: it does not change what an epoch does
 FREE = {
     "allow_missing", "backend", "detector_batch", "device", "epochs", "features", "init", "out", "patience",
@@ -47,7 +48,7 @@ class Progress:
     best_state: dict[str, Tensor]
     step: int
 
-    def behind(
+    def after_epoch(
         self, row: dict[str, float], figures: tuple[float, float], state: dict[str, Tensor], step: int
     ) -> Progress:
         """The progress when one more epoch is finished; of equal chief figures the lower loss is the better."""
@@ -120,6 +121,10 @@ def read_state(
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path} cannot be resumed from: {str(error).splitlines()[0]}", remedy) from None
     now = json.loads(json.dumps(identity))
+    if was.get(SEEN) != now.get(SEEN):
+        raise SettingsError(
+            f"the run in {path.parent} cannot be resumed: its annotations or features have changed", remedy
+        )
     if differ := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
         values = "; ".join(f"{name} is {now.get(name)!r}, was {was.get(name)!r}" for name in differ)
         raise SettingsError(f"the run in {path.parent} cannot be resumed with other settings: {values}", remedy)

@@ -125,7 +125,7 @@ def _concatenated(parts: Many[Features]) -> Features:
     )
 
 
-def main_figure(figures: dict[str, float]) -> float:
+def selection_metric(figures: dict[str, float]) -> float:
     """What epochs are chosen by: the mean of the heads' chief figures, 0 where nothing happens in validation."""
     chief = [figures[name] for name in ("map" if "map" in figures else "accuracy", "frame_map") if name in figures]
     return float(np.mean(chief)) if chief else 0.0
