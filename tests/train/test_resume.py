@@ -173,7 +173,7 @@ def test_other_annotations_are_another_run(data: MadeData, three: Path, tmp_path
     if rows == data.rows:
         rows[0] = rows[0].replace("person_then_car", "car_then_person")
     (data.root / "other.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
-    with pytest.raises(SettingsError, match=r"run cannot be resumed: its annotations or features have changed\n  leave out"):
+    with pytest.raises(SettingsError, match=r"cannot be resumed: its annotations or features have changed\n  leave"):
         train(data.root / "other.yaml", config(data, copied(three, tmp_path), resume=True))
 
 
