@@ -143,7 +143,7 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("flag", "value"), [("fps", -1), ("half_width", -0.5)])
 def test_settings_that_cannot_be(flag: str, value: float) -> None:
-    with pytest.raises(SettingsError, match=rf"{flag} is {value}; it must be above 0"):
+    with pytest.raises(SettingsError, match=rf"{flag} is {value}; it must be from 0 to "):
         ConvertConfig(**{flag: value})  # type: ignore[arg-type]
 
 
