@@ -60,7 +60,7 @@ def test_the_demo_as_it_ships(tmp_path: Path) -> None:
     clips, events = text.splitlines()[:2]
     assert clips.startswith("Accuracy on ")
     assert float(clips.rpartition(" ")[2]) >= 0.85
-    assert events.startswith("Events of 4 held-out recordings, at tIoU 0.5: F1 ")
-    assert float(events.partition("F1 ")[2].partition(",")[0]) >= 0.6
+    assert events.startswith("Events of 8 held-out recordings, at tIoU 0.5: F1 ")
+    assert float(events.partition("F1 ")[2].partition(",")[0]) >= 0.8
     assert all(f"\n{kind} " in text for kind in EVENTS)
     assert "true events found" in text
