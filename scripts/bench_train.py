@@ -231,10 +231,11 @@ def main() -> None:
             return len(ready)
 
         def loop_pass(number: int, stepper: Stepper = looping, batches: Batches = batches) -> int:
-            count = 0
-            for count, (batch, size) in enumerate(batches(number), start=1):  # noqa: B007 (counted)
+            made = 0
+            for batch, size in batches(number):
                 stepper.take(batch, size, number)
-            return count
+                made += 1
+            return made
 
         ways = {"bare": bare_pass, "bare, PyTorch's GRU": pytorch_pass, "step": step_pass, "loop": loop_pass}
         with tempfile.TemporaryDirectory() as folder:

@@ -156,18 +156,19 @@ def event_metrics(
 
 
 def event_curves(
-    truth: Many[Annotation], ranked: Many[Event], videos: Many[str], labels: Many[str], *, tiou: float = 0.5
+    truth: Many[Annotation], ranked: Many[Event], videos: Many[str], labels: Many[str]
 ) -> dict[str, tuple[Array, Array]]:
-    """Recall and interpolated precision for each label that has true events, both float64 [points], from recall 0.
+    """Recall and interpolated precision at tIoU 0.5, of each label that has true events: float64 [points] each.
+
+    They begin at recall 0.
 
     Args:
         truth, ranked, labels: as for `event_metrics`.
         videos: the recordings that are judged.
-        tiou: the least overlap.
     """
     true, candidates = event_table(truth, videos, labels), event_table(ranked, videos, labels)
     support = _count(true, videos, labels)
-    rankings = _rank(candidates, match_by_score(true, candidates, np.array([tiou])), support)
+    rankings = _rank(candidates, match_by_score(true, candidates, _TIOU[[_HALF]]), support)
     curves = {label: ranking.curve(0) for label, ranking in zip(labels, rankings, strict=True)}
     return {label: curve for label, curve in curves.items() if len(curve[0])}
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from vidgru.types import Array
 
+_STEPS = 200  # of recall, that frames are counted in
+
 
 def ratio(part: Array, whole: Array) -> Array:
     """part / whole, 0 where there is nothing to divide by."""
@@ -109,21 +111,20 @@ class RankedEvents:
 class RankedFrames:
     """Frames by falling score for one label; average precision as scikit-learn defines it.
 
-    Resamples count frames by recording in at most `steps` steps of recall: those of a step are taken as one, which
-    moves the figure by about 1 / steps at most, and not at all while there are no more true frames than steps.
+    Resamples count frames by recording in at most 200 steps of recall: those of a step are taken as one, which moves
+    the figure by about 1 / 200 at most, and not at all while there are no more true frames than steps.
 
     Args:
         scores: [n].
         truth: bool [n].
         videos: int64 [n], index of the recording each is from.
         recordings: V.
-        steps: of recall.
 
     Attributes:
         exact: average precision of all frames; NaN without a true one.
     """
 
-    def __init__(self, scores: Array, truth: Array, videos: Array, recordings: int, *, steps: int = 200) -> None:
+    def __init__(self, scores: Array, truth: Array, videos: Array, recordings: int) -> None:
         order = np.argsort(-scores, kind="stable")
         falling, truth, videos = -scores[order], truth[order], videos[order]
         true = int(truth.sum())
@@ -133,9 +134,9 @@ class RankedFrames:
         self.exact = float((gained * hits[last] / (last + 1)).sum() / true) if true else float("nan")
         # a step ends with true frames of one score; false ones above them are in it, those below are in the next
         step = (hits - truth)[np.searchsorted(falling, falling, side="left")]
-        if true > steps:
-            step = step * steps // true
-        size = min(true, steps) + 1
+        if true > _STEPS:
+            step = step * _STEPS // true
+        size = min(true, _STEPS) + 1
         cell = videos * size + step
         self._frames = np.bincount(cell, minlength=recordings * size).reshape(recordings, size).astype(np.float64)
         self._true = np.bincount(cell, truth, minlength=recordings * size).reshape(recordings, size)
