@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from vidgru.model.decode import DecodeSettings, candidates, decode, smooth, spread
+from vidgru.model.decode import DecodeSettings, EventDecoder, candidates, decode, smooth
 from vidgru.types import Event
 
 LABELS = ("fall", "walk")
@@ -84,16 +84,121 @@ def test_no_frames_no_events() -> None:
     assert decode(np.zeros(0), np.zeros((0, 2)), LABELS, settings(), video="a", step_s=1.0, end_s=0.0) == []
 
 
-def test_scores_are_spread_over_the_frames_of_their_windows() -> None:
-    scores = np.array([[1.0], [0.0]], np.float32)
-    spread_out = spread(6, np.array([[0, 4], [2, 6]]), scores)[:, 0]
-    assert spread_out.tolist() == pytest.approx([1, 1, 2 / 3, 1 / 3, 0, 0])
-    assert spread(3, np.array([[0, 2]]), scores[:1])[2, 0] == 0
+# --- frames as they come ----------------------------------------------------------------------------------------------
 
 
-def test_equal_windows_give_their_score_to_every_frame() -> None:
-    windows = np.array([[0, 8], [2, 10], [4, 12]])
-    np.testing.assert_allclose(spread(12, windows, np.full((3, 2), 0.7, np.float32)), 0.7, rtol=1e-6)
+def by_definition(time_s: np.ndarray, scores: np.ndarray, chosen: DecodeSettings, step_s: float, end_s: float):
+    """Events of a whole recording, in the plainest way there is: label, first frame, frame after the last, mean."""
+    scores = smooth(time_s, scores, chosen.smooth_s)
+    frames, number = scores.shape
+    stops = [min(time_s[t + 1], time_s[t] + step_s) if time_s[t + 1] - time_s[t] > 2 * step_s else time_s[t + 1]
+             for t in range(frames - 1)]  # fmt: skip
+    stops.append(min(time_s[-1] + step_s, max(end_s, time_s[-1] + 1e-3)))
+    active = np.zeros((frames, number), bool)
+    for label in range(number):
+        may = scores.argmax(axis=1) == label if chosen.exclusive else np.ones(frames, bool)
+        keeps = [*(may & (scores[:, label] >= np.float32(chosen.low[label]))), False]
+        first = None
+        for t, kept in enumerate(keeps):
+            if kept and first is None:
+                first = t
+            if not kept and first is not None:
+                active[first:t, label] = (scores[first:t, label] >= np.float32(chosen.high[label])).any()
+                first = None
+    least_s = min(chosen.min_s, 0.99 * (stops[-1] - time_s[0]))
+    events = []
+    for label in range(number):
+        spans: list[list[int]] = []
+        for t in np.flatnonzero(active[:, label]):
+            if spans:
+                gap = range(spans[-1][1], t)
+                alone = not (chosen.exclusive and any(active[g].any() for g in gap))
+                if not gap or (time_s[t] - stops[gap[0] - 1] <= chosen.merge_s and alone):
+                    spans[-1][1] = t + 1
+                    continue
+            spans.append([t, t + 1])
+        for first, stop in spans:
+            if stops[stop - 1] - time_s[first] >= least_s:
+                mean = scores[first:stop, label].mean(dtype=np.float64)
+                events.append((time_s[first], stops[stop - 1], LABELS[label], mean))
+    return sorted(events)
+
+
+def drawn(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, DecodeSettings, float]:
+    """A recording that rises and falls, with gaps and uneven steps, settings, and an end."""
+    frames = int(rng.integers(1, 60))
+    steps = np.where(rng.random(frames) < 0.1, rng.choice([0.3, 0.9, 4.0], frames), 0.125)
+    time_s = np.cumsum(steps) - steps[0]
+    scores = np.clip(np.cumsum(rng.normal(0, 0.25, (frames, 2)), axis=0) % 1.6 - 0.3, 0, 1).astype(np.float32)
+    high = tuple(rng.choice([0.0, 0.3, 0.6, 0.8], 2))
+    chosen = DecodeSettings(
+        high=high,
+        low=tuple(value * rng.choice([0.5, 1.0]) for value in high),
+        min_s=float(rng.choice([0.0, 0.3, 1.0, 20.0])),
+        merge_s=float(rng.choice([0.0, 0.2, 1.0])),
+        exclusive=bool(rng.integers(2)),
+        smooth_s=float(rng.choice([0.0, 0.25, 0.5, 1.0])),
+    )
+    return time_s, scores, chosen, float(time_s[-1] + rng.choice([0.01, 0.125, 3.0]))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_however_frames_are_cut_up_the_events_are_those_of_the_whole(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(5):
+        time_s, scores, chosen, end_s = drawn(rng)
+        expected = by_definition(time_s, scores, chosen, 0.125, end_s)
+        whole = decode(time_s, scores, LABELS, chosen, video="a", step_s=0.125, end_s=end_s)
+        found = sorted((event.start_s, event.end_s, event.label, event.score) for event in whole)
+        assert [event[:3] for event in found] == [event[:3] for event in expected]
+        np.testing.assert_allclose([e[3] for e in found], [e[3] for e in expected], rtol=0, atol=1e-6)
+        edges = [0, *sorted(rng.integers(0, len(time_s) + 1, rng.integers(0, 12))), len(time_s)]
+        for known in (False, True):  # whether the time of the next frame is told
+            decoder = EventDecoder(LABELS, chosen, video="a", step_s=0.125)
+            opened: list[Event] = []
+            closed: list[Event] = []
+            for first, stop in pairwise(edges):
+                next_s = float(time_s[stop]) if known and stop < len(time_s) else None
+                more, over = decoder.push(time_s[first:stop], scores[first:stop], next_s)
+                opened += more
+                closed += over
+                assert {(e.label, e.start_s) for e in closed} <= {(e.label, e.start_s) for e in opened}
+            more, over = decoder.finish(end_s)
+            assert sorted(closed + over, key=lambda e: (e.start_s, e.label)) == sorted(
+                whole, key=lambda e: (e.start_s, e.label)
+            )
+            assert sorted((e.label, e.start_s) for e in opened + more) == sorted((e.label, e.start_s) for e in whole)
+
+
+def said_at(scores: list[float], **changes: object) -> list[tuple[int, list[tuple[float, float]], list]]:
+    """Frame by frame at 1 a second, the next one known: what is opened and closed, where anything is."""
+    decoder = EventDecoder(LABELS, settings(**changes), video="a.mp4", step_s=1.0)
+    said = []
+    for t, score in enumerate(scores):
+        opened, closed = decoder.push(np.array([float(t)]), np.array([[score, 0]], np.float32), t + 1.0)
+        if opened or closed:
+            said.append((t, spans(opened), spans(closed)))
+    return said
+
+
+def test_an_event_is_opened_when_it_is_certain_and_closed_when_it_cannot_go_on() -> None:
+    assert said_at([0, 0.5, 0.9, 0.9, 0, 0, 0]) == [(2, [(1, 3)], []), (4, [], [(1, 4)])]
+    assert said_at([0, 0.9, 0.9, 0.9, 0, 0, 0], min_s=3.0) == [(3, [(1, 4)], []), (4, [], [(1, 4)])]
+    assert said_at([0, 0.9, 0, 0, 0, 0], merge_s=2.0) == [(1, [(1, 2)], []), (4, [], [(1, 2)])]
+    assert said_at([0, 0.9, 0, 0, 0.5, 0.5, 0, 0], merge_s=2.0)[1] == (6, [], [(1, 2)]), "what might join is waited for"
+    assert said_at([0, 0.9, 0, 0, 0], smooth_s=2.0, high=(0.3, 1), low=(0.2, 1)) == [
+        (1, [(0, 1)], []),
+        (4, [], [(0, 3)]),
+    ]
+
+
+def test_what_is_kept_does_not_grow() -> None:
+    rng = np.random.default_rng(0)
+    decoder = EventDecoder(LABELS, settings(smooth_s=4.0, merge_s=1.0), video="a.mp4", step_s=1.0)
+    for t in range(500):
+        decoder.push(np.array([float(t)]), rng.random((1, 2)).astype(np.float32))
+        assert len(decoder._time_s) == len(decoder._scores) <= 6
+        assert len(decoder._short) == 0
 
 
 # --- smoothing ------------------------------------------------------------------------------------------------------

@@ -8,11 +8,10 @@ import torch
 from tests.model.networks import make_model
 from tests.sequences import make_sequence
 from vidgru.errors import SettingsMismatch
-from vidgru.model import stream
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.features import compute_features, stream_features
-from vidgru.model.stream import encode, score_clips, score_frames, score_recording, windows_of
-from vidgru.types import Sequence
+from vidgru.model.scoring import encode, score_clips, score_frames
+from vidgru.model.stream import EventStream, rank_events, score_encoded, score_recording
 
 SEQUENCE = make_sequence(300, seed=2)
 MODEL = make_model(SEQUENCE)
@@ -37,41 +36,12 @@ def test_attention_has_a_value_an_object() -> None:
     assert timeline.scores.shape == (300, 2)
 
 
-def test_a_clip_is_scored_as_the_network_scores_it() -> None:
-    features = compute_features(SEQUENCE)
-    encoded = encode(MODEL, [features])
-    some = [(0, 16), (3, 4), (10, 90), (5, 21)]
-    scores = score_clips(MODEL, [encoded.vectors[a:b] for a, b in some])
-    assert scores.shape == (4, 3)
-    np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
-    for row, (a, b) in enumerate(some):
-        mask = torch.ones(1, b - a, dtype=torch.bool)
-        with torch.inference_mode():
-            direct = MODEL.task.clips.probabilities(MODEL.network.score(encoded.vectors[None, a:b], mask).clips)[0]
-        np.testing.assert_allclose(scores[row], direct.numpy(), atol=1e-6)
-
-
 def test_a_short_recording_is_one_clip() -> None:
     sequence = SEQUENCE.frames(0, 20)
     encoded = encode(MODEL, stream_features([sequence], MODEL.layout))
     (clip,) = score_clips(MODEL, [encoded.vectors])
     timeline = score_recording(MODEL, [sequence], video="a.mp4", duration_s=2.5)
     np.testing.assert_allclose(timeline.scores, np.tile(clip[:2], (20, 1)), atol=1e-6)
-
-
-@pytest.mark.parametrize(("frames", "length"), [(0, 8), (1, 8), (11, 8), (12, 8), (100, 8), (101, 8), (50, 1), (3, 2)])
-def test_windows_cover_every_frame(frames: int, length: int) -> None:
-    windows = windows_of(frames, length)
-    covered = np.zeros(frames, bool)
-    for first, stop in windows:
-        assert 0 <= first < stop <= frames
-        covered[first:stop] = True
-    assert covered.all()
-    if frames >= 1.5 * length:
-        assert (np.diff(windows, axis=1) == length).all()
-        assert len(np.unique(windows, axis=0)) == len(windows)
-    else:
-        assert len(windows) == min(frames, 1)
 
 
 def test_no_frames_give_no_scores_and_no_events() -> None:
@@ -107,93 +77,12 @@ def test_other_features_are_refused() -> None:
         score_recording(MODEL, [make_sequence(5, optional=False)], video="a.mp4", duration_s=1.0)
 
 
-# --- every frame of whole recordings --------------------------------------------------------------------------------
-
-SHAPES = [{}, {"layers": 2}, {"cell": "lstm"}, {"cell": "rnn", "lag": 0}, {"cell": "none", "lag": 0}]
-
-
-def timed(sequence: Sequence = SEQUENCE, **shape: object) -> EventModel:
-    """A model with both heads, whose scores of frames lag three steps behind."""
-    return make_model(sequence, **{"timed": True, "lag": 3, **shape})
-
-
-def vectors_of(model: EventModel, frames: int = 300) -> torch.Tensor:
-    return encode(model, [compute_features(SEQUENCE)]).vectors[:frames]
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 300])
-def test_chunks_give_what_a_whole_recording_gives(
-    shape: dict[str, object], chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = timed(**shape)
-    vectors = [vectors_of(model), vectors_of(model, 11)]
-    whole = score_frames(model, vectors)
-    monkeypatch.setattr(stream, "_CHUNK", chunk)
-    for cut, one in zip(score_frames(model, vectors), whole, strict=True):
-        np.testing.assert_allclose(cut, one, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [*SHAPES, {"bidirectional": True, "lag": 0}])
-def test_recordings_together_score_as_each_alone(shape: dict[str, object]) -> None:
-    model = timed(**shape)
-    vectors = [vectors_of(model, frames) for frames in (5, 0, 300, 1, 6, 299)]
-    together = score_frames(model, vectors)
-    for one, scores in zip(vectors, together, strict=True):
-        assert scores.shape == (len(one), 3)
-        np.testing.assert_allclose(scores, score_frames(model, [one])[0], rtol=0, atol=1e-6)
-        np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
-
-
-@pytest.mark.parametrize("lag", [0, 1, 4])
-def test_a_frames_score_knows_as_much_of_the_future_as_the_lag(lag: int) -> None:
-    model = timed(lag=lag)
-    vectors = vectors_of(model, 30)
-    changed = vectors.clone()
-    changed[20] = -changed[20]
-    differ = np.abs(score_frames(model, [changed])[0] - score_frames(model, [vectors])[0]).max(axis=1)
-    assert np.flatnonzero(differ > 1e-7)[0] == 20 - lag
-    assert (differ[20 - lag :][:4] > 1e-7).all()
-
-
-@pytest.mark.parametrize("frames", [0, 1, 2, 3, 4, 20])
-def test_the_end_is_scored_though_nothing_follows(frames: int) -> None:
-    model = timed(lag=3)
-    vectors = vectors_of(model, frames)
-    (scores,) = score_frames(model, [vectors])
-    assert scores.shape == (frames, 3)
-    assert scores.dtype == np.float32
-    with torch.inference_mode():
-        read = torch.cat([vectors, torch.zeros(3, 64)])[None]
-        late = model.task.timed.probabilities(model.network.frame_head(model.network.gru(read)[0]))[0, 3:]
-    np.testing.assert_allclose(scores, late.numpy(), rtol=0, atol=1e-6)
-
-
-def test_a_bidirectional_model_reads_a_recording_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = timed(bidirectional=True, lag=0)
-    vectors = vectors_of(model, 40)
-    whole = score_frames(model, [vectors])[0]
-    monkeypatch.setattr(stream, "_CHUNK", 8)
-    assert np.array_equal(score_frames(model, [vectors])[0], whole)
-    changed = vectors.clone()
-    changed[39] = -changed[39]
-    assert (np.abs(score_frames(model, [changed])[0] - whole).max(axis=1) > 1e-9)[25:].all()
-
-
-def test_a_model_without_the_head_that_is_asked_for() -> None:
-    clips, frames = make_model(SEQUENCE), make_model(SEQUENCE, clips=False, timed=True)
-    with pytest.raises(ValueError, match="the model has no head for frames"):
-        score_frames(clips, [vectors_of(clips)])
-    with pytest.raises(ValueError, match="the model has no head for clips"):
-        score_clips(frames, [vectors_of(frames)])
-
-
 def test_recordings_are_scored_by_the_head_for_frames_where_there_is_one() -> None:
-    model = timed()
+    model = make_model(SEQUENCE, timed=True, lag=3)
     edges = [0, 1, 57, 57, 200, 300]
     parts = [SEQUENCE.frames(a, b) for a, b in itertools.pairwise(edges)]
     timeline = score_recording(model, parts, video="a.mp4", duration_s=37.5)
-    whole = score_frames(model, [vectors_of(model)])[0]
+    (whole,) = score_frames(model, [encode(model, [compute_features(SEQUENCE)]).vectors])
     np.testing.assert_allclose(timeline.scores, whole[:, :2], rtol=0, atol=1e-5)
     one_piece = score_recording(model, [SEQUENCE], video="a.mp4", duration_s=37.5)
     assert [(e.start_s, e.end_s, e.label) for e in timeline.events] == [
@@ -201,11 +90,12 @@ def test_recordings_are_scored_by_the_head_for_frames_where_there_is_one() -> No
     ]
     empty = score_recording(model, [], video="a.mp4", duration_s=0.0)
     assert empty.scores.shape == (0, 2)
-    assert empty.events == empty.candidates == []
+    assert empty.events == []
+    assert rank_events(model, empty, video="a.mp4", duration_s=0.0) == []
 
 
 def test_candidates_hold_the_events_and_weaker_ones() -> None:
-    model = timed()
+    model = make_model(SEQUENCE, timed=True, lag=3)
     with torch.no_grad():
         model.network.frame_head[-1].weight.mul_(30)
     scores = score_recording(model, [SEQUENCE], video="a.mp4", duration_s=37.5).scores
@@ -213,5 +103,76 @@ def test_candidates_hold_the_events_and_weaker_ones() -> None:
     model = replace(model, decode=replace(model.decode, high=high, low=high, min_s=0.0, exclusive=False))
     timeline = score_recording(model, [SEQUENCE], video="a.mp4", duration_s=37.5)
     assert timeline.events
-    assert timeline.candidates[: len(timeline.events)] == timeline.events
-    assert len(timeline.candidates) > len(timeline.events)
+    weaker = rank_events(model, timeline, video="a.mp4", duration_s=37.5)
+    assert weaker[: len(timeline.events)] == timeline.events
+    assert len(weaker) > len(timeline.events)
+
+
+# --- frames as they come ----------------------------------------------------------------------------------------------
+
+
+def eager(**shape: object) -> EventModel:
+    """A model that finds many events, its thresholds amid its scores."""
+    model = make_model(SEQUENCE, **{"seed": 4, **shape})
+    head = model.network.frame_head or model.network.clip_head
+    with torch.no_grad():
+        head[-1].weight.mul_(40)
+    scores = score_recording(model, [SEQUENCE], video="a.mp4", duration_s=37.5).scores
+    high, low = (tuple(map(float, np.quantile(scores, q, axis=0))) for q in (0.8, 0.6))
+    return replace(model, decode=replace(model.decode, high=high, low=low, min_s=0.2, merge_s=0.3, smooth_s=0.5))
+
+
+KINDS = {
+    "timed": eager(timed=True, lag=3),
+    "at once": eager(timed=True, lag=0, clips=False),
+    "clips": eager(),
+    "lstm": eager(timed=True, lag=8, cell="lstm", layers=2),
+    "labels that overlap": eager(timed=True, lag=2, background=False, multi_label=True),
+    "whole": eager(timed=True, bidirectional=True),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(6))
+def test_however_a_stream_is_cut_up_it_gives_what_the_whole_gives(kind: str, seed: int) -> None:
+    model, rng = KINDS[kind], np.random.default_rng(seed)
+    frames = int(rng.choice([1, 17, 200, 300]))
+    sequence = SEQUENCE.frames(0, frames)
+    duration_s = frames / 8
+    whole = score_recording(model, [sequence], video="a.mp4", duration_s=duration_s, gates=True)
+    assert len(whole.events) > 3 or frames < 200, "a test of events needs some"
+    stream = EventStream(model, video="a.mp4", gates=True)
+    edges = range(frames + 1) if seed == 0 else [0, *sorted(rng.integers(0, frames + 1, rng.integers(1, 40))), frames]
+    steps = [stream.push(sequence.frames(a, b)) for a, b in itertools.pairwise(edges)] + [stream.finish(duration_s)]
+    np.testing.assert_allclose(np.concatenate([step.scores for step in steps]), whole.scores, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([step.attention for step in steps]), whole.attention, rtol=0, atol=1e-5)
+    assert np.array_equal(np.concatenate([step.time_s for step in steps]), sequence.time_s)
+    if whole.gates is not None:
+        update = np.concatenate([step.gates.update for step in steps])
+        np.testing.assert_allclose(update, whole.gates.update, rtol=0, atol=1e-5)
+        assert len(update) == frames
+    assert (whole.gates is None) == (kind in ("lstm", "whole"))
+    closed = [event for step in steps for event in step.closed]
+    assert sorted((e.start_s, e.end_s, e.label) for e in closed) == [
+        (e.start_s, e.end_s, e.label) for e in sorted(whole.events, key=lambda e: (e.start_s, e.end_s, e.label))
+    ]
+    encoded = encode(model, stream_features([sequence], model.layout))
+    again = score_encoded(model, encoded, video="a.mp4", duration_s=duration_s)
+    assert [(e.start_s, e.end_s, e.label) for e in again.events] == [
+        (e.start_s, e.end_s, e.label) for e in whole.events
+    ]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "whole"])
+def test_a_score_is_known_when_the_lag_says(kind: str) -> None:
+    model = KINDS[kind]
+    stream = EventStream(model, video="a.mp4")
+    known = 0
+    for t in range(300):
+        step = stream.push(SEQUENCE.frames(t, t + 1))
+        known += len(step.time_s)
+        late = [event for event in step.opened if SEQUENCE.time_s[t] - event.end_s > stream.lag_s + 0.25]
+        assert not late, "an event was opened later than its scores were known"
+        assert known >= t - round(stream.lag_s * 8)
+        assert len(stream._time_s) <= stream.lag_s * 8 + 1
+    assert known < 300 or kind == "at once"

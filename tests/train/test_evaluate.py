@@ -13,7 +13,8 @@ from vidgru.errors import AnnotationError, ModelError
 from vidgru.model.checkpoint import EventModel, digest, load_model
 from vidgru.model.decode import DecodeSettings
 from vidgru.model.features import compute_features
-from vidgru.model.stream import encode, score_clips, score_frames, score_recording
+from vidgru.model.scoring import encode, score_clips, score_frames
+from vidgru.model.stream import score_recording
 from vidgru.train.data import LabelledClip, TimedRecording, load_features
 from vidgru.train.evaluate import evaluate, table
 from vidgru.train.validation import Validation

@@ -1,4 +1,4 @@
-"""From the scores of frames to events."""
+"""From the scores of frames to events, as they come: however frames are cut up, the events are the same."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from vidgru.types import Array, Event
 
 _LADDER = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)  # shares of the thresholds at which weaker events are looked for
 _FLOOR = 0.1  # and thresholds below this count as this
+_WHOLE = 0.99  # share of a short recording that an event lasts which counts as all of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,28 +34,202 @@ class DecodeSettings:
     smooth_s: float = 0.0
 
 
-def spread(frames: int, windows: Array, scores: Array) -> Array:
-    """Scores of frames from those of overlapping windows: a mean that trusts a window most at its middle.
+class EventDecoder:
+    """Scores of consecutive frames in, events out: as soon as they are certain, and when they are over.
 
-    This smooths them already; a frame's score is settled when the last window that covers it has been scored,
-    a window's length later.
+    Scores are smoothed; a frame's is then known once a frame comes that lies `smooth_s / 2` later. Frames of a label
+    that keep the lower threshold are a run; a run that reaches the upper one is an event from its beginning on, and
+    joins the label's event before it where that ended at most `merge_s` earlier and, of exclusive labels, no other was
+    active in between. An event is opened when it has lasted `min_s`, and closed when no frame to come can belong to it
+    any more: `merge_s` after its end, or, where a run that began by then lies between the thresholds, when that run is
+    decided.
+
+    A frame stands for the time until the next one, and for `step_s` where the recording has a gap after it. What is
+    kept does not grow with the length of the recording.
 
     Args:
-        frames: T.
-        windows: int64 [W, 2], first frame and the one after the last.
-        scores: float32 [W, C].
-
-    Returns:
-        float32 [T, C]; 0 where no window covers a frame.
+        labels: C names.
+        settings: thresholds, a value a label.
+        video: what the events' `video` says.
+        step_s: seconds between samples.
     """
-    total, weight = np.zeros((frames, scores.shape[1])), np.zeros(frames)
-    for (first, stop), score in zip(windows, scores, strict=True):
-        length = stop - first
-        trust = 1.0 - np.abs(2 * np.arange(length) + 1 - length) / (length + 1)
-        total[first:stop] += trust[:, None] * score
-        weight[first:stop] += trust
-    result: Array = (total / np.maximum(weight, 1e-12)[:, None]).astype(np.float32)
-    return result
+
+    def __init__(self, labels: tuple[str, ...], settings: DecodeSettings, *, video: str, step_s: float) -> None:
+        self._labels, self._settings, self._video, self._step_s = labels, settings, video, step_s
+        self._high, self._low = (np.array(values, np.float32) for values in (settings.high, settings.low))
+        self._time_s = np.zeros(0)  # of the frames whose smoothed scores are not known yet, and of those around them
+        self._scores = np.zeros((0, len(labels)), np.float32)
+        self._smoothed = 0  # how many of these have been handed on
+        self._first_s: float | None = None
+        self._frames = 0  # behind which the sums below stand
+        self._sums = np.zeros(len(labels))
+        self._runs: list[_Span | None] = [None] * len(labels)
+        self._events: list[_Span | None] = [None] * len(labels)
+        self._short: list[tuple[int, _Span]] = []  # too short, unless the recording is no longer
+        self._opened: list[Event] = []
+        self._closed: list[Event] = []
+
+    def push(self, time_s: Array, scores: Array, next_s: float | None = None) -> tuple[list[Event], list[Event]]:
+        """Take the next frames.
+
+        Args:
+            time_s: float64 [n], strictly increasing, later than all before.
+            scores: float32 [n, C], 0 to 1; a column more, for "nothing", is not looked at.
+            next_s: when the frame after them is, if that is known: else the last of them waits for it.
+
+        Returns:
+            Events that are certain now, with the end and the score that they have so far; and those that are over.
+            Each event is opened once, and closed once: in the same call at the earliest.
+        """
+        self._time_s = np.concatenate([self._time_s, time_s])
+        self._scores = np.concatenate([self._scores, scores[:, : len(self._labels)]])
+        half = self._settings.smooth_s / 2
+        known = len(self._time_s)
+        if half > 0 and known:
+            latest = self._time_s[-1] if next_s is None else next_s
+            known = int(np.searchsorted(self._time_s, latest - half - 1e-6))
+        if next_s is None:
+            known = min(known, max(len(self._time_s) - 1, 0))
+        if known > self._smoothed:
+            self._advance(known, next_s)
+        if self._smoothed < len(self._time_s):  # those before it that its mean reaches
+            known = int(np.searchsorted(self._time_s, self._time_s[self._smoothed] - half - 1e-6))
+        self._forget(known)
+        return self._said()
+
+    def finish(self, end_s: float) -> tuple[list[Event], list[Event]]:
+        """Close what is open: nothing follows. As `push`.
+
+        Args:
+            end_s: the recording's end: events end there at the latest.
+        """
+        if len(self._time_s) > self._smoothed:
+            last = float(self._time_s[-1])
+            self._advance(len(self._time_s), min(last + self._step_s, max(end_s, last + 1e-3)))
+        for label in range(len(self._labels)):
+            self._close(label)
+        if self._first_s is not None:
+            for label, span in self._short:
+                if span.stop_s - span.start_s >= _WHOLE * (self._end_s - self._first_s):
+                    self._say_closed(label, span)
+        self._forget(len(self._time_s))
+        return self._said()
+
+    def _forget(self, frames: int) -> None:
+        self._time_s, self._scores = self._time_s[frames:], self._scores[frames:]
+        self._smoothed -= frames
+
+    def _said(self) -> tuple[list[Event], list[Event]]:
+        opened, closed = self._opened, self._closed
+        self._opened, self._closed = [], []
+        return opened, closed
+
+    def _advance(self, known: int, next_s: float | None) -> None:
+        """Work off waiting frames up to `known`."""
+        some = slice(self._smoothed, known)
+        time_s = self._time_s[some]
+        scores = smooth(self._time_s, self._scores, self._settings.smooth_s)[some]
+        after = self._time_s[known] if known < len(self._time_s) else next_s
+        stops = np.append(time_s[1:], after)
+        stops = np.where(stops - time_s > 2 * self._step_s, time_s + self._step_s, stops)
+        self._smoothed = known
+        self._first_s = float(time_s[0]) if self._first_s is None else self._first_s
+        self._end_s = float(stops[-1])
+        # One sum after another from the recording's beginning, so that it does not matter how frames were cut up.
+        sums = np.cumsum(np.concatenate([self._sums[None], scores], dtype=np.float64), axis=0)
+        keeps, reaches = scores >= self._low, scores >= self._high
+        if self._settings.exclusive:
+            keeps &= scores.argmax(axis=1)[:, None] == np.arange(len(self._labels))
+        for first, stop, label in _runs(keeps):
+            self._take(label, first, stop, time_s, stops, sums, bool(reaches[first:stop, label].any()))
+        self._sums, self._frames = sums[-1], self._frames + len(time_s)
+        for label, run in enumerate(self._runs):
+            if run is not None and not keeps[-1, label]:
+                self._runs[label] = None
+            self._settle(label, float(time_s[-1]))
+        still = []
+        for label, span in self._short:
+            if _WHOLE * (self._end_s - self._first_s) < self._settings.min_s:
+                still.append((label, span))
+        self._short = still
+
+    def _take(self, label: int, first: int, stop: int, time_s: Array, stops: Array, sums: Array, reaches: bool) -> None:
+        """Frames `first` to `stop` of this stretch keep a label's lower threshold, those around them do not."""
+        run = self._runs[label]
+        if run is None or first:
+            run = _Span(start_s=float(time_s[first]), first=self._frames + first, before=float(sums[first, label]))
+            self._runs[label] = run
+        run.stop_s, run.stop, run.sum = float(stops[stop - 1]), self._frames + stop, float(sums[stop, label])
+        if not (run.active or reaches):
+            return
+        if not run.active:
+            run.active = True
+            if self._settings.exclusive:
+                for other in range(len(self._labels)):
+                    if other != label:
+                        self._close(other)
+            event = self._events[label]
+            if event is not None and run.start_s - event.stop_s > self._settings.merge_s:
+                self._close(label)
+            if self._events[label] is None:
+                self._events[label] = replace(run)
+        event = self._events[label]
+        assert event is not None
+        event.stop_s, event.stop, event.sum = run.stop_s, run.stop, run.sum
+        self._open_if_certain(label, event)
+
+    def _open_if_certain(self, label: int, event: _Span) -> None:
+        if not event.opened and event.stop_s - event.start_s >= self._settings.min_s:
+            event.opened = True
+            self._opened.append(self._event(label, event))
+
+    def _settle(self, label: int, now_s: float) -> None:
+        """Close a label's event if nothing that comes after `now_s` can join it."""
+        event, run = self._events[label], self._runs[label]
+        if event is None or (run is not None and run.active):
+            return
+        undecided = run is not None and run.start_s - event.stop_s <= self._settings.merge_s
+        if not undecided and now_s - event.stop_s >= self._settings.merge_s:
+            self._close(label)
+
+    def _close(self, label: int) -> None:
+        event, self._events[label] = self._events[label], None
+        if event is None:
+            return
+        if event.opened:
+            self._say_closed(label, event)
+        else:
+            self._short.append((label, event))
+
+    def _say_closed(self, label: int, span: _Span) -> None:
+        event = self._event(label, span)
+        if not span.opened:
+            self._opened.append(event)
+        self._closed.append(event)
+
+    def _event(self, label: int, span: _Span) -> Event:
+        score = (span.sum - span.before) / (span.stop - span.first)
+        return Event(
+            video=self._video,
+            start_s=span.start_s,
+            end_s=span.stop_s,
+            label=self._labels[label],
+            score=min(max(score, 0.0), 1.0),  # of sums that rounding took a little too far
+        )
+
+
+@dataclass
+class _Span:
+    """Frames `first` to `stop`, counted from the recording's beginning, and the sums of scores before and behind."""
+
+    start_s: float
+    first: int
+    before: float
+    stop_s: float = 0.0
+    stop: int = 0
+    sum: float = 0.0
+    active: bool = False
+    opened: bool = False
 
 
 def smooth(time_s: Array, scores: Array, smooth_s: float) -> Array:
@@ -87,9 +262,7 @@ def decode(
     step_s: float,
     end_s: float,
 ) -> list[Event]:
-    """Events of a recording, by start, then by label.
-
-    A frame stands for the time until the next one, and for `step_s` where the recording has a gap after it.
+    """Events of a whole recording, by start, then by label: what an `EventDecoder` closes.
 
     Args:
         time_s: float64 [T], strictly increasing.
@@ -100,28 +273,13 @@ def decode(
         step_s: seconds between samples.
         end_s: the recording's end: events end there at the latest.
     """
-    if not len(time_s):
-        return []
-    scores = smooth(time_s, scores, settings.smooth_s)
-    stops = np.append(time_s[1:], time_s[-1] + step_s)
-    stops = np.minimum(np.where(stops - time_s > 2 * step_s, time_s + step_s, stops), max(end_s, time_s[-1] + 1e-3))
-    active = np.zeros((len(time_s), len(labels)), dtype=bool)
-    best = scores[:, : len(labels)].argmax(axis=1)
-    for label in range(len(labels)):
-        may = best == label if settings.exclusive else np.ones(len(time_s), dtype=bool)
-        keeps = may & (scores[:, label] >= settings.low[label])
-        for first, stop in _runs(keeps):
-            if (scores[first:stop, label] >= settings.high[label]).any():
-                active[first:stop, label] = True
-    min_s = min(settings.min_s, 0.99 * (float(stops[-1]) - float(time_s[0])))
-    events = []
-    for label, name in enumerate(labels):
-        others = active.any(axis=1) & ~active[:, label] if settings.exclusive else np.zeros(len(time_s), dtype=bool)
-        for first, stop in _merged(_runs(active[:, label]), time_s, stops, others, settings.merge_s):
-            start_s, stop_s = float(time_s[first]), float(stops[stop - 1])
-            if stop_s - start_s >= min_s:
-                score = float(scores[first:stop, label].mean(dtype=np.float64))
-                events.append(Event(video=video, start_s=start_s, end_s=stop_s, label=name, score=min(score, 1.0)))
+    decoder = EventDecoder(labels, settings, video=video, step_s=step_s)
+    closed = decoder.push(time_s, scores)[1] + decoder.finish(end_s)[1]
+    return by_start(closed, labels)
+
+
+def by_start(events: list[Event], labels: tuple[str, ...]) -> list[Event]:
+    """Events in the order that files give them in: by start, then by label."""
     return sorted(events, key=lambda event: (event.start_s, labels.index(event.label)))
 
 
@@ -160,22 +318,10 @@ def _touch(one: Event, two: Event) -> bool:
     return one.label == two.label and one.start_s < two.end_s and two.start_s < one.end_s
 
 
-def _runs(active: Array) -> list[tuple[int, int]]:
-    """Stretches of True as [first, stop)."""
-    edges = np.flatnonzero(np.diff(active.astype(np.int8), prepend=0, append=0))
-    return [(int(first), int(stop)) for first, stop in edges.reshape(-1, 2)]
-
-
-def _merged(
-    runs: list[tuple[int, int]], time_s: Array, stops: Array, others: Array, merge_s: float
-) -> list[tuple[int, int]]:
-    """Join runs across gaps of at most `merge_s` in which no other label is active."""
-    joined: list[tuple[int, int]] = []
-    for first, stop in runs:
-        if joined:
-            gap = slice(joined[-1][1], first)
-            if time_s[first] - stops[gap.start - 1] <= merge_s and not others[gap].any():
-                joined[-1] = (joined[-1][0], stop)
-                continue
-        joined.append((first, stop))
-    return joined
+def _runs(keeps: Array) -> list[tuple[int, int, int]]:
+    """Stretches of True in bool [n, C] as (first, stop, label), by their ends."""
+    edges = np.diff(keeps.astype(np.int8), axis=0, prepend=0, append=0)
+    label, first = np.nonzero(edges.T == 1)
+    stop = np.nonzero(edges.T == -1)[1]
+    order = np.lexsort((first, stop))
+    return [(int(first[i]), int(stop[i]), int(label[i])) for i in order]

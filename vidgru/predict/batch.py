@@ -22,13 +22,14 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from vidgru.cache import Entry, SequenceCache
-from vidgru.config import DetectorSettings, PredictConfig
-from vidgru.errors import CacheError, OutputError, RecordingError, SettingsError, SettingsMismatch, WeightsError
-from vidgru.extract.pipeline import Outcome, damage_of, extract, recorded_at, weights_what
+from vidgru.config import PredictConfig
+from vidgru.errors import CacheError, OutputError, RecordingError, SettingsError, WeightsError
+from vidgru.extract.pipeline import Outcome, damage_of, extract, recorded_at
 from vidgru.files import sha256_file, write_atomic
-from vidgru.model.checkpoint import EventModel, check_what, detector_settings, load_model, model_file
+from vidgru.model.checkpoint import EventModel, check_what, load_model, model_file
 from vidgru.model.stream import score_recording
 from vidgru.predict import writers
+from vidgru.predict.detector import model_detector
 from vidgru.sources import find_recordings
 from vidgru.types import Event, Recording
 
@@ -134,10 +135,12 @@ class _Run:
     def predict(self, recordings: list[Recording], progress: bool) -> list[Prediction]:
         """All of it, and the files of the run as a whole."""
         _refuse_twins(recordings)
-        detect = self._detector() if self.config.weights else None  # a detector that is named is checked, used or not
+        detect = (
+            model_detector(self.model, self.config.weights) if self.config.weights else None
+        )  # a detector that is named is checked, used or not
         waiting = [r for r in tqdm(recordings, "finished before", disable=_quiet(progress)) if not self._finished(r)]
         try:
-            detect = detect or self._detector() if waiting else None
+            detect = detect or model_detector(self.model) if waiting else None
         except WeightsError as error:
             self._score_cached(waiting, error)
         if detect is not None:
@@ -147,27 +150,6 @@ class _Run:
         summary = "".join(json.dumps(_summary(p), sort_keys=True, ensure_ascii=False) + "\n" for p in predictions)
         _write(self.out / "summary.jsonl", summary)
         return predictions
-
-    def _detector(self) -> DetectorSettings:
-        """The settings the model's features were made with, and the detector for them, known by its hash."""
-        what, settings = self.model.what, detector_settings(self.model, self.config.weights)
-        remedy = f"pass --weights with the detector that the model was trained on (SHA-256 {what['weights_sha256']})"
-        try:
-            here = weights_what(settings)
-        except WeightsError as error:
-            raise WeightsError(error.message, remedy) from None
-        if here["weights_sha256"] != what["weights_sha256"]:
-            raise SettingsMismatch(
-                f"{settings.weights} is not the detector that the model was trained on: "
-                f"its SHA-256 is {here['weights_sha256']}",
-                remedy,
-            )
-        if differ := sorted(name for name in here.keys() | what.keys() if here.get(name) != what.get(name)):
-            raise SettingsMismatch(
-                f"this vidgru cannot make the model's features: {', '.join(differ)} differs",
-                "use the vidgru that made the model, or train it again",
-            )
-        return settings
 
     def _ours(self, mark: dict[str, Any]) -> bool:
         """Whether a fingerprint is of this model and these settings."""

@@ -20,7 +20,7 @@ from vidgru.datasets.splits import folds
 from vidgru.files import write_atomic, write_json
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.event_gru import count_parameters
-from vidgru.model.stream import encode, score_clips, score_frames
+from vidgru.model.scoring import encode, score_clips, score_frames
 from vidgru.model.task import Task
 from vidgru.train.batches import Batches
 from vidgru.train.comparison_plots import plot_comparison, plot_probe

@@ -18,7 +18,8 @@ from vidgru.errors import AnnotationError, WeightsError
 from vidgru.extract.pipeline import weights_what
 from vidgru.files import write_json
 from vidgru.model.checkpoint import EventModel, check_what, detector_settings, digest, load_model
-from vidgru.model.stream import Encoded, encode_parts, score_clips, score_encoded
+from vidgru.model.scoring import Encoded, encode_parts, score_clips
+from vidgru.model.stream import rank_events, score_encoded
 from vidgru.model.task import Head
 from vidgru.train.data import Extracted, check_labels, extract_missing, place, whole_clips
 from vidgru.train.evaluation_plots import plot_average_precision, plot_precision_recall, plot_timelines
@@ -173,7 +174,8 @@ def _judge_events(
         ]
         # what other splits say of the same recording is neither right nor wrong here
         found += [event for event in scored.events if not _inside(event, timeline.ignored)]
-        ranked += [event for event in scored.candidates if not _inside(event, timeline.ignored)]
+        weaker = rank_events(model, scored, video=video, duration_s=duration_s)
+        ranked += [event for event in weaker if not _inside(event, timeline.ignored)]
         frames[video] = FrameScores(time_s=scored.time_s, scores=scored.scores, duration_s=duration_s)
     metrics = event_metrics(
         truth,

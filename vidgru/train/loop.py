@@ -21,7 +21,7 @@ from vidgru.datasets.splits import assign_splits, folds, report
 from vidgru.extract.pipeline import weights_what
 from vidgru.files import write_atomic, write_json
 from vidgru.model.checkpoint import BEST, EventModel
-from vidgru.model.stream import encode
+from vidgru.model.scoring import encode
 from vidgru.model.task import Task
 from vidgru.train.data import Extracted, Loaded, extract_missing, load_features, task_of
 from vidgru.train.evaluate import judge, table

@@ -11,7 +11,7 @@ import numpy as np
 
 from vidgru.errors import VidgruError
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.stream import ENCODED_AT_ONCE, encode, score_clips, score_frames
+from vidgru.model.scoring import ENCODED_AT_ONCE, encode, score_clips, score_frames
 from vidgru.train.data import LabelledClip, Loaded, TimedRecording
 from vidgru.train.metrics import classification_metrics, multilabel_metrics
 from vidgru.train.ranking import RankedClips

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import torch
+
+from tests.model.networks import make_model
+from tests.sequences import make_sequence
+from vidgru.model import scoring
+from vidgru.model.checkpoint import EventModel
+from vidgru.model.features import compute_features
+from vidgru.model.scoring import encode, score_clips, score_frames
+from vidgru.types import Sequence
+
+SEQUENCE = make_sequence(300, seed=2)
+MODEL = make_model(SEQUENCE)
+
+
+def test_a_clip_is_scored_as_the_network_scores_it() -> None:
+    features = compute_features(SEQUENCE)
+    encoded = encode(MODEL, [features])
+    some = [(0, 16), (3, 4), (10, 90), (5, 21)]
+    scores = score_clips(MODEL, [encoded.vectors[a:b] for a, b in some])
+    assert scores.shape == (4, 3)
+    np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+    for row, (a, b) in enumerate(some):
+        mask = torch.ones(1, b - a, dtype=torch.bool)
+        with torch.inference_mode():
+            direct = MODEL.task.clips.probabilities(MODEL.network.score(encoded.vectors[None, a:b], mask).clips)[0]
+        np.testing.assert_allclose(scores[row], direct.numpy(), atol=1e-6)
+
+
+# --- every frame of whole recordings --------------------------------------------------------------------------------
+
+SHAPES = [{}, {"layers": 2}, {"cell": "lstm"}, {"cell": "rnn", "lag": 0}, {"cell": "none", "lag": 0}]
+
+
+def timed(sequence: Sequence = SEQUENCE, **shape: object) -> EventModel:
+    """A model with both heads, whose scores of frames lag three steps behind."""
+    return make_model(sequence, **{"timed": True, "lag": 3, **shape})
+
+
+def vectors_of(model: EventModel, frames: int = 300) -> torch.Tensor:
+    return encode(model, [compute_features(SEQUENCE)]).vectors[:frames]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 300])
+def test_chunks_give_what_a_whole_recording_gives(
+    shape: dict[str, object], chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = timed(**shape)
+    vectors = [vectors_of(model), vectors_of(model, 11)]
+    whole = score_frames(model, vectors)
+    monkeypatch.setattr(scoring, "_CHUNK", chunk)
+    for cut, one in zip(score_frames(model, vectors), whole, strict=True):
+        np.testing.assert_allclose(cut, one, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, {"bidirectional": True, "lag": 0}])
+def test_recordings_together_score_as_each_alone(shape: dict[str, object]) -> None:
+    model = timed(**shape)
+    vectors = [vectors_of(model, frames) for frames in (5, 0, 300, 1, 6, 299)]
+    together = score_frames(model, vectors)
+    for one, scores in zip(vectors, together, strict=True):
+        assert scores.shape == (len(one), 3)
+        np.testing.assert_allclose(scores, score_frames(model, [one])[0], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lag", [0, 1, 4])
+def test_a_frames_score_knows_as_much_of_the_future_as_the_lag(lag: int) -> None:
+    model = timed(lag=lag)
+    vectors = vectors_of(model, 30)
+    changed = vectors.clone()
+    changed[20] = -changed[20]
+    differ = np.abs(score_frames(model, [changed])[0] - score_frames(model, [vectors])[0]).max(axis=1)
+    assert np.flatnonzero(differ > 1e-7)[0] == 20 - lag
+    assert (differ[20 - lag :][:4] > 1e-7).all()
+
+
+@pytest.mark.parametrize("frames", [0, 1, 2, 3, 4, 20])
+def test_the_end_is_scored_though_nothing_follows(frames: int) -> None:
+    model = timed(lag=3)
+    vectors = vectors_of(model, frames)
+    (scores,) = score_frames(model, [vectors])
+    assert scores.shape == (frames, 3)
+    assert scores.dtype == np.float32
+    with torch.inference_mode():
+        read = torch.cat([vectors, torch.zeros(3, 64)])[None]
+        late = model.task.timed.probabilities(model.network.frame_head(model.network.gru(read)[0]))[0, 3:]
+    np.testing.assert_allclose(scores, late.numpy(), rtol=0, atol=1e-6)
+
+
+def test_a_bidirectional_model_reads_a_recording_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = timed(bidirectional=True, lag=0)
+    vectors = vectors_of(model, 40)
+    whole = score_frames(model, [vectors])[0]
+    monkeypatch.setattr(scoring, "_CHUNK", 8)
+    assert np.array_equal(score_frames(model, [vectors])[0], whole)
+    changed = vectors.clone()
+    changed[39] = -changed[39]
+    assert (np.abs(score_frames(model, [changed])[0] - whole).max(axis=1) > 1e-9)[25:].all()
+
+
+def test_a_model_without_the_head_that_is_asked_for() -> None:
+    clips, frames = make_model(SEQUENCE), make_model(SEQUENCE, clips=False, timed=True)
+    with pytest.raises(ValueError, match="the model has no head for frames"):
+        score_frames(clips, [vectors_of(clips)])
+    with pytest.raises(ValueError, match="the model has no head for clips"):
+        score_clips(frames, [vectors_of(frames)])

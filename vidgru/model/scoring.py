@@ -1,0 +1,218 @@
+"""From features to scores: encoder, recurrent layer, heads, over stretches and batches of any sizes.
+
+Frames are encoded once, stretch by stretch, so memory holds a vector a frame and not its objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidgru.model.checkpoint import EventModel
+from vidgru.model.event_gru import State
+from vidgru.model.features import stream_features
+from vidgru.model.gates import Gates, has_gates, mean_gates
+from vidgru.types import Array, Features, Sequence
+
+ENCODED_AT_ONCE = 512  # frames
+_STEPS_AT_ONCE = 1 << 13  # steps of all clips in one pass of the recurrent layer
+_CHUNK = 1 << 11  # steps of each recording in one pass of the recurrent layer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """A recording as the recurrent layer reads it.
+
+    Attributes:
+        vectors: float32 [T, width], on the network's device.
+        attention: float32 [M], how much each object counted in its frame, rows as in the sequence.
+        time_s: float64 [T].
+    """
+
+    vectors: Tensor
+    attention: Array
+    time_s: Array
+
+    def __len__(self) -> int:
+        """Number of frames, T."""
+        return len(self.time_s)
+
+    def stretch(self, first: int, stop: int) -> Encoded:
+        """Frames `first` to `stop`; their attention is left out."""
+        nothing = np.zeros(0, np.float32)
+        return Encoded(vectors=self.vectors[first:stop], attention=nothing, time_s=self.time_s[first:stop])
+
+
+@torch.inference_mode()
+def encode(model: EventModel, features: Iterable[Features]) -> Encoded:
+    """Encode consecutive stretches of one recording."""
+    device = model.network.encoder.object_mean.device
+    vectors, attention, times = [], [], []
+    for part in features:
+        for first in range(0, len(part), ENCODED_AT_ONCE):
+            stop = min(first + ENCODED_AT_ONCE, len(part))
+            counts = np.diff(part.offsets[first : stop + 1])
+            objects = part.objects[part.offsets[first] : part.offsets[stop]]
+            vector, weight = model.network.encoder(
+                torch.from_numpy(objects).to(device),
+                torch.from_numpy(counts[None]).to(device),
+                torch.from_numpy(part.frame[None, first:stop]).to(device),
+            )
+            vectors.append(vector[0])
+            attention.append(weight.cpu().numpy())
+        times.append(part.time_s)
+    return Encoded(
+        vectors=torch.cat(vectors) if vectors else torch.zeros(0, model.network.encoder.width, device=device),
+        attention=np.concatenate([np.zeros(0, np.float32), *attention]),
+        time_s=np.concatenate([np.zeros(0), *times]),
+    )
+
+
+@torch.inference_mode()
+def score_clips(model: EventModel, clips: Many[Tensor]) -> Array:
+    """Score clips of any lengths, each on its own: the state starts empty.
+
+    Args:
+        model: in eval mode.
+        clips: float32 [L, width] each, stretches of `Encoded.vectors`, L at least 1.
+
+    Returns:
+        float32 [n, C], 0 to 1; the last column is the background's where the model has one.
+
+    Raises:
+        ValueError: the model has no head for clips.
+    """
+    head = model.task.clips
+    if head is None:
+        raise ValueError("the model has no head for clips")
+    scores = np.zeros((len(clips), model.task.outputs(head)), np.float32)
+    for some, padded, mask in _padded(clips, _STEPS_AT_ONCE):
+        logits = model.network.score(padded, mask).clips
+        assert logits is not None
+        scores[some] = head.probabilities(logits).cpu().numpy()
+    return scores
+
+
+def encode_parts(model: EventModel, parts: Iterable[Sequence]) -> Encoded:
+    """Encode a recording, given by its stretches in order.
+
+    Raises:
+        SettingsMismatch: the sequence does not have the tensors that the model reads.
+    """
+    return encode(model, stream_features(parts, model.layout))
+
+
+class FrameScorer:
+    """Scores of consecutive frames by the head for frames: the state is carried on from stretch to stretch.
+
+    A frame is settled when `EventModel.lag` more have come. Only a bidirectional model waits for the whole recording.
+
+    Args:
+        model: in eval mode, with a head for frames.
+        gates: recompute the gates as well; None stands for them where the network has none.
+
+    Raises:
+        ValueError: the model has no head for frames.
+    """
+
+    def __init__(self, model: EventModel, *, gates: bool = False) -> None:
+        if model.task.timed is None or model.network.frame_head is None:
+            raise ValueError("the model has no head for frames")
+        self._head, self._frame_head = model.task.timed, model.network.frame_head
+        self._outputs = model.task.outputs(self._head)
+        self._network, self._lag = model.network, model.lag
+        self._gates = gates and has_gates(model.network)
+        self._early = model.lag  # scores still to come of what lies before the first frame
+        self._state: State = None
+        self._whole: list[tuple[Tensor, Tensor]] = []  # what a bidirectional model has been given
+
+    def push(self, vectors: Tensor, mask: Tensor | None = None) -> tuple[Array, Gates | None]:
+        """Take the next frames of recordings side by side.
+
+        Args:
+            vectors: float32 [B, n, width].
+            mask: bool [B, n], False behind the end of a recording; None where all are frames.
+
+        Returns:
+            Scores of the frames that are settled by them, float32 [B, m, K], 0 to 1, the last column the background's
+            where the model has one; and the gates of the frames pushed, of the first recording.
+        """
+        if mask is None:
+            mask = vectors.new_ones(vectors.shape[:2], dtype=torch.bool)
+        if self._network.architecture.bidirectional:
+            self._whole.append((vectors, mask))
+            return self._read(vectors[:, :0], mask[:, :0])
+        return self._read(vectors, mask)
+
+    def finish(self, like: Tensor) -> tuple[Array, Gates | None]:
+        """Settle the frames that are left: nothing follows. As `push`.
+
+        Args:
+            like: float32 [B, 0, width], for its shape and device.
+        """
+        if self._whole:
+            vectors, mask = (torch.cat(pieces, dim=1) for pieces in zip(*self._whole, strict=True))
+            return self._read(vectors, mask)
+        nothing = like.new_zeros(len(like), self._lag, like.shape[2])
+        scores, _ = self._read(nothing, nothing.new_zeros(nothing.shape[:2], dtype=torch.bool))
+        return scores, Gates.of(np.zeros((0, 2), np.float32)) if self._gates else None
+
+    @torch.inference_mode()
+    def _read(self, vectors: Tensor, mask: Tensor) -> tuple[Array, Gates | None]:
+        if not vectors.shape[1]:
+            scores = np.zeros((len(vectors), 0, self._outputs), np.float32)
+            return scores, Gates.of(np.zeros((0, 2), np.float32)) if self._gates else None
+        before = self._state
+        hidden, self._state = self._network.remember(vectors, mask, before)
+        gates = Gates.of(mean_gates(self._network, vectors[:1], hidden[:1], before)[0]) if self._gates else None
+        early = min(self._early, hidden.shape[1])
+        self._early -= early
+        return self._head.probabilities(self._frame_head(hidden))[:, early:].cpu().numpy(), gates
+
+
+def score_frames(model: EventModel, recordings: Many[Tensor]) -> list[Array]:
+    """Score every frame of whole recordings, each read from its beginning to its end, those of like lengths at once.
+
+    Args:
+        model: in eval mode.
+        recordings: float32 [T, width] each, as in `Encoded.vectors`.
+
+    Returns:
+        float32 [T, K] each, 0 to 1; the last column is the background's where the model has one.
+
+    Raises:
+        ValueError: the model has no head for frames.
+    """
+    FrameScorer(model)
+    scores = [np.zeros((0, model.task.outputs(model.task.timed)), np.float32)] * len(recordings)
+    for some, padded, mask in _padded(recordings, _STEPS_AT_ONCE * 4):
+        scorer, steps = FrameScorer(model), padded.shape[1]
+        found = [
+            scorer.push(padded[:, first : first + _CHUNK], mask[:, first : first + _CHUNK])[0]
+            for first in range(0, steps, _CHUNK)
+        ]
+        settled = np.concatenate([*found, scorer.finish(padded[:, :0])[0]], axis=1)
+        for row, index in enumerate(some):
+            scores[index] = settled[row, : len(recordings[index])]
+    return scores
+
+
+def _padded(clips: Many[Tensor], most: int) -> Iterator[tuple[Array, Tensor, Tensor]]:
+    """Clips of like lengths side by side, at most so many steps in all: indices [B], [B,T,width], mask bool [B,T]."""
+    lengths = np.array([len(clip) for clip in clips], dtype=np.int64)
+    order = np.argsort(lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    first = 0
+    while first < len(order):
+        stop = first + 1
+        while stop < len(order) and lengths[order[stop]] * (stop + 1 - first) <= most:
+            stop += 1
+        some = order[first:stop]
+        padded = torch.nn.utils.rnn.pad_sequence([clips[i] for i in some], batch_first=True)
+        yield some, padded, torch.from_numpy(np.arange(padded.shape[1]) < lengths[some, None]).to(padded.device)
+        first = stop
