@@ -9,14 +9,14 @@ import pytest
 
 HOUSE = Path(__file__).parent.parent / "vidgru"
 FLOORS = {
-    "errors": 0, "types": 0, "files": 0,
+    "errors": 0, "types": 0, "files": 0, "processes": 0,
     "config": 1, "cache": 1, "leases": 1, "sources": 1,
     "extract": 2, "datasets": 2, "model": 2,
     "train": 3, "predict": 3,
     "demo": 4,
     "cli": 5, "info": 5, "__main__": 5, "__init__": 5,
 }  # fmt: skip
-GROUND = {"errors", "types", "files"}  # one room: its files may use one another
+GROUND = {"errors", "types", "files", "processes"}  # one room: its files may use one another
 DOORS = {"extract.pipeline", "extract.camera", "extract.frames", "extract.pictures"}  # of the extract wing
 HEAVY = {"ultralytics": {"extract.network", "extract.detector", "extract.tracker"}, "openvino": {"extract.graphs"}}
 

@@ -17,6 +17,7 @@ from tests.predict.world import World, make_model
 from vidgru.cache import SequenceCache
 from vidgru.errors import AnnotationError, CacheError, ModelError, SettingsError, SourceError
 from vidgru.info import info
+from vidgru.info.text import bytes_text, duration_text
 from vidgru.leases import Leases
 
 
@@ -85,7 +86,7 @@ def test_a_cache_of_several_settings(world: World) -> None:
 
 def test_rare_classes_are_summed_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.record("a.mp4")
-    monkeypatch.setattr("vidgru.info.SHOWN_CLASSES", 1)
+    monkeypatch.setattr("vidgru.info.cache.SHOWN_CLASSES", 1)
     assert any(line.startswith("    2 more classes ") for line in info(world.cache.root).lines)
     monkeypatch.undo()
     assert not any("more classes" in line for line in info(world.cache.root).lines)
@@ -455,15 +456,11 @@ def test_verify_is_for_caches(world: World) -> None:
     [(999, "999 bytes"), (1000, "1.0 kB"), (3_700_000, "3.7 MB"), (10**9, "1.0 GB"), (10**16, "10000.0 TB")],
 )
 def test_sizes(size: int, said: str) -> None:
-    from vidgru.info import _bytes
-
-    assert _bytes(size) == said
+    assert bytes_text(size) == said
 
 
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0, "0.000 s"), (59.9, "59.900 s"), (61, "1 min 1.0 s"), (36000, "10.00 hours")]
 )
 def test_lengths(seconds: float, said: str) -> None:
-    from vidgru.info import _duration
-
-    assert _duration(seconds) == said
+    assert duration_text(seconds) == said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from vidgru.errors import OutputError
+from vidgru.processes import is_gone, started, this_host
 
 
 def write_atomic(path: Path, data: bytes, *, make_folder: bool = True) -> None:
     """Write `data` to `path`: a reader, or a run after a kill, finds the old file or the whole new one.
+
+    What killed processes left of writing the same file is deleted.
 
     Args:
         path: the file.
@@ -29,7 +33,7 @@ def write_atomic(path: Path, data: bytes, *, make_folder: bool = True) -> None:
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{_writer()}.", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
@@ -37,6 +41,7 @@ def write_atomic(path: Path, data: bytes, *, make_folder: bool = True) -> None:
         os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp makes private files; results are for the whole group
         os.replace(temporary, path)
         sync_folder(path.parent)
+        _sweep(path)
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}", "free the disk or choose another folder with --out"
@@ -44,6 +49,34 @@ def write_atomic(path: Path, data: bytes, *, make_folder: bool = True) -> None:
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def _writer() -> str:
+    """This process, as the names of temporary files tell it."""
+    pid = os.getpid()
+    return f"{_digest(this_host())}-{pid}-{started(pid) or 0}"
+
+
+def _sweep(path: Path) -> None:
+    """Delete what others left of writing `path`: those of this machine that are dead, and those unknown long ago."""
+    prefix, here = f".{path.name}.", _digest(this_host())
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        now = path.stat().st_mtime  # it has just been written, and clocks of machines differ
+        for entry in entries:
+            found = _TEMPORARY.fullmatch(entry.name.removeprefix(prefix)) if entry.name.startswith(prefix) else None
+            if found is None:
+                continue
+            with suppress(OSError):
+                if found["host"] == here:
+                    left = is_gone(int(found["pid"]), None if found["start"] == "0" else found["start"])
+                else:
+                    left = now - entry.stat().st_mtime > _LEFT_S
+                if left:
+                    os.unlink(entry)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -91,6 +124,9 @@ def bundled(name: str) -> Path | None:
 
 
 _CHUNK = 1 << 20
+# behind the name of the file; host, process and its start were not told before
+_TEMPORARY = re.compile(r"((?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)\.)?\w{8}\.tmp")
+_LEFT_S = 86400.0  # nobody writes a file for a day
 _PACKAGE = Path(__file__).resolve().parent
 _UMASK = os.umask(0)  # it can only be read by setting it
 os.umask(_UMASK)

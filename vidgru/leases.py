@@ -21,18 +21,16 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import secrets
-import sys
 import threading
 import time
-import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from vidgru.errors import OutputError
+from vidgru.processes import is_gone, started, this_host
 
 HEARTBEAT_S = 5.0
 EXPIRY_S = 60.0
@@ -180,7 +178,7 @@ class Leases:
     def _is_dead(self, path: Path) -> bool:
         try:
             holder = json.loads(path.read_bytes())
-            if holder["host"] == _host() and _is_gone(holder["pid"], holder["started"]):
+            if holder["host"] == this_host() and is_gone(holder["pid"], holder["started"]):
                 return True
         except (ValueError, TypeError, KeyError):
             pass
@@ -247,39 +245,6 @@ def _create(path: Path, text: bytes) -> None:
 def _claim() -> bytes:
     """What a lease says of its holder; the token makes each one different."""
     pid = os.getpid()
-    return json.dumps({"token": secrets.token_hex(8), "host": _host(), "pid": pid, "started": _started(pid)}).encode()
-
-
-def _host() -> str:
-    """This machine, from boot to boot, and this container of it: where equal, process ids mean the same processes."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{platform.node()} {boot} {os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:  # not Linux: its network card; a number made up in place of one differs from process to process
-        return f"{platform.node()} {uuid.getnode():012x}"
-
-
-def _started(pid: int) -> str | None:
-    """When a process started, in ticks after boot; "ended" if only its parent's waiting for it keeps it listed.
-
-    None where the system does not tell.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        return "ended" if fields[0] in (b"Z", b"X") else fields[19].decode()
-    except (OSError, IndexError):
-        return None
-
-
-def _is_gone(pid: int, started: str | None) -> bool:
-    """Whether a process of this machine has ended, its id perhaps another's by now."""
-    if sys.platform == "win32":  # where asking is a signal
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # another user's
-        pass
-    now = _started(pid)
-    return started is not None and now is not None and now != started
+    return json.dumps(
+        {"token": secrets.token_hex(8), "host": this_host(), "pid": pid, "started": started(pid)}
+    ).encode()

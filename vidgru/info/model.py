@@ -1,0 +1,52 @@
+"""What a model tells apart, what it reads, and how good it was."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from vidgru.info.text import bytes_text, settings_text
+from vidgru.model.checkpoint import EventModel, load_model
+from vidgru.model.event_gru import count_parameters
+
+
+def about_model(path: Path) -> list[str]:
+    """What is in a model file.
+
+    Raises:
+        ModelError: it is not one.
+    """
+    model = load_model(path)
+    decode = model.decode
+    thresholds = zip(model.labels, decode.high, decode.low, strict=True)
+    return [
+        f"model {path}: {len(model.labels)} labels, {count_parameters(model.network):,} parameters, "
+        f"{bytes_text(path.stat().st_size)}",
+        f"architecture: {settings_text(asdict(model.network.architecture))}",
+        f"labels: {', '.join(model.labels)}",
+        *_heads(model),
+        f"detector: {model.weights}, {len(model.names)} classes",
+        f"settings: {settings_text(model.what)}",
+        f"features: {settings_text(asdict(model.layout))}",
+        f"events: scores smoothed over {decode.smooth_s:g} s, at least {decode.min_s:g} s long, merged across "
+        f"{decode.merge_s:g} s",
+        *(f"  {label}: begins at score {high:.3f}, ends below {low:.3f}" for label, high, low in thresholds),
+        "metrics on validation: " + (settings_text(model.metrics) or "none"),
+        "made with: " + (settings_text(model.versions) or "unknown"),
+    ]
+
+
+def _heads(model: EventModel) -> list[str]:
+    """A line for each head, and one on how recordings are read."""
+    lines = []
+    for name, head in (("clips", model.task.clips), ("frames", model.task.timed)):
+        if head:
+            several = "several labels" if head.multi_label else "one label"
+            lines.append(f"head on {name}: {several} at a time{', or nothing' if head.background else ''}")
+    if model.task.timed:
+        lines.append(
+            f"reads recordings at {model.fps:g} samples a second; scores come {model.lag / model.fps:g} s late"
+        )
+    else:
+        lines.append(f"reads windows of {model.window_s:g} s at {model.fps:g} samples a second")
+    return lines
