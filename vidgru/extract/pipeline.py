@@ -36,6 +36,7 @@ from vidgru.extract.outcome import Outcome, Status, say_outcome, summary_lines, 
 from vidgru.extract.pool import DetectorPool, cores
 from vidgru.extract.progress import Progress
 from vidgru.extract.schedule import Schedule
+from vidgru.extract.spans import spans
 from vidgru.extract.stages import Channel, Row, Threads, assemble
 from vidgru.extract.times import StartTimes
 from vidgru.extract.tracker import Tracker
@@ -43,7 +44,7 @@ from vidgru.files import sha256_file, write_atomic
 from vidgru.leases import Leases
 from vidgru.types import Recording
 
-__all__ = ["Outcome", "damage_of", "extract", "recorded_at", "say_outcome", "summary_table", "weights_what"]
+__all__ = ["Outcome", "damage_of", "extract", "recorded_at", "say_outcome", "spans", "summary_table", "weights_what"]
 
 _CHUNK_SAMPLES = 256  # samples handed to the writer at a time
 

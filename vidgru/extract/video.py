@@ -9,6 +9,7 @@ Parallelism comes from decoding several recordings at once.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,11 +18,11 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from vidgru.errors import RecordingChanged, RecordingError
 from vidgru.extract.container import VideoInfo, describe, file_identity, open_container, video_stream
 from vidgru.extract.damage import Damage, broken_packets, missing_bytes
+from vidgru.extract.preparation import Scaler
 from vidgru.extract.times import Clock, container_start, frame_rate
 from vidgru.types import Array
 
@@ -31,7 +32,6 @@ _TAIL_TOLERANCE_S = 0.25
 _MOST_REORDERED = 32  # frames that a decoder holds back, and more
 _EMPTY_BYTES = 16  # packets up to it may say no more than that nothing has changed
 _ANNOUNCING = ("mov", "matroska", "avi", "flv", "asf")  # containers whose header tells the duration; others estimate it
-_SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def probe(path: Path) -> VideoInfo:
 
 
 class VideoReader:
-    """An open recording, its first frame decoded. Use it in a `with` block; `sample` can be called once.
+    """An open recording, its first frame decoded. Use it in a `with` block; call `sample` or `decoded`, and that once.
 
     Args:
         path: the file.
@@ -161,9 +161,7 @@ class VideoReader:
                 fills in what is missing depends on all it has seen, so that it has to begin at the start.
         """
         rate = Fraction(repr(float(fps)))
-        turns = -self.info.rotation // 90
-        width, height = size_px if turns % 2 == 0 else size_px[::-1]
-        scaler = VideoReformatter()
+        scaler = Scaler(size_px, self.info.rotation)
         number, next_point = 0, 0
         key: tuple[int | None, int] = (None, 0)
         latest: Fraction | None = None
@@ -189,25 +187,57 @@ class VideoReader:
             elif point < next_point:
                 continue
             next_point = int(point) + 1
-            small = scaler.reformat(
-                frame, width, height, "rgb24", interpolation=_SCALING, dst_color_range=ColorRange.JPEG, threads=1
-            )
-            image = small.to_ndarray()
+            image = scaler.scale(frame)
             place = None
             if number + 1 == until or (mark_every and (number + 1) % mark_every == 0):
                 place = self._place(number + 1, index, key, image)
             if after is not None and index == after.index and after.image not in (None, _digest(image)):
                 raise PlaceNotFound
-            upright = np.rot90(image, turns) if turns else image
-            yield Frame(time_s=float(time), index=index, number=number, image=upright, place=place)
+            yield Frame(time_s=float(time), index=index, number=number, image=scaler.upright(image), place=place)
             number += 1
             if number == until:
                 return
         if after is not None and index < after.index:
             raise PlaceNotFound
+        self.check_unchanged()
+        self._note_missing_tail()
+
+    def check_unchanged(self) -> None:
+        """Raises RecordingChanged where the file's size or modification time is not what it was at the opening."""
         if file_identity(self.path) != self.identity:
             raise RecordingChanged("changed while it was read; run again when it is complete")
-        self._note_missing_tail()
+
+    def decoded(self) -> Iterator[tuple[Fraction, Any]]:
+        """Every frame as the decoder gives it (PyAV's), and its time in seconds from the start of the container."""
+        return self._with_first()
+
+    def decoded_from(self, time: Fraction) -> Iterator[tuple[Fraction, Any]]:
+        """As `decoded`, from a key frame on that is not after this time; it may be called after either.
+
+        Raises:
+            PlaceNotFound: the container cannot be sought in, or its times are not to be relied on.
+        """
+        if self.info.container == "avi" or self._stream.start_time is None or not self._clock.steady:
+            raise PlaceNotFound
+        for back_s in _SEEKS_BACK_S:
+            pts = int((time + self._start - back_s) / self._tick)
+            try:
+                self._container.seek(pts, stream=self._stream, backward=True)
+            except (av.error.FFmpegError, OSError):
+                raise PlaceNotFound from None
+            frames = self._decode()
+            for first in frames:
+                if first[0] > time:
+                    break
+                if first[1].key_frame:
+                    return itertools.chain([first], frames)
+        raise PlaceNotFound
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a stored pixel by its height; 1 where the container and the stream do not say."""
+        aspect = self._stream.sample_aspect_ratio
+        return Fraction(aspect.numerator, aspect.denominator) if aspect else Fraction(1)
 
     # --- decoding ---------------------------------------------------------------------------------------------------
 

@@ -24,8 +24,8 @@ import av
 import numpy as np
 
 from vidgru.errors import RecordingError
-from vidgru.extract.letterbox import PAD_VALUE, Letterbox, masked_pixels
-from vidgru.extract.motion import FlowMeter, scene_motion
+from vidgru.extract.motion import scene_motion
+from vidgru.extract.preparation import Preparation
 from vidgru.extract.segments import cut_places
 from vidgru.extract.video import Place, PlaceNotFound, VideoReader, probe
 from vidgru.types import Array
@@ -119,26 +119,20 @@ class Worker:
         with VideoReader(Path(path), self._beat) as reader:
             if list(reader.identity) != identity:
                 raise RecordingError("changed while it was read; run again when it is complete")
-            letterbox = Letterbox.fit(reader.info.size_px, imgsz, stride)
-            self.send({"kind": "opened", "info": asdict(reader.info), "letterbox": asdict(letterbox)})
+            prepare = Preparation(reader.info.size_px, imgsz, stride, mask)
+            self.send({"kind": "opened", "info": asdict(reader.info), "letterbox": asdict(prepare.letterbox)})
             if cut_every:
                 begun = after["samples"] if after else 0
                 found = cut_places(Path(path), fps, cut_every, self._beat)
                 places = [place for place in found if place.samples > begun]
                 self.send({"kind": "cuts", "places": [asdict(place) for place in places]})
                 until = places[0].samples if places else None
-            hidden = masked_pixels(mask, letterbox.content_wh)
-            canvas = np.empty((*letterbox.input_hw, 3), np.uint8)
-            meter = FlowMeter()
             known = None if after is None else Place(**after)
-            for frame in reader.sample(fps, letterbox.content_wh, after=known, until=until, mark_every=mark_every):
-                image = frame.image
-                if hidden is not None:
-                    image = np.where(hidden[..., None], np.uint8(PAD_VALUE), image)
-                flow = meter.step(image, frame.time_s)
+            size_px = prepare.letterbox.content_wh
+            for frame in reader.sample(fps, size_px, after=known, until=until, mark_every=mark_every):
+                canvas, flow = prepare(frame.image, frame.time_s)
                 if known is not None and frame.number < known.samples:
                     continue
-                letterbox.place(image, canvas)
                 facts = {
                     "kind": "sample",
                     "number": frame.number,
