@@ -156,11 +156,20 @@ def test_however_a_stream_is_cut_up_it_gives_what_the_whole_gives(kind: str, see
     assert sorted((e.start_s, e.end_s, e.label) for e in closed) == [
         (e.start_s, e.end_s, e.label) for e in sorted(whole.events, key=lambda e: (e.start_s, e.end_s, e.label))
     ]
-    encoded = encode(model, stream_features([sequence], model.layout))
-    again = score_encoded(model, encoded, video="a.mp4", duration_s=duration_s)
+    shorter = SEQUENCE.frames(0, 23)
+    encoded = [encode(model, stream_features([some], model.layout)) for some in (shorter, sequence)]
+    named = [(encoded[0], "b.mp4", 23 / 8), (encoded[1], "a.mp4", duration_s)]
+    other, again = score_encoded(model, named, gates=True)
     assert [(e.start_s, e.end_s, e.label) for e in again.events] == [
         (e.start_s, e.end_s, e.label) for e in whole.events
     ]
+    np.testing.assert_allclose(again.scores, whole.scores, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(again.attention, whole.attention, rtol=0, atol=1e-5)
+    assert other.scores.shape == (23, 2)
+    assert all(event.video == "b.mp4" for event in other.events)
+    if whole.gates is not None:
+        np.testing.assert_allclose(again.gates.reset, whole.gates.reset, rtol=0, atol=1e-5)
+        assert len(other.gates) == 23
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "whole"])

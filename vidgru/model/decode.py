@@ -129,7 +129,8 @@ class EventDecoder:
         some = slice(self._smoothed, known)
         time_s = self._time_s[some]
         scores = smooth(self._time_s, self._scores, self._settings.smooth_s)[some]
-        after = self._time_s[known] if known < len(self._time_s) else next_s
+        after = float(self._time_s[known]) if known < len(self._time_s) else next_s
+        assert after is not None  # else the last frame would have waited
         stops = np.append(time_s[1:], after)
         stops = np.where(stops - time_s > 2 * self._step_s, time_s + self._step_s, stops)
         self._smoothed = known

@@ -119,18 +119,32 @@ class Encoder(nn.Module):
             getattr(self, f"{kind}_mean").copy_(torch.from_numpy(mean))
             getattr(self, f"{kind}_std").copy_(torch.from_numpy(np.where(std > 1e-6, std, 1.0)))
 
-    def forward(self, objects: Tensor, counts: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups of features that are looked at."""
+        return (*self.object_groups, *self.frame_groups)
+
+    def forward(
+        self, objects: Tensor, counts: Tensor, frame: Tensor, removed: str | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Encode frames.
 
         Args:
             objects: float32 [M,F], the objects of all frames, clip after clip.
             counts: int64 [B,T], objects of each frame; M in all.
             frame: float32 [B,T,G].
+            removed: a group of features that all frames are to lose as clips lose one in training: what it is projected
+                to is zero. (The detector's confidence goes on weighting the attention.)
 
         Returns:
             float32 [B,T,width], and the attention, float32 [M]: mean over heads, 1 in all for a frame's objects.
+
+        Raises:
+            ValueError: there is no such group to remove.
         """
-        parts = self._frame_parts(frame)
+        if removed is not None and removed not in self.groups:
+            raise ValueError(f"there is no group {removed!r} to remove; there are {', '.join(self.groups)}")
+        parts = self._frame_parts(frame, removed)
         flat = counts.flatten()
         # of each object, its frame, counted through all clips
         moment = torch.arange(len(flat), device=flat.device).repeat_interleave(flat, output_size=len(objects))
@@ -139,7 +153,7 @@ class Encoder(nn.Module):
             return vector, 1 / flat[moment].to(vector.dtype)
         clips, steps = counts.shape
         clip = moment.div(steps, rounding_mode="floor")
-        vectors = self.object(self._object_parts(objects, clip, clips))
+        vectors = self.object(self._object_parts(objects, clip, clips, removed))
         logits = self.query(vectors)
         if "score" in self.object_groups:
             score = objects[:, self.object_groups["score"].start, None].clamp(min=1e-2)
@@ -150,7 +164,7 @@ class Encoder(nn.Module):
         vector = self.join(torch.cat([pooled.view(clips, steps, _OBJECT), *parts], dim=2))
         return vector, weights.mean(dim=1)
 
-    def _object_parts(self, objects: Tensor, clip: Tensor, clips: int) -> Tensor:
+    def _object_parts(self, objects: Tensor, clip: Tensor, clips: int, removed: str | None) -> Tensor:
         normal = (objects - self.object_mean).div_(self.object_std).clamp_(-_FAR, _FAR)
         drop = self.training and self.group_dropout > 0
         parts, kept = [], []
@@ -160,20 +174,20 @@ class Encoder(nn.Module):
                 part = self.classes(index)
             else:
                 part = self.project[name](normal[:, columns])
-            parts.append(part)
+            parts.append(torch.zeros_like(part) if name == removed else part)
             if drop:
                 kept.append(self._kept(name, clips, part).expand(-1, part.shape[1]))
         joined = torch.cat(parts, dim=1)
         return joined * torch.cat(kept, dim=1).index_select(0, clip) if drop else joined
 
-    def _frame_parts(self, frame: Tensor) -> list[Tensor]:
+    def _frame_parts(self, frame: Tensor, removed: str | None) -> list[Tensor]:
         normal = ((frame - self.frame_mean) / self.frame_std).clamp(-_FAR, _FAR)
         parts = []
         for name, columns in self.frame_groups.items():
             part = self.project[name](normal[..., columns]).relu()
             if self.training and self.group_dropout:
                 part = part * self._kept(name, len(frame), part)[:, None]
-            parts.append(part)
+            parts.append(torch.zeros_like(part) if name == removed else part)
         return parts
 
     def _kept(self, name: str, clips: int, like: Tensor) -> Tensor:

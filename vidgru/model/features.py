@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from vidgru.errors import SettingsMismatch
 from vidgru.model.layout import NEIGHBOURS, RELATION, SPEED, FeatureLayout
@@ -69,16 +71,18 @@ class FeatureStream:
         objects[:, groups["relations"]] = _relations(rows, sequence.offsets)
         for name in ("motion", "appearance"):
             if name in groups:
-                objects[:, groups[name]] = getattr(sequence, name)
+                torch.from_numpy(objects)[:, groups[name]] = _tensor(getattr(sequence, name))
         counts = np.diff(sequence.offsets)
         sums = np.bincount(np.repeat(np.arange(len(counts)), counts), weights=scores, minlength=len(counts))
         per_frame = np.column_stack([steps_s, np.log1p(counts), sums])
         if len(sequence):
             self._time_s = float(sequence.time_s[-1])
         frame = np.concatenate(
-            [per_frame.astype(np.float32), *(t for t in (sequence.scene, sequence.scene_motion) if t is not None)],
+            [
+                per_frame.astype(np.float32),
+                *(_tensor(t).float().numpy() for t in (sequence.scene, sequence.scene_motion) if t is not None),
+            ],
             axis=1,
-            dtype=np.float32,
         )
         return Features(objects=objects, offsets=sequence.offsets, frame=frame, time_s=sequence.time_s)
 
@@ -114,7 +118,7 @@ class _Rows:
         low, high = sequence.boxes[:, :2] * scale, sequence.boxes[:, 2:] * scale
         self.centre = (low + high) / 2
         self.size = np.maximum(high - low, _SMALL)
-        self.extent = self.size.max(axis=1)
+        self.extent = np.maximum(self.size[:, 0], self.size[:, 1])
         self.middle = np.float32(aspect / 2)
         self.gap_s = max(_GAP_S, 2 / sequence.fps)
         self.classes = sequence.classes
@@ -122,7 +126,7 @@ class _Rows:
         self.time_s = np.repeat(sequence.time_s, np.diff(sequence.offsets))
         self.keypoints: Array | None = None
         if sequence.keypoints is not None:
-            points = sequence.keypoints.astype(np.float32)
+            points = _tensor(sequence.keypoints).float().numpy()
             sure = np.clip(points[:, :, 2:] / _SURE, 0, 1)
             # A keypoint the detector does not see has coordinates without meaning: they fade to the middle of the box.
             offset = (points[:, :, :2] * scale - self.centre[:, None]) / self.extent[:, None, None] * sure
@@ -169,13 +173,13 @@ def _speeds(rows: _Rows, seen: _Seen | None) -> tuple[Array, Array, _Seen]:
     states = np.concatenate([seen.state, state[tracked]])
 
     order = np.argsort(tracks, kind="stable")  # by track, within it by time
-    follows = order[1:][tracks[order[1:]] == tracks[order[:-1]]]
-    precedes = order[:-1][tracks[order[1:]] == tracks[order[:-1]]]
+    again = tracks[order[1:]] == tracks[order[:-1]]
+    follows, precedes = order[1:][again], order[:-1][again]
     step_s = time_s[follows] - time_s[precedes]
     near = (step_s > 0) & (step_s <= rows.gap_s) & (follows >= before)
     follows, precedes = follows[near], precedes[near]
     step = step_s[near].astype(np.float32)[:, None]
-    change = states[follows] - states[precedes]
+    change = states.take(follows, axis=0) - states.take(precedes, axis=0)
     target = tracked[follows - before]
     extent = rows.extent[target][:, None]
 
@@ -197,7 +201,7 @@ def _speeds(rows: _Rows, seen: _Seen | None) -> tuple[Array, Array, _Seen]:
         sure = np.clip(np.minimum(old[:, :, 2:], new[:, :, 2:]) / _SURE, 0, 1)
         keypoint_speed[target] = _compress((new - old)[:, :, :2] / step[:, :, None] * sure * 10)
 
-    last = np.append(tracks[order[1:]] != tracks[order[:-1]], True)[: len(order)]
+    last = np.append(~again, True)[: len(order)]
     keep = order[last]
     keep = keep[time_s[keep] >= (rows.time_s[-1] - rows.gap_s if total else -np.inf)]
     return speed, keypoint_speed, _Seen(tracks=tracks[keep], time_s=time_s[keep], state=states[keep])
@@ -206,47 +210,62 @@ def _speeds(rows: _Rows, seen: _Seen | None) -> tuple[Array, Array, _Seen]:
 def _relations(rows: _Rows, offsets: Array) -> Array:
     """`RELATION` columns for each of the nearest neighbours in the frame: [M, 7 * NEIGHBOURS]."""
     found = np.zeros((len(rows.centre), NEIGHBOURS, len(RELATION)), np.float32)
-    counts = np.diff(offsets)
-    for first in range(0, len(counts), _BLOCK):
-        some = counts[first : first + _BLOCK]
-        low, high = offsets[first], offsets[first + len(some)]
-        width = int(some.max())
-        if width < 2:
-            continue
-        # row of each slot of the padded block; empty slots point at row `low`, and are masked
-        present = np.arange(width) < some[:, None]
-        slots = np.full(present.shape, low)
-        slots[present] = np.arange(low, high)
-        x, y = rows.centre[slots, 0], rows.centre[slots, 1]
-        apart = np.square(x[:, :, None] - x[:, None]) + np.square(y[:, :, None] - y[:, None])
-        apart[np.broadcast_to(~present[:, None], apart.shape)] = np.inf
-        apart[:, np.arange(width), np.arange(width)] = np.inf
-        for rank in range(min(NEIGHBOURS, width - 1)):
-            nearest = apart.argmin(axis=2)
-            distance = np.take_along_axis(apart, nearest[:, :, None], axis=2)
-            np.put_along_axis(apart, nearest[:, :, None], np.inf, axis=2)
-            has = present & np.isfinite(distance[:, :, 0])
-            other = np.take_along_axis(slots, nearest, axis=1)
-            found[slots[has], rank] = _relation(rows, slots[has], other[has])
+    neighbours = _neighbours(rows.centre, offsets)
+    for rank, other in enumerate(neighbours):
+        one = np.flatnonzero(other >= 0)
+        found[one, rank] = _relation(rows, one, other.take(one))
     return found.reshape(len(found), NEIGHBOURS * len(RELATION))
 
 
+def _neighbours(centre: Array, offsets: Array) -> Array:
+    """The objects nearest to each in its frame, the nearest first: int64 [NEIGHBOURS, M], -1 where there are fewer."""
+    found = np.full((NEIGHBOURS, len(centre)), -1)
+    counts = np.diff(offsets)
+    for first in range(0, len(counts), _BLOCK):
+        some = counts[first : first + _BLOCK]
+        low, high = int(offsets[first]), int(offsets[first + len(some)])
+        width = int(some.max())
+        if width < 2:
+            continue
+        frame = np.repeat(np.arange(len(some)), some)
+        start = offsets[first : first + len(some)].take(frame)  # of each object, the first row of its frame
+        row = np.arange(high - low)
+        slot = row + low - start
+        apart = np.zeros((len(row), width), np.float32)
+        for axis in (0, 1):
+            here = centre[low:high, axis]
+            padded = np.full((len(some), width), np.inf, np.float32)  # of each frame; empty slots are nobody's nearest
+            padded[frame, slot] = here
+            apart += np.square(here[:, None] - padded.take(frame, axis=0))
+        apart[row, slot] = np.inf
+        for rank in range(min(NEIGHBOURS, width - 1)):
+            nearest = apart.argmin(axis=1)
+            there = np.isfinite(apart[row, nearest])
+            found[rank, low:high] = np.where(there, start + nearest, -1)
+            apart[row, nearest] = np.inf
+    return found
+
+
 def _relation(rows: _Rows, one: Array, two: Array) -> Array:
-    extent = rows.extent[one][:, None]
-    offset = (rows.centre[two] - rows.centre[one]) / extent
+    extent, other_extent = rows.extent.take(one), rows.extent.take(two)
+    (centre, size), (other_centre, other_size) = (
+        (rows.centre.take(which, axis=0), rows.size.take(which, axis=0)) for which in (one, two)
+    )
+    offset = (other_centre - centre) / extent[:, None]
     distance = np.hypot(offset[:, 0], offset[:, 1])
-    low = np.maximum(rows.centre[one] - rows.size[one] / 2, rows.centre[two] - rows.size[two] / 2)
-    high = np.minimum(rows.centre[one] + rows.size[one] / 2, rows.centre[two] + rows.size[two] / 2)
-    common = np.maximum(high - low, 0).prod(axis=1)
-    areas = rows.size[one].prod(axis=1) + rows.size[two].prod(axis=1)
+    low = np.maximum(centre - size / 2, other_centre - other_size / 2)
+    high = np.minimum(centre + size / 2, other_centre + other_size / 2)
+    sides = np.maximum(high - low, 0)
+    common = sides[:, 0] * sides[:, 1]
+    areas = size[:, 0] * size[:, 1] + other_size[:, 0] * other_size[:, 1]
     return np.column_stack(
         [
             np.ones(len(one), np.float32),
             _compress(offset),
             np.log1p(distance),
-            np.log(rows.extent[two] / rows.extent[one]),
+            np.log(other_extent / extent),
             common / (areas - common),
-            rows.classes[one] == rows.classes[two],
+            rows.classes.take(one) == rows.classes.take(two),
         ]
     )
 
@@ -255,3 +274,8 @@ def _compress(value: Array) -> Array:
     """Sign and log(1 + size): rates span orders of magnitude, and the slow ones matter as well."""
     compressed: Array = np.sign(value) * np.log1p(np.abs(value))
     return compressed
+
+
+def _tensor(values: Array) -> Tensor:
+    """float16 for PyTorch, which makes float32 of it ten times as fast as NumPy; that is exact."""
+    return torch.from_numpy(values.copy())  # it wants memory that could be written, which a mapped file's is not

@@ -16,7 +16,7 @@ from torch import Tensor
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.event_gru import State
 from vidgru.model.features import stream_features
-from vidgru.model.gates import Gates, has_gates, mean_gates
+from vidgru.model.gates import has_gates, mean_gates
 from vidgru.types import Array, Features, Sequence
 
 ENCODED_AT_ONCE = 512  # frames
@@ -41,11 +41,6 @@ class Encoded:
     def __len__(self) -> int:
         """Number of frames, T."""
         return len(self.time_s)
-
-    def stretch(self, first: int, stop: int) -> Encoded:
-        """Frames `first` to `stop`; their attention is left out."""
-        nothing = np.zeros(0, np.float32)
-        return Encoded(vectors=self.vectors[first:stop], attention=nothing, time_s=self.time_s[first:stop])
 
 
 @torch.inference_mode()
@@ -116,6 +111,9 @@ class FrameScorer:
         model: in eval mode, with a head for frames.
         gates: recompute the gates as well; None stands for them where the network has none.
 
+    Attributes:
+        outputs: K, columns of the scores.
+
     Raises:
         ValueError: the model has no head for frames.
     """
@@ -124,14 +122,14 @@ class FrameScorer:
         if model.task.timed is None or model.network.frame_head is None:
             raise ValueError("the model has no head for frames")
         self._head, self._frame_head = model.task.timed, model.network.frame_head
-        self._outputs = model.task.outputs(self._head)
+        self.outputs = model.task.outputs(self._head)
         self._network, self._lag = model.network, model.lag
         self._gates = gates and has_gates(model.network)
         self._early = model.lag  # scores still to come of what lies before the first frame
         self._state: State = None
         self._whole: list[tuple[Tensor, Tensor]] = []  # what a bidirectional model has been given
 
-    def push(self, vectors: Tensor, mask: Tensor | None = None) -> tuple[Array, Gates | None]:
+    def push(self, vectors: Tensor, mask: Tensor | None = None) -> tuple[Array, Array | None]:
         """Take the next frames of recordings side by side.
 
         Args:
@@ -140,7 +138,7 @@ class FrameScorer:
 
         Returns:
             Scores of the frames that are settled by them, float32 [B, m, K], 0 to 1, the last column the background's
-            where the model has one; and the gates of the frames pushed, of the first recording.
+            where the model has one; and the gates of the frames pushed, as of `mean_gates`, where they are wanted.
         """
         if mask is None:
             mask = vectors.new_ones(vectors.shape[:2], dtype=torch.bool)
@@ -149,7 +147,7 @@ class FrameScorer:
             return self._read(vectors[:, :0], mask[:, :0])
         return self._read(vectors, mask)
 
-    def finish(self, like: Tensor) -> tuple[Array, Gates | None]:
+    def finish(self, like: Tensor) -> tuple[Array, Array | None]:
         """Settle the frames that are left: nothing follows. As `push`.
 
         Args:
@@ -160,19 +158,22 @@ class FrameScorer:
             return self._read(vectors, mask)
         nothing = like.new_zeros(len(like), self._lag, like.shape[2])
         scores, _ = self._read(nothing, nothing.new_zeros(nothing.shape[:2], dtype=torch.bool))
-        return scores, Gates.of(np.zeros((0, 2), np.float32)) if self._gates else None
+        return scores, self._no_gates(like)
 
     @torch.inference_mode()
-    def _read(self, vectors: Tensor, mask: Tensor) -> tuple[Array, Gates | None]:
+    def _read(self, vectors: Tensor, mask: Tensor) -> tuple[Array, Array | None]:
         if not vectors.shape[1]:
-            scores = np.zeros((len(vectors), 0, self._outputs), np.float32)
-            return scores, Gates.of(np.zeros((0, 2), np.float32)) if self._gates else None
+            scores = np.zeros((len(vectors), 0, self.outputs), np.float32)
+            return scores, self._no_gates(vectors)
         before = self._state
         hidden, self._state = self._network.remember(vectors, mask, before)
-        gates = Gates.of(mean_gates(self._network, vectors[:1], hidden[:1], before)[0]) if self._gates else None
+        gates = mean_gates(self._network, vectors, hidden, before) if self._gates else None
         early = min(self._early, hidden.shape[1])
         self._early -= early
         return self._head.probabilities(self._frame_head(hidden))[:, early:].cpu().numpy(), gates
+
+    def _no_gates(self, like: Tensor) -> Array | None:
+        return np.zeros((len(like), 0, 2), np.float32) if self._gates else None
 
 
 def score_frames(model: EventModel, recordings: Many[Tensor]) -> list[Array]:
@@ -188,18 +189,31 @@ def score_frames(model: EventModel, recordings: Many[Tensor]) -> list[Array]:
     Raises:
         ValueError: the model has no head for frames.
     """
-    FrameScorer(model)
-    scores = [np.zeros((0, model.task.outputs(model.task.timed)), np.float32)] * len(recordings)
+    return [scores for scores, _ in score_frames_and_gates(model, recordings, gates=False)]
+
+
+def score_frames_and_gates(
+    model: EventModel, recordings: Many[Tensor], *, gates: bool
+) -> list[tuple[Array, Array | None]]:
+    """As `score_frames`, each with its gates, as of `mean_gates`, where they are wanted and there are any."""
+    wanted = gates and has_gates(model.network)
+    nothing = np.zeros((0, FrameScorer(model).outputs), np.float32)
+    found: list[tuple[Array, Array | None]] = [
+        (nothing, np.zeros((0, 2), np.float32) if wanted else None) for _ in recordings
+    ]
     for some, padded, mask in _padded(recordings, _STEPS_AT_ONCE * 4):
-        scorer, steps = FrameScorer(model), padded.shape[1]
-        found = [
-            scorer.push(padded[:, first : first + _CHUNK], mask[:, first : first + _CHUNK])[0]
-            for first in range(0, steps, _CHUNK)
+        scorer = FrameScorer(model, gates=gates)
+        pieces = [
+            scorer.push(padded[:, first : first + _CHUNK], mask[:, first : first + _CHUNK])
+            for first in range(0, padded.shape[1], _CHUNK)
         ]
-        settled = np.concatenate([*found, scorer.finish(padded[:, :0])[0]], axis=1)
+        pieces.append(scorer.finish(padded[:, :0]))
+        settled = np.concatenate([scores for scores, _ in pieces], axis=1)
+        whole = np.concatenate([means for _, means in pieces if means is not None], axis=1) if wanted else None
         for row, index in enumerate(some):
-            scores[index] = settled[row, : len(recordings[index])]
-    return scores
+            length = len(recordings[index])
+            found[index] = settled[row, :length], None if whole is None else whole[row, :length]
+    return found
 
 
 def _padded(clips: Many[Tensor], most: int) -> Iterator[tuple[Array, Tensor, Tensor]]:

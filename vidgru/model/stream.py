@@ -8,20 +8,19 @@ with the recording, and what comes out does not depend on how it was cut up: sco
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.decode import EventDecoder, by_start, candidates
+from vidgru.model.decode import EventDecoder, by_start, candidates, decode
 from vidgru.model.features import FeatureStream
 from vidgru.model.gates import Gates
-from vidgru.model.scoring import Encoded, FrameScorer, encode
+from vidgru.model.scoring import Encoded, FrameScorer, encode, score_frames_and_gates
 from vidgru.model.sliding import SlidingScorer
 from vidgru.types import Array, Event, Sequence
-
-_CHUNK = 1 << 11  # frames that are scored at once of what is encoded already
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,7 +102,8 @@ class EventStream:
         """Read the next stretch, encoded already."""
         self._time_s = np.concatenate([self._time_s, encoded.time_s])
         if isinstance(self._scorer, FrameScorer):
-            (scores,), gates = self._scorer.push(encoded.vectors[None])
+            (scores,), means = self._scorer.push(encoded.vectors[None])
+            gates = None if means is None else Gates.of(means[0])
         else:
             scores, gates = self._scorer.push(encoded.vectors)
         settled, self._time_s = self._time_s[: len(scores)], self._time_s[len(scores) :]
@@ -118,7 +118,8 @@ class EventStream:
             end_s: the recording's end: events end there at the latest.
         """
         if isinstance(self._scorer, FrameScorer):
-            (scores,), gates = self._scorer.finish(torch.zeros(1, 0, self._model.network.encoder.width))
+            (scores,), means = self._scorer.finish(torch.zeros(1, 0, self._model.network.encoder.width))
+            gates = None if means is None else Gates.of(means[0])
         else:
             scores, gates = self._scorer.finish()
         settled = self._time_s
@@ -160,11 +161,39 @@ def score_recording(
     return _whole(model, [*steps, stream.finish(duration_s)])
 
 
-def score_encoded(model: EventModel, encoded: Encoded, *, video: str, duration_s: float) -> ScoredRecording:
-    """Scores and events of a recording that is encoded; as `score_recording`."""
-    stream = EventStream(model, video=video)
-    steps = [stream.push_encoded(encoded.stretch(first, first + _CHUNK)) for first in range(0, len(encoded), _CHUNK)]
-    return _whole(model, [*steps, stream.finish(duration_s)])
+def score_encoded(
+    model: EventModel, recordings: Many[tuple[Encoded, str, float]], *, gates: bool = False
+) -> list[ScoredRecording]:
+    """Scores and events of whole recordings that are encoded, side by side where the model is one of timed events.
+
+    Args:
+        model: in eval mode.
+        recordings: each with what its events are to call it, and its length in seconds; as for `score_recording`.
+        gates: recompute the gates of the recurrent layer as well.
+    """
+    if model.task.timed is None:
+        return [_score_alone(model, *recording, gates) for recording in recordings]
+    vectors = [encoded.vectors for encoded, _, _ in recordings]
+    return [
+        ScoredRecording(
+            time_s=encoded.time_s,
+            scores=scores[:, : len(model.labels)],
+            attention=encoded.attention,
+            gates=None if means is None else Gates.of(means),
+            events=decode(
+                encoded.time_s, scores, model.labels, model.decode, video=video, step_s=1 / model.fps, end_s=duration_s
+            ),
+        )
+        for (encoded, video, duration_s), (scores, means) in zip(
+            recordings, score_frames_and_gates(model, vectors, gates=gates), strict=True
+        )
+    ]
+
+
+def _score_alone(model: EventModel, encoded: Encoded, video: str, duration_s: float, gates: bool) -> ScoredRecording:
+    stream = EventStream(model, video=video, gates=gates)
+    steps = [stream.push_encoded(encoded), stream.finish(duration_s)]
+    return _whole(model, steps)
 
 
 def rank_events(model: EventModel, scored: ScoredRecording, *, video: str, duration_s: float) -> list[Event]:

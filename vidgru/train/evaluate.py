@@ -163,11 +163,15 @@ def _judge_events(
     found: list[Event] = []
     ranked: list[Event] = []
     frames: dict[str, FrameScores] = {}
+    recordings = []
     for timeline in timed:
-        video, some = timeline.video, encoded[timeline.video]
+        some = encoded[timeline.video]
         seen_s = float(some.time_s[-1]) + 1 / model.fps if len(some) else 0.0
-        duration_s = min(dataset.durations.get(video, seen_s), max(seen_s, 1 / model.fps))
-        scored = score_encoded(model, some, video=video, duration_s=duration_s)
+        duration_s = min(dataset.durations.get(timeline.video, seen_s), max(seen_s, 1 / model.fps))
+        recordings.append((some, timeline.video, duration_s))
+    for timeline, (_, video, duration_s), scored in zip(
+        timed, recordings, score_encoded(model, recordings), strict=True
+    ):
         truth += [
             Annotation(video=video, start_s=start_s, end_s=end_s, label=dataset.labels[label])
             for start_s, end_s, label in timeline.events
