@@ -1,0 +1,1 @@
+"""Annotated videos and clips of events."""
