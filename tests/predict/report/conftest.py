@@ -1,0 +1,48 @@
+"""A real browser, for tests that are skipped where there is none."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install vidgru[dev]")
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """Opens a file as a page; at the end, what its console held is an error, but for what a test expects."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(path: Path, *, address: str = "", expect: str | None = None, **options: Any) -> Any:
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 720}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+
+        def complain(text: str) -> None:
+            # how often a test reads a canvas is no fault of the page's
+            if "willReadFrequently" not in text and (expect is None or expect not in text):
+                complaints.append(text)
+
+        page.on("console", lambda message: complain(message.text))
+        page.on("pageerror", lambda error: complain(str(error)))
+        page.goto(path.as_uri() + address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []

@@ -1,0 +1,30 @@
+// All events of all recordings.
+
+class Events {
+  constructor() {
+    const columns = [
+      { name: 'Label', key: (event) => event.label },
+      { name: 'Score', key: (event) => event.score, number: true, down: true },
+      { name: 'Recording', key: (event) => event.recording.name },
+      { name: 'Start', key: (event) => event.start, number: true },
+      { name: 'Length', key: (event) => event.end - event.start, number: true, down: true },
+      { name: 'Wall clock', key: (event) => (event.recording.recorded ? event.recording.recorded.ms + event.start * 1000 : null) },
+    ];
+    this.table = new Table(byId('events'), columns, 34, (event) => this.row(event), 'No event passes the filters.');
+    this.table.sortBy(columns[1]);
+  }
+
+  row(event) {
+    const { recording, label, score, start, end } = event;
+    const cell = (kind, ...inside) => make('div', { class: `cell ${kind}`, role: 'cell' }, ...inside);
+    const cells = [
+      make('div', { class: 'cell dot', role: 'cell', title: label }, label),
+      make('div', { class: 'cell scored', role: 'cell' }, make('span', { class: 'score_bar', style: { '--share': score } }), make('span', { class: 'number' }, percent(score))),
+      make('div', { class: 'cell', role: 'cell', title: recording.name }, recording.page === null ? recording.name : make('a', { href: `${recording.page}#event=${event.number}` }, recording.name)),
+      cell('number', formatTime(start)),
+      cell('number', formatLength(end - start)),
+      cell('muted small', wallClock(recording.recorded, start, 'date')),
+    ];
+    return make('div', { class: 'row', role: 'row', style: { '--label': labelColour(label) } }, ...cells);
+  }
+}

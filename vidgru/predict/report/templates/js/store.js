@@ -1,0 +1,107 @@
+// The events as found, what a person changed about them, and the way back.
+
+class Store {
+  constructor(topics) {
+    this.topics = topics;
+    this.events = new Map();
+    this.done = []; // [id, before, after], either may be undefined
+    this.savedAt = 0;
+    this.next = 0;
+    data.events.forEach(([start, end, label, score, description], index) => {
+      const number = data.numbers ? data.numbers[index] : index;
+      const found = { start: start / 1000, end: end / 1000, label: data.labels[label], score, description };
+      this.events.set(number, { id: number, index, state: 'found', ...found });
+      this.next = Math.max(this.next, number + 1);
+    });
+    this.sort();
+  }
+
+  sort() {
+    this.sorted = [...this.events.values()].sort((a, b) => a.start - b.start || a.end - b.end || a.id - b.id);
+  }
+
+  get(id) {
+    return this.events.get(id);
+  }
+
+  labels() {
+    return [...new Set([...data.labels, ...this.sorted.map((event) => event.label)])];
+  }
+
+  get unsaved() {
+    return this.done.length !== this.savedAt;
+  }
+
+  // How many events differ from what was found.
+  corrections() {
+    const touched = this.sorted.filter((event) => event.state === 'changed' || event.state === 'added').length;
+    return touched + data.events.length - this.sorted.filter((event) => event.index !== undefined).length;
+  }
+
+  change(id, fields) {
+    const before = this.events.get(id);
+    const state = before.state === 'added' ? 'added' : 'changed';
+    this.put(id, before, { ...before, state, ...fields });
+  }
+
+  toggleRight(id) {
+    const before = this.events.get(id);
+    if (before.state === 'found') this.put(id, before, { ...before, state: 'right' });
+    else if (before.state === 'right') this.put(id, before, { ...before, state: 'found' });
+  }
+
+  add(start, end, label) {
+    const id = this.next++;
+    this.put(id, undefined, { id, start, end, label, score: null, state: 'added' });
+    return id;
+  }
+
+  remove(id) {
+    this.put(id, this.events.get(id), undefined);
+  }
+
+  put(id, before, after) {
+    this.done.push([id, before, after]);
+    if (this.savedAt >= this.done.length) this.savedAt = -1; // what was saved was undone, and then something else done
+    this.set(id, after);
+  }
+
+  // The event that came back or changed; undefined where there is nothing to undo, or an event that was added goes.
+  undo() {
+    const last = this.done.pop();
+    if (!last) return undefined;
+    this.set(last[0], last[1]);
+    return last[1];
+  }
+
+  set(id, event) {
+    if (event) this.events.set(id, event);
+    else this.events.delete(id);
+    this.sort();
+    this.topics.tell('events');
+  }
+
+  saved() {
+    this.savedAt = this.done.length;
+    this.topics.tell('events');
+  }
+}
+
+// What is wrong with an event's times and label; empty where nothing is.
+function faultOf({ start, end, label }) {
+  if (!label) return 'An event needs a label.';
+  if (label.startsWith('[') || label.startsWith('{')) return 'A label cannot begin with a bracket.';
+  if (!Number.isFinite(start) || !Number.isFinite(end)) return 'Start and end are seconds.';
+  if (start < 0) return 'It cannot start before the recording.';
+  if (end > data.duration + 0.0015) return `The recording ends at ${data.duration.toFixed(3)} s.`;
+  if (end - start < 0.0005) return 'It has to end after its start.';
+  return '';
+}
+
+function tidyLabel(text) {
+  return text.split(/\s+/).filter(Boolean).join(' ');
+}
+
+function toMilliseconds(seconds) {
+  return Math.round(seconds * 1000) / 1000;
+}
