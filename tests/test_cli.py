@@ -7,7 +7,7 @@ import pytest
 
 from vidgru import cli
 
-VERBS = ("extract", "train", "eval", "predict", "info", "demo")
+VERBS = ("extract", "train", "eval", "predict", "explain", "info", "demo")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -17,7 +17,7 @@ FLOORS = {
     "cli": 5, "info": 5, "__main__": 5, "__init__": 5,
 }  # fmt: skip
 GROUND = {"errors", "types", "files", "processes"}  # one room: its files may use one another
-DOORS = {"extract.pipeline", "extract.camera", "extract.frames", "extract.pictures"}  # of the extract wing
+DOORS = {"extract.pipeline", "extract.live.camera", "extract.frames", "extract.pictures"}  # of the extract wing
 HEAVY = {"ultralytics": {"extract.network", "extract.detector", "extract.tracker"}, "openvino": {"extract.graphs"}}
 
 

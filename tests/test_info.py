@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.datasets.formats.files import FILES, write
+from tests.predict.test_recorder import BEGAN, PART_SAMPLES, record
 from tests.predict.world import World, make_model
 from vidgru.cache import SequenceCache
 from vidgru.errors import AnnotationError, CacheError, ModelError, SettingsError, SourceError
@@ -257,6 +258,18 @@ def test_prune_keeps_entries_of_touched_recordings_and_of_disks_that_are_not_the
     prune(world)
     assert len(keys(world)) == 2
     assert noted(world) == ["touched.mp4", "far.mp4"]
+
+
+def test_prune_keeps_what_was_recorded_from_cameras(world: World) -> None:
+    """There is no file to make it again from."""
+    world.record("a.mp4")
+    finished, left = record(world.cache, 5), record(world.cache, PART_SAMPLES, began="2024-05-02T12:00:00.000+00:00")
+    finished.finish(1.0, BEGAN, {})
+    left.close()
+    lines = prune(world)
+    assert lines == ("removed 0 entries and 0 unfinished, 0 bytes freed; 2 entries kept",)
+    assert finished.key in keys(world)
+    assert [key for key, _ in world.cache.leftovers()] == [left.key]
 
 
 def test_prune_deletes_unsound_entries_and_what_killed_runs_left(world: World) -> None:

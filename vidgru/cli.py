@@ -110,15 +110,35 @@ def _eval(argv: Sequence[str]) -> int:
 
 
 def _predict(argv: Sequence[str]) -> int:
-    """Find events in recordings that nobody annotated."""
+    """Find events in recordings that nobody annotated, and in live streams."""
     from vidgru.config import PredictConfig
 
-    given, config = _parse("predict", PredictConfig, argv, _MODEL, _SOURCES)
-    from vidgru.predict.batch import predict, summary_table
+    given, config = _parse("predict", PredictConfig, argv, _MODEL, _INPUTS)
+    from vidgru.extract.live.address import is_live
+
+    if any(map(is_live, given["sources"])):
+        if len(given["sources"]) > 1:
+            raise SettingsError("a live source is predicted alone, and several sources are given", "run one for each")
+        from vidgru.predict.live import predict_live
+
+        return predict_live(given["model"], given["sources"][0], config)
+    from vidgru.predict.batch import predict
+    from vidgru.predict.outcome import summary_table
 
     predictions = predict(given["model"], given["sources"], config)
     print(summary_table(predictions))
     return _code(predictions)
+
+
+def _explain(argv: Sequence[str]) -> int:
+    """Say why a model finds what it finds in a recording."""
+    from vidgru.config import ExplainConfig
+
+    given, config = _parse("explain", ExplainConfig, argv, _MODEL, _RECORDING)
+    from vidgru.predict.explanation import explain_recording
+
+    print(explain_recording(given["model"], given["recording"], config))
+    return 0
 
 
 def _info(argv: Sequence[str]) -> int:
@@ -159,9 +179,15 @@ def _demo(argv: Sequence[str]) -> int:
 
 
 _SOURCES = Positional("sources", "recordings: files, folders, globs, .txt lists", many=True)
+_INPUTS = Positional(
+    "sources",
+    "recordings, as for extract; caches or their entries; or a live source: a URL, a camera's number",
+    many=True,
+)
 _DATASET = Positional("dataset", "a YAML, an annotation file, or a folder with one, or with a folder for each class")
 _OUT = Positional("out", "what to write: .csv, .jsonl, .json (ActivityNet), .vtt, or a folder (a .vtt a video)")
 _MODEL = Positional("model", "a model file, or the folder of a training run")
+_RECORDING = Positional("recording", "a video, or an entry of a cache (its folder)")
 _PATH = Positional("path", "a video, a cache or one of its entries, a data set, a model")
 _VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "extract": _extract,
@@ -169,6 +195,7 @@ _VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": _compare,
     "eval": _eval,
     "predict": _predict,
+    "explain": _explain,
     "convert": _convert,
     "info": _info,
     "demo": _demo,

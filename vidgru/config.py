@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,16 @@ FEATURE_SCHEMA = 1  # raised whenever the same settings would give other feature
 def _need(condition: bool, name: str, value: object, allowed: str) -> None:
     if not condition:
         raise SettingsError(f"{name} is {value!r}; it must be {allowed}")
+
+
+def _moment(name: str, text: str) -> datetime | None:
+    """The moment that an ISO 8601 text means, None where it is empty. Without an offset it is this machine's time."""
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise SettingsError(f"{name} is {text!r}; it must be an ISO 8601 time", "such as 2024-05-06T07:08:09") from None
 
 
 def _polygons(mask: str) -> str:
@@ -286,6 +297,12 @@ class PredictConfig(RunSettings):
         weights: where the model's detector lies, if not under the name it was trained with; it must be the same file.
         min_score: events scored below this are left out.
         labels: only events with these labels; all the model's where none is given.
+        since, until: only events that reach into this wall-clock time (ISO 8601), of recordings whose own is known.
+        report: write a page to look at for each recording, and one for all.
+        clips: cut every event to a file of its own.
+        context: seconds before and after each event that its file shows.
+        save_video: write each recording with boxes, tracks and events drawn.
+        record: of a live stream, keep what was seen in the cache.
     """
 
     out: str = "events"
@@ -293,10 +310,44 @@ class PredictConfig(RunSettings):
     weights: str = ""
     min_score: float = 0.0
     labels: tuple[str, ...] = ()
+    since: str = ""
+    until: str = ""
+    report: bool = True
+    clips: bool = False
+    context: float = 1.0
+    save_video: bool = False
+    record: bool = False
 
     def __post_init__(self) -> None:
         RunSettings.__post_init__(self)
         _need(0 <= self.min_score <= 1, "min_score", self.min_score, "between 0 and 1")
+        _need(0 <= self.context <= 3600, "context", self.context, "from 0 to 3600 seconds")
+        since, until = (_moment(name, getattr(self, name)) for name in ("since", "until"))
+        ordered = since is None or until is None or since < until
+        _need(ordered, "until", self.until, f"after since, which is {self.since!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig(RunSettings):
+    """Settings of `vidgru explain`. What the detector computes comes from the model.
+
+    Attributes:
+        at: only what happens at this second of the recording.
+        event: only the event of this number, by start, the first is 1.
+        features: folder of the sequence cache.
+        weights: where the model's detector lies, if not under the name it was trained with; it must be the same file.
+    """
+
+    at: float | None = None
+    event: int | None = None
+    features: str = "features"
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        RunSettings.__post_init__(self)
+        _need(self.at is None or 0 <= self.at < float("inf"), "at", self.at, "a second of the recording, from 0")
+        _need(self.event is None or self.event >= 1, "event", self.event, "the number of an event, from 1")
+        _need(self.at is None or self.event is None, "at", self.at, "left out where event is given")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,8 @@ from vidgru.errors import (
     WeightsError,
 )
 from vidgru.model.checkpoint import load_model
-from vidgru.predict.batch import Prediction, predict, summary_table
+from vidgru.predict.batch import predict
+from vidgru.predict.outcome import Prediction, summary_table
 from vidgru.predict.writers import read_jsonl
 from vidgru.types import Event
 
@@ -516,3 +517,55 @@ def test_predictions_hold_events(world: World) -> None:
     (prediction,) = run(world)
     assert all(isinstance(event, Event) for event in prediction.events)
     assert SequenceCache(world.cache.root).sources()
+
+
+# --- wall-clock time ------------------------------------------------------------------------------------------------
+
+
+def test_only_events_of_a_period(world: World) -> None:
+    for name, at in (("a.mp4", "2024-05-06T08:00:00+00:00"), ("b.mp4", "2024-05-06T09:00:00+00:00")):
+        world.record(name, recorded_at=at)
+    world.record("c.mp4")
+    since = {"since": "2024-05-06T08:30:00+00:00"}
+    predictions = run(world, world.cache.root, **since)
+    assert states(predictions) == {"b.mp4": "done", "c.mp4": "failed"}
+    assert predictions[1].reason == "does not tell when it was recorded; pass --start-time"
+    assert {row["video"] for row in rows(world.out / "events.csv")} == {"b.mp4"}
+    until = {"until": "2024-05-06T08:00:05+00:00"}
+    assert [len(p.events) for p in run(world, world.cache.root, **until)] == [2, 0]
+    assert states(run(world, world.cache.root, **until, start_time="2024-05-06T08:00:00+00:00")) == {
+        "a.mp4": "done", "b.mp4": "done", "c.mp4": "done",
+    }  # fmt: skip
+
+
+# --- what is made beside the events ---------------------------------------------------------------------------------
+
+
+def test_pages_that_are_wanted_are_made_and_not_made_again(world: World) -> None:
+    world.record("cam/a.mp4")
+    run(world)
+    assert not (world.out / "index.html").exists()
+    assert states(run(world, report=True)) == {"cam/a.mp4": "done"}
+    page = (world.out / "cam/a.mp4/report.html").read_text()
+    assert "cam/a.mp4" in page
+    assert "fall" in (world.out / "index.html").read_text()
+    before = files(world.out)
+    assert states(run(world, report=True)) == {"cam/a.mp4": "reused"}
+    assert states(run(world)) == {"cam/a.mp4": "reused"}
+    after = files(world.out)
+    assert all(after[name] == before[name] for name in before if "/" in name)
+    (world.videos / "b.mp4").touch()
+    run(world)
+    assert "b.mp4" in (world.out / "index.html").read_text(), "an index that is there is kept up to date"
+
+
+def test_clips_of_a_recording_that_cannot_be_read(world: World) -> None:
+    world.record("a.mp4")
+    (prediction,) = run(world, clips=True, save_video=True)
+    assert prediction.status == "partial"
+    assert prediction.reason.count("is not a video that can be read") == 2
+    assert prediction.reason.startswith("no clips: ")
+    assert "; no video: " in prediction.reason
+    assert len(read_jsonl(world.out / "a.mp4/events.jsonl")) == 2
+    assert states(run(world, clips=True)) == {"a.mp4": "partial"}, "it is tried again"
+    assert states(run(world)) == {"a.mp4": "reused"}

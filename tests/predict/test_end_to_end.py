@@ -1,5 +1,6 @@
 """From video files to events, through the detector that the demo uses."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -61,3 +62,40 @@ def test_videos_to_events(tmp_path: Path) -> None:
     assert load_model(tmp_path / "model.safetensors").what == what
     again = predict(tmp_path / "model.safetensors", [videos], config)
     assert [p.status for p in again] == ["reused", "failed", "reused"]
+
+    later = predict(tmp_path / "model.safetensors", [videos], replace(config, since="2024-05-01T12:00:02+00:00"))
+    assert [(p.recording.name, p.status, len(p.events)) for p in later] == [
+        ("a.mp4", "done", 1),
+        ("c.mp4", "failed", 0),
+    ]
+    assert "c.mp4" in (tmp_path / "events/summary.jsonl").read_text()
+
+
+def test_films_and_pages_of_a_recording(tmp_path: Path) -> None:
+    detector = bundled("demo.pt")
+    assert detector is not None
+    detect = DetectorSettings(weights=str(detector), imgsz=64, fps=5)
+    write_video(tmp_path / "videos/a.mp4", 3)
+    cache = SequenceCache(tmp_path / "features")
+    recording = Recording(path=tmp_path / "videos/a.mp4", name="a.mp4")
+    (outcome,) = extract([recording], cache, detect, PredictConfig(), progress=False)
+    sequence = cache.read(outcome.key)
+    make_model(tmp_path / "m.safetensors", weights_what(detect), weights=str(detector), sequence=sequence, fall=0.9)
+    config = PredictConfig(
+        out=str(tmp_path / "events"), features=str(cache.root), clips=True, context=0.5, save_video=True
+    )
+    (found,) = predict(tmp_path / "m.safetensors", [tmp_path / "videos"], config)
+    assert (found.status, found.reason, len(found.events)) == ("done", "", 1)
+    folder = tmp_path / "events/a.mp4"
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.is_file()) == [
+        "annotated.mp4", "clips/001_fall_0.00s.mp4", "events.jsonl", "events.srt", "events.vtt", "fingerprint.json",
+        "report.html",
+    ]  # fmt: skip
+    for film in (folder / "annotated.mp4", folder / "clips/001_fall_0.00s.mp4"):
+        with av.open(str(film)) as container:
+            assert container.streams.video[0].codec_context.name == "h264"
+            assert abs(container.duration / av.time_base - 3) < 0.2
+    (again,) = predict(tmp_path / "m.safetensors", [tmp_path / "videos"], config)
+    assert again.status == "reused"
+    (longer,) = predict(tmp_path / "m.safetensors", [tmp_path / "videos"], replace(config, context=2.0))
+    assert longer.status == "done"

@@ -101,4 +101,5 @@ class World:
         return path
 
     def config(self, **values: Any) -> PredictConfig:
-        return PredictConfig(**{"out": str(self.out), "features": str(self.cache.root), **values})
+        """Without pages, which take their time, unless they are asked for."""
+        return PredictConfig(**{"out": str(self.out), "features": str(self.cache.root), "report": False, **values})

@@ -24,6 +24,7 @@ from vidgru.types import Array, Sequence
 KEY = re.compile(r"[0-9a-f]{64}")
 LEFTOVER = re.compile(r"\.([0-9a-f]{64})\.[0-9a-f]+\.tmp")
 RESUME = "resume.json"
+LIVE = "live"  # in `Entry.how`: the source of an entry that comes of no file
 REMEDY = "extract its recording again; that makes the entry anew"
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2"}
 _LONGEST_HEADER = 1 << 20  # bytes; a part's header is under 2 kB
@@ -79,6 +80,17 @@ class Entry:
     def objects(self) -> int:
         """Objects in all parts."""
         return sum(part.objects for part in self.parts)
+
+
+def live_source(folder: Path) -> str | None:
+    """The live source that an entry, or what a killed run left of one, was recorded from; None for those of files."""
+    for name in ("entry.json", RESUME):
+        try:
+            source = json.loads((folder / name).read_bytes())["how"].get(LIVE)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        return None if source is None else str(source)
+    return None
 
 
 def to_json(value: Mapping[str, Any]) -> bytes:

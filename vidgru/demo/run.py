@@ -17,6 +17,7 @@ from vidgru.demo.scene import FPS, SIZE_PX
 from vidgru.errors import WeightsError
 from vidgru.files import bundled
 from vidgru.predict.batch import predict
+from vidgru.predict.output import INDEX
 from vidgru.predict.writers import read_jsonl
 from vidgru.train.evaluate import evaluate
 from vidgru.train.loop import train
@@ -70,7 +71,8 @@ def run(config: DemoConfig) -> str:
         "",
         *side_by_side(found),
         "",
-        f"Took {time.perf_counter() - began:.0f} s. Look at {events}, {model}, {out / 'eval'}.",
+        f"Took {time.perf_counter() - began:.0f} s. Open {Path(events) / INDEX} in a browser; "
+        f"there are also {model} and {out / 'eval'}.",
     ]
     return "\n".join(lines)
 

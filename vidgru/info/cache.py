@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vidgru.cache import Entry, SequenceCache
-from vidgru.cache.entry import KEY
+from vidgru.cache.entry import KEY, live_source
 from vidgru.errors import CacheError, OutputError
 from vidgru.info.text import Info, bytes_text, duration_text, rate_text, settings_text
 from vidgru.leases import Leases
@@ -112,14 +112,17 @@ def _keys(root: Path) -> list[str]:
 
 
 def _doomed(cache: SequenceCache) -> list[tuple[str, Path, str]]:
-    """Key and folder of what is not needed, and why."""
+    """Key and folder of what is not needed, and why. What was recorded from a live source is all there is of it."""
     needed = {record["key"] for record in cache.records() if _is_needed(cache, record)}
-    found = [(key, folder, UNFINISHED) for key, folder in cache.leftovers()]
+    found = [(key, folder, UNFINISHED) for key, folder in cache.leftovers() if live_source(folder) is None]
     for key in _keys(cache.root):
+        folder = cache.root / key
+        if live_source(folder) is not None:
+            continue
         if key not in needed:
-            found.append((key, cache.root / key, "its recording is gone or has changed"))
+            found.append((key, folder, "its recording is gone or has changed"))
         elif cache.usable(key) is None:
-            found.append((key, cache.root / key, "not sound"))
+            found.append((key, folder, "not sound"))
     return found
 
 

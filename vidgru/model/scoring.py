@@ -19,7 +19,7 @@ from vidgru.model.features import stream_features
 from vidgru.model.gates import has_gates, mean_gates
 from vidgru.types import Array, Features, Sequence
 
-ENCODED_AT_ONCE = 512  # frames
+ENCODED_AT_ONCE = 1024  # frames
 _STEPS_AT_ONCE = 1 << 13  # steps of all clips in one pass of the recurrent layer
 _CHUNK = 1 << 11  # steps of each recording in one pass of the recurrent layer
 

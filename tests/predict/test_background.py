@@ -1,0 +1,75 @@
+import threading
+
+import pytest
+
+from vidgru.predict.background import Background
+
+
+def test_items_are_worked_off_in_order_and_waited_for() -> None:
+    done: list[int] = []
+    with Background(done.extend) as background:
+        for number in range(1000):
+            background.submit(number)
+    assert done == list(range(1000))
+
+
+def test_what_waits_is_worked_off_together() -> None:
+    hold, begun, batches = threading.Event(), threading.Event(), []
+
+    def work(items: list[str]) -> None:
+        batches.append(items)
+        begun.set()
+        hold.wait(10)
+
+    with Background(work) as background:
+        background.submit("a")
+        begun.wait(10)
+        for item in "bcd":
+            background.submit(item)
+        hold.set()
+    assert batches == [["a"], ["b", "c", "d"]]
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("more", [True, False])
+def test_an_error_is_raised_and_ends_the_work(kind: type[BaseException], more: bool) -> None:
+    seen: list[list[int]] = []
+
+    def fail(items: list[int]) -> None:
+        seen.append(items)
+        raise kind("spoilt")
+
+    def run() -> None:
+        with Background(fail) as background:
+            background.submit(0)
+            while more:  # until it is noticed
+                background.submit(1)
+
+    with pytest.raises(kind, match="spoilt"):
+        run()
+    assert len(seen) == 1
+
+
+def test_a_block_that_fails_waits_for_nothing() -> None:
+    hold, begun, done = threading.Event(), threading.Event(), []
+
+    def work(items: list[int]) -> None:
+        begun.set()
+        hold.wait(10)
+        done.extend(items)
+
+    background = Background(work)
+
+    def run() -> None:
+        with background:
+            background.submit(1)
+            begun.wait(10)
+            background.submit(2)
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        run()
+    assert done == []
+    hold.set()
+    background._thread.join(10)
+    assert done == [1]

@@ -1,0 +1,1 @@
+"""Live sources: streams and cameras, as sequences."""

@@ -1,0 +1,74 @@
+"""Work that goes on beside extraction, in one thread and in order."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+_WAITING = 256  # items; who submits more waits, so that what they hold does not add up
+
+
+class Background(Generic[Item]):
+    """A thread that works off what it is given, in order, as much of it at a time as is there.
+
+    Use it in a `with` block, which ends when all is done. The first error ends the work: the next call here raises it.
+    Where the block itself fails, nothing is waited for: the work that goes on is cut off with the process, and leaves
+    nothing half, for files are written whole or not at all.
+
+    Args:
+        work: takes one item or more.
+    """
+
+    def __init__(self, work: Callable[[list[Item]], None]) -> None:
+        self._work = work
+        self._items: deque[Item] = deque()
+        self._change = threading.Condition()
+        self._last = False  # nothing more is submitted
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work_off, name="vidgru-background", daemon=True)
+
+    def __enter__(self) -> Background[Item]:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with self._change:
+            self._last = True
+            if error is not None:
+                self._items.clear()
+            self._change.notify_all()
+        while error is None and self._thread.is_alive():  # in slices, so that Ctrl-C is heard
+            self._thread.join(0.1)
+        if error is None and self._error is not None:
+            raise self._error
+
+    def submit(self, item: Item) -> None:
+        """Have an item worked off after those before it; waits while many are waiting."""
+        with self._change:
+            while len(self._items) >= _WAITING and self._error is None:
+                self._change.wait(0.1)
+            if self._error is not None:
+                raise self._error
+            self._items.append(item)
+            self._change.notify_all()
+
+    def _work_off(self) -> None:
+        while True:
+            with self._change:
+                while not (self._items or self._last):
+                    self._change.wait()
+                some = list(self._items)
+                self._items.clear()
+                self._change.notify_all()
+            if not some:
+                return
+            try:
+                self._work(some)
+            except BaseException as error:
+                self._error = error
+                return

@@ -1,0 +1,129 @@
+"""What is to be predicted: recordings, and entries of a cache, whose recordings may be gone."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidgru.cache import Entry, SequenceCache
+from vidgru.cache.entry import KEY, LIVE
+from vidgru.errors import OutputError, SourceError
+from vidgru.model.checkpoint import EventModel, check_what
+from vidgru.sources import find_recordings
+from vidgru.types import Recording
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cached:
+    """A recording of which only the features are asked for.
+
+    Attributes:
+        recording: where it lay when its features were made.
+        cache: that holds them.
+        entry: which they are.
+    """
+
+    recording: Recording
+    cache: SequenceCache
+    entry: Entry
+
+
+def find_inputs(sources: Iterable[str | Path], model: EventModel) -> tuple[list[Recording], list[Cached]]:
+    """Recordings, and what is named by its features: the folder of a cache, or of an entry.
+
+    Raises:
+        SourceError: a source does not exist, or holds nothing.
+        SettingsMismatch: an entry is of other settings than the model's.
+        OutputError: two recordings would have one name in the output.
+    """
+    files: list[str | Path] = []
+    cached: list[Cached] = []
+    for source in sources:
+        folder = Path(source).expanduser()
+        if (folder / "entry.json").is_file():
+            cached.append(cached_entry(folder, model))
+        elif folder.is_dir() and _is_cache(folder):
+            cached += _whole_cache(folder, model)
+        else:
+            files.append(source)
+    recordings = find_recordings(files) if files else []
+    _refuse_twins([*recordings, *(one.recording for one in cached)])
+    return recordings, cached
+
+
+def cached_entry(folder: Path, model: EventModel) -> Cached:
+    """An entry of a cache, given by its folder.
+
+    Raises:
+        SourceError: it is not a finished entry.
+        SettingsMismatch: it is of other settings than the model's.
+    """
+    folder = folder.resolve()
+    cache = SequenceCache(folder.parent)
+    entry = cache.usable(folder.name) if KEY.fullmatch(folder.name) else None
+    if entry is None:
+        raise SourceError(
+            f"{folder} is neither a recording nor a sound entry of a cache",
+            "give a video, or the folder of an entry that vidgru extract has finished",
+        )
+    check_what(model, entry.what, f"the features in {folder}")
+    return _named(cache, entry, _sources(cache).get(entry.key), Path())
+
+
+def _is_cache(folder: Path) -> bool:
+    if (folder / "index.jsonl").is_file():
+        return True
+    return any(KEY.fullmatch(path.name) and (path / "entry.json").is_file() for path in folder.iterdir())
+
+
+def _whole_cache(root: Path, model: EventModel) -> list[Cached]:
+    """The entries of a cache that the model reads, named by their paths below the folder that holds them all."""
+    cache = SequenceCache(root)
+    entries = [entry for entry in cache.entries() if cache.usable(entry.key)]
+    ours = [entry for entry in entries if entry.what == model.what]
+    if not ours:
+        for entry in entries[:1]:
+            check_what(model, entry.what, f"the features in {root}")
+        raise SourceError(f"no features in {root}", "give a folder that vidgru extract has filled, or recordings")
+    if len(ours) < len(entries):
+        print(
+            f"{root} holds {len(entries) - len(ours)} more entries, of other settings than the model's: they are left "
+            "out",
+            file=sys.stderr,
+        )
+    sources = _sources(cache)
+    known = [sources[entry.key].parent for entry in ours if entry.key in sources]
+    common = Path(os.path.commonpath(known)) if known else Path()
+    found = [_named(cache, entry, sources.get(entry.key), common) for entry in ours]
+    return sorted(found, key=lambda one: one.recording.name)
+
+
+def _sources(cache: SequenceCache) -> dict[str, Path]:
+    """The last path that each entry was made from."""
+    return {key: Path(paths[-1]) for key, paths in cache.sources().items()}
+
+
+def _named(cache: SequenceCache, entry: Entry, source: Path | None, common: Path) -> Cached:
+    if source is not None:
+        under = source.is_relative_to(common) and common != Path()
+        recording = Recording(path=source, name=source.relative_to(common).as_posix() if under else source.name)
+    else:
+        live = f"{entry.how[LIVE]} {entry.recorded_at}" if LIVE in entry.how else ""
+        name = re.sub(r"[^\w.]+", "-", live).strip("-.") or entry.key[:16]
+        recording = Recording(path=cache.root / entry.key, name=name)
+    return Cached(recording=recording, cache=cache, entry=entry)
+
+
+def _refuse_twins(recordings: list[Recording]) -> None:
+    seen: dict[str, Recording] = {}
+    for recording in recordings:
+        other = seen.setdefault(recording.name, recording)
+        if other is not recording:
+            raise OutputError(
+                f"{other.path} and {recording.path} would both be {recording.name} in the output",
+                "give the folder above both as the source, or predict each with its own --out",
+            )
