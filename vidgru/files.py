@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -29,32 +29,41 @@ def write_atomic(path: Path, data: bytes, *, make_folder: bool = True) -> None:
     Raises:
         OutputError: the disk is full, read-only, or a part of the path is a file.
     """
-    temporary = None
+    temporary: Path | None = None
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{_writer()}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
+        temporary = temporary_beside(path)
+        with open(temporary, "xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp makes private files; results are for the whole group
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-        _sweep(path)
+        put_in_place(temporary, path)
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}", "free the disk or choose another folder with --out"
         ) from error
     finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
-def _writer() -> str:
-    """This process, as the names of temporary files tell it."""
+def temporary_beside(path: Path) -> Path:
+    """A name for what is to become `path`, beside it, that nobody else has; it tells which process is at it."""
     pid = os.getpid()
-    return f"{_digest(this_host())}-{pid}-{started(pid) or 0}"
+    writer = f"{_digest(this_host())}-{pid}-{started(pid) or 0}"
+    return path.with_name(f".{path.name}.{writer}.{secrets.token_hex(4)}.tmp")
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Rename what has been written under the name of `temporary_beside`, and delete what killed processes left there.
+
+    Raises:
+        OSError: that cannot be done.
+    """
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+    _sweep(path)
 
 
 def _sweep(path: Path) -> None:
@@ -128,5 +137,3 @@ _CHUNK = 1 << 20
 _TEMPORARY = re.compile(r"((?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)\.)?\w{8}\.tmp")
 _LEFT_S = 86400.0  # nobody writes a file for a day
 _PACKAGE = Path(__file__).resolve().parent
-_UMASK = os.umask(0)  # it can only be read by setting it
-os.umask(_UMASK)

@@ -7,7 +7,6 @@ them. Films are written beside their place and renamed when they are whole.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -19,7 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from vidgru.errors import MissingExtra, OutputError
 from vidgru.extract.frames import FOREVER, SoundReader
-from vidgru.files import sync_folder
+from vidgru.files import put_in_place, temporary_beside
 from vidgru.predict.films.sound import CopiedSound, EncodedSound
 from vidgru.types import Array
 
@@ -61,7 +60,7 @@ class Film:
         end: Fraction = FOREVER,
     ) -> None:
         self.path, self.start, self.end = path, start, end
-        self._temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+        self._temporary = temporary_beside(path)
         self._scaler = VideoReformatter()
         self._latest = -1  # pts of the last frame
         self._until = start
@@ -137,10 +136,7 @@ class Film:
             self._sound.play(self.end, self._container.mux)
             self._sound.finish(self._container.mux)
         self._container.close()
-        with open(self._temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(self._temporary, self.path)
-        sync_folder(self.path.parent)
+        put_in_place(self._temporary, self.path)
 
     def _discard(self) -> None:
         # The name goes first where it can: a container that is closed would write its index in front, at length.
