@@ -124,9 +124,12 @@ def _predict(argv: Sequence[str]) -> int:
         return predict_live(given["model"], given["sources"][0], config)
     from vidgru.predict.batch import predict
     from vidgru.predict.outcome import summary_table
+    from vidgru.predict.output import INDEX
 
     predictions = predict(given["model"], given["sources"], config)
     print(summary_table(predictions))
+    if config.report:
+        print(f"open {Path(config.out) / INDEX} in a browser")
     return _code(predictions)
 
 
@@ -135,7 +138,7 @@ def _explain(argv: Sequence[str]) -> int:
     from vidgru.config import ExplainConfig
 
     given, config = _parse("explain", ExplainConfig, argv, _MODEL, _RECORDING)
-    from vidgru.predict.explanation import explain_recording
+    from vidgru.predict.explain import explain_recording
 
     print(explain_recording(given["model"], given["recording"], config))
     return 0

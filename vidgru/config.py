@@ -297,7 +297,8 @@ class PredictConfig(RunSettings):
         weights: where the model's detector lies, if not under the name it was trained with; it must be the same file.
         min_score: events scored below this are left out.
         labels: only events with these labels; all the model's where none is given.
-        since, until: only events that reach into this wall-clock time (ISO 8601), of recordings whose own is known.
+        since: only events that end after this wall-clock time (ISO 8601). A recording that does not tell its own fails.
+        until: only events that begin before this wall-clock time.
         report: write a page to look at for each recording, and one for all.
         clips: cut every event to a file of its own.
         context: seconds before and after each event that its file shows.

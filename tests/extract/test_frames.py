@@ -11,19 +11,19 @@ import pytest
 from tests.videos import draw_counter, faststart, read_counter, rotate_mp4, write_video
 from vidgru.errors import RecordingChanged, RecordingError
 from vidgru.extract import frames
-from vidgru.extract.frames import FrameReader, Picture, SoundReader
+from vidgru.extract.frames import DisplayFrame, FrameReader, SoundReader
 from vidgru.extract.video import VideoReader
 
 SIZE = (160, 96)
 
 
-def read(path: Path, *stretches: tuple[float, float], size_px: tuple[int, int] = SIZE) -> list[Picture]:
+def read(path: Path, *stretches: tuple[float, float], size_px: tuple[int, int] = SIZE) -> list[DisplayFrame]:
     exact = [(Fraction(str(start)), Fraction(str(end))) for start, end in stretches]
     with FrameReader(path) as reader:
-        return list(reader.pictures(size_px, exact)) if exact else list(reader.pictures(size_px))
+        return list(reader.frames(size_px, exact)) if exact else list(reader.frames(size_px))
 
 
-def numbers(pictures: list[Picture]) -> list[int]:
+def numbers(pictures: list[DisplayFrame]) -> list[int]:
     return [read_counter(picture.image) for picture in pictures]
 
 
@@ -114,7 +114,7 @@ def test_pictures_stand_upright(tmp_path: Path, clockwise: int) -> None:
     rotate_mp4(path, clockwise)
     with FrameReader(path) as reader:
         assert reader.size_px == (SIZE if clockwise % 180 == 0 else SIZE[::-1])
-        picture = list(reader.pictures(reader.size_px))[3]
+        picture = list(reader.frames(reader.size_px))[3]
     truth = np.rot90(draw_counter(3, *SIZE), -clockwise // 90)
     assert picture.image.shape == truth.shape
     assert picture.image.flags.c_contiguous
@@ -137,7 +137,7 @@ def test_pixels_are_made_square(tmp_path: Path, aspect: str, clockwise: int, siz
     rotate_mp4(path, clockwise)
     with FrameReader(path) as reader:
         assert reader.size_px == size_px
-        assert next(iter(reader.pictures(reader.size_px))).image.shape == (*size_px[::-1], 3)
+        assert next(iter(reader.frames(reader.size_px))).image.shape == (*size_px[::-1], 3)
 
 
 @pytest.mark.parametrize(("size_px", "matrix"), [((160, 96), "smpte170m"), ((1280, 720), "bt709")])
@@ -182,7 +182,7 @@ def test_a_recording_that_is_gone_is_told(tmp_path: Path) -> None:
 def test_a_recording_that_changes_on_the_way_is_told(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 30)
     with FrameReader(path) as reader:
-        pictures = reader.pictures(SIZE)
+        pictures = reader.frames(SIZE)
         next(pictures)
         path.write_bytes(path.read_bytes() + b"more")
         with pytest.raises(RecordingChanged, match="changed while it was read"):

@@ -1,25 +1,77 @@
 """Single pictures of videos whose frames show their own numbers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 
 from tests.videos import read_counter, rotate_mp4, write_video
 from vidgru.errors import RecordingError
-from vidgru.extract.pictures import Picture, pictures
+from vidgru.extract import pictures as pictures_module
+from vidgru.extract.container import open_container
+from vidgru.extract.pictures import Thumbnail, pictures
 from vidgru.extract.video import VideoReader
 
 FEW_KEYS = {"g": "25", "sc_threshold": "0"}  # a key frame every 2.5 seconds
 
 
-def at(path: Path, times_s: list[float], *, side_px: int = 160, most_frames: int = 1000) -> list[Picture]:
+def at(path: Path, times_s: list[float], *, side_px: int = 160, most_frames: int = 1000) -> list[Thumbnail]:
     return list(pictures(path, times_s, side_px=side_px, most_frames=most_frames))
 
 
-def numbers(found: list[Picture]) -> list[int]:
+def numbers(found: list[Thumbnail]) -> list[int]:
     return [read_counter(picture.image) for picture in found]
+
+
+class Opened:
+    """A container that counts what is done with it, and fails when it is told to."""
+
+    def __init__(self, log: "Log", container: Any) -> None:
+        self._log, self._container = log, container
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._container, name)
+
+    def seek(self, *arguments: Any, **options: Any) -> None:
+        self._log.seeks += 1
+        self._container.seek(*arguments, **options)
+
+    def demux(self, stream: Any) -> Iterator[Any]:
+        for packet in self._container.demux(stream):
+            self._log.packets += 1
+            if self._log.packets in self._log.unreadable:
+                raise av.error.InvalidDataError(0, "made up")
+            yield packet
+        if self._log.at_end is not None:
+            raise self._log.at_end
+
+
+@dataclass
+class Log:
+    seeks: int = 0
+    packets: int = 0
+    unreadable: set[int] = field(default_factory=set)
+    at_end: Exception | None = None
+
+
+@contextmanager
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    log = Log()
+
+    @contextmanager
+    def instead(path: Path) -> Iterator[Opened]:
+        with open_container(path) as container:
+            yield Opened(log, container)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures_module, "open_container", instead)
+        yield log
 
 
 @pytest.mark.parametrize("most_frames", [109, 1000])
@@ -84,6 +136,45 @@ def test_damage_is_passed_over(tmp_path: Path) -> None:
     path.write_bytes(data)
     found = at(path, [0.5, 9.0], most_frames=60)
     assert numbers(found) == [5, 90]
+
+
+def test_a_stream_that_turns_up_late_is_the_end_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyAV raises IndexError when it flushes one; which file makes it do so is up to how FFmpeg probes."""
+    path = write_video(tmp_path / "a.ts", 30)
+    with opened(monkeypatch) as log:
+        log.at_end = IndexError("list index out of range")
+        assert numbers(at(path, [0.5, 50.0], most_frames=60)) == [5, 29]
+        assert numbers(at(path, [0.5, 50.0])) == [5, 29]
+
+
+def test_reading_goes_on_after_packets_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mkv", 30, codec="mjpeg", pix_fmt="yuvj420p")
+    with opened(monkeypatch) as log:
+        log.unreadable = {4, 5, 9}
+        assert numbers(at(path, [2.5])) == [25]
+
+
+def test_where_key_frames_are_rare_and_there_is_no_index_little_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"g": "100", "sc_threshold": "0"}
+    path, other = (write_video(tmp_path / f"a.{suffix}", 1000, options=options) for suffix in ("ts", "mkv"))
+    times = [9.0 * n + 3 for n in range(11)]
+    with opened(monkeypatch) as log:
+        found = numbers(at(path, times, most_frames=165))
+        assert log.seeks < 3 * len(times)
+        assert log.packets < 1.3 * 1000, "as many as the file has, about"
+    assert found == numbers(at(other, times, most_frames=165)), "the same as where there is an index"
+
+
+def test_what_may_be_read_is_bounded_where_there_are_no_key_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "a.ts", 400, options={"g": "9999", "sc_threshold": "0"})
+    with opened(monkeypatch) as log:
+        found = at(path, [float(n) for n in range(20, 40)], most_frames=20)
+        assert log.packets <= 20 * (pictures_module._READ + 1 + pictures_module._HELD_BACK)
+    assert found == []
 
 
 def test_what_is_no_video(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from vidgru.predict.background import Background
 
 def test_items_are_worked_off_in_order_and_waited_for() -> None:
     done: list[int] = []
-    with Background(done.extend) as background:
+    with Background(done.extend, threading.Event()) as background:
         for number in range(1000):
             background.submit(number)
     assert done == list(range(1000))
@@ -21,7 +21,7 @@ def test_what_waits_is_worked_off_together() -> None:
         begun.set()
         hold.wait(10)
 
-    with Background(work) as background:
+    with Background(work, threading.Event()) as background:
         background.submit("a")
         begun.wait(10)
         for item in "bcd":
@@ -40,7 +40,7 @@ def test_an_error_is_raised_and_ends_the_work(kind: type[BaseException], more: b
         raise kind("spoilt")
 
     def run() -> None:
-        with Background(fail) as background:
+        with Background(fail, threading.Event()) as background:
             background.submit(0)
             while more:  # until it is noticed
                 background.submit(1)
@@ -50,15 +50,15 @@ def test_an_error_is_raised_and_ends_the_work(kind: type[BaseException], more: b
     assert len(seen) == 1
 
 
-def test_a_block_that_fails_waits_for_nothing() -> None:
-    hold, begun, done = threading.Event(), threading.Event(), []
+def test_a_block_that_fails_stops_the_work() -> None:
+    stop, begun, ended = threading.Event(), threading.Event(), []
 
     def work(items: list[int]) -> None:
         begun.set()
-        hold.wait(10)
-        done.extend(items)
+        assert stop.wait(10)
+        ended.extend(items)
 
-    background = Background(work)
+    background = Background(work, stop)
 
     def run() -> None:
         with background:
@@ -69,7 +69,5 @@ def test_a_block_that_fails_waits_for_nothing() -> None:
 
     with pytest.raises(RuntimeError, match="stop"):
         run()
-    assert done == []
-    hold.set()
-    background._thread.join(10)
-    assert done == [1]
+    assert ended == [1], "what goes on is waited for, what waits is not begun"
+    assert not background._thread.is_alive()

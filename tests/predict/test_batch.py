@@ -534,7 +534,7 @@ def test_only_events_of_a_period(world: World) -> None:
     until = {"until": "2024-05-06T08:00:05+00:00"}
     assert [len(p.events) for p in run(world, world.cache.root, **until)] == [2, 0]
     assert states(run(world, world.cache.root, **until, start_time="2024-05-06T08:00:00+00:00")) == {
-        "a.mp4": "done", "b.mp4": "done", "c.mp4": "done",
+        "a.mp4": "reused", "b.mp4": "done", "c.mp4": "done",
     }  # fmt: skip
 
 
@@ -557,6 +557,72 @@ def test_pages_that_are_wanted_are_made_and_not_made_again(world: World) -> None
     (world.videos / "b.mp4").touch()
     run(world)
     assert "b.mp4" in (world.out / "index.html").read_text(), "an index that is there is kept up to date"
+
+
+def test_what_does_not_hold_any_more_is_deleted(world: World) -> None:
+    world.record("a.mp4")
+    run(world, report=True)
+    page = world.out / "a.mp4/report.html"
+    (world.out / "a.mp4/clips").mkdir()
+    run(world, min_score=0.8)
+    assert not page.exists()
+    assert not (world.out / "a.mp4/clips").exists()
+    run(world, report=True, min_score=0.8)
+    before = page.stat().st_mtime_ns
+    assert states(run(world, report=True, clips=True, min_score=0.8)) == {"a.mp4": "partial"}
+    assert page.stat().st_mtime_ns == before, "what holds is not made again"
+
+
+def test_a_page_leads_to_where_the_recording_is(world: World) -> None:
+    path = world.record("a.mp4")
+    run(world, report=True)
+    assert "videos/a.mp4" in (world.out / "a.mp4/report.html").read_text()
+    moved = world.root / "moved"
+    moved.mkdir()
+    path.rename(moved / "a.mp4")
+    assert states(run(world, moved)) == {"a.mp4": "reused"}
+    assert states(run(world, moved, report=True)) == {"a.mp4": "done"}
+    assert "moved/a.mp4" in (world.out / "a.mp4/report.html").read_text()
+
+
+def test_a_name_is_part_of_what_is_finished(world: World) -> None:
+    """Each camera was predicted into a folder of its own below the one that now takes both."""
+    for camera in ("cam1", "cam2"):
+        world.record(f"{camera}/a.mp4")
+        run(world, world.videos / camera, out=str(world.out / camera))
+    assert states(run(world)) == {"cam1/a.mp4": "done", "cam2/a.mp4": "done"}
+    assert {row["video"] for row in rows(world.out / "events.csv")} == {"cam1/a.mp4", "cam2/a.mp4"}
+
+
+def test_another_time_makes_them_again(world: World) -> None:
+    path = world.record("a.mp4")
+    first, second = "2024-05-01T12:00:00", "2024-05-02T12:00:00"
+    run(world, start_time=first)
+    assert states(run(world, start_time=first)) == {"a.mp4": "reused"}
+    world.cache.remember(path, world.cache.key(world.cache.sha256(path), world.what), second)
+    (prediction,) = run(world)
+    assert prediction.status == "done"
+    assert prediction.events[0].start_time == "2024-05-02T12:00:00.000"
+
+
+def test_a_label_that_somebody_else_wrote(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.record("a.mp4")
+    world.record("b.mp4")
+    run(world)
+    path = world.out / "a.mp4/events.jsonl"
+    path.write_text(path.read_text().replace("fall", "tumble"))
+    run(world, report=True)
+    assert "tumble" not in (world.out / "index.html").read_text()
+    path.write_text(path.read_text().replace("fall", "tumble"))
+    run(world, world.videos / "b.mp4", report=True)
+    assert {row["video"] for row in rows(world.out / "events.csv")} == {"b.mp4"}
+    assert "with spoilt files" in capsys.readouterr().err
+
+
+def test_record_is_for_live_sources(world: World) -> None:
+    world.record("a.mp4")
+    with pytest.raises(SettingsError, match="record is for live sources, and these are recordings\n  leave it out"):
+        run(world, record=True)
 
 
 def test_clips_of_a_recording_that_cannot_be_read(world: World) -> None:

@@ -1,183 +1,204 @@
-"""Why an event: attention, gates, and what it would score without each group of features."""
+"""`vidgru explain`: which recording, which event, and what it says."""
 
-import itertools
-from collections import defaultdict
+import re
 from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from tests.model.networks import make_model
-from tests.sequences import make_sequence
-from vidgru.model.checkpoint import EventModel
-from vidgru.model.decode import smooth
-from vidgru.model.gates import Gates
-from vidgru.model.scoring import encode_parts, score_frames
-from vidgru.model.stream import ScoredRecording, score_recording
-from vidgru.predict import explain as module
-from vidgru.predict.explain import Why, explain, frames_of
-from vidgru.types import Event, Sequence
-
-SEQUENCE = make_sequence(1200, seed=2)  # 150 s
-SHAPES = [
-    {"clips": False, "timed": True, "lag": 3},
-    {"clips": False, "timed": True, "lag": 3, "layers": 2},
-    {"clips": False, "timed": True, "bidirectional": True},
-    {"clips": False, "timed": True, "cell": "lstm", "lag": 2},
-    {},
-]
+from tests.predict.world import World, make_model
+from vidgru import cli
+from vidgru.config import DetectorSettings, ExplainConfig
+from vidgru.errors import RecordingError, SettingsError, SettingsMismatch, SourceError, WeightsError
+from vidgru.extract.pipeline import weights_what
+from vidgru.files import bundled
+from vidgru.predict.explain import _text, explain_recording
+from vidgru.predict.reasons import Attended, Moment, Why
+from vidgru.types import Event
 
 
-def model_of(smooth_s: float = 0.5, only: str = "", **shape: object) -> EventModel:
-    """A model with pronounced scores, which listens to one group of features alone if that is given."""
-    model = make_model(SEQUENCE, **shape)
-    network = model.network
-    with torch.no_grad():
-        head = network.frame_head if network.frame_head is not None else network.clip_head
-        head[-1].weight.mul_(5)
-        for name, layer in {**network.encoder.project, "class": network.encoder.classes}.items():
-            if only and name != only:
-                for weight in layer.parameters():
-                    weight.zero_()
-    return replace(model, decode=replace(model.decode, smooth_s=smooth_s))
+def said(world: World, path: Path, **settings: object) -> str:
+    return explain_recording(world.model, path, ExplainConfig(**{"features": str(world.cache.root), **settings}))
 
 
-def scored_by(model: EventModel, sequence: Sequence = SEQUENCE) -> ScoredRecording:
-    return score_recording(model, [sequence], video="a.mp4", duration_s=len(sequence) / 8, gates=True)
+def timed(world: World, **scores: float) -> None:
+    make_model(world.model, world.what, weights=str(world.weights), timed=True, **scores)
 
 
-def event_at(model: EventModel, scored: ScoredRecording, start_s: float, end_s: float) -> Event:
-    """An event of these times with the score that its frames have."""
-    event = Event(video="a.mp4", start_s=start_s, end_s=end_s, label="walk", score=0)
-    smoothed = smooth(scored.time_s, scored.scores, model.decode.smooth_s)
-    return replace(event, score=float(smoothed[frames_of(scored.time_s, event), 1].mean()))
+def test_every_event_of_a_recording(world: World) -> None:
+    text = said(world, world.record("a.mp4"))
+    assert re.findall(r"^\w.*$", text, re.MULTILINE) == [
+        "fall  0.0-5.0 s  score 0.90  (event 1 of 2 in a.mp4)",
+        "walk  0.0-5.0 s  score 0.60  (event 2 of 2 in a.mp4)",
+    ]
+    assert len(re.findall(r"^  scene_motion +0\.90  \+0\.00$", text, re.MULTILINE)) == 1  # it says so whatever it sees
+    assert "kept most" in text
 
 
-def why_of(model: EventModel, start_s: float = 60.0, end_s: float = 64.0, *, parts: int = 1) -> Why:
-    scored = scored_by(model)
-    edges = np.linspace(0, len(SEQUENCE), parts + 1).astype(int)
-    cut = [SEQUENCE.frames(a, b) for a, b in itertools.pairwise(edges.tolist())]
-    (why,) = explain(model, cut, scored, [event_at(model, scored, start_s, end_s)])
-    return why
+@pytest.mark.parametrize("settings", [{"event": 2}, {"at": 0.0}, {"at": 4.99}])
+def test_the_events_that_are_asked_for(world: World, settings: dict[str, float]) -> None:
+    heads = re.findall(r"^(\w+) .* \(event (\d) of 2", said(world, world.record("a.mp4"), **settings), re.MULTILINE)
+    assert heads == ([("walk", "2")] if "event" in settings else [("fall", "1"), ("walk", "2")])
+
+
+@pytest.mark.parametrize("kind", ["clips", "timed"])
+def test_an_entry_of_a_cache(world: World, kind: str) -> None:
+    if kind == "timed":
+        timed(world)
+    path = world.record("cam/a.mp4")
+    entry = world.cache.lookup(path, world.what)
+    assert entry is not None
+    assert said(world, world.cache.root / entry.key, features="elsewhere") == said(world, path)
+
+
+def test_text_is_aligned_and_sorted_by_loss() -> None:
+    why = Why(
+        event=Event(video="a.mp4", start_s=62.04, end_s=65.5, label="meet", score=0.8),
+        score=0.8,
+        baseline=0.7,
+        without={"time": 0.7004, "motion": 0.0, "speed": 0.35, "relations": 0.9, "scene": 0.6996},
+        objects=(
+            *(Attended(track=n, label="person", share=0.5 / (n + 1)) for n in (0, 1)),
+            *(Attended(track=-1, label=name, share=0.02) for name in "abcdefghi"),
+        ),
+        kept=(Moment(time_s=61.04, update=0.8, reset=0.7),),
+        forgot=(Moment(time_s=63.0, update=0.5, reset=0.2), Moment(time_s=65.0, update=0.6, reset=0.3)),
+    )
+    assert _text(why, "event 3 of 7 in a.mp4").splitlines() == [
+        "meet  62.0-65.5 s  score 0.80  (event 3 of 7 in a.mp4)",
+        "",
+        "  looked at    share",
+        "  person 0      0.50          ##########",
+        "  person 1      0.25          #####",
+        *(f"  {name}, no track   0.02" for name in "abcdef"),
+        "  3 more        0.06          #",
+        "",
+        "  without      score  change",
+        "  motion        0.00  -0.70   --------------------",
+        "  speed         0.35  -0.35   ----------",
+        "  scene         0.70  +0.00",
+        "  time          0.70  +0.00",
+        "  relations     0.90  +0.20   ++++++",
+        "  (nothing)     0.70",
+        "  (read again from 30 s before the event, and at most 120 s of it, it scores 0.70, not 0.80)",
+        "",
+        "  kept most   at 61.0 s (update 0.80, reset 0.70)",
+        "  forgot most at 63.0 s (update 0.50, reset 0.20), 65.0 s (update 0.60, reset 0.30)",
+    ]
+    bare = replace(why, objects=(), kept=(), forgot=(), baseline=0.8)
+    assert "  looked at no object" in _text(bare, "")
+    assert "read again" not in _text(bare, "")
+    assert "kept" not in _text(bare, "")
+
+
+# --- what a user can do wrong ---------------------------------------------------------------------------------------
+
+
+def test_no_event_names_the_best_candidate(world: World) -> None:
+    path = world.record("quiet.mp4")
+    timed(world, fall=0.41, walk=0.2)
+    with pytest.raises(SourceError) as error:
+        said(world, path)
+    assert error.value.message == (
+        "the model finds no event in quiet.mp4: its best candidate is fall at 0.0-5.0 s, whose score reaches 0.41, "
+        "and an event has to reach 0.50"
+    )
+    assert "nothing to explain" in error.value.remedy
+
+
+def test_no_event_and_no_candidate(world: World) -> None:
+    timed(world, fall=0.01, walk=0.02)
+    with pytest.raises(SourceError, match=r"highest score is 0\.02, of walk at 0\.0 s, and an event has to reach 0"):
+        said(world, world.record("quiet.mp4"))
+
+
+def test_a_candidate_that_gives_way_to_another_label(world: World) -> None:
+    model = make_model(world.model, world.what, weights=str(world.weights), timed=True, fall=0.6, walk=0.8)
+    # walk scores higher throughout, and not high enough for an event
+    replace(model, decode=replace(model.decode, high=(0.5, 0.9), low=(0.5, 0.9), exclusive=True)).save(world.model)
+    with pytest.raises(SourceError, match=r"fall at 0\.0-5\.0 s, whose score reaches 0\.60, but .* another label"):
+        said(world, world.record("a.mp4"))
+
+
+def test_a_time_at_which_there_is_no_event(world: World) -> None:
+    with pytest.raises(SourceError, match=r"there is no event at 5 s in a\.mp4") as error:
+        said(world, world.record("a.mp4"), at=5.0)
+    assert error.value.remedy == "its events are 1: fall at 0.0-5.0 s, 2: walk at 0.0-5.0 s"
+
+
+def test_a_number_that_no_event_has(world: World) -> None:
+    with pytest.raises(SettingsError, match=r"event is 3, and a\.mp4 has 2") as error:
+        said(world, world.record("a.mp4"), event=3)
+    assert "2: walk at 0.0-5.0 s" in error.value.remedy
 
 
 @pytest.mark.parametrize(
-    ("start_s", "end_s", "frames"),
-    [(0.0, 1.0, (0, 8)), (0.125, 0.25, (1, 2)), (1.1249, 2.0006, (9, 16)), (9.875, 10, (79, 80)), (9.99, 12, (79, 80))],
-)  # fmt: skip
-def test_frames_of_an_event(start_s: float, end_s: float, frames: tuple[int, int]) -> None:
-    event = Event(video="a.mp4", start_s=start_s, end_s=end_s, label="walk", score=0.5)
-    assert frames_of(np.arange(80) / 8, event) == slice(*frames)
+    ("settings", "message"),
+    [
+        ({"event": 0}, "event is 0; it must be the number of an event, from 1"),
+        ({"at": -1.0}, r"at is -1\.0; it must be a second of the recording"),
+        ({"at": float("nan")}, r"at is nan; it must be a second of the recording"),
+        ({"at": 1.0, "event": 1}, r"at is 1\.0; it must be left out where event is given"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        ExplainConfig(**settings)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("start_s", "end_s"), [(0.0, 2.0), (60.0, 64.0), (61.125, 61.25), (147.0, 150.0)])
-def test_the_stretch_around_an_event_gives_its_score(shape: dict[str, object], start_s: float, end_s: float) -> None:
-    """Thirty seconds before it are all that these models remember; windows lie as they do in the whole recording."""
-    why = why_of(model_of(**shape), start_s, end_s)
-    assert why.score == why.event.score
-    assert why.baseline == pytest.approx(why.score, abs=1e-4)
+def test_a_recording_that_there_is_not(world: World) -> None:
+    with pytest.raises(SourceError, match=r"no such file or folder: .*gone\.mp4"):
+        said(world, world.videos / "gone.mp4")
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("group", ["motion", "class", "scene"])
-def test_what_a_model_does_not_listen_to_can_be_removed(shape: dict[str, object], group: str) -> None:
-    model = model_of(only=group, **shape)
-    why = why_of(model)
-    assert why.without.keys() == set(model.network.encoder.groups)
-    for name, score in why.without.items():
-        assert (score == pytest.approx(why.baseline, abs=1e-6)) == (name != group), name
+def test_a_folder_that_is_no_entry(world: World) -> None:
+    world.record("a.mp4")
+    for folder in (world.videos, world.cache.root, world.cache.root / ("0" * 64)):
+        folder.mkdir(exist_ok=True)
+        with pytest.raises(SourceError, match="is neither a recording nor a sound entry of a cache"):
+            said(world, folder)
 
 
-def test_a_removed_group_is_removed_from_the_whole_stretch() -> None:
-    model = model_of(clips=False, timed=True, lag=3)
-    why = why_of(model, 20.0, 24.0)  # all that comes before is read again
-    for name in ("speed", "appearance", "scene_motion"):
-        deaf = make_model(SEQUENCE, clips=False, timed=True, lag=3)
-        deaf.network.load_state_dict(model.network.state_dict())
-        with torch.no_grad():
-            for weight in deaf.network.encoder.project[name].parameters():
-                weight.zero_()
-        deaf = replace(deaf, decode=model.decode)
-        whole = score_frames(deaf, [encode_parts(deaf, [SEQUENCE]).vectors])[0]
-        expected = smooth(SEQUENCE.time_s, whole, model.decode.smooth_s)[160:192, 1].mean()
-        assert why.without[name] == pytest.approx(expected, abs=1e-5)
+def test_features_of_another_detector(world: World) -> None:
+    path = world.record("a.mp4")
+    entry = world.cache.lookup(path, world.what)
+    assert entry is not None
+    make_model(world.model, {**world.what, "imgsz": 320}, weights=str(world.root / "gone.pt"))
+    for recording in (world.cache.root / entry.key, path):
+        with pytest.raises(SettingsMismatch, match="imgsz is 640, the model's is 320"):
+            said(world, recording)
 
 
-@pytest.mark.parametrize("parts", [2, 7, 1200])
-def test_parts_do_not_matter(parts: int) -> None:
-    model = model_of(clips=False, timed=True, lag=3)
-    whole, cut = why_of(model), why_of(model, parts=parts)
-    assert cut.baseline == pytest.approx(whole.baseline, abs=1e-5)
-    assert cut.without == pytest.approx(whole.without, abs=1e-5)
-    assert [(one.track, one.label) for one in cut.objects] == [(one.track, one.label) for one in whole.objects]
-    assert [one.share for one in cut.objects] == pytest.approx([one.share for one in whole.objects])
+def test_a_detector_that_is_not_the_models(world: World) -> None:
+    path = world.record("a.mp4")
+    other = world.root / "other.pt"
+    other.write_bytes(b"another detector")
+    with pytest.raises(SettingsMismatch, match=r"other\.pt is not the detector that the model was trained on"):
+        said(world, path, weights=str(other))
 
 
-def test_of_a_long_event_the_beginning_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = model_of(smooth_s=0.0, clips=False, timed=True, lag=3)
-    monkeypatch.setattr(module, "LONGEST_S", 2.0)
-    why = why_of(model, 60.0, 100.0)
-    smoothed = scored_by(model).scores[:, 1]
-    assert why.score == pytest.approx(smoothed[480:800].mean())
-    assert why.baseline == pytest.approx(smoothed[480:496].mean(), abs=1e-4)
-    assert abs(why.score - why.baseline) > 1e-3
+def test_features_that_are_missing_and_no_detector(world: World) -> None:
+    path = world.videos / "new.mp4"
+    path.write_text("never seen")
+    make_model(world.model, world.what, weights=str(world.root / "gone.pt"))
+    with pytest.raises(WeightsError, match=r"no such weights file: .*gone\.pt"):
+        said(world, path)
 
 
-def test_objects_by_their_mean_attention_over_the_frames_of_the_event() -> None:
-    model = model_of(clips=False, timed=True, lag=3)
-    sequence = replace(SEQUENCE, tracks=np.where(SEQUENCE.tracks == 3, -1, SEQUENCE.tracks).astype(np.int32))
-    scored = scored_by(model, sequence)
-    (why,) = explain(model, [sequence], scored, [event_at(model, scored, 60.0, 64.0)])
-    expected: dict[tuple[int, str], float] = defaultdict(float)
-    for frame in range(480, 512):
-        for row in range(sequence.offsets[frame], sequence.offsets[frame + 1]):
-            name = sequence.names[sequence.classes[row]]
-            expected[int(sequence.tracks[row]), name] += float(scored.attention[row]) / 32
-    found = {(one.track, one.label): one.share for one in why.objects}
-    assert found == pytest.approx(expected)
-    assert -1 in {track for track, _ in found}
-    shares = [one.share for one in why.objects]
-    assert shares == sorted(shares, reverse=True)
-    with_objects = (np.diff(sequence.offsets[480:513]) > 0).mean()
-    assert sum(shares) == pytest.approx(with_objects, rel=1e-4)
+def test_a_file_that_is_no_recording(world: World) -> None:
+    detector = bundled("demo.pt")
+    assert detector is not None
+    settings = DetectorSettings(weights=str(detector), imgsz=64)
+    make_model(world.model, weights_what(settings), weights=str(detector))
+    path = world.videos / "new.mp4"
+    path.write_text("not a video")
+    with pytest.raises(RecordingError, match=r"new\.mp4: "):
+        said(world, path)
 
 
-def test_an_event_without_any_object() -> None:
-    model = model_of(clips=False, timed=True)
-    empty = make_sequence(200, 0)
-    scored = scored_by(model, empty)
-    (why,) = explain(model, [empty], scored, [event_at(model, scored, 5.0, 7.0)])
-    assert why.objects == ()
-    assert why.without["motion"] == pytest.approx(why.baseline, abs=1e-6)
-
-
-def test_moments_at_which_the_gates_stand_out() -> None:
-    model = model_of(clips=False, timed=True)
-    update, reset = np.full(1200, 0.5, np.float32), np.full(1200, 0.5, np.float32)
-    update[[484, 485, 500]] = 0.9, 0.8, 0.7  # the second is too near to the first to tell anything new
-    update[[490, 508]], reset[[490, 508]] = (0.1, 0.2), (0.2, 0.1)
-    update[[400, 700]] = 1.0, 0.0  # too far from the event
-    reset[[400, 700]] = 0.0
-    scored = replace(scored_by(model), gates=Gates(update=update, reset=reset))
-    (why,) = explain(model, [SEQUENCE], scored, [event_at(model, scored, 60.0, 64.0)])
-    assert [(one.time_s, one.update) for one in why.kept] == [
-        (484 / 8, pytest.approx(0.9)),
-        (500 / 8, pytest.approx(0.7)),
-    ]
-    assert {one.time_s for one in why.forgot} == {490 / 8, 508 / 8}
-    assert why.forgot[0].reset == pytest.approx(0.2)
-
-
-def test_a_cell_without_gates_has_no_such_moments() -> None:
-    why = why_of(model_of(clips=False, timed=True, cell="rnn"))
-    assert (why.kept, why.forgot) == ((), ())
-
-
-def test_every_event_has_its_reasons() -> None:
-    model = model_of(clips=False, timed=True, lag=3)
-    scored = scored_by(model)
-    events = [event_at(model, scored, start, start + 2) for start in (3.0, 50.0, 140.0)]
-    assert [why.event for why in explain(model, [SEQUENCE], scored, events)] == events
-    assert explain(model, [SEQUENCE], scored, []) == []
+def test_the_command(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    path, features = world.record("a.mp4"), str(world.cache.root)
+    assert cli.run(["explain", str(world.model), str(path), "--features", features, "--at", "1"]) == 0
+    assert capsys.readouterr().out.startswith("fall  0.0-5.0 s  score 0.90  (event 1 of 2 in a.mp4)\n")
+    assert cli.run(["explain", str(world.model), str(path), "--features", features, "--event", "7"]) == 2
+    assert "vidgru: error: event is 7, and a.mp4 has 2" in capsys.readouterr().err

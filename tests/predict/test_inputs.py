@@ -73,10 +73,33 @@ def test_what_is_no_entry(world: World) -> None:
     (folder / "entry.json").write_text("{}")
     with pytest.raises(SourceError, match=r"other is neither a recording nor a sound entry of a cache"):
         run(world, folder)
-    world.cache.root.mkdir()
-    (world.cache.root / "index.jsonl").write_text("")
+    path = world.record("a.mp4")
+    shutil.rmtree(world.cache.root / world.cache.key(world.cache.sha256(path), world.what))
     with pytest.raises(SourceError, match=r"no features in .*features\n  give a folder that vidgru extract has filled"):
         run(world, world.cache.root)
+
+
+def test_a_folder_of_recordings_may_hold_a_file_of_the_indexs_name(world: World) -> None:
+    world.record("a.mp4")
+    (world.videos / "index.jsonl").write_text('{"file": "a.mp4"}\n')
+    assert names(run(world, world.videos)) == [("a.mp4", "done")]
+
+
+def test_a_recording_that_was_extracted_anew_is_there_once(world: World) -> None:
+    world.record("a.mp4")
+    world.record("a.mp4", content="another take", frames=16)
+    (found,) = run(world, world.cache.root)
+    assert found.recording.name == "a.mp4"
+    assert found.duration_s == 2.0
+
+
+def test_features_of_bytes_that_are_gone_are_not_shown_on_others(world: World) -> None:
+    path = world.record("a.mp4")
+    path.write_text("another take, not extracted")
+    (found,) = run(world, world.cache.root, report=True, clips=True)
+    assert (found.recording.name, found.status) == ("a.mp4", "partial")
+    assert found.reason == "no clips: its features are there, and its video is not"
+    assert "videos/a.mp4" not in (world.out / "a.mp4/report.html").read_text()
 
 
 def test_what_a_camera_showed_is_named_for_it(world: World) -> None:

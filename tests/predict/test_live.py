@@ -29,6 +29,7 @@ from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, PredictConfig
 from vidgru.errors import OutputError, SettingsError, SettingsMismatch, SourceError
 from vidgru.extract.live.camera import Patience
+from vidgru.extract.live.connection import SourceLost
 from vidgru.extract.pipeline import extract, weights_what
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.decode import DecodeSettings
@@ -318,6 +319,19 @@ def test_a_source_that_never_opens(stage: Stage, tmp_path: Path) -> None:
         predict_live(stage.save(tmp_path), "tcp://me:hunter2@127.0.0.1:1", config, patience=SOON)
     assert out.getvalue() == ""
     assert not (tmp_path / "features").exists()
+
+
+def test_a_camera_that_is_not_there(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known at once, before anyone waits for a frame."""
+
+    def absent(address: object) -> None:
+        raise SourceLost("there is no such camera, or it is in use", hopeless=True)
+
+    monkeypatch.setattr("vidgru.extract.live.feed.connect", absent)
+    message = r"camera 7 cannot be opened, tried once: there is no such camera, or it is in use\n  see whether another"
+    for _ in range(3):
+        with listening(), pytest.raises(SourceError, match=message):
+            predict_live(stage.save(tmp_path), "7", stage.config(tmp_path), patience=SOON)
 
 
 def test_a_full_disk_does_not_end_it(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,4 @@
+import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -61,3 +62,17 @@ def test_the_time_of_an_event() -> None:
 def test_settings_that_cannot_be(values: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         PredictConfig(**values)
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone cannot be set here")
+def test_the_clock_is_changed_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        event = Event(video="a.mp4", start_s=7200.0, end_s=7201.0, label="fall", score=0.5)
+        said = start_time(event, "2024-10-27T01:30:00")
+        assert said == "2024-10-27T02:30:00.000"  # for the second time: at three the clock was put back to two
+        assert not Period("2024-10-27T03:00", "").touches("2024-10-27T01:30:00", event.start_s, event.end_s)
+    finally:
+        monkeypatch.undo()
+        time.tzset()

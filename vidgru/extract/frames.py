@@ -6,7 +6,7 @@ What `vidgru.extract.video` does for samples, this does for all there is: the sa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -34,7 +34,7 @@ Stretch = tuple[Fraction, Fraction]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Picture:
+class DisplayFrame:
     """One frame to be looked at.
 
     Attributes:
@@ -53,6 +53,7 @@ class FrameReader:
 
     Args:
         path: the file.
+        alive: called as it is read, at least once a packet, also where no frame is asked for. It may raise.
 
     Attributes:
         info: what the container says.
@@ -62,9 +63,9 @@ class FrameReader:
         RecordingError: it is not a file with a video that FFmpeg can read; the message says what it is.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._reader = VideoReader(path)
+    def __init__(self, path: Path, alive: Callable[[], None] = lambda: None) -> None:
+        self._path, self._alive = path, alive
+        self._reader = VideoReader(path, alive)
         self._can_leap = True
         self.info: VideoInfo = self._reader.info
         self.size_px = _square(self.info, self._reader.pixel_aspect)
@@ -75,9 +76,9 @@ class FrameReader:
     def __exit__(self, *exception: object) -> None:
         self._reader.__exit__(*exception)
 
-    def pictures(
+    def frames(
         self, size_px: tuple[int, int], stretches: Iterable[Stretch] = ((Fraction(0), FOREVER),)
-    ) -> Iterator[Picture]:
+    ) -> Iterator[DisplayFrame]:
         """The frames that are on screen in some stretches of the recording, in order of time, none twice.
 
         The first of a stretch may so have come on before it. A frame whose time is not after that of the one before
@@ -102,7 +103,7 @@ class FrameReader:
             while current is not None and current[0] < end:
                 time, until, frame = current
                 if until > start and time > shown:
-                    yield Picture(time=time, until=until, image=upright(frame))
+                    yield DisplayFrame(time=time, until=until, image=upright(frame))
                     shown = time
                 current = next(frames, None)
         self._reader.check_unchanged()
@@ -114,7 +115,7 @@ class FrameReader:
         except PlaceNotFound:
             self._can_leap = False
         self._reader.__exit__()
-        self._reader = VideoReader(self._path)
+        self._reader = VideoReader(self._path, self._alive)
         return self._reader.decoded()
 
     def _held(self, frames: Iterator[tuple[Fraction, Any]]) -> Iterator[tuple[Fraction, Fraction, Any]]:

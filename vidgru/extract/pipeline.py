@@ -44,7 +44,17 @@ from vidgru.files import sha256_file, write_atomic
 from vidgru.leases import Leases
 from vidgru.types import Recording
 
-__all__ = ["Outcome", "damage_of", "extract", "recorded_at", "say_outcome", "spans", "summary_table", "weights_what"]
+__all__ = [
+    "Outcome",
+    "damage_of",
+    "extract",
+    "recorded_at",
+    "say_outcome",
+    "spans",
+    "summary_table",
+    "told_time",
+    "weights_what",
+]
 
 _CHUNK_SAMPLES = 256  # samples handed to the writer at a time
 
@@ -60,7 +70,12 @@ def recorded_at(cache: SequenceCache, entry: Entry, path: Path, start_time: str)
     It is what `start_time` (see `RunSettings`) says, else what it said when the recording was extracted, else what the
     container says.
     """
-    return StartTimes(start_time).of(path) or cache.recorded_at(path) or entry.recorded_at
+    return told_time(cache, path, start_time) or entry.recorded_at
+
+
+def told_time(cache: SequenceCache, path: Path, start_time: str) -> str | None:
+    """As `recorded_at`, without what the container says."""
+    return StartTimes(start_time).of(path) or cache.recorded_at(path)
 
 
 def weights_what(detect: DetectorSettings) -> dict[str, Any]:

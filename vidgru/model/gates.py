@@ -82,8 +82,6 @@ def mean_gates(network: EventGRU, vectors: Tensor, hidden: Tensor, state: State 
     assert isinstance(gru, nn.GRU)
     if not vectors.shape[1]:
         return np.zeros((len(vectors), 0, 2), np.float32)
-    if not vectors.shape[1]:
-        return np.zeros((len(vectors), 0, 2), np.float32)
     before = hidden.new_zeros(gru.num_layers, len(hidden), gru.hidden_size) if state is None else state
     below = vectors
     if gru.num_layers > 1:  # the last layer reads what those below it say

@@ -13,6 +13,7 @@ from vidgru.model.gates import Gates, has_gates, mean_gates
 from vidgru.model.scoring import score_clips
 from vidgru.types import Array
 
+_STEPS_AT_ONCE = 1 << 14  # steps of all windows that are scored together
 _OVERLAP = 4  # windows that cover a frame
 _LONG = 1.5  # recordings of fewer window lengths are one window
 
@@ -77,14 +78,16 @@ class SlidingScorer:
         return self._settle(self._frames - self._settled)
 
     def _score(self, windows: Array) -> None:
-        """Count in windows, int64 [W, 2]: first frame of the recording and the one after the last."""
-        if not len(windows):
-            return
-        windows = windows - self._settled
+        """Count in windows of one length, int64 [W, 2]: first frame of the recording and the one after the last."""
+        for some in np.array_split(windows, -(-len(windows) * self.window // _STEPS_AT_ONCE) or 1):
+            if len(some):
+                self._score_some(some - self._settled)
+
+    def _score_some(self, windows: Array) -> None:
         clips = [self._vectors[first:stop] for first, stop in windows]
         columns = [np.broadcast_to(score, (len(clips[0]), self._outputs)) for score in score_clips(self._model, clips)]
         if self._gates:
-            both = torch.stack(clips)  # all of one length
+            both = torch.stack(clips)
             with torch.inference_mode():
                 hidden, _ = self._model.network.remember(both, both.new_ones(both.shape[:2], dtype=torch.bool))
             gates = mean_gates(self._model.network, both, hidden)

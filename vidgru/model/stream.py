@@ -12,7 +12,6 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.decode import EventDecoder, by_start, candidates, decode
@@ -118,7 +117,8 @@ class EventStream:
             end_s: the recording's end: events end there at the latest.
         """
         if isinstance(self._scorer, FrameScorer):
-            (scores,), means = self._scorer.finish(torch.zeros(1, 0, self._model.network.encoder.width))
+            encoder = self._model.network.encoder
+            (scores,), means = self._scorer.finish(encoder.object_mean.new_zeros(1, 0, encoder.width))
             gates = None if means is None else Gates.of(means[0])
         else:
             scores, gates = self._scorer.finish()

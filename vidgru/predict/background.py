@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
+_PATIENCE_S = 10.0
 _WAITING = 256  # items; who submits more waits, so that what they hold does not add up
 
 
@@ -17,15 +18,16 @@ class Background(Generic[Item]):
     """A thread that works off what it is given, in order, as much of it at a time as is there.
 
     Use it in a `with` block, which ends when all is done. The first error ends the work: the next call here raises it.
-    Where the block itself fails, nothing is waited for: the work that goes on is cut off with the process, and leaves
-    nothing half, for files are written whole or not at all.
+    Where the block itself fails, Ctrl-C among the reasons, the work is told to stop, and waited for a little: a process
+    that ends while a thread of its is in FFmpeg or PyTorch is aborted.
 
     Args:
         work: takes one item or more.
+        stop: set when the work is to end; `work` looks at it often, and raises whatever it likes.
     """
 
-    def __init__(self, work: Callable[[list[Item]], None]) -> None:
-        self._work = work
+    def __init__(self, work: Callable[[list[Item]], None], stop: threading.Event) -> None:
+        self._work, self._stop = work, stop
         self._items: deque[Item] = deque()
         self._change = threading.Condition()
         self._last = False  # nothing more is submitted
@@ -41,10 +43,19 @@ class Background(Generic[Item]):
             self._last = True
             if error is not None:
                 self._items.clear()
+                self._stop.set()
             self._change.notify_all()
-        while error is None and self._thread.is_alive():  # in slices, so that Ctrl-C is heard
-            self._thread.join(0.1)
-        if error is None and self._error is not None:
+        if error is not None:
+            self._thread.join(_PATIENCE_S)
+            return
+        try:
+            while self._thread.is_alive():  # in slices, so that Ctrl-C is heard
+                self._thread.join(0.1)
+        except BaseException:
+            self._stop.set()
+            self._thread.join(_PATIENCE_S)
+            raise
+        if self._error is not None:
             raise self._error
 
     def submit(self, item: Item) -> None:

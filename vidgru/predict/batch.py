@@ -7,6 +7,7 @@ them.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -17,14 +18,14 @@ from tqdm import tqdm
 from vidgru.cache import Entry, SequenceCache
 from vidgru.config import PredictConfig
 from vidgru.errors import SettingsError, WeightsError
-from vidgru.extract.pipeline import Outcome, damage_of, extract, recorded_at, spans
+from vidgru.extract.pipeline import Outcome, damage_of, extract, recorded_at, spans, told_time
 from vidgru.files import sha256_file
 from vidgru.model.checkpoint import EventModel, check_what, load_model, model_file
 from vidgru.predict.background import Background
 from vidgru.predict.detector import model_detector
 from vidgru.predict.finish import NO_TIME, Finisher, Ready
 from vidgru.predict.inputs import Cached, find_inputs
-from vidgru.predict.outcome import Prediction, failed, summary_record
+from vidgru.predict.outcome import Prediction, counted, failed, summary_record
 from vidgru.predict.output import OutputFolder
 from vidgru.predict.period import Period
 from vidgru.predict.writers import read_jsonl
@@ -55,6 +56,8 @@ def predict(
         SettingsMismatch: the detector is not the one that the model was trained on.
         OutputError: the output cannot be written, or two recordings would share a folder; what was finished stays.
     """
+    if config.record:
+        raise SettingsError("record is for live sources, and these are recordings", "leave it out")
     file = model_file(model_path)
     model = load_model(file)
     run = _Run(model, sha256_file(file), config, progress)
@@ -105,8 +108,9 @@ class _Run:
         names = [recording.name for recording in (*recordings, *(one.recording for one in cached))]
         waiting = [r for r in tqdm(recordings, "finished before", disable=self.quiet) if not self._is_finished(r)]
         ready = [some for one in cached if (some := self._cached(one))]
-        finisher = Finisher(self.model, self.config, self.keep, self.out, self._end)
-        with Background(finisher.finish) as background:
+        stop = threading.Event()
+        finisher = Finisher(self.model, self.config, self.keep, self.out, self._end, stop)
+        with Background(finisher.finish, stop) as background:
             try:
                 detect = detect or model_detector(self.model) if waiting else None
             except WeightsError as error:
@@ -144,7 +148,8 @@ class _Run:
             elif self.period.touches(began, 0.0, duration_s):
                 kept.append(recording)
         if len(kept) < len(recordings):
-            self._say(f"{len(recordings) - len(kept)} recordings lie outside the time that is asked for")
+            left_out = counted(len(recordings) - len(kept), "recording")
+            self._say(f"{left_out} outside the time that is asked for")
         return kept
 
     def _asked_for(self, one: Cached) -> bool:
@@ -162,10 +167,11 @@ class _Run:
             sha256 = self.cache.sha256(recording.path)
         except OSError:
             return False  # extraction says what is wrong with a recording
-        return self._reuse(recording, sha256, self.cache.key(sha256, self.model.what), began)
+        return self._reuse(recording, self.cache, sha256, self.cache.key(sha256, self.model.what), began)
 
-    def _reuse(self, recording: Recording, sha256: str, key: str, began: float) -> bool:
-        mark = self.out.finished(recording, sha256, key, self.config.start_time)
+    def _reuse(self, recording: Recording, cache: SequenceCache, sha256: str, key: str, began: float) -> bool:
+        told = told_time(cache, recording.path, self.config.start_time)
+        mark = self.out.finished(recording, sha256, key, told)
         if mark is None:
             return False
         try:
@@ -196,11 +202,9 @@ class _Run:
 
     def _cached(self, one: Cached) -> Ready | None:
         """A recording known by its features; None if it is finished."""
-        known = one.recording.path.is_file()
-        sha256 = one.cache.sha256(one.recording.path) if known else ""
-        if self._reuse(one.recording, sha256, one.entry.key, time.monotonic()):
+        if self._reuse(one.recording, one.cache, one.sha256, one.entry.key, time.monotonic()):
             return None
-        return self._ready(one.recording, one.cache, one.entry, sha256)
+        return self._ready(one.recording, one.cache, one.entry, one.sha256)
 
     def _on_features(self, outcome: Outcome, background: Background[Ready]) -> None:
         """Called as the features of a recording get ready, or cannot be made."""
@@ -210,7 +214,8 @@ class _Run:
         try:
             sha256 = self.cache.sha256(outcome.recording.path)
         except OSError as error:
-            return self._fail(outcome.recording, str(error), outcome.duration_s, outcome.seconds)
+            reason = f"cannot be read any more: {error.strerror}"
+            return self._fail(outcome.recording, reason, outcome.duration_s, outcome.seconds)
         background.submit(self._ready(outcome.recording, self.cache, entry, sha256, outcome.seconds))
 
     def _ready(
@@ -229,7 +234,7 @@ class _Run:
 
     def _fail(self, recording: Recording, reason: str, duration_s: float | None, seconds: float) -> None:
         """Events that an earlier run found in a file of this name no longer count; they are not deleted."""
-        self.out.begin(recording)
+        self.out.unmark(recording)
         self._end(failed(recording, reason, duration_s, seconds))
 
     def _end(self, prediction: Prediction) -> None:

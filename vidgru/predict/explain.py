@@ -1,221 +1,192 @@
-"""Why an event: what the model attended to, when its state was kept and when it was replaced, and what its score owes
-to each group of features.
-
-Attention and gates are those of the pass that found the event. For the rest the model reads the stretch around the
-event again, once as it is and once without each group.
-"""
+"""`vidgru explain`: why a model finds what it finds in a recording, as text."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from vidgru.model.checkpoint import EventModel
+from vidgru.cache import SequenceCache
+from vidgru.config import ExplainConfig
+from vidgru.errors import RecordingError, SettingsError, SourceError, WeightsError
+from vidgru.extract.pipeline import extract
+from vidgru.model.checkpoint import EventModel, check_what, load_model
 from vidgru.model.decode import smooth
-from vidgru.model.features import stream_features
-from vidgru.model.scoring import ENCODED_AT_ONCE, score_frames
-from vidgru.model.sliding import SlidingScorer
-from vidgru.model.stream import ScoredRecording
-from vidgru.types import Array, Event, Features, Sequence
+from vidgru.model.stream import ScoredRecording, rank_events, score_recording
+from vidgru.predict.detector import model_detector
+from vidgru.predict.inputs import Cached, cached_entry
+from vidgru.predict.reasons import CONTEXT_S, LONGEST_S, Attended, Moment, Why, explain, frames_of
+from vidgru.sources import find_recordings
+from vidgru.types import Event
 
-CONTEXT_S = 30.0  # what is read before an event
-LONGEST_S = 120.0  # of a longer event, its beginning alone is read again
-_AROUND_S = 2.0  # before and after an event, in which its gates are looked at
-_MOMENTS = 2
-_APART_S = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attended:
-    """What the model looked at.
-
-    Attributes:
-        track: -1 for objects of a class that have no track.
-        label: class name.
-        share: 0 to 1, mean attention over the event's frames. Frames without an object add to no share.
-    """
-
-    track: int
-    label: str
-    share: float
+_BAR = 20  # characters
+_SHOWN_OBJECTS = 8
+_SHOWN_EVENTS = 10  # in a message
 
 
-@dataclass(frozen=True, kw_only=True)
-class Moment:
-    """A frame at which the gates stand out.
+def explain_recording(model_path: str | Path, recording: str | Path, config: ExplainConfig) -> str:
+    """Say why a model finds the events of a recording, or those that are asked for.
 
-    Attributes:
-        time_s: of the frame.
-        update: 0 to 1, the share of the state that was kept.
-        reset: 0 to 1, how much the state counted in what replaced the rest of it.
-    """
-
-    time_s: float
-    update: float
-    reset: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Why:
-    """Why an event was found.
-
-    Attributes:
-        event: which.
-        score: its mean score, as it was found.
-        baseline: that score where the model reads only the stretch around the event: from `CONTEXT_S` before it, and
-            of an event longer than `LONGEST_S` no more than that. What `without` is to be held against.
-        without: the same, by the group of features that is removed.
-        objects: what was looked at, by share.
-        kept: moments at which the state was kept most; none where the cell has no gates.
-        forgot: moments at which most of the state was replaced by something that does not depend on it.
-    """
-
-    event: Event
-    score: float
-    baseline: float
-    without: dict[str, float]
-    objects: tuple[Attended, ...]
-    kept: tuple[Moment, ...]
-    forgot: tuple[Moment, ...]
-
-
-def explain(model: EventModel, parts: Many[Sequence], scored: ScoredRecording, events: Many[Event]) -> list[Why]:
-    """Why these events.
+    Features are taken from the cache, or made on the way with the detector that the model was trained on.
 
     Args:
-        model: that found them, in eval mode.
-        parts: the recording's stretches in order, as `SequenceCache.parts` gives them.
-        scored: the recording, scored by the model.
-        events: to explain, of this recording; their times may be rounded to milliseconds.
+        model_path: a model file or a training run's folder.
+        recording: a video file, or the folder of a cache entry.
+        config: which events, and where the features are.
 
     Returns:
-        One for each event.
+        Text of several lines.
+
+    Raises:
+        ModelError: there is no such model.
+        SourceError: there is no such recording, or no event in it, or none at that time.
+        SettingsError: it has fewer events than the number that is asked for.
+        WeightsError: features are missing, and so is the detector to make them.
+        SettingsMismatch: the features, or the detector, are others than the model's.
+        RecordingError: the recording cannot be read.
     """
-    return [_why(model, parts, scored, event) for event in events]
-
-
-def frames_of(time_s: Array, event: Event) -> slice:
-    """The frames of a recording that make up an event: one at least."""
-    # an event's times may be cut to milliseconds, and its frames' times are not
-    first, stop = (int(np.searchsorted(time_s, at - 1e-3)) for at in (event.start_s, event.end_s))
-    first = min(first, len(time_s) - 1)
-    return slice(first, max(stop, first + 1))
-
-
-def _why(model: EventModel, parts: Many[Sequence], scored: ScoredRecording, event: Event) -> Why:
-    own = frames_of(scored.time_s, event)
-    baseline, without = _without(model, parts, scored.time_s, event, own)
-    kept, forgot = _moments(scored, event)
-    return Why(
-        event=event,
-        score=event.score,
-        baseline=baseline,
-        without=without,
-        objects=_attended(parts, scored.attention, own),
-        kept=kept,
-        forgot=forgot,
-    )
-
-
-def _attended(parts: Many[Sequence], attention: Array, own: slice) -> tuple[Attended, ...]:
-    """Mean attention over these frames by track and class, the highest first."""
-    total: dict[tuple[int, int], float] = defaultdict(float)
-    for piece, row in _pieces(parts, own):
-        pairs, index = np.unique(np.column_stack([piece.tracks, piece.classes]), axis=0, return_inverse=True)
-        sums = np.bincount(index.ravel(), weights=attention[row : row + len(piece.boxes)], minlength=len(pairs))
-        for (track, kind), share in zip(pairs.tolist(), sums.tolist(), strict=True):
-            total[max(track, -1), kind] += share
-    names, frames = parts[0].names, own.stop - own.start
-    found = [
-        Attended(track=track, label=names[kind] if kind < len(names) else f"class {kind}", share=share / frames)
-        for (track, kind), share in total.items()
+    model = load_model(model_path)
+    found = _features(model, Path(recording).expanduser(), config)
+    name, duration_s, parts = found.recording.name, found.entry.duration_s, list(found.cache.parts(found.entry.key))
+    scored = score_recording(model, parts, video=name, duration_s=duration_s, gates=True)
+    if not scored.events:
+        raise SourceError(
+            f"the model finds no event in {name}: {_nearest_miss(model, scored, name, duration_s)}",
+            "there is nothing to explain; give a recording in which vidgru predict finds an event",
+        )
+    chosen = _chosen(scored.events, name, config)
+    whys = explain(model, parts, scored, [event for _, event in chosen])
+    texts = [
+        _text(why, f"event {number} of {len(scored.events)} in {name}")
+        for (number, _), why in zip(chosen, whys, strict=True)
     ]
-    return tuple(sorted(found, key=lambda one: (-one.share, one.label, one.track)))
+    return "\n\n".join(texts)
 
 
-def _moments(scored: ScoredRecording, event: Event) -> tuple[tuple[Moment, ...], tuple[Moment, ...]]:
-    """When the state was kept most around an event, and when it was forgotten most."""
-    if scored.gates is None:
-        return (), ()
-    first, stop = np.searchsorted(scored.time_s, [event.start_s - _AROUND_S, event.end_s + _AROUND_S])
-    time_s, update, reset = (x[first:stop] for x in (scored.time_s, scored.gates.update, scored.gates.reset))
-
-    def highest(values: Array) -> tuple[Moment, ...]:
-        chosen: list[int] = []
-        for at in np.argsort(-values, kind="stable").tolist():
-            if all(abs(time_s[at] - time_s[other]) >= _APART_S for other in chosen):
-                chosen.append(at)
-            if len(chosen) == _MOMENTS:
-                break
-        return tuple(Moment(time_s=float(time_s[i]), update=float(update[i]), reset=float(reset[i])) for i in chosen)
-
-    return highest(update), highest((1 - update) * (1 - reset))
+# --- what to explain ------------------------------------------------------------------------------------------------
 
 
-def _without(
-    model: EventModel, parts: Many[Sequence], time_s: Array, event: Event, own: slice
-) -> tuple[float, dict[str, float]]:
-    """Mean score of an event from the stretch around it: with all groups of features, and without each."""
-    end_s = min(event.end_s, event.start_s + LONGEST_S)
-    own = slice(own.start, max(own.start + 1, min(own.stop, int(np.searchsorted(time_s, end_s - 1e-3)))))
-    stretch = _stretch(model, time_s, own)
-    features = list(stream_features((piece for piece, _ in _pieces(parts, stretch)), model.layout))
-    groups = model.network.encoder.groups
-    variants = [_encode(model, features, removed) for removed in (None, *groups)]
-    scores = score_frames(model, variants) if model.task.timed else [_slide(model, some) for some in variants]
-    column, inside = model.labels.index(event.label), slice(own.start - stretch.start, own.stop - stretch.start)
-    means = [
-        float(smooth(time_s[stretch], some, model.decode.smooth_s)[inside, column].mean(dtype=np.float64))
-        for some in scores
+def _features(model: EventModel, path: Path, config: ExplainConfig) -> Cached:
+    """The recording and its features."""
+    if path.is_dir():
+        return cached_entry(path, model)
+    if not path.is_file():
+        raise SourceError(f"no such file or folder: {path}", "give a video, or the folder of a cache entry")
+    recording = find_recordings([path])[0]
+    cache = SequenceCache(Path(config.features).expanduser())
+    # a detector that is named is checked, used or not
+    detect = model_detector(model, config.weights) if config.weights else None
+    entry = cache.lookup(recording.path, model.what)
+    if entry is None:
+        try:
+            detect = detect or model_detector(model)
+        except WeightsError:
+            if other := cache.remembered(recording.path):
+                check_what(model, other.what, f"the features of {recording.name} in {cache.root}")
+            raise
+        (outcome,) = extract([recording], cache, detect, config)
+        entry = cache.entry(outcome.key) if outcome.key else None
+        if entry is None:
+            raise RecordingError(f"{recording.name}: {outcome.reason}", "vidgru info tells what the file is")
+    return Cached(recording=recording, cache=cache, entry=entry, sha256=cache.sha256(recording.path))
+
+
+def _chosen(events: list[Event], name: str, config: ExplainConfig) -> list[tuple[int, Event]]:
+    """The events that are asked for, numbered by start."""
+    numbered = list(enumerate(events, start=1))
+    if config.event is not None:
+        if config.event > len(events):
+            raise SettingsError(f"event is {config.event}, and {name} has {len(events)}", _listed(numbered))
+        return [numbered[config.event - 1]]
+    if config.at is None:
+        return numbered
+    found = [(number, event) for number, event in numbered if event.start_s <= config.at < event.end_s]
+    if not found:
+        near = sorted(numbered, key=lambda one: _apart_s(one[1], config.at or 0.0))[:_SHOWN_EVENTS]
+        raise SourceError(f"there is no event at {config.at:g} s in {name}", _listed(sorted(near)))
+    return found
+
+
+def _apart_s(event: Event, at_s: float) -> float:
+    return max(event.start_s - at_s, at_s - event.end_s)
+
+
+def _listed(numbered: list[tuple[int, Event]]) -> str:
+    said = [f"{number}: {event.label} at {_interval(event)}" for number, event in numbered[:_SHOWN_EVENTS]]
+    return f"its events are {', '.join(said)}{', ...' if len(numbered) > _SHOWN_EVENTS else ''}"
+
+
+def _nearest_miss(model: EventModel, scored: ScoredRecording, name: str, duration_s: float) -> str:
+    """What comes nearest to an event, and what it lacks."""
+    smoothed = smooth(scored.time_s, scored.scores, model.decode.smooth_s)
+    highs = dict(zip(model.labels, model.decode.high, strict=True))
+    weaker = rank_events(model, scored, video=name, duration_s=duration_s)
+    if weaker:
+        best = max(weaker, key=lambda event: event.score / max(highs[event.label], 1e-6))
+        column = model.labels.index(best.label)
+        peak = smoothed[frames_of(scored.time_s, best), column].max()
+        said = f"its best candidate is {best.label} at {_interval(best)}, whose score reaches {peak:.2f}"
+    else:
+        frame, column = divmod(int(smoothed.argmax()), len(model.labels))
+        peak = smoothed[frame, column]
+        said = f"its highest score is {peak:.2f}, of {model.labels[column]} at {scored.time_s[frame]:.1f} s"
+    high = highs[model.labels[column]]
+    if peak < high:
+        return f"{said}, and an event has to reach {high:.2f}"
+    return f"{said}, but for too short a time, or where another label scores higher"
+
+
+# --- text -----------------------------------------------------------------------------------------------------------
+
+
+def _text(why: Why, where: str) -> str:
+    event = why.event
+    objects = [(_named(one), one.share) for one in why.objects[:_SHOWN_OBJECTS]]
+    if rest := why.objects[_SHOWN_OBJECTS:]:
+        objects.append((f"{len(rest)} more", sum(one.share for one in rest)))
+    wide = max(map(len, ("looked at", *(name for name, _ in objects), *why.without)))
+    rows = [_row(name, share, wide, "", share) for name, share in objects]
+    blocks = [
+        [f"{event.label}  {_interval(event)}  score {why.score:.2f}  ({where})"],
+        [f"  {'looked at':{wide}}  share", *rows] if rows else ["  looked at no object: none was detected"],
+        _groups(why, wide),
+        _gates(why.kept, why.forgot),
     ]
-    return means[0], dict(zip(groups, means[1:], strict=True))
+    return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def _stretch(model: EventModel, time_s: Array, own: slice) -> slice:
-    """What the model has to read for the scores of these frames."""
-    half_s = model.decode.smooth_s / 2
-    first_s, last_s = time_s[own.start] - half_s, time_s[own.stop - 1] + half_s
-    if model.task.timed:
-        both_ways = model.network.architecture.bidirectional
-        edges_s = first_s - CONTEXT_S, last_s + (CONTEXT_S if both_ways else model.lag / model.fps)
-        first, stop = np.searchsorted(time_s, np.add(edges_s, (-1e-6, 1e-6)))
-        return slice(int(first), int(stop))
-    # All windows that cover them, and none that would not be there in the whole recording but behind them.
-    first, stop = np.searchsorted(time_s, (first_s - 1e-6, last_s + 1e-6))
-    scorer = SlidingScorer(model)
-    first = max(0, int(first) - 2 * scorer.window)
-    return slice(first - first % scorer.stride, min(len(time_s), int(stop) + scorer.window))
+def _named(one: Attended) -> str:
+    return f"{one.label} {one.track}" if one.track >= 0 else f"{one.label}, no track"
 
 
-def _slide(model: EventModel, vectors: Tensor) -> Array:
-    """Scores of frames, float32 [T, C], by the windows of a model of clips."""
-    scorer = SlidingScorer(model)
-    return np.concatenate([scorer.push(vectors)[0], scorer.finish()[0]])
+def _groups(why: Why, wide: int) -> list[str]:
+    """What the event would score without each group, the greatest loss first."""
+    lines = [f"  {'without':{wide}}  score  change"]
+    for name, score in sorted(why.without.items(), key=lambda row: row[1]):
+        change = round(score - why.baseline, 2) + 0.0  # which makes no zero of -0.0
+        lines.append(_row(name, score, wide, f"{change:+.2f}", change / max(why.baseline, 0.01)))
+    lines.append(_row("(nothing)", why.baseline, wide, "", 0.0))
+    if abs(why.baseline - why.score) >= 0.005:
+        lines.append(
+            f"  (read again from {CONTEXT_S:g} s before the event, and at most {LONGEST_S:g} s of it, "
+            f"it scores {why.baseline:.2f}, not {why.score:.2f})"
+        )
+    return lines
 
 
-@torch.inference_mode()
-def _encode(model: EventModel, features: Many[Features], removed: str | None) -> Tensor:
-    """Frames as vectors, float32 [T, width], without a group of features."""
-    encoder = model.network.encoder
-    device = encoder.object_mean.device
-    vectors = []
-    for part in features:
-        inputs = part.objects, np.diff(part.offsets)[None], part.frame[None]
-        vectors.append(encoder(*(torch.from_numpy(array).to(device) for array in inputs), removed)[0][0])
-    return torch.cat(vectors)
+def _row(name: str, value: float, wide: int, change: str, bar: float) -> str:
+    """A line of a table; `bar` is a share of the longest, of minus signs where it is a loss."""
+    drawn = ("-" if bar < 0 else "+" if change else "#") * round(_BAR * min(abs(bar), 1.0))
+    return f"  {name:{wide}}  {value:5.2f}  {change:6}  {drawn}".rstrip()
 
 
-def _pieces(parts: Many[Sequence], frames: slice) -> Iterator[tuple[Sequence, int]]:
-    """The stretches of a recording that hold these frames, cut to them, each with the row of its first object."""
-    at = row = 0
-    for part in parts:
-        low, high = max(frames.start - at, 0), min(frames.stop - at, len(part))
-        for first in range(low, high, ENCODED_AT_ONCE):
-            yield part.frames(first, min(first + ENCODED_AT_ONCE, high)), row + int(part.offsets[first])
-        at, row = at + len(part), row + len(part.boxes)
+def _gates(kept: Many[Moment], forgot: Many[Moment]) -> list[str]:
+    lines = []
+    for title, moments in (("kept most", kept), ("forgot most", forgot)):
+        if moments:
+            said = (f"{one.time_s:.1f} s (update {one.update:.2f}, reset {one.reset:.2f})" for one in moments)
+            lines.append(f"  {title:11} at {', '.join(said)}")
+    return lines
+
+
+def _interval(event: Event) -> str:
+    return f"{event.start_s:.1f}-{event.end_s:.1f} s"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -15,12 +16,12 @@ from vidgru.errors import CacheError, RecordingError
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.scoring import Encoded, encode_parts
 from vidgru.model.stream import ScoredRecording, score_encoded
-from vidgru.predict.explain import explain
 from vidgru.predict.films.annotated import save_video
 from vidgru.predict.films.clips import cut_clips
 from vidgru.predict.outcome import Prediction, failed
-from vidgru.predict.output import PAGE, OutputFolder
+from vidgru.predict.output import OutputFolder
 from vidgru.predict.period import Period, start_time
+from vidgru.predict.reasons import explain
 from vidgru.predict.report.page import write_page
 from vidgru.predict.writers import rounded
 from vidgru.types import Event, Recording, Sequence
@@ -52,6 +53,10 @@ class Ready:
     seconds: float
 
 
+class Stopped(Exception):
+    """The run is over."""
+
+
 class Finisher:
     """Scores recordings and writes what is wanted of each.
 
@@ -61,6 +66,7 @@ class Finisher:
         keep: labels of the events that are wanted.
         out: where files go.
         on_end: takes how each recording ended.
+        stop: set when the run is over, whatever is done by then.
     """
 
     def __init__(
@@ -70,18 +76,21 @@ class Finisher:
         keep: frozenset[str],
         out: OutputFolder,
         on_end: Callable[[Prediction], None],
+        stop: threading.Event,
     ) -> None:
+        self._stop = stop
         self._model, self._config, self._keep, self._out, self._on_end = model, config, keep, out, on_end
         self._period = Period(config.since, config.until)
 
     def finish(self, waiting: list[Ready]) -> None:
-        """Score recordings and write their files.
+        """Score recordings and write their files. Raises Stopped.
 
         Short ones are scored side by side: a step for all of them costs little more than a step for one.
         """
         torch.set_num_threads(1)  # of this thread: there is too little to share, and waiting for others costs more
         some: list[Ready] = []
         for one in waiting:
+            self._go_on()
             if self._period and one.recorded_at is None:
                 self._fail(one, NO_TIME)
                 continue
@@ -105,23 +114,23 @@ class Finisher:
         scored = score_encoded(self._model, recordings, gates=self._config.report)
         seconds = (time.monotonic() - began) / max(len(encoded), 1)
         for (one, parts, _), found in zip(encoded, scored, strict=True):
+            self._go_on()
             self._write(replace(one, seconds=one.seconds + seconds), parts, found)
 
     def _write(self, some: Ready, parts: list[Sequence], scored: ScoredRecording) -> None:
         recording, entry, began = some.recording, some.entry, time.monotonic() - some.seconds
         events = [_dated(event, some.recorded_at) for event in scored.events if self._wants(event, some.recorded_at)]
-        folder = self._out.begin(recording)
+        kept = self._out.begin(recording, entry.key, some.recorded_at)
         self._out.write_events(recording, events)
-        made, wrong = self._make(folder, some, parts, scored, events)
+        made, wrong = self._make([name for name in self._out.wanted if name not in kept], some, parts, scored, events)
         facts = {
             "sha256": some.sha256,
             "key": entry.key,
             "duration_s": entry.duration_s,
             "recorded_at": some.recorded_at,
-            "start_time": self._config.start_time,
             "reason": some.damage,
         }
-        self._out.finish(recording, made, facts)
+        self._out.finish(recording, kept + made, facts)
         reason = "; ".join(text for text in (some.damage, *wrong) if text)
         self._on_end(
             Prediction(
@@ -135,46 +144,61 @@ class Finisher:
         )
 
     def _make(
-        self, folder: Path, some: Ready, parts: list[Sequence], scored: ScoredRecording, events: list[Event]
+        self, names: Many[str], some: Ready, parts: list[Sequence], scored: ScoredRecording, events: list[Event]
     ) -> tuple[list[str], list[str]]:
         """What is wanted beside the events. Returns what was made, and why the rest was not."""
-        source, made, wrong = some.recording.path, [], []
-        for name in self._out.wanted:
+        made, wrong = [], []
+        for name in names:
+            self._go_on()
             try:
-                if name == "report":
-                    best = sorted(events, key=lambda event: -event.score)[:_EXPLAINED]
-                    whys = explain(self._model, parts, scored, best)
-                    write_page(
-                        folder / PAGE,
-                        model=self._model,
-                        recording=some.recording,
-                        entry=some.entry,
-                        parts=parts,
-                        scored=scored,
-                        events=events,
-                        recorded_at=some.recorded_at,
-                        damage=some.damage,
-                        why={why.event: why for why in whys},
-                    )
-                elif name == "video":
-                    save_video(
-                        folder / "annotated.mp4",
-                        source=source,
-                        parts=parts,
-                        attention=scored.attention,
-                        events=events,
-                        names=some.entry.names,
-                        labels=self._model.labels,
-                    )
-                else:
-                    cut_clips(folder / "clips", source=source, events=events, context_s=self._config.context)
+                if name != "report" and not some.recording.path.is_file():
+                    raise RecordingError("its features are there, and its video is not")
+                self._make_one(name, some, parts, scored, events)
                 made.append(name)
             except RecordingError as error:
                 wrong.append(f"no {name.split()[0]}: {error.message}")
         return made, wrong
 
+    def _make_one(
+        self, name: str, some: Ready, parts: list[Sequence], scored: ScoredRecording, events: list[Event]
+    ) -> None:
+        path, source = self._out.path(some.recording, name), some.recording.path
+        if name == "report":
+            best = sorted(events, key=lambda event: -event.score)[:_EXPLAINED]
+            whys = explain(self._model, parts, scored, best)
+            write_page(
+                path,
+                model=self._model,
+                recording=some.recording,
+                entry=some.entry,
+                parts=parts,
+                scored=scored,
+                events=events,
+                recorded_at=some.recorded_at,
+                damage=some.damage,
+                why={why.event: why for why in whys},
+            )
+        elif name == "video":
+            save_video(
+                path,
+                source=source,
+                parts=parts,
+                attention=scored.attention,
+                events=events,
+                names=some.entry.names,
+                labels=self._model.labels,
+                progress=self._go_on,
+            )
+        else:
+            cut_clips(path, source=source, events=events, context_s=self._config.context, progress=self._go_on)
+
+    def _go_on(self, _: float = 0.0) -> None:
+        """Called often. Raises Stopped."""
+        if self._stop.is_set():
+            raise Stopped
+
     def _fail(self, some: Ready, reason: str) -> None:
-        self._out.begin(some.recording)
+        self._out.unmark(some.recording)
         self._on_end(failed(some.recording, reason, some.entry.duration_s, some.seconds))
 
     def _wants(self, event: Event, began_at: str | None) -> bool:

@@ -22,14 +22,16 @@ class Cached:
     """A recording of which only the features are asked for.
 
     Attributes:
-        recording: where it lay when its features were made.
-        cache: that holds them.
+        recording: where it lies; where it is gone, or holds other bytes by now, its path is that of the entry.
+        cache: that holds its features.
         entry: which they are.
+        sha256: of its bytes; empty where it is gone.
     """
 
     recording: Recording
     cache: SequenceCache
     entry: Entry
+    sha256: str
 
 
 def find_inputs(sources: Iterable[str | Path], model: EventModel) -> tuple[list[Recording], list[Cached]]:
@@ -71,11 +73,12 @@ def cached_entry(folder: Path, model: EventModel) -> Cached:
             "give a video, or the folder of an entry that vidgru extract has finished",
         )
     check_what(model, entry.what, f"the features in {folder}")
-    return _named(cache, entry, _sources(cache).get(entry.key), Path())
+    return _named(cache, entry, _sources(cache, [entry]).get(entry.key), Path())
 
 
 def _is_cache(folder: Path) -> bool:
-    if (folder / "index.jsonl").is_file():
+    """Whether it holds an entry, or did: any folder may hold a file called index.jsonl."""
+    if SequenceCache(folder).records():
         return True
     return any(KEY.fullmatch(path.name) and (path / "entry.json").is_file() for path in folder.iterdir())
 
@@ -95,27 +98,32 @@ def _whole_cache(root: Path, model: EventModel) -> list[Cached]:
             "out",
             file=sys.stderr,
         )
-    sources = _sources(cache)
-    known = [sources[entry.key].parent for entry in ours if entry.key in sources]
-    common = Path(os.path.commonpath(known)) if known else Path()
-    found = [_named(cache, entry, sources.get(entry.key), common) for entry in ours]
+    sources = _sources(cache, ours)
+    common = Path(os.path.commonpath([path.parent for path in sources.values()])) if sources else Path()
+    superseded = cache.sources().keys() - sources.keys()  # by later bytes under the same path
+    found = [_named(cache, entry, sources.get(entry.key), common) for entry in ours if entry.key not in superseded]
     return sorted(found, key=lambda one: one.recording.name)
 
 
-def _sources(cache: SequenceCache) -> dict[str, Path]:
-    """The last path that each entry was made from."""
-    return {key: Path(paths[-1]) for key, paths in cache.sources().items()}
+def _sources(cache: SequenceCache, entries: Iterable[Entry]) -> dict[str, Path]:
+    """A path for each of these entries that is the latest that was made from it."""
+    keys = {entry.key for entry in entries}
+    latest = {record["path"]: record["key"] for record in cache.records() if record["key"] in keys}
+    return {key: Path(path) for path, key in latest.items()}
 
 
 def _named(cache: SequenceCache, entry: Entry, source: Path | None, common: Path) -> Cached:
+    sha256 = ""
     if source is not None:
         under = source.is_relative_to(common) and common != Path()
-        recording = Recording(path=source, name=source.relative_to(common).as_posix() if under else source.name)
+        name = source.relative_to(common).as_posix() if under else source.name
+        if source.is_file() and cache.key(cache.sha256(source), entry.what) == entry.key:
+            sha256 = cache.sha256(source)
     else:
         live = f"{entry.how[LIVE]} {entry.recorded_at}" if LIVE in entry.how else ""
         name = re.sub(r"[^\w.]+", "-", live).strip("-.") or entry.key[:16]
-        recording = Recording(path=cache.root / entry.key, name=name)
-    return Cached(recording=recording, cache=cache, entry=entry)
+    path = source if source is not None and sha256 else cache.root / entry.key
+    return Cached(recording=Recording(path=path, name=name), cache=cache, entry=entry, sha256=sha256)
 
 
 def _refuse_twins(recordings: list[Recording]) -> None:

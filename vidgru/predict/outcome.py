@@ -53,7 +53,7 @@ def summary_table(predictions: Iterable[Prediction]) -> str:
     ended = Counter(p.status for p in predictions)
     counts = ", ".join(f"{ended[s]} {s}" for s in ("done", "reused", "partial", "failed") if ended[s])
     hours = sum(p.duration_s or 0 for p in predictions) / 3600
-    lines.append(f"{counts or 'no recordings'}: {hours:.2f} hours of video, {len(events)} events")
+    lines.append(f"{counts or 'no recordings'}: {hours:.2f} hours of video, {counted(len(events), 'event')}")
     return "\n".join(lines)
 
 
@@ -67,3 +67,8 @@ def summary_record(prediction: Prediction) -> dict[str, object]:
         "duration_s": prediction.duration_s,
         "seconds": round(prediction.seconds, 3),
     }
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, as in 1 event, 2 events."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

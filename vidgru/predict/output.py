@@ -10,6 +10,7 @@ OUT/summary.jsonl                                     how each recording of the 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,9 +24,10 @@ from vidgru.types import Event, Recording
 
 OUTPUT_SCHEMA = 2  # raised whenever the same model, settings and features would give other files
 FINGERPRINT = "fingerprint.json"
-PAGE, INDEX = "report.html", "index.html"
+INDEX = "index.html"
 
-_NEEDED = {"video", "source", "sha256", "key", "duration_s", "recorded_at", "reason", "made"}  # of a fingerprint
+_NEEDED = {"video", "source", "present", "sha256", "key", "duration_s", "recorded_at", "reason", "made"}  # of a mark
+_FILES = {"report": "report.html", "clips": "clips", "video": "annotated.mp4"}  # what there may be beside the events
 
 
 class OutputFolder:
@@ -34,7 +36,7 @@ class OutputFolder:
     Args:
         root: OUT.
         identity: what the files of a finished recording depend on beside the recording: model and settings.
-        wanted: what is to be there beside the events, such as "report".
+        wanted: what is to be there beside the events: "report", "video", "clips" with their context, as in "clips 1".
 
     Raises:
         OutputError: `root` is not a folder.
@@ -51,14 +53,18 @@ class OutputFolder:
         """Where the files of a recording are."""
         return self.root / recording.name
 
-    def finished(self, recording: Recording, sha256: str, key: str, start_time: str) -> dict[str, Any] | None:
+    def path(self, recording: Recording, name: str) -> Path:
+        """Where something wanted of a recording is."""
+        return self.folder(recording) / _FILES[name.split()[0]]
+
+    def finished(self, recording: Recording, sha256: str, key: str, told: str | None) -> dict[str, Any] | None:
         """The fingerprint of a recording whose files are there, and are those of this run; None if they are not.
 
         Args:
             recording: which.
             sha256: of its bytes.
             key: of its features.
-            start_time: as the run is told; see `RunSettings`.
+            told: ISO 8601 time of its start, where somebody told it; None leaves it to its container.
 
         Raises:
             OutputError: the files are those of another recording, which is still there.
@@ -73,23 +79,56 @@ class OutputFolder:
                 f"{folder} holds the events of {source}, not of {recording.path}",
                 "choose another folder with --out, or give the folder above both as the source",
             )
-        told = start_time in ("", mark.get("start_time"))
-        return (
-            mark if told and self._ours(mark) and mark["key"] == key and set(self.wanted) <= set(mark["made"]) else None
-        )
+        same_time = told in (None, mark["recorded_at"])
+        if not (same_time and self._ours(mark) and mark["video"] == recording.name and mark["key"] == key):
+            return None
+        return mark if set(self.wanted) <= set(self._up_to_date(recording, mark)) else None
 
-    def begin(self, recording: Recording) -> Path:
-        """The folder for a recording's files; what an earlier run left there is not finished any more.
+    def begin(self, recording: Recording, key: str, recorded_at: str | None) -> list[str]:
+        """Make way for a recording's files: what an earlier run left there is not finished any more.
+
+        Args:
+            recording: which.
+            key: of its features.
+            recorded_at: ISO 8601 time of its start.
+
+        Returns:
+            What is there beside the events and still holds; all else is deleted.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: it cannot be done.
+        """
+        folder, mark = self.folder(recording), _read_mark(self.folder(recording))
+        kept: list[str] = []
+        if mark is not None and self._ours(mark) and (mark["key"], mark["recorded_at"]) == (key, recorded_at):
+            words = {name.split()[0]: name for name in self.wanted}
+            kept = [
+                name
+                for name in self._up_to_date(recording, mark)
+                if words.get(name.split()[0], name) == name  # clips with another context give way
+            ]
+        self.unmark(recording)
+        try:
+            for word, file in _FILES.items():
+                if word in (name.split()[0] for name in kept):
+                    continue
+                path = folder / file
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot delete {path}: {error.strerror}", "see to its permissions") from error
+        return kept
+
+    def unmark(self, recording: Recording) -> None:
+        """Have the files of a recording count as not finished; they are not deleted.
+
+        Raises:
+            OutputError: it cannot be done.
         """
         folder = self.folder(recording)
         try:
             (folder / FINGERPRINT).unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"cannot write {folder}: {error.strerror}", "choose another folder with --out") from error
-        return folder
 
     def write_events(self, recording: Recording, events: list[Event]) -> None:
         """Write a recording's events in every format."""
@@ -110,6 +149,7 @@ class OutputFolder:
             **self._identity,
             "video": recording.name,
             "source": str(recording.path.resolve()),
+            "present": recording.path.is_file(),
             "made": sorted(made),
             **facts,
         }
@@ -138,10 +178,12 @@ class OutputFolder:
                     others += 1
                     continue
                 events = writers.read_jsonl(path.with_name("events.jsonl"))
+                if not {event.label for event in events} <= set(labels):
+                    raise ValueError("written by somebody else")
             except (OSError, ValueError):
                 others += 1
                 continue
-            page = path.with_name(PAGE)
+            page = path.with_name(_FILES["report"])
             rows[mark["video"]] = IndexRow(
                 name=mark["video"],
                 status="partial" if mark["reason"] else "done",
@@ -170,6 +212,12 @@ class OutputFolder:
         """Write how each recording of the run ended."""
         lines = (json.dumps(record, sort_keys=True, ensure_ascii=False) + "\n" for record in records)
         _write(self.root / "summary.jsonl", "".join(lines))
+
+    def _up_to_date(self, recording: Recording, mark: Mapping[str, Any]) -> list[str]:
+        """What there is beside the events. A page leads to the recording, and is none where that has moved."""
+        here = (mark["source"], mark["present"]) == (str(recording.path.resolve()), recording.path.is_file())
+        made = [name for name in mark["made"] if self.path(recording, name).exists()]
+        return [name for name in made if name != "report" or here]
 
     def _ours(self, mark: Mapping[str, Any]) -> bool:
         return all(mark.get(name) == value for name, value in self._identity.items())

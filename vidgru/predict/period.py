@@ -33,5 +33,9 @@ class Period:
 
 def start_time(event: Event, recorded_at: str) -> str:
     """ISO 8601 wall-clock time of an event's start, to the millisecond."""
-    moment = datetime.fromisoformat(recorded_at) + timedelta(seconds=event.start_s)
+    began, later = datetime.fromisoformat(recorded_at), timedelta(seconds=event.start_s)
+    if began.tzinfo is None:  # this machine's time, whose clock may have been changed in between
+        moment = (began.astimezone() + later).astimezone().replace(tzinfo=None)
+    else:
+        moment = began + later
     return moment.isoformat(timespec="milliseconds")

@@ -227,13 +227,13 @@ def test_a_wrong_password_is_tried_once(status: int, why: str) -> None:
     with (
         serving(*[refusal(status)] * 3) as url,
         feeding(url) as (feed, _),
-        pytest.raises(SourceError, match=f"tried 1 times: .*{why}"),
+        pytest.raises(SourceError, match=f"tried once: .*{why}"),
     ):
         take_all(feed)
 
 
 def test_an_unknown_kind_of_address_is_tried_once() -> None:
-    with feeding("rstp://cam") as (feed, _), pytest.raises(SourceError, match="tried 1 times: Protocol not found"):
+    with feeding("rstp://cam") as (feed, _), pytest.raises(SourceError, match="tried once: Protocol not found"):
         take_all(feed)
 
 

@@ -44,7 +44,7 @@ def save(path: Path, source: Path, *parts: Sequence) -> dict[float, Array]:
         labels=LABELS,
     )  # fmt: skip
     with FrameReader(path) as reader:
-        return {float(picture.time): picture.image for picture in reader.pictures(reader.size_px)}
+        return {float(picture.time): picture.image for picture in reader.frames(reader.size_px)}
 
 
 def left_edge(image: Array) -> float | None:
@@ -115,6 +115,23 @@ def test_progress_is_told(tmp_path: Path) -> None:
         progress=seconds.append,
     )  # fmt: skip
     assert seconds == pytest.approx([(i + 1) / 10 for i in range(10)])
+
+
+def test_what_progress_raises_ends_the_film_and_nothing_is_left(tmp_path: Path) -> None:
+    source, told = write_video(tmp_path / "a.mp4", 40, audio_s=4), []
+
+    def stop(seconds: float) -> None:
+        told.append(seconds)
+        if seconds > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save_video(
+            tmp_path / "out" / "o.mp4", source=source, parts=(), attention=np.zeros(0, np.float32), events=(),
+            names=(), labels=(), progress=stop,
+        )  # fmt: skip
+    assert len(told) == 21
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_recording_that_is_gone_is_told_and_nothing_is_written(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Every event gets a file that shows it and what is around it, on videos whose frames show their own numbers."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -89,7 +90,7 @@ def test_clips_stand_upright(tmp_path: Path) -> None:
     with FrameReader(source) as one, FrameReader(found) as other:
         assert other.info.rotation == 0
         assert other.size_px == one.size_px == (96, 160)
-        images = [list(reader.pictures((96, 160)))[n].image.astype(int) for reader, n in ((one, 5), (other, 0))]
+        images = [list(reader.frames((96, 160)))[n].image.astype(int) for reader, n in ((one, 5), (other, 0))]
     assert np.abs(images[0] - images[1]).mean() < 4
 
 
@@ -129,6 +130,28 @@ def test_an_event_without_a_frame_has_no_clip(tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mp4", 50)
     found = cut_clips(tmp_path / "c", source=source, events=[event(70, 80), event(1, 2)], context_s=0)
     assert found == [None, tmp_path / "c" / "002_fall_1.00s.mp4"]
+
+
+def test_progress_is_told_and_what_it_raises_leaves_whole_clips_only(tmp_path: Path) -> None:
+    source, told = write_video(tmp_path / "a.mp4", 60, audio_s=6), []
+
+    def stop(seconds: float) -> None:
+        told.append(seconds)
+        if seconds > 4:
+            raise KeyboardInterrupt
+
+    events = [event(1, 2), event(3.5, 5), event(3.8, 5)]
+    with pytest.raises(KeyboardInterrupt):
+        cut_clips(tmp_path / "c", source=source, events=events, context_s=0, progress=stop)
+    truth = [*range(11, 21), *range(36, 42)]
+    assert sorted(set(told) - {0.0}) == pytest.approx([n / 10 for n in truth])
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["001_fall_1.00s.mp4"]
+
+
+def test_progress_is_told_too_where_frames_are_passed_over(tmp_path: Path) -> None:
+    source, told = write_video(tmp_path / "a.avi", 200, codec="mpeg4", tick=Fraction(1, 10)), []
+    cut_clips(tmp_path / "c", source=source, events=[event(19, 19.5)], context_s=0, progress=told.append)
+    assert told.count(0.0) >= 190, "an AVI file is not sought in"
 
 
 def test_a_recording_that_is_gone_is_told(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.predict.films.made import FLASH_S, watch, write_flash_and_beep
 from tests.videos import draw_counter, read_counter, write_video
-from vidgru.errors import MissingExtra, OutputError
+from vidgru.errors import MissingExtra, OutputError, RecordingError
 from vidgru.extract.frames import FrameReader, SoundReader
 from vidgru.predict.films import film
 from vidgru.predict.films.film import Film, film_size
@@ -28,7 +28,7 @@ def copy(source: Path, path: Path, start: float = 0.0, end: float | None = None)
         limits: dict[str, Any] = {"start": Fraction(str(start))} | ({"end": Fraction(str(end))} if end else {})
         stretch = (limits["start"], limits.get("end", Fraction(10**6)))
         with Film(path, size_px=size_px, fps=reader.info.fps, sound=sound, **limits) as made:
-            for picture in reader.pictures(size_px, [stretch]):
+            for picture in reader.frames(size_px, [stretch]):
                 made.show(picture.image, picture.time, picture.until)
     return path
 
@@ -62,7 +62,7 @@ def test_colours_are_kept(tmp_path: Path) -> None:
     with Film(tmp_path / "o.mp4", size_px=(192, 96)) as made:
         made.show(image, Fraction(0), Fraction(1))
     with FrameReader(tmp_path / "o.mp4") as reader:
-        found = next(iter(reader.pictures((192, 96)))).image
+        found = next(iter(reader.frames((192, 96)))).image
     assert np.abs(found[48, 16::32].astype(int) - colours).max() < 12
 
 
@@ -74,7 +74,7 @@ def test_frames_keep_their_times_also_where_they_are_uneven(tmp_path: Path, suff
     found = watch(copy(source, tmp_path / "o.mp4"))
     assert found.times == pytest.approx([tick / 1000 for tick in ticks], abs=1e-4)
     with FrameReader(source) as reader:
-        *_, last = reader.pictures(SIZE)
+        *_, last = reader.frames(SIZE)
     assert found.duration_s == pytest.approx(float(last.until), abs=2e-3)
 
 
@@ -103,6 +103,9 @@ def test_a_frame_rate_that_cannot_be_is_no_hindrance(tmp_path: Path) -> None:
         ("mkv", "libopus", 48000, "stereo", "opus"),
         ("mkv", "flac", 44100, "stereo", "flac"),
         ("mp4", "libmp3lame", 44100, "stereo", "mp3"),
+        ("mkv", "libmp3lame", 16000, "mono", "mp3"),
+        ("mkv", "libmp3lame", 11025, "mono", "aac"),
+        ("mkv", "libmp3lame", 8000, "mono", "aac"),
         ("mkv", "pcm_s16le", 48000, "stereo", "aac"),
         ("mov", "pcm_alaw", 8000, "mono", "aac"),
         ("mkv", "ac3", 48000, "5.1", "aac"),
@@ -151,6 +154,23 @@ def test_damaged_sound_is_silence_and_no_end(tmp_path: Path) -> None:
     found = watch(copy(source, tmp_path / "o.mp4"))
     assert found.sound == "aac"
     assert found.duration_s == pytest.approx(4.0, abs=0.1)
+
+
+def test_a_damaged_packet_is_left_out_of_copied_sound(tmp_path: Path) -> None:
+    source = write_flash_and_beep(tmp_path / "a.ts")
+    whole = watch(copy(source, tmp_path / "whole.mp4"))
+    data = bytearray(source.read_bytes())
+    headers = [place for place in range(len(data) - 1) if data[place] == 0xFF and data[place + 1] in (0xF0, 0xF1)]
+    assert len(headers) > 10, "of packets with a header of their own (ADTS)"
+    for place in headers[5:-5:7]:
+        data[place + 1] = 0
+    source.write_bytes(data)
+    with av.open(str(copy(source, tmp_path / "o.mp4"))) as container:
+        assert container.streams.audio[0].codec_context.name == "aac"
+        assert [float(frame.pts * frame.time_base) for frame in container.decode(video=0)] == whole.times
+        container.seek(0)
+        heard = [float(packet.pts * packet.time_base) for packet in container.demux(audio=0) if packet.size]
+    assert (min(heard) < 0.2, max(heard) > 3.8) == (True, True)
 
 
 def test_a_silent_recording_gives_a_silent_film(tmp_path: Path) -> None:
@@ -222,6 +242,15 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, share: float) ->
     with largest_file(size), pytest.raises(OutputError, match=r"cannot write .*o\.mp4: File too large"):
         copy(source, target)
     assert list(target.parent.iterdir()) == []
+
+
+def test_sound_that_mp4_does_not_take_is_told_of_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run goes on after a RecordingError; the disk is all right."""
+    monkeypatch.setattr(film, "_LEAST_MP3_HZ", 0)
+    source = write_flash_and_beep(tmp_path / "a.mkv", sound="libmp3lame", rate=8000, layout="mono")
+    with pytest.raises(RecordingError, match="FFmpeg can make no film of it: Invalid argument"):
+        copy(source, tmp_path / "out" / "o.mp4")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:

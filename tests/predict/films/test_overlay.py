@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vidgru.predict.films.interpolate import Objects
+from vidgru.predict.films.interpolate import DrawnObjects
 from vidgru.predict.films.overlay import Overlay, beyond_equal, clock_text
 from vidgru.predict.films.palette import colour
 from vidgru.types import Event
@@ -12,9 +12,11 @@ SIZE = (640, 400)
 GREY = 128
 
 
-def objects(*boxes: tuple[float, float, float, float], attention: tuple[float, ...] = (), **values: object) -> Objects:
+def objects(
+    *boxes: tuple[float, float, float, float], attention: tuple[float, ...] = (), **values: object
+) -> DrawnObjects:
     n = len(boxes)
-    return Objects(
+    return DrawnObjects(
         boxes=np.array(boxes, np.float32).reshape(n, 4),
         scores=np.asarray(values.get("scores", (0.9,) * n), np.float16),
         classes=np.asarray(values.get("classes", range(n)), np.int16),
@@ -27,7 +29,7 @@ def event(start_s: float, end_s: float, label: str = "fall", score: float = 0.9)
     return Event(video="a.mp4", start_s=start_s, end_s=end_s, label=label, score=score)
 
 
-def drawn(seen: Objects, *events: Event, time_s: float = 1.0, size_px: tuple[int, int] = SIZE) -> np.ndarray:
+def drawn(seen: DrawnObjects, *events: Event, time_s: float = 1.0, size_px: tuple[int, int] = SIZE) -> np.ndarray:
     overlay = Overlay(size_px=size_px, names=("person", "car", "bag"), labels=("fall", "walk", "run"), events=events)
     image = np.full((*size_px[::-1], 3), GREY, np.uint8)
     overlay.draw(image, time_s, seen)

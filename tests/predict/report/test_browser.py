@@ -16,7 +16,7 @@ from vidgru.config import TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.model.checkpoint import load_model
 from vidgru.model.stream import score_recording
-from vidgru.predict.explain import Attended, Why
+from vidgru.predict.reasons import Attended, Why
 from vidgru.predict.report import write_page
 from vidgru.train.loop import train
 from vidgru.types import Event, Recording
@@ -218,14 +218,24 @@ def test_boxes_lie_where_the_objects_are(plain: Path, visit: Visit) -> None:
     assert not page.locator("#no_boxes").is_visible()
     click_time(page, 8.5)  # more than a second from any event
     settle(page, 8.5)
-    assert corners(page) == []
-    assert page.locator("#no_boxes").is_visible()
-    click_time(page, 3.0)
-    settle(page, 3.0)
     assert len(corners(page)) == 2
     page.locator("#show_boxes").uncheck()
     page.wait_for_timeout(200)
     assert corners(page) == []
+
+
+def test_a_moment_without_boxes_is_told(tmp_path: Path, visit: Visit) -> None:
+    """Of a long recording boxes are kept around events only."""
+    page = visit(make_page(tmp_path, [event(100.0, 200.0)], frames=4001, video=False))
+    page.locator("#show_names").uncheck()
+    for time_s, told in [(50.0, True), (150.0, False)]:
+        click_time(page, time_s, 400.1)
+        page.wait_for_timeout(300)
+        assert page.locator("#no_boxes").is_visible() == told
+        assert len(corners(page)) == (0 if told else 2)
+    assert "Boxes are kept from 1 s before" in page.locator("#left_out").inner_text()
+    page.locator("#about_button").click()
+    assert "Boxes are kept from 1 s before" in page.locator("#notes").inner_text()
 
 
 def test_boxes_move_evenly_between_samples(tmp_path: Path, visit: Visit) -> None:
@@ -300,7 +310,7 @@ def test_an_address_leads_to_a_moment(plain: Path, visit: Visit, address: str, s
     assert selected(page) == label
 
 
-def test_wall_clock_damage_and_what_is_left_out_are_told(tmp_path: Path, visit: Visit) -> None:
+def test_wall_clock_and_damage_are_told(tmp_path: Path, visit: Visit) -> None:
     page = ready(visit(make_page(tmp_path, FOUND, recorded_at="2024-12-31T23:59:55+05:30", damage="3 corrupt frames")))
     assert page.locator("#damage").inner_text() == "Partial: 3 corrupt frames"
     page.keyboard.press("n")
@@ -308,9 +318,7 @@ def test_wall_clock_damage_and_what_is_left_out_are_told(tmp_path: Path, visit: 
     settle(page, 6.0)
     assert page.locator("#clock").inner_text() == "2025-01-01 00:00:01 +05:30"
     assert re.search(r"0:06\.0 . 0:07\.0 · 00:00:01", page.locator(".row.event").nth(1).inner_text())
-    assert "Boxes are kept from 1 s before" in page.locator("#left_out").inner_text()
-    page.locator("#about_button").click()
-    assert "Boxes are kept from 1 s before" in page.locator("#notes").inner_text()
+    assert not page.locator("#about_button").is_visible()  # nothing is left out
 
 
 def test_labels_and_names_are_text(tmp_path: Path, visit: Visit) -> None:
@@ -341,8 +349,10 @@ def test_pictures_stand_in_for_what_cannot_be_played(tmp_path: Path, visit: Visi
         video.write_bytes(b"no video")
     page = visit(path, expect="net::ERR_FILE_NOT_FOUND")
     page.wait_for_selector("#unplayable:not([hidden])")
-    assert "This browser cannot play the recording" in page.locator("#unplayable").inner_text()
+    reason = f"is no longer where it was (a.mp4 in {video.parent})" if gone else "is there, but its format is not one"
+    assert f"The recording {reason}" in page.locator("#unplayable").inner_text()
     assert page.locator("#strip button").count() == 27
+    assert page.locator("#strip span").nth(0).inner_text() == "0:00.5"
     assert page.locator("#play").is_disabled()
     page.locator("#show_names").uncheck()
     click_time(page, 11.45)
@@ -466,6 +476,30 @@ def test_a_recording_without_events_is_saved_as_one(tmp_path: Path, visit: Visit
     path = saved(page, tmp_path / "videos")
     assert path.read_text() == "video,start,end,label,description,split\na.mp4,,,,,\n"
     assert annotations(path) == [(None, None, None, None)]
+
+
+def test_what_the_page_lacks_is_said_before_it_saves(tmp_path: Path, visit: Visit) -> None:
+    whole = scored(np.arange(200) / FPS, 400, 2, FOUND)
+    page = ready(visit(make_page(tmp_path, FOUND[:1], scored=whole)))
+    page.keyboard.press("n")
+    page.keyboard.press("m")
+    downloads: list[Any] = []
+    page.on("download", lambda download: downloads.append(download))
+    for close in (lambda: page.keyboard.press("Escape"), lambda: page.get_by_text("Do not save").click()):
+        page.keyboard.press("Control+s")
+        assert "3 findings were left out of this page by --min-score" in page.locator("#incomplete").inner_text()
+        close()
+        assert not page.locator("#incomplete").is_visible()
+    page.wait_for_timeout(300)
+    assert downloads == []
+    assert page.locator("#save_state").inner_text() == "checks, not saved"
+    page.locator("#save").click()
+    with page.expect_download() as download:
+        page.locator("#save_all_the_same").click()
+    path = tmp_path / "videos" / download.value.suggested_filename
+    download.value.save_as(path)
+    assert annotations(path) == [(2.0, 4.0, "fall", None)]
+    assert page.locator("#save_state").inner_text() == ""
 
 
 @pytest.mark.parametrize("corrected", [True, False])

@@ -124,6 +124,49 @@ def test_recordings_are_sorted_and_filtered(tmp_path: Path, visit: Visit) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("table", ["recordings", "events"])
+def test_long_names_are_cut_at_their_front(tmp_path: Path, visit: Visit, table: str) -> None:
+    found = [f"(old) {'a long folder/' * 12}camera {number}.mp4" for number in range(3)]
+    rows = [
+        IndexRow(name=name, status="done", duration_s=60.0, events=(event(1.0, 3.0),), page=tmp_path / f"{number}.html")
+        for number, name in enumerate(found)
+    ]
+    write_index(tmp_path / "index.html", rows, labels=LABELS)
+    page = visit(tmp_path / "index.html")
+    page.locator(f"#show_{table}").click()
+    cells = page.locator(f"#{table} .row .path")
+    assert cells.all_inner_texts() == found
+    assert [cell.get_attribute("title") for cell in cells.all()] == found
+    cell, text = (page.locator(f"#{table} .row {part}").first.bounding_box() for part in (".path", "bdi"))
+    assert text["x"] < cell["x"]
+    assert text["x"] + text["width"] == pytest.approx(cell["x"] + cell["width"], abs=2)
+
+
+@pytest.mark.slow
+def test_reasons_can_be_read_and_all_labels_seen(tmp_path: Path, visit: Visit) -> None:
+    reason = "is no video: its index is missing, as if it was cut off while it was being written; " * 2
+    labels = tuple(f"a rather long label {number}" for number in range(12))
+    busy = tuple(event(5.0 * number, 5.0 * number + 2, label) for number, label in enumerate(labels))
+    rows = [
+        IndexRow(name="a.mp4", status="done", duration_s=60.0, events=busy, page=tmp_path / "a.html"),
+        IndexRow(name="b.mp4", status="failed", duration_s=None, reason=reason),
+        IndexRow(name="c.mp4", status="partial", duration_s=60.0, reason="3 corrupt frames", page=tmp_path / "c.html"),
+    ]
+    write_index(tmp_path / "index.html", rows, labels=labels)
+    page = visit(tmp_path / "index.html")
+    told = page.locator(".reason span")
+    assert told.evaluate("element => element.scrollHeight <= element.clientHeight")
+    assert page.locator(".reason").get_attribute("title") == reason
+    state = page.locator(".state.partial").bounding_box()
+    under = "([x, y]) => document.elementFromPoint(x, y).title"
+    assert page.evaluate(under, [state["x"] + 5, state["y"] + 5]) == "3 corrupt frames"
+    box = page.locator("#labels").bounding_box()
+    for chip in page.locator(".chip").all():
+        place = chip.bounding_box()
+        assert box["y"] <= place["y"] < place["y"] + place["height"] <= box["y"] + box["height"]
+
+
+@pytest.mark.slow
 def test_events_are_sorted_and_filtered(tmp_path: Path, visit: Visit) -> None:
     page = visit(make_index(tmp_path), color_scheme="dark")
     page.locator("#show_events").click()

@@ -15,7 +15,7 @@ from tests.predict.world import make_model
 from tests.sequences import make_sequence
 from vidgru.errors import OutputError
 from vidgru.model.gates import Gates
-from vidgru.predict.explain import Attended, Moment, Why
+from vidgru.predict.reasons import Attended, Moment, Why
 from vidgru.predict.report import write_page
 from vidgru.types import Event, Recording, Sequence
 
@@ -69,8 +69,8 @@ def test_a_page_holds_what_it_was_given(tmp_path: Path) -> None:
     assert data["scores"]["low"] is None
     assert unpacked(data["scores"]["time"], "<u4")[:3].tolist() == [0, 100, 200]
     assert unpacked(data["gates"]["high"], "u1").reshape(2, 200)[:, 0].tolist() == [128, 128]
-    assert unpacked(data["objects"]["time_ms"], "<u4")[0] == 4000
-    assert data["notes"] == ["Boxes are kept from 1 s before to 1 s after each event, in steps of 1/65,535."]
+    assert unpacked(data["objects"]["time_ms"], "<u4").tolist() == [100 * frame for frame in range(200)]
+    assert (data["notes"], data["lacks"]) == ([], [])
     assert data["numbers"] is None
 
 
@@ -100,7 +100,25 @@ def test_events_that_the_run_was_not_asked_for_are_told(tmp_path: Path) -> None:
     found = [event(1.0, 2.0), event(5.0, 6.0), event(8.0, 9.0, score=0.3)]
     whole = scored(np.arange(200) / FPS, 400, 2, found)
     data = data_of(make_page(tmp_path, found[:2], scored=whole, video=False))
-    assert data["notes"][0] == "The run was asked for 2 of the 3 events that were found."
+    assert data["notes"] == ["The run was asked for 2 of the 3 events that were found."]
+    (lacks,) = data["lacks"]
+    assert lacks.startswith("1 finding was left out of this page by --min-score, --labels or --since; in the saved")
+    lacks = data_of(make_page(tmp_path, [], scored=whole, video=False))["lacks"]
+    assert lacks[0].startswith("3 findings were left out of this page")
+
+
+@pytest.mark.parametrize("events", [[], [event(5.0, 7.5)]])
+def test_the_page_says_which_boxes_it_has_no_room_for(tmp_path: Path, events: list[Event]) -> None:
+    crowd, frames = make_sequence(400, 1500, fps=8.0, optional=False), 400
+    facts = {"parts": [crowd], "scored": scored(crowd.time_s, frames * 1500, 2, events), "entry": entry(50.0, fps=8.0)}
+    data = data_of(make_page(tmp_path, events, frames=30, video=False, **facts))
+    kept = unpacked(data["objects"]["time_ms"], "<u4") / 1000
+    assert 200 < len(kept) < frames
+    assert data["notes"] == [
+        f"Boxes of {len(kept)} of 400 frames are kept: those around the best scored events first, as far as they fit."
+    ]
+    long = data_of(make_page(tmp_path, events, frames=4001, video=False))
+    assert "Boxes are kept from 1 s before to 1 s after each event." in long["notes"]
 
 
 @pytest.mark.parametrize(
@@ -198,6 +216,7 @@ def test_eight_hours_stay_under_twenty_megabytes(tmp_path: Path, events: int, le
         assert kept[-1] < 28_000
     if events == 60_000:
         assert "The page has room for the" in notes
+        assert "had no room in this page; in the saved file nothing happens there" in " ".join(data["lacks"])
         numbers = data["numbers"]
         assert len(numbers) == len(data["events"]) < events
         left_out = set(range(events)) - set(numbers)

@@ -117,8 +117,14 @@ class Camera:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more is to be seen."""
-        return self.feed.over and not self.feed.waiting() and self._sent == self._handled
+        """Whether nothing more is to be seen. Not where something went wrong: `see` tells what."""
+        return (
+            self.feed.error is None
+            and self._crash is None
+            and self.feed.over
+            and not self.feed.waiting()
+            and self._sent == self._handled
+        )
 
     def see(self, timeout_s: float) -> Seen | None:
         """What is seen next, in the order of the samples.

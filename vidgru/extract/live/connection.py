@@ -180,10 +180,13 @@ class _CameraConnection:
         self.tick, self.rotation, self.finite = Fraction(0), 0, False
         self.duration_s: float | None = None
         self.recorded_at: str | None = None
+        cv2.utils.logging.setLogLevel(
+            cv2.utils.logging.LOG_LEVEL_SILENT
+        )  # what it has to say of cameras that are not there is not for users
         self._capture = cv2.VideoCapture(device)
         if not self._capture.isOpened():
             self.close()
-            raise SourceLost("there is no such camera, or it is in use")
+            raise SourceLost("there is no such camera, or it is in use", hopeless=True)
 
     def frames(self) -> Iterator[Decoded]:
         """See `Connection`. OpenCV gives no stamps that can be relied on."""

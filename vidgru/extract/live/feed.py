@@ -197,8 +197,11 @@ class Feed:
             attempts += 1
             if self._latest_s is None and (hopeless or attempts >= self._patience.attempts):
                 raise SourceError(
-                    f"{self._address.name} cannot be opened, tried {attempts} times: {why}",
-                    "see whether the address is right, and whether a player such as ffplay can open it from here",
+                    f"{self._address.name} cannot be opened, tried {'once' if attempts == 1 else f'{attempts} times'}: "
+                    f"{why}",
+                    "see whether another camera of this machine is meant: they are counted from 0"
+                    if self._address.device is not None
+                    else "see whether the address is right, and whether a player such as ffplay can open it from here",
                 )
             what = "cannot be opened" if self._latest_s == before else "was lost"
             self._say(f"{self._address.name} {what} ({why}); trying again in {pause_s:g} s")

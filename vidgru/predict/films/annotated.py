@@ -39,10 +39,12 @@ def save_video(
         events: found in it.
         names: the detector's class names.
         labels: the model's, in its order: they choose the colours.
-        progress: called after each frame with how far the film is, in seconds.
+        progress: called after each frame with how far the film is, in seconds. What it raises ends the work, and
+            nothing of the film is left.
 
     Raises:
-        RecordingError: the recording cannot be read, or changed on the way; nothing is written.
+        RecordingError: the recording cannot be read, or changed on the way, or FFmpeg makes no film of it; nothing is
+            written.
         MissingExtra: PyAV has no H.264 encoder.
         OutputError: the film cannot be written.
     """
@@ -51,7 +53,7 @@ def save_video(
         overlay = Overlay(size_px=size_px, names=names, labels=labels, events=events)
         moments = Moments(parts, attention)
         with Film(path, size_px=size_px, fps=reader.info.fps, sound=sound) as film:
-            for picture in reader.pictures(size_px):
-                overlay.draw(picture.image, float(picture.time), moments.at(float(picture.time)))
-                film.show(picture.image, picture.time, picture.until)
-                progress(float(picture.until))
+            for frame in reader.frames(size_px):
+                overlay.draw(frame.image, float(frame.time), moments.at(float(frame.time)))
+                film.show(frame.image, frame.time, frame.until)
+                progress(float(frame.until))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Many
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from vidgru.errors import OutputError
-from vidgru.extract.frames import FrameReader, Picture, SoundReader, Stretch
+from vidgru.extract.frames import DisplayFrame, FrameReader, SoundReader, Stretch
 from vidgru.predict.films.film import Film, film_size
 from vidgru.types import Event
 
@@ -36,7 +36,14 @@ class _Clip:
         return self.start + _GRAIN, self.end - _GRAIN
 
 
-def cut_clips(folder: Path, *, source: Path, events: Many[Event], context_s: float) -> list[Path | None]:
+def cut_clips(
+    folder: Path,
+    *,
+    source: Path,
+    events: Many[Event],
+    context_s: float,
+    progress: Callable[[float], None] = lambda seconds: None,
+) -> list[Path | None]:
     """Write the stretch of a recording around each event as H.264 with its sound.
 
     A clip's time 0 is `context_s` before its event, or the start of the recording; what is on screen then is its first
@@ -47,12 +54,16 @@ def cut_clips(folder: Path, *, source: Path, events: Many[Event], context_s: flo
         source: the recording.
         events: found in it.
         context_s: seconds before and after each.
+        progress: called with how far the recording is, in seconds, after each frame and also where frames are passed
+            over. It goes back where more events overlap than can be written in one go. What it raises ends the work:
+            of clips that are not finished nothing is left.
 
     Returns:
         A path for each event, `<number>_<label>_<start>s.mp4`; None where no frame can be decoded there.
 
     Raises:
-        RecordingError: the recording cannot be read, or changed on the way; clips that are finished stay.
+        RecordingError: the recording cannot be read, or changed on the way, or FFmpeg makes no clip of it; clips that
+            are finished stay.
         MissingExtra: PyAV has no H.264 encoder.
         OutputError: a clip cannot be written.
     """
@@ -61,14 +72,22 @@ def cut_clips(folder: Path, *, source: Path, events: Many[Event], context_s: flo
         _Clip(path=path, start=_exact(max(event.start_s - context_s, 0.0)), end=_exact(event.end_s + context_s))
         for path, event in zip(paths, events, strict=True)
     ]
+    reached = 0.0
+
+    def shown(seconds: float) -> None:
+        nonlocal reached
+        reached = seconds
+        progress(seconds)
+
     _tidy(folder, set(paths))
     written: set[Path] = set()
     waiting = sorted(clips, key=lambda clip: (clip.start, clip.end))
     while waiting:
         now, waiting = _share_out(waiting)
-        with FrameReader(source) as reader:
+        with FrameReader(source, alive=lambda: progress(reached)) as reader:
             size_px = film_size(reader.size_px, least_px=1, most_px=_MOST_PX)
-            written |= _cut(now, source, reader.pictures(size_px, _stretches(now)), size_px, reader.info.fps)
+            frames = reader.frames(size_px, _stretches(now))
+            written |= _cut(now, source, frames, size_px, reader.info.fps, shown)
     return [path if path in written else None for path in paths]
 
 
@@ -82,7 +101,12 @@ def clip_name(number: int, event: Event) -> str:
 
 
 def _cut(
-    clips: list[_Clip], source: Path, pictures: Iterable[Picture], size_px: tuple[int, int], fps: float | None
+    clips: list[_Clip],
+    source: Path,
+    frames: Iterable[DisplayFrame],
+    size_px: tuple[int, int],
+    fps: float | None,
+    shown: Callable[[float], None],
 ) -> set[Path]:
     """Write clips, by start, of which no more overlap than may be open at a time; the paths of those that have frames.
 
@@ -91,22 +115,23 @@ def _cut(
     waiting, written = list(reversed(clips)), set()
     films: list[tuple[_Clip, Film, ExitStack]] = []
     with ExitStack() as everything:
-        for picture in pictures:
-            while waiting and waiting[-1].shows[0] < picture.until:
+        for frame in frames:
+            while waiting and waiting[-1].shows[0] < frame.until:
                 clip = waiting.pop()
-                if picture.time >= clip.shows[1]:
+                if frame.time >= clip.shows[1]:
                     continue
                 stack = everything.enter_context(ExitStack())
                 sound = stack.enter_context(SoundReader(source))
                 film = Film(clip.path, size_px=size_px, fps=fps, sound=sound, start=clip.start, end=clip.end)
                 films.append((clip, stack.enter_context(film), stack))
             for clip, film, stack in list(films):
-                if picture.time < clip.shows[1]:
-                    film.show(picture.image, picture.time, picture.until)
-                if picture.until >= clip.shows[1]:
+                if frame.time < clip.shows[1]:
+                    film.show(frame.image, frame.time, frame.until)
+                if frame.until >= clip.shows[1]:
                     films.remove((clip, film, stack))
                     stack.close()
                     written.add(clip.path)
+            shown(float(frame.until))
         for clip, _, stack in films:  # the recording ends within them
             stack.close()
             written.add(clip.path)

@@ -6,6 +6,7 @@ them. Films are written beside their place and renamed when they are whole.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from typing import Any
 import av
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from vidgru.errors import MissingExtra, OutputError
+from vidgru.errors import MissingExtra, OutputError, RecordingError
 from vidgru.extract.frames import FOREVER, SoundReader
 from vidgru.files import put_in_place, temporary_beside
 from vidgru.predict.films.sound import CopiedSound, EncodedSound
@@ -32,6 +33,12 @@ _KEY_EVERY_S = 2  # so that a player need not decode long for where it seeks to
 _MOST_FPS = 240  # what is more comes from wrong headers, and gives a level of H.264 that no browser plays
 _BT709 = 1  # AVCOL_PRI_BT709, AVCOL_TRC_BT709, AVCOL_SPC_BT709
 _COPIED = ("aac", "mp3", "flac", "opus")  # sound that MP4 can hold and browsers can play
+_LEAST_MP3_HZ = 16_000  # MPEG-2.5's rates below have no place in MP4
+_OF_DISKS = {  # errors that disks and folders give; FFmpeg's others are about what it was given to write
+    errno.EACCES, errno.EBUSY, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.EMFILE,
+    errno.ENAMETOOLONG, errno.ENFILE, errno.ENODEV, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.ENXIO,
+    errno.EPERM, errno.EROFS, errno.ESTALE,
+}  # fmt: skip
 
 
 class Film:
@@ -47,6 +54,7 @@ class Film:
     Raises:
         MissingExtra: this PyAV has no encoder for H.264.
         OutputError: it cannot be written; so do all methods.
+        RecordingError: FFmpeg can make no film of these frames and this sound; so do all methods.
     """
 
     def __init__(
@@ -109,25 +117,21 @@ class Film:
         self._latest = pts
         with self._writing():
             self._mux(self._video.encode(frame))
-        if self._sound is not None:
-            self._sound.play(time, self._muxed)
+            if self._sound is not None:
+                self._sound.play(time, self._container.mux)
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def _sound_track(self, sound: SoundReader | None) -> CopiedSound | EncodedSound | None:
         if sound is None or sound.stream is None:
             return None
-        kind = CopiedSound if sound.stream.codec_context.codec.canonical_name in _COPIED else EncodedSound
+        kind = CopiedSound if _can_be_copied(sound.stream.codec_context) else EncodedSound
         return kind(self._container, sound, self.start, self.end)
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
             # How long a frame lasts the container knows from the one after it; the last one has to say.
             packet.duration = max(round((self._until - self.start) / _TICK) - packet.pts, 1)
-            self._container.mux(packet)
-
-    def _muxed(self, packet: Any) -> None:
-        with self._writing():
             self._container.mux(packet)
 
     def _finish(self) -> None:
@@ -151,6 +155,10 @@ class Film:
         try:
             yield
         except (av.error.FFmpegError, OSError) as error:
+            if isinstance(error, av.error.FFmpegError) and error.errno not in _OF_DISKS:
+                raise RecordingError(
+                    f"FFmpeg can make no film of it: {error.strerror or error}; repair or convert it with ffmpeg"
+                ) from error
             raise OutputError(
                 f"cannot write {self.path}: {error.strerror or error}",
                 "free the disk or choose another folder with --out",
@@ -169,6 +177,11 @@ def film_size(size_px: tuple[int, int], *, least_px: int, most_px: int) -> tuple
     factor = most_px / longest if longest > most_px else -(-least_px // longest) if longest < least_px else 1
     width, height = (max(round(side * factor / 2) * 2, 2) for side in size_px)
     return width, height
+
+
+def _can_be_copied(sound: Any) -> bool:
+    name = sound.codec.canonical_name
+    return name in _COPIED and (name != "mp3" or sound.sample_rate >= _LEAST_MP3_HZ)
 
 
 def _video_stream(container: Any, size_px: tuple[int, int], fps: float) -> Any:

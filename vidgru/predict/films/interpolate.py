@@ -13,7 +13,7 @@ _ADJACENT = 2  # samples at most so many steps of the grid apart follow on one a
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Objects:
+class DrawnObjects:
     """The objects of one moment, n of them.
 
     Attributes:
@@ -38,7 +38,7 @@ class Objects:
 class _Sample:
     time_s: float
     longest_s: float  # for which it holds, and at which the next is adjacent
-    objects: Objects
+    objects: DrawnObjects
 
 
 class Moments:
@@ -60,7 +60,7 @@ class Moments:
         self._now: _Sample | None = None
         self._next = next(self._samples, None)
 
-    def at(self, time_s: float) -> Objects:
+    def at(self, time_s: float) -> DrawnObjects:
         """The objects at this moment, in seconds; not before that of the last call."""
         while self._next is not None and self._next.time_s <= time_s:
             self._now, self._next = self._next, next(self._samples, None)
@@ -81,12 +81,12 @@ def _samples(parts: Iterable[Sequence], attention: Array) -> Iterator[_Sample]:
             if len(shares) != rows.stop - rows.start:
                 raise ValueError(f"attention has {len(attention)} rows, the sequence has more objects")
             seen = {name: getattr(part, name)[rows] for name in ("boxes", "scores", "classes", "tracks")}
-            objects = Objects(**seen, attention=shares)
+            objects = DrawnObjects(**seen, attention=shares)
             yield _Sample(time_s=float(part.time_s[t]), longest_s=_ADJACENT / part.fps, objects=objects)
         done += len(part.boxes)
 
 
-def _between(now: Objects, after: Objects, share: float) -> Objects:
+def _between(now: DrawnObjects, after: DrawnObjects, share: float) -> DrawnObjects:
     """Objects of one sample, `share` of the way to the next."""
     rows = {int(track): row for row, track in enumerate(after.tracks) if track >= 0}
     pairs = [(row, rows[int(track)]) for row, track in enumerate(now.tracks) if int(track) in rows]
@@ -99,7 +99,7 @@ def _between(now: Objects, after: Objects, share: float) -> Objects:
     return replace(now, boxes=boxes, attention=attention)
 
 
-_NOTHING = Objects(
+_NOTHING = DrawnObjects(
     boxes=np.zeros((0, 4), np.float32),
     scores=np.zeros(0, np.float16),
     classes=np.zeros(0, np.int16),

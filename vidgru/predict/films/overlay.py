@@ -8,7 +8,7 @@ from collections.abc import Sequence as Many
 import cv2
 import numpy as np
 
-from vidgru.predict.films.interpolate import Objects
+from vidgru.predict.films.interpolate import DrawnObjects
 from vidgru.predict.films.lettering import label, paste, render
 from vidgru.predict.films.palette import Rgb, colour
 from vidgru.types import Array, Event
@@ -46,7 +46,7 @@ class Overlay:
         self._text = max(round(side * _TEXT), _SMALLEST_TEXT_PX)
         self._bar = max(round(side * _BAR_TEXT), _SMALLEST_TEXT_PX + 4)
 
-    def draw(self, image: Array, time_s: float, objects: Objects) -> None:
+    def draw(self, image: Array, time_s: float, objects: DrawnObjects) -> None:
         """Draw what there is at this moment, the time and the events too.
 
         Args:
@@ -70,7 +70,7 @@ class Overlay:
         x0, y0, x1, y1 = (float(v) for v in box * (width, height, width, height))
         return x0, y0, x1, y1
 
-    def _box(self, image: Array, objects: Objects, row: int, excess: float) -> None:
+    def _box(self, image: Array, objects: DrawnObjects, row: int, excess: float) -> None:
         shade = colour(int(objects.classes[row]))
         x0, y0, x1, y1 = self._corners(objects.boxes[row])
         wide = self._line
@@ -85,7 +85,7 @@ class Overlay:
         cv2.rectangle(image, one, other, _DARK, wide + 2 * edge, cv2.LINE_AA, _SHIFT)
         cv2.rectangle(image, one, other, shade, wide, cv2.LINE_AA, _SHIFT)
 
-    def _name(self, image: Array, objects: Objects, row: int, excess: float, below: int) -> None:
+    def _name(self, image: Array, objects: DrawnObjects, row: int, excess: float, below: int) -> None:
         number, track = int(objects.classes[row]), int(objects.tracks[row])
         words = [self._names[number] if 0 <= number < len(self._names) else f"class {number}"]
         words += [str(track)] if track >= 0 else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
@@ -21,7 +22,7 @@ Mux = Callable[[Any], None]
 
 
 class CopiedSound:
-    """A sound track whose packets are the source's own.
+    """A sound track whose packets are the source's own. Those that the container refuses as damaged are left out.
 
     Args:
         container: PyAV's, of the film; the track is added to it.
@@ -45,7 +46,8 @@ class CopiedSound:
             if time + 2 * (packet.duration or 0) * tick > self._start:
                 packet.pts = packet.dts = round((time - self._start) / tick)
                 packet.stream = self._track
-                mux(packet)
+                with suppress(av.error.InvalidDataError, av.error.PatchWelcomeError):
+                    mux(packet)
             self._ahead = next(self._packets, None)
 
     def finish(self, mux: Mux) -> None:

@@ -1,4 +1,4 @@
-"""What the detector saw around events, and how much of it the model looked at, as small integers."""
+"""What the detector saw, around events or all over, and how much of it the model looked at, as small integers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 from vidgru.types import Array, Event, Sequence
 
 MARGIN_S = 1.0  # before and after an event
+FEW_FRAMES = 4000  # of a recording of up to so many, all frames have a turn: why was something missed?
 _FIRST_S = 30.0  # of each event come before the rest of any: one that lasts hours must not use up the budget
 _FRAME_BYTES = 4 + 2 + 1
 _OBJECT_BYTES = 4 * 2 + 4 + 2 + 1 + 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Objects:
+class QuantisedObjects:
     """Objects of the `F` frames that were kept, `M` in all.
 
     Attributes:
@@ -40,7 +41,7 @@ class Objects:
     attention: Array
 
     @staticmethod
-    def gather(parts: Iterable[Sequence], attention: Array, turns: Array, budget_bytes: int) -> Objects:
+    def gather(parts: Iterable[Sequence], attention: Array, turns: Array, budget_bytes: int) -> QuantisedObjects:
         """Take the objects of frames in their turn until the budget is used up.
 
         Args:
@@ -72,7 +73,7 @@ class Objects:
         fit = _fitting(turns[whole["frame"]], whole["counts"], budget_bytes)
         rows = np.repeat(fit, whole["counts"])
         kept = {name: value[rows if name in _BY_OBJECT else fit] for name, value in whole.items()}
-        return Objects(
+        return QuantisedObjects(
             joined=(np.diff(kept["frame"], prepend=-2) == 1).astype(np.uint8),
             counts=kept["counts"].astype(np.uint16),
             **{name: kept[name] for name in ("time_ms", *_BY_OBJECT)},
@@ -93,12 +94,13 @@ _NOTHING: dict[str, Array] = {
 
 
 def turns_of(time_s: Array, events: Many[Event]) -> Array:
-    """When each frame's turn comes: int64 [T], from 0; -1 where it is not around any event.
+    """When each frame's turn comes: int64 [T], from 0; -1 where it is not to be kept.
 
     Events come by score, the best first: what is around their first half minute, then what is left of longer ones.
+    What is not around any event comes last in a recording of up to `FEW_FRAMES`, and not at all in a longer one.
     """
     best = sorted(events, key=lambda event: -event.score)
-    turns = np.full(len(time_s), -1, np.int64)
+    turns = np.full(len(time_s), 2 * len(best) if len(time_s) <= FEW_FRAMES else -1, np.int64)
     spans = [(event.start_s - MARGIN_S, event.end_s + MARGIN_S) for event in best]
     rounds = [spans, [(start, min(end, start + _FIRST_S + MARGIN_S)) for start, end in spans]]
     for first_turn, some in zip((len(best), 0), rounds, strict=True):
@@ -108,7 +110,7 @@ def turns_of(time_s: Array, events: Many[Event]) -> Array:
     return turns
 
 
-def shown(events: Many[Event], objects: Objects, time_s: Array) -> Array:
+def shown(events: Many[Event], objects: QuantisedObjects, time_s: Array) -> Array:
     """The share of each event's frames that were kept: float64 [E]; 1 for an event between two frames."""
     kept = np.isin(np.round(time_s * 1000).astype(np.uint32), objects.time_ms)
     before = np.concatenate([[0], np.cumsum(kept)])

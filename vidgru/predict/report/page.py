@@ -14,10 +14,10 @@ from vidgru.files import write_atomic
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.decode import smooth
 from vidgru.model.stream import ScoredRecording
-from vidgru.predict.explain import Why
+from vidgru.predict.reasons import Why
 from vidgru.predict.report.clock import clock
 from vidgru.predict.report.curves import MOST_POINTS, Curves, stretches, thin
-from vidgru.predict.report.objects import MARGIN_S, Objects, shown, turns_of
+from vidgru.predict.report.objects import FEW_FRAMES, MARGIN_S, QuantisedObjects, shown, turns_of
 from vidgru.predict.report.render import link, packed, packed_bytes, render
 from vidgru.predict.report.thumbnails import thumbnails
 from vidgru.predict.writers import interval_ms
@@ -69,7 +69,7 @@ def write_page(
     kept = _affordable(events, why or {})
     told = [events[number] for number in kept]
     turns = turns_of(scored.time_s, told)
-    objects = Objects.gather(parts, scored.attention, turns, OBJECT_BYTES * 3 // 4)
+    objects = QuantisedObjects.gather(parts, scored.attention, turns, OBJECT_BYTES * 3 // 4)
     starts = stretches(len(scored.time_s), turns >= 0)
     scores = thin(scored.time_s, smooth(scored.time_s, scored.scores, model.decode.smooth_s), starts)
     curves = _most_telling(scores, CURVE_BYTES)
@@ -99,8 +99,9 @@ def write_page(
         "why": {n: _why((why or {})[event]) for n, event in enumerate(told) if event in (why or {})},
         "scores": _packed_curves(scores, curves),
         "gates": _gates(scored, starts),
-        "objects": {name: packed(getattr(objects, name)) for name in Objects.__dataclass_fields__},
+        "objects": {name: packed(getattr(objects, name)) for name in QuantisedObjects.__dataclass_fields__},
         "pictures": pictures,
+        "lacks": _lacks(events, told, scored),
         "notes": _notes(events, told, scored, objects, scores, curves, model),
     }
     write_atomic(path, render("page.html", recording.name, _SCRIPTS, data))
@@ -152,11 +153,49 @@ def _gates(scored: ScoredRecording, starts: Array) -> dict[str, Any] | None:
     return _packed_curves(curves, [0, 1])
 
 
+def _lacks(events: list[Event], told: list[Event], scored: ScoredRecording) -> list[str]:
+    """Which findings a person cannot correct in the page, in sentences: a file that is saved there denies them."""
+    sentences = []
+    unasked, unfit = len(scored.events) - len(events), len(events) - len(told)
+    if unasked > 0:
+        were = "1 finding was" if unasked == 1 else f"{unasked:,} findings were"
+        sentences.append(
+            f"{were} left out of this page by --min-score, --labels or --since; in the saved file nothing happens "
+            "there. Predict without them before you correct."
+        )
+    if unfit > 0:
+        sentences.append(
+            f"{unfit:,} of the {len(events):,} events, those that score least, had no room in this page; in the saved "
+            "file nothing happens there."
+        )
+    return sentences
+
+
+def _boxes_note(told: list[Event], scored: ScoredRecording, objects: QuantisedObjects) -> str:
+    """Of which frames boxes are not kept; empty where all are."""
+    kept, frames = len(objects.time_ms), len(scored.time_s)
+    if kept == frames:
+        return ""
+    if frames <= FEW_FRAMES:
+        return (
+            f"Boxes of {kept:,} of {frames:,} frames are kept: those around the best scored events first, as far as "
+            "they fit."
+        )
+    note = f"Boxes are kept from {MARGIN_S:g} s before to {MARGIN_S:g} s after each event."
+    share = shown(told, objects, scored.time_s)
+    if (share < 1).any():
+        note += (
+            f" They did not all fit: of {int((share == 0).sum()):,} events none are kept, of "
+            f"{int(((share > 0) & (share < 1)).sum()):,} a part; the best scored came first."
+        )
+    return note
+
+
 def _notes(
     events: list[Event],
     told: list[Event],
     scored: ScoredRecording,
-    objects: Objects,
+    objects: QuantisedObjects,
     scores: Curves,
     curves: list[int],
     model: EventModel,
@@ -170,14 +209,8 @@ def _notes(
         )
     if len(events) < len(scored.events):
         notes.append(f"The run was asked for {len(events):,} of the {len(scored.events):,} events that were found.")
-    share = shown(told, objects, scored.time_s)
-    note = f"Boxes are kept from {MARGIN_S:g} s before to {MARGIN_S:g} s after each event, in steps of 1/65,535."
-    if (share < 1).any():
-        note += (
-            f" They did not all fit: of {int((share == 0).sum()):,} events none are kept, of "
-            f"{int(((share > 0) & (share < 1)).sum()):,} a part; the best scored came first."
-        )
-    notes.append(note)
+    if boxes := _boxes_note(told, scored, objects):
+        notes.append(boxes)
     if scores.thinned:
         notes.append(
             f"Scores and gates of {len(scored.time_s):,} frames are thinned to {MOST_POINTS:,} points a curve: the "

@@ -33,7 +33,8 @@ class EventList {
     const right = all.filter((event) => event.state !== 'found').length;
     byId('checked_count').textContent = right ? `${right.toLocaleString('en')} checked` : '';
     byId('no_events').hidden = events.length > 0;
-    byId('no_events').textContent = all.length ? 'No event passes the filters.' : 'Nothing was found in this recording.';
+    const none = data.lacks.length ? 'No finding is in this page: see what is left out.' : 'Nothing was found in this recording.';
+    byId('no_events').textContent = all.length ? 'No event passes the filters.' : none;
   }
 
   showChips() {

@@ -17,10 +17,11 @@ class Events {
   row(event) {
     const { recording, label, score, start, end } = event;
     const cell = (kind, ...inside) => make('div', { class: `cell ${kind}`, role: 'cell' }, ...inside);
+    const told = make('bdi', {}, recording.name);
     const cells = [
       make('div', { class: 'cell dot', role: 'cell', title: label }, label),
       make('div', { class: 'cell scored', role: 'cell' }, make('span', { class: 'score_bar', style: { '--share': score } }), make('span', { class: 'number' }, percent(score))),
-      make('div', { class: 'cell', role: 'cell', title: recording.name }, recording.page === null ? recording.name : make('a', { href: `${recording.page}#event=${event.number}` }, recording.name)),
+      make('div', { class: 'cell path', role: 'cell', title: recording.name }, recording.page === null ? told : make('a', { href: `${recording.page}#event=${event.number}` }, told)),
       cell('number', formatTime(start)),
       cell('number', formatLength(end - start)),
       cell('muted small', wallClock(recording.recorded, start, 'date')),

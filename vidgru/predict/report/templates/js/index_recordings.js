@@ -26,15 +26,20 @@ class Recordings {
     const { name, recorded, duration, status, reason, page } = recording;
     const cell = (kind, ...inside) => make('div', { class: `cell ${kind}`, role: 'cell' }, ...inside);
     const best = this.best(recording);
+    const told = make('bdi', {}, name);
     const cells = [
-      make('div', { class: 'cell', role: 'cell', title: name }, page === null ? name : make('a', { href: page }, name)),
+      make('div', { class: 'cell path', role: 'cell', title: name }, page === null ? told : make('a', { href: page }, told)),
       cell('muted small', wallClock(recorded, 0, 'minute')),
       cell('number', duration === null ? '' : formatTime(duration, 0)),
       make('div', { class: `cell state ${status}`, role: 'cell', title: reason }, status),
-      reason && status === 'failed' ? make('div', { class: 'cell reason', role: 'cell', title: reason }, reason) : cell('', this.timeline(recording)),
-      cell('number', status === 'failed' ? '' : this.index.found(recording).length.toLocaleString('en')),
-      cell('number', best === null ? '' : percent(best)),
     ];
+    if (status === 'failed') {
+      cells.push(make('div', { class: 'cell reason', role: 'cell', title: reason, aria: { colspan: 3 } }, make('span', {}, reason)));
+    } else {
+      cells.push(cell('', this.timeline(recording)));
+      cells.push(cell('number', this.index.found(recording).length.toLocaleString('en')));
+      cells.push(cell('number', best === null ? '' : percent(best)));
+    }
     return make('div', { class: 'row', role: 'row' }, ...cells);
   }
 

@@ -142,6 +142,7 @@ class Page {
     byId('damage').title = data.damage;
     byId('notes').replaceChildren(...data.notes.map((note) => make('li', {}, note)));
     byId('left_out').textContent = data.notes.join(' ');
+    byId('left_out_line').hidden = data.notes.length === 0;
     byId('smoothing').textContent = data.smooth > 0 ? `, averaged over ${data.smooth} s` : '';
     byId('back').hidden = data.index === null;
     if (data.index !== null) byId('back').href = data.index;
@@ -154,6 +155,7 @@ class Page {
     toast.hidden = false;
     clearTimeout(this.saying);
     this.saying = setTimeout(() => (toast.hidden = true), 12_000);
+    document.addEventListener('pointerdown', () => (toast.hidden = true), { once: true });
   }
 
   // `#event=3` and `#t=12.5`, as the index links to them.

@@ -1,5 +1,6 @@
 // The recording: as video where the browser can play it, else as still pictures.
 
+const UNPLAYABLE = 'The recording is there, but its format is not one that this browser plays (H.264 in MP4 is).';
 const LONGEST_FRAME_S = 0.5; // a frame that is further from the time is one that is about to go
 
 class Player {
@@ -16,7 +17,7 @@ class Player {
     }
     this.video.addEventListener('error', () => this.fallBack(this.reason()));
     this.video.addEventListener('loadedmetadata', () => {
-      if (!this.video.videoWidth) this.fallBack('This browser plays the sound of the recording, but not its video.');
+      if (!this.video.videoWidth) this.fallBack(UNPLAYABLE);
       else topics.tell('media');
     });
     for (const name of ['seeking', 'seeked', 'timeupdate', 'loadeddata']) {
@@ -40,7 +41,13 @@ class Player {
     });
   }
 
+  // Browsers give one code to a file that is gone and to one that they cannot read. Chromium's message tells them apart
+  // where pages are opened from disk: it says nothing of what a file holds that it could open.
   reason() {
+    const { code, message } = this.video.error;
+    const tells = /Chrome\//.test(navigator.userAgent) && location.protocol === 'file:';
+    if (code === MediaError.MEDIA_ERR_DECODE || (tells && message === '')) return UNPLAYABLE;
+    if (tells && message.startsWith('MEDIA_ELEMENT_ERROR')) return `The recording is no longer where it was (${data.name} in ${data.root}).`;
     return (
       'This browser cannot play the recording: the file is no longer where it was, or its format is not one of ' +
       'browsers (convert it to H.264 in MP4).'
@@ -58,11 +65,13 @@ class Player {
     byId('unplayable').textContent = reason + rest;
     byId('unplayable').hidden = false;
     byId('strip').hidden = data.pictures.length === 0;
+    const seconds = data.pictures.map(([ms]) => Math.round(ms / 1000));
+    const decimals = new Set(seconds).size < seconds.length ? 1 : 0;
     data.pictures.forEach(([ms, uri], index) => {
       const name = `Picture at ${formatTime(ms / 1000)}`;
       const image = make('img', { src: uri, alt: '', loading: 'lazy' });
       const go = () => this.seek(ms / 1000);
-      const caption = make('span', {}, formatTime(ms / 1000, 0));
+      const caption = make('span', {}, formatTime(ms / 1000, decimals));
       byId('strip').append(make('button', { type: 'button', aria: { label: name }, data: { index }, on: { click: go } }, image, caption));
     });
     this.seek(this.now);

@@ -17,7 +17,9 @@ function annotationsCsv(events) {
 class Saver {
   constructor(page) {
     this.page = page;
-    byId('save').addEventListener('click', () => this.save());
+    byId('save').addEventListener('click', () => this.ask());
+    byId('lacks').replaceChildren(...data.lacks.map((sentence) => make('p', {}, sentence)));
+    byId('save_all_the_same').addEventListener('click', () => this.save());
     byId('undo').addEventListener('click', () => page.undo());
     page.topics.on('events', () => this.show());
     window.addEventListener('beforeunload', (leaving) => {
@@ -32,6 +34,12 @@ class Saver {
     byId('undo').disabled = store.done.length === 0;
     byId('save').classList.toggle('unsaved', store.unsaved);
     byId('save_state').textContent = store.unsaved ? `${changed ? count(changed, 'correction') : 'checks'}, not saved` : '';
+  }
+
+  // What the page lacks would count as wrong findings in the file: a person has to know.
+  ask() {
+    if (data.lacks.length) byId('incomplete').showModal();
+    else this.save();
   }
 
   save() {

@@ -164,7 +164,7 @@ class Timeline {
     byId('lane_names').replaceChildren(
       ...this.lanes.map((label) => make('div', { class: 'lane_name', title: label, style: { '--label': labelColour(label) } }, label)),
     );
-    const height = Math.max(this.lanes.length, 1) * LANE_PX;
+    const height = this.lanes.length * LANE_PX;
     this.area.style.setProperty('--lanes-height', `${height}px`);
     byId('lane_body').style.height = `${height}px`;
     this.canvas.style.height = `${this.scroller.clientHeight}px`;
