@@ -1,4 +1,6 @@
+import signal
 import threading
+import time
 
 import pytest
 
@@ -70,4 +72,24 @@ def test_a_block_that_fails_stops_the_work() -> None:
     with pytest.raises(RuntimeError, match="stop"):
         run()
     assert ended == [1], "what goes on is waited for, what waits is not begun"
-    assert not background._thread.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals cannot be sent to threads here")
+def test_ctrl_c_while_the_end_is_waited_for_stops_the_work() -> None:
+    stop, ended = threading.Event(), []
+    main = threading.get_ident()
+
+    def work(items: list[int]) -> None:
+        time.sleep(0.5)  # the block has been left by now
+        signal.pthread_kill(main, signal.SIGINT)
+        assert stop.wait(10)
+        time.sleep(0.3)
+        ended.extend(items)
+
+    def run() -> None:
+        with Background(work, stop) as background:
+            background.submit(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert ended == [1]

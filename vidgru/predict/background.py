@@ -32,6 +32,8 @@ class Background(Generic[Item]):
         self._change = threading.Condition()
         self._last = False  # nothing more is submitted
         self._error: BaseException | None = None
+        # Not Thread.join, which up to Python 3.12 takes a thread for ended when Ctrl-C comes while it waits.
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._work_off, name="vidgru-background", daemon=True)
 
     def __enter__(self) -> Background[Item]:
@@ -46,14 +48,14 @@ class Background(Generic[Item]):
                 self._stop.set()
             self._change.notify_all()
         if error is not None:
-            self._thread.join(_PATIENCE_S)
+            self._over.wait(_PATIENCE_S)
             return
         try:
-            while self._thread.is_alive():  # in slices, so that Ctrl-C is heard
-                self._thread.join(0.1)
+            while not self._over.wait(0.1):  # in slices, so that Ctrl-C is heard
+                pass
         except BaseException:
             self._stop.set()
-            self._thread.join(_PATIENCE_S)
+            self._over.wait(_PATIENCE_S)
             raise
         if self._error is not None:
             raise self._error
@@ -69,6 +71,12 @@ class Background(Generic[Item]):
             self._change.notify_all()
 
     def _work_off(self) -> None:
+        try:
+            self._work_all()
+        finally:
+            self._over.set()
+
+    def _work_all(self) -> None:
         while True:
             with self._change:
                 while not (self._items or self._last):
