@@ -56,7 +56,8 @@ def test_a_decoder_that_dies_once_is_started_again_where_it_was(
     for kind in ("crash_once", "hang_once"):
         write_video(tmp_path / "v" / f"{kind}.mp4", 40, draw=lambda n, w, h: np.full((h, w, 3), n * 5, np.uint8))
     outcomes = run(tmp_path / "v", tmp_path / "f", settings)
-    assert [(o.status, o.samples, o.reason) for o in outcomes] == [("done", 20, ""), ("reused", 20, "")]
+    # they are of the same bytes: whichever comes first is decoded, and the other shares its entry
+    assert sorted((o.status, o.samples, o.reason) for o in outcomes) == [("done", 20, ""), ("reused", 20, "")]
     for mark in (tmp_path / "v").glob("*.mark"):
         mark.unlink()
     write_video(tmp_path / "w" / "good.mp4", 40, draw=lambda n, w, h: np.full((h, w, 3), n * 5, np.uint8))
