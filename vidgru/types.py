@@ -10,15 +10,17 @@ import math
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+DESCRIBED = "described"  # the label of what is described, where no row of a data set has a label
+
 FRAME_TENSORS = ("time_s", "frame_index", "scene", "scene_motion")
-OBJECT_TENSORS = ("boxes", "scores", "classes", "tracks", "motion", "appearance", "angle", "keypoints")
+OBJECT_TENSORS = ("boxes", "scores", "classes", "tracks", "motion", "appearance", "colour", "angle", "keypoints")
 
 # name -> (dtype, trailing shape; None stands for a width that the settings choose)
 _LAYOUT: dict[str, tuple[str, tuple[int | None, ...]]] = {
@@ -32,6 +34,7 @@ _LAYOUT: dict[str, tuple[str, tuple[int | None, ...]]] = {
     "tracks": ("int32", ()),
     "motion": ("float16", (None,)),
     "appearance": ("float16", (None,)),
+    "colour": ("float16", (None,)),
     "angle": ("float16", ()),
     "keypoints": ("float16", (None, 3)),
 }
@@ -71,6 +74,7 @@ class Sequence:
         tracks: int32 [M], -1 where not tracked.
         motion: float16 [M, Q], what moves inside the box, camera motion taken out, per second.
         appearance: float16 [M, A], pooled from the detector's feature pyramid.
+        colour: float16 [M, C], CIELAB of the parts of the box, in hundredths.
         angle: float16 [M], radians, of oriented boxes; `boxes` then encloses them.
         keypoints: float16 [M, K, 3], x and y normalised like boxes, and confidence.
         scene: float16 [T, S], what the frame as a whole looks like.
@@ -89,6 +93,7 @@ class Sequence:
     tracks: Array
     motion: Array | None = None
     appearance: Array | None = None
+    colour: Array | None = None
     angle: Array | None = None
     keypoints: Array | None = None
     scene: Array | None = None
@@ -207,6 +212,9 @@ class Event:
         label: what happened.
         score: 0 to 1.
         description: a sentence; None if the model writes none.
+        description_score: 0 to 1, how sure the model is of its sentence; None if it writes none.
+        description_source: "model", or "template" where it is not sure enough of its own sentence: `description` is then
+            put together from what was found, and the score is that of the sentence that was not told.
         start_time: ISO 8601 wall-clock time of `start_s`, where the recording's own is known.
     """
 
@@ -216,12 +224,16 @@ class Event:
     label: str
     score: float
     description: str | None = None
+    description_score: float | None = None
+    description_source: Literal["model", "template"] | None = None
     start_time: str | None = None
 
     def __post_init__(self) -> None:
         _check_interval("Event", self.start_s, self.end_s)
         if not 0 <= self.score <= 1:
             raise ValueError(f"Event.score must be within 0 and 1, got {self.score}")
+        if self.description_score is not None and not 0 <= self.description_score <= 1:
+            raise ValueError(f"Event.description_score must be within 0 and 1, got {self.description_score}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -251,3 +263,25 @@ class Features:
     def __len__(self) -> int:
         """Number of frames, T."""
         return len(self.time_s)
+
+    def frames(self, start: int, stop: int) -> Features:
+        """Frames `start` to `stop` (indices as in a Python slice, not negative), as views of the same memory."""
+        start, stop = min(start, len(self)), min(max(start, stop), len(self))
+        first, last = int(self.offsets[start]), int(self.offsets[stop])
+        return Features(
+            objects=self.objects[first:last],
+            offsets=self.offsets[start : stop + 1] - first,
+            frame=self.frame[start:stop],
+            time_s=self.time_s[start:stop],
+        )
+
+    @staticmethod
+    def concatenate(parts: Many[Features]) -> Features:
+        """Join consecutive stretches, at least one."""
+        counts = np.concatenate([np.diff(part.offsets) for part in parts])
+        return Features(
+            objects=np.concatenate([part.objects for part in parts]),
+            offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
+            frame=np.concatenate([part.frame for part in parts]),
+            time_s=np.concatenate([part.time_s for part in parts]),
+        )

@@ -70,6 +70,27 @@ def test_an_edited_events_file_is_valid(tmp_path: Path) -> None:
     assert load_dataset(tmp_path / "events.jsonl").annotations == dataset.annotations
 
 
+def test_what_was_put_together_is_nobodys_description(tmp_path: Path) -> None:
+    header = "video,start,end,label,description,description_score,description_source,score"
+    rows = (
+        'a.mp4,1,2,fall,"person: fall, 00:01-00:02",0.31,template,0.93',
+        "b.mp4,1,2,fall,A man falls,0.83,model,0.93",
+        "c.mp4,1,2,fall,He falls,,,",
+        "d.mp4,1,2,fall,,0.2, Template ,0.5",
+    )
+    dataset = csv_set(tmp_path, *rows, header=header)
+    assert [note.description for note in dataset.annotations] == [None, "A man falls", "He falls", None]
+    assert {(note.start_s, note.end_s, note.label) for note in dataset.annotations} == {(1.0, 2.0, "fall")}
+    assert [dict(row.extra) for row in dataset.rows[:2]] == [
+        {"score": "0.93"},
+        {"description_score": "0.83", "description_source": "model", "score": "0.93"},
+    ]
+    assert dataset.notes == (
+        "2 descriptions that vidgru predict put together left out (first: line 2); "
+        "where you wrote your own, delete the word template",
+    )
+
+
 @pytest.mark.parametrize("where", ["folder", "file", "yaml", "yaml elsewhere"])
 def test_the_ways_to_name_a_data_set(tmp_path: Path, where: str) -> None:
     folder = write_set(tmp_path / "set", EXAMPLE)

@@ -91,6 +91,33 @@ def test_text_is_aligned_and_sorted_by_loss() -> None:
     assert "kept" not in _text(bare, "")
 
 
+def test_the_sentence_stands_below_the_headline() -> None:
+    event = Event(
+        video="a.mp4", start_s=62.0, end_s=65.5, label="meet", score=0.8,
+        description="두 사람이\n만난다", description_score=0.834, description_source="model",
+    )  # fmt: skip
+    why = Why(event=event, score=0.8, baseline=0.8, without={}, objects=(), kept=(), forgot=())
+    assert _text(why, "it").splitlines()[:3] == [
+        "meet  62.0-65.5 s  score 0.80  (it)",
+        "  두 사람이 만난다  (sentence score 0.83)",
+        "",
+    ]
+    why = replace(why, event=replace(event, description="person: meet", description_source="template"))
+    assert _text(why, "it").splitlines()[1] == (
+        "  [person: meet]  (put together, as the model is not sure enough of its own sentence: 0.83)"
+    )
+
+
+def test_events_are_described(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tell(model: object, parts: object, events: list[Event]) -> list[Event]:
+        told = {"description_score": 0.9, "description_source": "model"}
+        return [replace(event, description=f"A {event.label}", **told) for event in events]
+
+    monkeypatch.setattr("vidgru.predict.explain.describe_events", tell)
+    text = said(world, world.record("a.mp4"), event=2)
+    assert text.splitlines()[1] == "  A walk  (sentence score 0.90)"
+
+
 # --- what a user can do wrong ---------------------------------------------------------------------------------------
 
 

@@ -11,10 +11,12 @@ from vidgru.errors import RecordingError, SettingsError, SourceError, WeightsErr
 from vidgru.extract.pipeline import extract
 from vidgru.model.checkpoint import EventModel, check_what, load_model
 from vidgru.model.decode import smooth
+from vidgru.model.describe import describe_events
 from vidgru.model.stream import ScoredRecording, rank_events, score_recording
 from vidgru.predict.detector import model_detector
 from vidgru.predict.inputs import Cached, cached_entry
 from vidgru.predict.reasons import CONTEXT_S, LONGEST_S, Attended, Moment, Why, explain, frames_of
+from vidgru.predict.writers import one_line
 from vidgru.sources import find_recordings
 from vidgru.types import Event
 
@@ -54,7 +56,7 @@ def explain_recording(model_path: str | Path, recording: str | Path, config: Exp
             "there is nothing to explain; give a recording in which vidgru predict finds an event",
         )
     chosen = _chosen(scored.events, name, config)
-    whys = explain(model, parts, scored, [event for _, event in chosen])
+    whys = explain(model, parts, scored, describe_events(model, parts, [event for _, event in chosen]))
     texts = [
         _text(why, f"event {number} of {len(scored.events)} in {name}")
         for (number, _), why in zip(chosen, whys, strict=True)
@@ -146,12 +148,22 @@ def _text(why: Why, where: str) -> str:
     wide = max(map(len, ("looked at", *(name for name, _ in objects), *why.without)))
     rows = [_row(name, share, wide, "", share) for name, share in objects]
     blocks = [
-        [f"{event.label}  {_interval(event)}  score {why.score:.2f}  ({where})"],
+        [f"{event.label}  {_interval(event)}  score {why.score:.2f}  ({where})", *_sentence(event)],
         [f"  {'looked at':{wide}}  share", *rows] if rows else ["  looked at no object: none was detected"],
         _groups(why, wide),
         _gates(why.kept, why.forgot),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _sentence(event: Event) -> list[str]:
+    """The event in words, and how sure the model is of them; nothing where it writes none."""
+    if event.description is None or event.description_score is None:
+        return []
+    sure = f"{event.description_score:.2f}"
+    if event.description_source == "template":
+        return [f"  {one_line(event)}  (put together, as the model is not sure enough of its own sentence: {sure})"]
+    return [f"  {one_line(event)}  (sentence score {sure})"]
 
 
 def _named(one: Attended) -> str:

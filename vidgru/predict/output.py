@@ -22,7 +22,7 @@ from vidgru.predict import writers
 from vidgru.predict.report.index import IndexRow, write_index
 from vidgru.types import Event, Recording
 
-OUTPUT_SCHEMA = 2  # raised whenever the same model, settings and features would give other files
+OUTPUT_SCHEMA = 3  # raised whenever the same model, settings and features would give other files
 FINGERPRINT = "fingerprint.json"
 INDEX = "index.html"
 

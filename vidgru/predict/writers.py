@@ -19,9 +19,16 @@ from typing import Any
 
 from vidgru.types import Event
 
-CSV_COLUMNS = ("video", "start", "end", "label", "description", "score", "start_time")
+CSV_COLUMNS = (
+    "video", "start", "end", "label", "description", "description_score", "description_source", "score", "start_time",
+)  # fmt: skip
 
 _NEW_LINE = re.compile(r"\r\n?")
+_LINE_BREAK = re.compile(r"\s*[\r\n]\s*")
+_BRACKETS = (
+    "NOTE\nText in square brackets is put together from label, objects and time:\n"
+    "there the model was not sure enough of a sentence of its own.\n"
+)
 _SRT_MARKUP = str.maketrans("<>{}", "\u2039\u203a()")
 
 
@@ -34,9 +41,22 @@ def interval_ms(event: Event) -> tuple[int, int]:
 
 
 def rounded(event: Event) -> Event:
-    """The event as every file tells it: times cut to a millisecond, the score rounded to a millionth."""
+    """The event as every file tells it: times cut to a millisecond, scores rounded to a millionth."""
     start, end = interval_ms(event)
-    return replace(event, start_s=start / 1000, end_s=end / 1000, score=round(event.score, 6))
+    sure = event.description_score
+    return replace(
+        event,
+        start_s=start / 1000,
+        end_s=end / 1000,
+        score=round(event.score, 6),
+        description_score=None if sure is None else round(sure, 6),
+    )
+
+
+def one_line(event: Event) -> str:
+    """The description as people read it, line breaks taken out; one that is put together stands in square brackets."""
+    text = _LINE_BREAK.sub(" ", event.description or "").strip()
+    return f"[{text}]" if text and event.description_source == "template" else text
 
 
 def as_record(event: Event) -> dict[str, Any]:
@@ -73,7 +93,8 @@ def read_jsonl(path: Path) -> list[Event]:
 def to_csv(recordings: Iterable[tuple[str, Iterable[Event]]]) -> str:
     """Events by recording (name, events) in the annotation schema, so that the file, edited or not, can be trained on.
 
-    A recording without an event has the row that says so in an annotation file: its name alone.
+    A recording without an event has the row that says so in an annotation file: its name alone. Descriptions that are
+    put together are not read back as annotations (`vidgru.datasets.formats.native`).
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
@@ -93,7 +114,10 @@ def to_vtt(events: Iterable[Event]) -> str:
     Cues stand in order of start; a file without cues is its header.
     """
     cues = []
-    for event in _by_start(events):
+    ordered = _by_start(events)
+    if any(event.description_source == "template" for event in ordered):
+        cues.append(_BRACKETS)
+    for event in ordered:
         text = "\n".join(_lines(event)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         cues.append(f"{_timing(event, '.')}\n{text}\n")
     return "\n".join(["WEBVTT\n", *cues])
@@ -115,17 +139,22 @@ def to_srt(events: Iterable[Event]) -> str:
 def to_activitynet(recordings: Mapping[str, Iterable[Event]], details: str) -> str:
     """Events by recording as ActivityNet detection results, version 1.3 (activitynet.org, "Evaluation").
 
-    A video's id is its name with extension, as in the other files. `details` says what made them.
+    A video's id is its name with extension, as in the other files. `details` says what made them. Events that are
+    described have what results of ActivityNet Captions have, too: those have the same outer object, and the evaluators
+    of both (github.com/activitynet/ActivityNet at 2795199, Evaluation/eval_detection.py; github.com/ranjaykrishna/
+    densevid_eval at 1f0951c, evaluate.py) pass over keys that they do not know. So one file serves both.
     """
-    results = {
-        name: [
-            {"label": record["label"], "score": record["score"], "segment": [record["start"], record["end"]]}
-            for record in map(as_record, events)
-        ]
-        for name, events in recordings.items()
-    }
+    results = {name: [_result(as_record(event)) for event in events] for name, events in recordings.items()}
     whole = {"version": "VERSION 1.3", "results": results, "external_data": {"used": True, "details": details}}
     return json.dumps(whole, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _result(record: Mapping[str, Any]) -> dict[str, Any]:
+    segment = [record["start"], record["end"]]
+    found = {"label": record["label"], "score": record["score"], "segment": segment}
+    if "description" in record:
+        found |= {"sentence": record["description"], "timestamp": segment}
+    return found
 
 
 def _by_start(events: Iterable[Event]) -> list[Event]:
@@ -134,8 +163,8 @@ def _by_start(events: Iterable[Event]) -> list[Event]:
 
 def _lines(event: Event) -> list[str]:
     """What a viewer reads: the label with its score, then the description. A blank line would end the cue."""
-    texts = [f"{event.label} {event.score:.0%}", event.description or ""]
-    lines = [re.sub(r"\s*[\r\n]\s*", " ", text).replace("\0", "\N{REPLACEMENT CHARACTER}").strip() for text in texts]
+    texts = [f"{event.label} {event.score:.0%}", one_line(event)]
+    lines = [_LINE_BREAK.sub(" ", text).replace("\0", "\N{REPLACEMENT CHARACTER}").strip() for text in texts]
     return [line for line in lines if line]
 
 

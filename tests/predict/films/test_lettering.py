@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vidgru.predict.films.lettering import label, paste
+from vidgru.predict.films.lettering import label, paste, sentence
 from vidgru.predict.films.palette import PALETTE, Rgb, colour, ink
 
 
@@ -55,6 +55,19 @@ def test_any_text_is_one_short_line(text: str) -> None:
 def test_a_label_is_rendered_once() -> None:
     assert label("car 3", 20, PALETTE[2]) is label("car 3", 20, PALETTE[2])
     assert not label("car 3", 20, PALETTE[2]).flags.writeable
+
+
+@pytest.mark.parametrize("width", [100, 200, 640])
+def test_a_sentence_is_as_long_as_there_is_room(width: int) -> None:
+    text = "A person in red comes from the left and puts a bag down beside the door of the house"
+    whole = sentence(text, 24, PALETTE[0], 5000)
+    assert whole.shape[1] > 640
+    piece = sentence(text, 24, PALETTE[0], width)
+    assert max(0, width - 40) < piece.shape[1] <= width
+    alike = piece.shape[1] // 2  # it begins as the whole does, and ends with its cut
+    assert np.array_equal(piece[:, :alike], whole[:, :alike])
+    assert np.array_equal(sentence("short", 24, PALETTE[0], 640), label("short", 24, PALETTE[0]))
+    assert sentence("", 24, PALETTE[0], 640).shape[0] == 24
 
 
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (-3, -2), (8, 9), (50, 50), (-50, 0), (9, -1)])

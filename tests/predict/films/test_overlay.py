@@ -1,5 +1,8 @@
 """What is drawn is where it should be, at the time it should be there."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -25,8 +28,8 @@ def objects(
     )
 
 
-def event(start_s: float, end_s: float, label: str = "fall", score: float = 0.9) -> Event:
-    return Event(video="a.mp4", start_s=start_s, end_s=end_s, label=label, score=score)
+def event(start_s: float, end_s: float, label: str = "fall", score: float = 0.9, **facts: Any) -> Event:
+    return Event(video="a.mp4", start_s=start_s, end_s=end_s, label=label, score=score, **facts)
 
 
 def drawn(seen: DrawnObjects, *events: Event, time_s: float = 1.0, size_px: tuple[int, int] = SIZE) -> np.ndarray:
@@ -34,6 +37,12 @@ def drawn(seen: DrawnObjects, *events: Event, time_s: float = 1.0, size_px: tupl
     image = np.full((*size_px[::-1], 3), GREY, np.uint8)
     overlay.draw(image, time_s, seen)
     return image
+
+
+def lines(image: np.ndarray) -> int:
+    """How many lines of sentences there are, below that of the labels: each is a strip of one dark colour."""
+    dark = (image[:, 7] == (24, 24, 24)).all(-1)
+    return int((np.diff(dark.astype(int), prepend=0) == 1).sum())
 
 
 def near(pixel: np.ndarray, shade: tuple[int, int, int]) -> bool:
@@ -124,6 +133,21 @@ def test_events_at_once_stand_side_by_side_then_below() -> None:
     many = drawn(objects(), *(event(0, 3, label) for label in ("a" * 30, "b" * 30, "run", "walk")))
     height = [int((image[:, -2] < GREY - 40).all(-1).sum()) for image in (few, many)]
     assert height[1] > 1.5 * height[0]
+
+
+def test_sentences_of_events_stand_below_their_labels_and_go_with_them() -> None:
+    one = event(1, 2.5, description="A person in red comes\nfrom the left")
+    assert [lines(drawn(objects(), one, time_s=time_s)) for time_s in (0.99, 1.0, 2.49, 2.5)] == [0, 1, 1, 0]
+    assert near(drawn(objects(), one)[10, 8], colour(0)), "the label is still there"
+    marked = drawn(objects(), replace(one, description_source="template"))
+    assert lines(marked) == 1
+    assert not np.array_equal(marked, drawn(objects(), one)), "what is put together stands in brackets"
+    crowd = [event(0, 3, score=n / 10, description=f"Number {n} " * 20) for n in range(9)]
+    whole = drawn(objects(), *crowd)
+    assert lines(whole) == 2, "of many events the picture is still seen"
+    assert np.array_equal(whole[100:], drawn(objects(), *reversed(crowd))[100:])
+    best = drawn(objects(), *(replace(one, description=None) if one.score < 0.65 else one for one in crowd))
+    assert np.array_equal(whole, best), "those that score best are told"
 
 
 def test_a_label_without_room_above_is_below_the_bar_and_inside() -> None:

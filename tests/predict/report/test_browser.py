@@ -9,6 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.predict.report.browsing import (
+    annotations,
+    click_time,
+    listed,
+    ready,
+    saved,
+    selected,
+    settle,
+    time_of,
+)
 from tests.predict.report.pages import FPS, NASTY, SIZE, entry, event, make_page, scored, sequence, square
 from tests.train.made import timed_data, visits
 from vidgru.cache import SequenceCache
@@ -48,37 +58,6 @@ BOXES = """() => {
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page that most tests look at; none of them changes it."""
     return make_page(tmp_path_factory.mktemp("plain"), FOUND)
-
-
-def ready(page: Any) -> Any:
-    page.wait_for_function("() => video.readyState >= 2 && !video.seeking")
-    return page
-
-
-def time_of(page: Any) -> float:
-    return float(page.evaluate("() => video.currentTime"))
-
-
-def settle(page: Any, time_s: float) -> None:
-    """Wait until the frame at a time is on the screen, and what belongs to it is drawn."""
-    page.wait_for_function(
-        "(time) => Math.abs(video.currentTime - time) < 0.1 && !video.seeking",  # elements are globals by their ids
-        arg=time_s,
-    )
-    page.wait_for_timeout(300)
-
-
-def click_time(page: Any, time_s: float, duration_s: float = 20.0, target: str = "#ruler") -> None:
-    box = page.locator(target).bounding_box()
-    page.mouse.click(box["x"] + time_s / duration_s * box["width"], box["y"] + box["height"] / 2)
-
-
-def selected(page: Any) -> str:
-    return str(page.locator("#panel_label").inner_text()) if page.locator("#panel").is_visible() else ""
-
-
-def listed(page: Any) -> list[str]:
-    return [text.split("\n")[0] for text in page.locator(".row.event").all_inner_texts()]
 
 
 def corners(page: Any) -> list[tuple[float, ...]]:
@@ -380,18 +359,6 @@ def test_a_recording_that_was_never_a_file(tmp_path: Path, visit: Visit) -> None
 
 
 # --- correcting -----------------------------------------------------------------------------------------------------
-
-
-def saved(page: Any, folder: Path) -> Path:
-    with page.expect_download() as download:
-        page.locator("#save").click()
-    path = folder / download.value.suggested_filename
-    download.value.save_as(path)
-    return path
-
-
-def annotations(path: Path) -> list[tuple[float | None, float | None, str | None, str | None]]:
-    return [(a.start_s, a.end_s, a.label, a.description) for a in load_dataset(path).annotations]
 
 
 def test_corrections_are_saved_as_annotations(tmp_path: Path, visit: Visit) -> None:

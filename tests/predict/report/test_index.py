@@ -64,6 +64,20 @@ def test_of_very_many_events_the_best_are_told(tmp_path: Path, monkeypatch: pyte
     assert data["recordings"][0]["events"] == 2
 
 
+def test_sentences_leave_room_for_the_rest(tmp_path: Path) -> None:
+    text = "트럭 🚚 <b>" * 24
+    told = {"description": text, "description_score": 0.25, "description_source": "model"}
+    busy = tuple(event(float(n), n + 1.0, score=n / 20_000, **told) for n in range(20_000))
+    page = tmp_path / "index.html"
+    write_index(page, [IndexRow(name="a.mp4", status="done", duration_s=1.0, events=busy)], labels=LABELS)
+    data = data_of(page)
+    assert 10_000_000 < page.stat().st_size < 20_000_000
+    assert data["events"][-1] == [0, 19_999_000, 20_000_000, 0, 1.0, 19_999, text, 0.25, False]
+    assert data["notes"][0].startswith(
+        f"The page has room for the {len(data['events']):,} best scored of 20,000 events"
+    )
+
+
 def many(root: Path) -> Path:
     rng = np.random.default_rng(0)
     scores = rng.random((5000, 10)).round(3)

@@ -35,7 +35,8 @@ def why(of: Event) -> Why:
 
 
 def test_a_page_holds_what_it_was_given(tmp_path: Path) -> None:
-    events = [event(5.0, 7.5), event(12.0, 13.0, "walk", 0.123456, description="Two people\nwalk")]
+    told = {"description_score": 0.123456, "description_source": "template"}
+    events = [event(5.0, 7.5), event(12.0, 13.0, "walk", 0.123456, description="Two people\nwalk", **told)]
     page = make_page(
         tmp_path,
         events,
@@ -44,7 +45,7 @@ def test_a_page_holds_what_it_was_given(tmp_path: Path) -> None:
         why={events[0]: why(events[0])},
     )
     data = data_of(page)
-    assert data["events"] == [[5000, 7500, 0, 0.8], [12000, 13000, 1, 0.1235, "Two people\nwalk"]]
+    assert data["events"] == [[5000, 7500, 0, 0.8], [12000, 13000, 1, 0.1235, "Two people\nwalk", 0.1235, True]]
     assert (data["name"], data["duration"], data["fps"], data["size"]) == ("a.mp4", 20.0, 10.0, [320, 192])
     assert (data["labels"], data["high"], data["low"]) == (["fall", "walk"], [0.5, 0.5], [0.5, 0.5])
     assert (data["video"], data["index"], data["root"]) == (
@@ -171,14 +172,16 @@ def long_parts(objects: int) -> Iterator[Sequence]:
         yield replace(part, time_s=part.time_s + number * PART / 8, frame_index=part.frame_index + number * PART)
 
 
-@pytest.mark.parametrize(("events", "length_s"), [(1, 28_799.0), (2000, 9.0), (60_000, 0.4)])
-def test_eight_hours_stay_under_twenty_megabytes(tmp_path: Path, events: int, length_s: float) -> None:
+@pytest.mark.parametrize(
+    ("events", "length_s", "letter"), [(1, 28_799.0, "é"), (2000, 9.0, "é"), (60_000, 0.4, "é"), (60_000, 0.4, "🚚")]
+)
+def test_eight_hours_stay_under_twenty_megabytes(tmp_path: Path, events: int, length_s: float, letter: str) -> None:
     frames, objects = PART * PARTS, 20
     labels = [f"label {number}" for number in range(12)]
     rng = np.random.default_rng(0)
     starts = np.linspace(0, 28_800 - length_s, events)
     found = [
-        event(float(start), float(start) + length_s, labels[n % 12], float(score), description="é" * 40)
+        event(float(start), float(start) + length_s, labels[n % 12], float(score), description=letter * 40)
         for n, (start, score) in enumerate(zip(starts, rng.random(events), strict=True))
     ]
     facts = scored(np.arange(frames) / 8, frames * objects, 12, [])

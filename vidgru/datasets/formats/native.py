@@ -1,5 +1,9 @@
 """The native schema: CSV or JSONL with the columns video, start, end, label, description, split.
 
+Files of events have it too, and columns of their own. What `vidgru predict` put together itself where its model was not
+sure of a sentence (`description_source` is `template`) is nobody's description, and is not read: a model must not learn
+to write it. A sentence of the model's own stands, as its label does.
+
 Kinetics' CSV files are tables as well, and are read here with the same care.
 """
 
@@ -14,11 +18,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vidgru.datasets.formats.text import number, read_text, seconds
-from vidgru.datasets.rows import BadEntry, Reading
+from vidgru.datasets.rows import BadEntry, Reading, plural
 from vidgru.errors import AnnotationError
 
 COLUMNS = ("video", "start", "end", "label", "description", "split")
 _KINETICS = ("label", "youtube_id", "time_start", "time_end")
+_TOLD = ("description_score", "description_source")  # of events, beside their description
 _COMMA = re.compile(r"\s*(\d+),(\d+)\s*", re.ASCII)
 _HEADER_REMEDY = f"the columns are {','.join(COLUMNS)}"
 
@@ -32,9 +37,18 @@ def read_native(path: Path) -> Reading:
     reading = Reading(exact=True)
     text = read_text(path)
     is_json = path.suffix.lower() == ".jsonl" or (path.suffix.lower() != ".csv" and text.lstrip()[:1] == "{")
+    templates: list[str] = []
     for where, values in _json_lines(path, text, reading) if is_json else _csv_lines(path, text, reading):
         with reading.entry():
+            if values.get("description_source", "").strip().lower() == "template":
+                templates.append(where)
+                values = {name: value for name, value in values.items() if name not in ("description", *_TOLD)}
             _add(reading, where, values)
+    if templates:
+        reading.notes.append(
+            f"{plural(len(templates), 'description')} that vidgru predict put together left out (first: "
+            f"{templates[0]}); where you wrote your own, delete the word template"
+        )
     return reading
 
 

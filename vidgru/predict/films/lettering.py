@@ -6,6 +6,8 @@ font on the machine that has all.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +20,7 @@ from vidgru.types import Array
 
 _LONGEST = 48  # characters
 _MOST_LABELS = 512  # rendered ones that are kept
+_MOST_SENTENCES = 16
 _OTHERS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "PingFang SC", "Hiragino Sans", "Microsoft YaHei",
     "WenQuanYi Zen Hei", "Malgun Gothic", "Noto Sans Devanagari", "Nirmala UI", "Noto Sans Thai", "Arial Unicode MS",
@@ -33,12 +36,35 @@ def label(text: str, height_px: int, background: Rgb) -> Array:
     return render(text, height_px, background)
 
 
+@lru_cache(_MOST_SENTENCES)
+def sentence(text: str, height_px: int, background: Rgb, width_px: int) -> Array:
+    """As `label`, for longer texts: at most `width_px` wide."""
+    text = _tidy(text)
+    font, pad = _letters(text, height_px)
+    room = width_px - 2 * pad
+    if font.getlength(text) > room:
+        fits = bisect_right(range(1, len(text)), room, key=lambda n: math.ceil(font.getlength(text[:n] + "…")))
+        text = text[:fits].rstrip() + "…"
+    return _draw(text, height_px, background)
+
+
 def render(text: str, height_px: int, background: Rgb) -> Array:
     """A text on one line on a background, read-only uint8 [height_px, width, 3] RGB; cut where it is too long."""
-    text = " ".join(text.encode(errors="replace").decode().split())
-    text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-    font = _font(_family(text), max(round(height_px * 0.7), 6))
-    pad = max(height_px // 4, 2)
+    text = _tidy(text)
+    return _draw(text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…", height_px, background)
+
+
+def _tidy(text: str) -> str:
+    return " ".join(text.encode(errors="replace").decode().split())
+
+
+def _letters(text: str, height_px: int) -> tuple[ImageFont.FreeTypeFont, int]:
+    """The font of a text, and the pixels before and after it."""
+    return _font(_family(text), max(round(height_px * 0.7), 6)), max(height_px // 4, 2)
+
+
+def _draw(text: str, height_px: int, background: Rgb) -> Array:
+    font, pad = _letters(text, height_px)
     image = Image.new("RGB", (round(font.getlength(text)) + 2 * pad, height_px), background)
     # All on one line of writing, whatever their letters are: capitals are in the middle.
     drawing = ImageDraw.Draw(image)

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 
 from vidgru.predict.films.interpolate import DrawnObjects
-from vidgru.predict.films.lettering import label, paste, render
+from vidgru.predict.films.lettering import label, paste, render, sentence
 from vidgru.predict.films.palette import Rgb, colour
+from vidgru.predict.writers import one_line
 from vidgru.types import Array, Event
 
 _LINE = 1 / 400  # widths and heights as shares of the picture's shorter side
@@ -22,6 +23,7 @@ _SURE = 0.25  # score from which an object without track and attention is worth 
 _STANDS_OUT = 0.15  # attention beyond an equal share from which an object is highlighted
 _WASH = 0.35  # opacity of the colour over an object that has all attention
 _BAR_SHADE = 0.35  # what is left of the picture's light behind the bar
+_MOST_SENTENCES = 2  # told at once, those of the best scored events
 _DARK: Rgb = (24, 24, 24)
 _SHIFT = 3  # bits of a pixel that positions are told OpenCV in
 
@@ -104,13 +106,15 @@ class Overlay:
     def _moment(self, image: Array, time_s: float) -> int:
         """A bar along the top edge, as long as there is an event, and the time, always. Returns the bar's height.
 
-        At the top, because players lay their controls over the bottom.
+        It holds the labels of events, and below them their sentences. At the top, because players lay their controls
+        over the bottom.
         """
         width = self._size_px[0]
         clock = render(clock_text(time_s), self._bar, _DARK)
         pad = max(self._bar // 4, 2)
         row, x = 0, pad
         places: list[tuple[Array, int, int]] = []
+        described: list[Event] = []
         for event in self._events:
             if event.start_s > time_s:
                 break
@@ -122,11 +126,17 @@ class Overlay:
                 row, x = row + 1, pad
             places.append((piece, x, row))
             x += piece.shape[1] + pad
-        below = (row + 1) * (self._bar + pad) + pad if places else 0
+            described += [event] if event.description else []
+        labelled = (row + 1) * (self._bar + pad) + pad if places else 0
+        best = sorted(described, key=lambda event: -event.score)[:_MOST_SENTENCES]
+        lines = [sentence(one_line(event), self._bar, _DARK, width - 2 * pad) for event in best]
+        below = labelled + len(lines) * (self._bar + pad)
         if below:
             cv2.convertScaleAbs(image[:below], image[:below], _BAR_SHADE)
         for piece, x, row in places:
             paste(image, piece, x, pad + row * (self._bar + pad))
+        for number, piece in enumerate(lines):
+            paste(image, piece, pad, labelled + number * (self._bar + pad))
         paste(image, clock, width - pad - clock.shape[1], pad)
         return below
 

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from vidgru.files import write_atomic
 from vidgru.predict.report.clock import clock
-from vidgru.predict.report.render import link, render
+from vidgru.predict.report.render import description_cells, link, render, text_bytes
 from vidgru.predict.writers import interval_ms
 from vidgru.types import Event
 
-MOST_EVENTS = 200_000  # about 5 MB
+MOST_EVENTS = 200_000
+EVENT_BYTES = 14_000_000  # of their text
 _SCRIPTS = (
-    "data.js", "times.js", "colours.js", "rows.js", "index_table.js", "index_recordings.js", "index_events.js",
-    "index.js",
+    "data.js", "times.js", "colours.js", "sentence.js", "rows.js", "index_table.js", "index_recordings.js",
+    "index_events.js", "index.js",
 )  # fmt: skip
 
 
@@ -60,17 +63,20 @@ def write_index(path: Path, rows: Iterable[IndexRow], *, labels: tuple[str, ...]
         (event.score, row, number, event) for row, found in enumerate(rows) for number, event in enumerate(found.events)
     ]
     notes = []
-    if len(events) > MOST_EVENTS:
+    by_score = sorted(events, key=lambda item: -item[0])
+    sizes = np.cumsum([60 + text_bytes(event.description or "") for _, _, _, event in by_score])
+    room = min(MOST_EVENTS, int(np.searchsorted(sizes, EVENT_BYTES, side="right")))
+    if len(events) > room:
         notes.append(
-            f"The page has room for the {MOST_EVENTS:,} best scored of {len(events):,} events; the pages of the "
-            "recordings, and events.csv, hold all."
+            f"The page has room for the {room:,} best scored of {len(events):,} events; the pages of the recordings, "
+            "and events.csv, hold all."
         )
-        events = sorted(sorted(events, key=lambda item: -item[0])[:MOST_EVENTS], key=lambda item: item[1:3])
+        events = sorted(by_score[:room], key=lambda item: item[1:3])
     data = {
         "labels": labels,
         "recordings": [_recording(row, path) for row in rows],
         "events": [
-            [row, *interval_ms(event), numbers[event.label], round(score, 4), number]
+            [row, *interval_ms(event), numbers[event.label], round(score, 4), number, *description_cells(event)]
             for score, row, number, event in events
         ],
         "notes": notes,

@@ -18,7 +18,7 @@ from vidgru.predict.reasons import Why
 from vidgru.predict.report.clock import clock
 from vidgru.predict.report.curves import MOST_POINTS, Curves, stretches, thin
 from vidgru.predict.report.objects import FEW_FRAMES, MARGIN_S, QuantisedObjects, shown, turns_of
-from vidgru.predict.report.render import link, packed, packed_bytes, render
+from vidgru.predict.report.render import description_cells, link, packed, packed_bytes, render, text_bytes
 from vidgru.predict.report.thumbnails import thumbnails
 from vidgru.predict.writers import interval_ms
 from vidgru.types import Array, Event, Recording, Sequence
@@ -31,8 +31,9 @@ PICTURE_BYTES = 3_000_000
 
 _MOST_ATTENDED = 5  # objects told of an event
 _SCRIPTS = (
-    "data.js", "times.js", "colours.js", "rows.js", "store.js", "player.js", "objects.js", "overlay.js", "view.js",
-    "timeline.js", "curves.js", "event_list.js", "event_panel.js", "save.js", "keys.js", "page.js",
+    "data.js", "times.js", "colours.js", "sentence.js", "rows.js", "store.js", "player.js", "objects.js", "overlay.js",
+    "view.js", "timeline.js", "curves.js", "captions.js", "event_list.js", "event_panel.js", "save.js", "keys.js",
+    "page.js",
 )  # fmt: skip
 
 
@@ -108,8 +109,7 @@ def write_page(
 
 
 def _event(event: Event, labels: tuple[str, ...]) -> list[Any]:
-    row = [*interval_ms(event), labels.index(event.label), round(event.score, 4)]
-    return row if event.description is None else [*row, event.description]
+    return [*interval_ms(event), labels.index(event.label), round(event.score, 4), *description_cells(event)]
 
 
 def _why(why: Why) -> dict[str, Any]:
@@ -125,8 +125,7 @@ def _why(why: Why) -> dict[str, Any]:
 def _affordable(events: list[Event], why: Mapping[Event, Why]) -> list[int]:
     """Indices of the events that the page has room for, the best scored, in their order."""
     by_score = sorted(range(len(events)), key=lambda number: -events[number].score)
-    # A character takes six bytes at most, as \uXXXX.
-    cost = [40 + 6 * len(events[n].description or "") + 800 * (events[n] in why) for n in by_score]
+    cost = [60 + text_bytes(events[n].description or "") + 800 * (events[n] in why) for n in by_score]
     return sorted(by_score[: np.searchsorted(np.cumsum(cost), EVENT_BYTES, side="right")])
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from vidgru.types import Array
+from vidgru.types import Array, Event
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -57,6 +57,22 @@ def packed(array: Array) -> str:
 def packed_bytes(array: Array) -> int:
     """How long `packed` makes it."""
     return -(-array.nbytes // 3) * 4
+
+
+def text_bytes(text: str) -> int:
+    """How long `render` makes a text in `data`."""
+    return len(json.dumps(text)) + 5 * text.count("<")
+
+
+def description_cells(event: Event) -> list[Any]:
+    """What `data` holds of a description: text, how sure the model is of its sentence, whether it is put together.
+
+    Nothing where there is none.
+    """
+    if event.description is None:
+        return []
+    sure = event.description_score
+    return [event.description, None if sure is None else round(sure, 4), event.description_source == "template"]
 
 
 def link(target: Path, page: Path) -> str:

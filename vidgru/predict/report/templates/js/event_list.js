@@ -1,6 +1,7 @@
 // The events as a list, and which of them are shown.
 
 const ROW_PX = 46;
+const DESCRIBED_ROW_PX = 86;
 
 class EventList {
   constructor(page) {
@@ -26,6 +27,7 @@ class EventList {
     this.showChips();
     const events = [...this.page.shownEvents()];
     if (this.byScore) events.sort((a, b) => (b.score ?? 2) - (a.score ?? 2));
+    this.rows.height = this.page.store.described ? DESCRIBED_ROW_PX : ROW_PX;
     this.rows.show(events);
     const all = this.page.store.sorted;
     byId('min_score_told').textContent = percent(this.page.filters.minScore);
@@ -64,7 +66,7 @@ class EventList {
     const top = make('span', { class: 'line' }, make('span', { class: 'name' }, event.label), mark, score);
     const bottom = make('span', { class: 'line small' }, make('span', {}, times), bar);
     const choose = () => this.page.select(event.id);
-    return make('div', { class: 'row event', role: 'option', id: `event_${event.id}`, aria: { selected }, style: { '--label': labelColour(event.label) }, on: { click: choose } }, top, bottom);
+    return make('div', { class: 'row event', role: 'option', id: `event_${event.id}`, aria: { selected }, style: { '--label': labelColour(event.label) }, on: { click: choose } }, top, sentence(event), bottom);
   }
 
   reveal() {

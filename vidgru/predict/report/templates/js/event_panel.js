@@ -17,7 +17,7 @@ class EventPanel {
         this.correct();
       });
     }
-    byId('edit_label').addEventListener('change', () => this.correct());
+    for (const name of ['label', 'text']) byId(`edit_${name}`).addEventListener('change', () => this.correct());
     byId('edit_form').addEventListener('submit', (submit) => {
       submit.preventDefault();
       page.edit();
@@ -35,6 +35,8 @@ class EventPanel {
     const clock = wallClock(data.recorded, event.start);
     byId('panel_times').textContent = `${formatTime(event.start, 2)} – ${formatTime(event.end, 2)} (${formatLength(event.end - event.start)})${clock ? ` · ${clock}` : ''}`;
     byId('panel_text').textContent = event.description ?? '';
+    byId('panel_text').classList.toggle('template', event.template);
+    byId('panel_told').textContent = event.description ? toldBy(event) : '';
     byId('right').setAttribute('aria-pressed', event.state === 'right');
     byId('right').disabled = event.state === 'changed' || event.state === 'added';
     byId('edit').setAttribute('aria-pressed', this.page.editing);
@@ -43,6 +45,7 @@ class EventPanel {
     byId('edit_label').value = event.label;
     byId('edit_start').value = event.start.toFixed(3);
     byId('edit_end').value = event.end.toFixed(3);
+    byId('edit_text').value = ownWords(event);
     byId('known_labels').replaceChildren(...this.page.store.labels().map((label) => make('option', { value: label })));
     this.showWhy(this.page.editing ? undefined : data.why[event.index]);
   }
@@ -53,7 +56,10 @@ class EventPanel {
     const fields = { label: tidyLabel(byId('edit_label').value), start: number('edit_start'), end: number('edit_end') };
     const fault = faultOf(fields);
     byId('edit_fault').textContent = fault;
-    const differs = fields.label !== event.label || fields.start !== event.start || fields.end !== event.end;
+    const text = byId('edit_text').value.trim();
+    const rewritten = text !== ownWords(event);
+    if (rewritten) fields.description = text;
+    const differs = rewritten || fields.label !== event.label || fields.start !== event.start || fields.end !== event.end;
     if (!fault && differs) this.page.store.change(event.id, fields);
   }
 

@@ -1,15 +1,20 @@
 // The page over all recordings: filters, and the two tables they filter.
 
+// A text as it is searched: without regard to case, accents, and how its letters are put together.
+function folded(text) {
+  return text.toLowerCase().normalize('NFKD').replace(/[\u0300-\u036f]/g, '');
+}
+
 class Index {
   constructor() {
     this.hidden = new Set();
     this.recordings = data.recordings;
-    this.events = data.events.map(([row, start, end, label, score, number]) => ({
-      recording: this.recordings[row], start: start / 1000, end: end / 1000, label: data.labels[label], score, number,
+    this.events = data.events.map(([row, start, end, label, score, number, ...described]) => ({
+      recording: this.recordings[row], start: start / 1000, end: end / 1000, label: data.labels[label], score, number, ...describedBy(described),
     }));
     this.byRecording = new Map();
     this.recordingTable = new Recordings(this);
-    this.eventTable = new Events();
+    this.eventTable = new Events(this.events.some((event) => event.description));
     for (const id of ['search', 'min_score', 'with_events', 'status']) byId(id).addEventListener('input', () => this.show());
     byId('show_recordings').addEventListener('click', () => this.turnTo('recordings'));
     byId('show_events').addEventListener('click', () => this.turnTo('events'));
@@ -27,13 +32,14 @@ class Index {
   show() {
     const least = byId('min_score').value / 100;
     const status = byId('status').value;
-    const words = byId('search').value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = folded(byId('search').value).split(/\s+/).filter(Boolean);
     byId('min_score_told').textContent = percent(least);
-    const named = new Map(this.recordings.map((recording) => [recording, recording.name.toLowerCase()]));
-    const labelled = new Map(data.labels.map((label) => [label, label.toLowerCase()]));
+    const named = new Map(this.recordings.map((recording) => [recording, folded(recording.name)]));
+    const labelled = new Map(data.labels.map((label) => [label, folded(label)]));
     const events = this.events.filter((event) => {
       if (event.score < least || this.hidden.has(event.label) || (status && event.recording.status !== status)) return false;
-      return words.every((word) => named.get(event.recording).includes(word) || labelled.get(event.label).includes(word));
+      if (words.length) event.folded ??= folded(event.description ?? '');
+      return words.every((word) => named.get(event.recording).includes(word) || labelled.get(event.label).includes(word) || event.folded.includes(word));
     });
     this.byRecording.clear();
     for (const event of events) {

@@ -1,7 +1,8 @@
 // All events of all recordings.
 
 class Events {
-  constructor() {
+  constructor(described) {
+    this.described = described;
     const columns = [
       { name: 'Label', key: (event) => event.label },
       { name: 'Score', key: (event) => event.score, number: true, down: true },
@@ -10,8 +11,10 @@ class Events {
       { name: 'Length', key: (event) => event.end - event.start, number: true, down: true },
       { name: 'Wall clock', key: (event) => (event.recording.recorded ? event.recording.recorded.ms + event.start * 1000 : null) },
     ];
-    this.table = new Table(byId('events'), columns, 34, (event) => this.row(event), 'No event passes the filters.');
-    this.table.sortBy(columns[1]);
+    if (described) columns.splice(1, 0, { name: 'Description', key: (event) => event.description });
+    byId('events').classList.toggle('described', described);
+    this.table = new Table(byId('events'), columns, described ? 46 : 34, (event) => this.row(event), 'No event passes the filters.');
+    this.table.sortBy(columns.find(({ name }) => name === 'Score'));
   }
 
   row(event) {
@@ -26,6 +29,7 @@ class Events {
       cell('number', formatLength(end - start)),
       cell('muted small', wallClock(recording.recorded, start, 'date')),
     ];
+    if (this.described) cells.splice(1, 0, make('div', { class: 'cell', role: 'cell' }, sentence(event)));
     return make('div', { class: 'row', role: 'row', style: { '--label': labelColour(label) } }, ...cells);
   }
 }

@@ -35,6 +35,7 @@ function listenToKeys(page) {
     if (document.querySelector('dialog[open]')) return;
     if (command && press.key === 's') {
       press.preventDefault();
+      document.activeElement.blur(); // what is being written counts
       byId('save').click();
       return;
     }

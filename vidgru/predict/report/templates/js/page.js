@@ -12,6 +12,7 @@ class Page {
     this.topics.on('events filters', () => (this.shown = null));
     this.overlay = new Overlay(this.topics, this.player);
     this.timeline = new Timeline(this);
+    this.captions = new Captions(this);
     this.list = new EventList(this);
     this.panel = new EventPanel(this);
     this.saver = new Saver(this);
@@ -128,7 +129,7 @@ class Page {
     for (const id of ['play', 'mute', 'speed']) byId(id).disabled = mode === 'still';
     byId('mute').setAttribute('aria-pressed', video.muted);
     byId('time').textContent = formatTime(time);
-    byId('clock').textContent = wallClock(data.recorded, time, 'date');
+    byId('clock').textContent = byId('clock').title = wallClock(data.recorded, time, 'date');
   }
 
   // The recording in words, and what the page leaves out.

@@ -7,9 +7,10 @@ function csvCell(text) {
   return /[",;\t\n]|^\s|\s$/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
 }
 
-// A recording in which nothing happens has one row, its name alone.
+// A recording in which nothing happens has one row, its name alone. A template is nobody's sentence, and is left out: a
+// model must not learn to write it.
 function annotationsCsv(events) {
-  const row = (event) => [data.name, event.start.toFixed(3), event.end.toFixed(3), event.label, event.description ?? '', ''];
+  const row = (event) => [data.name, event.start.toFixed(3), event.end.toFixed(3), event.label, event.template ? '' : event.description ?? '', ''];
   const rows = events.length ? events.map(row) : [[data.name, '', '', '', '', '']];
   return [COLUMNS, ...rows].map((cells) => `${cells.map(csvCell).join(',')}\n`).join('');
 }
@@ -50,6 +51,7 @@ class Saver {
     setTimeout(() => URL.revokeObjectURL(url), 10_000);
     store.saved();
     const what = store.sorted.length ? count(store.sorted.length, 'event') : 'the recording as one without events';
-    this.page.say(`Saved ${what} as ${name}. Put the file into ${data.root}: vidgru train takes it, alone or with others in a data set YAML.`);
+    const without = store.sorted.some((event) => event.template) ? ' Sentences that are put together are left out.' : '';
+    this.page.say(`Saved ${what} as ${name}.${without} Put the file into ${data.root}: vidgru train takes it, alone or with others in a data set YAML.`);
   }
 }

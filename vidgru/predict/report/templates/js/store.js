@@ -7,9 +7,9 @@ class Store {
     this.done = []; // [id, before, after], either may be undefined
     this.savedAt = 0;
     this.next = 0;
-    data.events.forEach(([start, end, label, score, description], index) => {
+    data.events.forEach(([start, end, label, score, ...described], index) => {
       const number = data.numbers ? data.numbers[index] : index;
-      const found = { start: start / 1000, end: end / 1000, label: data.labels[label], score, description };
+      const found = { start: start / 1000, end: end / 1000, label: data.labels[label], score, ...describedBy(described) };
       this.events.set(number, { id: number, index, state: 'found', ...found });
       this.next = Math.max(this.next, number + 1);
     });
@@ -18,6 +18,7 @@ class Store {
 
   sort() {
     this.sorted = [...this.events.values()].sort((a, b) => a.start - b.start || a.end - b.end || a.id - b.id);
+    this.described = this.sorted.some((event) => event.description);
   }
 
   get(id) {
@@ -41,7 +42,9 @@ class Store {
   change(id, fields) {
     const before = this.events.get(id);
     const state = before.state === 'added' ? 'added' : 'changed';
-    this.put(id, before, { ...before, state, ...fields });
+    // What a person writes has no score. And a template tells label and times: it does not outlive them.
+    const rewritten = before.template || 'description' in fields ? describedBy([fields.description]) : {};
+    this.put(id, before, { ...before, state, ...fields, ...rewritten });
   }
 
   toggleRight(id) {
@@ -52,7 +55,7 @@ class Store {
 
   add(start, end, label) {
     const id = this.next++;
-    this.put(id, undefined, { id, start, end, label, score: null, state: 'added' });
+    this.put(id, undefined, { id, start, end, label, score: null, state: 'added', ...describedBy([]) });
     return id;
   }
 

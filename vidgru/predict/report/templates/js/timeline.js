@@ -153,7 +153,9 @@ class Timeline {
     hover.hidden = false;
     hover.style.left = `${this.x(time)}px`;
     byId('hover_text').textContent = formatTime(time) + what;
-    hover.classList.toggle('leftwards', this.x(time) > this.width * 0.7);
+    byId('hover_sentence').textContent = event?.description ?? '';
+    byId('hover_sentence').classList.toggle('template', Boolean(event?.template));
+    hover.classList.toggle('leftwards', this.x(time) > this.width * 0.6);
   }
 
   // --- drawing -------------------------------------------------------------------------------------------------------
