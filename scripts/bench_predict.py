@@ -99,6 +99,7 @@ def make_sequence(frames: int, objects: int, seed: int = 0) -> Sequence:
         tracks=tracks.astype(np.int32),
         motion=narrow(total, LAYOUT.motion),
         appearance=narrow(total, LAYOUT.appearance),
+        colour=narrow(total, LAYOUT.colour),
         scene=narrow(frames, LAYOUT.scene),
         scene_motion=narrow(frames, LAYOUT.scene_motion),
         fps=FPS,

@@ -46,7 +46,7 @@ from vidgru.train.team import Team
 from vidgru.types import Features
 
 # as extraction with yolo26n.pt lays features out
-LAYOUT = FeatureLayout(classes=80, motion=22, appearance=64, scene=64, scene_motion=20)
+LAYOUT = FeatureLayout(classes=80, motion=22, appearance=64, colour=9, scene=64, scene_motion=20)
 LABELS = tuple(f"label {number}" for number in range(6))
 FPS = 8.0
 

@@ -3,6 +3,8 @@
     python scripts/make_demo_data.py --work /tmp/demo-detector        # draws frames, trains, writes data/demo/demo.pt
     python scripts/make_demo_data.py --work /tmp/clips --clips 400    # only draws a data set like the demo's
 
+Data sets are described in English (`annotations.csv`), and alike in Korean (`annotations.ko.csv`).
+
 Needs no network and no GPU.
 """
 

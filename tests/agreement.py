@@ -20,6 +20,7 @@ class Agreement:
         iou: mean over pairs.
         classes: share of pairs of one class.
         appearance: mean cosine over pairs.
+        colour: mean difference over pairs, in hundredths of CIELAB's units.
         scene: least cosine over frames.
     """
 
@@ -28,12 +29,14 @@ class Agreement:
     iou: float
     classes: float
     appearance: float
+    colour: float
     scene: float
 
     def holds(self) -> bool:
         """Whether it meets the targets."""
         shares = (*self.matched, self.iou, self.classes)
-        return min(self.boxes) > 0 and min(shares) >= 0.98 and min(self.appearance, self.scene) >= 0.99
+        looks = min(self.appearance, self.scene) >= 0.99 and self.colour <= 0.01
+        return min(self.boxes) > 0 and min(shares) >= 0.98 and looks
 
 
 def agreement(first: Many[Detections], second: Many[Detections]) -> Agreement:
@@ -42,6 +45,7 @@ def agreement(first: Many[Detections], second: Many[Detections]) -> Agreement:
     ious: list[float] = []
     classes: list[bool] = []
     appearance: list[float] = []
+    colour: list[float] = []
     scene = 1.0
     for a, b in zip(first, second, strict=True):
         strong_a, strong_b = a.scores >= SCORE, b.scores >= SCORE
@@ -52,6 +56,7 @@ def agreement(first: Many[Detections], second: Many[Detections]) -> Agreement:
                 ious.append(iou)
                 classes.append(bool(a.classes[i] == b.classes[j]))
                 appearance.append(_cosine(a.appearance[i], b.appearance[j]))
+                colour.append(float(np.abs(a.colour[i].astype(float) - b.colour[j]).mean()))
         scene = min(scene, _cosine(a.scene, b.scene))
     shares = matched / np.maximum(boxes, 1)
     return Agreement(
@@ -60,6 +65,7 @@ def agreement(first: Many[Detections], second: Many[Detections]) -> Agreement:
         iou=float(np.mean(ious)),
         classes=float(np.mean(classes)),
         appearance=float(np.mean(appearance)),
+        colour=float(np.mean(colour)),
         scene=scene,
     )
 

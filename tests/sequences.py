@@ -38,6 +38,7 @@ def make_sequence(
         keypoints=np.abs(half(total, keypoints, 3)) if keypoints else None,
         scene=half(frames, 5) if optional else None,
         scene_motion=half(frames, 4) if optional else None,
+        colour=half(total, 3) if optional else None,
         fps=fps,
         size_px=(320, 192),
         names=NAMES,

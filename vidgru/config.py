@@ -23,10 +23,10 @@ AnnotationFormat = Literal[
 ]  # fmt: skip
 FeatureGroup = Literal[
     "geometry", "angle", "score", "class", "speed", "motion", "keypoints", "keypoint_speed", "relations", "appearance",
-    "time", "scene", "scene_motion",
+    "colour", "time", "scene", "scene_motion",
 ]  # fmt: skip
 Cell = Literal["gru", "lstm", "rnn", "none"]
-FEATURE_SCHEMA = 1  # raised whenever the same settings would give other features
+FEATURE_SCHEMA = 2  # raised whenever the same settings would give other features
 
 
 def _need(condition: bool, name: str, value: object, allowed: str) -> None:
@@ -181,6 +181,7 @@ class TrainConfig(DetectorSettings, RunSettings):
         window: seconds of a recording with timed events that a training step sees; 0 chooses by the events.
         lag: seconds of what follows that are known when a frame is scored; a live model answers so much later.
             Not used with --bidirectional or --cell none.
+        describe: learn to write descriptions, where the annotations hold some.
         amp: mixed precision (bfloat16) on CUDA, where the GPU has units for it.
         seed: of everything random.
         cell: what remembers; none is the baseline that averages frames.
@@ -189,8 +190,8 @@ class TrainConfig(DetectorSettings, RunSettings):
         layers: cells on top of each other.
         bidirectional: read backwards as well; such a model cannot run live.
         dropout: within the network.
-        group_dropout: probability that a clip loses appearance, the scene or its motion in a training step; each other
-            group of features is lost a fifth as often.
+        group_dropout: probability that a clip loses appearance, colour, the scene or its motion in a training step;
+            each other group of features is lost a fifth as often.
         without: groups of features that the model does not look at.
     """
 
@@ -211,6 +212,7 @@ class TrainConfig(DetectorSettings, RunSettings):
     augment: bool = True
     window: float = 0.0
     lag: float = 1.0
+    describe: bool = True
     amp: bool = True
     seed: int = 0
     cell: Cell = "gru"
@@ -253,9 +255,11 @@ class CompareConfig(TrainConfig):
             spaces, values of a list by plus signs: "without=appearance+scene lr=0.001".
         probe: try on made-up sequences how far back each cell remembers.
         distances: frames between what decides and what is decided, of the probe.
+        describe: as for `vidgru train`, but off by default: what is compared is what cells remember.
     """
 
     out: str = "runs/compare"
+    describe: bool = False
     cells: tuple[Cell, ...] = ("gru", "lstm", "rnn")
     variants: tuple[str, ...] = ()
     probe: bool = True
@@ -278,6 +282,7 @@ class EvalConfig(RunSettings):
         weights: where the model's detector lies, if not under the name it was trained with; it must be the same file.
         out: folder of the results.
         allow_missing: leave out rows whose video is missing, instead of failing.
+        beam: sentences that are followed at once in writing a description; 1 is greedy, and faster.
     """
 
     split: str = "test"
@@ -285,6 +290,11 @@ class EvalConfig(RunSettings):
     weights: str = ""
     out: str = "eval"
     allow_missing: bool = False
+    beam: int = 4
+
+    def __post_init__(self) -> None:
+        RunSettings.__post_init__(self)
+        _need(1 <= self.beam <= 64, "beam", self.beam, "from 1 to 64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,6 +314,7 @@ class PredictConfig(RunSettings):
         context: seconds before and after each event that its file shows.
         save_video: write each recording with boxes, tracks and events drawn.
         record: of a live stream, keep what was seen in the cache.
+        beam: sentences that are followed at once in writing a description; 1 is greedy, and faster.
     """
 
     out: str = "events"
@@ -318,11 +329,13 @@ class PredictConfig(RunSettings):
     context: float = 1.0
     save_video: bool = False
     record: bool = False
+    beam: int = 4
 
     def __post_init__(self) -> None:
         RunSettings.__post_init__(self)
         _need(0 <= self.min_score <= 1, "min_score", self.min_score, "between 0 and 1")
         _need(0 <= self.context <= 3600, "context", self.context, "from 0 to 3600 seconds")
+        _need(1 <= self.beam <= 64, "beam", self.beam, "from 1 to 64")
         since, until = (_moment(name, getattr(self, name)) for name in ("since", "until"))
         ordered = since is None or until is None or since < until
         _need(ordered, "until", self.until, f"after since, which is {self.since!r}")

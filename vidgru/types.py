@@ -213,8 +213,8 @@ class Event:
         score: 0 to 1.
         description: a sentence; None if the model writes none.
         description_score: 0 to 1, how sure the model is of its sentence; None if it writes none.
-        description_source: "model", or "template" where it is not sure enough of its own sentence: `description` is then
-            put together from what was found, and the score is that of the sentence that was not told.
+        description_source: "model", or "template" where it is not sure enough of its own sentence: `description` is
+            then put together from what was found, and the score is that of the sentence that was not told.
         start_time: ISO 8601 wall-clock time of `start_s`, where the recording's own is known.
     """
 

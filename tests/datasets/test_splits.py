@@ -188,6 +188,7 @@ def test_report(tmp_path: Path) -> None:
         "  (no event)           0       1       0",
         "  all clips            8       2       1",
         "  all recordings       9       2       1",
+        "1 sentence on 1 clips and events: 1 in train, 0 in val, 0 in test",
     )
     assert made.warnings == (
         "fewer than 5 train clips of walk (2)",

@@ -120,6 +120,25 @@ def test_a_batch_alone_is_the_batch_among_others() -> None:
         assert not together.counts[row, steps:].any()
 
 
+def test_sentences_go_with_their_windows() -> None:
+    features = truth(9)
+    said = [np.array(words, np.int64) for words in ([0, 5, 1], [7, 1], [0, 3, 3, 4, 1])]
+    windows = [slice_window(features, 2 * n, 3, words=words, source=f"{n}") for n, words in enumerate(said)]
+    assert all(window.words is words for window, words in zip(windows, said, strict=True))
+    batch = collate(windows)
+    assert batch.words is not None
+    assert batch.words.dtype == torch.int64
+    assert batch.words.tolist() == [[0, 5, 1, -1, -1], [7, 1, -1, -1, -1], [0, 3, 3, 4, 1]]
+    assert (batch.targets, batch.labels, batch.weights) == (None, None, None)
+    assert "words=[3, 5]" in repr(batch)
+    moved = batch.to("meta")
+    assert moved.words is not None
+    assert moved.words.device.type == "meta"
+    assert collate([slice_window(features, 0, 3)]).words is None
+    with pytest.raises(ValueError, match="either all windows of a batch have words or none"):
+        collate([*windows, slice_window(features, 0, 3)])
+
+
 def test_a_batch_without_objects() -> None:
     batch = collate([slice_window(truth(1), 0, 3)])
     assert batch.objects.shape == (0, 3)

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import yaml
 
+from vidgru.datasets.annotations import load_dataset
 from vidgru.demo import dataset
 from vidgru.demo.dataset import EVENTS, FRAMES, write_dataset, write_frames
 from vidgru.demo.scene import CLASSES, KINDS, ORDER_PAIRS, Scene, plan_clip
+from vidgru.demo.sentences import parse
 
 SPLITS = ("train", "val", "test")
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "annotations.csv").open(newline="", encoding="utf-8") as file:
+def rows(folder: Path, name: str = "annotations.csv") -> list[dict[str, str]]:
+    with (folder / name).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -51,6 +53,29 @@ def test_dataset_is_complete_and_readable(tmp_path: Path) -> None:
     assert [row["video"] for row in new] == ["recording_00.mp4"] * len(KINDS) + ["recording_01.mp4"] * len(KINDS)
     assert Counter(row["label"] for row in new) == dict.fromkeys(KINDS, 2)
     assert {row["split"] for row in new} == {"test"}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_korean_annotations_say_the_same(tmp_path: Path) -> None:
+    write_dataset(tmp_path, clips_per_kind=3, eventless=3, recordings=3, workers=1)
+    for part in ("dataset", "recordings"):
+        english, korean = rows(tmp_path / part), rows(tmp_path / part, "annotations.ko.csv")
+        told = [
+            [parse(row["description"], language) for row in some]
+            for some, language in ((english, "en"), (korean, "ko"))
+        ]
+        assert told[0] == told[1]
+        assert all((one is None) == (row["label"] == "") for one, row in zip(told[0], english, strict=True))
+        for some in (english, korean):
+            for row in some:
+                del row["description"]
+        assert english == korean
+        # A folder is read by its annotations.csv; the other file is a data set of its own, of the same videos.
+        whole = load_dataset(tmp_path / part)
+        assert whole.source == tmp_path / part / "annotations.csv"
+        other = load_dataset(tmp_path / part / "annotations.ko.csv")
+        assert other.recordings == whole.recordings
+        assert [note.label for note in other.annotations] == [note.label for note in whole.annotations]
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -1,6 +1,7 @@
 """The demo on a smaller scale: what it says comes from the pipeline, from pixels to scores."""
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +58,16 @@ def test_learns_from_labels_and_not_from_shuffled_ones(scenes: Path) -> None:
 @pytest.mark.slow
 def test_the_demo_as_it_ships(tmp_path: Path) -> None:
     text = run(DemoConfig(out=str(tmp_path / "demo")))
-    clips, events = text.splitlines()[:2]
+    clips, events, *described = text.splitlines()[:4]
     assert clips.startswith("Accuracy on ")
     assert float(clips.rpartition(" ")[2]) >= 0.85
     assert events.startswith("Events of 8 held-out recordings, at tIoU 0.5: F1 ")
     assert float(events.partition("F1 ")[2].partition(",")[0]) >= 0.8
     assert all(f"\n{kind} " in text for kind in EVENTS)
     assert "true events found" in text
+    assert all(
+        re.match(r"Descriptions of \d+ (held-out clips|events found in held-out recordings): right", line)
+        for line in described
+    )
+    assert text.count("\n      true:  ") == len(EVENTS)
+    assert "\n      found: " in text

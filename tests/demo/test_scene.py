@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from vidgru.demo import episodes
 from vidgru.demo.scene import (
     CLASSES,
     COLOURS,
@@ -21,6 +22,7 @@ from vidgru.demo.scene import (
     plan_recording,
     write_video,
 )
+from vidgru.demo.sentences import LANGUAGES, WORDINGS, parse, tell
 
 PERSON, CAR, BAG = range(3)
 
@@ -105,14 +107,14 @@ def test_events_lie_in_the_clip_and_sentences_are_true(kind: str) -> None:
         (event,) = scene.events
         assert event.label == kind
         assert 0 < event.start_s < event.end_s <= scene.duration_s
-        words = event.sentence.rstrip(".").replace(",", "").replace("left behind", "").split()
+        told = [parse(event.sentences[language], language) for language in LANGUAGES]
+        assert told[0] is not None
+        assert all(one == told[0] for one in told)
+        assert told[0].kind == kind
+        says = dict(told[0].attributes)
         people, cars, bags = movers(scene, "person"), movers(scene, "car"), movers(scene, "bag")
-        named = [word for word in words if word in COLOURS]
-        ways = [word for word in words if word in ("left", "right")]
         if kind in ("leaves_bag", "picks_up_bag"):
-            assert sorted(named) == sorted([people[0].colour, bags[0].colour])
-            assert f"{bags[0].colour} bag" in event.sentence
-            assert ways == [way(people[0])]
+            assert says == {"coat": people[0].colour, "bag": bags[0].colour, "way": way(people[0])}
             # Carried at one end of the event, on the ground at the other.
             lifted = bags[0].path[:, 2] < bags[0].depth_px
             assert bool(lifted[0]) == (kind == "leaves_bag")
@@ -121,21 +123,37 @@ def test_events_lie_in_the_clip_and_sentences_are_true(kind: str) -> None:
             order = sorted([people[0], cars[0]], key=lambda actor: actor.path[0, 0])
             assert (order[0] is people[0]) == (kind == "person_then_car")
             assert order[0].path[-1, 0] <= order[1].path[0, 0]
-            assert named == [actor.colour for actor in order]
-            assert ways == [way(actor) for actor in order]
+            assert says == {
+                "coat": people[0].colour, "way": way(people[0]), "car": cars[0].colour, "car_way": way(cars[0]),
+            }  # fmt: skip
         elif kind == "meet":
-            assert named == [actor.colour for actor in sorted(people, key=lambda actor: actor.path[0, 1])]
+            left, right = sorted(people, key=lambda actor: actor.path[0, 1])
+            assert says == {"coat": left.colour, "coat2": right.colour}
         elif kind == "group_passes":
-            assert {"three": 3, "four": 4, "five": 5}[next(w for w in words if w in ("three", "four", "five"))] == len(
-                people
-            )
-            assert {way(actor) for actor in people} == set(ways)
+            assert {"three": 3, "four": 4, "five": 5}[says["count"]] == len(people)
+            assert {way(actor) for actor in people} == {says["way"]}
         else:
             (actor,) = people + cars
-            assert named == [actor.colour]
-            assert ways == [way(actor)]
-        wordings.add(tuple(word for word in words if word not in COLOURS and word not in ("left", "right")))
-    assert len(wordings) > 1
+            assert says == {"coat" if kind == "runs" else "car": actor.colour, "way": way(actor)}
+        (wording,) = (n for n in range(WORDINGS) if tell(told[0], n, "en") == event.sentences["en"])
+        assert event.sentences["ko"] == tell(told[0], wording, "ko")
+        wordings.add(wording)
+    assert len(wordings) > 2
+
+
+def looks(scene: Scene) -> list[object]:
+    """All that is drawn and when, without the sentences."""
+    cast = [(a.what, a.colour, a.size_px, a.path.tolist(), a.seen_s, a.depth_px, a.face, a.style) for a in scene.actors]
+    return [cast, [(e.label, e.start_s, e.end_s) for e in scene.events], scene.seed, scene.duration_s]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_videos_do_not_depend_on_the_wording(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [plan_clip(kind, seed) for seed in range(5)] + [plan_recording([kind, "runs", "meet"], 1)]
+    monkeypatch.setattr(episodes, "WORDINGS", 1)
+    after = [plan_clip(kind, seed) for seed in range(5)] + [plan_recording([kind, "runs", "meet"], 1)]
+    assert [looks(scene) for scene in before] == [looks(scene) for scene in after]
+    assert [e.sentences for s in before for e in s.events] != [e.sentences for s in after for e in s.events]
 
 
 def test_unknown_kind_is_refused() -> None:

@@ -211,6 +211,7 @@ def test_the_measure_of_agreement() -> None:
             scores=np.array(scores, np.float16),
             classes=np.array(classes, np.int16),
             appearance=many,
+            colour=np.zeros((len(boxes), 9), np.float16),
             scene=np.ones(64, np.float16),
             angle=None,
             keypoints=None,
@@ -219,7 +220,7 @@ def test_the_measure_of_agreement() -> None:
     here, near, there = [0.0, 0.0, 0.2, 0.5], [0.0, 0.0, 0.2, 0.4], [0.6, 0.6, 0.8, 0.8]
     first = seen([here, here, there], [0.9, 0.3, 0.2], [0, 1, 0])
     assert agreement([first], [first]) == Agreement(
-        boxes=(2, 2), matched=(1.0, 1.0), iou=1.0, classes=1.0, appearance=1.0, scene=1.0
+        boxes=(2, 2), matched=(1.0, 1.0), iou=1.0, classes=1.0, appearance=1.0, colour=0.0, scene=1.0
     )
     second = seen([near, there], [0.2, 0.5], [1, 2])
     measured = agreement([first], [second])  # `here` of class 1 goes with `near`, the weak `there` with the strong one

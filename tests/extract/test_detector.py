@@ -13,6 +13,7 @@ from tests.detectors import KINDS, NAMES
 from tests.videos import draw_counter
 from vidgru.config import DetectorSettings
 from vidgru.extract.backends import TorchBackend
+from vidgru.extract.colour import COLOUR_COLUMNS
 from vidgru.extract.detector import APPEARANCE, SCENE, Detections, Detector, projection
 from vidgru.extract.letterbox import Letterbox
 from vidgru.extract.network import load_network
@@ -94,6 +95,7 @@ def test_what_is_seen_has_its_types(tiny_weights: Weights, kind: str) -> None:
         assert (seen.scores.dtype, seen.classes.dtype) == (np.float16, np.int16)
         assert (np.diff(seen.scores.astype(float)) <= 0).all(), "best first"
         assert (seen.appearance.dtype, seen.appearance.shape) == (np.float16, (7, APPEARANCE))
+        assert (seen.colour.dtype, seen.colour.shape) == (np.float16, (7, len(COLOUR_COLUMNS)))
         assert (seen.scene.dtype, seen.scene.shape) == (np.float16, (SCENE,))
         assert (seen.keypoints is not None) == kind.endswith("pose")
         assert (seen.angle is not None) == kind.endswith("obb")
@@ -127,9 +129,21 @@ def test_nothing_seen(tiny_weights: Weights) -> None:
     for seen in model.detect(images, boxes):
         assert seen.boxes.shape == (0, 4)
         assert seen.appearance.shape == (0, APPEARANCE)
+        assert seen.colour.shape == (0, len(COLOUR_COLUMNS))
         assert seen.keypoints is not None
         assert seen.keypoints.shape == (0, 17, 3)
         assert np.abs(seen.scene).sum() > 0
+
+
+def test_colour_is_of_the_frame_and_not_of_its_padding(tiny_weights: Weights) -> None:
+    model = detector(tiny_weights("yolo26n"), conf=0.05)
+    shown = [np.full((100, 160, 3), rgb, np.uint8) for rgb in ((255, 0, 0), (0, 0, 255))]  # padded above and below
+    images, boxes = canvas(model, shown)
+    assert boxes[0].top > 0
+    found = model.detect(images, boxes)
+    for seen, lab in zip(found, ((0.5324, 0.8009, 0.6720), (0.3230, 0.7919, -1.0786)), strict=True):
+        assert len(seen.boxes)
+        np.testing.assert_allclose(seen.colour.astype(float), np.tile(lab, (len(seen.boxes), 3)), atol=2e-3)
 
 
 def test_lower_threshold_and_more_objects_add_and_do_not_change(tiny_weights: Weights) -> None:

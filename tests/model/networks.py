@@ -1,28 +1,42 @@
 """Small networks and batches for tests."""
 
+from collections.abc import Sequence as Many
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from tests.sequences import NAMES, make_sequence
-from vidgru.model.checkpoint import EventModel
+from vidgru.datasets.windows import collate, slice_window
+from vidgru.model.checkpoint import Caption, EventModel, build
 from vidgru.model.decode import DecodeSettings
 from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.model.features import compute_features
 from vidgru.model.layout import FeatureLayout
 from vidgru.model.task import Head, Task
-from vidgru.types import Sequence
+from vidgru.model.text import Tokenizer
+from vidgru.types import DESCRIBED, Sequence
 
 WHAT = {"fps": 8.0, "imgsz": 640, "conf": 0.1, "iou": 0.7, "max_objects": 32, "tracker": "bytetrack", "mask": ""}
-WHAT |= {"weights_sha256": "0" * 64, "schema": 1}
+WHAT |= {"weights_sha256": "0" * 64, "schema": 2}
 
 
 def make_network(
-    sequence: Sequence, outputs: int = 3, *, frame_outputs: int = 0, seed: int = 0, **shape: object
+    sequence: Sequence,
+    outputs: int = 3,
+    *,
+    frame_outputs: int = 0,
+    words: int = 0,
+    labels: int = 2,
+    seed: int = 0,
+    **shape: object,
 ) -> EventGRU:
     """In eval mode, normalised to the sequence, with a class embedding that says something."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = EventGRU(FeatureLayout.of(sequence), outputs, frame_outputs, Architecture(**shape))
+        made = Architecture(**shape)
+        layout = FeatureLayout.of(sequence)
+        network = EventGRU(layout, outputs, frame_outputs, made, words=words, labels=labels)
         if "class" in network.encoder.object_groups:
             torch.nn.init.normal_(network.encoder.classes.weight)
     network.encoder.fit([compute_features(sequence)])
@@ -37,19 +51,34 @@ def make_model(
     clips: bool = True,
     timed: bool = False,
     lag: int = 0,
+    sentences: Many[str] = (),
     seed: int = 0,
     **shape: object,
 ) -> EventModel:
-    labels = ("fall", "walk")
+    """One that tells falls from walks; with `sentences`, one that writes with their words; or one that only does so."""
+    labels = ("fall", "walk") if clips or timed else (DESCRIBED,)
     sequence = make_sequence(50) if sequence is None else sequence
+    caption = None
+    if sentences:
+        caption = Caption(tokenizer=Tokenizer.train(sentences), longest=12, labels=labels[:1])
     high = (0.5,) * len(labels)
     head = Head(background=background, multi_label=multi_label)
     task = Task(labels=labels, clips=head if clips else None, timed=head if timed else None)
+    network = make_network(
+        sequence,
+        task.outputs(task.clips),
+        frame_outputs=task.outputs(task.timed),
+        words=len(caption.tokenizer) if caption else 0,
+        labels=len(labels),
+        seed=seed,
+        **shape,
+    )
+    if caption:
+        used = sorted({word for sentence in sentences for word in caption.tokenizer.encode(sentence)})
+        make_talkative(network, sequence, [Tokenizer.END, *used])
     decode = DecodeSettings(high=high, low=(0.3,) * len(labels), min_s=0.5, merge_s=0.5, exclusive=not multi_label)
     return EventModel(
-        network=make_network(
-            sequence, task.outputs(task.clips), frame_outputs=task.outputs(task.timed), seed=seed, **shape
-        ),
+        network=network,
         task=task,
         what=WHAT,
         weights="detector.pt",
@@ -57,9 +86,37 @@ def make_model(
         decode=decode,
         window_s=2.0,
         lag=lag,
+        caption=caption,
         metrics={"accuracy": 0.5},
         versions={"vidgru": "0"},
     )
+
+
+def with_captions(model: EventModel, sequence: Sequence, sentences: Many[str]) -> EventModel:
+    """A model that also describes its events, as `make_model` makes them."""
+    tokenizer = Tokenizer.train(sentences)
+    network = build(model.layout, model.task, model.network.architecture, words=len(tokenizer)).eval()
+    network.load_state_dict(model.network.state_dict(), strict=False)
+    used = sorted({word for sentence in sentences for word in tokenizer.encode(sentence)})
+    make_talkative(network, sequence, [Tokenizer.END, *used])
+    return replace(model, network=network, caption=Caption(tokenizer=tokenizer, longest=12, labels=model.labels[:1]))
+
+
+def make_talkative(network: EventGRU, sequence: Sequence, used: list[int]) -> None:
+    """Have a network with random weights say something else of each event, in these words."""
+    head = network.caption_head
+    assert head is not None
+    window = collate([slice_window(compute_features(sequence), first, 20) for first in range(0, len(sequence), 10)])
+    inputs = window.objects, window.counts, window.frame, window.mask
+    made = torch.Generator().manual_seed(0)
+    words = torch.tensor(used)[torch.randint(0, len(used), (len(window), 12), generator=made)]
+    with torch.no_grad():
+        logits = network.tell(*inputs, words)[..., used].flatten(0, 1)
+        scale = 3 / logits.std(dim=0).mean()
+        head.join[0].weight.mul_(scale)
+        head.join[0].bias.mul_(scale)
+        head.bias.fill_(-30.0)
+        head.bias[used] = -scale * logits.mean(dim=0)  # what is said most of all is said of all alike
 
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]  # objects, counts, frame, mask, as a network takes them

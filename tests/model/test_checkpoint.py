@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,20 @@ from tests.model.networks import WHAT, make_model, random_batch
 from tests.sequences import make_sequence
 from vidgru.errors import ModelError, SettingsMismatch
 from vidgru.model.checkpoint import BEST, FORMAT, check_what, detector_settings, load_model
+from vidgru.model.describe import Stretch, describe
 from vidgru.model.event_gru import Architecture, EventGRU, count_parameters
+from vidgru.model.features import compute_features
+from vidgru.model.text import Tokenizer
 
+SENTENCES = ("A man falls.", "사람이 넘어진다. 🧎", "Um homem cai: não levanta.", "有人摔倒了。")
 SHAPES = [
     {},
     {"cell": "lstm", "hidden": 20, "layers": 2, "timed": True, "lag": 3},
     {"cell": "none", "multi_label": True, "background": False},
     {"bidirectional": True, "width": 32, "clips": False, "timed": True},
     {"without": ("appearance", "time")},
+    {"timed": True, "sentences": SENTENCES},
+    {"clips": False, "sentences": SENTENCES, "without": ("geometry", "scene")},
 ]
 
 
@@ -36,6 +43,35 @@ def test_a_model_comes_back_as_it_went(shape: dict[str, object], tmp_path: Path)
     for ours, theirs in zip(back.network(*batch), model.network(*batch), strict=True):
         assert (ours is None and theirs is None) or torch.equal(ours, theirs)
     assert count_parameters(back.network) == count_parameters(model.network)
+
+
+@pytest.mark.parametrize("heads", [{}, {"timed": True, "clips": False}, {"clips": False}])
+def test_a_model_that_describes_comes_back_as_it_went(heads: dict[str, bool], tmp_path: Path) -> None:
+    sequence = make_sequence(60, seed=1)
+    model = make_model(sequence, sentences=SENTENCES, **heads)
+    assert model.caption is not None
+    model = replace(model, caption=replace(model.caption, threshold=0.125, longest=9))
+    model.save(tmp_path / "m")
+    back = load_model(tmp_path / "m")
+    assert back.to_bytes() == model.to_bytes()
+    assert back.caption is not None
+    assert (back.caption.longest, back.caption.threshold) == (9, 0.125)
+    assert back.caption.labels == model.caption.labels
+    assert len(back.caption.tokenizer) == len(model.caption.tokenizer)
+    for sentence in SENTENCES:
+        assert back.caption.tokenizer.encode(sentence) == model.caption.tokenizer.encode(sentence)
+    features = compute_features(sequence)
+    some = [Stretch(features=features.frames(a, a + 10), label=model.labels[0]) for a in range(0, 50, 9)]
+    told = describe(model, some)
+    assert describe(back, some) == told
+    assert len({one.text for one in told}) > 2
+
+
+def test_what_is_known_of_descriptions_is_part_of_the_file() -> None:
+    model = make_model(sentences=SENTENCES)
+    assert model.caption is not None
+    for changes in ({"threshold": 0.5}, {"longest": 3}, {"labels": ("walk",)}):
+        assert replace(model, caption=replace(model.caption, **changes)).to_bytes() != model.to_bytes()
 
 
 def test_equal_models_are_equal_bytes() -> None:
@@ -85,6 +121,13 @@ def test_a_model_of_another_version(tmp_path: Path) -> None:
         load_model(tmp_path / "m")
 
 
+def test_a_model_from_before_descriptions(tmp_path: Path) -> None:
+    changed(tmp_path / "m", format=2)
+    told = r"m has model format 2, this vidgru reads 3\n  train it again, or use the vidgru that made it"
+    with pytest.raises(ModelError, match=told):
+        load_model(tmp_path / "m")
+
+
 @pytest.mark.parametrize(
     "facts",
     [
@@ -94,6 +137,9 @@ def test_a_model_of_another_version(tmp_path: Path) -> None:
         {"layout": {}},
         {"decode": None},
         {"architecture": {"cell": 3}},
+        {"caption": {"tokenizer": "{}", "longest": 3, "labels": [], "threshold": 0.0}},
+        {"caption": {"tokenizer": Tokenizer.train(SENTENCES).to_json(), "longest": 3, "labels": []}},
+        {"caption": {"longest": 3}},
     ],
 )
 def test_a_model_that_does_not_fit_together(facts: dict[str, object], tmp_path: Path) -> None:
@@ -110,7 +156,7 @@ def test_features_of_other_settings_are_refused() -> None:
     )
     with pytest.raises(SettingsMismatch, match=message):
         check_what(model, {**WHAT, "fps": 5.0, "imgsz": 320}, "features of a.mp4")
-    with pytest.raises(SettingsMismatch, match="schema is None, the model's is 1"):
+    with pytest.raises(SettingsMismatch, match="schema is None, the model's is 2"):
         check_what(model, {name: value for name, value in WHAT.items() if name != "schema"}, "a.mp4")
 
 

@@ -30,12 +30,12 @@ def test_the_groups_are_those_that_are_looked_at() -> None:
 def test_a_removed_group_is_one_whose_projection_is_zero(group: str) -> None:
     encoder, silenced = make_encoder(), make_encoder()
     with torch.inference_mode():
-        found, attention = encoder(*BATCH, removed=group)
-        plain, _ = encoder(*BATCH)
+        found, attention, _ = encoder(*BATCH, removed=group)
+        plain, _, _ = encoder(*BATCH)
     with torch.no_grad():
         for weight in (silenced.classes if group == "class" else silenced.project[group]).parameters():
             weight.zero_()
-        expected, expected_attention = silenced(*BATCH)
+        expected, expected_attention, _ = silenced(*BATCH)
     assert torch.equal(found, expected)
     assert torch.equal(attention, expected_attention)
     assert not torch.equal(found, plain)
@@ -44,11 +44,11 @@ def test_a_removed_group_is_one_whose_projection_is_zero(group: str) -> None:
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_removed_group_is_one_that_a_clip_has_lost_in_training(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = make_encoder(dropout=0.0, group_dropout=0.5)
-    removed, _ = encoder(*BATCH, removed=group)
+    removed, _, _ = encoder(*BATCH, removed=group)
     monkeypatch.setattr(
-        encoder, "_kept", lambda name, clips, like: torch.full((clips, 1), 0.0 if name == group else 1.0)
+        encoder, "_kept", lambda name, clips, like, dropped: torch.full((clips, 1), 0.0 if name == group else 1.0)
     )
-    lost, _ = encoder.train()(*BATCH)
+    lost, _, _ = encoder.train()(*BATCH)
     torch.testing.assert_close(removed, lost)
 
 

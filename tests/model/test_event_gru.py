@@ -85,7 +85,7 @@ def test_a_clip_is_scored_alike_alone_and_among_others(shape: dict[str, object])
 def test_a_clip_scores_the_log_of_the_mean_of_exponentials() -> None:
     network = make_network(SEQUENCE)
     objects, counts, frame, mask = random_batch(LAYOUT)
-    vectors, _ = network.encoder(objects, counts, frame)
+    vectors, _, _ = network.encoder(objects, counts, frame)
     steps = network.clip_head(network.remember(vectors, mask)[0])
     for row, scores in enumerate(network(objects, counts, frame, mask).clips):
         own = steps[row, : int(mask[row].sum())]
@@ -96,7 +96,7 @@ def test_behind_the_end_scores_come_of_zeros_read() -> None:
     network = make_network(SEQUENCE, frame_outputs=2)
     objects, counts, frame, mask = random_batch(LAYOUT, clips=1, steps=6)
     mask[:, 4:] = False
-    vectors, _ = network.encoder(objects, counts, frame)
+    vectors, _, _ = network.encoder(objects, counts, frame)
     hidden = network.gru(torch.cat([vectors[:, :4], torch.zeros(1, 2, 64)], dim=1))[0]
     torch.testing.assert_close(network.score(vectors, mask).frames, network.frame_head(hidden))
 
@@ -131,7 +131,7 @@ def test_the_order_of_objects_in_a_frame_does_not_matter() -> None:
 def test_attention_sums_to_one_in_a_frame_with_objects() -> None:
     network = make_network(SEQUENCE)
     objects, counts, frame, _ = random_batch(LAYOUT)
-    _, attention = network.encoder(objects, counts, frame)
+    _, attention, _ = network.encoder(objects, counts, frame)
     assert attention.shape == (len(objects),)
     sums = torch.stack([part.sum() for part in attention.split(counts.flatten().tolist())])
     torch.testing.assert_close(sums, (counts.flatten() > 0).float())
@@ -144,7 +144,7 @@ def test_attention_is_a_softmax_whatever_the_logits() -> None:
     logits = []
     hook = encoder.query.register_forward_hook(lambda module, given, found: logits.append(found))
     objects, counts, frame, _ = random_batch(LAYOUT)
-    _, attention = encoder(objects, counts, frame)
+    _, attention, _ = encoder(objects, counts, frame)
     hook.remove()
     score = objects[:, LAYOUT.object_groups()["score"].start, None].clamp(min=1e-2).log()
     groups = (logits[0] + score).split(counts.flatten().tolist())
@@ -241,7 +241,7 @@ def test_few_groups_are_enough(kept: tuple[str, ...]) -> None:
     scores_of(network, features).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
     batch = collate([slice_window(features, 0, 60)])
-    _, attention = network.encoder(batch.objects, batch.counts, batch.frame)
+    _, attention, _ = network.encoder(batch.objects, batch.counts, batch.frame)
     np.testing.assert_allclose(attention.detach().numpy().reshape(60, 3).sum(axis=1), 1, rtol=1e-5)
 
 

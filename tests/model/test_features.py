@@ -65,7 +65,19 @@ def test_widths_are_those_of_the_layout(objects: int | None, optional: bool) -> 
     features, layout = compute_features(sequence), FeatureLayout.of(sequence)
     assert features.objects.shape == (len(sequence.boxes), layout.object_width)
     assert features.frame.shape == (9, layout.frame_width)
-    assert ("appearance" in layout.object_groups()) == optional
+    for name in ("appearance", "colour"):
+        assert (name in layout.object_groups()) == optional
+        if optional:
+            assert np.array_equal(features.objects[:, layout.object_groups()[name]], getattr(sequence, name))
+
+
+def test_a_mirror_leaves_colours() -> None:
+    layout = FeatureLayout(classes=3, motion=22, appearance=7, colour=9)
+    columns = mirror_columns(layout)
+    assert columns is not None
+    order, sign = columns[0][layout.object_groups()["colour"]], columns[1][layout.object_groups()["colour"]]
+    assert np.array_equal(order, np.arange(layout.object_width)[layout.object_groups()["colour"]])
+    assert (sign == 1).all()
 
 
 def test_speed_is_per_second_whatever_the_sampling() -> None:
@@ -123,9 +135,8 @@ def test_keypoints_the_detector_does_not_see_say_nothing() -> None:
 
 def test_other_tensors_than_the_layout_says_are_refused() -> None:
     layout = FeatureLayout.of(make_sequence(3))
-    with pytest.raises(
-        SettingsMismatch, match="laid out otherwise than the model's: motion is 0, the model's is 6; app"
-    ):
+    told = r"otherwise than the model's: motion is 0, the model's is 6; appear.*; colour is 0, the model's is 3"
+    with pytest.raises(SettingsMismatch, match=told):
         list(stream_features([make_sequence(3, optional=False)], layout))
 
 
@@ -154,7 +165,7 @@ def test_mirrored_features_are_those_of_the_mirrored_scene(keypoints: int) -> No
 
 
 @pytest.mark.parametrize("layout", [
-    FeatureLayout(classes=3, motion=22, keypoints=17, angle=True, scene=5, scene_motion=20, appearance=7),
+    FeatureLayout(classes=3, motion=22, keypoints=17, angle=True, scene=5, scene_motion=20, appearance=7, colour=9),
     FeatureLayout(classes=1),
 ])  # fmt: skip
 def test_mirrored_twice_is_as_it_was(layout: FeatureLayout) -> None:

@@ -89,6 +89,10 @@ def test_text_is_aligned_and_sorted_by_loss() -> None:
     assert "  looked at no object" in _text(bare, "")
     assert "read again" not in _text(bare, "")
     assert "kept" not in _text(bare, "")
+    untold = _text(replace(why, without={}), "")  # the model scores nothing
+    assert "without" not in untold
+    assert "(nothing)" not in untold
+    assert "\n\n\n" not in untold
 
 
 def test_the_sentence_stands_below_the_headline() -> None:

@@ -1,6 +1,7 @@
 """Live prediction over loopback: what a stream tells is what prediction over the same file finds."""
 
 import io
+import itertools
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import numpy as np
 import pytest
 
 from tests.detectors import make_weights
-from tests.model.networks import make_network
+from tests.model.networks import make_network, with_captions
 from tests.streams import as_file, as_stream, serving
 from tests.videos import write_video
 from vidgru import cli
@@ -38,7 +39,7 @@ from vidgru.model.task import Head, Task
 from vidgru.predict.batch import predict
 from vidgru.predict.live import predict_live
 from vidgru.predict.recorder import Recorder
-from vidgru.types import Recording, Sequence
+from vidgru.types import DESCRIBED, Recording, Sequence
 
 SOON = Patience(first_s=0.01, longest_s=0.04, attempts=3, gap_s=60)
 ENOUGH_S = 30.0
@@ -59,8 +60,12 @@ class Stage:
         return PredictConfig(**{**HOW, "out": str(folder / "events"), "features": str(folder / "features"), **settings})
 
     def save(self, folder: Path, **changes: Any) -> Path:
-        replace(self.model, **changes).save(folder / "model.safetensors")
-        return folder / "model.safetensors"
+        return saved(replace(self.model, **changes), folder)
+
+
+def saved(model: EventModel, folder: Path) -> Path:
+    model.save(folder / "model.safetensors")
+    return folder / "model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -169,12 +174,41 @@ def in_files(stage: Stage, model: Path, source: Path, folder: Path, **settings: 
             "end": e.end_s,
             "score": e.score,
             "start_time": e.start_time,
+            "description": e.description,
+            "description_source": e.description_source,
+            "description_score": e.description_score,
         }
         for e in prediction.events
     ]
 
 
+def described(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return sorted((e["label"], e["start"], e["description"], e["description_source"]) for e in events)
+
+
 # --- events -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_is_described_when_it_closes(stage: Stage, tmp_path: Path) -> None:
+    """As in prediction over the file; of one that opens it is not known yet what will have happened."""
+    cache = SequenceCache(stage.weights.parent / "features")
+    (key,) = (path.name for path in cache.root.iterdir() if path.is_dir())
+    told = with_captions(stage.model, cache.read(key), ("A man falls.", "남 왼", "He walks left."))
+    settings = {"beam": 2, "features": str(cache.root)}
+    found = in_files(stage, saved(told, tmp_path), stage.long, tmp_path / "all", **settings)
+    sure = [event["description_score"] for event in found]
+    assert told.caption is not None
+    model = saved(replace(told, caption=replace(told.caption, threshold=float(np.median(sure)))), tmp_path)
+    with serving(as_file(stage.long)) as url, listening() as (out, _):
+        assert predict_live(model, url, stage.config(tmp_path, beam=2), patience=SOON) == 0
+    expected = in_files(stage, model, stage.long, tmp_path, **settings)
+    closed = of_kind("close", out.events())
+    assert described(closed) == described(expected)
+    assert {event["description_source"] for event in closed} == {"model", "template"}
+    assert sorted(e["description_score"] for e in closed) == pytest.approx(
+        sorted(e["description_score"] for e in expected), abs=1e-4
+    )
+    assert all("description" not in line for line in of_kind("open", out.events()))
 
 
 def test_events_are_those_of_the_file(stage: Stage, tmp_path: Path) -> None:
@@ -263,6 +297,49 @@ def test_only_the_events_asked_for(stage: Stage, tmp_path: Path) -> None:
     assert {line["id"] for line in opened} == {line["id"] for line in (*withdrawn, *of_kind("close", lines))}
     assert {line["label"] for line in lines} == {"fall"}
     assert all(line["score"] >= least for line in opened)
+
+
+@pytest.fixture(scope="module")
+def describing(stage: Stage) -> EventModel:
+    """A model that only describes, stretches of two seconds."""
+    cache = SequenceCache(stage.weights.parent / "features")
+    (key,) = (path.name for path in cache.root.iterdir() if path.is_dir())
+    sequence = cache.read(key)
+    bare = replace(
+        stage.model,
+        network=make_network(sequence, 0, hidden=16, width=16, labels=1),
+        task=Task(labels=(DESCRIBED,)),
+        decode=DecodeSettings(high=(0.5,), low=(0.5,), min_s=0.0, merge_s=0.0, exclusive=False),
+        lag=0,
+    )
+    return with_captions(bare, sequence, ("A man falls.", "He walks left."))
+
+
+def test_a_model_that_only_describes(stage: Stage, describing: EventModel, tmp_path: Path) -> None:
+    model = saved(describing, tmp_path)
+    with serving(as_file(stage.long)) as url, listening() as (out, err):
+        assert predict_live(model, url, stage.config(tmp_path), patience=SOON) == 0
+    said = err.getvalue()
+    assert "stretches of 2.00 s are described, each 1.00 s after its end" in said
+    assert "scores are settled" not in said
+    closed = of_kind("close", out.events())
+    assert [(event["start"], event["end"]) for event in closed] == [(a, a + 2) for a in range(0, 12, 2)]
+    assert described(closed) == described(in_files(stage, model, stage.long, tmp_path))
+
+
+def test_after_a_long_silence_stretches_begin_with_what_comes_then(
+    stage: Stage, describing: EventModel, tmp_path: Path
+) -> None:
+    model, stop = saved(describing, tmp_path), threading.Event()
+    held = [as_stream(stage.short, lambda most=most: out.wait('"close"', most)) for most in (3, 6)]
+    with listening() as (out, err), serving(*held, then=stop.set) as url:
+        predict_live(model, url, stage.config(tmp_path), patience=replace(SOON, gap_s=0.5), stop=stop)
+    assert err.getvalue().count("is back after ") == 1
+    times = [(event["start"], event["end"]) for event in of_kind("close", out.events())]
+    assert times[:3] == [(0, 2), (2, 4), (4, 5.8)]
+    assert len(times) >= 6
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(times))
+    assert all(end_s - start_s <= 3 for start_s, end_s in times)
 
 
 # --- ends -------------------------------------------------------------------------------------------------------------

@@ -58,7 +58,9 @@ class MadeData:
     def what(self) -> dict[str, object]:
         return DetectorSettings().what(sha256_file(self.weights))
 
-    def add(self, name: str, sequence: Sequence, label: str, split: str, *, times: str = ",") -> None:
+    def add(
+        self, name: str, sequence: Sequence, label: str, split: str, *, times: str = ",", description: str = ""
+    ) -> None:
         """A recording, its features, and a row about it; again for another row about it."""
         path = self.root / "videos" / name
         if not path.exists():
@@ -72,12 +74,12 @@ class MadeData:
                     names=sequence.names, what=self.what(),
                 )  # fmt: skip
             cache.remember(path, key)
-        self.rows.append(f"{name},{times},{label},,{split}")
+        self.rows.append(f"{name},{times},{label},{description},{split}")
         self.write()
 
     def write(self) -> None:
         text = "\n".join(["video,start,end,label,description,split", *self.rows]) + "\n"
-        (self.root / "annotations.csv").write_text(text)
+        (self.root / "annotations.csv").write_text(text, encoding="utf-8")
 
     def settings(self, **changes: object) -> dict[str, object]:
         """Settings that train and eval share."""
@@ -100,7 +102,28 @@ def order_data(root: Path, *, train: int = 16, held: int = 6, eventless: bool = 
     return data
 
 
+SENTENCES = {
+    "person_then_car": ("사람이 먼저 지나가고 then a car 🚗 follows.", "A person 다음에 자동차가 지나간다."),
+    "car_then_person": ("자동차가 먼저 지나가고 then a person 🚶 follows.", "A car 다음에 사람이 지나간다."),
+}
+
+
+def told_data(root: Path, *, train: int = 12, held: int = 4, labels: bool = True, described: bool = True) -> MadeData:
+    """`order_data` with two sentences on each clip, or with these alone, or without."""
+    data = MadeData(root)
+    seed = 0
+    for split, count in (("train", train), ("val", held), ("test", held)):
+        for label, order in ORDERS.items():
+            for _ in range(count):
+                seed += 1
+                for sentence in SENTENCES[label] if described else ("",):
+                    named = label if labels else ""
+                    data.add(f"{seed:03d}.mp4", crossing(*order, seed), named, split, description=sentence)
+    return data
+
+
 CLASSES = {"visit": "person", "delivery": "car"}  # the object of each timed event
+TOLD = {"visit": "누가 잠깐 왔다 갔다.", "delivery": "A car 한 대가 왔다 갔다."}
 Span = tuple[float, float, str]  # start and end in seconds, label
 
 
@@ -130,16 +153,21 @@ def visits(spans: Many[Span], seed: int, *, frames: int = 80, names: tuple[str, 
     )
 
 
-def add_visits(data: MadeData, name: str, spans: Many[Span], split: str, seed: int, *, frames: int = 80) -> None:
-    """A recording of ten seconds with timed events, or one in which nothing happens."""
+def add_visits(
+    data: MadeData, name: str, spans: Many[Span], split: str, seed: int, *, frames: int = 80, described: bool = False
+) -> None:
+    """A recording of ten seconds with timed events, described or not, or one in which nothing happens."""
     sequence = visits(spans, seed, frames=frames)
     for start_s, end_s, label in spans:
-        data.add(name, sequence, label, split, times=f"{start_s:g},{end_s:g}")
+        told = TOLD[label] if described else ""
+        data.add(name, sequence, label, split, times=f"{start_s:g},{end_s:g}", description=told)
     if not spans:
         data.add(name, sequence, "", split)
 
 
-def timed_data(root: Path, *, train: int = 8, held: int = 4, overlap: bool = False) -> MadeData:
+def timed_data(
+    root: Path, *, train: int = 8, held: int = 4, overlap: bool = False, described: bool = False
+) -> MadeData:
     """Recordings with an event of each label, one after the other or overlapping; every fourth is without events.
 
     Either label comes first as often as the other, or a few recordings would teach their order.
@@ -154,13 +182,13 @@ def timed_data(root: Path, *, train: int = 8, held: int = 4, overlap: bool = Fal
             start = round(float(rng.uniform(0.5, 2.0)) * 8) / 8
             later = start + (1.0 if overlap else 4.0)
             spans = [(start, start + 2.5, first), (later, later + 2.5, second)]
-            add_visits(data, f"t{seed:03d}.mp4", spans if number % 4 < 3 else [], split, seed)
+            add_visits(data, f"t{seed:03d}.mp4", spans if number % 4 < 3 else [], split, seed, described=described)
     return data
 
 
-def both_data(root: Path, *, train: int = 8, held: int = 4) -> MadeData:
+def both_data(root: Path, *, train: int = 8, held: int = 4, described: bool = False) -> MadeData:
     """`timed_data`, and clips as a whole, in which an object crosses the picture: the same labels."""
-    data = timed_data(root, train=train, held=held)
+    data = timed_data(root, train=train, held=held, described=described)
     seed = 100
     for split, count in (("train", train), ("val", held), ("test", held)):
         for label, what in CLASSES.items():

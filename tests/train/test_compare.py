@@ -130,7 +130,7 @@ def test_variants_are_settings_on_top_of_the_common_ones() -> None:
         variants=("hidden=64", "without=appearance+scene lr=0.001", "cell=lstm augment=false", "group-dropout=0.1"),
         layers=2, epochs=7, folds=3,
     )  # fmt: skip
-    common = {"layers": 2, "epochs": 7, "folds": 3, "out": "runs/compare"}
+    common = {"layers": 2, "epochs": 7, "folds": 3, "out": "runs/compare", "describe": False}
     assert variants(given) == {
         "gru": TrainConfig(**common),
         "none": TrainConfig(**common, cell="none"),
@@ -146,6 +146,7 @@ def test_variants_are_settings_on_top_of_the_common_ones() -> None:
     [
         ("hiden=64", "variant 'hiden=64': there is no setting 'hiden'\n  did you mean hidden?"),
         ("zzz=1", "there is no setting 'zzz'\n  vidgru train --help lists them"),
+        ("describe=true", "describe is common to all that is compared\n  give it as --describe"),
         ("hidden", "'hidden' is no setting\n  write name=value"),
         ("hidden=many", "hidden is 'many'; it must be a whole number"),
         ("hidden=0", "variant 'hidden=0': hidden is 0; it must be at least 1"),

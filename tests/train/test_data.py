@@ -10,6 +10,7 @@ from vidgru.datasets.dataset import Dataset, timelines
 from vidgru.errors import AnnotationError
 from vidgru.model.task import Head, Task
 from vidgru.train.data import check_labels, place, place_timed, task_of, whole_clips
+from vidgru.types import DESCRIBED
 
 TIMES = np.arange(80) / 8  # ten seconds
 ONE, SOME, SEVERAL = (
@@ -51,13 +52,33 @@ def test_annotations_decide_the_heads(tmp_path: Path, rows: list[str], clips: He
 
 @pytest.mark.parametrize(("rows", "message"), [
     (["a.mp4,,,,,", "b.mp4,,,,,"], "no row has a label\n  fill in the column label"),
-    (["a.mp4,,,,A man falls,"], "no row has a label"),
     (["a.mp4,,,walk,,", "b.mp4,,,walk,,"], "every clip has the label 'walk': nothing to tell apart\n  add clips with"),
     (["a.mp4,1,2,walk,,", "b.mp4,,,walk,,"], r"every clip has the label 'walk': (?s:.*)or leave the rows without"),
 ])  # fmt: skip
 def test_nothing_to_tell_apart(tmp_path: Path, rows: list[str], message: str) -> None:
     with pytest.raises(AnnotationError, match=message):
         task(tmp_path, *rows)
+
+
+@pytest.mark.parametrize(("rows", "clips", "timed"), [
+    (["a.mp4,,,,He falls,", "b.mp4,,,,He walks,"], None, None),
+    (["a.mp4,1,2,,He falls,", "a.mp4,3,4,,He walks,"], None, SOME),
+    (["a.mp4,1,2,,He falls,", "b.mp4,,,,He walks,"], None, SOME),
+    (["a.mp4,,,,He falls,", "b.mp4,,,,,"], SOME, None),
+])  # fmt: skip
+def test_descriptions_alone_are_something_to_learn(
+    tmp_path: Path, rows: list[str], clips: Head | None, timed: Head | None
+) -> None:
+    """Heads tell apart what happens and what does not; with nothing to tell apart there is none."""
+    assert task(tmp_path, *rows) == Task(labels=(DESCRIBED,), clips=clips, timed=timed)
+    dataset = csv_set(tmp_path, *rows)
+    with pytest.raises(AnnotationError, match="no row has a label\n  fill in the column label"):
+        task_of(dataset, describe=False)
+
+
+def test_descriptions_do_not_tell_labels_apart(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match="every clip has the label 'walk': nothing to tell apart"):
+        task(tmp_path, "a.mp4,,,walk,He walks,", "b.mp4,,,walk,She walks,")
 
 
 def test_outputs_and_their_names() -> None:
@@ -69,8 +90,11 @@ def test_outputs_and_their_names() -> None:
     assert both.vector(SOME, []).tolist() == [0, 0, 1]
     assert both.vector(SEVERAL, ["fall", "walk"]).tolist() == [1, 1]
     assert both.vector(SEVERAL, []).tolist() == [0, 0]
-    with pytest.raises(ValueError, match="Task needs labels and a head"):
+    with pytest.raises(ValueError, match="Task needs labels"):
+        Task(labels=(), clips=ONE)
+    with pytest.raises(ValueError, match="Task needs a head that tells fall apart"):
         Task(labels=("fall",))
+    assert Task(labels=(DESCRIBED,)).outputs(None) == 0
 
 
 # --- annotations that a model cannot get right ----------------------------------------------------------------------

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from vidgru.model.features import compute_features
+from vidgru.model.layout import FeatureLayout
 from vidgru.train.hallucination import ObjectWords, hallucination_metrics, seen_near
 from vidgru.types import Sequence
 
@@ -125,8 +127,14 @@ def test_what_was_seen_near_an_event() -> None:
         size_px=(64, 64),
         names=tuple(f"class {t}" for t in range(20)),
     )
+    features, layout = compute_features(sequence), FeatureLayout.of(sequence)
+
+    def near(start_s: float, end_s: float) -> set[str]:
+        return seen_near(features, layout, sequence.names, start_s, end_s)
+
     # From 2 s before 5 s: frames 4 (2.0 s) to 9 (4.5 s).
-    assert seen_near(sequence, 3.0, 4.0) == {f"class {t}" for t in (4, 5, 7, 8)}
-    assert seen_near(sequence, 0.0, 0.4) == {"class 1", "class 2"}
-    assert seen_near(sequence, 9.0, 60.0) == {f"class {t}" for t in (16, 17, 19)}
-    assert seen_near(sequence, 50.0, 60.0) == set()
+    assert near(3.0, 4.0) == {f"class {t}" for t in (4, 5, 7, 8)}
+    assert near(0.0, 0.4) == {"class 1", "class 2"}
+    assert near(9.0, 60.0) == near(9.0, np.inf) == {f"class {t}" for t in (16, 17, 19)}
+    assert near(0.0, np.inf) == {f"class {t}" for t in shown}
+    assert near(50.0, 60.0) == set()

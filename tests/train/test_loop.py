@@ -209,7 +209,8 @@ def test_features_that_are_not_numbers_stop_the_run(tmp_path: Path, split: str, 
 
 @pytest.mark.parametrize(("rows", "message"), [
     (["001.mp4,,,fall,,train", "002.mp4,,,fall,,val"], "every clip has the label 'fall': nothing to tell apart\n  add"),
-    (["001.mp4,,,,A man falls,train", "002.mp4,,,,He walks,val"], "no row has a label\n  fill in the column label"),
+    (["001.mp4,,,,,train", "002.mp4,,,,,val"], "no row has a label\n  fill in the column label"),
+    (["001.mp4,,,fall,,train", "002.mp4,,,walk,He walks,val"], "all 1 clips of split 'train' are labelled alike"),
     (["001.mp4,,,a,,train", "002.mp4,,,b,,val"], "all 1 clips of split 'train' are labelled alike: nothing"),
     (["001.mp4,,,fall,,val", "002.mp4,,,walk,,test"], "nothing to train or judge on in split 'train'\n  add rows"),
 ])  # fmt: skip

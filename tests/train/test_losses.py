@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from vidgru.datasets.windows import Batch
 from vidgru.model.event_gru import Scores
 from vidgru.model.task import Head, Task
-from vidgru.train.losses import window_losses
+from vidgru.train.losses import sentence_losses, window_losses
 from vidgru.train.validation import log_loss
 
 SOFTMAX, SIGMOID = Head(background=True, multi_label=False), Head(background=False, multi_label=True)
@@ -122,3 +122,32 @@ def test_log_loss() -> None:
     assert log_loss(scores, labels, False) == pytest.approx(-(np.log(0.5) + np.log(0.75)) / 2)
     assert log_loss(scores, labels, True) == pytest.approx(-(2 * np.log(0.5) + 2 * np.log(0.75)) / 2)
     assert np.isfinite(log_loss(1 - labels.astype(float), labels, False))
+
+
+# --- sentences ------------------------------------------------------------------------------------------------------
+
+
+def test_cross_entropy_of_sentences_by_hand() -> None:
+    logits = torch.tensor([[[2.0, 0.0, -1.0], [0.0, 1.0, 0.0], [9.0, -9.0, 5.0]], [[0.0, 0.0, 3.0]] * 3])
+    words = torch.tensor([[4, 0, 1, -1], [5, 2, 2, 1]])  # what comes in first is not asked for, nor what is padded
+    p = logits.log_softmax(dim=2)
+    expected = [-(p[0, 0, 0] + p[0, 1, 1]) / 2, -(p[1, 0, 2] + p[1, 1, 2] + p[1, 2, 1]) / 3]
+    torch.testing.assert_close(sentence_losses(logits, words, 0.0), torch.stack(expected))
+    soft = [
+        0.7 * expected[0] - 0.3 * p[0, :2].mean(dim=1).mean(),
+        0.7 * expected[1] - 0.3 * p[1].mean(dim=1).mean(),
+    ]
+    torch.testing.assert_close(sentence_losses(logits, words, 0.3), torch.stack(soft))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_what_stands_behind_a_sentence_costs_and_teaches_nothing(smoothing: float) -> None:
+    logits = torch.randn(2, 5, 7, requires_grad=True)
+    words = torch.tensor([[0, 3, 4, 1, -1, -1], [0, 3, 4, 5, 6, 1]])
+    together = sentence_losses(logits, words, smoothing)
+    alone = sentence_losses(logits[:1, :3], words[:1, :4], smoothing)
+    torch.testing.assert_close(together[0], alone[0])
+    together.sum().backward()
+    assert logits.grad is not None
+    assert (logits.grad[0, 3:] == 0).all()
+    assert (logits.grad[0, :3] != 0).all()

@@ -36,8 +36,8 @@ def together(data: MadeData, out: Path, processes: int, **changes: object) -> su
 
 @pytest.mark.slow
 def test_two_processes_train_the_model_that_one_trains(tmp_path: Path) -> None:
-    """Sixteen clips in batches of five: in the last one the second process has no share."""
-    data = both_data(tmp_path / "data", train=8, held=2)
+    """Sixteen clips in batches of five: in the last one the second process has no share. Every head has its batches."""
+    data = both_data(tmp_path / "data", train=8, held=2, described=True)
     alone = train(data.root, TrainConfig(**data.settings(**{"out": str(tmp_path / "alone"), **ALIKE, "epochs": 3})))
     ended = together(data, tmp_path / "team", 2, epochs=2)
     assert ended.returncode == 0, ended.stderr
@@ -58,6 +58,7 @@ def test_two_processes_train_the_model_that_one_trains(tmp_path: Path) -> None:
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=2e-3, msg=name)
     assert load_model(alone).decode == load_model(resumed).decode
+    assert "caption_head.bias" in ours
 
 
 def test_what_one_process_does_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from vidgru.datasets.rows import SPLIT_NAMES, Problem, Reading, Row, did_you_mea
 from vidgru.datasets.spec import Spec, find_dataset
 from vidgru.datasets.videos import Videos, locate
 from vidgru.errors import AnnotationError
+from vidgru.types import DESCRIBED
 
 _MOST_SHOWN = 10  # missing videos named in one message
 _SPLIT_IN_NAME = re.compile(
@@ -57,8 +58,14 @@ def load_dataset(path: str | Path, *, allow_missing: bool = False) -> Dataset:
         )
     used = {row.annotation.label for row in rows if row.annotation.label is not None}
     labels = spec.names or tuple(dict.fromkeys((*reading.names, *sorted(used))))
+    labels = tuple(label for label in labels if label != spec.background)
     if spec.background is not None and spec.background not in used:
         warnings.append(f"background {spec.background!r} is not the label of any row")
+    notes = [*spec.notes, *reading.notes]
+    if not labels and any(row.annotation.description for row in rows):
+        labels = (DESCRIBED,)
+        rows = [_described(row) for row in rows]
+        notes.append(f"no row has a label: what is described is labelled {DESCRIBED!r}")
     durations = {
         recording.name: seconds
         for video, seconds in reading.durations.items()
@@ -69,14 +76,19 @@ def load_dataset(path: str | Path, *, allow_missing: bool = False) -> Dataset:
         source=spec.source,
         rows=tuple(replace(r, annotation=replace(r.annotation, split=r.annotation.split or "train")) for r in rows),
         recordings=recordings,
-        labels=tuple(label for label in labels if label != spec.background),
+        labels=labels,
         background=spec.background,
         split=spec.split,
         half_width_s=reading.half_width_s,
         durations=durations,
-        notes=(*spec.notes, *reading.notes),
+        notes=tuple(notes),
     )
     return replace(dataset, warnings=(*warnings, *_oddities(dataset)))
+
+
+def _described(row: Row) -> Row:
+    note = row.annotation
+    return replace(row, annotation=replace(note, label=DESCRIBED)) if note.description and note.label is None else row
 
 
 def read_annotations(spec: Spec) -> Reading:

@@ -104,6 +104,59 @@ def clips(dataset: Dataset, split: str | None = None) -> list[Clip]:
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """A stretch of a recording and what was written on it.
+
+    Attributes:
+        video: key into `Dataset.recordings`.
+        start_s, end_s: half-open interval in seconds; both None for the whole recording.
+        label: index into `Dataset.labels`; None where the rows give none.
+        sentences: at least one; several are several ways to say it.
+        split: "train", "val", "test" or another name from the file.
+    """
+
+    video: str
+    start_s: float | None
+    end_s: float | None
+    label: int | None
+    sentences: tuple[str, ...]
+    split: str
+
+
+def descriptions(dataset: Dataset, split: str | None = None) -> list[Described]:
+    """The described stretches of a split (None: of all), in the order of the file.
+
+    Rows of one label on the same interval of the same video make one stretch with several sentences.
+    """
+    number = {label: index for index, label in enumerate(dataset.labels)}
+    found: dict[tuple[str, float | None, float | None, int | None, str], list[str]] = {}
+    for row in dataset.rows:
+        note = row.annotation
+        own_split = note.split or "train"
+        if note.description is None or split not in (None, own_split):
+            continue
+        label = None if note.label is None else number.get(note.label)  # the background has none
+        found.setdefault((note.video, note.start_s, note.end_s, label, own_split), []).append(note.description)
+    return [
+        Described(
+            video=video,
+            start_s=start_s,
+            end_s=end_s,
+            label=label,
+            sentences=tuple(dict.fromkeys(sentences)),
+            split=own_split,
+        )
+        for (video, start_s, end_s, label, own_split), sentences in found.items()
+    ]
+
+
+def unlabelled(dataset: Dataset) -> Dataset:
+    """The data set as it is written where it has descriptions alone, which are labelled `DESCRIBED` when it is read."""
+    rows = tuple(replace(row, annotation=replace(row.annotation, label=None)) for row in dataset.rows)
+    return replace(dataset, rows=rows, labels=())
+
+
 def only(dataset: Dataset, splits: Collection[str]) -> Dataset:
     """The data set without the rows of other splits; its labels are those of all."""
     return replace(dataset, rows=tuple(row for row in dataset.rows if (row.annotation.split or "train") in splits))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vidgru.datasets.dataset import Clip, Dataset, Timeline, clips, timelines
+from vidgru.datasets.dataset import Clip, Dataset, Timeline, clips, descriptions, timelines
 from vidgru.datasets.groups import groups, stratify
 from vidgru.datasets.rows import Row, plural
 from vidgru.datasets.spec import SplitSettings
@@ -101,7 +101,8 @@ class Report:
         counts: the same figures as plain values: `recordings`, `rows`, `text_only`, `groups`, `clips` by split,
             `labels` by name with clips or events by split and `seconds` (None where a duration is not known),
             `no_event` likewise of clips in which nothing happens, and `splits` with clips, events, recordings, those
-            of them without events, and seconds of each. With timed events also `events`, `overlap` (whether two of
+            of them without events, and seconds of each. With descriptions also `described`, clips and events by split
+            that have one. With timed events also `events`, `overlap` (whether two of
             different labels do), and `busy_s` of `recorded_s`, over the recordings whose duration is known.
     """
 
@@ -162,6 +163,11 @@ def report(dataset: Dataset) -> Report:
         busy_s, recorded_s = counts["busy_s"], counts["recorded_s"]
         share = f"{busy_s / recorded_s:.1%} of the time ({busy_s:.1f} of {recorded_s:.1f} s)"
         lines.append(f"something happens in {share}")
+    if told := descriptions(dataset):
+        counts["described"] = {split: sum(one.split == split for one in told) for split in splits}
+        shares = ", ".join(f"{number} in {split}" for split, number in counts["described"].items())
+        sentences = sum(len(one.sentences) for one in told)
+        lines.append(f"{plural(sentences, 'sentence')} on {len(told)} clips and events: {shares}")
     if dataset.half_width_s is not None:
         lines.append(f"the file marks moments: an event reaches {dataset.half_width_s:g} s before and after its own")
     if what != "video":

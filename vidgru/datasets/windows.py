@@ -31,6 +31,7 @@ class Window:
         targets: float32 [L, K], per step, zero where padded; None if there are none.
         weights: float32 [L], how much the targets of each step count, 0 where padded; None if there are no targets.
         labels: float32 [C], of the clip as a whole; None if there are none.
+        words: int64 [W], a sentence on it, as the decoder reads and writes it; None if there is none.
         source: where it was cut from, for messages.
     """
 
@@ -41,6 +42,7 @@ class Window:
     targets: Array | None = None
     weights: Array | None = None
     labels: Array | None = None
+    words: Array | None = None
     source: str = ""
 
     def __len__(self) -> int:
@@ -60,6 +62,7 @@ class Batch:
         targets: float32 [B, T, K], per step; None if the windows have none.
         weights: float32 [B, T], how much each step's targets count; None if the windows have none.
         labels: float32 [B, C], per clip; None if the windows have none.
+        words: int64 [B, W], a sentence on each, -1 behind its end; None if the windows have none.
         sources: where each window was cut from, for messages.
     """
 
@@ -70,6 +73,7 @@ class Batch:
     targets: Tensor | None = None
     weights: Tensor | None = None
     labels: Tensor | None = None
+    words: Tensor | None = None
     sources: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -112,6 +116,7 @@ def slice_window(
     weights: Array | None = None,
     *,
     labels: Array | None = None,
+    words: Array | None = None,
     source: str = "",
 ) -> Window:
     """Steps `start` to `start + length` of a recording; step t of the result is frame `start + t`, or padding.
@@ -123,6 +128,7 @@ def slice_window(
         targets: [T, K], one row a frame of the recording.
         weights: [T], how much each frame's targets count.
         labels: [C], of the clip as a whole, taken as they are.
+        words: [W], a sentence on it, likewise.
         source: where it is cut from, for messages.
 
     Returns:
@@ -152,6 +158,7 @@ def slice_window(
         targets=None if targets is None else _pad_rows(targets[first:stop], before, after),
         weights=None if weights is None else _pad_rows(weights[first:stop], before, after),
         labels=labels,
+        words=words,
         source=source,
     )
 
@@ -163,11 +170,11 @@ def collate(windows: Many[Window]) -> Batch:
         windows: at least one; all with the same F, G and C.
 
     Raises:
-        ValueError: no windows, or some with targets, weights or labels and some without.
+        ValueError: no windows, or some with targets, weights, labels or words and some without.
     """
     if not windows:
         raise ValueError("collate needs at least one window")
-    for name in ("targets", "weights", "labels"):
+    for name in ("targets", "weights", "labels", "words"):
         if len({getattr(window, name) is None for window in windows}) > 1:
             raise ValueError(f"either all windows of a batch have {name} or none")
     size = len(windows)
@@ -188,6 +195,7 @@ def collate(windows: Many[Window]) -> Batch:
         weights=_stack_steps([w.weights for w in windows if w.weights is not None], steps),
         sources=tuple(window.source for window in windows),
         labels=_stack_labels([w.labels for w in windows if w.labels is not None]),
+        words=_stack_words([w.words for w in windows if w.words is not None]),
     )
 
 
@@ -273,3 +281,10 @@ def _stack_steps(targets: list[Array], steps: int) -> Tensor | None:
 
 def _stack_labels(labels: list[Array]) -> Tensor | None:
     return torch.from_numpy(np.stack(labels).astype(np.float32)) if labels else None
+
+
+def _stack_words(sentences: list[Array]) -> Tensor | None:
+    if not sentences:
+        return None
+    tensors = [torch.from_numpy(sentence) for sentence in sentences]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=-1)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vidgru.demo.episodes import KINDS
 from vidgru.demo.scene import CLASSES, Scene, plan_clip, plan_recording, write_video
+from vidgru.demo.sentences import LANGUAGES, Language
 
 EVENTS = 6  # a recording; even, so that the two kinds of an order pair are always dealt together
 FRAMES = 5  # a clip
@@ -48,7 +49,7 @@ def write_dataset(
     seed: int = 0,
     workers: int = 2,
 ) -> None:
-    """Write two data sets, each with `videos/` and `annotations.csv`.
+    """Write two data sets, each with `videos/`, `annotations.csv`, and `annotations.ko.csv`: the same in Korean.
 
     `folder/dataset`: clips, whose labels speak of the whole clip, and recordings of a minute or so, whose events have
     times, with stretches between them in which nothing happens. A fifth of each is for validation, a fifth for test.
@@ -118,8 +119,10 @@ def write_dataset(
     else:
         for job in jobs:
             _draw(job)
-    _annotate([*clips, *timed], folder / "dataset" / "annotations.csv")
-    _annotate(new, folder / "recordings" / "annotations.csv")
+    for language in LANGUAGES:
+        name = "annotations.csv" if language == "en" else f"annotations.{language}.csv"
+        _annotate([*clips, *timed], folder / "dataset" / name, language)
+        _annotate(new, folder / "recordings" / name, language)
 
 
 def _splits(count: int) -> list[str]:
@@ -131,7 +134,7 @@ def _draw(job: _Job) -> None:
     write_video(job.scene(), job.path)
 
 
-def _annotate(jobs: Sequence[_Job], path: Path) -> None:
+def _annotate(jobs: Sequence[_Job], path: Path, language: Language) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("video", "start", "end", "label", "description", "split"))
@@ -139,7 +142,7 @@ def _annotate(jobs: Sequence[_Job], path: Path) -> None:
             scene = job.scene()
             for event in scene.events:
                 when = (f"{event.start_s:.3f}", f"{event.end_s:.3f}") if job.recording else ("", "")
-                rows.writerow((job.path.name, *when, event.label, event.sentence, job.split))
+                rows.writerow((job.path.name, *when, event.label, event.sentences[language], job.split))
             if not scene.events:
                 rows.writerow((job.path.name, "", "", "", "", job.split))
 

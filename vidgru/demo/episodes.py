@@ -10,43 +10,11 @@ import numpy as np
 
 from vidgru.demo.actors import Actor, colours, new_bag, new_car, new_passing_car, new_person, new_walker, pick, start_px
 from vidgru.demo.draw import COLOURS
+from vidgru.demo.sentences import LANGUAGES, WORDINGS, Language, Told, options, tell
 
 # The kinds of a pair hold the same scenes, one played backwards: only the order of what happens tells them apart.
 ORDER_PAIRS = (("leaves_bag", "picks_up_bag"), ("person_then_car", "car_then_person"))
 KINDS = (*ORDER_PAIRS[0], *ORDER_PAIRS[1], "runs", "meet", "group_passes", "car_stops")
-_SENTENCES = {
-    "leaves_bag": (
-        "A person in a {coat} coat leaves a {bag} bag and walks off to the {way}.",
-        "Someone in a {coat} coat puts down a {bag} bag and goes away to the {way}.",
-        "A {bag} bag is left behind by a person in {coat}, who walks off to the {way}.",
-    ),
-    "picks_up_bag": (
-        "A person in a {coat} coat picks up a {bag} bag and walks off to the {way}.",
-        "Someone in a {coat} coat takes a {bag} bag away to the {way}.",
-        "A {bag} bag is picked up by a person in {coat}, who walks off to the {way}.",
-    ),
-    "person_then_car": (
-        "A person in a {coat} coat walks past to the {way}, then a {car} car drives by to the {car_way}.",
-        "First someone in {coat} passes to the {way}, and after that a {car} car to the {car_way}.",
-    ),
-    "car_then_person": (
-        "A {car} car drives by to the {car_way}, then a person in a {coat} coat walks past to the {way}.",
-        "First a {car} car passes to the {car_way}, and after that someone in {coat} to the {way}.",
-    ),
-    "runs": ("A person in a {coat} coat runs across to the {way}.", "Someone in {coat} runs past to the {way}."),
-    "meet": (
-        "Two people meet and stop: one in {coat} from the left, one in {coat2} from the right.",
-        "A person in {coat} from the left meets a person in {coat2} from the right, and they stop.",
-    ),
-    "group_passes": (
-        "A group of {count} people walks by to the {way}.",
-        "There are {count} people passing together to the {way}.",
-    ),
-    "car_stops": (
-        "A {car} car on its way to the {way} stops for a moment and drives on.",
-        "On its way to the {way}, a {car} car stops and then drives on.",
-    ),
-}
 _COUNTS = ("no", "one", "two", "three", "four", "five")
 _WAYS = {-1: "left", 1: "right"}
 
@@ -56,8 +24,8 @@ def lasts(actors: Sequence[Actor]) -> float:
     return max((float(actor.path[-1, 0]) for actor in actors), default=0.0)
 
 
-# The makers below give the actors of an event, from time 0, and the words of its sentence: `way` is where people go to,
-# `back` where they come from and so go to when the film is played backwards; the same for cars.
+# The makers below give the actors of an event, from time 0, and the attributes of its sentence: `way` is where people
+# go to, `back` where they come from and so go to when the film is played backwards; the same for cars.
 
 
 def _leaves_bag(rng: np.random.Generator) -> tuple[list[Actor], dict[str, str]]:
@@ -128,8 +96,8 @@ def _car_stops(rng: np.random.Generator) -> tuple[list[Actor], dict[str, str]]:
     return [replace(new_car(rng, car, path), face=way)], {"car": car, "way": _WAYS[way]}
 
 
-def episode(kind: str, rng: np.random.Generator) -> tuple[list[Actor], float, str]:
-    """Actors of one event, from time 0; how long it lasts in seconds; and its sentence."""
+def episode(kind: str, rng: np.random.Generator) -> tuple[list[Actor], float, dict[Language, str]]:
+    """Actors of one event, from time 0; how long it lasts in seconds; and its sentence in each language."""
     makers = {"leaves_bag": _leaves_bag, "picks_up_bag": _leaves_bag, "person_then_car": _person_then_car}
     makers |= {"car_then_person": _person_then_car, "runs": _runs, "meet": _meet}
     makers |= {"group_passes": _group_passes, "car_stops": _car_stops}
@@ -140,7 +108,10 @@ def episode(kind: str, rng: np.random.Generator) -> tuple[list[Actor], float, st
     if kind in ("picks_up_bag", "car_then_person"):
         actors = [actor.backwards(length_s) for actor in actors]
         words |= {"way": words["back"], "car_way": words.get("car_back", "")}
-    return actors, length_s, pick(rng, _SENTENCES[kind]).format(**words)
+    told = Told(kind=kind, attributes={name: words[name] for name in options(kind)})
+    # One draw, whichever number of wordings there is: what else a scene draws does not depend on its sentences.
+    wording = int(rng.integers(1 << 30)) % WORDINGS
+    return actors, length_s, {language: tell(told, wording, language) for language in LANGUAGES}
 
 
 def nothing(rng: np.random.Generator) -> list[Actor]:

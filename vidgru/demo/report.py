@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vidgru.demo.attributes import attribute_accuracy, right
+from vidgru.demo.sentences import Told, parse
 from vidgru.types import Annotation, Event
 
 Pair = tuple[Annotation | None, Event | None]
@@ -58,15 +60,58 @@ def line_up(truth: Sequence[Annotation], found: Sequence[Event]) -> list[Pair]:
 
 
 def side_by_side(pairs: Sequence[Pair]) -> list[str]:
-    """A table of pairs, a line each, and a line that counts them."""
-    lines = [f"{'true':<31} {'found':<36} what happens"]
+    """A table of pairs, the sentences that people and model say of them below each, and a line that counts them."""
+    lines = [f"{'true':<31} {'found':<36} description"]
     for true, event in pairs:
         one = f"{true.start_s:6.1f}-{true.end_s:5.1f} s {true.label:<16}" if true else "   nothing"
         two = f"{event.start_s:6.1f}-{event.end_s:5.1f} s {event.label:<16} {event.score:.2f}" if event else "   missed"
-        lines.append(f"{one:<31} {two:<36} {(true.description or '') if true else ''}".rstrip())
+        lines.append(f"{one:<31} {two:<36} {_verdict(true, event)}".rstrip())
+        if true and true.description:
+            lines.append(f"      true:  {true.description}")
+        if event and event.description:
+            lines.append(f"      found: {event.description}")
     hits = sum(true is not None and event is not None for true, event in pairs)
     events, findings = sum(true is not None for true, _ in pairs), sum(event is not None for _, event in pairs)
     return [*lines, "", f"{hits} of {events} true events found; {findings - hits} of {findings} findings are false."]
+
+
+def descriptions_line(what: str, descriptions: Sequence[str | None], truths: Sequence[str]) -> str:
+    """How many descriptions are right by the scene.
+
+    Args:
+        what: they are of: "held-out clips".
+        descriptions: the model's; None where it is not sure enough of its own sentence, which is not right.
+        truths: sentences that are true of the same.
+    """
+    if not truths:
+        return f"Descriptions of {what}: none"
+    told = [_truth(text) for text in truths]
+    found = attribute_accuracy(descriptions, told, "en")
+    parts = f"who {found['who']:.3f}, what {found['what']:.3f}, which way {found['ways']:.3f}"
+    templates = sum(text is None for text in descriptions)
+    return f"Descriptions of {len(truths)} {what}: right {found['all']:.3f} ({parts}), {templates} by template"
+
+
+def _verdict(true: Annotation | None, event: Event | None) -> str:
+    """What is to be said of an event's description: how sure the model is of it, and whether it is right."""
+    if event is None or event.description_source is None:
+        return ""
+    sure = f"{event.description_score or 0:.2f}"
+    if event.description_source == "template":
+        return f"{sure} template"
+    if true is None or true.description is None:
+        return sure
+    found = right(event.description, _truth(true.description), "en")
+    words = {"who": "who", "what": "what", "ways": "which way"}
+    wrong = ", ".join(word for name, word in words.items() if not found[name])
+    return f"{sure} wrong: {wrong}" if wrong else f"{sure} right"
+
+
+def _truth(sentence: str) -> Told:
+    """What one of the demo's own sentences says."""
+    told = parse(sentence, "en")
+    assert told is not None, sentence
+    return told
 
 
 def _overlap(true: Annotation, event: Event) -> float:

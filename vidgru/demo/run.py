@@ -9,13 +9,18 @@ import sys
 import time
 from pathlib import Path
 
+from vidgru.cache import SequenceCache
 from vidgru.config import DemoConfig, EvalConfig, PredictConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
+from vidgru.datasets.dataset import descriptions
 from vidgru.demo.dataset import write_dataset
-from vidgru.demo.report import by_label, headlines, line_up, side_by_side
+from vidgru.demo.report import by_label, descriptions_line, headlines, line_up, side_by_side
 from vidgru.demo.scene import FPS, SIZE_PX
 from vidgru.errors import WeightsError
 from vidgru.files import bundled
+from vidgru.model.checkpoint import load_model
+from vidgru.model.describe import describe_events, describe_stretches, is_sure
+from vidgru.model.stream import score_recording
 from vidgru.predict.batch import predict
 from vidgru.predict.output import INDEX
 from vidgru.predict.writers import read_jsonl
@@ -66,6 +71,7 @@ def run(config: DemoConfig) -> str:
     found = line_up(load_dataset(new).annotations, read_jsonl(Path(events) / "events.jsonl"))
     lines = [
         *headlines(metrics),
+        *_descriptions(model, dataset, features),
         "",
         *by_label(metrics["events"]["per_class"]),
         "",
@@ -75,6 +81,35 @@ def run(config: DemoConfig) -> str:
         f"there are also {model} and {out / 'eval'}.",
     ]
     return "\n".join(lines)
+
+
+def _descriptions(model_path: str, dataset_path: str, features: str) -> list[str]:
+    """How right the descriptions of held-out clips are, and those of the events found in held-out recordings.
+
+    Features of all of them are in the cache.
+    """
+    model, dataset, cache = load_model(model_path), load_dataset(dataset_path), SequenceCache(features)
+    if model.caption is None:
+        return []
+    held = descriptions(dataset, "test")
+    clips = [one for one in held if one.start_s is None]
+    entries = {one.video: cache.lookup(dataset.recordings[one.video].path, model.what) for one in held}
+    parts = {video: list(cache.parts(entry.key)) for video, entry in entries.items() if entry}
+    told = describe_stretches(model, [(parts[one.video], None, None) for one in clips])
+    texts = [one.text if is_sure(model, one) else None for one in told]
+    found = []
+    for video in dict.fromkeys(one.video for one in held if one.start_s is not None):
+        entry = entries[video]
+        assert entry is not None
+        scored = score_recording(model, parts[video], video=video, duration_s=entry.duration_s)
+        found += describe_events(model, parts[video], scored.events)
+    truth = [note for note in dataset.annotations if note.split == "test" and note.start_s is not None]
+    pairs = [(event, true) for true, event in line_up(truth, found) if event and true and true.description]
+    sure = [event.description if event.description_source == "model" else None for event, _ in pairs]
+    return [
+        descriptions_line("held-out clips", texts, [one.sentences[0] for one in clips]),
+        descriptions_line("events found in held-out recordings", sure, [str(true.description) for _, true in pairs]),
+    ]
 
 
 def _say(line: str) -> None:

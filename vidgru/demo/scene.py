@@ -8,7 +8,7 @@ can be read without pixels. Equal seeds give equal frames, and equal bytes from 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +21,7 @@ from vidgru.demo import draw
 from vidgru.demo.actors import Actor, Pose
 from vidgru.demo.draw import COLOURS, SIZE_PX
 from vidgru.demo.episodes import KINDS, ORDER_PAIRS, distractors, episode, lasts, nothing
+from vidgru.demo.sentences import Language
 
 __all__ = [
     "CLASSES",
@@ -47,12 +48,12 @@ _VISIBLE_PX = {"person": (7, 20), "car": (18, 12), "bag": (8, 8)}
 
 @dataclass(frozen=True, kw_only=True)
 class SceneEvent:
-    """What happens in a scene: a kind, seconds `[start_s, end_s)`, and a sentence that is true of it."""
+    """What happens in a scene: a kind, seconds `[start_s, end_s)`, and a true sentence in each language."""
 
     label: str
     start_s: float
     end_s: float
-    sentence: str
+    sentences: Mapping[Language, str]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,8 +162,8 @@ def plan_clip(kind: str | None, seed: int) -> Scene:
         actors = nothing(rng)
         length_s = lasts(actors)
     else:
-        actors, length_s, sentence = episode(kind, rng)
-        events.append(SceneEvent(label=kind, start_s=before_s, end_s=before_s + length_s, sentence=sentence))
+        actors, length_s, sentences = episode(kind, rng)
+        events.append(SceneEvent(label=kind, start_s=before_s, end_s=before_s + length_s, sentences=sentences))
     duration_s = _whole(max(3.0, before_s + length_s + after_s))
     cast = [*distractors(rng, actors), *(actor.later(before_s) for actor in actors)]
     return Scene(duration_s=duration_s, events=tuple(events), actors=tuple(cast), seed=int(rng.integers(1 << 30)))
@@ -185,9 +186,9 @@ def plan_recording(kinds: Sequence[str], seed: int) -> Scene:
             now_s += lasts(passers) + rng.uniform(1.5, 2.5)
         if kind is None:
             break
-        cast, length_s, sentence = episode(kind, rng)
+        cast, length_s, sentences = episode(kind, rng)
         actors += [actor.later(now_s) for actor in cast]
-        events.append(SceneEvent(label=kind, start_s=now_s, end_s=now_s + length_s, sentence=sentence))
+        events.append(SceneEvent(label=kind, start_s=now_s, end_s=now_s + length_s, sentences=sentences))
         now_s += length_s
     actors += distractors(rng, actors)
     return Scene(duration_s=_whole(now_s), events=tuple(events), actors=tuple(actors), seed=int(rng.integers(1 << 30)))

@@ -19,6 +19,7 @@ from torchvision.ops import nms, roi_align
 
 from vidgru.config import DetectorSettings
 from vidgru.extract.backends import Backend
+from vidgru.extract.colour import object_colour
 from vidgru.extract.letterbox import Letterbox
 from vidgru.extract.network import RawOutput
 from vidgru.types import Array
@@ -38,6 +39,7 @@ class Detections:
         scores: float16 [M].
         classes: int16 [M].
         appearance: float16 [M, APPEARANCE].
+        colour: float16 [M, len(COLOUR_COLUMNS)].
         scene: float16 [SCENE].
         angle: float16 [M] in radians, oriented boxes only.
         keypoints: float16 [M, K, 3], pose only.
@@ -47,6 +49,7 @@ class Detections:
     scores: Array
     classes: Array
     appearance: Array
+    colour: Array
     scene: Array
     angle: Array | None
     keypoints: Array | None
@@ -129,7 +132,8 @@ class Detector:
         if keypoints is not None:
             keypoints[..., :2] = ((keypoints[..., :2] - offset[:, None]) / size[:, None]).clamp(0, 1)
         counts = [len(rows) for rows in kept]
-        return _split(counts, boxes, found.scores, found.classes, appearance, scene, angle, keypoints)
+        shown = [box.content(image) for box, image in zip(letterboxes, images, strict=False)]
+        return _split(counts, boxes, found.scores, found.classes, appearance, scene, angle, keypoints, shown)
 
     # --- from raw output to objects ---------------------------------------------------------------------------------
 
@@ -306,8 +310,9 @@ def _split(
     scene: torch.Tensor,
     angle: torch.Tensor | None,
     keypoints: torch.Tensor | None,
+    shown: Many[Array],
 ) -> list[Detections]:
-    """One `Detections` a frame, in the types of the cache."""
+    """One `Detections` a frame, in the types of the cache; `shown` are the frames without padding."""
     host_boxes, host_scores, host_classes = boxes.numpy(), _half(scores), classes.to(torch.int16).numpy()
     host_appearance, host_scene = _half(appearance), _half(scene)
     host_angle = None if angle is None else _half(angle)
@@ -319,6 +324,7 @@ def _split(
             scores=host_scores[first:last],
             classes=host_classes[first:last],
             appearance=host_appearance[first:last],
+            colour=object_colour(shown[frame], host_boxes[first:last]),
             scene=host_scene[frame],
             angle=None if host_angle is None else host_angle[first:last],
             keypoints=None if host_keypoints is None else host_keypoints[first:last],

@@ -44,9 +44,13 @@ class Letterbox:
 
     def place(self, image: Array, canvas: Array) -> None:
         """Copy an image of the content's size into uint8 `canvas` [height, width, 3], and grey around it."""
-        width, height = self.content_wh
         canvas[:] = PAD_VALUE
-        canvas[self.top : self.top + height, self.left : self.left + width] = image
+        self.content(canvas)[:] = image
+
+    def content(self, canvas: Array) -> Array:
+        """The frame in a canvas, without what is around it; a view."""
+        width, height = self.content_wh
+        return canvas[self.top : self.top + height, self.left : self.left + width]
 
 
 def masked_pixels(polygons: Many[Polygon], size_px: tuple[int, int]) -> Array | None:

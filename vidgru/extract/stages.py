@@ -193,6 +193,7 @@ def assemble(rows: list[Row], fps: float, size_px: tuple[int, int], names: tuple
         tracks=np.concatenate([row.tracks for row in rows]),
         motion=np.concatenate([row.motion for row in rows]),
         appearance=np.concatenate([one.appearance for one in seen]),
+        colour=np.concatenate([one.colour for one in seen]),
         angle=np.concatenate(angles) if angles else None,
         keypoints=np.concatenate(keypoints) if keypoints else None,
         scene=np.stack([one.scene for one in seen]),

@@ -47,6 +47,13 @@ def _heads(model: EventModel) -> list[str]:
         lines.append(
             f"reads recordings at {model.fps:g} samples a second; scores come {model.lag / model.fps:g} s late"
         )
-    else:
+    elif model.task.clips:
         lines.append(f"reads windows of {model.window_s:g} s at {model.fps:g} samples a second")
+    else:
+        lines.append(f"takes stretches of {model.window_s:g} s at {model.fps:g} samples a second")
+    if model.caption:
+        lines.append(
+            f"descriptions: vocabulary of {len(model.caption.tokenizer)}, "
+            f"sentences scored {model.caption.threshold:.2f} or more are told"
+        )
     return lines

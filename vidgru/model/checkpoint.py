@@ -23,9 +23,27 @@ from vidgru.model.decode import DecodeSettings
 from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.model.layout import FeatureLayout
 from vidgru.model.task import Head, Task
+from vidgru.model.text import Tokenizer
 
-FORMAT = 2
+FORMAT = 3
 BEST = "best.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Caption:
+    """How a model writes descriptions.
+
+    Attributes:
+        tokenizer: between words of its head and text.
+        longest: words of a sentence at most.
+        labels: that sentences of training had; a sentence on anything else begins as on something unknown.
+        threshold: a sentence scored below is not told; what was found is put together in its place.
+    """
+
+    tokenizer: Tokenizer
+    longest: int
+    labels: tuple[str, ...]
+    threshold: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +61,7 @@ class EventModel:
             windows of this length.
         lag: steps by which the scores of frames lag behind: the step that reads frame t scores frame t - lag, so that a
             little of what follows is known.
+        caption: how it writes descriptions; None if it writes none.
         metrics: on the validation split, by name.
         versions: of vidgru and torch, when it was trained.
         seen: digests of the features it was trained and validated on, sorted; evaluation says if it meets them again.
@@ -56,6 +75,7 @@ class EventModel:
     decode: DecodeSettings
     window_s: float
     lag: int = 0
+    caption: Caption | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     seen: tuple[str, ...] = ()
@@ -88,6 +108,7 @@ class EventModel:
             "decode": asdict(self.decode),
             "window_s": self.window_s,
             "lag": self.lag,
+            "caption": self.caption and {**vars(self.caption), "tokenizer": self.caption.tokenizer.to_json()},
             "metrics": self.metrics,
             "versions": self.versions,
             "seen": self.seen,
@@ -158,8 +179,16 @@ def _assemble(facts: dict[str, Any], tensors: dict[str, Tensor]) -> EventModel:
     shape = {**facts["architecture"], "without": tuple(facts["architecture"]["without"])}
     decode = dict(facts["decode"])
     decode["high"], decode["low"] = tuple(decode["high"]), tuple(decode["low"])
+    caption = None
+    if told := facts["caption"]:
+        try:
+            tokenizer = Tokenizer.from_json(told["tokenizer"])
+        except ModelError as error:
+            raise ValueError(error.message) from None  # the caller says of which file
+        caption = Caption(**{**told, "tokenizer": tokenizer, "labels": tuple(told["labels"])})
+    words = len(caption.tokenizer) if caption else 0
     with torch.device("meta"):  # no time and no random numbers are spent on weights that are replaced at once
-        network = build(layout, task, Architecture(**shape))
+        network = build(layout, task, Architecture(**shape), words=words)
     # copied, not assigned: memory aligned otherwise than torch aligns it gives other last bits
     network.to_empty(device="cpu").load_state_dict(tensors)
     network.eval()
@@ -172,15 +201,17 @@ def _assemble(facts: dict[str, Any], tensors: dict[str, Tensor]) -> EventModel:
         decode=DecodeSettings(**decode),
         window_s=facts["window_s"],
         lag=facts["lag"],
+        caption=caption,
         metrics=facts["metrics"],
         versions=facts["versions"],
         seen=tuple(facts["seen"]),
     )
 
 
-def build(layout: FeatureLayout, task: Task, architecture: Architecture) -> EventGRU:
-    """A network for a task, with random weights."""
-    return EventGRU(layout, task.outputs(task.clips), task.outputs(task.timed), architecture)
+def build(layout: FeatureLayout, task: Task, architecture: Architecture, *, words: int = 0) -> EventGRU:
+    """A network for a task, with random weights; with a vocabulary of `words`, it also writes descriptions."""
+    outputs = task.outputs(task.clips), task.outputs(task.timed)
+    return EventGRU(layout, *outputs, architecture, words=words, labels=len(task.labels))
 
 
 def digest(key: str) -> str:

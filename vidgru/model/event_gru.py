@@ -1,4 +1,4 @@
-"""The network: encoder, a recurrent layer over time, and heads on every step."""
+"""The network: encoder, a recurrent layer over time, heads on every step, and one that writes descriptions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vidgru.model.caption import CaptionHead, Memory
 from vidgru.model.encoder import Encoder
 from vidgru.model.layout import FeatureLayout
 from vidgru.model.recurrent import GRU
 
 Cell = Literal["gru", "lstm", "rnn", "none"]
+# Sentences speak of what groups of features tell, and cannot be learnt from a clip that has lost one. Measured on 384
+# drawn events: after 20 epochs 0.37 of the sentences were right where groups were lost so much less often, 0.15 else.
+_DROPPED = 0.2
 State = Any  # of the recurrent layer: a tensor, a pair of them for an LSTM, None at the beginning
 
 
@@ -27,8 +31,8 @@ class Architecture:
         layers: cells on top of each other.
         bidirectional: read backwards as well; such a model cannot run live.
         dropout: before the last layer of the encoder, between recurrent layers, and before the heads.
-        group_dropout: probability that a clip loses appearance, the scene or its motion in a training step; each other
-            group is lost a fifth as often.
+        group_dropout: probability that a clip loses appearance, colour, the scene or its motion in a training step;
+            each other group is lost a fifth as often.
         without: groups of features that are not looked at.
     """
 
@@ -50,7 +54,7 @@ class Scores(NamedTuple):
 
 
 class EventGRU(nn.Module):
-    """Encoder, recurrent layer, and a linear head on every step for each of two questions.
+    """Encoder, recurrent layer, a linear head on every step for each of two questions, and one that writes sentences.
 
     The default cell is `nn.GRU(input_size=64, hidden_size=128, batch_first=True)` (Cho et al. 2014, in PyTorch's
     variant, trained faster on CPUs by `recurrent.py`). Its steps depend on the past alone: a stream is scored as it
@@ -61,9 +65,20 @@ class EventGRU(nn.Module):
         clip_outputs: C, scores of a clip as a whole; 0 for no such head.
         frame_outputs: K, scores of a frame; 0 for no such head.
         architecture: shape of the network.
+        words: size of the vocabulary of descriptions; 0 for no head that writes them.
+        labels: that descriptions may begin with.
     """
 
-    def __init__(self, layout: FeatureLayout, clip_outputs: int, frame_outputs: int, architecture: Architecture):
+    def __init__(
+        self,
+        layout: FeatureLayout,
+        clip_outputs: int,
+        frame_outputs: int,
+        architecture: Architecture,
+        *,
+        words: int = 0,
+        labels: int = 0,
+    ):
         super().__init__()
         a = architecture
         self.architecture = a
@@ -81,6 +96,11 @@ class EventGRU(nn.Module):
             wide = a.hidden * (2 if a.bidirectional else 1)
         self.clip_head = _head(a.dropout, wide, clip_outputs)
         self.frame_head = _head(a.dropout, wide, frame_outputs)
+        self.caption_head: CaptionHead | None = None
+        if words:
+            self.caption_head = CaptionHead(
+                words, labels, step_width=wide, object_width=self.encoder.object_width, dropout=a.dropout
+            )
 
     def forward(self, objects: Tensor, counts: Tensor, frame: Tensor, mask: Tensor) -> Scores:
         """Score clips or windows.
@@ -91,7 +111,7 @@ class EventGRU(nn.Module):
             frame: float32 [B,T,G].
             mask: bool [B,T], True where there is a frame; padding lies behind.
         """
-        return self.score(self.encoder(objects, counts, frame)[0], mask)
+        return self.score(self.encoder(objects, counts, frame).vectors, mask)
 
     def score(self, vectors: Tensor, mask: Tensor) -> Scores:
         """Score clips or windows whose frames are encoded: float32 [B,T,width], bool [B,T].
@@ -112,6 +132,33 @@ class EventGRU(nn.Module):
         lowest = torch.finfo(steps.dtype).min
         clips = steps.masked_fill(~mask[..., None], lowest).logsumexp(dim=1) - lengths.log()
         return Scores(clips, frames)
+
+    def recall(self, objects: Tensor, counts: Tensor, frame: Tensor, mask: Tensor) -> Memory:
+        """What the head for descriptions looks at: clips or events, read from an empty state; arguments as `forward`.
+
+        Raises:
+            ValueError: there is no such head.
+        """
+        if self.caption_head is None:
+            raise ValueError("the network has no head for descriptions")
+        encoded = self.encoder(objects, counts, frame, dropped=_DROPPED)
+        hidden, _ = self.remember(encoded.vectors, mask)
+        return self.caption_head.memory(hidden, mask, encoded.objects, counts)
+
+    def tell(self, objects: Tensor, counts: Tensor, frame: Tensor, mask: Tensor, words: Tensor) -> Tensor:
+        """Logits of the word behind each word of a sentence but the last, float32 [B,W-1,vocabulary].
+
+        Args:
+            objects, counts, frame, mask: as `forward`.
+            words: int64 [B,W], -1 behind a sentence's end.
+
+        Raises:
+            ValueError: there is no head for descriptions.
+        """
+        memory = self.recall(objects, counts, frame, mask)
+        assert self.caption_head is not None
+        logits: Tensor = self.caption_head(memory, words[:, :-1].clamp(min=0))
+        return logits
 
     def remember(self, vectors: Tensor, mask: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Outputs of the recurrent layer, [B,T,hidden], and its state behind the last step.

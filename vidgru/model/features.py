@@ -69,7 +69,7 @@ class FeatureStream:
             objects[:, groups["keypoints"]] = rows.keypoints.reshape(len(objects), 3 * have.keypoints)
             objects[:, groups["keypoint_speed"]] = keypoint_speed.reshape(len(objects), 2 * have.keypoints)
         objects[:, groups["relations"]] = _relations(rows, sequence.offsets)
-        for name in ("motion", "appearance"):
+        for name in ("motion", "appearance", "colour"):
             if name in groups:
                 torch.from_numpy(objects)[:, groups[name]] = _tensor(getattr(sequence, name))
         counts = np.diff(sequence.offsets)

@@ -33,14 +33,15 @@ class FeatureLayout:
 
     Attributes:
         classes: number of the detector's classes.
-        motion, appearance, keypoints, scene, scene_motion: width (keypoints: number) of the optional tensors of the
-            sequence, 0 where absent.
+        motion, appearance, colour, keypoints, scene, scene_motion: width (keypoints: number) of the optional tensors of
+            the sequence, 0 where absent.
         angle: whether boxes are oriented.
     """
 
     classes: int
     motion: int = 0
     appearance: int = 0
+    colour: int = 0
     keypoints: int = 0
     angle: bool = False
     scene: int = 0
@@ -57,6 +58,7 @@ class FeatureLayout:
             classes=len(sequence.names),
             motion=width(sequence.motion),
             appearance=width(sequence.appearance),
+            colour=width(sequence.colour),
             keypoints=width(sequence.keypoints),
             angle=sequence.angle is not None,
             scene=width(sequence.scene),
@@ -76,6 +78,7 @@ class FeatureLayout:
             keypoint_speed=2 * self.keypoints,
             relations=len(RELATION) * NEIGHBOURS,
             appearance=self.appearance,
+            colour=self.colour,
         )
 
     def frame_groups(self) -> dict[str, slice]:
@@ -109,7 +112,7 @@ def _width(groups: dict[str, slice]) -> int:
 def mirror_columns(layout: FeatureLayout) -> tuple[Array, Array, Array, Array] | None:
     """How a left-right mirror changes features: `objects[:, order] * sign` and `frame[:, frame_order] * frame_sign`.
 
-    Appearance and scene vectors cannot be mirrored and stay as they are.
+    Appearance and scene vectors cannot be mirrored and stay as they are; colours are of bands that a mirror keeps.
 
     Returns:
         order int64 [F], sign float32 [F], frame_order int64 [G], frame_sign float32 [G]; None where left and right are

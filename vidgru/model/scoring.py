@@ -53,13 +53,13 @@ def encode(model: EventModel, features: Iterable[Features]) -> Encoded:
             stop = min(first + ENCODED_AT_ONCE, len(part))
             counts = np.diff(part.offsets[first : stop + 1])
             objects = part.objects[part.offsets[first] : part.offsets[stop]]
-            vector, weight = model.network.encoder(
+            encoded = model.network.encoder(
                 torch.from_numpy(objects).to(device),
                 torch.from_numpy(counts[None]).to(device),
                 torch.from_numpy(part.frame[None, first:stop]).to(device),
             )
-            vectors.append(vector[0])
-            attention.append(weight.cpu().numpy())
+            vectors.append(encoded.vectors[0])
+            attention.append(encoded.attention.cpu().numpy())
         times.append(part.time_s)
     return Encoded(
         vectors=torch.cat(vectors) if vectors else torch.zeros(0, model.network.encoder.width, device=device),

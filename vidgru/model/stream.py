@@ -1,7 +1,8 @@
 """Frames in, events out, as they come: what `vidgru eval`, `vidgru predict` and a live camera all run.
 
 A model of timed events reads a recording from its beginning to its end and scores every frame; a model of clips reads
-windows as long as the clips it was trained on, slid over the recording. Either way memory and time a frame do not grow
+windows as long as the clips it was trained on, slid over the recording; one that only describes takes one stretch as
+long as these clips after the other. Either way memory and time a frame do not grow
 with the recording, and what comes out does not depend on how it was cut up: scores to rounding, events exactly.
 """
 
@@ -15,10 +16,12 @@ import numpy as np
 
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.decode import EventDecoder, by_start, candidates, decode
+from vidgru.model.describe import RecentFeatures
 from vidgru.model.features import FeatureStream
 from vidgru.model.gates import Gates
 from vidgru.model.scoring import Encoded, FrameScorer, encode, score_frames_and_gates
 from vidgru.model.sliding import SlidingScorer
+from vidgru.model.tiles import TileDecoder
 from vidgru.types import Array, Event, Sequence
 
 
@@ -69,23 +72,31 @@ class EventStream:
         model: in eval mode.
         video: what its events are to call it.
         gates: recompute the gates of the recurrent layer as well.
+        beam: sentences that are followed at once for the description of an event that closes; 0 describes none. What is
+            pushed encoded is not described.
 
     Attributes:
         lag_s: a frame's score is known so many seconds after the frame, at its latest. An event is then opened when it
             has lasted `DecodeSettings.min_s`, and closed `DecodeSettings.merge_s` after its end.
     """
 
-    def __init__(self, model: EventModel, *, video: str, gates: bool = False) -> None:
-        self._model, self._video, self._labels = model, video, len(model.labels)
+    def __init__(self, model: EventModel, *, video: str, gates: bool = False, beam: int = 0) -> None:
+        self._model, self._video, self._labels, self._beam = model, video, len(model.labels), beam
         self._features = FeatureStream(model.layout)
-        self._scorer: FrameScorer | SlidingScorer
+        self._scorer: FrameScorer | SlidingScorer | None = None
+        self._decoder: EventDecoder | TileDecoder
+        lag = 0
         if model.task.timed:
             self._scorer = FrameScorer(model, gates=gates)
             lag = model.lag
-        else:
+        elif model.task.clips:
             self._scorer = SlidingScorer(model, gates=gates)
             lag = self._scorer.most_lag
-        self._decoder = EventDecoder(model.labels, model.decode, video=video, step_s=1 / model.fps)
+        if self._scorer is None:
+            self._decoder = TileDecoder(model.labels[0], video=video, length_s=model.window_s, step_s=1 / model.fps)
+        else:
+            self._decoder = EventDecoder(model.labels, model.decode, video=video, step_s=1 / model.fps)
+        self._recent = RecentFeatures(lag) if beam and model.caption else None
         self._time_s = np.zeros(0)  # of frames that are not settled
         self.lag_s = lag / model.fps + model.decode.smooth_s / 2
 
@@ -95,7 +106,10 @@ class EventStream:
         Raises:
             SettingsMismatch: the sequence does not have the tensors that the model reads.
         """
-        return self.push_encoded(encode(self._model, [self._features.push(part)]))
+        features = self._features.push(part)
+        if self._recent is not None:
+            self._recent.push(features)
+        return self.push_encoded(encode(self._model, [features]))
 
     def push_encoded(self, encoded: Encoded) -> Step:
         """Read the next stretch, encoded already."""
@@ -103,8 +117,10 @@ class EventStream:
         if isinstance(self._scorer, FrameScorer):
             (scores,), means = self._scorer.push(encoded.vectors[None])
             gates = None if means is None else Gates.of(means[0])
-        else:
+        elif self._scorer is not None:
             scores, gates = self._scorer.push(encoded.vectors)
+        else:
+            scores, gates = np.ones((len(encoded), self._labels), np.float32), None
         settled, self._time_s = self._time_s[: len(scores)], self._time_s[len(scores) :]
         next_s = float(self._time_s[0]) if len(self._time_s) else None
         opened, closed = self._decoder.push(settled, scores, next_s)
@@ -120,8 +136,10 @@ class EventStream:
             encoder = self._model.network.encoder
             (scores,), means = self._scorer.finish(encoder.object_mean.new_zeros(1, 0, encoder.width))
             gates = None if means is None else Gates.of(means[0])
-        else:
+        elif self._scorer is not None:
             scores, gates = self._scorer.finish()
+        else:
+            scores, gates = np.ones((0, self._labels), np.float32), None
         settled = self._time_s
         certain, over = self._decoder.push(settled, scores[: len(settled)])
         opened, closed = self._decoder.finish(end_s)
@@ -138,6 +156,8 @@ class EventStream:
         closed: list[Event],
     ) -> Step:
         scores = scores[:, : self._labels]
+        if self._recent is not None and closed:
+            closed = self._recent.describe(self._model, closed, beam=self._beam)
         return Step(time_s=time_s, scores=scores, attention=attention, gates=gates, opened=opened, closed=closed)
 
 

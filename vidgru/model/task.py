@@ -37,7 +37,8 @@ class Task:
     Attributes:
         labels: names, the background not among them.
         clips: how a label of a clip as a whole is told; None where no clip is labelled so.
-        timed: how it is told when something happens; None where no label has times.
+        timed: how it is told when something happens; None where no label has times. With neither, there is one label,
+            and descriptions are all that the model is for.
     """
 
     labels: tuple[str, ...]
@@ -45,8 +46,10 @@ class Task:
     timed: Head | None = None
 
     def __post_init__(self) -> None:
-        if not self.labels or (self.clips is None and self.timed is None):
-            raise ValueError("Task needs labels and a head")
+        if not self.labels:
+            raise ValueError("Task needs labels")
+        if self.clips is None and self.timed is None and len(self.labels) > 1:
+            raise ValueError(f"Task needs a head that tells {', '.join(self.labels)} apart")
 
     def names(self, head: Head) -> tuple[str, ...]:
         """Names of a head's outputs, as tables and plots show them."""

@@ -44,7 +44,8 @@ class Tokenizer:
 
     Ids 0, 1 and 2 are special and stand for no text; 256 bytes follow, then the merges in the order they were learnt.
     Text is taken as it is: nothing is normalised, lowered or stripped. Halves of surrogate pairs, which are no
-    characters, become U+FFFD.
+    characters, become U+FFFD. Inside, a space stands before every text, so that its first word is the entry that it is
+    elsewhere: where sentences begin with what they speak of, as Korean ones do, there are half as many words to learn.
     """
 
     START = 0
@@ -74,7 +75,7 @@ class Tokenizer:
             show_progress=False,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         )
-        pairs.train_from_iterator((_characters(sentence) for sentence in sentences), trainer)
+        pairs.train_from_iterator((" " + _characters(sentence) for sentence in sentences), trainer)
         merges: list[list[str]] = json.loads(pairs.to_str())["model"]["merges"]
         return Tokenizer((first, second) for first, second in merges)
 
@@ -107,7 +108,9 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special ones; none for an empty text."""
-        ids: list[int] = self._pairs.encode(_characters(text)).ids
+        if not text:
+            return []
+        ids: list[int] = self._pairs.encode(" " + _characters(text)).ids
         return [i + self._SPECIALS for i in ids]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -120,7 +123,7 @@ class Tokenizer:
         if plain and not (min(plain) >= -self._SPECIALS and max(plain) < len(self) - self._SPECIALS):
             raise ValueError(f"ids must be within 0 and {len(self) - 1}")
         text: str = self._pairs.decode([i for i in plain if i >= 0])
-        return text
+        return text.removeprefix(" ")
 
 
 def _byte_pairs(model: models.BPE) -> BytePairs:

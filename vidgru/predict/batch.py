@@ -91,6 +91,7 @@ class _Run:
         wanted = [name for name, asked_for in extras.items() if asked_for]
         settings = {"min_score": config.min_score, "labels": sorted(self.keep)}
         settings |= {"since": config.since, "until": config.until} if self.period else {}
+        settings |= {"beam": config.beam} if model.caption else {}
         identity = {"model_sha256": model_sha256, "settings": settings}
         self.out = OutputFolder(Path(config.out).expanduser(), identity, tuple(wanted))
         self.details = f"vidgru {version('vidgru')}, model {model_sha256}, detector {model.weights}"

@@ -171,7 +171,9 @@ def _named(one: Attended) -> str:
 
 
 def _groups(why: Why, wide: int) -> list[str]:
-    """What the event would score without each group, the greatest loss first."""
+    """What the event would score without each group, the greatest loss first; nothing where no score was found so."""
+    if not why.without:
+        return []
     lines = [f"  {'without':{wide}}  score  change"]
     for name, score in sorted(why.without.items(), key=lambda row: row[1]):
         change = round(score - why.baseline, 2) + 0.0  # which makes no zero of -0.0

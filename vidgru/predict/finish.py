@@ -14,6 +14,7 @@ from vidgru.cache import Entry, SequenceCache
 from vidgru.config import PredictConfig
 from vidgru.errors import CacheError, RecordingError
 from vidgru.model.checkpoint import EventModel
+from vidgru.model.describe import describe_events
 from vidgru.model.scoring import Encoded, encode_parts
 from vidgru.model.stream import ScoredRecording, score_encoded
 from vidgru.predict.films.annotated import save_video
@@ -119,7 +120,9 @@ class Finisher:
 
     def _write(self, some: Ready, parts: list[Sequence], scored: ScoredRecording) -> None:
         recording, entry, began = some.recording, some.entry, time.monotonic() - some.seconds
-        events = [_dated(event, some.recorded_at) for event in scored.events if self._wants(event, some.recorded_at)]
+        wanted = [event for event in scored.events if self._wants(event, some.recorded_at)]
+        told = describe_events(self._model, parts, wanted, beam=self._config.beam, progress=self._go_on)
+        events = [_dated(event, some.recorded_at) for event in told]
         kept = self._out.begin(recording, entry.key, some.recorded_at)
         self._out.write_events(recording, events)
         made, wrong = self._make([name for name in self._out.wanted if name not in kept], some, parts, scored, events)

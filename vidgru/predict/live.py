@@ -1,7 +1,7 @@
 """A live source and a model to events as they happen: a JSON line when one opens, and one when it is over.
 
     {"kind": "open", "id": 1, "video", "label", "start", "score", "start_time", "latency_s"}
-    {"kind": "close", "id": 1, the same, and "end"}
+    {"kind": "close", "id": 1, the same, and "end"; of a model that describes, "description" and its score and source}
 
 What `open` tells of the score is provisional; `close` is final, and equal to what prediction over the recorded source
 finds, as long as the source is never away for longer than `Patience.gap_s`: what is open then is closed, and what comes
@@ -33,6 +33,7 @@ from vidgru.errors import OutputError, SettingsError
 from vidgru.extract.live.camera import Camera, Patience, Seen
 from vidgru.model.checkpoint import EventModel, load_model
 from vidgru.model.stream import EventStream, Step
+from vidgru.model.tiles import WAIT
 from vidgru.predict import writers
 from vidgru.predict.batch import check_labels
 from vidgru.predict.detector import model_detector
@@ -128,12 +129,7 @@ class _Live:
     def run(self) -> int:
         """Watch to the end; returns the exit code."""
         began_s = told_s = time.monotonic()
-        lag_s = EventStream(self._model, video=self._camera.name).lag_s
-        decode = self._model.decode
-        _say(
-            f"{self._camera.name}: scores are settled {lag_s:.2f} s after their frame; an event is told when it has "
-            f"lasted {decode.min_s:.2f} s, and its end {decode.merge_s:.2f} s after it"
-        )
+        _say(f"{self._camera.name}: {self._delays()}")
         try:
             while not self._stop.is_set() and not self._camera.over:
                 seen = self._camera.see(_TICK_S)
@@ -161,7 +157,7 @@ class _Live:
 
     def _handle(self, seen: Seen) -> None:
         if self._stream is None:
-            self._stream = EventStream(self._model, video=self._camera.name)
+            self._stream = EventStream(self._model, video=self._camera.name, beam=self._config.beam)
         self._tell(self._stream.push(seen.sequence))
         self._last_s = float(seen.sequence.time_s[-1])
         self._seen_s = time.monotonic()
@@ -239,6 +235,18 @@ class _Live:
         self._cache, self._code = None, 1
 
     # --- what is told of the run ------------------------------------------------------------------------------------
+
+    def _delays(self) -> str:
+        """How long after it happened something is told."""
+        model = self._model
+        if not (model.task.timed or model.task.clips):
+            length_s = model.window_s
+            return f"stretches of {length_s:.2f} s are described, each {WAIT * length_s:.2f} s after its end"
+        lag_s = EventStream(model, video=self._camera.name).lag_s
+        return (
+            f"scores are settled {lag_s:.2f} s after their frame; an event is told when it has lasted "
+            f"{model.decode.min_s:.2f} s, and its end {model.decode.merge_s:.2f} s after it"
+        )
 
     def _say_status(self, seconds: float) -> None:
         """How long, how many, how fast."""

@@ -110,7 +110,8 @@ def frames_of(time_s: Array, event: Event) -> slice:
 
 def _why(model: EventModel, parts: Many[Sequence], scored: ScoredRecording, event: Event) -> Why:
     own = frames_of(scored.time_s, event)
-    baseline, without = _without(model, parts, scored.time_s, event, own)
+    scoring = model.task.timed or model.task.clips
+    baseline, without = _without(model, parts, scored.time_s, event, own) if scoring else (event.score, {})
     kept, forgot = _moments(scored, event)
     return Why(
         event=event,
@@ -206,7 +207,7 @@ def _encode(model: EventModel, features: Many[Features], removed: str | None) ->
     vectors = []
     for part in features:
         inputs = part.objects, np.diff(part.offsets)[None], part.frame[None]
-        vectors.append(encoder(*(torch.from_numpy(array).to(device) for array in inputs), removed)[0][0])
+        vectors.append(encoder(*(torch.from_numpy(array).to(device) for array in inputs), removed).vectors[0])
     return torch.cat(vectors)
 
 

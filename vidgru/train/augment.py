@@ -40,11 +40,13 @@ class Augmenter:
     def __call__(self, window: Window, rng: np.random.Generator) -> Window:
         """A changed copy that keeps at least one step; labels stay, and targets stay with their steps.
 
-        A window of timed events is not cut, but played faster or slower as clips are.
+        A window of timed events, or one with a sentence, is not cut, but played faster or slower as clips are. One with
+        a sentence is not mirrored either: it may name a side, in whatever language.
         """
-        shortest = _CROP if window.targets is None else 1.0
+        whole = window.targets is not None or window.words is not None
+        shortest = 1.0 if whole else _CROP
         window = _take(window, _steps(len(window), shortest, rng), rng.random() * _LOST, rng)
-        if self.mirror is not None and rng.random() < 0.5:
+        if self.mirror is not None and window.words is None and rng.random() < 0.5:
             mirror(window, self.mirror)
         zoom, right, down = (2 * rng.random(3) - 1) * (_ZOOM, _SHIFT, _SHIFT)
         move(window.objects, self._geometry, zoom, right, down)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence as Many
 from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -182,8 +183,16 @@ class WindowBatches:
         return balanced
 
 
+class Part(Protocol):
+    """Batches of one kind: `plan` tells which windows make up each of an epoch, `window` makes one."""
+
+    def plan(self, epoch: int) -> list[Array]: ...  # noqa: D102
+
+    def window(self, place: Any, rng: np.random.Generator, /) -> Window: ...  # noqa: D102
+
+
 class Batches:
-    """All batches of an epoch: those of clips and those of timed events in one random order.
+    """All batches of an epoch: those of clips, of timed events and of descriptions in one random order.
 
     Args:
         parts: one of each kind, or of one kind.
@@ -192,7 +201,7 @@ class Batches:
             batch between them.
     """
 
-    def __init__(self, parts: Many[ClipBatches | WindowBatches], seed: int, share: tuple[int, int] = (0, 1)) -> None:
+    def __init__(self, parts: Many[Part], seed: int, share: tuple[int, int] = (0, 1)) -> None:
         self._parts, self._seed, self._share = parts, seed, share
 
     def __call__(self, epoch: int) -> Iterator[tuple[Batch | None, int]]:
@@ -204,9 +213,7 @@ class Batches:
             part, chosen = planned[number]
             yield self._make(part, chosen, epoch, number)
 
-    def _make(
-        self, part: ClipBatches | WindowBatches, chosen: Array, epoch: int, number: int
-    ) -> tuple[Batch | None, int]:
+    def _make(self, part: Part, chosen: Array, epoch: int, number: int) -> tuple[Batch | None, int]:
         first, step = self._share
         # a generator a window: it looks the same whichever process makes it
         windows = [

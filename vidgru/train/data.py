@@ -12,14 +12,14 @@ import numpy as np
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.datasets.annotations import check_times
-from vidgru.datasets.dataset import Clip, Dataset, Timeline, clips, timelines
+from vidgru.datasets.dataset import Clip, Dataset, Timeline, clips, descriptions, timelines
 from vidgru.datasets.windows import frames_between
 from vidgru.errors import AnnotationError
 from vidgru.extract.pipeline import extract, summary_table
 from vidgru.model.features import compute_features
 from vidgru.model.layout import FeatureLayout
 from vidgru.model.task import Head, Task
-from vidgru.types import Array, Features
+from vidgru.types import DESCRIBED, Array, Features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +91,22 @@ def extract_missing(
     return Extracted(dataset=checked, keys=keys, failed=failed)
 
 
-def task_of(dataset: Dataset) -> Task:
+def task_of(dataset: Dataset, *, describe: bool = True) -> Task:
     """The task that annotations set: a head for what is said of clips as a whole, a head for what has times.
+
+    Args:
+        dataset: as loaded.
+        describe: whether descriptions are something to learn; then they alone will do.
 
     Raises:
         AnnotationError: there is nothing to tell apart.
     """
-    if not dataset.labels:
-        raise AnnotationError(f"{dataset.source}: no row has a label", "fill in the column label")
+    told = bool(descriptions(dataset))
+    if dataset.labels in ((), (DESCRIBED,)) and not (describe and told):
+        raise AnnotationError(
+            f"{dataset.source}: no row has a label",
+            "fill in the column label" + (", or pass --describe to learn the descriptions alone" if told else ""),
+        )
     whole, timed = whole_clips(dataset), timelines(dataset)
     clip_head = None
     if any(clip.labels for clip in whole):
@@ -108,6 +116,13 @@ def task_of(dataset: Dataset) -> Task:
     if timed:
         several = any(timeline.overlaps for timeline in timed)
         timed_head = Head(background=not several, multi_label=several)
+    if not (clip_head or timed_head):
+        raise AnnotationError(
+            f"{dataset.source}: no row of these splits has a label, but there are {', '.join(dataset.labels)}",
+            "label rows; or leave out names, and rows with a label in other splits, to learn descriptions alone",
+        )
+    if describe and told and clip_head == Head(background=False, multi_label=False) and len(dataset.labels) == 1:
+        clip_head = None  # the label says nothing, the sentences do
     task = Task(labels=dataset.labels, clips=clip_head, timed=timed_head)
     if clip_head is not None and not clip_head.multi_label and task.outputs(clip_head) == 1:
         raise AnnotationError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,25 @@ import numpy as np
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig
 from vidgru.datasets.annotations import load_dataset
-from vidgru.datasets.dataset import Dataset, Timeline, timelines
+from vidgru.datasets.dataset import Dataset, Timeline, descriptions, timelines, unlabelled
 from vidgru.datasets.splits import assign_splits
 from vidgru.errors import AnnotationError, WeightsError
 from vidgru.extract.pipeline import weights_what
 from vidgru.files import write_json
 from vidgru.model.checkpoint import EventModel, check_what, detector_settings, digest, load_model
+from vidgru.model.describe import BEAM
+from vidgru.model.features import stream_features
 from vidgru.model.scoring import Encoded, encode_parts, score_clips
 from vidgru.model.stream import rank_events, score_encoded
 from vidgru.model.task import Head
 from vidgru.train.data import Extracted, check_labels, extract_missing, place, whole_clips
+from vidgru.train.description_metrics import description_table, judge_descriptions
 from vidgru.train.evaluation_plots import plot_average_precision, plot_precision_recall, plot_timelines
 from vidgru.train.event_metrics import FrameScores, event_curves, event_metrics
 from vidgru.train.metrics import clip_curves
 from vidgru.train.plots import plot_confusion
 from vidgru.train.validation import judge_clips
-from vidgru.types import Annotation, Array, Event
+from vidgru.types import DESCRIBED, Annotation, Array, Event, Features
 
 _CLIP_HEADLINES = ("accuracy", "balanced_accuracy", "map", "macro_f1", "micro_f1")
 _EVENT_HEADLINES = (
@@ -51,24 +54,27 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     Returns:
         What `metrics.json` holds: `split`, `dataset`, `failed` {video: why}, `seen_in_training` (recordings the model
         was trained on); of clips, as `classification_metrics` (or `multilabel_metrics`) gives it; `events`, as
-        `event_metrics` gives it, with its `event_f1`, `map_50` and `frame_map` repeated at the top.
+        `event_metrics` gives it, with its `event_f1`, `map_50` and `frame_map` repeated at the top; `descriptions`, as
+        `judge_descriptions` gives it, with its `cider_d` repeated at the top.
 
     Raises:
         ModelError, AnnotationError, WeightsError, SettingsMismatch, OutputError: each with its remedy.
     """
     model = load_model(model_path)
     dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing))
+    if dataset.labels == (DESCRIBED,) and model.labels != (DESCRIBED,):
+        dataset = unlabelled(dataset)
     whole = whole_clips(dataset, config.split) if model.task.clips else []
-    timed = timelines(dataset, config.split)
-    if not (whole or timed):
+    timed = timelines(dataset, config.split) if model.task.timed or model.task.clips else []
+    told = descriptions(dataset, config.split) if model.caption else []
+    if not (whole or timed or told):
+        wanted = "clips" if model.task.clips else "timed events" if model.task.timed else "descriptions"
         raise AnnotationError(
-            f"{dataset.source}: no {'clips' if model.task.clips else 'timed events'} in split {config.split!r}",
+            f"{dataset.source}: no {wanted} in split {config.split!r}",
             f"it has {', '.join(dataset.splits)}; choose one with --split",
         )
     check_labels(model.task, dataset, whole, timed)
-    extracted = _features(
-        model, dataset, [*(clip.video for clip in whole), *(timeline.video for timeline in timed)], config
-    )
+    extracted = _features(model, dataset, [one.video for kind in (whole, timed, told) for one in kind], config)
     cache = SequenceCache(config.features)
     encoded = {video: encode_parts(model, cache.parts(key)) for video, key in extracted.keys.items()}
     known = sum(digest(key) in model.seen for key in extracted.keys.values())
@@ -85,7 +91,11 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
         "failed": extracted.failed,
         "seen_in_training": known,
     }
-    metrics |= judge(model, extracted.dataset, config.split, encoded, intervals=True, out=out)
+
+    def read(video: str) -> Features:
+        return Features.concatenate(list(stream_features(cache.parts(extracted.keys[video]), model.layout)))
+
+    metrics |= judge(model, extracted.dataset, config.split, encoded, read, intervals=True, out=out, beam=config.beam)
     write_json(out / "metrics.json", metrics)
     print(table(metrics))
     return metrics
@@ -112,19 +122,24 @@ def judge(
     dataset: Dataset,
     split: str,
     encoded: Mapping[str, Encoded],
+    read: Callable[[str], Features],
     *,
     intervals: bool,
     out: Path | None = None,
+    beam: int = BEAM,
 ) -> dict[str, Any]:
-    """Metrics of a split: of clips labelled as a whole, if the model has a head for them, and of timed events.
+    """Metrics of a split: of clips labelled as a whole, if the model has a head for them, of timed events, and of
+    descriptions, if it writes any.
 
     Args:
         model: that is judged.
         dataset: its times held against the recordings' lengths.
         split: its name.
         encoded: every recording of the split.
+        read: gives the features of one of them, whole.
         intervals: whether to compute bootstrap intervals, over recordings.
         out: folder of the plots; None draws none.
+        beam: sentences that are followed at once in writing a description.
 
     Returns:
         As `evaluate`, without what that says of the run.
@@ -135,9 +150,13 @@ def judge(
         metrics |= judge_clips(model, scores, placed, intervals=intervals)
         if out and model.task.clips:
             _draw_clips(metrics, scores, np.stack([clip.labels for clip in placed]), model.task.clips, split, out)
-    if timed := timelines(dataset, split):
-        events = _judge_events(model, dataset, timed, encoded, intervals=intervals, out=out)
+    found: list[Event] = []
+    if (timed := timelines(dataset, split)) and (model.task.timed or model.task.clips):
+        events, found = _judge_events(model, dataset, timed, encoded, intervals=intervals, out=out)
         metrics |= {name: events[name] for name in ("event_f1", "map_50", "frame_map")} | {"events": events}
+    searched = {timeline.video for timeline in timed}
+    if model.caption and (told := judge_descriptions(model, dataset, split, read, found, searched, beam=beam)):
+        metrics |= {"cider_d": told["cider_d"], "descriptions": told}
     return metrics
 
 
@@ -158,7 +177,8 @@ def _judge_events(
     *,
     intervals: bool,
     out: Path | None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[Event]]:
+    """Metrics of timed events, and those that were found."""
     truth: list[Annotation] = []
     found: list[Event] = []
     ranked: list[Event] = []
@@ -199,7 +219,7 @@ def _judge_events(
         ap = {name: values["ap_50"] for name, values in metrics["per_class"].items()}
         plot_average_precision(ap, out / "event_ap.png", title=f"{title}, tIoU 0.5")
         plot_timelines(truth, found, frames, model.labels, out / "timelines.png")
-    return metrics
+    return metrics, found
 
 
 def _inside(event: Event, spans: tuple[tuple[float, float], ...]) -> bool:
@@ -219,6 +239,8 @@ def table(metrics: Mapping[str, Any]) -> str:
         lines += _classes(events["per_class"], "events")
         lines.append(f"{events['events']} events in {events['videos']} recordings, {events['found']} found")
         lines += _headlines(events, _EVENT_HEADLINES)
+    if "descriptions" in metrics:
+        lines += description_table(metrics["descriptions"])
     if metrics.get("failed"):
         lines.append(f"left out, cannot be read: {', '.join(metrics['failed'])}")
     return "\n".join(lines)

@@ -13,28 +13,35 @@ from vidgru.config import TrainConfig
 from vidgru.datasets.dataset import Dataset
 from vidgru.errors import AnnotationError
 from vidgru.model.task import Task
+from vidgru.model.text import Tokenizer
 from vidgru.train.augment import Augmenter
 from vidgru.train.batches import ClipBatches, WindowBatches
 from vidgru.train.data import LabelledClip, Loaded, TimedRecording, place, place_timed
+from vidgru.train.described import DescribedBatches, DescribedClip, place_described
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Examples:
-    """What a split holds for a task: clips labelled as a whole, and recordings with timed events."""
+    """What a split holds: clips labelled as a whole, recordings with timed events, and described stretches."""
 
     clips: list[LabelledClip]
     recordings: list[TimedRecording]
+    described: list[DescribedClip]
 
     @staticmethod
-    def of(dataset: Dataset, split: str, loaded: Loaded, task: Task) -> Examples:
-        """Those of a split.
+    def of(dataset: Dataset, split: str, loaded: Loaded, task: Task, *, describe: bool = True) -> Examples:
+        """Those of a split; descriptions are left aside unless the model is to `describe`.
 
         Raises:
             AnnotationError: the split holds nothing.
         """
         times = {video: features.time_s for video, features in loaded.features.items()}
-        found = Examples(clips=place(dataset, split, times, task), recordings=place_timed(dataset, split, times, task))
-        if not (found.clips or found.recordings):
+        found = Examples(
+            clips=place(dataset, split, times, task),
+            recordings=place_timed(dataset, split, times, task),
+            described=place_described(dataset, split, times, task) if describe else [],
+        )
+        if not (found.clips or found.recordings or found.described):
             raise AnnotationError(
                 f"{dataset.source}: nothing to train or judge on in split {split!r}", "add rows with that split"
             )
@@ -43,7 +50,8 @@ class Examples:
     @property
     def videos(self) -> list[str]:
         """Recordings, each once."""
-        return list(dict.fromkeys([*(clip.video for clip in self.clips), *(one.video for one in self.recordings)]))
+        parts = (self.clips, self.recordings, self.described)
+        return list(dict.fromkeys(one.video for part in parts for one in part))
 
 
 def check_train(dataset: Dataset, task: Task, train: Examples) -> None:
@@ -54,7 +62,7 @@ def check_train(dataset: Dataset, task: Task, train: Examples) -> None:
     """
     clips = train.clips
     alike = all(np.array_equal(clip.labels, clips[0].labels) for clip in clips)
-    if alike and not any(len(recording.events) for recording in train.recordings):
+    if alike and not train.described and not any(len(recording.events) for recording in train.recordings):
         raise AnnotationError(
             f"{dataset.source}: all {len(clips)} clips of split 'train' are labelled alike: nothing to learn"
             if clips
@@ -68,33 +76,55 @@ def check_train(dataset: Dataset, task: Task, train: Examples) -> None:
         )
 
 
-def warn_of_val(task: Task, val: Examples) -> None:
-    """Say on stderr what validation cannot judge."""
-    for kind in _lacking(task, val):
-        print(f"warning: no {kind} in split 'val': epochs and thresholds are chosen without them", file=sys.stderr)
+def check_val(dataset: Dataset, task: Task, val: Examples) -> None:
+    """Refuse a validation split by which nothing that is learnt can be chosen.
+
+    Raises:
+        AnnotationError: it holds descriptions alone.
+    """
+    if task.clips and not task.timed and not val.clips:
+        raise AnnotationError(
+            f"{dataset.source}: no clip of split 'val' has a label: nothing to choose epochs and thresholds by",
+            "give rows with a label the split val, or no row: then some of train are set aside",
+        )
 
 
-def _lacking(task: Task, some: Examples) -> Iterator[str]:
+def warn_of_val(task: Task, val: Examples, *, describe: bool) -> None:
+    """Say on stderr what validation cannot judge; whether the model is to `describe`."""
+    for kind in _lacking(task, val, describe):
+        told = "; every sentence will be told, however unsure" if kind == "descriptions" else ""
+        print(
+            f"warning: no {kind} in split 'val': epochs and thresholds are chosen without them{told}", file=sys.stderr
+        )
+
+
+def _lacking(task: Task, some: Examples, described: bool = False) -> Iterator[str]:
     """What a head of the task is there for, but no example shows."""
     number = len(task.labels)
     if task.clips and not any(clip.labels[:number].any() for clip in some.clips):
         yield "clips labelled as a whole"
     if task.timed and not any(len(recording.events) for recording in some.recordings):
         yield "timed events"
+    if described and not some.described:
+        yield "descriptions"
 
 
 def batches_of(
-    train: Examples, loaded: Loaded, task: Task, config: TrainConfig, lag: int
-) -> tuple[ClipBatches | None, WindowBatches | None]:
-    """Batches of clips and of windows; None for what a train split does not hold."""
+    train: Examples, loaded: Loaded, task: Task, config: TrainConfig, lag: int, tokenizer: Tokenizer | None = None
+) -> tuple[ClipBatches | None, WindowBatches | None, DescribedBatches | None]:
+    """Batches of clips, of windows and, with a tokenizer, of described stretches; None for what the split lacks."""
     augment = Augmenter(loaded.layout, task.labels) if config.augment else None
-    how: dict[str, Any] = {"size": config.batch, "seed": config.seed, "balance": config.balance, "augment": augment}
+    how: dict[str, Any] = {"size": config.batch, "seed": config.seed, "augment": augment}
+    described = None
+    if train.described and tokenizer:
+        described = DescribedBatches(train.described, loaded, tokenizer, **how)
+    how["balance"] = config.balance
     clips = ClipBatches(train.clips, loaded, len(task.labels), **how) if train.clips else None
     windows = None
     if train.recordings:
         length = round(config.window * config.fps)
         windows = WindowBatches(train.recordings, loaded, length=length, lag=lag, fps=config.fps, **how)
-    return clips, windows
+    return clips, windows, described
 
 
 def brief(recordings: list[TimedRecording]) -> float:

@@ -24,11 +24,12 @@ from vidgru.model.checkpoint import EventModel, build, check_what, digest, load_
 from vidgru.model.decode import DecodeSettings
 from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.model.task import Task
-from vidgru.train.batches import Batches
+from vidgru.train.batches import Batches, ClipBatches, WindowBatches
 from vidgru.train.board import board
 from vidgru.train.data import Loaded
+from vidgru.train.described import DescribedClip, DescribedValidation, caption_of
 from vidgru.train.device import choose_device, reproducible
-from vidgru.train.examples import Examples, batches_of, brief, check_train, warn_of_val
+from vidgru.train.examples import Examples, batches_of, brief, check_train, check_val, warn_of_val
 from vidgru.train.state import FREE, SEEN, STATE, Progress, read_state, write_state
 from vidgru.train.step import Stepper, learning_rate
 from vidgru.train.team import Team
@@ -86,19 +87,28 @@ def fit(
             what the epochs before it came to is returned.
     """
     team = team or Team()
-    train, val = (Examples.of(dataset, split, loaded, task) for split in ("train", "val"))
+    train, val = (Examples.of(dataset, split, loaded, task, describe=config.describe) for split in ("train", "val"))
     check_train(dataset, task, train)
-    warn_of_val(task, val)
-    held = Validation(loaded, val.clips, val.recordings)
+    if not train.described:
+        val = replace(val, described=[])
+    check_val(dataset, task, val)
+    warn_of_val(task, val, describe=bool(train.described))
+    init = load_model(config.init) if config.init else None
+    caption = None
+    if train.described:
+        caption = caption_of(train.described, task, init.caption.tokenizer if init and init.caption else None)
+    sentences = DescribedValidation(val.described, loaded, caption.tokenizer) if caption and val.described else None
+    held = Validation(loaded, val.clips, val.recordings, sentences)
     lag = 0 if config.cell == "none" or config.bidirectional or not train.recordings else round(config.lag * config.fps)
-    clips, windows = batches_of(train, loaded, task, config, lag)
-    batches = Batches([part for part in (clips, windows) if part], config.seed, (team.rank, team.size))
-    steps = max(clips.steps, 2) if clips else windows.length  # type: ignore[union-attr]  # one of both there is
+    clips, windows, described = batches_of(train, loaded, task, config, lag, caption.tokenizer if caption else None)
+    parts = [part for part in (clips, windows, described) if part]
+    batches = Batches(parts, config.seed, (team.rank, team.size))
+    steps = _typical_steps(clips, windows, train.described)
     with reproducible(config.seed, config.threads or 1):
         device = choose_device(config.device)
-        network = build(loaded.layout, task, architecture_of(config))
-        if config.init:
-            _begin_with(network, load_model(config.init), task, what)
+        network = build(loaded.layout, task, architecture_of(config), words=len(caption.tokenizer) if caption else 0)
+        if init:
+            _begin_with(network, init, task, what)
         else:
             network.encoder.fit(loaded.features[video] for video in train.videos)
         network.to(device)
@@ -115,6 +125,7 @@ def fit(
             decode=DecodeSettings(high=usual, low=usual, min_s=0, merge_s=0, exclusive=False),
             window_s=round(steps / config.fps, 3),
             lag=lag,
+            caption=caption,
             versions={name: version(name) for name in ("vidgru", "torch")},
             seen=tuple(sorted({digest(loaded.keys[video]) for video in (*train.videos, *val.videos)})),
         )
@@ -203,7 +214,24 @@ def _begin_with(network: EventGRU, model: EventModel, task: Task, what: Mapping[
                 for row, label in enumerate(names):
                     if label in known:
                         own[name][row] = model.network.state_dict()[name][known.index(label)]
+    if network.caption_head and model.network.caption_head:  # of one vocabulary: the tokenizer is the model's
+        words = network.caption_head.words
+        for name, value in model.network.state_dict().items():
+            if name == "caption_head.embed.weight":
+                own[name][:words] = value[:words]
+                for row, label in enumerate(task.labels):
+                    if label in model.labels:
+                        own[name][words + row] = value[words + model.labels.index(label)]
+            elif name.startswith("caption_head."):
+                own[name] = value
     network.load_state_dict(own)
+
+
+def _typical_steps(clips: ClipBatches | None, windows: WindowBatches | None, described: list[DescribedClip]) -> int:
+    """Frames of a clip, of a window, or of a described stretch, whichever there is first."""
+    if clips:
+        return max(clips.steps, 2)
+    return windows.length if windows else max(int(np.median([len(clip) for clip in described])), 2)
 
 
 def _over(progress: Progress, config: TrainConfig) -> bool:
@@ -220,6 +248,8 @@ def _identity(config: TrainConfig, train: Examples, val: Examples, loaded: Loade
         for recording in part.recordings:
             seen.update(f"{loaded.keys[recording.video]}\n".encode())
             seen.update(recording.targets.tobytes() + recording.weights.tobytes() + recording.events.tobytes())
+        for one in part.described:
+            seen.update(f"{loaded.keys[one.video]} {one.first} {one.stop} {one.label} {one.sentences}\n".encode())
         seen.update(b"--\n")
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
     return {**settings, SEEN: seen.hexdigest()[:16]}
@@ -227,17 +257,21 @@ def _identity(config: TrainConfig, train: Examples, val: Examples, loaded: Loade
 
 def _finished(model: EventModel, state: dict[str, Tensor], val: Validation, brief_s: float) -> EventModel:
     """A model of its own, on the CPU, with the weights `state` and thresholds that fit them."""
-    network = build(model.layout, model.task, model.network.architecture)
+    words = len(model.caption.tokenizer) if model.caption else 0
+    network = build(model.layout, model.task, model.network.architecture, words=words)
     network.load_state_dict(state)
     model = replace(model, network=network.eval())
     look = val.look(model)
+    if model.caption and val.described:
+        model = replace(model, caption=replace(model.caption, threshold=val.described.threshold(model)))
     if model.task.timed:
         events = [recording.events for recording in val.recordings]
         # what is found where nothing is known is neither right nor wrong
         known = [(r.weights > 0)[:, None] * scores for r, scores in zip(val.recordings, look.frames, strict=True)]
         decode = fit_frames(val.times, known, events, model.labels, model.task.timed, 1 / model.fps, brief_s)
+    elif model.task.clips is None:
+        decode = model.decode
     else:
-        assert model.task.clips is not None
         assert look.clips is not None
         decode = fit_clips(look.clips, val.labels, model.task.clips, len(model.labels), model.window_s)
     model = replace(model, decode=decode)

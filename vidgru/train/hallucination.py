@@ -12,8 +12,11 @@ from collections.abc import Collection, Mapping
 from collections.abc import Sequence as Many
 from typing import Any
 
+import numpy as np
+
+from vidgru.model.layout import FeatureLayout
 from vidgru.model.text import UNSPACED
-from vidgru.types import Sequence
+from vidgru.types import Features
 
 _NEAR_S = 1.0
 _LATIN = "0-9a-z\u00aa\u00ba\u00df-\u024f\u1e00-\u1eff"
@@ -92,11 +95,19 @@ def hallucination_metrics(sentences: Many[str], seen: Many[Collection[str]], obj
     }
 
 
-def seen_near(sequence: Sequence, start_s: float, end_s: float) -> set[str]:
-    """Names of the classes that the detector saw from a second before an event to a second after it."""
-    first, last = sequence.time_s.searchsorted((start_s - _NEAR_S, end_s + _NEAR_S))
-    rows = slice(int(sequence.offsets[first]), int(sequence.offsets[last]))
-    return {sequence.names[i] for i in set(sequence.classes[rows].tolist())}
+def seen_near(features: Features, layout: FeatureLayout, names: Many[str], start_s: float, end_s: float) -> set[str]:
+    """Names of the classes that the detector saw from a second before an event to a second after it.
+
+    Args:
+        features: of the recording, or of what of it holds the event and these seconds.
+        layout: theirs.
+        names: of the detector's classes.
+        start_s, end_s: the event's; an infinite end is the recording's.
+    """
+    first, stop = features.time_s.searchsorted((start_s - _NEAR_S, end_s + _NEAR_S))
+    column = layout.object_groups()["class"].start
+    rows = slice(int(features.offsets[first]), int(features.offsets[stop]))
+    return {names[int(kind)] for kind in np.unique(features.objects[rows, column])}
 
 
 def _forms(name: str) -> set[str]:

@@ -16,7 +16,7 @@ import yaml
 from vidgru.cache import SequenceCache
 from vidgru.config import TrainConfig
 from vidgru.datasets.annotations import load_dataset
-from vidgru.datasets.dataset import Dataset, clips, only
+from vidgru.datasets.dataset import Dataset, clips, descriptions, only
 from vidgru.datasets.splits import assign_splits, folds, report
 from vidgru.extract.pipeline import weights_what
 from vidgru.files import write_atomic, write_json
@@ -31,7 +31,7 @@ from vidgru.train.team import Team, refuse_team, team
 
 LAST = "last.safetensors"
 # of a cross-validation, each with its spread over folds
-HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "map", "event_f1", "map_50", "frame_map")
+HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "map", "event_f1", "map_50", "frame_map", "cider_d")
 
 
 def train(dataset_path: str | Path, config: TrainConfig) -> Path:
@@ -100,9 +100,11 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> tuple[Extracted, L
     """
     dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing))
     own = dataset if config.folds else only(dataset, ("train", "val"))
-    task = task_of(own)
+    task = task_of(own, describe=config.describe)
     cache, what = SequenceCache(config.features), weights_what(config)
     videos = [clip.video for clip in clips(own)]
+    if config.describe:
+        videos += [one.video for one in descriptions(own)]
     extracted = extract_missing(dataset, videos, cache, what, config, config)
     print(report(extracted.dataset))
     return extracted, load_features(cache, extracted.keys), task, what
@@ -153,8 +155,9 @@ def judge_loaded(
 ) -> dict[str, Any]:
     """Metrics of a split whose features are in memory; as `judge`."""
     videos = dict.fromkeys(clip.video for clip in clips(dataset, split))
+    videos |= dict.fromkeys(one.video for one in descriptions(dataset, split) if one.video in loaded.features)
     encoded = {video: encode(model, [loaded.features[video]]) for video in videos}
-    return judge(model, dataset, split, encoded, intervals=intervals, out=out)
+    return judge(model, dataset, split, encoded, loaded.features.__getitem__, intervals=intervals, out=out)
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -78,3 +78,18 @@ def _frame_losses(
         spread = targets * (1 - smoothing) + smoothing / targets.shape[2]
         loss = -(logits.log_softmax(dim=2) * spread).sum(dim=2) * (targets * class_weights).sum(dim=2)
     return (loss * weights).sum(dim=1)
+
+
+def sentence_losses(logits: Tensor, words: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy of a sentence's words and of its end, mean over them: [B].
+
+    Args:
+        logits: [B,W-1,vocabulary], of the word behind each word but the last.
+        words: int64 [B,W], -1 behind a sentence's end.
+        smoothing: share of each target that is spread over all words.
+    """
+    targets = words[:, 1:]
+    loss = F.cross_entropy(
+        logits.transpose(1, 2), targets, ignore_index=-1, label_smoothing=smoothing, reduction="none"
+    )
+    return loss.sum(dim=1) / (targets >= 0).sum(dim=1)

@@ -14,7 +14,7 @@ from vidgru.datasets.windows import Batch
 from vidgru.errors import VidgruError
 from vidgru.model.event_gru import EventGRU, Scores
 from vidgru.model.task import Task
-from vidgru.train.losses import window_losses
+from vidgru.train.losses import sentence_losses, window_losses
 from vidgru.train.team import Team
 
 WARMUP = 20  # steps
@@ -89,16 +89,7 @@ class Stepper:
         return total.detach()
 
     def _losses(self, batch: Batch) -> Tensor:
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed):
-            clips, frames = self.network(batch.objects, batch.counts, batch.frame, batch.mask)
-        losses = window_losses(
-            Scores(None if clips is None else clips.float(), None if frames is None else frames.float()),
-            batch,
-            self._task,
-            lag=self._lag,
-            class_weights=self._class_weights,
-            smoothing=self._config.label_smoothing,
-        )
+        losses = self._score_losses(batch) if batch.words is None else self._sentence_losses(batch, batch.words)
         bad = ~torch.isfinite(losses)
         if bad.any():
             index = int(bad.nonzero()[0, 0])
@@ -107,6 +98,23 @@ class Stepper:
                 "vidgru info --verify on the features tells whether they are sound; if they are, lower --lr",
             )
         return losses
+
+    def _score_losses(self, batch: Batch) -> Tensor:
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed):
+            clips, frames = self.network(batch.objects, batch.counts, batch.frame, batch.mask)
+        return window_losses(
+            Scores(None if clips is None else clips.float(), None if frames is None else frames.float()),
+            batch,
+            self._task,
+            lag=self._lag,
+            class_weights=self._class_weights,
+            smoothing=self._config.label_smoothing,
+        )
+
+    def _sentence_losses(self, batch: Batch, words: Tensor) -> Tensor:
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed):
+            logits = self.network.tell(batch.objects, batch.counts, batch.frame, batch.mask, words)
+        return sentence_losses(logits.float(), words, self._config.label_smoothing)
 
 
 def learning_rate(step: int) -> float:

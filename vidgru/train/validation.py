@@ -13,6 +13,7 @@ from vidgru.errors import VidgruError
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.scoring import ENCODED_AT_ONCE, encode, score_clips, score_frames
 from vidgru.train.data import LabelledClip, Loaded, TimedRecording
+from vidgru.train.described import DescribedValidation
 from vidgru.train.metrics import classification_metrics, multilabel_metrics
 from vidgru.train.ranking import RankedClips
 from vidgru.types import Array, Features
@@ -39,7 +40,8 @@ class Validation:
     Args:
         loaded: features of their recordings.
         clips: clips labelled as a whole.
-        recordings: recordings with timed events. One of both at least.
+        recordings: recordings with timed events.
+        described: described stretches; None where there are none. One of the three at least.
 
     Raises:
         VidgruError: features are not finite; names the recording.
@@ -50,15 +52,22 @@ class Validation:
         times: float64 [T] of each recording.
     """
 
-    def __init__(self, loaded: Loaded, clips: Many[LabelledClip], recordings: Many[TimedRecording]) -> None:
-        self.clips, self.recordings = clips, recordings
+    def __init__(
+        self,
+        loaded: Loaded,
+        clips: Many[LabelledClip],
+        recordings: Many[TimedRecording],
+        described: DescribedValidation | None = None,
+    ) -> None:
+        self.clips, self.recordings, self.described = clips, recordings, described
         self.labels: Array = np.array([clip.labels for clip in clips])
         self.times = [loaded.features[recording.video].time_s for recording in recordings]
         videos = dict.fromkeys([*(clip.video for clip in clips), *(recording.video for recording in recordings)])
         parts = [loaded.features[video] for video in videos]
         self._edges = np.cumsum([len(part) for part in parts])[:-1].tolist()
         self._place = {video: index for index, video in enumerate(videos)}
-        for video, part in zip(videos, parts, strict=True):
+        for video in dict.fromkeys([*videos, *(described.videos if described else ())]):
+            part = loaded.features[video]
             if not (np.isfinite(part.objects).all() and np.isfinite(part.frame).all()):
                 raise VidgruError(
                     f"the features of {video} hold values that are not finite",
@@ -77,7 +86,8 @@ class Validation:
         )
 
     def figures(self, model: EventModel, look: Look) -> dict[str, float]:
-        """What is followed from epoch to epoch: of clips as in `judge_clips`, `frame_map`, and `loss`, a mean of both.
+        """What is followed from epoch to epoch: of clips as in `judge_clips`, `frame_map`, `next_word` (share of the
+        words of sentences that are guessed right behind the true ones before them), and `loss`, a mean over heads.
 
         The loss is the negative log likelihood, without the smoothing and the weights that training uses.
         """
@@ -98,6 +108,9 @@ class Validation:
             if there.any():
                 figures["frame_map"] = float(ap[there].mean())
             losses.append(log_loss(some, truth[known], model.task.timed.multi_label))
+        if self.described is not None:
+            figures["next_word"], loss = self.described.figures(model)
+            losses.append(loss)
         return {**figures, "loss": float(np.mean(losses))}
 
 
@@ -127,7 +140,8 @@ def _concatenated(parts: Many[Features]) -> Features:
 
 def selection_metric(figures: dict[str, float]) -> float:
     """What epochs are chosen by: the mean of the heads' chief figures, 0 where nothing happens in validation."""
-    chief = [figures[name] for name in ("map" if "map" in figures else "accuracy", "frame_map") if name in figures]
+    names = ("map" if "map" in figures else "accuracy", "frame_map", "next_word")
+    chief = [figures[name] for name in names if name in figures]
     return float(np.mean(chief)) if chief else 0.0
 
 

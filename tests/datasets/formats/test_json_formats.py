@@ -10,7 +10,7 @@ from tests.datasets.formats import files
 from tests.datasets.formats.files import write
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import AnnotationError
-from vidgru.types import Annotation
+from vidgru.types import DESCRIBED, Annotation
 
 
 def note(video: str, start_s: float | None = None, end_s: float | None = None, label: str | None = None, split: str = "train", text: str | None = None) -> Annotation:  # fmt: skip  # noqa: E501
@@ -55,8 +55,8 @@ def test_mmactions_activitynet(tmp_path: Path) -> None:
 def test_captions_are_descriptions(tmp_path: Path) -> None:
     dataset = load_dataset(write(tmp_path, "train.json", files.CAPTIONS, "v_abc_-012345.mp4"))
     assert dataset.annotations == (
-        note("v_abc_-012345.mp4", 0.83, 19.86, text="A woman fills a bucket."),
-        note("v_abc_-012345.mp4", 17.37, 60.81, text="She mops the floor of a hall."),
+        note("v_abc_-012345.mp4", 0.83, 19.86, DESCRIBED, text="A woman fills a bucket."),
+        note("v_abc_-012345.mp4", 17.37, 60.81, DESCRIBED, text="She mops the floor of a hall."),
     )
     assert dataset.rows[1].where == "v_abc_-012345.sentences[1]"
 
@@ -280,9 +280,9 @@ def test_an_upload_changes_signs_in_names(tmp_path: Path) -> None:
 def test_msr_vtt(tmp_path: Path) -> None:
     dataset = load_dataset(write(tmp_path, "videodatainfo.json", files.MSR_VTT, "video0.mp4|all/video7.mp4"))
     assert dataset.annotations == (
-        note("video0.mp4", text="a car is shown"),
-        note("video0.mp4", text="somebody shows a car"),
-        note("all/video7.mp4", text="people dance", split="val"),
+        note("video0.mp4", label=DESCRIBED, text="a car is shown"),
+        note("video0.mp4", label=DESCRIBED, text="somebody shows a car"),
+        note("all/video7.mp4", label=DESCRIBED, text="people dance", split="val"),
     )
     root = {**files.MSR_VTT, "videos": files.MSR_VTT["videos"][:1]}
     with pytest.raises(AnnotationError, match=r"sentences\[2\]: video video7 is not under videos\n"):

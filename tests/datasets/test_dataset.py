@@ -1,0 +1,122 @@
+"""What rows say of described stretches."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.datasets.sets import csv_set, write_set
+from vidgru.datasets.annotations import load_dataset
+from vidgru.datasets.dataset import Described, clips, descriptions, timelines
+from vidgru.types import DESCRIBED
+
+
+def described(
+    video: str, start_s: float | None, end_s: float | None, label: int | None, *sentences: str, split: str = "train"
+) -> Described:
+    return Described(video=video, start_s=start_s, end_s=end_s, label=label, sentences=sentences, split=split)
+
+
+def test_rows_of_one_label_on_one_interval_are_ways_to_say_it(tmp_path: Path) -> None:
+    dataset = csv_set(
+        tmp_path,
+        "a.mp4,1,2,fall,He falls.,train",
+        "a.mp4,1,2,walk,그가 걷는다.,train",
+        "a.mp4,1,2,fall,넘어진다.,train",
+        "a.mp4,1,2,fall,He falls.,train",  # the same again is no other way
+        "a.mp4,1,2.5,fall,He falls and stays.,train",
+        "a.mp4,1,2,fall,,train",
+        "b.mp4,1,2,fall,She falls.,train",
+    )
+    assert dataset.labels == ("fall", "walk")
+    assert descriptions(dataset) == [
+        described("a.mp4", 1.0, 2.0, 0, "He falls.", "넘어진다."),
+        described("a.mp4", 1.0, 2.0, 1, "그가 걷는다."),
+        described("a.mp4", 1.0, 2.5, 0, "He falls and stays."),
+        described("b.mp4", 1.0, 2.0, 0, "She falls."),
+    ]
+
+
+def test_whole_clips_splits_and_rows_that_are_not_described(tmp_path: Path) -> None:
+    dataset = csv_set(
+        tmp_path,
+        "a.mp4,,,fall,He falls.,train",
+        "a.mp4,,,fall,He stumbles.,",
+        "b.mp4,,,fall,She falls.,val",
+        "c.mp4,,,walk,,val",
+        "d.mp4,,,,,val",
+        "e.mp4,,,,Two people meet.,val",
+        "e.mp4,0,2,walk,They walk.,test",
+    )
+    train = [described("a.mp4", None, None, 0, "He falls.", "He stumbles.")]
+    val = [
+        described("b.mp4", None, None, 0, "She falls.", split="val"),
+        described("e.mp4", None, None, None, "Two people meet.", split="val"),
+    ]
+    test = [described("e.mp4", 0.0, 2.0, 1, "They walk.", split="test")]
+    assert descriptions(dataset, "train") == train
+    assert descriptions(dataset, "val") == val
+    assert descriptions(dataset, "test") == test
+    assert descriptions(dataset) == train + val + test
+    assert descriptions(dataset, "other") == []
+
+
+def test_one_interval_in_two_splits_is_two_stretches(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,1,2,fall,He falls.,train", "a.mp4,1,2,fall,She falls.,val")
+    assert [one.sentences for one in descriptions(dataset)] == [("He falls.",), ("She falls.",)]
+
+
+def with_background(folder: Path, *rows: str) -> Path:
+    write_set(folder, "\n".join(("video,start,end,label,description,split", *rows)))
+    (folder / "set.yaml").write_text("background: nothing\n")
+    return folder / "set.yaml"
+
+
+def test_what_is_said_of_the_background_has_no_label(tmp_path: Path) -> None:
+    path = with_background(tmp_path, "a.mp4,1,2,fall,He falls.,train", "b.mp4,,,nothing,An empty room.,train")
+    assert descriptions(load_dataset(path)) == [
+        described("a.mp4", 1.0, 2.0, 0, "He falls."),
+        described("b.mp4", None, None, None, "An empty room."),
+    ]
+
+
+@pytest.mark.parametrize("rows", [
+    ("a.mp4,1,2,,He falls.,train", "a.mp4,1,2,,넘어진다.,train", "b.mp4,,,,An empty room.,val"),
+    ("a.mp4,1,2,,He falls.,train", "a.mp4,1,2,,넘어진다.,train", "b.mp4,,,,An empty room.,val", "c.mp4,,,,,train"),
+])  # fmt: skip
+def test_without_labels_what_is_described_is_labelled_so(tmp_path: Path, rows: tuple[str, ...]) -> None:
+    dataset = csv_set(tmp_path, *rows)
+    assert dataset.labels == (DESCRIBED,)
+    assert "no row has a label: what is described is labelled 'described'" in dataset.notes
+    assert descriptions(dataset) == [
+        described("a.mp4", 1.0, 2.0, 0, "He falls.", "넘어진다."),
+        described("b.mp4", None, None, 0, "An empty room.", split="val"),
+    ]
+    found = {(clip.video, clip.labels) for clip in clips(dataset)}
+    assert found == {("a.mp4", frozenset({0})), ("b.mp4", frozenset({0}))} | (
+        {("c.mp4", frozenset())} if len(rows) == 4 else set()
+    )
+    assert [timeline.events for timeline in timelines(dataset, "train")][:1] == [((1.0, 2.0, 0),)]
+
+
+def test_where_the_background_is_the_only_label_what_is_described_is_labelled_too(tmp_path: Path) -> None:
+    path = with_background(
+        tmp_path, "a.mp4,,,,He falls.,train", "b.mp4,,,nothing,,train", "c.mp4,,,nothing,An empty room.,train"
+    )
+    dataset = load_dataset(path)
+    assert dataset.labels == (DESCRIBED,)
+    assert [note.label for note in dataset.annotations] == [DESCRIBED, "nothing", "nothing"]
+    assert [clip.labels for clip in clips(dataset)] == [frozenset({0}), frozenset(), frozenset()]
+    assert [one.label for one in descriptions(dataset)] == [0, None]
+
+
+def test_where_some_rows_have_labels_the_others_get_none(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,,,fall,He falls.,train", "b.mp4,,,,Two people meet.,train")
+    assert dataset.labels == ("fall",)
+    assert dataset.notes == ()
+    assert [note.label for note in dataset.annotations] == ["fall", None]
+
+
+def test_eventless_recordings_alone_are_not_described(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,,,,,train", "b.mp4,,,,,val")
+    assert dataset.labels == ()
+    assert descriptions(dataset) == []
