@@ -6,7 +6,7 @@ import pytest
 
 from tests.datasets.sets import csv_set, write_set
 from vidgru.datasets.annotations import load_dataset
-from vidgru.datasets.dataset import Described, clips, descriptions, timelines
+from vidgru.datasets.dataset import Described, clips, descriptions, timelines, unlabelled
 from vidgru.types import DESCRIBED
 
 
@@ -120,3 +120,14 @@ def test_eventless_recordings_alone_are_not_described(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,,,,,train", "b.mp4,,,,,val")
     assert dataset.labels == ()
     assert descriptions(dataset) == []
+
+
+def test_what_is_labelled_for_want_of_labels_can_be_taken_back(tmp_path: Path) -> None:
+    dataset = unlabelled(csv_set(tmp_path, "a.mp4,2,4,,He falls.,test", "b.mp4,,,,Two people meet.,test"))
+    assert dataset.labels == ()
+    assert [note.label for note in dataset.annotations] == [None, None]
+    assert [(one.label, one.sentences) for one in descriptions(dataset)] == [
+        (None, ("He falls.",)),
+        (None, ("Two people meet.",)),
+    ]
+    assert timelines(dataset) == []

@@ -122,7 +122,7 @@ def test_a_model_that_only_describes_tells_of_one_stretch_after_the_other(world:
     events = [replace(e, description=None, description_score=None, description_source=None) for e in long.events]
     told = describe_events(model, [make_sequence(40, seed=40)], events)
     assert [e.description for e in long.events] == [e.description for e in told]
-    assert len({e.description for e in told}) == 2
+    assert all(e.description for e in told)
     for one in (long, short):
         folder: Path = world.out / one.recording.name
         assert read_jsonl(folder / "events.jsonl") == list(one.events)

@@ -1,5 +1,6 @@
 """What annotations ask for: heads, and clips and events as frames of their recordings."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,9 +77,27 @@ def test_descriptions_alone_are_something_to_learn(
         task_of(dataset, describe=False)
 
 
-def test_descriptions_do_not_tell_labels_apart(tmp_path: Path) -> None:
+def test_clips_of_one_label_are_told_apart_by_their_descriptions_alone(tmp_path: Path) -> None:
+    rows = "a.mp4,,,walk,He walks,", "b.mp4,,,walk,She walks,"
+    assert task(tmp_path / "told", *rows) == Task(labels=("walk",))
     with pytest.raises(AnnotationError, match="every clip has the label 'walk': nothing to tell apart"):
-        task(tmp_path, "a.mp4,,,walk,He walks,", "b.mp4,,,walk,She walks,")
+        task_of(csv_set(tmp_path / "plain", *rows), describe=False)
+
+
+def test_descriptions_alone_are_not_learnt_where_that_is_off(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path / "set", "a.mp4,,,,He walks,", "b.mp4,,,,She walks,")
+    assert task_of(dataset) == Task(labels=(DESCRIBED,))
+    with pytest.raises(AnnotationError, match="no row has a label\n  fill in the column label, or pass --describe"):
+        task_of(dataset, describe=False)
+
+
+def test_labels_that_no_row_has(tmp_path: Path) -> None:
+    dataset = replace(csv_set(tmp_path / "set", "a.mp4,,,,He walks,"), labels=("fall", "walk"))
+    unlabelled = replace(
+        dataset, rows=tuple(replace(r, annotation=replace(r.annotation, label=None)) for r in dataset.rows)
+    )
+    with pytest.raises(AnnotationError, match="no row of these splits has a label, but there are fall, walk\n  label"):
+        task_of(unlabelled)
 
 
 def test_outputs_and_their_names() -> None:
@@ -92,8 +111,8 @@ def test_outputs_and_their_names() -> None:
     assert both.vector(SEVERAL, []).tolist() == [0, 0]
     with pytest.raises(ValueError, match="Task needs labels"):
         Task(labels=(), clips=ONE)
-    with pytest.raises(ValueError, match="Task needs a head that tells fall apart"):
-        Task(labels=("fall",))
+    with pytest.raises(ValueError, match="Task needs a head that tells fall, walk apart"):
+        Task(labels=("fall", "walk"))
     assert Task(labels=(DESCRIBED,)).outputs(None) == 0
 
 

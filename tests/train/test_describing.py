@@ -73,6 +73,32 @@ def test_the_right_sentence_is_written(
     assert f"    is {SENTENCES['car_then_person'][0]}\n    or {SENTENCES['car_then_person'][1]}" in shown
 
 
+def relabelled(data: MadeData, name: str, splits: tuple[str, ...]) -> Path:
+    """The annotations without the labels of some splits, beside them."""
+    with (data.root / "annotations.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    path = data.root / name
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({**row, "label": "" if row["split"] in splits else row["label"]} for row in rows)
+    return path
+
+
+def test_a_model_of_labels_is_judged_by_sentences_alone(data: MadeData, taught: Path, tmp_path: Path) -> None:
+    path = relabelled(data, "sentences.csv", ("train", "val", "test"))
+    metrics = evaluate(taught, path, EvalConfig(**data.settings(out=str(tmp_path))))
+    assert "accuracy" not in metrics
+    assert metrics["descriptions"]["stretches"] == 8
+
+
+def test_validation_by_sentences_alone_is_refused(data: MadeData, tmp_path: Path) -> None:
+    path = relabelled(data, "val.csv", ("val",))
+    message = "no clip of split 'val' has a label: nothing to choose epochs and thresholds by\n  give rows with a label"
+    with pytest.raises(AnnotationError, match=message):
+        train(path, config(data, tmp_path, epochs=1))
+
+
 def test_training_follows_the_words(taught: Path) -> None:
     rows = results(taught)
     assert float(rows[-1]["val_next_word"]) > 0.7 > float(rows[0]["val_next_word"])
