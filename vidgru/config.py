@@ -412,8 +412,8 @@ class DemoConfig:
     """
 
     out: str = "demo"
-    clips_per_kind: int = 16
-    recordings: int = 24
+    clips_per_kind: int = 32
+    recordings: int = 32
     seed: int = 0
 
     def __post_init__(self) -> None:

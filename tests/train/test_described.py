@@ -336,10 +336,11 @@ SCORES = [0.9, 0.8, 0.75, 0.5, 0.4]
     ([1.0, 1.0, 1.0, 1.0, 1.0], 0.0),
     ([0.0, 0.0, 0.0, 0.0, 0.0], 1.0),
     ([0.5, 0.5, 0.5, 0.5, 0.5], 1.0),  # guessed
+    ([0.75, 0.75, 0.75, 0.75, 0.75], 1.0),  # half guessed
     ([1.0, 1.0, 1.0, 0.5, 0.0], 0.625),
     ([1.0, 0.0, 0.0, 0.0, 0.0], 0.85),
-    ([0.5, 1.0, 1.0, 1.0, 0.5], 0.45),  # one that is not understood among the surest costs less than it hides
-    ([1.0, 1.0, 1.0, 0.5, 1.0], 0.0),  # of equally good thresholds the lowest
+    ([0.8, 1.0, 1.0, 1.0, 0.5], 0.45),  # one that is not understood among the surest costs less than it hides
+    ([1.0, 1.0, 1.0, 1.0, 0.9], 0.0),  # of equally good thresholds the lowest
 ])  # fmt: skip
 def test_thresholds(understanding: list[float], threshold: float) -> None:
     assert fit_threshold(SCORES, np.array(understanding)) == pytest.approx(threshold)

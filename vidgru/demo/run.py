@@ -27,7 +27,7 @@ from vidgru.predict.writers import read_jsonl
 from vidgru.train.evaluate import evaluate
 from vidgru.train.loop import train
 
-_EPOCHS = 24
+_EPOCHS = 30
 _LAG_S = 2.0  # what a person with a bag, or before a car, is about to do shows late
 
 

@@ -26,7 +26,7 @@ _FEWEST, _PASSES = 48, 4  # batches an epoch at least: a small set is passed ove
 _SHIFT = 0.15  # of an event's length: most that its edges are moved in training, for those that are found are not exact
 _UNKNOWN = 0.1  # of the sentences are learnt without their label
 _JUDGED = 100  # stretches at most that the threshold is fitted on: each is held against the references of all
-_HALFWAY = 0.75  # between telling apart by chance, a half, and always
+_WORTH = 0.9  # of the others have to be told apart: who knows directions and guesses colours comes to three quarters
 _ROOM = 1.5  # longer than the longest sentence of training by so much a sentence may get
 
 
@@ -250,8 +250,7 @@ def understood(likely: Array, texts: Many[str], labels: Many[int | None]) -> Arr
 def fit_threshold(scores: Many[float], understanding: Array) -> float:
     """The score from which on sentences are worth telling.
 
-    A stretch that is understood speaks for it as one that is not speaks against it, and one that is halfway between
-    guessing and certainty for neither.
+    Each stretch speaks for it by how much better it is understood than a sentence that is told has to be, or against it.
 
     Args:
         scores: of n sentences.
@@ -261,7 +260,7 @@ def fit_threshold(scores: Many[float], understanding: Array) -> float:
         0 where all sentences are worth it; halfway between two scores otherwise, or 1 where none is.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
-    gain = np.concatenate([[0.0], np.cumsum(understanding[order] - _HALFWAY)])
+    gain = np.concatenate([[0.0], np.cumsum(understanding[order] - _WORTH)])
     number = len(gain) - 1 - int(gain[::-1].argmax())  # of equally good thresholds the lowest
     if number == len(order):
         return 0.0
