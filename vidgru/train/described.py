@@ -250,7 +250,7 @@ def understood(likely: Array, texts: Many[str], labels: Many[int | None]) -> Arr
 def fit_threshold(scores: Many[float], understanding: Array) -> float:
     """The score from which on sentences are worth telling.
 
-    Each stretch speaks for it by how much better it is understood than a sentence that is told has to be, or against it.
+    Each stretch speaks for it, or against it, by how much better or worse it is understood than is asked of a sentence.
 
     Args:
         scores: of n sentences.
