@@ -220,8 +220,10 @@ def test_equal_recordings_do_not_share_what_befalls_one_of_them(
 ) -> None:
     first = write_video(tmp_path / "v" / "touch.mp4", 30)
     (tmp_path / "v" / "twin.mp4").write_bytes(first.read_bytes())
-    outcomes = run(tmp_path / "v", tmp_path / "f", settings, replace(HOW, detector_batch=2))
-    assert [o.status for o in outcomes] == ["failed", "done"]
+    touched, twin = run(tmp_path / "v", tmp_path / "f", settings, replace(HOW, detector_batch=2))
+    assert twin.status == "done"
+    # on a busy machine the twin may be finished first: then what it saw is there for both
+    assert touched.status in ("failed", "reused")
 
 
 def test_decoder_processes_that_cannot_start_are_no_bad_file(
