@@ -66,10 +66,10 @@ from vidgru.model.checkpoint import EventModel, detector_settings, load_model
 from vidgru.model.describe import Stretch, describe, is_sure
 from vidgru.model.scoring import Encoded, encode
 from vidgru.model.stream import score_encoded
-from vidgru.train.caption_metrics import caption_metrics
-from vidgru.train.data import Loaded, extract_missing, load_features
-from vidgru.train.hallucination import ObjectWords, hallucination_metrics, seen_near
-from vidgru.train.loop import train
+from vidgru.training.caption_metrics import caption_metrics
+from vidgru.training.data import Loaded, extract_missing, load_features
+from vidgru.training.hallucination import ObjectWords, hallucination_metrics, seen_near
+from vidgru.training.loop import train
 from vidgru.types import Array, Event, Features
 
 LAG_S = 2.0  # as in the demo: what a person with a bag, or before a car, is about to do shows late

@@ -30,8 +30,8 @@ import psutil
 from bench_videos import join, make_clips
 
 from vidgru.config import DetectorSettings
-from vidgru.extract.backends import has_bf16_units
-from vidgru.extract.pool import cores
+from vidgru.extraction.backends import has_bf16_units
+from vidgru.extraction.pool import cores
 from vidgru.files import write_atomic
 from vidgru.sources import find_recordings
 

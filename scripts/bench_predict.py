@@ -41,15 +41,15 @@ from bench_videos import join
 
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, PredictConfig, RunSettings
-from vidgru.extract.backends import open_backend
-from vidgru.extract.detector import Detector
-from vidgru.extract.letterbox import PAD_VALUE, Letterbox
-from vidgru.extract.motion import FlowMeter, object_motion, scene_motion
-from vidgru.extract.pipeline import extract
-from vidgru.extract.pool import cores
-from vidgru.extract.stages import Row, Sample, assemble
-from vidgru.extract.tracker import Tracker
-from vidgru.extract.video import VideoReader
+from vidgru.extraction.backends import open_backend
+from vidgru.extraction.detector import Detector
+from vidgru.extraction.letterbox import PAD_VALUE, Letterbox
+from vidgru.extraction.motion import FlowMeter, object_motion, scene_motion
+from vidgru.extraction.pipeline import extract
+from vidgru.extraction.pool import cores
+from vidgru.extraction.stages import Row, Sample, assemble
+from vidgru.extraction.tracker import Tracker
+from vidgru.extraction.video import VideoReader
 from vidgru.files import sha256_file, write_json
 from vidgru.model.checkpoint import EventModel, build
 from vidgru.model.decode import DecodeSettings, decode
@@ -59,7 +59,7 @@ from vidgru.model.layout import FeatureLayout
 from vidgru.model.scoring import encode, encode_parts, score_frames
 from vidgru.model.stream import EventStream, score_recording
 from vidgru.model.task import Head, Task
-from vidgru.predict.batch import predict
+from vidgru.prediction.batch import predict
 from vidgru.sources import find_recordings
 from vidgru.types import Sequence
 

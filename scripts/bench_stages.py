@@ -27,16 +27,16 @@ import torch
 
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
-from vidgru.extract.backends import Backend, open_backend
-from vidgru.extract.detector import Detections, Detector
-from vidgru.extract.letterbox import PAD_VALUE, Letterbox
-from vidgru.extract.motion import Flow, FlowMeter, object_motion, scene_motion
-from vidgru.extract.network import RawOutput
-from vidgru.extract.pipeline import extract
-from vidgru.extract.pool import CPU_BATCH
-from vidgru.extract.stages import Row, Sample, assemble
-from vidgru.extract.tracker import Tracker
-from vidgru.extract.video import VideoReader
+from vidgru.extraction.backends import Backend, open_backend
+from vidgru.extraction.detector import Detections, Detector
+from vidgru.extraction.letterbox import PAD_VALUE, Letterbox
+from vidgru.extraction.motion import Flow, FlowMeter, object_motion, scene_motion
+from vidgru.extraction.network import RawOutput
+from vidgru.extraction.pipeline import extract
+from vidgru.extraction.pool import CPU_BATCH
+from vidgru.extraction.stages import Row, Sample, assemble
+from vidgru.extraction.tracker import Tracker
+from vidgru.extraction.video import VideoReader
 from vidgru.files import sha256_file
 from vidgru.sources import find_recordings
 from vidgru.types import Array

@@ -38,11 +38,11 @@ from vidgru.model.checkpoint import build
 from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.model.layout import FeatureLayout
 from vidgru.model.task import Head, Task
-from vidgru.train.augment import Augmenter
-from vidgru.train.batches import Batches, ClipBatches, WindowBatches
-from vidgru.train.data import LabelledClip, Loaded, TimedRecording
-from vidgru.train.step import Stepper
-from vidgru.train.team import Team
+from vidgru.training.augment import Augmenter
+from vidgru.training.batches import Batches, ClipBatches, WindowBatches
+from vidgru.training.data import LabelledClip, Loaded, TimedRecording
+from vidgru.training.step import Stepper
+from vidgru.training.team import Team
 from vidgru.types import Features
 
 # as extraction with yolo26n.pt lays features out

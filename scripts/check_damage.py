@@ -40,7 +40,7 @@ from tests.detectors import make_weights
 from tests.videos import draw_counter, faststart, write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
-from vidgru.extract.pipeline import Outcome, extract
+from vidgru.extraction.pipeline import Outcome, extract
 from vidgru.sources import find_recordings
 
 HANG_S = 10.0
@@ -220,7 +220,7 @@ def _extract(videos: Path, cache: Path, weights: Path) -> list[Outcome]:
     if not pid:
         try:
             signal.alarm(RUN_LIMIT_S)
-            patch("vidgru.extract.decoder.HANG_S", HANG_S).start()
+            patch("vidgru.extraction.decoder.HANG_S", HANG_S).start()
             settings = DetectorSettings(weights=str(weights), imgsz=64, fps=5, conf=0.2, max_objects=6)
             outcomes = extract(find_recordings([videos]), SequenceCache(cache), settings, HOW, progress=False)
             result.write_bytes(pickle.dumps(outcomes))

@@ -36,10 +36,10 @@ from tests.detectors import make_weights
 from tests.videos import faststart, write_video
 from vidgru.cache import EntryWriter, SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
-from vidgru.extract import intake
-from vidgru.extract.decoder import DecoderProcess
-from vidgru.extract.pipeline import extract, summary_table
-from vidgru.extract.pool import cores
+from vidgru.extraction import intake
+from vidgru.extraction.decoder import DecoderProcess
+from vidgru.extraction.pipeline import extract, summary_table
+from vidgru.extraction.pool import cores
 from vidgru.sources import find_recordings
 
 PART_SAMPLES = 16  # so that short recordings have parts enough to go on from
@@ -108,7 +108,7 @@ class Runs:
             begin(decoder)
             note(f"decoder-{decoder._process.pid}")  # type: ignore[union-attr]
 
-        for module in ("vidgru.cache.writer", "vidgru.extract.intake", "vidgru.extract.pipeline"):
+        for module in ("vidgru.cache.writer", "vidgru.extraction.intake", "vidgru.extraction.pipeline"):
             patch(f"{module}.PART_SAMPLES", PART_SAMPLES).start()
         patch.object(intake, "CUT_SAMPLES", CUT_SAMPLES).start()
         patch.object(EntryWriter, "__enter__", noted).start()

@@ -36,15 +36,15 @@ from tests.videos import draw_counter, write_video
 from vidgru.cache import SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings, RunSettings
-from vidgru.extract.intake import CUT_SAMPLES
-from vidgru.extract.pipeline import extract
+from vidgru.extraction.intake import CUT_SAMPLES
+from vidgru.extraction.pipeline import extract
 from vidgru.sources import find_recordings
 
 TOLERANCE = 0.10
 SOURCE_FPS = 10  # of the recordings; every frame is sampled
 PIECE_S = 60
 LOOK_S = 0.1
-_USE_PARTS = ("vidgru.cache.writer", "vidgru.extract.intake", "vidgru.extract.pipeline")
+_USE_PARTS = ("vidgru.cache.writer", "vidgru.extraction.intake", "vidgru.extraction.pipeline")
 HOW = RunSettings(backend="torch", precision="fp32", threads=1)
 
 
@@ -120,8 +120,8 @@ def measure(video: Path, cache: Path, settings: DetectorSettings, scale: float) 
 def _extract(video: Path, cache: Path, settings: DetectorSettings, scale: float) -> None:
     scaled = {
         **dict.fromkeys((f"{module}.PART_SAMPLES" for module in _USE_PARTS), max(round(PART_SAMPLES * scale), 8)),
-        "vidgru.extract.intake.CUT_SAMPLES": min(max(round(CUT_SAMPLES * scale), 16), CUT_SAMPLES),
-        "vidgru.extract.pipeline._CHUNK_SAMPLES": 16,
+        "vidgru.extraction.intake.CUT_SAMPLES": min(max(round(CUT_SAMPLES * scale), 16), CUT_SAMPLES),
+        "vidgru.extraction.pipeline._CHUNK_SAMPLES": 16,
     }
     with ExitStack() as stack:
         for name, value in scaled.items() if scale < 1 else ():
@@ -144,7 +144,7 @@ def _decoders(pid: int) -> list[int]:
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         children = [child for task in tasks for child in (task / "children").read_text().split()]
-        return [int(one) for one in children if b"extract.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
+        return [int(one) for one in children if b"extraction.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
     except OSError:
         return []
 

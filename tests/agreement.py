@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidgru.extract.detector import Detections
+from vidgru.extraction.detector import Detections
 
 SCORE, IOU = 0.25, 0.5
 

@@ -22,8 +22,8 @@ from vidgru.model.describe import cut_features
 from vidgru.model.features import compute_features
 from vidgru.model.layout import FeatureLayout
 from vidgru.model.scoring import Encoded, encode
-from vidgru.train.data import Loaded
-from vidgru.train.hallucination import ObjectWords
+from vidgru.training.data import Loaded
+from vidgru.training.hallucination import ObjectWords
 from vidgru.types import DESCRIBED, Annotation, Event
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"

@@ -11,14 +11,22 @@ HOUSE = Path(__file__).parent.parent / "vidgru"
 FLOORS = {
     "errors": 0, "types": 0, "files": 0, "processes": 0,
     "config": 1, "cache": 1, "leases": 1, "sources": 1,
-    "extract": 2, "datasets": 2, "model": 2,
-    "train": 3, "predict": 3,
+    "extraction": 2, "datasets": 2, "model": 2,
+    "training": 3, "prediction": 3,
     "demo": 4,
     "cli": 5, "info": 5, "__main__": 5, "__init__": 5,
 }  # fmt: skip
 GROUND = {"errors", "types", "files", "processes"}  # one room: its files may use one another
-DOORS = {"extract.pipeline", "extract.live.camera", "extract.frames", "extract.pictures"}  # of the extract wing
-HEAVY = {"ultralytics": {"extract.network", "extract.detector", "extract.tracker"}, "openvino": {"extract.graphs"}}
+DOORS = {
+    "extraction.pipeline",
+    "extraction.live.camera",
+    "extraction.frames",
+    "extraction.pictures",
+}  # of the extraction wing
+HEAVY = {
+    "ultralytics": {"extraction.network", "extraction.detector", "extraction.tracker"},
+    "openvino": {"extraction.graphs"},
+}
 
 
 def modules() -> dict[str, Path]:
@@ -76,8 +84,8 @@ def test_imports_go_down(module: str) -> None:
             assert FLOORS[theirs] <= 5
             continue
         assert FLOORS[theirs] < FLOORS[mine], f"vidgru.{module} imports vidgru.{target}: not below it"
-        if theirs == "extract" and FLOORS[mine] == 3:
-            assert target in DOORS, f"vidgru.{module} enters the extract wing through {target}"
+        if theirs == "extraction" and FLOORS[mine] == 3:
+            assert target in DOORS, f"vidgru.{module} enters the extraction wing through {target}"
 
 
 def test_no_cycles() -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from tests.datasets.formats.files import FILES, write
-from tests.predict.test_recorder import BEGAN, PART_SAMPLES, record
-from tests.predict.world import World, make_model
+from tests.prediction.test_recorder import BEGAN, PART_SAMPLES, record
+from tests.prediction.world import World, make_model
 from vidgru.cache import SequenceCache
 from vidgru.errors import AnnotationError, CacheError, ModelError, SettingsError, SourceError
 from vidgru.info import info

@@ -63,8 +63,8 @@ def _extract(argv: Sequence[str]) -> int:
 
     given, config = _parse("extract", ExtractConfig, argv, _SOURCES)
     from vidgru.cache import SequenceCache
-    from vidgru.extract.estimate import estimate
-    from vidgru.extract.pipeline import extract, say_outcome, summary_table
+    from vidgru.extraction.estimate import estimate
+    from vidgru.extraction.pipeline import extract, say_outcome, summary_table
     from vidgru.sources import find_recordings
 
     recordings, cache = find_recordings(given["sources"]), SequenceCache(config.out)
@@ -81,7 +81,7 @@ def _train(argv: Sequence[str]) -> int:
     from vidgru.config import TrainConfig
 
     given, config = _parse("train", TrainConfig, argv, _DATASET)
-    from vidgru.train.loop import train
+    from vidgru.training.loop import train
 
     train(given["dataset"], config)
     return 0
@@ -92,7 +92,7 @@ def _compare(argv: Sequence[str]) -> int:
     from vidgru.config import CompareConfig
 
     given, config = _parse("compare", CompareConfig, argv, _DATASET)
-    from vidgru.train.compare import compare
+    from vidgru.training.compare import compare
 
     compare(given["dataset"], config)
     return 0
@@ -103,7 +103,7 @@ def _eval(argv: Sequence[str]) -> int:
     from vidgru.config import EvalConfig
 
     given, config = _parse("eval", EvalConfig, argv, _MODEL, _DATASET)
-    from vidgru.train.evaluate import evaluate
+    from vidgru.training.evaluate import evaluate
 
     evaluate(given["model"], given["dataset"], config)
     return 0
@@ -114,17 +114,17 @@ def _predict(argv: Sequence[str]) -> int:
     from vidgru.config import PredictConfig
 
     given, config = _parse("predict", PredictConfig, argv, _MODEL, _INPUTS)
-    from vidgru.extract.live.address import is_live
+    from vidgru.extraction.live.address import is_live
 
     if any(map(is_live, given["sources"])):
         if len(given["sources"]) > 1:
             raise SettingsError("a live source is predicted alone, and several sources are given", "run one for each")
-        from vidgru.predict.live import predict_live
+        from vidgru.prediction.live import predict_live
 
         return predict_live(given["model"], given["sources"][0], config)
-    from vidgru.predict.batch import predict
-    from vidgru.predict.outcome import summary_table
-    from vidgru.predict.output import INDEX
+    from vidgru.prediction.batch import predict
+    from vidgru.prediction.outcome import summary_table
+    from vidgru.prediction.output import INDEX
 
     predictions = predict(given["model"], given["sources"], config)
     print(summary_table(predictions))
@@ -138,7 +138,7 @@ def _explain(argv: Sequence[str]) -> int:
     from vidgru.config import ExplainConfig
 
     given, config = _parse("explain", ExplainConfig, argv, _MODEL, _RECORDING)
-    from vidgru.predict.explain import explain_recording
+    from vidgru.prediction.explain import explain_recording
 
     print(explain_recording(given["model"], given["recording"], config))
     return 0

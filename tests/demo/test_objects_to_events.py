@@ -18,10 +18,10 @@ from vidgru.datasets.annotations import load_dataset
 from vidgru.demo.dataset import write_frames
 from vidgru.demo.report import line_up
 from vidgru.demo.scene import CLASSES, Scene, plan_clip, plan_recording, write_video
-from vidgru.extract.pipeline import weights_what
+from vidgru.extraction.pipeline import weights_what
 from vidgru.files import bundled, sha256_file
 from vidgru.model.checkpoint import load_model
-from vidgru.predict.writers import read_jsonl
+from vidgru.prediction.writers import read_jsonl
 from vidgru.types import Sequence
 
 pytestmark = pytest.mark.slow

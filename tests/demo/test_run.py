@@ -12,8 +12,8 @@ from vidgru.demo.run import run
 from vidgru.demo.scene import KINDS as EVENTS
 from vidgru.demo.scene import plan_clip, write_video
 from vidgru.files import bundled
-from vidgru.train.evaluate import evaluate
-from vidgru.train.loop import train
+from vidgru.training.evaluate import evaluate
+from vidgru.training.loop import train
 
 KINDS = ("runs", "group_passes", "car_stops", "leaves_bag")
 CLIPS = 12

@@ -6,7 +6,7 @@ import pytest
 
 from tests.sequences import make_sequence
 from vidgru.errors import SettingsMismatch
-from vidgru.extract import motion
+from vidgru.extraction import motion
 from vidgru.model.features import FeatureStream, compute_features, stream_features
 from vidgru.model.layout import SPEED, FeatureLayout, mirror_columns
 from vidgru.types import Sequence

@@ -13,7 +13,7 @@ Pair = tuple[Annotation | None, Event | None]
 
 
 def headlines(metrics: Mapping[str, Any]) -> list[str]:
-    """A line on the clips and one on the timed events of an evaluation, as `vidgru.train.evaluate` gives it."""
+    """A line on the clips and one on the timed events of an evaluation, as `vidgru.training.evaluate` gives it."""
     events = metrics["events"]
     return [
         f"Accuracy on {metrics['clips']} held-out clips: {metrics['accuracy']:.3f}",

@@ -21,11 +21,11 @@ from vidgru.files import bundled
 from vidgru.model.checkpoint import load_model
 from vidgru.model.describe import describe_events, describe_stretches, is_sure
 from vidgru.model.stream import score_recording
-from vidgru.predict.batch import predict
-from vidgru.predict.output import INDEX
-from vidgru.predict.writers import read_jsonl
-from vidgru.train.evaluate import evaluate
-from vidgru.train.loop import train
+from vidgru.prediction.batch import predict
+from vidgru.prediction.output import INDEX
+from vidgru.prediction.writers import read_jsonl
+from vidgru.training.evaluate import evaluate
+from vidgru.training.loop import train
 
 _EPOCHS = 30
 _LAG_S = 2.0  # what a person with a bag, or before a car, is about to do shows late

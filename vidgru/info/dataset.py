@@ -12,7 +12,7 @@ from tqdm import tqdm
 from vidgru.datasets.annotations import check_times, load_dataset
 from vidgru.datasets.splits import assign_splits, report
 from vidgru.errors import AnnotationError, RecordingError
-from vidgru.extract.video import probe
+from vidgru.extraction.video import probe
 from vidgru.types import Recording
 
 _PROBES = 4  # recordings opened at once to see how long they are

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidgru.errors import RecordingError, SourceError
-from vidgru.extract.video import probe
+from vidgru.extraction.video import probe
 from vidgru.info.text import EXPECTED, bytes_text, duration_text
 
 

@@ -1,0 +1,42 @@
+"""`scripts/check_memory.py` in small, and that it would see memory grow."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+LEAKY = """
+import sys
+sys.path.insert(0, "scripts")
+import check_memory
+from vidgru.extraction import pipeline
+assemble, kept = pipeline.assemble, []
+def keeping(rows, *arguments):
+    kept.append(list(rows))
+    return assemble(rows, *arguments)
+pipeline.assemble = keeping
+sys.exit(check_memory.main())
+"""
+
+
+def check(*command: str) -> subprocess.CompletedProcess[str]:
+    scale = ("--scale", "0.005")
+    return subprocess.run([sys.executable, *command, *scale], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_eight_times_as_long_takes_as_much_memory() -> None:
+    ran = check("scripts/check_memory.py")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "equal within 10%" in ran.stdout
+    assert "1440 samples in 144 parts" in ran.stdout
+
+
+@pytest.mark.slow
+def test_rows_that_are_kept_are_seen() -> None:
+    ran = check("-c", LEAKY)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert "the longer run takes +" in ran.stdout

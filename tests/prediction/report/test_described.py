@@ -1,0 +1,267 @@
+"""Descriptions in a real browser: seen with their events, searched, corrected, and harmless whatever they hold."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.prediction.report.browsing import annotations, click_time, listed, ready, saved, settle
+from tests.prediction.report.pages import event, make_page
+from vidgru.prediction.report import IndexRow, write_index
+from vidgru.types import Event
+
+pytestmark = pytest.mark.slow
+Visit = Callable[..., Any]
+
+ENGLISH = "A person in red puts a bag down"
+KOREAN = "빨간 옷을 입은 사람이 가방을 내려놓는다"
+PORTUGUESE = "Um caminhão azul passa 🚚"
+ARABIC = "شخصان يلتقيان عند الباب"
+TEMPLATE = "person, bag: fall, 00:10-00:13"
+ATTACK = '</script><img src=x onerror="document.title=1"><b>&amp;</b>${1}'
+
+
+def described(start_s: float, end_s: float, text: str, label: str = "fall", sure: float = 0.72, **facts: Any) -> Event:
+    told = {"description": text, "description_score": sure, "description_source": "model"}
+    return event(start_s, end_s, label, **{**told, **facts})
+
+
+FOUND = [
+    described(2.0, 4.0, ENGLISH),
+    described(6.0, 8.0, KOREAN, "walk", score=0.6),
+    described(7.0, 9.0, PORTUGUESE, score=0.9),
+    described(10.0, 13.0, TEMPLATE, sure=0.31, description_source="template"),
+    described(15.0, 16.5, ARABIC, "walk", score=0.7),
+]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_page(tmp_path_factory.mktemp("described"), FOUND)
+
+
+def sentence(page: Any) -> str:
+    """That of the event in hand, if it has one."""
+    text = page.locator("#panel_text")
+    return str(text.inner_text()) if text.is_visible() else ""
+
+
+def captions(page: Any) -> list[str]:
+    page.wait_for_timeout(200)
+    return list(page.locator("#captions p").all_inner_texts())
+
+
+def write(page: Any, text: str) -> None:
+    """A sentence on the event in hand."""
+    page.keyboard.press("e")
+    page.locator("#edit_text").fill(text)
+    page.locator("#edit_form .strong").click()
+
+
+# --- looking --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "height"), [(1400, 900), (1280, 720)])
+def test_a_sentence_stands_with_its_event(plain: Path, visit: Visit, width: int, height: int) -> None:
+    page = ready(visit(plain, viewport={"width": width, "height": height}))
+    row = page.locator(".row.event").nth(1)
+    assert row.locator(".words").inner_text() == KOREAN
+    assert row.locator(".sure").inner_text() == "72 %"
+    assert row.locator(".words").evaluate("e => e.scrollHeight <= e.clientHeight")  # nothing of it is cut off
+    row.click()
+    assert sentence(page) == KOREAN
+    assert page.locator("#panel_told").inner_text() == "Sentence score 72 %"
+    panel = page.locator("#panel").bounding_box()
+    assert panel["y"] + panel["height"] <= height
+    lanes = page.locator("#lanes_canvas").bounding_box()
+    page.mouse.move(lanes["x"] + 7.5 / 20 * lanes["width"], lanes["y"] + 30)  # "walk" is the second lane
+    assert page.locator("#hover_sentence").inner_text() == KOREAN
+    page.mouse.move(lanes["x"] + 5 / 20 * lanes["width"], lanes["y"] + 30)
+    assert not page.locator("#hover_sentence").is_visible()
+
+
+def test_sentences_of_the_moment_are_over_the_picture(plain: Path, visit: Visit) -> None:
+    page = ready(visit(plain))
+    for time_s, told in [
+        (1.9, []),
+        (2.0, [ENGLISH]),
+        (6.5, [KOREAN]),
+        (7.5, [PORTUGUESE, KOREAN]),  # the better scored first
+        (8.5, [PORTUGUESE]),
+        (9.0, []),
+    ]:
+        page.evaluate("time => { video.currentTime = time; }", time_s)
+        settle(page, time_s)
+        assert captions(page) == told
+    page.locator(".row.event").nth(1).click()
+    click_time(page, 7.5)
+    settle(page, 7.5)
+    assert captions(page) == [KOREAN, PORTUGUESE]  # that of the event in hand first
+    page.locator(".chip", has_text="fall").click()
+    assert captions(page) == [KOREAN]
+    page.locator("#show_captions").uncheck()
+    assert captions(page) == []
+
+
+def test_sentences_come_and_go_while_it_plays(plain: Path, visit: Visit) -> None:
+    page = ready(visit(plain, address="#t=1.5"))
+    page.locator("#speed").select_option("2")
+    assert captions(page) == []
+    page.locator("#play").click()
+    page.locator("#captions p", has_text=ENGLISH).wait_for()
+    page.wait_for_function("() => video.currentTime > 4 && !document.querySelector('#captions p')")
+    assert not page.evaluate("() => video.paused")
+
+
+def test_a_template_is_marked_as_such(plain: Path, visit: Visit) -> None:
+    page = ready(visit(plain))
+    told = "Put together, not written by the model: not sure enough of its own sentence (31 %)."
+    row = page.locator(".row.event").nth(3)
+    assert row.locator(".mark").inner_text() == "template"
+    assert row.locator(".sentence").get_attribute("title") == f"{TEMPLATE}\n{told}"
+    colours = [page.locator(".words").nth(n).evaluate("e => getComputedStyle(e).color") for n in (2, 3)]
+    assert colours[0] != colours[1]
+    assert page.locator(".row.event .mark").count() == 1
+    row.click()
+    settle(page, 10.0)
+    assert sentence(page) == TEMPLATE
+    assert page.locator("#panel_told").inner_text() == told
+    assert "template" in str(page.locator("#panel_text").get_attribute("class"))
+    assert captions(page) == [TEMPLATE]
+    assert page.locator("#captions .template").count() == 1
+
+
+def test_languages_are_written_their_own_way(plain: Path, visit: Visit) -> None:
+    page = ready(visit(plain))
+    ways = page.locator(".row.event .words").evaluate_all("all => all.map(e => getComputedStyle(e).direction)")
+    assert ways == ["ltr", "ltr", "ltr", "ltr", "rtl"]
+
+
+def test_a_page_without_sentences_says_nothing_of_them(tmp_path: Path, visit: Visit) -> None:
+    page = ready(visit(make_page(tmp_path, [event(2.0, 4.0)])))
+    page.keyboard.press("n")
+    for part in ("#captions_choice", "#panel_text", "#panel_told", ".sentence"):
+        assert not page.locator(part).is_visible()
+
+
+def test_what_a_sentence_holds_is_text(tmp_path: Path, visit: Visit) -> None:
+    found = [described(2.0, 4.0, ATTACK), described(5.0, 6.0, ATTACK, description_source="template")]
+    report = make_page(tmp_path, found)
+    page = ready(visit(report))
+    for number, start_s in enumerate((2.0, 5.0)):
+        page.keyboard.press("n")
+        settle(page, start_s)
+        assert sentence(page) == ATTACK
+        assert captions(page) == [ATTACK]
+        assert page.locator(".row.event .words").nth(number).inner_text() == ATTACK
+    write(page, ATTACK + "'\"")
+    assert sentence(page) == ATTACK + "'\""
+    assert page.title() == "a.mp4"
+    index = tmp_path / "events" / "index.html"
+    write_index(
+        index, [IndexRow(name="a.mp4", status="done", duration_s=9.0, events=tuple(found), page=report)],
+        labels=("fall", "walk"),
+    )  # fmt: skip
+    other = visit(index)
+    other.locator("#show_events").click()
+    assert other.locator("#events .words").all_inner_texts() == [ATTACK] * 2
+    assert other.title() == "Events"
+    for one in (page, other):
+        assert one.locator("img[src=x], #captions b, .words b, #panel_text b").count() == 0
+
+
+# --- all recordings -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "height"), [(1400, 900), (1280, 720)])
+def test_the_index_tells_sentences_and_finds_their_words(tmp_path: Path, visit: Visit, width: int, height: int) -> None:
+    whole = IndexRow(name="yard.mp4", status="done", duration_s=20.0, events=tuple(FOUND), page=tmp_path / "a.html")
+    bare = IndexRow(name="bare.mp4", status="done", duration_s=20.0, events=(event(1.0, 2.0, score=0.1),))
+    write_index(tmp_path / "index.html", [whole, bare], labels=("fall", "walk"))
+    page = visit(tmp_path / "index.html", viewport={"width": width, "height": height})
+    page.locator("#show_events").click()
+    words = lambda: page.locator("#events .words").all_inner_texts()  # noqa: E731
+    assert words() == [PORTUGUESE, ENGLISH, TEMPLATE, ARABIC, KOREAN]  # by score
+    assert page.locator("#events .scroll .row").count() == 6
+    assert page.locator("#events .sentence").nth(0).get_attribute("title") == f"{PORTUGUESE}\nSentence score 72 %"
+    assert page.locator("#events .template .mark").all_inner_texts() == ["template"]
+    page.locator("#events .head").get_by_role("button", name="Description").click()
+    assert words() == sorted([PORTUGUESE, ENGLISH, TEMPLATE, ARABIC, KOREAN])
+    for sought, found in [
+        ("가방", [KOREAN]),
+        ("\u1100\u1161\u1107\u1161\u11bc", [KOREAN]),  # the same word, its letters apart
+        ("caminhao", [PORTUGUESE]),
+        ("CAMINHÃO yard", [PORTUGUESE]),
+        ("🚚", [PORTUGUESE]),
+        ("الباب", [ARABIC]),
+        ("bag fall", [ENGLISH, TEMPLATE]),
+        ("bag nowhere", []),
+    ]:
+        page.locator("#search").fill(sought)
+        assert words() == found, sought
+    page.locator("#search").fill("가방")
+    page.locator("#show_recordings").click()
+    assert page.locator("#show_recordings").inner_text() == "Recordings 1"
+
+
+# --- correcting -----------------------------------------------------------------------------------------------------
+
+
+def test_sentences_are_corrected_and_saved(tmp_path: Path, visit: Visit) -> None:
+    page = ready(visit(make_page(tmp_path, FOUND)))
+    page.keyboard.press("n")
+    page.keyboard.press("e")
+    assert page.locator("#edit_text").input_value() == ENGLISH
+    page.locator("#edit_text").fill('  A person in blue, who says "안녕",\nputs a bag down ')
+    page.locator("#edit_form .strong").click()
+    page.keyboard.press("n")
+    page.keyboard.press("m")  # one that is let stand
+    page.keyboard.press("n")
+    write(page, "")  # and one that is taken away
+    assert (sentence(page), page.locator("#panel_told").is_visible()) == ("", False)
+    assert page.locator("#save_state").inner_text() == "2 corrections, not saved"
+    assert listed(page) == ["fall", "walk", "fall", "fall", "walk"]
+    path = saved(page, tmp_path / "videos")
+    assert annotations(path) == [
+        (2.0, 4.0, "fall", 'A person in blue, who says "안녕",\nputs a bag down'),
+        (6.0, 8.0, "walk", KOREAN),
+        (7.0, 9.0, "fall", None),
+        (10.0, 13.0, "fall", None),  # nobody wrote that
+        (15.0, 16.5, "walk", ARABIC),
+    ]
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("video,start,end,label,description,split\n")
+    assert TEMPLATE not in text
+    assert "Sentences that are put together are left out." in page.locator("#toast").inner_text()
+
+
+def test_a_person_writes_what_the_model_could_not(tmp_path: Path, visit: Visit) -> None:
+    page = ready(visit(make_page(tmp_path, FOUND[3:4])))
+    page.keyboard.press("n")
+    page.keyboard.press("e")
+    assert page.locator("#edit_text").input_value() == ""
+    page.locator("#edit_text").fill("사람이 넘어진다")
+    page.keyboard.press("Control+s")  # while it is being written
+    page.wait_for_selector("#toast:not([hidden])")
+    assert page.locator(".row.event .mark").all_inner_texts() == ["corrected"]
+    assert not page.locator("#panel_told").is_visible()
+    path = saved(page, tmp_path / "videos")
+    assert annotations(path) == [(10.0, 13.0, "fall", "사람이 넘어진다")]
+    page.locator("#undo").click()
+    assert sentence(page) == TEMPLATE
+    assert page.locator(".row.event .mark").all_inner_texts() == ["template"]
+
+
+def test_a_template_does_not_outlive_what_it_tells(tmp_path: Path, visit: Visit) -> None:
+    page = ready(visit(make_page(tmp_path, FOUND)))
+    for number, left in ((3, ""), (0, ENGLISH)):
+        page.locator(".row.event").nth(number).click()
+        page.keyboard.press("e")
+        page.locator("#edit_label").fill("slip")
+        page.locator("#edit_form .strong").click()
+        assert sentence(page) == left
+    page.keyboard.press("a")  # one that was missed has none, and can get one
+    page.locator("#edit_text").fill("One more")
+    page.locator("#edit_form .strong").click()
+    assert sentence(page) == "One more"

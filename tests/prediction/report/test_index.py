@@ -1,0 +1,233 @@
+"""The page over all recordings: what it holds, and how it sorts and filters in a real browser."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.prediction.report.pages import FPS, NASTY, data_of, event, make_page
+from vidgru.prediction.report import IndexRow, write_index
+from vidgru.prediction.report import index as module
+
+LABELS = ("fall", "walk", NASTY)
+Visit = Callable[..., Any]
+
+
+def rows(root: Path) -> list[IndexRow]:
+    def page(name: str) -> Path:
+        return root / "events" / name / "report.html"
+
+    busy = (event(1.0, 3.0, score=0.9), event(5.0, 50.0, "walk", 0.4))
+    first = IndexRow(name="cam 1/b#.mp4", status="done", duration_s=60.0, events=busy, page=page("cam 1/b#.mp4"))
+    second = IndexRow(name="a.mp4", status="partial", duration_s=3700.0, reason="3 corrupt frames", page=page("a.mp4"))
+    return [
+        replace(first, recorded_at="2024-05-06T07:08:09"),
+        replace(second, events=(event(2.0, 2.5, NASTY, 0.7),)),
+        IndexRow(name=f"{NASTY.replace('/', '')}.mp4", status="failed", duration_s=None, reason=f"is no video {NASTY}"),
+        IndexRow(name="quiet.mp4", status="done", duration_s=10.0, page=page("quiet.mp4")),
+    ]
+
+
+def make_index(root: Path) -> Path:
+    write_index(root / "events" / "index.html", rows(root), labels=LABELS)
+    return root / "events" / "index.html"
+
+
+def test_an_index_holds_what_it_was_given(tmp_path: Path) -> None:
+    page = make_index(tmp_path)
+    data = data_of(page)
+    assert data["events"] == [[0, 1000, 3000, 0, 0.9, 0], [0, 5000, 50000, 1, 0.4, 1], [1, 2000, 2500, 2, 0.7, 0]]
+    assert [r["page"] for r in data["recordings"]] == [
+        "cam%201/b%23.mp4/report.html",
+        "a.mp4/report.html",
+        None,
+        "quiet.mp4/report.html",
+    ]
+    assert [r["status"] for r in data["recordings"]] == ["done", "partial", "failed", "done"]
+    assert data["recordings"][2]["reason"] == f"is no video {NASTY}"
+    assert data["notes"] == []
+    text = page.read_text()
+    assert "<b onclick" not in text
+    assert len(text.split("</script>")) == 3
+
+
+def test_of_very_many_events_the_best_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_EVENTS", 2)
+    data = data_of(make_index(tmp_path))
+    assert [row[4] for row in data["events"]] == [0.9, 0.7]
+    assert data["notes"] == [
+        "The page has room for the 2 best scored of 3 events; the pages of the recordings, and events.csv, hold all."
+    ]
+    assert data["recordings"][0]["events"] == 2
+
+
+def test_sentences_leave_room_for_the_rest(tmp_path: Path) -> None:
+    text = "트럭 🚚 <b>" * 24
+    told = {"description": text, "description_score": 0.25, "description_source": "model"}
+    busy = tuple(event(float(n), n + 1.0, score=n / 20_000, **told) for n in range(20_000))
+    page = tmp_path / "index.html"
+    write_index(page, [IndexRow(name="a.mp4", status="done", duration_s=1.0, events=busy)], labels=LABELS)
+    data = data_of(page)
+    assert 10_000_000 < page.stat().st_size < 20_000_000
+    assert data["events"][-1] == [0, 19_999_000, 20_000_000, 0, 1.0, 19_999, text, 0.25, False]
+    assert data["notes"][0].startswith(
+        f"The page has room for the {len(data['events']):,} best scored of 20,000 events"
+    )
+
+
+def many(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    scores = rng.random((5000, 10)).round(3)
+    found = [
+        IndexRow(
+            name=f"camera {n % 20}/{n:05d}.mp4", status="done", duration_s=600.0, page=root / f"{n}/report.html",
+            events=tuple(event(60.0 * i, 60.0 * i + 5, LABELS[i % 3], float(scores[n, i])) for i in range(10)),
+        )
+        for n in range(5000)
+    ]  # fmt: skip
+    write_index(root / "index.html", found, labels=LABELS)
+    return root / "index.html"
+
+
+def test_five_thousand_recordings(tmp_path: Path) -> None:
+    page = many(tmp_path)
+    assert len(data_of(page)["events"]) == 50_000
+    assert page.stat().st_size < 5_000_000
+
+
+def names(page: Any) -> list[str]:
+    return [text.split("\n")[0] for text in page.locator("#recordings .scroll .row").all_inner_texts()]
+
+
+def events(page: Any) -> list[list[str]]:
+    return [text.split("\n") for text in page.locator("#events .scroll .row").all_inner_texts()]
+
+
+@pytest.mark.slow
+def test_recordings_are_sorted_and_filtered(tmp_path: Path, visit: Visit) -> None:
+    page = visit(make_index(tmp_path))
+    broken = rows(tmp_path)[2].name
+    assert page.locator("#facts").inner_text() == "4 recordings · 1 h 3 min · 3 events · 1 partial · 1 failed"
+    assert names(page) == [broken, "a.mp4", "cam 1/b#.mp4", "quiet.mp4"]
+    assert f"is no video {NASTY}" in page.locator("#recordings").inner_text()
+    head = page.locator("#recordings .head")
+    head.get_by_role("button", name="Length").click()
+    assert names(page) == ["a.mp4", "cam 1/b#.mp4", "quiet.mp4", broken]
+    head.get_by_role("button", name="Length").click()
+    assert names(page) == ["quiet.mp4", "cam 1/b#.mp4", "a.mp4", broken]
+    head.get_by_role("button", name="Best").click()
+    assert names(page)[:2] == ["cam 1/b#.mp4", "a.mp4"]
+    page.locator("#min_score").fill("60")
+    page.locator(".chip", has_text="fall").click()
+    assert names(page)[0] == "a.mp4"
+    page.locator("#with_events").check()
+    assert names(page) == ["a.mp4"]
+    page.locator(".chip", has_text="fall").click()
+    page.locator("#search").fill("CAM fall")
+    assert names(page) == ["cam 1/b#.mp4"]
+    page.locator("#search").fill("nowhere")
+    assert "No recording passes the filters." in page.locator("#recordings").inner_text()
+    page.locator("#search").fill("")
+    page.locator("#with_events").uncheck()
+    page.locator("#status").select_option("failed")
+    assert names(page) == [broken]
+    assert page.locator("b, i").count() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["recordings", "events"])
+def test_long_names_are_cut_at_their_front(tmp_path: Path, visit: Visit, table: str) -> None:
+    found = [f"(old) {'a long folder/' * 12}camera {number}.mp4" for number in range(3)]
+    rows = [
+        IndexRow(name=name, status="done", duration_s=60.0, events=(event(1.0, 3.0),), page=tmp_path / f"{number}.html")
+        for number, name in enumerate(found)
+    ]
+    write_index(tmp_path / "index.html", rows, labels=LABELS)
+    page = visit(tmp_path / "index.html")
+    page.locator(f"#show_{table}").click()
+    cells = page.locator(f"#{table} .row .path")
+    assert cells.all_inner_texts() == found
+    assert [cell.get_attribute("title") for cell in cells.all()] == found
+    cell, text = (page.locator(f"#{table} .row {part}").first.bounding_box() for part in (".path", "bdi"))
+    assert text["x"] < cell["x"]
+    assert text["x"] + text["width"] == pytest.approx(cell["x"] + cell["width"], abs=2)
+
+
+@pytest.mark.slow
+def test_reasons_can_be_read_and_all_labels_seen(tmp_path: Path, visit: Visit) -> None:
+    reason = "is no video: its index is missing, as if it was cut off while it was being written; " * 2
+    labels = tuple(f"a rather long label {number}" for number in range(12))
+    busy = tuple(event(5.0 * number, 5.0 * number + 2, label) for number, label in enumerate(labels))
+    rows = [
+        IndexRow(name="a.mp4", status="done", duration_s=60.0, events=busy, page=tmp_path / "a.html"),
+        IndexRow(name="b.mp4", status="failed", duration_s=None, reason=reason),
+        IndexRow(name="c.mp4", status="partial", duration_s=60.0, reason="3 corrupt frames", page=tmp_path / "c.html"),
+    ]
+    write_index(tmp_path / "index.html", rows, labels=labels)
+    page = visit(tmp_path / "index.html")
+    told = page.locator(".reason span")
+    assert told.evaluate("element => element.scrollHeight <= element.clientHeight")
+    assert page.locator(".reason").get_attribute("title") == reason
+    state = page.locator(".state.partial").bounding_box()
+    under = "([x, y]) => document.elementFromPoint(x, y).title"
+    assert page.evaluate(under, [state["x"] + 5, state["y"] + 5]) == "3 corrupt frames"
+    box = page.locator("#labels").bounding_box()
+    for chip in page.locator(".chip").all():
+        place = chip.bounding_box()
+        assert box["y"] <= place["y"] < place["y"] + place["height"] <= box["y"] + box["height"]
+
+
+@pytest.mark.slow
+def test_events_are_sorted_and_filtered(tmp_path: Path, visit: Visit) -> None:
+    page = visit(make_index(tmp_path), color_scheme="dark")
+    page.locator("#show_events").click()
+    assert [row[0] for row in events(page)] == ["fall", NASTY, "walk"]
+    head = page.locator("#events .head")
+    head.get_by_role("button", name="Length").click()
+    assert [row[0] for row in events(page)] == ["walk", "fall", NASTY]
+    head.get_by_role("button", name="Recording").click()
+    assert events(page)[0][0] == NASTY
+    page.locator("#min_score").fill("50")
+    assert page.locator("#show_events").inner_text() == "Events 2"
+    page.locator(".chip", has_text="fall").click()
+    assert [row[0] for row in events(page)] == [NASTY]
+    assert "2024" not in page.locator("#events .scroll").inner_text()
+    page.locator(".chip", has_text="fall").click()
+    assert "2024-05-06 07:08:10" in page.locator("#events .scroll").inner_text()
+
+
+@pytest.mark.slow
+def test_an_event_leads_to_its_moment_and_back(tmp_path: Path, visit: Visit) -> None:
+    found = (event(2.0, 4.0), event(6.0, 7.0, "walk", 0.95))
+    name = "cam 1/b#.mp4"
+    report = make_page(tmp_path, list(found), name=name, frames=10 * FPS)
+    index = tmp_path / "events" / "index.html"
+    write_index(index, [IndexRow(name=name, status="done", duration_s=10.0, events=found, page=report)], labels=LABELS)
+    page = visit(index)
+    page.locator("#show_events").click()
+    page.locator("#events .row a").first.click()
+    page.wait_for_selector("#panel_label")
+    assert page.locator("#panel_label").inner_text() == "walk"
+    page.wait_for_function("() => Math.abs(video.currentTime - 6) < 0.1")
+    page.locator("#back").click()
+    page.wait_for_selector("#recordings")
+    page.locator("#recordings .row a").click()
+    page.wait_for_selector("#stage")
+    assert page.locator("h1").inner_text() == name
+
+
+@pytest.mark.slow
+def test_rows_are_made_as_they_come_into_sight(tmp_path: Path, visit: Visit) -> None:
+    page = visit(many(tmp_path))
+    assert page.locator("#show_recordings").inner_text() == "Recordings 5,000"
+    assert page.locator("#recordings .scroll .row").count() < 60
+    page.locator("#show_events").click()
+    assert page.locator("#show_events").inner_text() == "Events 50,000"
+    assert page.locator("#events .scroll .row").count() < 60
+    page.locator("#events .scroll").evaluate("element => element.scrollTop = element.scrollHeight")
+    page.wait_for_function("() => document.querySelector('#events .scroll .row:last-child').innerText.includes('0 %')")
+    page.locator("#search").fill("camera 19/ fall")
+    assert page.locator("#show_events").inner_text() == "Events 1,000"

@@ -1,0 +1,249 @@
+"""What a page holds: everything in one file, escaped, thinned, and under 20 MB."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import numpy as np
+import pytest
+
+from tests.prediction.report.pages import FPS, NASTY, data_of, entry, event, make_page, scored, unpacked
+from tests.prediction.world import make_model
+from tests.sequences import make_sequence
+from vidgru.errors import OutputError
+from vidgru.model.gates import Gates
+from vidgru.prediction.reasons import Attended, Moment, Why
+from vidgru.prediction.report import write_page
+from vidgru.types import Event, Recording, Sequence
+
+LIMIT = 20_000_000
+
+
+def why(of: Event) -> Why:
+    return Why(
+        event=of,
+        score=0.8,
+        baseline=0.75,
+        without={"motion": 0.3, "scene": 0.76},
+        objects=(Attended(track=7, label=NASTY, share=0.6), Attended(track=-1, label="cloud", share=0.4)),
+        kept=(Moment(time_s=5.1, update=0.9, reset=0.5),),
+        forgot=(Moment(time_s=5.2, update=0.2, reset=0.1),),
+    )
+
+
+def test_a_page_holds_what_it_was_given(tmp_path: Path) -> None:
+    told = {"description_score": 0.123456, "description_source": "template"}
+    events = [event(5.0, 7.5), event(12.0, 13.0, "walk", 0.123456, description="Two people\nwalk", **told)]
+    page = make_page(
+        tmp_path,
+        events,
+        recorded_at="2024-05-06T07:08:09+02:00",
+        damage="3 corrupt frames",
+        why={events[0]: why(events[0])},
+    )
+    data = data_of(page)
+    assert data["events"] == [[5000, 7500, 0, 0.8], [12000, 13000, 1, 0.1235, "Two people\nwalk", 0.1235, True]]
+    assert (data["name"], data["duration"], data["fps"], data["size"]) == ("a.mp4", 20.0, 10.0, [320, 192])
+    assert (data["labels"], data["high"], data["low"]) == (["fall", "walk"], [0.5, 0.5], [0.5, 0.5])
+    assert (data["video"], data["index"], data["root"]) == (
+        "../../videos/a.mp4",
+        "../index.html",
+        str(tmp_path / "videos"),
+    )
+    assert data["damage"] == "3 corrupt frames"
+    assert data["recorded"] == {"ms": 1714979289000, "zone": "+0200"}
+    assert data["why"] == {
+        "0": {
+            "baseline": 0.75,
+            "objects": [[7, NASTY, 0.6], [-1, "cloud", 0.4]],
+            "without": {"motion": 0.3, "scene": 0.76},
+            "kept": [5.1],
+            "forgot": [5.2],
+        }
+    }
+    assert len(data["pictures"]) == 25  # the middle of the first event is one of those over the recording
+    high = unpacked(data["scores"]["high"], "u1").reshape(2, 200)
+    assert high[0, [0, 60]].tolist() == [26, 204]
+    assert data["scores"]["low"] is None
+    assert unpacked(data["scores"]["time"], "<u4")[:3].tolist() == [0, 100, 200]
+    assert unpacked(data["gates"]["high"], "u1").reshape(2, 200)[:, 0].tolist() == [128, 128]
+    assert unpacked(data["objects"]["time_ms"], "<u4").tolist() == [100 * frame for frame in range(200)]
+    assert (data["notes"], data["lacks"]) == ([], [])
+    assert data["numbers"] is None
+
+
+def test_a_page_needs_no_other_file_and_no_network(tmp_path: Path) -> None:
+    text = make_page(tmp_path, [event(5.0, 7.5)]).read_text()
+    assert not re.search(r"<(?:link|iframe)|\bsrc=|@import|url\(|https?://", text.replace("file: http: https:", ""))
+    assert "default-src 'none'" in text
+    assert len(re.findall("</script>", text)) == 2
+
+
+def test_scores_are_those_that_the_thresholds_judge(tmp_path: Path) -> None:
+    """They are averaged as decoding does: half a second around an edge, half of the score."""
+    whole = make_sequence(80, 1, fps=8.0)
+    model = make_model(tmp_path / "m", {"fps": 8}, sequence=whole, timed=True, fall=0.5)
+    model = replace(model, decode=replace(model.decode, smooth_s=1.0))
+    facts = scored(whole.time_s, 80, 1, [event(5.0, 10.0)], gates=False)
+    given = {"parts": [whole], "scored": facts, "events": [], "recorded_at": None, "damage": ""}
+    recording = Recording(path=tmp_path / "gone.mp4", name="gone.mp4")
+    write_page(tmp_path / "p.html", model=model, recording=recording, entry=entry(10.0, fps=8.0), **given)
+    data = data_of(tmp_path / "p.html")
+    high = unpacked(data["scores"]["high"], "u1") / 255
+    assert high[[36, 40, 44]] == pytest.approx([0.178, 0.489, 0.8], abs=0.05)
+    assert (data["smooth"], data["video"], data["gates"], data["pictures"]) == (1.0, None, None, [])
+
+
+def test_events_that_the_run_was_not_asked_for_are_told(tmp_path: Path) -> None:
+    found = [event(1.0, 2.0), event(5.0, 6.0), event(8.0, 9.0, score=0.3)]
+    whole = scored(np.arange(200) / FPS, 400, 2, found)
+    data = data_of(make_page(tmp_path, found[:2], scored=whole, video=False))
+    assert data["notes"] == ["The run was asked for 2 of the 3 events that were found."]
+    (lacks,) = data["lacks"]
+    assert lacks.startswith("1 finding was left out of this page by --min-score, --labels or --since; in the saved")
+    lacks = data_of(make_page(tmp_path, [], scored=whole, video=False))["lacks"]
+    assert lacks[0].startswith("3 findings were left out of this page")
+
+
+@pytest.mark.parametrize("events", [[], [event(5.0, 7.5)]])
+def test_the_page_says_which_boxes_it_has_no_room_for(tmp_path: Path, events: list[Event]) -> None:
+    crowd, frames = make_sequence(400, 1500, fps=8.0, optional=False), 400
+    facts = {"parts": [crowd], "scored": scored(crowd.time_s, frames * 1500, 2, events), "entry": entry(50.0, fps=8.0)}
+    data = data_of(make_page(tmp_path, events, frames=30, video=False, **facts))
+    kept = unpacked(data["objects"]["time_ms"], "<u4") / 1000
+    assert 200 < len(kept) < frames
+    assert data["notes"] == [
+        f"Boxes of {len(kept)} of 400 frames are kept: those around the best scored events first, as far as they fit."
+    ]
+    long = data_of(make_page(tmp_path, events, frames=4001, video=False))
+    assert "Boxes are kept from 1 s before to 1 s after each event." in long["notes"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a b.mp4", 'it\'s #1 100% "c".mp4', "Überwachung/カメラ?.mp4", f"x{NASTY.replace('/', '')}.mp4", "a:b&c;=+.mp4"],
+)
+def test_names_and_labels_are_text_wherever_they_stand(tmp_path: Path, name: str) -> None:
+    found = [event(5.0, 7.5, NASTY, description=NASTY)]
+    page = make_page(
+        tmp_path, found, name=name, labels=[NASTY, "walk"], damage=NASTY, video=b"x", why={found[0]: why(found[0])}
+    )
+    text, data = page.read_text(), data_of(page)
+    assert "<b onclick" not in text
+    assert len(re.findall("</script>", text)) == 2
+    assert (data["name"], data["labels"][0], data["events"][0][4]) == (name, NASTY, NASTY)
+    target = os.path.normpath(os.path.join(os.fsencode(page.parent), unquote_to_bytes(data["video"])))
+    assert target == os.fsencode(tmp_path / "videos" / name)
+    assert re.fullmatch(r"[\w./~%-]+", data["video"], re.ASCII)
+    assert data["index"] == "../" * (1 + name.count("/")) + "index.html"
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")
+    page = make_page(tmp_path, [event(5.0, 7.5)], name=name, video=b"x")
+    data = data_of(page)
+    assert data["video"] == "../../videos/caf%E9.mp4"
+    assert data["name"] == name
+
+
+def test_equal_pages_are_equal_bytes(tmp_path: Path) -> None:
+    first, second = (make_page(tmp_path, [event(5.0, 7.5)]).read_bytes() for _ in range(2))
+    assert first == second
+
+
+def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "events").write_text("a file")
+    with pytest.raises(OutputError, match=r"cannot write .*report\.html"):
+        make_page(tmp_path, [], video=False)
+
+
+# --- eight hours ----------------------------------------------------------------------------------------------------
+
+PART = 4608
+PARTS = 50  # 230,400 frames are eight hours at eight a second
+
+
+def long_parts(objects: int) -> Iterator[Sequence]:
+    part = make_sequence(PART, objects, optional=False)
+    for number in range(PARTS):
+        yield replace(part, time_s=part.time_s + number * PART / 8, frame_index=part.frame_index + number * PART)
+
+
+@pytest.mark.parametrize(
+    ("events", "length_s", "letter"), [(1, 28_799.0, "é"), (2000, 9.0, "é"), (60_000, 0.4, "é"), (60_000, 0.4, "🚚")]
+)
+def test_eight_hours_stay_under_twenty_megabytes(tmp_path: Path, events: int, length_s: float, letter: str) -> None:
+    frames, objects = PART * PARTS, 20
+    labels = [f"label {number}" for number in range(12)]
+    rng = np.random.default_rng(0)
+    starts = np.linspace(0, 28_800 - length_s, events)
+    found = [
+        event(float(start), float(start) + length_s, labels[n % 12], float(score), description=letter * 40)
+        for n, (start, score) in enumerate(zip(starts, rng.random(events), strict=True))
+    ]
+    facts = scored(np.arange(frames) / 8, frames * objects, 12, [])
+    peak = rng.integers(frames)
+    facts.scores[peak, 5] = 1.0
+    model = make_model(
+        tmp_path / "m", {"fps": 8}, sequence=make_sequence(1, optional=False), timed=True, **dict.fromkeys(labels, 0.5)
+    )
+    write_page(
+        tmp_path / "p.html",
+        model=model,
+        recording=Recording(path=tmp_path / "gone.mp4", name="gone.mp4"),
+        entry=entry(28_800.0, fps=8.0),
+        parts=long_parts(objects),
+        scored=facts,
+        events=found,
+        recorded_at=None,
+        damage="",
+        why={one: why(one) for one in found[::50]},
+    )
+    size = (tmp_path / "p.html").stat().st_size
+    assert size < LIMIT
+    data = data_of(tmp_path / "p.html")
+    high = unpacked(data["scores"]["high"], "u1").reshape(12, -1)
+    assert 2 * high.shape[1] <= 4000
+    assert high[5].max() == 255
+    assert abs(unpacked(data["scores"]["time"], "<u4")[high[5].argmax()] / 1000 - peak / 8) < 60
+    assert size > LIMIT * 0.3, "the budget is there to be used"
+    notes = " ".join(data["notes"])
+    assert "are thinned to 4,000 points a curve" in notes
+    assert "They did not all fit" in notes
+    kept = unpacked(data["objects"]["time_ms"], "<u4") / 1000
+    if events == 1:
+        assert kept[0] == 0
+        assert kept[-1] < 28_000
+    if events == 60_000:
+        assert "The page has room for the" in notes
+        assert "had no room in this page; in the saved file nothing happens there" in " ".join(data["lacks"])
+        numbers = data["numbers"]
+        assert len(numbers) == len(data["events"]) < events
+        left_out = set(range(events)) - set(numbers)
+        assert max(found[n].score for n in left_out) <= min(found[n].score for n in numbers)
+
+
+def test_many_labels_leave_room_for_the_rest(tmp_path: Path) -> None:
+    labels = [f"label {number}" for number in range(900)]
+    facts = scored(np.arange(5000) / 8, 0, 900, [])
+    facts.scores[7, 850] = 0.9
+    whole = make_sequence(5000, 0, optional=False)
+    model = make_model(tmp_path / "m", {"fps": 8}, sequence=whole, timed=True, **dict.fromkeys(labels, 0.5))
+    given = {"parts": [whole], "scored": facts, "events": [], "recorded_at": None, "damage": ""}
+    recording = Recording(path=tmp_path / "gone.mp4", name="gone.mp4")
+    write_page(tmp_path / "p.html", model=model, recording=recording, entry=entry(625.0, fps=8.0), **given)
+    data = data_of(tmp_path / "p.html")
+    assert 850 in data["scores"]["labels"]
+    assert len(data["scores"]["labels"]) < 900
+    assert f"Scores are drawn of {len(data['scores']['labels'])} of 900 labels" in data["notes"][-1]
+
+
+def test_an_empty_recording(tmp_path: Path) -> None:
+    empty = Gates(update=np.zeros(0, np.float32), reset=np.zeros(0, np.float32))
+    facts = replace(scored(np.zeros(0), 0, 2, []), gates=empty)
+    data = data_of(make_page(tmp_path, [], scored=facts, parts=[], video=False))
+    assert data["events"] == []
+    assert unpacked(data["scores"]["time"], "<u4").tolist() == []

@@ -1,0 +1,235 @@
+"""`vidgru explain`: which recording, which event, and what it says."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.prediction.world import World, make_model
+from vidgru import cli
+from vidgru.config import DetectorSettings, ExplainConfig
+from vidgru.errors import RecordingError, SettingsError, SettingsMismatch, SourceError, WeightsError
+from vidgru.extraction.pipeline import weights_what
+from vidgru.files import bundled
+from vidgru.prediction.explain import _text, explain_recording
+from vidgru.prediction.reasons import Attended, Moment, Why
+from vidgru.types import Event
+
+
+def said(world: World, path: Path, **settings: object) -> str:
+    return explain_recording(world.model, path, ExplainConfig(**{"features": str(world.cache.root), **settings}))
+
+
+def timed(world: World, **scores: float) -> None:
+    make_model(world.model, world.what, weights=str(world.weights), timed=True, **scores)
+
+
+def test_every_event_of_a_recording(world: World) -> None:
+    text = said(world, world.record("a.mp4"))
+    assert re.findall(r"^\w.*$", text, re.MULTILINE) == [
+        "fall  0.0-5.0 s  score 0.90  (event 1 of 2 in a.mp4)",
+        "walk  0.0-5.0 s  score 0.60  (event 2 of 2 in a.mp4)",
+    ]
+    assert len(re.findall(r"^  scene_motion +0\.90  \+0\.00$", text, re.MULTILINE)) == 1  # it says so whatever it sees
+    assert "kept most" in text
+
+
+@pytest.mark.parametrize("settings", [{"event": 2}, {"at": 0.0}, {"at": 4.99}])
+def test_the_events_that_are_asked_for(world: World, settings: dict[str, float]) -> None:
+    heads = re.findall(r"^(\w+) .* \(event (\d) of 2", said(world, world.record("a.mp4"), **settings), re.MULTILINE)
+    assert heads == ([("walk", "2")] if "event" in settings else [("fall", "1"), ("walk", "2")])
+
+
+@pytest.mark.parametrize("kind", ["clips", "timed"])
+def test_an_entry_of_a_cache(world: World, kind: str) -> None:
+    if kind == "timed":
+        timed(world)
+    path = world.record("cam/a.mp4")
+    entry = world.cache.lookup(path, world.what)
+    assert entry is not None
+    assert said(world, world.cache.root / entry.key, features="elsewhere") == said(world, path)
+
+
+def test_text_is_aligned_and_sorted_by_loss() -> None:
+    why = Why(
+        event=Event(video="a.mp4", start_s=62.04, end_s=65.5, label="meet", score=0.8),
+        score=0.8,
+        baseline=0.7,
+        without={"time": 0.7004, "motion": 0.0, "speed": 0.35, "relations": 0.9, "scene": 0.6996},
+        objects=(
+            *(Attended(track=n, label="person", share=0.5 / (n + 1)) for n in (0, 1)),
+            *(Attended(track=-1, label=name, share=0.02) for name in "abcdefghi"),
+        ),
+        kept=(Moment(time_s=61.04, update=0.8, reset=0.7),),
+        forgot=(Moment(time_s=63.0, update=0.5, reset=0.2), Moment(time_s=65.0, update=0.6, reset=0.3)),
+    )
+    assert _text(why, "event 3 of 7 in a.mp4").splitlines() == [
+        "meet  62.0-65.5 s  score 0.80  (event 3 of 7 in a.mp4)",
+        "",
+        "  looked at    share",
+        "  person 0      0.50          ##########",
+        "  person 1      0.25          #####",
+        *(f"  {name}, no track   0.02" for name in "abcdef"),
+        "  3 more        0.06          #",
+        "",
+        "  without      score  change",
+        "  motion        0.00  -0.70   --------------------",
+        "  speed         0.35  -0.35   ----------",
+        "  scene         0.70  +0.00",
+        "  time          0.70  +0.00",
+        "  relations     0.90  +0.20   ++++++",
+        "  (nothing)     0.70",
+        "  (read again from 30 s before the event, and at most 120 s of it, it scores 0.70, not 0.80)",
+        "",
+        "  kept most   at 61.0 s (update 0.80, reset 0.70)",
+        "  forgot most at 63.0 s (update 0.50, reset 0.20), 65.0 s (update 0.60, reset 0.30)",
+    ]
+    bare = replace(why, objects=(), kept=(), forgot=(), baseline=0.8)
+    assert "  looked at no object" in _text(bare, "")
+    assert "read again" not in _text(bare, "")
+    assert "kept" not in _text(bare, "")
+    untold = _text(replace(why, without={}), "")  # the model scores nothing
+    assert "without" not in untold
+    assert "(nothing)" not in untold
+    assert "\n\n\n" not in untold
+
+
+def test_the_sentence_stands_below_the_headline() -> None:
+    event = Event(
+        video="a.mp4", start_s=62.0, end_s=65.5, label="meet", score=0.8,
+        description="두 사람이\n만난다", description_score=0.834, description_source="model",
+    )  # fmt: skip
+    why = Why(event=event, score=0.8, baseline=0.8, without={}, objects=(), kept=(), forgot=())
+    assert _text(why, "it").splitlines()[:3] == [
+        "meet  62.0-65.5 s  score 0.80  (it)",
+        "  두 사람이 만난다  (sentence score 0.83)",
+        "",
+    ]
+    why = replace(why, event=replace(event, description="person: meet", description_source="template"))
+    assert _text(why, "it").splitlines()[1] == (
+        "  [person: meet]  (put together, as the model is not sure enough of its own sentence: 0.83)"
+    )
+
+
+def test_events_are_described(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tell(model: object, parts: object, events: list[Event]) -> list[Event]:
+        told = {"description_score": 0.9, "description_source": "model"}
+        return [replace(event, description=f"A {event.label}", **told) for event in events]
+
+    monkeypatch.setattr("vidgru.prediction.explain.describe_events", tell)
+    text = said(world, world.record("a.mp4"), event=2)
+    assert text.splitlines()[1] == "  A walk  (sentence score 0.90)"
+
+
+# --- what a user can do wrong ---------------------------------------------------------------------------------------
+
+
+def test_no_event_names_the_best_candidate(world: World) -> None:
+    path = world.record("quiet.mp4")
+    timed(world, fall=0.41, walk=0.2)
+    with pytest.raises(SourceError) as error:
+        said(world, path)
+    assert error.value.message == (
+        "the model finds no event in quiet.mp4: its best candidate is fall at 0.0-5.0 s, whose score reaches 0.41, "
+        "and an event has to reach 0.50"
+    )
+    assert "nothing to explain" in error.value.remedy
+
+
+def test_no_event_and_no_candidate(world: World) -> None:
+    timed(world, fall=0.01, walk=0.02)
+    with pytest.raises(SourceError, match=r"highest score is 0\.02, of walk at 0\.0 s, and an event has to reach 0"):
+        said(world, world.record("quiet.mp4"))
+
+
+def test_a_candidate_that_gives_way_to_another_label(world: World) -> None:
+    model = make_model(world.model, world.what, weights=str(world.weights), timed=True, fall=0.6, walk=0.8)
+    # walk scores higher throughout, and not high enough for an event
+    replace(model, decode=replace(model.decode, high=(0.5, 0.9), low=(0.5, 0.9), exclusive=True)).save(world.model)
+    with pytest.raises(SourceError, match=r"fall at 0\.0-5\.0 s, whose score reaches 0\.60, but .* another label"):
+        said(world, world.record("a.mp4"))
+
+
+def test_a_time_at_which_there_is_no_event(world: World) -> None:
+    with pytest.raises(SourceError, match=r"there is no event at 5 s in a\.mp4") as error:
+        said(world, world.record("a.mp4"), at=5.0)
+    assert error.value.remedy == "its events are 1: fall at 0.0-5.0 s, 2: walk at 0.0-5.0 s"
+
+
+def test_a_number_that_no_event_has(world: World) -> None:
+    with pytest.raises(SettingsError, match=r"event is 3, and a\.mp4 has 2") as error:
+        said(world, world.record("a.mp4"), event=3)
+    assert "2: walk at 0.0-5.0 s" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"event": 0}, "event is 0; it must be the number of an event, from 1"),
+        ({"at": -1.0}, r"at is -1\.0; it must be a second of the recording"),
+        ({"at": float("nan")}, r"at is nan; it must be a second of the recording"),
+        ({"at": 1.0, "event": 1}, r"at is 1\.0; it must be left out where event is given"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        ExplainConfig(**settings)
+
+
+def test_a_recording_that_there_is_not(world: World) -> None:
+    with pytest.raises(SourceError, match=r"no such file or folder: .*gone\.mp4"):
+        said(world, world.videos / "gone.mp4")
+
+
+def test_a_folder_that_is_no_entry(world: World) -> None:
+    world.record("a.mp4")
+    for folder in (world.videos, world.cache.root, world.cache.root / ("0" * 64)):
+        folder.mkdir(exist_ok=True)
+        with pytest.raises(SourceError, match="is neither a recording nor a sound entry of a cache"):
+            said(world, folder)
+
+
+def test_features_of_another_detector(world: World) -> None:
+    path = world.record("a.mp4")
+    entry = world.cache.lookup(path, world.what)
+    assert entry is not None
+    make_model(world.model, {**world.what, "imgsz": 320}, weights=str(world.root / "gone.pt"))
+    for recording in (world.cache.root / entry.key, path):
+        with pytest.raises(SettingsMismatch, match="imgsz is 640, the model's is 320"):
+            said(world, recording)
+
+
+def test_a_detector_that_is_not_the_models(world: World) -> None:
+    path = world.record("a.mp4")
+    other = world.root / "other.pt"
+    other.write_bytes(b"another detector")
+    with pytest.raises(SettingsMismatch, match=r"other\.pt is not the detector that the model was trained on"):
+        said(world, path, weights=str(other))
+
+
+def test_features_that_are_missing_and_no_detector(world: World) -> None:
+    path = world.videos / "new.mp4"
+    path.write_text("never seen")
+    make_model(world.model, world.what, weights=str(world.root / "gone.pt"))
+    with pytest.raises(WeightsError, match=r"no such weights file: .*gone\.pt"):
+        said(world, path)
+
+
+def test_a_file_that_is_no_recording(world: World) -> None:
+    detector = bundled("demo.pt")
+    assert detector is not None
+    settings = DetectorSettings(weights=str(detector), imgsz=64)
+    make_model(world.model, weights_what(settings), weights=str(detector))
+    path = world.videos / "new.mp4"
+    path.write_text("not a video")
+    with pytest.raises(RecordingError, match=r"new\.mp4: "):
+        said(world, path)
+
+
+def test_the_command(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    path, features = world.record("a.mp4"), str(world.cache.root)
+    assert cli.run(["explain", str(world.model), str(path), "--features", features, "--at", "1"]) == 0
+    assert capsys.readouterr().out.startswith("fall  0.0-5.0 s  score 0.90  (event 1 of 2 in a.mp4)\n")
+    assert cli.run(["explain", str(world.model), str(path), "--features", features, "--event", "7"]) == 2
+    assert "vidgru: error: event is 7, and a.mp4 has 2" in capsys.readouterr().err

@@ -1,0 +1,539 @@
+"""Live prediction over loopback: what a stream tells is what prediction over the same file finds."""
+
+import io
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.detectors import make_weights
+from tests.model.networks import make_network, with_captions
+from tests.streams import as_file, as_stream, serving
+from tests.videos import write_video
+from vidgru import cli
+from vidgru.cache import SequenceCache
+from vidgru.config import DetectorSettings, PredictConfig
+from vidgru.errors import OutputError, SettingsError, SettingsMismatch, SourceError
+from vidgru.extraction.live.camera import Patience
+from vidgru.extraction.live.connection import SourceLost
+from vidgru.extraction.pipeline import extract, weights_what
+from vidgru.model.checkpoint import EventModel
+from vidgru.model.decode import DecodeSettings
+from vidgru.model.stream import score_recording
+from vidgru.model.task import Head, Task
+from vidgru.prediction.batch import predict
+from vidgru.prediction.live import predict_live
+from vidgru.prediction.recorder import Recorder
+from vidgru.types import DESCRIBED, Recording, Sequence
+
+SOON = Patience(first_s=0.01, longest_s=0.04, attempts=3, gap_s=60)
+ENOUGH_S = 30.0
+HOW: dict[str, Any] = {"backend": "torch", "precision": "fp32", "detector_batch": 1, "threads": 1, "report": False}
+LABELS = ("fall", "walk")
+
+
+@dataclass
+class Stage:
+    """A detector, a model that finds several events, and videos of 12 and of 6 seconds, 60 and 30 samples."""
+
+    weights: Path
+    model: EventModel
+    long: Path
+    short: Path
+
+    def config(self, folder: Path, **settings: Any) -> PredictConfig:
+        return PredictConfig(**{**HOW, "out": str(folder / "events"), "features": str(folder / "features"), **settings})
+
+    def save(self, folder: Path, **changes: Any) -> Path:
+        return saved(replace(self.model, **changes), folder)
+
+
+def saved(model: EventModel, folder: Path) -> Path:
+    model.save(folder / "model.safetensors")
+    return folder / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    root = tmp_path_factory.mktemp("live")
+    weights = make_weights(root / "tiny.pt")
+    long = write_video(root / "long.mp4", 120, metadata={"creation_time": "2024-05-01T12:00:00Z"})
+    short = write_video(root / "short.ts", 60, tick=Fraction(1, 90000), options={"bf": "0"})
+    detect = DetectorSettings(weights=str(weights), imgsz=160, fps=5)
+    cache = SequenceCache(root / "features")
+    (outcome,) = extract([Recording(path=long, name="long.mp4")], cache, detect, PredictConfig(**HOW), progress=False)
+    assert outcome.key is not None
+    return Stage(weights, model_of(cache.read(outcome.key), weights, weights_what(detect)), long, short)
+
+
+def model_of(sequence: Sequence, weights: Path, what: dict[str, Any]) -> EventModel:
+    """A model with random weights whose thresholds lie amidst its scores, so that there are events."""
+    head = Head(background=False, multi_label=True)
+    model = EventModel(
+        network=make_network(sequence, 0, frame_outputs=2, hidden=16, width=16),
+        task=Task(labels=LABELS, clips=None, timed=head),
+        what=what,
+        weights=str(weights),
+        names=sequence.names,
+        decode=DecodeSettings(high=(0.0, 0.0), low=(0.0, 0.0), min_s=0.3, merge_s=0.3, exclusive=False, smooth_s=0.4),
+        window_s=2.0,
+        lag=2,
+    )
+    scores = score_recording(model, [sequence], video="", duration_s=12.0).scores
+    middle = tuple(float(value) for value in np.median(scores, axis=0))
+    return replace(model, decode=replace(model.decode, high=middle, low=middle))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidgru.extraction.live.feed._BACKLOG_S", 10)
+
+
+class Lines(io.StringIO):
+    """Standard output or error that can be waited on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._news = threading.Condition()
+
+    def write(self, text: str) -> int:
+        with self._news:
+            self._news.notify_all()
+            return super().write(text)
+
+    def wait(self, pattern: str, times: int = 1) -> bool:
+        """Wait until a pattern stands in it so often; False where that takes too long."""
+        with self._news:
+            return self._news.wait_for(lambda: len(re.findall(pattern, self.getvalue())) >= times, ENOUGH_S)
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.getvalue().splitlines()]
+
+
+@contextmanager
+def listening() -> Iterator[tuple[Lines, Lines]]:
+    """Standard output and error, meanwhile."""
+    out, err = Lines(), Lines()
+    with redirect_stdout(out), redirect_stderr(err):
+        yield out, err
+
+
+class Recorded:
+    """The times of the frames that are recorded, which can be waited for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times: list[float] = []
+        self._news = threading.Condition()
+        append = Recorder.append
+
+        def watched(recorder: Recorder, sequence: Sequence) -> None:
+            append(recorder, sequence)
+            with self._news:
+                self.times += list(sequence.time_s)
+                self._news.notify_all()
+
+        monkeypatch.setattr(Recorder, "append", watched)
+
+    def wait(self, true: Callable[[list[float]], bool]) -> bool:
+        """Wait until something is true of them; False where that takes too long."""
+        with self._news:
+            return self._news.wait_for(lambda: true(self.times), ENOUGH_S)
+
+
+def of_kind(kind: str, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [line for line in lines if line["kind"] == kind]
+
+
+def plain(events: list[dict[str, Any]]) -> list[tuple[str, float, float, float]]:
+    return sorted((e["label"], e["start"], e["end"], round(e["score"], 4)) for e in events)
+
+
+def in_files(stage: Stage, model: Path, source: Path, folder: Path, **settings: Any) -> list[dict[str, Any]]:
+    """What batch prediction finds."""
+    (prediction,) = predict(model, [source], stage.config(folder, **settings), progress=False)
+    assert prediction.status in ("done", "partial"), prediction.reason
+    return [
+        {
+            "label": e.label,
+            "start": e.start_s,
+            "end": e.end_s,
+            "score": e.score,
+            "start_time": e.start_time,
+            "description": e.description,
+            "description_source": e.description_source,
+            "description_score": e.description_score,
+        }
+        for e in prediction.events
+    ]
+
+
+def described(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return sorted((e["label"], e["start"], e["description"], e["description_source"]) for e in events)
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_is_described_when_it_closes(stage: Stage, tmp_path: Path) -> None:
+    """As in prediction over the file; of one that opens it is not known yet what will have happened."""
+    cache = SequenceCache(stage.weights.parent / "features")
+    (key,) = (path.name for path in cache.root.iterdir() if path.is_dir())
+    told = with_captions(stage.model, cache.read(key), ("A man falls.", "남 왼", "He walks left."))
+    settings = {"beam": 2, "features": str(cache.root)}
+    found = in_files(stage, saved(told, tmp_path), stage.long, tmp_path / "all", **settings)
+    sure = [event["description_score"] for event in found]
+    assert told.caption is not None
+    model = saved(replace(told, caption=replace(told.caption, threshold=float(np.median(sure)))), tmp_path)
+    with serving(as_file(stage.long)) as url, listening() as (out, _):
+        assert predict_live(model, url, stage.config(tmp_path, beam=2), patience=SOON) == 0
+    expected = in_files(stage, model, stage.long, tmp_path, **settings)
+    closed = of_kind("close", out.events())
+    assert described(closed) == described(expected)
+    assert {event["description_source"] for event in closed} == {"model", "template"}
+    assert sorted(e["description_score"] for e in closed) == pytest.approx(
+        sorted(e["description_score"] for e in expected), abs=1e-4
+    )
+    assert all("description" not in line for line in of_kind("open", out.events()))
+
+
+def test_events_are_those_of_the_file(stage: Stage, tmp_path: Path) -> None:
+    model = stage.save(tmp_path)
+    with serving(as_file(stage.long)) as url, listening() as (out, err):
+        assert predict_live(model, url, stage.config(tmp_path), patience=SOON) == 0
+    expected = in_files(stage, model, stage.long, tmp_path)
+    lines = out.events()
+    closed = of_kind("close", lines)
+    assert len(closed) >= 3
+    assert {line["label"] for line in closed} == set(LABELS)
+    assert plain(closed) == plain(expected)
+    assert sorted(line["start_time"] for line in closed) == sorted(event["start_time"] for event in expected)
+    opened = {line["id"]: line for line in of_kind("open", lines)}
+    assert list(opened) == list(range(1, len(closed) + 1))
+    for number, line in enumerate(lines):
+        assert line["video"] == url
+        assert line["latency_s"] >= 0
+        if line["kind"] == "close":
+            first = opened[line["id"]]
+            assert lines.index(first) < number
+            assert (first["label"], first["start"]) == (line["label"], line["start"])
+            assert "end" not in first
+    told = err.getvalue().splitlines()
+    assert "scores are settled 0.60 s after their frame" in told[1]
+    assert re.search(
+        r": 0:00:\d\d, 60 frames, 0 passed over, from decoded to scored \d+ ms \(p50\), \d+ ms \(p99\), ", told[-1]
+    )
+    assert told[-1].endswith(f", {len(closed)} events")
+
+
+def test_a_stream_that_is_lost_and_comes_back(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = Recorded(monkeypatch)
+    model, stop = stage.save(tmp_path), threading.Event()
+    config = stage.config(tmp_path, record=True)
+    first = as_stream(
+        stage.short, lambda: recorded.wait(lambda times: len(times) >= 29)
+    )  # the last sample comes with the end
+    second = as_stream(
+        stage.short, lambda: recorded.wait(lambda times: len(times) >= 57)
+    )  # the first of its frames may not be a sample
+    with serving(first, second, then=stop.set) as url, listening() as (out, err):
+        url = url.replace("http://", "http://user:hunter2@")
+        assert predict_live(model, url, config, patience=SOON, stop=stop) == 0
+    said = err.getvalue()
+    assert said.count("was lost (") == 2
+    assert said.count("is back after ") == 1
+    assert "hunter2" not in said + out.getvalue()
+    cache = SequenceCache(tmp_path / "features")
+    (entry,) = cache.entries()
+    assert f"recorded: {cache.root / entry.key}" in said
+    assert entry.samples >= 57
+    assert entry.damage["gaps"] == 1
+    assert "hunter2" not in (cache.root / entry.key / "entry.json").read_text()
+    cache.read(entry.key)  # checks that times rise
+    expected = in_files(stage, model, cache.root / entry.key, tmp_path)
+    assert plain(of_kind("close", out.events())) == plain(expected)
+    assert expected
+
+
+def test_after_a_long_silence_events_are_closed(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    always = replace(stage.model.decode, high=(0.0, 2.0), low=(0.0, 2.0))
+    model, stop = stage.save(tmp_path, decode=always), threading.Event()
+    closed: list[bool] = []
+    served = as_stream(stage.short, lambda: closed.append(out.wait('"close"')))
+    with listening() as (out, _), serving(served, then=stop.set) as url:
+        predict_live(model, url, stage.config(tmp_path), patience=replace(SOON, gap_s=0.3), stop=stop)
+    assert closed == [True]  # while the connection was held, and nothing came
+    one = of_kind("close", out.events())[0]
+    assert (one["id"], one["start"], one["end"]) == (1, 0.0, 5.8)
+
+
+def test_only_the_events_asked_for(stage: Stage, tmp_path: Path) -> None:
+    model = stage.save(tmp_path)
+    expected = in_files(stage, model, stage.long, tmp_path)
+    scores = sorted(event["score"] for event in expected if event["label"] == "fall")
+    least = float(np.mean(scores[-2:]))
+    settings = {"labels": ("fall",), "min_score": least}
+    with serving(as_file(stage.long)) as url, listening() as (out, _):
+        predict_live(model, url, stage.config(tmp_path, **settings), patience=SOON)
+    lines = out.events()
+    wanted = [event for event in expected if event["label"] == "fall" and event["score"] >= least]
+    assert 0 < len(wanted) < len(scores)
+    assert plain(of_kind("close", lines)) == plain(wanted)
+    opened, withdrawn = of_kind("open", lines), of_kind("withdraw", lines)
+    assert {line["id"] for line in opened} == {line["id"] for line in (*withdrawn, *of_kind("close", lines))}
+    assert {line["label"] for line in lines} == {"fall"}
+    assert all(line["score"] >= least for line in opened)
+
+
+@pytest.fixture(scope="module")
+def describing(stage: Stage) -> EventModel:
+    """A model that only describes, stretches of two seconds."""
+    cache = SequenceCache(stage.weights.parent / "features")
+    (key,) = (path.name for path in cache.root.iterdir() if path.is_dir())
+    sequence = cache.read(key)
+    bare = replace(
+        stage.model,
+        network=make_network(sequence, 0, hidden=16, width=16, labels=1),
+        task=Task(labels=(DESCRIBED,)),
+        decode=DecodeSettings(high=(0.5,), low=(0.5,), min_s=0.0, merge_s=0.0, exclusive=False),
+        lag=0,
+    )
+    return with_captions(bare, sequence, ("A man falls.", "He walks left."))
+
+
+def test_a_model_that_only_describes(stage: Stage, describing: EventModel, tmp_path: Path) -> None:
+    model = saved(describing, tmp_path)
+    with serving(as_file(stage.long)) as url, listening() as (out, err):
+        assert predict_live(model, url, stage.config(tmp_path), patience=SOON) == 0
+    said = err.getvalue()
+    assert "stretches of 2.00 s are described, each 1.00 s after its end" in said
+    assert "scores are settled" not in said
+    closed = of_kind("close", out.events())
+    assert [(event["start"], event["end"]) for event in closed] == [(a, a + 2) for a in range(0, 12, 2)]
+    assert described(closed) == described(in_files(stage, model, stage.long, tmp_path))
+
+
+def test_after_a_long_silence_stretches_begin_with_what_comes_then(
+    stage: Stage, describing: EventModel, tmp_path: Path
+) -> None:
+    model, stop = saved(describing, tmp_path), threading.Event()
+    held = [as_stream(stage.short, lambda most=most: out.wait('"close"', most)) for most in (3, 6)]
+    with listening() as (out, err), serving(*held, then=stop.set) as url:
+        predict_live(model, url, stage.config(tmp_path), patience=replace(SOON, gap_s=0.5), stop=stop)
+    assert err.getvalue().count("is back after ") == 1
+    times = [(event["start"], event["end"]) for event in of_kind("close", out.events())]
+    assert times[:3] == [(0, 2), (2, 4), (4, 5.8)]
+    assert len(times) >= 6
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(times))
+    assert all(end_s - start_s <= 3 for start_s, end_s in times)
+
+
+# --- ends -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_clean_stop(number: signal.Signals, stage: Stage, tmp_path: Path) -> None:
+    always = replace(stage.model.decode, high=(0.0, 2.0), low=(0.0, 2.0))
+    model = stage.save(tmp_path, decode=always)
+    before = signal.getsignal(number)
+
+    def interrupt() -> None:
+        out.wait('"open"')
+        os.kill(os.getpid(), number)
+
+    with listening() as (out, err), serving(as_stream(stage.short, interrupt)) as url:
+        config = stage.config(tmp_path, record=True)
+        if number == signal.SIGINT:
+            with pytest.raises(KeyboardInterrupt):
+                predict_live(model, url, config, patience=SOON)
+        else:
+            assert predict_live(model, url, config, patience=SOON) == 0
+    assert [line["kind"] for line in out.events()] == ["open", "close"]
+    assert signal.getsignal(number) == before
+    (entry,) = SequenceCache(tmp_path / "features").entries()
+    assert f"recorded: {tmp_path / 'features' / entry.key}" in err.getvalue()
+    assert err.getvalue().splitlines()[-1].endswith(" 1 events")
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("vidgru-detector")]
+
+
+def test_nobody_listens_any_more(stage: Stage, tmp_path: Path) -> None:
+    """As in `vidgru predict ... | head -1`."""
+    model = stage.save(tmp_path)
+    settings = [f"--{name}={value}" for name, value in HOW.items() if name != "report"]
+    with serving(as_file(stage.long)) as url:
+        command = [sys.executable, "-m", "vidgru", "predict", str(model), url, *settings]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            said = process.stderr.read()
+        assert process.returncode == 0, said
+    assert "BrokenPipe" not in said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].endswith(" events")
+
+
+def test_a_source_that_never_opens(stage: Stage, tmp_path: Path) -> None:
+    config = stage.config(tmp_path, record=True)
+    with (
+        listening() as (out, _),
+        pytest.raises(SourceError, match=r"tcp://127\.0\.0\.1:1 cannot be opened, tried 3 times: Connection refused"),
+    ):
+        predict_live(stage.save(tmp_path), "tcp://me:hunter2@127.0.0.1:1", config, patience=SOON)
+    assert out.getvalue() == ""
+    assert not (tmp_path / "features").exists()
+
+
+def test_a_camera_that_is_not_there(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known at once, before anyone waits for a frame."""
+
+    def absent(address: object) -> None:
+        raise SourceLost("there is no such camera, or it is in use", hopeless=True)
+
+    monkeypatch.setattr("vidgru.extraction.live.feed.connect", absent)
+    message = r"camera 7 cannot be opened, tried once: there is no such camera, or it is in use\n  see whether another"
+    for _ in range(3):
+        with listening(), pytest.raises(SourceError, match=message):
+            predict_live(stage.save(tmp_path), "7", stage.config(tmp_path), patience=SOON)
+
+
+def test_a_full_disk_does_not_end_it(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OutputError("cannot write features: No space left on device")
+
+    monkeypatch.setattr("vidgru.prediction.recorder.Recorder.append", full)
+    model = stage.save(tmp_path)
+    with serving(as_file(stage.long)) as url, listening() as (out, err):
+        assert predict_live(model, url, stage.config(tmp_path, record=True), patience=SOON) == 1
+    assert err.getvalue().count("No space left on device; nothing more is recorded") == 1
+    assert of_kind("close", out.events())
+
+
+# --- what cannot be ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"since": "2024-05-01T12:00:00"}, "since is '2024-05-01T12:00:00', which is for recordings"),
+        ({"until": "2024-05-01T12:00:00"}, "until is '2024-05-01T12:00:00', which is for recordings"),
+        ({"clips": True}, "clips is True, which is for recordings"),
+        ({"save_video": True}, "save_video is True, which is for recordings"),
+        ({"start_time": "%Y"}, "start_time is '%Y', which is for recordings"),
+        ({"labels": ("jump",)}, "labels holds 'jump', which the model does not know"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, Any], message: str, stage: Stage, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        predict_live(stage.save(tmp_path), "tcp://127.0.0.1:1", stage.config(tmp_path, **settings), patience=SOON)
+
+
+def test_a_model_that_reads_backwards(stage: Stage, tmp_path: Path) -> None:
+    with serving(as_file(stage.long)) as url:
+        cache = SequenceCache(tmp_path / "features")
+        detect = DetectorSettings(weights=str(stage.weights), imgsz=160, fps=5)
+        (outcome,) = extract(
+            [Recording(path=stage.long, name="a")], cache, detect, PredictConfig(**HOW), progress=False, limit=5
+        )
+        assert outcome.key is not None
+        network = make_network(cache.read(outcome.key), 0, frame_outputs=2, bidirectional=True)
+        model = stage.save(tmp_path, network=network, lag=0)
+        with pytest.raises(SettingsError, match=r"the model is bidirectional: .* cannot run live"):
+            predict_live(model, url, stage.config(tmp_path), patience=SOON)
+
+
+def test_another_detector(stage: Stage, tmp_path: Path) -> None:
+    other = make_weights(tmp_path / "other.pt", seed=1)
+    with pytest.raises(SettingsMismatch, match=r"other\.pt is not the detector that the model was trained on"):
+        predict_live(stage.save(tmp_path), "tcp://127.0.0.1:1", stage.config(tmp_path, weights=str(other)))
+
+
+def test_the_command_line(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(stage.save(tmp_path))
+    settings = [f"--{name}={value}" for name, value in HOW.items() if name != "report"]
+    with serving(as_file(stage.long)) as url:
+        assert cli.run(["predict", model, url, *settings]) == 0
+    assert [json.loads(line)["kind"] for line in capsys.readouterr().out.splitlines()].count("close") >= 3
+    assert cli.run(["predict", model, "rtsp://me:hunter2@cam", str(stage.long)]) == 2
+    said = capsys.readouterr().err
+    assert "a live source is predicted alone, and several sources are given" in said
+    assert "hunter2" not in said
+
+
+# --- a real server ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def ffmpeg(video: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Serves a video in real time, to whoever connects first."""
+    command = ["ffmpeg", "-v", "error", "-re", "-i", str(video), "-c", "copy", "-f", "mpegts"]
+    process = subprocess.Popen([*command, f"tcp://127.0.0.1:{port}?listen=1"], stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_a_server_that_is_killed_and_restarted(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = Recorded(monkeypatch)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    stop, done = threading.Event(), []
+
+    def handle_server() -> None:
+        try:
+            with ffmpeg(stage.long, port) as server:
+                done.append(out.wait('"close"'))
+                server.send_signal(signal.SIGKILL)
+                done.append(err.wait("was lost"))
+                done.append(err.wait("cannot be opened", 2))
+            last = recorded.times[-1]
+            before = len(of_kind("close", out.events()))
+            with ffmpeg(stage.long, port):
+                done.append(err.wait("is back after"))
+                done.append(recorded.wait(lambda times: times[-1] > last + 8))
+                done.append(out.wait('"close"', before + 2))
+        finally:
+            stop.set()
+
+    patience = Patience(first_s=0.2, longest_s=0.5, attempts=100)
+    model, config = stage.save(tmp_path), stage.config(tmp_path, record=True)
+    thread = threading.Thread(target=handle_server)
+    with listening() as (out, err):
+        thread.start()
+        assert predict_live(model, f"tcp://127.0.0.1:{port}", config, patience=patience, stop=stop) == 0
+        thread.join()
+    assert done == [True] * 6
+    cache = SequenceCache(tmp_path / "features")
+    (entry,) = cache.entries()
+    sequence = cache.read(entry.key)  # checks that times rise
+    assert entry.damage["gaps"] == 1
+    gap = int(np.argmax(np.diff(sequence.time_s)))
+    assert np.diff(sequence.time_s)[gap] == pytest.approx(entry.damage["gap_s"], abs=1)
+    closed = of_kind("close", out.events())
+    back_s = sequence.time_s[gap + 1]
+    assert min(line["end"] for line in closed) <= sequence.time_s[gap] + 0.2
+    assert max(line["start"] for line in closed) > back_s - 0.001  # they are told in whole milliseconds
+    assert plain(closed) == plain(in_files(stage, model, cache.root / entry.key, tmp_path))
+    moments = [line["start_time"] for line in sorted(closed, key=lambda line: line["start"])]
+    assert moments == sorted(moments)

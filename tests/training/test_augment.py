@@ -1,0 +1,96 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.sequences import make_sequence
+from vidgru.datasets.windows import Window, slice_window
+from vidgru.model.features import compute_features
+from vidgru.model.layout import FeatureLayout, mirror_columns
+from vidgru.training.augment import Augmenter, mirror
+
+SEQUENCE = make_sequence(100, keypoints=17, optional=False)
+FEATURES = compute_features(SEQUENCE)
+LAYOUT = FeatureLayout.of(SEQUENCE)
+LABELS = ("fall", "walk")
+
+
+def window(length: int = 40) -> Window:
+    return slice_window(FEATURES, 5, length, labels=np.array([0, 1, 0], np.float32))
+
+
+def test_changes_keep_labels_and_leave_something() -> None:
+    augment, rng = Augmenter(LAYOUT, LABELS), np.random.default_rng(0)
+    lengths = []
+    for _ in range(200):
+        changed = augment(window(), rng)
+        assert changed.labels is not None
+        assert changed.labels.tolist() == [0, 1, 0]
+        assert changed.offsets[-1] == len(changed.objects)
+        assert changed.mask.all()
+        lengths.append(len(changed))
+        assert len(augment(window(1), rng)) >= 1
+    assert min(lengths) >= 40 * 0.7 / 1.25 - 1
+    assert max(lengths) <= 40 / 0.8 + 1
+    assert len(set(lengths)) > 10
+
+
+def test_changes_take_whole_frames_in_order() -> None:
+    augment, rng = Augmenter(LAYOUT, ["turn_left"]), np.random.default_rng(0)  # no mirror
+    plain = window()
+    marks = np.arange(40, dtype=np.float32)
+    plain.frame[:, 0] = marks
+    plain.objects[:, -1] = np.repeat(marks, np.diff(plain.offsets))
+    for _ in range(50):
+        changed = augment(plain, rng)
+        steps = changed.frame[:, 0]
+        assert (np.diff(steps) >= 0).all()
+        assert np.array_equal(changed.objects[:, -1], np.repeat(steps, np.diff(changed.offsets)))
+
+
+def test_mirrored_twice_is_as_it_was() -> None:
+    columns = mirror_columns(LAYOUT)
+    assert columns is not None
+    features = window()
+    turned = replace(features, objects=features.objects.copy(), frame=features.frame.copy())
+    mirror(turned, columns)
+    order, sign, frame_order, frame_sign = columns
+    assert not np.array_equal(turned.objects, features.objects)
+    assert np.array_equal(turned.objects, features.objects[:, order] * sign)
+    assert np.array_equal(turned.frame, features.frame[:, frame_order] * frame_sign)
+    mirror(turned, columns)
+    assert np.array_equal(turned.objects, features.objects)
+    assert np.array_equal(turned.frame, features.frame)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sided"),
+    [
+        (("turn_left", "turn_right"), True),
+        (("Left turn",), True),
+        (("turnLeft",), True),
+        (("leftward",), True),
+        (("walk",), False),
+        (("bright", "leftover"), False),
+    ],
+)
+def test_labels_that_name_a_side_are_not_mirrored(labels: tuple[str, ...], sided: bool) -> None:
+    assert (Augmenter(LAYOUT, labels).mirror is None) == sided
+
+
+def test_targets_and_weights_stay_with_their_steps() -> None:
+    augment, rng = Augmenter(LAYOUT, ["turn_left"]), np.random.default_rng(0)
+    marks = np.arange(100, dtype=np.float32)
+    FEATURES.frame[:, 0] = marks
+    plain = slice_window(FEATURES, 80, 40, marks[:, None], marks / 2)  # half of it is padding
+    lengths = []
+    for _ in range(50):
+        changed = augment(plain, rng)
+        assert changed.targets is not None
+        assert changed.weights is not None
+        assert np.array_equal(changed.targets[:, 0], changed.frame[:, 0])
+        assert np.array_equal(changed.weights, changed.frame[:, 0] / 2)
+        assert np.array_equal(changed.weights > 0, changed.mask)
+        lengths.append(len(changed))
+    assert min(lengths) >= 40 / 1.25  # only clips are cut
+    assert len(set(lengths)) > 5

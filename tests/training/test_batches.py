@@ -1,0 +1,252 @@
+import numpy as np
+import pytest
+import torch
+
+from tests.sequences import make_sequence
+from vidgru.datasets.windows import Batch
+from vidgru.model.features import compute_features
+from vidgru.model.layout import FeatureLayout
+from vidgru.model.task import Head, Task
+from vidgru.training import batches as batching
+from vidgru.training.augment import Augmenter
+from vidgru.training.batches import Batches, ClipBatches, WindowBatches
+from vidgru.training.data import LabelledClip, Loaded, TimedRecording
+
+HEAD = Head(background=True, multi_label=False)
+TASK = Task(labels=("fall", "walk"), clips=HEAD, timed=HEAD)
+SEQUENCE = make_sequence(400, 1, optional=False)
+FEATURES = compute_features(SEQUENCE)
+FEATURES.frame[:, 0] = np.arange(400)  # a frame can be told by what it holds
+LOADED = Loaded(
+    features=dict.fromkeys(("a.mp4", "b.mp4", "c.mp4"), FEATURES),
+    layout=FeatureLayout.of(SEQUENCE),
+    names=SEQUENCE.names,
+    keys=dict.fromkeys(("a.mp4", "b.mp4", "c.mp4"), "0" * 64),
+)
+
+
+def clip(frames: int, *labels: str) -> LabelledClip:
+    return LabelledClip(video="a.mp4", frames=frames, labels=TASK.vector(HEAD, labels))
+
+
+def clip_batches(clips: list[LabelledClip], **changes: object) -> ClipBatches:
+    settings = {"size": 4, "seed": 0, "balance": False, "augment": None}
+    return ClipBatches(clips, LOADED, len(TASK.labels), **{**settings, **changes})
+
+
+def shown(part: ClipBatches | WindowBatches, epoch: int = 1, seed: int = 0) -> list[Batch]:
+    return [batch for batch, _ in Batches([part], seed)(epoch) if batch]
+
+
+def drawn(clips: list[LabelledClip], epochs: int = 1, **changes: object) -> np.ndarray:
+    """How many clips of each class."""
+    made = clip_batches(clips, **changes)
+    return sum(batch.labels.sum(0).numpy() for epoch in range(epochs) for batch in shown(made, epoch))
+
+
+def same(one: Batch, two: Batch) -> bool:
+    names = ("objects", "counts", "frame", "mask", "targets", "weights", "labels")
+    pairs = [(getattr(one, name), getattr(two, name)) for name in names]
+    return one.sources == two.sources and all(
+        (a is None and b is None) or (a.shape == b.shape and torch.equal(a, b)) for a, b in pairs
+    )
+
+
+# --- clips ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_clip_comes_once_an_epoch() -> None:
+    clips = [clip(5 + t, "fall" if t % 2 else "walk") for t in range(10)]
+    assert drawn(clips).tolist() == [5, 5, 0]
+    assert len(shown(clip_batches(clips))) == 3
+
+
+def test_rare_labels_are_drawn_more_often_if_asked() -> None:
+    clips = [clip(5, "fall") for t in range(8)] + [clip(5, "walk") for t in range(32)]
+    assert drawn(clips).tolist() == [8, 32, 0]
+    fall, walk, _ = drawn(clips, epochs=5, balance=True)
+    assert fall == pytest.approx(walk, rel=0.1)
+
+
+def test_of_long_eventless_clips_stretches_are_shown() -> None:
+    clips = [clip(8, "fall"), clip(10, "fall"), clip(9, "walk"), clip(100)]
+    made = clip_batches(clips, size=1)
+    assert made.steps == 9
+    starts = set()
+    for epoch in range(5):
+        (quiet,) = [batch for batch in shown(made, epoch) if batch.labels[0, 2]]
+        assert quiet.mask.shape == (1, 9)
+        starts.add(float(quiet.frame[0, 0, 0]))
+        assert quiet.sources == (f"a.mp4, samples {int(quiet.frame[0, 0, 0])} to {int(quiet.frame[0, 0, 0]) + 9}",)
+    assert len(starts) > 1
+
+
+# --- windows --------------------------------------------------------------------------------------------------------
+
+
+def recording(video: str, *events: tuple[int, int, int], frames: int = 400) -> TimedRecording:
+    targets = np.tile(TASK.vector(HEAD, ()), (frames, 1))
+    for first, stop, label in events:
+        targets[first:stop] = TASK.vector(HEAD, [TASK.labels[label]])
+    table = np.array(events, np.int64).reshape(-1, 3)
+    return TimedRecording(video=video, targets=targets, weights=np.ones(frames, np.float32), events=table)
+
+
+SOME = [recording("a.mp4", (50, 60, 0), (300, 304, 1)), recording("b.mp4", (100, 110, 0), (200, 210, 0)),
+        recording("c.mp4")]  # fmt: skip
+
+
+def window_batches(recordings: list[TimedRecording] = SOME, **changes: object) -> WindowBatches:
+    settings = {"size": 4, "seed": 0, "balance": True, "augment": None, "length": 40, "lag": 4, "fps": 8.0}
+    return WindowBatches(recordings, LOADED, **{**settings, **changes})
+
+
+def test_steps_of_windows_are_frames_of_their_recording() -> None:
+    for batch in shown(window_batches()):
+        assert batch.targets.shape == (4, 44, 3)
+        assert batch.labels is None
+        for row, source in enumerate(batch.sources):
+            video, _, place = source.partition(", samples ")
+            first, stop = (int(n) for n in place.split(" to "))
+            assert stop - first == 40
+            assert first >= 0
+            own = {"a.mp4": 0, "b.mp4": 1, "c.mp4": 2}[video]
+            have = min(44, 400 - first)
+            assert batch.frame[row, :have, 0].tolist() == list(range(first, first + have))
+            assert np.array_equal(batch.targets[row, :have], SOME[own].targets[first : first + have])
+            assert not batch.mask[row, have:].any()
+            # ten steps of warm-up, unless it begins with the recording; nothing behind what the lag lets be scored
+            counts = torch.zeros(44)
+            counts[0 if first == 0 else 10 : min(40, have)] = 1 / 40
+            torch.testing.assert_close(batch.weights[row], counts)
+
+
+def starts(part: WindowBatches, epochs: int = 3) -> list[tuple[int, int]]:
+    return [
+        (int(index), int(start)) for epoch in range(epochs) for chosen in part.plan(epoch) for index, start in chosen
+    ]
+
+
+def test_windows_begin_in_their_recordings_and_some_at_the_beginning() -> None:
+    found = starts(window_batches())
+    assert all(0 <= start < 400 - 10 for _, start in found)
+    assert any(start == 0 for _, start in found)
+    assert {index for index, _ in found} == {0, 1, 2}
+
+
+def test_windows_over_events_are_of_each_label_alike_and_of_eventless_recordings_too() -> None:
+    found = starts(window_batches(), epochs=20)
+
+    def sees(index: int, start: int, label: int) -> bool:
+        own = SOME[index].events
+        return any(a < start + 40 and b > (start + 10 if start else 0) for a, b, kind in own if kind == label)
+
+    walk = sum(sees(*place, 1) for place in found) / len(found)
+    assert walk > 0.22  # a quarter is laid over it; chance is less than a tenth
+    assert sum(index == 2 for index, _ in found) / len(found) > 0.25  # a fifth, and its share of what is anywhere
+    plain = starts(window_batches(balance=False), epochs=20)
+    assert sum(sees(*place, 1) for place in plain) / len(plain) < 0.1
+
+
+@pytest.mark.parametrize("event", [(0, 3, 0), (397, 400, 0), (0, 400, 0), (200, 201, 0)])
+def test_an_event_anywhere_is_reached_with_a_loss(event: tuple[int, int, int]) -> None:
+    made = window_batches([recording("a.mp4", event)])
+    hit = 0
+    for batch in shown(made):
+        hit += int(((batch.targets[..., 0] * batch.weights).sum(dim=1) > 0).sum())
+    assert hit >= 0.4 * 4 * len(made.plan(0))
+
+
+@pytest.mark.parametrize("frames", [1, 5, 10, 11, 39])
+def test_recordings_shorter_than_a_window(frames: int) -> None:
+    features = compute_features(SEQUENCE.frames(0, frames))
+    short = Loaded(features={"a.mp4": features}, layout=LOADED.layout, names=LOADED.names, keys=LOADED.keys)
+    events = [(frames // 2, frames // 2 + 1, 0)]
+    made = WindowBatches(
+        [recording("a.mp4", *events, frames=frames)],
+        short, size=4, seed=0, balance=True, augment=Augmenter(LOADED.layout, ()), length=40, lag=4, fps=8.0,
+    )  # fmt: skip
+    batches = [batch for batch, _ in Batches([made], 0)(1)]
+    assert len(batches) == len(made.plan(1)) == 16
+    assert all(batch.mask.any(dim=1).all() for batch in batches)
+    assert sum(float((batch.targets[..., 0] * batch.weights).sum()) for batch in batches) > 0
+
+
+@pytest.mark.parametrize(("events", "steps"), [
+    ([], 64), ([(0, 8, 0)], 64), ([(0, 80, 0)], 240), ([(0, 390, 0)], 480), ([(0, 80, 0)] * 19 + [(0, 390, 0)], 240),
+])  # fmt: skip
+def test_windows_are_as_long_as_events_want(events: list[tuple[int, int, int]], steps: int) -> None:
+    assert window_batches([recording("a.mp4", *events)], length=0).length == steps
+
+
+def test_long_clips_come_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_MOST_STEPS", 700)
+    sizes = [tuple(batch.mask.shape) for batch in shown(clip_batches([clip(400, "fall"), *[clip(300, "walk")] * 6]))]
+    assert sorted(sizes) == [(1, 300), (1, 300), (1, 400), (2, 300), (2, 300)]
+
+
+def test_an_epoch_shows_about_all_there_is() -> None:
+    long = Loaded(features=LOADED.features, layout=LOADED.layout, names=LOADED.names, keys=LOADED.keys)
+    made = WindowBatches(
+        [recording("a.mp4", (5, 9, 0))] * 30, long,
+        size=4, seed=0, balance=True, augment=None, length=40, lag=0, fps=8.0,
+    )  # fmt: skip
+    assert len(made.plan(1)) == 30 * 400 / 30 / 4  # windows of which thirty steps count
+    assert all(len(chosen) == 4 for chosen in made.plan(1))
+
+
+def test_rare_classes_count_more() -> None:
+    weights = window_batches().class_weights()
+    share = np.array([30, 4, 1200 - 34]) / 1200
+    assert (weights * share).sum() == pytest.approx(1)
+    assert weights[0] / weights[2] == pytest.approx(np.sqrt(share[2] / share[0]), rel=1e-4)
+    assert weights[1] > weights[0]
+    absent = window_batches([recording("a.mp4", (50, 60, 0))]).class_weights()
+    assert absent[1] == 0
+
+
+# --- both -----------------------------------------------------------------------------------------------------------
+
+CLIPS = [clip(20 + t, "fall" if t % 3 else "walk") for t in range(11)]
+
+
+def both(seed: int = 0, share: tuple[int, int] = (0, 1)) -> Batches:
+    augment = Augmenter(LOADED.layout, TASK.labels)
+    parts = [clip_batches(CLIPS, seed=seed, augment=augment), window_batches(seed=seed, augment=augment)]
+    return Batches(parts, seed, share)
+
+
+def test_an_epoch_is_a_function_of_seed_and_number() -> None:
+    one, again = list(both()(1)), list(both()(1))
+    assert len(one) == 3 + 16
+    assert all(same(a, b) and m == n for (a, m), (b, n) in zip(one, again, strict=True))
+    for other in (both()(2), both(seed=1)(1)):
+        assert not any(same(a, b) for (a, _), (b, _) in zip(one, other, strict=True))
+
+
+def test_clips_and_windows_come_mixed() -> None:
+    kinds = [batch.labels is None for batch, _ in both()(1)]
+    assert 0 < sum(kinds) < len(kinds)
+    assert sorted(kinds) != kinds
+
+
+@pytest.mark.parametrize("team", [2, 3, 5])
+def test_the_shares_of_processes_are_the_batch_of_one(team: int) -> None:
+    """Also where a batch has fewer windows than there are processes: those without one still take the step."""
+    shares = [list(both(share=(rank, team))(1)) for rank in range(team)]
+    whole = list(both()(1))
+    assert [size for _, size in whole] == [size for _, size in shares[0]]
+    assert any(part is None for part, _ in shares[-1]) == (team > 3)
+    for number, (batch, size) in enumerate(whole):
+        assert batch is not None
+        parts = [share[number][0] for share in shares]
+        assert sum(len(part) for part in parts if part) == size == len(batch)
+        for row in range(size):
+            part, own = parts[row % team], row // team
+            assert part is not None
+            assert part.sources[own] == batch.sources[row]
+            steps = int(batch.mask[row].sum())
+            assert torch.equal(part.frame[own, :steps], batch.frame[row, :steps])
+            assert not part.mask[own, steps:].any()
+            if batch.weights is not None:
+                assert torch.equal(part.weights[own, :steps], batch.weights[row, :steps])

@@ -1,0 +1,210 @@
+import csv
+import json
+import re
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.training.made import MadeData, crossing, order_data
+from vidgru import cli
+from vidgru.config import CompareConfig, TrainConfig
+from vidgru.errors import SettingsError
+from vidgru.training import compare as comparing
+from vidgru.training.compare import Row, compare, table
+from vidgru.training.comparison_plots import plot_comparison, plot_probe
+from vidgru.training.loop import train
+from vidgru.training.probe import probe
+from vidgru.training.variants import variants
+
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> MadeData:
+    return order_data(tmp_path_factory.mktemp("orders"), train=8, held=4)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Costs hastily taken; memory, which starts a process, is measured in a test of its own."""
+    monkeypatch.setattr(comparing, "_TIMED", 1)
+    monkeypatch.setattr(comparing, "_ROUNDS", 1)
+    monkeypatch.setattr(comparing, "step_bytes", lambda model, shape: 1_000_000)
+
+
+def config(data: MadeData, out: Path, **changes: object) -> CompareConfig:
+    return CompareConfig(**data.settings(out=str(out), epochs=2, probe=False, **changes))
+
+
+def test_every_row_is_trained_and_told_of(data: MadeData, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = config(data, tmp_path, cells=("gru", "lstm", "rnn", "none"), variants=("hidden=32 without=speed+class",))
+    rows = {row.name: row for row in compare(data.root, settings)}
+    assert list(rows) == ["gru", "lstm", "rnn", "none", "hidden=32 without=speed+class"]
+    # nn.GRU(64, 128): 3 gates, each 128 x (64 + 128) weights and two biases; an LSTM has 4, a plain cell 1
+    gate = 128 * (64 + 128) + 2 * 128
+    assert [rows[name].cell_parameters for name in ("gru", "lstm", "rnn", "none")] == [3 * gate, 4 * gate, gate, 0]
+    # 128 outputs go to the two labels; without memory the 64 of the encoder do
+    assert rows["gru"].parameters - rows["none"].parameters == 3 * gate + 2 * (128 - 64)
+    last = rows["hidden=32 without=speed+class"]
+    assert last.cell_parameters == 3 * (32 * (64 + 32) + 2 * 32)
+    for row in rows.values():
+        assert row.epoch_s > 0
+        assert row.cell_frames_per_s > row.frames_per_s > 0
+        assert row.best_epoch in (1, 2)
+        assert 0 <= row.metrics["accuracy"] <= 1
+        assert row.spread == {}
+    shown = capsys.readouterr().out
+    assert all(re.search(rf"^{re.escape(name)} .*[\d,]+", shown, re.MULTILINE) for name in rows)
+    assert "validation split" in shown
+    stored = json.loads((tmp_path / "compare.json").read_text())
+    assert stored["judged"] == "validation split"
+    assert [row["name"] for row in stored["rows"]] == list(rows)
+    lines = list(csv.DictReader((tmp_path / "compare.csv").read_text().splitlines()))
+    assert [float(line["accuracy"]) for line in lines] == [row.metrics["accuracy"] for row in rows.values()]
+    assert (tmp_path / "compare.png").read_bytes().startswith(PNG)
+    assert not (tmp_path / "probe.json").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_same_seed_same_figures_and_another_seed_others(data: MadeData, tmp_path: Path) -> None:
+    changes = {"cells": ("gru",), "variants": ("seed=1",), "folds": 2}
+    one, other = (compare(data.root, config(data, tmp_path / name, **changes)) for name in ("one", "other"))
+    assert [(row.metrics, row.spread, row.best_epoch) for row in one] == [
+        (row.metrics, row.spread, row.best_epoch) for row in other
+    ]
+    models = json.loads((tmp_path / "one" / "compare.json").read_text())
+    assert models["judged"] == "mean and spread over 2 folds"
+    assert one[0].spread.keys() == one[0].metrics.keys() >= {"accuracy", "macro_f1"}
+    assert "accuracy_spread" in (tmp_path / "one" / "compare.csv").read_text().splitlines()[0]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_it_trains_as_train_does(data: MadeData, tmp_path: Path) -> None:
+    (row,) = compare(data.root, config(data, tmp_path / "compared", cells=("lstm",)))
+    alone = train(data.root, TrainConfig(**data.settings(out=str(tmp_path / "alone"), epochs=2, cell="lstm")))
+    metrics = json.loads((alone / "metrics.json").read_text())
+    assert row.best_epoch == metrics["epoch"]
+    assert row.metrics == {name: metrics[name] for name in row.metrics}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_test_split_is_left_alone(data: MadeData, tmp_path: Path) -> None:
+    rows = [row for row in data.rows if not row.endswith("test")]
+    (data.root / "some.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
+    (data.root / "some.yaml").write_text("annotations: some.csv\nvideos: videos\n")
+    (row,) = compare(data.root, config(data, tmp_path / "a", cells=("gru",)))
+    (without,) = compare(data.root / "some.yaml", config(data, tmp_path / "b", cells=("gru",)))
+    assert (row.metrics, row.best_epoch) == (without.metrics, without.best_epoch)
+
+
+def test_events_with_times(tmp_path: Path) -> None:
+    data = MadeData(tmp_path / "data")
+    for seed in range(16):
+        split, sequence = ("train", "train", "train", "val")[seed % 4], crossing("person", "car", seed)
+        data.add(f"{seed}.mp4", sequence, "person", split, times="0,1")
+        data.add(f"{seed}.mp4", sequence, "car", split, times="1,2")
+    (row,) = compare(data.root, config(data, tmp_path / "out", cells=("gru",), lag=0.25))
+    assert {"event_f1", "map_50", "frame_map"} <= row.metrics.keys()
+
+
+def test_the_probe_comes_with_it(
+    data: MadeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(comparing, "probe", partial(probe, steps=2))
+    settings = CompareConfig(
+        **data.settings(out=str(tmp_path), epochs=1, cells=("none",), distances=(1, 3), hidden=8, width=8)
+    )
+    compare(data.root, settings)
+    found = json.loads((tmp_path / "probe.json").read_text())
+    assert found["chance"] == 0.5
+    assert found["cells"]["none"].keys() == {"1", "3"}
+    assert (tmp_path / "probe.png").read_bytes().startswith(PNG)
+    assert "how far back a cell remembers" in capsys.readouterr().out
+
+
+def test_variants_are_settings_on_top_of_the_common_ones() -> None:
+    given = CompareConfig(
+        cells=("gru", "none"),
+        variants=("hidden=64", "without=appearance+scene lr=0.001", "cell=lstm augment=false", "group-dropout=0.1"),
+        layers=2, epochs=7, folds=3,
+    )  # fmt: skip
+    common = {"layers": 2, "epochs": 7, "folds": 3, "out": "runs/compare", "describe": False}
+    assert variants(given) == {
+        "gru": TrainConfig(**common),
+        "none": TrainConfig(**common, cell="none"),
+        "hidden=64": TrainConfig(**common, hidden=64),
+        "without=appearance+scene lr=0.001": TrainConfig(**common, without=("appearance", "scene"), lr=0.001),
+        "cell=lstm augment=false": TrainConfig(**common, cell="lstm", augment=False),
+        "group-dropout=0.1": TrainConfig(**common, group_dropout=0.1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ("hiden=64", "variant 'hiden=64': there is no setting 'hiden'\n  did you mean hidden?"),
+        ("zzz=1", "there is no setting 'zzz'\n  vidgru train --help lists them"),
+        ("describe=true", "describe is common to all that is compared\n  give it as --describe"),
+        ("hidden", "'hidden' is no setting\n  write name=value"),
+        ("hidden=many", "hidden is 'many'; it must be a whole number"),
+        ("hidden=0", "variant 'hidden=0': hidden is 0; it must be at least 1"),
+        ("lr=fast", "lr is 'fast'; it must be a number"),
+        ("cell=gpt", "cell is 'gpt'; it must be one of gru, lstm, rnn, none"),
+        ("without=scene+smell", "without is 'smell'; it must be one of geometry, angle"),
+        ("augment=1", "augment is '1'; it must be one of true, false"),
+        ("fps=4", "fps is common to all that is compared\n  give it as --fps"),
+        ("allow_missing=true", "allow_missing is common to all that is compared\n  give it as --allow-missing"),
+    ],
+)
+def test_variants_that_cannot_be(variant: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        compare(tmp_path / "is not even looked at", CompareConfig(variants=(variant,)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"resume": True}, "resume is True; it must be left out"),
+        ({"cells": ()}, "cells is (); it must be at least one"),
+        ({"distances": ()}, "distances is (); it must be 1 or more, each"),
+        ({"distances": (8, 0)}, "distances is (8, 0); it must be 1 or more, each"),
+        ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        CompareConfig(**settings)
+
+
+def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--cells", "gru,none", "--variants", "without=scene+time lr=0.01,hidden=64", "--distances", "4,16"]
+    with pytest.raises(SystemExit):
+        cli.run(["compare", "data", *words, "--no-probe", "--print_config"])
+    shown = capsys.readouterr().out
+    for text in (
+        "cells:\n- gru\n- none\n", "variants:\n- without=scene+time lr=0.01\n- hidden=64\n",
+        "distances:\n- 4\n- 16\n", "probe: false\n",
+    ):  # fmt: skip
+        assert text in shown
+
+
+def test_a_table_of_unlike_rows_and_charts_of_odd_names(tmp_path: Path) -> None:
+    facts = {
+        "parameters": 1000, "cell_parameters": 500, "epoch_s": 0.5, "frames_per_s": 1e5, "cell_frames_per_s": 2e5,
+        "step_bytes": 12_300_000, "best_epoch": 3.5,
+    }  # fmt: skip
+    rows = [
+        Row(name="gru", **facts, metrics={"accuracy": 0.5, "map": 0.25}, spread={"accuracy": 0.125, "map": 0.0}),
+        Row(name="init=$x_{日本}$.safetensors", **facts, metrics={"accuracy": 1.0}, spread={"accuracy": 0.0}),
+    ]
+    text = table(rows, "mean and spread over 2 folds").splitlines()
+    assert re.search(
+        r"^gru +500 +1,000 +0\.50 +100,000 +200,000 +12 +3\.5 +0\.500 \+- 0\.125 +0\.250 \+- 0\.000$", text[1]
+    )
+    assert re.search(r"3\.5 +1\.000 \+- 0\.000 +-$", text[2])
+    assert text[-1].endswith("accuracy, map: mean and spread over 2 folds.")
+    plot_comparison([asdict(row) for row in rows], tmp_path / "compare.png", title="$set_{1}$")
+    plot_probe({"gru": {8: [1.0, 0.5]}, "none": {8: [0.5, 0.5]}}, tmp_path / "probe.png", chance=0.5)
+    assert all((tmp_path / name).read_bytes().startswith(PNG) for name in ("compare.png", "probe.png"))

@@ -1,0 +1,202 @@
+"""What annotations ask for: heads, and clips and events as frames of their recordings."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.datasets.sets import csv_set
+from vidgru.datasets.dataset import Dataset, timelines
+from vidgru.errors import AnnotationError
+from vidgru.model.task import Head, Task
+from vidgru.training.data import check_labels, place, place_timed, task_of, whole_clips
+from vidgru.types import DESCRIBED
+
+TIMES = np.arange(80) / 8  # ten seconds
+ONE, SOME, SEVERAL = (
+    Head(background=False, multi_label=False),
+    Head(background=True, multi_label=False),
+    Head(background=False, multi_label=True),
+)
+
+
+def task(tmp_path: Path, *rows: str) -> Task:
+    return task_of(csv_set(tmp_path / "set", *rows))
+
+
+# --- which heads ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "clips", "timed"), [
+    (["a.mp4,,,walk,,", "b.mp4,,,fall,,"], ONE, None),
+    (["a.mp4,,,walk,,", "b.mp4,,,fall,,", "c.mp4,,,,,"], SOME, None),
+    (["a.mp4,,,walk,,", "c.mp4,,,,,"], SOME, None),
+    (["a.mp4,,,walk,,", "a.mp4,,,fall,,", "b.mp4,,,fall,,"], SEVERAL, None),
+    (["a.mp4,,,walk,,", "a.mp4,,,fall,,", "c.mp4,,,,,"], SEVERAL, None),
+    (["a.mp4,1,2,walk,,"], None, SOME),
+    (["a.mp4,1,2,walk,,", "b.mp4,3,4,fall,,", "c.mp4,,,,,"], None, SOME),
+    (["a.mp4,1,5,walk,,", "a.mp4,3,7,fall,,"], None, SEVERAL),
+    (["a.mp4,1,5,walk,,", "a.mp4,1,5,fall,,"], None, SEVERAL),
+    (["a.mp4,1,5,walk,,", "a.mp4,3,7,walk,,"], None, SOME),  # of one label: no other happens at once
+    (["a.mp4,1,5,walk,,", "a.mp4,4.8,9,fall,,"], None, SOME),  # a slip of the hand at the edge
+    (["a.mp4,1,5,walk,,", "a.mp4,2,3,walk,,", "a.mp4,4.8,9,fall,,"], None, SOME),
+    (["a.mp4,1,5,walk,,", "b.mp4,1,5,fall,,"], None, SOME),  # at once, but elsewhere
+    (["a.mp4,1,2,walk,,", "b.mp4,,,walk,,", "c.mp4,,,fall,,"], ONE, SOME),
+    (["a.mp4,1,2,walk,,", "b.mp4,,,walk,,", "c.mp4,,,,,"], SOME, SOME),
+])  # fmt: skip
+def test_annotations_decide_the_heads(tmp_path: Path, rows: list[str], clips: Head | None, timed: Head | None) -> None:
+    found = task(tmp_path, *rows)
+    assert (found.clips, found.timed) == (clips, timed)
+    assert found.labels == tuple(sorted({row.split(",")[3] for row in rows} - {""}))
+
+
+@pytest.mark.parametrize(("rows", "message"), [
+    (["a.mp4,,,,,", "b.mp4,,,,,"], "no row has a label\n  fill in the column label"),
+    (["a.mp4,,,walk,,", "b.mp4,,,walk,,"], "every clip has the label 'walk': nothing to tell apart\n  add clips with"),
+    (["a.mp4,1,2,walk,,", "b.mp4,,,walk,,"], r"every clip has the label 'walk': (?s:.*)or leave the rows without"),
+])  # fmt: skip
+def test_nothing_to_tell_apart(tmp_path: Path, rows: list[str], message: str) -> None:
+    with pytest.raises(AnnotationError, match=message):
+        task(tmp_path, *rows)
+
+
+@pytest.mark.parametrize(("rows", "clips", "timed"), [
+    (["a.mp4,,,,He falls,", "b.mp4,,,,He walks,"], None, None),
+    (["a.mp4,1,2,,He falls,", "a.mp4,3,4,,He walks,"], None, SOME),
+    (["a.mp4,1,2,,He falls,", "b.mp4,,,,He walks,"], None, SOME),
+    (["a.mp4,,,,He falls,", "b.mp4,,,,,"], SOME, None),
+])  # fmt: skip
+def test_descriptions_alone_are_something_to_learn(
+    tmp_path: Path, rows: list[str], clips: Head | None, timed: Head | None
+) -> None:
+    """Heads tell apart what happens and what does not; with nothing to tell apart there is none."""
+    assert task(tmp_path, *rows) == Task(labels=(DESCRIBED,), clips=clips, timed=timed)
+    dataset = csv_set(tmp_path, *rows)
+    with pytest.raises(AnnotationError, match="no row has a label\n  fill in the column label"):
+        task_of(dataset, describe=False)
+
+
+def test_clips_of_one_label_are_told_apart_by_their_descriptions_alone(tmp_path: Path) -> None:
+    rows = "a.mp4,,,walk,He walks,", "b.mp4,,,walk,She walks,"
+    assert task(tmp_path / "told", *rows) == Task(labels=("walk",))
+    with pytest.raises(AnnotationError, match="every clip has the label 'walk': nothing to tell apart"):
+        task_of(csv_set(tmp_path / "plain", *rows), describe=False)
+
+
+def test_descriptions_alone_are_not_learnt_where_that_is_off(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path / "set", "a.mp4,,,,He walks,", "b.mp4,,,,She walks,")
+    assert task_of(dataset) == Task(labels=(DESCRIBED,))
+    with pytest.raises(AnnotationError, match="no row has a label\n  fill in the column label, or pass --describe"):
+        task_of(dataset, describe=False)
+
+
+def test_labels_that_no_row_has(tmp_path: Path) -> None:
+    dataset = replace(csv_set(tmp_path / "set", "a.mp4,,,,He walks,"), labels=("fall", "walk"))
+    unlabelled = replace(
+        dataset, rows=tuple(replace(r, annotation=replace(r.annotation, label=None)) for r in dataset.rows)
+    )
+    with pytest.raises(AnnotationError, match="no row of these splits has a label, but there are fall, walk\n  label"):
+        task_of(unlabelled)
+
+
+def test_outputs_and_their_names() -> None:
+    both = Task(labels=("fall", "walk"), clips=SEVERAL, timed=SOME)
+    assert (both.outputs(both.clips), both.outputs(both.timed), both.outputs(None)) == (2, 3, 0)
+    assert both.names(SEVERAL) == ("fall", "walk")
+    assert both.names(SOME) == ("fall", "walk", "(no event)")
+    assert both.vector(SOME, ["walk"]).tolist() == [0, 1, 0]
+    assert both.vector(SOME, []).tolist() == [0, 0, 1]
+    assert both.vector(SEVERAL, ["fall", "walk"]).tolist() == [1, 1]
+    assert both.vector(SEVERAL, []).tolist() == [0, 0]
+    with pytest.raises(ValueError, match="Task needs labels"):
+        Task(labels=(), clips=ONE)
+    with pytest.raises(ValueError, match="Task needs a head that tells fall, walk apart"):
+        Task(labels=("fall", "walk"))
+    assert Task(labels=(DESCRIBED,)).outputs(None) == 0
+
+
+# --- annotations that a model cannot get right ----------------------------------------------------------------------
+
+
+def checked(dataset: Dataset, model: Task) -> None:
+    check_labels(model, dataset, whole_clips(dataset), timelines(dataset))
+
+
+@pytest.mark.parametrize(("rows", "head", "message"), [
+    (["a.mp4,,,run,,"], ONE, r"does not know the label 'run' of a\.mp4; it knows fall, walk\n  train a model"),
+    (["a.mp4,1,2,run,,"], ONE, r"the model does not know the label 'run' of a\.mp4; it knows fall, walk"),
+    (["a.mp4,,,fall,,", "a.mp4,,,walk,,"], ONE, r"a\.mp4 has the labels fall, walk at once, the model tells one"),
+    (["a.mp4,,,fall,,", "b.mp4,,,,,"], ONE, r"nothing happens in b\.mp4; the model never saw a clip without an event"),
+])  # fmt: skip
+def test_annotations_of_another_task(tmp_path: Path, rows: list[str], head: Head, message: str) -> None:
+    dataset = csv_set(tmp_path / "set", *rows)
+    with pytest.raises(AnnotationError, match=message):
+        checked(dataset, Task(labels=("fall", "walk"), clips=head))
+
+
+@pytest.mark.parametrize(("rows", "head"), [
+    (["a.mp4,,,fall,,", "a.mp4,,,walk,,"], SEVERAL),
+    (["a.mp4,,,fall,,", "b.mp4,,,,,"], SOME),
+    (["a.mp4,,,fall,,", "b.mp4,,,,,"], SEVERAL),
+    (["a.mp4,1,2,fall,,", "a.mp4,1,2,walk,,", "b.mp4,,,,,"], ONE),  # events may overlap whatever the model tells
+])  # fmt: skip
+def test_annotations_of_this_task(tmp_path: Path, rows: list[str], head: Head) -> None:
+    checked(csv_set(tmp_path / "set", *rows), Task(labels=("fall", "walk"), clips=head))
+    checked(csv_set(tmp_path / "set", *rows), Task(labels=("fall", "walk"), timed=SOME))
+
+
+# --- as frames ------------------------------------------------------------------------------------------------------
+
+
+def test_whole_clips_are_all_their_frames(tmp_path: Path) -> None:
+    rows = ["a.mp4,,,walk,,train", "b.mp4,,,,,train", "c.mp4,1,2,walk,,train", "d.mp4,,,walk,,val"]
+    dataset = csv_set(tmp_path / "set", *rows)
+    times = dict.fromkeys(dataset.recordings, TIMES)
+    placed = place(dataset, "train", times, task_of(dataset))
+    assert [(clip.video, clip.frames, clip.labels.tolist()) for clip in placed] == [
+        ("a.mp4", 80, [1, 0]),
+        ("b.mp4", 80, [0, 1]),
+    ]
+    assert place(dataset, "train", {**times, "a.mp4": TIMES[:0]}, task_of(dataset))[0].video == "b.mp4"
+    assert place(dataset, "train", times, Task(labels=("walk",), timed=SOME)) == []
+
+
+def test_events_are_targets_of_their_frames(tmp_path: Path) -> None:
+    rows = ["a.mp4,1,2,walk,,train", "a.mp4,4,5.5,fall,,train", "b.mp4,,,,,train"]
+    dataset = csv_set(tmp_path / "set", *rows)
+    a, b = place_timed(dataset, "train", dict.fromkeys(dataset.recordings, TIMES), task_of(dataset))
+    truth = np.zeros((80, 3), np.float32)
+    truth[:, 2] = 1
+    truth[8:16], truth[32:44] = [0, 1, 0], [1, 0, 0]
+    assert np.array_equal(a.targets, truth)
+    assert a.events.tolist() == [[8, 16, 1], [32, 44, 0]]
+    assert a.weights.tolist() == b.weights.tolist() == [1] * 80
+    assert b.targets.tolist() == [[0, 0, 1]] * 80
+    assert b.events.shape == (0, 3)
+    assert len(a) == 80
+    assert place_timed(dataset, "train", {}, Task(labels=("fall", "walk"), clips=SOME)) == []
+
+
+def test_independent_labels_keep_their_overlap(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path / "set", "a.mp4,1,3,walk,,train", "a.mp4,2,4,fall,,train")
+    (a,) = place_timed(dataset, "train", {"a.mp4": TIMES}, task_of(dataset))
+    assert a.targets[[4, 8, 16, 24, 32]].tolist() == [[0, 0], [0, 1], [1, 1], [1, 0], [0, 0]]
+
+
+def test_what_other_splits_say_is_not_learnt_from(tmp_path: Path) -> None:
+    rows = ["a.mp4,1,2,walk,,train", "a.mp4,4,5,walk,,val", "a.mp4,1.5,1.75,walk,,test"]
+    dataset = csv_set(tmp_path / "set", *rows)
+    (train,) = place_timed(dataset, "train", {"a.mp4": TIMES}, task_of(dataset))
+    ignored = np.flatnonzero(train.weights == 0)
+    assert ignored.tolist() == list(range(32, 40))  # what is said in train counts, whoever else says something
+    assert train.targets[32:40, 1].tolist() == [1] * 8
+    (val,) = place_timed(dataset, "val", {"a.mp4": TIMES}, task_of(dataset))
+    assert np.flatnonzero(val.weights == 0).tolist() == list(range(8, 16))
+
+
+def test_an_event_without_frames_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = csv_set(tmp_path / "set", "a.mp4,0,1,walk,,train", "a.mp4,8,9,fall,,train")
+    (placed,) = place_timed(dataset, "train", {"a.mp4": TIMES[:32]}, task_of(dataset))  # the file ends after 4 s
+    assert placed.events.tolist() == [[0, 8, 1]]
+    assert "left out: a.mp4 has no frames from 8 s on" in capsys.readouterr().err

@@ -1,0 +1,276 @@
+"""Models that learn to describe: from annotated sentences to sentences on recordings that they have not seen."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.made import SENTENCES, TOLD, MadeData, timed_data, told_data
+from vidgru import cli
+from vidgru.config import EvalConfig, PredictConfig, TrainConfig
+from vidgru.datasets.annotations import load_dataset
+from vidgru.errors import AnnotationError
+from vidgru.model.checkpoint import EventModel, build, load_model
+from vidgru.model.task import Head, Task
+from vidgru.prediction.batch import predict
+from vidgru.training.evaluate import evaluate
+from vidgru.training.fit import _begin_with
+from vidgru.training.loop import train
+from vidgru.types import DESCRIBED
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+SMALL = {"hidden": 16, "width": 16, "batch": 8, "patience": 0}
+ORDER_OF = dict.fromkeys(SENTENCES["person_then_car"], "person_then_car")
+ORDER_OF |= dict.fromkeys(SENTENCES["car_then_person"], "car_then_person")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> MadeData:
+    return told_data(tmp_path_factory.mktemp("told"), train=10)
+
+
+@pytest.fixture(scope="module")
+def taught(data: MadeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(data.root, config(data, tmp_path_factory.mktemp("taught"), epochs=8, hidden=32, width=32))
+
+
+def config(data: MadeData, out: Path, **changes: object) -> TrainConfig:
+    return TrainConfig(**data.settings(**{"out": str(out), "epochs": 3, **SMALL, **changes}))
+
+
+def scored(data: MadeData, run: Path, out: Path, **changes: object) -> dict[str, object]:
+    return evaluate(run, data.root, EvalConfig(**data.settings(out=str(out), **changes)))
+
+
+def results(run: Path) -> list[dict[str, str]]:
+    rows = csv.DictReader((run / "results.csv").read_text().splitlines())
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+# --- what is learnt -------------------------------------------------------------------------------------------------
+
+
+def test_the_right_sentence_is_written(
+    data: MadeData, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = scored(data, taught, tmp_path)
+    told = metrics["descriptions"]
+    truth = {row.split(",")[0]: row.split(",")[3] for row in data.rows}
+    assert len(told["sentences"]) == told["stretches"] == 8
+    for one in told["sentences"]:
+        assert ORDER_OF[one["description"]] == truth[one["video"]]
+        assert one["references"] == list(SENTENCES[truth[one["video"]]])
+    assert told["templates"] == 0
+    assert metrics["cider_d"] == told["cider_d"] > 1
+    assert metrics["accuracy"] == 1.0
+    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["descriptions"] == told
+    shown = capsys.readouterr().out
+    assert "8 descriptions, 0% of them too unsure to be told" in shown
+    assert f"    is {SENTENCES['car_then_person'][0]}\n    or {SENTENCES['car_then_person'][1]}" in shown
+
+
+def relabelled(data: MadeData, name: str, splits: tuple[str, ...]) -> Path:
+    """The annotations without the labels of some splits, beside them."""
+    with (data.root / "annotations.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    path = data.root / name
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({**row, "label": "" if row["split"] in splits else row["label"]} for row in rows)
+    return path
+
+
+def test_a_model_of_labels_is_judged_by_sentences_alone(data: MadeData, taught: Path, tmp_path: Path) -> None:
+    path = relabelled(data, "sentences.csv", ("train", "val", "test"))
+    metrics = evaluate(taught, path, EvalConfig(**data.settings(out=str(tmp_path))))
+    assert "accuracy" not in metrics
+    assert metrics["descriptions"]["stretches"] == 8
+
+
+def test_validation_by_sentences_alone_is_refused(data: MadeData, tmp_path: Path) -> None:
+    path = relabelled(data, "val.csv", ("val",))
+    message = "no clip of split 'val' has a label: nothing to choose epochs and thresholds by\n  give rows with a label"
+    with pytest.raises(AnnotationError, match=message):
+        train(path, config(data, tmp_path, epochs=1))
+
+
+def test_training_follows_the_words(taught: Path) -> None:
+    rows = results(taught)
+    assert float(rows[-1]["val_next_word"]) > 0.7 > float(rows[0]["val_next_word"])
+    model, metrics = load_model(taught), json.loads((taught / "metrics.json").read_text(encoding="utf-8"))
+    assert model.metrics["next_word"] == pytest.approx(max(float(row["val_next_word"]) for row in rows), abs=0.05)
+    assert metrics["descriptions"]["stretches"] == 8
+    assert model.caption is not None
+    assert set(model.caption.labels) == set(SENTENCES)
+    assert model.caption.threshold == 0.0, "all sentences of validation are right"
+
+
+def test_prediction_writes_what_was_learnt(data: MadeData, taught: Path, tmp_path: Path) -> None:
+    settings = PredictConfig(out=str(tmp_path), features=str(data.features), report=False)
+    truth = {row.split(",")[0]: row.split(",")[3] for row in data.rows}
+    found = predict(taught, [data.root / "videos"], settings, progress=False)
+    events = [event for one in found for event in one.events]
+    assert len(events) > 30
+    for event in events:
+        assert event.description_source == "model"
+        assert ORDER_OF[event.description] == event.label == truth[event.video]
+
+
+# --- a run goes on, or begins with another ---------------------------------------------------------------------------
+
+
+def test_a_resumed_run_is_one_that_was_not_stopped(data: MadeData, tmp_path: Path) -> None:
+    straight = train(data.root, config(data, tmp_path / "straight", epochs=3))
+    train(data.root, config(data, tmp_path / "run", epochs=1))
+    run = train(data.root, config(data, tmp_path / "run", epochs=3, resume=True))
+    assert results(run) == results(straight)
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (run / name).read_bytes() == (straight / name).read_bytes()
+
+
+def test_other_sentences_are_another_run(data: MadeData, tmp_path: Path) -> None:
+    run = train(data.root, config(data, tmp_path / "run", epochs=1))
+    copy = tmp_path / "other"
+    shutil.copytree(data.root, copy)
+    text = (copy / "annotations.csv").read_text(encoding="utf-8")
+    (copy / "annotations.csv").write_text(text.replace("지나간다.", "간다.", 1), encoding="utf-8")
+    with pytest.raises(Exception, match="cannot be resumed: its annotations or features have changed"):
+        train(copy, config(data, run, epochs=2, resume=True))
+
+
+def begun(model: EventModel, task: Task) -> dict[str, torch.Tensor]:
+    torch.manual_seed(5)
+    assert model.caption is not None
+    network = build(model.layout, task, model.network.architecture, words=len(model.caption.tokenizer))
+    _begin_with(network, model, task, model.what)
+    return network.state_dict()
+
+
+def test_the_head_for_descriptions_is_taken_over(taught: Path) -> None:
+    model = load_model(taught)
+    assert model.caption is not None
+    words, theirs = len(model.caption.tokenizer), model.network.state_dict()
+    head = Head(background=False, multi_label=False)
+    own = begun(model, Task(labels=("person_then_car", "something_else", "car_then_person"), clips=head))
+    names = [name for name in theirs if name.startswith("caption_head.")]
+    assert len(names) > 10
+    for name in names:
+        if name != "caption_head.embed.weight":
+            assert torch.equal(own[name], theirs[name]), name
+    mine, taken = own["caption_head.embed.weight"], theirs["caption_head.embed.weight"]
+    assert mine.shape == (words + 3, taken.shape[1])
+    assert torch.equal(mine[:words], taken[:words])
+    assert torch.equal(mine[words], taken[words + 1])
+    assert torch.equal(mine[words + 2], taken[words])
+    assert not any(torch.equal(mine[words + 1], row) for row in taken)
+
+
+def test_a_network_that_does_not_describe_takes_over_the_rest(taught: Path) -> None:
+    model = load_model(taught)
+    network = build(model.layout, model.task, model.network.architecture)
+    _begin_with(network, model, model.task, model.what)
+    theirs = model.network.state_dict()
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, theirs[name]), name
+
+
+def test_what_was_learnt_is_known_in_another_order_of_labels(data: MadeData, taught: Path, tmp_path: Path) -> None:
+    shutil.copytree(data.root, tmp_path / "data")
+    (tmp_path / "data" / "set.yaml").write_text("names: [person_then_car, car_then_person]\n")
+    shape = {"hidden": 32, "width": 32, "epochs": 1, "lr": 1e-6}
+    path = tmp_path / "data" / "set.yaml"
+    assert load_dataset(path).labels == ("person_then_car", "car_then_person") == load_model(taught).labels[::-1]
+    again = train(path, config(data, tmp_path / "again", init=str(taught), **shape))
+    fresh = train(path, config(data, tmp_path / "fresh", **shape))
+    known = results(taught)[-1]["val_next_word"]
+    assert float(results(again)[0]["val_next_word"]) == pytest.approx(float(known), abs=0.05)
+    assert float(results(fresh)[0]["val_next_word"]) < 0.3
+    assert load_model(again).labels == ("person_then_car", "car_then_person")
+    facts, before = load_model(again).caption, load_model(taught).caption
+    assert facts is not None
+    assert before is not None
+    assert facts.tokenizer.to_json() == before.tokenizer.to_json()
+
+
+def test_words_of_a_model_are_kept_for_sentences_it_has_not_seen(data: MadeData, taught: Path, tmp_path: Path) -> None:
+    shutil.copytree(data.root, tmp_path / "data")
+    path = tmp_path / "data" / "annotations.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace("follows", "é a próxima 🧭"), encoding="utf-8")
+    run = train(tmp_path / "data", config(data, tmp_path / "run", init=str(taught), hidden=32, width=32, epochs=1))
+    facts, before = load_model(run).caption, load_model(taught).caption
+    assert facts is not None
+    assert before is not None
+    assert facts.tokenizer.to_json() == before.tokenizer.to_json()
+    assert facts.longest > before.longest, "in pieces the new words are more"
+
+
+# --- without descriptions, and with nothing else ---------------------------------------------------------------------
+
+
+def test_a_model_that_shall_not_describe_is_the_one_of_data_without_descriptions(
+    data: MadeData, tmp_path: Path
+) -> None:
+    plain = told_data(tmp_path / "plain", train=10, described=False)
+    expected = train(plain.root, config(plain, tmp_path / "expected", weights=str(data.weights)))
+    run = train(data.root, config(data, tmp_path / "run", describe=False))
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (run / name).read_bytes() == (expected / name).read_bytes()
+    assert load_model(run).caption is None
+    assert "descriptions" not in scored(data, run, tmp_path / "eval")
+    assert "val_next_word" not in results(run)[0]
+    described = load_model(train(data.root, config(data, tmp_path / "described")))
+    assert described.caption is not None
+
+
+def test_the_command_line_has_the_switch(data: MadeData, tmp_path: Path) -> None:
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in {**data.settings(), **SMALL, "epochs": 1}.items()]
+    assert cli.run(["train", str(data.root), f"--out={tmp_path / 'run'}", "--no-describe", *flags]) == 0
+    assert load_model(tmp_path / "run").caption is None
+
+
+def test_descriptions_alone(data: MadeData, tmp_path: Path) -> None:
+    """Trained, evaluated, and predicted with: no row has a label, and nothing is told apart but in words."""
+    bare = told_data(tmp_path / "bare", train=10, labels=False)
+    run = train(bare.root, config(bare, tmp_path / "run", epochs=8, hidden=32, width=32))
+    model = load_model(run)
+    assert model.task == Task(labels=(DESCRIBED,))
+    metrics = scored(bare, run, tmp_path / "eval")
+    assert "accuracy" not in metrics
+    truth = {row.split(",")[0]: row.split(",")[3] for row in data.rows}  # the same clips
+    told = metrics["descriptions"]
+    assert [ORDER_OF[one["description"]] == truth[one["video"]] for one in told["sentences"]] == [True] * 8
+    assert told["dense"] is None
+    settings = PredictConfig(out=str(tmp_path / "events"), features=str(bare.features), report=True)
+    held = sorted(truth)[-5:-3]
+    found = predict(run, [bare.root / "videos" / name for name in held], settings, progress=False)
+    assert len({truth[event.video] for one in found for event in one.events}) == 2
+    for one in found:
+        (event,) = one.events
+        assert (event.start_s, event.end_s, event.label, event.score) == (0.0, 2.0, DESCRIBED, 1.0)
+        assert event.description_source == "model"
+        assert ORDER_OF[event.description] == truth[event.video]
+        folder = tmp_path / "events" / event.video
+        assert event.description in (folder / "events.vtt").read_text(encoding="utf-8")
+        assert (folder / "report.html").is_file()
+    with pytest.raises(AnnotationError, match="no row has a label\n  fill in the column label"):
+        train(bare.root, config(bare, tmp_path / "none", describe=False))
+
+
+@pytest.mark.slow
+def test_timed_events_are_found_and_described(tmp_path: Path) -> None:
+    data = timed_data(tmp_path / "data", train=16, held=6, described=True)
+    run = train(data.root, config(data, tmp_path / "run", epochs=30, hidden=32, width=32))
+    metrics = scored(data, run, tmp_path / "eval")
+    told = metrics["descriptions"]
+    assert told["stretches"] == metrics["events"]["events"]
+    assert metrics["event_f1"] > 0.7
+    assert told["dense"]["events"] == told["stretches"]
+    assert told["dense"]["soda_f1"] > 0.5
+    settings = PredictConfig(out=str(tmp_path / "events"), features=str(data.features), report=False)
+    for one in predict(run, [data.root / "videos"], settings, progress=False):
+        assert all(event.description == TOLD[event.label] for event in one.events)

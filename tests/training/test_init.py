@@ -1,0 +1,108 @@
+"""Training that begins with the weights of another model."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.made import MadeData, order_data
+from vidgru.config import TrainConfig
+from vidgru.errors import ModelError, SettingsError, SettingsMismatch
+from vidgru.model.checkpoint import EventModel, build, load_model
+from vidgru.model.task import Head, Task
+from vidgru.training.fit import _begin_with
+from vidgru.training.loop import train
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> MadeData:
+    return order_data(tmp_path_factory.mktemp("orders"), train=12, held=4)
+
+
+@pytest.fixture(scope="module")
+def taught(data: MadeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(data.root, config(data, tmp_path_factory.mktemp("taught"), epochs=15))
+
+
+def config(data: MadeData, out: Path, **changes: object) -> TrainConfig:
+    return TrainConfig(**data.settings(**{"out": str(out), "epochs": 1, "patience": 0, **changes}))
+
+
+def first_loss(run: Path) -> float:
+    header, row = (run / "results.csv").read_text().splitlines()[:2]
+    return float(row.split(",")[header.split(",").index("train_loss")])
+
+
+def test_what_was_learnt_is_known_from_the_first_epoch_on(data: MadeData, taught: Path, tmp_path: Path) -> None:
+    fresh = train(data.root, config(data, tmp_path / "fresh"))
+    again = train(data.root, config(data, tmp_path / "again", init=str(taught)))
+    assert first_loss(again) < 0.8 * first_loss(fresh)
+    assert (again / "best.safetensors").read_bytes() != (fresh / "best.safetensors").read_bytes()
+
+
+def begun(model: EventModel, task: Task) -> dict[str, torch.Tensor]:
+    torch.manual_seed(5)
+    network = build(model.layout, task, model.network.architecture)
+    _begin_with(network, model, task, model.what)
+    return network.state_dict()
+
+
+def test_heads_of_labels_that_both_have_are_taken_over(taught: Path) -> None:
+    model = load_model(taught)
+    head = Head(background=True, multi_label=False)
+    task = Task(labels=("person_then_car", "something_else", "car_then_person"), clips=head, timed=head)
+    own, theirs = begun(model, task), model.network.state_dict()
+    for name in ("clip_head.1.weight", "clip_head.1.bias"):
+        assert torch.equal(own[name][0], theirs[name][1])
+        assert torch.equal(own[name][2], theirs[name][0])
+        assert not any(torch.equal(own[name][row], theirs[name][0]) for row in (1, 3))
+    for name in theirs:
+        if not name.startswith("clip_head"):
+            assert torch.equal(own[name], theirs[name]), name
+    assert own["frame_head.1.weight"].shape == (4, 128)
+
+
+def test_a_head_that_tells_otherwise_is_not_taken_over(taught: Path) -> None:
+    model = load_model(taught)
+    own = begun(model, Task(labels=model.labels, clips=Head(background=False, multi_label=True)))
+    assert not torch.equal(own["clip_head.1.weight"], model.network.state_dict()["clip_head.1.weight"])
+    assert torch.equal(own["gru.weight_hh_l0"], model.network.state_dict()["gru.weight_hh_l0"])
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"hidden": 64}, "init is a model of another shape: hidden is 64, the model's is 128\n  choose the model's own"),
+    ({"cell": "lstm", "layers": 2}, "cell is 'lstm', the model's is 'gru'; layers is 2, the model's is 1"),
+    ({"without": ("scene",)}, r"without is \('scene',\), the model's is \(\)"),
+])  # fmt: skip
+def test_a_model_of_another_shape(
+    data: MadeData, taught: Path, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        train(data.root, config(data, tmp_path, init=str(taught), **changes))
+
+
+def test_dropout_may_differ(data: MadeData, taught: Path, tmp_path: Path) -> None:
+    train(data.root, config(data, tmp_path, init=str(taught), dropout=0.4, group_dropout=0.1))
+
+
+def test_a_model_of_another_detector(data: MadeData, taught: Path, tmp_path: Path) -> None:
+    model = load_model(taught)
+    replace(model, what={**model.what, "weights_sha256": "0" * 64}).save(tmp_path / "other.safetensors")
+    message = "the features of this data set are of other settings than the model's: weights_sha256 is"
+    with pytest.raises(SettingsMismatch, match=message):
+        train(data.root, config(data, tmp_path / "run", init=str(tmp_path / "other.safetensors")))
+
+
+def test_no_model_to_begin_with(data: MadeData, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="there is no model"):
+        train(data.root, config(data, tmp_path, init=str(tmp_path / "no.safetensors")))
+
+
+def test_normalisation_is_the_models(taught: Path) -> None:
+    model = load_model(taught)
+    own = begun(model, model.task)
+    np.testing.assert_array_equal(own["encoder.object_mean"], model.network.encoder.object_mean)

@@ -1,0 +1,98 @@
+"""Thresholds are fitted to what validation shows, and stay at a half where it shows too little."""
+
+import numpy as np
+import pytest
+
+from vidgru.model.decode import DecodeSettings, decode
+from vidgru.model.task import Head
+from vidgru.training.thresholds import fit_clips, fit_frames
+
+ONE, SOME, SEVERAL = (
+    Head(background=False, multi_label=False),
+    Head(background=True, multi_label=False),
+    Head(background=False, multi_label=True),
+)
+
+
+def test_thresholds_are_where_f1_is_best() -> None:
+    true = np.repeat([1, 0], 10)
+    scores = np.column_stack([np.where(true, 0.35, 0.25), np.where(true, 0.9, 0.1)])
+    fitted = fit_clips(scores, np.column_stack([true, true]), SEVERAL, 2, 4.0)
+    assert 0.25 < fitted.high[0] <= 0.35
+    assert fitted.high[1] == 0.5
+    assert all(low < high for low, high in zip(fitted.low, fitted.high, strict=True))
+    assert (fitted.min_s, fitted.merge_s, fitted.exclusive) == (1.0, 1.0, False)
+
+
+def test_thresholds_of_few_clips_are_the_usual_ones() -> None:
+    scores, labels = np.full((6, 2), 0.3), np.eye(2)[[0, 0, 1, 1, 1, 1]]
+    assert fit_clips(scores, labels, SEVERAL, 2, 4.0).high == (0.5, 0.5)
+
+
+def test_where_something_always_happens_the_best_label_is_taken() -> None:
+    fitted = fit_clips(np.full((20, 2), 0.5), np.eye(2)[[0, 1] * 10], ONE, 2, 4.0)
+    assert fitted.high == fitted.low == (0.0, 0.0)
+    assert fitted.exclusive
+
+
+# --- frames ---------------------------------------------------------------------------------------------------------
+
+TIMES = [np.arange(120) / 8] * 6
+EVENTS = [np.array([[16, 40, 0], [64, 88, 0]])] * 6  # twelve events
+
+
+def fitted(scores: list[np.ndarray], events: list[np.ndarray] = EVENTS, head: Head = SEVERAL) -> DecodeSettings:
+    labels = ("fall", "walk")[: scores[0].shape[1] - head.background]
+    return fit_frames(TIMES, scores, events, labels, head, 1 / 8, 3.0)
+
+
+def scored(inside: float, outside: float) -> np.ndarray:
+    scores = np.full((120, 1), outside, np.float32)
+    for first, stop, _ in EVENTS[0]:
+        scores[first:stop] = inside
+    return scores
+
+
+@pytest.mark.parametrize(("inside", "outside"), [(0.9, 0.05), (0.3, 0.2), (0.95, 0.6), (0.45, 0.1)])
+def test_thresholds_separate_events_from_the_rest(inside: float, outside: float) -> None:
+    found = fitted([scored(inside, outside)] * 6)
+    assert outside < found.high[0] <= inside
+    assert found.low[0] <= found.high[0]
+    events = decode(TIMES[0], scored(inside, outside), ("fall",), found, video="a", step_s=1 / 8, end_s=15.0)
+    assert [(event.start_s, event.end_s) for event in events] == [(2.0, 5.0), (8.0, 11.0)]
+
+
+def test_scores_that_flicker_are_smoothed() -> None:
+    assert fitted([scored(0.9, 0.05)] * 6).smooth_s == 0.0
+    flicker = []
+    for seed in range(6):
+        scores = scored(0.8, 0.1)
+        off = np.random.default_rng(seed).random((120, 1)) < 0.4
+        flicker.append(np.where(off, 0.9 - scores, scores).astype(np.float32))
+    assert fitted(flicker).smooth_s > 0
+
+
+def test_without_an_event_thresholds_are_a_half() -> None:
+    found = fitted([np.random.default_rng(0).random((120, 1))] * 6, [np.zeros((0, 3), np.int64)] * 6)
+    assert found.high == (0.5,)
+    assert found.low == (0.4,)
+    assert found.smooth_s == 0.0
+    assert (found.min_s, found.merge_s) == (1.5, 1.5)
+    assert fit_frames([], [], [], ("fall",), SEVERAL, 1 / 8, 0.0).high == (0.5,)
+
+
+def test_labels_with_few_events_share_a_threshold() -> None:
+    fall, walk = scored(0.3, 0.2), np.full((120, 1), 0.01, np.float32)
+    scores = [np.concatenate([fall, walk], axis=1)] * 6
+    events = [np.array([[16, 40, 0], [64, 88, 0]])] * 2 + [np.zeros((0, 3), np.int64)] * 4
+    few = fitted(scores, events)
+    assert few.high[0] == few.high[1]
+    many = fitted(scores)
+    assert many.high[0] == pytest.approx(0.3, abs=0.1)
+
+
+def test_exclusive_labels_stay_exclusive() -> None:
+    nothing = 1 - scored(0.9, 0.05)
+    found = fitted([np.concatenate([scored(0.9, 0.05), nothing], axis=1)] * 6, head=SOME)
+    assert found.exclusive
+    assert 0.05 < found.high[0] <= 0.9

@@ -1,0 +1,215 @@
+"""Timed events from annotations to a model, its figures, and what it predicts; alone and beside clips."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.training.made import CLASSES, MadeData, both_data, timed_data
+from vidgru.cache import SequenceCache
+from vidgru.config import EvalConfig, PredictConfig, TrainConfig
+from vidgru.datasets.annotations import load_dataset
+from vidgru.errors import AnnotationError
+from vidgru.model.checkpoint import load_model
+from vidgru.model.stream import score_recording
+from vidgru.model.task import Head
+from vidgru.prediction.batch import predict
+from vidgru.training import evaluate as evaluation
+from vidgru.training.evaluate import evaluate
+from vidgru.training.loop import train
+
+SOME = Head(background=True, multi_label=False)
+LABELS = tuple(sorted(CLASSES))
+
+
+def config(data: MadeData, out: Path, **changes: object) -> TrainConfig:
+    return TrainConfig(**data.settings(**{"out": str(out), "epochs": 6, "hidden": 32, "lag": 0.25, **changes}))
+
+
+def judged(data: MadeData, model: Path, out: Path, **changes: object) -> dict[str, object]:
+    return evaluate(model, data.root, EvalConfig(**data.settings(out=str(out), **changes)))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> MadeData:
+    return both_data(tmp_path_factory.mktemp("both"))
+
+
+@pytest.fixture(scope="module")
+def run(data: MadeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(data.root, config(data, tmp_path_factory.mktemp("run"), epochs=10))
+
+
+def test_both_heads_in_one_model(data: MadeData, run: Path) -> None:
+    model = load_model(run)
+    assert model.labels == LABELS
+    assert model.task.timed == SOME
+    assert model.task.clips == SOME  # the eventless recordings are clips in which nothing happens
+    assert model.lag == 2
+    assert {"accuracy", "frame_map"} <= model.metrics.keys()
+    header = (run / "results.csv").read_text().splitlines()[0]
+    assert {"train_loss", "val_accuracy", "val_frame_map", "val_loss"} <= set(header.split(","))
+    assert model.decode.exclusive
+
+
+def test_both_heads_are_judged(data: MadeData, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = judged(data, run, tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    assert metrics["clips"] == 9  # four of each label, one in which nothing happens
+    assert metrics["accuracy"] >= 0.8
+    events = metrics["events"]
+    assert (events["videos"], events["events"]) == (4, 6)
+    assert events["event_f1"] == metrics["event_f1"] >= 0.8
+    assert metrics["frame_map"] > 0.8
+    assert {path.name for path in tmp_path.iterdir()} >= {"confusion.png", "event_curves.png", "timelines.png"}
+    shown = capsys.readouterr().out
+    assert f"event_f1 {metrics['event_f1']:.3f}" in shown
+    assert f"accuracy {metrics['accuracy']:.3f}" in shown
+    assert "6 events in 4 recordings" in shown
+
+
+def test_what_is_evaluated_is_what_is_predicted(
+    data: MadeData, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[tuple[float | None, float | None, str | None, float | None]]] = {}
+    plain = evaluation.event_metrics
+
+    def spy(truth: object, found: list, ranked: object, frames: dict, *rest: object, **named: object) -> object:
+        for video in frames:
+            seen[video] = [(e.start_s, e.end_s, e.label, e.score) for e in found if e.video == video]
+        return plain(truth, found, ranked, frames, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluation, "event_metrics", spy)
+    judged(data, run, tmp_path / "eval")
+    assert len(seen) == 4
+    assert sum(map(len, seen.values())) >= 4
+    model, cache = load_model(run), SequenceCache(data.features)
+    for video, events in seen.items():
+        entry = cache.lookup(data.root / "videos" / video, data.what())
+        assert entry is not None
+        timeline = score_recording(model, cache.parts(entry.key), video=video, duration_s=entry.duration_s)
+        assert [(e.start_s, e.end_s, e.label) for e in timeline.events] == [event[:3] for event in events]
+        assert [e.score for e in timeline.events] == pytest.approx([event[3] for event in events], abs=1e-6)
+
+    sources = [data.root / "videos" / video for video in seen]
+    settings = data.settings(out=str(tmp_path / "events"))
+    predictions = predict(run, sources, PredictConfig(**settings))
+    for prediction in predictions:
+        own = seen[prediction.recording.name]
+        assert [(e.start_s, e.end_s, e.label) for e in prediction.events] == [
+            (round(start, 3), round(end, 3), label) for start, end, label, _ in own
+        ]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_events_that_overlap_are_told_apart(tmp_path: Path) -> None:
+    data = timed_data(tmp_path / "data", overlap=True)
+    out = train(data.root, config(data, tmp_path / "run", epochs=8))
+    model = load_model(out)
+    assert model.task.clips is None
+    assert model.task.timed == Head(background=False, multi_label=True)
+    assert not model.decode.exclusive
+    metrics = judged(data, out, tmp_path / "eval")
+    assert "accuracy" not in metrics
+    assert metrics["frame_map"] > 0.9
+    assert metrics["event_f1"] >= 0.7
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("changes", [
+    {"bidirectional": True}, {"cell": "lstm", "layers": 2}, {"cell": "none"}, {"lag": 0.0}, {"balance": False},
+    {"window": 2.0},
+])  # fmt: skip
+def test_settings_that_change_a_model_of_timed_events(
+    data: MadeData, run: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    short, other = {"epochs": 1}, tmp_path / "other"
+    model = load_model(train(data.root, config(data, other, **short, **changes)))
+    late = not ({"bidirectional", "lag"} & changes.keys()) and changes.get("cell") != "none"
+    assert model.lag == (2 if late else 0)
+    assert model.to_bytes() != load_model(run).to_bytes()
+    assert judged(data, other, tmp_path / "eval")["events"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_ignored_stretches_are_not_judged(run: Path, tmp_path: Path) -> None:
+    data = timed_data(tmp_path / "data", train=4, held=4)
+    name, times = next(row.split(",")[0] for row in data.rows if row.endswith("test")), "0,9"
+    others = [row for row in data.rows if not (row.startswith(name) and row.endswith("test"))]
+    kept = [row for row in data.rows if row.startswith(name) and row.endswith("test")]
+    model = tmp_path / "model.safetensors"
+    load_model(run).save(model)
+    data.rows = others + kept
+    data.write()
+    before = judged(data, model, tmp_path / "one")["events"]
+    data.rows = [*others, f"{name},9.5,9.9,{LABELS[0]},,test", f"{name},{times},{LABELS[0]},,val"]
+    data.write()
+    after = judged(data, model, tmp_path / "two")["events"]
+    assert before["found"] > after["found"]  # what is found inside 0 to 9 s is neither right nor wrong
+    assert after["events"] == before["events"] - len(kept) + 1
+
+
+@pytest.mark.parametrize(("keep", "message"), [
+    ("t", "there are clips labelled as a whole, but none in split 'train': nothing to learn them from\n  move rows"),
+    ("c", "there are timed events, but none in split 'train': nothing to learn them from"),
+])  # fmt: skip
+def test_a_head_that_nothing_teaches(data: MadeData, tmp_path: Path, keep: str, message: str) -> None:
+    rows = [row for row in data.rows if row.startswith(keep) or not row.endswith("train")]
+    rows = [row for row in rows if row.split(",")[3] or not row.endswith("train")]  # not the eventless ones
+    (data.root / f"{keep}.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
+    (data.root / f"{keep}.yaml").write_text(f"annotations: {keep}.csv\nvideos: videos\n")
+    with pytest.raises(AnnotationError, match=message):
+        train(data.root / f"{keep}.yaml", config(data, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(("keep", "message"), [
+    ("t", "warning: no clips labelled as a whole in split 'val': epochs and thresholds are chosen without them"),
+    ("c", "warning: no timed events in split 'val'"),
+])  # fmt: skip
+def test_what_validation_cannot_judge_is_said(
+    data: MadeData, tmp_path: Path, keep: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row for row in data.rows if row.startswith(keep) or not row.endswith("val")]
+    (data.root / f"held{keep}.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
+    (data.root / f"held{keep}.yaml").write_text(f"annotations: held{keep}.csv\nvideos: videos\n")
+    model = load_model(train(data.root / f"held{keep}.yaml", config(data, tmp_path / "run", epochs=1)))
+    assert capsys.readouterr().err.count(message) == 1
+    assert model.task.clips
+    assert model.task.timed
+
+
+def test_eventless_recordings_do_not_stand_for_a_kind(data: MadeData, tmp_path: Path) -> None:
+    rows = [row for row in data.rows if not (row.startswith("t") and row.endswith("train") and row.split(",")[3])]
+    (data.root / "none.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
+    (data.root / "none.yaml").write_text("annotations: none.csv\nvideos: videos\n")
+    with pytest.raises(AnnotationError, match="there are timed events, but none in split 'train'"):
+        train(data.root / "none.yaml", config(data, tmp_path / "run"))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_test_split_does_not_decide_the_heads(tmp_path: Path) -> None:
+    data = timed_data(tmp_path / "data")
+    number = next(index for index, row in enumerate(data.rows) if row.endswith("test") and row.split(",")[3])
+    video, start = data.rows[number].split(",")[:2]
+    other = next(label for label in LABELS if label != data.rows[number].split(",")[3])
+    data.rows.append(f"{video},{start},{float(start) + 2},{other},,test")
+    data.write()
+    assert load_model(train(data.root, config(data, tmp_path / "run", epochs=1))).task.timed == SOME
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_lag_longer_than_windows_and_recordings(tmp_path: Path) -> None:
+    data = timed_data(tmp_path / "data", train=4)
+    run = train(data.root, config(data, tmp_path / "run", epochs=1, lag=60.0, window=1.0))
+    assert judged(data, run, tmp_path / "eval")["events"]
+
+
+def test_recordings_without_events_alone_teach_nothing(data: MadeData, tmp_path: Path) -> None:
+    rows = [row for row in data.rows if row.startswith("t") and not (row.endswith("train") and row.split(",")[3])]
+    (data.root / "quiet.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
+    (data.root / "quiet.yaml").write_text("annotations: quiet.csv\nvideos: videos\n")
+    assert load_dataset(data.root / "quiet.yaml").labels == LABELS
+    with pytest.raises(AnnotationError, match="nothing happens in split 'train': nothing to learn"):
+        train(data.root / "quiet.yaml", config(data, tmp_path / "run"))

@@ -1,0 +1,24 @@
+"""One frozen dataclass a verb. Flags and YAML keys are its fields; bad values are refused here, before heavy work."""
+
+from vidgru.config.extract import FEATURE_SCHEMA, DetectorSettings, ExtractConfig, RunSettings
+from vidgru.config.predict import ExplainConfig, PredictConfig
+from vidgru.config.tools import AnnotationFormat, ConvertConfig, DemoConfig, InfoConfig
+from vidgru.config.train import Cell, CompareConfig, EvalConfig, FeatureGroup, TrainConfig
+
+__all__ = [
+    "FEATURE_SCHEMA",
+    "AnnotationFormat",
+    "Cell",
+    "CompareConfig",
+    "ConvertConfig",
+    "DemoConfig",
+    "DetectorSettings",
+    "EvalConfig",
+    "ExplainConfig",
+    "ExtractConfig",
+    "FeatureGroup",
+    "InfoConfig",
+    "PredictConfig",
+    "RunSettings",
+    "TrainConfig",
+]

@@ -1,0 +1,159 @@
+"""Which decoder does what next: whole recordings first, then stretches of the last ones, so that no decoder is idle."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from vidgru.extraction.stages import Stopped
+from vidgru.extraction.video import Place
+
+Job = TypeVar("Job")
+
+_POLL_S = 0.1
+_RETRY_S = 0.5  # how often a recording that another process works on is looked at
+
+
+@dataclass(kw_only=True, eq=False)
+class Stretch(Generic[Job]):
+    """A recording, or a part of one, for one decoder.
+
+    Attributes:
+        job: the recording.
+        order: place among the stretches of the recording.
+        after: the sample after which it begins; None is the start.
+        last: the sample it ends with, as far as can be told beforehand; None is the end of the recording.
+        void: its samples do not count any more: an earlier stretch takes over.
+        passed: samples of the recording up to the last one that was handed to the detector.
+    """
+
+    job: Job
+    order: int = 0
+    after: Place | None = None
+    last: Place | None = None
+    void: bool = False
+    passed: int = 0
+
+
+@dataclass(kw_only=True, eq=False)
+class _Cut(Generic[Job]):
+    """Stretches of a recording that is shared."""
+
+    waiting: list[Stretch[Job]]
+    running: list[Stretch[Job]] = field(default_factory=list)
+
+
+class Schedule(Generic[Job]):
+    """Hands out recordings and stretches. All methods may be called from any thread.
+
+    Args:
+        jobs: recordings, in the order in which they are begun.
+        decoders: threads that draw from it.
+        starving: whether the detectors have nothing to do; only then a recording is shared.
+        idle: called when no decoder is at work, before waiting; again and again, by any of the threads.
+        stop: set when the run is over.
+    """
+
+    def __init__(
+        self,
+        jobs: list[Job],
+        decoders: int,
+        starving: Callable[[], bool],
+        idle: Callable[[], None],
+        stop: threading.Event,
+    ) -> None:
+        self._fresh, self._decoders = jobs[::-1], decoders
+        self._starving, self._idle, self._stop = starving, idle, stop
+        self._put_off: list[tuple[float, Job]] = []
+        self._cuts: dict[int, _Cut[Job]] = {}
+        self._active = 0
+        self._lock = threading.Lock()
+
+    @property
+    def may_cut(self) -> bool:
+        """Whether decoders are going to be idle, so that a recording is worth being shared."""
+        with self._lock:
+            return not self._fresh and self._decoders > 1
+
+    @contextmanager
+    def draw(self) -> Iterator[Stretch[Job] | None]:
+        """What to decode next, waited for if need be; None when everything is handed out for good.
+
+        Raises:
+            Stopped: the run is over.
+        """
+        stretch = self._next()
+        try:
+            yield stretch
+        finally:
+            if stretch is not None:
+                with self._lock:
+                    self._active -= 1
+                    if (cut := self._cuts.get(id(stretch.job))) and stretch in cut.running:
+                        cut.running.remove(stretch)
+
+    def put_off(self, job: Job) -> None:
+        """Come back to a recording later: another process works on it."""
+        with self._lock:
+            self._put_off.append((time.monotonic() + _RETRY_S, job))
+
+    def cut(self, stretch: Stretch[Job], places: list[Place]) -> None:
+        """Cut what is left of a running stretch at these places, for others to share."""
+        ends = [*places[1:], stretch.last]
+        others = [
+            Stretch(job=stretch.job, order=order, after=after, last=last)
+            for order, (after, last) in enumerate(zip(places, ends, strict=True), start=1)
+        ]
+        stretch.last = places[0]
+        with self._lock:
+            self._cuts[id(stretch.job)] = _Cut(waiting=others, running=[stretch])
+
+    def is_first(self, stretch: Stretch[Job]) -> bool:
+        """Whether no earlier stretch of its recording is still to be decoded."""
+        with self._lock:
+            cut = self._cuts.get(id(stretch.job))
+            others = [] if cut is None else [*cut.running, *cut.waiting]
+            return all(other.order >= stretch.order for other in others)
+
+    def take_over(self, stretch: Stretch[Job]) -> None:
+        """A running stretch goes on to the end of the recording: what others did of the rest does not count."""
+        with self._lock:
+            stretch.last = None
+            if cut := self._cuts.get(id(stretch.job)):
+                for other in (*cut.running, *cut.waiting):
+                    other.void = other.void or other.order > stretch.order
+                cut.waiting.clear()
+
+    def _next(self) -> Stretch[Job] | None:
+        while not self._stop.is_set():
+            with self._lock:
+                stretch, over = self._choose()
+                self._active += stretch is not None
+                quiet = not self._active
+            if quiet:
+                self._idle()  # no other samples come that theirs could wait for
+            if stretch is not None or over:
+                return stretch
+            self._stop.wait(_POLL_S)
+        raise Stopped
+
+    def _choose(self) -> tuple[Stretch[Job] | None, bool]:
+        """The next stretch, if there is one now; and whether there will be none any more."""
+        if self._fresh:
+            return Stretch(job=self._fresh.pop()), False
+        for cut in self._cuts.values():
+            if not cut.waiting:
+                continue
+            first = min((one.order for one in cut.running), default=cut.waiting[0].order)
+            near = cut.waiting[0].order - first < 2 * self._decoders  # what is done ahead of its turn waits in memory
+            if not cut.running or (near and self._starving()):
+                cut.running.append(cut.waiting.pop(0))
+                return cut.running[-1], False
+        if self._put_off and self._put_off[0][0] < time.monotonic():
+            return Stretch(job=self._put_off.pop(0)[1]), False
+        waiting = any(cut.waiting for cut in self._cuts.values())
+        return None, not (self._put_off or waiting or self._active)

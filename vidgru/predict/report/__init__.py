@@ -1,6 +1,0 @@
-"""Pages that a person looks at events in: one self-contained file a recording, and one over all recordings."""
-
-from vidgru.predict.report.index import IndexRow, write_index
-from vidgru.predict.report.page import write_page
-
-__all__ = ["IndexRow", "write_index", "write_page"]

@@ -1,0 +1,216 @@
+"""From the features of a recording to its files: events, page, films. It goes on beside the extraction of others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Sequence as Many
+from dataclasses import dataclass, replace
+
+import torch
+
+from vidgru.cache import Entry, SequenceCache
+from vidgru.config import PredictConfig
+from vidgru.errors import CacheError, RecordingError
+from vidgru.model.checkpoint import EventModel
+from vidgru.model.describe import describe_events
+from vidgru.model.scoring import Encoded, encode_parts
+from vidgru.model.stream import ScoredRecording, score_encoded
+from vidgru.prediction.films.annotated import save_video
+from vidgru.prediction.films.clips import cut_clips
+from vidgru.prediction.outcome import Prediction, failed
+from vidgru.prediction.output import OutputFolder
+from vidgru.prediction.period import Period, start_time
+from vidgru.prediction.reasons import explain
+from vidgru.prediction.report.page import write_page
+from vidgru.prediction.writers import rounded
+from vidgru.types import Event, Recording, Sequence
+
+NO_TIME = "does not tell when it was recorded; pass --start-time"
+_SIDE_BY_SIDE = 1 << 17  # frames of recordings that are scored at once; a longer one is scored alone
+_EXPLAINED = 40  # events of a recording, the best scored, that its page gives reasons for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A recording whose features are there.
+
+    Attributes:
+        recording: which.
+        cache, entry: its features.
+        sha256: of its bytes, or, where these are gone, of nothing.
+        damage: what is wrong with it.
+        recorded_at: ISO 8601 time of its start, if that is known.
+        seconds: wall time that it took so far.
+    """
+
+    recording: Recording
+    cache: SequenceCache
+    entry: Entry
+    sha256: str
+    damage: str
+    recorded_at: str | None
+    seconds: float
+
+
+class Stopped(Exception):
+    """The run is over."""
+
+
+class Finisher:
+    """Scores recordings and writes what is wanted of each.
+
+    Args:
+        model: in eval mode.
+        config: what is wanted.
+        keep: labels of the events that are wanted.
+        out: where files go.
+        on_end: takes how each recording ended.
+        stop: set when the run is over, whatever is done by then.
+    """
+
+    def __init__(
+        self,
+        model: EventModel,
+        config: PredictConfig,
+        keep: frozenset[str],
+        out: OutputFolder,
+        on_end: Callable[[Prediction], None],
+        stop: threading.Event,
+    ) -> None:
+        self._stop = stop
+        self._model, self._config, self._keep, self._out, self._on_end = model, config, keep, out, on_end
+        self._period = Period(config.since, config.until)
+
+    def finish(self, waiting: list[Ready]) -> None:
+        """Score recordings and write their files. Raises Stopped.
+
+        Short ones are scored side by side: a step for all of them costs little more than a step for one.
+        """
+        torch.set_num_threads(1)  # of this thread: there is too little to share, and waiting for others costs more
+        some: list[Ready] = []
+        for one in waiting:
+            self._go_on()
+            if self._period and one.recorded_at is None:
+                self._fail(one, NO_TIME)
+                continue
+            if some and sum(other.entry.samples for other in some) + one.entry.samples > _SIDE_BY_SIDE:
+                self._score(some)
+                some = []
+            some.append(one)
+        self._score(some)
+
+    def _score(self, some: list[Ready]) -> None:
+        began = time.monotonic()
+        encoded: list[tuple[Ready, list[Sequence], Encoded]] = []
+        for one in some:
+            try:
+                parts = list(one.cache.parts(one.entry.key))
+                encoded.append((one, parts, encode_parts(self._model, parts)))
+            except (CacheError, OSError, ValueError) as error:
+                reason = error.message if isinstance(error, CacheError) else str(error)
+                self._fail(one, reason)
+        recordings = [(each, one.recording.name, one.entry.duration_s) for one, _, each in encoded]
+        scored = score_encoded(self._model, recordings, gates=self._config.report)
+        seconds = (time.monotonic() - began) / max(len(encoded), 1)
+        for (one, parts, _), found in zip(encoded, scored, strict=True):
+            self._go_on()
+            self._write(replace(one, seconds=one.seconds + seconds), parts, found)
+
+    def _write(self, some: Ready, parts: list[Sequence], scored: ScoredRecording) -> None:
+        recording, entry, began = some.recording, some.entry, time.monotonic() - some.seconds
+        wanted = [event for event in scored.events if self._wants(event, some.recorded_at)]
+        told = describe_events(self._model, parts, wanted, beam=self._config.beam, progress=self._go_on)
+        events = [_dated(event, some.recorded_at) for event in told]
+        kept = self._out.begin(recording, entry.key, some.recorded_at)
+        self._out.write_events(recording, events)
+        made, wrong = self._make([name for name in self._out.wanted if name not in kept], some, parts, scored, events)
+        facts = {
+            "sha256": some.sha256,
+            "key": entry.key,
+            "duration_s": entry.duration_s,
+            "recorded_at": some.recorded_at,
+            "reason": some.damage,
+        }
+        self._out.finish(recording, kept + made, facts)
+        reason = "; ".join(text for text in (some.damage, *wrong) if text)
+        self._on_end(
+            Prediction(
+                recording=recording,
+                status="partial" if reason else "done",
+                events=tuple(events),
+                duration_s=entry.duration_s,
+                reason=reason,
+                seconds=time.monotonic() - began,
+            )
+        )
+
+    def _make(
+        self, names: Many[str], some: Ready, parts: list[Sequence], scored: ScoredRecording, events: list[Event]
+    ) -> tuple[list[str], list[str]]:
+        """What is wanted beside the events. Returns what was made, and why the rest was not."""
+        made, wrong = [], []
+        for name in names:
+            self._go_on()
+            try:
+                if name != "report" and not some.recording.path.is_file():
+                    raise RecordingError("its features are there, and its video is not")
+                self._make_one(name, some, parts, scored, events)
+                made.append(name)
+            except RecordingError as error:
+                wrong.append(f"no {name.split()[0]}: {error.message}")
+        return made, wrong
+
+    def _make_one(
+        self, name: str, some: Ready, parts: list[Sequence], scored: ScoredRecording, events: list[Event]
+    ) -> None:
+        path, source = self._out.path(some.recording, name), some.recording.path
+        if name == "report":
+            best = sorted(events, key=lambda event: -event.score)[:_EXPLAINED]
+            whys = explain(self._model, parts, scored, best)
+            write_page(
+                path,
+                model=self._model,
+                recording=some.recording,
+                entry=some.entry,
+                parts=parts,
+                scored=scored,
+                events=events,
+                recorded_at=some.recorded_at,
+                damage=some.damage,
+                why={why.event: why for why in whys},
+            )
+        elif name == "video":
+            save_video(
+                path,
+                source=source,
+                parts=parts,
+                attention=scored.attention,
+                events=events,
+                names=some.entry.names,
+                labels=self._model.labels,
+                progress=self._go_on,
+            )
+        else:
+            cut_clips(path, source=source, events=events, context_s=self._config.context, progress=self._go_on)
+
+    def _go_on(self, _: float = 0.0) -> None:
+        """Called often. Raises Stopped."""
+        if self._stop.is_set():
+            raise Stopped
+
+    def _fail(self, some: Ready, reason: str) -> None:
+        self._out.unmark(some.recording)
+        self._on_end(failed(some.recording, reason, some.entry.duration_s, some.seconds))
+
+    def _wants(self, event: Event, began_at: str | None) -> bool:
+        if event.label not in self._keep or event.score < self._config.min_score:
+            return False
+        return began_at is None or not self._period or self._period.touches(began_at, event.start_s, event.end_s)
+
+
+def _dated(event: Event, recorded_at: str | None) -> Event:
+    """The event as it is written, with its wall-clock time where that of its recording is known."""
+    event = rounded(event)
+    return event if recorded_at is None else replace(event, start_time=start_time(event, recorded_at))
