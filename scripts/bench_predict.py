@@ -45,7 +45,7 @@ from vidgru.extraction.backends import open_backend
 from vidgru.extraction.detector import Detector
 from vidgru.extraction.letterbox import PAD_VALUE, Letterbox
 from vidgru.extraction.motion import FlowMeter, object_motion, scene_motion
-from vidgru.extraction.pipeline import extract
+from vidgru.extraction.pipeline import extract_recordings
 from vidgru.extraction.pool import cores
 from vidgru.extraction.stages import Row, Sample, assemble
 from vidgru.extraction.tracker import Tracker
@@ -354,7 +354,9 @@ def measure_video(video: Path, weights: Path, loops: int, live_frames: int) -> l
         long = join([video] * loops, folder / "videos" / f"{video.stem}.mp4")
         # a first run for imports, a graph that is kept for later runs, and to see how features are laid out
         cache = SequenceCache(folder / "first")
-        (outcome,) = extract(find_recordings([long]), cache, detect, PredictConfig(), progress=False, limit=64)
+        (outcome,) = extract_recordings(
+            find_recordings([long]), cache, detect, PredictConfig(), progress=False, limit=64
+        )
         if outcome.key is None:
             raise SystemExit(f"{video}: {outcome.reason}")
         model = make_model(cache.read(outcome.key), detect, sha256)

@@ -32,7 +32,7 @@ from vidgru.extraction.detector import Detections, Detector
 from vidgru.extraction.letterbox import PAD_VALUE, Letterbox
 from vidgru.extraction.motion import Flow, FlowMeter, object_motion, scene_motion
 from vidgru.extraction.network import RawOutput
-from vidgru.extraction.pipeline import extract
+from vidgru.extraction.pipeline import extract_recordings
 from vidgru.extraction.pool import CPU_BATCH
 from vidgru.extraction.stages import Row, Sample, assemble
 from vidgru.extraction.tracker import Tracker
@@ -111,7 +111,9 @@ def run_vidgru(files: list[str], detect: DetectorSettings, *, backend: str, prec
     def timed(count: int, limit: int | None) -> tuple[float, float, int]:
         with tempfile.TemporaryDirectory() as cache:
             cpu, begin = sum(os.times()[:4]), time.perf_counter()
-            outcomes = extract(recordings[:count], SequenceCache(cache), detect, run, progress=False, limit=limit)
+            outcomes = extract_recordings(
+                recordings[:count], SequenceCache(cache), detect, run, progress=False, limit=limit
+            )
             wall = time.perf_counter() - begin
         bad = [f"{one.recording.path}: {one.status} {one.reason}" for one in outcomes if one.status != "done"]
         if bad:

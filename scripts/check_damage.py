@@ -40,7 +40,7 @@ from tests.detectors import make_weights
 from tests.videos import draw_counter, faststart, write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
-from vidgru.extraction.pipeline import Outcome, extract
+from vidgru.extraction.pipeline import Outcome, extract_recordings
 from vidgru.sources import find_recordings
 
 HANG_S = 10.0
@@ -222,7 +222,9 @@ def _extract(videos: Path, cache: Path, weights: Path) -> list[Outcome]:
             signal.alarm(RUN_LIMIT_S)
             patch("vidgru.extraction.decoder.HANG_S", HANG_S).start()
             settings = DetectorSettings(weights=str(weights), imgsz=64, fps=5, conf=0.2, max_objects=6)
-            outcomes = extract(find_recordings([videos]), SequenceCache(cache), settings, HOW, progress=False)
+            outcomes = extract_recordings(
+                find_recordings([videos]), SequenceCache(cache), settings, HOW, progress=False
+            )
             result.write_bytes(pickle.dumps(outcomes))
             os._exit(0)
         except BaseException:

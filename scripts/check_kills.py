@@ -38,7 +38,7 @@ from vidgru.cache import EntryWriter, SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.extraction import intake
 from vidgru.extraction.decoder import DecoderProcess
-from vidgru.extraction.pipeline import extract, summary_table
+from vidgru.extraction.pipeline import extract_recordings, summary_table
 from vidgru.extraction.pool import cores
 from vidgru.sources import find_recordings
 
@@ -114,7 +114,7 @@ class Runs:
         patch.object(EntryWriter, "__enter__", noted).start()
         patch.object(DecoderProcess, "_start", begun).start()
         settings = DetectorSettings(weights=str(self.weights), imgsz=64, fps=10, conf=0.2, max_objects=6)
-        outcomes = extract(
+        outcomes = extract_recordings(
             find_recordings([self.videos]),
             SequenceCache(cache),
             settings,

@@ -37,7 +37,7 @@ from vidgru.cache import SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.extraction.intake import CUT_SAMPLES
-from vidgru.extraction.pipeline import extract
+from vidgru.extraction.pipeline import extract_recordings
 from vidgru.sources import find_recordings
 
 TOLERANCE = 0.10
@@ -126,7 +126,7 @@ def _extract(video: Path, cache: Path, settings: DetectorSettings, scale: float)
     with ExitStack() as stack:
         for name, value in scaled.items() if scale < 1 else ():
             stack.enter_context(patch(name, value))
-        outcome = extract(find_recordings([video]), SequenceCache(cache), settings, HOW, progress=False)[0]
+        outcome = extract_recordings(find_recordings([video]), SequenceCache(cache), settings, HOW, progress=False)[0]
     if outcome.status != "done":
         raise RuntimeError(f"{outcome.status}: {outcome.reason}")
 

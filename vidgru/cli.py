@@ -64,14 +64,14 @@ def _extract(argv: Sequence[str]) -> int:
     given, config = _parse("extract", ExtractConfig, argv, _SOURCES)
     from vidgru.cache import SequenceCache
     from vidgru.extraction.estimate import estimate
-    from vidgru.extraction.pipeline import extract, say_outcome, summary_table
+    from vidgru.extraction.pipeline import extract_recordings, say_outcome, summary_table
     from vidgru.sources import find_recordings
 
     recordings, cache = find_recordings(given["sources"]), SequenceCache(config.out)
     if config.dry_run:
         print(estimate(recordings, cache, config, config))
         return 0
-    outcomes = extract(recordings, cache, config, config, on_outcome=say_outcome if config.verbose else None)
+    outcomes = extract_recordings(recordings, cache, config, config, on_outcome=say_outcome if config.verbose else None)
     print(summary_table(outcomes))
     return _code(outcomes)
 

@@ -17,7 +17,7 @@ from vidgru.config import DetectorSettings, RunSettings
 from vidgru.errors import WeightsError
 from vidgru.extraction import decoder, pipeline, pool
 from vidgru.extraction.motion import MOTION_COLUMNS, SCENE_MOTION_COLUMNS
-from vidgru.extraction.pipeline import Outcome, extract, summary_table, weights_what
+from vidgru.extraction.pipeline import Outcome, extract_recordings, summary_table, weights_what
 from vidgru.extraction.tracker import Tracker
 from vidgru.sources import find_recordings
 from vidgru.types import Recording
@@ -36,7 +36,7 @@ def run(
     folder: Path, cache: Path, settings: DetectorSettings, how: RunSettings | None = None, **options: Any
 ) -> list[Outcome]:
     how = how or HOW
-    return extract(find_recordings([folder]), SequenceCache(cache), settings, how, progress=False, **options)
+    return extract_recordings(find_recordings([folder]), SequenceCache(cache), settings, how, progress=False, **options)
 
 
 def small_parts(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
@@ -185,7 +185,7 @@ def test_a_file_that_changes_while_it_is_read_fails(tmp_path: Path, settings: De
 
 def test_a_recording_that_is_gone_fails(tmp_path: Path, settings: DetectorSettings) -> None:
     recording = Recording(path=tmp_path / "gone.mp4", name="gone.mp4")
-    outcomes = extract([recording], SequenceCache(tmp_path / "f"), settings, HOW, progress=False)
+    outcomes = extract_recordings([recording], SequenceCache(tmp_path / "f"), settings, HOW, progress=False)
     assert outcomes[0].status == "failed"
     assert "cannot be opened: No such file" in outcomes[0].reason
 
@@ -310,7 +310,7 @@ def test_the_progress_bar_is_for_terminals(
 ) -> None:
     write_video(tmp_path / "v" / "a.mp4", 12)
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
-    extract(find_recordings([tmp_path / "v"]), SequenceCache(tmp_path / "f"), settings, HOW)
+    extract_recordings(find_recordings([tmp_path / "v"]), SequenceCache(tmp_path / "f"), settings, HOW)
     shown = capsys.readouterr()
     assert shown.out == ""
     assert ("1/1 recordings" in shown.err) == terminal
@@ -320,7 +320,7 @@ def test_the_progress_bar_is_for_terminals(
 
 
 def test_nothing_to_do(tmp_path: Path, settings: DetectorSettings) -> None:
-    assert extract([], SequenceCache(tmp_path / "f"), settings, HOW, progress=False) == []
+    assert extract_recordings([], SequenceCache(tmp_path / "f"), settings, HOW, progress=False) == []
     assert not (tmp_path / "f").exists()
     assert summary_table([]).startswith("nothing to do")
 

@@ -10,7 +10,7 @@ import pytest
 from tests.prediction.world import make_model
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, PredictConfig
-from vidgru.extraction.pipeline import extract, weights_what
+from vidgru.extraction.pipeline import extract_recordings, weights_what
 from vidgru.files import bundled
 from vidgru.model.checkpoint import load_model
 from vidgru.prediction.batch import predict
@@ -40,7 +40,9 @@ def test_videos_to_events(tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     first = write_video(videos / "a.mp4", 3)
     cache = SequenceCache(tmp_path / "features")
-    (outcome,) = extract([Recording(path=first, name="a.mp4")], cache, detect, PredictConfig(), progress=False)
+    (outcome,) = extract_recordings(
+        [Recording(path=first, name="a.mp4")], cache, detect, PredictConfig(), progress=False
+    )
     assert outcome.key is not None
     make_model(tmp_path / "model.safetensors", what, weights=str(detector), sequence=cache.read(outcome.key), fall=0.9)
 
@@ -78,7 +80,7 @@ def test_films_and_pages_of_a_recording(tmp_path: Path) -> None:
     write_video(tmp_path / "videos/a.mp4", 3)
     cache = SequenceCache(tmp_path / "features")
     recording = Recording(path=tmp_path / "videos/a.mp4", name="a.mp4")
-    (outcome,) = extract([recording], cache, detect, PredictConfig(), progress=False)
+    (outcome,) = extract_recordings([recording], cache, detect, PredictConfig(), progress=False)
     sequence = cache.read(outcome.key)
     make_model(tmp_path / "m.safetensors", weights_what(detect), weights=str(detector), sequence=sequence, fall=0.9)
     config = PredictConfig(

@@ -31,7 +31,7 @@ from vidgru.config import DetectorSettings, PredictConfig
 from vidgru.errors import OutputError, SettingsError, SettingsMismatch, SourceError
 from vidgru.extraction.live.camera import Patience
 from vidgru.extraction.live.connection import SourceLost
-from vidgru.extraction.pipeline import extract, weights_what
+from vidgru.extraction.pipeline import extract_recordings, weights_what
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.decode import DecodeSettings
 from vidgru.model.stream import score_recording
@@ -76,7 +76,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     short = write_video(root / "short.ts", 60, tick=Fraction(1, 90000), options={"bf": "0"})
     detect = DetectorSettings(weights=str(weights), imgsz=160, fps=5)
     cache = SequenceCache(root / "features")
-    (outcome,) = extract([Recording(path=long, name="long.mp4")], cache, detect, PredictConfig(**HOW), progress=False)
+    (outcome,) = extract_recordings(
+        [Recording(path=long, name="long.mp4")], cache, detect, PredictConfig(**HOW), progress=False
+    )
     assert outcome.key is not None
     return Stage(weights, model_of(cache.read(outcome.key), weights, weights_what(detect)), long, short)
 
@@ -446,7 +448,7 @@ def test_a_model_that_reads_backwards(stage: Stage, tmp_path: Path) -> None:
     with serving(as_file(stage.long)) as url:
         cache = SequenceCache(tmp_path / "features")
         detect = DetectorSettings(weights=str(stage.weights), imgsz=160, fps=5)
-        (outcome,) = extract(
+        (outcome,) = extract_recordings(
             [Recording(path=stage.long, name="a")], cache, detect, PredictConfig(**HOW), progress=False, limit=5
         )
         assert outcome.key is not None

@@ -13,7 +13,7 @@ from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.errors import RecordingError
 from vidgru.extraction.decoder import DecoderDied, DecoderProcess, watching
-from vidgru.extraction.pipeline import extract, weights_what
+from vidgru.extraction.pipeline import extract_recordings, weights_what
 from vidgru.types import Recording
 
 _TRIED = 3  # recordings, of different sizes if there are
@@ -72,7 +72,7 @@ def estimate(recordings: Many[Recording], cache: SequenceCache, detect: Detector
     counts as to be done.
 
     Raises:
-        WeightsError, SettingsError, MissingExtra: as from `extract`.
+        WeightsError, SettingsError, MissingExtra: as from `extract_recordings`.
     """
     what = weights_what(detect)
     there, unknown, video_s = 0, 0, 0.0
@@ -134,7 +134,7 @@ def _try(recordings: list[Recording], detect: DetectorSettings, run: RunSettings
     for limit in (1, _SHORT, _LONG):  # the first pays for what is done once in a process, and is not looked at
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
-            outcomes = extract(recordings, SequenceCache(folder), detect, run, progress=False, limit=limit)
+            outcomes = extract_recordings(recordings, SequenceCache(folder), detect, run, progress=False, limit=limit)
             took.append(time.perf_counter() - began)
             done.append(sum(outcome.samples for outcome in outcomes))
             size = sum(path.stat().st_size for path in Path(folder).rglob("part-*"))

@@ -47,7 +47,7 @@ from vidgru.types import Recording
 __all__ = [
     "Outcome",
     "damage_of",
-    "extract",
+    "extract_recordings",
     "recorded_at",
     "say_outcome",
     "spans",
@@ -87,7 +87,7 @@ def weights_what(detect: DetectorSettings) -> dict[str, Any]:
     return detect.what(sha256_file(find_weights(detect.weights)))
 
 
-def extract(
+def extract_recordings(
     recordings: Many[Recording],
     cache: SequenceCache,
     detect: DetectorSettings,
@@ -125,7 +125,7 @@ def extract(
 
 
 class _Run:
-    """State of one call of `extract`. Methods named `_on_...` run in the calling thread, posted by the others."""
+    """State of a call of `extract_recordings`. Methods named `_on_...` run in the calling thread, others post them."""
 
     def __init__(
         self,

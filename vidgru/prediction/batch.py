@@ -18,7 +18,7 @@ from tqdm import tqdm
 from vidgru.cache import Entry, SequenceCache
 from vidgru.config import PredictConfig
 from vidgru.errors import SettingsError, WeightsError
-from vidgru.extraction.pipeline import Outcome, damage_of, extract, recorded_at, spans, told_time
+from vidgru.extraction.pipeline import Outcome, damage_of, extract_recordings, recorded_at, spans, told_time
 from vidgru.files import sha256_file
 from vidgru.model.checkpoint import EventModel, check_what, load_model, model_file
 from vidgru.prediction.background import Background
@@ -119,7 +119,7 @@ class _Run:
             for some in ready:
                 background.submit(some)
             if detect is not None:
-                extract(
+                extract_recordings(
                     waiting,
                     self.cache,
                     detect,

@@ -8,7 +8,7 @@ from pathlib import Path
 from vidgru.cache import SequenceCache
 from vidgru.config import ExplainConfig
 from vidgru.errors import RecordingError, SettingsError, SourceError, WeightsError
-from vidgru.extraction.pipeline import extract
+from vidgru.extraction.pipeline import extract_recordings
 from vidgru.model.checkpoint import EventModel, check_what, load_model
 from vidgru.model.decode import smooth
 from vidgru.model.describe import describe_events
@@ -85,7 +85,7 @@ def _features(model: EventModel, path: Path, config: ExplainConfig) -> Cached:
             if other := cache.remembered(recording.path):
                 check_what(model, other.what, f"the features of {recording.name} in {cache.root}")
             raise
-        (outcome,) = extract([recording], cache, detect, config)
+        (outcome,) = extract_recordings([recording], cache, detect, config)
         entry = cache.entry(outcome.key) if outcome.key else None
         if entry is None:
             raise RecordingError(f"{recording.name}: {outcome.reason}", "vidgru info tells what the file is")

@@ -15,7 +15,7 @@ from vidgru.datasets.annotations import check_times
 from vidgru.datasets.dataset import Clip, Dataset, Timeline, clips, descriptions, timelines
 from vidgru.datasets.windows import frames_between
 from vidgru.errors import AnnotationError
-from vidgru.extraction.pipeline import extract, summary_table
+from vidgru.extraction.pipeline import extract_recordings, summary_table
 from vidgru.model.features import compute_features
 from vidgru.model.layout import FeatureLayout
 from vidgru.model.task import Head, Task
@@ -59,7 +59,7 @@ def extract_missing(
 
     Raises:
         AnnotationError: an interval starts past its recording's end, or no recording can be read.
-        WeightsError, OutputError: as from `extract`.
+        WeightsError, OutputError: as from `extract_recordings`.
     """
     names = list(dict.fromkeys(videos))
     keys: dict[str, str] = {}
@@ -73,7 +73,7 @@ def extract_missing(
         else:
             keys[name], durations[name] = entry.key, entry.duration_s
     if missing:
-        outcomes = extract([dataset.recordings[name] for name in missing], cache, detect, run)
+        outcomes = extract_recordings([dataset.recordings[name] for name in missing], cache, detect, run)
         print(summary_table(outcomes), file=sys.stderr)
         for name, outcome in zip(missing, outcomes, strict=True):
             if outcome.key is None:

@@ -14,7 +14,7 @@ from vidgru.config import DetectorSettings, RunSettings
 from vidgru.errors import SourceError, WeightsError
 from vidgru.extraction.detector import Detector
 from vidgru.extraction.live.camera import Camera, Patience
-from vidgru.extraction.pipeline import extract
+from vidgru.extraction.pipeline import extract_recordings
 from vidgru.types import Recording, Sequence
 
 SOON = Patience(first_s=0.01, longest_s=0.04, attempts=2)
@@ -28,7 +28,7 @@ def detect(weights: Path, **settings: Any) -> DetectorSettings:
 
 def extracted(path: Path, settings: DetectorSettings, folder: Path) -> Sequence:
     cache = SequenceCache(folder / "features")
-    (outcome,) = extract([Recording(path=path, name=path.name)], cache, settings, RUN, progress=False)
+    (outcome,) = extract_recordings([Recording(path=path, name=path.name)], cache, settings, RUN, progress=False)
     assert outcome.key, outcome.reason
     return cache.read(outcome.key)
 
