@@ -2,7 +2,8 @@
 
 from vidgru.config.extract import FEATURE_SCHEMA, DetectorSettings, ExtractConfig, RunSettings
 from vidgru.config.predict import ExplainConfig, PredictConfig
-from vidgru.config.tools import AnnotationFormat, ConvertConfig, DemoConfig, InfoConfig
+from vidgru.config.scale import ScaleSettings
+from vidgru.config.tools import AnnotationFormat, ConvertConfig, DemoConfig, ExportConfig, InfoConfig
 from vidgru.config.train import Cell, CompareConfig, EvalConfig, FeatureGroup, TrainConfig
 
 __all__ = [
@@ -15,10 +16,12 @@ __all__ = [
     "DetectorSettings",
     "EvalConfig",
     "ExplainConfig",
+    "ExportConfig",
     "ExtractConfig",
     "FeatureGroup",
     "InfoConfig",
     "PredictConfig",
     "RunSettings",
+    "ScaleSettings",
     "TrainConfig",
 ]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from vidgru.config.checks import need
+from vidgru.config.scale import ScaleSettings
 from vidgru.errors import SettingsError
 
 FEATURE_SCHEMA = 2  # raised whenever the same settings would give other features
@@ -88,7 +89,7 @@ class RunSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractConfig(DetectorSettings, RunSettings):
+class ExtractConfig(DetectorSettings, RunSettings, ScaleSettings):
     """Settings of `vidgru extract`.
 
     Attributes:
@@ -104,6 +105,7 @@ class ExtractConfig(DetectorSettings, RunSettings):
     def __post_init__(self) -> None:
         DetectorSettings.__post_init__(self)
         RunSettings.__post_init__(self)
+        ScaleSettings.__post_init__(self)
 
 
 def _polygons(mask: str) -> str:

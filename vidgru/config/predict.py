@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from vidgru.config.checks import moment, need
 from vidgru.config.extract import RunSettings
+from vidgru.config.scale import ScaleSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig(RunSettings):
+class PredictConfig(RunSettings, ScaleSettings):
     """Settings of `vidgru predict`. What the detector computes comes from the model.
 
     Attributes:
@@ -26,6 +27,7 @@ class PredictConfig(RunSettings):
         save_video: write each recording with boxes, tracks and events drawn.
         record: of a live stream, keep what was seen in the cache.
         beam: sentences that are followed at once in writing a description; 1 is greedy, and faster.
+        collect: predict nothing; rebuild the files of the run as a whole, and tell what is still to be predicted.
     """
 
     out: str = "events"
@@ -41,11 +43,14 @@ class PredictConfig(RunSettings):
     save_video: bool = False
     record: bool = False
     beam: int = 4
+    collect: bool = False
 
     def __post_init__(self) -> None:
         RunSettings.__post_init__(self)
+        ScaleSettings.__post_init__(self)
         need(0 <= self.min_score <= 1, "min_score", self.min_score, "between 0 and 1")
         need(0 <= self.context <= 3600, "context", self.context, "from 0 to 3600 seconds")
+        need(not (self.collect and (self.shard or self.ray)), "collect", self.collect, "left out with shard and ray")
         need(1 <= self.beam <= 64, "beam", self.beam, "from 1 to 64")
         since, until = (moment(name, getattr(self, name)) for name in ("since", "until"))
         ordered = since is None or until is None or since < until

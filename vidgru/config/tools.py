@@ -36,6 +36,19 @@ class ConvertConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Settings of `vidgru export`.
+
+    Attributes:
+        format: of what is written.
+        out: the file; empty puts it beside the model, under its name.
+    """
+
+    format: Literal["onnx"] = "onnx"
+    out: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class InfoConfig:
     """Settings of `vidgru info`.
 
