@@ -108,3 +108,66 @@ def test_features_fit_together() -> None:
             frame=np.zeros((1, 2), np.float32),
             time_s=np.zeros(1),
         )
+
+
+# --- from detections ------------------------------------------------------------------------------------------------
+
+WALK = {
+    "frame": [2, 0, 1, 4], "boxes": [[20, 0, 30, 50], [0, 0, 10, 50], [10, 0, 20, 50], [190, 0, 240, 50]],
+    "size_px": (200, 100), "names": ("person", "dog"), "source_fps": 10.0, "fps": 5.0,
+}  # fmt: skip
+
+
+def detected(**changes: object) -> Sequence:
+    return Sequence.from_detections(**{**WALK, **changes})
+
+
+def test_detections_are_sampled_and_put_in_order() -> None:
+    sequence = detected(frames=7, classes=[0, 1, 0, 0], tracks=[5, 5, 5, 6])
+    assert sequence.frame_index.tolist() == [0, 2, 4, 6]
+    assert sequence.time_s.tolist() == [0.0, 0.2, 0.4, 0.6]
+    assert sequence.offsets.tolist() == [0, 1, 2, 3, 3]
+    assert np.allclose(sequence.boxes, [[0, 0, 0.05, 0.5], [0.1, 0, 0.15, 0.5], [0.95, 0, 1, 0.5]])
+    assert (sequence.classes.tolist(), sequence.tracks.tolist()) == ([1, 0, 0], [5, 5, 6])
+    assert sequence.scores.tolist() == [1.0, 1.0, 1.0]
+    scaled = np.array(WALK["boxes"]) / [200, 100, 200, 100]
+    assert same(detected(frames=7, boxes=scaled, normalised=True, classes=[0, 1, 0, 0], tracks=[5, 5, 5, 6]), sequence)
+
+
+def test_detections_of_uneven_frames() -> None:
+    """A frame half a tick early is on time; a gap gives fewer samples."""
+    sequence = detected(source_fps=None, frame_times_s=[0.0, 0.1995, 0.25, 0.3, 1.0])
+    assert sequence.time_s.tolist() == [0.0, 0.1995, 1.0]
+    late = detected(source_fps=None, frame_times_s=[0.0, 0.1995, 0.25, 0.3, 1.0], tick_s=1e-6)
+    assert late.time_s.tolist() == [0.0, 0.25, 1.0]
+
+
+def test_detections_without_objects() -> None:
+    sequence = detected(frame=[], boxes=[], frames=4, keypoints=np.zeros((0, 17, 3)))
+    assert (len(sequence), len(sequence.boxes)) == (2, 0)
+    assert sequence.keypoints is not None
+    assert sequence.keypoints.shape == (0, 17, 3)
+    assert len(detected(frame=[], boxes=[])) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"boxes": [[0, 0, 1, 1]]}, r"boxes must be \[4, 4\], one for each of frame, got \[1, 4\]"),
+        ({"boxes": [[0, 0, 1, 1]] * 3 + [[5, 0, 1, 1]]}, r"boxes\[3\] ends before it begins: \[5, 0, 1, 1\]"),
+        ({"boxes": [[0, 0, 1, float("nan")]] * 4}, r"boxes\[0\] is not a number"),
+        ({"classes": [0, 0, 2, 0]}, r"classes\[2\] is 2, and there are 2 names"),
+        ({"classes": [0, 0.5, 2, 0]}, r"classes\[1\] is 0.5; it must be a whole number"),
+        ({"scores": [0.1, 1.5, 0, 0]}, r"scores\[1\] is 1.5; scores are from 0 to 1"),
+        ({"frames": 3}, r"frame\[3\] is 4, and there are 3, counted from 0"),
+        ({"frame_times_s": [0.0, 1.0]}, "give source_fps, or frame_times_s: one of them"),
+        ({"source_fps": None}, "give source_fps, or frame_times_s: one of them"),
+        ({"source_fps": 0.0}, r"source_fps is 0.0; it must be above 0"),
+        ({"source_fps": None, "frame_times_s": [0.0, 0.0]}, "frame_times_s must be seconds, .* strictly increasing"),
+        ({"source_fps": None, "frame_times_s": [0.0], "frames": 1}, "frames is for source_fps"),
+        ({"keypoints": np.zeros((4, 17, 2))}, r"keypoints must be \[4, \*, 3\]"),
+    ],
+)
+def test_detections_that_do_not_fit(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        detected(**changes)

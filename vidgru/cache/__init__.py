@@ -105,7 +105,30 @@ class SequenceCache:
             OutputError: it cannot be written.
         """
         name = str(path.resolve())
-        record = {**self._index[name], "key": key} | ({"recorded_at": recorded_at} if recorded_at else {})
+        self._append(name, {**self._index[name], "key": key} | ({"recorded_at": recorded_at} if recorded_at else {}))
+
+    def note(self, path: Path, key: str, sha256: str, **facts: str) -> None:
+        """Note in `index.jsonl` that entry `key` stands for `path`, but was not made from the bytes of a file there.
+
+        Args:
+            path: what stands for its recording.
+            key: the entry.
+            sha256: digest of what it was made from.
+            facts: `name`, of the recording; `detections`, the file or folder that those were in; perhaps `video`,
+                where it lies, and `stamp`, which changes when the detections do.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        name = str(path.resolve())
+        self._append(name, {"path": name, "sha256": sha256, "key": key, **facts})
+
+    def noted(self, path: Path) -> Mapping[str, Any]:
+        """The record last noted for a path, as `records` has it; empty if none is."""
+        return self._index.get(str(path.resolve()), {})
+
+    def _append(self, name: str, record: dict[str, Any]) -> None:
+        """Write a path's record behind those of `index.jsonl`, unless it is the last there."""
         self._index[name] = record
         if record == self._saved.get(name):
             return

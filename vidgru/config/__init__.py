@@ -1,5 +1,6 @@
 """One frozen dataclass a verb. Flags and YAML keys are its fields; bad values are refused here, before heavy work."""
 
+from vidgru.config.detections import DetectionSettings, of_detections
 from vidgru.config.extract import FEATURE_SCHEMA, DetectorSettings, ExtractConfig, RunSettings
 from vidgru.config.predict import ExplainConfig, PredictConfig
 from vidgru.config.scale import ScaleSettings
@@ -13,6 +14,7 @@ __all__ = [
     "CompareConfig",
     "ConvertConfig",
     "DemoConfig",
+    "DetectionSettings",
     "DetectorSettings",
     "EvalConfig",
     "ExplainConfig",
@@ -24,4 +26,5 @@ __all__ = [
     "RunSettings",
     "ScaleSettings",
     "TrainConfig",
+    "of_detections",
 ]

@@ -7,6 +7,7 @@ model. HOW it ran (`RunSettings`) is only recorded, so that a model trained from
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from vidgru.config.checks import need
+from vidgru.config.detections import DETECTIONS_SCHEMA, DetectionSettings
 from vidgru.config.scale import ScaleSettings
 from vidgru.errors import SettingsError
 
@@ -60,6 +62,16 @@ class DetectorSettings:
         values = {name: getattr(self, name) for name in DetectorSettings.__dataclass_fields__ if name != "weights"}
         return {**values, "weights_sha256": weights_sha256, "schema": FEATURE_SCHEMA}
 
+    def what_of_detections(self, names: Sequence[str], keypoints: int) -> dict[str, Any]:
+        """The same of what a detector saw that was run elsewhere: the tracker is for what has no track ids.
+
+        Args:
+            names: of its classes.
+            keypoints: of an object.
+        """
+        values = {name: getattr(self, name) for name in ("fps", "conf", "max_objects", "tracker")}
+        return {**values, "names": list(names), "keypoints": keypoints, "detections": DETECTIONS_SCHEMA}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
@@ -71,7 +83,8 @@ class RunSettings:
         device: of the detector and of training: auto, cpu, cuda, cuda:1, mps. Training's auto is cuda, else cpu.
         precision: of the convolutions; boxes are always decoded in fp32. auto: bf16 where the device has units for it.
         detector_batch: frames a forward pass; 0 chooses by device.
-        threads: CPU threads of the detector, 0 is one a core; and of training, 0 is one.
+        threads: CPU cores that extraction uses, each for a decoder and a thread of the detector, 0 is all; and CPU
+            threads of training, 0 is one.
         start_time: when the recordings begin, if their containers do not tell, or tell wrongly: an ISO 8601 time, or a
             pattern of their names such as %Y%m%d_%H%M%S (Python's strptime).
     """
@@ -89,7 +102,7 @@ class RunSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractConfig(DetectorSettings, RunSettings, ScaleSettings):
+class ExtractConfig(DetectorSettings, RunSettings, DetectionSettings, ScaleSettings):
     """Settings of `vidgru extract`.
 
     Attributes:
@@ -105,7 +118,10 @@ class ExtractConfig(DetectorSettings, RunSettings, ScaleSettings):
     def __post_init__(self) -> None:
         DetectorSettings.__post_init__(self)
         RunSettings.__post_init__(self)
+        DetectionSettings.__post_init__(self)
         ScaleSettings.__post_init__(self)
+        for name in ("mask", "shard", "ray", "dry_run"):
+            need(not (self.detections and getattr(self, name)), name, getattr(self, name), "left out with detections")
 
 
 def _polygons(mask: str) -> str:

@@ -14,11 +14,12 @@ class ScaleSettings:
 
     Attributes:
         shard: work on one part of the recordings, such as 2/8: the second of eight that are about equally long.
-        ray: share the recordings out over a Ray cluster: its address, or auto: the one that runs here, else one that is
-            started for this run.
+        ray: share the recordings out over a Ray cluster, whose machines share a disk: its address; auto: the one that
+            runs here, else one that is started for this run; or local: one is started in any case.
         workers: of Ray; 0 is as many as the cluster has room for.
-        gpus_per_worker: of Ray; less than 1 shares one.
-        threads_per_worker: CPU cores of a worker of Ray; 0 is all that are there, shared out evenly.
+        gpus_per_worker: of Ray; less than 1 shares one, and with 0 they run on CPUs.
+        threads_per_worker: CPU cores of a worker of Ray, in place of threads; 0 shares all out evenly, or, where
+            workers is 0 too, is a whole machine, the smallest.
     """
 
     shard: str = ""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vidgru.config.checks import need
+from vidgru.config.detections import DetectionSettings
 from vidgru.config.extract import DetectorSettings, RunSettings
 
 FeatureGroup = Literal[
@@ -16,7 +17,7 @@ Cell = Literal["gru", "lstm", "rnn", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(DetectorSettings, RunSettings):
+class TrainConfig(DetectorSettings, RunSettings, DetectionSettings):
     """Settings of `vidgru train`. Those of the detector and of how it runs are for recordings not yet extracted.
 
     Attributes:
@@ -87,6 +88,8 @@ class TrainConfig(DetectorSettings, RunSettings):
     def __post_init__(self) -> None:
         DetectorSettings.__post_init__(self)
         RunSettings.__post_init__(self)
+        DetectionSettings.__post_init__(self)
+        need(not (self.detections and self.mask), "mask", self.mask, "left out with detections")
         need(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0, or at least 2")
         where = "left out without --folds; `split: {by: ...}` in the data set's YAML is what eval reads too"
         need(not self.by or self.folds > 0, "by", self.by, where)
@@ -133,7 +136,7 @@ class CompareConfig(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig(RunSettings):
+class EvalConfig(RunSettings, DetectionSettings):
     """Settings of `vidgru eval`. What the detector computes comes from the model.
 
     Attributes:
@@ -154,4 +157,5 @@ class EvalConfig(RunSettings):
 
     def __post_init__(self) -> None:
         RunSettings.__post_init__(self)
+        DetectionSettings.__post_init__(self)
         need(1 <= self.beam <= 64, "beam", self.beam, "from 1 to 64")

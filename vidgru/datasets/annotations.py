@@ -15,7 +15,7 @@ import math
 import re
 from bisect import bisect_right, insort
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +34,9 @@ _SPLIT_IN_NAME = re.compile(
 )
 
 
-def load_dataset(path: str | Path, *, allow_missing: bool = False) -> Dataset:
+def load_dataset(
+    path: str | Path, *, allow_missing: bool = False, seen: Callable[[str], str | None] | None = None
+) -> Dataset:
     """Read a data set and check all that can be checked without opening its videos.
 
     Args:
@@ -42,15 +44,18 @@ def load_dataset(path: str | Path, *, allow_missing: bool = False) -> Dataset:
             annotation file of any known format, or a folder: with `annotations.csv` or `.jsonl` and `videos/`, with
             the export of a tool, or with a folder of clips for each class.
         allow_missing: leave out rows whose video does not exist, with a warning, instead of failing.
+        seen: gives the name of a recording that is known by what was seen in it, and so need not exist; see `Videos`.
 
     Raises:
         AnnotationError: with file, place and remedy; up to ten bad entries at once.
     """
     spec = find_dataset(Path(path).expanduser())
     reading = read_annotations(spec)
-    videos = Videos(spec.roots)
+    videos = Videos(spec.roots, seen)
     recordings, rows, missing = locate(reading.rows, videos, reading.spellings, exact=reading.exact)
-    warnings = [*reading.warnings, *([_missing(spec, missing, allow_missing and bool(rows))] if missing else [])]
+    looked = " and ".join([*map(str, spec.roots), *(["among the detections"] if seen else [])])
+    left_out = [_missing(spec, missing, looked, allow_missing and bool(rows))] if missing else []
+    warnings = [*reading.warnings, *left_out]
     if not rows:
         raise AnnotationError(
             f"{spec.source}: no usable row",
@@ -180,14 +185,14 @@ def check_times(dataset: Dataset, durations: Mapping[str, float]) -> Dataset:
     return replace(dataset, rows=tuple(rows), durations={**dataset.durations, **durations}, warnings=warnings)
 
 
-def _missing(spec: Spec, missing: Mapping[str, Row], allow: bool) -> str:
+def _missing(spec: Spec, missing: Mapping[str, Row], looked: str, allow: bool) -> str:
     some = ", ".join(f"{video} ({row.where})" for video, row in list(missing.items())[:_MOST_SHOWN])
     more = f" and {len(missing) - _MOST_SHOWN} more" if len(missing) > _MOST_SHOWN else ""
     text = f"{plural(len(missing), 'video')} missing: {some}{more}"
     if allow:
         return f"{text}; left out"
     raise AnnotationError(
-        f"{spec.source}: {text}; looked in {' and '.join(map(str, spec.roots))}",
+        f"{spec.source}: {text}; looked in {looked}",
         "correct the names, set `videos` in a data set YAML, or leave them out with --allow-missing",
     )
 

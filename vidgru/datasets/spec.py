@@ -109,7 +109,7 @@ def find_dataset(path: Path) -> Spec:
         return Spec(file=file, annotations=annotations, roots=_roots(path, annotations), notes=notes)
     if not path.is_file():
         raise AnnotationError(
-            f"no such data set: {path}", "give a data set's YAML, its annotation file or its folder (data/README.md)"
+            f"no such data set: {path}", "give a data set's YAML, its annotation file or its folder (docs/formats.md)"
         )
     if path.suffix.lower() in (".yaml", ".yml"):
         return _read_yaml(path)

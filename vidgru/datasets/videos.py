@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from unicodedata import normalize
@@ -27,10 +27,12 @@ class Videos:
 
     Args:
         roots: folders in which they may be; the first in which a path exists is taken.
+        seen: gives the name of a recording that is known by what was seen in it, and need not be there; None if it is
+            not.
     """
 
-    def __init__(self, roots: tuple[Path, ...]) -> None:
-        self.roots = roots
+    def __init__(self, roots: tuple[Path, ...], seen: Callable[[str], str | None] | None = None) -> None:
+        self.roots, self._seen = roots, seen
         self._known: dict[tuple[str, Path | None], Recording | None] = {}
         self._all: dict[str, list[tuple[Path, str]]] | None = None
 
@@ -54,8 +56,14 @@ class Videos:
             found = next((path for path in paths if path is not None), None)
             if found is None and not exact:
                 found = next((some[0] for text in texts if len(some := self._alike(text)) == 1), None)
-            self._known[key] = None if found is None else Recording(path=found, name=self._name(found))
+            recording = None if found is None else Recording(path=found, name=self._name(found))
+            self._known[key] = recording or self._unseen(texts)
         return self._known[key]
+
+    def _unseen(self, texts: list[str]) -> Recording | None:
+        """A recording that is not there, but of which it is known what was seen in it."""
+        name = next((name for text in texts if self._seen and (name := self._seen(text))), None)
+        return None if name is None else Recording(path=self.roots[0] / name, name=name)
 
     def several(self, spelling: str, others: tuple[str, ...] = ()) -> list[str]:
         """The names of the recordings among which that of `find` cannot be told, sorted; empty if there are none."""

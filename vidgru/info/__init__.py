@@ -71,7 +71,7 @@ def _file(path: Path) -> list[str]:
     suffix = path.suffix.lower()
     if suffix == ".safetensors" and path.with_name("entry.json").is_file():
         raise SourceError(f"{path} is a part of a cache entry", f"give its folder: {path.parent}")
-    if suffix == ".safetensors":
+    if suffix in (".safetensors", ".onnx"):
         return about_model(path)
     if suffix in (".yaml", ".yml", *SUFFIXES):
         return about_dataset(path)

@@ -127,8 +127,14 @@ def _doomed(cache: SequenceCache) -> list[tuple[str, Path, str]]:
 
 
 def _is_needed(cache: SequenceCache, record: Mapping[str, Any]) -> bool:
-    """Whether a record of the index speaks of a recording that is there, or may be on a disk that is not."""
+    """Whether a record of the index speaks of a recording that is there, or may be on a disk that is not.
+
+    One of given detections is needed while those are there, and are the latest of their recording.
+    """
     path = Path(record["path"])
+    if "detections" in record:
+        origin = Path(record["detections"])
+        return _is_latest(cache, record) and (origin.exists() or not origin.parent.exists())
     try:
         stat = path.stat()
         if stat.st_size != record.get("size"):
@@ -138,6 +144,11 @@ def _is_needed(cache: SequenceCache, record: Mapping[str, Any]) -> bool:
         return not path.parent.exists()
     except OSError:  # it is there, and cannot be read now
         return True
+
+
+def _is_latest(cache: SequenceCache, record: Mapping[str, Any]) -> bool:
+    """Whether the detections of a recording are not known to have changed since."""
+    return bool(cache.noted(Path(record["path"])).get("sha256") == record["sha256"])
 
 
 def _entries(count: int) -> str:

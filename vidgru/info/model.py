@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vidgru.info.text import bytes_text, settings_text
 from vidgru.model.checkpoint import EventModel, load_model
-from vidgru.model.event_gru import count_parameters
+from vidgru.model.event_gru import EventGRU, count_parameters
 
 
 def about_model(path: Path) -> list[str]:
@@ -17,15 +17,15 @@ def about_model(path: Path) -> list[str]:
         ModelError: it is not one.
     """
     model = load_model(path)
-    decode = model.decode
+    decode, network = model.decode, model.network
+    size = f"{count_parameters(network):,} parameters" if isinstance(network, EventGRU) else "exported to ONNX"
     thresholds = zip(model.labels, decode.high, decode.low, strict=True)
     return [
-        f"model {path}: {len(model.labels)} labels, {count_parameters(model.network):,} parameters, "
-        f"{bytes_text(path.stat().st_size)}",
-        f"architecture: {settings_text(asdict(model.network.architecture))}",
+        f"model {path}: {len(model.labels)} labels, {size}, {bytes_text(path.stat().st_size)}",
+        f"architecture: {settings_text(asdict(network.architecture))}",
         f"labels: {', '.join(model.labels)}",
         *_heads(model),
-        f"detector: {model.weights}, {len(model.names)} classes",
+        f"detector: {model.weights or 'one that was run elsewhere'}, {len(model.names)} classes",
         f"settings: {settings_text(model.what)}",
         f"features: {settings_text(asdict(model.layout))}",
         f"events: scores smoothed over {decode.smooth_s:g} s, at least {decode.min_s:g} s long, merged across "
@@ -51,6 +51,8 @@ def _heads(model: EventModel) -> list[str]:
         lines.append(f"reads windows of {model.window_s:g} s at {model.fps:g} samples a second")
     else:
         lines.append(f"takes stretches of {model.window_s:g} s at {model.fps:g} samples a second")
+    if model.untold:
+        lines.append("descriptions: by a second graph, which vidgru does not run")
     if model.caption:
         lines.append(
             f"descriptions: vocabulary of {len(model.caption.tokenizer)}, "

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_SHOWN = 3  # of a list
+
 EXPECTED = (
     "a video, a cache or an entry of one, a data set (YAML, annotation file, folder), a model file, "
     "or the folder of a training run"
@@ -29,11 +31,13 @@ class Info:
 
 
 def settings_text(values: Mapping[str, Any]) -> str:
-    """Names and values in a line; hashes cut to what tells them apart."""
+    """Names and values in a line; hashes cut to what tells them apart, lists to their beginning."""
     parts = []
     for name, value in sorted(values.items()):
         if name.endswith("sha256"):
             value = f"{value[:12]}…"
+        if isinstance(value, list) and len(value) > _SHOWN:
+            value = f"{', '.join(map(str, value[:_SHOWN]))} and {len(value) - _SHOWN} more"
         parts.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(parts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vidgru.config import DetectorSettings
+from vidgru.config import DetectorSettings, of_detections
 from vidgru.errors import SettingsMismatch, WeightsError
 from vidgru.extraction.pipeline import weights_what
 from vidgru.model.checkpoint import EventModel, detector_settings
@@ -17,8 +17,14 @@ def model_detector(model: EventModel, weights: str = "") -> DetectorSettings:
 
     Raises:
         WeightsError: there is no such detector.
-        SettingsMismatch: it is another one, or this vidgru makes other features with it.
+        SettingsMismatch: it is another one, or this vidgru makes other features with it; or the model reads what a
+            detector saw that was run elsewhere.
     """
+    if of_detections(model.what):
+        raise SettingsMismatch(
+            "the model reads what a detector saw that was run elsewhere, and finds nothing in recordings themselves",
+            "run vidgru extract --detections on what it saw in them, and give the cache as the source",
+        )
     what, settings = model.what, detector_settings(model, weights)
     remedy = f"pass --weights with the detector that the model was trained on (SHA-256 {what['weights_sha256']})"
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,8 @@ def cached_entry(folder: Path, model: EventModel) -> Cached:
             "give a video, or the folder of an entry that vidgru extract has finished",
         )
     check_what(model, entry.what, f"the features in {folder}")
+    if named := _detected(cache, {entry.key: entry}):
+        return named[0]
     return _named(cache, entry, _sources(cache, [entry]).get(entry.key), Path())
 
 
@@ -101,7 +103,13 @@ def _whole_cache(root: Path, model: EventModel) -> list[Cached]:
     sources = _sources(cache, ours)
     common = Path(os.path.commonpath([path.parent for path in sources.values()])) if sources else Path()
     superseded = cache.sources().keys() - sources.keys()  # by later bytes under the same path
-    found = [_named(cache, entry, sources.get(entry.key), common) for entry in ours if entry.key not in superseded]
+    found = _detected(cache, {entry.key: entry for entry in ours if entry.key not in superseded})
+    named = {one.entry.key for one in found}
+    found += [
+        _named(cache, entry, sources.get(entry.key), common)
+        for entry in ours
+        if entry.key not in superseded and entry.key not in named
+    ]
     return sorted(found, key=lambda one: one.recording.name)
 
 
@@ -110,6 +118,21 @@ def _sources(cache: SequenceCache, entries: Iterable[Entry]) -> dict[str, Path]:
     keys = {entry.key for entry in entries}
     latest = {record["path"]: record["key"] for record in cache.records() if record["key"] in keys}
     return {key: Path(path) for path, key in latest.items()}
+
+
+def _detected(cache: SequenceCache, entries: Mapping[str, Entry]) -> list[Cached]:
+    """The recordings that entries were made of whose detector ran elsewhere, shown with their videos if those are here.
+
+    Several have one entry where equal things were seen in them.
+    """
+    found = []
+    for record in {record["path"]: record for record in cache.records() if "detections" in record}.values():
+        if entry := entries.get(record["key"]):
+            video = Path(record.get("video", ""))
+            path = video if record.get("video") and video.is_file() else cache.root / entry.key
+            recording = Recording(path=path, name=record["name"])
+            found.append(Cached(recording=recording, cache=cache, entry=entry, sha256=record["sha256"]))
+    return found
 
 
 def _named(cache: SequenceCache, entry: Entry, source: Path | None, common: Path) -> Cached:

@@ -15,6 +15,7 @@ from vidgru.datasets.annotations import check_times
 from vidgru.datasets.dataset import Clip, Dataset, Timeline, clips, descriptions, timelines
 from vidgru.datasets.windows import frames_between
 from vidgru.errors import AnnotationError
+from vidgru.extraction.detections import Collection, extract_detections
 from vidgru.extraction.pipeline import extract_recordings, summary_table
 from vidgru.model.features import compute_features
 from vidgru.model.layout import FeatureLayout
@@ -44,6 +45,7 @@ def extract_missing(
     what: Mapping[str, Any],
     detect: DetectorSettings,
     run: RunSettings,
+    collection: Collection | None = None,
 ) -> Extracted:
     """Make what features are missing, and hold the annotations against the recordings.
 
@@ -56,6 +58,7 @@ def extract_missing(
         what: settings of the features, as in cache entries.
         detect: the same settings, and where the weights are.
         run: how the detector runs.
+        collection: what a detector saw that was run elsewhere; then none runs here.
 
     Raises:
         AnnotationError: an interval starts past its recording's end, or no recording can be read.
@@ -67,14 +70,19 @@ def extract_missing(
     failed: dict[str, str] = {}
     missing = []
     for name in names:
-        entry = cache.lookup(dataset.recordings[name].path, what)
+        entry = None if collection else cache.lookup(dataset.recordings[name].path, what)
         if entry is None:
             missing.append(name)
         else:
             keys[name], durations[name] = entry.key, entry.duration_s
     if missing:
-        outcomes = extract_recordings([dataset.recordings[name] for name in missing], cache, detect, run)
-        print(summary_table(outcomes), file=sys.stderr)
+        recordings = [dataset.recordings[name] for name in missing]
+        if collection:
+            outcomes = extract_detections(collection, recordings, cache)
+        else:
+            outcomes = extract_recordings(recordings, cache, detect, run)
+        if any(outcome.status != "reused" for outcome in outcomes):
+            print(summary_table(outcomes), file=sys.stderr)
         for name, outcome in zip(missing, outcomes, strict=True):
             if outcome.key is None:
                 failed[name] = outcome.reason

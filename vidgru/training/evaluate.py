@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from vidgru.cache import SequenceCache
-from vidgru.config import EvalConfig
+from vidgru.config import EvalConfig, of_detections
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, Timeline, descriptions, timelines, unlabelled
 from vidgru.datasets.splits import assign_splits
-from vidgru.errors import AnnotationError, WeightsError
+from vidgru.errors import AnnotationError, SettingsMismatch, WeightsError
+from vidgru.extraction.detections import Collection, open_detections
 from vidgru.extraction.pipeline import weights_what
 from vidgru.files import write_json
-from vidgru.model.checkpoint import EventModel, check_what, detector_settings, digest, load_model
+from vidgru.model.checkpoint import EventModel, check_kind, check_what, detector_settings, digest, load_model
 from vidgru.model.describe import BEAM
 from vidgru.model.features import stream_features
 from vidgru.model.scoring import Encoded, encode_parts, score_clips
@@ -61,7 +62,9 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
         ModelError, AnnotationError, WeightsError, SettingsMismatch, OutputError: each with its remedy.
     """
     model = load_model(model_path)
-    dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing))
+    collection = _collection(model, config)
+    seen = collection.find if collection else None
+    dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing, seen=seen))
     if dataset.labels == (DESCRIBED,) and model.labels != (DESCRIBED,):
         dataset = unlabelled(dataset)
     whole = whole_clips(dataset, config.split) if model.task.clips else []
@@ -74,8 +77,9 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
             f"it has {', '.join(dataset.splits)}; choose one with --split",
         )
     check_labels(model.task, dataset, whole, timed)
-    extracted = _features(model, dataset, [one.video for kind in (whole, timed, told) for one in kind], config)
-    cache = SequenceCache(config.features)
+    cache = collection.cache(config.features) if collection else SequenceCache(config.features)
+    videos = [one.video for kind in (whole, timed, told) for one in kind]
+    extracted = _features(model, dataset, videos, cache, config, collection)
     encoded = {video: encode_parts(model, cache.parts(key)) for video, key in extracted.keys.items()}
     known = sum(digest(key) in model.seen for key in extracted.keys.values())
     if known and config.split not in ("train", "val"):
@@ -101,9 +105,34 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     return metrics
 
 
-def _features(model: EventModel, dataset: Dataset, videos: list[str], config: EvalConfig) -> Extracted:
+def _collection(model: EventModel, config: EvalConfig) -> Collection | None:
+    """What a detector saw that was run elsewhere, if the model reads such.
+
+    Raises:
+        SettingsMismatch: it does and there is none, or the other way round.
+    """
+    if not config.detections:
+        if of_detections(model.what):
+            raise SettingsMismatch(
+                "the model reads what a detector saw that was run elsewhere", "pass it with --detections"
+            )
+        return None
+    check_kind(model, {"detections": True}, f"the sequences of {config.detections}")
+    return open_detections(config, detector_settings(model), model.what)
+
+
+def _features(
+    model: EventModel,
+    dataset: Dataset,
+    videos: list[str],
+    cache: SequenceCache,
+    config: EvalConfig,
+    collection: Collection | None,
+) -> Extracted:
     """Features of recordings as the model reads them."""
-    cache, detect = SequenceCache(config.features), detector_settings(model, config.weights)
+    detect = detector_settings(model, config.weights)
+    if collection:
+        return extract_missing(dataset, videos, cache, model.what, detect, config, collection)
     paths = {video: dataset.recordings[video].path for video in videos}
     if missing := [video for video, path in paths.items() if cache.lookup(path, model.what) is None]:
         try:

@@ -18,6 +18,7 @@ from vidgru.config import TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, clips, descriptions, only
 from vidgru.datasets.splits import assign_splits, folds, report
+from vidgru.extraction.detections import open_detections
 from vidgru.extraction.pipeline import weights_what
 from vidgru.files import write_atomic, write_json
 from vidgru.model.checkpoint import BEST, EventModel
@@ -96,16 +97,19 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> tuple[Extracted, L
     unless the settings ask for folds.
 
     Raises:
-        AnnotationError, WeightsError, OutputError: each with its remedy.
+        AnnotationError, WeightsError, SourceError, SettingsError, SettingsMismatch, OutputError: each with its remedy.
     """
-    dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing))
+    collection = open_detections(config, config) if config.detections else None
+    seen = collection.find if collection else None
+    dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing, seen=seen))
     own = dataset if config.folds else only(dataset, ("train", "val"))
     task = task_of(own, describe=config.describe)
-    cache, what = SequenceCache(config.features), weights_what(config)
+    cache = collection.cache(config.features) if collection else SequenceCache(config.features)
+    what = collection.what if collection else weights_what(config)
     videos = [clip.video for clip in clips(own)]
     if config.describe:
         videos += [one.video for one in descriptions(own)]
-    extracted = extract_missing(dataset, videos, cache, what, config, config)
+    extracted = extract_missing(dataset, videos, cache, what, config, config, collection)
     print(report(extracted.dataset))
     return extracted, load_features(cache, extracted.keys), task, what
 

@@ -25,8 +25,8 @@ STATE = "state.safetensors"
 SEEN = "annotated recordings"  # of the identity: a digest of what is trained and validated on
 # what may differ between a run and its resumption: it does not change what an epoch does
 FREE = {
-    "allow_missing", "backend", "detector_batch", "device", "epochs", "features", "init", "out", "patience",
-    "precision", "resume", "start_time", "weights",
+    "allow_missing", "backend", "classes", "detections", "detector_batch", "device", "epochs", "features", "init",
+    "out", "patience", "precision", "resume", "source_fps", "source_size", "start_time", "weights",
 }  # fmt: skip
 
 

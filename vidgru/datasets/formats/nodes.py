@@ -86,9 +86,9 @@ class Node:
     def bad(self, wanted: str) -> BadEntry:
         """The error that this is not what it should be."""
         if self.value is None:
-            return BadEntry(self.path, f"missing; it must be {wanted}", "see data/README.md for the format")
+            return BadEntry(self.path, f"missing; it must be {wanted}", "see docs/formats.md for the format")
         shown = json.dumps(self.value)[:_SHOWN]
-        return BadEntry(self.path, f"{shown} is not {wanted}", "see data/README.md for the format")
+        return BadEntry(self.path, f"{shown} is not {wanted}", "see docs/formats.md for the format")
 
 
 def read_json(path: Path) -> Node:

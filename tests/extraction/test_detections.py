@@ -1,0 +1,400 @@
+"""Detections made elsewhere: the same boxes written in each format are the same sequence, known in closed form."""
+
+import doctest
+import importlib
+import json
+import os
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.sequences import same
+from tests.videos import write_video
+from vidgru.cache import SequenceCache
+from vidgru.config import DetectionSettings, DetectorSettings
+from vidgru.errors import SettingsError, SettingsMismatch, SourceError
+from vidgru.extraction.detections import Collection, add_sequence, extract_detections, open_detections, recording_of
+from vidgru.extraction.outcome import Outcome
+from vidgru.extraction.video import VideoReader
+from vidgru.types import Recording, Sequence
+
+WIDTH, HEIGHT, FPS, FRAMES = 200, 100, 10.0, 40
+DETECT = DetectorSettings(fps=5.0)
+Row = tuple[int, int, int, tuple[float, float, float, float], float]  # frame from 0, track, class, ltwh in px, score
+
+
+def walk(frames: int = FRAMES, *, start: float = 10.0) -> list[Row]:
+    """A person that walks 2 px a frame, and a car that stands there from frame 11 to 20."""
+    rows: list[Row] = []
+    for frame in range(frames):
+        rows.append((frame, 1, 0, (start + 2 * frame, 20.0, 30.0, 50.0), 0.75))
+        if 11 <= frame <= 20:
+            rows.append((frame, 2, 1, (120.0, 40.0, 60.0, 30.0), 0.5))
+    return rows
+
+
+def save_txt(folder: Path, video: str, rows: list[Row], *, conf: bool = True, ids: bool = True, more: str = "") -> None:
+    """Files as Ultralytics' `save_txt` writes them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for frame, track, kind, (left, top, width, height), score in rows:
+        values = [
+            kind, (left + width / 2) / WIDTH, (top + height / 2) / HEIGHT, width / WIDTH, height / HEIGHT,
+            *map(float, more.split()), *([score] if conf else []), *([track] if ids else []),
+        ]  # fmt: skip
+        with open(folder / f"{video}_{frame + 1}.txt", "a", encoding="utf-8") as file:
+            file.write(("%g " * len(values)).rstrip() % tuple(values) + "\n")
+
+
+def mot(path: Path, rows: list[Row], *, ids: bool = True, kinds: bool = True) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        f"{frame + 1},{track if ids else -1},{','.join(map(str, box))},{score},{kind + 1 if kinds else -1},-1\n"
+        for frame, track, kind, box, score in rows
+    ]
+    path.write_text("".join(lines))
+
+
+def seqinfo(folder: Path, **changes: object) -> None:
+    said = {"name": "a", "frameRate": 10, "seqLength": FRAMES, "imWidth": WIDTH, "imHeight": HEIGHT, **changes}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "seqinfo.ini").write_text("[Sequence]\n" + "".join(f"{name}={value}\n" for name, value in said.items()))
+
+
+def coco(path: Path, videos: dict[str, list[Row]], *, first: int = 0, track: str = "track_id") -> None:
+    """A JSON as MMTracking's CocoVID, or TAO, has it."""
+    root: dict[str, list[dict[str, object]]] = {"videos": [], "images": [], "annotations": [], "categories": []}
+    root["categories"] = [{"id": 7, "name": "car"}, {"id": 3, "name": "person"}]
+    for number, (name, rows) in enumerate(videos.items(), start=1):
+        root["videos"].append({"id": number, "name": name, "fps": FPS, "width": WIDTH, "height": HEIGHT})
+        for frame in range(FRAMES):
+            image = {"id": number * 1000 + frame, "video_id": number, "frame_id": frame + first}
+            root["images"].append(image)
+        for frame, one, kind, box, score in rows:
+            root["annotations"].append(
+                {
+                    "id": len(root["annotations"]), "image_id": number * 1000 + frame, "category_id": (3, 7)[kind],
+                    "bbox": list(box), "score": score, track: one,
+                }
+            )  # fmt: skip
+    path.write_text(json.dumps(root))
+
+
+def opened(path: Path, detect: DetectorSettings = DETECT, **settings: object) -> Collection:
+    return open_detections(DetectionSettings(detections=str(path), **settings), detect)
+
+
+TOLD = {"source_fps": FPS, "source_size": f"{WIDTH}x{HEIGHT}"}
+
+
+def made(
+    path: Path, cache: SequenceCache, recordings: list[Recording] | None = None, **settings: object
+) -> list[Outcome]:
+    return extract_detections(opened(path, **settings), recordings, cache, progress=False)
+
+
+def one(path: Path, cache: SequenceCache, **settings: object) -> Sequence:
+    (outcome,) = made(path, cache, **settings)
+    assert outcome.status in ("done", "reused"), outcome.reason
+    return cache.read(outcome.key)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> SequenceCache:
+    return SequenceCache(tmp_path / "features")
+
+
+def check_walk(sequence: Sequence, names: tuple[str, ...], tolerance: float = 1e-6) -> None:
+    """Every second frame is sampled, objects are where they are, the best scored first."""
+    assert sequence.names[:2] == names
+    assert np.allclose(sequence.time_s, np.arange(20) / 5)
+    assert sequence.frame_index.tolist() == list(range(0, 40, 2))
+    assert np.diff(sequence.offsets).tolist() == [2 if 12 <= frame <= 20 else 1 for frame in range(0, 40, 2)]
+    persons = sequence.classes == 0
+    left = (10 + 2 * sequence.frame_index) / WIDTH
+    wanted = np.column_stack([left, np.full(20, 0.2), left + 30 / WIDTH, np.full(20, 0.7)])
+    assert np.allclose(sequence.boxes[persons], wanted, atol=tolerance)
+    assert np.allclose(sequence.boxes[~persons], [0.6, 0.4, 0.9, 0.7], atol=tolerance)
+    assert sequence.tracks.tolist() == np.where(persons, 1, 2).tolist()
+    assert sequence.scores.tolist() == np.where(persons, 0.75, 0.5).tolist()
+    assert sequence.size_px == (WIDTH, HEIGHT)
+    assert sequence.keypoints is sequence.motion is sequence.appearance is sequence.scene is sequence.colour is None
+
+
+def test_all_formats_tell_the_same(tmp_path: Path, cache: SequenceCache) -> None:
+    save_txt(tmp_path / "txt" / "labels", "a", walk())
+    (tmp_path / "txt" / "data.yaml").write_text("names: {0: person, 1: car}\n")
+    mot(tmp_path / "mot" / "a.txt", walk())
+    (tmp_path / "mot" / "labels.txt").write_text("person\ncar\n")
+    mot(tmp_path / "challenge" / "a" / "gt" / "gt.txt", walk())
+    seqinfo(tmp_path / "challenge" / "a")
+    coco(tmp_path / "tao.json", {"a.mp4": walk()})
+    coco(tmp_path / "vid.json", {"a": walk()}, first=1, track="instance_id")
+    found = {
+        "txt": one(tmp_path / "txt", cache, **TOLD),
+        "mot": one(tmp_path / "mot" / "a.txt", cache, **TOLD),
+        "challenge": one(tmp_path / "challenge", cache),
+        "tao": one(tmp_path / "tao.json", cache),
+        "vid": one(tmp_path / "vid.json", cache),
+    }
+    for name, sequence in found.items():
+        names = ("class 1", "class 2") if name == "challenge" else ("person", "car")
+        check_walk(sequence, names)
+    assert same(found["tao"], found["vid"])
+    assert len(list(cache.entries())) < len(found)  # equal detections are one entry
+    assert cache.usable(made(tmp_path / "vid.json", cache)[0].key).what == DETECT.what_of_detections(
+        ("person", "car"), 0
+    )
+
+
+@pytest.mark.parametrize(("conf", "ids"), [(False, False), (True, False), (False, True), (True, True)])
+def test_last_columns_of_save_txt_are_told_apart(tmp_path: Path, cache: SequenceCache, conf: bool, ids: bool) -> None:
+    save_txt(tmp_path / "labels", "a", walk(), conf=conf, ids=ids)
+    sequence = one(tmp_path / "labels", cache, **TOLD)
+    persons = sequence.classes == 0
+    assert sequence.scores.tolist() == (np.where(persons, 0.75, 0.5) if conf else np.ones(len(persons))).tolist()
+    if ids:
+        assert sequence.tracks.tolist() == np.where(persons, 1, 2).tolist()
+    else:  # the tracker's own, each object one after its first frames
+        assert set(sequence.tracks[persons][1:]) == {1}
+    assert len(sequence.names) == 100  # a number that later detections fit as well
+
+
+def test_keypoints_of_save_txt(tmp_path: Path, cache: SequenceCache) -> None:
+    save_txt(tmp_path / "labels", "a", walk(), more="0.25 0.5 0.875 0.125 0.75 0.5")
+    with pytest.raises(SettingsError, match=r"have 13 columns, and what they are cannot be told\n.*kpt_shape"):
+        opened(tmp_path)
+    (tmp_path / "data.yaml").write_text("names: [person, car]\nkpt_shape: [2, 3]\n")
+    sequence = one(tmp_path, cache, **TOLD)
+    assert sequence.keypoints is not None
+    assert sequence.keypoints[0].tolist() == [[0.25, 0.5, 0.875], [0.125, 0.75, 0.5]]
+    assert sequence.tracks[0] == 1
+    other = tmp_path / "coco"
+    other.mkdir()
+    save_txt(other / "labels", "a", walk(), more=" ".join(["0.5 0.25"] * 17))
+    assert opened(other).what["keypoints"] == 17
+
+
+def test_outlines_are_enclosed(tmp_path: Path, cache: SequenceCache) -> None:
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    (folder / "a_1.txt").write_text(
+        "0 0.1 0.2 0.3 0.1 0.4 0.5 0.9 1\n1 0.5 0.5 0.7 0.6 0.6 0.9 0.55 0.8 0.5 0.5 0.8 2\n"
+    )
+    sequence = one(folder, cache, **TOLD)
+    assert np.allclose(sequence.boxes, [[0.1, 0.1, 0.4, 0.5], [0.5, 0.5, 0.7, 0.9]])
+    assert np.allclose(sequence.scores, [0.9, 0.8], atol=1e-3)
+    assert sequence.tracks.tolist() == [1, 2]
+    (folder / "a_1.txt").write_text("0 0.1 0.2 0.3 0.1 0.4 0.5 0.2 0.6 0.9 1\n")  # an oriented box
+    sequence = one(folder, cache, **TOLD)
+    assert np.allclose(sequence.boxes, [[0.1, 0.1, 0.4, 0.6]])
+
+
+def test_the_same_run_twice_into_one_folder(tmp_path: Path, cache: SequenceCache) -> None:
+    save_txt(tmp_path / "labels", "a", walk())
+    save_txt(tmp_path / "labels", "a", walk())
+    check_walk(one(tmp_path, cache, **TOLD), ("class 0", "class 1"))
+
+
+def test_folders_of_several_runs(tmp_path: Path) -> None:
+    save_txt(tmp_path / "cam1" / "labels", "a", walk(3))
+    save_txt(tmp_path / "cam2" / "labels", "a", walk(3))
+    save_txt(tmp_path / "cam2" / "labels", "b_7", walk(3))
+    collection = opened(tmp_path)
+    assert collection.recordings == ["cam1/a", "cam2/a", "cam2/b_7"]
+    assert collection.find("cam1/a.mp4") == collection.find("x/cam1/a.avi") == "cam1/a"
+    assert collection.find("b_7.mp4") == "cam2/b_7"
+    assert collection.find("a.mp4") is None  # either could be meant
+
+
+def test_youtube_vis(tmp_path: Path, cache: SequenceCache) -> None:
+    boxes = [None, [20.0, 10.0, 40.0, 50.0], [30.0, 10.0, 40.0, 50.0], None]
+    root = {
+        "videos": [
+            {"id": 5, "width": WIDTH, "height": HEIGHT, "length": 4, "file_names": [f"a/{n}.jpg" for n in range(4)]}
+        ],
+        "annotations": [{"id": 9, "video_id": 5, "category_id": 1, "bboxes": boxes, "iscrowd": 0}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "vis.json").write_text(json.dumps(root))
+    sequence = one(tmp_path / "vis.json", cache, source_fps=5.0)
+    assert np.diff(sequence.offsets).tolist() == [0, 1, 1, 0]
+    assert np.allclose(sequence.boxes[0], [0.1, 0.1, 0.3, 0.6])
+    assert sequence.tracks.tolist() == [9, 9]
+    assert opened(tmp_path / "vis.json").recordings == ["a"]
+
+
+def test_frames_that_were_not_looked_at_are_none(tmp_path: Path, cache: SequenceCache) -> None:
+    coco(tmp_path / "tao.json", {"a": walk()})
+    root = json.loads((tmp_path / "tao.json").read_text())
+    root["images"] = [image for image in root["images"] if image["frame_id"] % 20 == 0]
+    kept = {image["id"] for image in root["images"]}
+    root["annotations"] = [note for note in root["annotations"] if note["image_id"] in kept]
+    (tmp_path / "tao.json").write_text(json.dumps(root))
+    sequence = one(tmp_path / "tao.json", cache)
+    assert sequence.frame_index.tolist() == [0, 20]
+    assert sequence.time_s.tolist() == [0.0, 2.0]
+
+
+# --- what decides ---------------------------------------------------------------------------------------------------
+
+
+def test_weak_and_many_objects_are_left_out(tmp_path: Path, cache: SequenceCache) -> None:
+    rows: list[Row] = [(0, n, 0, (10.0 * n, 10.0, 9.0, 20.0), 0.05 + 0.1 * n) for n in range(6)]
+    rows.append((0, 9, 0, (400.0, 10.0, 20.0, 20.0), 0.9))  # outside the picture
+    mot(tmp_path / "a.txt", rows)
+    detect = replace(DETECT, conf=0.2, max_objects=3)
+    (outcome,) = extract_detections(opened(tmp_path / "a.txt", detect, **TOLD), None, cache, progress=False)
+    assert cache.read(outcome.key).tracks.tolist() == [5, 4, 3]
+
+
+def test_equal_work_is_reused_and_other_settings_are_not(tmp_path: Path, cache: SequenceCache) -> None:
+    mot(tmp_path / "mot" / "a.txt", walk())
+    first = made(tmp_path / "mot", cache, **TOLD)[0]
+    assert [first.status, made(tmp_path / "mot", cache, **TOLD)[0].status] == ["done", "reused"]
+    moved = tmp_path / "moved"
+    (tmp_path / "mot").rename(moved)
+    again = made(moved, SequenceCache(cache.root), **TOLD)[0]
+    assert (again.status, again.key) == ("reused", first.key)
+    for settings in ({"source_fps": 20.0}, {"source_size": "400x100"}):
+        assert made(moved, cache, **{**TOLD, **settings})[0].key != first.key
+    mot(moved / "a.txt", walk(start=11))
+    assert made(moved, cache, **TOLD)[0].status == "done"
+
+
+def test_settled_files_are_not_read_again(tmp_path: Path, cache: SequenceCache) -> None:
+    path = tmp_path / "mot" / "a.txt"
+    mot(path, walk())
+    past = time.time_ns() - 10**10
+    os.utime(path, ns=(past, past))
+    key = made(tmp_path / "mot", cache, **TOLD)[0].key
+    text = path.read_bytes()
+    path.write_bytes(text.replace(b"0.75", b"0.55"))
+    os.utime(path, ns=(past, past))  # known by size and time, like recordings
+    assert made(tmp_path / "mot", SequenceCache(cache.root), **TOLD)[0].key == key
+
+
+def test_names_of_other_order_are_mapped(tmp_path: Path, cache: SequenceCache) -> None:
+    coco(tmp_path / "a.json", {"a": walk()})
+    (tmp_path / "names.txt").write_text("bike\ncar\nperson\n")
+    sequence = one(tmp_path / "a.json", cache, classes=str(tmp_path / "names.txt"))
+    assert sequence.names == ("bike", "car", "person")
+    assert sequence.classes[0] == 2
+    (tmp_path / "names.txt").write_text("bike\ncar\n")
+    (outcome,) = made(tmp_path / "a.json", cache, classes=str(tmp_path / "names.txt"))
+    assert outcome.status == "failed"
+    assert "holds an object of the class 'person', which is not among" in outcome.reason
+
+
+# --- videos ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_video_tells_times_and_size(tmp_path: Path, cache: SequenceCache) -> None:
+    """Samples are those that extraction takes from the same file, also where frames are not evenly apart."""
+    video = tmp_path / "videos" / "a.mp4"
+    video.parent.mkdir()
+    write_video(video, 30, fps=25)
+    mot(tmp_path / "mot" / "a.txt", walk(30))
+    (outcome,) = made(tmp_path / "mot", cache, [Recording(path=video, name="a.mp4")])
+    sequence = cache.read(outcome.key)
+    with VideoReader(video) as reader:
+        frames = [(frame.time_s, frame.index) for frame in reader.sample(DETECT.fps, (32, 32))]
+        assert sequence.size_px == reader.info.size_px
+        assert outcome.duration_s == pytest.approx(reader.info.duration_s)
+    assert [(pytest.approx(time_s), index) for time_s, index in frames] == list(
+        zip(sequence.time_s.tolist(), sequence.frame_index.tolist(), strict=True)
+    )
+    mot(tmp_path / "mot" / "a.txt", walk(31))
+    (outcome,) = made(tmp_path / "mot", cache, [Recording(path=video, name="a.mp4")])
+    assert outcome.reason.startswith("its detections speak of frame 31, its video has 30: they are of another video")
+
+
+def test_a_video_without_labels_is_one_in_which_nothing_was(tmp_path: Path, cache: SequenceCache) -> None:
+    video = tmp_path / "empty.mp4"
+    write_video(video, 10, fps=10)
+    save_txt(tmp_path / "labels", "a", walk())
+    recordings = [Recording(path=video, name="empty.mp4"), Recording(path=tmp_path / "no.mp4", name="no.mp4")]
+    empty, missing = made(tmp_path / "labels", cache, recordings)
+    assert (empty.status, len(cache.read(empty.key).boxes)) == ("done", 0)
+    assert "nothing was seen in it" in empty.reason
+    assert (missing.status, missing.reason) == ("failed", f"is not among the detections in {tmp_path / 'labels'}")
+
+
+# --- what is wrong --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "settings", "reason"),
+    [
+        ("1,1,0,0,9,9,0.5,1,1", {"source_fps": 0.0}, "nothing tells how many frames a second it has; .* --source-fps"),
+        ("1,1,0,0,9,9,0.5,1,1", {"source_size": ""}, "nothing tells how large its frames are; .* --source-size"),
+        ("0,1,0,0,9,9,0.5,1,1", {}, "holds an object before the first frame"),
+        ("1,1,0,0,9,9,35.2,1,1", {}, "holds scores from 35.2 to 35.2; they must be from 0 to 1"),
+        ("1,1,0,0,9,9,0.5,0,1", {}, "holds the class 0; MOT counts them from 1"),
+        ("1,1,0,0,9,9,0.5,101,1", {}, "holds an object of class 100, and there are names for 100; .* --classes"),
+        ("1,1,0,0,nan,9,0.5,1,1", {}, "holds lines that are not frame, id, left, top, width, height"),
+        ("", {}, "nothing was seen in it, and nothing tells how long it is"),
+    ],
+)
+def test_what_is_wrong_with_a_recording_costs_it_alone(
+    tmp_path: Path, cache: SequenceCache, line: str, settings: dict[str, object], reason: str
+) -> None:
+    mot(tmp_path / "mot" / "good" / "gt" / "gt.txt", walk())
+    seqinfo(tmp_path / "mot" / "good")
+    (tmp_path / "mot" / "bad.txt").write_text(f"{line}\n" if line else "")
+    outcomes = made(tmp_path / "mot", cache, **{**TOLD, **settings})
+    assert {outcome.recording.name: outcome.status for outcome in outcomes} == {"bad": "failed", "good": "done"}
+    (said,) = [outcome.reason for outcome in outcomes if outcome.reason]
+    assert re.search(reason, said), said
+
+
+def test_what_is_no_detections_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no such file or folder: .*nowhere"):
+        opened(tmp_path / "nowhere")
+    with pytest.raises(SourceError, match=r"holds no detections\n.*save_txt labels"):
+        opened(tmp_path)
+    (tmp_path / "notes.txt").write_text("hello\n")
+    with pytest.raises(SourceError, match=r"notes.txt is not a file of detections"):
+        opened(tmp_path / "notes.txt")
+    (tmp_path / "x.json").write_text('{"images": []}')
+    with pytest.raises(SourceError, match=r"x.json is not a COCO JSON of videos: no 'categories'"):
+        opened(tmp_path / "x.json")
+    (tmp_path / "a.csv").write_text("1,1,0,0,9,9,0.5,1,1\n")
+    with pytest.raises(SettingsError, match=r"names of classes cannot be read from .*none.txt"):
+        opened(tmp_path / "a.csv", classes=str(tmp_path / "none.txt"))
+
+
+# --- from Python ----------------------------------------------------------------------------------------------------
+
+
+def test_sequences_are_added_to_a_cache(cache: SequenceCache) -> None:
+    sequence = Sequence.from_detections(
+        frame=[0, 1], boxes=[[10, 20, 50, 90]] * 2, size_px=(100, 100), names=["cat"], source_fps=5, fps=5
+    )
+    key = add_sequence(cache, "cam/a.mp4", sequence)
+    assert add_sequence(cache, "b.mp4", sequence) == key
+    assert same(cache.read(key), sequence)
+    collection = opened(cache.root)
+    assert collection.recordings == ["cam/a.mp4", "b.mp4"]
+    outcomes = extract_detections(collection, [recording_of(collection, "b.mp4")], cache, progress=False)
+    assert [(outcome.status, outcome.key) for outcome in outcomes] == [("reused", key)]
+    with pytest.raises(SettingsMismatch, match="holds no sequences of these settings; there are some of fps 5"):
+        opened(cache.root, DetectorSettings(fps=8.0))
+    with pytest.raises(SourceError, match="is a cache of sequences already"):
+        extract_detections(collection, None, SequenceCache(cache.root / "other"), progress=False)
+
+
+@pytest.mark.parametrize("module", ["vidgru.types.sequence", "vidgru.extraction.detections.run"])
+def test_examples_run(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = doctest.testmod(importlib.import_module(module))
+    assert found.attempted
+    assert not found.failed
+
+
+def test_names_stay_below_the_output(tmp_path: Path) -> None:
+    coco(tmp_path / "a.json", {"../../x/a.mp4": walk(3), "/": walk(3)})
+    assert opened(tmp_path / "a.json").recordings == ["x/a.mp4", "2"]

@@ -1,0 +1,128 @@
+"""When the frames are that a detector looked at: told by the video, by its detections, or by the user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from vidgru.config import DetectionSettings
+from vidgru.errors import RecordingError
+from vidgru.extraction.container import open_container, video_stream
+from vidgru.extraction.detections.seen import Seen
+from vidgru.extraction.times import Clock, container_start, frame_rate
+from vidgru.extraction.video import probe
+from vidgru.types import Array
+
+_READ_FAILURES = 100  # in a row, after which the rest of the file counts as lost
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frames:
+    """The frames of a recording.
+
+    Attributes:
+        time_s: float64 [S], strictly increasing.
+        number: int64 [S], the frame that each is, counted from 0.
+        tick_s: what times are multiples of; 0 where they are exact.
+        size_px: width and height of the upright frame.
+        duration_s: of the recording.
+        recorded_at: ISO 8601 time of its start; None if it does not say.
+    """
+
+    time_s: Array
+    number: Array
+    tick_s: float
+    size_px: tuple[int, int]
+    duration_s: float
+    recorded_at: str | None = None
+
+
+def frames_of(seen: Seen, video: Path | None, settings: DetectionSettings) -> Frames:
+    """The frames of a recording: what the user says comes first, then the video, then what the detections tell.
+
+    Args:
+        seen: its detections.
+        video: None where it is not here.
+        settings: what the user says.
+
+    Raises:
+        RecordingError: nothing tells how fast it runs or how large it is; or the video cannot be read, or is shorter.
+    """
+    info = None if video is None else probe(video)
+    size_px = settings.size_px or (info.size_px if info else seen.size_px)
+    if size_px is None:
+        raise RecordingError(
+            "nothing tells how large its frames are; give its video as a source, or --source-size such as 1920x1080"
+        )
+    told = info.recorded_at if info else None
+    last = int(seen.frame.max(initial=-1))
+    if video is not None and not settings.source_fps:
+        times, tick_s, end_s = packet_times(video)
+        number = np.arange(len(times)) if seen.looked_at is None else seen.looked_at
+        if max(last, int(number.max(initial=-1))) >= len(times):
+            raise RecordingError(
+                f"its detections speak of frame {max(last, int(number[-1])) + 1}, its video has {len(times)}: they are "
+                "of another video; or not every frame was looked at, then give --source-fps"
+            )
+        duration_s = max((info and info.duration_s) or 0.0, end_s)
+        return Frames(
+            time_s=times[number], number=number, tick_s=tick_s, size_px=size_px, duration_s=duration_s, recorded_at=told
+        )
+    fps = settings.source_fps or seen.fps
+    if not fps:
+        raise RecordingError(
+            "nothing tells how many frames a second it has; give its video as a source, or --source-fps"
+        )
+    every = np.arange(last + 1 if seen.frames is None else seen.frames)
+    number = every if seen.looked_at is None else seen.looked_at
+    if not len(number):
+        raise RecordingError("nothing was seen in it, and nothing tells how long it is; give its video as a source")
+    duration_s = (info.duration_s if info else None) or (int(number[-1]) + 1) / fps
+    return Frames(
+        time_s=number / fps, number=number, tick_s=0.0, size_px=size_px, duration_s=duration_s, recorded_at=told
+    )
+
+
+def packet_times(path: Path) -> tuple[Array, float, float]:
+    """When each frame of a video comes, by the stamps of its packets: nothing is decoded.
+
+    Returns:
+        Seconds from the start of the container, float64 [S], strictly increasing; the tick of its clock; and the end.
+
+    Raises:
+        RecordingError: it cannot be read, or its packets have no stamps.
+    """
+    stamps: list[int] = []
+    clock, failures, end = Clock(), 0, 0
+    with open_container(path) as container:
+        stream = video_stream(container)
+        start = container_start(container)
+        tick = Fraction(stream.time_base.numerator, stream.time_base.denominator)
+        rate = frame_rate(stream)
+        packets = container.demux(stream)
+        while failures < _READ_FAILURES:
+            try:
+                packet = next(packets, None)
+            except (av.error.FFmpegError, OSError, ValueError, IndexError):  # as `VideoReader` has them
+                failures += 1
+                continue
+            if packet is None:
+                break
+            if not packet.size or packet.is_discard:
+                continue
+            failures = 0
+            stamp = clock.stamp(packet.pts, packet.dts) if container.format.name == "avi" else packet.pts
+            stamp = packet.dts if stamp is None else stamp
+            if stamp is not None:
+                stamps.append(stamp)
+                end = max(end, stamp + (packet.duration or 0))
+    times = np.unique(np.array(stamps, np.int64))
+    if not len(times):
+        raise RecordingError("its video has no times; give --source-fps")
+    begin_s = float(start)
+    end_s = end * float(tick) - begin_s + (0.0 if end > times[-1] or not rate else float(1 / rate))
+    return times * float(tick) - begin_s, float(tick), end_s
