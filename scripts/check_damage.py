@@ -41,6 +41,7 @@ from tests.videos import draw_counter, faststart, write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.extraction.pipeline import Outcome, extract_recordings
+from vidgru.extraction.pool import cores
 from vidgru.sources import find_recordings
 
 HANG_S = 10.0
@@ -58,7 +59,7 @@ KINDS: list[tuple[str, str, float, dict[str, str]]] = [  # container, codec, sec
     ("webm", "libvpx", 0.0, VPX),
     ("webm vp9", "libvpx-vp9", 0.0, VPX),
 ]
-HOW = RunSettings(backend="torch", precision="fp32", threads=1)
+HOW = RunSettings(backend="torch", precision="fp32", threads=cores())
 End = tuple[str, str, list[tuple[int, float]], bytes]  # status, reason, index and time of the samples, bytes
 Table = Counter[tuple[str, str, str]]  # by kind, container, and how it ended
 

@@ -46,7 +46,7 @@ PART_SAMPLES = 16  # so that short recordings have parts enough to go on from
 CUT_SAMPLES = 24
 MARK = "VIDGRU_CHECK_KILLS"  # in the environment of the runs and so of their decoders, which are found by it
 ORPHANS_MAY_TAKE_S = 10.0
-HOW = RunSettings(backend="torch", precision="fp32", threads=1)
+HOW = RunSettings(backend="torch", precision="fp32", threads=cores())
 
 
 def make_videos(folder: Path, scratch: Path) -> None:
@@ -108,7 +108,7 @@ class Runs:
             begin(decoder)
             note(f"decoder-{decoder._process.pid}")  # type: ignore[union-attr]
 
-        for module in ("vidgru.cache.writer", "vidgru.extraction.intake", "vidgru.extraction.pipeline"):
+        for module in ("vidgru.cache.writer", "vidgru.extraction.intake", "vidgru.extraction.extractor"):
             patch(f"{module}.PART_SAMPLES", PART_SAMPLES).start()
         patch.object(intake, "CUT_SAMPLES", CUT_SAMPLES).start()
         patch.object(EntryWriter, "__enter__", noted).start()

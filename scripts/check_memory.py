@@ -38,14 +38,15 @@ from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.extraction.intake import CUT_SAMPLES
 from vidgru.extraction.pipeline import extract_recordings
+from vidgru.extraction.pool import cores
 from vidgru.sources import find_recordings
 
 TOLERANCE = 0.10
 SOURCE_FPS = 10  # of the recordings; every frame is sampled
 PIECE_S = 60
 LOOK_S = 0.1
-_USE_PARTS = ("vidgru.cache.writer", "vidgru.extraction.intake", "vidgru.extraction.pipeline")
-HOW = RunSettings(backend="torch", precision="fp32", threads=1)
+_USE_PARTS = ("vidgru.cache.writer", "vidgru.extraction.intake", "vidgru.extraction.extractor")
+HOW = RunSettings(backend="torch", precision="fp32", threads=cores())
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _extract(video: Path, cache: Path, settings: DetectorSettings, scale: float)
     scaled = {
         **dict.fromkeys((f"{module}.PART_SAMPLES" for module in _USE_PARTS), max(round(PART_SAMPLES * scale), 8)),
         "vidgru.extraction.intake.CUT_SAMPLES": min(max(round(CUT_SAMPLES * scale), 16), CUT_SAMPLES),
-        "vidgru.extraction.pipeline._CHUNK_SAMPLES": 16,
+        "vidgru.extraction.extractor._CHUNK_SAMPLES": 16,
     }
     with ExitStack() as stack:
         for name, value in scaled.items() if scale < 1 else ():

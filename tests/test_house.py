@@ -13,19 +13,24 @@ FLOORS = {
     "config": 1, "cache": 1, "leases": 1, "sources": 1,
     "extraction": 2, "datasets": 2, "model": 2,
     "training": 3, "prediction": 3,
-    "demo": 4,
-    "cli": 5, "info": 5, "__main__": 5, "__init__": 5,
+    "demo": 4, "scale": 4,
+    "api": 5, "cli": 5, "info": 5, "__main__": 5, "__init__": 5,
 }  # fmt: skip
 GROUND = {"errors", "types", "files", "processes"}  # one room: its files may use one another
 DOORS = {
+    "extraction.detections",
     "extraction.pipeline",
     "extraction.live.camera",
     "extraction.frames",
     "extraction.pictures",
+    "extraction.shards",
 }  # of the extraction wing
 HEAVY = {
     "ultralytics": {"extraction.network", "extraction.detector", "extraction.tracker"},
     "openvino": {"extraction.graphs"},
+    "onnx": {"model.onnx_graph", "model.onnx_network"},
+    "onnxruntime": {"model.onnx_network"},
+    "ray": {"scale.cluster"},
 }
 
 

@@ -120,6 +120,22 @@ class Leases:
         """What anyone has a lease of, dead ones among them."""
         return sorted(path.stem for path in self.folder.glob("*.lease"))
 
+    def others(self, prefix: str) -> list[str]:
+        """Names that begin with `prefix` and of which somebody else has a lease that lives. Dead ones are deleted.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        found = []
+        for name in self.names():
+            if not name.startswith(prefix) or self.holds(name):
+                continue
+            if self.take(name):  # as no living one can be
+                self.release(name)
+            else:
+                found.append(name)
+        return found
+
     def close(self) -> None:
         """Release all."""
         if os.getpid() != self._process:

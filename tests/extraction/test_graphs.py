@@ -142,6 +142,7 @@ assert not any(name.startswith("openvino_telemetry") for name in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_processes_at_the_same_time_report_to_nobody(tiny_weights: Weights, tmp_path: Path) -> None:
     """Both make the graph, one file is left, and OpenVINO's telemetry has neither run nor left its files."""
     home = tmp_path / "home"

@@ -17,7 +17,7 @@ from tests.videos import write_video
 from vidgru import cli
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings
-from vidgru.extraction import decoder, intake, pipeline
+from vidgru.extraction import decoder, extractor, intake, pipeline
 from vidgru.extraction.schedule import Schedule
 from vidgru.leases import Leases
 
@@ -231,7 +231,7 @@ def test_a_damaged_recording_goes_on_too(
 
 def sharing(monkeypatch: pytest.MonkeyPatch, decoders: int = 3) -> list[dict[str, Any]]:
     """Let several decoders share every recording; returns what they were asked for."""
-    monkeypatch.setattr(pipeline, "cores", lambda: decoders)
+    monkeypatch.setattr(extractor, "workers", lambda run: decoders)
     monkeypatch.setattr(intake, "CUT_SAMPLES", 10)
     monkeypatch.setattr("vidgru.extraction.pool.DetectorPool.starving", lambda self: True)
     return requests(monkeypatch)
@@ -307,7 +307,8 @@ def test_a_recording_is_shared_only_where_decoding_holds_it_up() -> None:
     from vidgru.extraction.video import Place
 
     starving, stop = False, threading.Event()
-    schedule: Schedule[str] = Schedule(["a"], 2, lambda: starving, lambda: None, stop)
+    schedule: Schedule[str] = Schedule(2, lambda: starving, lambda: None, stop)
+    schedule.add("a")
     places = [Place(samples=n, index=n, key_pts=n, key_index=n, image=None) for n in (10, 20, 30)]
     with schedule.draw() as first:
         assert first is not None
@@ -317,6 +318,28 @@ def test_a_recording_is_shared_only_where_decoding_holds_it_up() -> None:
         stretch, over = schedule._choose()
         assert stretch is not None
         assert (stretch.order, stretch.after, stretch.last, over) == (1, places[0], places[1], False)
+
+
+def test_what_was_begun_goes_before_what_comes_later() -> None:
+    from vidgru.extraction.video import Place
+
+    schedule: Schedule[str] = Schedule(2, lambda: False, lambda: None, threading.Event())
+    schedule.add("a")
+    with schedule.draw() as first:
+        assert first is not None
+        schedule.cut(first, [Place(samples=10, index=10, key_pts=10, key_index=10, image=None)])
+        schedule.add("b")
+        schedule.add("c")
+        stretch, _ = schedule._choose()
+        assert stretch is not None
+        assert stretch.job == "b", "the start of a is being decoded, and the detectors are busy"
+    drawn = []
+    schedule.finish()
+    for _ in range(3):
+        with schedule.draw() as stretch:
+            drawn.append(stretch and (stretch.job, stretch.order))
+    assert drawn == [("a", 1), ("c", 0), None]
+    assert not schedule._cuts
 
 
 def test_two_processes_share_a_folder(tmp_path: Path, settings: DetectorSettings) -> None:

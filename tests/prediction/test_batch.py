@@ -343,7 +343,7 @@ def test_a_failed_recording_is_a_row_and_the_run_goes_on(world: World) -> None:
     predictions = run(world)
     assert states(predictions) == {"a.mp4": "done", "b.mp4": "failed", "c.mp4": "done"}
     assert predictions[1].reason == "is empty (0 bytes); copy it again"
-    assert not (world.out / "b.mp4").exists()
+    assert [path.name for path in (world.out / "b.mp4").iterdir()] == ["failure.json"]
     assert lines(world.out / "summary.jsonl")[1]["reason"] == "is empty (0 bytes); copy it again"
     assert {row["video"] for row in rows(world.out / "events.csv")} == {"a.mp4", "c.mp4"}
     assert states(run(world)) == {"a.mp4": "reused", "b.mp4": "failed", "c.mp4": "reused"}

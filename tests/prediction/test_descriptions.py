@@ -104,7 +104,7 @@ def test_a_model_that_does_not_describe_takes_no_notice_of_beams(world: World) -
 
 
 def only_described(world: World) -> EventModel:
-    model = make_model(make_sequence(77, seed=77), clips=False, sentences=SENTENCES)
+    model = make_model(make_sequence(77, seed=63), clips=False, sentences=SENTENCES)
     model = replace(model, what=world.what, weights=str(world.weights))
     model.save(world.model)
     return model
@@ -122,7 +122,7 @@ def test_a_model_that_only_describes_tells_of_one_stretch_after_the_other(world:
     events = [replace(e, description=None, description_score=None, description_source=None) for e in long.events]
     told = describe_events(model, [make_sequence(40, seed=40)], events)
     assert [e.description for e in long.events] == [e.description for e in told]
-    assert all(e.description for e in told)
+    assert len({e.description for e in told}) == 2, "a test of sentences needs different ones"
     for one in (long, short):
         folder: Path = world.out / one.recording.name
         assert read_jsonl(folder / "events.jsonl") == list(one.events)

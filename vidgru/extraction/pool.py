@@ -29,6 +29,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def workers(run: RunSettings) -> int:
+    """Cores that a run is to use: as many decoders, and on a CPU as many threads of the detector."""
+    return run.threads or cores()
+
+
 class DetectorPool:
     """A detector that is loaded, with its threads, when it is first needed.
 
@@ -70,27 +75,26 @@ class DetectorPool:
             if self._stop.is_set():  # another thread has failed at it
                 raise Stopped
             if self._detector is None:
-                workers = self._run.threads or cores()
-                backend = open_backend(self._weights, self._weights_sha256, self._run, workers)
+                backend = open_backend(self._weights, self._weights_sha256, self._run, workers(self._run))
                 on_cpu = backend.device.type == "cpu"
-                workers = workers if on_cpu else 1
+                threads = workers(self._run) if on_cpu else 1
                 size = self._run.detector_batch or (CPU_BATCH if on_cpu else DEVICE_BATCH)
-                self._batches = Channel(_BATCHES_WAITING * workers, self._stop)
+                self._batches = Channel(_BATCHES_WAITING * threads, self._stop)
                 self._batcher = Batcher(size, self._batches.put)
                 self.how = {
                     "backend": backend.name,
                     "precision": backend.precision,
                     "device": str(backend.device),
                     "batch": size,
-                    "threads": workers,
+                    "threads": threads,
                     "versions": _versions(),
                 }
-                share = f", {workers} threads" if on_cpu else ""
+                share = f", {threads} threads" if on_cpu else ""
                 self._say(
                     f"detector: {self._weights.name}, {backend.name} {backend.precision} on {backend.device}{share}"
                 )
                 detector = Detector(backend, self._detect)
-                for number in range(workers):
+                for number in range(threads):
                     self._threads.start(f"detector-{number}", partial(self._detect_all, detector, self._batches))
                 self._detector = detector
             return self._detector

@@ -6,12 +6,15 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from types import TracebackType
 
 from tqdm import tqdm
 
 
 class Progress:
     """A bar on stderr, if that is a terminal. Recordings count by the size of their files, which is known beforehand.
+
+    It stays as it stands at the end of a `with` block.
 
     Args:
         paths: the recordings.
@@ -32,11 +35,19 @@ class Progress:
         )
         self._tell()
 
-    def sampled(self, number: int, seconds: float, share: float) -> None:
-        """One more sample of recording `number`, `seconds` after the one before; `share` of the recording is done."""
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def sampled(self, number: int, seconds: float, share: float, samples: int = 1) -> None:
+        """More samples of recording `number`, `seconds` after those before; `share` of the recording is done."""
         if self._began is None:
             self._began = time.monotonic()
-        self._samples += 1
+        self._samples += samples
         self._video_s += seconds
         self._advance(number, share)
 
@@ -52,10 +63,6 @@ class Progress:
         """Write a line on stderr, above the bar."""
         if self._shown:
             tqdm.write(line, file=sys.stderr)
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        self._bar.close()
 
     def _advance(self, number: int, share: float) -> None:
         done = int(share * self._sizes[number])

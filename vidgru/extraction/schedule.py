@@ -1,9 +1,14 @@
-"""Which decoder does what next: whole recordings first, then stretches of the last ones, so that no decoder is idle."""
+"""Which decoder does what next: whole recordings first, then stretches of the last ones, so that no decoder is idle.
+
+Recordings may come while others are worked on. A stretch that no earlier one is ahead of then goes before them: its
+recording was begun first.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,7 +56,6 @@ class Schedule(Generic[Job]):
     """Hands out recordings and stretches. All methods may be called from any thread.
 
     Args:
-        jobs: recordings, in the order in which they are begun.
         decoders: threads that draw from it.
         starving: whether the detectors have nothing to do; only then a recording is shared.
         idle: called when no decoder is at work, before waiting; again and again, by any of the threads.
@@ -60,18 +64,29 @@ class Schedule(Generic[Job]):
 
     def __init__(
         self,
-        jobs: list[Job],
         decoders: int,
         starving: Callable[[], bool],
         idle: Callable[[], None],
         stop: threading.Event,
     ) -> None:
-        self._fresh, self._decoders = jobs[::-1], decoders
+        self._fresh: deque[Job] = deque()
+        self._last = False  # no more are added
+        self._decoders = decoders
         self._starving, self._idle, self._stop = starving, idle, stop
         self._put_off: list[tuple[float, Job]] = []
         self._cuts: dict[int, _Cut[Job]] = {}
         self._active = 0
         self._lock = threading.Lock()
+
+    def add(self, job: Job) -> None:
+        """Have a recording begun after those that were added before it."""
+        with self._lock:
+            self._fresh.append(job)
+
+    def finish(self) -> None:
+        """No more are added: `draw` gives None when all is handed out for good."""
+        with self._lock:
+            self._last = True
 
     @property
     def may_cut(self) -> bool:
@@ -95,6 +110,8 @@ class Schedule(Generic[Job]):
                     self._active -= 1
                     if (cut := self._cuts.get(id(stretch.job))) and stretch in cut.running:
                         cut.running.remove(stretch)
+                        if not (cut.running or cut.waiting):
+                            del self._cuts[id(stretch.job)]
 
     def put_off(self, job: Job) -> None:
         """Come back to a recording later: another process works on it."""
@@ -143,17 +160,22 @@ class Schedule(Generic[Job]):
 
     def _choose(self) -> tuple[Stretch[Job] | None, bool]:
         """The next stretch, if there is one now; and whether there will be none any more."""
+        cuts = [cut for cut in self._cuts.values() if cut.waiting]
+        if head := next((cut for cut in cuts if not cut.running), None):
+            return self._share(head), False
         if self._fresh:
-            return Stretch(job=self._fresh.pop()), False
-        for cut in self._cuts.values():
-            if not cut.waiting:
-                continue
-            first = min((one.order for one in cut.running), default=cut.waiting[0].order)
+            return Stretch(job=self._fresh.popleft()), False
+        for cut in cuts:
+            first = min(one.order for one in cut.running)
             near = cut.waiting[0].order - first < 2 * self._decoders  # what is done ahead of its turn waits in memory
-            if not cut.running or (near and self._starving()):
-                cut.running.append(cut.waiting.pop(0))
-                return cut.running[-1], False
+            if near and self._starving():
+                return self._share(cut), False
         if self._put_off and self._put_off[0][0] < time.monotonic():
             return Stretch(job=self._put_off.pop(0)[1]), False
-        waiting = any(cut.waiting for cut in self._cuts.values())
-        return None, not (self._put_off or waiting or self._active)
+        return None, self._last and not (self._put_off or cuts or self._active)
+
+    def _share(self, cut: _Cut[Job]) -> Stretch[Job]:
+        """The next stretch of a recording that is shared."""
+        stretch = cut.waiting.pop(0)
+        cut.running.append(stretch)
+        return stretch

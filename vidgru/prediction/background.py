@@ -24,10 +24,13 @@ class Background(Generic[Item]):
     Args:
         work: takes one item or more.
         stop: set when the work is to end; `work` looks at it often, and raises whatever it likes.
+        last: what is to be done when there is nothing more, in the same thread; it looks at `stop` as well.
     """
 
-    def __init__(self, work: Callable[[list[Item]], None], stop: threading.Event) -> None:
-        self._work, self._stop = work, stop
+    def __init__(
+        self, work: Callable[[list[Item]], None], stop: threading.Event, last: Callable[[], None] = lambda: None
+    ) -> None:
+        self._work, self._stop, self._at_last = work, stop, last
         self._items: deque[Item] = deque()
         self._change = threading.Condition()
         self._last = False  # nothing more is submitted
@@ -84,9 +87,9 @@ class Background(Generic[Item]):
                 some = list(self._items)
                 self._items.clear()
                 self._change.notify_all()
-            if not some:
-                return
             try:
+                if not some:
+                    return self._at_last()
                 self._work(some)
             except BaseException as error:
                 self._error = error

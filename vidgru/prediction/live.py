@@ -35,15 +35,15 @@ from vidgru.model.checkpoint import EventModel, load_model
 from vidgru.model.stream import EventStream, Step
 from vidgru.model.tiles import WAIT
 from vidgru.prediction import writers
-from vidgru.prediction.batch import check_labels
 from vidgru.prediction.detector import model_detector
+from vidgru.prediction.predictor import check_labels
 from vidgru.prediction.recorder import Recorder, finish_left
 from vidgru.types import Event
 
 _TICK_S = 0.2  # how often a silent source is looked at
 _STATUS_S = 60.0
 _FRAMES_TIMED = 10_000  # the latest, of which the latency is told
-_FILES_ONLY = ("since", "until", "clips", "save_video", "start_time")
+_FILES_ONLY = ("since", "until", "clips", "save_video", "start_time", "shard", "ray", "collect")
 
 
 def predict_live(

@@ -3,8 +3,13 @@
 OUT/<name of the recording>/events.jsonl, events.vtt, events.srt
                             report.html, clips/, annotated.mp4   where they are wanted
                             fingerprint.json          written last: its presence means finished
+                            failure.json              in its place: why there are no events
 OUT/events.jsonl, events.csv, activitynet.json, index.html       of every finished recording under OUT
 OUT/summary.jsonl                                     how each recording of the last run ended
+OUT/.leases/                                          who works on which recording, and which runs are at work
+
+The files of the run as a whole come of those of the recordings alone, so that it does not matter which of several runs
+that share OUT rebuilds them. Who writes into a recording's folder holds its lease (`finish.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,14 +25,17 @@ from typing import Any
 from vidgru.errors import OutputError
 from vidgru.files import write_atomic
 from vidgru.prediction import writers
+from vidgru.prediction.outcome import Prediction, failed
 from vidgru.prediction.report.index import IndexRow, write_index
 from vidgru.types import Event, Recording
 
 OUTPUT_SCHEMA = 3  # raised whenever the same model, settings and features would give other files
 FINGERPRINT = "fingerprint.json"
+FAILURE = "failure.json"
 INDEX = "index.html"
 
 _NEEDED = {"video", "source", "present", "sha256", "key", "duration_s", "recorded_at", "reason", "made"}  # of a mark
+_NEEDED_OF_FAILURES = {"video", "source", "duration_s", "reason"}
 _FILES = {"report": "report.html", "clips": "clips", "video": "annotated.mp4"}  # what there may be beside the events
 
 
@@ -53,12 +62,17 @@ class OutputFolder:
         """Where the files of a recording are."""
         return self.root / recording.name
 
+    @property
+    def leases(self) -> Path:
+        """Where `Leases` are of who works on what."""
+        return self.root / ".leases"
+
     def path(self, recording: Recording, name: str) -> Path:
         """Where something wanted of a recording is."""
         return self.folder(recording) / _FILES[name.split()[0]]
 
-    def finished(self, recording: Recording, sha256: str, key: str, told: str | None) -> dict[str, Any] | None:
-        """The fingerprint of a recording whose files are there, and are those of this run; None if they are not.
+    def finished(self, recording: Recording, sha256: str, key: str, told: str | None) -> Prediction | None:
+        """A recording whose files are there, and are those of this run, as `reused`; None if they are not.
 
         Args:
             recording: which.
@@ -69,7 +83,7 @@ class OutputFolder:
         Raises:
             OutputError: the files are those of another recording, which is still there.
         """
-        folder = self.folder(recording)
+        began, folder = time.monotonic(), self.folder(recording)
         mark = _read_mark(folder)
         if mark is None:
             return None
@@ -82,7 +96,20 @@ class OutputFolder:
         same_time = told in (None, mark["recorded_at"])
         if not (same_time and self._ours(mark) and mark["video"] == recording.name and mark["key"] == key):
             return None
-        return mark if set(self.wanted) <= set(self._up_to_date(recording, mark)) else None
+        if not set(self.wanted) <= set(self._up_to_date(recording, mark)):
+            return None
+        try:
+            events = writers.read_jsonl(folder / "events.jsonl")
+        except (OSError, ValueError):
+            return None  # spoilt files are written again
+        return Prediction(
+            recording=recording,
+            status="reused",
+            events=tuple(events),
+            duration_s=mark["duration_s"],
+            reason=mark["reason"],
+            seconds=time.monotonic() - began,
+        )
 
     def begin(self, recording: Recording, key: str, recorded_at: str | None) -> list[str]:
         """Make way for a recording's files: what an earlier run left there is not finished any more.
@@ -119,16 +146,35 @@ class OutputFolder:
         return kept
 
     def unmark(self, recording: Recording) -> None:
-        """Have the files of a recording count as not finished; they are not deleted.
+        """Have a recording count as neither finished nor failed; its files are not deleted.
 
         Raises:
             OutputError: it cannot be done.
         """
         folder = self.folder(recording)
         try:
-            (folder / FINGERPRINT).unlink(missing_ok=True)
+            for name in (FINGERPRINT, FAILURE):
+                (folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"cannot write {folder}: {error.strerror}", "choose another folder with --out") from error
+
+    def fail(self, prediction: Prediction) -> None:
+        """Note why a recording failed. Events that an earlier run found in a file of its name do not count any more.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        recording = prediction.recording
+        facts = {"reason": prediction.reason, "duration_s": prediction.duration_s}
+        self.unmark(recording)
+        _write(self.folder(recording) / FAILURE, self._about(recording, facts))
+
+    def failure(self, recording: Recording) -> Prediction | None:
+        """A recording that failed with this model and these settings; None if it did not, or is finished by now."""
+        mark = _read(self.folder(recording) / FAILURE, _NEEDED_OF_FAILURES)
+        if mark is None or not self._ours(mark) or mark["source"] != str(recording.path.resolve()):
+            return None
+        return failed(recording, mark["reason"], mark["duration_s"], 0.0)
 
     def write_events(self, recording: Recording, events: list[Event]) -> None:
         """Write a recording's events in every format."""
@@ -145,27 +191,18 @@ class OutputFolder:
             made: what there is beside the events.
             facts: what else is to be known of it.
         """
-        mark = {
-            **self._identity,
-            "video": recording.name,
-            "source": str(recording.path.resolve()),
-            "present": recording.path.is_file(),
-            "made": sorted(made),
-            **facts,
-        }
-        _write(
-            self.folder(recording) / FINGERPRINT, json.dumps(mark, sort_keys=True, ensure_ascii=False, indent=1) + "\n"
-        )
+        facts = {"present": recording.path.is_file(), "made": sorted(made), **facts}
+        _write(self.folder(recording) / FINGERPRINT, self._about(recording, facts))
 
-    def collect(self, failed: Mapping[str, str], labels: tuple[str, ...], details: str) -> None:
+    def collect(self, labels: tuple[str, ...], details: str) -> None:
         """Rebuild the files of the run as a whole from those of the recordings.
 
         They hold every recording under OUT that is finished with this model and these settings, also those of earlier
         runs whose sources are not given or are gone by now: runs over one camera after another, or over a folder from
-        which old recordings are deleted, add up. Recordings finished otherwise are left out, and counted.
+        which old recordings are deleted, add up. Recordings finished otherwise are left out, and counted. The page
+        over all also shows those that failed, for as long as their files are there: they are to be seen to.
 
         Args:
-            failed: names of recordings that failed in this run, and why.
             labels: of the model.
             details: what made the events.
         """
@@ -198,8 +235,7 @@ class OutputFolder:
         _write(self.root / "events.csv", writers.to_csv(finished.items()))
         _write(self.root / "activitynet.json", writers.to_activitynet(finished, details))
         if "report" in self.wanted or (self.root / INDEX).exists():  # one that is there is kept up to date
-            for name, reason in failed.items():
-                rows[name] = IndexRow(name=name, status="failed", duration_s=None, reason=reason)
+            rows = self._failures() | rows
             write_index(self.root / INDEX, [row for _, row in sorted(rows.items())], labels=labels)
         if others:
             print(
@@ -208,10 +244,25 @@ class OutputFolder:
                 file=sys.stderr,
             )
 
-    def write_summary(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Write how each recording of the run ended."""
+    def write_summary(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
+        """Write how each recording of the run ended to a file of that name."""
         lines = (json.dumps(record, sort_keys=True, ensure_ascii=False) + "\n" for record in records)
-        _write(self.root / "summary.jsonl", "".join(lines))
+        _write(self.root / name, "".join(lines))
+
+    def _about(self, recording: Recording, facts: Mapping[str, Any]) -> str:
+        """What a fingerprint or a failure says."""
+        who = {"video": recording.name, "source": str(recording.path.resolve())}
+        return json.dumps({**self._identity, **who, **facts}, sort_keys=True, ensure_ascii=False, indent=1) + "\n"
+
+    def _failures(self) -> dict[str, IndexRow]:
+        """Recordings that failed and whose files are there, by name."""
+        found = {}
+        for path in sorted(self.root.rglob(FAILURE)):
+            mark = _read(path, _NEEDED_OF_FAILURES)
+            if mark is not None and self._ours(mark) and Path(mark["source"]).exists():
+                name = mark["video"]
+                found[name] = IndexRow(name=name, status="failed", duration_s=None, reason=mark["reason"])
+        return found
 
     def _up_to_date(self, recording: Recording, mark: Mapping[str, Any]) -> list[str]:
         """What there is beside the events. A page leads to the recording, and is none where that has moved."""
@@ -225,11 +276,16 @@ class OutputFolder:
 
 def _read_mark(folder: Path) -> dict[str, Any] | None:
     """The fingerprint of a finished recording; None if there is none, or it is not one."""
+    return _read(folder / FINGERPRINT, _NEEDED)
+
+
+def _read(path: Path, needed: set[str]) -> dict[str, Any] | None:
+    """What a JSON file says; None where it is not there, or does not say what is needed."""
     try:
-        mark = json.loads((folder / FINGERPRINT).read_bytes())
+        mark = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    return mark if isinstance(mark, dict) and mark.keys() >= _NEEDED else None
+    return mark if isinstance(mark, dict) and mark.keys() >= needed else None
 
 
 def _write(path: Path, text: str) -> None:

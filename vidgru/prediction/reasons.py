@@ -18,6 +18,8 @@ from torch import Tensor
 
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.decode import smooth
+from vidgru.model.encoder import Encoder
+from vidgru.model.event_gru import EventGRU
 from vidgru.model.features import stream_features
 from vidgru.model.scoring import ENCODED_AT_ONCE, score_frames
 from vidgru.model.sliding import SlidingScorer
@@ -70,7 +72,7 @@ class Why:
         score: its mean score, as it was found.
         baseline: that score where the model reads only the stretch around the event: from `CONTEXT_S` before it, and
             of an event longer than `LONGEST_S` no more than that. What `without` is to be held against.
-        without: the same, by the group of features that is removed.
+        without: the same, by the group of features that is removed; empty where the model is an exported one.
         objects: what was looked at, by share.
         kept: moments at which the state was kept most; none where the cell has no gates.
         forgot: moments at which most of the state was replaced by something that does not depend on it.
@@ -110,8 +112,10 @@ def frames_of(time_s: Array, event: Event) -> slice:
 
 def _why(model: EventModel, parts: Many[Sequence], scored: ScoredRecording, event: Event) -> Why:
     own = frames_of(scored.time_s, event)
-    scoring = model.task.timed or model.task.clips
-    baseline, without = _without(model, parts, scored.time_s, event, own) if scoring else (event.score, {})
+    network, scoring = model.network, model.task.timed or model.task.clips
+    baseline, without = event.score, dict[str, float]()
+    if scoring and isinstance(network, EventGRU):
+        baseline, without = _without(model, network.encoder, parts, scored.time_s, event, own)
     kept, forgot = _moments(scored, event)
     return Why(
         event=event,
@@ -160,15 +164,15 @@ def _moments(scored: ScoredRecording, event: Event) -> tuple[tuple[Moment, ...],
 
 
 def _without(
-    model: EventModel, parts: Many[Sequence], time_s: Array, event: Event, own: slice
+    model: EventModel, encoder: Encoder, parts: Many[Sequence], time_s: Array, event: Event, own: slice
 ) -> tuple[float, dict[str, float]]:
     """Mean score of an event from the stretch around it: with all groups of features, and without each."""
     end_s = min(event.end_s, event.start_s + LONGEST_S)
     own = slice(own.start, max(own.start + 1, min(own.stop, int(np.searchsorted(time_s, end_s - 1e-3)))))
     stretch = _stretch(model, time_s, own)
     features = list(stream_features((piece for piece, _ in _pieces(parts, stretch)), model.layout))
-    groups = model.network.encoder.groups
-    variants = [_encode(model, features, removed) for removed in (None, *groups)]
+    groups = encoder.groups
+    variants = [_encode(encoder, features, removed) for removed in (None, *groups)]
     scores = score_frames(model, variants) if model.task.timed else [_slide(model, some) for some in variants]
     column, inside = model.labels.index(event.label), slice(own.start - stretch.start, own.stop - stretch.start)
     means = [
@@ -200,9 +204,8 @@ def _slide(model: EventModel, vectors: Tensor) -> Array:
 
 
 @torch.inference_mode()
-def _encode(model: EventModel, features: Many[Features], removed: str | None) -> Tensor:
+def _encode(encoder: Encoder, features: Many[Features], removed: str | None) -> Tensor:
     """Frames as vectors, float32 [T, width], without a group of features."""
-    encoder = model.network.encoder
     device = encoder.object_mean.device
     vectors = []
     for part in features:

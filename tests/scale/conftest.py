@@ -1,0 +1,3 @@
+from tests.extraction.conftest import tiny_weights
+
+__all__ = ["tiny_weights"]
