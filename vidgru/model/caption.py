@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from vidgru.model.text import Tokenizer
 
-_WIDTH = 128  # of a word, of the decoder's state, and of what it looks at
-_HEADS = 4
+WIDTH = 128  # of a word, of the decoder's state, and of what it looks at
+HEADS = 4
 _POWER = 0.7  # of a sentence's length that its log probability is divided by, so that long ones have a chance
 
 
@@ -55,24 +55,23 @@ class CaptionHead(nn.Module):
     def __init__(self, words: int, labels: int, *, step_width: int, object_width: int, dropout: float) -> None:
         super().__init__()
         self.words = words
-        self.embed = nn.Embedding(words + labels, _WIDTH)
-        nn.init.normal_(self.embed.weight, std=_WIDTH**-0.5)
+        self.embed = nn.Embedding(words + labels, WIDTH)
+        nn.init.normal_(self.embed.weight, std=WIDTH**-0.5)
         self.drop = nn.Dropout(dropout)
-        self.gru = nn.GRU(_WIDTH, _WIDTH, batch_first=True)
-        self.begin = _linear(step_width, _WIDTH)
-        self.place = _linear(2, 2 * _WIDTH, bias=False)  # how far from the event's begin and end
-        self.step = _linear(step_width, 2 * _WIDTH)
-        self.ask_steps = _linear(_WIDTH, _WIDTH)
-        self.no_step = nn.Parameter(torch.zeros(2 * _WIDTH))
-        seen = 1
-        if object_width:
-            seen = 2
-            self.object = nn.Sequential(_linear(object_width, _WIDTH), nn.LayerNorm(_WIDTH), nn.ReLU())
-            self.told = _linear(_WIDTH, 2 * _WIDTH)
-            self.moment = _linear(step_width, 2 * _WIDTH, bias=False)
-            self.ask_objects = _linear(_WIDTH, _WIDTH)
-            self.no_object = nn.Parameter(torch.zeros(2 * _WIDTH))
-        self.join = nn.Sequential(nn.Linear((1 + seen) * _WIDTH, _WIDTH), nn.ReLU(), nn.Dropout(dropout))
+        self.gru = nn.GRU(WIDTH, WIDTH, batch_first=True)
+        self.begin = _linear(step_width, WIDTH)
+        self.place = _linear(2, 2 * WIDTH, bias=False)  # how far from the event's begin and end
+        self.step = _linear(step_width, 2 * WIDTH)
+        self.ask_steps = _linear(WIDTH, WIDTH)
+        self.no_step = nn.Parameter(torch.zeros(2 * WIDTH))
+        self.sees_objects = object_width > 0
+        if self.sees_objects:
+            self.object = nn.Sequential(_linear(object_width, WIDTH), nn.LayerNorm(WIDTH), nn.ReLU())
+            self.told = _linear(WIDTH, 2 * WIDTH)
+            self.moment = _linear(step_width, 2 * WIDTH, bias=False)
+            self.ask_objects = _linear(WIDTH, WIDTH)
+            self.no_object = nn.Parameter(torch.zeros(2 * WIDTH))
+        self.join = nn.Sequential(nn.Linear((2 + self.sees_objects) * WIDTH, WIDTH), nn.ReLU(), nn.Dropout(dropout))
         self.bias = nn.Parameter(torch.zeros(words))
 
     def memory(self, hidden: Tensor, mask: Tensor, objects: Tensor | None, counts: Tensor) -> Memory:
@@ -118,11 +117,11 @@ class CaptionHead(nn.Module):
         events = memory.start.shape[1]
         start = memory.start.repeat_interleave(len(words) // events, dim=1)
         states, _ = self.gru(self.drop(self._read(words)), start)
-        return self._say(memory, states.reshape(events, -1, _WIDTH)).view(*words.shape, self.words)
+        return self._say(memory, states.reshape(events, -1, WIDTH)).view(*words.shape, self.words)
 
     def _read(self, words: Tensor) -> Tensor:
         """Vectors of words that come in, int64 [...] to float32 [...,width], of about unit variance."""
-        vectors: Tensor = self.embed(words) * _WIDTH**0.5
+        vectors: Tensor = self.embed(words) * WIDTH**0.5
         return vectors
 
     def _say(self, memory: Memory, states: Tensor) -> Tensor:
@@ -159,8 +158,8 @@ class CaptionHead(nn.Module):
         over = torch.zeros(clips, beam, dtype=torch.bool, device=device)
         rows = torch.arange(clips, device=device)[:, None]
         for number in range(most + 1):
-            out, state = self.gru(self._read(last).reshape(clips * beam, 1, _WIDTH), state)
-            logits = self._say(memory, out.view(clips, beam, _WIDTH))
+            out, state = self.gru(self._read(last).reshape(clips * beam, 1, WIDTH), state)
+            logits = self._say(memory, out.view(clips, beam, WIDTH))
             logits[..., [Tokenizer.START, Tokenizer.PAD]] = -torch.inf
             grown = total[..., None] + logits.log_softmax(dim=2)
             if number == most:  # no room is left but for the end, as unlikely as it may be
@@ -175,7 +174,7 @@ class CaptionHead(nn.Module):
             total, length = grown.flatten(1).gather(1, chosen), lengths.gather(1, parent)
             over = over.gather(1, parent) | (last == Tokenizer.END)
             words = torch.cat([words[rows, parent], last[..., None]], dim=2)
-            state = state.view(1, clips, beam, _WIDTH)[:, rows, parent].view(1, clips * beam, _WIDTH)
+            state = state.view(1, clips, beam, WIDTH)[:, rows, parent].view(1, clips * beam, WIDTH)
             if over.all():
                 break
         best = (total / length.to(total.dtype) ** _POWER).argmax(dim=1)
@@ -213,7 +212,7 @@ def _split(both: Tensor) -> tuple[Tensor, Tensor]:
 def _heads(rows: Tensor) -> Tensor:
     """[B,N,width] as [B,heads,N,width / heads]."""
     clips, number, width = rows.shape
-    return rows.view(clips, number, _HEADS, width // _HEADS).transpose(1, 2)
+    return rows.view(clips, number, HEADS, width // HEADS).transpose(1, 2)
 
 
 def _ask(questions: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:

@@ -16,17 +16,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from vidgru.config import DetectorSettings
+from vidgru.config import DetectorSettings, of_detections
 from vidgru.errors import ModelError, SettingsMismatch
 from vidgru.files import write_atomic
 from vidgru.model.decode import DecodeSettings
 from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.model.layout import FeatureLayout
+from vidgru.model.network import Network
+from vidgru.model.onnx_graph import METADATA
+from vidgru.model.onnx_network import SUFFIX, OnnxNetwork, read_graph
 from vidgru.model.task import Head, Task
 from vidgru.model.text import Tokenizer
 
 FORMAT = 3
 BEST = "best.safetensors"
+_NO_MODEL = "give a model file, or the folder that vidgru train wrote"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,10 +55,10 @@ class EventModel:
     """A network and all that is needed to run it.
 
     Attributes:
-        network: on the CPU and in eval mode when loaded.
+        network: on the CPU and in eval mode when loaded; an exported model's runs by ONNX Runtime.
         task: what it tells apart, in the order of the network's outputs.
         what: the settings the features were made with, as in a cache entry.
-        weights: name of the detector's file.
+        weights: name of the detector's file; empty where it was run elsewhere.
         names: the detector's class names.
         decode: how scores become events.
         window_s: length of the clips it was trained on: where there is no head for frames, a long recording is cut into
@@ -65,9 +69,10 @@ class EventModel:
         metrics: on the validation split, by name.
         versions: of vidgru and torch, when it was trained.
         seen: digests of the features it was trained and validated on, sorted; evaluation says if it meets them again.
+        untold: it is an exported model of one that writes descriptions: these are left to its second graph.
     """
 
-    network: EventGRU
+    network: Network
     task: Task
     what: dict[str, Any]
     weights: str
@@ -79,11 +84,31 @@ class EventModel:
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     seen: tuple[str, ...] = ()
+    untold: bool = False
 
     @property
     def layout(self) -> FeatureLayout:
         """The features it reads."""
-        return self.network.encoder.layout
+        return self.network.layout
+
+    @property
+    def exported(self) -> bool:
+        """Whether it is an exported model: one that is scored without its weights."""
+        return not isinstance(self.network, EventGRU)
+
+    @property
+    def torch_network(self) -> EventGRU:
+        """The network with its weights.
+
+        Raises:
+            ModelError: it is an exported model.
+        """
+        if isinstance(self.network, EventGRU):
+            return self.network
+        raise ModelError(
+            "the model is an exported one (ONNX), which can be evaluated and can predict, and nothing else",
+            "give the model file that it was exported from",
+        )
 
     @property
     def fps(self) -> float:
@@ -95,9 +120,9 @@ class EventModel:
         """What can happen, in the order of the network's outputs."""
         return self.task.labels
 
-    def to_bytes(self) -> bytes:
-        """The file's bytes: a pure function of the model."""
-        facts = {
+    def facts(self) -> dict[str, Any]:
+        """All but the weights, as a file tells it in its metadata."""
+        return {
             "format": FORMAT,
             "architecture": asdict(self.network.architecture),
             "layout": asdict(self.layout),
@@ -113,15 +138,24 @@ class EventModel:
             "versions": self.versions,
             "seen": self.seen,
         }
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-        text = json.dumps(facts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        return save(tensors, metadata={"vidgru": text})
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes: a pure function of the model.
+
+        Raises:
+            ModelError: it is an exported model.
+        """
+        weights = self.torch_network.state_dict()
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        text = json.dumps(self.facts(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return save(tensors, metadata={METADATA: text})
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all.
 
         Raises:
             OutputError: it cannot be written.
+            ModelError: it is an exported model.
         """
         write_atomic(path, self.to_bytes())
 
@@ -135,63 +169,75 @@ def model_file(path: str | Path) -> Path:
     path = Path(path).expanduser()
     if path.is_dir():
         if not (path / BEST).is_file():
-            raise ModelError(f"{path} holds no {BEST}", "give a model file, or the folder that vidgru train wrote")
+            raise ModelError(f"{path} holds no {BEST}", _NO_MODEL)
         return path / BEST
     if not path.exists():
-        raise ModelError(f"there is no model {path}", "give a model file, or the folder that vidgru train wrote")
+        raise ModelError(f"there is no model {path}", _NO_MODEL)
     return path
 
 
 def load_model(path: str | Path) -> EventModel:
-    """Read a model file, or the best model of a training run's folder; on the CPU, in eval mode.
+    """Read a model file, an exported one (`.onnx`), or the best model of a training run's folder.
+
+    Returns:
+        The model, on the CPU and in eval mode.
 
     Raises:
         ModelError: there is none, it is not a model of vidgru, or it is of another version.
+        MissingExtra: it is an exported model, and what runs it is not installed.
     """
     path = model_file(path)
-    remedy = "give a model file, or the folder that vidgru train wrote"
+    content: dict[str, Tensor] | Any
+    if path.suffix.lower() == SUFFIX:
+        content, metadata = read_graph(path)
+    else:
+        content, metadata = _read_tensors(path)
+    if METADATA not in metadata:
+        raise ModelError(f"{path} is not a vidgru model: its metadata has no key {METADATA}", _NO_MODEL)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is not a vidgru model: {error}", remedy) from None
-    if "vidgru" not in metadata:
-        raise ModelError(f"{path} is not a vidgru model: its metadata has no key vidgru", remedy)
-    try:
-        facts = json.loads(metadata["vidgru"])
+        facts = json.loads(metadata[METADATA])
         if facts["format"] != FORMAT:
             raise ModelError(
                 f"{path} has model format {facts['format']}, this vidgru reads {FORMAT}",
                 "train it again, or use the vidgru that made it",
             )
-        return _assemble(facts, tensors)
+        return _assemble(facts, content)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         problem = str(error).splitlines()[0]
         raise ModelError(f"{path} is not a sound vidgru model: {problem}", "train it again") from None
 
 
-def _assemble(facts: dict[str, Any], tensors: dict[str, Tensor]) -> EventModel:
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            return tensors, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a vidgru model: {error}", _NO_MODEL) from None
+
+
+def _assemble(facts: dict[str, Any], content: dict[str, Tensor] | Any) -> EventModel:
+    """A model of its facts, and of its weights by name or its graph (`onnx.ModelProto`)."""
     labels = tuple(facts["task"]["labels"])
     clips, timed = (Head(**head) if (head := facts["task"][name]) else None for name in ("clips", "timed"))
     task = Task(labels=labels, clips=clips, timed=timed)
     layout = FeatureLayout(**facts["layout"])
-    shape = {**facts["architecture"], "without": tuple(facts["architecture"]["without"])}
+    architecture = Architecture(**{**facts["architecture"], "without": tuple(facts["architecture"]["without"])})
     decode = dict(facts["decode"])
     decode["high"], decode["low"] = tuple(decode["high"]), tuple(decode["low"])
     caption = None
-    if told := facts["caption"]:
-        try:
-            tokenizer = Tokenizer.from_json(told["tokenizer"])
-        except ModelError as error:
-            raise ValueError(error.message) from None  # the caller says of which file
-        caption = Caption(**{**told, "tokenizer": tokenizer, "labels": tuple(told["labels"])})
-    words = len(caption.tokenizer) if caption else 0
-    with torch.device("meta"):  # no time and no random numbers are spent on weights that are replaced at once
-        network = build(layout, task, Architecture(**shape), words=words)
-    # copied, not assigned: memory aligned otherwise than torch aligns it gives other last bits
-    network.to_empty(device="cpu").load_state_dict(tensors)
-    network.eval()
+    network: Network
+    if isinstance(content, dict):
+        if facts["caption"]:
+            caption = _caption(facts["caption"])
+        network = _loaded(layout, task, architecture, len(caption.tokenizer) if caption else 0, content)
+    elif task.clips or task.timed:
+        network = OnnxNetwork(content, layout, architecture)
+    else:
+        raise ModelError(
+            "the exported model (ONNX) only describes, which vidgru does with PyTorch",
+            "give the model file that it was exported from",
+        )
     return EventModel(
         network=network,
         task=task,
@@ -205,7 +251,26 @@ def _assemble(facts: dict[str, Any], tensors: dict[str, Tensor]) -> EventModel:
         metrics=facts["metrics"],
         versions=facts["versions"],
         seen=tuple(facts["seen"]),
+        untold=caption is None and facts["caption"] is not None,
     )
+
+
+def _caption(facts: dict[str, Any]) -> Caption:
+    try:
+        tokenizer = Tokenizer.from_json(facts["tokenizer"])
+    except ModelError as error:
+        raise ValueError(error.message) from None  # the caller says of which file
+    return Caption(**{**facts, "tokenizer": tokenizer, "labels": tuple(facts["labels"])})
+
+
+def _loaded(
+    layout: FeatureLayout, task: Task, architecture: Architecture, words: int, tensors: dict[str, Tensor]
+) -> EventGRU:
+    with torch.device("meta"):  # no time and no random numbers are spent on weights that are replaced at once
+        network = build(layout, task, architecture, words=words)
+    # copied, not assigned: memory aligned otherwise than torch aligns it gives other last bits
+    network.to_empty(device="cpu").load_state_dict(tensors)
+    return network.eval()
 
 
 def build(layout: FeatureLayout, task: Task, architecture: Architecture, *, words: int = 0) -> EventGRU:
@@ -241,10 +306,34 @@ def check_what(model: EventModel, what: Mapping[str, Any], subject: str) -> None
     Raises:
         SettingsMismatch: naming the settings that differ, with both values.
     """
+    check_kind(model, what, subject)
     differ = sorted(key for key in model.what.keys() | dict(what).keys() if model.what.get(key) != what.get(key))
     if differ:
-        values = "; ".join(f"{key} is {what.get(key)!r}, the model's is {model.what.get(key)!r}" for key in differ)
+        values = "; ".join(
+            f"{key} is {_shown(what.get(key))}, the model's is {_shown(model.what.get(key))}" for key in differ
+        )
         raise SettingsMismatch(
             f"{subject} are of other settings than the model's: {values}",
             "pass --weights with the model's own detector to make them anew, or train a model on these features",
         )
+
+
+def check_kind(model: EventModel, what: Mapping[str, Any], subject: str) -> None:
+    """Refuse what a detector saw that was run elsewhere where the model reads features of one of vidgru's, and the
+    other way round. Arguments and errors are those of `check_what`.
+    """
+    if of_detections(model.what) and not of_detections(what):
+        raise SettingsMismatch(
+            f"{subject} are of a detector that vidgru runs, the model reads what one saw that was run elsewhere",
+            "make such sequences with vidgru extract --detections, and give their cache",
+        )
+    if of_detections(what) and not of_detections(model.what):
+        raise SettingsMismatch(
+            f"{subject} are of a detector that was run elsewhere, the model reads features of {model.weights}",
+            "give the recordings themselves, or train a model with --detections",
+        )
+
+
+def _shown(value: object) -> str:
+    """A setting in a message; of many names how many, and the first."""
+    return f"{len(value)} ({', '.join(map(str, value[:3]))}, ...)" if isinstance(value, list) else repr(value)

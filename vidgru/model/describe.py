@@ -82,16 +82,17 @@ def describe(model: EventModel, stretches: Many[Stretch], *, beam: int = BEAM) -
     Raises:
         ValueError: the model writes no descriptions.
     """
-    head, facts = model.network.caption_head, model.caption
+    network, facts = model.torch_network, model.caption
+    head = network.caption_head
     if head is None or facts is None:
         raise ValueError("the model writes no descriptions")
     found: dict[int, Description] = {}
     for some in _batches([len(stretch.features) for stretch in stretches], beam):
         first = torch.tensor(_first_words(model, [stretches[index] for index in some]))
         with torch.inference_mode():
-            device = model.network.encoder.object_mean.device
+            device = network.device
             inputs = [tensor.to(device) for tensor in _side_by_side([stretches[index].features for index in some])]
-            memory = model.network.recall(*inputs)
+            memory = network.recall(*inputs)
             sentences, mean = head.write(memory, first.to(device), beam=beam, most=facts.longest)
         for index, words, score in zip(some, sentences, mean.exp().tolist(), strict=True):
             found[index] = Description(text=facts.tokenizer.decode(words).strip(), score=min(score, 1.0))
@@ -106,17 +107,18 @@ def likelihoods(model: EventModel, stretches: Many[Stretch], sentences: Many[str
         stretches: of one frame at least each.
         sentences: at least one.
     """
-    head, facts = model.network.caption_head, model.caption
+    network, facts = model.torch_network, model.caption
+    head = network.caption_head
     assert head is not None
     assert facts is not None
-    device = model.network.encoder.object_mean.device
+    device = network.device
     ids = [torch.tensor([*facts.tokenizer.encode(sentence), Tokenizer.END]) for sentence in sentences]
     words = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=Tokenizer.PAD).to(device)
     firsts = _first_words(model, stretches)
     found = np.zeros((len(stretches), len(sentences)))
     for row, (stretch, first) in enumerate(zip(stretches, firsts, strict=True)):
         with torch.inference_mode():
-            memory = model.network.recall(*(tensor.to(device) for tensor in _side_by_side([stretch.features])))
+            memory = network.recall(*(tensor.to(device) for tensor in _side_by_side([stretch.features])))
             read = torch.cat([words.new_full((len(words), 1), first), words[:, :-1]], dim=1)
             logs = head(memory, read).log_softmax(dim=2)
             each = logs.gather(2, words[..., None])[..., 0]

@@ -36,9 +36,10 @@ _NARROW = {
 # 0.86, as without these groups; 0.82 where they are dropped as seldom as the others.
 _LOOKS = ("appearance", "colour", "scene", "scene_motion")
 _SELDOM = 0.2  # as often as the groups above
-_HEADS = 4
+HEADS = 4
 _OBJECT = 64  # of an object's vector
-_FAR = 5.0  # standard deviations: what lies further off is cut, so that one odd value cannot rule a recording
+LEAST_SCORE = 1e-2  # of the detector: less counts as this in the attention
+FAR = 5.0  # standard deviations: what lies further off is cut, so that one odd value cannot rule a recording
 
 
 class EncodedFrames(NamedTuple):
@@ -115,7 +116,7 @@ class Encoder(nn.Module):
             self.object = nn.Sequential(
                 nn.Linear(self.object_width, _OBJECT), nn.LayerNorm(_OBJECT), nn.ReLU(inplace=True)
             )
-            self.query = nn.Linear(_OBJECT, _HEADS, bias=False)
+            self.query = nn.Linear(_OBJECT, HEADS, bias=False)
             self.trust = nn.Parameter(torch.ones(()))  # how much the detector's confidence counts in the attention
             wide += _OBJECT
         self.join = nn.Sequential(nn.LayerNorm(wide), nn.Dropout(dropout), nn.Linear(wide, width))
@@ -176,16 +177,16 @@ class Encoder(nn.Module):
         vectors = self.object(narrow)
         logits = self.query(vectors)
         if "score" in self.object_groups:
-            score = objects[:, self.object_groups["score"].start, None].clamp(min=1e-2)
+            score = objects[:, self.object_groups["score"].start, None].clamp(min=LEAST_SCORE)
             logits = logits + self.trust * score.log()
         weights = _softmax(logits, moment, len(flat))
-        weighted = (vectors.unflatten(1, (_HEADS, -1)) * weights[..., None]).flatten(1)
+        weighted = (vectors.unflatten(1, (HEADS, -1)) * weights[..., None]).flatten(1)
         pooled = vectors.new_zeros(len(flat), _OBJECT).index_add(0, moment, weighted)
         vector = self.join(torch.cat([pooled.view(clips, steps, _OBJECT), *parts], dim=2))
         return EncodedFrames(vector, weights.mean(dim=1), narrow)
 
     def _object_parts(self, objects: Tensor, clip: Tensor, clips: int, removed: str | None, dropped: float) -> Tensor:
-        normal = (objects - self.object_mean).div_(self.object_std).clamp_(-_FAR, _FAR)
+        normal = (objects - self.object_mean).div_(self.object_std).clamp_(-FAR, FAR)
         drop = self.training and self.group_dropout * dropped > 0
         parts, kept = [], []
         for name, columns in self.object_groups.items():
@@ -201,7 +202,7 @@ class Encoder(nn.Module):
         return joined * torch.cat(kept, dim=1).index_select(0, clip) if drop else joined
 
     def _frame_parts(self, frame: Tensor, removed: str | None, dropped: float) -> list[Tensor]:
-        normal = ((frame - self.frame_mean) / self.frame_std).clamp(-_FAR, _FAR)
+        normal = ((frame - self.frame_mean) / self.frame_std).clamp(-FAR, FAR)
         parts = []
         for name, columns in self.frame_groups.items():
             part = self.project[name](normal[..., columns]).relu()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vidgru.model.caption import CaptionHead, Memory
-from vidgru.model.encoder import Encoder
+from vidgru.model.encoder import EncodedFrames, Encoder
 from vidgru.model.layout import FeatureLayout
 from vidgru.model.recurrent import GRU
 
@@ -53,6 +53,20 @@ class Scores(NamedTuple):
     frames: Tensor | None
 
 
+class Reading(NamedTuple):
+    """What reading some steps comes to.
+
+    Attributes:
+        frames: logits [B,T,K] of every step; None without such a head.
+        hidden: [B,T,hidden], outputs of the recurrent layer.
+        state: behind the last step.
+    """
+
+    frames: Tensor | None
+    hidden: Tensor
+    state: State
+
+
 class EventGRU(nn.Module):
     """Encoder, recurrent layer, a linear head on every step for each of two questions, and one that writes sentences.
 
@@ -86,14 +100,13 @@ class EventGRU(nn.Module):
             layout, width=a.width, dropout=a.dropout, group_dropout=a.group_dropout, without=a.without
         )
         self.gru: nn.GRU | nn.LSTM | nn.RNN | None = None
-        wide = a.width
         if a.cell != "none":
             kind = {"gru": GRU, "lstm": nn.LSTM, "rnn": nn.RNN}[a.cell]
             between = a.dropout if a.layers > 1 else 0.0
             self.gru = kind(
                 a.width, a.hidden, a.layers, batch_first=True, dropout=between, bidirectional=a.bidirectional
             )
-            wide = a.hidden * (2 if a.bidirectional else 1)
+        wide = self.hidden_width
         self.clip_head = _head(a.dropout, wide, clip_outputs)
         self.frame_head = _head(a.dropout, wide, frame_outputs)
         self.caption_head: CaptionHead | None = None
@@ -101,6 +114,32 @@ class EventGRU(nn.Module):
             self.caption_head = CaptionHead(
                 words, labels, step_width=wide, object_width=self.encoder.object_width, dropout=a.dropout
             )
+
+    @property
+    def layout(self) -> FeatureLayout:
+        """The features it reads."""
+        return self.encoder.layout
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.encoder.object_mean.device
+
+    @property
+    def hidden_width(self) -> int:
+        """Of the outputs of the recurrent layer."""
+        a = self.architecture
+        return a.width if self.gru is None else a.hidden * (2 if a.bidirectional else 1)
+
+    def encode(self, objects: Tensor, counts: Tensor, frame: Tensor) -> EncodedFrames:
+        """Frames as vectors; arguments as of `forward`."""
+        encoded: EncodedFrames = self.encoder(objects, counts, frame)
+        return encoded
+
+    def read(self, vectors: Tensor, mask: Tensor, state: State = None) -> Reading:
+        """Read encoded frames, and score each; arguments as of `remember`."""
+        hidden, state = self.remember(vectors, mask, state)
+        return Reading(None if self.frame_head is None else self.frame_head(hidden), hidden, state)
 
     def forward(self, objects: Tensor, counts: Tensor, frame: Tensor, mask: Tensor) -> Scores:
         """Score clips or windows.
@@ -111,7 +150,7 @@ class EventGRU(nn.Module):
             frame: float32 [B,T,G].
             mask: bool [B,T], True where there is a frame; padding lies behind.
         """
-        return self.score(self.encoder(objects, counts, frame).vectors, mask)
+        return self.score(self.encode(objects, counts, frame).vectors, mask)
 
     def score(self, vectors: Tensor, mask: Tensor) -> Scores:
         """Score clips or windows whose frames are encoded: float32 [B,T,width], bool [B,T].
@@ -121,8 +160,7 @@ class EventGRU(nn.Module):
         Collobert 2015, "From Image-level to Pixel-level Labeling"): what happens need not last the whole clip. The
         baseline without memory takes their mean.
         """
-        hidden, _ = self.remember(vectors, mask)
-        frames = None if self.frame_head is None else self.frame_head(hidden)
+        frames, hidden, _ = self.read(vectors, mask)
         if self.clip_head is None:
             return Scores(None, frames)
         steps = self.clip_head(hidden)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.event_gru import State
+from vidgru.model.event_gru import EventGRU, State
 from vidgru.model.features import stream_features
 from vidgru.model.gates import has_gates, mean_gates
 from vidgru.types import Array, Features, Sequence
@@ -46,14 +46,14 @@ class Encoded:
 @torch.inference_mode()
 def encode(model: EventModel, features: Iterable[Features]) -> Encoded:
     """Encode consecutive stretches of one recording."""
-    device = model.network.encoder.object_mean.device
+    device = model.network.device
     vectors, attention, times = [], [], []
     for part in features:
         for first in range(0, len(part), ENCODED_AT_ONCE):
             stop = min(first + ENCODED_AT_ONCE, len(part))
             counts = np.diff(part.offsets[first : stop + 1])
             objects = part.objects[part.offsets[first] : part.offsets[stop]]
-            encoded = model.network.encoder(
+            encoded = model.network.encode(
                 torch.from_numpy(objects).to(device),
                 torch.from_numpy(counts[None]).to(device),
                 torch.from_numpy(part.frame[None, first:stop]).to(device),
@@ -62,7 +62,7 @@ def encode(model: EventModel, features: Iterable[Features]) -> Encoded:
             attention.append(encoded.attention.cpu().numpy())
         times.append(part.time_s)
     return Encoded(
-        vectors=torch.cat(vectors) if vectors else torch.zeros(0, model.network.encoder.width, device=device),
+        vectors=torch.cat(vectors) if vectors else torch.zeros(0, model.network.architecture.width, device=device),
         attention=np.concatenate([np.zeros(0, np.float32), *attention]),
         time_s=np.concatenate([np.zeros(0), *times]),
     )
@@ -119,12 +119,12 @@ class FrameScorer:
     """
 
     def __init__(self, model: EventModel, *, gates: bool = False) -> None:
-        if model.task.timed is None or model.network.frame_head is None:
+        if model.task.timed is None:
             raise ValueError("the model has no head for frames")
-        self._head, self._frame_head = model.task.timed, model.network.frame_head
+        self._head = model.task.timed
         self.outputs = model.task.outputs(self._head)
         self._network, self._lag = model.network, model.lag
-        self._gates = gates and has_gates(model.network)
+        self._gated: EventGRU | None = model.network if gates and has_gates(model.network) else None
         self._early = model.lag  # scores still to come of what lies before the first frame
         self._state: State = None
         self._whole: list[tuple[Tensor, Tensor]] = []  # what a bidirectional model has been given
@@ -166,14 +166,15 @@ class FrameScorer:
             scores = np.zeros((len(vectors), 0, self.outputs), np.float32)
             return scores, self._no_gates(vectors)
         before = self._state
-        hidden, self._state = self._network.remember(vectors, mask, before)
-        gates = mean_gates(self._network, vectors, hidden, before) if self._gates else None
-        early = min(self._early, hidden.shape[1])
+        logits, hidden, self._state = self._network.read(vectors, mask, before)
+        assert logits is not None
+        gates = mean_gates(self._gated, vectors, hidden, before) if self._gated else None
+        early = min(self._early, logits.shape[1])
         self._early -= early
-        return self._head.probabilities(self._frame_head(hidden))[:, early:].cpu().numpy(), gates
+        return self._head.probabilities(logits)[:, early:].cpu().numpy(), gates
 
     def _no_gates(self, like: Tensor) -> Array | None:
-        return np.zeros((len(like), 0, 2), np.float32) if self._gates else None
+        return np.zeros((len(like), 0, 2), np.float32) if self._gated else None
 
 
 def score_frames(model: EventModel, recordings: Many[Tensor]) -> list[Array]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vidgru.model.checkpoint import EventModel
+from vidgru.model.event_gru import EventGRU
 from vidgru.model.gates import Gates, has_gates, mean_gates
 from vidgru.model.scoring import score_clips
 from vidgru.types import Array
@@ -43,14 +44,15 @@ class SlidingScorer:
             raise ValueError("the model has no head for clips")
         self.window = max(1, round(model.window_s * model.fps))
         self.most_lag = math.ceil(_LONG * self.window)
-        self._model, self._gates = model, gates and has_gates(model.network)
+        self._model = model
+        self._gated: EventGRU | None = model.network if gates and has_gates(model.network) else None
         self.stride = max(1, self.window // _OVERLAP)
         self._outputs = model.task.outputs(model.task.clips)
         self._frames = 0  # pushed so far
         self._next = 0  # where the next window begins
         self._settled = 0
-        self._vectors: Tensor = torch.zeros(0, model.network.encoder.width)  # of frames from `_settled` on
-        self._total = np.zeros((0, self._outputs + 2 * self._gates))
+        self._vectors: Tensor = torch.zeros(0, model.network.architecture.width)  # of frames from `_settled` on
+        self._total = np.zeros((0, self._outputs + 2 * (self._gated is not None)))
         self._weight = np.zeros(0)
 
     def push(self, vectors: Tensor) -> tuple[Array, Gates | None]:
@@ -86,11 +88,11 @@ class SlidingScorer:
     def _score_some(self, windows: Array) -> None:
         clips = [self._vectors[first:stop] for first, stop in windows]
         columns = [np.broadcast_to(score, (len(clips[0]), self._outputs)) for score in score_clips(self._model, clips)]
-        if self._gates:
+        if self._gated:
             both = torch.stack(clips)
             with torch.inference_mode():
-                hidden, _ = self._model.network.remember(both, both.new_ones(both.shape[:2], dtype=torch.bool))
-            gates = mean_gates(self._model.network, both, hidden)
+                hidden, _ = self._gated.remember(both, both.new_ones(both.shape[:2], dtype=torch.bool))
+            gates = mean_gates(self._gated, both, hidden)
             columns = [np.concatenate(pair, axis=1) for pair in zip(columns, gates, strict=True)]
         for (first, stop), values in zip(windows, columns, strict=True):
             length = stop - first
@@ -103,5 +105,5 @@ class SlidingScorer:
         self._total, self._weight = self._total[frames:], self._weight[frames:]
         self._vectors = self._vectors[frames:].clone()  # not a view, which would keep all that was pushed
         self._settled += frames
-        gates = Gates.of(mean[:, self._outputs :]) if self._gates else None
+        gates = Gates.of(mean[:, self._outputs :]) if self._gated else None
         return mean[:, : self._outputs], gates

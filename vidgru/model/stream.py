@@ -13,6 +13,7 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.decode import EventDecoder, by_start, candidates, decode
@@ -133,8 +134,9 @@ class EventStream:
             end_s: the recording's end: events end there at the latest.
         """
         if isinstance(self._scorer, FrameScorer):
-            encoder = self._model.network.encoder
-            (scores,), means = self._scorer.finish(encoder.object_mean.new_zeros(1, 0, encoder.width))
+            network = self._model.network
+            nothing = torch.zeros(1, 0, network.architecture.width, device=network.device)
+            (scores,), means = self._scorer.finish(nothing)
             gates = None if means is None else Gates.of(means[0])
         elif self._scorer is not None:
             scores, gates = self._scorer.finish()
@@ -143,8 +145,8 @@ class EventStream:
         settled = self._time_s
         certain, over = self._decoder.push(settled, scores[: len(settled)])
         opened, closed = self._decoder.finish(end_s)
-        nothing = np.zeros(0, np.float32)
-        return self._step(settled, scores[: len(settled)], nothing, gates, certain + opened, over + closed)
+        no_object = np.zeros(0, np.float32)
+        return self._step(settled, scores[: len(settled)], no_object, gates, certain + opened, over + closed)
 
     def _step(
         self,

@@ -113,6 +113,12 @@ class Tokenizer:
         ids: list[int] = self._pairs.encode(" " + _characters(text)).ids
         return [i + self._SPECIALS for i in ids]
 
+    def pieces(self) -> list[bytes]:
+        """The bytes of each id, none for special ones: joined and read as UTF-8 they are a text behind a space."""
+        entries: dict[str, int] = self._pairs.get_vocab()
+        spelt, byte_of = sorted(entries, key=entries.__getitem__), _byte_of()
+        return [b""] * self._SPECIALS + [bytes(byte_of[letter] for letter in entry) for entry in spelt]
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids, special ones skipped. Bytes that are no UTF-8, as of a character cut in two, give U+FFFD.
 
@@ -136,6 +142,13 @@ def _byte_pairs(model: models.BPE) -> BytePairs:
     )
     pairs.decoder = ByteLevel()
     return pairs
+
+
+def _byte_of() -> dict[str, int]:
+    """The byte that each letter of an entry stands for: itself if it can be seen, the others from 256 on in order."""
+    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    unseen = [byte for byte in range(256) if byte not in seen]
+    return {chr(byte): byte for byte in seen} | {chr(256 + i): byte for i, byte in enumerate(unseen)}
 
 
 def _characters(text: str) -> str:

@@ -113,7 +113,7 @@ def _row(name: str, parts: Many[Dataset], loaded: Loaded, task: Task, what: dict
         results.append(fit(part, loaded, task, what, config))
         judged.append(judge_loaded(results[-1].best, part, "test" if config.folds else "val", loaded, intervals=False))
     mean, spread = over_folds(judged)
-    network = results[0].best.network
+    network = results[0].best.torch_network
     whole, cell = _frames_per_s(results[0].best, Examples.of(parts[0], "train", loaded, task), loaded, config)
     return Row(
         name=name,

@@ -119,7 +119,7 @@ def fit(
             network=stepper.kept,
             task=task,
             what=what,
-            weights=config.weights,
+            weights="" if config.detections else config.weights,
             names=loaded.names,
             # fitted when all is done
             decode=DecodeSettings(high=usual, low=usual, min_s=0, merge_s=0, exclusive=False),
@@ -191,10 +191,12 @@ def _begin_with(network: EventGRU, model: EventModel, task: Task, what: Mapping[
     """Take over the weights of another model; of its heads, those of the labels that both have.
 
     Raises:
+        ModelError: it is an exported one, which has no weights to take over.
         SettingsMismatch: it was trained on features of other settings.
         SettingsError: its network has another shape.
     """
     check_what(model, what, "the features of this data set")
+    other = model.torch_network
     ours, theirs = network.architecture, model.network.architecture
     free = {"dropout", "group_dropout"}
     differ = [f.name for f in fields(ours) if f.name not in free and getattr(ours, f.name) != getattr(theirs, f.name)]
@@ -203,8 +205,8 @@ def _begin_with(network: EventGRU, model: EventModel, task: Task, what: Mapping[
             f"{name} is {getattr(ours, name)!r}, the model's is {getattr(theirs, name)!r}" for name in differ
         )
         raise SettingsError(f"init is a model of another shape: {values}", "choose the model's own settings")
-    own = network.state_dict()
-    for name, value in model.network.state_dict().items():
+    own, given = network.state_dict(), other.state_dict()
+    for name, value in given.items():
         if "_head." not in name:
             own[name] = value
     for head, new, old in (("clip_head", task.clips, model.task.clips), ("frame_head", task.timed, model.task.timed)):
@@ -213,10 +215,10 @@ def _begin_with(network: EventGRU, model: EventModel, task: Task, what: Mapping[
             for name in (name for name in own if name.startswith(f"{head}.")):
                 for row, label in enumerate(names):
                     if label in known:
-                        own[name][row] = model.network.state_dict()[name][known.index(label)]
-    if network.caption_head and model.network.caption_head:  # of one vocabulary: the tokenizer is the model's
+                        own[name][row] = given[name][known.index(label)]
+    if network.caption_head and other.caption_head:  # of one vocabulary: the tokenizer is the model's
         words = network.caption_head.words
-        for name, value in model.network.state_dict().items():
+        for name, value in given.items():
             if name == "caption_head.embed.weight":
                 own[name][:words] = value[:words]
                 for row, label in enumerate(task.labels):

@@ -1,0 +1,54 @@
+"""Exported graphs for tests: run as a user without vidgru runs them."""
+
+import json
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+
+from tests.model.networks import Inputs
+from vidgru.model.checkpoint import EventModel
+
+
+class Graph:
+    """A graph, its facts, and the sizes of its states."""
+
+    def __init__(self, content: bytes) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self.facts: dict[str, Any] = json.loads(self._session.get_modelmeta().custom_metadata_map["vidgru"])
+        self.inputs = [value.name for value in self._session.get_inputs()]
+        self.outputs = [value.name for value in self._session.get_outputs()]
+        self.states = {v.name: (v.shape[0], v.shape[2]) for v in self._session.get_inputs() if v.name in STATES}
+
+    def run(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(self.outputs, self._session.run(self.outputs, inputs), strict=True))
+
+    def read(self, batch: Inputs, state: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """Outputs for a batch as a network takes it, from an empty state or a given one."""
+        named = dict(zip(("objects", "counts", "frame", "mask"), (tensor.numpy() for tensor in batch), strict=True))
+        if state is None:
+            clips = len(batch[1])
+            state = {name: np.zeros((layers, clips, wide), np.float32) for name, (layers, wide) in self.states.items()}
+        return self.run(**named, **state)
+
+
+STATES = ("state", "cell")
+
+
+def expected(model: EventModel, batch: Inputs, state: Any = None) -> dict[str, np.ndarray]:
+    """What the first graph should say, by PyTorch."""
+    network, (objects, counts, frame, mask) = model.network, batch
+    with torch.inference_mode():
+        encoded = network.encode(objects, counts, frame)
+        reading = network.read(encoded.vectors, mask, state)
+        said = {"attention": encoded.attention, "hidden": reading.hidden}
+        if model.task.timed:
+            said["frame_scores"] = model.task.timed.probabilities(reading.frames)
+        if model.task.clips and state is None:
+            said["clip_scores"] = model.task.clips.probabilities(network.score(encoded.vectors, mask).clips)
+        after = reading.state if isinstance(reading.state, tuple) else (reading.state,)
+        said |= {f"next_{name}": value for name, value in zip(STATES, after, strict=False) if value is not None}
+    return {name: tensor.numpy() for name, tensor in said.items()}
