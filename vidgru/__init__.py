@@ -1,4 +1,14 @@
-"""vidgru: folders of recordings into timelines of labelled, described events."""
+"""vidgru: folders of recordings into timelines of labelled, described events.
+
+from vidgru import EvalConfig, ExtractConfig, TrainConfig, evaluate, extract, predict, train
+
+extract("videos", ExtractConfig(weights="yolo26n.pt"))
+train("dataset", TrainConfig(weights="yolo26n.pt"))
+evaluate("runs/train", "dataset", EvalConfig(split="test"))
+for prediction in predict("runs/train", "recordings"):
+    for event in prediction.events:
+        print(event.video, event.start_s, event.end_s, event.label, event.description)
+"""
 
 from __future__ import annotations
 
@@ -6,26 +16,74 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vidgru.cache import SequenceCache as SequenceCache
-    from vidgru.types import Annotation as Annotation
-    from vidgru.types import Event as Event
-    from vidgru.types import Recording as Recording
-    from vidgru.types import Sequence as Sequence
+    from vidgru.api import evaluate, extract, predict, train
+    from vidgru.cache import SequenceCache
+    from vidgru.config import EvalConfig, ExtractConfig, PredictConfig, TrainConfig
+    from vidgru.errors import VidgruError
+    from vidgru.extraction.detections import add_sequence
+    from vidgru.extraction.outcome import Outcome
+    from vidgru.model.checkpoint import EventModel, load_model
+    from vidgru.model.features import compute_features
+    from vidgru.model.stream import EventStream
+    from vidgru.prediction.outcome import Prediction
+    from vidgru.types import Annotation, Event, Recording, Sequence
 
 # Loaded on first use, so that `vidgru --help` does not wait for torch.
 _HOME = {
     "Annotation": "vidgru.types",
+    "EvalConfig": "vidgru.config",
     "Event": "vidgru.types",
+    "EventModel": "vidgru.model.checkpoint",
+    "EventStream": "vidgru.model.stream",
+    "ExtractConfig": "vidgru.config",
+    "Outcome": "vidgru.extraction.outcome",
+    "PredictConfig": "vidgru.config",
+    "Prediction": "vidgru.prediction.outcome",
     "Recording": "vidgru.types",
     "Sequence": "vidgru.types",
     "SequenceCache": "vidgru.cache",
+    "TrainConfig": "vidgru.config",
+    "VidgruError": "vidgru.errors",
+    "add_sequence": "vidgru.extraction.detections",
+    "compute_features": "vidgru.model.features",
+    "evaluate": "vidgru.api",
+    "extract": "vidgru.api",
+    "load_model": "vidgru.model.checkpoint",
+    "predict": "vidgru.api",
+    "train": "vidgru.api",
 }
 
 __version__ = "0.1.0"
-__all__ = sorted(_HOME)
+__all__ = [
+    "Annotation",
+    "EvalConfig",
+    "Event",
+    "EventModel",
+    "EventStream",
+    "ExtractConfig",
+    "Outcome",
+    "PredictConfig",
+    "Prediction",
+    "Recording",
+    "Sequence",
+    "SequenceCache",
+    "TrainConfig",
+    "VidgruError",
+    "add_sequence",
+    "compute_features",
+    "evaluate",
+    "extract",
+    "load_model",
+    "predict",
+    "train",
+]
 
 
 def __getattr__(name: str) -> object:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'vidgru' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

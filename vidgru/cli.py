@@ -20,15 +20,16 @@ from vidgru.files import bundled
 
 Config = TypeVar("Config")
 
+_ADDRESS = re.compile(r"auto|local|(ray://)?[\w.\[\]-]+:\d+")  # of a Ray cluster
 INTERRUPTED = 130  # as a shell reports a process that Ctrl-C ended
 
 
 class Positional(NamedTuple):
-    """An argument without a dash."""
+    """An argument without a dash, or several; `nargs` is argparse's."""
 
     name: str
     help: str
-    many: bool = False
+    nargs: str | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -62,16 +63,17 @@ def _extract(argv: Sequence[str]) -> int:
     from vidgru.config import ExtractConfig
 
     given, config = _parse("extract", ExtractConfig, argv, _SOURCES)
-    from vidgru.cache import SequenceCache
-    from vidgru.extraction.estimate import estimate
-    from vidgru.extraction.pipeline import extract_recordings, say_outcome, summary_table
-    from vidgru.sources import find_recordings
+    from vidgru import api
+    from vidgru.extraction.outcome import say_outcome, summary_table
 
-    recordings, cache = find_recordings(given["sources"]), SequenceCache(config.out)
     if config.dry_run:
-        print(estimate(recordings, cache, config, config))
+        from vidgru.cache import SequenceCache
+        from vidgru.extraction.estimate import estimate
+
+        cache = SequenceCache(config.out)
+        print(estimate(api.recordings_of(given["sources"], config, cache), cache, config, config))
         return 0
-    outcomes = extract_recordings(recordings, cache, config, config, on_outcome=say_outcome if config.verbose else None)
+    outcomes = api.extract(given["sources"], config, on_outcome=say_outcome if config.verbose else None)
     print(summary_table(outcomes))
     return _code(outcomes)
 
@@ -81,9 +83,9 @@ def _train(argv: Sequence[str]) -> int:
     from vidgru.config import TrainConfig
 
     given, config = _parse("train", TrainConfig, argv, _DATASET)
-    from vidgru.training.loop import train
+    from vidgru import api
 
-    train(given["dataset"], config)
+    api.train(given["dataset"], config)
     return 0
 
 
@@ -103,9 +105,9 @@ def _eval(argv: Sequence[str]) -> int:
     from vidgru.config import EvalConfig
 
     given, config = _parse("eval", EvalConfig, argv, _MODEL, _DATASET)
-    from vidgru.training.evaluate import evaluate
+    from vidgru import api
 
-    evaluate(given["model"], given["dataset"], config)
+    api.evaluate(given["model"], given["dataset"], config)
     return 0
 
 
@@ -122,11 +124,11 @@ def _predict(argv: Sequence[str]) -> int:
         from vidgru.prediction.live import predict_live
 
         return predict_live(given["model"], given["sources"][0], config)
-    from vidgru.prediction.batch import predict
+    from vidgru import api
     from vidgru.prediction.outcome import summary_table
     from vidgru.prediction.output import INDEX
 
-    predictions = predict(given["model"], given["sources"], config)
+    predictions = api.predict(given["model"], given["sources"], config)
     print(summary_table(predictions))
     if config.report:
         print(f"open {Path(config.out) / INDEX} in a browser")
@@ -141,6 +143,18 @@ def _explain(argv: Sequence[str]) -> int:
     from vidgru.prediction.explain import explain_recording
 
     print(explain_recording(given["model"], given["recording"], config))
+    return 0
+
+
+def _export(argv: Sequence[str]) -> int:
+    """Write a model as ONNX graphs, for other runtimes."""
+    from vidgru.config import ExportConfig
+
+    given, config = _parse("export", ExportConfig, argv, _MODEL)
+    from vidgru.model.export import export_model
+
+    for path in export_model(given["model"], config):
+        print(path)
     return 0
 
 
@@ -181,11 +195,11 @@ def _demo(argv: Sequence[str]) -> int:
     return 0
 
 
-_SOURCES = Positional("sources", "recordings: files, folders, globs, .txt lists", many=True)
+_SOURCES = Positional("sources", "recordings: files, folders, globs, .txt lists", "*")  # detections need none
 _INPUTS = Positional(
     "sources",
     "recordings, as for extract; caches or their entries; or a live source: a URL, a camera's number",
-    many=True,
+    "+",
 )
 _DATASET = Positional("dataset", "a YAML, an annotation file, or a folder with one, or with a folder for each class")
 _OUT = Positional("out", "what to write: .csv, .jsonl, .json (ActivityNet), .vtt, or a folder (a .vtt a video)")
@@ -199,6 +213,7 @@ _VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "eval": _eval,
     "predict": _predict,
     "explain": _explain,
+    "export": _export,
     "convert": _convert,
     "info": _info,
     "demo": _demo,
@@ -241,10 +256,10 @@ def _parse(
             text = re.sub(r"--(\w+) \{true,false\}", r"--\1, --no-\1", super().format_help(*options, **named))
             return re.sub(r"--[a-z][a-z_-]+", lambda flag: flag[0].replace("_", "-"), text)
 
-    usage = " ".join(f"{p.name.upper()}{'...' if p.many else ''}" for p in positionals)
+    usage = " ".join(f"{p.name.upper()}{'...' if p.nargs else ''}" for p in positionals)
     parser = Parser(prog=f"vidgru {verb}", usage=" ".join(f"vidgru {verb} {usage} [--config FILE] [flags]".split()))
     for p in positionals:
-        parser.add_argument(p.name, help=p.help, nargs="+" if p.many else None)
+        parser.add_argument(p.name, help=p.help, nargs=p.nargs)
     parser.add_argument(
         "--config", action="config", help="YAML of the settings below, or the name of a preset; flags come on top"
     )
@@ -260,7 +275,8 @@ def _fields(config: type[Any]) -> list[str]:
 def _as_fields(argv: Sequence[str], config: type[Any]) -> list[str]:
     """Flags as jsonargparse wants them: `--max-objects` is `--max_objects`, `--no-augment` is `--augment=false`.
 
-    A `--config` that is not a file here is a preset of the package, and lists may be written `a,b`.
+    A `--config` that is not a file here is a preset of the package, lists may be written `a,b`, and `--ray` needs no
+    address.
     """
     kinds = get_type_hints(config)
     words: list[str] = []
@@ -272,6 +288,8 @@ def _as_fields(argv: Sequence[str], config: type[Any]) -> list[str]:
         name = flag[2:].replace("-", "_") if flag.startswith("--") else ""
         if not name:
             words.append(_value(awaited, word, kinds))
+        elif name == "ray" and not equals and not _ADDRESS.fullmatch("".join(argv[position + 1 : position + 2])):
+            words.append("--ray=auto")
         elif kinds.get(name.removeprefix("no_")) is bool and not equals:
             words.append(f"--{name.removeprefix('no_')}={'false' if name.startswith('no_') else 'true'}")
         else:

@@ -124,6 +124,7 @@ def test_prediction_writes_what_was_learnt(data: MadeData, taught: Path, tmp_pat
 # --- a run goes on, or begins with another ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_one_that_was_not_stopped(data: MadeData, tmp_path: Path) -> None:
     straight = train(data.root, config(data, tmp_path / "straight", epochs=3))
     train(data.root, config(data, tmp_path / "run", epochs=1))
@@ -212,6 +213,7 @@ def test_words_of_a_model_are_kept_for_sentences_it_has_not_seen(data: MadeData,
 # --- without descriptions, and with nothing else ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_model_that_shall_not_describe_is_the_one_of_data_without_descriptions(
     data: MadeData, tmp_path: Path
 ) -> None:
@@ -233,6 +235,7 @@ def test_the_command_line_has_the_switch(data: MadeData, tmp_path: Path) -> None
     assert load_model(tmp_path / "run").caption is None
 
 
+@pytest.mark.slow
 def test_descriptions_alone(data: MadeData, tmp_path: Path) -> None:
     """Trained, evaluated, and predicted with: no row has a label, and nothing is told apart but in words."""
     bare = told_data(tmp_path / "bare", train=10, labels=False)

@@ -115,6 +115,7 @@ def test_events_that_overlap_are_told_apart(tmp_path: Path) -> None:
     assert metrics["event_f1"] >= 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("changes", [
     {"bidirectional": True}, {"cell": "lstm", "layers": 2}, {"cell": "none"}, {"lag": 0.0}, {"balance": False},

@@ -1,0 +1,190 @@
+"""The verbs as Python functions: what the command line calls. `import vidgru` has them all, loaded when first used.
+
+A verb takes what stands before the flags on the command line, and a config whose fields are the flags:
+`vidgru extract videos --fps 5` is `extract("videos", ExtractConfig(fps=5))`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from vidgru.cache import SequenceCache
+from vidgru.config import EvalConfig, ExtractConfig, PredictConfig, TrainConfig
+from vidgru.errors import SettingsError, SourceError
+from vidgru.extraction.live.address import is_live
+from vidgru.extraction.outcome import Outcome
+from vidgru.extraction.shards import share
+from vidgru.prediction.outcome import Prediction
+from vidgru.sources import find_recordings
+from vidgru.types import Recording
+
+Sources = str | Path | Iterable[str | Path]
+
+
+def extract(
+    sources: Sources = (),
+    config: ExtractConfig | None = None,
+    *,
+    progress: bool = True,
+    on_outcome: Callable[[Outcome], None] | None = None,
+) -> list[Outcome]:
+    """See every sampled frame of recordings once, and cache what was seen.
+
+    >>> from vidgru import ExtractConfig, SequenceCache, extract
+    >>> config = ExtractConfig(weights="detector.pt", out="features", fps=5, imgsz=64)
+    >>> outcomes = extract("dataset/videos", config, progress=False)
+    >>> for outcome in outcomes:
+    ...     print(outcome.recording.name, outcome.status, outcome.samples)
+    a.mp4 done 15
+    b.mp4 done 16
+    >>> cache = SequenceCache("features")
+    >>> sequence = cache.read(outcomes[0].key)
+    >>> sequence.time_s[:3].tolist()
+    [0.0, 0.2, 0.4]
+
+    Args:
+        sources: files, folders, globs, text lists; of detections (`config.detections`) none, or the videos that they
+            were made of.
+        config: the settings; their defaults where it is None.
+        progress: tell on stderr which detector runs, and show a bar if that is a terminal.
+        on_outcome: called with each recording's outcome as it ends.
+
+    Returns:
+        One outcome a recording, in their order. A recording that cannot be read is one that failed, with the reason.
+
+    Raises:
+        SourceError: a source does not exist, or holds no recordings.
+        WeightsError, SettingsError, MissingExtra: the detector is not there, or cannot run as asked.
+        OutputError: the cache cannot be written.
+    """
+    config = config or ExtractConfig()
+    several = _several(sources)
+    if config.detections:
+        from vidgru.extraction.detections import extract_detections, open_detections
+
+        collection = open_detections(config, config)
+        videos = find_recordings(several) if several else None
+        return extract_detections(
+            collection, videos, collection.cache(config.out), progress=progress, on_outcome=on_outcome
+        )
+    cache = SequenceCache(config.out)
+    recordings = recordings_of(several, config, cache)
+    if config.ray:
+        from vidgru.scale.ray import extract_with_ray
+
+        return extract_with_ray(recordings, cache, config, progress=progress, on_outcome=on_outcome)
+    from vidgru.extraction.pipeline import extract_recordings
+
+    return extract_recordings(recordings, cache, config, config, progress=progress, on_outcome=on_outcome)
+
+
+def recordings_of(sources: Sources, config: ExtractConfig, cache: SequenceCache) -> list[Recording]:
+    """The recordings that `extract` is to work on: those of its shard.
+
+    Raises:
+        SourceError: there is no source, or one does not exist, or holds no recordings.
+    """
+    several = _several(sources)
+    if not several:
+        raise SourceError("there is nothing to extract", "give recordings: files, folders, globs, .txt lists")
+    return share(find_recordings(several), config.part, cache)
+
+
+def train(dataset: str | Path, config: TrainConfig | None = None) -> Path:
+    """Train a model on annotated recordings; features that are missing are extracted first.
+
+    >>> from vidgru import TrainConfig, train
+    >>> run = train("dataset", TrainConfig(weights="detector.pt", features="features", fps=5, imgsz=64, epochs=2))
+    dataset/annotations.csv: 4 events of 2 labels in 2 recordings (one label at a time)
+    ...
+    model: runs/train/best.safetensors
+    >>> sorted(path.name for path in run.glob("*.safetensors"))
+    ['best.safetensors', 'last.safetensors', 'state.safetensors']
+
+    Args:
+        dataset: a YAML, an annotation file, or a folder with one, or with a folder for each class.
+        config: the settings; their defaults where it is None.
+
+    Returns:
+        The run's folder, with `best.safetensors`, `results.csv`, `metrics.json`, plots; `folds.json` of a
+        cross-validation.
+
+    Raises:
+        AnnotationError, WeightsError, SettingsError, ModelError, OutputError: each with its remedy.
+    """
+    from vidgru.training.loop import train as train_model
+
+    return train_model(dataset, config or TrainConfig())
+
+
+def evaluate(model: str | Path, dataset: str | Path, config: EvalConfig | None = None) -> dict[str, Any]:
+    """Judge a model on a split of annotated recordings: prints tables, writes `metrics.json` and plots.
+
+    >>> from vidgru import EvalConfig, evaluate
+    >>> metrics = evaluate("runs/train", "dataset", EvalConfig(features="features", weights="detector.pt", split="val"))
+          events  precision  recall      f1
+    ...
+    >>> sorted(metrics["events"]["per_class"])
+    ['run', 'walk']
+
+    Args:
+        model: a model file, or a training run's folder.
+        dataset: as for `train`.
+        config: the split, and where things are; defaults where it is None.
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        AnnotationError, ModelError, SettingsMismatch, WeightsError, OutputError: each with its remedy.
+    """
+    from vidgru.training.evaluate import evaluate as evaluate_model
+
+    return evaluate_model(model, dataset, config or EvalConfig())
+
+
+def predict(
+    model: str | Path, sources: Sources, config: PredictConfig | None = None, *, progress: bool = True
+) -> list[Prediction]:
+    """Find the events of recordings, and write them below `config.out`.
+
+    >>> from vidgru import PredictConfig, predict
+    >>> config = PredictConfig(features="features", weights="detector.pt", report=False)
+    >>> for prediction in predict("runs/train", "dataset/videos", config, progress=False):
+    ...     print(prediction.recording.name, prediction.status, prediction.duration_s)
+    a.mp4 done 3.0
+    b.mp4 done 3.1
+
+    Args:
+        model: a model file, or a training run's folder.
+        sources: as for `extract`; also caches, and their entries. For cameras there is `EventStream`, and the command.
+        config: where to, and which events; defaults where it is None.
+        progress: show a bar on stderr if that is a terminal.
+
+    Returns:
+        One prediction a recording, in the order of the sources, those of caches last.
+
+    Raises:
+        ModelError, SourceError, SettingsError, SettingsMismatch, WeightsError: before any recording is opened.
+        OutputError: the output cannot be written; what was finished stays.
+    """
+    config, several = config or PredictConfig(), _several(sources)
+    if live := [source for source in map(str, several) if is_live(source)]:
+        raise SettingsError(
+            f"{live[0]} is live, and predict is for recordings", "use EventStream, or the command vidgru predict"
+        )
+    if config.ray:
+        from vidgru.scale.ray import predict_with_ray
+
+        return predict_with_ray(model, several, config, progress=progress)
+    from vidgru.prediction import batch
+
+    if config.collect:
+        return batch.collect(model, several, config)
+    return batch.predict(model, several, config, progress=progress)
+
+
+def _several(sources: Sources) -> list[str | Path]:
+    return [sources] if isinstance(sources, str | Path) else list(sources)
