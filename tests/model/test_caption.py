@@ -13,7 +13,7 @@ from vidgru.model.event_gru import EventGRU
 from vidgru.model.layout import FeatureLayout
 from vidgru.model.text import Tokenizer
 
-SEQUENCE = make_sequence(80, seed=3)
+SEQUENCE = make_sequence(80, seed=27)
 LAYOUT = FeatureLayout.of(SEQUENCE)
 OBJECT_GROUPS = tuple(LAYOUT.object_groups())
 WORDS, LABELS, MOST = 9, 2, 7
@@ -82,7 +82,7 @@ def test_an_event_is_told_alike_alone_and_among_others(shape: dict[str, object])
     with torch.inference_mode():
         together = network.tell(*BATCH, words)
     sentences, means = write(network, BATCH, FIRST)
-    assert len({tuple(sentence) for sentence in sentences}) > 1, "a test of sentences needs different ones"
+    assert len({tuple(sentence) for sentence in sentences}) > 2, "a test of sentences needs different ones"
     for row in range(6):
         own = alone(BATCH, row)
         with torch.inference_mode():
