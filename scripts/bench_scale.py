@@ -104,6 +104,8 @@ def digest(cache: Path) -> str:
 def cluster() -> Iterator[None]:
     """A Ray cluster of this machine, for the commands that are run meanwhile."""
     ray = [str(Path(sys.executable).with_name("ray"))]
+    if not subprocess.run([*ray, "status"], capture_output=True, check=False).returncode:
+        raise SystemExit("a Ray cluster runs here, and this starts and stops one: stop it first, or pass --no-ray")
     begin = ["start", "--head", "--disable-usage-stats", "--include-dashboard=false", "--port=0"]
     quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run([*ray, *begin, f"--num-cpus={max(2, cores())}"], **quiet)
@@ -170,5 +172,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    os.environ.pop("RAY_ADDRESS", None)  # the cluster that is started here is meant
     os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false", RAY_USAGE_STATS_ENABLED="0")
     main()

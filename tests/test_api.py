@@ -11,7 +11,7 @@ import pytest
 import vidgru
 from tests.detectors import make_weights
 from tests.videos import write_video
-from vidgru.config import PredictConfig
+from vidgru.config import ConvertConfig, ExportConfig, ExtractConfig, PredictConfig, TrainConfig
 from vidgru.errors import SettingsError
 
 INIT = Path(vidgru.__file__)
@@ -54,6 +54,32 @@ def test_there_is_no_such_name() -> None:
 def test_a_camera_is_not_for_the_function() -> None:
     with pytest.raises(SettingsError, match=r"rtsp://camera/1 is live, and predict is for recordings"):
         vidgru.predict("runs/train", "rtsp://camera/1", PredictConfig())
+
+
+def test_settings_of_another_verb_and_a_dry_run_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"config is TrainConfig\(...\)\n  give ExtractConfig\(...\)"):
+        vidgru.extract("videos", TrainConfig())  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="dry_run is set, and extract is for making features"):
+        vidgru.extract("videos", ExtractConfig(dry_run=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (ExtractConfig, {"tracker": "sort"}, "tracker is 'sort'; it must be one of bytetrack, ocsort, none"),
+        (PredictConfig, {"precision": "fp8"}, "precision is 'fp8'; it must be one of auto, fp32, bf16, fp16"),
+        (PredictConfig, {"labels": "run"}, "labels is 'run'; it must be a tuple"),
+        (ExtractConfig, {"ray": "auto", "gpus_per_worker": 1.5}, "1.5; it must be a whole number, or less than 1"),
+        (PredictConfig, {"collect": True, "shard": "1/2"}, "shard is '1/2'; it must be left out with collect"),
+        (TrainConfig, {"cell": "qrnn"}, "cell is 'qrnn'; it must be one of gru, lstm, rnn, none"),
+        (TrainConfig, {"without": ("looks",)}, "without is 'looks'; it must be one of geometry"),
+        (ConvertConfig, {"format": "xml"}, "format is 'xml'; it must be one of native"),
+        (ExportConfig, {"format": "coreml"}, "format is 'coreml'; it must be one of onnx"),
+    ],
+)
+def test_settings_are_checked_in_python_too(kind: type, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        kind(**settings)
 
 
 @pytest.fixture

@@ -109,7 +109,8 @@ def test_an_unknown_key_names_its_file(tmp_path: Path, capsys: pytest.CaptureFix
     ("words", "message"),
     [
         (["extrat"], "there is no command 'extrat'"),
-        (["extract"], "the following arguments are required: sources"),
+        (["extract"], "there is nothing to extract"),
+        (["predict", "model"], "the following arguments are required: sources"),
         (["extract", "a", "--fsp", "4"], "unrecognized arguments: --fsp 4"),
         (["extract", "a", "--fps", "four"], "fps: Expected a float. Got value: four"),
         (["extract", "a", "--fps", "-4"], "fps is -4.0; it must be above 0"),

@@ -346,25 +346,25 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 def test_who_else_is_at_work(tmp_path: Path) -> None:
     folder = tmp_path / "l"
     with Leases(folder) as one, Leases(folder) as other:
-        assert one.others("run-") == []
+        assert one.others() == []
         for leases, name in ((one, "run-1"), (other, "run-2"), (other, "else")):
             assert leases.take(name)
         foreign(folder, "run-3")
         foreign(folder, "run-4")
         grow_old(folder, "run-4")
-        assert one.others("run-") == ["run-2", "run-3"]
-        assert other.others("run-") == ["run-1", "run-3"]
+        assert one.others() == ["else", "run-2", "run-3"]
+        assert other.others() == ["run-1", "run-3"]
         assert not (folder / "run-4.lease").exists(), "a dead one is deleted"
         other.release("run-2")
         (folder / "run-3.lease").unlink()
-        assert one.others("run-") == []
+        assert one.others() == ["else"]
 
 
 @LINUX
 def test_a_killed_process_is_not_at_work(tmp_path: Path) -> None:
     with process(HOLD, tmp_path / "l") as running, Leases(tmp_path / "l") as leases:
         assert said(running) == "True"
-        assert leases.others("") == ["a"]
+        assert leases.others() == ["a"]
         running.kill()
         running.wait()
-        assert leases.others("") == []
+        assert leases.others() == []

@@ -134,6 +134,13 @@ def test_detections_are_sampled_and_put_in_order() -> None:
     assert same(detected(frames=7, boxes=scaled, normalised=True, classes=[0, 1, 0, 0], tracks=[5, 5, 5, 6]), sequence)
 
 
+def test_detections_outside_the_picture_are_left_out() -> None:
+    boxes = [[20, 0, 20, 50], [0, 0, 10, 50], [300, 0, 320, 50], [190, 0, 240, 50]]
+    sequence = detected(boxes=boxes, frames=7, tracks=[1, 2, 3, 4])
+    assert sequence.tracks.tolist() == [2, 4]
+    assert sequence.offsets.tolist() == [0, 1, 1, 2, 2]
+
+
 def test_detections_of_uneven_frames() -> None:
     """A frame half a tick early is on time; a gap gives fewer samples."""
     sequence = detected(source_fps=None, frame_times_s=[0.0, 0.1995, 0.25, 0.3, 1.0])
@@ -165,6 +172,14 @@ def test_detections_without_objects() -> None:
         ({"source_fps": 0.0}, r"source_fps is 0.0; it must be above 0"),
         ({"source_fps": None, "frame_times_s": [0.0, 0.0]}, "frame_times_s must be seconds, .* strictly increasing"),
         ({"source_fps": None, "frame_times_s": [0.0], "frames": 1}, "frames is for source_fps"),
+        ({"tracks": [1, 2**31, 1, 1]}, r"tracks\[1\] is 2147483648; it must be from -1 to 2147483647"),
+        ({"tracks": [1, 2.0**60, 1, 1]}, r"tracks\[1\] is 1.15292e\+18, which is out of range"),
+        ({"tracks": [1, -2, 1, 1]}, r"tracks\[1\] is -2; it must be from -1"),
+        ({"classes": [0, 0, 40_000, 0], "names": ["x"] * 50_000}, r"classes\[2\] is 40000; it must be .* to 32767"),
+        ({"size_px": (0, 100)}, r"size_px is \(0, 100\); give width and height, at least 1"),
+        ({"names": "person"}, r"names is 'person'; give a text for each class"),
+        ({"names": [3]}, r"names is \[3\]; give a text for each class"),
+        ({"normalised": True}, r"boxes\[0\] is \[20.0, 0.0, 30.0, 50.0\]; normalised ones are from 0 to 1"),
         ({"keypoints": np.zeros((4, 17, 2))}, r"keypoints must be \[4, \*, 3\]"),
     ],
 )

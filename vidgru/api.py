@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig, ExtractConfig, PredictConfig, TrainConfig
@@ -21,6 +21,7 @@ from vidgru.sources import find_recordings
 from vidgru.types import Recording
 
 Sources = str | Path | Iterable[str | Path]
+Config = TypeVar("Config")
 
 
 def extract(
@@ -59,7 +60,9 @@ def extract(
         WeightsError, SettingsError, MissingExtra: the detector is not there, or cannot run as asked.
         OutputError: the cache cannot be written.
     """
-    config = config or ExtractConfig()
+    config = _settings(config, ExtractConfig)
+    if config.dry_run:
+        raise SettingsError("dry_run is set, and extract is for making features", "use vidgru extract --dry-run")
     several = _several(sources)
     if config.detections:
         from vidgru.extraction.detections import extract_detections, open_detections
@@ -116,7 +119,7 @@ def train(dataset: str | Path, config: TrainConfig | None = None) -> Path:
     """
     from vidgru.training.loop import train as train_model
 
-    return train_model(dataset, config or TrainConfig())
+    return train_model(dataset, _settings(config, TrainConfig))
 
 
 def evaluate(model: str | Path, dataset: str | Path, config: EvalConfig | None = None) -> dict[str, Any]:
@@ -142,7 +145,7 @@ def evaluate(model: str | Path, dataset: str | Path, config: EvalConfig | None =
     """
     from vidgru.training.evaluate import evaluate as evaluate_model
 
-    return evaluate_model(model, dataset, config or EvalConfig())
+    return evaluate_model(model, dataset, _settings(config, EvalConfig))
 
 
 def predict(
@@ -170,7 +173,7 @@ def predict(
         ModelError, SourceError, SettingsError, SettingsMismatch, WeightsError: before any recording is opened.
         OutputError: the output cannot be written; what was finished stays.
     """
-    config, several = config or PredictConfig(), _several(sources)
+    config, several = _settings(config, PredictConfig), _several(sources)
     if live := [source for source in map(str, several) if is_live(source)]:
         raise SettingsError(
             f"{live[0]} is live, and predict is for recordings", "use EventStream, or the command vidgru predict"
@@ -182,8 +185,15 @@ def predict(
     from vidgru.prediction import batch
 
     if config.collect:
-        return batch.collect(model, several, config)
+        return batch.collect(model, several, config, progress=progress)
     return batch.predict(model, several, config, progress=progress)
+
+
+def _settings(config: Config | None, kind: type[Config]) -> Config:
+    """The settings, or their defaults. Raises SettingsError where they are another verb's."""
+    if config is not None and not isinstance(config, kind):
+        raise SettingsError(f"config is {type(config).__name__}(...)", f"give {kind.__name__}(...)")
+    return config or kind()
 
 
 def _several(sources: Sources) -> list[str | Path]:

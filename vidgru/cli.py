@@ -130,7 +130,7 @@ def _predict(argv: Sequence[str]) -> int:
 
     predictions = api.predict(given["model"], given["sources"], config)
     print(summary_table(predictions))
-    if config.report:
+    if config.report and (Path(config.out).expanduser() / INDEX).exists():  # not yet where another run collects
         print(f"open {Path(config.out) / INDEX} in a browser")
     return _code(predictions)
 

@@ -120,15 +120,15 @@ class Leases:
         """What anyone has a lease of, dead ones among them."""
         return sorted(path.stem for path in self.folder.glob("*.lease"))
 
-    def others(self, prefix: str) -> list[str]:
-        """Names that begin with `prefix` and of which somebody else has a lease that lives. Dead ones are deleted.
+    def others(self) -> list[str]:
+        """Names of which somebody else has a lease that lives. Dead ones are deleted.
 
         Raises:
             OutputError: the folder cannot be written.
         """
         found = []
         for name in self.names():
-            if not name.startswith(prefix) or self.holds(name):
+            if self.holds(name):
                 continue
             if self.take(name):  # as no living one can be
                 self.release(name)

@@ -7,8 +7,10 @@ import os
 import re
 import time
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -18,6 +20,7 @@ from vidgru.cache import SequenceCache
 from vidgru.config import DetectionSettings, DetectorSettings
 from vidgru.errors import SettingsError, SettingsMismatch, SourceError
 from vidgru.extraction.detections import Collection, add_sequence, extract_detections, open_detections, recording_of
+from vidgru.extraction.detections.clock import packet_times
 from vidgru.extraction.outcome import Outcome
 from vidgru.extraction.video import VideoReader
 from vidgru.types import Recording, Sequence
@@ -316,8 +319,8 @@ def test_a_video_without_labels_is_one_in_which_nothing_was(tmp_path: Path, cach
     video = tmp_path / "empty.mp4"
     write_video(video, 10, fps=10)
     save_txt(tmp_path / "labels", "a", walk())
-    recordings = [Recording(path=video, name="empty.mp4"), Recording(path=tmp_path / "no.mp4", name="no.mp4")]
-    empty, missing = made(tmp_path / "labels", cache, recordings)
+    names = ("empty.mp4", "no.mp4", "a.mp4")
+    empty, missing, _ = made(tmp_path / "labels", cache, [Recording(path=tmp_path / name, name=name) for name in names])
     assert (empty.status, len(cache.read(empty.key).boxes)) == ("done", 0)
     assert "nothing was seen in it" in empty.reason
     assert (missing.status, missing.reason) == ("failed", f"is not among the detections in {tmp_path / 'labels'}")
@@ -385,6 +388,180 @@ def test_sequences_are_added_to_a_cache(cache: SequenceCache) -> None:
         opened(cache.root, DetectorSettings(fps=8.0))
     with pytest.raises(SourceError, match="is a cache of sequences already"):
         extract_detections(collection, None, SequenceCache(cache.root / "other"), progress=False)
+
+
+def test_ids_that_save_txt_left_out(tmp_path: Path, cache: SequenceCache) -> None:
+    """Frames in which nothing was tracked have a column fewer."""
+    rows = walk(10)
+    for conf in (True, False):
+        folder = tmp_path / f"conf_{conf}"
+        save_txt(folder, "a", rows[:4], conf=conf, ids=False)
+        save_txt(folder, "a", rows[4:], conf=conf)
+        assert one(folder, cache, **TOLD).tracks.tolist() == [-1, -1, 1, 1, 1]
+    save_txt(tmp_path / "other", "a", rows[:4], conf=False, ids=False)
+    save_txt(tmp_path / "other", "a", rows[4:], ids=False)
+    assert "different numbers of columns" in made(tmp_path / "other", cache, **TOLD)[0].reason
+
+
+@pytest.mark.parametrize("shape", ["0.1 0.2 0.3 0.1 0.4 0.5", "0.1 0.2 0.3 0.1 0.4 0.5 0.2 0.3"])  # triangle, oriented
+@pytest.mark.parametrize("conf", ["", " 0.5"])
+def test_ids_that_outlines_left_out(tmp_path: Path, cache: SequenceCache, shape: str, conf: str) -> None:
+    (tmp_path / "a_1.txt").write_text(f"0 {shape}{conf} 3\n")
+    (tmp_path / "a_3.txt").write_text(f"0 {shape}{conf}\n")
+    if shape.count(" ") == 5:
+        (tmp_path / "b_1.txt").write_text(f"0{' 0.5 0.5' * 20}{conf} 3\n")  # what tells that these are outlines
+    outcome = made(tmp_path, cache, **TOLD)[0]
+    sequence = cache.read(outcome.key)
+    assert sequence.tracks.tolist() == [3, -1]
+    assert np.allclose(sequence.boxes, [[0.1, 0.1, 0.4, 0.5]] * 2)
+    assert sequence.scores.tolist() == [0.5 if conf else 1.0] * 2
+
+
+def test_save_txt_that_counts_from_0(tmp_path: Path, cache: SequenceCache) -> None:
+    save_txt(tmp_path / "labels", "a", [(frame - 1, *rest) for frame, *rest in walk()])
+    check_walk(one(tmp_path, cache, **TOLD), ("class 0", "class 1"))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path, cache: SequenceCache) -> None:
+    save_txt(tmp_path / "txt", "a", walk())
+    mot(tmp_path / "mot" / "a.txt", walk())
+    coco(tmp_path / "a.json", {"a": walk()})
+    for path in (tmp_path / "txt" / "a_1.txt", tmp_path / "mot" / "a.txt", tmp_path / "a.json"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    check_walk(one(tmp_path / "txt", cache, **TOLD), ("class 0", "class 1"))
+    check_walk(one(tmp_path / "mot", cache, **TOLD), ("class 1", "class 2"))
+    check_walk(one(tmp_path / "a.json", cache), ("person", "car"))
+
+
+def test_other_files_hide_no_detections(tmp_path: Path) -> None:
+    for name in ("mot", "txt", "none"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.txt").write_text("what these are\n")
+    mot(tmp_path / "mot" / "a.csv", walk(3))
+    save_txt(tmp_path / "txt", "a", walk(3))
+    assert (opened(tmp_path / "mot").format, opened(tmp_path / "mot").recordings) == ("mot", ["a"])
+    assert (opened(tmp_path / "txt").format, opened(tmp_path / "txt").recordings) == ("save_txt", ["a"])
+    for separator in (" ", ";"):
+        (tmp_path / "none" / "cam_1.txt").write_text("1,1,10,10,20,20,0.5,1,1\n".replace(",", separator))
+        with pytest.raises(SourceError, match=r"none holds no detections\n.*separated by commas"):
+            opened(tmp_path / "none")
+    (tmp_path / "a.json").write_text('{"videos": [], "annotations": [], "categories": []}')
+    with pytest.raises(SourceError, match=r"a.json holds no detections"):
+        opened(tmp_path / "a.json")
+
+
+def test_recordings_of_one_name_are_named(tmp_path: Path) -> None:
+    mot(tmp_path / "mot" / "a.txt", walk(3))
+    mot(tmp_path / "mot" / "a.csv", walk(3))
+    with pytest.raises(SourceError, match=r"a.csv and .*a.txt are both of the recording 'a'"):
+        opened(tmp_path / "mot")
+    folder = tmp_path / "coco"
+    folder.mkdir()
+    coco(folder / "a.json", {"x": walk(3)})
+    coco(folder / "b.json", {"y": walk(3), "x": walk(3)})
+    with pytest.raises(SourceError, match=r"video 1 of .*a.json and video 2 of .*b.json are both called 'x'"):
+        opened(folder)
+    coco(folder / "b.json", {"y": walk(3), "./y": walk(3)})
+    with pytest.raises(SourceError, match=r"video 1 of .*b.json and video 2 of .*b.json are both called 'y'"):
+        opened(folder / "b.json")
+
+
+def test_labels_of_none_of_the_videos(tmp_path: Path, cache: SequenceCache) -> None:
+    save_txt(tmp_path / "labels", "a", walk())
+    with pytest.raises(SourceError, match=r"none of the 1 recordings, such as b.mp4, is among .*labels, such as a\n"):
+        made(tmp_path / "labels", cache, [Recording(path=write_video(tmp_path / "b.mp4", 3), name="b.mp4")])
+
+
+@pytest.mark.parametrize(
+    ("ids", "tracks"),
+    [
+        ([2**60, 2**60 + 1, None], [0, 1, -1]),
+        (["b", "a", None], [1, 0, -1]),
+        ([2**70, "b", -1], [0, 1, -1]),
+        ([3.0, 7, -1], [3, 7, -1]),
+    ],
+)
+def test_ids_of_any_kind_are_told_apart(
+    tmp_path: Path, cache: SequenceCache, ids: list[object], tracks: list[int]
+) -> None:
+    coco(tmp_path / "a.json", {"a": [(0, n, 0, (10.0 * n, 10.0, 9.0, 20.0), 0.9 - n / 10) for n in range(3)]})
+    root = json.loads((tmp_path / "a.json").read_text())
+    for note, track in zip(root["annotations"], ids, strict=True):
+        note["track_id"] = track
+    (tmp_path / "a.json").write_text(json.dumps(root))
+    assert one(tmp_path / "a.json", cache).tracks.tolist() == tracks
+
+
+@pytest.mark.parametrize(
+    ("where", "changes", "reason"),
+    [
+        ("videos", {"fps": -5}, "it is said to have -5 frames a second; give --source-fps"),
+        ("videos", {"fps": float("inf")}, "said to have inf frames a second"),
+        ("videos", {"width": -200}, "its frames are said to be -200 x 100 px; give --source-size"),
+        ("videos", {"width": float("inf")}, "cannot be read: cannot convert float infinity to integer"),
+        ("images", {"frame_id": 10**12}, "speaks of frame 1000000000001; there may be up to"),
+        ("images", {"frame_id": 10**30}, "cannot be read: "),
+        ("images", {"frame_id": -4}, "before the first"),
+        ("annotations", {"bboxes": [[1, 1, 5, 5]] * 99, "video_id": 2}, "in frame 41, which is not among those looked"),
+        ("annotations", {"score": 10**400}, "cannot be read: "),
+        ("annotations", {"bbox": 3}, "cannot be read: "),
+    ],
+)
+def test_absurd_numbers_cost_their_recording_alone(
+    tmp_path: Path, cache: SequenceCache, where: str, changes: dict[str, object], reason: str
+) -> None:
+    coco(tmp_path / "a.json", {"good": walk(), "bad": walk()})
+    root = json.loads((tmp_path / "a.json").read_text())
+    root[where][-1] |= changes
+    (tmp_path / "a.json").write_text(json.dumps(root))
+    good, bad = made(tmp_path / "a.json", cache)
+    assert (good.status, bad.status) == ("done", "failed")
+    assert reason in bad.reason
+
+
+def test_absurd_numbers_of_text(tmp_path: Path, cache: SequenceCache) -> None:
+    mot(tmp_path / "mot" / "a" / "gt" / "gt.txt", walk())
+    seqinfo(tmp_path / "mot" / "a", frameRate=-1)
+    mot(tmp_path / "mot" / "b" / "gt" / "gt.txt", walk())
+    seqinfo(tmp_path / "mot" / "b", seqLength=10**12)
+    for name, row in {"c": f"1,{2**60},0,0,9,9,1,1", "d": "1e300,1,0,0,9,9,1,1", "e": "1.5,1,0,0,9,9,1,1"}.items():
+        (tmp_path / "mot" / f"{name}.txt").write_text(row + "\n")
+    reasons = {outcome.recording.name: outcome.reason for outcome in made(tmp_path / "mot", cache)}
+    assert reasons["a"] == "it is said to have -1 frames a second; give --source-fps"
+    assert reasons["b"].startswith("speaks of frame 1000000000000; ")
+    assert all("not a whole number, or one of more than 15 digits" in reasons[name] for name in "cde")
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    (folder / "a_99999999999999999999.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (folder / "b_1.txt").write_text("0 0.5 0.5 0.1 0.1\n0 50 50 10 10\n")
+    first, second = made(folder, cache, **TOLD)
+    assert "are not those of save_txt" in first.reason
+    assert "holds boxes far outside the picture; their coordinates must be from 0 to 1" in second.reason
+
+
+def test_a_json_without_an_end(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[" * 200_000)
+    with pytest.raises(SourceError, match=r"a.json is not a COCO JSON of videos"):
+        opened(tmp_path / "a.json")
+
+
+def test_large_ids_and_none_beside_each_other(tmp_path: Path, cache: SequenceCache) -> None:
+    rows: list[Row] = [(0, track, 0, (10.0 * n, 10.0, 9.0, 20.0), 0.9 - n / 10) for n, track in enumerate((-1, 2**40))]
+    mot(tmp_path / "a.txt", rows)
+    assert one(tmp_path / "a.txt", cache, **TOLD).tracks.tolist() == [-1, 0]
+
+
+def test_every_frame_of_an_avi_has_a_time(tmp_path: Path) -> None:
+    """Its frames are not in the order of their packets, and some writers' stamps are."""
+    for codec in ("mpeg4", "libx264"):
+        path = tmp_path / f"{codec}.avi"
+        write_video(path, 30, codec=codec, tick=Fraction(1, 10), options={"bf": "2"})
+        with av.open(str(path)) as container:
+            decoded = sum(1 for _ in container.decode(video=0))
+        times, tick_s, end_s = packet_times(path)
+        assert len(times) == decoded == 30
+        assert np.allclose(np.diff(times), 0.1)
+        assert (tick_s, end_s) == (pytest.approx(0.1), pytest.approx(times[-1] + 0.1))
 
 
 @pytest.mark.parametrize("module", ["vidgru.types.sequence", "vidgru.extraction.detections.run"])

@@ -113,7 +113,7 @@ def test_a_model_that_only_describes_stays_with_pytorch(tmp_path: Path) -> None:
     path, captions = export_model(tmp_path / "m.safetensors", ExportConfig())
     with pytest.raises(ModelError, match="only describes, which vidgru does with PyTorch"):
         load_model(path)
-    with pytest.raises(ModelError, match=r"m\.captions\.onnx is not a sound vidgru model: 'format'"):
+    with pytest.raises(ModelError, match=r"m\.captions\.onnx writes a model's descriptions, and is not the model"):
         load_model(captions)
 
 

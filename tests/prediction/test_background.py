@@ -90,6 +90,10 @@ def test_ctrl_c_while_the_end_is_waited_for_stops_the_work() -> None:
         with Background(work, stop) as background:
             background.submit(1)
 
-    with pytest.raises(KeyboardInterrupt):
-        run()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended == [1]

@@ -182,7 +182,7 @@ def test_one_of_three_shards_is_killed_and_started_again(site: Site, where: str)
     before = site.notes()
     (looked,) = site.run(("nowhere", "--collect"))
     assert looked.code == 1
-    missing = looked.out.count("not predicted yet; run the same command without --collect")
+    missing = looked.out.count("not predicted yet; start the command that is to predict it")
     scored = sum(note.startswith("scored") for note in before)
     assert missing > 0
     assert scored + missing in (RECORDINGS, RECORDINGS - 1)  # the one that cannot be read is missing, or has failed

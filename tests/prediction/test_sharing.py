@@ -346,7 +346,7 @@ def test_collecting_scores_nothing_and_tells_what_is_missing(world: World, score
     assert scored == []
     assert states(found) == {"a.mp4": "reused", "b.mp4": "failed", "c.mp4": "failed"}
     assert [p.reason for p in found] == [
-        "", "is empty (0 bytes); copy it again", "not predicted yet; run the same command without --collect",
+        "", "is empty (0 bytes); copy it again", "not predicted yet; start the command that is to predict it",
     ]  # fmt: skip
     assert content(world.out) == expected
     summary = [json.loads(line) for line in (world.out / "summary.jsonl").read_text().splitlines()]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from vidgru.config.checks import need
+from vidgru.config.checks import need, need_choices
 from vidgru.config.detections import DETECTIONS_SCHEMA, DetectionSettings
 from vidgru.config.scale import ScaleSettings
 from vidgru.errors import SettingsError
@@ -97,6 +97,7 @@ class RunSettings:
     start_time: str = ""
 
     def __post_init__(self) -> None:
+        need_choices(self)
         need(self.detector_batch >= 0, "detector_batch", self.detector_batch, "0 or more")
         need(self.threads >= 0, "threads", self.threads, "0 or more")
 

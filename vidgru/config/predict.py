@@ -50,7 +50,9 @@ class PredictConfig(RunSettings, ScaleSettings):
         ScaleSettings.__post_init__(self)
         need(0 <= self.min_score <= 1, "min_score", self.min_score, "between 0 and 1")
         need(0 <= self.context <= 3600, "context", self.context, "from 0 to 3600 seconds")
-        need(not (self.collect and (self.shard or self.ray)), "collect", self.collect, "left out with shard and ray")
+        alone = "left out with collect, which is for the whole run"
+        need(not (self.collect and self.shard), "shard", self.shard, alone)
+        need(not (self.collect and self.ray), "ray", self.ray, alone)
         need(1 <= self.beam <= 64, "beam", self.beam, "from 1 to 64")
         since, until = (moment(name, getattr(self, name)) for name in ("since", "until"))
         ordered = since is None or until is None or since < until

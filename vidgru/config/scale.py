@@ -34,6 +34,8 @@ class ScaleSettings:
         need(not (self.shard and self.ray), "shard", self.shard, "left out with ray, which shares out by itself")
         need(self.workers >= 0, "workers", self.workers, "0 or more")
         need(self.gpus_per_worker >= 0, "gpus_per_worker", self.gpus_per_worker, "0 or more")
+        whole = self.gpus_per_worker <= 1 or self.gpus_per_worker == int(self.gpus_per_worker)
+        need(whole, "gpus_per_worker", self.gpus_per_worker, "a whole number, or less than 1")
         need(self.threads_per_worker >= 0, "threads_per_worker", self.threads_per_worker, "0 or more")
         for name in ("workers", "gpus_per_worker", "threads_per_worker"):
             need(bool(self.ray) or not getattr(self, name), name, getattr(self, name), "left out without ray")

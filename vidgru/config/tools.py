@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vidgru.config.checks import need
+from vidgru.config.checks import need, need_choices
 
 AnnotationFormat = Literal[
     "native", "folders", "list", "activitynet", "e2e-spot", "soccernet", "label-studio", "elan", "msr-vtt", "cvat",
@@ -31,6 +31,7 @@ class ConvertConfig:
     tiers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        need_choices(self)
         need(0 <= self.fps <= 1000, "fps", self.fps, "from 0 to 1000")
         need(0 <= self.half_width <= 3600, "half_width", self.half_width, "from 0 to 3600 seconds")
 
@@ -46,6 +47,9 @@ class ExportConfig:
 
     format: Literal["onnx"] = "onnx"
     out: str = ""
+
+    def __post_init__(self) -> None:
+        need_choices(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,20 +118,21 @@ class Extractor:
             limit,
             listener.say,
         )
-        self._stack = ExitStack()  # undone in turn, whatever one of them meets, and also if Ctrl-C comes twice
+        self._stack = ExitStack()
 
     def __enter__(self) -> Extractor:
-        stack = self._stack
-        stack.callback(torch.set_num_threads, torch.get_num_threads())
-        stack.callback(self._leases.close)
-        stack.callback(self._leave)
-        stack.callback(self._threads.close)
-        for decoder in self._decoders:
-            stack.callback(decoder.close)
-        stack.callback(self._stop.set)
-        stack.enter_context(watching(self._decoders))
-        for number, decoder in enumerate(self._decoders):
-            self._threads.start(f"decoder-{number}", partial(self._decode_all, decoder))
+        with ExitStack() as stack:  # undone in turn, whatever one of them meets, and also if Ctrl-C comes twice
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            stack.callback(self._leases.close)
+            stack.callback(self._leave)
+            stack.callback(self._threads.close)
+            for decoder in self._decoders:
+                stack.callback(decoder.close)
+            stack.callback(self._stop.set)
+            stack.enter_context(watching(self._decoders))
+            for number, decoder in enumerate(self._decoders):
+                self._threads.start(f"decoder-{number}", partial(self._decode_all, decoder))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -167,7 +168,11 @@ class Extractor:
                 yield self._ended.popleft()
             if self._last and not self._working:
                 return
-            self._posts.get()()
+            try:
+                self._posts.get()()
+            except BaseException:
+                yield from self._ended  # of the same post; whoever breaks off tells of them
+                raise
 
     def _leave(self) -> None:
         """Give up what is being worked on."""

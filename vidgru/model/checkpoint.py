@@ -196,6 +196,8 @@ def load_model(path: str | Path) -> EventModel:
         raise ModelError(f"{path} is not a vidgru model: its metadata has no key {METADATA}", _NO_MODEL)
     try:
         facts = json.loads(metadata[METADATA])
+        if "format" not in facts:
+            raise ModelError(f"{path} writes a model's descriptions, and is not the model", "give the .onnx beside it")
         if facts["format"] != FORMAT:
             raise ModelError(
                 f"{path} has model format {facts['format']}, this vidgru reads {FORMAT}",

@@ -26,7 +26,7 @@ from vidgru.prediction.predictor import Predictor
 from vidgru.prediction.sharing import SharedRun, collecting
 from vidgru.types import Recording
 
-NOT_YET = "not predicted yet; run the same command without --collect"
+NOT_YET = "not predicted yet; start the command that is to predict it"
 
 Elsewhere = Callable[[list[Recording], DetectorSettings, Callable[[Prediction], None]], None]
 """Has recordings extracted with a detector, and finished by a `Predictor` each, in other processes. Calls what it is
@@ -132,7 +132,8 @@ class _Run:
                 self.predictor.collect()
             else:
                 self.predictor.say(
-                    f"{self.config.out} is also written by another run, which will bring events.csv up to date"
+                    f"{self.config.out} is also written by another run, which will bring events.csv up to date; "
+                    "if that one breaks off, --collect does"
                 )
         return predictions
 

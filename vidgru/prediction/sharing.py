@@ -34,7 +34,7 @@ class SharedRun:
         """End the run. The block is told whether no other is at work, so that it is to collect; nobody else does."""
         with collecting(self._leases):
             self._leases.release(self._name)
-            yield not self._leases.others(_RUN)
+            yield not any(name.startswith(_RUN) for name in self._leases.others())
 
 
 @contextmanager

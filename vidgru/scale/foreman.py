@@ -209,7 +209,8 @@ class Foreman:
         self._kill(member)
         if not member.where:
             self._stillborn += 1
-            if self._stillborn == _STILLBORN:
+            # a machine that goes away may take many at once, but not more than there are
+            if self._stillborn == max(_STILLBORN, self._crew.workers + 1):
                 reason = " ".join(str(error).split())
                 raise SettingsError(
                     f"Ray workers die before they are ready: {reason}",

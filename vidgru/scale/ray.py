@@ -148,20 +148,24 @@ def _work(
 def _marked(task: Task) -> Iterator[Task]:
     """The task, with a file in each of its folders, by which a worker on another machine sees whether it shares it."""
     folders = {task.cache, Path(task.predict.out)} if task.predict else {task.cache}
-    marks = []
+    marks, made = [], []
     try:
         for folder in sorted(folders):
             mark = folder / f".{secrets.token_hex(8)}.ray"
             with suppress(OSError):  # whoever is to write there will say so
-                folder.mkdir(parents=True, exist_ok=True)
+                if not folder.exists():
+                    folder.mkdir(parents=True, exist_ok=True)
+                    made.append(folder)
                 mark.touch()
                 marks.append(mark)
         yield replace(task, marks=tuple(marks))
     finally:
         for mark in marks:
-            with suppress(OSError):  # the folder stays where anything was made
+            with suppress(OSError):
                 mark.unlink()
-                mark.parent.rmdir()
+        for folder in made:
+            with suppress(OSError):  # it stays where anything was made in it
+                folder.rmdir()
 
 
 def _everywhere(detect: DetectorSettings) -> DetectorSettings:

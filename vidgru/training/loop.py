@@ -21,7 +21,7 @@ from vidgru.datasets.splits import assign_splits, folds, report
 from vidgru.extraction.detections import open_detections
 from vidgru.extraction.pipeline import weights_what
 from vidgru.files import write_atomic, write_json
-from vidgru.model.checkpoint import BEST, EventModel
+from vidgru.model.checkpoint import BEST, EventModel, load_model
 from vidgru.model.scoring import encode
 from vidgru.model.task import Task
 from vidgru.training.data import Extracted, Loaded, extract_missing, load_features, task_of
@@ -61,6 +61,8 @@ def train(dataset_path: str | Path, config: TrainConfig) -> Path:
 
 
 def _train(dataset_path: str | Path, config: TrainConfig, processes: Team) -> Path:
+    if config.init:
+        _ = load_model(config.init).torch_network  # what cannot be begun with is said before hours of extraction
     extracted, loaded, task, what = prepare(dataset_path, config)
     out = Path(config.out).expanduser()
     first = processes.rank == 0

@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[Any]
 
+_EXACT = 2**53  # whole numbers beyond it are not told apart as float64
+_FAR = 1.5  # from the middle of the picture, in its widths: no normalised box is that far
+
 FRAME_TENSORS = ("time_s", "frame_index", "scene", "scene_motion")
 OBJECT_TENSORS = ("boxes", "scores", "classes", "tracks", "motion", "appearance", "colour", "angle", "keypoints")
 
@@ -160,15 +163,16 @@ class Sequence:
         ...     frames=5,
         ...     fps=5,
         ... )
-        >>> sequence.time_s, sequence.frame_index, sequence.offsets
-        (array([0. , 0.2, 0.4]), array([0, 2, 4]), array([0, 2, 2, 2]))
+        >>> sequence.time_s.tolist(), sequence.frame_index.tolist(), sequence.offsets.tolist()
+        ([0.0, 0.2, 0.4], [0, 2, 4], [0, 2, 2, 2])
 
         Sampled is, for each k, the first frame at k / fps or later; a frame is taken once, and what was seen in the
         frames between is left out. A frame without objects is one in which nothing was there.
 
         Args:
             frame: int [M], the frame of each object, counted from 0; in any order.
-            boxes: [M, 4], xyxy; in pixels, or 0 to 1 where `normalised`. What is outside the picture is cut off.
+            boxes: [M, 4], xyxy; in pixels, or 0 to 1 where `normalised`. What is outside the picture is cut off, and
+                boxes of which nothing is left are left out.
             size_px: width and height of the upright frame.
             names: of the classes.
             fps: samples a second.
@@ -185,6 +189,10 @@ class Sequence:
         Raises:
             ValueError: what does not fit, and where.
         """
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"names is {names!r}; give a text for each class")
+        if len(size_px) != 2 or not all(math.isfinite(side) and side >= 1 for side in size_px):
+            raise ValueError(f"size_px is {size_px}; give width and height, at least 1")
         count = len(np.asarray(frame))
         rows = _whole("frame", frame, count)
         corners = _numbers("boxes", boxes, count, (4,))
@@ -193,6 +201,8 @@ class Sequence:
             size = np.array(size_px, np.float64)
             corners = corners / np.tile(size, 2)
             points = None if points is None else points / np.array([*size, 1.0])
+        elif len(wrong := np.flatnonzero((np.abs(corners - 0.5) > _FAR).any(axis=1))):
+            raise ValueError(f"boxes[{wrong[0]}] is {corners[wrong[0]].tolist()}; normalised ones are from 0 to 1")
         if len(wrong := np.flatnonzero((corners[:, 2:] < corners[:, :2]).any(axis=1))):
             raise ValueError(
                 f"boxes[{wrong[0]}] ends before it begins: {np.asarray(boxes)[wrong[0]].tolist()}; give x1 y1 x2 y2"
@@ -200,6 +210,9 @@ class Sequence:
         kinds = np.zeros(count, np.int64) if classes is None else _whole("classes", classes, count)
         if len(wrong := np.flatnonzero((kinds < 0) | (kinds >= len(names)))):
             raise ValueError(f"classes[{wrong[0]}] is {kinds[wrong[0]]}, and there are {len(names)} names")
+        _fit("classes", kinds, np.int16)
+        marks = np.full(count, -1) if tracks is None else _whole("tracks", tracks, count)
+        _fit("tracks", marks, np.int32)
         sure = np.ones(count) if scores is None else _numbers("scores", scores, count, ())
         if len(wrong := np.flatnonzero((sure < 0) | (sure > 1))):
             raise ValueError(f"scores[{wrong[0]}] is {sure[wrong[0]]:g}; scores are from 0 to 1")
@@ -210,14 +223,15 @@ class Sequence:
         place = np.full(len(time_s), -1)
         place[kept] = np.arange(len(kept))
         order = np.argsort(place[rows], kind="stable")
-        order = order[place[rows[order]] >= 0]
+        corners = np.clip(corners, 0, 1)
+        seen = (corners[:, 2:] > corners[:, :2]).all(axis=1) & (place[rows] >= 0)
+        order = order[seen[order]]
         counts = np.bincount(place[rows[order]], minlength=len(kept))
-        marks = np.full(count, -1) if tracks is None else _whole("tracks", tracks, count)
         return Sequence(
             time_s=time_s[kept],
             frame_index=kept,
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            boxes=np.clip(corners[order], 0, 1).astype(np.float32),
+            boxes=corners[order].astype(np.float32),
             scores=sure[order].astype(np.float16),
             classes=kinds[order].astype(np.int16),
             tracks=marks[order].astype(np.int32),
@@ -297,7 +311,19 @@ def _numbers(name: str, value: ArrayLike, count: int, tail: tuple[int, ...]) -> 
 
 def _whole(name: str, value: ArrayLike, count: int) -> Array:
     """Whole numbers [count]."""
+    given = np.asarray(value)
+    if given.dtype.kind == "i" and given.shape == (count,):  # as float64, large ones would be rounded
+        return given.astype(np.int64)
     array = _numbers(name, value, count, ())
     if len(wrong := np.flatnonzero(array != np.round(array))):
         raise ValueError(f"{name}[{wrong[0]}] is {array[wrong[0]]:g}; it must be a whole number")
+    if len(wrong := np.flatnonzero(np.abs(array) >= _EXACT)):
+        raise ValueError(f"{name}[{wrong[0]}] is {array[wrong[0]]:g}, which is out of range")
     return array.astype(np.int64)
+
+
+def _fit(name: str, values: Array, dtype: type[np.signedinteger[Any]]) -> None:
+    """Raises ValueError where whole numbers are beyond a type."""
+    limits = np.iinfo(dtype)
+    if len(wrong := np.flatnonzero((values < -1) | (values > limits.max))):
+        raise ValueError(f"{name}[{wrong[0]}] is {values[wrong[0]]}; it must be from -1 to {limits.max}")

@@ -13,10 +13,12 @@ from vidgru.config import DetectionSettings
 from vidgru.errors import RecordingError
 from vidgru.extraction.container import open_container, video_stream
 from vidgru.extraction.detections.seen import Seen
-from vidgru.extraction.times import Clock, container_start, frame_rate
+from vidgru.extraction.times import container_start, frame_rate
 from vidgru.extraction.video import probe
 from vidgru.types import Array
 
+_SLOWEST_FPS, _FASTEST_FPS = 1e-6, 1e6
+_LARGEST_PX = 99_999
 _READ_FAILURES = 100  # in a row, after which the rest of the file counts as lost
 
 
@@ -50,7 +52,8 @@ def frames_of(seen: Seen, video: Path | None, settings: DetectionSettings) -> Fr
         settings: what the user says.
 
     Raises:
-        RecordingError: nothing tells how fast it runs or how large it is; or the video cannot be read, or is shorter.
+        RecordingError: nothing sound tells how fast it runs or how large it is; or the video cannot be read, or is
+            shorter.
     """
     info = None if video is None else probe(video)
     size_px = settings.size_px or (info.size_px if info else seen.size_px)
@@ -58,6 +61,8 @@ def frames_of(seen: Seen, video: Path | None, settings: DetectionSettings) -> Fr
         raise RecordingError(
             "nothing tells how large its frames are; give its video as a source, or --source-size such as 1920x1080"
         )
+    if not 1 <= min(size_px) <= max(size_px) <= _LARGEST_PX:
+        raise RecordingError(f"its frames are said to be {size_px[0]} x {size_px[1]} px; give --source-size")
     told = info.recorded_at if info else None
     last = int(seen.frame.max(initial=-1))
     if video is not None and not settings.source_fps:
@@ -77,6 +82,8 @@ def frames_of(seen: Seen, video: Path | None, settings: DetectionSettings) -> Fr
         raise RecordingError(
             "nothing tells how many frames a second it has; give its video as a source, or --source-fps"
         )
+    if not _SLOWEST_FPS <= fps <= _FASTEST_FPS:
+        raise RecordingError(f"it is said to have {fps:g} frames a second; give --source-fps")
     every = np.arange(last + 1 if seen.frames is None else seen.frames)
     number = every if seen.looked_at is None else seen.looked_at
     if not len(number):
@@ -96,8 +103,9 @@ def packet_times(path: Path) -> tuple[Array, float, float]:
     Raises:
         RecordingError: it cannot be read, or its packets have no stamps.
     """
-    stamps: list[int] = []
-    clock, failures, end = Clock(), 0, 0
+    found: list[tuple[int | None, int | None]] = []
+    lasts: list[int] = []
+    failures = 0
     with open_container(path) as container:
         stream = video_stream(container)
         start = container_start(container)
@@ -115,14 +123,23 @@ def packet_times(path: Path) -> tuple[Array, float, float]:
             if not packet.size or packet.is_discard:
                 continue
             failures = 0
-            stamp = clock.stamp(packet.pts, packet.dts) if container.format.name == "avi" else packet.pts
-            stamp = packet.dts if stamp is None else stamp
-            if stamp is not None:
-                stamps.append(stamp)
-                end = max(end, stamp + (packet.duration or 0))
-    times = np.unique(np.array(stamps, np.int64))
-    if not len(times):
+            found.append((packet.pts, packet.dts))
+            lasts.append(packet.duration or 0)
+        avi = container.format.name == "avi"
+    timed = [(stamp, stamp + last) for stamp, last in zip(_stamps(found, avi), lasts, strict=True) if stamp is not None]
+    if not timed:
         raise RecordingError("its video has no times; give --source-fps")
+    times, end = np.unique(np.array(timed, np.int64)[:, 0]), max(end for _, end in timed)
     begin_s = float(start)
     end_s = end * float(tick) - begin_s + (0.0 if end > times[-1] or not rate else float(1 / rate))
     return times * float(tick) - begin_s, float(tick), end_s
+
+
+def _stamps(found: list[tuple[int | None, int | None]], avi: bool) -> list[int | None]:
+    """A stamp for each packet. Those that an AVI presents may be missing or twice: then all are those of decoding,
+    since both of them together would give two frames one time."""
+    shown = {pts for pts, _ in found if pts is not None}
+    decoded = [dts for _, dts in found]
+    if avi and len(shown) < len(found) and None not in decoded:
+        return decoded
+    return [dts if pts is None else pts for pts, dts in found]

@@ -29,16 +29,18 @@ from vidgru.types import Array
 
 _REMEDY = "give a JSON with videos, images with video_id and frame_id, annotations and categories"
 _MOST_VISIBLE = 2
+_BEYOND = 2**63  # int64
 
 
 def find_coco(paths: list[Path]) -> tuple[dict[str, Source], tuple[str, ...], int]:
     """The recordings of files, by name, the names of classes, and the number of keypoints of an object.
 
     Raises:
-        SourceError: a file is not such a JSON.
+        SourceError: a file is not such a JSON, or two videos are called alike.
     """
     found: dict[str, Source] = {}
     names: dict[str, None] = {}
+    spoken: dict[str, tuple[Path, Any]] = {}
     points = 0
     files = [_File(path) for path in paths]
     for file in files:
@@ -47,6 +49,13 @@ def find_coco(paths: list[Path]) -> tuple[dict[str, Source], tuple[str, ...], in
     index = {name: number for number, name in enumerate(names)}
     for file in files:
         for video, name in file.videos.items():
+            if name in spoken:
+                other, number = spoken[name]
+                raise SourceError(
+                    f"video {number} of {other} and video {video} of {file.path} are both called {name!r}",
+                    "rename or remove one",
+                )
+            spoken[name] = (file.path, video)
             read = partial(file.read, video, index, points)
             found[name] = Source(name=name, stamp=file.stamp, changed_ns=file.changed_ns, read=read)
     return found, tuple(names), points
@@ -56,6 +65,7 @@ class _File:
     """A file in memory, its objects by video.
 
     Attributes:
+        path: of it.
         videos: name of each, by id.
         names: of classes, by id, in the order of ids.
         points: keypoints of an object at most.
@@ -64,7 +74,7 @@ class _File:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         try:
             status = path.stat()
             root = json.loads(path.read_bytes())
@@ -80,13 +90,13 @@ class _File:
             for one in root["annotations"]:
                 if not one.get("iscrowd"):
                     self._objects[one["video_id"] if "bboxes" in one else video_of[one["image_id"]]].append(one)
-            numbers = [_number(image) for images in self._images.values() for image in images]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self._first = int(min((_number(i) for images in self._images.values() for i in images), default=0) == 1)
+            self.points = max((len(c.get("keypoints") or ()) for c in root["categories"]), default=0)
+            longest = max((len(a.get("keypoints") or ()) for a in root["annotations"]), default=0)
+            self.points = self.points or longest // 3
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or str(error)
             raise SourceError(f"{path} is not a COCO JSON of videos: {reason}", _REMEDY) from None
-        self._first = int(min(numbers, default=0) == 1)
-        self.points = max((len(c.get("keypoints", ())) for c in root["categories"]), default=0)
-        self.points = self.points or max((len(a.get("keypoints") or ()) // 3 for a in root["annotations"]), default=0)
         self.stamp, self.changed_ns = f"{status.st_size} {status.st_mtime_ns}", status.st_mtime_ns
 
     def read(self, video: Any, index: dict[str, int], points: int) -> Seen:
@@ -95,41 +105,42 @@ class _File:
             facts, images = self._videos[video], self._images[video]
             frame_of = {image["id"]: _number(image) - self._first for image in images}
             looked_at = np.unique(np.array(list(frame_of.values()), np.int64))
-            frames, rows = [], []
+            frames, rows, marks = list[int](), list[list[float]](), list[Any]()
             for one in self._objects[video]:
                 if "bboxes" in one:
                     there = [(frame, box) for frame, box in enumerate(one["bboxes"]) if box]
                     frames += [frame for frame, _ in there]
-                    rows += [self._row(one, one["id"], box, index, points) for _, box in there]
+                    rows += [self._row(one, box, index, points) for _, box in there]
+                    marks += [one["id"]] * len(there)
                 else:
                     frames.append(frame_of[one["image_id"]])
-                    track = one.get("track_id", one.get("instance_id", -1))
-                    rows.append(self._row(one, track, one["bbox"], index, points))
-            table = np.array(rows, np.float64).reshape(len(rows), 7 + 3 * points)
+                    rows.append(self._row(one, one["bbox"], index, points))
+                    marks.append(one.get("track_id", one.get("instance_id")))
+            table = np.array(rows, np.float64).reshape(len(rows), 6 + 3 * points)
             sized = next((one for one in (*images, facts) if one.get("width") and one.get("height")), None)
             length = facts.get("length") or len(facts.get("file_names", ())) or None
             fps = facts.get("fps") or facts.get("frame_rate")
-            tracks = table[:, 2].astype(np.int64)
+            tracks = _tracks(marks)
             return Seen(
                 frame=np.array(frames, np.int64),
-                boxes=from_corner(table[:, 3:7]),
+                boxes=from_corner(table[:, 2:6]),
                 scores=table[:, 1],
                 classes=table[:, 0].astype(np.int64),
                 tracks=tracks if (tracks >= 0).any() else None,
-                keypoints=_keypoints(table[:, 7:].reshape(len(table), points, 3)) if points else None,
-                frames=None if images else length,
+                keypoints=_keypoints(table[:, 6:].reshape(len(table), points, 3)) if points else None,
+                frames=None if images or length is None else int(length),
                 looked_at=looked_at if images else None,
                 fps=None if fps is None else float(fps),
                 size_px=None if sized is None else (int(sized["width"]), int(sized["height"])),
             )
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise RecordingError(f"its annotations in {self._path} cannot be read: {reason}") from None
+            raise RecordingError(f"its annotations in {self.path} cannot be read: {reason}") from None
 
-    def _row(self, one: dict[str, Any], track: Any, box: Any, index: dict[str, int], points: int) -> list[float]:
+    def _row(self, one: dict[str, Any], box: Any, index: dict[str, int], points: int) -> list[float]:
         seen = one.get("keypoints") or [0.0] * 3 * points
         kind = index[self.names[one["category_id"]]]
-        return [kind, one.get("score", 1.0), -1 if track is None else track, *box, *seen]
+        return [kind, one.get("score", 1.0), *box, *seen]
 
 
 def _name(video: dict[str, Any]) -> str:
@@ -143,6 +154,19 @@ def _name(video: dict[str, Any]) -> str:
 
 def _number(image: dict[str, Any]) -> int:
     return int(image["frame_id"] if "frame_id" in image else image["frame_index"])
+
+
+def _tracks(marks: list[Any]) -> Array:
+    """Ids as int64, -1 where there is none; those that are no such numbers, such as texts, are numbered."""
+    given = [-1 if mark is None else mark for mark in marks]
+    given = [int(mark) if isinstance(mark, float) and mark.is_integer() else mark for mark in given]
+    if all(isinstance(mark, int) and abs(mark) < _BEYOND for mark in given):
+        return np.array(given, np.int64)
+    texts = np.array([str(mark) for mark in given])
+    tracked = texts != "-1"
+    tracks = np.full(len(given), -1)
+    tracks[tracked] = np.unique(texts[tracked], return_inverse=True)[1]
+    return tracks
 
 
 def _keypoints(points: Array) -> Array:

@@ -18,13 +18,13 @@ from vidgru.errors import RecordingError, SettingsMismatch, SourceError
 from vidgru.extraction.detections.coco import find_coco
 from vidgru.extraction.detections.mot import find_mot, is_mot
 from vidgru.extraction.detections.names import FACTS, find_facts, numbered, read_facts
-from vidgru.extraction.detections.save_txt import FRAME_FILE, find_save_txt
+from vidgru.extraction.detections.save_txt import FRAME_FILE, find_save_txt, is_save_txt
 from vidgru.extraction.detections.seen import Seen, Source
 from vidgru.sources import VIDEO_SUFFIXES
 
 _EXPECTED = (
-    "give the folder of Ultralytics' save_txt labels (video_1.txt, ...), a MOT CSV or a folder of such, a COCO JSON of "
-    "videos, or a cache that holds such sequences"
+    "give the folder of Ultralytics' save_txt labels (video_1.txt, ...), a MOT CSV (separated by commas) or a folder "
+    "of such, a COCO JSON of videos, or a cache that holds such sequences"
 )
 SAVE_TXT, MOT, COCO, CACHE = "save_txt", "mot", "coco", "cache"
 
@@ -149,6 +149,8 @@ def open_detections(
                 "give detections of the same kind of model",
             )
         what = model_what
+    if not sources and not keys:
+        raise SourceError(f"{origin} holds no detections", _EXPECTED)
     return Collection(
         origin=origin.resolve(), format=kind, sources=sources, keys=keys, own_names=own, what=what, settings=settings
     )
@@ -175,11 +177,13 @@ def _format(origin: Path) -> str:
         return COCO
     frame_files = False
     for path in _texts(str(origin)):
-        with open(path, "rb") as file:
-            empty = not file.read(1)
-        if not empty:
-            return MOT if is_mot(Path(path)) else SAVE_TXT
-        frame_files |= bool(FRAME_FILE.fullmatch(os.path.basename(path)))
+        if os.path.getsize(path):
+            if is_mot(Path(path)):
+                return MOT
+            if is_save_txt(Path(path)):
+                return SAVE_TXT
+        else:
+            frame_files |= bool(FRAME_FILE.fullmatch(os.path.basename(path)))
     if frame_files:
         return SAVE_TXT
     raise SourceError(f"{origin} holds no detections", _EXPECTED)

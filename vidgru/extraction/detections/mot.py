@@ -12,6 +12,7 @@ frames a second, length and size; or a file `<name>.txt` or `<name>.csv`, as tra
 
 from __future__ import annotations
 
+import codecs
 import configparser
 from collections.abc import Iterator
 from functools import partial
@@ -20,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from vidgru.errors import RecordingError
+from vidgru.errors import RecordingError, SourceError
 from vidgru.extraction.detections.names import FACTS, find_facts
-from vidgru.extraction.detections.seen import Seen, Source, from_corner
+from vidgru.extraction.detections.seen import Seen, Source, from_corner, whole
 from vidgru.types import Array
 
 _NOT_GIVEN = -1
@@ -32,7 +33,7 @@ _FEWEST_COLUMNS = 6
 def is_mot(path: Path) -> bool:
     """Whether a text file begins with a line of MOT's, or is empty."""
     with open(path, "rb") as file:
-        lines = [line for _, line in zip(range(2), file, strict=False)]
+        lines = [line.removeprefix(codecs.BOM_UTF8) for _, line in zip(range(2), file, strict=False)]
     return not lines or any(len(_numbers(line)) >= _FEWEST_COLUMNS for line in lines)  # the first may be a header
 
 
@@ -44,14 +45,22 @@ def _numbers(line: bytes) -> list[float]:
 
 
 def find_mot(root: Path) -> tuple[dict[str, Source], dict[str, Any]]:
-    """The recordings of a file or folder, by name, and what a file of names beside one says."""
+    """The recordings of a file or folder, by name, and what a file of names beside one says.
+
+    Raises:
+        SourceError: two of them are called alike.
+    """
     found: dict[str, Source] = {}
     facts: dict[str, Any] = {}
+    paths: dict[str, Path] = {}
     for path, name, folder in _files(root):
         info = folder / "seqinfo.ini" if folder else None
         files = [path, *([info] if info and info.is_file() else [])]
         states = [(status.st_size, status.st_mtime_ns) for status in map(Path.stat, files)]
         changed_ns = max(mtime_ns for _, mtime_ns in states)
+        if name in paths:
+            raise SourceError(f"{paths[name]} and {path} are both of the recording {name!r}", "rename or remove one")
+        paths[name] = path
         found[name] = Source(name=name, stamp=repr(states), changed_ns=changed_ns, read=partial(_read, path, info))
         facts = facts or find_facts(path.parent)
     return found, facts
@@ -77,7 +86,7 @@ def _files(root: Path) -> Iterator[tuple[Path, str, Path | None]]:
 
 def _read(path: Path, info: Path | None) -> Seen:
     try:
-        text = path.read_bytes().splitlines()
+        text = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
         if text and not _numbers(text[0]):
             text = text[1:]  # a header
         table = np.genfromtxt(text, delimiter=",", dtype=np.float64, ndmin=2) if text else np.zeros((0, 6))
@@ -97,13 +106,13 @@ def _seen(path: Path, table: Array, info: Path | None) -> Seen:
     kinds = np.where(kinds == _NOT_GIVEN, 1, kinds)
     if len(kinds) and (kinds.min() < 1 or (kinds != np.round(kinds)).any()):
         raise RecordingError(f"{path} holds the class {kinds.min():g}; MOT counts them from 1")
-    ids = table[:, 1].astype(np.int64)
+    ids = whole(table[:, 1])
     facts = _facts(info)
     return Seen(
-        frame=table[:, 0].astype(np.int64) - 1,
+        frame=whole(table[:, 0]) - 1,
         boxes=from_corner(table[:, 2:6]),
         scores=conf,
-        classes=kinds.astype(np.int64) - 1,
+        classes=whole(kinds) - 1,
         tracks=None if (ids == _NOT_GIVEN).all() else ids,
         frames=facts.get("frames"),
         fps=facts.get("fps"),
@@ -122,7 +131,9 @@ def _facts(info: Path | None) -> dict[str, Any]:
         return {
             "frames": said.getint("seqLength"),
             "fps": said.getfloat("frameRate"),
-            "size_px": (said.getint("imWidth"), said.getint("imHeight")) if "imWidth" in said else None,
+            "size_px": (said.getint("imWidth"), said.getint("imHeight"))
+            if "imWidth" in said and "imHeight" in said
+            else None,
         }
     except (configparser.Error, KeyError, ValueError) as error:
         raise RecordingError(f"{info} cannot be read: {str(error).splitlines()[0]}") from None

@@ -62,13 +62,19 @@ def extract_detections(
         One outcome a recording, in their order. They are also written to `summary.jsonl` in the cache's folder.
 
     Raises:
-        SourceError: the detections are another cache already.
+        SourceError: the detections are another cache already, or of none of the recordings.
         OutputError: the cache cannot be written; what was finished stays.
     """
     if collection.format == CACHE and cache.root.resolve() != collection.origin:
         raise SourceError(f"{collection.origin} is a cache of sequences already", "use it as it is")
     if recordings is None:
         recordings = [recording_of(collection, name) for name in collection.recordings]
+    elif recordings and not any(collection.find(recording.name) for recording in recordings):
+        raise SourceError(
+            f"none of the {len(recordings)} recordings, such as {recordings[0].name}, is among the detections in "
+            f"{collection.origin}, such as {collection.recordings[0]}",
+            "give the videos that they were made of, under the names that they had",
+        )
     outcomes = []
     how = _how(collection.format)
     hidden = not (progress and sys.stderr.isatty())

@@ -44,8 +44,11 @@ def sampled(seen: Seen, frames: Frames, what: dict[str, Any], names: tuple[str, 
     rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
     seen = _rows(seen, order[rank < what["max_objects"]])
     tracks = seen.tracks
-    if tracks is not None and tracks.max(initial=0) > _LARGEST_ID:
-        tracks = np.unique(tracks, return_inverse=True)[1]
+    if tracks is not None:
+        tracks = np.maximum(tracks, -1)
+        if tracks.max(initial=0) > _LARGEST_ID:
+            tracked = tracks >= 0
+            tracks[tracked] = np.unique(tracks[tracked], return_inverse=True)[1]
     sequence = Sequence.from_detections(
         frame=np.searchsorted(frames.number, seen.frame),
         frame_times_s=frames.time_s,

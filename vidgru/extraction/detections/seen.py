@@ -10,6 +10,10 @@ import numpy as np
 from vidgru.errors import RecordingError
 from vidgru.types import Array
 
+_MOST_FRAMES = 20_000_000  # a week at 30 a second: beyond it a number is no frame, and memory for all of them is gone
+_EXACT = 2**53  # whole numbers beyond it are not told apart as float64
+_FAR = 1.0  # widths of the picture that a normalised box may be outside it
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Seen:
@@ -51,6 +55,12 @@ class Seen:
         Raises:
             RecordingError: numbers that are none, or out of their range; a class beyond `classes`.
         """
+        looked_at = np.zeros(0, np.int64) if self.looked_at is None else self.looked_at
+        last = max(int(self.frame.max(initial=0)), int(looked_at.max(initial=0)), (self.frames or 1) - 1)
+        if last >= _MOST_FRAMES:
+            raise RecordingError(f"speaks of frame {last + 1}; there may be up to {_MOST_FRAMES}")
+        if looked_at.min(initial=0) < 0:
+            raise RecordingError("holds a frame before the first; check what its frames are counted from")
         numbers = [self.boxes, self.scores, *([] if self.keypoints is None else [self.keypoints])]
         if not all(np.isfinite(each).all() for each in numbers):
             raise RecordingError("holds a box, score or keypoint that is not a number")
@@ -60,6 +70,10 @@ class Seen:
             )
         if len(self) and not self.frame.min() >= 0:
             raise RecordingError("holds an object before the first frame; check what its frames are counted from")
+        if self.looked_at is not None and len(wrong := np.setdiff1d(self.frame, self.looked_at)):
+            raise RecordingError(f"holds an object in frame {wrong[0] + 1}, which is not among those looked at")
+        if self.normalised and len(self) and not -_FAR <= self.boxes.min() <= self.boxes.max() <= 1 + _FAR:
+            raise RecordingError("holds boxes far outside the picture; their coordinates must be from 0 to 1")
         if self.frames is not None and len(self) and self.frame.max() >= self.frames:
             raise RecordingError(
                 f"holds an object in frame {self.frame.max() + 1} of {self.frames}; it is of another recording"
@@ -87,6 +101,17 @@ class Source:
     stamp: str
     changed_ns: int
     read: Callable[[], Seen]
+
+
+def whole(values: Array) -> Array:
+    """Numbers of a text as int64.
+
+    Raises:
+        RecordingError: one is not whole, or beyond what float64 holds exactly.
+    """
+    if not ((values == np.round(values)) & (np.abs(values) < _EXACT)).all():
+        raise RecordingError("holds a frame, class or id that is not a whole number, or one of more than 15 digits")
+    return values.astype(np.int64)
 
 
 def enclosing(points: Array) -> Array:
