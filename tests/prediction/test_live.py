@@ -372,6 +372,7 @@ def test_a_clean_stop(number: signal.Signals, stage: Stage, tmp_path: Path) -> N
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vidgru-detector")]
 
 
+@pytest.mark.slow
 def test_nobody_listens_any_more(stage: Stage, tmp_path: Path) -> None:
     """As in `vidgru predict ... | head -1`."""
     model = stage.save(tmp_path)

@@ -149,6 +149,7 @@ def test_timelines_of_nothing(tmp_path: Path, drawn: list[Figure]) -> None:
         assert picture(tmp_path / f"{name}.png").size
 
 
+@pytest.mark.slow
 def test_many_labels(tmp_path: Path, drawn: list[Figure]) -> None:
     labels = [f"activity {i}" for i in range(40)]
     truth = [Annotation(video="a", start_s=i, end_s=i + 1.5, label=label) for i, label in enumerate(labels)]
@@ -185,6 +186,7 @@ def test_clock(seconds: float, length: float, text: str) -> None:
     assert evaluation_plots._clock(seconds, length) == text
 
 
+@pytest.mark.slow
 def test_same_in_same_out_and_no_global_figures(tmp_path: Path) -> None:
     import matplotlib.pyplot as plt
 

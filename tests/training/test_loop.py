@@ -149,6 +149,7 @@ def test_eventless_clips_are_a_class_of_their_own(tmp_path: Path) -> None:
     assert metrics["accuracy"] >= 0.9
 
 
+@pytest.mark.slow
 def test_several_labels_a_clip(tmp_path: Path) -> None:
     data = MadeData(tmp_path / "data")
     seed = 0
