@@ -79,3 +79,16 @@ def test_auto_finds_the_cluster_that_was_started_here(tmp_path: Path, monkeypatc
         assert cluster._running() == here
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert cluster._running() == "10.0.0.1:6379"
+
+
+def test_a_token_is_looked_for_where_ray_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert not cluster._has_token()
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("token")
+    assert cluster._has_token()
+    (tmp_path / ".ray" / "auth_token").unlink()
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "token")
+    assert cluster._has_token()

@@ -52,8 +52,11 @@ def joined(address: str) -> Iterator[Any]:
         MissingExtra: Ray is not installed.
         SettingsError: there is no cluster at this address, or it cannot be joined.
     """
+    joining = _running() if address == "auto" else address
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if joining != LOCAL and _has_token():  # else Ray shows it only where it has found the address by itself
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ImportError:
@@ -64,7 +67,6 @@ def joined(address: str) -> Iterator[Any]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     own = {**quiet, "address": LOCAL, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
     try:
-        joining = _running() if address == "auto" else address
         if joining == LOCAL:
             ray.init(**own)
         else:
@@ -93,6 +95,12 @@ def _running() -> str:
     except (OSError, ValueError):  # there is none, or it has ended
         return LOCAL
     return address
+
+
+def _has_token() -> bool:
+    """Whether there is a token by which a cluster knows its users (https://docs.ray.io, "Token authentication")."""
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _knock(address: str) -> None:
