@@ -55,7 +55,7 @@ def joined(address: str) -> Iterator[Any]:
     joining = _running() if address == "auto" else address
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if joining != LOCAL and _has_token():  # else Ray shows it only where it has found the address by itself
+    if address == "auto" and joining != LOCAL and _has_token():  # as Ray does where it has found the address itself
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
