@@ -263,8 +263,10 @@ def _identity(event: Event) -> tuple[str, float]:
 
 
 def _say(line: str) -> None:
+    """One write a line: the thread that receives speaks too, and print writes the line's end apart."""
     with suppress(BrokenPipeError):
-        print(line, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 @contextmanager
