@@ -324,6 +324,26 @@ def test_nothing_to_do(tmp_path: Path, settings: DetectorSettings) -> None:
     assert summary_table([]).startswith("nothing to do")
 
 
+def test_of_many_that_ended_alike_a_few_are_named() -> None:
+    def failed(name: str, reason: str) -> Outcome:
+        recording = Recording(path=Path(name), name=name)
+        return Outcome(
+            recording=recording, status="failed", key=None, samples=0, duration_s=None, reason=reason, seconds=0.0
+        )
+
+    ended = [failed(f"{n}.mp4", "is empty") for n in range(9)]
+    ended.insert(1, failed("odd.mp4", "is a text"))
+    assert summary_table(ended).splitlines() == [
+        "failed   0.mp4: is empty",
+        "failed   1.mp4: is empty",
+        "failed   2.mp4: is empty",
+        "failed   6 more: is empty",
+        "failed   odd.mp4: is a text",
+        "10 failed: 0.00 hours of video, 0 samples",
+    ]
+    assert "more" not in summary_table(ended[:5]), "a line that says 1 more could as well name it"
+
+
 def test_missing_weights_stop_the_run_before_it_starts(tmp_path: Path) -> None:
     write_video(tmp_path / "v" / "a.mp4", 5)
     with pytest.raises(WeightsError, match="no such weights file"):

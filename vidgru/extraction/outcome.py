@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from vidgru.types import Recording
 
+_NAMED = 3  # recordings that are named one by one of those that ended alike
+
 Status = Literal["done", "reused", "partial", "failed"]
 
 
@@ -53,8 +55,20 @@ def say_outcome(outcome: Outcome) -> None:
 
 
 def summary_table(outcomes: Many[Outcome]) -> str:
-    """The outcomes as text: a line for each that is not whole, with the reason, then the counts."""
-    lines = [f"{one.status:8} {one.recording.name}: {one.reason}" for one in outcomes if one.reason]
+    """The outcomes as text: a line for each that is not whole, with the reason, then the counts.
+
+    Of many that have the same reason a few are named, so that what differs can be seen; `summary.jsonl` has them all.
+    """
+    alike: dict[tuple[Status, str], list[str]] = {}
+    for one in outcomes:
+        if one.reason:
+            alike.setdefault((one.status, one.reason), []).append(one.recording.name)
+    lines = []
+    for (status, reason), names in alike.items():
+        named = names if len(names) <= _NAMED + 1 else names[:_NAMED]
+        lines += [f"{status:8} {name}: {reason}" for name in named]
+        if len(named) < len(names):
+            lines.append(f"{status:8} {len(names) - len(named)} more: {reason}")
     counts = {
         status: sum(one.status == status for one in outcomes) for status in ("done", "reused", "partial", "failed")
     }

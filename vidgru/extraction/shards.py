@@ -55,8 +55,8 @@ def assign(items: Iterable[Weighed], count: int) -> dict[str, int]:
     found = {}
     for identity in sorted(seconds, key=lambda one: (-seconds[one], one)):
         order = _preference(identity, count)
-        fitting = (shard for shard in order if loads[shard] + seconds[identity] <= room)
-        shard = next(fitting, min(order, key=lambda one: loads[one]))
+        fitting = [shard for shard in order if loads[shard] + seconds[identity] <= room]
+        shard = fitting[0] if fitting else min(order, key=lambda one: loads[one])
         loads[shard] += seconds[identity]
         found[identity] = shard
     return found

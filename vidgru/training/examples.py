@@ -43,7 +43,8 @@ class Examples:
         )
         if not (found.clips or found.recordings or found.described):
             raise AnnotationError(
-                f"{dataset.source}: nothing to train or judge on in split {split!r}", "add rows with that split"
+                f"{dataset.source}: nothing to train or judge on in split {split!r}",
+                "add rows with that split (those of recordings that cannot be read do not count)",
             )
         return found
 
