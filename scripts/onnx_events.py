@@ -22,6 +22,8 @@ session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProv
 facts = json.loads(session.get_modelmeta().custom_metadata_map["vidgru"])
 if "frame_scores" not in [one.name for one in session.get_outputs()]:
     sys.exit(f"{sys.argv[1]} is not a model of timed events")
+if facts["architecture"]["bidirectional"]:
+    sys.exit(f"{sys.argv[1]} reads backwards too, and cannot be read as a stream")
 labels, lag, settings, step_s = facts["task"]["labels"], facts["lag"], facts["decode"], 1 / facts["what"]["fps"]
 
 # Scores, as frames come. Those of the last frames are read behind the end, which the mask says.

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from vidgru import cli
+from vidgru.config import ExtractConfig
 
 VERBS = ("extract", "train", "eval", "predict", "explain", "info", "demo")
 
@@ -123,6 +124,18 @@ def test_an_unknown_key_names_its_file(tmp_path: Path, capsys: pytest.CaptureFix
 )
 def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in refused(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    "address", ["auto", "local", "head-1.lan:6379", "10.0.0.1:6379", "[::1]:6379", "ray://h:10001"]
+)
+def test_an_address_of_ray_is_told_from_a_source(address: str) -> None:
+    assert cli._as_fields(["--ray", address, "a.mp4"], ExtractConfig)[:2] == ["--ray", address]
+
+
+@pytest.mark.parametrize("source", ["a.mp4", "videos/10:30", ""])
+def test_a_source_behind_ray_is_no_address(source: str) -> None:
+    assert cli._as_fields(["--ray", source], ExtractConfig)[0] == "--ray=auto"
 
 
 def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,15 @@ def test_it_finds_the_events_that_vidgru_finds(shape: dict[str, object], tmp_pat
     assert sorted(float(score) for *_, score in found) == pytest.approx(sorted(e.score for e in wanted), abs=1e-4)
 
 
+def test_a_model_that_reads_backwards_is_refused(tmp_path: Path) -> None:
+    make_model(SEQUENCE, timed=True, bidirectional=True).save(tmp_path / "m.safetensors")
+    (exported,) = export_model(tmp_path / "m.safetensors", ExportConfig())
+    command = [sys.executable, str(SCRIPT), str(exported), str(tmp_path / "f.npz")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.endswith("m.onnx reads backwards too, and cannot be read as a stream\n")
+
+
 def test_it_needs_neither_vidgru_nor_pytorch() -> None:
     imported = {line.split()[1] for line in SCRIPT.read_text().splitlines() if line.startswith(("import", "from"))}
     assert imported == {"json", "sys", "numpy", "onnxruntime"}

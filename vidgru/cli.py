@@ -20,7 +20,7 @@ from vidgru.files import bundled
 
 Config = TypeVar("Config")
 
-_ADDRESS = re.compile(r"auto|local|(ray://)?[\w.\[\]-]+:\d+")  # of a Ray cluster
+_ADDRESS = re.compile(r"auto|local|(ray://)?([\w.-]+|\[[\da-fA-F:]+\]):\d+")  # of a Ray cluster
 INTERRUPTED = 130  # as a shell reports a process that Ctrl-C ended
 
 

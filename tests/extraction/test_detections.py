@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -18,11 +19,13 @@ from tests.sequences import same
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectionSettings, DetectorSettings
-from vidgru.errors import SettingsError, SettingsMismatch, SourceError
+from vidgru.errors import OutputError, SettingsError, SettingsMismatch, SourceError
+from vidgru.extraction import outcome as outcome_module
 from vidgru.extraction.detections import Collection, add_sequence, extract_detections, open_detections, recording_of
 from vidgru.extraction.detections.clock import packet_times
 from vidgru.extraction.outcome import Outcome
 from vidgru.extraction.video import VideoReader
+from vidgru.leases import Leases
 from vidgru.types import Recording, Sequence
 
 WIDTH, HEIGHT, FPS, FRAMES = 200, 100, 10.0, 40
@@ -326,7 +329,118 @@ def test_a_video_without_labels_is_one_in_which_nothing_was(tmp_path: Path, cach
     assert (missing.status, missing.reason) == ("failed", f"is not among the detections in {tmp_path / 'labels'}")
 
 
+def test_a_rate_that_cannot_be_that_of_the_video(tmp_path: Path, cache: SequenceCache) -> None:
+    video = tmp_path / "a.mp4"
+    write_video(video, 20, fps=10)
+    mot(tmp_path / "mot" / "a.txt", walk(20))
+    recordings = [Recording(path=video, name="a.mp4")]
+    (slow,) = made(tmp_path / "mot", cache, recordings, source_fps=2.0)
+    assert slow.status == "failed"
+    assert slow.reason.startswith("its detections go on to 9.5 s at 2 frames a second, its video is 2.0 s long")
+    (near,) = made(tmp_path / "mot", cache, recordings, source_fps=9.97)
+    assert (near.status, near.duration_s) == ("done", pytest.approx(20 / 9.97))
+
+
+def test_a_video_that_may_be_several_recordings_is_none_of_them(tmp_path: Path, cache: SequenceCache) -> None:
+    """Ultralytics numbers its folders: predict/labels, predict2/labels."""
+    write_video(tmp_path / "a.mp4", 40, fps=10)
+    for folder in ("predict", "predict2"):
+        save_txt(tmp_path / "runs" / folder / "labels", "a", walk())
+    (outcome,) = made(tmp_path / "runs", cache, [Recording(path=tmp_path / "a.mp4", name="a.mp4")])
+    assert outcome.status == "failed"
+    assert outcome.reason.startswith("may be any of predict/a, predict2/a in ")
+
+
+# --- a cache as the detections ----------------------------------------------------------------------------------------
+
+
+def test_of_several_sequences_of_a_recording_the_latest_counts(tmp_path: Path, cache: SequenceCache) -> None:
+    mot(tmp_path / "mot" / "a.txt", walk())
+    keys = [made(tmp_path / "mot", cache, **{**TOLD, "source_fps": fps})[0].key for fps in (10.0, 20.0, 10.0)]
+    assert keys[0] == keys[2] != keys[1]
+    assert opened(cache.root).keys == {"a": keys[2]}
+    again = made(tmp_path / "mot", cache, **{**TOLD, "source_fps": 20.0})[0].key
+    assert opened(cache.root).keys == {"a": again}
+
+
+def test_different_sequences_of_one_name_are_refused(tmp_path: Path, cache: SequenceCache) -> None:
+    for folder, start in (("one", 10.0), ("moved", 10.0), ("two", 20.0)):
+        mot(tmp_path / folder / "a.txt", walk(start=start))
+        made(tmp_path / folder, cache, **TOLD)
+        if folder == "moved":
+            assert list(opened(cache.root).keys) == ["a"], "equal ones are one"
+    with pytest.raises(SourceError, match=r"holds different sequences of a, made of .*one and of .*two\n  give the"):
+        opened(cache.root)
+
+
+def test_a_cache_to_read_from_may_be_read_only(
+    tmp_path: Path, cache: SequenceCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mot(tmp_path / "mot" / "a.txt", walk())
+    made(tmp_path / "mot", cache, **TOLD)
+
+    def refuse(*_: object) -> None:
+        raise OutputError("cannot write")
+
+    monkeypatch.setattr(outcome_module, "write_atomic", refuse)
+    (tmp_path / "mot" / "b.txt").write_text("1,1,0,0,nan,9,0.5,1,1")
+    assert [one.status for one in made(tmp_path / "mot", cache, **TOLD)] == ["reused", "failed"]
+    mot(tmp_path / "mot" / "c.txt", walk(9))
+    with pytest.raises(OutputError, match="cannot write"):
+        made(tmp_path / "mot", cache, **TOLD)
+
+
+def test_a_run_that_breaks_off_tells_what_it_has_done(tmp_path: Path, cache: SequenceCache) -> None:
+    for name in "ab":
+        mot(tmp_path / "mot" / f"{name}.txt", walk())
+
+    def stop(_: Outcome) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract_detections(opened(tmp_path / "mot", **TOLD), None, cache, progress=False, on_outcome=stop)
+    (line,) = (cache.root / "summary.jsonl").read_text().splitlines()
+    assert json.loads(line)["recording"] == "a"
+
+
+def test_an_interrupt_does_not_wait_for_another_process(tmp_path: Path, cache: SequenceCache) -> None:
+    mot(tmp_path / "mot" / "a.txt", walk())
+    mot(tmp_path / "mot" / "b.txt", walk(9))
+    key = made(tmp_path / "mot", cache, **TOLD)[1].key
+    shutil.rmtree(cache.root / key)
+
+    def stop(_: Outcome) -> None:
+        raise KeyboardInterrupt
+
+    with Leases(cache.leases) as other:
+        assert other.take(key)
+        with pytest.raises(KeyboardInterrupt):
+            extract_detections(opened(tmp_path / "mot", **TOLD), None, cache, progress=False, on_outcome=stop)
+
+
 # --- what is wrong --------------------------------------------------------------------------------------------------
+
+
+def test_what_a_line_of_mot_does_not_tell(tmp_path: Path, cache: SequenceCache) -> None:
+    """Columns that end in a comma say nothing, and a score of -1 is none given, also beside some that are."""
+    (tmp_path / "a.csv").write_text("1,1,0,0,9,9,\n2,1,0,0,9,9,\n")
+    assert one(tmp_path / "a.csv", cache, **TOLD).scores.tolist() == [1.0]
+    (tmp_path / "b.csv").write_text("1,1,0,0,9,9,0.5,2,\n3,1,0,0,9,9,-1,-1,\n")
+    sequence = one(tmp_path / "b.csv", cache, **TOLD)
+    assert sequence.scores.tolist() == [0.5, 1.0]
+    assert sequence.classes.tolist() == [1, 0]
+    (tmp_path / "c.csv").write_text("1,1,0,0,9,9,0.5\n3,1,0,0,9,9,high\n")
+    (outcome,) = made(tmp_path / "c.csv", cache, **TOLD)
+    assert "holds a box, score or keypoint that is not a number" in outcome.reason
+
+
+@pytest.mark.parametrize("name", ["/videos/a.mp4", "../a.mp4"])
+def test_a_name_that_is_no_path_below_the_recordings(cache: SequenceCache, name: str) -> None:
+    sequence = Sequence.from_detections(
+        frame=[0], boxes=[[0, 0, 9, 9]], size_px=(WIDTH, HEIGHT), names=["cat"], source_fps=8, fps=8
+    )
+    with pytest.raises(ValueError, match=r"it must be one that annotations call the recording"):
+        add_sequence(cache, name, sequence)
 
 
 @pytest.mark.parametrize(

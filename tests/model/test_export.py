@@ -170,6 +170,13 @@ def test_files_lie_beside_the_model_or_where_they_are_wanted(tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.rglob("*.onnx")) == ["best.captions.onnx", "best.onnx", "x.onnx"]
 
 
+def test_a_model_that_does_not_describe_leaves_no_captions_of_one_that_did(tmp_path: Path) -> None:
+    for name, left in (("sentences", ["best.captions.onnx", "best.onnx"]), ("gru", ["best.onnx"])):
+        MODELS[name].save(tmp_path / "best.safetensors")
+        export_model(tmp_path, ExportConfig())
+        assert sorted(path.name for path in tmp_path.glob("*.onnx")) == left
+
+
 def test_a_name_that_is_no_onnx_files_is_refused(tmp_path: Path) -> None:
     MODELS["gru"].save(tmp_path / "m.safetensors")
     with pytest.raises(SettingsError, match=r"out is '.*m\.safetensors', which is no name of an ONNX file"):

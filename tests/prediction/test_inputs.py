@@ -6,10 +6,14 @@ import pytest
 
 from tests.prediction.world import World
 from tests.sequences import make_sequence
+from vidgru.cache import SequenceCache
 from vidgru.errors import OutputError, SettingsMismatch, SourceError
+from vidgru.model.checkpoint import load_model
 from vidgru.prediction.batch import predict
+from vidgru.prediction.inputs import find_inputs
 from vidgru.prediction.outcome import Prediction
 from vidgru.prediction.recorder import Recorder
+from vidgru.types import Recording
 
 
 def run(world: World, *sources: object, **settings: object) -> list[Prediction]:
@@ -113,3 +117,19 @@ def test_what_a_camera_showed_is_named_for_it(world: World) -> None:
         ("walk", "2024-05-06T07:08:09.123+00:00"),
     ]
     assert (world.out / found.recording.name / "events.jsonl").is_file()
+
+
+def test_what_was_seen_under_other_settings_takes_no_name_away(world: World) -> None:
+    """The same recording's detections, read under the model's settings first and under others later."""
+    ours, keys = world.what, []
+    for fps in (8.0, 4.0):
+        world.what = {**ours, "fps": fps}
+        path = world.record("a.mp4")
+        keys.append(world.cache.key(world.cache.sha256(path), world.what))
+    (world.cache.root / "index.jsonl").unlink()
+    cache = SequenceCache(world.cache.root)
+    for key in keys:
+        cache.note(world.root / "labels" / "a", key, "0" * 64, name="a.mp4", detections="labels", video=str(path))
+    recordings, (found,) = find_inputs([cache.root], load_model(world.model))
+    assert not recordings
+    assert (found.entry.key, found.recording) == (keys[0], Recording(path=path, name="a.mp4"))

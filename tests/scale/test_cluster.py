@@ -77,8 +77,24 @@ def test_auto_finds_the_cluster_that_was_started_here(tmp_path: Path, monkeypatc
         here = f"127.0.0.1:{server.getsockname()[1]}"
         noted.write_text(here)
         assert cluster._running() == here
+        monkeypatch.setenv("RAY_ADDRESS", "auto")
+        assert cluster._running() == here
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert cluster._running() == "10.0.0.1:6379"
+
+
+def test_a_cluster_that_wants_a_token_is_refused_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+
+    def init(**_: object) -> None:
+        raise ray.exceptions.AuthenticationError("Invalid or missing token")
+
+    monkeypatch.setattr(ray, "init", init)
+    with (
+        pytest.raises(SettingsError, match="ray is 'local', where no cluster can be joined: Invalid or missing token"),
+        cluster.joined("local"),
+    ):
+        pass
 
 
 def test_a_token_is_looked_for_where_ray_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ class Ray:
             raise RayError("it is dead")
         if ref.name == "open":
             self._opens(ref.actor)
-            return f"machine{ref.actor.number}", 0
+            return f"machine{ref.actor.number}"
         if ref.name == "news":
             return News(steps={number: Step(samples=2) for number in (*ref.actor.has, 99)}, said=["the detector"])
         try:

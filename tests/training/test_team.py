@@ -28,10 +28,15 @@ def rows(run: Path) -> list[dict[str, float]]:
 def together(data: MadeData, out: Path, processes: int, **changes: object) -> subprocess.CompletedProcess[str]:
     settings = data.settings(**{"out": str(out), **ALIKE, **changes})
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    return launched(processes, SCRIPT, str(data.root), *flags)
+
+
+def launched(processes: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*launch, str(SCRIPT), str(data.root), *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    return subprocess.run(
+        [*launch, *map(str, command)], capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
 
 
 @pytest.mark.slow
@@ -80,3 +85,17 @@ def test_what_is_wrong_ends_all_processes(tmp_path: Path) -> None:
     assert ended.returncode != 0
     assert "there is no run to resume in" in ended.stderr
     assert not (tmp_path / "team").exists()
+
+
+@pytest.mark.slow
+def test_processes_that_know_different_things_all_see_it(tmp_path: Path) -> None:
+    script = tmp_path / "ask.py"
+    script.write_text(
+        "import os, sys\n"
+        "from vidgru.training.team import team\n"
+        "with team() as processes:\n"
+        "    told = [processes.alike(value) for value in ('a', os.environ['RANK'], 'b')]\n"
+        "sys.exit(0 if told == [True, False, True] else 3)\n"
+    )
+    ended = launched(2, script)
+    assert ended.returncode == 0, ended.stderr

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Many
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from tqdm import tqdm
 
+from vidgru.errors import OutputError
+from vidgru.files import write_atomic
 from vidgru.types import Recording
 
 _NAMED = 3  # recordings that are named one by one of those that ended alike
@@ -78,8 +82,36 @@ def summary_table(outcomes: Many[Outcome]) -> str:
     return "\n".join([*lines, f"{total}: {seconds / 3600:.2f} hours of video, {samples} samples"])
 
 
-def summary_lines(outcomes: Iterable[Outcome]) -> bytes:
-    """The outcomes as JSON lines, what `summary.jsonl` holds."""
+@contextmanager
+def summarised(path: Path) -> Iterator[dict[int, Outcome]]:
+    """Note a run's outcomes by number; they are written to its `summary.jsonl` at the end, also where it breaks off.
+
+    Not where all were there already; and where nothing was made it is no error that it cannot be written, for then
+    the cache may be read-only.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    outcomes: dict[int, Outcome] = {}
+    try:
+        yield outcomes
+    except BaseException:
+        with suppress(OutputError):  # what ended the run is what is to be told
+            _write_summary(path, outcomes)
+        raise
+    made = any(outcome.status in ("done", "partial") for outcome in outcomes.values())
+    with nullcontext() if made else suppress(OutputError):
+        _write_summary(path, outcomes)
+
+
+def in_order(outcomes: Mapping[int, Outcome]) -> list[Outcome]:
+    """Outcomes by their numbers."""
+    return [outcomes[number] for number in sorted(outcomes)]
+
+
+def _write_summary(path: Path, outcomes: Mapping[int, Outcome]) -> None:
+    if all(outcome.status == "reused" for outcome in outcomes.values()):
+        return
     rows = [
         {
             "recording": one.recording.name,
@@ -90,6 +122,6 @@ def summary_lines(outcomes: Iterable[Outcome]) -> bytes:
             "duration_s": one.duration_s,
             "seconds": round(one.seconds, 3),
         }
-        for one in outcomes
+        for one in in_order(outcomes)
     ]
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())

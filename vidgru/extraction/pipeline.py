@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from collections.abc import Sequence as Many
-from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from vidgru.cache import Entry, SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.config.scale import ScaleSettings
-from vidgru.errors import OutputError
 from vidgru.extraction.damage import Damage
 from vidgru.extraction.extractor import Extractor
 from vidgru.extraction.network import find_weights
-from vidgru.extraction.outcome import Outcome, say_outcome, summary_lines, summary_table
+from vidgru.extraction.outcome import Outcome, in_order, say_outcome, summarised, summary_table
 from vidgru.extraction.progress import Progress
 from vidgru.extraction.shards import summary_name
 from vidgru.extraction.spans import spans
 from vidgru.extraction.times import StartTimes
-from vidgru.files import sha256_file, write_atomic
+from vidgru.files import sha256_file
 from vidgru.types import Recording
 
 __all__ = [
@@ -34,7 +32,6 @@ __all__ = [
     "summary_table",
     "told_time",
     "weights_what",
-    "write_summary",
 ]
 
 
@@ -101,33 +98,17 @@ def extract_recordings(
         OutputError: the cache cannot be written; what was finished stays.
     """
     paths = [recording.path for recording in recordings]
-    outcomes: dict[int, Outcome] = {}
-    try:
-        with Progress(paths, progress) as bar, Extractor(cache, detect, run, bar, limit=limit) as extractor:
-            for number, recording in enumerate(recordings):
-                extractor.submit(number, recording)
-            extractor.finish()
-            for number, outcome in extractor.ended():
-                outcomes[number] = outcome
-                if on_outcome is not None:
-                    on_outcome(outcome)
-    except BaseException:
-        with suppress(OutputError):  # what ended the run is what is to be told
-            write_summary(cache, run, outcomes)
-        raise
-    return write_summary(cache, run, outcomes)
-
-
-def write_summary(cache: SequenceCache, run: RunSettings, outcomes: Mapping[int, Outcome]) -> list[Outcome]:
-    """Write the outcomes of a run to its `summary.jsonl`, by number; returns them so.
-
-    Raises:
-        OutputError: it cannot be written; not where nothing was made, for then the cache may be read-only.
-    """
-    ordered = [outcomes[number] for number in sorted(outcomes)]
-    made = any(outcome.status in ("done", "partial") for outcome in ordered)
     part = run.part if isinstance(run, ScaleSettings) else (1, 1)
-    if any(outcome.status != "reused" for outcome in ordered):
-        with nullcontext() if made else suppress(OutputError):
-            write_atomic(cache.root / summary_name(part), summary_lines(ordered))
-    return ordered
+    with (
+        summarised(cache.root / summary_name(part)) as outcomes,
+        Progress(paths, progress) as bar,
+        Extractor(cache, detect, run, bar, limit=limit) as extractor,
+    ):
+        for number, recording in enumerate(recordings):
+            extractor.submit(number, recording)
+        extractor.finish()
+        for number, outcome in extractor.ended():
+            outcomes[number] = outcome
+            if on_outcome is not None:
+                on_outcome(outcome)
+    return in_order(outcomes)

@@ -206,7 +206,8 @@ def load_model(path: str | Path) -> EventModel:
         return _assemble(facts, content)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         problem = str(error).splitlines()[0]
-        raise ModelError(f"{path} is not a sound vidgru model: {problem}", "train it again") from None
+        remedy = "export it again" if path.suffix.lower() == SUFFIX else "train it again"
+        raise ModelError(f"{path} is not a sound vidgru model: {problem}", remedy) from None
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -70,11 +70,14 @@ def export_model(model_path: str | Path, config: ExportConfig) -> list[Path]:
     if out.suffix.lower() != ".onnx":
         raise SettingsError(f"out is {config.out!r}, which is no name of an ONNX file", "end it in .onnx")
     model = load_model(file)
+    captions = out.with_suffix(".captions.onnx")
     files = {out: events_graph(model)}
     if model.caption:
-        files[out.with_suffix(".captions.onnx")] = captions_graph(model)
+        files[captions] = captions_graph(model)
     for path, content in files.items():
         write_atomic(path, content)
+    if captions not in files:
+        captions.unlink(missing_ok=True)  # of a model that was exported to this name before
     return list(files)
 
 

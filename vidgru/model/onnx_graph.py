@@ -67,10 +67,10 @@ class GraphWriter:
         self._inputs.append(self._described(name, dtype, axes))
         return name
 
-    def output(self, name: str, value: str, axes: Axes, dtype: type[np.generic] = np.float32) -> None:
-        """Declare an output."""
+    def output(self, name: str, value: str, axes: Axes) -> None:
+        """Declare a float32 output."""
         self._nodes.append(self._onnx.helper.make_node("Identity", [value], [name], name=name))
-        self._outputs.append(self._described(name, dtype, axes))
+        self._outputs.append(self._described(name, np.float32, axes))
 
     def inner(self, name: str, value: str, axes: Axes) -> str:
         """Name a float32 value inside, so that the graph can be cut there."""

@@ -80,6 +80,7 @@ class Finisher:
         model: in eval mode.
         config: what is wanted.
         keep: labels of the events that are wanted.
+        period: that they are to touch.
         out: where files go.
         leases: of the recordings in `out`.
         found: what another process made of a recording meanwhile, if it did.
@@ -93,6 +94,7 @@ class Finisher:
         model: EventModel,
         config: PredictConfig,
         keep: frozenset[str],
+        period: Period,
         out: OutputFolder,
         leases: Leases,
         found: Callable[[Item], Prediction | None],
@@ -102,8 +104,8 @@ class Finisher:
     ) -> None:
         self._stop, self._say = stop, say
         self._model, self._config, self._keep, self._out, self._on_end = model, config, keep, out, on_end
+        self._period = period
         self._leases, self._found = leases, found
-        self._period = Period(config.since, config.until)
         self._put_off: list[Item] = []
 
     def finish(self, waiting: list[Item]) -> None:

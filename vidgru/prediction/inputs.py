@@ -125,13 +125,13 @@ def _detected(cache: SequenceCache, entries: Mapping[str, Entry]) -> list[Cached
 
     Several have one entry where equal things were seen in them.
     """
+    records = (record for record in cache.records() if "detections" in record and record["key"] in entries)
     found = []
-    for record in {record["path"]: record for record in cache.records() if "detections" in record}.values():
-        if entry := entries.get(record["key"]):
-            video = Path(record.get("video", ""))
-            path = video if record.get("video") and video.is_file() else cache.root / entry.key
-            recording = Recording(path=path, name=record["name"])
-            found.append(Cached(recording=recording, cache=cache, entry=entry, sha256=record["sha256"]))
+    for record in {record["path"]: record for record in records}.values():  # the latest of each, of these settings
+        entry, video = entries[record["key"]], Path(record.get("video", ""))
+        path = video if record.get("video") and video.is_file() else cache.root / entry.key
+        recording = Recording(path=path, name=record["name"])
+        found.append(Cached(recording=recording, cache=cache, entry=entry, sha256=record["sha256"]))
     return found
 
 

@@ -127,7 +127,16 @@ class Predictor:
     def finisher(self, on_end: Callable[[Prediction], None]) -> Finisher:
         """What does that with several at once, for one thread; `on_end` takes how each ended."""
         return Finisher(
-            self.model, self.config, self._keep, self.out, self.leases, self._found, on_end, self.stop, self.say
+            self.model,
+            self.config,
+            self._keep,
+            self.period,
+            self.out,
+            self.leases,
+            self._found,
+            on_end,
+            self.stop,
+            self.say,
         )
 
     def item(self, outcome: Outcome) -> Item:

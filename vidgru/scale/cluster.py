@@ -72,7 +72,7 @@ def joined(address: str) -> Iterator[Any]:
         else:
             _knock(joining)
             ray.init(address=joining, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:  # the last of a token
         reason = str(error).partition("\n")[0]
         raise SettingsError(f"ray is {address!r}, where no cluster can be joined: {reason}", _REMEDY) from None
     try:
@@ -86,7 +86,7 @@ def _running() -> str:
 
     Ray's own `auto` would also find one that another program has started for itself, and will end when it likes.
     """
-    if address := os.environ.get("RAY_ADDRESS", ""):
+    if (address := os.environ.get("RAY_ADDRESS", "")) not in ("", "auto"):
         return address
     noted = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
     try:

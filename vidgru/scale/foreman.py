@@ -185,7 +185,7 @@ class Foreman:
             yield from self._lose(member, error)
             return
         if name == "open":
-            member.where = value[0]
+            member.where = value
             self._stillborn = 0
         elif name == "work":
             member.tasks.discard(number)

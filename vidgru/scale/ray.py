@@ -17,11 +17,10 @@ from typing import Any
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, ExtractConfig, PredictConfig
 from vidgru.config.scale import ScaleSettings
-from vidgru.errors import OutputError
 from vidgru.extraction.network import find_weights
-from vidgru.extraction.outcome import Outcome
-from vidgru.extraction.pipeline import write_summary
+from vidgru.extraction.outcome import Outcome, in_order, summarised
 from vidgru.extraction.progress import Progress
+from vidgru.extraction.shards import summary_name
 from vidgru.model.checkpoint import model_file
 from vidgru.prediction import batch
 from vidgru.prediction.outcome import Prediction, failed
@@ -62,20 +61,15 @@ def extract_with_ray(
     """
     detect = _everywhere(config)
     task = Task(cache=cache.root.absolute(), detect=detect, run=config)
-    outcomes: dict[int, Outcome] = {}
-    try:
-        with closing(_work(recordings, task, config, progress)) as ends:
-            for number, ended in ends:
-                recording = recordings[number]
-                lost = isinstance(ended, Lost)
-                outcomes[number] = _failed(recording, ended) if lost else replace(ended, recording=recording)
-                if on_outcome is not None:
-                    on_outcome(outcomes[number])
-    except BaseException:
-        with suppress(OutputError):  # what ended the run is what is to be told
-            write_summary(cache, config, outcomes)
-        raise
-    return write_summary(cache, config, outcomes)
+    summary = cache.root / summary_name(config.part)
+    with summarised(summary) as outcomes, closing(_work(recordings, task, config, progress)) as ends:
+        for number, ended in ends:
+            recording = recordings[number]
+            lost = isinstance(ended, Lost)
+            outcomes[number] = _failed(recording, ended) if lost else replace(ended, recording=recording)
+            if on_outcome is not None:
+                on_outcome(outcomes[number])
+    return in_order(outcomes)
 
 
 def predict_with_ray(

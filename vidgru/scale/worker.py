@@ -6,7 +6,6 @@ under way, and beside them `news` and `close`.
 
 from __future__ import annotations
 
-import os
 import platform
 import threading
 from collections.abc import Sequence as Many
@@ -81,8 +80,8 @@ class Worker:
         self._extractor: Extractor | None = None
         self._predictor: Predictor | None = None
 
-    def open(self) -> tuple[str, int]:
-        """Get ready. Returns the machine's name and the process' id.
+    def open(self) -> str:
+        """Get ready. Returns the machine's name.
 
         Raises:
             OutputError: a folder is not the driver's, but another of the same name.
@@ -101,7 +100,7 @@ class Worker:
         extractor = Extractor(cache, task.detect, task.run, self._listener)
         self._extractor = self._stack.enter_context(extractor)
         threading.Thread(target=self._read, name="outcomes", daemon=True).start()
-        return platform.node(), os.getpid()
+        return platform.node()
 
     def work(self, number: int, recording: Recording) -> Outcome | Prediction:
         """Extract a recording, and predict if that is wanted; returns when it has ended.

@@ -18,6 +18,7 @@ from vidgru.config import TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, clips, descriptions, only
 from vidgru.datasets.splits import assign_splits, folds, report
+from vidgru.errors import VidgruError
 from vidgru.extraction.detections import open_detections
 from vidgru.extraction.pipeline import weights_what
 from vidgru.files import write_atomic, write_json
@@ -64,6 +65,8 @@ def _train(dataset_path: str | Path, config: TrainConfig, processes: Team) -> Pa
     if config.init:
         _ = load_model(config.init).torch_network  # what cannot be begun with is said before hours of extraction
     extracted, loaded, task, what = prepare(dataset_path, config)
+    if not processes.alike(str(sorted(extracted.keys.items()))):  # or they would wait for one another's batches
+        raise VidgruError("a recording was read by one process and not by another", "start it again")
     out = Path(config.out).expanduser()
     first = processes.rank == 0
     settings = yaml.safe_dump(_plain(asdict(config)), allow_unicode=True).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -13,6 +14,7 @@ from torch import Tensor, distributed, nn
 
 from vidgru.errors import SettingsError
 
+_EXACT_DIGITS = 13  # hexadecimal ones that float64 holds
 _PATIENCE = timedelta(hours=24)  # one process may extract features for long while the others wait
 
 
@@ -55,6 +57,12 @@ class Team:
         sent = torch.tensor(values, dtype=torch.float64, device=device)
         distributed.broadcast(sent, src=0)
         return list(sent.tolist())
+
+    def alike(self, value: str) -> bool:
+        """Whether all processes have the same value."""
+        own = float(int(hashlib.sha256(value.encode()).hexdigest()[:_EXACT_DIGITS], 16))
+        (first,) = self.agree([own], torch.device("cpu"))
+        return not self.total(torch.tensor([float(own != first)])).item()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from vidgru.types import Array
 
 _SLOWEST_FPS, _FASTEST_FPS = 1e-6, 1e6
 _LARGEST_PX = 99_999
+_ROUNDED = 0.01  # share by which a rate may be rounded, such as 29.97 for 30
 _READ_FAILURES = 100  # in a row, after which the rest of the file counts as lost
 
 
@@ -88,7 +89,13 @@ def frames_of(seen: Seen, video: Path | None, settings: DetectionSettings) -> Fr
     number = every if seen.looked_at is None else seen.looked_at
     if not len(number):
         raise RecordingError("nothing was seen in it, and nothing tells how long it is; give its video as a source")
-    duration_s = (info.duration_s if info else None) or (int(number[-1]) + 1) / fps
+    told_s, last_s = info.duration_s if info else None, int(number[-1]) / fps
+    if told_s and last_s > told_s * (1 + _ROUNDED) + 1 / fps:
+        raise RecordingError(
+            f"its detections go on to {last_s:.1f} s at {fps:g} frames a second, its video is {told_s:.1f} s long: "
+            "they are of another video, or another rate; check --source-fps"
+        )
+    duration_s = max(told_s or 0.0, last_s + 1 / fps)
     return Frames(
         time_s=number / fps, number=number, tick_s=0.0, size_px=size_px, duration_s=duration_s, recorded_at=told
     )

@@ -66,19 +66,23 @@ class Collection:
         return SequenceCache(self.origin if self.format == CACHE else Path(features).expanduser())
 
     def find(self, video: str) -> str | None:
-        """The recording that a video is called, with or without its suffix; None if there is none.
+        """The recording that a video is called; None if there is none, or several may be meant."""
+        called = self.called(video)
+        return called[0] if len(called) == 1 else None
 
-        Else the one whose path is the end of the video's or the other way round, if it is one alone.
+    def called(self, video: str) -> list[str]:
+        """The recordings that a video may be: the one of its name, with or without its suffix.
+
+        Else those whose path is the end of the video's or the other way round.
         """
         if video in self._spelt:
-            return self._spelt[video]
+            return [self._spelt[video]]
         parts = _stem(video).split("/")
-        several = [
+        return [
             name
             for name, theirs in self._ends.get(parts[-1], ())
             if all(a == b for a, b in zip(reversed(parts), reversed(theirs), strict=False))
         ]
-        return several[0] if len(several) == 1 else None
 
     @cached_property
     def _spelt(self) -> dict[str, str]:
@@ -204,31 +208,42 @@ def _entries(
     """Keys of a cache's entries by recording, the names of their classes, and their keypoints.
 
     Raises:
+        SourceError: two of them are called alike.
         SettingsMismatch: none has these settings, or they have several sets of classes.
     """
     cache = SequenceCache(origin)
-    noted = {(record["path"], record["key"]): record for record in cache.records() if "detections" in record}
-    entries: list[tuple[dict[str, Any], Entry]] = []
+    records = [record for record in cache.records() if "detections" in record]
+    wanted: dict[str, Entry] = {}
     other: dict[str, Any] = {}
-    for record in noted.values():
-        entry = cache.usable(record["key"])
+    for key in dict.fromkeys(record["key"] for record in records):
+        entry = cache.usable(key)
         if entry is None or not of_detections(entry.what):
             continue
-        wanted = model_what or detect.what_of_detections(entry.names, entry.what["keypoints"])
-        if entry.what == wanted:
-            entries.append((record, entry))
+        asked = model_what or detect.what_of_detections(entry.names, entry.what["keypoints"])
+        if entry.what == asked:
+            wanted[key] = entry
         else:
-            other = {name: value for name, value in entry.what.items() if value != wanted.get(name)}
-    if not entries:
+            other = {name: value for name, value in entry.what.items() if value != asked.get(name)}
+    if not wanted:
         settings = ", ".join(f"{name} {value}" for name, value in sorted(other.items()) if name != "names")
         raise SettingsMismatch(
             f"{origin} holds no sequences of these settings" + (f"; there are some of {settings}" if settings else ""),
             "ask for the settings they were made with, or give the detections themselves",
         )
-    kinds = {(entry.names, entry.what["keypoints"]) for _, entry in entries}
+    latest = {record["path"]: record for record in records if record["key"] in wanted}
+    kinds = {(wanted[record["key"]].names, wanted[record["key"]].what["keypoints"]) for record in latest.values()}
     if len(kinds) > 1:
         raise SettingsMismatch(
             f"{origin} holds sequences of {len(kinds)} sets of classes", "give the detections of one set themselves"
         )
+    found: dict[str, dict[str, Any]] = {}
+    for record in latest.values():
+        twin = found.setdefault(record["name"], record)
+        if twin["key"] != record["key"]:
+            raise SourceError(
+                f"{origin} holds different sequences of {record['name']}, made of {twin['detections']} and of "
+                f"{record['detections']}",
+                "give the detections themselves, or extract each of these folders to its own --out",
+            )
     names, keypoints = kinds.pop()
-    return {record["name"]: record["key"] for record, _ in entries}, names, int(keypoints)
+    return {name: record["key"] for name, record in found.items()}, names, int(keypoints)

@@ -98,12 +98,8 @@ def _read(path: Path, info: Path | None) -> Seen:
 
 
 def _seen(path: Path, table: Array, info: Path | None) -> Seen:
-    ones = np.ones(len(table))
-    conf = table[:, 6] if table.shape[1] > 6 else ones
-    conf = ones if (conf == _NOT_GIVEN).all() else conf
-    kinds = table[:, 7] if table.shape[1] > 7 else ones
-    # the columns from the eighth on are x, y, z in lists of detections and of tracks in space; -1 there says nothing
-    kinds = np.where(kinds == _NOT_GIVEN, 1, kinds)
+    conf = _optional(table, 6)
+    kinds = _optional(table, 7)  # from here on x, y, z in lists of detections and of tracks in space; -1 says nothing
     if len(kinds) and (kinds.min() < 1 or (kinds != np.round(kinds)).any()):
         raise RecordingError(f"{path} holds the class {kinds.min():g}; MOT counts them from 1")
     ids = whole(table[:, 1])
@@ -118,6 +114,12 @@ def _seen(path: Path, table: Array, info: Path | None) -> Seen:
         fps=facts.get("fps"),
         size_px=facts.get("size_px"),
     )
+
+
+def _optional(table: Array, column: int) -> Array:
+    """A column, with 1 where it says nothing: it is not there, -1, or empty in every line, as after a last comma."""
+    values = table[:, column] if table.shape[1] > column else np.full(len(table), np.nan)
+    return np.where((values == _NOT_GIVEN) | np.isnan(values).all(), 1.0, values)
 
 
 def _facts(info: Path | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import threading
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Many
@@ -26,13 +27,15 @@ from vidgru.extraction.detections.clock import Frames, frames_of
 from vidgru.extraction.detections.collection import CACHE, SAVE_TXT, Collection
 from vidgru.extraction.detections.sampling import digest_of, normalised, sampled
 from vidgru.extraction.detections.seen import Seen, nothing
-from vidgru.extraction.outcome import Outcome, Status, summary_lines
-from vidgru.files import write_atomic
+from vidgru.extraction.outcome import Outcome, Status, in_order, summarised
+from vidgru.extraction.shards import summary_name
+from vidgru.extraction.stages import Stopped
 from vidgru.leases import Leases
 from vidgru.types import Recording, Sequence
 
 _SIDE_BY_SIDE = 4  # recordings: most of their time they wait for the disk
 _POLL_S = 0.2  # between looks at what another process is making
+_NAMED = 3  # of the recordings that one may be
 _SETTLED_NS = 2_000_000_000  # a file changed later may change again without its time changing (see `SequenceCache`)
 
 
@@ -69,27 +72,32 @@ def extract_detections(
         raise SourceError(f"{collection.origin} is a cache of sequences already", "use it as it is")
     if recordings is None:
         recordings = [recording_of(collection, name) for name in collection.recordings]
-    elif recordings and not any(collection.find(recording.name) for recording in recordings):
+    elif recordings and not any(collection.called(recording.name) for recording in recordings):
         raise SourceError(
             f"none of the {len(recordings)} recordings, such as {recordings[0].name}, is among the detections in "
             f"{collection.origin}, such as {collection.recordings[0]}",
             "give the videos that they were made of, under the names that they had",
         )
-    outcomes = []
-    how = _how(collection.format)
     hidden = not (progress and sys.stderr.isatty())
-    with Leases(cache.leases) as leases, ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
-        jobs = [pool.submit(_Import(collection, recording, cache, leases, how).outcome) for recording in recordings]
+    summary = cache.root / summary_name((1, 1))
+    with (
+        summarised(summary) as outcomes,
+        Leases(cache.leases) as leases,
+        ThreadPoolExecutor(_SIDE_BY_SIDE) as pool,
+    ):
+        how, stop = _how(collection.format), threading.Event()
+        jobs = [
+            pool.submit(_Import(collection, recording, cache, leases, how, stop).outcome) for recording in recordings
+        ]
         try:
-            for job in tqdm(jobs, "recordings", disable=hidden):
-                outcomes.append(job.result())
+            for number, job in enumerate(tqdm(jobs, "recordings", disable=hidden)):
+                outcomes[number] = job.result()
                 if on_outcome is not None:
-                    on_outcome(outcomes[-1])
+                    on_outcome(outcomes[number])
         finally:
+            stop.set()
             pool.shutdown(cancel_futures=True)
-    if any(outcome.status != "reused" for outcome in outcomes):
-        write_atomic(cache.root / "summary.jsonl", summary_lines(outcomes))
-    return outcomes
+    return in_order(outcomes)
 
 
 def recording_of(collection: Collection, name: str) -> Recording:
@@ -123,9 +131,11 @@ def add_sequence(cache: SequenceCache, name: str, sequence: Sequence, detect: De
         The key of its entry.
 
     Raises:
-        ValueError: it has no frame.
+        ValueError: it has no frame, or the name is not a path below the recordings' folder.
         OutputError: the cache cannot be written.
     """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"name is {name!r}; it must be one that annotations call the recording, such as cam1/a.mp4")
     keypoints = 0 if sequence.keypoints is None else sequence.keypoints.shape[1]
     detect = replace(detect or DetectorSettings(), fps=sequence.fps)
     digest = hashlib.sha256(to_json({"size_px": sequence.size_px, "names": sequence.names}))
@@ -134,7 +144,7 @@ def add_sequence(cache: SequenceCache, name: str, sequence: Sequence, detect: De
     sha256, what = digest.hexdigest(), detect.what_of_detections(sequence.names, keypoints)
     key = cache.key(sha256, what)
     with Leases(cache.leases) as leases:
-        entry = _wait_or_take(cache, leases, key)
+        entry = _wait_or_take(cache, leases, key, threading.Event())
         if entry is None:
             end_s = float(sequence.time_s[-1]) + 1 / sequence.fps if len(sequence) else 0.0
             with cache.writer(key, _how("python")) as writer:
@@ -157,11 +167,13 @@ class _Import:
         cache: SequenceCache,
         leases: Leases,
         how: dict[str, Any],
+        stop: threading.Event,
     ) -> None:
         self._collection, self._recording, self._cache = collection, recording, cache
-        self._leases, self._how = leases, how
+        self._leases, self._how, self._stop = leases, how, stop
         self._video = recording.path if recording.path.is_file() else None
-        self._name = collection.find(recording.name)
+        self._called = collection.called(recording.name)
+        self._name = self._called[0] if self._called else None
         self._began = 0.0
 
     def outcome(self) -> Outcome:
@@ -188,6 +200,9 @@ class _Import:
     def _made(self) -> Outcome:
         collection, cache = self._collection, self._cache
         what, name = collection.what, self._name
+        if len(self._called) > 1:
+            named = ", ".join(self._called[:_NAMED])
+            raise RecordingError(f"may be any of {named} in {collection.origin}; give the folder of one of them")
         # of a video in which nothing was ever seen there are no labels
         if name is None and (collection.format != SAVE_TXT or self._video is None):
             raise RecordingError(f"is not among the detections in {collection.origin}")
@@ -207,7 +222,7 @@ class _Import:
         seen = normalised(seen, frames.size_px)
         sha256 = digest_of(seen, frames)
         key = cache.key(sha256, what)
-        entry = _wait_or_take(cache, self._leases, key)
+        entry = _wait_or_take(cache, self._leases, key, self._stop)
         try:
             status: Status = "done" if entry is None else "reused"
             entry = entry or self._write(key, seen, frames)
@@ -259,14 +274,18 @@ class _Import:
             self._cache.note(path, key, sha256, **facts)
 
 
-def _wait_or_take(cache: SequenceCache, leases: Leases, key: str) -> Entry | None:
-    """The entry, if it is there, or another process is making it; else None, and the lease of it is held."""
+def _wait_or_take(cache: SequenceCache, leases: Leases, key: str, stop: threading.Event) -> Entry | None:
+    """The entry, if it is there, or another process is making it; else None, and the lease of it is held.
+
+    Raises Stopped where `stop` is set meanwhile.
+    """
     while True:
         if entry := cache.usable(key):
             return entry
         if leases.take(key):
             return cache.usable(key)
-        time.sleep(_POLL_S)
+        if stop.wait(_POLL_S):
+            raise Stopped
 
 
 def _how(kind: str) -> dict[str, Any]:
