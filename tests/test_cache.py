@@ -14,6 +14,7 @@ import pytest
 import vidgru.cache
 from tests.sequences import make_sequence, same
 from vidgru.cache import Entry, EntryWriter, SequenceCache
+from vidgru.cache.entry import UNFINISHED
 from vidgru.errors import CacheError, EntryTaken, OutputError
 from vidgru.types import Sequence
 
@@ -383,7 +384,8 @@ def killed_at(cache: SequenceCache, stop: int) -> Path:
 
 
 def folders(root: Path) -> list[str]:
-    return [path.name for path in root.iterdir()]
+    """Entries, and what is unfinished."""
+    return [path.name for path in (*root.glob("[!.]*"), *root.glob(f"{UNFINISHED}/*"))]
 
 
 @pytest.mark.usefixtures("parts_of_8")
@@ -467,17 +469,18 @@ def test_the_best_of_several_is_adopted_and_the_others_deleted(tmp_path: Path) -
     for stop in (16, 40, 24):
         folder = killed_at(cache, stop)
         folder.rename(tmp_path / "aside" / folder.name)
+    apart = tmp_path / UNFINISHED
     for folder in (tmp_path / "aside").iterdir():
-        folder.rename(tmp_path / folder.name)
+        folder.rename(apart / folder.name)
     (tmp_path / "aside").rmdir()
-    (tmp_path / f".{KEY}.00000000.tmp").mkdir()
-    (tmp_path / f".{KEY}.00000001.tmp").mkdir()
-    (tmp_path / f".{KEY}.00000001.tmp/resume.json").write_text('{"parts')
-    (tmp_path / f".{'0' * 64}.00000001.tmp").mkdir()
+    (apart / f"{KEY}.00000000").mkdir()
+    (apart / f"{KEY}.00000001").mkdir()
+    (apart / f"{KEY}.00000001/resume.json").write_text('{"parts')
+    (other := apart / f"{'0' * 64}.00000001").mkdir()
     with cache.writer(KEY, HOW) as writer:
         assert writer.samples == 40
-        assert sorted(folders(tmp_path)) == sorted([f".{'0' * 64}.00000001.tmp", writer._folder.name])
-        assert cache.leftovers() == sorted([("0" * 64, tmp_path / f".{'0' * 64}.00000001.tmp"), (KEY, writer._folder)])
+        assert sorted(folders(tmp_path)) == sorted([other.name, writer._folder.name])
+        assert cache.leftovers() == sorted([("0" * 64, other), (KEY, writer._folder)])
 
 
 @pytest.mark.usefixtures("parts_of_8")
@@ -663,7 +666,7 @@ def test_what_cannot_be_deleted_is_said(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_an_entry_that_cannot_be_marked_or_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = SequenceCache(tmp_path)
-    (tmp_path / f".{KEY}.00000000.tmp").mkdir()
+    (tmp_path / UNFINISHED / f"{KEY}.00000000").mkdir(parents=True)
     monkeypatch.setattr(os, "replace", fail(errno.EROFS))
     monkeypatch.setattr(Path, "rename", fail(errno.EROFS))
     with pytest.raises(OutputError, match=r"cannot mark .*\n  delete that folder"):

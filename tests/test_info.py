@@ -16,6 +16,7 @@ from tests.datasets.formats.files import FILES, write
 from tests.prediction.test_recorder import BEGAN, PART_SAMPLES, record
 from tests.prediction.world import World, make_model
 from vidgru.cache import SequenceCache
+from vidgru.cache.entry import UNFINISHED
 from vidgru.errors import AnnotationError, CacheError, ModelError, SettingsError, SourceError
 from vidgru.info import info
 from vidgru.info.text import bytes_text, duration_text
@@ -130,8 +131,8 @@ def test_unfinished_entries_are_counted_and_are_no_fault(world: World) -> None:
 
 def test_what_killed_runs_left_is_counted(world: World) -> None:
     key = "ab" * 32
-    for name in (f".{key}.00000000.tmp", f".{key}.00000001.tmp"):
-        (world.cache.root / name).mkdir(parents=True)
+    for name in (f"{key}.00000000", f"{key}.00000001"):
+        (world.cache.root / UNFINISHED / name).mkdir(parents=True)
     found = info(world.cache.root)
     assert found.lines[0].endswith(": 0 entries")
     assert found.lines[1] == "1 unfinished: extracting their recordings again completes them"
@@ -207,7 +208,7 @@ def prune(world: World) -> tuple[str, ...]:
 
 
 def keys(world: World) -> set[str]:
-    return {path.name for path in world.cache.root.iterdir() if path.is_dir()}
+    return {path.name for path in world.cache.root.glob("[!.]*") if path.is_dir()}
 
 
 def noted(world: World) -> list[str]:
@@ -276,7 +277,7 @@ def test_prune_deletes_unsound_entries_and_what_killed_runs_left(world: World) -
     paths = {name: world.record(name) for name in ("a.mp4", "flipped.mp4", "c.mp4")}
     flip(folder(world, paths["flipped.mp4"]))
     (folder(world, paths["c.mp4"]) / "entry.json").write_text("{")
-    left = world.cache.root / f".{folder(world, paths['c.mp4']).name}.00000000.tmp"
+    left = world.cache.root / UNFINISHED / f"{folder(world, paths['c.mp4']).name}.00000000"
     left.mkdir()
     (left / "part-00000.safetensors").write_bytes(b"1234")
     world.record("gone.mp4").unlink()
@@ -300,8 +301,8 @@ def test_prune_leaves_alone_what_another_process_works_on(world: World) -> None:
     key = folder(world, path).name
     path.unlink()
     world.record("b.mp4").unlink()
-    left = world.cache.root / f".{'ab' * 32}.00000000.tmp"
-    left.mkdir()
+    left = world.cache.root / UNFINISHED / f"{'ab' * 32}.00000000"
+    left.mkdir(parents=True)
     with Leases(world.cache.leases) as other:
         assert other.take(key)
         assert other.take("ab" * 32)
@@ -309,10 +310,12 @@ def test_prune_leaves_alone_what_another_process_works_on(world: World) -> None:
         assert f"kept {key}, of {path}: another process works on it" in lines
         assert f"kept {left.name}, of a recording not known here: another process works on it" in lines
         assert lines[-1].startswith("removed 1 entry and 0 unfinished, ")
-        assert keys(world) == {key, left.name, ".leases"}
+        assert keys(world) == {key}
+        assert left.is_dir()
         assert noted(world) == ["a.mp4", "b.mp4"]
     prune(world)
     assert keys(world) == set()
+    assert not left.exists()
     assert noted(world) == []
 
 

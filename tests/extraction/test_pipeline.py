@@ -245,8 +245,8 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, settings: DetectorSetting
         run(tmp_path / "v", tmp_path / "f", settings, replace(HOW, detector_batch=2), on_outcome=interrupt)
     entries = list(SequenceCache(tmp_path / "f").entries())
     assert len(entries) == 1
-    names = {path.name for path in (tmp_path / "f").iterdir()}
-    assert names == {entries[0].key, "index.jsonl", "summary.jsonl"}
+    assert {path.name for path in (tmp_path / "f").glob("[!.]*")} == {entries[0].key, "index.jsonl", "summary.jsonl"}
+    assert not SequenceCache(tmp_path / "f").leftovers()
     assert sorted(o.status for o in run(tmp_path / "v", tmp_path / "f", settings)) == ["done", "reused"]
 
 

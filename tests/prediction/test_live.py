@@ -194,7 +194,7 @@ def described(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 def test_an_event_is_described_when_it_closes(stage: Stage, tmp_path: Path) -> None:
     """As in prediction over the file; of one that opens it is not known yet what will have happened."""
     cache = SequenceCache(stage.weights.parent / "features")
-    (key,) = (path.name for path in cache.root.iterdir() if path.is_dir())
+    (key,) = (entry.key for entry in cache.entries())
     told = with_captions(stage.model, cache.read(key), ("A man falls.", "남 왼", "He walks left."))
     settings = {"beam": 2, "features": str(cache.root)}
     found = in_files(stage, saved(told, tmp_path), stage.long, tmp_path / "all", **settings)
@@ -308,7 +308,7 @@ def test_only_the_events_asked_for(stage: Stage, tmp_path: Path) -> None:
 def describing(stage: Stage) -> EventModel:
     """A model that only describes, stretches of two seconds."""
     cache = SequenceCache(stage.weights.parent / "features")
-    (key,) = (path.name for path in cache.root.iterdir() if path.is_dir())
+    (key,) = (entry.key for entry in cache.entries())
     sequence = cache.read(key)
     bare = replace(
         stage.model,

@@ -16,6 +16,7 @@ from tests.detectors import make_weights
 from tests.prediction.world import make_model
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
+from vidgru.cache.entry import UNFINISHED
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.extraction.pipeline import extract_recordings, weights_what
 from vidgru.types import Recording
@@ -172,6 +173,7 @@ def whole(site: Site) -> None:
     assert len(scored) == RECORDINGS - 1  # one cannot be read
     assert not (site.out / ".leases").exists()
     assert not list((site.root / "shared").rglob("*.tmp"))
+    assert not list((site.root / "shared").rglob(f"{UNFINISHED}/*"))
 
 
 @pytest.mark.parametrize("where", ["extracting", "writing"])

@@ -5,7 +5,7 @@
       <key>/part-00000.safetensors   a stretch of the sequence, cut at PART_SAMPLES samples
       <key>/entry.json               written last: its presence means finished
       <key>/unsound.json             what entry.json became when its entry was found unsound
-      .<key>.<random>.tmp/           an entry being written, or one that a kill left; it does not count
+      .unfinished/<key>.<random>/    an entry being written, or one that a kill left; it does not count
       .leases/                       who works on which entry
 
 Equal work gives equal bytes: an entry holds no path, clock time or host.
@@ -25,6 +25,7 @@ from typing import Any
 from vidgru.cache.entry import (
     KEY,
     LEFTOVER,
+    UNFINISHED,
     Entry,
     Part,
     fault,
@@ -223,9 +224,10 @@ class SequenceCache:
 
     def leftovers(self) -> list[tuple[str, Path]]:
         """Key and folder of what is being written, or was when its process was killed."""
-        if not self.root.is_dir():
+        folder = self.root / UNFINISHED
+        if not folder.is_dir():
             return []
-        found = ((LEFTOVER.fullmatch(path.name), path) for path in sorted(self.root.iterdir()))
+        found = ((LEFTOVER.fullmatch(path.name), path) for path in sorted(folder.iterdir()))
         return [(match[1], path) for match, path in found if match]
 
     def parts(self, key: str) -> Iterator[Sequence]:
@@ -285,7 +287,9 @@ class SequenceCache:
         """
         try:
             if not LEFTOVER.fullmatch(folder.name):
-                folder = folder.rename(private_folder(folder))
+                apart = private_folder(folder)
+                apart.parent.mkdir(exist_ok=True)
+                folder = folder.rename(apart)
             shutil.rmtree(folder)
         except FileNotFoundError:
             return

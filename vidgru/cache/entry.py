@@ -22,7 +22,8 @@ from vidgru.files import sha256_file
 from vidgru.types import Array, Sequence
 
 KEY = re.compile(r"[0-9a-f]{64}")
-LEFTOVER = re.compile(r"\.([0-9a-f]{64})\.[0-9a-f]+\.tmp")
+UNFINISHED = ".unfinished"  # in a cache's folder; apart, so that what was left is found without listing all entries
+LEFTOVER = re.compile(r"([0-9a-f]{64})\.[0-9a-f]+")
 RESUME = "resume.json"
 LIVE = "live"  # in `Entry.how`: the source of an entry that comes of no file
 REMEDY = "extract its recording again; that makes the entry anew"
@@ -100,8 +101,8 @@ def to_json(value: Mapping[str, Any]) -> bytes:
 
 
 def private_folder(entry: Path) -> Path:
-    """A sibling of an entry's folder under a name that nobody else has; it does not count as an entry."""
-    return entry.with_name(f".{entry.name}.{secrets.token_hex(4)}.tmp")
+    """Where an entry can be written, or taken apart, under a name that nobody else has."""
+    return entry.parent / UNFINISHED / f"{entry.name}.{secrets.token_hex(4)}"
 
 
 def tidy(folder: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from vidgru.cache.entry import RESUME, Entry, Part, fault, private_folder, read_part, tidy, to_json
+from vidgru.cache.entry import RESUME, UNFINISHED, Entry, Part, fault, private_folder, read_part, tidy, to_json
 from vidgru.errors import EntryTaken, OutputError
 from vidgru.files import sync_folder, write_atomic
 from vidgru.types import Sequence
@@ -66,9 +66,9 @@ class EntryWriter:
         Raises:
             OutputError: the cache cannot be written.
         """
-        root, mine = self._entry.parent, f".{self._entry.name}."
-        names = os.listdir(root) if root.is_dir() else []
-        found = [root / name for name in names if name.startswith(mine) and name.endswith(".tmp")]
+        apart = self._entry.parent / UNFINISHED
+        names = os.listdir(apart) if apart.is_dir() else []
+        found = [apart / name for name in names if name.startswith(f"{self._entry.name}.")]
         for folder in sorted(
             found, key=lambda folder: sum(part.samples for part in self._left(folder)[0]), reverse=True
         ):
