@@ -391,8 +391,8 @@ def test_a_cache_to_read_from_may_be_read_only(
 
 
 def test_a_run_that_breaks_off_tells_what_it_has_done(tmp_path: Path, cache: SequenceCache) -> None:
-    for name in "ab":
-        mot(tmp_path / "mot" / f"{name}.txt", walk())
+    for name, frames in (("a", 40), ("b", 9)):
+        mot(tmp_path / "mot" / f"{name}.txt", walk(frames))
 
     def stop(_: Outcome) -> None:
         raise KeyboardInterrupt
