@@ -266,7 +266,9 @@ def test_a_shared_recording_gives_the_same_bytes(
     assert entries(tmp_path / "cut") == entries(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize(
+    "where", [pytest.param(0.1, marks=pytest.mark.slow), 0.5, pytest.param(0.9, marks=pytest.mark.slow)]
+)
 def test_a_shared_recording_that_turns_out_damaged_gives_the_same_bytes(
     tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch, where: float
 ) -> None:
@@ -342,6 +344,7 @@ def test_what_was_begun_goes_before_what_comes_later() -> None:
     assert not schedule._cuts
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_folder(tmp_path: Path, settings: DetectorSettings) -> None:
     for number in range(6):
         write_video(tmp_path / "v" / f"slow{number}.mp4", 30 + number)

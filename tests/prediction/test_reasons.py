@@ -114,7 +114,7 @@ def test_a_removed_group_is_removed_from_the_whole_stretch() -> None:
         assert why.without[name] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("parts", [2, 7, 1200])
+@pytest.mark.parametrize("parts", [2, 7, pytest.param(1200, marks=pytest.mark.slow)])
 def test_parts_do_not_matter(parts: int) -> None:
     model = model_of(clips=False, timed=True, lag=3)
     whole, cut = why_of(model), why_of(model, parts=parts)
