@@ -306,7 +306,7 @@ def test_a_shared_recording_that_changes_fails_once(
 
 
 def test_a_recording_is_shared_only_where_decoding_holds_it_up() -> None:
-    from vidgru.extraction.video import Place
+    from vidgru.extraction.place import Place
 
     starving, stop = False, threading.Event()
     schedule: Schedule[str] = Schedule(2, lambda: starving, lambda: None, stop)
@@ -323,7 +323,7 @@ def test_a_recording_is_shared_only_where_decoding_holds_it_up() -> None:
 
 
 def test_what_was_begun_goes_before_what_comes_later() -> None:
-    from vidgru.extraction.video import Place
+    from vidgru.extraction.place import Place
 
     schedule: Schedule[str] = Schedule(2, lambda: False, lambda: None, threading.Event())
     schedule.add("a")

@@ -18,8 +18,9 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from vidgru.extraction.container import VideoInfo, open_container
+from vidgru.extraction.place import PlaceNotFound
 from vidgru.extraction.times import container_start
-from vidgru.extraction.video import PlaceNotFound, VideoReader
+from vidgru.extraction.video import VideoReader
 from vidgru.types import Array
 
 FOREVER = Fraction(10**9)  # seconds, past the end of anything

@@ -24,11 +24,11 @@ from vidgru.extraction.damage import Damage
 from vidgru.extraction.decoder import DecoderDied, DecoderProcess, Sampled, video_info
 from vidgru.extraction.job import Ending, Job
 from vidgru.extraction.letterbox import Letterbox
+from vidgru.extraction.place import Place
 from vidgru.extraction.pool import DetectorPool
 from vidgru.extraction.schedule import Schedule, Stretch
 from vidgru.extraction.stages import Sample, Stopped
 from vidgru.extraction.tracker import Tracker
-from vidgru.extraction.video import Place
 from vidgru.leases import Leases
 
 _POLL_S = 0.1

@@ -9,9 +9,9 @@ from typing import Any
 from vidgru.cache import EntryWriter
 from vidgru.extraction.container import VideoInfo
 from vidgru.extraction.damage import Damage
+from vidgru.extraction.place import Place
 from vidgru.extraction.stages import Row
 from vidgru.extraction.tracker import Tracker
-from vidgru.extraction.video import Place
 from vidgru.types import Recording
 
 

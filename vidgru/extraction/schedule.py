@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from vidgru.extraction.place import Place
 from vidgru.extraction.stages import Stopped
-from vidgru.extraction.video import Place
 
 Job = TypeVar("Job")
 

@@ -11,8 +11,8 @@ import av
 
 from vidgru.errors import RecordingError
 from vidgru.extraction.container import open_container, video_stream
+from vidgru.extraction.place import Place
 from vidgru.extraction.times import container_start
-from vidgru.extraction.video import Place
 
 
 def cut_places(path: Path, fps: float, least: int, alive: Callable[[], None] = lambda: None) -> list[Place]:

@@ -14,7 +14,7 @@ import numpy as np
 from vidgru.extraction.detector import Detections
 from vidgru.extraction.letterbox import PAD_VALUE, Letterbox
 from vidgru.extraction.motion import Flow
-from vidgru.extraction.video import Place
+from vidgru.extraction.place import Place
 from vidgru.types import Array, Sequence
 
 Item = TypeVar("Item")

@@ -22,6 +22,7 @@ import numpy as np
 from vidgru.errors import RecordingChanged, RecordingError
 from vidgru.extraction.container import VideoInfo, describe, file_identity, open_container, video_stream
 from vidgru.extraction.damage import Damage, broken_packets, missing_bytes
+from vidgru.extraction.place import Place, PlaceNotFound
 from vidgru.extraction.preparation import Scaler
 from vidgru.extraction.times import Clock, container_start, frame_rate
 from vidgru.types import Array
@@ -32,29 +33,6 @@ _TAIL_TOLERANCE_S = 0.25
 _MOST_REORDERED = 32  # frames that a decoder holds back, and more
 _EMPTY_BYTES = 16  # packets up to it may say no more than that nothing has changed
 _ANNOUNCING = ("mov", "matroska", "avi", "flv", "asf")  # containers whose header tells the duration; others estimate it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """The last sample of a stretch that is done: where decoding can go on.
-
-    Attributes:
-        samples: how many there are up to it, itself included.
-        index: of its frame among the decoded frames of the source.
-        key_pts, key_index: stamp and index of a key frame at or before it, from which decoding gives the same frames
-            again. None where that is not sure (damaged so far, times out of order): then it goes from the start.
-        image: hash of its image, which has to come out the same; None where none is known.
-    """
-
-    samples: int
-    index: int
-    key_pts: int | None
-    key_index: int
-    image: str | None
-
-
-class PlaceNotFound(Exception):
-    """Decoding does not come by the place at which it was to go on."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

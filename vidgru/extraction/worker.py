@@ -25,9 +25,10 @@ import numpy as np
 
 from vidgru.errors import RecordingError
 from vidgru.extraction.motion import scene_motion
+from vidgru.extraction.place import Place, PlaceNotFound
 from vidgru.extraction.preparation import Preparation
 from vidgru.extraction.segments import cut_places
-from vidgru.extraction.video import Place, PlaceNotFound, VideoReader, probe
+from vidgru.extraction.video import VideoReader, probe
 from vidgru.types import Array
 
 HEADER = struct.Struct("<II")

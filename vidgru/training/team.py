@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -14,7 +13,6 @@ from torch import Tensor, distributed, nn
 
 from vidgru.errors import SettingsError
 
-_EXACT_DIGITS = 13  # hexadecimal ones that float64 holds
 _PATIENCE = timedelta(hours=24)  # one process may extract features for long while the others wait
 
 
@@ -60,9 +58,10 @@ class Team:
 
     def alike(self, value: str) -> bool:
         """Whether all processes have the same value."""
-        own = float(int(hashlib.sha256(value.encode()).hexdigest()[:_EXACT_DIGITS], 16))
-        (first,) = self.agree([own], torch.device("cpu"))
-        return not self.total(torch.tensor([float(own != first)])).item()
+        values = [value] * self.size
+        if self.size > 1:
+            distributed.all_gather_object(values, value)
+        return len(set(values)) == 1
 
 
 @contextmanager
