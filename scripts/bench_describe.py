@@ -29,8 +29,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
-from collections.abc import Sequence as Many
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,15 +60,15 @@ from vidgru.datasets.splits import assign_splits
 from vidgru.demo.attributes import ATTRIBUTES, attribute_accuracy, value_accuracy
 from vidgru.demo.scene import SIZE_PX
 from vidgru.demo.sentences import LANGUAGES, WORDINGS, Language, parse, tell
-from vidgru.files import bundled, write_json
+from vidgru.model.captioner import Stretch, describe, is_confident
 from vidgru.model.checkpoint import EventModel, detector_settings, load_model
-from vidgru.model.describe import Stretch, describe, is_sure
 from vidgru.model.scoring import Encoded, encode
 from vidgru.model.stream import score_encoded
-from vidgru.training.caption_metrics import caption_metrics
+from vidgru.storage import bundled, write_json
 from vidgru.training.data import Loaded, extract_missing, load_features
-from vidgru.training.hallucination import ObjectWords, hallucination_metrics, seen_near
-from vidgru.training.loop import train
+from vidgru.training.metrics.caption_scores import caption_metrics
+from vidgru.training.metrics.hallucination import ObjectWords, hallucination_metrics, seen_near
+from vidgru.training.run import train
 from vidgru.types import Array, Event, Features
 
 LAG_S = 2.0  # as in the demo: what a person with a bag, or before a car, is about to do shows late
@@ -99,19 +98,19 @@ class Scene:
     def seen(self, stretch: Described) -> set[str]:
         """Names of the classes that were seen in a stretch, or near it."""
         features = self.loaded.features[stretch.video]
-        return seen_near(features, self.model.layout, self.model.names, *span_of(stretch))
+        return seen_near(features, self.model.feature_spec, self.model.names, *span_of(stretch))
 
-    def mean_features(self, stretches: Many[Described]) -> Array:
+    def mean_features(self, stretches: Sequence[Described]) -> Array:
         """Means of what the model is given, float64 [n, D]."""
         some = [(self.loaded.features[s.video], frames_of(s, self.encoded[s.video].time_s)) for s in stretches]
-        return np.stack([mean_features(features, span, self.model.layout) for features, span in some])
+        return np.stack([mean_features(features, span, self.model.feature_spec) for features, span in some])
 
-    def mean_states(self, stretches: Many[Described]) -> Array:
+    def mean_states(self, stretches: Sequence[Described]) -> Array:
         """Means of the recurrent layer's state, float64 [n, hidden]."""
         some = [(self.encoded[s.video], s) for s in stretches]
         return np.stack([mean_state(self.model, one.vectors[frames_of(s, one.time_s)]) for one, s in some])
 
-    def found(self, truth: Many[Described]) -> list[tuple[Event, Described]]:
+    def found(self, truth: Sequence[Described]) -> list[tuple[Event, Described]]:
         """The events found in the recordings of these, each with the true one that it matches."""
         videos = list(dict.fromkeys(stretch.video for stretch in truth))
         recordings = [(self.encoded[v], v, self.dataset.durations.get(v, np.inf)) for v in videos]
@@ -122,7 +121,9 @@ def look(model: EventModel, dataset: Dataset, split: str, features: str, weights
     """What is needed of a data set's training split and the one that is judged; makes missing features."""
     cache = SequenceCache(features)
     videos = [note.video for note in dataset.annotations if note.split in ("train", split)]
-    extracted = extract_missing(dataset, videos, cache, model.what, detector_settings(model, weights), RunSettings())
+    extracted = extract_missing(
+        dataset, videos, cache, model.feature_settings, detector_settings(model, weights), RunSettings()
+    )
     loaded = load_features(cache, extracted.keys)
     encoded = {video: encode(model, [some]) for video, some in loaded.features.items()}
     return Scene(model=model, dataset=extracted.dataset, loaded=loaded, encoded=encoded)
@@ -157,7 +158,7 @@ def judge(scene: Scene, split: str, language: Language | None) -> list[dict[str,
             continue
         features = [scene.features(stretch) for stretch in stretches]
         told = describe(model, [Stretch(features=f, label=g) for f, g in zip(features, predicted, strict=True)])
-        sure = [is_sure(model, one) for one in told]
+        sure = [is_confident(model, one) for one in told]
         ways: dict[str, tuple[list[str], list[bool]]] = {
             "model": ([one.text for one in told], [True] * len(told)),
             "model, sure": ([one.text for one in told], sure),
@@ -190,9 +191,9 @@ def _all(texts: list[str]) -> tuple[list[str], list[bool]]:
 
 
 def figures_of(
-    texts: Many[str],
-    references: Many[tuple[str, ...]],
-    seen: Many[set[str]],
+    texts: Sequence[str],
+    references: Sequence[tuple[str, ...]],
+    seen: Sequence[set[str]],
     objects: ObjectWords,
     language: Language | None,
 ) -> dict[str, Any]:
@@ -225,7 +226,7 @@ def figures_of(
     return figures | caption_metrics(texts, references) | {"unseen": chair["chair_i"], "chair_s": chair["chair_s"]}
 
 
-def over_seeds(runs: Many[Many[dict[str, Any]]]) -> list[dict[str, Any]]:
+def over_seeds(runs: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Rows of the same ways in several runs as one: `n` and each figure as mean, and the figure's `+-` as spread."""
     keys = list(dict.fromkeys((row["of"].partition(" (")[0], row["way"]) for run in runs for row in run))
     merged = []
@@ -244,7 +245,7 @@ def over_seeds(runs: Many[Many[dict[str, Any]]]) -> list[dict[str, Any]]:
     return merged
 
 
-def table(rows: Many[Mapping[str, Any]]) -> list[str]:
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Rows as text, those of a group under its name."""
     columns = [name for name in FIGURES if any(name in row for row in rows)]
     lines = []
@@ -267,7 +268,7 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
     return f"{row[name]:.3f}" + ("" if spread is None else f" +-{spread:.3f}")
 
 
-def _settings(pairs: Many[str]) -> dict[str, Any]:
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
     """NAME=VALUE pairs, values as YAML writes them."""
     return {name: yaml.safe_load(value) for name, _, value in (pair.partition("=") for pair in pairs)}
 
@@ -291,7 +292,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     weights = args.weights or (str(bundled("demo.pt")) if args.drawn else TrainConfig().weights)
-    settings: dict[str, Any] = {"imgsz": max(SIZE_PX), "lag": LAG_S} if args.drawn else {}
+    settings: dict[str, Any] = {"imgsz": max(SIZE_PX), "lookahead": LAG_S} if args.drawn else {}
     settings |= {"weights": weights, "features": args.features, "epochs": args.epochs} | _settings(args.set)
     languages: list[Language | None] = [None]
     if args.drawn:

@@ -30,10 +30,10 @@ import psutil
 from bench_videos import join, make_clips
 
 from vidgru.config import DetectorSettings
-from vidgru.extraction.backends import has_bf16_units
-from vidgru.extraction.pool import cores
-from vidgru.files import write_atomic
+from vidgru.detector.backends import has_bf16_units
+from vidgru.extraction.detector_pool import cores
 from vidgru.sources import find_recordings
+from vidgru.storage import write_atomic
 
 BATCHES = (1, 4, 8, 16)  # of Ultralytics
 PREDICT, EMBED, LONG = "Ultralytics predict", "Ultralytics embed", "vidgru, one long file"
@@ -197,8 +197,8 @@ def targets(rows: dict[str, dict[str, Any]], bound: dict[str, dict[str, float]])
         folder = rows[f"vidgru {next(iter(bound))}"]
         found.append((f"{folder['name']}: one long file / folder of clips", rows[LONG]["ms"] / folder["ms"], ">=", 0.9))
     return [
-        {"what": what, "figure": figure, "target": f"{sign} {target:g}", "missed_by": max(0.0, missed)}
-        for what, figure, sign, target in found
+        {"what": feature_settings, "figure": figure, "target": f"{sign} {target:g}", "missed_by": max(0.0, missed)}
+        for feature_settings, figure, sign, target in found
         for missed in [target - figure if sign == ">=" else figure - target]
     ]
 

@@ -41,27 +41,27 @@ from bench_videos import join
 
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, PredictConfig, RunSettings
-from vidgru.extraction.backends import open_backend
-from vidgru.extraction.detector import Detector
-from vidgru.extraction.letterbox import PAD_VALUE, Letterbox
-from vidgru.extraction.motion import FlowMeter, object_motion, scene_motion
+from vidgru.detector.backends import open_backend
+from vidgru.detector.letterbox import PAD_VALUE, Letterbox
+from vidgru.detector.motion import FlowMeter, object_motion, scene_motion
+from vidgru.detector.tracker import Tracker
+from vidgru.detector.yolo import Detector
+from vidgru.extraction.detector_pool import cores
 from vidgru.extraction.pipeline import extract_recordings
-from vidgru.extraction.pool import cores
-from vidgru.extraction.stages import Row, Sample, assemble
-from vidgru.extraction.tracker import Tracker
-from vidgru.extraction.video import VideoReader
-from vidgru.files import sha256_file, write_json
+from vidgru.extraction.queues import Row, Sample, assemble
 from vidgru.model.checkpoint import EventModel, build
-from vidgru.model.decode import DecodeSettings, decode
+from vidgru.model.event_decoder import DecodeSettings, decode
 from vidgru.model.event_gru import Architecture
+from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features, stream_features
-from vidgru.model.layout import FeatureLayout
 from vidgru.model.scoring import encode, encode_parts, score_frames
 from vidgru.model.stream import EventStream, score_recording
 from vidgru.model.task import Head, Task
 from vidgru.prediction.batch import predict
 from vidgru.sources import find_recordings
-from vidgru.types import Sequence
+from vidgru.storage import sha256_file, write_json
+from vidgru.types import FrameSequence
+from vidgru.video.reader import VideoReader
 
 TARGETS = {3: 50_000, 20: 20_000}  # frames a second, by objects a frame
 LAG = 4  # steps
@@ -74,7 +74,7 @@ MARKS = (0.1, 0.5, 1.0)  # shares of the long stream at which memory is looked a
 # --- what is worked on ------------------------------------------------------------------------------------------------
 
 
-def make_sequence(frames: int, objects: int, seed: int = 0) -> Sequence:
+def make_sequence(frames: int, objects: int, seed: int = 0) -> FrameSequence:
     """A recording with `objects` a frame on average, each seen for a while, laid out as yolo26n.pt's are."""
     rng = np.random.default_rng(seed)
     counts = rng.poisson(objects, frames)
@@ -89,7 +89,7 @@ def make_sequence(frames: int, objects: int, seed: int = 0) -> Sequence:
     def narrow(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape, np.float32).astype(np.float16)
 
-    return Sequence(
+    return FrameSequence(
         time_s=np.arange(frames) / FPS,
         frame_index=np.arange(frames, dtype=np.int64) * 3,
         offsets=offsets.astype(np.int64),
@@ -108,22 +108,22 @@ def make_sequence(frames: int, objects: int, seed: int = 0) -> Sequence:
     )
 
 
-def make_model(sequence: Sequence, detect: DetectorSettings, sha256: str) -> EventModel:
+def make_model(sequence: FrameSequence, detect: DetectorSettings, sha256: str) -> EventModel:
     """A model with random weights and timed events, which finds some in a sequence like this one."""
     torch.manual_seed(0)
     task = Task(labels=LABELS, timed=Head(background=True, multi_label=False))
-    network = build(FeatureLayout.of(sequence), task, Architecture()).eval()
+    network = build(FeatureSpec.of(sequence), task, Architecture()).eval()
     network.encoder.fit([compute_features(sequence)])
     settings = DecodeSettings(high=(), low=(), min_s=1.0, merge_s=0.5, exclusive=True, smooth_s=0.5)
     model = EventModel(
         network=network,
         task=task,
-        what=detect.what(sha256),
+        what=detect.feature_settings(sha256),
         weights=detect.weights,
         names=sequence.names,
         decode=settings,
         window_s=10.0,
-        lag=LAG,
+        lookahead=LAG,
     )
     (scores,) = score_frames(model, [encode_parts(model, [sequence]).vectors])
     low, high = np.quantile(scores[:, : len(LABELS)], [0.8, 0.95], axis=0)
@@ -166,7 +166,7 @@ def together(model: EventModel, cache: SequenceCache, keys: list[str], clock: Cl
     for key in keys:
         with clock.stage("read"):
             parts = list(cache.parts(key))
-        features = stream_features(parts, model.layout)
+        features = stream_features(parts, model.feature_spec)
         pieces = []
         for _ in parts:
             with clock.stage("features"):
@@ -249,7 +249,7 @@ def measure_live(objects: int, frames: int) -> dict[str, Any]:
     return latency_row(
         f"live, {objects} objects a frame, model alone",
         seconds[WARM_UP:],
-        f"{frames} frames, {closed} events; scores lag {stream.lag_s:.2f} s",
+        f"{frames} frames, {closed} events; scores lag {stream.lookahead_s:.2f} s",
     )
 
 
@@ -311,7 +311,7 @@ def long_stream(hours: float, frames_a_push: int, objects: int) -> tuple[list[in
     return resident, closed
 
 
-def _shifted(block: Sequence, total: int) -> Iterator[Sequence]:
+def _shifted(block: FrameSequence, total: int) -> Iterator[FrameSequence]:
     """The same block over and over, its times and tracks moved on."""
     most = int(block.tracks.max()) + 1
     for number, first in enumerate(range(0, total, len(block))):

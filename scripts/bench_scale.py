@@ -26,8 +26,8 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from vidgru.cache import SequenceCache
-from vidgru.extraction.pool import cores
-from vidgru.files import write_atomic
+from vidgru.extraction.detector_pool import cores
+from vidgru.storage import write_atomic
 
 ALONE = "one process"
 LEGEND = """\

@@ -27,19 +27,19 @@ import torch
 
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
-from vidgru.extraction.backends import Backend, open_backend
-from vidgru.extraction.detector import Detections, Detector
-from vidgru.extraction.letterbox import PAD_VALUE, Letterbox
-from vidgru.extraction.motion import Flow, FlowMeter, object_motion, scene_motion
-from vidgru.extraction.network import RawOutput
+from vidgru.detector.backends import Backend, open_backend
+from vidgru.detector.letterbox import PAD_VALUE, Letterbox
+from vidgru.detector.motion import Flow, FlowMeter, object_motion, scene_motion
+from vidgru.detector.tracker import Tracker
+from vidgru.detector.yolo import Detections, Detector
+from vidgru.detector.yolo_head import RawOutput
+from vidgru.extraction.detector_pool import CPU_BATCH
 from vidgru.extraction.pipeline import extract_recordings
-from vidgru.extraction.pool import CPU_BATCH
-from vidgru.extraction.stages import Row, Sample, assemble
-from vidgru.extraction.tracker import Tracker
-from vidgru.extraction.video import VideoReader
-from vidgru.files import sha256_file
+from vidgru.extraction.queues import Row, Sample, assemble
 from vidgru.sources import find_recordings
+from vidgru.storage import sha256_file
 from vidgru.types import Array
+from vidgru.video.reader import VideoReader
 
 STAGE_SAMPLES = 64  # for the stages after decoding; their inputs and outputs are kept in memory
 
@@ -61,7 +61,7 @@ def run_ultralytics(
 
     begin = time.perf_counter()
     model = YOLO(detect.weights)
-    how = {
+    run_info = {
         "imgsz": detect.imgsz,
         "conf": detect.conf,
         "iou": detect.iou,
@@ -73,7 +73,7 @@ def run_ultralytics(
     see = model.embed if embed else model.predict
     with _reader(files[0]) as video:
         blank = np.zeros((int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), 3))
-    see([blank.astype(np.uint8)] * batch, **how)
+    see([blank.astype(np.uint8)] * batch, **run_info)
     if threads:
         torch.set_num_threads(threads)
     ready = time.perf_counter()
@@ -86,10 +86,10 @@ def run_ultralytics(
             if stride:
                 listed = Path(folder, "files.txt")
                 listed.write_text("".join(f"{file}\n" for file in group))
-                samples += sum(1 for _ in see(str(listed), stream=True, vid_stride=stride, **how))
+                samples += sum(1 for _ in see(str(listed), stream=True, vid_stride=stride, **run_info))
                 continue
             for file in group:
-                samples += sum(len(see(frames, **how)) for frames in _sampled(file, detect.fps, batch))
+                samples += sum(len(see(frames, **run_info)) for frames in _sampled(file, detect.fps, batch))
     end = time.perf_counter()
     return {
         "samples": samples,
@@ -244,7 +244,7 @@ def run_stages(files: list[str], detect: DetectorSettings, *, backends: list[lis
     for backend in opened:
         clock = _Clock()
         _see(backend, detect, kept, clock)
-        _keep(detect, detect.what(sha256), kept, clock)
+        _keep(detect, detect.feature_settings(sha256), kept, clock)
         by_stage = {stage: seconds / len(kept) * 1e3 for stage, seconds in clock.seconds.items()}
         ran[f"{backend.name} {backend.precision}"] = by_stage
     return {"samples": total, "shared": decoded | moved, "backends": ran}
@@ -308,7 +308,7 @@ def _see(backend: Backend, detect: DetectorSettings, kept: list[_Seen], clock: _
                 one.seen = seen
 
 
-def _keep(detect: DetectorSettings, what: dict[str, Any], kept: list[_Seen], clock: _Clock) -> None:
+def _keep(detect: DetectorSettings, feature_settings: dict[str, Any], kept: list[_Seen], clock: _Clock) -> None:
     """Motion of objects, tracks, and an entry for each file."""
     files: dict[int, list[_Seen]] = {}
     for one in kept:
@@ -344,7 +344,7 @@ def _keep(detect: DetectorSettings, what: dict[str, Any], kept: list[_Seen], clo
                     fps=detect.fps,
                     size_px=ones[0].size_px,
                     names=("object",),
-                    what=what,
+                    feature_settings=feature_settings,
                     damage={},
                     recorded_at=None,
                 )

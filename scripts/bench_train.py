@@ -33,20 +33,20 @@ from torch.utils.data import DataLoader
 
 from vidgru.config import TrainConfig
 from vidgru.datasets.windows import Batch
-from vidgru.files import write_atomic
 from vidgru.model.checkpoint import build
 from vidgru.model.event_gru import Architecture, EventGRU
-from vidgru.model.layout import FeatureLayout
+from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.task import Head, Task
+from vidgru.storage import write_atomic
 from vidgru.training.augment import Augmenter
 from vidgru.training.batches import Batches, ClipBatches, WindowBatches
 from vidgru.training.data import LabelledClip, Loaded, TimedRecording
+from vidgru.training.distributed import ProcessGroup
 from vidgru.training.step import Stepper
-from vidgru.training.team import Team
 from vidgru.types import Features
 
 # as extraction with yolo26n.pt lays features out
-LAYOUT = FeatureLayout(classes=80, motion=22, appearance=64, colour=9, scene=64, scene_motion=20)
+LAYOUT = FeatureSpec(classes=80, motion=22, appearance=64, colour=9, scene=64, scene_motion=20)
 LABELS = tuple(f"label {number}" for number in range(6))
 FPS = 8.0
 
@@ -70,7 +70,7 @@ def clip_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tuple
     rng = np.random.default_rng(0)
     task = Task(labels=LABELS, clips=Head(background=False, multi_label=False))
     features = {f"clip {n}": make_features(steps, objects, rng) for n in range(clips)}
-    loaded = Loaded(features=features, layout=LAYOUT, names=(), keys={})
+    loaded = Loaded(features=features, feature_spec=LAYOUT, names=(), keys={})
     labels = np.eye(len(LABELS), dtype=np.float32)
     some = [LabelledClip(video=v, frames=steps, labels=labels[n % len(LABELS)]) for n, v in enumerate(features)]
     part = ClipBatches(
@@ -91,7 +91,7 @@ def timed_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tupl
     task = Task(labels=LABELS, timed=Head(background=True, multi_label=False))
     length = 20 * steps
     features = {f"recording {n}": make_features(length, objects, rng) for n in range(max(1, clips // 20))}
-    loaded = Loaded(features=features, layout=LAYOUT, names=(), keys={})
+    loaded = Loaded(features=features, feature_spec=LAYOUT, names=(), keys={})
     recordings = []
     for video in features:
         targets = np.zeros((length, len(LABELS) + 1), np.float32)
@@ -110,19 +110,19 @@ def timed_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tupl
         balance=True,
         augment=Augmenter(LAYOUT, LABELS),
         length=steps,
-        lag=4,
+        lookahead=4,
         fps=FPS,
     )
     return task, Batches([part], 0)
 
 
-def stepper_of(task: Task, config: TrainConfig, lag: int) -> Stepper:
+def stepper_of(task: Task, config: TrainConfig, lookahead: int) -> Stepper:
     """A network with an optimizer."""
     torch.manual_seed(0)
     network = build(LAYOUT, task, Architecture())
     network.train()
     weights = torch.ones(task.outputs(task.timed))
-    return Stepper(network, task, config, lag=lag, class_weights=weights, team=Team())
+    return Stepper(network, task, config, lookahead=lookahead, class_weights=weights, process_group=ProcessGroup())
 
 
 def bare(network: EventGRU, batches: list[Batch]) -> None:
@@ -209,12 +209,12 @@ def main() -> None:
     for kind in ("clips", "windows"):
         if kind == "clips":
             task, batches, loaded = clip_set(args.clips, args.steps, args.objects, config)
-            lag = 0
+            lookahead = 0
         else:
-            (task, batches), lag = timed_set(args.clips, args.steps, args.objects, config), 4
+            (task, batches), lookahead = timed_set(args.clips, args.steps, args.objects, config), 4
         ready = [batch for batch, _ in batches(0) if batch is not None]
-        taking, looping, naive = (stepper_of(task, config, lag) for _ in range(3))
-        alone, pytorch = (stepper_of(task, config, lag).network for _ in range(2))
+        taking, looping, naive = (stepper_of(task, config, lookahead) for _ in range(3))
+        alone, pytorch = (stepper_of(task, config, lookahead).network for _ in range(2))
         with_pytorch_gru(pytorch)
 
         def bare_pass(_: int, network: EventGRU = alone, ready: list[Batch] = ready) -> int:

@@ -40,8 +40,8 @@ from tests.detectors import make_weights
 from tests.videos import draw_counter, faststart, write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
-from vidgru.extraction.pipeline import Outcome, extract_recordings
-from vidgru.extraction.pool import cores
+from vidgru.extraction.detector_pool import cores
+from vidgru.extraction.pipeline import ExtractionResult, extract_recordings
 from vidgru.sources import find_recordings
 
 HANG_S = 10.0
@@ -213,7 +213,7 @@ def extract_all(variants: list[Variant], folder: Path, weights: Path) -> dict[in
     return ends
 
 
-def _extract(videos: Path, cache: Path, weights: Path) -> list[Outcome]:
+def _extract(videos: Path, cache: Path, weights: Path) -> list[ExtractionResult]:
     """`extract` in a process of its own, which ends itself when it takes too long."""
     result = cache.with_suffix(".outcomes")
     sys.stdout.flush()
@@ -221,7 +221,7 @@ def _extract(videos: Path, cache: Path, weights: Path) -> list[Outcome]:
     if not pid:
         try:
             signal.alarm(RUN_LIMIT_S)
-            patch("vidgru.extraction.decoder.HANG_S", HANG_S).start()
+            patch("vidgru.extraction.decode_process.HANG_S", HANG_S).start()
             settings = DetectorSettings(weights=str(weights), imgsz=64, fps=5, conf=0.2, max_objects=6)
             outcomes = extract_recordings(
                 find_recordings([videos]), SequenceCache(cache), settings, HOW, progress=False

@@ -36,10 +36,10 @@ from tests.detectors import make_weights
 from tests.videos import faststart, write_video
 from vidgru.cache import EntryWriter, SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
-from vidgru.extraction import intake
-from vidgru.extraction.decoder import DecoderProcess
+from vidgru.extraction import decode_stage as intake
+from vidgru.extraction.decode_process import DecoderProcess
+from vidgru.extraction.detector_pool import cores
 from vidgru.extraction.pipeline import extract_recordings, summary_table
-from vidgru.extraction.pool import cores
 from vidgru.sources import find_recordings
 
 PART_SAMPLES = 16  # so that short recordings have parts enough to go on from
@@ -108,7 +108,7 @@ class Runs:
             begin(decoder)
             note(f"decoder-{decoder._process.pid}")  # type: ignore[union-attr]
 
-        for module in ("vidgru.cache.writer", "vidgru.extraction.intake", "vidgru.extraction.extractor"):
+        for module in ("vidgru.cache.writer", "vidgru.extraction.decode_stage", "vidgru.extraction.extractor"):
             patch(f"{module}.PART_SAMPLES", PART_SAMPLES).start()
         patch.object(intake, "CUT_SAMPLES", CUT_SAMPLES).start()
         patch.object(EntryWriter, "__enter__", noted).start()
@@ -162,8 +162,8 @@ def faults(cache: Path, reference: dict[str, bytes]) -> list[str]:
     names = sorted(made.keys() | reference.keys())
     wrong = [f"{name}: not as in the reference" for name in names if made.get(name) != reference.get(name)]
     wrong += [f"{entry.key}: {fault}" for entry in opened.entries() for fault in opened.verify(entry.key)]
-    left = [path for path in cache.rglob("*.tmp") if path.parent != opened.leases]  # there they go when they are old
-    left += [folder for _, folder in opened.leftovers()]
+    left = [path for path in cache.rglob("*.tmp") if path.parent != opened.locks]  # there they go when they are old
+    left += [folder for _, folder in opened.incomplete_entries()]
     wrong += [f"left over: {path.relative_to(cache)}" for path in sorted(left)]
     return wrong
 

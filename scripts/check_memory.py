@@ -37,9 +37,9 @@ from tests.videos import draw_counter, write_video
 from vidgru.cache import SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings, RunSettings
-from vidgru.extraction.intake import CUT_SAMPLES
+from vidgru.extraction.decode_stage import CUT_SAMPLES
+from vidgru.extraction.detector_pool import cores
 from vidgru.extraction.pipeline import extract_recordings
-from vidgru.extraction.pool import cores
 from vidgru.sources import find_recordings
 
 TOLERANCE = 0.10
@@ -47,7 +47,7 @@ SOURCE_FPS = 10  # of the recordings; every frame is sampled
 PIECE_S = 60
 LOOK_S = 0.1
 _M_ARENA_MAX = -8  # of glibc's malloc.h
-_USE_PARTS = ("vidgru.cache.writer", "vidgru.extraction.intake", "vidgru.extraction.extractor")
+_USE_PARTS = ("vidgru.cache.writer", "vidgru.extraction.decode_stage", "vidgru.extraction.extractor")
 HOW = RunSettings(backend="torch", precision="fp32", threads=cores())
 
 
@@ -137,7 +137,7 @@ def _use_one_arena() -> None:
 def _extract(video: Path, cache: Path, settings: DetectorSettings, scale: float) -> None:
     scaled = {
         **dict.fromkeys((f"{module}.PART_SAMPLES" for module in _USE_PARTS), max(round(PART_SAMPLES * scale), 8)),
-        "vidgru.extraction.intake.CUT_SAMPLES": min(max(round(CUT_SAMPLES * scale), 16), CUT_SAMPLES),
+        "vidgru.extraction.decode_stage.CUT_SAMPLES": min(max(round(CUT_SAMPLES * scale), 16), CUT_SAMPLES),
         "vidgru.extraction.extractor._CHUNK_SAMPLES": 16,
     }
     with ExitStack() as stack:
@@ -161,7 +161,7 @@ def _decoders(pid: int) -> list[int]:
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         children = [child for task in tasks for child in (task / "children").read_text().split()]
-        return [int(one) for one in children if b"extraction.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
+        return [int(one) for one in children if b"decode_worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
     except OSError:
         return []
 

@@ -6,8 +6,7 @@ A stretch is what a person described: a clip as a whole, or an event in a record
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from collections.abc import Sequence as Many
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,9 +14,9 @@ import torch
 from torch import Tensor
 
 from vidgru.datasets.dataset import Dataset, Described, descriptions
+from vidgru.model.captioner import described_frames
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.describe import described_frames
-from vidgru.model.layout import FeatureLayout
+from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.scoring import Encoded, score_clips, score_frames
 from vidgru.types import Annotation, Array, Event, Features
 
@@ -60,7 +59,7 @@ def span_of(stretch: Described) -> tuple[float, float]:
     return stretch.start_s, stretch.end_s
 
 
-def match(found: Many[Event], truth: Many[Described], least: float = 0.5) -> list[tuple[Event, Described]]:
+def match(found: Sequence[Event], truth: Sequence[Described], least: float = 0.5) -> list[tuple[Event, Described]]:
     """Pairs of found and true events of one recording, whatever their labels: the largest overlap first, each once.
 
     Args:
@@ -91,14 +90,16 @@ def _overlap(event: Event, true: Described) -> float:
 # --- the nearest training stretch -------------------------------------------------------------------------------------
 
 
-def mean_features(features: Features, frames: slice, layout: FeatureLayout) -> Array:
+def mean_features(features: Features, frames: slice, feature_spec: FeatureSpec) -> Array:
     """Mean of what the model is given of a stretch: of all its objects, and of its frames; float64 [D].
 
     The class of an object counts as one column a class.
     """
     rows = features.objects[features.offsets[frames.start] : features.offsets[frames.stop]].astype(np.float64)
-    of_class = layout.object_groups()["class"].start
-    classes = np.bincount(rows[:, of_class].astype(np.int64), minlength=layout.classes) / (frames.stop - frames.start)
+    of_class = feature_spec.object_groups()["class"].start
+    classes = np.bincount(rows[:, of_class].astype(np.int64), minlength=feature_spec.classes) / (
+        frames.stop - frames.start
+    )
     objects = np.delete(rows, of_class, axis=1)
     objects = objects.mean(axis=0) if len(rows) else np.zeros(objects.shape[1])
     return np.concatenate([objects, classes, features.frame[frames].astype(np.float64).mean(axis=0)])
@@ -134,7 +135,7 @@ def nearest(train: Array, test: Array) -> Array:
 # --- the usual sentence of a label ------------------------------------------------------------------------------------
 
 
-def usual(train: Many[Described], labels: Many[str]) -> dict[str | None, str]:
+def usual(train: Sequence[Described], labels: Sequence[str]) -> dict[str | None, str]:
     """The most frequent training sentence of each label, and under None that of all; of equals the first.
 
     Args:
@@ -149,7 +150,7 @@ def usual(train: Many[Described], labels: Many[str]) -> dict[str | None, str]:
     return found
 
 
-def predicted_labels(model: EventModel, encoded: Mapping[str, Encoded], given: Many[Described]) -> list[str]:
+def predicted_labels(model: EventModel, encoded: Mapping[str, Encoded], given: Sequence[Described]) -> list[str]:
     """The label that the model gives each stretch.
 
     By the head for clips where it is a whole recording, or where the model has no other; by the mean of its frames'

@@ -24,12 +24,17 @@ if "frame_scores" not in [one.name for one in session.get_outputs()]:
     sys.exit(f"{sys.argv[1]} is not a model of timed events")
 if facts["architecture"]["bidirectional"]:
     sys.exit(f"{sys.argv[1]} reads backwards too, and cannot be read as a stream")
-labels, lag, settings, step_s = facts["task"]["labels"], facts["lag"], facts["decode"], 1 / facts["what"]["fps"]
+labels, lookahead, settings, step_s = (
+    facts["task"]["labels"],
+    facts["lookahead"],
+    facts["decode"],
+    1 / facts["feature_settings"]["fps"],
+)
 
 # Scores, as frames come. Those of the last frames are read behind the end, which the mask says.
 data = np.load(sys.argv[2])
-time_s, ends = data["time_s"], np.cumsum(np.pad(data["counts"], (1, lag)))
-counts, frame = np.pad(data["counts"], (0, lag)), np.pad(data["frame"], ((0, lag), (0, 0)))
+time_s, ends = data["time_s"], np.cumsum(np.pad(data["counts"], (1, lookahead)))
+counts, frame = np.pad(data["counts"], (0, lookahead)), np.pad(data["frame"], ((0, lookahead), (0, 0)))
 state = {i.name: np.zeros((i.shape[0], 1, i.shape[2]), np.float32) for i in session.get_inputs()[4:]}
 scores = []
 for some in np.split(np.arange(len(counts)), range(64, len(counts), 64)):
@@ -39,7 +44,7 @@ for some in np.split(np.arange(len(counts)), range(64, len(counts), 64)):
     found, *after = session.run(outputs, inputs | {"mask": some[None] < len(time_s)} | state)
     scores.append(found[0])
     state = dict(zip(state, after, strict=True))
-values = np.concatenate(scores)[lag:, : len(labels)]
+values = np.concatenate(scores)[lookahead:, : len(labels)]
 
 # Events: smoothed scores that stay above `low` and reach `high`, near ones joined, short ones left out.
 first, stop = (np.searchsorted(time_s, time_s + side * (settings["smooth_s"] / 2 + 1e-6)) for side in (-1, 1))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vidgru.types import Sequence
+from vidgru.types import FrameSequence
 
 NAMES = ("person", "car", "bag")
 
@@ -15,7 +15,7 @@ def make_sequence(
     fps: float = 8.0,
     keypoints: int = 0,
     optional: bool = True,
-) -> Sequence:
+) -> FrameSequence:
     """A random sequence with `objects` a frame, or 0 to 4 where None; `optional` tensors present or absent."""
     rng = np.random.default_rng(seed)
     counts = rng.integers(0, 5, frames) if objects is None else np.full(frames, objects)
@@ -25,7 +25,7 @@ def make_sequence(
     def half(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float16)
 
-    return Sequence(
+    return FrameSequence(
         time_s=np.arange(frames) / fps,
         frame_index=np.arange(frames, dtype=np.int64) * 3,
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
@@ -45,7 +45,7 @@ def make_sequence(
     )
 
 
-def same(first: Sequence, second: Sequence) -> bool:
+def same(first: FrameSequence, second: FrameSequence) -> bool:
     """Whether two sequences hold the same bytes under the same names."""
     one, two = first.tensors(), second.tensors()
     facts = (first.fps, first.size_px, first.names) == (second.fps, second.size_px, second.names)

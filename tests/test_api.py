@@ -34,8 +34,8 @@ def test_what_is_exported_is_there_and_told_to_type_checkers() -> None:
 
 def test_the_verbs_are_functions_whatever_was_imported_before() -> None:
     code = (
-        "import vidgru.extraction.pipeline, vidgru.training.loop, vidgru.prediction.batch\n"
-        "from vidgru import extract, train, evaluate, predict, load_model, Sequence, Event, EventStream\n"
+        "import vidgru.extraction.pipeline, vidgru.training.run, vidgru.prediction.batch\n"
+        "from vidgru import extract, train, evaluate, predict, load_model, FrameSequence, Event, EventStream\n"
         "assert all(map(callable, (extract, train, evaluate, predict, load_model)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -70,9 +70,9 @@ def test_settings_of_another_verb_and_a_dry_run_are_refused() -> None:
         (PredictConfig, {"precision": "fp8"}, "precision is 'fp8'; it must be one of auto, fp32, bf16, fp16"),
         (PredictConfig, {"labels": "run"}, "labels is 'run'; it must be a tuple"),
         (ExtractConfig, {"ray": "auto", "gpus_per_worker": 1.5}, "1.5; it must be a whole number, or less than 1"),
-        (PredictConfig, {"collect": True, "shard": "1/2"}, "shard is '1/2'; it must be left out with collect"),
+        (PredictConfig, {"merge_only": True, "shard": "1/2"}, "shard is '1/2'; it must be left out with merge_only"),
         (TrainConfig, {"cell": "qrnn"}, "cell is 'qrnn'; it must be one of gru, lstm, rnn, none"),
-        (TrainConfig, {"without": ("looks",)}, "without is 'looks'; it must be one of geometry"),
+        (TrainConfig, {"drop_features": ("looks",)}, "drop_features is 'looks'; it must be one of geometry"),
         (ConvertConfig, {"format": "xml"}, "format is 'xml'; it must be one of native"),
         (ExportConfig, {"format": "coreml"}, "format is 'coreml'; it must be one of onnx"),
     ],

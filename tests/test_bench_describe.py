@@ -18,12 +18,12 @@ from vidgru.datasets.dataset import Dataset, Described
 from vidgru.datasets.rows import Row
 from vidgru.demo.dataset import write_dataset
 from vidgru.demo.sentences import LANGUAGES, Language, Told, tell
-from vidgru.model.describe import cut_features
+from vidgru.model.captioner import cut_features
+from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
-from vidgru.model.layout import FeatureLayout
 from vidgru.model.scoring import Encoded, encode
 from vidgru.training.data import Loaded
-from vidgru.training.hallucination import ObjectWords
+from vidgru.training.metrics.hallucination import ObjectWords
 from vidgru.types import DESCRIBED, Annotation, Event
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -82,17 +82,17 @@ def test_found_events_are_matched_whatever_their_labels() -> None:
 
 def test_means_of_what_the_model_is_given() -> None:
     sequence = make_sequence(20, 3)
-    features, layout = compute_features(sequence), FeatureLayout.of(sequence)
-    found = baselines.mean_features(features, slice(5, 15), layout)
-    column = layout.object_groups()["class"].start
+    features, feature_spec = compute_features(sequence), FeatureSpec.of(sequence)
+    found = baselines.mean_features(features, slice(5, 15), feature_spec)
+    column = feature_spec.object_groups()["class"].start
     rows = features.objects[features.offsets[5] : features.offsets[15]]
-    classes = [(rows[:, column] == index).sum() / 10 for index in range(layout.classes)]
-    wide = layout.object_width - 1
+    classes = [(rows[:, column] == index).sum() / 10 for index in range(feature_spec.classes)]
+    wide = feature_spec.object_width - 1
     np.testing.assert_allclose(found[:wide], np.delete(rows, column, axis=1).mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(found[wide : wide + layout.classes], classes)
-    np.testing.assert_allclose(found[wide + layout.classes :], features.frame[5:15].mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(found[wide : wide + feature_spec.classes], classes)
+    np.testing.assert_allclose(found[wide + feature_spec.classes :], features.frame[5:15].mean(axis=0), atol=1e-5)
     nobody = compute_features(make_sequence(4, 0))
-    assert np.isfinite(baselines.mean_features(nobody, slice(0, 4), layout)).all()
+    assert np.isfinite(baselines.mean_features(nobody, slice(0, 4), feature_spec)).all()
 
 
 def test_the_mean_state_is_that_of_the_stretch_alone() -> None:
@@ -134,15 +134,17 @@ def test_a_model_without_heads_has_one_label_for_all() -> None:
 
 def test_what_is_read_of_a_long_clip_is_what_training_reads() -> None:
     sequence = make_sequence(1100, 1)
-    features, layout = compute_features(sequence), FeatureLayout.of(sequence)
-    loaded = Loaded(features={"a.mp4": features}, layout=layout, names=sequence.names, keys={"a.mp4": "key"})
+    features, feature_spec = compute_features(sequence), FeatureSpec.of(sequence)
+    loaded = Loaded(
+        features={"a.mp4": features}, feature_spec=feature_spec, names=sequence.names, keys={"a.mp4": "key"}
+    )
     model = make_model(sequence, sentences=("A man falls.",))
     dataset = Dataset(root=Path(), source=Path(), rows=(), recordings={}, labels=model.labels)
     scene = bench.Scene(model=model, dataset=dataset, loaded=loaded, encoded={})
     for at, first, stop in ((None, 76, 1100), ((100.0, 110.0), 796, 880), ((0.0, 137.5), 76, 1100)):
         read = scene.features(stretch("a", at=at))
         np.testing.assert_array_equal(read.time_s, sequence.time_s[first:stop])
-        (other,) = cut_features([sequence], layout, [at or (0.0, np.inf)])
+        (other,) = cut_features([sequence], feature_spec, [at or (0.0, np.inf)])
         np.testing.assert_array_equal(other.time_s, read.time_s)
         np.testing.assert_allclose(other.objects, read.objects, atol=1e-5)
         assert baselines.frames_of(stretch("a", at=at), sequence.time_s) == slice(first, stop)
@@ -244,8 +246,8 @@ def test_a_seed_without_a_sure_sentence_adds_no_figures() -> None:
 
 
 def test_settings_are_read_as_yaml() -> None:
-    assert bench._settings(["hidden=64", "without=[scene, motion]", "cell=lstm"]) == {
-        "hidden": 64, "without": ["scene", "motion"], "cell": "lstm",
+    assert bench._settings(["hidden=64", "drop_features=[scene, motion]", "cell=lstm"]) == {
+        "hidden": 64, "drop_features": ["scene", "motion"], "cell": "lstm",
     }  # fmt: skip
 
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from tests.datasets.formats.files import FILES, write
+from tests.prediction.fake_project import World, make_model
 from tests.prediction.test_recorder import BEGAN, PART_SAMPLES, record
-from tests.prediction.world import World, make_model
 from vidgru.cache import SequenceCache
 from vidgru.cache.entry import UNFINISHED
 from vidgru.errors import AnnotationError, CacheError, ModelError, SettingsError, SourceError
 from vidgru.info import info
-from vidgru.info.text import bytes_text, duration_text
-from vidgru.leases import Leases
+from vidgru.info.formatting import bytes_text, duration_text
+from vidgru.locks import Locks
 
 
 @pytest.fixture
@@ -50,10 +50,10 @@ def test_a_cache_in_numbers(world: World) -> None:
     assert found.sound
     assert found.lines[0] == f"cache {world.cache.root}: 2 entries, 1 of damaged recordings"
     assert "fps 8," in found.lines[1]
-    assert f"weights_sha256 {world.what['weights_sha256'][:12]}…" in found.lines[1]
+    assert f"weights_sha256 {world.feature_settings['weights_sha256'][:12]}…" in found.lines[1]
     assert found.lines[2].startswith("  8.000 s, 64 samples, ")
 
-    sequences = [world.cache.read(world.cache.key(world.cache.sha256(path), world.what)) for path in paths]
+    sequences = [world.cache.read(world.cache.key(world.cache.sha256(path), world.feature_settings)) for path in paths]
     total = sum(len(sequence.boxes) for sequence in sequences)
     assert f"  objects: {total / 64:.1f} a frame" in found.lines
     people = sum(int((sequence.classes == 0).sum()) for sequence in sequences)
@@ -79,7 +79,7 @@ def test_a_data_set_too_small_to_split_is_described(tmp_path: Path) -> None:
 
 def test_a_cache_of_several_settings(world: World) -> None:
     world.record("a.mp4")
-    world.what = {**world.what, "fps": 4.0}
+    world.feature_settings = {**world.feature_settings, "fps": 4.0}
     world.record("a.mp4", frames=16)
     settings = [line for line in info(world.cache.root).lines if line.startswith("settings: ")]
     assert len(settings) == 2
@@ -105,7 +105,7 @@ def test_an_entry(world: World) -> None:
         "a.mp4", recorded_at="2024-05-01T12:00:00+00:00", status="partial", damage={"corrupt_frames": 3}
     )
     world.record("b.mp4")
-    key = world.cache.key(world.cache.sha256(path), world.what)
+    key = world.cache.key(world.cache.sha256(path), world.feature_settings)
     found = info(world.cache.root / key)
     assert found.lines[0] == f"cache {world.cache.root}: 1 entry, 1 of damaged recordings"
     for line in (
@@ -121,7 +121,7 @@ def test_an_entry(world: World) -> None:
 def test_unfinished_entries_are_counted_and_are_no_fault(world: World) -> None:
     path = world.record("a.mp4")
     world.record("b.mp4")
-    (world.cache.root / world.cache.key(world.cache.sha256(path), world.what) / "entry.json").unlink()
+    (world.cache.root / world.cache.key(world.cache.sha256(path), world.feature_settings) / "entry.json").unlink()
     for verify in (False, True):
         found = info(world.cache.root, verify=verify)
         assert found.sound
@@ -144,26 +144,28 @@ def test_what_killed_runs_left_is_counted(world: World) -> None:
 def test_verify_lists_what_is_unsound(world: World) -> None:
     names = ("a.mp4", "b.mp4", "c.mp4")
     paths = {name: world.record(name) for name in names}
-    folders = {n: world.cache.root / world.cache.key(world.cache.sha256(p), world.what) for n, p in paths.items()}
+    folders = {
+        n: world.cache.root / world.cache.key(world.cache.sha256(p), world.feature_settings) for n, p in paths.items()
+    }
     assert info(world.cache.root, verify=True).sound
     assert info(world.cache.root, verify=True).lines[-1] == "every byte of the finished entries is as it was written"
 
     flip(folders["b.mp4"])
     assert info(world.cache.root).sound  # a flipped bit is not seen without reading every byte
-    assert world.cache.lookup(paths["b.mp4"], world.what)
+    assert world.cache.lookup(paths["b.mp4"], world.feature_settings)
     found = info(world.cache.root, verify=True)
     assert not found.sound
     assert f"UNSOUND {folders['b.mp4'].name}, of {paths['b.mp4']}" in found.lines
     assert "  part-00000.safetensors: its bytes are not those that were written" in found.lines
     assert found.lines[-1] == "1 unsound: extracting their recordings again replaces them"
-    assert world.cache.lookup(paths["b.mp4"], world.what) is None  # so that they do
+    assert world.cache.lookup(paths["b.mp4"], world.feature_settings) is None  # so that they do
     for verify in (True, False):
         found = info(folders["b.mp4"], verify=verify)
         assert not found.sound
         assert "  found unsound before" in found.lines
     assert info(folders["c.mp4"], verify=True).sound
     world.record("b.mp4")
-    assert world.cache.lookup(paths["b.mp4"], world.what)
+    assert world.cache.lookup(paths["b.mp4"], world.feature_settings)
     assert info(world.cache.root, verify=True).sound
 
     (folders["a.mp4"] / "part-00000.safetensors").unlink()
@@ -188,7 +190,7 @@ def test_verify_of_a_cache_that_cannot_be_written(world: World, monkeypatch: pyt
 
 
 def folder(world: World, path: Path) -> Path:
-    return world.cache.root / world.cache.key(world.cache.sha256(path), world.what)
+    return world.cache.root / world.cache.key(world.cache.sha256(path), world.feature_settings)
 
 
 def flip(entry: Path) -> None:
@@ -237,7 +239,7 @@ def test_prune_deletes_what_no_recording_needs(world: World) -> None:
 
 def test_prune_keeps_every_entry_of_a_recording(world: World) -> None:
     world.record("a.mp4")
-    world.what = {**world.what, "fps": 4.0}
+    world.feature_settings = {**world.feature_settings, "fps": 4.0}
     world.record("a.mp4", frames=16)
     prune(world)
     assert len(keys(world)) == 2
@@ -270,7 +272,7 @@ def test_prune_keeps_what_was_recorded_from_cameras(world: World) -> None:
     lines = prune(world)
     assert lines == ("removed 0 entries and 0 unfinished, 0 bytes freed; 2 entries kept",)
     assert finished.key in keys(world)
-    assert [key for key, _ in world.cache.leftovers()] == [left.key]
+    assert [key for key, _ in world.cache.incomplete_entries()] == [left.key]
 
 
 def test_prune_deletes_unsound_entries_and_what_killed_runs_left(world: World) -> None:
@@ -303,7 +305,7 @@ def test_prune_leaves_alone_what_another_process_works_on(world: World) -> None:
     world.record("b.mp4").unlink()
     left = world.cache.root / UNFINISHED / f"{'ab' * 32}.00000000"
     left.mkdir(parents=True)
-    with Leases(world.cache.leases) as other:
+    with Locks(world.cache.locks) as other:
         assert other.take(key)
         assert other.take("ab" * 32)
         lines = prune(world)
@@ -321,12 +323,12 @@ def test_prune_leaves_alone_what_another_process_works_on(world: World) -> None:
 
 def test_prune_clears_dead_leases_away(world: World) -> None:
     world.record("a.mp4")
-    world.cache.leases.mkdir()
-    lease = world.cache.leases / f"{'ab' * 32}.lease"
-    lease.touch()
-    os.utime(lease, (0, 0))
+    world.cache.locks.mkdir()
+    lock = world.cache.locks / f"{'ab' * 32}.lease"
+    lock.touch()
+    os.utime(lock, (0, 0))
     prune(world)
-    assert not world.cache.leases.exists()
+    assert not world.cache.locks.exists()
 
 
 def test_prune_deletes_nothing_where_nothing_tells_what_is_needed(world: World) -> None:
@@ -381,7 +383,7 @@ def test_a_model_and_its_run(world: World) -> None:
 
 
 def test_a_model_of_timed_events(world: World) -> None:
-    replace(make_model(world.model, world.what, timed=True), lag=4).save(world.model)
+    replace(make_model(world.model, world.feature_settings, timed=True), lookahead=4).save(world.model)
     text = str(info(world.model))
     assert "head on frames: several labels at a time\n" in text
     assert "head on clips" not in text
@@ -446,7 +448,9 @@ def test_errors_name_what_was_expected(world: World) -> None:
     ):
         info(world.videos)
     path = world.record("a.mp4")
-    part = world.cache.root / world.cache.key(world.cache.sha256(path), world.what) / "part-00000.safetensors"
+    part = (
+        world.cache.root / world.cache.key(world.cache.sha256(path), world.feature_settings) / "part-00000.safetensors"
+    )
     with pytest.raises(SourceError, match=rf"is a part of a cache entry\n  give its folder: {part.parent}"):
         info(part)
     (world.root / "other.safetensors").write_bytes(b"none")

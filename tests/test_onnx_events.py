@@ -12,8 +12,8 @@ import torch
 from tests.model.networks import make_model
 from tests.sequences import make_sequence
 from vidgru.config import ExportConfig
-from vidgru.model.export import export_model
 from vidgru.model.features import compute_features
+from vidgru.model.onnx_export import export_model
 from vidgru.model.stream import score_recording
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "onnx_events.py"
@@ -21,7 +21,8 @@ SEQUENCE = make_sequence(301, seed=2)
 
 
 @pytest.mark.parametrize(
-    "shape", [{"lag": 3}, {"cell": "lstm", "layers": 2}, {"background": False, "multi_label": True, "lag": 5}]
+    "shape",
+    [{"lookahead": 3}, {"cell": "lstm", "layers": 2}, {"background": False, "multi_label": True, "lookahead": 5}],
 )
 def test_it_finds_the_events_that_vidgru_finds(shape: dict[str, object], tmp_path: Path) -> None:
     model = make_model(SEQUENCE, timed=True, seed=4, **shape)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from tests.sequences import make_sequence, same
-from vidgru.types import Annotation, Event, Features, Recording, Sequence
+from vidgru.types import Annotation, Event, Features, FrameSequence, Recording
 
 
-def rebuilt(sequence: Sequence, **changes: object) -> Sequence:
+def rebuilt(sequence: FrameSequence, **changes: object) -> FrameSequence:
     facts = {"fps": sequence.fps, "size_px": sequence.size_px, "names": sequence.names}
-    return Sequence(**{**sequence.tensors(), **facts, **changes})
+    return FrameSequence(**{**sequence.tensors(), **facts, **changes})
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,12 @@ def test_concatenate_joins_what_frames_cut(cuts: tuple[int, ...]) -> None:
     sequence = make_sequence(20, seed=1, keypoints=3)
     edges = [0, *cuts, 20]
     parts = [sequence.frames(a, b) for a, b in pairwise(edges)]
-    assert same(Sequence.concatenate(parts), sequence)
+    assert same(FrameSequence.concatenate(parts), sequence)
 
 
 def test_concatenate_needs_a_part() -> None:
     with pytest.raises(ValueError, match="at least one part"):
-        Sequence.concatenate([])
+        FrameSequence.concatenate([])
 
 
 def test_repr_tells_shapes() -> None:
@@ -73,7 +73,7 @@ def test_repr_tells_shapes() -> None:
 def test_sequence_without_objects() -> None:
     empty = make_sequence(4, 0)
     assert len(empty.boxes) == 0
-    assert same(Sequence.concatenate([empty.frames(0, 2), empty.frames(2, 4)]), empty)
+    assert same(FrameSequence.concatenate([empty.frames(0, 2), empty.frames(2, 4)]), empty)
 
 
 @pytest.mark.parametrize("times", [(1.0, 1.0), (2.0, 1.0), (-1.0, 1.0), (0.0, float("nan"))])
@@ -118,8 +118,8 @@ WALK = {
 }  # fmt: skip
 
 
-def detected(**changes: object) -> Sequence:
-    return Sequence.from_detections(**{**WALK, **changes})
+def detected(**changes: object) -> FrameSequence:
+    return FrameSequence.from_detections(**{**WALK, **changes})
 
 
 def test_detections_are_sampled_and_put_in_order() -> None:

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from vidgru.cache import SequenceCache
     from vidgru.config import EvalConfig, ExtractConfig, PredictConfig, TrainConfig
     from vidgru.errors import VidgruError
-    from vidgru.extraction.detections import add_sequence
-    from vidgru.extraction.outcome import Outcome
+    from vidgru.extraction.import_detections import add_sequence
+    from vidgru.extraction.results import ExtractionResult
     from vidgru.model.checkpoint import EventModel, load_model
     from vidgru.model.features import compute_features
     from vidgru.model.stream import EventStream
-    from vidgru.prediction.outcome import Prediction
-    from vidgru.types import Annotation, Event, Recording, Sequence
+    from vidgru.prediction.results import PredictionResult
+    from vidgru.types import Annotation, Event, FrameSequence, Recording
 
 # Loaded on first use, so that `vidgru --help` does not wait for torch.
 _HOME = {
@@ -36,15 +36,15 @@ _HOME = {
     "EventModel": "vidgru.model.checkpoint",
     "EventStream": "vidgru.model.stream",
     "ExtractConfig": "vidgru.config",
-    "Outcome": "vidgru.extraction.outcome",
+    "ExtractionResult": "vidgru.extraction.results",
     "PredictConfig": "vidgru.config",
-    "Prediction": "vidgru.prediction.outcome",
+    "PredictionResult": "vidgru.prediction.results",
     "Recording": "vidgru.types",
-    "Sequence": "vidgru.types",
+    "FrameSequence": "vidgru.types",
     "SequenceCache": "vidgru.cache",
     "TrainConfig": "vidgru.config",
     "VidgruError": "vidgru.errors",
-    "add_sequence": "vidgru.extraction.detections",
+    "add_sequence": "vidgru.extraction.import_detections",
     "compute_features": "vidgru.model.features",
     "evaluate": "vidgru.api",
     "extract": "vidgru.api",
@@ -61,11 +61,11 @@ __all__ = [
     "EventModel",
     "EventStream",
     "ExtractConfig",
-    "Outcome",
+    "ExtractionResult",
+    "FrameSequence",
     "PredictConfig",
-    "Prediction",
+    "PredictionResult",
     "Recording",
-    "Sequence",
     "SequenceCache",
     "TrainConfig",
     "VidgruError",

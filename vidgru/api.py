@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig, ExtractConfig, PredictConfig, TrainConfig
 from vidgru.errors import SettingsError, SourceError
-from vidgru.extraction.live.address import is_live
-from vidgru.extraction.outcome import Outcome
-from vidgru.extraction.shards import share
-from vidgru.prediction.outcome import Prediction
+from vidgru.extraction.results import ExtractionResult
+from vidgru.extraction.sharding import share
+from vidgru.prediction.results import PredictionResult
 from vidgru.sources import find_recordings
 from vidgru.types import Recording
+from vidgru.video.live_address import is_live
 
 Sources = str | Path | Iterable[str | Path]
 Config = TypeVar("Config")
@@ -29,8 +29,8 @@ def extract(
     config: ExtractConfig | None = None,
     *,
     progress: bool = True,
-    on_outcome: Callable[[Outcome], None] | None = None,
-) -> list[Outcome]:
+    on_outcome: Callable[[ExtractionResult], None] | None = None,
+) -> list[ExtractionResult]:
     """See every sampled frame of recordings once, and cache what was seen.
 
     >>> from vidgru import ExtractConfig, SequenceCache, extract
@@ -57,7 +57,7 @@ def extract(
 
     Raises:
         SourceError: a source does not exist, or holds no recordings.
-        WeightsError, SettingsError, MissingExtra: the detector is not there, or cannot run as asked.
+        WeightsError, SettingsError, MissingDependencyError: the detector is not there, or cannot run as asked.
         OutputError: the cache cannot be written.
     """
     config = _settings(config, ExtractConfig)
@@ -65,7 +65,7 @@ def extract(
         raise SettingsError("dry_run is set, and extract is for making features", "use vidgru extract --dry-run")
     several = _several(sources)
     if config.detections:
-        from vidgru.extraction.detections import extract_detections, open_detections
+        from vidgru.extraction.import_detections import extract_detections, open_detections
 
         collection = open_detections(config, config)
         videos = find_recordings(several) if several else None
@@ -117,7 +117,7 @@ def train(dataset: str | Path, config: TrainConfig | None = None) -> Path:
     Raises:
         AnnotationError, WeightsError, SettingsError, ModelError, OutputError: each with its remedy.
     """
-    from vidgru.training.loop import train as train_model
+    from vidgru.training.run import train as train_model
 
     return train_model(dataset, _settings(config, TrainConfig))
 
@@ -141,7 +141,7 @@ def evaluate(model: str | Path, dataset: str | Path, config: EvalConfig | None =
         What `metrics.json` holds.
 
     Raises:
-        AnnotationError, ModelError, SettingsMismatch, WeightsError, OutputError: each with its remedy.
+        AnnotationError, ModelError, SettingsMismatchError, WeightsError, OutputError: each with its remedy.
     """
     from vidgru.training.evaluate import evaluate as evaluate_model
 
@@ -150,7 +150,7 @@ def evaluate(model: str | Path, dataset: str | Path, config: EvalConfig | None =
 
 def predict(
     model: str | Path, sources: Sources, config: PredictConfig | None = None, *, progress: bool = True
-) -> list[Prediction]:
+) -> list[PredictionResult]:
     """Find the events of recordings, and write them below `config.out`.
 
     >>> from vidgru import PredictConfig, predict
@@ -170,7 +170,7 @@ def predict(
         One prediction a recording, in the order of the sources, those of caches last.
 
     Raises:
-        ModelError, SourceError, SettingsError, SettingsMismatch, WeightsError: before any recording is opened.
+        ModelError, SourceError, SettingsError, SettingsMismatchError, WeightsError: before any recording is opened.
         OutputError: the output cannot be written; what was finished stays.
     """
     config, several = _settings(config, PredictConfig), _several(sources)
@@ -184,7 +184,7 @@ def predict(
         return predict_with_ray(model, several, config, progress=progress)
     from vidgru.prediction import batch
 
-    if config.collect:
+    if config.merge_only:
         return batch.collect(model, several, config, progress=progress)
     return batch.predict(model, several, config, progress=progress)
 

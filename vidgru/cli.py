@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, get_origin, get_type_hint
 
 import vidgru
 from vidgru.errors import SettingsError, VidgruError
-from vidgru.files import bundled
+from vidgru.storage import bundled
 
 Config = TypeVar("Config")
 
@@ -64,7 +64,7 @@ def _extract(argv: Sequence[str]) -> int:
 
     given, config = _parse("extract", ExtractConfig, argv, _SOURCES)
     from vidgru import api
-    from vidgru.extraction.outcome import say_outcome, summary_table
+    from vidgru.extraction.results import say_outcome, summary_table
 
     if config.dry_run:
         from vidgru.cache import SequenceCache
@@ -116,7 +116,7 @@ def _predict(argv: Sequence[str]) -> int:
     from vidgru.config import PredictConfig
 
     given, config = _parse("predict", PredictConfig, argv, _MODEL, _INPUTS)
-    from vidgru.extraction.live.address import is_live
+    from vidgru.video.live_address import is_live
 
     if any(map(is_live, given["sources"])):
         if len(given["sources"]) > 1:
@@ -125,8 +125,8 @@ def _predict(argv: Sequence[str]) -> int:
 
         return predict_live(given["model"], given["sources"][0], config)
     from vidgru import api
-    from vidgru.prediction.outcome import summary_table
-    from vidgru.prediction.output import INDEX
+    from vidgru.prediction.outputs import INDEX
+    from vidgru.prediction.results import summary_table
 
     predictions = api.predict(given["model"], given["sources"], config)
     print(summary_table(predictions))
@@ -151,7 +151,7 @@ def _export(argv: Sequence[str]) -> int:
     from vidgru.config import ExportConfig
 
     given, config = _parse("export", ExportConfig, argv, _MODEL)
-    from vidgru.model.export import export_model
+    from vidgru.model.onnx_export import export_model
 
     for path in export_model(given["model"], config):
         print(path)

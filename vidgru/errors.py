@@ -4,15 +4,15 @@ VidgruError                   exit code 2 unless said otherwise
 ├── SourceError               nothing to work on: no such file, a folder without videos
 ├── SettingsError             a flag or YAML value that cannot be
 ├── WeightsError              detector weights missing or not readable
-├── MissingExtra              an optional package that is needed and not installed
+├── MissingDependencyError              an optional package that is needed and not installed
 ├── AnnotationError           an annotation file that cannot be used (names file and line)
 ├── CacheError                a cache entry that is not sound, or not the one asked for
-│   ├── SettingsMismatch      features made with other settings than the model's
-│   └── EntryTaken            another process took over the entry that was being written
+│   ├── SettingsMismatchError      features made with other settings than the model's
+│   └── LockLostError            another process took over the entry that was being written
 ├── ModelError                a model file that is not one, or of another version
 ├── OutputError               the output cannot be written: read-only, full, not a folder
 └── RecordingError            one recording cannot be read; the run goes on without it (exit code 1)
-    └── RecordingChanged      the file changed while it was read
+    └── RecordingChangedError      the file changed while it was read
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class WeightsError(VidgruError):
     """Detector weights that are missing or cannot be read."""
 
 
-class MissingExtra(VidgruError):
+class MissingDependencyError(VidgruError):
     """An optional package that is needed is not installed; the remedy is the line that installs it."""
 
 
@@ -56,11 +56,11 @@ class CacheError(VidgruError):
     """A cache entry that is not sound, or not the one asked for."""
 
 
-class SettingsMismatch(CacheError):
+class SettingsMismatchError(CacheError):
     """Features made with other settings than the model's."""
 
 
-class EntryTaken(CacheError):
+class LockLostError(CacheError):
     """Another process took over the entry that was being written; what this one did of it is not lost, but theirs."""
 
 
@@ -78,5 +78,5 @@ class RecordingError(VidgruError):
     exit_code = 1
 
 
-class RecordingChanged(RecordingError):
+class RecordingChangedError(RecordingError):
     """The file changed while it was read."""

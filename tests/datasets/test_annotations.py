@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.datasets.sets import HEADER, csv_set, write_set
+from tests.datasets.annotation_files import HEADER, csv_set, write_set
 from vidgru.datasets.annotations import check_times, load_dataset
 from vidgru.datasets.dataset import Clip, clips
 from vidgru.errors import AnnotationError

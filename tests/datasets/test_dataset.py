@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.datasets.sets import csv_set, write_set
+from tests.datasets.annotation_files import csv_set, write_set
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Described, clips, descriptions, timelines, unlabelled
 from vidgru.types import DESCRIBED

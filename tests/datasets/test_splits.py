@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.datasets.sets import HEADER, csv_set, write_set
+from tests.datasets.annotation_files import HEADER, csv_set, write_set
 from vidgru.datasets.annotations import check_times, load_dataset
 from vidgru.datasets.dataset import Dataset, clips
 from vidgru.datasets.groups import groups, stratify
@@ -268,9 +268,9 @@ def test_a_column_called_group_is_taken_unasked(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, *rows, header=f"{HEADER},group")
     assert groups(dataset)[1] == "group"
     assert groups(dataset, "folder")[1] == "folder"
-    without = csv_set(tmp_path / "none", *(row.rpartition(",")[0] for row in rows))
-    assert groups(without, "group") == groups(without)
-    assert groups(without)[1] == "folder"
+    drop_features = csv_set(tmp_path / "none", *(row.rpartition(",")[0] for row in rows))
+    assert groups(drop_features, "group") == groups(drop_features)
+    assert groups(drop_features)[1] == "folder"
 
 
 def test_report_of_timed_events(tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from vidgru.datasets.annotations import load_dataset
 from vidgru.demo.dataset import write_frames
 from vidgru.demo.report import line_up
 from vidgru.demo.scene import CLASSES, Scene, plan_clip, plan_recording, write_video
-from vidgru.extraction.pipeline import weights_what
-from vidgru.files import bundled, sha256_file
+from vidgru.extraction.pipeline import feature_settings_for
 from vidgru.model.checkpoint import load_model
-from vidgru.prediction.writers import read_jsonl
-from vidgru.types import Sequence
+from vidgru.prediction.event_files import read_jsonl
+from vidgru.storage import bundled, sha256_file
+from vidgru.types import FrameSequence
 
 pytestmark = pytest.mark.slow
 
@@ -82,14 +82,14 @@ def run(*words: object) -> None:
     assert cli.run([str(word) for word in words]) == 0
 
 
-def extracted(features: Path, video: Path, weights: Path) -> Sequence:
+def extracted(features: Path, video: Path, weights: Path) -> FrameSequence:
     cache = SequenceCache(features)
-    entry = cache.lookup(video, weights_what(DetectorSettings(weights=str(weights), imgsz=320)))
+    entry = cache.lookup(video, feature_settings_for(DetectorSettings(weights=str(weights), imgsz=320)))
     assert entry is not None
     return cache.read(entry.key)
 
 
-def agreement(sequence: Sequence, scene: Scene) -> tuple[int, int, int, int]:
+def agreement(sequence: FrameSequence, scene: Scene) -> tuple[int, int, int, int]:
     """Over all frames: true objects; those with a box of their class at IoU 0.5; boxes; those with such an object."""
     true = hits = found = right = 0
     for step, frame in enumerate(sequence.frame_index):

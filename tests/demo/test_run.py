@@ -11,9 +11,9 @@ from vidgru.config import DemoConfig, EvalConfig, TrainConfig
 from vidgru.demo.run import run
 from vidgru.demo.scene import KINDS as EVENTS
 from vidgru.demo.scene import plan_clip, write_video
-from vidgru.files import bundled
+from vidgru.storage import bundled
 from vidgru.training.evaluate import evaluate
-from vidgru.training.loop import train
+from vidgru.training.run import train
 
 KINDS = ("runs", "group_passes", "car_stops", "leaves_bag")
 CLIPS = 12

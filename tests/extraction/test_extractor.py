@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.extraction.test_intake import entries, sharing
+from tests.extraction.test_decode_stage import entries, sharing
 from tests.extraction.test_pipeline import HOW, run
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings
 from vidgru.extraction.extractor import Extractor
-from vidgru.extraction.outcome import Outcome
 from vidgru.extraction.progress import Progress
-from vidgru.extraction.stages import Stopped
+from vidgru.extraction.queues import Stopped
+from vidgru.extraction.results import ExtractionResult
 from vidgru.types import Recording
 
 Weights = Callable[[str], Path]
@@ -40,7 +40,7 @@ def test_recordings_that_come_over_time_give_the_same_bytes(
 ) -> None:
     recordings = [recorded(tmp_path, f"{n}.mp4", frames) for n, frames in enumerate((21, 13, 40))]
     gone = Recording(path=tmp_path / "gone.mp4", name="gone.mp4")
-    found: dict[int, Outcome] = {}
+    found: dict[int, ExtractionResult] = {}
     with Extractor(SequenceCache(tmp_path / "came"), settings, HOW, quiet) as extractor:
         extractor.submit(3, recordings[0])
         for number, outcome in extractor.ended():
@@ -96,11 +96,11 @@ def test_the_end_of_the_block_ends_the_reading(tmp_path: Path, settings: Detecto
         extractor.submit(0, recorded(tmp_path, "long.mp4", 600))
         reader = threading.Thread(target=read)
         reader.start()
-        while not SequenceCache(tmp_path / "f").leases.exists():
+        while not SequenceCache(tmp_path / "f").locks.exists():
             threading.Event().wait(0.01)
     reader.join()
     assert len(ended) == 1
-    assert not SequenceCache(tmp_path / "f").leases.exists()
+    assert not SequenceCache(tmp_path / "f").locks.exists()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vidgru")]
 
 

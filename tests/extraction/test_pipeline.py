@@ -14,11 +14,13 @@ import torch
 from tests.videos import faststart, rotate_mp4, write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
+from vidgru.detector.motion import MOTION_COLUMNS, SCENE_MOTION_COLUMNS
+from vidgru.detector.tracker import Tracker
 from vidgru.errors import WeightsError
-from vidgru.extraction import decoder, extractor, pool
-from vidgru.extraction.motion import MOTION_COLUMNS, SCENE_MOTION_COLUMNS
-from vidgru.extraction.pipeline import Outcome, extract_recordings, summary_table, weights_what
-from vidgru.extraction.tracker import Tracker
+from vidgru.extraction import decode_process as decoder
+from vidgru.extraction import detector_pool as pool
+from vidgru.extraction import extractor
+from vidgru.extraction.pipeline import ExtractionResult, extract_recordings, feature_settings_for, summary_table
 from vidgru.sources import find_recordings
 from vidgru.types import Recording
 
@@ -33,14 +35,16 @@ def settings(tiny_weights: Weights) -> DetectorSettings:
 
 
 def run(
-    folder: Path, cache: Path, settings: DetectorSettings, how: RunSettings | None = None, **options: Any
-) -> list[Outcome]:
-    how = how or HOW
-    return extract_recordings(find_recordings([folder]), SequenceCache(cache), settings, how, progress=False, **options)
+    folder: Path, cache: Path, settings: DetectorSettings, run_info: RunSettings | None = None, **options: Any
+) -> list[ExtractionResult]:
+    run_info = run_info or HOW
+    return extract_recordings(
+        find_recordings([folder]), SequenceCache(cache), settings, run_info, progress=False, **options
+    )
 
 
 def small_parts(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
-    for where in ("cache.writer", "extraction.intake", "extraction.extractor"):
+    for where in ("cache.writer", "extraction.decode_stage", "extraction.extractor"):
         monkeypatch.setattr(f"vidgru.{where}.PART_SAMPLES", samples)
 
 
@@ -64,10 +68,13 @@ def test_a_folder_of_videos(tmp_path: Path, settings: DetectorSettings) -> None:
         assert entry is not None
         assert cache.verify(outcome.key) == []
         assert (entry.status, entry.size_px, entry.damage, entry.recorded_at) == ("done", size, {}, None)
-        assert entry.what == weights_what(settings)
-        assert entry.how["backend"] == "torch"
-        assert (entry.how["precision"], entry.how["device"], entry.how["threads"]) == ("fp32", "cpu", 1)
-        assert entry.how["versions"]["torch"] == torch.__version__.split("+")[0] or entry.how["versions"]["torch"]
+        assert entry.feature_settings == feature_settings_for(settings)
+        assert entry.run_info["backend"] == "torch"
+        assert (entry.run_info["precision"], entry.run_info["device"], entry.run_info["threads"]) == ("fp32", "cpu", 1)
+        assert (
+            entry.run_info["versions"]["torch"] == torch.__version__.split("+")[0]
+            or entry.run_info["versions"]["torch"]
+        )
         assert len(sequence) == outcome.samples
         assert sequence.names == ("person", "car", "bag")
         np.testing.assert_allclose(sequence.time_s, np.arange(outcome.samples) / 5, atol=1e-9)
@@ -190,7 +197,9 @@ def test_a_recording_that_is_gone_fails(tmp_path: Path, settings: DetectorSettin
     assert "cannot be opened: No such file" in outcomes[0].reason
 
 
-@pytest.mark.parametrize("where", ["vidgru.extraction.extractor.Tracker", "vidgru.extraction.pool.object_motion"])
+@pytest.mark.parametrize(
+    "where", ["vidgru.extraction.extractor.Tracker", "vidgru.extraction.detector_pool.object_motion"]
+)
 def test_a_bug_is_not_a_bad_file(
     tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -238,7 +247,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, settings: DetectorSetting
     write_video(tmp_path / "v" / "a.mp4", 5)
     write_video(tmp_path / "v" / "b.mp4", 400)
 
-    def interrupt(outcome: Outcome) -> None:
+    def interrupt(outcome: ExtractionResult) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -246,7 +255,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, settings: DetectorSetting
     entries = list(SequenceCache(tmp_path / "f").entries())
     assert len(entries) == 1
     assert {path.name for path in (tmp_path / "f").glob("[!.]*")} == {entries[0].key, "index.jsonl", "summary.jsonl"}
-    assert not SequenceCache(tmp_path / "f").leftovers()
+    assert not SequenceCache(tmp_path / "f").incomplete_entries()
     assert sorted(o.status for o in run(tmp_path / "v", tmp_path / "f", settings)) == ["done", "reused"]
 
 
@@ -325,9 +334,9 @@ def test_nothing_to_do(tmp_path: Path, settings: DetectorSettings) -> None:
 
 
 def test_of_many_that_ended_alike_a_few_are_named() -> None:
-    def failed(name: str, reason: str) -> Outcome:
+    def failed(name: str, reason: str) -> ExtractionResult:
         recording = Recording(path=Path(name), name=name)
-        return Outcome(
+        return ExtractionResult(
             recording=recording, status="failed", key=None, samples=0, duration_s=None, reason=reason, seconds=0.0
         )
 

@@ -1,6 +1,6 @@
 """Small networks and batches for tests."""
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -9,20 +9,20 @@ from torch import Tensor
 from tests.sequences import NAMES, make_sequence
 from vidgru.datasets.windows import collate, slice_window
 from vidgru.model.checkpoint import Caption, EventModel, build
-from vidgru.model.decode import DecodeSettings
+from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import Architecture, EventGRU
+from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
-from vidgru.model.layout import FeatureLayout
 from vidgru.model.task import Head, Task
-from vidgru.model.text import Tokenizer
-from vidgru.types import DESCRIBED, Sequence
+from vidgru.model.tokenizer import Tokenizer
+from vidgru.types import DESCRIBED, FrameSequence
 
 WHAT = {"fps": 8.0, "imgsz": 640, "conf": 0.1, "iou": 0.7, "max_objects": 32, "tracker": "bytetrack", "mask": ""}
 WHAT |= {"weights_sha256": "0" * 64, "schema": 2}
 
 
 def make_network(
-    sequence: Sequence,
+    sequence: FrameSequence,
     outputs: int = 3,
     *,
     frame_outputs: int = 0,
@@ -35,8 +35,8 @@ def make_network(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made = Architecture(**shape)
-        layout = FeatureLayout.of(sequence)
-        network = EventGRU(layout, outputs, frame_outputs, made, words=words, labels=labels)
+        feature_spec = FeatureSpec.of(sequence)
+        network = EventGRU(feature_spec, outputs, frame_outputs, made, words=words, labels=labels)
         if "class" in network.encoder.object_groups:
             torch.nn.init.normal_(network.encoder.classes.weight)
     network.encoder.fit([compute_features(sequence)])
@@ -44,14 +44,14 @@ def make_network(
 
 
 def make_model(
-    sequence: Sequence | None = None,
+    sequence: FrameSequence | None = None,
     *,
     background: bool = True,
     multi_label: bool = False,
     clips: bool = True,
     timed: bool = False,
-    lag: int = 0,
-    sentences: Many[str] = (),
+    lookahead: int = 0,
+    sentences: Sequence[str] = (),
     seed: int = 0,
     **shape: object,
 ) -> EventModel:
@@ -80,29 +80,29 @@ def make_model(
     return EventModel(
         network=network,
         task=task,
-        what=WHAT,
+        feature_settings=WHAT,
         weights="detector.pt",
         names=NAMES,
         decode=decode,
         window_s=2.0,
-        lag=lag,
+        lookahead=lookahead,
         caption=caption,
         metrics={"accuracy": 0.5},
         versions={"vidgru": "0"},
     )
 
 
-def with_captions(model: EventModel, sequence: Sequence, sentences: Many[str]) -> EventModel:
+def with_captions(model: EventModel, sequence: FrameSequence, sentences: Sequence[str]) -> EventModel:
     """A model that also describes its events, as `make_model` makes them."""
     tokenizer = Tokenizer.train(sentences)
-    network = build(model.layout, model.task, model.network.architecture, words=len(tokenizer)).eval()
+    network = build(model.feature_spec, model.task, model.network.architecture, words=len(tokenizer)).eval()
     network.load_state_dict(model.network.state_dict(), strict=False)
     used = sorted({word for sentence in sentences for word in tokenizer.encode(sentence)})
     make_talkative(network, sequence, [Tokenizer.END, *used])
     return replace(model, network=network, caption=Caption(tokenizer=tokenizer, longest=12, labels=model.labels[:1]))
 
 
-def make_talkative(network: EventGRU, sequence: Sequence, used: list[int]) -> None:
+def make_talkative(network: EventGRU, sequence: FrameSequence, used: list[int]) -> None:
     """Have a network with random weights say something else of each event, in these words."""
     head = network.caption_head
     assert head is not None
@@ -122,17 +122,17 @@ def make_talkative(network: EventGRU, sequence: Sequence, used: list[int]) -> No
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]  # objects, counts, frame, mask, as a network takes them
 
 
-def random_batch(layout: FeatureLayout, clips: int = 4, steps: int = 9, most: int = 3, seed: int = 0) -> Inputs:
+def random_batch(feature_spec: FeatureSpec, clips: int = 4, steps: int = 9, most: int = 3, seed: int = 0) -> Inputs:
     """Clips of different lengths, up to so many objects a frame."""
     made = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, steps + 1, (clips,), generator=made)
     lengths[0] = steps
     mask = torch.arange(steps) < lengths[:, None]
     counts = torch.randint(0, most + 1, (clips, steps), generator=made) * mask
-    objects = torch.randn(int(counts.sum()), layout.object_width, generator=made)
-    columns = layout.object_groups()
-    objects[:, columns["class"]] = objects[:, columns["class"]].abs().long().clamp(max=layout.classes - 1).float()
-    frame = torch.randn(clips, steps, layout.frame_width, generator=made) * mask[..., None]
+    objects = torch.randn(int(counts.sum()), feature_spec.object_width, generator=made)
+    columns = feature_spec.object_groups()
+    objects[:, columns["class"]] = objects[:, columns["class"]].abs().long().clamp(max=feature_spec.classes - 1).float()
+    frame = torch.randn(clips, steps, feature_spec.frame_width, generator=made) * mask[..., None]
     return objects, counts, frame, mask
 
 

@@ -9,22 +9,22 @@ from safetensors.torch import save_file
 
 from tests.model.networks import WHAT, make_model, random_batch
 from tests.sequences import make_sequence
-from vidgru.errors import ModelError, SettingsMismatch
-from vidgru.model.checkpoint import BEST, FORMAT, check_what, detector_settings, load_model
-from vidgru.model.describe import Stretch, describe
+from vidgru.errors import ModelError, SettingsMismatchError
+from vidgru.model.captioner import Stretch, describe
+from vidgru.model.checkpoint import BEST, FORMAT, check_feature_settings, detector_settings, load_model
 from vidgru.model.event_gru import Architecture, EventGRU, count_parameters
 from vidgru.model.features import compute_features
-from vidgru.model.text import Tokenizer
+from vidgru.model.tokenizer import Tokenizer
 
 SENTENCES = ("A man falls.", "사람이 넘어진다. 🧎", "Um homem cai: não levanta.", "有人摔倒了。")
 SHAPES = [
     {},
-    {"cell": "lstm", "hidden": 20, "layers": 2, "timed": True, "lag": 3},
+    {"cell": "lstm", "hidden": 20, "layers": 2, "timed": True, "lookahead": 3},
     {"cell": "none", "multi_label": True, "background": False},
     {"bidirectional": True, "width": 32, "clips": False, "timed": True},
-    {"without": ("appearance", "time")},
+    {"drop_features": ("appearance", "time")},
     {"timed": True, "sentences": SENTENCES},
-    {"clips": False, "sentences": SENTENCES, "without": ("geometry", "scene")},
+    {"clips": False, "sentences": SENTENCES, "drop_features": ("geometry", "scene")},
 ]
 
 
@@ -34,12 +34,23 @@ def test_a_model_comes_back_as_it_went(shape: dict[str, object], tmp_path: Path)
     model.save(tmp_path / "a.safetensors")
     back = load_model(tmp_path / "a.safetensors")
     assert back.to_bytes() == model.to_bytes()
-    for name in ("task", "labels", "what", "weights", "names", "decode", "window_s", "lag", "metrics", "versions"):
+    for name in (
+        "task",
+        "labels",
+        "feature_settings",
+        "weights",
+        "names",
+        "decode",
+        "window_s",
+        "lookahead",
+        "metrics",
+        "versions",
+    ):
         assert getattr(back, name) == getattr(model, name)
-    assert back.layout == model.layout
+    assert back.feature_spec == model.feature_spec
     assert back.network.architecture == model.network.architecture
     assert not back.network.training
-    batch = random_batch(model.layout)
+    batch = random_batch(model.feature_spec)
     for ours, theirs in zip(back.network(*batch), model.network(*batch), strict=True):
         assert (ours is None and theirs is None) or torch.equal(ours, theirs)
     assert count_parameters(back.network) == count_parameters(model.network)
@@ -134,7 +145,7 @@ def test_a_model_from_before_descriptions(tmp_path: Path) -> None:
         {"task": {"labels": ["a"], "clips": {"background": True, "multi_label": False}, "timed": None}},
         {"task": {"labels": ["fall", "walk"], "clips": None, "timed": None}},
         {"task": ["fall"]},
-        {"layout": {}},
+        {"feature_spec": {}},
         {"decode": None},
         {"architecture": {"cell": 3}},
         {"caption": {"tokenizer": "{}", "longest": 3, "labels": [], "threshold": 0.0}},
@@ -150,19 +161,19 @@ def test_a_model_that_does_not_fit_together(facts: dict[str, object], tmp_path: 
 
 def test_features_of_other_settings_are_refused() -> None:
     model = make_model()
-    check_what(model, dict(WHAT), "features of a.mp4")
+    check_feature_settings(model, dict(WHAT), "features of a.mp4")
     message = (
         r"features of a\.mp4 .*: fps is 5\.0, the model's is 8\.0; imgsz is 320, the model's is 640\n  pass --weights"
     )
-    with pytest.raises(SettingsMismatch, match=message):
-        check_what(model, {**WHAT, "fps": 5.0, "imgsz": 320}, "features of a.mp4")
-    with pytest.raises(SettingsMismatch, match="schema is None, the model's is 2"):
-        check_what(model, {name: value for name, value in WHAT.items() if name != "schema"}, "a.mp4")
+    with pytest.raises(SettingsMismatchError, match=message):
+        check_feature_settings(model, {**WHAT, "fps": 5.0, "imgsz": 320}, "features of a.mp4")
+    with pytest.raises(SettingsMismatchError, match="schema is None, the model's is 2"):
+        check_feature_settings(model, {name: value for name, value in WHAT.items() if name != "schema"}, "a.mp4")
 
 
 def test_detector_settings_are_those_of_the_features() -> None:
     model = make_model()
-    assert detector_settings(model).what("0" * 64) == WHAT
+    assert detector_settings(model).feature_settings("0" * 64) == WHAT
     assert detector_settings(model).weights == "detector.pt"
     assert detector_settings(model, "elsewhere.pt").weights == "elsewhere.pt"
 
@@ -170,6 +181,6 @@ def test_detector_settings_are_those_of_the_features() -> None:
 def test_weights_are_not_pickled(tmp_path: Path) -> None:
     make_model().save(tmp_path / "m")
     assert b"pickle" not in (tmp_path / "m").read_bytes()
-    network = EventGRU(make_model(make_sequence(5)).layout, 2, 2, Architecture())
+    network = EventGRU(make_model(make_sequence(5)).feature_spec, 2, 2, Architecture())
     parts = ("encoder.", "gru.", "clip_head.", "frame_head.")
     assert all(name.startswith(parts) for name in network.state_dict())

@@ -9,10 +9,10 @@ import torch
 from tests.model.networks import make_network, random_batch
 from tests.sequences import make_sequence
 from vidgru.model.encoder import Encoder
-from vidgru.model.layout import FeatureLayout
+from vidgru.model.feature_spec import FeatureSpec
 
 RICH = replace(make_sequence(60, 3, keypoints=17), angle=np.linspace(0, 3, 180).astype(np.float16))
-LAYOUT = FeatureLayout.of(RICH)
+LAYOUT = FeatureSpec.of(RICH)
 GROUPS = (*LAYOUT.object_groups(), *LAYOUT.frame_groups())
 BATCH = random_batch(LAYOUT)[:3]
 
@@ -23,7 +23,9 @@ def make_encoder(**shape: object) -> Encoder:
 
 def test_the_groups_are_those_that_are_looked_at() -> None:
     assert make_encoder().groups == GROUPS
-    assert make_encoder(without=("motion", "scene")).groups == tuple(g for g in GROUPS if g not in ("motion", "scene"))
+    assert make_encoder(drop_features=("motion", "scene")).groups == tuple(
+        g for g in GROUPS if g not in ("motion", "scene")
+    )
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -56,4 +58,4 @@ def test_a_group_that_there_is_not() -> None:
     with pytest.raises(ValueError, match="there is no group 'sound' to remove; there are geometry, angle, score"):
         make_encoder()(*BATCH, removed="sound")
     with pytest.raises(ValueError, match="there is no group 'motion'"):
-        make_encoder(without=("motion",))(*BATCH, removed="motion")
+        make_encoder(drop_features=("motion",))(*BATCH, removed="motion")

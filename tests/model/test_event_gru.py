@@ -13,12 +13,12 @@ from vidgru.datasets.windows import collate, slice_window
 from vidgru.errors import SettingsError
 from vidgru.model.encoder import Encoder
 from vidgru.model.event_gru import Architecture, EventGRU
+from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
-from vidgru.model.layout import FeatureLayout
 from vidgru.types import Features
 
 SEQUENCE = make_sequence(50, keypoints=17)
-LAYOUT = FeatureLayout.of(SEQUENCE)
+LAYOUT = FeatureSpec.of(SEQUENCE)
 SHAPES = [
     {}, {"layers": 2}, {"cell": "lstm"}, {"cell": "rnn"}, {"cell": "none"}, {"bidirectional": True},
 ]  # fmt: skip
@@ -192,7 +192,7 @@ def test_groups_are_dropped_in_training_only() -> None:
 # --- groups of features ---------------------------------------------------------------------------------------------
 
 RICH = replace(make_sequence(60, 3, keypoints=17), angle=np.linspace(0, 3, 180).astype(np.float16))
-RICH_LAYOUT = FeatureLayout.of(RICH)
+RICH_LAYOUT = FeatureSpec.of(RICH)
 GROUPS = get_args(FeatureGroup)
 
 
@@ -223,7 +223,7 @@ def test_the_groups_that_settings_name_are_those_of_features() -> None:
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_group_that_is_turned_off_is_not_looked_at(group: str) -> None:
     plain = compute_features(RICH)
-    on, off = (make_network(RICH, frame_outputs=2, without=without) for without in ((), (group,)))
+    on, off = (make_network(RICH, frame_outputs=2, drop_features=drop_features) for drop_features in ((), (group,)))
     assert (scores_of(on, perturbed(group)) - scores_of(on, plain)).abs().max() > 1e-5
     assert torch.equal(scores_of(off, perturbed(group)), scores_of(off, plain))
     for other in set(GROUPS) - {group}:
@@ -232,7 +232,7 @@ def test_a_group_that_is_turned_off_is_not_looked_at(group: str) -> None:
 
 @pytest.mark.parametrize("kept", [("scene",), ("time", "scene_motion"), ("class",), ("keypoints", "geometry")])
 def test_few_groups_are_enough(kept: tuple[str, ...]) -> None:
-    network = make_network(RICH, frame_outputs=2, without=tuple(set(GROUPS) - set(kept)))
+    network = make_network(RICH, frame_outputs=2, drop_features=tuple(set(GROUPS) - set(kept)))
     features = compute_features(RICH)
     for group in GROUPS:
         same = torch.equal(scores_of(network, perturbed(group)), scores_of(network, features))
@@ -246,12 +246,14 @@ def test_few_groups_are_enough(kept: tuple[str, ...]) -> None:
 
 
 def test_nothing_left_to_look_at() -> None:
-    with pytest.raises(SettingsError, match=r"without is geometry,.*scene_motion: no feature is left\n  leave some"):
-        make_network(RICH, without=GROUPS)
+    with pytest.raises(
+        SettingsError, match=r"drop_features is geometry,.*scene_motion: no feature is left\n  leave some"
+    ):
+        make_network(RICH, drop_features=GROUPS)
 
 
 def test_groups_that_features_do_not_have_do_nothing() -> None:
     bare = make_sequence(20, 2, optional=False)
-    network = make_network(bare, without=("appearance", "scene", "keypoints"))
+    network = make_network(bare, drop_features=("appearance", "scene", "keypoints"))
     plain = make_network(bare)
     assert network.state_dict().keys() == plain.state_dict().keys()

@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 
 from tests.sequences import make_sequence
-from vidgru.errors import SettingsMismatch
-from vidgru.extraction import motion
+from vidgru.detector import motion
+from vidgru.errors import SettingsMismatchError
+from vidgru.model.feature_spec import SPEED, FeatureSpec, mirror_columns
 from vidgru.model.features import FeatureStream, compute_features, stream_features
-from vidgru.model.layout import SPEED, FeatureLayout, mirror_columns
-from vidgru.types import Sequence
+from vidgru.types import FrameSequence
 
 
-def moving(boxes: np.ndarray, *, fps: float = 8.0, tracks: np.ndarray | None = None, size=(320, 160)) -> Sequence:
+def moving(boxes: np.ndarray, *, fps: float = 8.0, tracks: np.ndarray | None = None, size=(320, 160)) -> FrameSequence:
     """A box a frame: float [T, 4]."""
     frames = len(boxes)
-    return Sequence(
+    return FrameSequence(
         time_s=np.arange(frames) / fps,
         frame_index=np.arange(frames, dtype=np.int64),
         offsets=np.arange(frames + 1, dtype=np.int64),
@@ -29,8 +29,8 @@ def moving(boxes: np.ndarray, *, fps: float = 8.0, tracks: np.ndarray | None = N
     )
 
 
-def group(sequence: Sequence, name: str) -> np.ndarray:
-    return compute_features(sequence).objects[:, FeatureLayout.of(sequence).object_groups()[name]]
+def group(sequence: FrameSequence, name: str) -> np.ndarray:
+    return compute_features(sequence).objects[:, FeatureSpec.of(sequence).object_groups()[name]]
 
 
 def walk(fps: float, seconds: float = 2.0, per_s: float = 0.1) -> np.ndarray:
@@ -62,21 +62,21 @@ def test_features_do_not_depend_on_the_future() -> None:
 @pytest.mark.parametrize("objects", [0, 1, 2, 3, None])
 def test_widths_are_those_of_the_layout(objects: int | None, optional: bool) -> None:
     sequence = make_sequence(9, objects, optional=optional)
-    features, layout = compute_features(sequence), FeatureLayout.of(sequence)
-    assert features.objects.shape == (len(sequence.boxes), layout.object_width)
-    assert features.frame.shape == (9, layout.frame_width)
+    features, feature_spec = compute_features(sequence), FeatureSpec.of(sequence)
+    assert features.objects.shape == (len(sequence.boxes), feature_spec.object_width)
+    assert features.frame.shape == (9, feature_spec.frame_width)
     for name in ("appearance", "colour"):
-        assert (name in layout.object_groups()) == optional
+        assert (name in feature_spec.object_groups()) == optional
         if optional:
-            assert np.array_equal(features.objects[:, layout.object_groups()[name]], getattr(sequence, name))
+            assert np.array_equal(features.objects[:, feature_spec.object_groups()[name]], getattr(sequence, name))
 
 
 def test_a_mirror_leaves_colours() -> None:
-    layout = FeatureLayout(classes=3, motion=22, appearance=7, colour=9)
-    columns = mirror_columns(layout)
+    feature_spec = FeatureSpec(classes=3, motion=22, appearance=7, colour=9)
+    columns = mirror_columns(feature_spec)
     assert columns is not None
-    order, sign = columns[0][layout.object_groups()["colour"]], columns[1][layout.object_groups()["colour"]]
-    assert np.array_equal(order, np.arange(layout.object_width)[layout.object_groups()["colour"]])
+    order, sign = columns[0][feature_spec.object_groups()["colour"]], columns[1][feature_spec.object_groups()["colour"]]
+    assert np.array_equal(order, np.arange(feature_spec.object_width)[feature_spec.object_groups()["colour"]])
     assert (sign == 1).all()
 
 
@@ -134,13 +134,13 @@ def test_keypoints_the_detector_does_not_see_say_nothing() -> None:
 
 
 def test_other_tensors_than_the_layout_says_are_refused() -> None:
-    layout = FeatureLayout.of(make_sequence(3))
+    feature_spec = FeatureSpec.of(make_sequence(3))
     told = r"otherwise than the model's: motion is 0, the model's is 6; appear.*; colour is 0, the model's is 3"
-    with pytest.raises(SettingsMismatch, match=told):
-        list(stream_features([make_sequence(3, optional=False)], layout))
+    with pytest.raises(SettingsMismatchError, match=told):
+        list(stream_features([make_sequence(3, optional=False)], feature_spec))
 
 
-def mirror(sequence: Sequence) -> Sequence:
+def mirror(sequence: FrameSequence) -> FrameSequence:
     """The same scene seen in a mirror, without optional tensors."""
     boxes = sequence.boxes.copy()
     boxes[:, [0, 2]] = 1 - boxes[:, [2, 0]]
@@ -156,7 +156,7 @@ def mirror(sequence: Sequence) -> Sequence:
 @pytest.mark.parametrize("keypoints", [0, 17])
 def test_mirrored_features_are_those_of_the_mirrored_scene(keypoints: int) -> None:
     sequence = make_sequence(50, keypoints=keypoints, optional=False)
-    columns = mirror_columns(FeatureLayout.of(sequence))
+    columns = mirror_columns(FeatureSpec.of(sequence))
     assert columns is not None
     order, sign, frame_order, frame_sign = columns
     features, seen = compute_features(sequence), compute_features(mirror(sequence))
@@ -164,29 +164,31 @@ def test_mirrored_features_are_those_of_the_mirrored_scene(keypoints: int) -> No
     np.testing.assert_allclose(features.frame[:, frame_order] * frame_sign, seen.frame, atol=1e-6)
 
 
-@pytest.mark.parametrize("layout", [
-    FeatureLayout(classes=3, motion=22, keypoints=17, angle=True, scene=5, scene_motion=20, appearance=7, colour=9),
-    FeatureLayout(classes=1),
+@pytest.mark.parametrize("feature_spec", [
+    FeatureSpec(classes=3, motion=22, keypoints=17, angle=True, scene=5, scene_motion=20, appearance=7, colour=9),
+    FeatureSpec(classes=1),
 ])  # fmt: skip
-def test_mirrored_twice_is_as_it_was(layout: FeatureLayout) -> None:
-    columns = mirror_columns(layout)
+def test_mirrored_twice_is_as_it_was(feature_spec: FeatureSpec) -> None:
+    columns = mirror_columns(feature_spec)
     assert columns is not None
     for order, sign in (columns[:2], columns[2:]):
         assert np.array_equal(order[order], np.arange(len(order)))
         assert np.array_equal(sign * sign[order], np.ones(len(sign)))
 
 
-@pytest.mark.parametrize("layout", [FeatureLayout(classes=1, keypoints=21), FeatureLayout(classes=1, motion=6)])
-def test_what_has_no_known_sides_is_not_mirrored(layout: FeatureLayout) -> None:
-    assert mirror_columns(layout) is None
+@pytest.mark.parametrize("feature_spec", [FeatureSpec(classes=1, keypoints=21), FeatureSpec(classes=1, motion=6)])
+def test_what_has_no_known_sides_is_not_mirrored(feature_spec: FeatureSpec) -> None:
+    assert mirror_columns(feature_spec) is None
 
 
 def test_motion_is_mirrored_as_extraction_lays_it_out() -> None:
-    layout = FeatureLayout(classes=1, motion=len(motion.MOTION_COLUMNS), scene_motion=len(motion.SCENE_MOTION_COLUMNS))
-    columns = mirror_columns(layout)
+    feature_spec = FeatureSpec(
+        classes=1, motion=len(motion.MOTION_COLUMNS), scene_motion=len(motion.SCENE_MOTION_COLUMNS)
+    )
+    columns = mirror_columns(feature_spec)
     assert columns is not None
     order, sign, frame_order, frame_sign = columns
-    inside, scene = layout.object_groups()["motion"], layout.frame_groups()["scene_motion"]
+    inside, scene = feature_spec.object_groups()["motion"], feature_spec.frame_groups()["scene_motion"]
     assert tuple(sign[inside]) == motion.MOTION_MIRROR_SIGN
     assert tuple(order[inside] - inside.start) == motion.MOTION_MIRROR_COLUMN
     assert tuple(frame_sign[scene]) == motion.SCENE_MOTION_MIRROR_SIGN

@@ -13,10 +13,10 @@ import torch
 from tests.model.networks import make_model
 from tests.sequences import make_sequence
 from vidgru.config import ExportConfig
-from vidgru.errors import MissingExtra, ModelError
+from vidgru.errors import MissingDependencyError, ModelError
 from vidgru.model.checkpoint import EventModel, load_model
-from vidgru.model.export import export_model
 from vidgru.model.features import compute_features
+from vidgru.model.onnx_export import export_model
 from vidgru.model.scoring import encode
 from vidgru.model.stream import EventStream, score_encoded, score_recording
 
@@ -39,11 +39,11 @@ def exported(model: EventModel, folder: Path) -> EventModel:
 
 
 KINDS = {
-    "timed": {"timed": True, "lag": 3, "seed": 4},
+    "timed": {"timed": True, "lookahead": 3, "seed": 4},
     "clips": {"seed": 10},
-    "lstm": {"timed": True, "lag": 8, "cell": "lstm", "layers": 2, "seed": 4},
+    "lstm": {"timed": True, "lookahead": 8, "cell": "lstm", "layers": 2, "seed": 4},
     "no memory": {"timed": True, "cell": "none", "seed": 4},
-    "labels that overlap": {"timed": True, "lag": 2, "background": False, "multi_label": True, "seed": 4},
+    "labels that overlap": {"timed": True, "lookahead": 2, "background": False, "multi_label": True, "seed": 4},
     "whole": {"timed": True, "bidirectional": True, "seed": 4},
 }
 
@@ -81,7 +81,7 @@ def test_a_stream_gives_what_the_whole_gives(kind: str, tmp_path: Path) -> None:
 
 
 def test_nothing_to_see_and_nothing_at_all(tmp_path: Path) -> None:
-    graph = exported(make_model(timed=True, lag=3), tmp_path)
+    graph = exported(make_model(timed=True, lookahead=3), tmp_path)
     assert score_recording(graph, [], video="a.mp4", duration_s=0.0).scores.shape == (0, 2)
     empty = score_recording(graph, [make_sequence(40, 0)], video="a.mp4", duration_s=5.0)
     assert empty.scores.shape == (40, 2)
@@ -89,13 +89,24 @@ def test_nothing_to_see_and_nothing_at_all(tmp_path: Path) -> None:
 
 
 def test_the_facts_come_back(tmp_path: Path) -> None:
-    model = make_model(timed=True, lag=3, sentences=("A person falls.",))
+    model = make_model(timed=True, lookahead=3, sentences=("A person falls.",))
     graph = exported(model, tmp_path)
     assert graph.exported
     assert not model.exported
     assert graph.untold
     assert graph.caption is None
-    for name in ("task", "what", "weights", "names", "decode", "window_s", "lag", "metrics", "layout", "fps"):
+    for name in (
+        "task",
+        "feature_settings",
+        "weights",
+        "names",
+        "decode",
+        "window_s",
+        "lookahead",
+        "metrics",
+        "feature_spec",
+        "fps",
+    ):
         assert getattr(graph, name) == getattr(model, name)
     assert graph.network.architecture == model.network.architecture
     assert not exported(make_model(), tmp_path).untold
@@ -143,6 +154,6 @@ def test_without_a_package_the_line_that_installs_it_is_told(
     make_model().save(tmp_path / "m.safetensors")
     (path,) = export_model(tmp_path / "m.safetensors", ExportConfig())
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtra, match=f"need the package {package}, which is not installed") as raised:
+    with pytest.raises(MissingDependencyError, match=f"need the package {package}, which is not installed") as raised:
         load_model(path)
     assert raised.value.remedy == 'pip install "vidgru[onnx]"'

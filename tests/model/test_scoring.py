@@ -8,7 +8,7 @@ from vidgru.model import scoring
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.features import compute_features
 from vidgru.model.scoring import encode, score_clips, score_frames
-from vidgru.types import Sequence
+from vidgru.types import FrameSequence
 
 SEQUENCE = make_sequence(300, seed=2)
 MODEL = make_model(SEQUENCE)
@@ -30,12 +30,12 @@ def test_a_clip_is_scored_as_the_network_scores_it() -> None:
 
 # --- every frame of whole recordings --------------------------------------------------------------------------------
 
-SHAPES = [{}, {"layers": 2}, {"cell": "lstm"}, {"cell": "rnn", "lag": 0}, {"cell": "none", "lag": 0}]
+SHAPES = [{}, {"layers": 2}, {"cell": "lstm"}, {"cell": "rnn", "lookahead": 0}, {"cell": "none", "lookahead": 0}]
 
 
-def timed(sequence: Sequence = SEQUENCE, **shape: object) -> EventModel:
+def timed(sequence: FrameSequence = SEQUENCE, **shape: object) -> EventModel:
     """A model with both heads, whose scores of frames lag three steps behind."""
-    return make_model(sequence, **{"timed": True, "lag": 3, **shape})
+    return make_model(sequence, **{"timed": True, "lookahead": 3, **shape})
 
 
 def vectors_of(model: EventModel, frames: int = 300) -> torch.Tensor:
@@ -55,7 +55,7 @@ def test_chunks_give_what_a_whole_recording_gives(
         np.testing.assert_allclose(cut, one, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, {"bidirectional": True, "lag": 0}])
+@pytest.mark.parametrize("shape", [*SHAPES, {"bidirectional": True, "lookahead": 0}])
 def test_recordings_together_score_as_each_alone(shape: dict[str, object]) -> None:
     model = timed(**shape)
     vectors = [vectors_of(model, frames) for frames in (5, 0, 300, 1, 6, 299)]
@@ -66,20 +66,20 @@ def test_recordings_together_score_as_each_alone(shape: dict[str, object]) -> No
         np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("lag", [0, 1, 4])
-def test_a_frames_score_knows_as_much_of_the_future_as_the_lag(lag: int) -> None:
-    model = timed(lag=lag)
+@pytest.mark.parametrize("lookahead", [0, 1, 4])
+def test_a_frames_score_knows_as_much_of_the_future_as_the_lag(lookahead: int) -> None:
+    model = timed(lookahead=lookahead)
     vectors = vectors_of(model, 30)
     changed = vectors.clone()
     changed[20] = -changed[20]
     differ = np.abs(score_frames(model, [changed])[0] - score_frames(model, [vectors])[0]).max(axis=1)
-    assert np.flatnonzero(differ > 1e-7)[0] == 20 - lag
-    assert (differ[20 - lag :][:4] > 1e-7).all()
+    assert np.flatnonzero(differ > 1e-7)[0] == 20 - lookahead
+    assert (differ[20 - lookahead :][:4] > 1e-7).all()
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2, 3, 4, 20])
 def test_the_end_is_scored_though_nothing_follows(frames: int) -> None:
-    model = timed(lag=3)
+    model = timed(lookahead=3)
     vectors = vectors_of(model, frames)
     (scores,) = score_frames(model, [vectors])
     assert scores.shape == (frames, 3)
@@ -91,7 +91,7 @@ def test_the_end_is_scored_though_nothing_follows(frames: int) -> None:
 
 
 def test_a_bidirectional_model_reads_a_recording_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = timed(bidirectional=True, lag=0)
+    model = timed(bidirectional=True, lookahead=0)
     vectors = vectors_of(model, 40)
     whole = score_frames(model, [vectors])[0]
     monkeypatch.setattr(scoring, "_CHUNK", 8)

@@ -7,7 +7,7 @@ import torch
 
 from tests.model.networks import make_model
 from tests.sequences import make_sequence
-from vidgru.errors import SettingsMismatch
+from vidgru.errors import SettingsMismatchError
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.features import compute_features, stream_features
 from vidgru.model.scoring import encode, score_clips, score_frames
@@ -38,7 +38,7 @@ def test_attention_has_a_value_an_object() -> None:
 
 def test_a_short_recording_is_one_clip() -> None:
     sequence = SEQUENCE.frames(0, 20)
-    encoded = encode(MODEL, stream_features([sequence], MODEL.layout))
+    encoded = encode(MODEL, stream_features([sequence], MODEL.feature_spec))
     (clip,) = score_clips(MODEL, [encoded.vectors])
     timeline = score_recording(MODEL, [sequence], video="a.mp4", duration_s=2.5)
     np.testing.assert_allclose(timeline.scores, np.tile(clip[:2], (20, 1)), atol=1e-6)
@@ -73,12 +73,12 @@ def test_events_carry_the_name_and_end_with_the_recording() -> None:
 
 
 def test_other_features_are_refused() -> None:
-    with pytest.raises(SettingsMismatch, match="laid out otherwise"):
+    with pytest.raises(SettingsMismatchError, match="laid out otherwise"):
         score_recording(MODEL, [make_sequence(5, optional=False)], video="a.mp4", duration_s=1.0)
 
 
 def test_recordings_are_scored_by_the_head_for_frames_where_there_is_one() -> None:
-    model = make_model(SEQUENCE, timed=True, lag=3)
+    model = make_model(SEQUENCE, timed=True, lookahead=3)
     edges = [0, 1, 57, 57, 200, 300]
     parts = [SEQUENCE.frames(a, b) for a, b in itertools.pairwise(edges)]
     timeline = score_recording(model, parts, video="a.mp4", duration_s=37.5)
@@ -95,7 +95,7 @@ def test_recordings_are_scored_by_the_head_for_frames_where_there_is_one() -> No
 
 
 def test_candidates_hold_the_events_and_weaker_ones() -> None:
-    model = make_model(SEQUENCE, timed=True, lag=3)
+    model = make_model(SEQUENCE, timed=True, lookahead=3)
     with torch.no_grad():
         model.network.frame_head[-1].weight.mul_(30)
     scores = score_recording(model, [SEQUENCE], video="a.mp4", duration_s=37.5).scores
@@ -123,11 +123,11 @@ def eager(**shape: object) -> EventModel:
 
 
 KINDS = {
-    "timed": eager(timed=True, lag=3),
-    "at once": eager(timed=True, lag=0, clips=False),
+    "timed": eager(timed=True, lookahead=3),
+    "at once": eager(timed=True, lookahead=0, clips=False),
     "clips": eager(seed=10),
-    "lstm": eager(timed=True, lag=8, cell="lstm", layers=2),
-    "labels that overlap": eager(timed=True, lag=2, background=False, multi_label=True),
+    "lstm": eager(timed=True, lookahead=8, cell="lstm", layers=2),
+    "labels that overlap": eager(timed=True, lookahead=2, background=False, multi_label=True),
     "whole": eager(timed=True, bidirectional=True),
 }
 
@@ -157,7 +157,7 @@ def test_however_a_stream_is_cut_up_it_gives_what_the_whole_gives(kind: str, see
         (e.start_s, e.end_s, e.label) for e in sorted(whole.events, key=lambda e: (e.start_s, e.end_s, e.label))
     ]
     shorter = SEQUENCE.frames(0, 23)
-    encoded = [encode(model, stream_features([some], model.layout)) for some in (shorter, sequence)]
+    encoded = [encode(model, stream_features([some], model.feature_spec)) for some in (shorter, sequence)]
     named = [(encoded[0], "b.mp4", 23 / 8), (encoded[1], "a.mp4", duration_s)]
     other, again = score_encoded(model, named, gates=True)
     assert [(e.start_s, e.end_s, e.label) for e in again.events] == [
@@ -180,8 +180,8 @@ def test_a_score_is_known_when_the_lag_says(kind: str) -> None:
     for t in range(300):
         step = stream.push(SEQUENCE.frames(t, t + 1))
         known += len(step.time_s)
-        late = [event for event in step.opened if SEQUENCE.time_s[t] - event.end_s > stream.lag_s + 0.25]
+        late = [event for event in step.opened if SEQUENCE.time_s[t] - event.end_s > stream.lookahead_s + 0.25]
         assert not late, "an event was opened later than its scores were known"
-        assert known >= t - round(stream.lag_s * 8)
-        assert len(stream._time_s) <= stream.lag_s * 8 + 1
+        assert known >= t - round(stream.lookahead_s * 8)
+        assert len(stream._time_s) <= stream.lookahead_s * 8 + 1
     assert known < 300 or kind == "at once"

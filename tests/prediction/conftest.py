@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.prediction.world import World
+from tests.prediction.fake_project import World
 
 
 @pytest.fixture

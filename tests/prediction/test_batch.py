@@ -10,29 +10,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.prediction.world import World, make_model
+from tests.prediction.fake_project import World, make_model
 from vidgru.cache import SequenceCache
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import (
     ModelError,
     OutputError,
     SettingsError,
-    SettingsMismatch,
+    SettingsMismatchError,
     SourceError,
     WeightsError,
 )
 from vidgru.model.checkpoint import load_model
 from vidgru.prediction.batch import predict
-from vidgru.prediction.outcome import Prediction, summary_table
-from vidgru.prediction.writers import read_jsonl
+from vidgru.prediction.event_files import read_jsonl
+from vidgru.prediction.results import PredictionResult, summary_table
 from vidgru.types import Event
 
 
-def run(world: World, *sources: Path, **settings: object) -> list[Prediction]:
+def run(world: World, *sources: Path, **settings: object) -> list[PredictionResult]:
     return predict(world.model, sources or [world.videos], world.config(**settings))
 
 
-def states(predictions: list[Prediction]) -> dict[str, str]:
+def states(predictions: list[PredictionResult]) -> dict[str, str]:
     return {p.recording.name: p.status for p in predictions}
 
 
@@ -192,7 +192,7 @@ def test_finished_recordings_are_left_alone(world: World) -> None:
 def test_another_model_makes_them_again(world: World) -> None:
     world.record("a.mp4")
     run(world)
-    make_model(world.model, world.what, weights=str(world.weights), fall=0.9, sit=0.8)
+    make_model(world.model, world.feature_settings, weights=str(world.weights), fall=0.9, sit=0.8)
     (prediction,) = run(world)
     assert (prediction.status, [e.label for e in prediction.events]) == ("done", ["fall", "sit"])
     assert [e.label for e in read_jsonl(world.out / "events.jsonl")] == ["fall", "sit"]
@@ -248,7 +248,7 @@ def test_a_kill_between_the_files_leaves_no_mark_on_them(world: World, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("vidgru.prediction.writers.to_vtt", stop)
+        patch.setattr("vidgru.prediction.event_files.to_vtt", stop)
         with pytest.raises(KeyboardInterrupt):
             run(world, min_score=0.7)
     assert not (world.out / "a.mp4/fingerprint.json").exists()
@@ -364,7 +364,8 @@ def test_features_that_are_not_sound_are_made_again(world: World) -> None:
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         world.record(name)
     broken = [
-        world.cache.root / world.cache.key(world.cache.sha256(world.videos / n), world.what) for n in ("a.mp4", "b.mp4")
+        world.cache.root / world.cache.key(world.cache.sha256(world.videos / n), world.feature_settings)
+        for n in ("a.mp4", "b.mp4")
     ]
     (broken[0] / "part-00000.safetensors").unlink()
     (broken[1] / "part-00000.safetensors").write_bytes(b"nothing of the kind")
@@ -429,7 +430,7 @@ def test_without_the_detector_missing_features_cannot_be_made(world: World) -> N
     world.record("a.mp4")
     (world.videos / "b.mp4").write_text("not seen yet")
     world.weights.unlink()
-    sha256 = world.what["weights_sha256"]
+    sha256 = world.feature_settings["weights_sha256"]
     with pytest.raises(
         WeightsError, match=rf"no such weights file: .*detector\.pt\n  pass --weights .*SHA-256 {sha256}"
     ):
@@ -437,13 +438,13 @@ def test_without_the_detector_missing_features_cannot_be_made(world: World) -> N
 
 
 def test_without_the_detector_features_of_other_settings_are_named(world: World) -> None:
-    ours = world.what
-    world.what = {**ours, "fps": 4.0}
+    ours = world.feature_settings
+    world.feature_settings = {**ours, "fps": 4.0}
     world.record("a.mp4")
-    world.what = ours
+    world.feature_settings = ours
     world.weights.unlink()
     message = r"the features of a\.mp4 in .* are of other settings than the model's: fps is 4\.0, the model's is 8\.0"
-    with pytest.raises(SettingsMismatch, match=message):
+    with pytest.raises(SettingsMismatchError, match=message):
         run(world)
 
 
@@ -454,7 +455,7 @@ def test_the_detector_may_lie_elsewhere_but_must_be_the_same(world: World) -> No
     other = world.root / "other.pt"
     other.write_bytes(b"another detector")
     with pytest.raises(
-        SettingsMismatch, match=r"other\.pt is not the detector that the model was trained on: its SHA-256 is "
+        SettingsMismatchError, match=r"other\.pt is not the detector that the model was trained on: its SHA-256 is "
     ):
         run(world, weights=str(other))
     with pytest.raises(WeightsError, match=r"no such weights file: .*nowhere\.pt"):
@@ -464,20 +465,20 @@ def test_the_detector_may_lie_elsewhere_but_must_be_the_same(world: World) -> No
 def test_a_file_of_the_detectors_name_that_is_another(world: World) -> None:
     world.record("a.mp4")
     world.weights.write_bytes(b"another detector")
-    with pytest.raises(SettingsMismatch, match=r"detector\.pt is not the detector that the model was trained on"):
+    with pytest.raises(SettingsMismatchError, match=r"detector\.pt is not the detector that the model was trained on"):
         run(world)
 
 
 def test_features_that_this_version_cannot_make(world: World) -> None:
     world.record("a.mp4")
-    replace(load_model(world.model), what={**world.what, "schema": 0}).save(world.model)
-    with pytest.raises(SettingsMismatch, match="this vidgru cannot make the model's features: schema differs"):
+    replace(load_model(world.model), feature_settings={**world.feature_settings, "schema": 0}).save(world.model)
+    with pytest.raises(SettingsMismatchError, match="this vidgru cannot make the model's features: schema differs"):
         run(world)
 
 
 def test_features_come_from_the_models_settings(world: World) -> None:
     world.record("a.mp4")
-    replace(load_model(world.model), what={**world.what, "fps": 4.0}).save(world.model)
+    replace(load_model(world.model), feature_settings={**world.feature_settings, "fps": 4.0}).save(world.model)
     (prediction,) = run(world)  # those at 8 a second do not serve, and the file cannot be decoded
     assert prediction.status == "failed"
     assert "is not a video that can be read" in prediction.reason
@@ -599,7 +600,7 @@ def test_another_time_makes_them_again(world: World) -> None:
     first, second = "2024-05-01T12:00:00", "2024-05-02T12:00:00"
     run(world, start_time=first)
     assert states(run(world, start_time=first)) == {"a.mp4": "reused"}
-    world.cache.remember(path, world.cache.key(world.cache.sha256(path), world.what), second)
+    world.cache.remember(path, world.cache.key(world.cache.sha256(path), world.feature_settings), second)
     (prediction,) = run(world)
     assert prediction.status == "done"
     assert prediction.events[0].start_time == "2024-05-02T12:00:00.000"

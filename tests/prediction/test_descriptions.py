@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.model.networks import make_model, with_captions
-from tests.prediction.world import World
+from tests.prediction.fake_project import World
 from tests.sequences import make_sequence
+from vidgru.model.captioner import describe_events
 from vidgru.model.checkpoint import EventModel, load_model
-from vidgru.model.describe import describe_events
 from vidgru.prediction.batch import predict
-from vidgru.prediction.outcome import Prediction
-from vidgru.prediction.writers import read_jsonl
+from vidgru.prediction.event_files import read_jsonl
+from vidgru.prediction.results import PredictionResult
 from vidgru.types import DESCRIBED, Event
 
 SENTENCES = ("A man falls.", "He walks left.", "남 왼", "A man walks.")
@@ -39,7 +39,7 @@ def set_threshold(world: World, threshold: float) -> None:
     replace(model, caption=replace(model.caption, threshold=threshold)).save(world.model)
 
 
-def run(world: World, **settings: object) -> list[Prediction]:
+def run(world: World, **settings: object) -> list[PredictionResult]:
     return predict(world.model, [world.videos], world.config(**{"out": str(world.out), **settings}), progress=False)
 
 
@@ -105,7 +105,7 @@ def test_a_model_that_does_not_describe_takes_no_notice_of_beams(world: World) -
 
 def only_described(world: World) -> EventModel:
     model = make_model(make_sequence(77, seed=63), clips=False, sentences=SENTENCES)
-    model = replace(model, what=world.what, weights=str(world.weights))
+    model = replace(model, feature_settings=world.feature_settings, weights=str(world.weights))
     model.save(world.model)
     return model
 

@@ -7,13 +7,13 @@ import av
 import numpy as np
 import pytest
 
-from tests.prediction.world import make_model
+from tests.prediction.fake_project import make_model
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, PredictConfig
-from vidgru.extraction.pipeline import extract_recordings, weights_what
-from vidgru.files import bundled
+from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
 from vidgru.model.checkpoint import load_model
 from vidgru.prediction.batch import predict
+from vidgru.storage import bundled
 from vidgru.types import Recording
 
 
@@ -36,7 +36,7 @@ def test_videos_to_events(tmp_path: Path) -> None:
     detector = bundled("demo.pt")
     assert detector is not None
     detect = DetectorSettings(weights=str(detector), imgsz=64, fps=5)
-    what = weights_what(detect)
+    feature_settings = feature_settings_for(detect)
     videos = tmp_path / "videos"
     first = write_video(videos / "a.mp4", 3)
     cache = SequenceCache(tmp_path / "features")
@@ -44,7 +44,13 @@ def test_videos_to_events(tmp_path: Path) -> None:
         [Recording(path=first, name="a.mp4")], cache, detect, PredictConfig(), progress=False
     )
     assert outcome.key is not None
-    make_model(tmp_path / "model.safetensors", what, weights=str(detector), sequence=cache.read(outcome.key), fall=0.9)
+    make_model(
+        tmp_path / "model.safetensors",
+        feature_settings,
+        weights=str(detector),
+        sequence=cache.read(outcome.key),
+        fall=0.9,
+    )
 
     write_video(videos / "cam/b.mp4", 0.1)
     (videos / "c.mp4").write_bytes(first.read_bytes()[:400])
@@ -61,7 +67,7 @@ def test_videos_to_events(tmp_path: Path) -> None:
     ]
     assert [(e.start_s, e.end_s) for e in b.events] == [(0.0, pytest.approx(0.1))]
     assert c.reason
-    assert load_model(tmp_path / "model.safetensors").what == what
+    assert load_model(tmp_path / "model.safetensors").feature_settings == feature_settings
     again = predict(tmp_path / "model.safetensors", [videos], config)
     assert [p.status for p in again] == ["reused", "failed", "reused"]
 
@@ -82,7 +88,9 @@ def test_films_and_pages_of_a_recording(tmp_path: Path) -> None:
     recording = Recording(path=tmp_path / "videos/a.mp4", name="a.mp4")
     (outcome,) = extract_recordings([recording], cache, detect, PredictConfig(), progress=False)
     sequence = cache.read(outcome.key)
-    make_model(tmp_path / "m.safetensors", weights_what(detect), weights=str(detector), sequence=sequence, fall=0.9)
+    make_model(
+        tmp_path / "m.safetensors", feature_settings_for(detect), weights=str(detector), sequence=sequence, fall=0.9
+    )
     config = PredictConfig(
         out=str(tmp_path / "events"), features=str(cache.root), clips=True, context=0.5, save_video=True
     )

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.prediction.world import World, make_model
+from tests.prediction.fake_project import World, make_model
 from vidgru import cli
 from vidgru.config import DetectorSettings, ExplainConfig
-from vidgru.errors import RecordingError, SettingsError, SettingsMismatch, SourceError, WeightsError
-from vidgru.extraction.pipeline import weights_what
-from vidgru.files import bundled
+from vidgru.errors import RecordingError, SettingsError, SettingsMismatchError, SourceError, WeightsError
+from vidgru.extraction.pipeline import feature_settings_for
+from vidgru.model.attribution import Attended, Explanation, Moment
 from vidgru.prediction.explain import _text, explain_recording
-from vidgru.prediction.reasons import Attended, Moment, Why
+from vidgru.storage import bundled
 from vidgru.types import Event
 
 
@@ -22,7 +22,7 @@ def said(world: World, path: Path, **settings: object) -> str:
 
 
 def timed(world: World, **scores: float) -> None:
-    make_model(world.model, world.what, weights=str(world.weights), timed=True, **scores)
+    make_model(world.model, world.feature_settings, weights=str(world.weights), timed=True, **scores)
 
 
 def test_every_event_of_a_recording(world: World) -> None:
@@ -46,17 +46,17 @@ def test_an_entry_of_a_cache(world: World, kind: str) -> None:
     if kind == "timed":
         timed(world)
     path = world.record("cam/a.mp4")
-    entry = world.cache.lookup(path, world.what)
+    entry = world.cache.lookup(path, world.feature_settings)
     assert entry is not None
     assert said(world, world.cache.root / entry.key, features="elsewhere") == said(world, path)
 
 
 def test_text_is_aligned_and_sorted_by_loss() -> None:
-    why = Why(
+    why = Explanation(
         event=Event(video="a.mp4", start_s=62.04, end_s=65.5, label="meet", score=0.8),
         score=0.8,
         baseline=0.7,
-        without={"time": 0.7004, "motion": 0.0, "speed": 0.35, "relations": 0.9, "scene": 0.6996},
+        drop_features={"time": 0.7004, "motion": 0.0, "speed": 0.35, "relations": 0.9, "scene": 0.6996},
         objects=(
             *(Attended(track=n, label="person", share=0.5 / (n + 1)) for n in (0, 1)),
             *(Attended(track=-1, label=name, share=0.02) for name in "abcdefghi"),
@@ -89,7 +89,7 @@ def test_text_is_aligned_and_sorted_by_loss() -> None:
     assert "  looked at no object" in _text(bare, "")
     assert "read again" not in _text(bare, "")
     assert "kept" not in _text(bare, "")
-    untold = _text(replace(why, without={}), "")  # the model scores nothing
+    untold = _text(replace(why, drop_features={}), "")  # the model scores nothing
     assert "without" not in untold
     assert "(nothing)" not in untold
     assert "\n\n\n" not in untold
@@ -100,7 +100,7 @@ def test_the_sentence_stands_below_the_headline() -> None:
         video="a.mp4", start_s=62.0, end_s=65.5, label="meet", score=0.8,
         description="두 사람이\n만난다", description_score=0.834, description_source="model",
     )  # fmt: skip
-    why = Why(event=event, score=0.8, baseline=0.8, without={}, objects=(), kept=(), forgot=())
+    why = Explanation(event=event, score=0.8, baseline=0.8, drop_features={}, objects=(), kept=(), forgot=())
     assert _text(why, "it").splitlines()[:3] == [
         "meet  62.0-65.5 s  score 0.80  (it)",
         "  두 사람이 만난다  (sentence score 0.83)",
@@ -144,7 +144,7 @@ def test_no_event_and_no_candidate(world: World) -> None:
 
 
 def test_a_candidate_that_gives_way_to_another_label(world: World) -> None:
-    model = make_model(world.model, world.what, weights=str(world.weights), timed=True, fall=0.6, walk=0.8)
+    model = make_model(world.model, world.feature_settings, weights=str(world.weights), timed=True, fall=0.6, walk=0.8)
     # walk scores higher throughout, and not high enough for an event
     replace(model, decode=replace(model.decode, high=(0.5, 0.9), low=(0.5, 0.9), exclusive=True)).save(world.model)
     with pytest.raises(SourceError, match=r"fall at 0\.0-5\.0 s, whose score reaches 0\.60, but .* another label"):
@@ -192,11 +192,11 @@ def test_a_folder_that_is_no_entry(world: World) -> None:
 
 def test_features_of_another_detector(world: World) -> None:
     path = world.record("a.mp4")
-    entry = world.cache.lookup(path, world.what)
+    entry = world.cache.lookup(path, world.feature_settings)
     assert entry is not None
-    make_model(world.model, {**world.what, "imgsz": 320}, weights=str(world.root / "gone.pt"))
+    make_model(world.model, {**world.feature_settings, "imgsz": 320}, weights=str(world.root / "gone.pt"))
     for recording in (world.cache.root / entry.key, path):
-        with pytest.raises(SettingsMismatch, match="imgsz is 640, the model's is 320"):
+        with pytest.raises(SettingsMismatchError, match="imgsz is 640, the model's is 320"):
             said(world, recording)
 
 
@@ -204,14 +204,14 @@ def test_a_detector_that_is_not_the_models(world: World) -> None:
     path = world.record("a.mp4")
     other = world.root / "other.pt"
     other.write_bytes(b"another detector")
-    with pytest.raises(SettingsMismatch, match=r"other\.pt is not the detector that the model was trained on"):
+    with pytest.raises(SettingsMismatchError, match=r"other\.pt is not the detector that the model was trained on"):
         said(world, path, weights=str(other))
 
 
 def test_features_that_are_missing_and_no_detector(world: World) -> None:
     path = world.videos / "new.mp4"
     path.write_text("never seen")
-    make_model(world.model, world.what, weights=str(world.root / "gone.pt"))
+    make_model(world.model, world.feature_settings, weights=str(world.root / "gone.pt"))
     with pytest.raises(WeightsError, match=r"no such weights file: .*gone\.pt"):
         said(world, path)
 
@@ -220,7 +220,7 @@ def test_a_file_that_is_no_recording(world: World) -> None:
     detector = bundled("demo.pt")
     assert detector is not None
     settings = DetectorSettings(weights=str(detector), imgsz=64)
-    make_model(world.model, weights_what(settings), weights=str(detector))
+    make_model(world.model, feature_settings_for(settings), weights=str(detector))
     path = world.videos / "new.mp4"
     path.write_text("not a video")
     with pytest.raises(RecordingError, match=r"new\.mp4: "):

@@ -8,30 +8,32 @@ import numpy as np
 import pytest
 
 from tests.model.networks import make_model as make_random
+from tests.prediction.fake_project import World
 from tests.prediction.report.pages import data_of
-from tests.prediction.world import World
 from tests.sequences import make_sequence
 from vidgru.config import ExplainConfig, ExportConfig
 from vidgru.errors import ModelError
 from vidgru.info import info
+from vidgru.model.attribution import explain
 from vidgru.model.checkpoint import load_model
-from vidgru.model.export import export_model
+from vidgru.model.onnx_export import export_model
 from vidgru.model.stream import score_recording
 from vidgru.prediction.batch import predict
 from vidgru.prediction.explain import explain_recording
 from vidgru.prediction.predictor import Predictor
-from vidgru.prediction.reasons import explain
 
 
 def exported(world: World, **changes: object) -> Path:
     """The world's model, replaced by one that finds several events in its recordings, and exported."""
     sequence = make_sequence(100, seed=100)
-    model = make_random(sequence, timed=True, lag=2, seed=4, sentences=("A person falls.",))
+    model = make_random(sequence, timed=True, lookahead=2, seed=4, sentences=("A person falls.",))
     model.network.frame_head[-1].weight.data.mul_(40)
     scores = score_recording(model, [sequence], video="a.mp4", duration_s=12.5).scores
     high, low = (tuple(map(float, np.quantile(scores, q, axis=0))) for q in (0.8, 0.6))
     decode = replace(model.decode, high=high, low=low, min_s=0.2, merge_s=0.3, smooth_s=0.5)
-    replace(model, decode=decode, what=world.what, weights=str(world.weights), **changes).save(world.model)
+    replace(model, decode=decode, feature_settings=world.feature_settings, weights=str(world.weights), **changes).save(
+        world.model
+    )
     return export_model(world.model, ExportConfig())[0]
 
 
@@ -68,7 +70,7 @@ def test_reasons_are_what_can_be_told_without_weights(world: World) -> None:
     sequence = make_sequence(100, seed=100)
     scored = score_recording(model, [sequence], video="a.mp4", duration_s=12.5, gates=True)
     why = explain(model, [sequence], scored, scored.events[:1])[0]
-    assert (why.score, why.baseline, why.without) == (scored.events[0].score, scored.events[0].score, {})
+    assert (why.score, why.baseline, why.drop_features) == (scored.events[0].score, scored.events[0].score, {})
     assert why.objects
     assert why.kept == why.forgot == ()
 

@@ -4,23 +4,23 @@ import shutil
 
 import pytest
 
-from tests.prediction.world import World
+from tests.prediction.fake_project import World
 from tests.sequences import make_sequence
 from vidgru.cache import SequenceCache
-from vidgru.errors import OutputError, SettingsMismatch, SourceError
+from vidgru.errors import OutputError, SettingsMismatchError, SourceError
 from vidgru.model.checkpoint import load_model
 from vidgru.prediction.batch import predict
 from vidgru.prediction.inputs import find_inputs
-from vidgru.prediction.outcome import Prediction
 from vidgru.prediction.recorder import Recorder
+from vidgru.prediction.results import PredictionResult
 from vidgru.types import Recording
 
 
-def run(world: World, *sources: object, **settings: object) -> list[Prediction]:
+def run(world: World, *sources: object, **settings: object) -> list[PredictionResult]:
     return predict(world.model, sources, world.config(**settings))
 
 
-def names(predictions: list[Prediction]) -> list[tuple[str, str]]:
+def names(predictions: list[PredictionResult]) -> list[tuple[str, str]]:
     return sorted((p.recording.name, p.status) for p in predictions)
 
 
@@ -40,7 +40,7 @@ def test_a_cache_is_predicted_without_its_recordings_or_the_detector(world: Worl
 def test_an_entry_beside_recordings(world: World) -> None:
     path = world.record("a.mp4")
     world.record("b.mp4")
-    entry = world.cache.root / world.cache.key(world.cache.sha256(path), world.what)
+    entry = world.cache.root / world.cache.key(world.cache.sha256(path), world.feature_settings)
     path.unlink()
     assert names(run(world, world.videos, entry)) == [("a.mp4", "done"), ("b.mp4", "done")]
     (world.cache.root / "index.jsonl").unlink()
@@ -56,18 +56,18 @@ def test_an_entry_and_its_recording_are_one_name(world: World) -> None:
 
 
 def test_entries_of_other_settings(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    ours = world.what
+    ours = world.feature_settings
     world.record("a.mp4")
-    world.what = {**ours, "fps": 4.0}
+    world.feature_settings = {**ours, "fps": 4.0}
     path = world.record("b.mp4")
-    entry = world.cache.root / world.cache.key(world.cache.sha256(path), world.what)
+    entry = world.cache.root / world.cache.key(world.cache.sha256(path), world.feature_settings)
     assert names(run(world, world.cache.root)) == [("a.mp4", "done")]
     assert "holds 1 more entries, of other settings than the model's: they are left out" in capsys.readouterr().err
     message = r"the features in .* are of other settings than the model's: fps is 4\.0, the model's is 8\.0"
-    with pytest.raises(SettingsMismatch, match=message):
+    with pytest.raises(SettingsMismatchError, match=message):
         run(world, entry)
     shutil.rmtree(world.cache.root / world.cache.key(world.cache.sha256(world.videos / "a.mp4"), ours))
-    with pytest.raises(SettingsMismatch, match=message):
+    with pytest.raises(SettingsMismatchError, match=message):
         run(world, world.cache.root)
 
 
@@ -78,7 +78,7 @@ def test_what_is_no_entry(world: World) -> None:
     with pytest.raises(SourceError, match=r"other is neither a recording nor a sound entry of a cache"):
         run(world, folder)
     path = world.record("a.mp4")
-    shutil.rmtree(world.cache.root / world.cache.key(world.cache.sha256(path), world.what))
+    shutil.rmtree(world.cache.root / world.cache.key(world.cache.sha256(path), world.feature_settings))
     with pytest.raises(SourceError, match=r"no features in .*features\n  give a folder that vidgru extract has filled"):
         run(world, world.cache.root)
 
@@ -107,7 +107,9 @@ def test_features_of_bytes_that_are_gone_are_not_shown_on_others(world: World) -
 
 
 def test_what_a_camera_showed_is_named_for_it(world: World) -> None:
-    recorder = Recorder(world.cache, "rtsp://10.0.0.4:554/door", "2024-05-06T07:08:09.123+00:00", world.what, {})
+    recorder = Recorder(
+        world.cache, "rtsp://10.0.0.4:554/door", "2024-05-06T07:08:09.123+00:00", world.feature_settings, {}
+    )
     recorder.append(make_sequence(40, seed=40))
     recorder.finish(5.0, "2024-05-06T07:08:09.123+00:00", {})
     (found,) = run(world, world.cache.root / recorder.key)
@@ -121,11 +123,11 @@ def test_what_a_camera_showed_is_named_for_it(world: World) -> None:
 
 def test_what_was_seen_under_other_settings_takes_no_name_away(world: World) -> None:
     """The same recording's detections, read under the model's settings first and under others later."""
-    ours, keys = world.what, []
+    ours, keys = world.feature_settings, []
     for fps in (8.0, 4.0):
-        world.what = {**ours, "fps": fps}
+        world.feature_settings = {**ours, "fps": fps}
         path = world.record("a.mp4")
-        keys.append(world.cache.key(world.cache.sha256(path), world.what))
+        keys.append(world.cache.key(world.cache.sha256(path), world.feature_settings))
     (world.cache.root / "index.jsonl").unlink()
     cache = SequenceCache(world.cache.root)
     for key in keys:

@@ -28,20 +28,20 @@ from tests.videos import write_video
 from vidgru import cli
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, PredictConfig
-from vidgru.errors import OutputError, SettingsError, SettingsMismatch, SourceError
-from vidgru.extraction.live.camera import Patience
-from vidgru.extraction.live.connection import SourceLost
-from vidgru.extraction.pipeline import extract_recordings, weights_what
+from vidgru.errors import OutputError, SettingsError, SettingsMismatchError, SourceError
+from vidgru.extraction.live import ReconnectPolicy
+from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.decode import DecodeSettings
+from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.stream import score_recording
 from vidgru.model.task import Head, Task
 from vidgru.prediction.batch import predict
 from vidgru.prediction.live import predict_live
 from vidgru.prediction.recorder import Recorder
-from vidgru.types import DESCRIBED, Recording, Sequence
+from vidgru.types import DESCRIBED, FrameSequence, Recording
+from vidgru.video.live_connection import SourceLost
 
-SOON = Patience(first_s=0.01, longest_s=0.04, attempts=3, gap_s=60)
+SOON = ReconnectPolicy(first_s=0.01, longest_s=0.04, attempts=3, gap_s=60)
 ENOUGH_S = 30.0
 HOW: dict[str, Any] = {"backend": "torch", "precision": "fp32", "detector_batch": 1, "threads": 1, "report": False}
 LABELS = ("fall", "walk")
@@ -80,21 +80,21 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
         [Recording(path=long, name="long.mp4")], cache, detect, PredictConfig(**HOW), progress=False
     )
     assert outcome.key is not None
-    return Stage(weights, model_of(cache.read(outcome.key), weights, weights_what(detect)), long, short)
+    return Stage(weights, model_of(cache.read(outcome.key), weights, feature_settings_for(detect)), long, short)
 
 
-def model_of(sequence: Sequence, weights: Path, what: dict[str, Any]) -> EventModel:
+def model_of(sequence: FrameSequence, weights: Path, feature_settings: dict[str, Any]) -> EventModel:
     """A model with random weights whose thresholds lie amidst its scores, so that there are events."""
     head = Head(background=False, multi_label=True)
     model = EventModel(
         network=make_network(sequence, 0, frame_outputs=2, hidden=16, width=16),
         task=Task(labels=LABELS, clips=None, timed=head),
-        what=what,
+        feature_settings=feature_settings,
         weights=str(weights),
         names=sequence.names,
         decode=DecodeSettings(high=(0.0, 0.0), low=(0.0, 0.0), min_s=0.3, merge_s=0.3, exclusive=False, smooth_s=0.4),
         window_s=2.0,
-        lag=2,
+        lookahead=2,
     )
     scores = score_recording(model, [sequence], video="", duration_s=12.0).scores
     middle = tuple(float(value) for value in np.median(scores, axis=0))
@@ -103,7 +103,7 @@ def model_of(sequence: Sequence, weights: Path, what: dict[str, Any]) -> EventMo
 
 @pytest.fixture(autouse=True)
 def _nothing_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidgru.extraction.live.feed._BACKLOG_S", 10)
+    monkeypatch.setattr("vidgru.video.live_source._BACKLOG_S", 10)
 
 
 class Lines(io.StringIO):
@@ -143,7 +143,7 @@ class Recorded:
         self._news = threading.Condition()
         append = Recorder.append
 
-        def watched(recorder: Recorder, sequence: Sequence) -> None:
+        def watched(recorder: Recorder, sequence: FrameSequence) -> None:
             append(recorder, sequence)
             with self._news:
                 self.times += list(sequence.time_s)
@@ -315,7 +315,7 @@ def describing(stage: Stage) -> EventModel:
         network=make_network(sequence, 0, hidden=16, width=16, labels=1),
         task=Task(labels=(DESCRIBED,)),
         decode=DecodeSettings(high=(0.5,), low=(0.5,), min_s=0.0, merge_s=0.0, exclusive=False),
-        lag=0,
+        lookahead=0,
     )
     return with_captions(bare, sequence, ("A man falls.", "He walks left."))
 
@@ -410,7 +410,7 @@ def test_a_camera_that_is_not_there(stage: Stage, tmp_path: Path, monkeypatch: p
     def absent(address: object) -> None:
         raise SourceLost("there is no such camera, or it is in use", hopeless=True)
 
-    monkeypatch.setattr("vidgru.extraction.live.feed.connect", absent)
+    monkeypatch.setattr("vidgru.video.live_source.connect", absent)
     message = r"camera 7 cannot be opened, tried once: there is no such camera, or it is in use\n  see whether another"
     for _ in range(3):
         with listening(), pytest.raises(SourceError, match=message):
@@ -457,14 +457,14 @@ def test_a_model_that_reads_backwards(stage: Stage, tmp_path: Path) -> None:
         )
         assert outcome.key is not None
         network = make_network(cache.read(outcome.key), 0, frame_outputs=2, bidirectional=True)
-        model = stage.save(tmp_path, network=network, lag=0)
+        model = stage.save(tmp_path, network=network, lookahead=0)
         with pytest.raises(SettingsError, match=r"the model is bidirectional: .* cannot run live"):
             predict_live(model, url, stage.config(tmp_path), patience=SOON)
 
 
 def test_another_detector(stage: Stage, tmp_path: Path) -> None:
     other = make_weights(tmp_path / "other.pt", seed=1)
-    with pytest.raises(SettingsMismatch, match=r"other\.pt is not the detector that the model was trained on"):
+    with pytest.raises(SettingsMismatchError, match=r"other\.pt is not the detector that the model was trained on"):
         predict_live(stage.save(tmp_path), "tcp://127.0.0.1:1", stage.config(tmp_path, weights=str(other)))
 
 
@@ -522,7 +522,7 @@ def test_a_server_that_is_killed_and_restarted(stage: Stage, tmp_path: Path, mon
         finally:
             stop.set()
 
-    patience = Patience(first_s=0.2, longest_s=0.5, attempts=100)
+    patience = ReconnectPolicy(first_s=0.2, longest_s=0.5, attempts=100)
     model, config = stage.save(tmp_path), stage.config(tmp_path, record=True)
     thread = threading.Thread(target=handle_server)
     with listening() as (out, err):

@@ -9,7 +9,7 @@ import pytest
 from tests.sequences import make_sequence, same
 from vidgru.cache import SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
-from vidgru.leases import Leases
+from vidgru.locks import Locks
 from vidgru.prediction.recorder import Recorder, finish_left
 
 BEGAN = "2024-05-01T12:00:00.000+00:00"
@@ -34,12 +34,12 @@ def test_an_entry_like_that_of_a_recording(tmp_path: Path) -> None:
     entry = cache.entry(recorder.key)
     assert entry is not None
     assert same(cache.read(recorder.key), make_sequence(20, 1))
-    assert (entry.duration_s, entry.fps, entry.what) == (2.5, 8.0, WHAT)
+    assert (entry.duration_s, entry.fps, entry.feature_settings) == (2.5, 8.0, WHAT)
     assert (entry.status, entry.damage) == ("partial", {"gaps": 1, "gap_s": 0.5})
     assert entry.recorded_at == "2024-05-01T11:59:59.000+00:00"
-    assert entry.how == {"device": "cpu", "live": URL}
-    assert cache.leftovers() == []
-    assert not cache.leases.exists()
+    assert entry.run_info == {"device": "cpu", "live": URL}
+    assert cache.incomplete_entries() == []
+    assert not cache.locks.exists()
 
 
 def test_every_beginning_has_its_entry(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_every_beginning_has_its_entry(tmp_path: Path) -> None:
 def test_parts_go_to_disk_as_they_fill(tmp_path: Path) -> None:
     cache = SequenceCache(tmp_path)
     recorder = record(cache, PART_SAMPLES + 1)
-    ((key, folder),) = cache.leftovers()
+    ((key, folder),) = cache.incomplete_entries()
     assert key == recorder.key
     assert [path.name for path in sorted(folder.glob("part-*"))] == ["part-00000.safetensors"]
     recorder.close()
@@ -82,7 +82,7 @@ def test_what_a_killed_run_left_is_finished(tmp_path: Path) -> None:
     assert entry.recorded_at == BEGAN
     assert same(cache.read(key), make_sequence(PART_SAMPLES + 5, 1).frames(0, PART_SAMPLES))
     assert finish_left(cache) == []
-    assert cache.leftovers() == []
+    assert cache.incomplete_entries() == []
 
 
 def test_what_is_being_recorded_is_left_alone(tmp_path: Path) -> None:
@@ -96,17 +96,17 @@ def test_what_is_being_recorded_is_left_alone(tmp_path: Path) -> None:
 def test_what_was_extracted_from_a_file_is_left_alone(tmp_path: Path) -> None:
     cache = SequenceCache(tmp_path)
     key = "ab" * 32
-    with Leases(cache.leases) as leases, cache.writer(key, HOW) as writer:
-        leases.take(key)
+    with Locks(cache.locks) as locks, cache.writer(key, HOW) as writer:
+        locks.take(key)
         writer.append(make_sequence(PART_SAMPLES, 1), {"samples": PART_SAMPLES})
     assert finish_left(cache) == []
-    ((left, folder),) = cache.leftovers()
+    ((left, folder),) = cache.incomplete_entries()
     assert left == key
-    assert json.loads((folder / "resume.json").read_bytes())["how"] == HOW
+    assert json.loads((folder / "resume.json").read_bytes())["run_info"] == HOW
 
 
 def test_a_run_too_short_for_a_part_leaves_nothing(tmp_path: Path) -> None:
     cache = SequenceCache(tmp_path)
     record(cache, 5).close()
-    assert cache.leftovers() == []
+    assert cache.incomplete_entries() == []
     assert list(cache.entries()) == []

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.detectors import make_weights
-from tests.prediction.world import make_model
+from tests.prediction.fake_project import make_model
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
 from vidgru.cache.entry import UNFINISHED
 from vidgru.config import DetectorSettings, RunSettings
-from vidgru.extraction.pipeline import extract_recordings, weights_what
+from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
 from vidgru.types import Recording
 
 pytestmark = [
@@ -35,7 +35,7 @@ COMMAND = """
 import os, signal, sys
 from vidgru.cache import EntryWriter
 from vidgru.cli import main
-from vidgru.prediction.output import OutputFolder
+from vidgru.prediction.outputs import OutputFolder
 
 log, where, *argv = sys.argv[1:]
 append, finish, collect = EntryWriter.append, OutputFolder.finish, OutputFolder.collect
@@ -99,10 +99,10 @@ class Site:
         """Commands at the same time: where each is to die, and its flags. All are waited for."""
         self.log.parent.mkdir(exist_ok=True)
         sources = ["predict", self.model, self.videos, "--out", self.out, "--features", self.root / "shared/features"]
-        how = ["--backend", "torch", "--precision", "fp32", "--threads", "1"]
+        run_info = ["--backend", "torch", "--precision", "fp32", "--threads", "1"]
         processes = [
             subprocess.Popen(
-                [sys.executable, "-c", COMMAND, self.log, where, *sources, *how, *flags],
+                [sys.executable, "-c", COMMAND, self.log, where, *sources, *run_info, *flags],
                 cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )
             for where, *flags in runs
@@ -146,8 +146,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     sample = Recording(path=videos / "cam0/00.mp4", name="00.mp4")
     (outcome,) = extract_recordings([sample], cache, detect, HOW, progress=False)
     assert outcome.key is not None
-    what = weights_what(detect)
-    make_model(root / "model.safetensors", what, weights=str(weights), sequence=cache.read(outcome.key), fall=0.9)
+    feature_settings = feature_settings_for(detect)
+    make_model(
+        root / "model.safetensors", feature_settings, weights=str(weights), sequence=cache.read(outcome.key), fall=0.9
+    )
     site = Site(root, root / "model.safetensors", videos)
     (ended,) = site.run(("nowhere",))
     assert ended.code == 1, ended.err
@@ -182,7 +184,7 @@ def test_one_of_three_shards_is_killed_and_started_again(site: Site, where: str)
     assert ended[1].code == -9, ended[1].err
     assert {ended[0].code, ended[2].code} <= {0, 1}, ended
     before = site.notes()
-    (looked,) = site.run(("nowhere", "--collect"))
+    (looked,) = site.run(("nowhere", "--merge-only"))
     assert looked.code == 1
     missing = looked.out.count("not predicted yet; start the command that is to predict it")
     scored = sum(note.startswith("scored") for note in before)

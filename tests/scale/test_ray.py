@@ -15,12 +15,12 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.prediction.world import make_model
+from tests.prediction.fake_project import make_model
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import ExtractConfig, PredictConfig
-from vidgru.errors import MissingExtra, SettingsError, WeightsError
-from vidgru.extraction.pipeline import Outcome, extract_recordings, weights_what
+from vidgru.errors import MissingDependencyError, SettingsError, WeightsError
+from vidgru.extraction.pipeline import ExtractionResult, extract_recordings, feature_settings_for
 from vidgru.prediction import batch
 from vidgru.scale.ray import extract_with_ray, predict_with_ray
 from vidgru.sources import find_recordings
@@ -34,7 +34,7 @@ RECORDINGS = 8
 def test_ray_that_is_not_installed(tmp_path: Path, tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     write_video(tmp_path / "v" / "a.mp4", 5)
-    with pytest.raises(MissingExtra, match="Ray is not installed") as error:
+    with pytest.raises(MissingDependencyError, match="Ray is not installed") as error:
         extract(tmp_path, config(tmp_path, tiny_weights, ray="auto"))
     assert error.value.remedy == "pip install 'vidgru[ray]'"
     assert not (tmp_path / "ray").exists(), "nothing is left"
@@ -97,7 +97,7 @@ def config(folder: Path, tiny_weights: Weights, **settings: Any) -> ExtractConfi
     return ExtractConfig(**{"out": str(folder / "ray"), **shared, **HOW, **settings})
 
 
-def extract(folder: Path, settings: ExtractConfig, **options: Any) -> list[Outcome]:
+def extract(folder: Path, settings: ExtractConfig, **options: Any) -> list[ExtractionResult]:
     recordings = find_recordings([folder / "v"])
     options = {"progress": False, **options}
     if settings.ray:
@@ -112,7 +112,7 @@ def entries(cache: Path) -> dict[str, bytes]:
 def busy(cache: Path) -> list[int]:
     """The processes that work on recordings at this moment, by their leases."""
     pids = set()
-    for path in SequenceCache(cache).leases.glob("*.lease"):
+    for path in SequenceCache(cache).locks.glob("*.lease"):
         with suppress(OSError, ValueError):  # it is over
             pids.add(json.loads(path.read_text())["pid"])
     return sorted(pids)
@@ -146,7 +146,7 @@ def test_who_is_killed_loses_nothing(
     raylet = psutil.Process(cluster.other.all_processes["raylet"][0].process.pid)
     killed: list[int] = []
 
-    def kill(outcome: Outcome) -> None:
+    def kill(outcome: ExtractionResult) -> None:
         pids = busy(tmp_path / "ray")
         if len(pids) == 2 and not killed:
             machine = [raylet.pid, *(one.pid for one in raylet.children(recursive=True))]
@@ -163,8 +163,8 @@ def test_who_is_killed_loses_nothing(
     assert "under way, which go to others" in shown.err
     assert entries(tmp_path / "ray") == entries(made / "local")
     cache = SequenceCache(tmp_path / "ray")
-    assert not cache.leftovers()
-    assert not cache.leases.exists()
+    assert not cache.incomplete_entries()
+    assert not cache.locks.exists()
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ def test_ctrl_c_ends_the_cluster_and_keeps_what_is_finished(tmp_path: Path, made
     assert err.splitlines()[-1] == "vidgru: interrupted; what was finished stays"
     assert not psutil.wait_procs(started, timeout=30)[1]
     cache = SequenceCache(settings.out)
-    assert not cache.leases.exists(), "no other machine has to wait for them to expire"
+    assert not cache.locks.exists(), "no other machine has to wait for them to expire"
     assert list(cache.entries())
     extract(made, config(tmp_path, tiny_weights, threads=1))
     assert entries(tmp_path / "ray") == entries(made / "local")
@@ -202,7 +202,7 @@ def test_prediction_gives_the_same_files_whoever_is_killed(
     cache = SequenceCache(made / "local")
     sequence = cache.read(next(cache.entries()).key)
     model = tmp_path / "model.safetensors"
-    make_model(model, weights_what(detect), weights=detect.weights, sequence=sequence, fall=0.9)
+    make_model(model, feature_settings_for(detect), weights=detect.weights, sequence=sequence, fall=0.9)
 
     def settings(out: str, features: Path, **values: Any) -> PredictConfig:
         return PredictConfig(out=str(tmp_path / out), features=str(features), **HOW, **values)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.extraction.test_intake import entries
+from tests.extraction.test_decode_stage import entries
 from tests.extraction.test_pipeline import HOW, run
 from tests.videos import write_video
 from vidgru.config import DetectorSettings
 from vidgru.errors import OutputError
-from vidgru.extraction.outcome import Outcome
+from vidgru.extraction.results import ExtractionResult
 from vidgru.scale.worker import Task, Worker
 from vidgru.types import Recording
 
@@ -50,7 +50,7 @@ def test_a_recording_that_is_not_on_its_machine(tmp_path: Path, task: Task) -> N
     worker.open()
     outcome = worker.work(0, Recording(path=tmp_path / "gone.mp4", name="gone.mp4"))
     worker.close()
-    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome, ExtractionResult)
     assert outcome.status == "failed"
     assert "gone.mp4 is not there on" in outcome.reason
     assert "must share the disk" in outcome.reason

@@ -5,13 +5,13 @@ import pytest
 
 from tests.sequences import make_sequence
 from vidgru.datasets.windows import Window, slice_window
+from vidgru.model.feature_spec import FeatureSpec, mirror_columns
 from vidgru.model.features import compute_features
-from vidgru.model.layout import FeatureLayout, mirror_columns
 from vidgru.training.augment import Augmenter, mirror
 
 SEQUENCE = make_sequence(100, keypoints=17, optional=False)
 FEATURES = compute_features(SEQUENCE)
-LAYOUT = FeatureLayout.of(SEQUENCE)
+LAYOUT = FeatureSpec.of(SEQUENCE)
 LABELS = ("fall", "walk")
 
 

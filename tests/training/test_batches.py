@@ -4,8 +4,8 @@ import torch
 
 from tests.sequences import make_sequence
 from vidgru.datasets.windows import Batch
+from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
-from vidgru.model.layout import FeatureLayout
 from vidgru.model.task import Head, Task
 from vidgru.training import batches as batching
 from vidgru.training.augment import Augmenter
@@ -19,7 +19,7 @@ FEATURES = compute_features(SEQUENCE)
 FEATURES.frame[:, 0] = np.arange(400)  # a frame can be told by what it holds
 LOADED = Loaded(
     features=dict.fromkeys(("a.mp4", "b.mp4", "c.mp4"), FEATURES),
-    layout=FeatureLayout.of(SEQUENCE),
+    feature_spec=FeatureSpec.of(SEQUENCE),
     names=SEQUENCE.names,
     keys=dict.fromkeys(("a.mp4", "b.mp4", "c.mp4"), "0" * 64),
 )
@@ -97,7 +97,7 @@ SOME = [recording("a.mp4", (50, 60, 0), (300, 304, 1)), recording("b.mp4", (100,
 
 
 def window_batches(recordings: list[TimedRecording] = SOME, **changes: object) -> WindowBatches:
-    settings = {"size": 4, "seed": 0, "balance": True, "augment": None, "length": 40, "lag": 4, "fps": 8.0}
+    settings = {"size": 4, "seed": 0, "balance": True, "augment": None, "length": 40, "lookahead": 4, "fps": 8.0}
     return WindowBatches(recordings, LOADED, **{**settings, **changes})
 
 
@@ -160,11 +160,12 @@ def test_an_event_anywhere_is_reached_with_a_loss(event: tuple[int, int, int]) -
 @pytest.mark.parametrize("frames", [1, 5, 10, 11, 39])
 def test_recordings_shorter_than_a_window(frames: int) -> None:
     features = compute_features(SEQUENCE.frames(0, frames))
-    short = Loaded(features={"a.mp4": features}, layout=LOADED.layout, names=LOADED.names, keys=LOADED.keys)
+    short = Loaded(features={"a.mp4": features}, feature_spec=LOADED.feature_spec, names=LOADED.names, keys=LOADED.keys)
     events = [(frames // 2, frames // 2 + 1, 0)]
     made = WindowBatches(
         [recording("a.mp4", *events, frames=frames)],
-        short, size=4, seed=0, balance=True, augment=Augmenter(LOADED.layout, ()), length=40, lag=4, fps=8.0,
+        short, size=4, seed=0, balance=True, augment=Augmenter(LOADED.feature_spec, ()), length=40, lookahead=4,
+        fps=8.0,
     )  # fmt: skip
     batches = [batch for batch, _ in Batches([made], 0)(1)]
     assert len(batches) == len(made.plan(1)) == 16
@@ -186,10 +187,10 @@ def test_long_clips_come_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_an_epoch_shows_about_all_there_is() -> None:
-    long = Loaded(features=LOADED.features, layout=LOADED.layout, names=LOADED.names, keys=LOADED.keys)
+    long = Loaded(features=LOADED.features, feature_spec=LOADED.feature_spec, names=LOADED.names, keys=LOADED.keys)
     made = WindowBatches(
         [recording("a.mp4", (5, 9, 0))] * 30, long,
-        size=4, seed=0, balance=True, augment=None, length=40, lag=0, fps=8.0,
+        size=4, seed=0, balance=True, augment=None, length=40, lookahead=0, fps=8.0,
     )  # fmt: skip
     assert len(made.plan(1)) == 30 * 400 / 30 / 4  # windows of which thirty steps count
     assert all(len(chosen) == 4 for chosen in made.plan(1))
@@ -211,7 +212,7 @@ CLIPS = [clip(20 + t, "fall" if t % 3 else "walk") for t in range(11)]
 
 
 def both(seed: int = 0, share: tuple[int, int] = (0, 1)) -> Batches:
-    augment = Augmenter(LOADED.layout, TASK.labels)
+    augment = Augmenter(LOADED.feature_spec, TASK.labels)
     parts = [clip_batches(CLIPS, seed=seed, augment=augment), window_batches(seed=seed, augment=augment)]
     return Batches(parts, seed, share)
 
@@ -230,19 +231,19 @@ def test_clips_and_windows_come_mixed() -> None:
     assert sorted(kinds) != kinds
 
 
-@pytest.mark.parametrize("team", [2, 3, 5])
-def test_the_shares_of_processes_are_the_batch_of_one(team: int) -> None:
+@pytest.mark.parametrize("process_group", [2, 3, 5])
+def test_the_shares_of_processes_are_the_batch_of_one(process_group: int) -> None:
     """Also where a batch has fewer windows than there are processes: those without one still take the step."""
-    shares = [list(both(share=(rank, team))(1)) for rank in range(team)]
+    shares = [list(both(share=(rank, process_group))(1)) for rank in range(process_group)]
     whole = list(both()(1))
     assert [size for _, size in whole] == [size for _, size in shares[0]]
-    assert any(part is None for part, _ in shares[-1]) == (team > 3)
+    assert any(part is None for part, _ in shares[-1]) == (process_group > 3)
     for number, (batch, size) in enumerate(whole):
         assert batch is not None
         parts = [share[number][0] for share in shares]
         assert sum(len(part) for part in parts if part) == size == len(batch)
         for row in range(size):
-            part, own = parts[row % team], row // team
+            part, own = parts[row % process_group], row // process_group
             assert part is not None
             assert part.sources[own] == batch.sources[row]
             steps = int(batch.mask[row].sum())

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.made import MadeData, crossing, order_data
+from tests.training.synthetic import MadeData, crossing, order_data
 from vidgru import cli
 from vidgru.config import CompareConfig, TrainConfig
 from vidgru.errors import SettingsError
 from vidgru.training import compare as comparing
 from vidgru.training.compare import Row, compare, table
 from vidgru.training.comparison_plots import plot_comparison, plot_probe
-from vidgru.training.loop import train
 from vidgru.training.probe import probe
+from vidgru.training.run import train
 from vidgru.training.variants import variants
 
 PNG = b"\x89PNG"
@@ -39,15 +39,17 @@ def config(data: MadeData, out: Path, **changes: object) -> CompareConfig:
 
 
 def test_every_row_is_trained_and_told_of(data: MadeData, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = config(data, tmp_path, cells=("gru", "lstm", "rnn", "none"), variants=("hidden=32 without=speed+class",))
+    settings = config(
+        data, tmp_path, cells=("gru", "lstm", "rnn", "none"), variants=("hidden=32 drop_features=speed+class",)
+    )
     rows = {row.name: row for row in compare(data.root, settings)}
-    assert list(rows) == ["gru", "lstm", "rnn", "none", "hidden=32 without=speed+class"]
+    assert list(rows) == ["gru", "lstm", "rnn", "none", "hidden=32 drop_features=speed+class"]
     # nn.GRU(64, 128): 3 gates, each 128 x (64 + 128) weights and two biases; an LSTM has 4, a plain cell 1
     gate = 128 * (64 + 128) + 2 * 128
     assert [rows[name].cell_parameters for name in ("gru", "lstm", "rnn", "none")] == [3 * gate, 4 * gate, gate, 0]
     # 128 outputs go to the two labels; without memory the 64 of the encoder do
     assert rows["gru"].parameters - rows["none"].parameters == 3 * gate + 2 * (128 - 64)
-    last = rows["hidden=32 without=speed+class"]
+    last = rows["hidden=32 drop_features=speed+class"]
     assert last.cell_parameters == 3 * (32 * (64 + 32) + 2 * 32)
     for row in rows.values():
         assert row.epoch_s > 0
@@ -95,8 +97,8 @@ def test_the_test_split_is_left_alone(data: MadeData, tmp_path: Path) -> None:
     (data.root / "some.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
     (data.root / "some.yaml").write_text("annotations: some.csv\nvideos: videos\n")
     (row,) = compare(data.root, config(data, tmp_path / "a", cells=("gru",)))
-    (without,) = compare(data.root / "some.yaml", config(data, tmp_path / "b", cells=("gru",)))
-    assert (row.metrics, row.best_epoch) == (without.metrics, without.best_epoch)
+    (drop_features,) = compare(data.root / "some.yaml", config(data, tmp_path / "b", cells=("gru",)))
+    assert (row.metrics, row.best_epoch) == (drop_features.metrics, drop_features.best_epoch)
 
 
 def test_events_with_times(tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ def test_events_with_times(tmp_path: Path) -> None:
         split, sequence = ("train", "train", "train", "val")[seed % 4], crossing("person", "car", seed)
         data.add(f"{seed}.mp4", sequence, "person", split, times="0,1")
         data.add(f"{seed}.mp4", sequence, "car", split, times="1,2")
-    (row,) = compare(data.root, config(data, tmp_path / "out", cells=("gru",), lag=0.25))
+    (row,) = compare(data.root, config(data, tmp_path / "out", cells=("gru",), lookahead=0.25))
     assert {"event_f1", "map_50", "frame_map"} <= row.metrics.keys()
 
 
@@ -127,15 +129,18 @@ def test_the_probe_comes_with_it(
 def test_variants_are_settings_on_top_of_the_common_ones() -> None:
     given = CompareConfig(
         cells=("gru", "none"),
-        variants=("hidden=64", "without=appearance+scene lr=0.001", "cell=lstm augment=false", "group-dropout=0.1"),
+        variants=("hidden=64", "drop_features=appearance+scene lr=0.001", "cell=lstm augment=false",
+                  "group-dropout=0.1"),
         layers=2, epochs=7, folds=3,
     )  # fmt: skip
-    common = {"layers": 2, "epochs": 7, "folds": 3, "out": "runs/compare", "describe": False}
+    common = {"layers": 2, "epochs": 7, "folds": 3, "out": "runs/compare", "captions": False}
     assert variants(given) == {
         "gru": TrainConfig(**common),
         "none": TrainConfig(**common, cell="none"),
         "hidden=64": TrainConfig(**common, hidden=64),
-        "without=appearance+scene lr=0.001": TrainConfig(**common, without=("appearance", "scene"), lr=0.001),
+        "drop_features=appearance+scene lr=0.001": TrainConfig(
+            **common, drop_features=("appearance", "scene"), lr=0.001
+        ),
         "cell=lstm augment=false": TrainConfig(**common, cell="lstm", augment=False),
         "group-dropout=0.1": TrainConfig(**common, group_dropout=0.1),
     }
@@ -146,13 +151,13 @@ def test_variants_are_settings_on_top_of_the_common_ones() -> None:
     [
         ("hiden=64", "variant 'hiden=64': there is no setting 'hiden'\n  did you mean hidden?"),
         ("zzz=1", "there is no setting 'zzz'\n  vidgru train --help lists them"),
-        ("describe=true", "describe is common to all that is compared\n  give it as --describe"),
+        ("captions=true", "captions is common to all that is compared\n  give it as --captions"),
         ("hidden", "'hidden' is no setting\n  write name=value"),
         ("hidden=many", "hidden is 'many'; it must be a whole number"),
         ("hidden=0", "variant 'hidden=0': hidden is 0; it must be at least 1"),
         ("lr=fast", "lr is 'fast'; it must be a number"),
         ("cell=gpt", "cell is 'gpt'; it must be one of gru, lstm, rnn, none"),
-        ("without=scene+smell", "without is 'smell'; it must be one of geometry, angle"),
+        ("drop_features=scene+smell", "drop_features is 'smell'; it must be one of geometry, angle"),
         ("augment=1", "augment is '1'; it must be one of true, false"),
         ("fps=4", "fps is common to all that is compared\n  give it as --fps"),
         ("allow_missing=true", "allow_missing is common to all that is compared\n  give it as --allow-missing"),
@@ -179,12 +184,12 @@ def test_settings_that_cannot_be(settings: dict[str, object], message: str) -> N
 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--cells", "gru,none", "--variants", "without=scene+time lr=0.01,hidden=64", "--distances", "4,16"]
+    words = ["--cells", "gru,none", "--variants", "drop_features=scene+time lr=0.01,hidden=64", "--distances", "4,16"]
     with pytest.raises(SystemExit):
         cli.run(["compare", "data", *words, "--no-probe", "--print_config"])
     shown = capsys.readouterr().out
     for text in (
-        "cells:\n- gru\n- none\n", "variants:\n- without=scene+time lr=0.01\n- hidden=64\n",
+        "cells:\n- gru\n- none\n", "variants:\n- drop_features=scene+time lr=0.01\n- hidden=64\n",
         "distances:\n- 4\n- 16\n", "probe: false\n",
     ):  # fmt: skip
         assert text in shown

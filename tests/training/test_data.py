@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.datasets.sets import csv_set
+from tests.datasets.annotation_files import csv_set
 from vidgru.datasets.dataset import Dataset, timelines
 from vidgru.errors import AnnotationError
 from vidgru.model.task import Head, Task
@@ -74,21 +74,21 @@ def test_descriptions_alone_are_something_to_learn(
     assert task(tmp_path, *rows) == Task(labels=(DESCRIBED,), clips=clips, timed=timed)
     dataset = csv_set(tmp_path, *rows)
     with pytest.raises(AnnotationError, match="no row has a label\n  fill in the column label"):
-        task_of(dataset, describe=False)
+        task_of(dataset, captions=False)
 
 
 def test_clips_of_one_label_are_told_apart_by_their_descriptions_alone(tmp_path: Path) -> None:
     rows = "a.mp4,,,walk,He walks,", "b.mp4,,,walk,She walks,"
     assert task(tmp_path / "told", *rows) == Task(labels=("walk",))
     with pytest.raises(AnnotationError, match="every clip has the label 'walk': nothing to tell apart"):
-        task_of(csv_set(tmp_path / "plain", *rows), describe=False)
+        task_of(csv_set(tmp_path / "plain", *rows), captions=False)
 
 
 def test_descriptions_alone_are_not_learnt_where_that_is_off(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path / "set", "a.mp4,,,,He walks,", "b.mp4,,,,She walks,")
     assert task_of(dataset) == Task(labels=(DESCRIBED,))
-    with pytest.raises(AnnotationError, match="no row has a label\n  fill in the column label, or pass --describe"):
-        task_of(dataset, describe=False)
+    with pytest.raises(AnnotationError, match="no row has a label\n  fill in the column label, or pass --captions"):
+        task_of(dataset, captions=False)
 
 
 def test_labels_that_no_row_has(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.made import SENTENCES, TOLD, MadeData, timed_data, told_data
+from tests.training.synthetic import SENTENCES, TOLD, MadeData, timed_data, told_data
 from vidgru import cli
 from vidgru.config import EvalConfig, PredictConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
@@ -17,8 +17,8 @@ from vidgru.model.checkpoint import EventModel, build, load_model
 from vidgru.model.task import Head, Task
 from vidgru.prediction.batch import predict
 from vidgru.training.evaluate import evaluate
-from vidgru.training.fit import _begin_with
-from vidgru.training.loop import train
+from vidgru.training.run import train
+from vidgru.training.trainer import _begin_with
 from vidgru.types import DESCRIBED
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -147,8 +147,8 @@ def test_other_sentences_are_another_run(data: MadeData, tmp_path: Path) -> None
 def begun(model: EventModel, task: Task) -> dict[str, torch.Tensor]:
     torch.manual_seed(5)
     assert model.caption is not None
-    network = build(model.layout, task, model.network.architecture, words=len(model.caption.tokenizer))
-    _begin_with(network, model, task, model.what)
+    network = build(model.feature_spec, task, model.network.architecture, words=len(model.caption.tokenizer))
+    _begin_with(network, model, task, model.feature_settings)
     return network.state_dict()
 
 
@@ -173,8 +173,8 @@ def test_the_head_for_descriptions_is_taken_over(taught: Path) -> None:
 
 def test_a_network_that_does_not_describe_takes_over_the_rest(taught: Path) -> None:
     model = load_model(taught)
-    network = build(model.layout, model.task, model.network.architecture)
-    _begin_with(network, model, model.task, model.what)
+    network = build(model.feature_spec, model.task, model.network.architecture)
+    _begin_with(network, model, model.task, model.feature_settings)
     theirs = model.network.state_dict()
     for name, value in network.state_dict().items():
         assert torch.equal(value, theirs[name]), name
@@ -219,7 +219,7 @@ def test_a_model_that_shall_not_describe_is_the_one_of_data_without_descriptions
 ) -> None:
     plain = told_data(tmp_path / "plain", train=10, described=False)
     expected = train(plain.root, config(plain, tmp_path / "expected", weights=str(data.weights)))
-    run = train(data.root, config(data, tmp_path / "run", describe=False))
+    run = train(data.root, config(data, tmp_path / "run", captions=False))
     for name in ("best.safetensors", "last.safetensors"):
         assert (run / name).read_bytes() == (expected / name).read_bytes()
     assert load_model(run).caption is None
@@ -231,7 +231,7 @@ def test_a_model_that_shall_not_describe_is_the_one_of_data_without_descriptions
 
 def test_the_command_line_has_the_switch(data: MadeData, tmp_path: Path) -> None:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in {**data.settings(), **SMALL, "epochs": 1}.items()]
-    assert cli.run(["train", str(data.root), f"--out={tmp_path / 'run'}", "--no-describe", *flags]) == 0
+    assert cli.run(["train", str(data.root), f"--out={tmp_path / 'run'}", "--no-captions", *flags]) == 0
     assert load_model(tmp_path / "run").caption is None
 
 
@@ -261,7 +261,7 @@ def test_descriptions_alone(data: MadeData, tmp_path: Path) -> None:
         assert event.description in (folder / "events.vtt").read_text(encoding="utf-8")
         assert (folder / "report.html").is_file()
     with pytest.raises(AnnotationError, match="no row has a label\n  fill in the column label"):
-        train(bare.root, config(bare, tmp_path / "none", describe=False))
+        train(bare.root, config(bare, tmp_path / "none", captions=False))
 
 
 @pytest.mark.slow

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tests.model.networks import make_model
-from tests.training.made import MadeData, order_data
+from tests.training.synthetic import MadeData, order_data
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig
 from vidgru.errors import AnnotationError, ModelError
 from vidgru.model.checkpoint import EventModel, digest, load_model
-from vidgru.model.decode import DecodeSettings
+from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.features import compute_features
 from vidgru.model.scoring import encode, score_clips, score_frames
 from vidgru.model.stream import score_recording
@@ -29,7 +29,14 @@ def made_model(data: MadeData, *, background: bool = False, multi_label: bool = 
     model = make_model(sequence, background=background, multi_label=multi_label)
     decode = DecodeSettings(high=(0.5, 0.5), low=(0.3, 0.3), min_s=0.5, merge_s=0.5, exclusive=not multi_label)
     task = replace(model.task, labels=LABELS)
-    return replace(model, task=task, what=data.what(), weights=str(data.weights), names=sequence.names, decode=decode)
+    return replace(
+        model,
+        task=task,
+        feature_settings=data.feature_settings(),
+        weights=str(data.weights),
+        names=sequence.names,
+        decode=decode,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +97,7 @@ def test_what_is_evaluated_is_what_runs(data: MadeData, tmp_path: Path) -> None:
     for row in data.rows:
         name, _, _, label, _, split = row.split(",")
         if split == "test":
-            entry = cache.lookup(data.root / "videos" / name, data.what())
+            entry = cache.lookup(data.root / "videos" / name, data.feature_settings())
             assert entry is not None
             timeline = score_recording(model, cache.parts(entry.key), video=name, duration_s=2.0)
             right += LABELS[int(timeline.scores[0].argmax())] == label
@@ -153,8 +160,8 @@ def test_clips_behind_one_another_score_as_each_alone(data: MadeData) -> None:
         for n in (3, 9, 5)
     ]
     plain = made_model(data)
-    both = make_model(cache.read(loaded.keys["0.mp4"]), timed=True, lag=3)
-    model = replace(plain, network=both.network, task=both.task, lag=3)
+    both = make_model(cache.read(loaded.keys["0.mp4"]), timed=True, lookahead=3)
+    model = replace(plain, network=both.network, task=both.task, lookahead=3)
     look = Validation(loaded, clips, recordings).look(model)
     assert look.clips is not None
     for row, clip in enumerate(clips):
@@ -163,7 +170,7 @@ def test_clips_behind_one_another_score_as_each_alone(data: MadeData) -> None:
     for recording, scores in zip(recordings, look.frames, strict=True):
         vectors = encode(model, [loaded.features[recording.video]]).vectors
         np.testing.assert_allclose(score_frames(model, [vectors])[0], scores, atol=1e-6)
-    assert compute_features(cache.read(next(cache.entries()).key)).objects.shape[1] == loaded.layout.object_width
+    assert compute_features(cache.read(next(cache.entries()).key)).objects.shape[1] == loaded.feature_spec.object_width
 
 
 def test_a_class_without_clips_has_no_recall_in_the_table() -> None:

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from vidgru.errors import OutputError
 from vidgru.training import evaluation_plots
 from vidgru.training.evaluation_plots import plot_average_precision, plot_precision_recall, plot_timelines
-from vidgru.training.event_metrics import FrameScores
-from vidgru.training.metrics import clip_curves, multilabel_metrics
+from vidgru.training.metrics.clips import clip_curves, multilabel_metrics
+from vidgru.training.metrics.events import FrameScores
 from vidgru.types import Annotation, Event
 
 NAMES = ["costs $5$ or $", "站起来", "_hidden", "a very long name " * 9, "two\nlines", "walk"]

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.made import MadeData, order_data
+from tests.training.synthetic import MadeData, order_data
 from vidgru.config import ExportConfig, TrainConfig
-from vidgru.errors import ModelError, SettingsError, SettingsMismatch
+from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
 from vidgru.model.checkpoint import EventModel, build, load_model
-from vidgru.model.export import export_model
+from vidgru.model.onnx_export import export_model
 from vidgru.model.task import Head, Task
-from vidgru.training.fit import _begin_with
-from vidgru.training.loop import train
+from vidgru.training.run import train
+from vidgru.training.trainer import _begin_with
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -47,8 +47,8 @@ def test_what_was_learnt_is_known_from_the_first_epoch_on(data: MadeData, taught
 
 def begun(model: EventModel, task: Task) -> dict[str, torch.Tensor]:
     torch.manual_seed(5)
-    network = build(model.layout, task, model.network.architecture)
-    _begin_with(network, model, task, model.what)
+    network = build(model.feature_spec, task, model.network.architecture)
+    _begin_with(network, model, task, model.feature_settings)
     return network.state_dict()
 
 
@@ -77,7 +77,7 @@ def test_a_head_that_tells_otherwise_is_not_taken_over(taught: Path) -> None:
 @pytest.mark.parametrize(("changes", "message"), [
     ({"hidden": 64}, "init is a model of another shape: hidden is 64, the model's is 128\n  choose the model's own"),
     ({"cell": "lstm", "layers": 2}, "cell is 'lstm', the model's is 'gru'; layers is 2, the model's is 1"),
-    ({"without": ("scene",)}, r"without is \('scene',\), the model's is \(\)"),
+    ({"drop_features": ("scene",)}, r"drop_features is \('scene',\), the model's is \(\)"),
 ])  # fmt: skip
 def test_a_model_of_another_shape(
     data: MadeData, taught: Path, tmp_path: Path, changes: dict[str, object], message: str
@@ -92,9 +92,11 @@ def test_dropout_may_differ(data: MadeData, taught: Path, tmp_path: Path) -> Non
 
 def test_a_model_of_another_detector(data: MadeData, taught: Path, tmp_path: Path) -> None:
     model = load_model(taught)
-    replace(model, what={**model.what, "weights_sha256": "0" * 64}).save(tmp_path / "other.safetensors")
+    replace(model, feature_settings={**model.feature_settings, "weights_sha256": "0" * 64}).save(
+        tmp_path / "other.safetensors"
+    )
     message = "the features of this data set are of other settings than the model's: weights_sha256 is"
-    with pytest.raises(SettingsMismatch, match=message):
+    with pytest.raises(SettingsMismatchError, match=message):
         train(data.root, config(data, tmp_path / "run", init=str(tmp_path / "other.safetensors")))
 
 

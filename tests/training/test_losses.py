@@ -26,10 +26,12 @@ def batch(*, labels: object = None, targets: object = None, weights: object = No
     )
 
 
-def losses(scores: Scores, given: Batch, head: Head, *, lag: int = 0, classes: object = None, smoothing: float = 0.0):
+def losses(
+    scores: Scores, given: Batch, head: Head, *, lookahead: int = 0, classes: object = None, smoothing: float = 0.0
+):
     task = Task(labels=LABELS, clips=head, timed=head)
     classes = torch.ones(task.outputs(head)) if classes is None else torch.tensor(classes)
-    return window_losses(scores, given, task, lag=lag, class_weights=classes, smoothing=smoothing)
+    return window_losses(scores, given, task, lookahead=lookahead, class_weights=classes, smoothing=smoothing)
 
 
 # --- clips ----------------------------------------------------------------------------------------------------------
@@ -79,33 +81,35 @@ def test_binary_losses_of_frames_by_hand() -> None:
 
 
 @pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
-@pytest.mark.parametrize("lag", [0, 1, 2])
-def test_what_has_no_weight_has_no_gradient(head: Head, lag: int) -> None:
+@pytest.mark.parametrize("lookahead", [0, 1, 2])
+def test_what_has_no_weight_has_no_gradient(head: Head, lookahead: int) -> None:
     outputs = 3 if head.background else 2
     targets = F.one_hot(torch.arange(6) % outputs, outputs)[None].repeat(2, 1, 1)
     weights = torch.tensor([[0, 0, 1, 1, 0, 1], [1, 1, 1, 1, 0, 0]], dtype=torch.float32)
     logits = torch.randn(2, 6, outputs, requires_grad=True)
-    losses(Scores(None, logits), batch(targets=targets, weights=weights, steps=6), head, lag=lag).sum().backward()
+    losses(
+        Scores(None, logits), batch(targets=targets, weights=weights, steps=6), head, lookahead=lookahead
+    ).sum().backward()
     # step t is asked for frame t - lag; of the last frames of the batch nothing is asked
-    asked = torch.cat([torch.zeros(2, lag), weights[:, : 6 - lag]], dim=1)
+    asked = torch.cat([torch.zeros(2, lookahead), weights[:, : 6 - lookahead]], dim=1)
     assert torch.equal(logits.grad.abs().sum(dim=2) > 0, asked > 0)
 
 
-@pytest.mark.parametrize("lag", [0, 1, 3])
-def test_a_network_that_answers_so_many_steps_late_is_right(lag: int) -> None:
+@pytest.mark.parametrize("lookahead", [0, 1, 3])
+def test_a_network_that_answers_so_many_steps_late_is_right(lookahead: int) -> None:
     truth = F.one_hot(torch.randint(0, 3, (1, 12), generator=torch.Generator().manual_seed(0)), 3).float()
-    late = torch.cat([torch.zeros(1, lag, 3), truth[:, : 12 - lag]], dim=1) * 60
+    late = torch.cat([torch.zeros(1, lookahead, 3), truth[:, : 12 - lookahead]], dim=1) * 60
     given = batch(targets=truth, weights=torch.ones(1, 12), steps=12)
-    assert float(losses(Scores(None, late), given, SOFTMAX, lag=lag)) == pytest.approx(0, abs=1e-6)
-    assert float(losses(Scores(None, late), given, SOFTMAX, lag=lag + 1)) > 1
+    assert float(losses(Scores(None, late), given, SOFTMAX, lookahead=lookahead)) == pytest.approx(0, abs=1e-6)
+    assert float(losses(Scores(None, late), given, SOFTMAX, lookahead=lookahead + 1)) > 1
 
 
 def test_a_windows_loss_does_not_depend_on_the_padding_of_its_batch() -> None:
     targets, weights = torch.zeros(1, 5, 2), torch.tensor([[0.2, 0.2, 0.2, 0, 0]])  # as of a lag of two
     logits = torch.randn(1, 5, 2)
-    alone = losses(Scores(None, logits), batch(targets=targets, weights=weights, steps=5), SIGMOID, lag=2)
+    alone = losses(Scores(None, logits), batch(targets=targets, weights=weights, steps=5), SIGMOID, lookahead=2)
     wide = batch(targets=F.pad(targets, (0, 0, 0, 9)), weights=F.pad(weights, (0, 9)), steps=14)
-    padded = losses(Scores(None, F.pad(logits, (0, 0, 0, 9), value=5.0)), wide, SIGMOID, lag=2)
+    padded = losses(Scores(None, F.pad(logits, (0, 0, 0, 9), value=5.0)), wide, SIGMOID, lookahead=2)
     torch.testing.assert_close(alone, padded)
 
 

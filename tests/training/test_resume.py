@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.made import MadeData, order_data
+from tests.training.synthetic import MadeData, order_data
 from vidgru import cli
 from vidgru.config import TrainConfig
 from vidgru.errors import ModelError, OutputError, SettingsError
-from vidgru.training import batches, fit, state
-from vidgru.training.loop import train
+from vidgru.training import batches, state
+from vidgru.training import trainer as fit
+from vidgru.training.run import train
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -154,7 +155,7 @@ def test_an_interrupt_at_once_leaves_an_earlier_run_alone(
 @pytest.mark.parametrize(("changes", "message"), [
     ({"lr": 1e-4}, r"the run in .*run cannot be resumed with other settings: lr is 0\.0001, was 0\.003\n  leave out"),
     ({"hidden": 17, "seed": 4}, "hidden is 17, was 16; seed is 4, was 0"),
-    ({"without": ("scene",)}, r"without is \['scene'\], was \[\]"),
+    ({"drop_features": ("scene",)}, r"drop_features is \['scene'\], was \[\]"),
 ])  # fmt: skip
 def test_another_setting_is_another_run(
     data: MadeData, three: Path, tmp_path: Path, changes: dict[str, object], message: str

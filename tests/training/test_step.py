@@ -10,8 +10,8 @@ from vidgru.datasets.windows import Batch, collate, slice_window
 from vidgru.errors import VidgruError
 from vidgru.model.features import compute_features
 from vidgru.model.task import Head, Task
+from vidgru.training.distributed import ProcessGroup
 from vidgru.training.step import Stepper, learning_rate
-from vidgru.training.team import Team
 
 SEQUENCE = make_sequence(12, 2)
 TASK = Task(labels=("fall", "walk"), clips=Head(background=False, multi_label=False))
@@ -19,7 +19,9 @@ TASK = Task(labels=("fall", "walk"), clips=Head(background=False, multi_label=Fa
 
 def stepper(**changes: object) -> Stepper:
     network = make_network(SEQUENCE, 2, dropout=0.0, group_dropout=0.0).train()
-    return Stepper(network, TASK, TrainConfig(**changes), lag=0, class_weights=torch.ones(0), team=Team())
+    return Stepper(
+        network, TASK, TrainConfig(**changes), lookahead=0, class_weights=torch.ones(0), process_group=ProcessGroup()
+    )
 
 
 def batch() -> Batch:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vidgru.model.decode import DecodeSettings, decode
+from vidgru.model.event_decoder import DecodeSettings, decode
 from vidgru.model.task import Head
 from vidgru.training.thresholds import fit_clips, fit_frames
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.made import CLASSES, MadeData, both_data, timed_data
+from tests.training.synthetic import CLASSES, MadeData, both_data, timed_data
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig, PredictConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
@@ -16,14 +16,14 @@ from vidgru.model.task import Head
 from vidgru.prediction.batch import predict
 from vidgru.training import evaluate as evaluation
 from vidgru.training.evaluate import evaluate
-from vidgru.training.loop import train
+from vidgru.training.run import train
 
 SOME = Head(background=True, multi_label=False)
 LABELS = tuple(sorted(CLASSES))
 
 
 def config(data: MadeData, out: Path, **changes: object) -> TrainConfig:
-    return TrainConfig(**data.settings(**{"out": str(out), "epochs": 6, "hidden": 32, "lag": 0.25, **changes}))
+    return TrainConfig(**data.settings(**{"out": str(out), "epochs": 6, "hidden": 32, "lookahead": 0.25, **changes}))
 
 
 def judged(data: MadeData, model: Path, out: Path, **changes: object) -> dict[str, object]:
@@ -45,7 +45,7 @@ def test_both_heads_in_one_model(data: MadeData, run: Path) -> None:
     assert model.labels == LABELS
     assert model.task.timed == SOME
     assert model.task.clips == SOME  # the eventless recordings are clips in which nothing happens
-    assert model.lag == 2
+    assert model.lookahead == 2
     assert {"accuracy", "frame_map"} <= model.metrics.keys()
     header = (run / "results.csv").read_text().splitlines()[0]
     assert {"train_loss", "val_accuracy", "val_frame_map", "val_loss"} <= set(header.split(","))
@@ -85,7 +85,7 @@ def test_what_is_evaluated_is_what_is_predicted(
     assert sum(map(len, seen.values())) >= 4
     model, cache = load_model(run), SequenceCache(data.features)
     for video, events in seen.items():
-        entry = cache.lookup(data.root / "videos" / video, data.what())
+        entry = cache.lookup(data.root / "videos" / video, data.feature_settings())
         assert entry is not None
         timeline = score_recording(model, cache.parts(entry.key), video=video, duration_s=entry.duration_s)
         assert [(e.start_s, e.end_s, e.label) for e in timeline.events] == [event[:3] for event in events]
@@ -118,7 +118,7 @@ def test_events_that_overlap_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("changes", [
-    {"bidirectional": True}, {"cell": "lstm", "layers": 2}, {"cell": "none"}, {"lag": 0.0}, {"balance": False},
+    {"bidirectional": True}, {"cell": "lstm", "layers": 2}, {"cell": "none"}, {"lookahead": 0.0}, {"balance": False},
     {"window": 2.0},
 ])  # fmt: skip
 def test_settings_that_change_a_model_of_timed_events(
@@ -126,8 +126,8 @@ def test_settings_that_change_a_model_of_timed_events(
 ) -> None:
     short, other = {"epochs": 1}, tmp_path / "other"
     model = load_model(train(data.root, config(data, other, **short, **changes)))
-    late = not ({"bidirectional", "lag"} & changes.keys()) and changes.get("cell") != "none"
-    assert model.lag == (2 if late else 0)
+    late = not ({"bidirectional", "lookahead"} & changes.keys()) and changes.get("cell") != "none"
+    assert model.lookahead == (2 if late else 0)
     assert model.to_bytes() != load_model(run).to_bytes()
     assert judged(data, other, tmp_path / "eval")["events"]
 
@@ -203,7 +203,7 @@ def test_the_test_split_does_not_decide_the_heads(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_a_lag_longer_than_windows_and_recordings(tmp_path: Path) -> None:
     data = timed_data(tmp_path / "data", train=4)
-    run = train(data.root, config(data, tmp_path / "run", epochs=1, lag=60.0, window=1.0))
+    run = train(data.root, config(data, tmp_path / "run", epochs=1, lookahead=60.0, window=1.0))
     assert judged(data, run, tmp_path / "eval")["events"]
 
 

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from vidgru.errors import CacheError
-from vidgru.files import sha256_file
-from vidgru.types import Array, Sequence
+from vidgru.storage import sha256_file
+from vidgru.types import Array, FrameSequence
 
 KEY = re.compile(r"[0-9a-f]{64}")
 UNFINISHED = ".unfinished"  # in a cache's folder; apart, so that what was left is found without listing all entries
 LEFTOVER = re.compile(r"([0-9a-f]{64})\.[0-9a-f]+")
 RESUME = "resume.json"
-LIVE = "live"  # in `Entry.how`: the source of an entry that comes of no file
+LIVE = "live"  # in `Entry.run_info`: the source of an entry that comes of no file
 REMEDY = "extract its recording again; that makes the entry anew"
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2"}
 _LONGEST_HEADER = 1 << 20  # bytes; a part's header is under 2 kB
@@ -53,8 +53,8 @@ class Entry:
         fps: samples a second that were asked for.
         size_px: width and height of the upright frame.
         names: the detector's class names.
-        what: settings that decide the features.
-        how: settings and versions that are only recorded.
+        feature_settings: settings that decide the features.
+        run_info: settings and versions that are only recorded.
         damage: what was wrong with the recording, by kind; empty where nothing was.
         recorded_at: ISO 8601 wall-clock time of the container's start; None if it does not say.
         parts: the files, in order.
@@ -66,8 +66,8 @@ class Entry:
     fps: float
     size_px: tuple[int, int]
     names: tuple[str, ...]
-    what: dict[str, Any]
-    how: dict[str, Any]
+    feature_settings: dict[str, Any]
+    run_info: dict[str, Any]
     damage: dict[str, Any] = field(default_factory=dict)
     recorded_at: str | None = None
     parts: tuple[Part, ...]
@@ -87,7 +87,7 @@ def live_source(folder: Path) -> str | None:
     """The live source that an entry, or what a killed run left of one, was recorded from; None for those of files."""
     for name in ("entry.json", RESUME):
         try:
-            source = json.loads((folder / name).read_bytes())["how"].get(LIVE)
+            source = json.loads((folder / name).read_bytes())["run_info"].get(LIVE)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
         return None if source is None else str(source)
@@ -129,7 +129,7 @@ def read_entry(folder: Path) -> Entry | None:
         raise CacheError(f"{path} is not sound: {error}", REMEDY) from None
 
 
-def read_part(path: Path) -> Sequence:
+def read_part(path: Path) -> FrameSequence:
     """Map a part from disk.
 
     Raises:
@@ -147,7 +147,7 @@ def read_part(path: Path) -> Sequence:
             first, last = (8 + length + offset for offset in info["data_offsets"])
             flat = mapped[first:last].view(np.ndarray).view(_DTYPES[info["dtype"]])
             tensors[name] = flat.reshape(info["shape"])
-        return Sequence(**tensors, fps=facts["fps"], size_px=tuple(facts["size_px"]), names=tuple(facts["names"]))
+        return FrameSequence(**tensors, fps=facts["fps"], size_px=tuple(facts["size_px"]), names=tuple(facts["names"]))
     except FileNotFoundError:
         raise CacheError(f"{path} is missing", REMEDY) from None
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:

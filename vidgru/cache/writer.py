@@ -17,9 +17,9 @@ import numpy as np
 from safetensors.numpy import save
 
 from vidgru.cache.entry import RESUME, UNFINISHED, Entry, Part, fault, private_folder, read_part, tidy, to_json
-from vidgru.errors import EntryTaken, OutputError
-from vidgru.files import sync_folder, write_atomic
-from vidgru.types import Sequence
+from vidgru.errors import LockLostError, OutputError
+from vidgru.storage import sync_folder, write_atomic
+from vidgru.types import FrameSequence
 
 PART_SAMPLES = 2048
 
@@ -33,21 +33,22 @@ class EntryWriter:
 
     Who writes holds the lease of the key: what others left of it is then of processes that are dead, or have lost
     their lease without knowing. Adopting renames the folder, so such a one finds it gone, and all it writes from then
-    on fails with `EntryTaken`. (A network disk may let it write by the old name for some seconds: what arrives was made
-    from the same bytes under the same settings and `how`, and `verify` finds it if it should differ.)
+    on fails with `LockLostError`. (A network disk may let it write by the old name for some seconds: what arrives
+    was made
+    from the same bytes under the same settings and `run_info`, and `verify` finds it if it should differ.)
 
     Args:
         folder: the entry's, named after its key.
-        how: what is recorded as `Entry.how`. What was left under another `how` is not gone on with.
+        run_info: what is recorded as `Entry.run_info`. What was left under another `run_info` is not gone on with.
 
     Attributes:
         samples: those adopted, finished by a writer before this one.
         state: what was given to `append` with the last of them, as JSON reads it; None where nothing was adopted.
     """
 
-    def __init__(self, folder: Path, how: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, run_info: Mapping[str, Any]) -> None:
         self._entry = folder
-        self._how: dict[str, Any] = json.loads(to_json(how))
+        self._how: dict[str, Any] = json.loads(to_json(run_info))
         self._over = False  # finished or discarded
         self._reset()
 
@@ -55,7 +56,7 @@ class EntryWriter:
         self._folder, self._made = private_folder(self._entry), False
         self._parts: list[Part] = []
         self._states: list[dict[str, Any] | None] = []  # after each part, None where it is not known
-        self._pending: list[Sequence] = []
+        self._pending: list[FrameSequence] = []
         self._waiting = 0
         self.samples = 0
         self.state: dict[str, Any] | None = None
@@ -83,7 +84,7 @@ class EntryWriter:
         if not self._over and not any(state is not None for state in self._states):
             self.discard()
 
-    def finished(self) -> Iterator[Sequence]:
+    def finished(self) -> Iterator[FrameSequence]:
         """The adopted parts in order, each mapped from disk.
 
         Raises:
@@ -106,7 +107,7 @@ class EntryWriter:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._over = True
 
-    def append(self, sequence: Sequence, state: Mapping[str, Any] | None = None) -> None:
+    def append(self, sequence: FrameSequence, state: Mapping[str, Any] | None = None) -> None:
         """Add the next stretch; full parts go to disk at once.
 
         Args:
@@ -115,7 +116,7 @@ class EntryWriter:
 
         Raises:
             OutputError: it cannot be written.
-            EntryTaken: another process has taken over.
+            LockLostError: another process has taken over.
         """
         self._pending.append(sequence)
         self._waiting += len(sequence)
@@ -125,22 +126,22 @@ class EntryWriter:
         if len(self._parts) > before and not self._waiting and state is not None:
             self._states[-1] = dict(state)
             parts = [asdict(part) for part in self._parts]
-            self._write(RESUME, to_json({"how": self._how, "parts": parts, "states": self._states}))
+            self._write(RESUME, to_json({"run_info": self._how, "parts": parts, "states": self._states}))
 
     def finish(self, **facts: Any) -> None:
-        """Write what is left and `entry.json`. `facts` are the fields of `Entry` but `key`, `how` and `parts`.
+        """Write what is left and `entry.json`. `facts` are the fields of `Entry` but `key`, `run_info` and `parts`.
 
         An entry of a recording without a sample cannot be: such a recording is failed.
 
         Raises:
             OutputError: it cannot be written.
-            EntryTaken: another process has taken over.
+            LockLostError: another process has taken over.
         """
         if self._waiting:
             self._flush(self._waiting)
         if not self._parts:
             raise ValueError("an entry needs at least one sample")
-        entry = asdict(Entry(key="", how=self._how, parts=tuple(self._parts), **facts))
+        entry = asdict(Entry(key="", run_info=self._how, parts=tuple(self._parts), **facts))
         del entry["key"]
         self._write("entry.json", to_json(entry))
         old = private_folder(self._entry)
@@ -165,7 +166,7 @@ class EntryWriter:
         try:
             left = json.loads((folder / RESUME).read_bytes())
             parts, states = [Part(**part) for part in left["parts"]], left["states"]
-            return (parts, states) if left["how"] == self._how and len(parts) == len(states) else ([], [])
+            return (parts, states) if left["run_info"] == self._how and len(parts) == len(states) else ([], [])
         except (OSError, ValueError, TypeError, KeyError):
             return [], []
 
@@ -189,7 +190,7 @@ class EntryWriter:
         self.samples, self.state = sum(part.samples for part in self._parts), states[kept - 1]
 
     def _flush(self, samples: int) -> None:
-        joined = Sequence.concatenate(self._pending)
+        joined = FrameSequence.concatenate(self._pending)
         part, rest = joined.frames(0, samples), joined.frames(samples, len(joined))
         self._pending, self._waiting = ([rest] if len(rest) else []), len(rest)
         facts = {"fps": part.fps, "names": part.names, "size_px": part.size_px}
@@ -227,7 +228,7 @@ class EntryWriter:
 
     def _say_if_taken(self) -> None:
         if self._made and self._entry.parent.is_dir() and not self._folder.exists():
-            raise EntryTaken(
+            raise LockLostError(
                 f"{self._folder} is gone: another process has taken this recording over",
                 "let that one finish it; its features are then reused",
             ) from None

@@ -1,6 +1,6 @@
 """One frozen dataclass a verb. Flags and YAML keys are its fields; bad values are refused here, before heavy work."""
 
-from vidgru.config.detections import DetectionSettings, of_detections
+from vidgru.config.detections import DetectionSettings, uses_imported_detections
 from vidgru.config.extract import FEATURE_SCHEMA, DetectorSettings, ExtractConfig, RunSettings
 from vidgru.config.predict import ExplainConfig, PredictConfig
 from vidgru.config.scale import ScaleSettings
@@ -26,5 +26,5 @@ __all__ = [
     "RunSettings",
     "ScaleSettings",
     "TrainConfig",
-    "of_detections",
+    "uses_imported_detections",
 ]

@@ -9,13 +9,13 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from vidgru.errors import SettingsError
 
 
-def need(condition: bool, name: str, value: object, allowed: str) -> None:
+def require(condition: bool, name: str, value: object, allowed: str) -> None:
     """Refuse a value. Raises SettingsError."""
     if not condition:
         raise SettingsError(f"{name} is {value!r}; it must be {allowed}")
 
 
-def need_choices(config: Any) -> None:
+def require_choices(config: Any) -> None:
     """Refuse what is not among the values that a field has (`Literal`), and texts where a tuple of them is due.
 
     The command line has seen to this when it makes a config; Python has not. Raises SettingsError.
@@ -28,11 +28,11 @@ def need_choices(config: Any) -> None:
             kind = next(one for one in get_args(kind) if one is not type(None))
         values: tuple[Any, ...] = (value,)
         if get_origin(kind) is tuple:
-            need(isinstance(value, tuple), name, value, "a tuple")
+            require(isinstance(value, tuple), name, value, "a tuple")
             kind, values = get_args(kind)[0], tuple(value)
         if get_origin(kind) is Literal:
             for one in values:
-                need(one in get_args(kind), name, one, f"one of {', '.join(map(str, get_args(kind)))}")
+                require(one in get_args(kind), name, one, f"one of {', '.join(map(str, get_args(kind)))}")
 
 
 def moment(name: str, text: str) -> datetime | None:

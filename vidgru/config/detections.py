@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vidgru.config.checks import need
+from vidgru.config.checks import require
 
 DETECTIONS_SCHEMA = 1  # raised whenever the same detections would give other sequences
 
@@ -32,12 +32,12 @@ class DetectionSettings:
     classes: str = ""
 
     def __post_init__(self) -> None:
-        need(0 <= self.source_fps <= 1000, "source_fps", self.source_fps, "from 0 to 1000")
+        require(0 <= self.source_fps <= 1000, "source_fps", self.source_fps, "from 0 to 1000")
         known = not self.source_size or self.size_px is not None
-        need(known, "source_size", self.source_size, "width and height in pixels, such as 1920x1080")
+        require(known, "source_size", self.source_size, "width and height in pixels, such as 1920x1080")
         for name in ("source_fps", "source_size", "classes"):
             used = bool(self.detections) or not getattr(self, name)
-            need(used, name, getattr(self, name), "left out without detections")
+            require(used, name, getattr(self, name), "left out without detections")
 
     @property
     def size_px(self) -> tuple[int, int] | None:
@@ -46,6 +46,6 @@ class DetectionSettings:
         return (int(match[1]), int(match[2])) if match else None
 
 
-def of_detections(what: Mapping[str, Any]) -> bool:
+def uses_imported_detections(feature_settings: Mapping[str, Any]) -> bool:
     """Whether features of these settings come of detections from elsewhere, not of a detector of vidgru's."""
-    return "detections" in what
+    return "detections" in feature_settings

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from vidgru.config.checks import need, need_choices
+from vidgru.config.checks import require, require_choices
 from vidgru.config.detections import DETECTIONS_SCHEMA, DetectionSettings
 from vidgru.config.scale import ScaleSettings
 from vidgru.errors import SettingsError
@@ -51,18 +51,18 @@ class DetectorSettings:
         for name in ("fps", "conf", "iou"):  # 5 and 5.0 are one setting, and have to be one key
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "mask", _polygons(self.mask))
-        need(0 < self.fps <= 240, "fps", self.fps, "above 0 and at most 240")
-        need(self.imgsz >= 32 and self.imgsz % 32 == 0, "imgsz", self.imgsz, "a multiple of 32")
-        need(0 < self.conf < 1, "conf", self.conf, "between 0 and 1")
-        need(0 < self.iou <= 1, "iou", self.iou, "above 0 and at most 1")
-        need(self.max_objects >= 1, "max_objects", self.max_objects, "at least 1")
+        require(0 < self.fps <= 240, "fps", self.fps, "above 0 and at most 240")
+        require(self.imgsz >= 32 and self.imgsz % 32 == 0, "imgsz", self.imgsz, "a multiple of 32")
+        require(0 < self.conf < 1, "conf", self.conf, "between 0 and 1")
+        require(0 < self.iou <= 1, "iou", self.iou, "above 0 and at most 1")
+        require(self.max_objects >= 1, "max_objects", self.max_objects, "at least 1")
 
-    def what(self, weights_sha256: str) -> dict[str, Any]:
+    def feature_settings(self, weights_sha256: str) -> dict[str, Any]:
         """The settings that decide the features, as they stand in keys, entries and models."""
         values = {name: getattr(self, name) for name in DetectorSettings.__dataclass_fields__ if name != "weights"}
         return {**values, "weights_sha256": weights_sha256, "schema": FEATURE_SCHEMA}
 
-    def what_of_detections(self, names: Sequence[str], keypoints: int) -> dict[str, Any]:
+    def imported_detections_settings(self, names: Sequence[str], keypoints: int) -> dict[str, Any]:
         """The same of what a detector saw that was run elsewhere: the tracker is for what has no track ids.
 
         Args:
@@ -97,9 +97,9 @@ class RunSettings:
     start_time: str = ""
 
     def __post_init__(self) -> None:
-        need_choices(self)
-        need(self.detector_batch >= 0, "detector_batch", self.detector_batch, "0 or more")
-        need(self.threads >= 0, "threads", self.threads, "0 or more")
+        require_choices(self)
+        require(self.detector_batch >= 0, "detector_batch", self.detector_batch, "0 or more")
+        require(self.threads >= 0, "threads", self.threads, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,20 +122,24 @@ class ExtractConfig(DetectorSettings, RunSettings, DetectionSettings, ScaleSetti
         DetectionSettings.__post_init__(self)
         ScaleSettings.__post_init__(self)
         for name in ("mask", "shard", "ray", "dry_run"):
-            need(not (self.detections and getattr(self, name)), name, getattr(self, name), "left out with detections")
+            require(
+                not (self.detections and getattr(self, name)), name, getattr(self, name), "left out with detections"
+            )
 
 
 def _polygons(mask: str) -> str:
     """The polygons of a mask, given as a file or as they are, as JSON; empty where there are none."""
     if not mask:
         return ""
-    what = f"mask is {mask!r}"
+    feature_settings = f"mask is {mask!r}"
     text = mask
     if not mask.lstrip().startswith("["):
         try:
             text = Path(mask).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{what}, which cannot be read: {getattr(error, 'strerror', error)}") from None
+            raise SettingsError(
+                f"{feature_settings}, which cannot be read: {getattr(error, 'strerror', error)}"
+            ) from None
     try:
         polygons = [[[float(x), float(y)] for x, y in polygon] for polygon in yaml.safe_load(text)]
     except (yaml.YAMLError, TypeError, ValueError):
@@ -143,7 +147,7 @@ def _polygons(mask: str) -> str:
     inside = all(0 <= number <= 1 for polygon in polygons for corner in polygon for number in corner)
     if not polygons or not inside or min(map(len, polygons)) < 3:
         raise SettingsError(
-            f"{what}; it must be a list of polygons, each of three corners or more, [x, y] from 0 to 1",
+            f"{feature_settings}; it must be a list of polygons, each of three corners or more, [x, y] from 0 to 1",
             "for example [[[0, 0], [0.3, 0], [0.3, 0.1], [0, 0.1]]] for the upper left",
         )
     return json.dumps(polygons)

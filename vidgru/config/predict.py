@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vidgru.config.checks import moment, need
+from vidgru.config.checks import moment, require
 from vidgru.config.extract import RunSettings
 from vidgru.config.scale import ScaleSettings
 
@@ -27,7 +27,7 @@ class PredictConfig(RunSettings, ScaleSettings):
         save_video: write each recording with boxes, tracks and events drawn.
         record: of a live stream, keep what was seen in the cache.
         beam: sentences that are followed at once in writing a description; 1 is greedy, and faster.
-        collect: predict nothing; rebuild the files of the run as a whole, and tell what is still to be predicted.
+        merge_only: predict nothing; rebuild the files of the run as a whole, and tell what is still to be predicted.
     """
 
     out: str = "events"
@@ -43,20 +43,20 @@ class PredictConfig(RunSettings, ScaleSettings):
     save_video: bool = False
     record: bool = False
     beam: int = 4
-    collect: bool = False
+    merge_only: bool = False
 
     def __post_init__(self) -> None:
         RunSettings.__post_init__(self)
         ScaleSettings.__post_init__(self)
-        need(0 <= self.min_score <= 1, "min_score", self.min_score, "between 0 and 1")
-        need(0 <= self.context <= 3600, "context", self.context, "from 0 to 3600 seconds")
-        alone = "left out with collect, which is for the whole run"
-        need(not (self.collect and self.shard), "shard", self.shard, alone)
-        need(not (self.collect and self.ray), "ray", self.ray, alone)
-        need(1 <= self.beam <= 64, "beam", self.beam, "from 1 to 64")
+        require(0 <= self.min_score <= 1, "min_score", self.min_score, "between 0 and 1")
+        require(0 <= self.context <= 3600, "context", self.context, "from 0 to 3600 seconds")
+        alone = "left out with merge_only, which is for the whole run"
+        require(not (self.merge_only and self.shard), "shard", self.shard, alone)
+        require(not (self.merge_only and self.ray), "ray", self.ray, alone)
+        require(1 <= self.beam <= 64, "beam", self.beam, "from 1 to 64")
         since, until = (moment(name, getattr(self, name)) for name in ("since", "until"))
         ordered = since is None or until is None or since < until
-        need(ordered, "until", self.until, f"after since, which is {self.since!r}")
+        require(ordered, "until", self.until, f"after since, which is {self.since!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,6 @@ class ExplainConfig(RunSettings):
 
     def __post_init__(self) -> None:
         RunSettings.__post_init__(self)
-        need(self.at is None or 0 <= self.at < float("inf"), "at", self.at, "a second of the recording, from 0")
-        need(self.event is None or self.event >= 1, "event", self.event, "the number of an event, from 1")
-        need(self.at is None or self.event is None, "at", self.at, "left out where event is given")
+        require(self.at is None or 0 <= self.at < float("inf"), "at", self.at, "a second of the recording, from 0")
+        require(self.event is None or self.event >= 1, "event", self.event, "the number of an event, from 1")
+        require(self.at is None or self.event is None, "at", self.at, "left out where event is given")

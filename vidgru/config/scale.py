@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from vidgru.config.checks import need
+from vidgru.config.checks import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +30,17 @@ class ScaleSettings:
 
     def __post_init__(self) -> None:
         number, count = self.part
-        need(1 <= number <= count, "shard", self.shard, "a number and how many there are, such as 2/8, from 1/8 to 8/8")
-        need(not (self.shard and self.ray), "shard", self.shard, "left out with ray, which shares out by itself")
-        need(self.workers >= 0, "workers", self.workers, "0 or more")
-        need(self.gpus_per_worker >= 0, "gpus_per_worker", self.gpus_per_worker, "0 or more")
+        require(
+            1 <= number <= count, "shard", self.shard, "a number and how many there are, such as 2/8, from 1/8 to 8/8"
+        )
+        require(not (self.shard and self.ray), "shard", self.shard, "left out with ray, which shares out by itself")
+        require(self.workers >= 0, "workers", self.workers, "0 or more")
+        require(self.gpus_per_worker >= 0, "gpus_per_worker", self.gpus_per_worker, "0 or more")
         whole = self.gpus_per_worker <= 1 or self.gpus_per_worker == int(self.gpus_per_worker)
-        need(whole, "gpus_per_worker", self.gpus_per_worker, "a whole number, or less than 1")
-        need(self.threads_per_worker >= 0, "threads_per_worker", self.threads_per_worker, "0 or more")
+        require(whole, "gpus_per_worker", self.gpus_per_worker, "a whole number, or less than 1")
+        require(self.threads_per_worker >= 0, "threads_per_worker", self.threads_per_worker, "0 or more")
         for name in ("workers", "gpus_per_worker", "threads_per_worker"):
-            need(bool(self.ray) or not getattr(self, name), name, getattr(self, name), "left out without ray")
+            require(bool(self.ray) or not getattr(self, name), name, getattr(self, name), "left out without ray")
 
     @property
     def part(self) -> tuple[int, int]:

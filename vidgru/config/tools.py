@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vidgru.config.checks import need, need_choices
+from vidgru.config.checks import require, require_choices
 
 AnnotationFormat = Literal[
     "native", "folders", "list", "activitynet", "e2e-spot", "soccernet", "label-studio", "elan", "msr-vtt", "cvat",
@@ -31,9 +31,9 @@ class ConvertConfig:
     tiers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        need_choices(self)
-        need(0 <= self.fps <= 1000, "fps", self.fps, "from 0 to 1000")
-        need(0 <= self.half_width <= 3600, "half_width", self.half_width, "from 0 to 3600 seconds")
+        require_choices(self)
+        require(0 <= self.fps <= 1000, "fps", self.fps, "from 0 to 1000")
+        require(0 <= self.half_width <= 3600, "half_width", self.half_width, "from 0 to 3600 seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class ExportConfig:
     out: str = ""
 
     def __post_init__(self) -> None:
-        need_choices(self)
+        require_choices(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,5 +84,5 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         for name in ("clips_per_kind", "recordings"):
-            need(getattr(self, name) >= 3, name, getattr(self, name), "at least 3, one for each split")
-        need(self.seed >= 0, "seed", self.seed, "0 or more")
+            require(getattr(self, name) >= 3, name, getattr(self, name), "at least 3, one for each split")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vidgru.config.checks import need
+from vidgru.config.checks import require
 from vidgru.config.detections import DetectionSettings
 from vidgru.config.extract import DetectorSettings, RunSettings
 
@@ -40,9 +40,9 @@ class TrainConfig(DetectorSettings, RunSettings, DetectionSettings):
         augment: change clips and windows in training: mirror, crop, speed, place, lost objects. They are not mirrored
             where a label names a side (left, right).
         window: seconds of a recording with timed events that a training step sees; 0 chooses by the events.
-        lag: seconds of what follows that are known when a frame is scored; a live model answers so much later.
+        lookahead: seconds of what follows that are known when a frame is scored; a live model answers so much later.
             Not used with --bidirectional or --cell none.
-        describe: learn to write descriptions, where the annotations hold some.
+        captions: learn to write descriptions, where the annotations hold some.
         amp: mixed precision (bfloat16) on CUDA, where the GPU has units for it.
         seed: of everything random.
         cell: what remembers; none is the baseline that averages frames.
@@ -53,14 +53,14 @@ class TrainConfig(DetectorSettings, RunSettings, DetectionSettings):
         dropout: within the network.
         group_dropout: probability that a clip loses appearance, colour, the scene or its motion in a training step;
             each other group of features is lost a fifth as often.
-        without: groups of features that the model does not look at.
+        drop_features: groups of features that the model does not look at.
     """
 
     features: str = "features"
     out: str = "runs/train"
     allow_missing: bool = False
     folds: int = 0
-    by: str = ""
+    group_by: str = ""
     resume: bool = False
     init: str = ""
     epochs: int = 40
@@ -72,8 +72,8 @@ class TrainConfig(DetectorSettings, RunSettings, DetectionSettings):
     balance: bool = True
     augment: bool = True
     window: float = 0.0
-    lag: float = 1.0
-    describe: bool = True
+    lookahead: float = 1.0
+    captions: bool = True
     amp: bool = True
     seed: int = 0
     cell: Cell = "gru"
@@ -83,28 +83,28 @@ class TrainConfig(DetectorSettings, RunSettings, DetectionSettings):
     bidirectional: bool = False
     dropout: float = 0.2
     group_dropout: float = 0.5
-    without: tuple[FeatureGroup, ...] = ()
+    drop_features: tuple[FeatureGroup, ...] = ()
 
     def __post_init__(self) -> None:
         DetectorSettings.__post_init__(self)
         RunSettings.__post_init__(self)
         DetectionSettings.__post_init__(self)
-        need(not (self.detections and self.mask), "mask", self.mask, "left out with detections")
-        need(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0, or at least 2")
+        require(not (self.detections and self.mask), "mask", self.mask, "left out with detections")
+        require(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0, or at least 2")
         where = "left out without --folds; `split: {by: ...}` in the data set's YAML is what eval reads too"
-        need(not self.by or self.folds > 0, "by", self.by, where)
+        require(not self.group_by or self.folds > 0, "group_by", self.group_by, where)
         for name in ("epochs", "batch", "width", "hidden", "layers"):
-            need(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        need(self.patience >= 0, "patience", self.patience, "0 or more")
-        need(self.seed >= 0, "seed", self.seed, "0 or more")
-        need(0 < self.lr <= 1, "lr", self.lr, "above 0 and at most 1")
-        need(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        need(self.window == 0 or 1 <= self.window <= 3600, "window", self.window, "0, or from 1 to 3600 seconds")
-        need(0 <= self.lag <= 60, "lag", self.lag, "from 0 to 60 seconds")
-        need(not (self.resume and self.init), "init", self.init, "left out under --resume")
-        need(not (self.resume and self.folds), "folds", self.folds, "left out under --resume")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        require(self.patience >= 0, "patience", self.patience, "0 or more")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(0 < self.lr <= 1, "lr", self.lr, "above 0 and at most 1")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        require(self.window == 0 or 1 <= self.window <= 3600, "window", self.window, "0, or from 1 to 3600 seconds")
+        require(0 <= self.lookahead <= 60, "lookahead", self.lookahead, "from 0 to 60 seconds")
+        require(not (self.resume and self.init), "init", self.init, "left out under --resume")
+        require(not (self.resume and self.folds), "folds", self.folds, "left out under --resume")
         for name in ("label_smoothing", "dropout", "group_dropout"):
-            need(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,14 +115,14 @@ class CompareConfig(TrainConfig):
         out: folder of the tables and charts.
         cells: each is trained.
         variants: what else is trained: settings on top of the common ones, such as hidden=64; several are parted by
-            spaces, values of a list by plus signs: "without=appearance+scene lr=0.001".
+            spaces, values of a list by plus signs: "drop_features=appearance+scene lr=0.001".
         probe: try on made-up sequences how far back each cell remembers.
         distances: frames between what decides and what is decided, of the probe.
-        describe: as for `vidgru train`, but off by default: what is compared is what cells remember.
+        captions: as for `vidgru train`, but off by default: what is compared is what cells remember.
     """
 
     out: str = "runs/compare"
-    describe: bool = False
+    captions: bool = False
     cells: tuple[Cell, ...] = ("gru", "lstm", "rnn")
     variants: tuple[str, ...] = ()
     probe: bool = True
@@ -130,9 +130,9 @@ class CompareConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
-        need(not self.resume, "resume", self.resume, "left out: a comparison trains from the beginning")
-        need(bool(self.cells or self.variants), "cells", self.cells, "at least one, or give variants")
-        need(bool(self.distances) and min(self.distances) >= 1, "distances", self.distances, "1 or more, each")
+        require(not self.resume, "resume", self.resume, "left out: a comparison trains from the beginning")
+        require(bool(self.cells or self.variants), "cells", self.cells, "at least one, or give variants")
+        require(bool(self.distances) and min(self.distances) >= 1, "distances", self.distances, "1 or more, each")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,4 +158,4 @@ class EvalConfig(RunSettings, DetectionSettings):
     def __post_init__(self) -> None:
         RunSettings.__post_init__(self)
         DetectionSettings.__post_init__(self)
-        need(1 <= self.beam <= 64, "beam", self.beam, "from 1 to 64")
+        require(1 <= self.beam <= 64, "beam", self.beam, "from 1 to 64")

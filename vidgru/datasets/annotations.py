@@ -23,7 +23,7 @@ from vidgru.datasets import formats
 from vidgru.datasets.dataset import Dataset, busy_videos, is_denied
 from vidgru.datasets.formats.native import COLUMNS
 from vidgru.datasets.rows import SPLIT_NAMES, Problem, Reading, Row, did_you_mean, plural, raise_problems
-from vidgru.datasets.spec import Spec, find_dataset
+from vidgru.datasets.spec import DatasetSpec, find_dataset
 from vidgru.datasets.videos import Videos, locate
 from vidgru.errors import AnnotationError
 from vidgru.types import DESCRIBED
@@ -96,7 +96,7 @@ def _described(row: Row) -> Row:
     return replace(row, annotation=replace(note, label=DESCRIBED)) if note.description and note.label is None else row
 
 
-def read_annotations(spec: Spec) -> Reading:
+def read_annotations(spec: DatasetSpec) -> Reading:
     """The rows of all annotation files of a data set, whether their videos exist or not.
 
     Of several files, the name of one tells the split of its rows, if they do not (train.json, val_1.json,
@@ -139,7 +139,7 @@ def _tell_apart(reading: Reading, file: str, split: str | None) -> None:
     ]
 
 
-def _not_in_names(rows: list[Row], spec: Spec) -> list[Problem]:
+def _not_in_names(rows: list[Row], spec: DatasetSpec) -> list[Problem]:
     known = {*(spec.names or ()), spec.background}
     return [
         (
@@ -185,7 +185,7 @@ def check_times(dataset: Dataset, durations: Mapping[str, float]) -> Dataset:
     return replace(dataset, rows=tuple(rows), durations={**dataset.durations, **durations}, warnings=warnings)
 
 
-def _missing(spec: Spec, missing: Mapping[str, Row], looked: str, allow: bool) -> str:
+def _missing(spec: DatasetSpec, missing: Mapping[str, Row], looked: str, allow: bool) -> str:
     some = ", ".join(f"{video} ({row.where})" for video, row in list(missing.items())[:_MOST_SHOWN])
     more = f" and {len(missing) - _MOST_SHOWN} more" if len(missing) > _MOST_SHOWN else ""
     text = f"{plural(len(missing), 'video')} missing: {some}{more}"

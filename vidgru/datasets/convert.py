@@ -19,7 +19,7 @@ from vidgru.datasets.rows import Row, plural
 from vidgru.datasets.spec import find_dataset
 from vidgru.datasets.videos import Videos
 from vidgru.errors import AnnotationError, SettingsError
-from vidgru.files import write_atomic
+from vidgru.storage import write_atomic
 from vidgru.types import Annotation, Recording
 
 _SUBSETS = {"train": "training", "val": "validation", "test": "testing"}

@@ -14,8 +14,8 @@ import yaml
 
 from vidgru.config import AnnotationFormat, ConvertConfig
 from vidgru.datasets.formats import SUFFIXES, recognise
-from vidgru.datasets.formats.lists import has_class_folders
-from vidgru.datasets.formats.text import read_text
+from vidgru.datasets.formats.file_lists import has_class_folders
+from vidgru.datasets.formats.parsing import read_text
 from vidgru.datasets.rows import Options, did_you_mean
 from vidgru.errors import AnnotationError, SettingsError
 
@@ -56,7 +56,7 @@ class SplitSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec:
+class DatasetSpec:
     """What a data set is made of.
 
     Attributes:
@@ -86,7 +86,7 @@ class Spec:
         """What errors in the annotations name: their file, or if they are several, what lists them."""
         return self.annotations[0] if len(self.annotations) == 1 else self.file
 
-    def on_top(self, config: ConvertConfig) -> Spec:
+    def on_top(self, config: ConvertConfig) -> DatasetSpec:
         """With what a command line says of the format."""
         options = replace(
             self.options,
@@ -97,7 +97,7 @@ class Spec:
         return replace(self, format=config.format or self.format, options=options)
 
 
-def find_dataset(path: Path) -> Spec:
+def find_dataset(path: Path) -> DatasetSpec:
     """What the data set at `path` (a YAML, an annotation file, a folder) is made of.
 
     Raises:
@@ -106,14 +106,14 @@ def find_dataset(path: Path) -> Spec:
     if path.is_dir():
         annotations, notes = _annotations_in(path)
         file = annotations[0] if len(annotations) == 1 else path
-        return Spec(file=file, annotations=annotations, roots=_roots(path, annotations), notes=notes)
+        return DatasetSpec(file=file, annotations=annotations, roots=_roots(path, annotations), notes=notes)
     if not path.is_file():
         raise AnnotationError(
             f"no such data set: {path}", "give a data set's YAML, its annotation file or its folder (docs/formats.md)"
         )
     if path.suffix.lower() in (".yaml", ".yml"):
         return _read_yaml(path)
-    return Spec(file=path, annotations=(path,), roots=_roots(path.parent))
+    return DatasetSpec(file=path, annotations=(path,), roots=_roots(path.parent))
 
 
 def holds_annotations(folder: Path) -> bool:
@@ -208,7 +208,7 @@ def _one_ucf_split(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[str
 # --- a YAML ---------------------------------------------------------------------------------------------------------
 
 
-def _read_yaml(path: Path) -> Spec:
+def _read_yaml(path: Path) -> DatasetSpec:
     try:
         values = yaml.safe_load(read_text(path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that does not exist is a bare ValueError
@@ -234,7 +234,7 @@ def _read_yaml(path: Path) -> Spec:
         if not roots[0].is_dir():
             raise AnnotationError(f"{path}: no such folder of videos: {roots[0]}", "`videos` is under `path`")
     names = _names(path, values.get("names"))
-    return Spec(
+    return DatasetSpec(
         file=path,
         annotations=annotations,
         roots=tuple(dict.fromkeys((*roots, *(file if file.is_dir() else file.parent for file in annotations)))),

@@ -6,7 +6,7 @@ frame `start + t` of the recording, and where the recording has no such frame th
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -163,7 +163,7 @@ def slice_window(
     )
 
 
-def collate(windows: Many[Window]) -> Batch:
+def collate(windows: Sequence[Window]) -> Batch:
     """Windows of any lengths as one padded batch. Padding goes behind, so that no step moves.
 
     Args:
@@ -219,7 +219,7 @@ def balanced_weights(labels: Array) -> Array:
 
 
 def epoch_batches(
-    lengths: Many[int] | Array,
+    lengths: Sequence[int] | Array,
     batch_size: int,
     *,
     seed: int,

@@ -17,15 +17,15 @@ from vidgru.demo.dataset import write_dataset
 from vidgru.demo.report import by_label, descriptions_line, headlines, line_up, side_by_side
 from vidgru.demo.scene import FPS, SIZE_PX
 from vidgru.errors import WeightsError
-from vidgru.files import bundled
+from vidgru.model.captioner import describe_events, describe_stretches, is_confident
 from vidgru.model.checkpoint import load_model
-from vidgru.model.describe import describe_events, describe_stretches, is_sure
 from vidgru.model.stream import score_recording
 from vidgru.prediction.batch import predict
-from vidgru.prediction.output import INDEX
-from vidgru.prediction.writers import read_jsonl
+from vidgru.prediction.event_files import read_jsonl
+from vidgru.prediction.outputs import INDEX
+from vidgru.storage import bundled
 from vidgru.training.evaluate import evaluate
-from vidgru.training.loop import train
+from vidgru.training.run import train
 
 _EPOCHS = 30
 _LAG_S = 2.0  # what a person with a bag, or before a car, is about to do shows late
@@ -57,7 +57,7 @@ def run(config: DemoConfig) -> str:
         features=features,
         out=model,
         epochs=_EPOCHS,
-        lag=_LAG_S,
+        lookahead=_LAG_S,
         seed=config.seed,
     )
     train(dataset, settings)
@@ -93,10 +93,10 @@ def _descriptions(model_path: str, dataset_path: str, features: str) -> list[str
         return []
     held = descriptions(dataset, "test")
     clips = [one for one in held if one.start_s is None]
-    entries = {one.video: cache.lookup(dataset.recordings[one.video].path, model.what) for one in held}
+    entries = {one.video: cache.lookup(dataset.recordings[one.video].path, model.feature_settings) for one in held}
     parts = {video: list(cache.parts(entry.key)) for video, entry in entries.items() if entry}
     told = describe_stretches(model, [(parts[one.video], None, None) for one in clips])
-    texts = [one.text if is_sure(model, one) else None for one in told]
+    texts = [one.text if is_confident(model, one) else None for one in told]
     found = []
     for video in dict.fromkeys(one.video for one in held if one.start_s is not None):
         entry = entries[video]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,8 @@ from pathlib import Path
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.errors import RecordingError
-from vidgru.extraction.decoder import DecoderDied, DecoderProcess, watching
-from vidgru.extraction.pipeline import extract_recordings, weights_what
+from vidgru.extraction.decode_process import DecoderDied, DecoderProcess, watching
+from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
 from vidgru.types import Recording
 
 _TRIED = 3  # recordings, of different sizes if there are
@@ -65,16 +65,18 @@ class Estimate:
         return "\n".join(lines)
 
 
-def estimate(recordings: Many[Recording], cache: SequenceCache, detect: DetectorSettings, run: RunSettings) -> Estimate:
+def estimate(
+    recordings: Sequence[Recording], cache: SequenceCache, detect: DetectorSettings, run: RunSettings
+) -> Estimate:
     """Look at recordings, and try the run on a few seconds of some of them.
 
     Nothing is written to the cache, and no recording is read as a whole: a copy of one that is extracted already
     counts as to be done.
 
     Raises:
-        WeightsError, SettingsError, MissingExtra: as from `extract_recordings`.
+        WeightsError, SettingsError, MissingDependencyError: as from `extract_recordings`.
     """
-    what = weights_what(detect)
+    feature_settings = feature_settings_for(detect)
     there, unknown, video_s = 0, 0, 0.0
     unreadable: list[str] = []
     todo: list[tuple[Recording, tuple[int, int], float]] = []
@@ -82,7 +84,7 @@ def estimate(recordings: Many[Recording], cache: SequenceCache, detect: Detector
     with watching([decoder]), ExitStack() as stack:
         stack.callback(decoder.end)
         for recording in recordings:
-            if _is_there(recording.path, cache, what):
+            if _is_there(recording.path, cache, feature_settings):
                 there += 1
                 continue
             try:
@@ -109,12 +111,12 @@ def estimate(recordings: Many[Recording], cache: SequenceCache, detect: Detector
     )
 
 
-def _is_there(path: Path, cache: SequenceCache, what: dict[str, object]) -> bool:
+def _is_there(path: Path, cache: SequenceCache, feature_settings: dict[str, object]) -> bool:
     def refuse() -> None:
         raise _NotRemembered
 
     try:
-        return cache.usable(cache.key(cache.sha256(path, refuse), what)) is not None
+        return cache.usable(cache.key(cache.sha256(path, refuse), feature_settings)) is not None
     except (_NotRemembered, OSError):
         return False
 

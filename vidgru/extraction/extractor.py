@@ -26,21 +26,21 @@ import torch
 from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings, RunSettings
-from vidgru.errors import EntryTaken, OutputError
-from vidgru.extraction.damage import Damage
-from vidgru.extraction.decoder import DecoderProcess, watching
-from vidgru.extraction.intake import Intake
+from vidgru.detector.tracker import Tracker
+from vidgru.detector.yolo_head import find_weights
+from vidgru.errors import LockLostError, OutputError
+from vidgru.extraction.decode_process import DecoderProcess, watching
+from vidgru.extraction.decode_stage import Intake
+from vidgru.extraction.detector_pool import DetectorPool, workers
 from vidgru.extraction.job import Ending, Job
-from vidgru.extraction.network import find_weights
-from vidgru.extraction.outcome import Outcome, Status
-from vidgru.extraction.pool import DetectorPool, workers
+from vidgru.extraction.queues import Channel, Row, Threads, assemble
+from vidgru.extraction.results import ExtractionResult, Status
 from vidgru.extraction.schedule import Schedule
-from vidgru.extraction.stages import Channel, Row, Threads, assemble
-from vidgru.extraction.times import StartTimes
-from vidgru.extraction.tracker import Tracker
-from vidgru.files import sha256_file
-from vidgru.leases import Leases
+from vidgru.locks import Locks
+from vidgru.storage import sha256_file
 from vidgru.types import Recording
+from vidgru.video.integrity import Damage
+from vidgru.video.timestamps import StartTimes
 
 _CHUNK_SAMPLES = 256  # samples handed to the writer at a time
 
@@ -90,11 +90,11 @@ class Extractor:
         self._start_times = StartTimes(run.start_time)
         weights = find_weights(detect.weights)
         weights_sha256 = sha256_file(weights)
-        self._what = detect.what(weights_sha256)
+        self._feature_settings = detect.feature_settings(weights_sha256)
         if limit is not None:
-            self._what["limit"] = limit  # so that nobody takes such an entry for a whole one
+            self._feature_settings["limit"] = limit  # so that nobody takes such an entry for a whole one
         self._working: dict[int, Job] = {}
-        self._ended: deque[tuple[int, Outcome]] = deque()
+        self._ended: deque[tuple[int, ExtractionResult]] = deque()
         self._last = False  # nothing more is submitted
         self._stop = threading.Event()
         self._posts: Channel[Callable[[], None]] = Channel(256, self._stop)
@@ -104,12 +104,12 @@ class Extractor:
             weights, weights_sha256, detect, run, self._threads, self._stop, on_seen, listener.say
         )
         self._decoders = [DecoderProcess() for _ in range(workers(run))]
-        self._leases = Leases(cache.leases)
+        self._leases = Locks(cache.locks)
         self._schedule: Schedule[Job] = Schedule(len(self._decoders), self._pool.starving, self._pool.flush, self._stop)
         self._intake = Intake(
             cache,
             detect,
-            self._what,
+            self._feature_settings,
             self._pool,
             self._schedule,
             self._leases,
@@ -155,11 +155,12 @@ class Extractor:
         self._last = True
         self._schedule.finish()
 
-    def ended(self) -> Iterator[tuple[int, Outcome]]:
+    def ended(self) -> Iterator[tuple[int, ExtractionResult]]:
         """The number and the outcome of each recording, as it ends.
 
         Raises:
-            WeightsError, SettingsError, MissingExtra: the detector cannot run as asked, and a recording needs it.
+            WeightsError, SettingsError, MissingDependencyError: the detector cannot run as asked, and a recording
+                needs it.
             OutputError: the cache cannot be written.
             Stopped: the block has ended, in another thread.
         """
@@ -261,7 +262,7 @@ class Extractor:
             fps=self._detect.fps,
             size_px=job.info.size_px,
             names=self._pool.ready().names,
-            what=self._what,
+            feature_settings=self._feature_settings,
             damage=damage.facts(),
             recorded_at=job.info.recorded_at,
         )
@@ -277,7 +278,7 @@ class Extractor:
         """Work on a job. One that another process has taken over, because this one stood still, ends as failed here."""
         try:
             work(job)
-        except EntryTaken:
+        except LockLostError:
             self._on_failed(job, "was taken over by another process, as this one stood still; run again to reuse it")
 
     def _on_reused(self, job: Job, entry: Entry) -> None:
@@ -299,7 +300,7 @@ class Extractor:
     def _end(self, job: Job, status: Status, samples: int, duration_s: float | None, reason: str) -> None:
         job.over = True
         self._listener.ended(job.number, reused=status == "reused")
-        outcome = Outcome(
+        outcome = ExtractionResult(
             recording=job.recording,
             status=status,
             key=None if status == "failed" else job.key,

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vidgru.cache import EntryWriter
-from vidgru.extraction.container import VideoInfo
-from vidgru.extraction.damage import Damage
-from vidgru.extraction.place import Place
-from vidgru.extraction.stages import Row
-from vidgru.extraction.tracker import Tracker
+from vidgru.detector.tracker import Tracker
+from vidgru.extraction.queues import Row
 from vidgru.types import Recording
+from vidgru.video.container import VideoInfo
+from vidgru.video.integrity import Damage
+from vidgru.video.resume_point import ResumePoint
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +63,7 @@ class Job:
     identity: tuple[int, int] = (0, 0)
     writer: EntryWriter | None = None
     tracker: Tracker | None = None
-    after: Place | None = None
+    after: ResumePoint | None = None
     may_cut: bool = True
     info: VideoInfo | None = None
     over: bool = False

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from vidgru.cache import Entry, SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.config.scale import ScaleSettings
-from vidgru.extraction.damage import Damage
+from vidgru.detector.yolo_head import find_weights
 from vidgru.extraction.extractor import Extractor
-from vidgru.extraction.network import find_weights
-from vidgru.extraction.outcome import Outcome, in_order, say_outcome, summarised, summary_table
 from vidgru.extraction.progress import Progress
-from vidgru.extraction.shards import summary_name
+from vidgru.extraction.results import ExtractionResult, in_order, say_outcome, summarised, summary_table
+from vidgru.extraction.sharding import summary_name
 from vidgru.extraction.spans import spans
-from vidgru.extraction.times import StartTimes
-from vidgru.files import sha256_file
+from vidgru.storage import sha256_file
 from vidgru.types import Recording
+from vidgru.video.integrity import Damage
+from vidgru.video.timestamps import StartTimes
 
 __all__ = [
+    "ExtractionResult",
     "Extractor",
-    "Outcome",
     "damage_of",
     "extract_recordings",
+    "feature_settings_for",
     "recorded_at",
     "say_outcome",
     "spans",
     "summary_table",
-    "told_time",
-    "weights_what",
+    "user_start_time",
 ]
 
 
@@ -46,33 +45,33 @@ def recorded_at(cache: SequenceCache, entry: Entry, path: Path, start_time: str)
     It is what `start_time` (see `RunSettings`) says, else what it said when the recording was extracted, else what the
     container says.
     """
-    return told_time(cache, path, start_time) or entry.recorded_at
+    return user_start_time(cache, path, start_time) or entry.recorded_at
 
 
-def told_time(cache: SequenceCache, path: Path, start_time: str) -> str | None:
+def user_start_time(cache: SequenceCache, path: Path, start_time: str) -> str | None:
     """As `recorded_at`, without what the container says."""
     return StartTimes(start_time).of(path) or cache.recorded_at(path)
 
 
-def weights_what(detect: DetectorSettings) -> dict[str, Any]:
+def feature_settings_for(detect: DetectorSettings) -> dict[str, Any]:
     """The settings that decide the features, with the hash of the weights.
 
     Raises:
         WeightsError: there is no such weights file.
     """
-    return detect.what(sha256_file(find_weights(detect.weights)))
+    return detect.feature_settings(sha256_file(find_weights(detect.weights)))
 
 
 def extract_recordings(
-    recordings: Many[Recording],
+    recordings: Sequence[Recording],
     cache: SequenceCache,
     detect: DetectorSettings,
     run: RunSettings,
     *,
     progress: bool = True,
-    on_outcome: Callable[[Outcome], None] | None = None,
+    on_outcome: Callable[[ExtractionResult], None] | None = None,
     limit: int | None = None,
-) -> list[Outcome]:
+) -> list[ExtractionResult]:
     """See every sampled frame of the recordings once and cache what was seen.
 
     Recordings whose features are there already are not decoded, and equal recordings share one entry. A recording
@@ -93,7 +92,8 @@ def extract_recordings(
         One outcome a recording, in their order. They are also written to `summary.jsonl` in the cache's folder.
 
     Raises:
-        WeightsError, SettingsError, MissingExtra: the detector is not there, or cannot run as asked, and a recording
+        WeightsError, SettingsError, MissingDependencyError: the detector is not there, or cannot run as asked, and a
+            recording
             needs it.
         OutputError: the cache cannot be written; what was finished stays.
     """

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from vidgru.extraction.place import Place
-from vidgru.extraction.stages import Stopped
+from vidgru.extraction.queues import Stopped
+from vidgru.video.resume_point import ResumePoint
 
 Job = TypeVar("Job")
 
@@ -38,8 +38,8 @@ class Stretch(Generic[Job]):
 
     job: Job
     order: int = 0
-    after: Place | None = None
-    last: Place | None = None
+    after: ResumePoint | None = None
+    last: ResumePoint | None = None
     void: bool = False
     passed: int = 0
 
@@ -118,7 +118,7 @@ class Schedule(Generic[Job]):
         with self._lock:
             self._put_off.append((time.monotonic() + _RETRY_S, job))
 
-    def cut(self, stretch: Stretch[Job], places: list[Place]) -> None:
+    def cut(self, stretch: Stretch[Job], places: list[ResumePoint]) -> None:
         """Cut what is left of a running stretch at these places, for others to share."""
         ends = [*places[1:], stretch.last]
         others = [

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from vidgru.cache import SequenceCache
 from vidgru.errors import RecordingError
-from vidgru.extraction.decoder import DecoderDied, DecoderProcess, watching
-from vidgru.extraction.times import StartTimes
+from vidgru.extraction.decode_process import DecoderDied, DecoderProcess, watching
 from vidgru.types import Recording
+from vidgru.video.timestamps import StartTimes
 
 
 class Span(NamedTuple):

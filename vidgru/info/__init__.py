@@ -10,7 +10,7 @@ from pathlib import Path
 from vidgru.cache.entry import KEY
 from vidgru.errors import SettingsError, SourceError
 from vidgru.info.cache import about_cache, holds_cache, prune_cache
-from vidgru.info.text import EXPECTED, Info
+from vidgru.info.formatting import EXPECTED, Info
 
 __all__ = ["Info", "info"]
 

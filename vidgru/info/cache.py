@@ -12,9 +12,9 @@ import numpy as np
 from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.entry import KEY, live_source
 from vidgru.errors import CacheError, OutputError
-from vidgru.info.text import Info, bytes_text, duration_text, rate_text, settings_text
-from vidgru.leases import Leases
-from vidgru.types import Sequence
+from vidgru.info.formatting import Info, bytes_text, duration_text, rate_text, settings_text
+from vidgru.locks import Locks
+from vidgru.types import FrameSequence
 
 SHOWN_CLASSES = 15
 UNKNOWN = "a recording not known here"
@@ -23,7 +23,7 @@ UNFINISHED = "unfinished"
 
 def holds_cache(path: Path) -> bool:
     """Whether a folder is a cache, or the beginning of one."""
-    return bool(_keys(path) or SequenceCache(path).leftovers() or (path / "index.jsonl").is_file())
+    return bool(_keys(path) or SequenceCache(path).incomplete_entries() or (path / "index.jsonl").is_file())
 
 
 def about_cache(root: Path, only: str | None, verify: bool) -> Info:
@@ -31,18 +31,18 @@ def about_cache(root: Path, only: str | None, verify: bool) -> Info:
     cache = SequenceCache(root)
     sources = cache.sources()
     keys = _keys(root) if only is None else [only]
-    unfinished = {key for key, _ in cache.leftovers() if only in (None, key)}
+    unfinished = {key for key, _ in cache.incomplete_entries() if only in (None, key)}
     unsound: dict[str, list[str]] = {}
     groups: dict[str, list[tuple[Entry, Counter[str]]]] = {}
     for key in keys:
         try:
             entry = cache.entry(key)
-            if entry is None and not cache.is_marked(key):
+            if entry is None and not cache.is_marked_corrupt(key):
                 unfinished.add(key)
             elif wrong := cache.verify(key) if verify or entry is None else []:
                 unsound[key] = wrong
             elif entry is not None:
-                groups.setdefault(settings_text(entry.what), []).append((entry, _objects(cache, entry)))
+                groups.setdefault(settings_text(entry.feature_settings), []).append((entry, _objects(cache, entry)))
         except CacheError as error:
             unsound[key] = [error.message]
     finished = [entry for group in groups.values() for entry, _ in group]
@@ -59,7 +59,7 @@ def about_cache(root: Path, only: str | None, verify: bool) -> Info:
         lines += [f"UNSOUND {key}, of {', '.join(sources.get(key, [UNKNOWN]))}", *(f"  {line}" for line in wrong)]
         try:
             if verify:
-                cache.mark_unsound(key)
+                cache.mark_corrupt(key)
         except OutputError as error:  # a cache to look at may be read-only
             lines.append(f"  {error.message}: {error.remedy}, or it is taken for sound")
     if unsound:
@@ -84,14 +84,14 @@ def prune_cache(root: Path) -> list[str]:
         )
     sources, removed, freed = cache.sources(), Counter[str](), 0
     lines: list[str] = []
-    with Leases(cache.leases) as leases:
-        busy = {name for name in leases.names() if not leases.take(name)}  # dead leases are cleared away with this
+    with Locks(cache.locks) as locks:
+        busy = {name for name in locks.names() if not locks.take(name)}  # dead leases are cleared away with this
         for key in {key for key, _, _ in _doomed(cache)}:
-            if key not in busy and not leases.holds(key) and not leases.take(key):
+            if key not in busy and not locks.holds(key) and not locks.take(key):
                 busy.add(key)
         for key, folder, why in _doomed(cache):  # again, now that nobody can be about to finish and note them
             named = f"{folder.name}, of {', '.join(sources.get(key, [UNKNOWN]))}"
-            if not leases.holds(key):
+            if not locks.holds(key):
                 lines.append(f"kept {named}: another process works on it")
                 continue
             size = sum(path.stat().st_size for path in folder.iterdir())
@@ -114,7 +114,7 @@ def _keys(root: Path) -> list[str]:
 def _doomed(cache: SequenceCache) -> list[tuple[str, Path, str]]:
     """Key and folder of what is not needed, and why. What was recorded from a live source is all there is of it."""
     needed = {record["key"] for record in cache.records() if _is_needed(cache, record)}
-    found = [(key, folder, UNFINISHED) for key, folder in cache.leftovers() if live_source(folder) is None]
+    found = [(key, folder, UNFINISHED) for key, folder in cache.incomplete_entries() if live_source(folder) is None]
     for key in _keys(cache.root):
         folder = cache.root / key
         if live_source(folder) is not None:
@@ -186,7 +186,7 @@ def _totals(cache: SequenceCache, group: list[tuple[Entry, Counter[str]]]) -> li
     return lines
 
 
-def _tensors(sequence: Sequence) -> str:
+def _tensors(sequence: FrameSequence) -> str:
     """The tensors of a sequence, each with the shape of one object's or one frame's share."""
     shapes = {name: list(t.shape[1:]) for name, t in sequence.tensors().items() if name != "offsets"}
     return ", ".join(f"{name} {shape}" if shape else name for name, shape in shapes.items())
@@ -198,4 +198,4 @@ def _facts(entry: Entry, sources: Mapping[str, Iterable[str]]) -> list[str]:
     lines.append(f"frame: {entry.size_px[0]}x{entry.size_px[1]} px, {entry.fps:g} samples a second asked for")
     lines += [f"recorded at: {entry.recorded_at}"] if entry.recorded_at else []
     lines += [f"damage: {kind} {amount}" for kind, amount in sorted(entry.damage.items())]
-    return [*lines, f"run: {settings_text(entry.how)}"]
+    return [*lines, f"run: {settings_text(entry.run_info)}"]

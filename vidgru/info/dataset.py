@@ -12,8 +12,8 @@ from tqdm import tqdm
 from vidgru.datasets.annotations import check_times, load_dataset
 from vidgru.datasets.splits import assign_splits, report
 from vidgru.errors import AnnotationError, RecordingError
-from vidgru.extraction.video import probe
 from vidgru.types import Recording
+from vidgru.video.reader import probe
 
 _PROBES = 4  # recordings opened at once to see how long they are
 

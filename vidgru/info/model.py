@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from vidgru.info.text import bytes_text, settings_text
+from vidgru.info.formatting import bytes_text, settings_text
 from vidgru.model.checkpoint import EventModel, load_model
 from vidgru.model.event_gru import EventGRU, count_parameters
 
@@ -26,8 +26,8 @@ def about_model(path: Path) -> list[str]:
         f"labels: {', '.join(model.labels)}",
         *_heads(model),
         f"detector: {model.weights or 'one that was run elsewhere'}, {len(model.names)} classes",
-        f"settings: {settings_text(model.what)}",
-        f"features: {settings_text(asdict(model.layout))}",
+        f"settings: {settings_text(model.feature_settings)}",
+        f"features: {settings_text(asdict(model.feature_spec))}",
         f"events: scores smoothed over {decode.smooth_s:g} s, at least {decode.min_s:g} s long, merged across "
         f"{decode.merge_s:g} s",
         *(f"  {label}: begins at score {high:.3f}, ends below {low:.3f}" for label, high, low in thresholds),
@@ -45,7 +45,7 @@ def _heads(model: EventModel) -> list[str]:
             lines.append(f"head on {name}: {several} at a time{', or nothing' if head.background else ''}")
     if model.task.timed:
         lines.append(
-            f"reads recordings at {model.fps:g} samples a second; scores come {model.lag / model.fps:g} s late"
+            f"reads recordings at {model.fps:g} samples a second; scores come {model.lookahead / model.fps:g} s late"
         )
     elif model.task.clips:
         lines.append(f"reads windows of {model.window_s:g} s at {model.fps:g} samples a second")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidgru.errors import RecordingError, SourceError
-from vidgru.extraction.video import probe
-from vidgru.info.text import EXPECTED, bytes_text, duration_text
+from vidgru.info.formatting import EXPECTED, bytes_text, duration_text
+from vidgru.video.reader import probe
 
 
 def about_video(path: Path) -> list[str]:

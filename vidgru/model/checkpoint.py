@@ -16,17 +16,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from vidgru.config import DetectorSettings, of_detections
-from vidgru.errors import ModelError, SettingsMismatch
-from vidgru.files import write_atomic
-from vidgru.model.decode import DecodeSettings
+from vidgru.config import DetectorSettings, uses_imported_detections
+from vidgru.errors import ModelError, SettingsMismatchError
+from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import Architecture, EventGRU
-from vidgru.model.layout import FeatureLayout
+from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.network import Network
 from vidgru.model.onnx_graph import METADATA
 from vidgru.model.onnx_network import SUFFIX, OnnxNetwork, read_graph
 from vidgru.model.task import Head, Task
-from vidgru.model.text import Tokenizer
+from vidgru.model.tokenizer import Tokenizer
+from vidgru.storage import write_atomic
 
 FORMAT = 3
 BEST = "best.safetensors"
@@ -57,13 +57,14 @@ class EventModel:
     Attributes:
         network: on the CPU and in eval mode when loaded; an exported model's runs by ONNX Runtime.
         task: what it tells apart, in the order of the network's outputs.
-        what: the settings the features were made with, as in a cache entry.
+        feature_settings: the settings the features were made with, as in a cache entry.
         weights: name of the detector's file; empty where it was run elsewhere.
         names: the detector's class names.
         decode: how scores become events.
         window_s: length of the clips it was trained on: where there is no head for frames, a long recording is cut into
             windows of this length.
-        lag: steps by which the scores of frames lag behind: the step that reads frame t scores frame t - lag, so that a
+        lookahead: steps by which the scores of frames lag behind: the step that reads frame t scores frame t - lag,
+            so that a
             little of what follows is known.
         caption: how it writes descriptions; None if it writes none.
         metrics: on the validation split, by name.
@@ -74,12 +75,12 @@ class EventModel:
 
     network: Network
     task: Task
-    what: dict[str, Any]
+    feature_settings: dict[str, Any]
     weights: str
     names: tuple[str, ...]
     decode: DecodeSettings
     window_s: float
-    lag: int = 0
+    lookahead: int = 0
     caption: Caption | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -87,9 +88,9 @@ class EventModel:
     untold: bool = False
 
     @property
-    def layout(self) -> FeatureLayout:
+    def feature_spec(self) -> FeatureSpec:
         """The features it reads."""
-        return self.network.layout
+        return self.network.feature_spec
 
     @property
     def exported(self) -> bool:
@@ -113,7 +114,7 @@ class EventModel:
     @property
     def fps(self) -> float:
         """Samples a second that it expects."""
-        return float(self.what["fps"])
+        return float(self.feature_settings["fps"])
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -125,14 +126,14 @@ class EventModel:
         return {
             "format": FORMAT,
             "architecture": asdict(self.network.architecture),
-            "layout": asdict(self.layout),
+            "feature_spec": asdict(self.feature_spec),
             "task": asdict(self.task),
-            "what": self.what,
+            "feature_settings": self.feature_settings,
             "weights": self.weights,
             "names": self.names,
             "decode": asdict(self.decode),
             "window_s": self.window_s,
-            "lag": self.lag,
+            "lookahead": self.lookahead,
             "caption": self.caption and {**vars(self.caption), "tokenizer": self.caption.tokenizer.to_json()},
             "metrics": self.metrics,
             "versions": self.versions,
@@ -184,7 +185,7 @@ def load_model(path: str | Path) -> EventModel:
 
     Raises:
         ModelError: there is none, it is not a model of vidgru, or it is of another version.
-        MissingExtra: it is an exported model, and what runs it is not installed.
+        MissingDependencyError: it is an exported model, and what runs it is not installed.
     """
     path = model_file(path)
     content: dict[str, Tensor] | Any
@@ -224,8 +225,10 @@ def _assemble(facts: dict[str, Any], content: dict[str, Tensor] | Any) -> EventM
     labels = tuple(facts["task"]["labels"])
     clips, timed = (Head(**head) if (head := facts["task"][name]) else None for name in ("clips", "timed"))
     task = Task(labels=labels, clips=clips, timed=timed)
-    layout = FeatureLayout(**facts["layout"])
-    architecture = Architecture(**{**facts["architecture"], "without": tuple(facts["architecture"]["without"])})
+    feature_spec = FeatureSpec(**facts["feature_spec"])
+    architecture = Architecture(
+        **{**facts["architecture"], "drop_features": tuple(facts["architecture"]["drop_features"])}
+    )
     decode = dict(facts["decode"])
     decode["high"], decode["low"] = tuple(decode["high"]), tuple(decode["low"])
     caption = None
@@ -233,9 +236,9 @@ def _assemble(facts: dict[str, Any], content: dict[str, Tensor] | Any) -> EventM
     if isinstance(content, dict):
         if facts["caption"]:
             caption = _caption(facts["caption"])
-        network = _loaded(layout, task, architecture, len(caption.tokenizer) if caption else 0, content)
+        network = _loaded(feature_spec, task, architecture, len(caption.tokenizer) if caption else 0, content)
     elif task.clips or task.timed:
-        network = OnnxNetwork(content, layout, architecture)
+        network = OnnxNetwork(content, feature_spec, architecture)
     else:
         raise ModelError(
             "the exported model (ONNX) only describes, which vidgru does with PyTorch",
@@ -244,12 +247,12 @@ def _assemble(facts: dict[str, Any], content: dict[str, Tensor] | Any) -> EventM
     return EventModel(
         network=network,
         task=task,
-        what=facts["what"],
+        feature_settings=facts["feature_settings"],
         weights=facts["weights"],
         names=tuple(facts["names"]),
         decode=DecodeSettings(**decode),
         window_s=facts["window_s"],
-        lag=facts["lag"],
+        lookahead=facts["lookahead"],
         caption=caption,
         metrics=facts["metrics"],
         versions=facts["versions"],
@@ -267,19 +270,19 @@ def _caption(facts: dict[str, Any]) -> Caption:
 
 
 def _loaded(
-    layout: FeatureLayout, task: Task, architecture: Architecture, words: int, tensors: dict[str, Tensor]
+    feature_spec: FeatureSpec, task: Task, architecture: Architecture, words: int, tensors: dict[str, Tensor]
 ) -> EventGRU:
     with torch.device("meta"):  # no time and no random numbers are spent on weights that are replaced at once
-        network = build(layout, task, architecture, words=words)
+        network = build(feature_spec, task, architecture, words=words)
     # copied, not assigned: memory aligned otherwise than torch aligns it gives other last bits
     network.to_empty(device="cpu").load_state_dict(tensors)
     return network.eval()
 
 
-def build(layout: FeatureLayout, task: Task, architecture: Architecture, *, words: int = 0) -> EventGRU:
+def build(feature_spec: FeatureSpec, task: Task, architecture: Architecture, *, words: int = 0) -> EventGRU:
     """A network for a task, with random weights; with a vocabulary of `words`, it also writes descriptions."""
     outputs = task.outputs(task.clips), task.outputs(task.timed)
-    return EventGRU(layout, *outputs, architecture, words=words, labels=len(task.labels))
+    return EventGRU(feature_spec, *outputs, architecture, words=words, labels=len(task.labels))
 
 
 def digest(key: str) -> str:
@@ -294,44 +297,49 @@ def detector_settings(model: EventModel, weights: str = "") -> DetectorSettings:
         model: as loaded.
         weights: where its detector lies; under the name it was trained with where this is empty.
     """
-    fields = DetectorSettings.__dataclass_fields__.keys() & model.what.keys()
-    return DetectorSettings(weights=weights or model.weights, **{name: model.what[name] for name in fields})
+    fields = DetectorSettings.__dataclass_fields__.keys() & model.feature_settings.keys()
+    return DetectorSettings(weights=weights or model.weights, **{name: model.feature_settings[name] for name in fields})
 
 
-def check_what(model: EventModel, what: Mapping[str, Any], subject: str) -> None:
+def check_feature_settings(model: EventModel, feature_settings: Mapping[str, Any], subject: str) -> None:
     """Refuse features that were made with other settings than the model's.
 
     Args:
         model: that is to read them.
-        what: settings of the features, as a cache entry has them.
+        feature_settings: settings of the features, as a cache entry has them.
         subject: whose they are, for the message: "features of a.mp4".
 
     Raises:
-        SettingsMismatch: naming the settings that differ, with both values.
+        SettingsMismatchError: naming the settings that differ, with both values.
     """
-    check_kind(model, what, subject)
-    differ = sorted(key for key in model.what.keys() | dict(what).keys() if model.what.get(key) != what.get(key))
+    check_detection_source(model, feature_settings, subject)
+    differ = sorted(
+        key
+        for key in model.feature_settings.keys() | dict(feature_settings).keys()
+        if model.feature_settings.get(key) != feature_settings.get(key)
+    )
     if differ:
         values = "; ".join(
-            f"{key} is {_shown(what.get(key))}, the model's is {_shown(model.what.get(key))}" for key in differ
+            f"{key} is {_shown(feature_settings.get(key))}, the model's is {_shown(model.feature_settings.get(key))}"
+            for key in differ
         )
-        raise SettingsMismatch(
+        raise SettingsMismatchError(
             f"{subject} are of other settings than the model's: {values}",
             "pass --weights with the model's own detector to make them anew, or train a model on these features",
         )
 
 
-def check_kind(model: EventModel, what: Mapping[str, Any], subject: str) -> None:
+def check_detection_source(model: EventModel, feature_settings: Mapping[str, Any], subject: str) -> None:
     """Refuse what a detector saw that was run elsewhere where the model reads features of one of vidgru's, and the
-    other way round. Arguments and errors are those of `check_what`.
+    other way round. Arguments and errors are those of `check_feature_settings`.
     """
-    if of_detections(model.what) and not of_detections(what):
-        raise SettingsMismatch(
+    if uses_imported_detections(model.feature_settings) and not uses_imported_detections(feature_settings):
+        raise SettingsMismatchError(
             f"{subject} are of a detector that vidgru runs, the model reads what one saw that was run elsewhere",
             "make such sequences with vidgru extract --detections, and give their cache",
         )
-    if of_detections(what) and not of_detections(model.what):
-        raise SettingsMismatch(
+    if uses_imported_detections(feature_settings) and not uses_imported_detections(model.feature_settings):
+        raise SettingsMismatchError(
             f"{subject} are of a detector that was run elsewhere, the model reads features of {model.weights}",
             "give the recordings themselves, or train a model with --detections",
         )

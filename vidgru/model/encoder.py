@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vidgru.errors import SettingsError
-from vidgru.model.layout import FeatureLayout
+from vidgru.model.feature_spec import FeatureSpec
 from vidgru.types import Array, Features
 
 # What each group is narrowed to before groups meet: a wide vector (appearance, scene) gets no more room than a short
@@ -66,12 +66,12 @@ class Encoder(nn.Module):
     and number; a frame without objects gives zeros there. Frames are encoded independently of each other.
 
     Args:
-        layout: the features' groups and widths.
+        feature_spec: the features' groups and widths.
         width: of the vector of a frame.
         dropout: of a frame's vector before the last layer.
         group_dropout: probability that a clip loses appearance, colour, the scene or its motion in a training step;
             each other group is lost a fifth as often.
-        without: groups that are not looked at; names that the layout does not have do nothing.
+        drop_features: groups that are not looked at; names that the layout does not have do nothing.
 
     Raises:
         SettingsError: no group is left.
@@ -79,30 +79,34 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        layout: FeatureLayout,
+        feature_spec: FeatureSpec,
         *,
         width: int = 64,
         dropout: float = 0.2,
         group_dropout: float = 0.5,
-        without: tuple[str, ...] = (),
+        drop_features: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
-        self.layout = layout
+        self.feature_spec = feature_spec
         self.width = width
-        self.object_groups = {name: at for name, at in layout.object_groups().items() if name not in without}
-        self.frame_groups = {name: at for name, at in layout.frame_groups().items() if name not in without}
+        self.object_groups = {
+            name: at for name, at in feature_spec.object_groups().items() if name not in drop_features
+        }
+        self.frame_groups = {name: at for name, at in feature_spec.frame_groups().items() if name not in drop_features}
         if not (self.object_groups or self.frame_groups):
-            raise SettingsError(f"without is {','.join(without)}: no feature is left", "leave some of them in")
+            raise SettingsError(
+                f"drop_features is {','.join(drop_features)}: no feature is left", "leave some of them in"
+            )
         self.object_mean: Tensor
         self.object_std: Tensor
         self.frame_mean: Tensor
         self.frame_std: Tensor
-        self.register_buffer("object_mean", torch.zeros(layout.object_width))
-        self.register_buffer("object_std", torch.ones(layout.object_width))
-        self.register_buffer("frame_mean", torch.zeros(layout.frame_width))
-        self.register_buffer("frame_std", torch.ones(layout.frame_width))
+        self.register_buffer("object_mean", torch.zeros(feature_spec.object_width))
+        self.register_buffer("object_std", torch.ones(feature_spec.object_width))
+        self.register_buffer("frame_mean", torch.zeros(feature_spec.frame_width))
+        self.register_buffer("frame_std", torch.ones(feature_spec.frame_width))
         if "class" in self.object_groups:
-            self.classes = nn.Embedding(max(layout.classes, 1), _NARROW["class"])
+            self.classes = nn.Embedding(max(feature_spec.classes, 1), _NARROW["class"])
             nn.init.zeros_(self.classes.weight)  # a class that training never showed says nothing, rather than noise
         self.project = nn.ModuleDict(
             {
@@ -124,7 +128,7 @@ class Encoder(nn.Module):
 
     def fit(self, features: Iterable[Features]) -> None:
         """Set the normalisation to the mean and spread of training features (call it before training)."""
-        objects, frames = _Moments(self.layout.object_width), _Moments(self.layout.frame_width)
+        objects, frames = _Moments(self.feature_spec.object_width), _Moments(self.feature_spec.frame_width)
         for some in features:
             objects.add(some.objects)
             frames.add(some.frame)

@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vidgru.model.caption import CaptionHead, Memory
+from vidgru.model.caption_head import CaptionHead, Memory
 from vidgru.model.encoder import EncodedFrames, Encoder
-from vidgru.model.layout import FeatureLayout
-from vidgru.model.recurrent import GRU
+from vidgru.model.fast_gru import GRU
+from vidgru.model.feature_spec import FeatureSpec
 
 Cell = Literal["gru", "lstm", "rnn", "none"]
 # Sentences speak of what groups of features tell, and cannot be learnt from a clip that has lost one. Measured on 384
@@ -33,7 +33,7 @@ class Architecture:
         dropout: before the last layer of the encoder, between recurrent layers, and before the heads.
         group_dropout: probability that a clip loses appearance, colour, the scene or its motion in a training step;
             each other group is lost a fifth as often.
-        without: groups of features that are not looked at.
+        drop_features: groups of features that are not looked at.
     """
 
     cell: Cell = "gru"
@@ -43,7 +43,7 @@ class Architecture:
     bidirectional: bool = False
     dropout: float = 0.2
     group_dropout: float = 0.5
-    without: tuple[str, ...] = ()
+    drop_features: tuple[str, ...] = ()
 
 
 class Scores(NamedTuple):
@@ -75,7 +75,7 @@ class EventGRU(nn.Module):
     comes.
 
     Args:
-        layout: the features' groups and widths.
+        feature_spec: the features' groups and widths.
         clip_outputs: C, scores of a clip as a whole; 0 for no such head.
         frame_outputs: K, scores of a frame; 0 for no such head.
         architecture: shape of the network.
@@ -85,7 +85,7 @@ class EventGRU(nn.Module):
 
     def __init__(
         self,
-        layout: FeatureLayout,
+        feature_spec: FeatureSpec,
         clip_outputs: int,
         frame_outputs: int,
         architecture: Architecture,
@@ -97,7 +97,7 @@ class EventGRU(nn.Module):
         a = architecture
         self.architecture = a
         self.encoder = Encoder(
-            layout, width=a.width, dropout=a.dropout, group_dropout=a.group_dropout, without=a.without
+            feature_spec, width=a.width, dropout=a.dropout, group_dropout=a.group_dropout, drop_features=a.drop_features
         )
         self.gru: nn.GRU | nn.LSTM | nn.RNN | None = None
         if a.cell != "none":
@@ -116,9 +116,9 @@ class EventGRU(nn.Module):
             )
 
     @property
-    def layout(self) -> FeatureLayout:
+    def feature_spec(self) -> FeatureSpec:
         """The features it reads."""
-        return self.encoder.layout
+        return self.encoder.feature_spec
 
     @property
     def device(self) -> torch.device:

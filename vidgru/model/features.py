@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidgru.errors import SettingsMismatch
-from vidgru.model.layout import NEIGHBOURS, RELATION, SPEED, FeatureLayout
-from vidgru.types import Array, Features, Sequence
+from vidgru.errors import SettingsMismatchError
+from vidgru.model.feature_spec import NEIGHBOURS, RELATION, SPEED, FeatureSpec
+from vidgru.types import Array, Features, FrameSequence
 
 _GAP_S = 1.0  # a track not seen for longer has no speed, unless samples are further apart
 _BLOCK = 128  # frames whose neighbours are found at once: their distances stay in the processor's cache
@@ -29,26 +29,28 @@ class FeatureStream:
     """Features of one recording, stretch by stretch.
 
     Args:
-        layout: what the model expects; None takes that of the first stretch.
+        feature_spec: what the model expects; None takes that of the first stretch.
     """
 
-    def __init__(self, layout: FeatureLayout | None = None) -> None:
-        self.layout = layout
+    def __init__(self, feature_spec: FeatureSpec | None = None) -> None:
+        self.feature_spec = feature_spec
         self._time_s: float | None = None
         self._seen: _Seen | None = None
 
-    def push(self, sequence: Sequence) -> Features:
+    def push(self, sequence: FrameSequence) -> Features:
         """Features of the next stretch.
 
         Raises:
-            SettingsMismatch: the sequence does not have the tensors that the layout says.
+            SettingsMismatchError: the sequence does not have the tensors that the layout says.
         """
-        have = FeatureLayout.of(sequence)
-        self.layout = self.layout or have
-        if have != self.layout:
-            differ = [f.name for f in fields(have) if getattr(have, f.name) != getattr(self.layout, f.name)]
-            values = "; ".join(f"{n} is {getattr(have, n)}, the model's is {getattr(self.layout, n)}" for n in differ)
-            raise SettingsMismatch(
+        have = FeatureSpec.of(sequence)
+        self.feature_spec = self.feature_spec or have
+        if have != self.feature_spec:
+            differ = [f.name for f in fields(have) if getattr(have, f.name) != getattr(self.feature_spec, f.name)]
+            values = "; ".join(
+                f"{n} is {getattr(have, n)}, the model's is {getattr(self.feature_spec, n)}" for n in differ
+            )
+            raise SettingsMismatchError(
                 f"the features are laid out otherwise than the model's: {values}",
                 "extract the recording with the model's detector, or train a model on such features",
             )
@@ -86,25 +88,25 @@ class FeatureStream:
         )
         return Features(objects=objects, offsets=sequence.offsets, frame=frame, time_s=sequence.time_s)
 
-    def _before(self, sequence: Sequence) -> float:
+    def _before(self, sequence: FrameSequence) -> float:
         """Time of the frame before this stretch; a recording's first step is as long as the sampling says."""
         if self._time_s is not None:
             return self._time_s
         return float(sequence.time_s[0]) - 1 / sequence.fps if len(sequence) else 0.0
 
 
-def compute_features(sequence: Sequence) -> Features:
+def compute_features(sequence: FrameSequence) -> Features:
     """Features of a whole recording."""
     return FeatureStream().push(sequence)
 
 
-def stream_features(parts: Iterable[Sequence], layout: FeatureLayout) -> Iterator[Features]:
+def stream_features(parts: Iterable[FrameSequence], feature_spec: FeatureSpec) -> Iterator[Features]:
     """Features of consecutive stretches of one recording.
 
     Raises:
-        SettingsMismatch: a stretch does not have the tensors that the layout says.
+        SettingsMismatchError: a stretch does not have the tensors that the layout says.
     """
-    stream = FeatureStream(layout)
+    stream = FeatureStream(feature_spec)
     for part in parts:
         yield stream.push(part)
 
@@ -112,7 +114,7 @@ def stream_features(parts: Iterable[Sequence], layout: FeatureLayout) -> Iterato
 class _Rows:
     """Objects of a stretch in frame heights: `centre` [M,2], `size` [M,2], `extent` [M] (the longer side)."""
 
-    def __init__(self, sequence: Sequence) -> None:
+    def __init__(self, sequence: FrameSequence) -> None:
         aspect = sequence.size_px[0] / sequence.size_px[1]
         scale = np.array([aspect, 1.0], np.float32)
         low, high = sequence.boxes[:, :2] * scale, sequence.boxes[:, 2:] * scale

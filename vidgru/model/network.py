@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vidgru.model.encoder import EncodedFrames
 from vidgru.model.event_gru import Architecture, Reading, Scores, State
-from vidgru.model.layout import FeatureLayout
+from vidgru.model.feature_spec import FeatureSpec
 
 
 class Network(Protocol):
@@ -21,7 +21,7 @@ class Network(Protocol):
         ...
 
     @property
-    def layout(self) -> FeatureLayout:
+    def feature_spec(self) -> FeatureSpec:
         """The features it reads."""
         ...
 

@@ -7,15 +7,14 @@ path or version of what traced it gets in, and equal models give equal bytes. Op
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from collections.abc import Sequence as Many
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from vidgru.errors import MissingExtra
+from vidgru.errors import MissingDependencyError
 from vidgru.types import Array
 
 METADATA = "vidgru"  # the key under which a graph's facts are, as JSON
@@ -24,19 +23,19 @@ _OPSET, _IR = 18, 8  # what onnxruntime has run since 1.14
 _GATES = {"GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2), "RNN_TANH": (0,)}  # ONNX's order, of PyTorch's
 _LOWEST = float(np.finfo(np.float32).min)
 
-Axes = Many[int | str]  # sizes, or names of axes that vary
+Axes = Sequence[int | str]  # sizes, or names of axes that vary
 
 
 def import_onnx() -> Any:
     """The package `onnx`.
 
     Raises:
-        MissingExtra: it is not installed.
+        MissingDependencyError: it is not installed.
     """
     try:
         import onnx
     except ModuleNotFoundError:
-        raise MissingExtra("ONNX graphs need the package onnx, which is not installed", INSTALL) from None
+        raise MissingDependencyError("ONNX graphs need the package onnx, which is not installed", INSTALL) from None
     return onnx
 
 
@@ -47,7 +46,7 @@ class GraphWriter:
         name: of the graph.
 
     Raises:
-        MissingExtra: the package `onnx` is not installed.
+        MissingDependencyError: the package `onnx` is not installed.
     """
 
     def __init__(self, name: str) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidgru.errors import MissingExtra, ModelError
+from vidgru.errors import MissingDependencyError, ModelError
 from vidgru.model.encoder import EncodedFrames
 from vidgru.model.event_gru import Architecture, Reading, Scores, State
-from vidgru.model.layout import FeatureLayout
+from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.onnx_graph import INSTALL, import_onnx
 from vidgru.types import Array
 
@@ -29,7 +29,7 @@ def read_graph(path: Path) -> tuple[Any, dict[str, str]]:
 
     Raises:
         ModelError: it is no ONNX file.
-        MissingExtra: the package `onnx` is not installed.
+        MissingDependencyError: the package `onnx` is not installed.
     """
     onnx = import_onnx()
     try:
@@ -46,18 +46,18 @@ class OnnxNetwork:
 
     Args:
         graph: the `onnx.ModelProto`.
-        layout: the features it reads.
+        feature_spec: the features it reads.
         architecture: its shape.
 
     Raises:
         ValueError: it is not such a graph.
-        MissingExtra: a package that is needed is not installed.
+        MissingDependencyError: a package that is needed is not installed.
     """
 
     device = torch.device("cpu")
 
-    def __init__(self, graph: Any, layout: FeatureLayout, architecture: Architecture) -> None:
-        self.layout, self.architecture = layout, architecture
+    def __init__(self, graph: Any, feature_spec: FeatureSpec, architecture: Architecture) -> None:
+        self.feature_spec, self.architecture = feature_spec, architecture
         extractor = import_onnx().utils.Extractor(graph)
         inputs = {value.name for value in graph.graph.input}
         inner = {value.name for value in graph.graph.value_info}
@@ -99,7 +99,9 @@ def _session(extractor: Any, inputs: list[str], outputs: list[str]) -> Any:
     try:
         import onnxruntime
     except ModuleNotFoundError:
-        raise MissingExtra("exported models need the package onnxruntime, which is not installed", INSTALL) from None
+        raise MissingDependencyError(
+            "exported models need the package onnxruntime, which is not installed", INSTALL
+        ) from None
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # as the rest of prediction; and the same bytes

@@ -5,8 +5,7 @@ Frames are encoded once, stretch by stretch, so memory holds a vector a frame an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from collections.abc import Sequence as Many
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +15,8 @@ from torch import Tensor
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.event_gru import EventGRU, State
 from vidgru.model.features import stream_features
-from vidgru.model.gates import has_gates, mean_gates
-from vidgru.types import Array, Features, Sequence
+from vidgru.model.gru_gates import has_gates, mean_gates
+from vidgru.types import Array, Features, FrameSequence
 
 ENCODED_AT_ONCE = 1024  # frames
 _STEPS_AT_ONCE = 1 << 13  # steps of all clips in one pass of the recurrent layer
@@ -69,7 +68,7 @@ def encode(model: EventModel, features: Iterable[Features]) -> Encoded:
 
 
 @torch.inference_mode()
-def score_clips(model: EventModel, clips: Many[Tensor]) -> Array:
+def score_clips(model: EventModel, clips: Sequence[Tensor]) -> Array:
     """Score clips of any lengths, each on its own: the state starts empty.
 
     Args:
@@ -93,19 +92,20 @@ def score_clips(model: EventModel, clips: Many[Tensor]) -> Array:
     return scores
 
 
-def encode_parts(model: EventModel, parts: Iterable[Sequence]) -> Encoded:
+def encode_parts(model: EventModel, parts: Iterable[FrameSequence]) -> Encoded:
     """Encode a recording, given by its stretches in order.
 
     Raises:
-        SettingsMismatch: the sequence does not have the tensors that the model reads.
+        SettingsMismatchError: the sequence does not have the tensors that the model reads.
     """
-    return encode(model, stream_features(parts, model.layout))
+    return encode(model, stream_features(parts, model.feature_spec))
 
 
 class FrameScorer:
     """Scores of consecutive frames by the head for frames: the state is carried on from stretch to stretch.
 
-    A frame is settled when `EventModel.lag` more have come. Only a bidirectional model waits for the whole recording.
+    A frame is settled when `EventModel.lookahead` more have come. Only a bidirectional model waits for the whole
+    recording.
 
     Args:
         model: in eval mode, with a head for frames.
@@ -123,9 +123,9 @@ class FrameScorer:
             raise ValueError("the model has no head for frames")
         self._head = model.task.timed
         self.outputs = model.task.outputs(self._head)
-        self._network, self._lag = model.network, model.lag
+        self._network, self._lag = model.network, model.lookahead
         self._gated: EventGRU | None = model.network if gates and has_gates(model.network) else None
-        self._early = model.lag  # scores still to come of what lies before the first frame
+        self._early = model.lookahead  # scores still to come of what lies before the first frame
         self._state: State = None
         self._whole: list[tuple[Tensor, Tensor]] = []  # what a bidirectional model has been given
 
@@ -177,7 +177,7 @@ class FrameScorer:
         return np.zeros((len(like), 0, 2), np.float32) if self._gated else None
 
 
-def score_frames(model: EventModel, recordings: Many[Tensor]) -> list[Array]:
+def score_frames(model: EventModel, recordings: Sequence[Tensor]) -> list[Array]:
     """Score every frame of whole recordings, each read from its beginning to its end, those of like lengths at once.
 
     Args:
@@ -194,7 +194,7 @@ def score_frames(model: EventModel, recordings: Many[Tensor]) -> list[Array]:
 
 
 def score_frames_and_gates(
-    model: EventModel, recordings: Many[Tensor], *, gates: bool
+    model: EventModel, recordings: Sequence[Tensor], *, gates: bool
 ) -> list[tuple[Array, Array | None]]:
     """As `score_frames`, each with its gates, as of `mean_gates`, where they are wanted and there are any."""
     wanted = gates and has_gates(model.network)
@@ -217,7 +217,7 @@ def score_frames_and_gates(
     return found
 
 
-def _padded(clips: Many[Tensor], most: int) -> Iterator[tuple[Array, Tensor, Tensor]]:
+def _padded(clips: Sequence[Tensor], most: int) -> Iterator[tuple[Array, Tensor, Tensor]]:
     """Clips of like lengths side by side, at most so many steps in all: indices [B], [B,T,width], mask bool [B,T]."""
     lengths = np.array([len(clip) for clip in clips], dtype=np.int64)
     order = np.argsort(lengths, kind="stable")

@@ -8,22 +8,21 @@ with the recording, and what comes out does not depend on how it was cut up: sco
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Sequence as Many
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from vidgru.model.captioner import RecentFeatures
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.decode import EventDecoder, by_start, candidates, decode
-from vidgru.model.describe import RecentFeatures
+from vidgru.model.event_decoder import EventDecoder, by_start, candidates, decode
 from vidgru.model.features import FeatureStream
-from vidgru.model.gates import Gates
+from vidgru.model.fixed_windows import FixedWindowDecoder
+from vidgru.model.gru_gates import Gates
 from vidgru.model.scoring import Encoded, FrameScorer, encode, score_frames_and_gates
-from vidgru.model.sliding import SlidingScorer
-from vidgru.model.tiles import TileDecoder
-from vidgru.types import Array, Event, Sequence
+from vidgru.model.sliding_window import SlidingWindowScorer
+from vidgru.types import Array, Event, FrameSequence
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,35 +76,38 @@ class EventStream:
             pushed encoded is not described.
 
     Attributes:
-        lag_s: a frame's score is known so many seconds after the frame, at its latest. An event is then opened when it
+        lookahead_s: a frame's score is known so many seconds after the frame, at its latest. An event is then opened
+            when it
             has lasted `DecodeSettings.min_s`, and closed `DecodeSettings.merge_s` after its end.
     """
 
     def __init__(self, model: EventModel, *, video: str, gates: bool = False, beam: int = 0) -> None:
         self._model, self._video, self._labels, self._beam = model, video, len(model.labels), beam
-        self._features = FeatureStream(model.layout)
-        self._scorer: FrameScorer | SlidingScorer | None = None
-        self._decoder: EventDecoder | TileDecoder
-        lag = 0
+        self._features = FeatureStream(model.feature_spec)
+        self._scorer: FrameScorer | SlidingWindowScorer | None = None
+        self._decoder: EventDecoder | FixedWindowDecoder
+        lookahead = 0
         if model.task.timed:
             self._scorer = FrameScorer(model, gates=gates)
-            lag = model.lag
+            lookahead = model.lookahead
         elif model.task.clips:
-            self._scorer = SlidingScorer(model, gates=gates)
-            lag = self._scorer.most_lag
+            self._scorer = SlidingWindowScorer(model, gates=gates)
+            lookahead = self._scorer.most_lag
         if self._scorer is None:
-            self._decoder = TileDecoder(model.labels[0], video=video, length_s=model.window_s, step_s=1 / model.fps)
+            self._decoder = FixedWindowDecoder(
+                model.labels[0], video=video, length_s=model.window_s, step_s=1 / model.fps
+            )
         else:
             self._decoder = EventDecoder(model.labels, model.decode, video=video, step_s=1 / model.fps)
-        self._recent = RecentFeatures(lag) if beam and model.caption else None
+        self._recent = RecentFeatures(lookahead) if beam and model.caption else None
         self._time_s = np.zeros(0)  # of frames that are not settled
-        self.lag_s = lag / model.fps + model.decode.smooth_s / 2
+        self.lookahead_s = lookahead / model.fps + model.decode.smooth_s / 2
 
-    def push(self, part: Sequence) -> Step:
+    def push(self, part: FrameSequence) -> Step:
         """Read the next stretch, of any length.
 
         Raises:
-            SettingsMismatch: the sequence does not have the tensors that the model reads.
+            SettingsMismatchError: the sequence does not have the tensors that the model reads.
         """
         features = self._features.push(part)
         if self._recent is not None:
@@ -164,7 +166,7 @@ class EventStream:
 
 
 def score_recording(
-    model: EventModel, parts: Iterable[Sequence], *, video: str, duration_s: float, gates: bool = False
+    model: EventModel, parts: Iterable[FrameSequence], *, video: str, duration_s: float, gates: bool = False
 ) -> ScoredRecording:
     """Scores and events of a whole recording.
 
@@ -176,7 +178,7 @@ def score_recording(
         gates: recompute the gates of the recurrent layer as well.
 
     Raises:
-        SettingsMismatch: the sequence does not have the tensors that the model reads.
+        SettingsMismatchError: the sequence does not have the tensors that the model reads.
     """
     stream = EventStream(model, video=video, gates=gates)
     steps = [stream.push(part) for part in parts]
@@ -184,7 +186,7 @@ def score_recording(
 
 
 def score_encoded(
-    model: EventModel, recordings: Many[tuple[Encoded, str, float]], *, gates: bool = False
+    model: EventModel, recordings: Sequence[tuple[Encoded, str, float]], *, gates: bool = False
 ) -> list[ScoredRecording]:
     """Scores and events of whole recordings that are encoded, side by side where the model is one of timed events.
 

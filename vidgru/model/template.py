@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 
 from vidgru.types import DESCRIBED, Event
 
 _MOST = 3  # classes that are named
 
 
-def template(event: Event, names: Many[str]) -> str:
+def template(event: Event, names: Sequence[str]) -> str:
     """Objects, label and time: "person, bag: left behind, 00:12\N{EN DASH}00:15".
 
     Without the label where it says no more than that there is something to describe: "person, 00:12\N{EN DASH}00:15".

@@ -15,20 +15,20 @@ from tqdm import tqdm
 from vidgru.config import DetectorSettings, PredictConfig
 from vidgru.errors import SettingsError, WeightsError
 from vidgru.extraction.pipeline import extract_recordings, recorded_at, spans
-from vidgru.extraction.shards import Weighed, kept, share, summary_name
-from vidgru.model.checkpoint import check_what
-from vidgru.prediction.background import Background
+from vidgru.extraction.sharding import Weighed, kept, share, summary_name
+from vidgru.model.checkpoint import check_feature_settings
 from vidgru.prediction.detector import model_detector
-from vidgru.prediction.finish import NO_TIME, Item
 from vidgru.prediction.inputs import Cached, find_inputs
-from vidgru.prediction.outcome import Prediction, counted, failed, summary_record
 from vidgru.prediction.predictor import Predictor
-from vidgru.prediction.sharing import SharedRun, collecting
+from vidgru.prediction.process_recording import NO_TIME, WorkItem
+from vidgru.prediction.results import PredictionResult, counted, failed, summary_record
+from vidgru.prediction.shared_run import SharedRun, collecting
+from vidgru.prediction.worker_thread import WorkerThread
 from vidgru.types import Recording
 
 NOT_YET = "not predicted yet; start the command that is to predict it"
 
-Elsewhere = Callable[[list[Recording], DetectorSettings, Callable[[Prediction], None]], None]
+Elsewhere = Callable[[list[Recording], DetectorSettings, Callable[[PredictionResult], None]], None]
 """Has recordings extracted with a detector, and finished by a `Predictor` each, in other processes. Calls what it is
 given with each as it ends, in the calling thread; returns when all have ended."""
 
@@ -40,7 +40,7 @@ def predict(
     *,
     progress: bool = True,
     elsewhere: Elsewhere | None = None,
-) -> list[Prediction]:
+) -> list[PredictionResult]:
     """Find the events of recordings and write them below `config.out`.
 
     Each recording is scored as soon as its features are there: in the cache, or made on the way with the detector and
@@ -62,7 +62,7 @@ def predict(
     Raises:
         ModelError, SourceError, SettingsError: before any recording is opened.
         WeightsError: features are missing, and so is the detector to make them.
-        SettingsMismatch: the detector is not the one that the model was trained on.
+        SettingsMismatchError: the detector is not the one that the model was trained on.
         OutputError: the output cannot be written, or two recordings would share a folder; what was finished stays.
     """
     if config.record:
@@ -73,7 +73,7 @@ def predict(
 
 def collect(
     model_path: str | Path, sources: Iterable[str | Path], config: PredictConfig, *, progress: bool = True
-) -> list[Prediction]:
+) -> list[PredictionResult]:
     """Rebuild the files of the run as a whole, and tell what is still to be predicted. Nothing is scored.
 
     Args:
@@ -97,11 +97,11 @@ class _Run:
         self.model, self.config, self.cache = predictor.model, predictor.config, predictor.cache
         self.quiet = not (progress and sys.stderr.isatty())
         self.names: list[str] = []
-        self.ended: dict[str, Prediction] = {}
+        self.ended: dict[str, PredictionResult] = {}
 
     def predict(
         self, recordings: list[Recording], cached: list[Cached], elsewhere: Elsewhere | None
-    ) -> list[Prediction]:
+    ) -> list[PredictionResult]:
         """All of it, and the files of the run as a whole."""
         # a detector that is named is checked, used or not
         detect = model_detector(self.model, self.config.weights) if self.config.weights else None
@@ -110,9 +110,9 @@ class _Run:
             detect = detect or model_detector(self.model) if waiting else None
         except WeightsError as error:
             items = [*self._all_cached(waiting, error), *items]
-        run = SharedRun(self.predictor.leases)
+        run = SharedRun(self.predictor.locks)
         finisher = self.predictor.finisher(self._end)
-        with Background(finisher.finish, self.predictor.stop, last=finisher.wait) as background:
+        with WorkerThread(finisher.finish, self.predictor.stop, last=finisher.wait) as background:
             for item in items:
                 background.submit(item)
             if detect is not None and elsewhere is not None:
@@ -133,25 +133,25 @@ class _Run:
             else:
                 self.predictor.say(
                     f"{self.config.out} is also written by another run, which will bring events.csv up to date; "
-                    "if that one breaks off, --collect does"
+                    "if that one breaks off, --merge-only does"
                 )
         return predictions
 
-    def collect(self, recordings: list[Recording], cached: list[Cached]) -> list[Prediction]:
+    def collect(self, recordings: list[Recording], cached: list[Cached]) -> list[PredictionResult]:
         """The files of the run as a whole, and what is there and what is not."""
         items, waiting = self._left(recordings, cached)
         for item in items:
-            self._end(item if isinstance(item, Prediction) else self._missing(item.recording))
+            self._end(item if isinstance(item, PredictionResult) else self._missing(item.recording))
         for recording in waiting:
             self._end(self._missing(recording))
         predictions = self._predictions()
-        with collecting(self.predictor.leases):
+        with collecting(self.predictor.locks):
             self.predictor.collect()
         return predictions
 
     # --- what is to be done -----------------------------------------------------------------------------------------
 
-    def _left(self, recordings: list[Recording], cached: list[Cached]) -> tuple[list[Item], list[Recording]]:
+    def _left(self, recordings: list[Recording], cached: list[Cached]) -> tuple[list[WorkItem], list[Recording]]:
         """Of the shard and the period: what can be finished at once, and the recordings that are to be extracted."""
         recordings, timeless = self._of_the_period(recordings)
         cached = [one for one in cached if self._touches(one)]
@@ -159,7 +159,7 @@ class _Run:
             recordings = share(recordings, self.config.part, self.cache)
             cached = kept([(one, Weighed(one.entry.key, one.entry.duration_s)) for one in cached], self.config.part)
         self.names = [recording.name for recording in (*recordings, *(one.recording for one in cached))]
-        items: list[Item] = [timeless[name] for name in self.names if name in timeless]
+        items: list[WorkItem] = [timeless[name] for name in self.names if name in timeless]
         waiting = [
             recording
             for recording in tqdm(recordings, "finished before", disable=self.quiet)
@@ -167,9 +167,9 @@ class _Run:
         ]
         return items + [ready for one in cached if (ready := self._cached(one))], waiting
 
-    def _of_the_period(self, recordings: list[Recording]) -> tuple[list[Recording], dict[str, Prediction]]:
+    def _of_the_period(self, recordings: list[Recording]) -> tuple[list[Recording], dict[str, PredictionResult]]:
         """Recordings that reach into the time that is asked for; and those that do not tell their time, which fail."""
-        timeless: dict[str, Prediction] = {}
+        timeless: dict[str, PredictionResult] = {}
         if not self.predictor.period:
             return recordings, timeless
         found = []
@@ -198,19 +198,21 @@ class _Run:
             self._end(found)
         return found is not None
 
-    def _all_cached(self, recordings: list[Recording], error: WeightsError) -> list[Item]:
+    def _all_cached(self, recordings: list[Recording], error: WeightsError) -> list[WorkItem]:
         """Recordings to score without the detector, for all features are there; else the error that it is missing."""
-        ready: list[Item] = []
+        ready: list[WorkItem] = []
         for recording in recordings:
-            entry = self.cache.lookup(recording.path, self.model.what)
+            entry = self.cache.lookup(recording.path, self.model.feature_settings)
             if entry is None:
                 if other := self.cache.remembered(recording.path):
-                    check_what(self.model, other.what, f"the features of {recording.name} in {self.cache.root}")
+                    check_feature_settings(
+                        self.model, other.feature_settings, f"the features of {recording.name} in {self.cache.root}"
+                    )
                 raise error
             ready.append(self.predictor.ready(recording, self.cache, entry, self.cache.sha256(recording.path)))
         return ready
 
-    def _cached(self, one: Cached) -> Item | None:
+    def _cached(self, one: Cached) -> WorkItem | None:
         """A recording known by its features; None if it is finished."""
         ready = self.predictor.ready(one.recording, one.cache, one.entry, one.sha256)
         found = self.predictor.finished_ready(ready)
@@ -220,20 +222,20 @@ class _Run:
 
     # --- how it ends ------------------------------------------------------------------------------------------------
 
-    def _on_prediction(self, prediction: Prediction, background: Background[Item]) -> None:
+    def _on_prediction(self, prediction: PredictionResult, background: WorkerThread[WorkItem]) -> None:
         """Called as another process has finished a recording; the folder of one that failed may not tell yet why."""
         if prediction.status == "failed":
             background.submit(prediction)
         else:
             self._end(prediction)
 
-    def _missing(self, recording: Recording) -> Prediction:
+    def _missing(self, recording: Recording) -> PredictionResult:
         return self.predictor.out.failure(recording) or failed(recording, NOT_YET, None, 0.0)
 
-    def _end(self, prediction: Prediction) -> None:
+    def _end(self, prediction: PredictionResult) -> None:
         self.ended[prediction.recording.name] = prediction
 
-    def _predictions(self) -> list[Prediction]:
+    def _predictions(self) -> list[PredictionResult]:
         """How all ended, which is also written down."""
         predictions = [self.ended[name] for name in self.names]
         self.predictor.out.write_summary(summary_name(self.config.part), map(summary_record, predictions))

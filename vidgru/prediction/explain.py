@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from pathlib import Path
 
 from vidgru.cache import SequenceCache
 from vidgru.config import ExplainConfig
 from vidgru.errors import ModelError, RecordingError, SettingsError, SourceError, WeightsError
 from vidgru.extraction.pipeline import extract_recordings
-from vidgru.model.checkpoint import EventModel, check_what, load_model
-from vidgru.model.decode import smooth
-from vidgru.model.describe import describe_events
+from vidgru.model.attribution import CONTEXT_S, LONGEST_S, Attended, Explanation, Moment, explain, frames_of
+from vidgru.model.captioner import describe_events
+from vidgru.model.checkpoint import EventModel, check_feature_settings, load_model
+from vidgru.model.event_decoder import smooth
 from vidgru.model.stream import ScoredRecording, rank_events, score_recording
 from vidgru.prediction.detector import model_detector
+from vidgru.prediction.event_files import one_line
 from vidgru.prediction.inputs import Cached, cached_entry
-from vidgru.prediction.reasons import CONTEXT_S, LONGEST_S, Attended, Moment, Why, explain, frames_of
-from vidgru.prediction.writers import one_line
 from vidgru.sources import find_recordings
 from vidgru.types import Event
 
@@ -43,7 +43,7 @@ def explain_recording(model_path: str | Path, recording: str | Path, config: Exp
         SourceError: there is no such recording, or no event in it, or none at that time.
         SettingsError: it has fewer events than the number that is asked for.
         WeightsError: features are missing, and so is the detector to make them.
-        SettingsMismatch: the features, or the detector, are others than the model's.
+        SettingsMismatchError: the features, or the detector, are others than the model's.
         RecordingError: the recording cannot be read.
     """
     model = load_model(model_path)
@@ -82,13 +82,15 @@ def _features(model: EventModel, path: Path, config: ExplainConfig) -> Cached:
     cache = SequenceCache(Path(config.features).expanduser())
     # a detector that is named is checked, used or not
     detect = model_detector(model, config.weights) if config.weights else None
-    entry = cache.lookup(recording.path, model.what)
+    entry = cache.lookup(recording.path, model.feature_settings)
     if entry is None:
         try:
             detect = detect or model_detector(model)
         except WeightsError:
             if other := cache.remembered(recording.path):
-                check_what(model, other.what, f"the features of {recording.name} in {cache.root}")
+                check_feature_settings(
+                    model, other.feature_settings, f"the features of {recording.name} in {cache.root}"
+                )
             raise
         (outcome,) = extract_recordings([recording], cache, detect, config)
         entry = cache.entry(outcome.key) if outcome.key else None
@@ -145,12 +147,12 @@ def _nearest_miss(model: EventModel, scored: ScoredRecording, name: str, duratio
 # --- text -----------------------------------------------------------------------------------------------------------
 
 
-def _text(why: Why, where: str) -> str:
+def _text(why: Explanation, where: str) -> str:
     event = why.event
     objects = [(_named(one), one.share) for one in why.objects[:_SHOWN_OBJECTS]]
     if rest := why.objects[_SHOWN_OBJECTS:]:
         objects.append((f"{len(rest)} more", sum(one.share for one in rest)))
-    wide = max(map(len, ("looked at", *(name for name, _ in objects), *why.without)))
+    wide = max(map(len, ("looked at", *(name for name, _ in objects), *why.drop_features)))
     rows = [_row(name, share, wide, "", share) for name, share in objects]
     blocks = [
         [f"{event.label}  {_interval(event)}  score {why.score:.2f}  ({where})", *_sentence(event)],
@@ -175,12 +177,12 @@ def _named(one: Attended) -> str:
     return f"{one.label} {one.track}" if one.track >= 0 else f"{one.label}, no track"
 
 
-def _groups(why: Why, wide: int) -> list[str]:
+def _groups(why: Explanation, wide: int) -> list[str]:
     """What the event would score without each group, the greatest loss first; nothing where no score was found so."""
-    if not why.without:
+    if not why.drop_features:
         return []
     lines = [f"  {'without':{wide}}  score  change"]
-    for name, score in sorted(why.without.items(), key=lambda row: row[1]):
+    for name, score in sorted(why.drop_features.items(), key=lambda row: row[1]):
         change = round(score - why.baseline, 2) + 0.0  # which makes no zero of -0.0
         lines.append(_row(name, score, wide, f"{change:+.2f}", change / max(why.baseline, 0.01)))
     lines.append(_row("(nothing)", why.baseline, wide, "", 0.0))
@@ -198,7 +200,7 @@ def _row(name: str, value: float, wide: int, change: str, bar: float) -> str:
     return f"  {name:{wide}}  {value:5.2f}  {change:6}  {drawn}".rstrip()
 
 
-def _gates(kept: Many[Moment], forgot: Many[Moment]) -> list[str]:
+def _gates(kept: Sequence[Moment], forgot: Sequence[Moment]) -> list[str]:
     lines = []
     for title, moments in (("kept most", kept), ("forgot most", forgot)):
         if moments:

@@ -12,7 +12,7 @@ from pathlib import Path
 from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.entry import KEY, LIVE
 from vidgru.errors import OutputError, SourceError
-from vidgru.model.checkpoint import EventModel, check_what
+from vidgru.model.checkpoint import EventModel, check_feature_settings
 from vidgru.sources import find_recordings
 from vidgru.types import Recording
 
@@ -39,7 +39,7 @@ def find_inputs(sources: Iterable[str | Path], model: EventModel) -> tuple[list[
 
     Raises:
         SourceError: a source does not exist, or holds nothing.
-        SettingsMismatch: an entry is of other settings than the model's.
+        SettingsMismatchError: an entry is of other settings than the model's.
         OutputError: two recordings would have one name in the output.
     """
     files: list[str | Path] = []
@@ -62,7 +62,7 @@ def cached_entry(folder: Path, model: EventModel) -> Cached:
 
     Raises:
         SourceError: it is not a finished entry.
-        SettingsMismatch: it is of other settings than the model's.
+        SettingsMismatchError: it is of other settings than the model's.
     """
     folder = folder.resolve()
     cache = SequenceCache(folder.parent)
@@ -72,7 +72,7 @@ def cached_entry(folder: Path, model: EventModel) -> Cached:
             f"{folder} is neither a recording nor a sound entry of a cache",
             "give a video, or the folder of an entry that vidgru extract has finished",
         )
-    check_what(model, entry.what, f"the features in {folder}")
+    check_feature_settings(model, entry.feature_settings, f"the features in {folder}")
     if named := _detected(cache, {entry.key: entry}):
         return named[0]
     return _named(cache, entry, _sources(cache, [entry]).get(entry.key), Path())
@@ -89,10 +89,10 @@ def _whole_cache(root: Path, model: EventModel) -> list[Cached]:
     """The entries of a cache that the model reads, named by their paths below the folder that holds them all."""
     cache = SequenceCache(root)
     entries = [entry for entry in cache.entries() if cache.usable(entry.key)]
-    ours = [entry for entry in entries if entry.what == model.what]
+    ours = [entry for entry in entries if entry.feature_settings == model.feature_settings]
     if not ours:
         for entry in entries[:1]:
-            check_what(model, entry.what, f"the features in {root}")
+            check_feature_settings(model, entry.feature_settings, f"the features in {root}")
         raise SourceError(f"no features in {root}", "give a folder that vidgru extract has filled, or recordings")
     if len(ours) < len(entries):
         print(
@@ -140,10 +140,10 @@ def _named(cache: SequenceCache, entry: Entry, source: Path | None, common: Path
     if source is not None:
         under = source.is_relative_to(common) and common != Path()
         name = source.relative_to(common).as_posix() if under else source.name
-        if source.is_file() and cache.key(cache.sha256(source), entry.what) == entry.key:
+        if source.is_file() and cache.key(cache.sha256(source), entry.feature_settings) == entry.key:
             sha256 = cache.sha256(source)
     else:
-        live = f"{entry.how[LIVE]} {entry.recorded_at}" if LIVE in entry.how else ""
+        live = f"{entry.run_info[LIVE]} {entry.recorded_at}" if LIVE in entry.run_info else ""
         name = re.sub(r"[^\w.]+", "-", live).strip("-.") or entry.key[:16]
     path = source if source is not None and sha256 else cache.root / entry.key
     return Cached(recording=Recording(path=path, name=name), cache=cache, entry=entry, sha256=sha256)

@@ -4,7 +4,8 @@
     {"kind": "close", "id": 1, the same, and "end"; of a model that describes, "description" and its score and source}
 
 What `open` tells of the score is provisional; `close` is final, and equal to what prediction over the recorded source
-finds, as long as the source is never away for longer than `Patience.gap_s`: what is open then is closed, and what comes
+finds, as long as the source is never away for longer than `ReconnectPolicy.gap_s`: what is open then is closed, and
+what comes
 after it is read anew. An event that was opened and ends below `--min-score` is taken back: its last line is of kind
 `withdraw`. `latency_s` is the time from the event's begin (`open`) or end to the line. All else is told on stderr.
 """
@@ -30,11 +31,11 @@ import numpy as np
 from vidgru.cache import SequenceCache
 from vidgru.config import PredictConfig
 from vidgru.errors import OutputError, SettingsError
-from vidgru.extraction.live.camera import Camera, Patience, Seen
+from vidgru.extraction.live import Camera, ReconnectPolicy, Seen
 from vidgru.model.checkpoint import EventModel, load_model
+from vidgru.model.fixed_windows import WAIT
 from vidgru.model.stream import EventStream, Step
-from vidgru.model.tiles import WAIT
-from vidgru.prediction import writers
+from vidgru.prediction import event_files as writers
 from vidgru.prediction.detector import model_detector
 from vidgru.prediction.predictor import check_labels
 from vidgru.prediction.recorder import Recorder, finish_left
@@ -43,7 +44,7 @@ from vidgru.types import Event
 _TICK_S = 0.2  # how often a silent source is looked at
 _STATUS_S = 60.0
 _FRAMES_TIMED = 10_000  # the latest, of which the latency is told
-_FILES_ONLY = ("since", "until", "clips", "save_video", "start_time", "shard", "ray", "collect")
+_FILES_ONLY = ("since", "until", "clips", "save_video", "start_time", "shard", "ray", "merge_only")
 
 
 def predict_live(
@@ -51,7 +52,7 @@ def predict_live(
     source: str,
     config: PredictConfig,
     *,
-    patience: Patience | None = None,
+    patience: ReconnectPolicy | None = None,
     stop: threading.Event | None = None,
 ) -> int:
     """Tell the events of a live source on stdout as they happen, until it ends, or SIGINT or SIGTERM comes.
@@ -69,7 +70,8 @@ def predict_live(
     Raises:
         KeyboardInterrupt: it was stopped by SIGINT; all is finished and closed by then.
         SourceError: the source cannot be opened.
-        ModelError, SettingsError, WeightsError, SettingsMismatch, MissingExtra: before the source is opened.
+        ModelError, SettingsError, WeightsError, SettingsMismatchError, MissingDependencyError: before the source is
+            opened.
     """
     model = load_model(model_path)
     _check(model, config)
@@ -78,7 +80,7 @@ def predict_live(
     cache = SequenceCache(Path(config.features).expanduser()) if config.record else None
     for key in finish_left(cache) if cache is not None else ():
         _say(f"what a run that was killed had recorded is finished: {Path(config.features) / key}")
-    patience = patience or Patience()
+    patience = patience or ReconnectPolicy()
     stop = stop or threading.Event()
     with Camera(source, detect, config, patience=patience, say=_say) as camera, _stopped_by_signals(stop) as signals:
         live = _Live(model, config, camera, cache, patience, stop)
@@ -112,7 +114,7 @@ class _Live:
         config: PredictConfig,
         camera: Camera,
         cache: SequenceCache | None,
-        patience: Patience,
+        patience: ReconnectPolicy,
         stop: threading.Event,
     ) -> None:
         self._model, self._config, self._camera, self._cache = model, config, camera, cache
@@ -213,8 +215,10 @@ class _Live:
             return
         try:
             if self._recorder is None:
-                began_at, what = self._camera.feed.recorded_at, self._model.what
-                self._recorder = Recorder(self._cache, self._camera.name, began_at, what, self._camera.how)
+                began_at, feature_settings = self._camera.feed.recorded_at, self._model.feature_settings
+                self._recorder = Recorder(
+                    self._cache, self._camera.name, began_at, feature_settings, self._camera.run_info
+                )
             self._recorder.append(seen.sequence)
         except OutputError as error:
             self._give_up_recording(error)
@@ -242,9 +246,9 @@ class _Live:
         if not (model.task.timed or model.task.clips):
             length_s = model.window_s
             return f"stretches of {length_s:.2f} s are described, each {WAIT * length_s:.2f} s after its end"
-        lag_s = EventStream(model, video=self._camera.name).lag_s
+        lookahead_s = EventStream(model, video=self._camera.name).lookahead_s
         return (
-            f"scores are settled {lag_s:.2f} s after their frame; an event is told when it has lasted "
+            f"scores are settled {lookahead_s:.2f} s after their frame; an event is told when it has lasted "
             f"{model.decode.min_s:.2f} s, and its end {model.decode.merge_s:.2f} s after it"
         )
 

@@ -13,14 +13,14 @@ from types import TracebackType
 from vidgru.cache import Entry, SequenceCache
 from vidgru.config import PredictConfig
 from vidgru.errors import SettingsError
-from vidgru.extraction.pipeline import Outcome, damage_of, recorded_at, told_time
-from vidgru.files import sha256_file
-from vidgru.leases import Leases
+from vidgru.extraction.pipeline import ExtractionResult, damage_of, recorded_at, user_start_time
+from vidgru.locks import Locks
 from vidgru.model.checkpoint import EventModel, load_model, model_file
-from vidgru.prediction.finish import Finisher, Item, Ready
-from vidgru.prediction.outcome import Prediction, failed
-from vidgru.prediction.output import OutputFolder
-from vidgru.prediction.period import Period
+from vidgru.prediction.outputs import OutputFolder
+from vidgru.prediction.process_recording import ExtractedRecording, RecordingProcessor, WorkItem
+from vidgru.prediction.results import PredictionResult, failed
+from vidgru.prediction.time_range import Period
+from vidgru.storage import sha256_file
 from vidgru.types import Recording
 
 
@@ -74,7 +74,7 @@ class Predictor:
         identity = {"model_sha256": sha256, "settings": settings}
         self.out = OutputFolder(Path(config.out).expanduser(), identity, tuple(wanted))
         self.cache = SequenceCache(config.features)
-        self.leases = Leases(self.out.leases)
+        self.locks = Locks(self.out.locks)
         self.stop = threading.Event()
         self._details = f"vidgru {version('vidgru')}, model {sha256}, detector {self.model.weights or 'run elsewhere'}"
 
@@ -85,9 +85,9 @@ class Predictor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop.set()
-        self.leases.close()
+        self.locks.close()
 
-    def finished(self, recording: Recording) -> Prediction | None:
+    def finished(self, recording: Recording) -> PredictionResult | None:
         """A recording whose files are there, and are those of this model, these settings and these bytes."""
         if not self.out.folder(recording).is_dir():
             return None
@@ -96,16 +96,16 @@ class Predictor:
             sha256 = self.cache.sha256(recording.path)
         except OSError:
             return None  # extraction says what is wrong with a recording
-        told = told_time(self.cache, recording.path, self.config.start_time)
-        found = self.out.finished(recording, sha256, self.cache.key(sha256, self.model.what), told)
+        told = user_start_time(self.cache, recording.path, self.config.start_time)
+        found = self.out.finished(recording, sha256, self.cache.key(sha256, self.model.feature_settings), told)
         return found and replace(found, seconds=time.monotonic() - began)
 
-    def finished_ready(self, ready: Ready) -> Prediction | None:
+    def finished_ready(self, ready: ExtractedRecording) -> PredictionResult | None:
         """As `finished`, for a recording that is known by its features."""
-        told = told_time(ready.cache, ready.recording.path, self.config.start_time)
+        told = user_start_time(ready.cache, ready.recording.path, self.config.start_time)
         return self.out.finished(ready.recording, ready.sha256, ready.entry.key, told)
 
-    def finish(self, outcome: Outcome) -> Prediction:
+    def finish(self, outcome: ExtractionResult) -> PredictionResult:
         """Score a recording whose features are there, describe its events, and write its files.
 
         Where another process is at it, it is waited for. What is there already is left as it is. A recording whose
@@ -118,28 +118,28 @@ class Predictor:
             OutputError: the files cannot be written.
             Stopped: the `with` block ended meanwhile, in another thread.
         """
-        ended: list[Prediction] = []
+        ended: list[PredictionResult] = []
         finisher = self.finisher(ended.append)
         finisher.finish([self.item(outcome)])
         finisher.wait()
         return ended[0]
 
-    def finisher(self, on_end: Callable[[Prediction], None]) -> Finisher:
+    def finisher(self, on_end: Callable[[PredictionResult], None]) -> RecordingProcessor:
         """What does that with several at once, for one thread; `on_end` takes how each ended."""
-        return Finisher(
+        return RecordingProcessor(
             self.model,
             self.config,
             self._keep,
             self.period,
             self.out,
-            self.leases,
+            self.locks,
             self._found,
             on_end,
             self.stop,
             self.say,
         )
 
-    def item(self, outcome: Outcome) -> Item:
+    def item(self, outcome: ExtractionResult) -> WorkItem:
         """A recording as it comes from extraction, for a finisher."""
         recording, entry = outcome.recording, self.cache.entry(outcome.key) if outcome.key else None
         if entry is None:
@@ -153,9 +153,9 @@ class Predictor:
 
     def ready(
         self, recording: Recording, cache: SequenceCache, entry: Entry, sha256: str, seconds: float = 0.0
-    ) -> Ready:
+    ) -> ExtractedRecording:
         """A recording known by its features, for a finisher."""
-        return Ready(
+        return ExtractedRecording(
             recording=recording,
             cache=cache,
             entry=entry,
@@ -165,9 +165,9 @@ class Predictor:
             seconds=seconds,
         )
 
-    def _found(self, item: Item) -> Prediction | None:
+    def _found(self, item: WorkItem) -> PredictionResult | None:
         """What another process made of a recording meanwhile: one that failed here may be whole there."""
-        return self.finished(item.recording) if isinstance(item, Prediction) else self.finished_ready(item)
+        return self.finished(item.recording) if isinstance(item, PredictionResult) else self.finished_ready(item)
 
     def collect(self) -> None:
         """Rebuild the files of the run as a whole from those of the recordings."""

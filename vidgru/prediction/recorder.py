@@ -15,8 +15,8 @@ from typing import Any
 from vidgru.cache import SequenceCache
 from vidgru.cache.entry import LIVE, RESUME, live_source, to_json
 from vidgru.cache.writer import PART_SAMPLES
-from vidgru.leases import Leases
-from vidgru.types import Sequence
+from vidgru.locks import Locks
+from vidgru.types import FrameSequence
 
 _STATE = LIVE  # what the resume points of such entries are known by
 
@@ -28,7 +28,7 @@ class Recorder:
         cache: where it goes.
         name: of the source, without credentials.
         recorded_at: ISO 8601 time of its beginning.
-        what, how: settings, as of any entry.
+        feature_settings, how: settings, as of any entry.
 
     Attributes:
         key: of the entry.
@@ -38,23 +38,28 @@ class Recorder:
     """
 
     def __init__(
-        self, cache: SequenceCache, name: str, recorded_at: str, what: Mapping[str, Any], how: Mapping[str, Any]
+        self,
+        cache: SequenceCache,
+        name: str,
+        recorded_at: str,
+        feature_settings: Mapping[str, Any],
+        run_info: Mapping[str, Any],
     ) -> None:
         # There are no bytes to hash: when and from where it came tells this sequence from any other.
         identity = hashlib.sha256(to_json({"source": name, "recorded_at": recorded_at})).hexdigest()
-        self.key = cache.key(identity, what)
-        self._recorded_at, self._what = recorded_at, dict(what)
+        self.key = cache.key(identity, feature_settings)
+        self._recorded_at, self._feature_settings = recorded_at, dict(feature_settings)
         self._stack = ExitStack()
         with ExitStack() as on_error:
             on_error.callback(self._stack.close)
-            leases = self._stack.enter_context(Leases(cache.leases))
-            leases.take(self.key)
-            self._writer = self._stack.enter_context(cache.writer(self.key, {**how, LIVE: name}))
+            locks = self._stack.enter_context(Locks(cache.locks))
+            locks.take(self.key)
+            self._writer = self._stack.enter_context(cache.writer(self.key, {**run_info, LIVE: name}))
             on_error.pop_all()
         self._samples = 0
-        self._last: Sequence | None = None
+        self._last: FrameSequence | None = None
 
-    def append(self, sequence: Sequence) -> None:
+    def append(self, sequence: FrameSequence) -> None:
         """Add the next frame: a sequence of one."""
         self._samples += 1
         self._last = sequence
@@ -79,14 +84,14 @@ class Recorder:
         """Give up; full parts stay for `finish_left`."""
         self._stack.close()
 
-    def _facts(self, last: Sequence, end_s: float, damage: Mapping[str, Any]) -> dict[str, Any]:
+    def _facts(self, last: FrameSequence, end_s: float, damage: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "status": "partial" if damage else "done",
             "duration_s": end_s,
             "fps": last.fps,
             "size_px": last.size_px,
             "names": last.names,
-            "what": self._what,
+            "feature_settings": self._feature_settings,
             "damage": dict(damage),
             "recorded_at": self._recorded_at,
         }
@@ -99,12 +104,12 @@ def finish_left(cache: SequenceCache) -> list[str]:
         OutputError: the cache cannot be written.
     """
     finished = []
-    with Leases(cache.leases) as leases:
-        for key, folder in cache.leftovers():
-            if live_source(folder) is None or not leases.take(key):  # of a file, or being recorded at this moment
+    with Locks(cache.locks) as locks:
+        for key, folder in cache.incomplete_entries():
+            if live_source(folder) is None or not locks.take(key):  # of a file, or being recorded at this moment
                 continue
-            how = json.loads((folder / RESUME).read_bytes())["how"]
-            with cache.writer(key, how) as writer:
+            run_info = json.loads((folder / RESUME).read_bytes())["run_info"]
+            with cache.writer(key, run_info) as writer:
                 if writer.state and _STATE in writer.state:
                     writer.finish(**writer.state[_STATE])
                     finished.append(key)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vidgru.config.scale import ScaleSettings
-from vidgru.errors import MissingExtra, SettingsError
+from vidgru.errors import MissingDependencyError, SettingsError
 
 LOCAL = "local"  # Ray's word for a cluster of this process' own
 _ANSWER_S = 10.0
@@ -49,7 +49,7 @@ def joined(address: str) -> Iterator[Any]:
             else as with local; local: one is started on this machine.
 
     Raises:
-        MissingExtra: Ray is not installed.
+        MissingDependencyError: Ray is not installed.
         SettingsError: there is no cluster at this address, or it cannot be joined.
     """
     joining = _running() if address == "auto" else address
@@ -60,7 +60,7 @@ def joined(address: str) -> Iterator[Any]:
     try:
         import ray
     except ImportError:
-        raise MissingExtra("Ray is not installed, and --ray is given", "pip install 'vidgru[ray]'") from None
+        raise MissingDependencyError("Ray is not installed, and --ray is given", "pip install 'vidgru[ray]'") from None
     if ray.is_initialized():  # by the program that we are part of
         yield ray
         return

@@ -7,8 +7,7 @@ the recordings, the weights, the cache and the output lie under one path.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Generator, Iterable, Iterator
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +16,13 @@ from typing import Any
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, ExtractConfig, PredictConfig
 from vidgru.config.scale import ScaleSettings
-from vidgru.extraction.network import find_weights
-from vidgru.extraction.outcome import Outcome, in_order, summarised
+from vidgru.detector.yolo_head import find_weights
 from vidgru.extraction.progress import Progress
-from vidgru.extraction.shards import summary_name
+from vidgru.extraction.results import ExtractionResult, in_order, summarised
+from vidgru.extraction.sharding import summary_name
 from vidgru.model.checkpoint import model_file
 from vidgru.prediction import batch
-from vidgru.prediction.outcome import Prediction, failed
+from vidgru.prediction.results import PredictionResult, failed
 from vidgru.scale.cluster import joined, machines_of, size_crew
 from vidgru.scale.foreman import Foreman, Lost
 from vidgru.scale.worker import News, Task
@@ -31,13 +30,13 @@ from vidgru.types import Recording
 
 
 def extract_with_ray(
-    recordings: Many[Recording],
+    recordings: Sequence[Recording],
     cache: SequenceCache,
     config: ExtractConfig,
     *,
     progress: bool = True,
-    on_outcome: Callable[[Outcome], None] | None = None,
-) -> list[Outcome]:
+    on_outcome: Callable[[ExtractionResult], None] | None = None,
+) -> list[ExtractionResult]:
     """As `extract_recordings`, in the workers of a Ray cluster.
 
     A worker that dies, or whose machine does, loses nothing: others go on with its recordings where it was. One that
@@ -54,7 +53,7 @@ def extract_with_ray(
         One outcome a recording, in their order. They are also written to `summary.jsonl` in the cache's folder.
 
     Raises:
-        MissingExtra: Ray, or something that the detector needs, is not installed.
+        MissingDependencyError: Ray, or something that the detector needs, is not installed.
         SettingsError: the cluster cannot be joined, or has no room for a worker; the detector cannot run as asked.
         WeightsError: the detector is not there.
         OutputError: the cache cannot be written, or the machines do not share its folder; what was finished stays.
@@ -74,7 +73,7 @@ def extract_with_ray(
 
 def predict_with_ray(
     model_path: str | Path, sources: Iterable[str | Path], config: PredictConfig, *, progress: bool = True
-) -> list[Prediction]:
+) -> list[PredictionResult]:
     """As `prediction.batch.predict`, with recordings extracted, scored and written by the workers of a Ray cluster.
 
     Sources that are caches are scored here, which takes little.
@@ -89,14 +88,17 @@ def predict_with_ray(
         One prediction a recording, in the order of the sources, those of caches last.
 
     Raises:
-        MissingExtra: Ray, or something that the detector needs, is not installed.
-        ModelError, SourceError, SettingsError, WeightsError, SettingsMismatch, OutputError: as from `predict`, or the
+        MissingDependencyError: Ray, or something that the detector needs, is not installed.
+        ModelError, SourceError, SettingsError, WeightsError, SettingsMismatchError, OutputError: as from `predict`,
+            or the
             cluster cannot be joined, or has no room for a worker, or its machines do not share a folder.
     """
     model = model_file(model_path).absolute()
     out, features = (Path(folder).expanduser().absolute() for folder in (config.out, config.features))
 
-    def elsewhere(recordings: list[Recording], detect: DetectorSettings, on_end: Callable[[Prediction], None]) -> None:
+    def elsewhere(
+        recordings: list[Recording], detect: DetectorSettings, on_end: Callable[[PredictionResult], None]
+    ) -> None:
         there = _everywhere(detect)
         task = Task(
             cache=features,
@@ -115,7 +117,7 @@ def predict_with_ray(
 
 
 def _work(
-    recordings: Many[Recording], task: Task, config: ScaleSettings, progress: bool
+    recordings: Sequence[Recording], task: Task, config: ScaleSettings, progress: bool
 ) -> Generator[tuple[int, Any], None, None]:
     """The number of each recording and what became of it, as each ends."""
     if not recordings:
@@ -172,7 +174,7 @@ def _everywhere(detect: DetectorSettings) -> DetectorSettings:
     return DetectorSettings(**values | {"weights": str(find_weights(detect.weights).absolute())})
 
 
-def _failed(recording: Recording, lost: Lost) -> Outcome:
-    return Outcome(
+def _failed(recording: Recording, lost: Lost) -> ExtractionResult:
+    return ExtractionResult(
         recording=recording, status="failed", key=None, samples=0, duration_s=None, reason=lost.reason, seconds=0.0
     )

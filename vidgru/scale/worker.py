@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -18,10 +18,10 @@ from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, PredictConfig, RunSettings
 from vidgru.errors import OutputError
 from vidgru.extraction.extractor import Extractor
-from vidgru.extraction.outcome import Outcome
-from vidgru.extraction.stages import Stopped
-from vidgru.prediction.outcome import Prediction
+from vidgru.extraction.queues import Stopped
+from vidgru.extraction.results import ExtractionResult
 from vidgru.prediction.predictor import Predictor
+from vidgru.prediction.results import PredictionResult
 from vidgru.types import Recording
 
 
@@ -43,7 +43,7 @@ class Task:
     run: RunSettings
     model: Path | None = None
     predict: PredictConfig | None = None
-    marks: Many[Path] = ()
+    marks: Sequence[Path] = ()
 
 
 @dataclass(kw_only=True)
@@ -73,7 +73,7 @@ class Worker:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._listener = _Listener()
-        self._waiting: dict[int, Future[Outcome]] = {}
+        self._waiting: dict[int, Future[ExtractionResult]] = {}
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._stack = ExitStack()
@@ -102,7 +102,7 @@ class Worker:
         threading.Thread(target=self._read, name="outcomes", daemon=True).start()
         return platform.node()
 
-    def work(self, number: int, recording: Recording) -> Outcome | Prediction:
+    def work(self, number: int, recording: Recording) -> ExtractionResult | PredictionResult:
         """Extract a recording, and predict if that is wanted; returns when it has ended.
 
         Args:
@@ -121,8 +121,8 @@ class Worker:
         """Give up what is being worked on, and everything that other processes may be waiting for."""
         self._stack.close()
 
-    def _extract(self, extractor: Extractor, number: int, recording: Recording) -> Outcome:
-        waiting: Future[Outcome] = Future()
+    def _extract(self, extractor: Extractor, number: int, recording: Recording) -> ExtractionResult:
+        waiting: Future[ExtractionResult] = Future()
         with self._lock:
             if self._error is not None:
                 raise self._error
@@ -143,12 +143,12 @@ class Worker:
         for waiting in self._waiting.values():
             waiting.set_exception(error)
 
-    def _missing(self, recording: Recording) -> Outcome | None:
+    def _missing(self, recording: Recording) -> ExtractionResult | None:
         """A recording that this machine does not see has failed, which says little without the machine's name."""
         if recording.path.is_file():
             return None
         reason = f"{recording.path} is not there on {platform.node()}: machines of a Ray cluster must share the disk"
-        return Outcome(
+        return ExtractionResult(
             recording=recording, status="failed", key=None, samples=0, duration_s=None, reason=reason, seconds=0.0
         )
 

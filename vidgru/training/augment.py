@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from vidgru.datasets.windows import Window
-from vidgru.model.layout import GEOMETRY, FeatureLayout, mirror_columns
+from vidgru.model.feature_spec import GEOMETRY, FeatureSpec, mirror_columns
 from vidgru.types import Array
 
 _CROP = 0.7  # shortest part of a clip that is kept
@@ -28,14 +28,14 @@ class Augmenter:
     """Changes windows at random.
 
     Args:
-        layout: of the features.
+        feature_spec: of the features.
         labels: windows are not mirrored if one of these names a side.
     """
 
-    def __init__(self, layout: FeatureLayout, labels: Iterable[str]) -> None:
+    def __init__(self, feature_spec: FeatureSpec, labels: Iterable[str]) -> None:
         sided = any(_SIDE.search(_HUMP.sub(" ", label)) for label in labels)
-        self.mirror = None if sided else mirror_columns(layout)
-        self._geometry = layout.object_groups()["geometry"].start
+        self.mirror = None if sided else mirror_columns(feature_spec)
+        self._geometry = feature_spec.object_groups()["geometry"].start
 
     def __call__(self, window: Window, rng: np.random.Generator) -> Window:
         """A changed copy that keeps at least one step; labels stay, and targets stay with their steps.

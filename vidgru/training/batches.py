@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Sequence as Many
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -44,7 +43,7 @@ class ClipBatches:
 
     def __init__(
         self,
-        clips: Many[LabelledClip],
+        clips: Sequence[LabelledClip],
         loaded: Loaded,
         happens: int,
         *,
@@ -98,13 +97,13 @@ class WindowBatches:
         balance: lay windows over events, and over eventless recordings, more often than chance would.
         augment: changes windows; None leaves them.
         length: steps of a window, warm-up included; 0 chooses by the events.
-        lag: steps by which scores lag behind: a window is longer by as many.
+        lookahead: steps by which scores lag behind: a window is longer by as many.
         fps: samples a second.
     """
 
     def __init__(
         self,
-        recordings: Many[TimedRecording],
+        recordings: Sequence[TimedRecording],
         loaded: Loaded,
         *,
         size: int,
@@ -112,11 +111,11 @@ class WindowBatches:
         balance: bool,
         augment: Augmenter | None,
         length: int,
-        lag: int,
+        lookahead: int,
         fps: float,
     ) -> None:
         self._recordings, self._loaded, self._size, self._seed = recordings, loaded, size, seed
-        self._balance, self._augment, self._lag = balance, augment, lag
+        self._balance, self._augment, self._lag = balance, augment, lookahead
         found = [(index, *event) for index, recording in enumerate(recordings) for event in recording.events]
         self._events = np.array(found, dtype=np.int64).reshape(-1, 4)  # recording, first, stop, label
         self._by_label = [self._events[self._events[:, 3] == label] for label in np.unique(self._events[:, 3])]
@@ -201,7 +200,7 @@ class Batches:
             batch between them.
     """
 
-    def __init__(self, parts: Many[Part], seed: int, share: tuple[int, int] = (0, 1)) -> None:
+    def __init__(self, parts: Sequence[Part], seed: int, share: tuple[int, int] = (0, 1)) -> None:
         self._parts, self._seed, self._share = parts, seed, share
 
     def __call__(self, epoch: int) -> Iterator[tuple[Batch | None, int]]:

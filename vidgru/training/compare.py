@@ -7,7 +7,7 @@ import io
 import itertools
 import sys
 import time
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,21 @@ import numpy as np
 from vidgru.config import CompareConfig, TrainConfig
 from vidgru.datasets.dataset import Dataset
 from vidgru.datasets.splits import folds
-from vidgru.files import write_atomic, write_json
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.event_gru import count_parameters
 from vidgru.model.scoring import encode, score_clips, score_frames
 from vidgru.model.task import Task
+from vidgru.storage import write_atomic, write_json
 from vidgru.training.batches import Batches
 from vidgru.training.comparison_plots import plot_comparison, plot_probe
 from vidgru.training.data import Loaded
-from vidgru.training.device import reproducible
+from vidgru.training.distributed import refuse_distributed
 from vidgru.training.examples import Examples, batches_of
-from vidgru.training.fit import Result, architecture_of, fit
-from vidgru.training.loop import HEADLINES, judge_loaded, over_folds, prepare
 from vidgru.training.memory import step_bytes
 from vidgru.training.probe import CHANCE, probe
-from vidgru.training.team import refuse_team
+from vidgru.training.reproducibility import reproducible
+from vidgru.training.run import HEADLINES, evaluate_loaded, over_folds, prepare
+from vidgru.training.trainer import Result, architecture_of, fit
 from vidgru.training.variants import variants
 
 _ROUNDS = 5  # of which the fastest counts: whatever else the machine does only slows
@@ -86,16 +86,16 @@ def compare(dataset_path: str | Path, config: CompareConfig) -> list[Row]:
         VidgruError: as from `train`.
         KeyboardInterrupt: with the rows that were finished written.
     """
-    refuse_team("a comparison")
+    refuse_distributed("a comparison")
     compared, out = variants(config), Path(config.out).expanduser()
-    extracted, loaded, task, what = prepare(dataset_path, config)
+    extracted, loaded, task, feature_settings = prepare(dataset_path, config)
     dataset = extracted.dataset
-    parts = list(folds(dataset, config.folds, config.seed, config.by or None)) if config.folds else [dataset]
+    parts = list(folds(dataset, config.folds, config.seed, config.group_by or None)) if config.folds else [dataset]
     judged = f"mean and spread over {config.folds} folds" if config.folds else "validation split"
     rows: list[Row] = []
     for name, settings in compared.items():
         print(f"{name}: training", file=sys.stderr)
-        rows.append(_row(name, parts, loaded, task, what, settings))
+        rows.append(_row(name, parts, loaded, task, feature_settings, settings))
         facts = {"judged": judged, "failed": extracted.failed, "settings": asdict(config)}
         write_json(out / "compare.json", {**facts, "rows": [asdict(row) for row in rows]})
         write_atomic(out / "compare.csv", _csv(rows))
@@ -106,12 +106,21 @@ def compare(dataset_path: str | Path, config: CompareConfig) -> list[Row]:
     return rows
 
 
-def _row(name: str, parts: Many[Dataset], loaded: Loaded, task: Task, what: dict[str, Any], config: TrainConfig) -> Row:
+def _row(
+    name: str,
+    parts: Sequence[Dataset],
+    loaded: Loaded,
+    task: Task,
+    feature_settings: dict[str, Any],
+    config: TrainConfig,
+) -> Row:
     results: list[Result] = []
     judged: list[dict[str, Any]] = []
     for part in parts:
-        results.append(fit(part, loaded, task, what, config))
-        judged.append(judge_loaded(results[-1].best, part, "test" if config.folds else "val", loaded, intervals=False))
+        results.append(fit(part, loaded, task, feature_settings, config))
+        judged.append(
+            evaluate_loaded(results[-1].best, part, "test" if config.folds else "val", loaded, intervals=False)
+        )
     mean, spread = over_folds(judged)
     network = results[0].best.torch_network
     whole, cell = _frames_per_s(results[0].best, Examples.of(parts[0], "train", loaded, task), loaded, config)
@@ -122,7 +131,9 @@ def _row(name: str, parts: Many[Dataset], loaded: Loaded, task: Task, what: dict
         epoch_s=float(np.median([epoch["seconds"] for result in results for epoch in result.epochs])),
         frames_per_s=whole,
         cell_frames_per_s=cell,
-        step_bytes=step_bytes(results[0].best, _largest_batch(parts[0], loaded, task, config, results[0].best.lag)),
+        step_bytes=step_bytes(
+            results[0].best, _largest_batch(parts[0], loaded, task, config, results[0].best.lookahead)
+        ),
         best_epoch=float(np.median([result.best_epoch for result in results])),
         metrics=mean,
         spread=spread if config.folds else {},
@@ -151,9 +162,11 @@ def _frames_per_s(model: EventModel, some: Examples, loaded: Loaded, config: Tra
     return frames / (min(encoding) + min(scoring)), frames / min(scoring)
 
 
-def _largest_batch(dataset: Dataset, loaded: Loaded, task: Task, config: TrainConfig, lag: int) -> tuple[int, int, int]:
+def _largest_batch(
+    dataset: Dataset, loaded: Loaded, task: Task, config: TrainConfig, lookahead: int
+) -> tuple[int, int, int]:
     """B, T and M of the largest batch of the first epoch."""
-    made = batches_of(Examples.of(dataset, "train", loaded, task), loaded, task, config, lag)
+    made = batches_of(Examples.of(dataset, "train", loaded, task), loaded, task, config, lookahead)
     batches = Batches([part for part in made if part], config.seed)
     shapes = [(*batch.counts.shape, len(batch.objects)) for batch, _ in batches(1) if batch is not None]
     clips, steps, objects = max(shapes, key=lambda shape: shape[0] * shape[1] + shape[2])
@@ -176,7 +189,7 @@ def _probe(config: CompareConfig, out: Path) -> None:
         plot_probe(found, out / "probe.png", chance=CHANCE)
 
 
-def table(rows: Many[Row], judged: str) -> str:
+def table(rows: Sequence[Row], judged: str) -> str:
     """Rows as text, and below them what was measured."""
     names = [name for name in HEADLINES if any(name in row.metrics for row in rows)]
     heads = ["", "cell", "all", "s/epoch", "frames/s", "cell only", "MB/step", "best", *names]
@@ -217,7 +230,7 @@ def _figure(mean: float | None, spread: float | None) -> str:
     return f"{mean:.3f}" if spread is None else f"{mean:.3f} +- {spread:.3f}"
 
 
-def _csv(rows: Many[Row]) -> bytes:
+def _csv(rows: Sequence[Row]) -> bytes:
     """A line a row; each metric is a column, and its spread one behind it where there are folds."""
     flat = []
     for row in rows:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from collections.abc import Sequence as Many
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from vidgru.training.drawing import fonts, save, short
+from vidgru.training.plot_style import fonts, save, short
 
 _COSTS = {
     "cell_parameters": ("parameters of the recurrent layer", 1.0),
@@ -24,7 +23,7 @@ _COLUMNS = 3
 _BAR_INCH = 0.32
 
 
-def plot_comparison(rows: Many[Mapping[str, Any]], out: Path, *, title: str = "") -> None:
+def plot_comparison(rows: Sequence[Mapping[str, Any]], out: Path, *, title: str = "") -> None:
     """Draw a panel for each metric and each cost, a bar a row of the comparison, as a PNG.
 
     Args:
@@ -67,7 +66,7 @@ def plot_comparison(rows: Many[Mapping[str, Any]], out: Path, *, title: str = ""
     save(figure, out)
 
 
-def plot_probe(found: Mapping[str, Mapping[int, Many[float]]], out: Path, *, chance: float) -> None:
+def plot_probe(found: Mapping[str, Mapping[int, Sequence[float]]], out: Path, *, chance: float) -> None:
     """Draw accuracy over the distance, a line a cell and a dot a network, as a PNG.
 
     Args:

@@ -15,16 +15,16 @@ from vidgru.datasets.annotations import check_times
 from vidgru.datasets.dataset import Clip, Dataset, Timeline, clips, descriptions, timelines
 from vidgru.datasets.windows import frames_between
 from vidgru.errors import AnnotationError
-from vidgru.extraction.detections import Collection, extract_detections
+from vidgru.extraction.import_detections import Collection, extract_detections
 from vidgru.extraction.pipeline import extract_recordings, summary_table
+from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
-from vidgru.model.layout import FeatureLayout
 from vidgru.model.task import Head, Task
 from vidgru.types import DESCRIBED, Array, Features
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extracted:
+class FeatureLocations:
     """Where the features of a data set's recordings are.
 
     Attributes:
@@ -42,11 +42,11 @@ def extract_missing(
     dataset: Dataset,
     videos: Iterable[str],
     cache: SequenceCache,
-    what: Mapping[str, Any],
+    feature_settings: Mapping[str, Any],
     detect: DetectorSettings,
     run: RunSettings,
     collection: Collection | None = None,
-) -> Extracted:
+) -> FeatureLocations:
     """Make what features are missing, and hold the annotations against the recordings.
 
     Where nothing is missing the detector is not needed, nor its weights. What went wrong is said on stderr.
@@ -55,7 +55,7 @@ def extract_missing(
         dataset: as loaded.
         videos: recordings that are needed, keys into `dataset.recordings`.
         cache: where features are, and go.
-        what: settings of the features, as in cache entries.
+        feature_settings: settings of the features, as in cache entries.
         detect: the same settings, and where the weights are.
         run: how the detector runs.
         collection: what a detector saw that was run elsewhere; then none runs here.
@@ -70,7 +70,7 @@ def extract_missing(
     failed: dict[str, str] = {}
     missing = []
     for name in names:
-        entry = None if collection else cache.lookup(dataset.recordings[name].path, what)
+        entry = None if collection else cache.lookup(dataset.recordings[name].path, feature_settings)
         if entry is None:
             missing.append(name)
         else:
@@ -96,24 +96,24 @@ def extract_missing(
         )
     rows = tuple(row for row in dataset.rows if row.annotation.video not in failed)
     checked = check_times(replace(dataset, rows=rows), durations)
-    return Extracted(dataset=checked, keys=keys, failed=failed)
+    return FeatureLocations(dataset=checked, keys=keys, failed=failed)
 
 
-def task_of(dataset: Dataset, *, describe: bool = True) -> Task:
+def task_of(dataset: Dataset, *, captions: bool = True) -> Task:
     """The task that annotations set: a head for what is said of clips as a whole, a head for what has times.
 
     Args:
         dataset: as loaded.
-        describe: whether descriptions are something to learn; then they alone will do.
+        captions: whether descriptions are something to learn; then they alone will do.
 
     Raises:
         AnnotationError: there is nothing to tell apart.
     """
     told = bool(descriptions(dataset))
-    if dataset.labels in ((), (DESCRIBED,)) and not (describe and told):
+    if dataset.labels in ((), (DESCRIBED,)) and not (captions and told):
         raise AnnotationError(
             f"{dataset.source}: no row has a label",
-            "fill in the column label" + (", or pass --describe to learn the descriptions alone" if told else ""),
+            "fill in the column label" + (", or pass --captions to learn the descriptions alone" if told else ""),
         )
     whole, timed = whole_clips(dataset), timelines(dataset)
     clip_head = None
@@ -129,7 +129,7 @@ def task_of(dataset: Dataset, *, describe: bool = True) -> Task:
             f"{dataset.source}: no row of these splits has a label, but there are {', '.join(dataset.labels)}",
             "label rows; or leave out names, and rows with a label in other splits, to learn descriptions alone",
         )
-    if describe and told and clip_head == Head(background=False, multi_label=False) and len(dataset.labels) == 1:
+    if captions and told and clip_head == Head(background=False, multi_label=False) and len(dataset.labels) == 1:
         clip_head = None  # the label says nothing, the sentences do
     task = Task(labels=dataset.labels, clips=clip_head, timed=timed_head)
     if clip_head is not None and not clip_head.multi_label and task.outputs(clip_head) == 1:
@@ -284,13 +284,13 @@ class Loaded:
 
     Attributes:
         features: by video.
-        layout: of all of them.
+        feature_spec: of all of them.
         names: the detector's class names.
         keys: cache entry of each video.
     """
 
     features: dict[str, Features]
-    layout: FeatureLayout
+    feature_spec: FeatureSpec
     names: tuple[str, ...]
     keys: dict[str, str]
 
@@ -306,10 +306,10 @@ def load_features(cache: SequenceCache, keys: Mapping[str, str]) -> Loaded:
         CacheError: an entry is not sound.
     """
     by_key: dict[str, Features] = {}  # equal recordings share an entry
-    layout, names = FeatureLayout(classes=0), tuple[str, ...]()
+    feature_spec, names = FeatureSpec(classes=0), tuple[str, ...]()
     for key in dict.fromkeys(keys.values()):
         sequence = cache.read(key)
-        layout, names = FeatureLayout.of(sequence), sequence.names
+        feature_spec, names = FeatureSpec.of(sequence), sequence.names
         by_key[key] = compute_features(sequence)
     features = {video: by_key[key] for video, key in keys.items()}
-    return Loaded(features=features, layout=layout, names=names, keys=dict(keys))
+    return Loaded(features=features, feature_spec=feature_spec, names=names, keys=dict(keys))

@@ -10,27 +10,34 @@ from typing import Any
 import numpy as np
 
 from vidgru.cache import SequenceCache
-from vidgru.config import EvalConfig, of_detections
+from vidgru.config import EvalConfig, uses_imported_detections
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, Timeline, descriptions, timelines, unlabelled
 from vidgru.datasets.splits import assign_splits
-from vidgru.errors import AnnotationError, SettingsMismatch, WeightsError
-from vidgru.extraction.detections import Collection, open_detections
-from vidgru.extraction.pipeline import weights_what
-from vidgru.files import write_json
-from vidgru.model.checkpoint import EventModel, check_kind, check_what, detector_settings, digest, load_model
-from vidgru.model.describe import BEAM
+from vidgru.errors import AnnotationError, SettingsMismatchError, WeightsError
+from vidgru.extraction.import_detections import Collection, open_detections
+from vidgru.extraction.pipeline import feature_settings_for
+from vidgru.model.captioner import BEAM
+from vidgru.model.checkpoint import (
+    EventModel,
+    check_detection_source,
+    check_feature_settings,
+    detector_settings,
+    digest,
+    load_model,
+)
 from vidgru.model.features import stream_features
 from vidgru.model.scoring import Encoded, encode_parts, score_clips
 from vidgru.model.stream import rank_events, score_encoded
 from vidgru.model.task import Head
-from vidgru.training.data import Extracted, check_labels, extract_missing, place, whole_clips
-from vidgru.training.description_metrics import description_table, judge_descriptions
+from vidgru.storage import write_json
+from vidgru.training.data import FeatureLocations, check_labels, extract_missing, place, whole_clips
 from vidgru.training.evaluation_plots import plot_average_precision, plot_precision_recall, plot_timelines
-from vidgru.training.event_metrics import FrameScores, event_curves, event_metrics
-from vidgru.training.metrics import clip_curves
+from vidgru.training.metrics.captions import description_table, evaluate_captions
+from vidgru.training.metrics.clips import clip_curves
+from vidgru.training.metrics.events import FrameScores, event_curves, event_metrics
 from vidgru.training.plots import plot_confusion
-from vidgru.training.validation import judge_clips
+from vidgru.training.validation import evaluate_clips
 from vidgru.types import DESCRIBED, Annotation, Array, Event, Features
 
 _CLIP_HEADLINES = ("accuracy", "balanced_accuracy", "map", "macro_f1", "micro_f1")
@@ -56,10 +63,10 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
         What `metrics.json` holds: `split`, `dataset`, `failed` {video: why}, `seen_in_training` (recordings the model
         was trained on); of clips, as `classification_metrics` (or `multilabel_metrics`) gives it; `events`, as
         `event_metrics` gives it, with its `event_f1`, `map_50` and `frame_map` repeated at the top; `descriptions`, as
-        `judge_descriptions` gives it, with its `cider_d` repeated at the top.
+        `evaluate_captions` gives it, with its `cider_d` repeated at the top.
 
     Raises:
-        ModelError, AnnotationError, WeightsError, SettingsMismatch, OutputError: each with its remedy.
+        ModelError, AnnotationError, WeightsError, SettingsMismatchError, OutputError: each with its remedy.
     """
     model = load_model(model_path)
     collection = _collection(model, config)
@@ -97,9 +104,11 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     }
 
     def read(video: str) -> Features:
-        return Features.concatenate(list(stream_features(cache.parts(extracted.keys[video]), model.layout)))
+        return Features.concatenate(list(stream_features(cache.parts(extracted.keys[video]), model.feature_spec)))
 
-    metrics |= judge(model, extracted.dataset, config.split, encoded, read, intervals=True, out=out, beam=config.beam)
+    metrics |= evaluate_model(
+        model, extracted.dataset, config.split, encoded, read, intervals=True, out=out, beam=config.beam
+    )
     write_json(out / "metrics.json", metrics)
     print(table(metrics))
     return metrics
@@ -109,16 +118,16 @@ def _collection(model: EventModel, config: EvalConfig) -> Collection | None:
     """What a detector saw that was run elsewhere, if the model reads such.
 
     Raises:
-        SettingsMismatch: it does and there is none, or the other way round.
+        SettingsMismatchError: it does and there is none, or the other way round.
     """
     if not config.detections:
-        if of_detections(model.what):
-            raise SettingsMismatch(
+        if uses_imported_detections(model.feature_settings):
+            raise SettingsMismatchError(
                 "the model reads what a detector saw that was run elsewhere", "pass it with --detections"
             )
         return None
-    check_kind(model, {"detections": True}, f"the sequences of {config.detections}")
-    return open_detections(config, detector_settings(model), model.what)
+    check_detection_source(model, {"detections": True}, f"the sequences of {config.detections}")
+    return open_detections(config, detector_settings(model), model.feature_settings)
 
 
 def _features(
@@ -128,25 +137,25 @@ def _features(
     cache: SequenceCache,
     config: EvalConfig,
     collection: Collection | None,
-) -> Extracted:
+) -> FeatureLocations:
     """Features of recordings as the model reads them."""
     detect = detector_settings(model, config.weights)
     if collection:
-        return extract_missing(dataset, videos, cache, model.what, detect, config, collection)
+        return extract_missing(dataset, videos, cache, model.feature_settings, detect, config, collection)
     paths = {video: dataset.recordings[video].path for video in videos}
-    if missing := [video for video, path in paths.items() if cache.lookup(path, model.what) is None]:
+    if missing := [video for video, path in paths.items() if cache.lookup(path, model.feature_settings) is None]:
         try:
-            here = weights_what(detect)
+            here = feature_settings_for(detect)
         except WeightsError:
             for video in missing:
                 if other := cache.remembered(paths[video]):
-                    check_what(model, other.what, f"the features of {video} in {cache.root}")
+                    check_feature_settings(model, other.feature_settings, f"the features of {video} in {cache.root}")
             raise
-        check_what(model, here, f"the features that {detect.weights} makes")
-    return extract_missing(dataset, videos, cache, model.what, detect, config)
+        check_feature_settings(model, here, f"the features that {detect.weights} makes")
+    return extract_missing(dataset, videos, cache, model.feature_settings, detect, config)
 
 
-def judge(
+def evaluate_model(
     model: EventModel,
     dataset: Dataset,
     split: str,
@@ -176,7 +185,7 @@ def judge(
     metrics: dict[str, Any] = {}
     if placed := place(dataset, split, {video: some.time_s for video, some in encoded.items()}, model.task):
         scores = score_clips(model, [encoded[clip.video].vectors for clip in placed])
-        metrics |= judge_clips(model, scores, placed, intervals=intervals)
+        metrics |= evaluate_clips(model, scores, placed, intervals=intervals)
         if out and model.task.clips:
             _draw_clips(metrics, scores, np.stack([clip.labels for clip in placed]), model.task.clips, split, out)
     found: list[Event] = []
@@ -184,7 +193,7 @@ def judge(
         events, found = _judge_events(model, dataset, timed, encoded, intervals=intervals, out=out)
         metrics |= {name: events[name] for name in ("event_f1", "map_50", "frame_map")} | {"events": events}
     searched = {timeline.video for timeline in timed}
-    if model.caption and (told := judge_descriptions(model, dataset, split, read, found, searched, beam=beam)):
+    if model.caption and (told := evaluate_captions(model, dataset, split, read, found, searched, beam=beam)):
         metrics |= {"cider_d": told["cider_d"], "descriptions": told}
     return metrics
 
@@ -275,9 +284,9 @@ def table(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _classes(per_class: Mapping[str, Mapping[str, Any]], what: str) -> list[str]:
+def _classes(per_class: Mapping[str, Mapping[str, Any]], feature_settings: str) -> list[str]:
     wide = max(len(name) for name in per_class)
-    lines = [f"{'':{wide}}  {what:>6}  precision  recall      f1"]
+    lines = [f"{'':{wide}}  {feature_settings:>6}  precision  recall      f1"]
     for name, values in per_class.items():
         recall = "     -" if values["recall"] is None else f"{values['recall']:6.3f}"
         precision = "        -" if values["precision"] is None else f"{values['precision']:9.3f}"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
-from collections.abc import Sequence as Many
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from vidgru.training.drawing import fonts, save, short
-from vidgru.training.event_metrics import FrameScores, worst_first
+from vidgru.training.metrics.events import FrameScores, worst_first
+from vidgru.training.plot_style import fonts, save, short
 from vidgru.types import Annotation, Array, Event
 
 _MOST_CURVES = 10  # named and coloured; colours of more cannot be told apart
@@ -113,10 +112,10 @@ def plot_average_precision(ap: Mapping[str, float | None], out: Path, *, title: 
 
 
 def plot_timelines(
-    truth: Many[Annotation],
-    found: Many[Event],
+    truth: Sequence[Annotation],
+    found: Sequence[Event],
     frames: Mapping[str, FrameScores],
-    labels: Many[str],
+    labels: Sequence[str],
     out: Path,
     *,
     worst: int = 8,
@@ -168,10 +167,10 @@ def plot_timelines(
 
 def _timeline(
     axis: Axes,
-    sides: Many[Many[Annotation | Event]],
+    sides: Sequence[Sequence[Annotation | Event]],
     given: FrameScores,
-    lines: Many[int],
-    labels: Many[str],
+    lines: Sequence[int],
+    labels: Sequence[str],
     colours: Mapping[str, Any],
 ) -> None:
     """Scores from 0 to 1; above them the rows of found events, and above those the true ones."""
@@ -207,7 +206,7 @@ def _timeline(
     axis.tick_params(axis="x", labelsize=8)
 
 
-def _lines(sides: Many[Many[Annotation | Event]], scores: Array, labels: Many[str]) -> list[int]:
+def _lines(sides: Sequence[Sequence[Annotation | Event]], scores: Array, labels: Sequence[str]) -> list[int]:
     """Columns of scores to draw: labels that are true or found here, the highest scored first; else the highest."""
     here = {event.label for side in sides for event in side}
     highest = scores[:, : len(labels)].max(axis=0, initial=0.0)
@@ -215,7 +214,7 @@ def _lines(sides: Many[Many[Annotation | Event]], scores: Array, labels: Many[st
     return [column for column in order if labels[column] in here][:_MOST_LINES] or order[:1]
 
 
-def _rows(events: Many[Annotation | Event]) -> tuple[list[int], int]:
+def _rows(events: Sequence[Annotation | Event]) -> tuple[list[int], int]:
     """The row of each event, so that those that overlap lie above one another; and how many rows, at least one."""
     ends: list[float] = []
     rows = [0] * len(events)
@@ -254,7 +253,7 @@ def _precision_at(grid: Array, recall: Array, precision: Array) -> Array:
     return at
 
 
-def _colours(names: Many[str]) -> dict[str, Any]:
+def _colours(names: Sequence[str]) -> dict[str, Any]:
     maps = ("tab10",) if len(names) <= 10 else ("tab20", "tab20b", "tab20c")
     palette = np.concatenate([matplotlib.colormaps[map_](np.arange(matplotlib.colormaps[map_].N)) for map_ in maps])
     return {name: palette[number % len(palette)] for number, name in enumerate(names)}

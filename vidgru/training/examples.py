@@ -13,11 +13,11 @@ from vidgru.config import TrainConfig
 from vidgru.datasets.dataset import Dataset
 from vidgru.errors import AnnotationError
 from vidgru.model.task import Task
-from vidgru.model.text import Tokenizer
+from vidgru.model.tokenizer import Tokenizer
 from vidgru.training.augment import Augmenter
 from vidgru.training.batches import ClipBatches, WindowBatches
+from vidgru.training.captions_data import DescribedBatches, DescribedClip, place_described
 from vidgru.training.data import LabelledClip, Loaded, TimedRecording, place, place_timed
-from vidgru.training.described import DescribedBatches, DescribedClip, place_described
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,8 +29,8 @@ class Examples:
     described: list[DescribedClip]
 
     @staticmethod
-    def of(dataset: Dataset, split: str, loaded: Loaded, task: Task, *, describe: bool = True) -> Examples:
-        """Those of a split; descriptions are left aside unless the model is to `describe`.
+    def of(dataset: Dataset, split: str, loaded: Loaded, task: Task, *, captions: bool = True) -> Examples:
+        """Those of a split; descriptions are left aside unless the model is to `captions`.
 
         Raises:
             AnnotationError: the split holds nothing.
@@ -39,7 +39,7 @@ class Examples:
         found = Examples(
             clips=place(dataset, split, times, task),
             recordings=place_timed(dataset, split, times, task),
-            described=place_described(dataset, split, times, task) if describe else [],
+            described=place_described(dataset, split, times, task) if captions else [],
         )
         if not (found.clips or found.recordings or found.described):
             raise AnnotationError(
@@ -90,9 +90,9 @@ def check_val(dataset: Dataset, task: Task, val: Examples) -> None:
         )
 
 
-def warn_of_val(task: Task, val: Examples, *, describe: bool) -> None:
-    """Say on stderr what validation cannot judge; whether the model is to `describe`."""
-    for kind in _lacking(task, val, describe):
+def warn_of_val(task: Task, val: Examples, *, captions: bool) -> None:
+    """Say on stderr what validation cannot judge; whether the model is to `captions`."""
+    for kind in _lacking(task, val, captions):
         told = "; every sentence will be told, however unsure" if kind == "descriptions" else ""
         print(
             f"warning: no {kind} in split 'val': epochs and thresholds are chosen without them{told}", file=sys.stderr
@@ -111,10 +111,10 @@ def _lacking(task: Task, some: Examples, described: bool = False) -> Iterator[st
 
 
 def batches_of(
-    train: Examples, loaded: Loaded, task: Task, config: TrainConfig, lag: int, tokenizer: Tokenizer | None = None
+    train: Examples, loaded: Loaded, task: Task, config: TrainConfig, lookahead: int, tokenizer: Tokenizer | None = None
 ) -> tuple[ClipBatches | None, WindowBatches | None, DescribedBatches | None]:
     """Batches of clips, of windows and, with a tokenizer, of described stretches; None for what the split lacks."""
-    augment = Augmenter(loaded.layout, task.labels) if config.augment else None
+    augment = Augmenter(loaded.feature_spec, task.labels) if config.augment else None
     how: dict[str, Any] = {"size": config.batch, "seed": config.seed, "augment": augment}
     described = None
     if train.described and tokenizer:
@@ -124,7 +124,7 @@ def batches_of(
     windows = None
     if train.recordings:
         length = round(config.window * config.fps)
-        windows = WindowBatches(train.recordings, loaded, length=length, lag=lag, fps=config.fps, **how)
+        windows = WindowBatches(train.recordings, loaded, length=length, lookahead=lookahead, fps=config.fps, **how)
     return clips, windows, described
 
 

@@ -12,7 +12,7 @@ from vidgru.model.task import Task
 
 
 def window_losses(
-    scores: Scores, batch: Batch, task: Task, *, lag: int, class_weights: Tensor, smoothing: float
+    scores: Scores, batch: Batch, task: Task, *, lookahead: int, class_weights: Tensor, smoothing: float
 ) -> Tensor:
     """Loss of each window of a batch: of clips where it has labels, of frames where it has targets.
 
@@ -20,7 +20,7 @@ def window_losses(
         scores: logits.
         batch: with labels or with targets and weights.
         task: the heads.
-        lag: steps by which the scores of frames lag behind.
+        lookahead: steps by which the scores of frames lag behind.
         class_weights: float32 [K], how much each class of frames counts.
         smoothing: share of each target that is spread over all labels (Szegedy et al. 2016).
 
@@ -34,9 +34,9 @@ def window_losses(
         return _clip_losses(scores.clips, batch.labels, task.clips.multi_label, smoothing)
     if batch.targets is not None and batch.weights is not None and scores.frames is not None and task.timed:
         # the step that reads frame t + lag scores frame t
-        steps = max(batch.targets.shape[1] - lag, 0)
+        steps = max(batch.targets.shape[1] - lookahead, 0)
         return _frame_losses(
-            scores.frames[:, lag:],
+            scores.frames[:, lookahead:],
             batch.targets[:, :steps],
             batch.weights[:, :steps],
             class_weights,

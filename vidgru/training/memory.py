@@ -19,7 +19,7 @@ from vidgru.datasets.windows import Batch
 from vidgru.errors import VidgruError
 from vidgru.model.checkpoint import EventModel, build
 from vidgru.model.event_gru import Architecture
-from vidgru.model.layout import FeatureLayout
+from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.task import Head, Task
 from vidgru.training.losses import window_losses
 
@@ -41,10 +41,10 @@ def step_bytes(model: EventModel, shape: tuple[int, int, int]) -> int:
         VidgruError: the process failed.
     """
     facts = {
-        "layout": asdict(model.layout),
+        "layout": asdict(model.feature_spec),
         "task": asdict(model.task),
         "architecture": asdict(model.network.architecture),
-        "lag": model.lag,
+        "lookahead": model.lookahead,
         "shape": shape,
     }
     command = [sys.executable, "-m", "vidgru.training.memory"]
@@ -55,16 +55,16 @@ def step_bytes(model: EventModel, shape: tuple[int, int, int]) -> int:
     return int(done.stdout)
 
 
-def _batch(task: Task, layout: FeatureLayout, shape: tuple[int, int, int]) -> Batch:
+def _batch(task: Task, feature_spec: FeatureSpec, shape: tuple[int, int, int]) -> Batch:
     clips, steps, objects = shape
     each, more = divmod(objects, clips * steps)
     counts = each + (torch.arange(clips * steps) < more).long()
     head = task.timed or task.clips
     outputs = task.outputs(head)
     return Batch(
-        objects=torch.zeros(objects, layout.object_width),
+        objects=torch.zeros(objects, feature_spec.object_width),
         counts=counts.view(clips, steps),
-        frame=torch.zeros(clips, steps, layout.frame_width),
+        frame=torch.zeros(clips, steps, feature_spec.frame_width),
         mask=torch.ones(clips, steps, dtype=torch.bool),
         targets=torch.ones(clips, steps, outputs) if task.timed else None,
         weights=torch.ones(clips, steps) if task.timed else None,
@@ -73,17 +73,19 @@ def _batch(task: Task, layout: FeatureLayout, shape: tuple[int, int, int]) -> Ba
 
 
 def _train(facts: dict[str, Any], shape: tuple[int, int, int]) -> None:
-    layout = FeatureLayout(**facts["layout"])
+    feature_spec = FeatureSpec(**facts["layout"])
     heads = {name: Head(**head) for name in ("clips", "timed") if (head := facts["task"][name])}
     task = Task(labels=tuple(facts["task"]["labels"]), **heads)
-    network = build(layout, task, Architecture(**facts["architecture"])).train()
+    network = build(feature_spec, task, Architecture(**facts["architecture"])).train()
     optimizer = torch.optim.AdamW(network.parameters())
     class_weights = torch.ones(task.outputs(task.timed))
     for _ in range(_STEPS):
-        batch = _batch(task, layout, shape)
+        batch = _batch(task, feature_spec, shape)
         scores = network(batch.objects, batch.counts, batch.frame, batch.mask)
         optimizer.zero_grad()
-        losses = window_losses(scores, batch, task, lag=facts["lag"], class_weights=class_weights, smoothing=0.0)
+        losses = window_losses(
+            scores, batch, task, lookahead=facts["lookahead"], class_weights=class_weights, smoothing=0.0
+        )
         losses.mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vidgru.training.drawing import fonts, save, short
+from vidgru.training.plot_style import fonts, save, short
 from vidgru.types import Array
 
 _MOST_COUNTED = 60  # classes; above this, counts in the cells cannot be read
@@ -61,7 +61,9 @@ def plot_curves(results: Path, out: Path, *, best_epoch: int | None = None) -> N
     save(figure, out)
 
 
-def plot_confusion(confusion: Many[Many[int]] | Array, names: Many[str], out: Path, *, title: str = "") -> None:
+def plot_confusion(
+    confusion: Sequence[Sequence[int]] | Array, names: Sequence[str], out: Path, *, title: str = ""
+) -> None:
     """Draw a confusion matrix as a PNG: counts in the cells, colour is the share of the true class.
 
     Args:

@@ -7,7 +7,7 @@ nothing can be learnt by heart and no video is needed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,13 +17,13 @@ from torch import nn
 from vidgru.datasets.windows import Batch, collate, slice_window
 from vidgru.model.checkpoint import build
 from vidgru.model.event_gru import Architecture, EventGRU
+from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
-from vidgru.model.layout import FeatureLayout
 from vidgru.model.task import Head, Task
-from vidgru.training.device import reproducible
 from vidgru.training.losses import window_losses
+from vidgru.training.reproducibility import reproducible
 from vidgru.training.step import CLIP_NORM, WARMUP
-from vidgru.types import Array, Sequence
+from vidgru.types import Array, FrameSequence
 
 CHANCE = 0.5
 _NAMES = ("person", "car", "dog", "gate")  # whether a person or a car came first is asked when the gate is seen
@@ -42,7 +42,7 @@ _SOLVED, _OVER = 0.02, 20  # every loss of so many steps below this ends the tra
 
 
 def probe(
-    architecture: Architecture, distances: Many[int], *, lr: float, seed: int, steps: int = _STEPS
+    architecture: Architecture, distances: Sequence[int], *, lr: float, seed: int, steps: int = _STEPS
 ) -> dict[int, list[float]]:
     """Train three networks on distances up to the longest, and ask each about sequences it has not seen.
 
@@ -73,7 +73,7 @@ def probe(
 
 
 def _trained(architecture: Architecture, longest: int, lr: float, rng: np.random.Generator, steps: int) -> EventGRU:
-    network = build(FeatureLayout(classes=len(_NAMES)), _TASK, architecture)
+    network = build(FeatureSpec(classes=len(_NAMES)), _TASK, architecture)
     network.encoder.fit([compute_features(_sequences(rng, _BATCH, _FITTED)[0])])
     network.train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr)
@@ -81,7 +81,7 @@ def _trained(architecture: Architecture, longest: int, lr: float, rng: np.random
     for step in range(1, steps + 1):
         batch = _batch(rng, round(longest ** rng.random()))
         scores = network(batch.objects, batch.counts, batch.frame, batch.mask)
-        losses = window_losses(scores, batch, _TASK, lag=0, class_weights=alike, smoothing=0.0)
+        losses = window_losses(scores, batch, _TASK, lookahead=0, class_weights=alike, smoothing=0.0)
         loss = losses.mean() * (batch.mask.shape[1] / _EVENT)  # of a frame of the event, however long the sequence
         for group in optimizer.param_groups:
             group["lr"] = lr * min(step / WARMUP, 1.0)
@@ -113,7 +113,7 @@ def _batch(rng: np.random.Generator, distance: int) -> Batch:
     return collate([slice_window(features, first, length, targets, weights) for first in firsts])
 
 
-def _sequences(rng: np.random.Generator, count: int, distance: int) -> tuple[Sequence, Array]:
+def _sequences(rng: np.random.Generator, count: int, distance: int) -> tuple[FrameSequence, Array]:
     """So many sequences one behind the other (no track leads from one to the next), and what decides each.
 
     Objects are anywhere: only their class and shape tell what they are.
@@ -129,7 +129,7 @@ def _sequences(rng: np.random.Generator, count: int, distance: int) -> tuple[Seq
     size = _SIZES[classes] * rng.uniform(1 - _GIVE, 1 + _GIVE, (total, 2))
     corner = rng.uniform(0, 1 - size)
     boxes = np.concatenate([corner, corner + size], axis=1)
-    sequence = Sequence(
+    sequence = FrameSequence(
         time_s=np.arange(len(seen)) / _FPS,
         frame_index=np.arange(len(seen), dtype=np.int64),
         offsets=np.concatenate([[0], np.cumsum(seen >= 0)]).astype(np.int64),

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vidgru.errors import ModelError, SettingsError
-from vidgru.files import write_atomic
+from vidgru.storage import write_atomic
 
 STATE = "state.safetensors"
 SEEN = "annotated recordings"  # of the identity: a digest of what is trained and validated on

@@ -14,8 +14,8 @@ from vidgru.datasets.windows import Batch
 from vidgru.errors import VidgruError
 from vidgru.model.event_gru import EventGRU, Scores
 from vidgru.model.task import Task
+from vidgru.training.distributed import ProcessGroup
 from vidgru.training.losses import sentence_losses, window_losses
-from vidgru.training.team import Team
 
 WARMUP = 20  # steps
 _HALFWAY = 200  # steps after which the learning rate is down to 0.7
@@ -34,9 +34,9 @@ class Stepper:
         network: on its device.
         task: its heads.
         config: how.
-        lag: steps by which the scores of frames lag behind.
+        lookahead: steps by which the scores of frames lag behind.
         class_weights: float32 [K], how much each class of frames counts.
-        team: processes that train together.
+        process_group: processes that train together.
 
     Attributes:
         network: the weights in training.
@@ -45,12 +45,19 @@ class Stepper:
     """
 
     def __init__(
-        self, network: EventGRU, task: Task, config: TrainConfig, *, lag: int, class_weights: Tensor, team: Team
+        self,
+        network: EventGRU,
+        task: Task,
+        config: TrainConfig,
+        *,
+        lookahead: int,
+        class_weights: Tensor,
+        process_group: ProcessGroup,
     ) -> None:
         self._device = network.encoder.object_mean.device
         # moved to where it is, so that cuDNN finds the copied weights in one piece
         self.network, self.kept = network, copy.deepcopy(network).to(self._device).eval()
-        self._task, self._config, self._lag, self._team = task, config, lag, team
+        self._task, self._config, self._lag, self._team = task, config, lookahead, process_group
         self._class_weights = class_weights.to(self._device)
         cuda = self._device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
@@ -106,7 +113,7 @@ class Stepper:
             Scores(None if clips is None else clips.float(), None if frames is None else frames.float()),
             batch,
             self._task,
-            lag=self._lag,
+            lookahead=self._lag,
             class_weights=self._class_weights,
             smoothing=self._config.label_smoothing,
         )

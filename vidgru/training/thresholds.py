@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from vidgru.model.decode import DecodeSettings, decode, smooth
+from vidgru.model.event_decoder import DecodeSettings, decode, smooth
 from vidgru.model.task import Head
 from vidgru.types import Array, Event
 
@@ -60,9 +60,9 @@ def fit_clips(scores: Array, labels: Array, head: Head, number: int, window_s: f
 
 
 def fit_frames(
-    times: Many[Array],
-    scores: Many[Array],
-    events: Many[Array],
+    times: Sequence[Array],
+    scores: Sequence[Array],
+    events: Sequence[Array],
     labels: tuple[str, ...],
     head: Head,
     step_s: float,

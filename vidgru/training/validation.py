@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Sequence as Many
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +11,10 @@ import numpy as np
 from vidgru.errors import VidgruError
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.scoring import ENCODED_AT_ONCE, encode, score_clips, score_frames
+from vidgru.training.captions_data import DescribedValidation
 from vidgru.training.data import LabelledClip, Loaded, TimedRecording
-from vidgru.training.described import DescribedValidation
-from vidgru.training.metrics import classification_metrics, multilabel_metrics
-from vidgru.training.ranking import RankedClips
+from vidgru.training.metrics.clips import classification_metrics, multilabel_metrics
+from vidgru.training.metrics.ranking import RankedClips
 from vidgru.types import Array, Features
 
 
@@ -55,8 +54,8 @@ class Validation:
     def __init__(
         self,
         loaded: Loaded,
-        clips: Many[LabelledClip],
-        recordings: Many[TimedRecording],
+        clips: Sequence[LabelledClip],
+        recordings: Sequence[TimedRecording],
         described: DescribedValidation | None = None,
     ) -> None:
         self.clips, self.recordings, self.described = clips, recordings, described
@@ -86,7 +85,7 @@ class Validation:
         )
 
     def figures(self, model: EventModel, look: Look) -> dict[str, float]:
-        """What is followed from epoch to epoch: of clips as in `judge_clips`, `frame_map`, `next_word` (share of the
+        """What is followed from epoch to epoch: of clips as in `evaluate_clips`, `frame_map`, `next_word` (share of the
         words of sentences that are guessed right behind the true ones before them), and `loss`, a mean over heads.
 
         The loss is the negative log likelihood, without the smoothing and the weights that training uses.
@@ -94,7 +93,7 @@ class Validation:
         figures: dict[str, float] = {}
         losses = []
         if look.clips is not None and model.task.clips:
-            judged = judge_clips(model, look.clips, self.clips)
+            judged = evaluate_clips(model, look.clips, self.clips)
             figures |= {name: judged[name] for name in ("accuracy", "map", "macro_f1") if judged.get(name) is not None}
             losses.append(log_loss(look.clips, self.labels, model.task.clips.multi_label))
         if look.frames and model.task.timed:
@@ -114,7 +113,7 @@ class Validation:
         return {**figures, "loss": float(np.mean(losses))}
 
 
-def _joined(parts: Many[Features]) -> Iterator[Features]:
+def _joined(parts: Sequence[Features]) -> Iterator[Features]:
     """The same frames in fewer stretches: short ones are put together, long ones left where they are."""
     waiting: list[Features] = []
     for part in parts:
@@ -126,7 +125,7 @@ def _joined(parts: Many[Features]) -> Iterator[Features]:
         yield _concatenated(waiting)
 
 
-def _concatenated(parts: Many[Features]) -> Features:
+def _concatenated(parts: Sequence[Features]) -> Features:
     if len(parts) == 1:
         return parts[0]
     counts = np.concatenate([np.diff(part.offsets) for part in parts])
@@ -145,8 +144,8 @@ def selection_metric(figures: dict[str, float]) -> float:
     return float(np.mean(chief)) if chief else 0.0
 
 
-def judge_clips(
-    model: EventModel, scores: Array, placed: Many[LabelledClip], *, intervals: bool = False
+def evaluate_clips(
+    model: EventModel, scores: Array, placed: Sequence[LabelledClip], *, intervals: bool = False
 ) -> dict[str, Any]:
     """Metrics of clips labelled as a whole.
 

@@ -11,7 +11,7 @@ from vidgru.errors import SettingsError
 
 # what all that is compared has in common: the data, and where and how it is run
 _COMMON = {field.name for kind in (DetectorSettings, RunSettings) for field in fields(kind)}
-_COMMON |= {"features", "out", "allow_missing", "folds", "by", "resume", "describe"}
+_COMMON |= {"features", "out", "allow_missing", "folds", "group_by", "resume", "captions"}
 
 
 def variants(config: CompareConfig) -> dict[str, TrainConfig]:

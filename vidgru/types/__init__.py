@@ -6,7 +6,7 @@ disk and nothing here imports torch.
 
 from vidgru.types.events import DESCRIBED, Annotation, Event, Recording
 from vidgru.types.features import Features
-from vidgru.types.sequence import FRAME_TENSORS, OBJECT_TENSORS, Array, Sequence
+from vidgru.types.sequence import FRAME_TENSORS, OBJECT_TENSORS, Array, FrameSequence
 
 __all__ = [
     "DESCRIBED",
@@ -16,6 +16,6 @@ __all__ = [
     "Array",
     "Event",
     "Features",
+    "FrameSequence",
     "Recording",
-    "Sequence",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +50,7 @@ class Features:
         )
 
     @staticmethod
-    def concatenate(parts: Many[Features]) -> Features:
+    def concatenate(parts: Sequence[Features]) -> Features:
         """Join consecutive stretches, at least one."""
         counts = np.concatenate([np.diff(part.offsets) for part in parts])
         return Features(

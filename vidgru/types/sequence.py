@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -37,7 +37,7 @@ _LAYOUT: dict[str, tuple[str, tuple[int | None, ...]]] = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sequence:
+class FrameSequence:
     """Everything seen in one recording, or in a stretch of it: ragged objects per frame, a vector per frame.
 
     With `T` frames and `M` objects in all; the objects of frame `t` are rows `offsets[t]:offsets[t + 1]`.
@@ -118,7 +118,7 @@ class Sequence:
         names = ("time_s", "frame_index", "offsets", "scene", "scene_motion", *OBJECT_TENSORS)
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
-    def frames(self, start: int, stop: int) -> Sequence:
+    def frames(self, start: int, stop: int) -> FrameSequence:
         """Frames `start` to `stop` (indices as in a Python slice, not negative), as views of the same memory."""
         start, stop = min(start, len(self)), min(max(start, stop), len(self))
         first, last = int(self.offsets[start]), int(self.offsets[stop])
@@ -128,7 +128,7 @@ class Sequence:
                 parts[name] = value[start:stop]
             elif name in OBJECT_TENSORS:
                 parts[name] = value[first:last]
-        return Sequence(**parts, fps=self.fps, size_px=self.size_px, names=self.names)
+        return FrameSequence(**parts, fps=self.fps, size_px=self.size_px, names=self.names)
 
     @staticmethod
     def from_detections(
@@ -136,7 +136,7 @@ class Sequence:
         frame: ArrayLike,
         boxes: ArrayLike,
         size_px: tuple[int, int],
-        names: Many[str],
+        names: Sequence[str],
         fps: float,
         source_fps: float | None = None,
         frame_times_s: ArrayLike | None = None,
@@ -147,11 +147,11 @@ class Sequence:
         keypoints: ArrayLike | None = None,
         normalised: bool = False,
         tick_s: float = 1e-3,
-    ) -> Sequence:
+    ) -> FrameSequence:
         """A sequence of what any detector saw, sampled at `fps`; it has no motion, appearance, colour or scene.
 
-        >>> from vidgru.types import Sequence
-        >>> sequence = Sequence.from_detections(
+        >>> from vidgru.types import FrameSequence
+        >>> sequence = FrameSequence.from_detections(
         ...     frame=[0, 0, 1, 3],  # two objects in the first frame, none in the third
         ...     boxes=[[10, 20, 50, 90], [60, 30, 90, 80], [12, 20, 52, 90], [16, 20, 56, 90]],
         ...     classes=[0, 1, 0, 0],
@@ -227,7 +227,7 @@ class Sequence:
         seen = (corners[:, 2:] > corners[:, :2]).all(axis=1) & (place[rows] >= 0)
         order = order[seen[order]]
         counts = np.bincount(place[rows[order]], minlength=len(kept))
-        return Sequence(
+        return FrameSequence(
             time_s=time_s[kept],
             frame_index=kept,
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
@@ -242,7 +242,7 @@ class Sequence:
         )
 
     @staticmethod
-    def concatenate(parts: Many[Sequence]) -> Sequence:
+    def concatenate(parts: Sequence[FrameSequence]) -> FrameSequence:
         """Join consecutive stretches of one recording. One part is returned as it is, without a copy."""
         if not parts:
             raise ValueError("Sequence.concatenate needs at least one part")
@@ -255,10 +255,10 @@ class Sequence:
         starts = np.cumsum([0] + [len(part.boxes) for part in parts])
         pieces = [part.offsets[1:] + start for part, start in zip(parts, starts[:-1], strict=True)]
         joined["offsets"] = np.concatenate([np.zeros(1, np.int64), *pieces])
-        return Sequence(**joined, fps=parts[0].fps, size_px=parts[0].size_px, names=parts[0].names)
+        return FrameSequence(**joined, fps=parts[0].fps, size_px=parts[0].size_px, names=parts[0].names)
 
 
-_OPTIONAL = tuple(f.name for f in fields(Sequence) if f.default is None)
+_OPTIONAL = tuple(f.name for f in fields(FrameSequence) if f.default is None)
 
 
 def sample(time_s: Array, fps: float, tick_s: float) -> Array:

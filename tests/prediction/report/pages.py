@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from tests.prediction.world import make_model
+from tests.prediction.fake_project import make_model
 from tests.videos import write_video
 from vidgru.cache import Entry
-from vidgru.model.gates import Gates
+from vidgru.model.gru_gates import Gates
 from vidgru.model.stream import ScoredRecording
 from vidgru.prediction.report import write_page
-from vidgru.types import Event, Recording, Sequence
+from vidgru.types import Event, FrameSequence, Recording
 
 SIZE = (320, 192)
 FPS = 10
@@ -31,11 +31,11 @@ def square(number: int) -> tuple[int, int, int, int]:
     return left, height - side, left + side, height
 
 
-def sequence(frames: int) -> Sequence:
+def sequence(frames: int) -> FrameSequence:
     """Each frame holds the square, tracked, and a cloud in the upper left quarter, untracked."""
     squares = np.array([square(number) for number in range(frames)]) / [*SIZE, *SIZE]
     clouds = np.tile([0.1, 0.1, 0.4, 0.3], (frames, 1))
-    return Sequence(
+    return FrameSequence(
         time_s=np.arange(frames) / FPS,
         frame_index=np.arange(frames),
         offsets=np.arange(frames + 1) * 2,
@@ -50,7 +50,15 @@ def sequence(frames: int) -> Sequence:
 
 
 def entry(duration_s: float, **facts: Any) -> Entry:
-    values = {"status": "done", "fps": float(FPS), "size_px": SIZE, "names": NAMES, "what": {}, "how": {}, "parts": ()}
+    values = {
+        "status": "done",
+        "fps": float(FPS),
+        "size_px": SIZE,
+        "names": NAMES,
+        "feature_settings": {},
+        "run_info": {},
+        "parts": (),
+    }
     return Entry(**{"key": "0" * 64, "duration_s": duration_s, **values, **facts})
 
 

@@ -20,15 +20,15 @@ from tests.prediction.report.browsing import (
     time_of,
 )
 from tests.prediction.report.pages import FPS, NASTY, SIZE, entry, event, make_page, scored, sequence, square
-from tests.training.made import timed_data, visits
+from tests.training.synthetic import timed_data, visits
 from vidgru.cache import SequenceCache
 from vidgru.config import TrainConfig
 from vidgru.datasets.annotations import load_dataset
+from vidgru.model.attribution import Attended, Explanation
 from vidgru.model.checkpoint import load_model
 from vidgru.model.stream import score_recording
-from vidgru.prediction.reasons import Attended, Why
 from vidgru.prediction.report import write_page
-from vidgru.training.loop import train
+from vidgru.training.run import train
 from vidgru.types import Event, Recording
 
 pytestmark = pytest.mark.slow
@@ -265,8 +265,8 @@ def test_what_was_attended_to_stands_out(plain: Path, visit: Visit) -> None:
 
 
 def test_why_an_event_was_found(tmp_path: Path, visit: Visit) -> None:
-    reason = Why(
-        event=FOUND[0], score=0.8, baseline=0.75, without={"motion": 0.3, "scene": 0.751}, kept=(), forgot=(),
+    reason = Explanation(
+        event=FOUND[0], score=0.8, baseline=0.75, drop_features={"motion": 0.3, "scene": 0.751}, kept=(), forgot=(),
         objects=(Attended(track=7, label="square", share=0.6),),
     )  # fmt: skip
     page = ready(visit(make_page(tmp_path, FOUND, why={FOUND[0]: reason})))
@@ -512,7 +512,7 @@ def test_a_correction_is_trained_on(tmp_path: Path, visit: Visit) -> None:
     model = load_model(train(data.root, TrainConfig(**data.settings(out=str(tmp_path / "first"), epochs=1, hidden=8))))
     recording = Recording(path=data.root / "videos" / "new.mp4", name="new.mp4")
     cache = SequenceCache(data.features)
-    features = cache.lookup(recording.path, model.what)
+    features = cache.lookup(recording.path, model.feature_settings)
     assert features is not None
     found = [Event(video="new.mp4", start_s=2.0, end_s=4.5, label="delivery", score=0.6)]
     write_page(

@@ -10,24 +10,24 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 import pytest
 
+from tests.prediction.fake_project import make_model
 from tests.prediction.report.pages import FPS, NASTY, data_of, entry, event, make_page, scored, unpacked
-from tests.prediction.world import make_model
 from tests.sequences import make_sequence
 from vidgru.errors import OutputError
-from vidgru.model.gates import Gates
-from vidgru.prediction.reasons import Attended, Moment, Why
+from vidgru.model.attribution import Attended, Explanation, Moment
+from vidgru.model.gru_gates import Gates
 from vidgru.prediction.report import write_page
-from vidgru.types import Event, Recording, Sequence
+from vidgru.types import Event, FrameSequence, Recording
 
 LIMIT = 20_000_000
 
 
-def why(of: Event) -> Why:
-    return Why(
+def why(of: Event) -> Explanation:
+    return Explanation(
         event=of,
         score=0.8,
         baseline=0.75,
-        without={"motion": 0.3, "scene": 0.76},
+        drop_features={"motion": 0.3, "scene": 0.76},
         objects=(Attended(track=7, label=NASTY, share=0.6), Attended(track=-1, label="cloud", share=0.4)),
         kept=(Moment(time_s=5.1, update=0.9, reset=0.5),),
         forgot=(Moment(time_s=5.2, update=0.2, reset=0.1),),
@@ -166,7 +166,7 @@ PART = 4608
 PARTS = 50  # 230,400 frames are eight hours at eight a second
 
 
-def long_parts(objects: int) -> Iterator[Sequence]:
+def long_parts(objects: int) -> Iterator[FrameSequence]:
     part = make_sequence(PART, objects, optional=False)
     for number in range(PARTS):
         yield replace(part, time_s=part.time_s + number * PART / 8, frame_index=part.frame_index + number * PART)

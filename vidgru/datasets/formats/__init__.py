@@ -10,13 +10,13 @@ from pathlib import Path
 from vidgru.config import AnnotationFormat
 from vidgru.datasets.formats import cvat, elan
 from vidgru.datasets.formats.activitynet import is_activitynet, read_activitynet
+from vidgru.datasets.formats.file_lists import is_list, read_folders, read_list
+from vidgru.datasets.formats.json_reader import Node, read_json
 from vidgru.datasets.formats.label_studio import is_label_studio, read_label_studio
-from vidgru.datasets.formats.lists import is_list, read_folders, read_list
-from vidgru.datasets.formats.moments import is_soccernet, is_spot, read_soccernet, read_spot
 from vidgru.datasets.formats.msr_vtt import is_msr_vtt, read_msr_vtt
 from vidgru.datasets.formats.native import header_of, read_kinetics, read_native
-from vidgru.datasets.formats.nodes import Node, read_json
-from vidgru.datasets.formats.text import read_bytes
+from vidgru.datasets.formats.parsing import read_bytes
+from vidgru.datasets.formats.spotting import is_soccernet, is_spot, read_soccernet, read_spot
 from vidgru.datasets.rows import Options, Reading, plural
 from vidgru.errors import AnnotationError
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidgru.datasets.formats.nodes import Node
+from vidgru.datasets.formats.json_reader import Node
 from vidgru.datasets.rows import BadEntry, Reading, plural
 
 

@@ -18,8 +18,8 @@ from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 
-from vidgru.datasets.formats.text import number
-from vidgru.datasets.formats.xml_tree import Element, children
+from vidgru.datasets.formats.parsing import number
+from vidgru.datasets.formats.xml_reader import Element, children
 from vidgru.datasets.rows import SPLIT_NAMES, BadEntry, Options, Reading, did_you_mean, plural
 from vidgru.errors import AnnotationError
 
@@ -74,14 +74,14 @@ def read_cvat(path: Path, options: Options) -> Reading:
             raise AnnotationError(f"{path}: no attribute {name!r}{did_you_mean(name, tiers)}", known)
     if not options.tiers and len(tiers) > 1:
         reading.notes.append(f"labels come from {', '.join(tiers)}; `tiers` chooses among them")
-    without = [task for task in dict.fromkeys(tasks.values()) if task not in tracked]
-    if len(without) > 1 or (tracked and without):
+    drop_features = [task for task in dict.fromkeys(tasks.values()) if task not in tracked]
+    if len(drop_features) > 1 or (tracked and drop_features):
         reading.notes.append(
-            f"{plural(len(without), 'task')} of a project without tracks left out ({without[0].video})"
+            f"{plural(len(drop_features), 'task')} of a project without tracks left out ({drop_features[0].video})"
         )
-    elif without:
+    elif drop_features:
         with reading.entry():
-            reading.add("the file", without[0].video, split=without[0].split)
+            reading.add("the file", drop_features[0].video, split=drop_features[0].split)
     return reading
 
 
@@ -106,7 +106,7 @@ def _step(task: Element) -> int:
 
 
 def _track(reading: Reading, track: Element, task: _Task, tiers: dict[str, None], options: Options) -> None:
-    label = track.need("label")
+    label = track.require("label")
     fixed = _attributes(track)
     placed = [(shape.whole("frame"), shape) for shape in track.children if "frame" in shape.attributes]
     placed.sort(key=itemgetter(0))
@@ -130,7 +130,7 @@ def _track(reading: Reading, track: Element, task: _Task, tiers: dict[str, None]
 
 def _attributes(element: Element) -> dict[str, str]:
     found = (child for child in element.children if child.tag == "attribute")
-    return {child.need("name"): child.text.strip() for child in found}
+    return {child.require("name"): child.text.strip() for child in found}
 
 
 @lru_cache(maxsize=4096)  # a file has millions of attributes, and few values of them

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from vidgru.datasets.formats.text import number
-from vidgru.datasets.formats.xml_tree import Element, children
+from vidgru.datasets.formats.parsing import number
+from vidgru.datasets.formats.xml_reader import Element, children
 from vidgru.datasets.rows import BadEntry, Options, Reading, did_you_mean
 from vidgru.errors import AnnotationError
 from vidgru.sources import VIDEO_SUFFIXES
@@ -56,9 +56,9 @@ def read_elan(path: Path, options: Options) -> Reading:
             if element.tag == "HEADER":
                 video, origin_ms = _media(path, element, reading)
             elif element.tag == "TIME_ORDER":
-                slots = {slot.need("TIME_SLOT_ID"): _time(slot) for slot in element.all("TIME_SLOT")}
+                slots = {slot.require("TIME_SLOT_ID"): _time(slot) for slot in element.all("TIME_SLOT")}
             elif element.tag == "TIER":
-                tiers[element.need("TIER_ID")] = None
+                tiers[element.require("TIER_ID")] = None
                 _tier(element, slots, notes, reading)
     _check_tiers(path, tiers, options.tiers)
     _add(reading, video, origin_ms, notes, set(options.tiers or tiers))
@@ -116,12 +116,12 @@ def _tier(tier: Element, slots: dict[str, float | None], notes: dict[str, _Note]
             if span is None:
                 raise BadEntry(element.where, "its time slots have no times", "align it in ELAN, or delete it")
             value = element.first_text("ANNOTATION_VALUE")
-            key = element.need("ANNOTATION_ID")
+            key = element.require("ANNOTATION_ID")
             notes[key] = _Note(tier=name, where=element.where, value=value, span=span)
     for element in tier.all("REF_ANNOTATION"):
         with reading.entry():
             value = element.first_text("ANNOTATION_VALUE")
-            key, parent = element.need("ANNOTATION_ID"), element.need("ANNOTATION_REF")
+            key, parent = element.require("ANNOTATION_ID"), element.require("ANNOTATION_REF")
             notes[key] = _Note(tier=name, where=element.where, value=value, parent=parent)
 
 

@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from vidgru.datasets.formats.nodes import Node
+from vidgru.datasets.formats.json_reader import Node
 from vidgru.datasets.rows import BadEntry, Options, Reading, plural
 from vidgru.errors import AnnotationError
 from vidgru.sources import VIDEO_SUFFIXES

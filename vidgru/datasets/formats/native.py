@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from vidgru.datasets.formats.text import number, read_text, seconds
+from vidgru.datasets.formats.parsing import number, read_text, seconds
 from vidgru.datasets.rows import BadEntry, Reading, plural
 from vidgru.errors import AnnotationError
 

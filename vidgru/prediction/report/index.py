@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vidgru.files import write_atomic
+from vidgru.prediction.event_files import interval_ms
 from vidgru.prediction.report.clock import clock
 from vidgru.prediction.report.render import description_cells, link, render, text_bytes
-from vidgru.prediction.writers import interval_ms
+from vidgru.storage import write_atomic
 from vidgru.types import Event
 
 MOST_EVENTS = 200_000

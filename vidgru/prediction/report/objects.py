@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Sequence as Many
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from vidgru.types import Array, Event, Sequence
+from vidgru.types import Array, Event, FrameSequence
 
 MARGIN_S = 1.0  # before and after an event
 FEW_FRAMES = 4000  # of a recording of up to so many, all frames have a turn: why was something missed?
@@ -41,7 +40,7 @@ class QuantisedObjects:
     attention: Array
 
     @staticmethod
-    def gather(parts: Iterable[Sequence], attention: Array, turns: Array, budget_bytes: int) -> QuantisedObjects:
+    def gather(parts: Iterable[FrameSequence], attention: Array, turns: Array, budget_bytes: int) -> QuantisedObjects:
         """Take the objects of frames in their turn until the budget is used up.
 
         Args:
@@ -93,7 +92,7 @@ _NOTHING: dict[str, Array] = {
 }
 
 
-def turns_of(time_s: Array, events: Many[Event]) -> Array:
+def turns_of(time_s: Array, events: Sequence[Event]) -> Array:
     """When each frame's turn comes: int64 [T], from 0; -1 where it is not to be kept.
 
     Events come by score, the best first: what is around their first half minute, then what is left of longer ones.
@@ -110,7 +109,7 @@ def turns_of(time_s: Array, events: Many[Event]) -> Array:
     return turns
 
 
-def shown(events: Many[Event], objects: QuantisedObjects, time_s: Array) -> Array:
+def shown(events: Sequence[Event], objects: QuantisedObjects, time_s: Array) -> Array:
     """The share of each event's frames that were kept: float64 [E]; 1 for an event between two frames."""
     kept = np.isin(np.round(time_s * 1000).astype(np.uint32), objects.time_ms)
     before = np.concatenate([[0], np.cumsum(kept)])

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 
 from vidgru.cache import Entry
-from vidgru.files import write_atomic
+from vidgru.model.attribution import Explanation
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.decode import smooth
+from vidgru.model.event_decoder import smooth
 from vidgru.model.stream import ScoredRecording
-from vidgru.prediction.reasons import Why
+from vidgru.prediction.event_files import interval_ms
 from vidgru.prediction.report.clock import clock
 from vidgru.prediction.report.curves import MOST_POINTS, Curves, stretches, thin
 from vidgru.prediction.report.objects import FEW_FRAMES, MARGIN_S, QuantisedObjects, shown, turns_of
 from vidgru.prediction.report.render import description_cells, link, packed, packed_bytes, render, text_bytes
 from vidgru.prediction.report.thumbnails import thumbnails
-from vidgru.prediction.writers import interval_ms
-from vidgru.types import Array, Event, Recording, Sequence
+from vidgru.storage import write_atomic
+from vidgru.types import Array, Event, FrameSequence, Recording
 
 # Bytes of a page's text; together, with the code, they stay under 20 MB.
 EVENT_BYTES = 3_000_000
@@ -43,12 +43,12 @@ def write_page(
     model: EventModel,
     recording: Recording,
     entry: Entry,
-    parts: Iterable[Sequence],
+    parts: Iterable[FrameSequence],
     scored: ScoredRecording,
     events: list[Event],
     recorded_at: str | None,
     damage: str,
-    why: Mapping[Event, Why] | None = None,
+    why: Mapping[Event, Explanation] | None = None,
 ) -> None:
     """Write a page that shows a recording's events, under 20 MB whatever its length; it says what it leaves out.
 
@@ -112,17 +112,17 @@ def _event(event: Event, labels: tuple[str, ...]) -> list[Any]:
     return [*interval_ms(event), labels.index(event.label), round(event.score, 4), *description_cells(event)]
 
 
-def _why(why: Why) -> dict[str, Any]:
+def _why(why: Explanation) -> dict[str, Any]:
     return {
         "baseline": round(why.baseline, 4),
         "objects": [[o.track, o.label, round(o.share, 3)] for o in why.objects[:_MOST_ATTENDED]],
-        "without": {group: round(score, 4) for group, score in why.without.items()},
+        "without": {group: round(score, 4) for group, score in why.drop_features.items()},
         "kept": [round(moment.time_s, 3) for moment in why.kept],
         "forgot": [round(moment.time_s, 3) for moment in why.forgot],
     }
 
 
-def _affordable(events: list[Event], why: Mapping[Event, Why]) -> list[int]:
+def _affordable(events: list[Event], why: Mapping[Event, Explanation]) -> list[int]:
     """Indices of the events that the page has room for, the best scored, in their order."""
     by_score = sorted(range(len(events)), key=lambda number: -events[number].score)
     cost = [60 + text_bytes(events[n].description or "") + 800 * (events[n] in why) for n in by_score]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 
 from vidgru.errors import RecordingError
-from vidgru.extraction.pictures import pictures
 from vidgru.types import Array, Event
+from vidgru.video.thumbnails import pictures
 
 EVENLY = 24  # pictures over the recording
 MOST = 96  # those of events included
@@ -19,7 +19,7 @@ _DECODED = 1500  # frames in all: a few seconds of work at most
 _QUALITIES = (76, 55, 35, 20)  # of JPEG, the first that is small enough
 
 
-def thumbnails(path: Path, duration_s: float, events: Many[Event], budget_bytes: int) -> list[tuple[int, str]]:
+def thumbnails(path: Path, duration_s: float, events: Sequence[Event], budget_bytes: int) -> list[tuple[int, str]]:
     """Pictures evenly over a recording, and one of the middle of each event, the best scored first.
 
     Returns:

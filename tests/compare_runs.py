@@ -1,0 +1,100 @@
+"""How far two runs of a detector over the same frames agree: the measure of DESIGN.md, section 10."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vidgru.detector.yolo import Detections
+
+SCORE, IOU = 0.25, 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Over boxes scored at least 0.25 in either run.
+
+    Attributes:
+        boxes: strong boxes of the first run and of the second.
+        matched: shares of them that have a partner in the other run, strong or weak: first run, second run.
+        iou: mean over pairs.
+        classes: share of pairs of one class.
+        appearance: mean cosine over pairs.
+        colour: mean difference over pairs, in hundredths of CIELAB's units.
+        scene: least cosine over frames.
+    """
+
+    boxes: tuple[int, int]
+    matched: tuple[float, float]
+    iou: float
+    classes: float
+    appearance: float
+    colour: float
+    scene: float
+
+    def holds(self) -> bool:
+        """Whether it meets the targets."""
+        shares = (*self.matched, self.iou, self.classes)
+        looks = min(self.appearance, self.scene) >= 0.99 and self.colour <= 0.01
+        return min(self.boxes) > 0 and min(shares) >= 0.98 and looks
+
+
+def agreement(first: Sequence[Detections], second: Sequence[Detections]) -> Agreement:
+    """Measure two runs over the same frames; their threshold must lie well below 0.25."""
+    boxes, matched = np.zeros(2, int), np.zeros(2, int)
+    ious: list[float] = []
+    classes: list[bool] = []
+    appearance: list[float] = []
+    colour: list[float] = []
+    scene = 1.0
+    for a, b in zip(first, second, strict=True):
+        strong_a, strong_b = a.scores >= SCORE, b.scores >= SCORE
+        boxes += strong_a.sum(), strong_b.sum()
+        for i, j, iou in _pairs(a, b):
+            if strong_a[i] or strong_b[j]:
+                matched += strong_a[i], strong_b[j]
+                ious.append(iou)
+                classes.append(bool(a.classes[i] == b.classes[j]))
+                appearance.append(_cosine(a.appearance[i], b.appearance[j]))
+                colour.append(float(np.abs(a.colour[i].astype(float) - b.colour[j]).mean()))
+        scene = min(scene, _cosine(a.scene, b.scene))
+    shares = matched / np.maximum(boxes, 1)
+    return Agreement(
+        boxes=(int(boxes[0]), int(boxes[1])),
+        matched=(float(shares[0]), float(shares[1])),
+        iou=float(np.mean(ious)),
+        classes=float(np.mean(classes)),
+        appearance=float(np.mean(appearance)),
+        colour=float(np.mean(colour)),
+        scene=scene,
+    )
+
+
+def _pairs(a: Detections, b: Detections) -> list[tuple[int, int, float]]:
+    """Greedy matching, best IoU first; where one box has several classes, equal classes and near scores first."""
+    iou = _iou(a.boxes.astype(float), b.boxes.astype(float))
+    rows, columns = (iou >= IOU).nonzero()
+    other = a.classes[rows] != b.classes[columns]
+    apart = np.abs(a.scores[rows].astype(float) - b.scores[columns])
+    taken_a: set[int] = set()
+    taken_b: set[int] = set()
+    pairs = []
+    for k in np.lexsort((apart, other, -iou[rows, columns])):
+        i, j = int(rows[k]), int(columns[k])
+        if i not in taken_a and j not in taken_b:
+            taken_a.add(i)
+            taken_b.add(j)
+            pairs.append((i, j, float(iou[i, j])))
+    return pairs
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    inside = (high - low).clip(0).prod(2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a, b)]
+    return np.asarray(inside / np.maximum(areas[0][:, None] + areas[1][None] - inside, 1e-12))
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a.astype(float), b.astype(float)
+    return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))

@@ -1,0 +1,69 @@
+"""Weights files, good and bad, and what is read from them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.detector.test_yolo import Weights
+from tests.detectors import KINDS, NAMES
+from vidgru.detector.yolo_head import find_weights, load_network
+from vidgru.errors import WeightsError
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_network_is(tiny_weights: Weights, kind: str) -> None:
+    module, network = load_network(tiny_weights(kind))
+    new = kind.startswith("yolo26")
+    assert (network.names, network.task, network.strides) == (NAMES, KINDS[kind], (8, 16, 32))
+    assert (network.bins, network.nms) == (1 if new else 16, not new)
+    assert KINDS[kind] not in ("pose", "obb") or network.doubled == (not new)
+    assert network.keypoints == ((17, 3) if KINDS[kind] == "pose" else None)
+    with torch.inference_mode():
+        raw = module(torch.zeros(2, 3, 64, 96))
+    assert raw.distances.shape == (2, 126, 4 * network.bins)
+    assert raw.logits.shape == (2, 126, 3)
+    assert [tuple(level.shape[1:]) for level in raw.pyramid] == [
+        (channels, 64 // stride, 96 // stride)
+        for channels, stride in zip(network.channels, network.strides, strict=True)
+    ]
+    widths = {"pose": 17 * 3, "obb": 1}
+    if KINDS[kind] in widths:
+        assert raw.extra.shape == (2, 126, widths[KINDS[kind]])
+    else:
+        assert raw.extra is None, "mask coefficients are not computed"
+
+
+def test_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(WeightsError, match=r"no such weights file: .*none\.pt"):
+        find_weights(str(tmp_path / "none.pt"))
+    monkeypatch.chdir(tmp_path)
+
+    def offline(*args: object, **kwargs: object) -> str:
+        raise ConnectionError("Download failure: no route to host")
+
+    monkeypatch.setattr("ultralytics.utils.downloads.attempt_download_asset", offline)
+    with pytest.raises(WeightsError, match=r"yolo26n\.pt is not here and cannot be downloaded: .*no route") as caught:
+        find_weights("yolo26n.pt")
+    assert "--weights" in caught.value.remedy
+
+
+def test_weights_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "text.pt").write_text("not weights")
+    with pytest.raises(WeightsError, match=r"text\.pt cannot be loaded"):
+        load_network(tmp_path / "text.pt")
+    (tmp_path / "a.onnx").write_bytes(b"onnx")
+    with pytest.raises(WeightsError, match=r"is not an Ultralytics weights file \(\.pt\)"):
+        load_network(tmp_path / "a.onnx")
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(WeightsError, match=r"other\.pt cannot be loaded"):
+        load_network(tmp_path / "other.pt")
+
+
+def test_a_classifier_is_no_detector(tmp_path: Path) -> None:
+    from ultralytics.nn.tasks import ClassificationModel
+
+    model = ClassificationModel("yolov8n-cls.yaml", nc=3, verbose=False)
+    torch.save({"model": model, "train_args": {}}, tmp_path / "cls.pt")
+    with pytest.raises(WeightsError, match="not a detector that vidgru can use: its head is Classify"):
+        load_network(tmp_path / "cls.pt")

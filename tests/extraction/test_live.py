@@ -1,0 +1,139 @@
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sequences import same
+from tests.streams import as_file, as_stream, serving
+from tests.videos import write_video
+from vidgru.cache import SequenceCache
+from vidgru.config import DetectorSettings, RunSettings
+from vidgru.detector.yolo import Detector
+from vidgru.errors import SourceError, WeightsError
+from vidgru.extraction.live import Camera, ReconnectPolicy
+from vidgru.extraction.pipeline import extract_recordings
+from vidgru.types import FrameSequence, Recording
+
+SOON = ReconnectPolicy(first_s=0.01, longest_s=0.04, attempts=2)
+RUN = RunSettings(backend="torch", precision="fp32", detector_batch=1, threads=2)
+MASK = "[[[0, 0], [0.3, 0], [0.3, 0.3], [0, 0.3]]]"
+
+
+def detect(weights: Path, **settings: Any) -> DetectorSettings:
+    return DetectorSettings(weights=str(weights), **{"imgsz": 160, "fps": 5, **settings})
+
+
+def extracted(path: Path, settings: DetectorSettings, folder: Path) -> FrameSequence:
+    cache = SequenceCache(folder / "features")
+    (outcome,) = extract_recordings([Recording(path=path, name=path.name)], cache, settings, RUN, progress=False)
+    assert outcome.key, outcome.reason
+    return cache.read(outcome.key)
+
+
+def watched(camera: Camera, most: int | None = None) -> FrameSequence:
+    parts: list[FrameSequence] = []
+    while not camera.over and (most is None or len(parts) < most):
+        seen = camera.see(0.1)
+        if seen is not None:
+            assert len(seen.sequence) == 1
+            parts.append(seen.sequence)
+    return FrameSequence.concatenate(parts)
+
+
+@pytest.mark.parametrize("served", [as_file, as_stream])
+@pytest.mark.parametrize("settings", [{}, {"mask": MASK, "tracker": "ocsort"}])
+def test_a_stream_gives_the_sequence_of_the_file(
+    settings: dict[str, Any],
+    served: Callable[[Path], Any],
+    tiny_weights: Callable[[], Path],
+    tmp_path: Path,
+) -> None:
+    path = write_video(tmp_path / "a.ts", 20, tick=Fraction(1, 90000))  # as many samples as may wait: none is dropped
+    expected = extracted(path, detect(tiny_weights(), **settings), tmp_path)
+    with (
+        serving(served(path)) as url,
+        Camera(url, detect(tiny_weights(), **settings), RUN, patience=SOON, say=lambda line: None) as camera,
+    ):
+        found = watched(camera, len(expected))
+        assert camera.feed.passed_over == 0
+        assert camera.run_info["batch"] == 1
+    assert len(expected.boxes) > 0
+    assert (expected.tracks >= 0).any()
+    assert same(found, expected)
+
+
+def test_a_served_recording_is_seen_whole(tiny_weights: Callable[[], Path], tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 60)
+    expected = extracted(path, detect(tiny_weights()), tmp_path)
+    with (
+        serving(as_file(path)) as url,
+        Camera(url, detect(tiny_weights()), RUN, patience=SOON, say=lambda line: None) as camera,
+    ):
+        found = watched(camera)
+        assert camera.over
+        assert camera.see(0) is None
+    assert len(found) == 30
+    assert same(found, expected)
+
+
+def test_a_slow_detector_sees_the_newest(
+    tiny_weights: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "a.ts", 100, tick=Fraction(1, 90000))
+    said: list[str] = []
+    whole = Detector.detect
+
+    def slow(self: Detector, *arguments: Any) -> Any:
+        time.sleep(0.05)  # while all that is served has long been read
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(Detector, "detect", slow)
+    with (
+        serving(as_stream(path)) as url,
+        Camera(url, detect(tiny_weights()), RUN, patience=ReconnectPolicy(first_s=60), say=said.append) as camera,
+    ):
+        parts: list[FrameSequence] = []
+        while not (parts and parts[-1].time_s[-1] >= 9.8):
+            seen = camera.see(1)
+            if seen is not None:
+                parts.append(seen.sequence)
+        passed_over = camera.feed.passed_over
+    found = FrameSequence.concatenate(parts)  # checks that times rise
+    assert passed_over > 0
+    assert len(found) + passed_over == 50
+    assert found.time_s[-1] == pytest.approx(9.8)
+    assert any("is behind; the newest frame is next" in line for line in said)
+    assert said[0].startswith("detector: ")
+
+
+def test_a_detector_that_crashes(
+    tiny_weights: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Detector, *arguments: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Detector, "detect", broken)
+    path = write_video(tmp_path / "a.mp4", 20)
+    with (
+        serving(as_file(path)) as url,
+        Camera(url, detect(tiny_weights()), RUN, patience=SOON, say=lambda line: None) as camera,
+        pytest.raises(ZeroDivisionError),
+    ):
+        watched(camera)
+
+
+def test_a_source_that_never_opens(tiny_weights: Callable[[], Path]) -> None:
+    settings = detect(tiny_weights())
+    with (
+        Camera("tcp://127.0.0.1:1", settings, RUN, patience=SOON, say=lambda line: None) as camera,
+        pytest.raises(SourceError, match="cannot be opened, tried 2 times: Connection refused"),
+    ):
+        watched(camera)
+
+
+def test_missing_weights(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError), Camera("0", detect(tmp_path / "none.pt"), RUN, say=lambda line: None):
+        pass

@@ -1,0 +1,146 @@
+"""Shards: everything in exactly one, about equally long, whoever asks and in whatever order."""
+
+import random
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from tests.videos import write_video
+from vidgru.cache import SequenceCache
+from vidgru.extraction.sharding import SLACK, Weighed, assign, content_identity, kept, share, summary_name
+from vidgru.types import Recording
+
+
+def made(number: int, *, seed: int = 0, shortest: float = 10.0, longest: float = 600.0) -> list[Weighed]:
+    rng = random.Random(seed)
+    return [Weighed(f"{rng.getrandbits(128):032x}", rng.uniform(shortest, longest)) for _ in range(number)]
+
+
+def loads(items: Iterable[Weighed], shards: dict[str, int], count: int) -> list[float]:
+    found = [0.0] * count
+    for identity, seconds in items:
+        found[shards[identity]] += seconds
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 40])
+@pytest.mark.parametrize("number", [0, 1, 7, 500])
+def test_no_shard_exceeds_the_mean_by_more_than_the_slack_or_the_longest(number: int, count: int) -> None:
+    items = made(number)
+    shards = assign(items, count)
+    assert shards.keys() == {item.identity for item in items}
+    assert set(shards.values()) <= set(range(count))
+    found = loads(items, shards, count)
+    mean = sum(found) / count
+    longest = max((item.seconds for item in items), default=0.0)
+    assert max(found) <= max((1 + SLACK) * mean, mean + longest) + 1e-6
+    if number == 500 and count <= 8:
+        assert max(found) <= (1 + SLACK) * mean + 1e-6
+
+
+def test_the_assignment_does_not_depend_on_the_order() -> None:
+    items = made(200)
+    mixed = items[:]
+    random.Random(1).shuffle(mixed)
+    assert assign(mixed, 6) == assign(items, 6)
+
+
+def test_equal_lengths_are_shared_out_too() -> None:
+    items = [Weighed(item.identity, 3600.0) for item in made(800)]
+    found = loads(items, assign(items, 8), 8)
+    assert max(found) <= (1 + SLACK) * 100 * 3600
+
+
+def test_few_move_when_one_is_added_or_a_shard_is() -> None:
+    items = made(1000)
+    before = assign(items, 8)
+    for number in range(5):
+        after = assign([*items, *made(1, seed=100 + number)], 8)
+        assert sum(after[identity] != shard for identity, shard in before.items()) < 30
+    wider = assign(items, 9)
+    assert sum(wider[identity] != shard for identity, shard in before.items()) < 250  # 1000/9 have to
+
+
+def test_one_that_is_longer_than_all_others_has_its_shard_to_itself() -> None:
+    items = [*made(20), Weighed("film", 1e6)]
+    shards = assign(items, 3)
+    assert [identity for identity, shard in shards.items() if shard == shards["film"]] == ["film"]
+
+
+def test_equal_ones_go_together_and_count_once() -> None:
+    items = made(100)
+    again = [Weighed(item.identity, item.seconds - 1) for item in items]
+    assert assign([*again, *items], 4) == assign(items, 4)
+    things = list(enumerate([*items, *items]))
+    parts = [kept([(number, item) for number, item in things], (part, 4)) for part in (1, 2, 3, 4)]
+    assert sorted(number for part in parts for number in part) == list(range(200))
+    for part in parts:
+        assert {number % 100 for number in part} == {number for number in part if number < 100}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for number, frames in enumerate((10, 60, 30, 20, 25, 15)):
+        write_video(folder / f"{number}.mp4", frames)
+    shutil.copy(folder / "1.mp4", folder / "copy.mp4")
+    (folder / "torn.mp4").write_bytes((folder / "2.mp4").read_bytes()[:700])
+    (folder / "empty.mp4").touch()
+    return folder
+
+
+def recordings(folder: Path) -> list[Recording]:
+    return [Recording(path=path, name=path.name) for path in sorted(folder.iterdir())]
+
+
+def test_every_recording_is_in_one_shard_whoever_asks(videos: Path, tmp_path: Path) -> None:
+    cache, found = SequenceCache(tmp_path / "features"), recordings(videos)
+    parts = [share(found, (number, 2), cache) for number in (1, 2)]
+    names = [[recording.name for recording in part] for part in parts]
+    assert sorted(name for part in names for name in part) == sorted(recording.name for recording in found)
+    assert all(part == sorted(part) for part in names), "in their order"
+    assert all(("1.mp4" in part) == ("copy.mp4" in part) for part in names)
+    assert all(names)
+
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    renamed = [moved / f"{100 - number}.avi" for number, _ in enumerate(found)]
+    for recording, path in zip(found, renamed, strict=True):
+        shutil.copy(recording.path, path)
+    others = [Recording(path=path, name=f"x/{path.name}") for path in reversed(renamed)]
+    theirs = [share(others, (number, 2), cache) for number in (1, 2)]
+    content = [{one.path.read_bytes() for one in part} - {b""} for part in parts]
+    assert content == [{one.path.read_bytes() for one in part} - {b""} for part in theirs]
+    assert not cache.root.exists()
+
+
+def test_one_shard_is_everything_and_looks_at_nothing(tmp_path: Path) -> None:
+    gone = [Recording(path=tmp_path / "gone.mp4", name="gone.mp4")]
+    assert share(gone, (1, 1), SequenceCache(tmp_path / "features")) == gone
+
+
+def test_a_recording_that_is_gone_is_in_one_shard_too(tmp_path: Path) -> None:
+    gone = [Recording(path=tmp_path / f"{number}.mp4", name=f"{number}.mp4") for number in range(3)]
+    cache = SequenceCache(tmp_path / "features")
+    parts = [share(gone, (number, 2), cache) for number in (1, 2)]
+    assert sorted(one.name for part in parts for one in part) == ["0.mp4", "1.mp4", "2.mp4"]
+
+
+@pytest.mark.parametrize("size", [0, 5, 65_536, 1_000_000])
+def test_the_identity_is_of_the_content(tmp_path: Path, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    one, other = tmp_path / "a.mp4", tmp_path / "b.mkv"
+    one.write_bytes(data)
+    other.write_bytes(data)
+    assert content_identity(one) == content_identity(other)
+    other.write_bytes(data + b"x")
+    assert content_identity(one) != content_identity(other)
+    if size:
+        other.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        assert content_identity(one) != content_identity(other)
+
+
+def test_a_shard_has_a_summary_of_its_own() -> None:
+    assert [summary_name(part) for part in ((1, 1), (2, 8))] == ["summary.jsonl", "summary.2-of-8.jsonl"]

@@ -1,0 +1,240 @@
+"""The head for descriptions: what it writes depends on the event alone, and is the best that there is to say."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.model.networks import Inputs, frames_of, make_network, make_talkative, random_batch, stretch
+from tests.sequences import make_sequence
+from vidgru.model.caption_head import _POWER, CaptionHead
+from vidgru.model.event_gru import EventGRU
+from vidgru.model.feature_spec import FeatureSpec
+from vidgru.model.tokenizer import Tokenizer
+
+SEQUENCE = make_sequence(80, seed=27)
+LAYOUT = FeatureSpec.of(SEQUENCE)
+OBJECT_GROUPS = tuple(LAYOUT.object_groups())
+WORDS, LABELS, MOST = 9, 2, 7
+PLAIN = range(3, WORDS)  # words that are no specials
+BLIND = {"drop_features": OBJECT_GROUPS}
+SHAPES = [{}, BLIND, {"cell": "lstm"}, {"cell": "none"}, {"bidirectional": True}]
+
+
+def make(words: int = WORDS, **shape: object) -> EventGRU:
+    network = make_network(SEQUENCE, words=words, labels=LABELS, **shape)
+    make_talkative(network, SEQUENCE, [Tokenizer.END, *range(3, words)])
+    return network
+
+
+NETWORK = make()
+
+
+def head_of(network: EventGRU) -> CaptionHead:
+    assert network.caption_head is not None
+    return network.caption_head
+
+
+def with_quiet_frames(batch: Inputs) -> Inputs:
+    """The second clip without an object, the third without one in every other frame."""
+    _, counts, frame, mask = batch
+    some = frames_of(batch)
+    counts = counts.clone()
+    counts[1] = 0
+    counts[2, ::2] = 0
+    kept = [one for row, own in enumerate(some) for t, one in enumerate(own) if counts[row, t]]
+    return torch.cat(kept), counts, frame, mask
+
+
+BATCH = with_quiet_frames(random_batch(LAYOUT, clips=6, steps=9, seed=1))
+FIRST = torch.tensor([Tokenizer.START, WORDS, WORDS + 1, Tokenizer.START, WORDS, WORDS + 1])
+
+
+def alone(batch: Inputs, row: int) -> Inputs:
+    return stretch(batch, row, int(batch[3][row].sum()))
+
+
+@torch.inference_mode()
+def write(network: EventGRU, batch: Inputs, first: Tensor, *, beam: int = 4, most: int = MOST) -> tuple[list, Tensor]:
+    return head_of(network).write(network.recall(*batch), first, beam=beam, most=most)
+
+
+@torch.inference_mode()
+def log_probabilities(network: EventGRU, batch: Inputs, first: int, sentence: list[int]) -> Tensor:
+    """Of a sentence's words and of its end, teacher forced; START and PAD are never said."""
+    words = torch.tensor([[first, *sentence, Tokenizer.END]])
+    logits = network.tell(*batch, words)[0]
+    logits[:, [Tokenizer.START, Tokenizer.PAD]] = -torch.inf
+    return logits.log_softmax(dim=1).gather(1, words[0, 1:, None])[:, 0]
+
+
+def worth(each: Tensor) -> float:
+    """What sentences are held against each other by."""
+    return float(each.sum()) / len(each) ** _POWER
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_event_is_told_alike_alone_and_among_others(shape: dict[str, object]) -> None:
+    network = make(**shape)
+    made = torch.Generator().manual_seed(2)
+    words = torch.cat([FIRST[:, None], torch.randint(3, WORDS, (6, 5), generator=made)], dim=1)
+    with torch.inference_mode():
+        together = network.tell(*BATCH, words)
+    sentences, means = write(network, BATCH, FIRST)
+    assert len({tuple(sentence) for sentence in sentences}) > 2, "a test of sentences needs different ones"
+    for row in range(6):
+        own = alone(BATCH, row)
+        with torch.inference_mode():
+            torch.testing.assert_close(network.tell(*own, words[row : row + 1])[0], together[row], rtol=0, atol=1e-4)
+        (sentence,), mean = write(network, own, FIRST[row : row + 1])
+        assert sentence == sentences[row]
+        assert float(mean) == pytest.approx(float(means[row]), abs=1e-4)
+
+
+def test_several_sentences_on_each_event() -> None:
+    words = torch.cat([FIRST.repeat_interleave(3)[:, None], torch.randint(3, WORDS, (18, 4))], dim=1)
+    with torch.inference_mode():
+        together = head_of(NETWORK)(NETWORK.recall(*BATCH), words)
+        assert together.shape == (18, 5, WORDS)
+        for number in range(18):
+            (own,) = head_of(NETWORK)(NETWORK.recall(*alone(BATCH, number // 3)), words[number : number + 1])
+            torch.testing.assert_close(together[number], own, rtol=0, atol=1e-4)
+
+
+def test_what_stands_behind_an_event_does_not_matter() -> None:
+    objects, counts, frame, mask = BATCH
+    spoilt = torch.where(mask[..., None], frame, 7.0)
+    sentences, means = write(NETWORK, BATCH, FIRST)
+    again, others = write(NETWORK, (objects, counts, spoilt, mask), FIRST)
+    assert again == sentences
+    assert torch.equal(means, others)
+
+
+def test_it_looks_at_steps_and_at_objects() -> None:
+    objects, counts, frame, mask = alone(BATCH, 0)
+    words, head = torch.tensor([[WORDS, 3, 4]]), head_of(NETWORK)
+    with torch.inference_mode():
+        vectors, _, seen = NETWORK.encoder(objects, counts, frame)
+        hidden, _ = NETWORK.remember(vectors, mask)
+        plain = head(head.memory(hidden, mask, seen, counts), words)
+        other_objects = head(head.memory(hidden, mask, seen.flip(0), counts), words)
+        other_steps = head(head.memory(hidden.flip(1), mask, seen, counts), words)
+    torch.testing.assert_close(plain, NETWORK.tell(objects, counts, frame, mask, torch.tensor([[WORDS, 3, 4, 5]])))
+    assert (other_objects - plain).abs().max() > 0.01, "objects are told together with their steps"
+    assert (other_steps - plain).abs().max() > 0.01, "steps are told together with their places in the event"
+
+
+@pytest.mark.parametrize("row", range(6))
+def test_a_beam_of_one_takes_the_likeliest_word(row: int) -> None:
+    own, first = alone(BATCH, row), FIRST[row : row + 1]
+    greedy: list[int] = []
+    while len(greedy) < MOST:
+        with torch.no_grad():
+            logits = NETWORK.tell(*own, torch.tensor([[int(first), *greedy, Tokenizer.END]]))[0, -1]
+        logits[[Tokenizer.START, Tokenizer.PAD]] = -torch.inf
+        word = int(logits.argmax())
+        if word == Tokenizer.END:
+            break
+        greedy.append(word)
+    assert write(NETWORK, own, first, beam=1)[0] == [greedy]
+
+
+@pytest.mark.parametrize("most", [1, 2, MOST])
+@pytest.mark.parametrize("beam", [1, 4])
+def test_the_mean_is_that_of_teacher_forcing(beam: int, most: int) -> None:
+    """Also where there was no room for the end: that a sentence was cut off is nothing to be sure of."""
+    sentences, means = write(NETWORK, BATCH, FIRST, beam=beam, most=most)
+    assert max(map(len, sentences)) == most
+    for row, sentence in enumerate(sentences):
+        each = log_probabilities(NETWORK, alone(BATCH, row), int(FIRST[row]), sentence)
+        assert float(means[row]) == pytest.approx(float(each.mean()), abs=1e-5)
+
+
+def test_more_beams_find_better_sentences() -> None:
+    batch = random_batch(LAYOUT, clips=40, steps=9, seed=5)
+    first = torch.full((40,), Tokenizer.START)
+    found = [write(NETWORK, batch, first, beam=beam)[0] for beam in (1, 4, 16)]
+    one, four, sixteen = (
+        [
+            worth(log_probabilities(NETWORK, alone(batch, row), Tokenizer.START, sentence))
+            for row, sentence in enumerate(some)
+        ]
+        for some in found
+    )
+    assert sum(four) > sum(one)
+    assert sum(sixteen) > sum(four)
+    assert all(b >= a - 1e-5 for a, b in zip(one, sixteen, strict=True))
+    assert len({tuple(sentence) for sentence in found[1]}) > 10
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_beam_that_holds_all_sentences_finds_the_best(most: int) -> None:
+    network = make(words=6)
+    batch = random_batch(LAYOUT, clips=6, steps=5, seed=7)
+    first = torch.tensor([6, 7, Tokenizer.START] * 2)
+    every = [list(some) for length in range(most + 1) for some in itertools.product((3, 4, 5), repeat=length)]
+    sentences, means = write(network, batch, first, beam=3 ** (most + 1), most=most)
+    for row, sentence in enumerate(sentences):
+        each = [log_probabilities(network, alone(batch, row), int(first[row]), one) for one in every]
+        best = max(range(len(every)), key=lambda index: worth(each[index]))
+        assert sentence == every[best]
+        assert float(means[row]) == pytest.approx(float(each[best].mean()), abs=1e-5)
+
+
+def test_long_sentences_have_a_chance() -> None:
+    """By the plain sum of log probabilities the shortest would be the best where words are hard to foresee."""
+    network = make()
+    with torch.no_grad():
+        head_of(network).bias.zero_()
+        head_of(network).join[0].weight.zero_()
+        head_of(network).join[0].bias.zero_()
+        head_of(network).bias[3] = 6.0
+        head_of(network).bias[Tokenizer.END] = 4.5
+    (sentence,), _ = write(network, alone(BATCH, 0), FIRST[:1], beam=8, most=12)
+    assert len(sentence) > 1
+
+
+def test_specials_are_never_said() -> None:
+    network = make()
+    with torch.no_grad():
+        head_of(network).bias[[Tokenizer.START, Tokenizer.PAD]] = 50.0
+        head_of(network).bias[Tokenizer.END] = -50.0
+    for beam in (1, 5):
+        sentences, means = write(network, BATCH, FIRST, beam=beam, most=4)
+        assert all(len(sentence) == 4 and set(sentence) <= set(PLAIN) for sentence in sentences)
+        assert torch.isfinite(means).all()
+
+
+def test_sentences_that_end_early_wait_for_the_others() -> None:
+    batch = random_batch(LAYOUT, clips=40, steps=9, seed=5)
+    sentences, _ = write(NETWORK, batch, torch.full((40,), Tokenizer.START), most=12)
+    assert len({len(sentence) for sentence in sentences}) > 1
+    assert all(set(sentence) <= set(PLAIN) for sentence in sentences)
+
+
+def test_a_sentence_begins_with_its_label() -> None:
+    """Of overlapping events each has a sentence of its own."""
+    own = alone(BATCH, 0)
+    told = []
+    for first in (Tokenizer.START, WORDS, WORDS + 1):
+        with torch.inference_mode():
+            told.append(NETWORK.tell(*own, torch.tensor([[first, 3, 4]]))[0, 0])
+    for one, other in itertools.combinations(told, 2):
+        assert (one - other).abs().max() > 0.01
+    assert told[0].shape == (WORDS,), "a label is no word"
+
+
+def test_a_network_that_does_not_describe() -> None:
+    with pytest.raises(ValueError, match="the network has no head for descriptions"):
+        make_network(SEQUENCE).recall(*BATCH)
+
+
+def test_all_of_it_learns() -> None:
+    network = make().train()
+    words = torch.cat([FIRST[:, None], torch.randint(3, WORDS, (6, 5))], dim=1)
+    network.tell(*BATCH, words).square().sum().backward()
+    for name, parameter in head_of(network).named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+        assert torch.isfinite(parameter.grad).all(), name

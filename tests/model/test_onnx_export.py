@@ -1,0 +1,197 @@
+"""Encoder, recurrent layer and heads as an ONNX graph, held against PyTorch."""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors import safe_open
+
+from tests.model.graphs import Graph, expected
+from tests.model.networks import make_model, random_batch, stretch
+from tests.sequences import make_sequence
+from vidgru.config import ExportConfig
+from vidgru.errors import MissingDependencyError, ModelError, SettingsError
+from vidgru.model.checkpoint import EventModel
+from vidgru.model.onnx_export import events_graph, export_model
+from vidgru.types import FrameSequence
+
+PLAIN, POSES = make_sequence(60), make_sequence(60, keypoints=4, optional=False)
+OBJECTS = ("geometry", "score", "class", "speed", "motion", "relations", "appearance", "colour")
+SENTENCES = ("A person falls.", "Zwei Personen gehen.")
+
+
+def pronounced(sequence: FrameSequence = PLAIN, **shape: object) -> EventModel:
+    """A model whose scores are not all alike."""
+    model = make_model(sequence, **shape)
+    with torch.no_grad():
+        for head in (model.network.clip_head, model.network.frame_head):
+            if head is not None:
+                head[-1].weight.mul_(10)
+    return model
+
+
+MODELS = {
+    "gru": pronounced(timed=True),
+    "keypoints": pronounced(POSES, timed=True),
+    "layers": pronounced(timed=True, layers=3, hidden=24),
+    "lstm": pronounced(timed=True, cell="lstm", layers=2),
+    "rnn": pronounced(timed=True, cell="rnn"),
+    "no memory": pronounced(timed=True, cell="none"),
+    "several labels": pronounced(timed=True, background=False, multi_label=True),
+    "clips": pronounced(),
+    "frames": pronounced(clips=False, timed=True),
+    "sentences": pronounced(timed=True, sentences=SENTENCES),
+    "both ways": pronounced(timed=True, bidirectional=True, layers=2),
+    "lstm both ways": pronounced(timed=True, bidirectional=True, cell="lstm"),
+    "no objects": pronounced(timed=True, drop_features=OBJECTS),
+    "no scene": pronounced(timed=True, drop_features=("time", "scene", "scene_motion")),
+    "no classes": pronounced(timed=True, drop_features=("class", "score")),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_graph_says_what_pytorch_says(kind: str) -> None:
+    model = MODELS[kind]
+    graph = Graph(events_graph(model))
+    for clips, steps, most in ((1, 1, 3), (1, 40, 0), (4, 9, 3), (7, 33, 5), (2, 150, 20), (1, 1, 0)):
+        batch = random_batch(model.feature_spec, clips, steps, most, seed=clips * steps)
+        found, wanted = graph.read(batch), expected(model, batch)
+        assert found.keys() - {"seen"} == wanted.keys()
+        for name, values in wanted.items():
+            np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_a_test_of_scores_has_some_that_differ() -> None:
+    scores = expected(MODELS["gru"], random_batch(MODELS["gru"].feature_spec, 4, 30))
+    assert np.ptp(scores["frame_scores"], axis=(0, 1)).min() > 0.2
+    assert np.ptp(scores["clip_scores"], axis=0).min() > 0.02
+
+
+@pytest.mark.parametrize("kind", ["gru", "layers", "lstm", "rnn"])
+def test_it_begins_where_the_state_says(kind: str) -> None:
+    model = MODELS[kind]
+    graph, batch = Graph(events_graph(model)), random_batch(model.feature_spec, 3, 5)
+    made = torch.Generator().manual_seed(1)
+    states = [torch.randn(layers, 3, wide, generator=made) for layers, wide in graph.states.values()]
+    wanted = expected(model, batch, tuple(states) if len(states) > 1 else states[0])
+    found = graph.read(batch, {name: state.numpy() for name, state in zip(graph.states, states, strict=True)})
+    for name, values in wanted.items():
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-5, err_msg=name)
+    assert not np.allclose(found["hidden"], graph.read(batch)["hidden"], atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["gru", "layers", "lstm", "rnn", "no memory"])
+def test_chunks_give_what_the_whole_gives(kind: str) -> None:
+    model = MODELS[kind]
+    graph = Graph(events_graph(model))
+    objects, counts, frame, mask = random_batch(model.feature_spec, 1, 60, 4)
+    whole = graph.read((objects, counts, frame, mask))
+    ends = torch.nn.functional.pad(counts[0].cumsum(0), (1, 0)).tolist()
+    edges, scores, attention = (0, 1, 2, 30, 37, 60), [], []
+    state = None
+    for a, b in itertools.pairwise(edges):
+        found = graph.read((objects[ends[a] : ends[b]], counts[:, a:b], frame[:, a:b], mask[:, a:b]), state)
+        state = {name: found[f"next_{name}"] for name in graph.states}
+        scores.append(found["frame_scores"])
+        attention.append(found["attention"])
+    np.testing.assert_allclose(np.concatenate(scores, axis=1), whole["frame_scores"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(attention), whole["attention"], rtol=0, atol=1e-5)
+    for name in state or ():
+        np.testing.assert_allclose(state[name], whole[f"next_{name}"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gru", "no memory", "both ways", "lstm both ways"])
+def test_padding_changes_nothing(kind: str) -> None:
+    graph, batch = Graph(events_graph(MODELS[kind])), random_batch(MODELS[kind].feature_spec, 4, 9)
+    together = graph.read(batch)
+    for row, length in enumerate(batch[3].sum(dim=1).tolist()):
+        alone = graph.read(stretch(batch, row, length))
+        np.testing.assert_allclose(together["clip_scores"][row], alone["clip_scores"][0], rtol=0, atol=1e-5)
+        ours, own = together["frame_scores"][row, :length], alone["frame_scores"][0]
+        np.testing.assert_allclose(ours, own, rtol=0, atol=1e-5)
+
+
+def test_what_a_model_lacks_is_missing() -> None:
+    outputs = {kind: (graph := Graph(events_graph(MODELS[kind]))).inputs[4:] + graph.outputs for kind in MODELS}
+    both = ["attention", "hidden", "frame_scores", "clip_scores"]
+    assert sorted(outputs["gru"]) == sorted(["state", "next_state", *both])
+    assert sorted(outputs["lstm"]) == sorted(["state", "cell", "next_state", "next_cell", *both])
+    assert sorted(outputs["clips"]) == sorted(["state", "next_state", "attention", "hidden", "clip_scores"])
+    assert sorted(outputs["frames"]) == sorted(["state", "next_state", "attention", "hidden", "frame_scores"])
+    assert sorted(outputs["sentences"]) == sorted(["state", "next_state", "seen", *both])
+    assert sorted(outputs["no memory"]) == sorted(outputs["both ways"]) == sorted(both)
+
+
+def test_what_varies_is_free_and_the_recurrent_layer_is_one_node() -> None:
+    graph = onnx.load_model_from_string(events_graph(MODELS["gru"])).graph
+    axes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.input}
+    feature_spec = MODELS["gru"].feature_spec
+    assert axes == {
+        "objects": ["objects", feature_spec.object_width],
+        "counts": ["batch", "time"],
+        "frame": ["batch", "time", feature_spec.frame_width],
+        "mask": ["batch", "time"],
+        "state": [1, "batch", 128],
+    }
+    assert [node.op_type for node in graph.node].count("GRU") == 1
+    assert not {node.op_type for node in graph.node} & {"Loop", "Scan", "If"}
+
+
+def test_equal_models_are_equal_bytes_and_the_facts_are_the_models(tmp_path: Path) -> None:
+    content = events_graph(make_model(timed=True, lookahead=3))
+    assert content == events_graph(make_model(timed=True, lookahead=3))
+    model = make_model(timed=True, lookahead=3)
+    model.save(tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", framework="np") as file:
+        own = json.loads(file.metadata()["vidgru"])
+    facts = Graph(content).facts
+    columns = {name: facts.pop(name) for name in ("object_columns", "frame_columns")}
+    assert facts == own
+    assert columns["object_columns"]["geometry"] == [0, 8]
+    assert columns["frame_columns"] == {"time": [0, 3], "scene": [3, 8], "scene_motion": [8, 12]}
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_files_lie_beside_the_model_or_where_they_are_wanted(tmp_path: Path) -> None:
+    MODELS["sentences"].save(tmp_path / "best.safetensors")
+    beside = export_model(tmp_path, ExportConfig())
+    assert beside == [tmp_path / "best.onnx", tmp_path / "best.captions.onnx"]
+    MODELS["gru"].save(tmp_path / "gru.safetensors")
+    (elsewhere,) = export_model(tmp_path / "gru.safetensors", ExportConfig(out=str(tmp_path / "sub" / "x.onnx")))
+    assert elsewhere == tmp_path / "sub" / "x.onnx"
+    assert elsewhere.read_bytes() == events_graph(MODELS["gru"])
+    assert sorted(path.name for path in tmp_path.rglob("*.onnx")) == ["best.captions.onnx", "best.onnx", "x.onnx"]
+
+
+def test_a_model_that_does_not_describe_leaves_no_captions_of_one_that_did(tmp_path: Path) -> None:
+    for name, left in (("sentences", ["best.captions.onnx", "best.onnx"]), ("gru", ["best.onnx"])):
+        MODELS[name].save(tmp_path / "best.safetensors")
+        export_model(tmp_path, ExportConfig())
+        assert sorted(path.name for path in tmp_path.glob("*.onnx")) == left
+
+
+def test_a_name_that_is_no_onnx_files_is_refused(tmp_path: Path) -> None:
+    MODELS["gru"].save(tmp_path / "m.safetensors")
+    with pytest.raises(SettingsError, match=r"out is '.*m\.safetensors', which is no name of an ONNX file"):
+        export_model(tmp_path / "m.safetensors", ExportConfig(out=str(tmp_path / "m.safetensors")))
+
+
+def test_an_exported_model_is_not_exported_again(tmp_path: Path) -> None:
+    MODELS["gru"].save(tmp_path / "m.safetensors")
+    (exported,) = export_model(tmp_path / "m.safetensors", ExportConfig())
+    with pytest.raises(ModelError, match=r"is an exported one \(ONNX\), which can be evaluated and can predict"):
+        export_model(exported, ExportConfig(out=str(tmp_path / "again.onnx")))
+
+
+def test_without_the_package_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingDependencyError, match="need the package onnx, which is not installed") as raised:
+        events_graph(MODELS["gru"])
+    assert raised.value.remedy == 'pip install "vidgru[onnx]"'

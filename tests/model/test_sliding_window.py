@@ -1,0 +1,82 @@
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.model.networks import make_model
+from tests.sequences import make_sequence
+from vidgru.model.checkpoint import EventModel
+from vidgru.model.features import compute_features
+from vidgru.model.gru_gates import mean_gates
+from vidgru.model.scoring import encode, score_clips
+from vidgru.model.sliding_window import SlidingWindowScorer
+
+SEQUENCE = make_sequence(130, seed=2)
+
+
+def vectors_of(model: EventModel, frames: int) -> torch.Tensor:
+    return encode(model, [compute_features(SEQUENCE)]).vectors[:frames]
+
+
+def model_of(window: int, **shape: object) -> EventModel:
+    return replace(make_model(SEQUENCE, **shape), window_s=window / 8)
+
+
+def windows_of(frames: int, length: int) -> list[tuple[int, int]]:
+    """What is to cover a recording: every quarter of a length, and flush with its end."""
+    if frames < 1.5 * length:
+        return [(0, frames)] if frames else []
+    stride = max(1, length // 4)
+    return [(first, first + length) for first in [*range(0, frames - length, stride), frames - length]]
+
+
+def by_definition(model: EventModel, frames: int, length: int) -> np.ndarray:
+    vectors, total, weight = vectors_of(model, frames), np.zeros((frames, 3)), np.zeros(frames)
+    for first, stop in windows_of(frames, length):
+        middle = (first + stop - 1) / 2
+        score = score_clips(model, [vectors[first:stop]])[0]
+        for t in range(first, stop):
+            trust = 1 - abs(t - middle) / ((stop - first + 1) / 2)
+            total[t] += trust * score
+            weight[t] += trust
+    return total / weight[:, None]
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 16])
+@pytest.mark.parametrize("frames", [0, 1, 11, 23, 24, 25, 130])
+def test_a_frames_score_is_the_mean_of_its_windows_however_frames_are_cut_up(frames: int, length: int) -> None:
+    model = model_of(length)
+    vectors = vectors_of(model, frames)
+    expected = by_definition(model, frames, length)
+    rng = np.random.default_rng(frames)
+    for edges in ([0, frames], range(frames + 1), [0, *sorted(rng.integers(0, frames + 1, 5)), frames]):
+        scorer, found = SlidingWindowScorer(model), []
+        for first, stop in itertools.pairwise(edges):
+            found.append(scorer.push(vectors[first:stop])[0])
+            settled = sum(map(len, found))
+            assert settled == max(stop - length, 0) if stop >= 1.5 * length else settled == 0
+            assert len(scorer._vectors) == stop - settled <= scorer.most_lag + len(vectors)
+        found.append(scorer.finish()[0])
+        np.testing.assert_allclose(np.concatenate(found), expected, rtol=0, atol=1e-6)
+        assert np.concatenate(found).dtype == np.float32
+
+
+def test_gates_are_those_of_the_windows() -> None:
+    model = model_of(16)
+    vectors = vectors_of(model, 20)
+    scorer = SlidingWindowScorer(model, gates=True)
+    (scores, none_yet), (_, gates) = scorer.push(vectors), scorer.finish()
+    assert len(scores) == len(none_yet) == 0
+    hidden, _ = model.network.remember(vectors[None], torch.ones(1, 20, dtype=torch.bool))
+    expected = mean_gates(model.network, vectors[None], hidden)[0]
+    np.testing.assert_allclose(gates.update, expected[:, 0], atol=1e-6)
+    np.testing.assert_allclose(gates.reset, expected[:, 1], atol=1e-6)
+    lstm = model_of(16, cell="lstm")
+    assert SlidingWindowScorer(lstm, gates=True).push(vectors_of(lstm, 40))[1] is None
+
+
+def test_a_model_without_a_head_for_clips() -> None:
+    with pytest.raises(ValueError, match="the model has no head for clips"):
+        SlidingWindowScorer(make_model(SEQUENCE, clips=False, timed=True))

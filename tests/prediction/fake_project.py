@@ -1,0 +1,105 @@
+"""A small world for prediction: recordings whose features are known, and a model whose scores are."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.sequences import NAMES, make_sequence
+from vidgru.cache import SequenceCache
+from vidgru.config import DetectorSettings, PredictConfig
+from vidgru.model.checkpoint import EventModel, build
+from vidgru.model.event_decoder import DecodeSettings
+from vidgru.model.event_gru import Architecture
+from vidgru.model.feature_spec import FeatureSpec
+from vidgru.model.task import Head, Task
+from vidgru.storage import sha256_file
+from vidgru.types import FrameSequence
+
+DETECT = DetectorSettings(weights="detector.pt")
+
+
+def logit(score: float) -> float:
+    return float(np.log(score / (1 - score)))
+
+
+def make_model(
+    path: Path,
+    feature_settings: dict[str, Any],
+    *,
+    weights: str = "detector.pt",
+    sequence: FrameSequence | None = None,
+    timed: bool = False,
+    **scores: float,
+) -> EventModel:
+    """A model that gives each label its score at every moment, whatever there is to see in sequences like this one.
+
+    It has a head for clips, or, with `timed`, one for frames.
+    """
+    sequence = sequence or make_sequence(1)
+    scores = scores or {"fall": 0.9, "run": 0.2, "walk": 0.6}
+    labels = tuple(scores)
+    torch.manual_seed(0)
+    head = Head(background=False, multi_label=True)
+    task = Task(labels=labels, clips=None if timed else head, timed=head if timed else None)
+    network = build(FeatureSpec.of(sequence), task, Architecture()).eval()
+    layers = network.frame_head if timed else network.clip_head
+    assert layers is not None
+    last = layers[-1]
+    assert isinstance(last, torch.nn.Linear)
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([logit(score) for score in scores.values()]))
+    thresholds = (0.5,) * len(labels)
+    model = EventModel(
+        network=network,
+        task=task,
+        feature_settings=feature_settings,
+        weights=weights,
+        names=sequence.names,
+        decode=DecodeSettings(high=thresholds, low=thresholds, min_s=0.5, merge_s=0.5, exclusive=False),
+        window_s=2.0,
+        metrics={"macro_f1": 0.75},
+        versions={"vidgru": "0.1.0"},
+    )
+    model.save(path)
+    return model
+
+
+class World:
+    """A folder with `videos/`, a detector, a model, and a cache. No video is ever decoded: their bytes are names."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.weights = root / "detector.pt"
+        self.weights.write_bytes(b"a detector")
+        self.feature_settings = DETECT.feature_settings(sha256_file(self.weights))
+        self.model = root / "model.safetensors"
+        make_model(self.model, self.feature_settings, weights=str(self.weights))
+        self.videos = root / "videos"
+        self.videos.mkdir()
+        self.out = root / "events"
+        self.cache = SequenceCache(root / "features")
+
+    def record(
+        self, name: str, *, frames: int = 40, content: str = "", folder: Path | None = None, **facts: Any
+    ) -> Path:
+        """A recording of `frames` samples at 8 a second, whose features are in the cache."""
+        path = (folder or self.videos) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content or name)
+        key = self.cache.key(self.cache.sha256(path), self.feature_settings)
+        values: dict[str, Any] = {
+            "status": "done", "duration_s": frames / 8, "fps": 8.0, "size_px": (320, 192), "names": NAMES,
+            "feature_settings": self.feature_settings,
+        }  # fmt: skip
+        with self.cache.writer(key, {"device": "cpu"}) as writer:
+            writer.append(make_sequence(frames, seed=frames))
+            writer.finish(**{**values, **facts})
+        self.cache.remember(path, key)
+        return path
+
+    def config(self, **values: Any) -> PredictConfig:
+        """Without pages, which take their time, unless they are asked for."""
+        return PredictConfig(**{"out": str(self.out), "features": str(self.cache.root), "report": False, **values})

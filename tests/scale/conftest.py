@@ -1,3 +1,0 @@
-from tests.extraction.conftest import tiny_weights
-
-__all__ = ["tiny_weights"]

@@ -1,0 +1,101 @@
+"""Processes that train one model between them."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.synthetic import MadeData, both_data
+from vidgru.config import CompareConfig, TrainConfig
+from vidgru.errors import SettingsError
+from vidgru.model.checkpoint import load_model
+from vidgru.training.compare import compare
+from vidgru.training.run import train
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
+ALIKE = {"dropout": 0.0, "group_dropout": 0.0, "hidden": 16, "width": 16, "batch": 5, "patience": 0}
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    found = csv.DictReader((run / "results.csv").read_text().splitlines())
+    return [{name: float(value) for name, value in row.items() if name != "seconds"} for row in found]
+
+
+def together(data: MadeData, out: Path, processes: int, **changes: object) -> subprocess.CompletedProcess[str]:
+    settings = data.settings(**{"out": str(out), **ALIKE, **changes})
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    return launched(processes, SCRIPT, str(data.root), *flags)
+
+
+def launched(processes: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*launch, *map(str, command)], capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_model_that_one_trains(tmp_path: Path) -> None:
+    """Sixteen clips in batches of five: in the last one the second process has no share. Every head has its batches."""
+    data = both_data(tmp_path / "data", train=8, held=2, described=True)
+    alone = train(data.root, TrainConfig(**data.settings(**{"out": str(tmp_path / "alone"), **ALIKE, "epochs": 3})))
+    ended = together(data, tmp_path / "team", 2, epochs=2)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("validation, epoch ") == 1
+    assert ended.stdout.count("recordings (") == 1
+    assert ended.stdout.count("model: ") == 1
+    names = {path.name for path in (tmp_path / "team").iterdir()}
+    assert names == {path.name for path in alone.iterdir()}
+
+    for one, two in zip(rows(alone), rows(tmp_path / "team"), strict=False):
+        assert one == pytest.approx(two, rel=1e-3, abs=1e-4)
+    assert len(rows(tmp_path / "team")) == 2
+
+    # one process goes on where two stopped
+    settings = data.settings(**{"out": str(tmp_path / "team"), **ALIKE, "epochs": 3})
+    resumed = train(data.root, TrainConfig(**settings, resume=True))
+    ours, theirs = (load_model(run / "last.safetensors").network.state_dict() for run in (alone, resumed))
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=2e-3, msg=name)
+    assert load_model(alone).decode == load_model(resumed).decode
+    assert "caption_head.bias" in ours
+
+
+def test_what_one_process_does_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    data = both_data(tmp_path / "data", train=2, held=2)
+    settings = data.settings(out=str(tmp_path / "run"))
+    message = "{} is not shared out between processes\n  start it without torchrun"
+    with pytest.raises(SettingsError, match=message.format("cross-validation")):
+        train(data.root, TrainConfig(**settings, folds=2))
+    with pytest.raises(SettingsError, match=message.format("a comparison")):
+        compare(data.root, CompareConfig(**settings))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_what_is_wrong_ends_all_processes(tmp_path: Path) -> None:
+    data = both_data(tmp_path / "data", train=2, held=2)
+    ended = together(data, tmp_path / "team", 2, epochs=1, resume="true")
+    assert ended.returncode != 0
+    assert "there is no run to resume in" in ended.stderr
+    assert not (tmp_path / "team").exists()
+
+
+@pytest.mark.slow
+def test_processes_that_know_different_things_all_see_it(tmp_path: Path) -> None:
+    script = tmp_path / "ask.py"
+    script.write_text(
+        "import os, sys\n"
+        "from vidgru.training.distributed import process_group\n"
+        "with process_group() as processes:\n"
+        "    told = [processes.alike(value) for value in ('a', os.environ['RANK'], 'b')]\n"
+        "sys.exit(0 if told == [True, False, True] else 3)\n"
+    )
+    ended = launched(2, script)
+    assert ended.returncode == 0, ended.stderr

@@ -1,0 +1,149 @@
+"""Training, judging and predicting on what a detector saw that was run elsewhere: no video, no weights."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.prediction.fake_project import make_model
+from vidgru.cache import SequenceCache
+from vidgru.config import DetectionSettings, DetectorSettings, EvalConfig, PredictConfig, TrainConfig
+from vidgru.datasets.annotations import load_dataset
+from vidgru.errors import AnnotationError, SettingsMismatchError
+from vidgru.extraction.import_detections import extract_detections, open_detections
+from vidgru.info import info
+from vidgru.model.checkpoint import check_feature_settings, load_model
+from vidgru.prediction.batch import predict
+from vidgru.prediction.detector import model_detector
+from vidgru.training.evaluate import evaluate
+from vidgru.training.run import train
+
+SPEEDS = {"walk": 20.0, "run": 90.0}  # pixels a second
+
+
+def write_set(root: Path) -> Path:
+    """MOT files of persons that walk or run, no videos, and annotations that name these."""
+    rng = np.random.default_rng(0)
+    rows = ["video,label,split"]
+    (root / "mot").mkdir(parents=True)
+    for number in range(24):
+        label = list(SPEEDS)[number % 2]
+        left = rng.uniform(0, 50) + SPEEDS[label] * np.arange(20) / 10
+        lines = [f"{frame},1,{x:.1f},{rng.uniform(40, 44):.1f},30,80,0.9,1,1\n" for frame, x in enumerate(left, 1)]
+        (root / "mot" / f"{number:02d}.txt").write_text("".join(lines))
+        rows.append(f"clips/{number:02d}.mp4,{label},{'train' if number < 16 else 'val' if number < 20 else 'test'}")
+    (root / "set.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_set(tmp_path_factory.mktemp("set"))
+    train(root / "set.csv", config(root))
+    return root
+
+
+def config(root: Path, **changes: object) -> TrainConfig:
+    values = {
+        "detections": str(root / "mot"), "source_fps": 10.0, "source_size": "320x240", "epochs": 8, "batch": 8,
+        "features": str(root / "features"), "out": str(root / "run"), "lr": 0.01,
+    }  # fmt: skip
+    return TrainConfig(**{**values, **changes})
+
+
+def eval_config(root: Path, **changes: object) -> EvalConfig:
+    values = {"detections": str(root / "mot"), "source_fps": 10.0, "source_size": "320x240"}
+    return EvalConfig(**{**values, "features": str(root / "features"), "out": str(root / "eval"), **changes})
+
+
+def test_trained_judged_and_predicted(trained: Path) -> None:
+    model = load_model(trained / "run")
+    assert (model.weights, model.feature_settings["detections"], len(model.names)) == ("", 1, 100)
+    metrics = evaluate(trained / "run", trained / "set.csv", eval_config(trained))
+    assert metrics["accuracy"] == 1.0
+    found = predict(
+        trained / "run",
+        [trained / "features"],
+        PredictConfig(out=str(trained / "events"), report=False),
+        progress=False,
+    )
+    assert [prediction.status for prediction in found] == ["done"] * 24
+    assert [prediction.recording.name for prediction in found][:2] == ["00", "01"]
+    again = predict(
+        trained / "run",
+        [trained / "features"],
+        PredictConfig(out=str(trained / "events"), report=False),
+        progress=False,
+    )
+    assert {prediction.status for prediction in again} == {"reused"}
+
+
+def test_a_cache_of_sequences_is_trained_on(trained: Path, tmp_path: Path) -> None:
+    train(trained / "set.csv", config(trained, detections=str(trained / "features"), source_fps=0.0, source_size="",
+                                      out=str(tmp_path / "run"), epochs=1))  # fmt: skip
+    one, two = (load_model(path / "run") for path in (trained, tmp_path))
+    assert one.feature_settings == two.feature_settings
+    assert one.seen == two.seen
+
+
+def test_videos_that_are_nowhere(tmp_path: Path) -> None:
+    root = write_set(tmp_path)
+    (root / "mot" / "03.txt").unlink()
+    with pytest.raises(AnnotationError, match=r"1 video missing: clips/03.mp4 .* and among the detections"):
+        train(root / "set.csv", config(root))
+    seen: Callable[[str], str | None] = {"clips/00.mp4": "00"}.get
+    dataset = load_dataset(root / "set.csv", allow_missing=True, seen=seen)
+    assert list(dataset.recordings) == ["00"]
+
+
+def test_models_refuse_what_they_cannot_read(trained: Path, tmp_path: Path) -> None:
+    model = load_model(trained / "run")
+    with pytest.raises(SettingsMismatchError, match=r"finds nothing in recordings themselves\n.*extract --detections"):
+        model_detector(model)
+    changed = {"detections": "", "source_fps": 0.0, "source_size": ""}
+    with pytest.raises(SettingsMismatchError, match=r"run elsewhere\n.*pass it with --detections"):
+        evaluate(trained / "run", trained / "set.csv", eval_config(trained, **changed))
+    theirs = DetectorSettings().feature_settings("ab" * 32)
+    with pytest.raises(
+        SettingsMismatchError, match="features of a are of a detector that vidgru runs, the model reads what"
+    ):
+        check_feature_settings(model, theirs, "features of a")
+    other = make_model(tmp_path / "m.safetensors", theirs)
+    with pytest.raises(
+        SettingsMismatchError, match=r"are of a detector that was run elsewhere, .* features of detector.pt"
+    ):
+        check_feature_settings(other, model.feature_settings, "features of a")
+    with pytest.raises(SettingsMismatchError, match=r"the sequences of .*mot are of a detector that was run elsewhere"):
+        evaluate(tmp_path / "m.safetensors", trained / "set.csv", eval_config(trained))
+    names = {**model.feature_settings, "names": ["cat"]}
+    with pytest.raises(
+        SettingsMismatchError, match=r"names is 1 \(cat, ...\), the model's is 100 \(class 1, class 2, class 3"
+    ):
+        check_feature_settings(model, names, "features of a")
+    coco = tmp_path / "pose.json"
+    kinds = [{"id": 1, "name": "class 1", "keypoints": ["nose"]}]
+    coco.write_text(json.dumps({"videos": [], "annotations": [], "categories": kinds}))
+    with pytest.raises(SettingsMismatchError, match="have 1 keypoints, those that the model was trained on 0"):
+        evaluate(trained / "run", trained / "set.csv", eval_config(trained, detections=str(coco)))
+
+
+def test_info_tells_and_prunes(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set")
+    settings = DetectionSettings(detections=str(root / "mot"), source_fps=10.0, source_size="320x240")
+    cache = SequenceCache(tmp_path / "features")
+    collection = open_detections(settings, DetectorSettings())
+    first = extract_detections(collection, None, cache, progress=False)
+    told = str(info(cache.root))
+    assert "24 entries" in told
+    assert "names class 1, class 2, class 3 and 97 more" in told
+    assert "24 entries kept" in str(info(cache.root, prune=True))
+    changed = root / "mot" / "00.txt"
+    changed.write_text(changed.read_text() + "21,1,0,0,30,80,0.9,1,1\n")
+    extract_detections(open_detections(settings, DetectorSettings()), None, SequenceCache(cache.root), progress=False)
+    told = str(info(cache.root, prune=True))
+    assert f"removed {first[0].key}" in told
+    assert "24 entries kept" in told
+    changed.parent.rename(root / "elsewhere")
+    assert "0 entries kept" in str(info(cache.root, prune=True))

@@ -1,0 +1,129 @@
+import socket
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from tests.streams import as_file, as_stream, serving
+from tests.videos import draw_counter, read_counter, write_video
+from vidgru.video.live_address import Address
+from vidgru.video.live_connection import Connection, Decoded, SourceLost, connect
+
+
+class Capture:
+    """A camera as OpenCV has it: three frames, in BGR."""
+
+    def __init__(self, device: int) -> None:
+        self.device, self.left, self.released = device, [0, 1, 2], False
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self.device == 7
+
+    def read(self) -> tuple[bool, Any]:
+        if not self.left:
+            return False, None
+        return True, np.ascontiguousarray(draw_counter(self.left.pop(0), 160, 96)[..., ::-1])
+
+    def release(self) -> None:
+        self.released = True
+
+
+def drain(connection: Connection) -> tuple[list[Decoded], str]:
+    """All frames, and what it was lost by; the connection is closed."""
+    frames: list[Decoded] = []
+    try:
+        for decoded in connection.frames():
+            frames.append(decoded)  # also those before a loss
+    except SourceLost as lost:
+        return frames, str(lost)
+    finally:
+        connection.close()
+    return frames, ""
+
+
+def image_of(decoded: Decoded) -> np.ndarray:
+    image: np.ndarray = decoded.frame.to_ndarray(format="rgb24")
+    return image
+
+
+def test_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidgru.video.live_connection.cv2.VideoCapture", Capture)
+    connection = connect(Address("7"))
+    frames, why = drain(connection)
+    assert why == "the camera gives no more frames"
+    assert [decoded.stamp for decoded in frames] == [None] * 3
+    assert all(np.array_equal(image_of(frames[n]), draw_counter(n, 160, 96)) for n in range(3))
+    assert (connection.finite, connection.duration_s, connection.rotation) == (False, None, 0)
+    with pytest.raises(SourceLost, match="there is no such camera, or it is in use"):
+        connect(Address("8"))
+
+
+def test_stamps_are_exact_and_count_from_the_start_of_the_container(tmp_path: Path) -> None:
+    path = write_video(
+        tmp_path / "a.mp4", 4, ticks=[0, 33, 67, 100], metadata={"creation_time": "2024-05-01T12:00:00Z"}
+    )
+    with serving(as_file(path)) as url:
+        connection = connect(Address(url))
+        frames, why = drain(connection)
+    assert why == ""
+    assert [decoded.stamp for decoded in frames] == [Fraction(tick, 1000) for tick in (0, 33, 67, 100)]
+    assert connection.finite
+    assert connection.recorded_at == "2024-05-01T12:00:00+00:00"
+
+
+@pytest.mark.parametrize("served", [as_file, as_stream])
+def test_frames_without_stamps(served: Any, tmp_path: Path) -> None:
+    """Of a recording they have those of its frame rate, as in files; of a live stream none."""
+    path = write_video(tmp_path / "a.h264", 6, options={"bf": "0"})
+    with serving(served(path)) as url:
+        connection = connect(Address(url))
+        frames, _ = drain(connection)
+    assert connection.finite == (served is as_file)
+    expected = [Fraction(n, 25) if served is as_file else None for n in range(len(frames))]
+    assert [decoded.stamp for decoded in frames] == expected
+    assert len(frames) == 6
+
+
+def test_sound_alone(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.wav"), "w") as container:
+        stream: Any = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4000), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with (
+        serving(as_file(tmp_path / "a.wav")) as url,
+        pytest.raises(SourceLost, match="has no video stream, only audio"),
+    ):
+        connect(Address(url))
+
+
+def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidgru.video.live_connection.OPEN_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(SourceLost, match="nothing came for 1 s"):
+            connect(Address(url))
+
+
+def test_a_stream_that_falls_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidgru.video.live_connection.SILENCE_S", 1.0)
+    path = write_video(tmp_path / "a.ts", 60, tick=Fraction(1, 90000))
+    with serving(as_stream(path, lambda: time.sleep(3))) as url:
+        frames, why = drain(connect(Address(url)))
+    assert why == "nothing came for 1 s"
+    numbers = [read_counter(image_of(decoded)) for decoded in frames]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) >= 58  # those that the decoder held are among them
+
+
+def test_an_error_does_not_tell_the_address() -> None:
+    with pytest.raises(SourceLost) as error:
+        connect(Address("tcp://me:hunter2@127.0.0.1:1"))
+    assert str(error.value) == "Connection refused"
+    assert error.value.__cause__ is None
+    assert error.value.__suppress_context__

@@ -1,0 +1,95 @@
+"""Events that are marked as moments: E2E-Spot's and SoccerNet's JSON files. A half-width makes intervals of them.
+
+    [{"video": ID, "num_frames": ..., "num_events": ..., "events": [{"frame": ..., "label": ..., "comment": ...}],
+      "fps": ..., "width": ..., "height": ...}]
+    {"UrlLocal": ..., "annotations": [{"gameTime": "1 - 00:21", "label": ..., "position": "21000", "team": ...,
+     "visibility": ...}]}
+
+Sources: github.com/jhong93/spot, README.md, "Using your own data"; github.com/SilvioGiancola/SoccerNetv2-DevKit, Data.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from vidgru.datasets.formats.json_reader import Node
+from vidgru.datasets.rows import BadEntry, Options, Reading
+
+_GAME_TIME = re.compile(r"\s*([1-9])\s*-\s*(\d{1,3}):(\d{2})\s*", re.ASCII)
+_RESOLUTIONS = ("720p", "224p", "HQ")
+
+
+def read_spot(path: Path, root: Node, options: Options) -> Reading:
+    """E2E-Spot: frames counted from 0, at the rate that stands beside them; a video without events is one."""
+    reading = Reading(half_width_s=options.half_width_s)
+    with reading.entry():
+        for entry in root.each():
+            with reading.entry():
+                _spotted(reading, entry, options)
+    return reading
+
+
+def _spotted(reading: Reading, entry: Node, options: Options) -> None:
+    video = entry["video"].text()
+    fps = options.fps or entry["fps"].above_0()
+    if "num_frames" in entry:
+        reading.durations[video] = entry["num_frames"].above_0() / fps
+    some = False
+    for event in entry["events"].each():
+        some = True
+        with reading.entry():
+            time_s = event["frame"].number() / fps
+            reading.add_moment(event.path, video, time_s, options.half_width_s, _label(event))
+    if not some:
+        reading.add(entry.path, video)
+
+
+def read_soccernet(path: Path, root: Node, options: Options) -> Reading:
+    """SoccerNet: milliseconds from the start of a half, or seconds of `gameTime`; each half is a video of its own.
+
+    `UrlLocal/1` stands for `1_720p.mkv` or whatever resolution is there, beside the file or under that folder; where a
+    game is one video (`720p.mp4`), for that.
+    """
+    reading = Reading(half_width_s=options.half_width_s)
+    with reading.entry():
+        game = root["UrlLocal"].maybe_text().replace("\\", "/").strip("/ ") or path.parent.name
+        for note in root["annotations"].each():
+            with reading.entry():
+                half, time_s = _game_time(note)
+                video = f"{game}/{half}"
+                cut, whole = ([f"{game}/{head}{size}" for size in _RESOLUTIONS] for head in (f"{half}_", ""))
+                reading.spellings[video] = (*cut, *whole) if half == "1" else tuple(cut)
+                reading.add_moment(note.path, video, time_s, options.half_width_s, _label(note))
+    return reading
+
+
+def _game_time(note: Node) -> tuple[str, float]:
+    """The half, and seconds into it."""
+    clock = note["gameTime"]
+    match = _GAME_TIME.fullmatch(clock.text())
+    if match is None:
+        raise clock.bad('half and time, as in "1 - 00:21"')
+    if "position" in note:  # finer than the clock
+        return match[1], note["position"].number() / 1000
+    return match[1], int(match[2]) * 60.0 + int(match[3])
+
+
+def _label(event: Node) -> str:
+    label = event["label"].text()
+    if not label.strip():
+        raise BadEntry(event.path, "no label", "each event says what happens")
+    return label
+
+
+def is_spot(root: object) -> bool:
+    """Whether a JSON value has the shape of E2E-Spot's."""
+    return isinstance(root, list) and bool(root) and isinstance(root[0], dict) and {"video", "events"} <= root[0].keys()
+
+
+def is_soccernet(root: object) -> bool:
+    """Whether a JSON value has the shape of SoccerNet's labels."""
+    if not isinstance(root, dict) or not isinstance(root.get("annotations"), list):
+        return False
+    first = next(iter(root["annotations"]), None)
+    return "UrlLocal" in root or (isinstance(first, dict) and "gameTime" in first)

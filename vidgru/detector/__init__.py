@@ -1,0 +1,1 @@
+"""The detector: YOLO networks, their backends, and what is measured around their boxes."""

@@ -1,1 +1,0 @@
-"""Live sources: streams and cameras, as sequences."""

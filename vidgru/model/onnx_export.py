@@ -1,0 +1,262 @@
+"""A model as ONNX graphs, which run without PyTorch and without vidgru.
+
+`<name>.onnx` is encoder, recurrent layer and heads, and a whole model: the facts that a model file holds are in its
+metadata, as JSON under the key `vidgru`. Where the model describes, `<name>.captions.onnx` writes the sentences
+(`export_captions.py`).
+
+Axes: B clips or streams side by side, T frames, M objects of all frames, clip after clip; B, T and M vary. What a model
+has no head or no memory for is missing.
+
+| input | dtype, shape | |
+|---|---|---|
+| `objects` | float32 [M,F] | `Features.objects`: columns as the metadata's `object_columns` name them |
+| `counts` | int64 [B,T] | objects of each frame; M in all |
+| `frame` | float32 [B,T,G] | `Features.frame`: columns as `frame_columns` name them |
+| `mask` | bool [B,T] | True where there is a frame; padding lies behind |
+| `state`, `cell` | float32 [layers,B,H] | of the recurrent layer; zeros at the beginning. `cell` is an LSTM's |
+
+| output | dtype, shape | |
+|---|---|---|
+| `frame_scores` | float32 [B,T,K] | 0 to 1: step t scores frame t - `lookahead`; the last column "nothing" if there
+is one |
+| `clip_scores` | float32 [B,C] | 0 to 1, of the frames given, as a whole |
+| `attention` | float32 [M] | how much each object counted in its frame |
+| `next_state`, `next_cell` | as `state` | behind the last step: what the next frames are read with |
+| `hidden` | float32 [B,T,H] | outputs of the recurrent layer |
+| `seen` | float32 [M,N] | objects as the encoder narrows them, for descriptions that look at them |
+
+A bidirectional model reads whole recordings and has no state.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+from torch import nn
+
+from vidgru.config import ExportConfig
+from vidgru.errors import SettingsError
+from vidgru.model.checkpoint import EventModel, load_model, model_file
+from vidgru.model.encoder import FAR, HEADS, LEAST_SCORE, Encoder
+from vidgru.model.event_gru import EventGRU
+from vidgru.model.onnx_export_captions import captions_graph
+from vidgru.model.onnx_graph import GraphWriter, ints, numbers, recurrent_weights
+from vidgru.model.task import Head
+from vidgru.storage import write_atomic
+from vidgru.types import Array
+
+_OPERATOR = {"gru": "GRU", "lstm": "LSTM", "rnn": "RNN"}
+
+
+def export_model(model_path: str | Path, config: ExportConfig) -> list[Path]:
+    """Write a model as ONNX graphs.
+
+    Args:
+        model_path: a model file or a training run's folder.
+        config: where to.
+
+    Returns:
+        The files: the model, and, where it describes, what writes its descriptions.
+
+    Raises:
+        ModelError: there is no such model, or it is an exported one.
+        SettingsError: `out` is no name of an ONNX file.
+        MissingDependencyError: the package `onnx` is not installed.
+        OutputError: a file cannot be written.
+    """
+    file = model_file(model_path)
+    out = Path(config.out).expanduser() if config.out else file.with_suffix(".onnx")
+    if out.suffix.lower() != ".onnx":
+        raise SettingsError(f"out is {config.out!r}, which is no name of an ONNX file", "end it in .onnx")
+    model = load_model(file)
+    captions = out.with_suffix(".captions.onnx")
+    files = {out: events_graph(model)}
+    if model.caption:
+        files[captions] = captions_graph(model)
+    for path, content in files.items():
+        write_atomic(path, content)
+    if captions not in files:
+        captions.unlink(missing_ok=True)  # of a model that was exported to this name before
+    return list(files)
+
+
+def events_graph(model: EventModel) -> bytes:
+    """The first graph, with the model's facts.
+
+    Raises:
+        ModelError: the model's weights are not at hand: it is an exported one.
+        MissingDependencyError: the package `onnx` is not installed.
+    """
+    network = model.torch_network
+    feature_spec, wide = model.feature_spec, network.architecture.width
+    graph = GraphWriter("vidgru events")
+    objects = graph.input("objects", np.float32, ["objects", feature_spec.object_width])
+    counts = graph.input("counts", np.int64, ["batch", "time"])
+    frame = graph.input("frame", np.float32, ["batch", "time", feature_spec.frame_width])
+    mask = graph.input("mask", np.bool_, ["batch", "time"])
+    encoded = _encode(graph, network.encoder, objects, counts, frame)
+    vectors = graph.inner("vectors", encoded.vectors, ["batch", "time", wide])
+    hidden = _remember(graph, network, vectors, mask)
+    graph.output("attention", encoded.attention, ["objects"])
+    if model.task.timed and network.frame_head is not None:
+        outputs = model.task.outputs(model.task.timed)
+        logits = graph.linear(hidden, _last(network.frame_head))
+        logits = graph.inner("frame_logits", logits, ["batch", "time", outputs])
+        graph.output("frame_scores", _probabilities(graph, model.task.timed, logits), ["batch", "time", outputs])
+    if model.task.clips and network.clip_head is not None:
+        outputs = model.task.outputs(model.task.clips)
+        steps = graph.linear(hidden, _last(network.clip_head))
+        logits = graph.inner("clip_logits", _pool(graph, steps, mask, network.gru is None), ["batch", outputs])
+        graph.output("clip_scores", _probabilities(graph, model.task.clips, logits), ["batch", outputs])
+    graph.output("hidden", hidden, ["batch", "time", network.hidden_width])
+    if network.caption_head is not None and encoded.seen is not None:
+        graph.output("seen", encoded.seen, ["objects", network.encoder.object_width])
+    columns = {"object_columns": feature_spec.object_groups(), "frame_columns": feature_spec.frame_groups()}
+    named = {kind: {name: [at.start, at.stop] for name, at in groups.items()} for kind, groups in columns.items()}
+    return graph.to_bytes(model.facts() | named)
+
+
+# --- encoder ----------------------------------------------------------------------------------------------------------
+
+
+class _Encoded(NamedTuple):
+    """Names of float32 [B,T,width], [M] and, where objects are looked at, [M,N]."""
+
+    vectors: str
+    attention: str
+    seen: str | None
+
+
+def _encode(graph: GraphWriter, encoder: Encoder, objects: str, counts: str, frame: str) -> _Encoded:
+    """`Encoder.forward`. Objects are laid out side by side for the attention, which needs no scattered sums so."""
+    parts = []
+    if encoder.frame_groups:
+        normal = _normal(graph, frame, numbers(encoder.frame_mean), numbers(encoder.frame_std))
+        parts.append(_narrow(graph, encoder, encoder.frame_groups, frame, normal, axis=2))
+    flat = graph.reshape(counts, -1)
+    index, there = graph.rows(flat)
+    if not encoder.object_groups:
+        each = graph.cast(graph.add("Unsqueeze", flat, ints(1)), np.float32)
+        even = graph.add("Expand", graph.add("Div", 1.0, each), graph.add("Shape", there))
+        return _Encoded(_join(graph, encoder, parts), graph.chosen(even, there), None)
+    normal = _normal(graph, objects, numbers(encoder.object_mean), numbers(encoder.object_std))
+    seen = _narrow(graph, encoder, encoder.object_groups, objects, normal, axis=1)
+    linear, norm, _ = encoder.object
+    vectors = graph.add("Relu", graph.norm(graph.linear(seen, cast(nn.Linear, linear)), cast(nn.LayerNorm, norm)))
+    logits = graph.linear(vectors, encoder.query)
+    if "score" in encoder.object_groups:
+        column = encoder.object_groups["score"].start
+        score = graph.add("Max", graph.add("Slice", objects, ints(column), ints(column + 1), ints(1)), LEAST_SCORE)
+        logits = graph.add("Add", logits, graph.add("Mul", graph.add("Log", score), numbers(encoder.trust)))
+    pooled, attention = _attend(graph, vectors, logits, index, there, encoder.query.in_features)
+    shape = graph.size(counts, 0), graph.size(counts, 1), encoder.query.in_features
+    return _Encoded(_join(graph, encoder, [graph.reshape(pooled, *shape), *parts]), attention, seen)
+
+
+def _normal(graph: GraphWriter, value: str, mean: Array, std: Array) -> str:
+    return graph.add("Clip", graph.add("Mul", graph.add("Sub", value, mean), 1 / std), -FAR, FAR)
+
+
+def _narrow(graph: GraphWriter, encoder: Encoder, groups: dict[str, slice], value: str, normal: str, axis: int) -> str:
+    """Every group's own projection, side by side: classes are looked up in the value, the others read from `normal`."""
+    parts = []
+    for name, columns in groups.items():
+        own = [ints(at) for at in (columns.start, columns.stop, axis)]
+        if name == "class":
+            table = numbers(encoder.classes.weight)
+            index = graph.cast(graph.reshape(graph.add("Slice", value, *own), -1), np.int64)
+            parts.append(graph.add("Gather", table, graph.add("Clip", index, ints(), np.array(len(table) - 1)), axis=0))
+        else:
+            parts.append(graph.linear(graph.add("Slice", normal, *own), cast(nn.Linear, encoder.project[name])))
+    return graph.add("Relu", graph.add("Concat", *parts, axis=axis))
+
+
+def _attend(graph: GraphWriter, vectors: str, logits: str, index: str, there: str, width: int) -> tuple[str, str]:
+    """Objects of each frame side by side, weighted: pooled [B*T,width], and the attention of each object [M]."""
+    beyond = graph.add("Concat", vectors, np.zeros((1, width), np.float32), axis=0)
+    questions = graph.add("Concat", logits, np.zeros((1, HEADS), np.float32), axis=0)
+    mask = graph.add("Unsqueeze", there, ints(2))
+    weights = graph.add("Softmax", graph.masked(graph.add("Gather", questions, index, axis=0), mask), axis=1)
+    weights = graph.add("Mul", weights, graph.cast(mask, np.float32))  # a frame without objects has no weights
+    # Every head weighs all columns, and keeps its own: cheaper than to bring the heads of each object in order.
+    sides = graph.add(
+        "MatMul", graph.add("Transpose", weights, perm=[0, 2, 1]), graph.add("Gather", beyond, index, axis=0)
+    )
+    frames = graph.size(index, 0)
+    own = graph.add(
+        "Mul", graph.reshape(sides, frames, HEADS, HEADS, width // HEADS), np.eye(HEADS, dtype=np.float32)[..., None]
+    )
+    pooled = graph.reshape(graph.add("ReduceSum", own, ints(1), keepdims=0), frames, width)
+    return pooled, graph.chosen(graph.add("ReduceMean", weights, ints(2), keepdims=0), there)
+
+
+def _join(graph: GraphWriter, encoder: Encoder, parts: list[str]) -> str:
+    norm, _, linear = encoder.join
+    together = graph.add("Concat", *parts, axis=2)
+    return graph.linear(graph.norm(together, cast(nn.LayerNorm, norm)), cast(nn.Linear, linear))
+
+
+# --- recurrent layer and heads ----------------------------------------------------------------------------------------
+
+
+def _remember(graph: GraphWriter, network: EventGRU, vectors: str, mask: str) -> str:
+    """`EventGRU.remember`: outputs [B,T,hidden]. Declares the state, in and out."""
+    there = graph.add("Unsqueeze", graph.cast(mask, np.float32), ints(2))
+    vectors = graph.add("Mul", vectors, there)
+    if network.gru is None:
+        return graph.add("Relu", vectors)
+    a = network.architecture
+    ways = 2 if a.bidirectional else 1
+    names = () if a.bidirectional else ("state", "cell") if a.cell == "lstm" else ("state",)
+    before = [graph.input(name, np.float32, [a.layers, "batch", a.hidden]) for name in names]
+    lengths = ""
+    if a.bidirectional:  # backwards the padding would be read first
+        lengths = graph.add(
+            "Max", graph.add("ReduceSum", graph.cast(mask, np.int32), ints(1), keepdims=0), np.ones(1, np.int32)
+        )
+    below, after = graph.add("Transpose", vectors, perm=[1, 0, 2]), []
+    for layer in range(a.layers):
+        own = [graph.add("Slice", name, ints(layer), ints(layer + 1), ints(0)) for name in before]
+        out, *last = graph.add_many(
+            _OPERATOR[a.cell],
+            1 + max(len(names), 1),
+            below,
+            *recurrent_weights(network.gru, layer),
+            lengths,
+            *own,
+            hidden_size=a.hidden,
+            direction="bidirectional" if a.bidirectional else "forward",
+            **({"linear_before_reset": 1} if a.cell == "gru" else {}),
+        )
+        after.append(last)
+        beside = graph.add("Transpose", out, perm=[0, 2, 1, 3])  # [T,B,ways,hidden]
+        below = graph.reshape(beside, graph.size(mask, 1), graph.size(mask, 0), ways * a.hidden)
+    for number, name in enumerate(names):
+        value = graph.add("Concat", *(last[number] for last in after), axis=0)
+        graph.output(f"next_{name}", value, [a.layers, "batch", a.hidden])
+    return graph.add("Transpose", below, perm=[1, 0, 2])
+
+
+def _pool(graph: GraphWriter, steps: str, mask: str, mean: bool) -> str:
+    """Logits of clips [B,C] from those of their steps: their mean, or the log of the mean of their exponentials."""
+    there = graph.add("Unsqueeze", mask, ints(2))
+    share = graph.cast(there, np.float32)
+    lengths = graph.add("Max", graph.add("ReduceSum", share, ints(1), keepdims=0), 1.0)
+    if mean:
+        return graph.add("Div", graph.add("ReduceSum", graph.add("Mul", steps, share), ints(1), keepdims=0), lengths)
+    masked = graph.masked(steps, there)
+    highest = graph.add("ReduceMax", masked, ints(1), keepdims=1)
+    powers = graph.add("Exp", graph.add("Sub", masked, highest))
+    sums = graph.add("Div", graph.add("ReduceSum", powers, ints(1), keepdims=0), lengths)
+    return graph.add("Add", graph.add("Squeeze", highest, ints(1)), graph.add("Log", sums))
+
+
+def _probabilities(graph: GraphWriter, head: Head, logits: str) -> str:
+    """`Head.probabilities`."""
+    return graph.add("Sigmoid", logits) if head.multi_label else graph.add("Softmax", logits, axis=-1)
+
+
+def _last(head: nn.Sequential) -> nn.Linear:
+    return cast(nn.Linear, head[-1])

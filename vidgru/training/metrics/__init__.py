@@ -1,0 +1,1 @@
+"""Metrics of clips, timed events and captions."""

@@ -1,0 +1,1 @@
+"""Reading and writing video: decoding with exact times, damage, thumbnails, live sources."""
