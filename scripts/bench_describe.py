@@ -64,7 +64,7 @@ from vidgru.model.captioner import Stretch, describe, is_confident
 from vidgru.model.checkpoint import EventModel, detector_settings, load_model
 from vidgru.model.scoring import Encoded, encode
 from vidgru.model.stream import score_encoded
-from vidgru.storage import bundled, write_json
+from vidgru.storage import bundled_file, write_json
 from vidgru.training.data import Loaded, extract_missing, load_features
 from vidgru.training.metrics.caption_scores import caption_metrics
 from vidgru.training.metrics.hallucination import ObjectWords, hallucination_metrics, seen_near
@@ -291,7 +291,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    weights = args.weights or (str(bundled("demo.pt")) if args.drawn else TrainConfig().weights)
+    weights = args.weights or (str(bundled_file("demo.pt")) if args.drawn else TrainConfig().weights)
     settings: dict[str, Any] = {"imgsz": max(SIZE_PX), "lookahead": LAG_S} if args.drawn else {}
     settings |= {"weights": weights, "features": args.features, "epochs": args.epochs} | _settings(args.set)
     languages: list[Language | None] = [None]

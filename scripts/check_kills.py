@@ -162,7 +162,9 @@ def faults(cache: Path, reference: dict[str, bytes]) -> list[str]:
     names = sorted(made.keys() | reference.keys())
     wrong = [f"{name}: not as in the reference" for name in names if made.get(name) != reference.get(name)]
     wrong += [f"{entry.key}: {fault}" for entry in opened.entries() for fault in opened.verify(entry.key)]
-    left = [path for path in cache.rglob("*.tmp") if path.parent != opened.locks]  # there they go when they are old
+    left = [
+        path for path in cache.rglob("*.tmp") if path.parent != opened.lock_folder
+    ]  # there they go when they are old
     left += [folder for _, folder in opened.incomplete_entries()]
     wrong += [f"left over: {path.relative_to(cache)}" for path in sorted(left)]
     return wrong

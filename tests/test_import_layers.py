@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "vidgru"
 LAYERS = {
-    "errors": 0, "types": 0, "storage": 0, "process_identity": 0,
-    "config": 1, "locks": 1, "sources": 1,
+    "errors": 0, "types": 0, "locks": 0, "storage": 0,
+    "config": 1, "sources": 1,
     "cache": 2, "datasets": 2, "model": 2, "detector": 2,
     "video": 3,
     "extraction": 4,

@@ -305,9 +305,9 @@ def test_prune_leaves_alone_what_another_process_works_on(world: World) -> None:
     world.record("b.mp4").unlink()
     left = world.cache.root / UNFINISHED / f"{'ab' * 32}.00000000"
     left.mkdir(parents=True)
-    with Locks(world.cache.locks) as other:
-        assert other.take(key)
-        assert other.take("ab" * 32)
+    with Locks(world.cache.lock_folder) as other:
+        assert other.acquire(key)
+        assert other.acquire("ab" * 32)
         lines = prune(world)
         assert f"kept {key}, of {path}: another process works on it" in lines
         assert f"kept {left.name}, of a recording not known here: another process works on it" in lines
@@ -323,12 +323,12 @@ def test_prune_leaves_alone_what_another_process_works_on(world: World) -> None:
 
 def test_prune_clears_dead_leases_away(world: World) -> None:
     world.record("a.mp4")
-    world.cache.locks.mkdir()
-    lock = world.cache.locks / f"{'ab' * 32}.lease"
+    world.cache.lock_folder.mkdir()
+    lock = world.cache.lock_folder / f"{'ab' * 32}.lease"
     lock.touch()
     os.utime(lock, (0, 0))
     prune(world)
-    assert not world.cache.locks.exists()
+    assert not world.cache.lock_folder.exists()
 
 
 def test_prune_deletes_nothing_where_nothing_tells_what_is_needed(world: World) -> None:

@@ -67,10 +67,10 @@ def extract(
     if config.detections:
         from vidgru.extraction.import_detections import extract_detections, open_detections
 
-        collection = open_detections(config, config)
+        detection_source = open_detections(config, config)
         videos = find_recordings(several) if several else None
         return extract_detections(
-            collection, videos, collection.cache(config.out), progress=progress, on_outcome=on_outcome
+            detection_source, videos, detection_source.cache(config.out), progress=progress, on_outcome=on_outcome
         )
     cache = SequenceCache(config.out)
     recordings = recordings_of(several, config, cache)

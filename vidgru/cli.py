@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, get_origin, get_type_hint
 
 import vidgru
 from vidgru.errors import SettingsError, VidgruError
-from vidgru.storage import bundled
+from vidgru.storage import bundled_file
 
 Config = TypeVar("Config")
 
@@ -301,7 +301,7 @@ def _as_fields(argv: Sequence[str], config: type[Any]) -> list[str]:
 def _value(name: str, text: str, kinds: dict[str, Any]) -> str:
     """What the flag `name` was given, spelt for jsonargparse."""
     if name == "config" and not Path(text).is_file():
-        return str(bundled(text) or text)
+        return str(bundled_file(text) or text)
     if get_origin(kinds.get(name)) is tuple and not text.startswith("["):
         return json.dumps(text.split(","))
     return text

@@ -21,16 +21,18 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import secrets
+import sys
 import threading
 import time
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from vidgru.errors import OutputError
-from vidgru.process_identity import is_gone, started, this_host
 
 HEARTBEAT_S = 5.0
 EXPIRY_S = 60.0
@@ -70,7 +72,7 @@ class Locks:
     ) -> None:
         self.close()
 
-    def take(self, name: str) -> bool:
+    def acquire(self, name: str) -> bool:
         """Become the holder of `name`; False if it has one that lives, this object among them.
 
         Raises:
@@ -120,7 +122,7 @@ class Locks:
         """What anyone has a lease of, dead ones among them."""
         return sorted(path.stem for path in self.folder.glob("*.lease"))
 
-    def others(self) -> list[str]:
+    def held_by_others(self) -> list[str]:
         """Names of which somebody else has a lease that lives. Dead ones are deleted.
 
         Raises:
@@ -130,7 +132,7 @@ class Locks:
         for name in self.names():
             if self.holds(name):
                 continue
-            if self.take(name):  # as no living one can be
+            if self.acquire(name):  # as no living one can be
                 self.release(name)
             else:
                 found.append(name)
@@ -264,3 +266,43 @@ def _claim() -> bytes:
     return json.dumps(
         {"token": secrets.token_hex(8), "host": this_host(), "pid": pid, "started": started(pid)}
     ).encode()
+
+
+def this_host() -> str:
+    """This machine, from boot to boot, and this container of it: where equal, process ids mean the same processes."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{platform.node()} {boot} {os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:  # not Linux: its network card; a number made up in place of one differs from process to process
+        return f"{platform.node()} {uuid.getnode():012x}"
+
+
+def started(pid: int) -> str | None:
+    """When a process started, in ticks after boot; "ended" if only its parent's waiting for it keeps it listed.
+
+    None where the system does not tell.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return "ended" if fields[0] in (b"Z", b"X") else fields[19].decode()
+    except (OSError, IndexError):
+        return None
+
+
+def is_gone(pid: int, start: str | None) -> bool:
+    """Whether a process of this machine has ended, its id perhaps another's by now.
+
+    Args:
+        pid: its id.
+        start: when it started, as `started` told then.
+    """
+    if sys.platform == "win32":  # where asking is a signal
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        pass
+    now = started(pid)
+    return start is not None and now is not None and now != start

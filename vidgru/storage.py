@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vidgru.errors import OutputError
-from vidgru.process_identity import is_gone, started, this_host
+from vidgru.locks import is_gone, started, this_host
 
 
 def write_atomic(path: Path, data: bytes, *, make_folder: bool = True) -> None:
@@ -33,10 +33,10 @@ def write_atomic(path: Path, data: bytes, *, make_folder: bool = True) -> None:
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_beside(path)
+        temporary = temporary_path(path)
         with open(temporary, "xb") as file:
             file.write(data)
-        put_in_place(temporary, path)
+        replace_atomic(temporary, path)
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}", "free the disk or choose another folder with --out"
@@ -46,15 +46,15 @@ def write_atomic(path: Path, data: bytes, *, make_folder: bool = True) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def temporary_beside(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """A name for what is to become `path`, beside it, that nobody else has; it tells which process is at it."""
     pid = os.getpid()
     writer = f"{_digest(this_host())}-{pid}-{started(pid) or 0}"
     return path.with_name(f".{path.name}.{writer}.{secrets.token_hex(4)}.tmp")
 
 
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Rename what has been written under the name of `temporary_beside`, and delete what killed processes left there.
+def replace_atomic(temporary: Path, path: Path) -> None:
+    """Rename what has been written under the name of `temporary_path`, and delete what killed processes left there.
 
     Raises:
         OSError: that cannot be done.
@@ -120,7 +120,7 @@ def sha256_file(path: Path, between: Callable[[], None] | None = None) -> str:
     return digest.hexdigest()
 
 
-def bundled(name: str) -> Path | None:
+def bundled_file(name: str) -> Path | None:
     """A file that comes with vidgru: a preset of `configs/` or the demo's `demo.pt`; None if there is no such file.
 
     The wheel carries them in `vidgru/bundled`; a checkout has them in place.

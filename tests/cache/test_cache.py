@@ -124,12 +124,12 @@ def test_an_unsound_entry_is_not_usable(tmp_path: Path, kind: str) -> None:
     cache = SequenceCache(tmp_path / "features")
     key = cache.key(cache.sha256(video), {})
     write(cache, make_sequence(10, 2), key=key)
-    cache.remember(video, key)
+    cache.set_last_entry(video, key)
     before = files(cache.root / key)
-    for found in (cache.usable(key), cache.lookup(video, {}), cache.remembered(video)):
+    for found in (cache.usable(key), cache.lookup(video, {}), cache.last_entry(video)):
         assert isinstance(found, Entry)
     damage(cache.root / key, kind)
-    for found in (cache.usable(key), cache.lookup(video, {}), cache.remembered(video)):
+    for found in (cache.usable(key), cache.lookup(video, {}), cache.last_entry(video)):
         assert found is None
     write(cache, make_sequence(10, 2), key=key)
     assert cache.usable(key)
@@ -180,7 +180,7 @@ def test_hash_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: 
     first = SequenceCache(root).sha256(video)
     cache = SequenceCache(root)
     assert cache.sha256(video) == first
-    cache.remember(video, KEY)
+    cache.set_last_entry(video, KEY)
 
     with monkeypatch.context() as patch:
         patch.setattr(vidgru.cache.store, "sha256_file", no_reading)
@@ -196,7 +196,7 @@ def test_a_file_written_just_now_is_hashed_again(tmp_path: Path) -> None:
     video.write_bytes(b"one")
     cache = SequenceCache(root)
     first = cache.sha256(video)
-    cache.remember(video, KEY, "2024-05-01T12:00:00+00:00")
+    cache.set_last_entry(video, KEY, "2024-05-01T12:00:00+00:00")
     stat = video.stat()
     video.write_bytes(b"two")  # of the same size, and so soon after that its mtime is the same
     os.utime(video, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -209,11 +209,11 @@ def test_what_is_known_of_a_file_outlives_its_second_hashing(tmp_path: Path, mon
     video.write_bytes(b"one")
     cache = SequenceCache(root)
     cache.sha256(video)
-    cache.remember(video, KEY, "2024-05-01T12:00:00+00:00")
+    cache.set_last_entry(video, KEY, "2024-05-01T12:00:00+00:00")
     recording(video, b"one")  # touched
     cache = SequenceCache(root)
     cache.sha256(video)
-    cache.remember(video, KEY)
+    cache.set_last_entry(video, KEY)
     monkeypatch.setattr(vidgru.cache.store, "sha256_file", no_reading)
     cache = SequenceCache(root)
     cache.sha256(video)
@@ -226,13 +226,13 @@ def test_recorded_at_is_remembered(tmp_path: Path) -> None:
     cache = SequenceCache(root)
     cache.sha256(video)
     assert cache.recorded_at(video) is None
-    cache.remember(video, KEY)
+    cache.set_last_entry(video, KEY)
     assert SequenceCache(root).recorded_at(video) is None
     for time_of_it in ("2024-05-01T12:00:00", None, "2024-05-01T12:00:00"):  # None leaves what is known
-        cache.remember(video, KEY, time_of_it)
+        cache.set_last_entry(video, KEY, time_of_it)
         assert cache.recorded_at(video) == "2024-05-01T12:00:00"
     assert len(cache.records()) == 2
-    cache.remember(video, KEY, "2024-05-02T12:00:00")
+    cache.set_last_entry(video, KEY, "2024-05-02T12:00:00")
     assert SequenceCache(root).recorded_at(video) == "2024-05-02T12:00:00"
     assert len(cache.records()) == 3
 
@@ -251,13 +251,13 @@ def test_index_outlives_a_line_cut_short(tmp_path: Path) -> None:
     video.write_bytes(b"one")
     cache = SequenceCache(tmp_path / "features")
     cache.sha256(video)
-    cache.remember(video, KEY)
+    cache.set_last_entry(video, KEY)
     with open(tmp_path / "features" / "index.jsonl", "ab") as file:
         file.write(b'{"path":"/b.mp4","si')
     cache = SequenceCache(tmp_path / "features")
     assert list(cache.sources()) == [KEY]
     cache.sha256(video)
-    cache.remember(video, "0" * 64)
+    cache.set_last_entry(video, "0" * 64)
     assert list(SequenceCache(tmp_path / "features").sources()) == [KEY, "0" * 64]
 
 
@@ -335,7 +335,7 @@ def test_a_name_that_is_not_utf8_is_remembered(tmp_path: Path) -> None:
     video.write_bytes(b"one")
     cache = SequenceCache(tmp_path / "features")
     cache.sha256(video)
-    cache.remember(video, KEY)
+    cache.set_last_entry(video, KEY)
     assert SequenceCache(tmp_path / "features").sources() == {KEY: [str(video.resolve())]}
 
 
@@ -638,7 +638,7 @@ def test_a_file_in_the_place_of_the_cache_that_comes_late(tmp_path: Path) -> Non
         with pytest.raises(OutputError, match=r"cannot write .*features.*\n  "):
             writer.finish(**FACTS)
     with pytest.raises(OutputError, match=r"cannot write .*index\.jsonl: .*\n  "):
-        cache.remember(tmp_path / "a.mp4", KEY)
+        cache.set_last_entry(tmp_path / "a.mp4", KEY)
     assert (tmp_path / "features").read_text() == ""
 
 

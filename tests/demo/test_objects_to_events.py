@@ -21,7 +21,7 @@ from vidgru.demo.scene import CLASSES, Scene, plan_clip, plan_recording, write_v
 from vidgru.extraction.pipeline import feature_settings_for
 from vidgru.model.checkpoint import load_model
 from vidgru.prediction.event_files import read_jsonl
-from vidgru.storage import bundled, sha256_file
+from vidgru.storage import bundled_file, sha256_file
 from vidgru.types import FrameSequence
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(
         [
             *(str(Path(sys.executable).with_name("yolo")), "detect", "train"),
-            *(f"model={bundled('demo.pt')}", f"data={data}"),
+            *(f"model={bundled_file('demo.pt')}", f"data={data}"),
             *(f"{name}={value}" for name, value in settings.items()),
         ],
         cwd=folder,
@@ -132,7 +132,7 @@ def test_what_was_annotated_is_seen_and_nothing_else(detector: Path, tmp_path: P
 
 
 def test_another_detector_is_another_entry(detector: Path, tmp_path: Path) -> None:
-    video, other, features = tmp_path / "a.mp4", bundled("demo.pt"), tmp_path / "features"
+    video, other, features = tmp_path / "a.mp4", bundled_file("demo.pt"), tmp_path / "features"
     assert other is not None
     write_video(plan_clip("leaves_bag", 6001), video)
     for weights in (detector, other, detector):
@@ -164,7 +164,7 @@ def test_a_model_goes_with_its_detector(
     pairs = line_up(truth, read_jsonl(found / "events.jsonl"))
     assert sum(true is not None and event is not None for true, event in pairs) >= len(truth) // 2, pairs
 
-    other = bundled("demo.pt")
+    other = bundled_file("demo.pt")
     capsys.readouterr()
     assert cli.run(["predict", str(model), str(new), "--weights", str(other), "--out", str(tmp_path / "other")]) == 2
     message = capsys.readouterr().err

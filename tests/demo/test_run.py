@@ -11,7 +11,7 @@ from vidgru.config import DemoConfig, EvalConfig, TrainConfig
 from vidgru.demo.run import run
 from vidgru.demo.scene import KINDS as EVENTS
 from vidgru.demo.scene import plan_clip, write_video
-from vidgru.storage import bundled
+from vidgru.storage import bundled_file
 from vidgru.training.evaluate import evaluate
 from vidgru.training.run import train
 
@@ -42,7 +42,7 @@ def accuracy(scenes: Path, *, shuffled: bool) -> float:
     with (scenes / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerow(("video", "label", "split", "start", "end", "description"))
         csv.writer(file).writerows((f"videos/{video}", label, split, "", "", "") for video, label, split in rows)
-    features, weights = str(scenes / "features"), str(bundled("demo.pt"))
+    features, weights = str(scenes / "features"), str(bundled_file("demo.pt"))
     out = str(scenes / name)
     settings = TrainConfig(features=features, weights=weights, imgsz=320, fps=5, out=out, epochs=40)
     train(scenes / f"{name}.csv", settings)

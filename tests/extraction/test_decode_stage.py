@@ -377,8 +377,8 @@ def test_a_recording_that_another_process_works_on_is_waited_for(tmp_path: Path,
     cache = SequenceCache(tmp_path / "f")
     key = SequenceCache(tmp_path / "ready").lookup(tmp_path / "v" / "a.mp4", pipeline.feature_settings_for(settings))
     assert key is not None
-    other = Locks(cache.locks)
-    assert other.take(key.key)
+    other = Locks(cache.lock_folder)
+    assert other.acquire(key.key)
     ended: list[str] = []
 
     def finish(outcome: Any) -> None:

@@ -13,7 +13,7 @@ from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings
 from vidgru.extraction.extractor import Extractor
 from vidgru.extraction.progress import Progress
-from vidgru.extraction.queues import Stopped
+from vidgru.extraction.queues import ExtractionStoppedError
 from vidgru.extraction.results import ExtractionResult
 from vidgru.types import Recording
 
@@ -89,18 +89,18 @@ def test_the_end_of_the_block_ends_the_reading(tmp_path: Path, settings: Detecto
     def read() -> None:
         try:
             list(extractor.ended())
-        except Stopped as error:
+        except ExtractionStoppedError as error:
             ended.append(error)
 
     with Extractor(SequenceCache(tmp_path / "f"), settings, HOW, quiet) as extractor:
         extractor.submit(0, recorded(tmp_path, "long.mp4", 600))
         reader = threading.Thread(target=read)
         reader.start()
-        while not SequenceCache(tmp_path / "f").locks.exists():
+        while not SequenceCache(tmp_path / "f").lock_folder.exists():
             threading.Event().wait(0.01)
     reader.join()
     assert len(ended) == 1
-    assert not SequenceCache(tmp_path / "f").locks.exists()
+    assert not SequenceCache(tmp_path / "f").lock_folder.exists()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vidgru")]
 
 

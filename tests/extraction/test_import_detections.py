@@ -22,7 +22,7 @@ from vidgru.config import DetectionSettings, DetectorSettings
 from vidgru.errors import OutputError, SettingsError, SettingsMismatchError, SourceError
 from vidgru.extraction import results as outcome_module
 from vidgru.extraction.import_detections import (
-    Collection,
+    DetectionSource,
     add_sequence,
     extract_detections,
     open_detections,
@@ -95,7 +95,7 @@ def coco(path: Path, videos: dict[str, list[Row]], *, first: int = 0, track: str
     path.write_text(json.dumps(root))
 
 
-def opened(path: Path, detect: DetectorSettings = DETECT, **settings: object) -> Collection:
+def opened(path: Path, detect: DetectorSettings = DETECT, **settings: object) -> DetectionSource:
     return open_detections(DetectionSettings(detections=str(path), **settings), detect)
 
 
@@ -215,11 +215,11 @@ def test_folders_of_several_runs(tmp_path: Path) -> None:
     save_txt(tmp_path / "cam1" / "labels", "a", walk(3))
     save_txt(tmp_path / "cam2" / "labels", "a", walk(3))
     save_txt(tmp_path / "cam2" / "labels", "b_7", walk(3))
-    collection = opened(tmp_path)
-    assert collection.recordings == ["cam1/a", "cam2/a", "cam2/b_7"]
-    assert collection.find("cam1/a.mp4") == collection.find("x/cam1/a.avi") == "cam1/a"
-    assert collection.find("b_7.mp4") == "cam2/b_7"
-    assert collection.find("a.mp4") is None  # either could be meant
+    detection_source = opened(tmp_path)
+    assert detection_source.recordings == ["cam1/a", "cam2/a", "cam2/b_7"]
+    assert detection_source.find("cam1/a.mp4") == detection_source.find("x/cam1/a.avi") == "cam1/a"
+    assert detection_source.find("b_7.mp4") == "cam2/b_7"
+    assert detection_source.find("a.mp4") is None  # either could be meant
 
 
 def test_youtube_vis(tmp_path: Path, cache: SequenceCache) -> None:
@@ -418,8 +418,8 @@ def test_an_interrupt_does_not_wait_for_another_process(tmp_path: Path, cache: S
     def stop(_: ExtractionResult) -> None:
         raise KeyboardInterrupt
 
-    with Locks(cache.locks) as other:
-        assert other.take(key)
+    with Locks(cache.lock_folder) as other:
+        assert other.acquire(key)
         with pytest.raises(KeyboardInterrupt):
             extract_detections(opened(tmp_path / "mot", **TOLD), None, cache, progress=False, on_outcome=stop)
 
@@ -500,14 +500,14 @@ def test_sequences_are_added_to_a_cache(cache: SequenceCache) -> None:
     key = add_sequence(cache, "cam/a.mp4", sequence)
     assert add_sequence(cache, "b.mp4", sequence) == key
     assert same(cache.read(key), sequence)
-    collection = opened(cache.root)
-    assert collection.recordings == ["cam/a.mp4", "b.mp4"]
-    outcomes = extract_detections(collection, [recording_of(collection, "b.mp4")], cache, progress=False)
+    detection_source = opened(cache.root)
+    assert detection_source.recordings == ["cam/a.mp4", "b.mp4"]
+    outcomes = extract_detections(detection_source, [recording_of(detection_source, "b.mp4")], cache, progress=False)
     assert [(outcome.status, outcome.key) for outcome in outcomes] == [("reused", key)]
     with pytest.raises(SettingsMismatchError, match="holds no sequences of these settings; there are some of fps 5"):
         opened(cache.root, DetectorSettings(fps=8.0))
     with pytest.raises(SourceError, match="is a cache of sequences already"):
-        extract_detections(collection, None, SequenceCache(cache.root / "other"), progress=False)
+        extract_detections(detection_source, None, SequenceCache(cache.root / "other"), progress=False)
 
 
 def test_ids_that_save_txt_left_out(tmp_path: Path, cache: SequenceCache) -> None:
@@ -684,7 +684,7 @@ def test_every_frame_of_an_avi_has_a_time(tmp_path: Path) -> None:
         assert (tick_s, end_s) == (pytest.approx(0.1), pytest.approx(times[-1] + 0.1))
 
 
-@pytest.mark.parametrize("module", ["vidgru.types.sequence", "vidgru.extraction.import_detections.importer"])
+@pytest.mark.parametrize("module", ["vidgru.types", "vidgru.extraction.import_detections.importer"])
 def test_examples_run(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = doctest.testmod(importlib.import_module(module))

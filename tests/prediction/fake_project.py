@@ -97,7 +97,7 @@ class World:
         with self.cache.writer(key, {"device": "cpu"}) as writer:
             writer.append(make_sequence(frames, seed=frames))
             writer.finish(**{**values, **facts})
-        self.cache.remember(path, key)
+        self.cache.set_last_entry(path, key)
         return path
 
     def config(self, **values: Any) -> PredictConfig:

@@ -600,7 +600,7 @@ def test_another_time_makes_them_again(world: World) -> None:
     first, second = "2024-05-01T12:00:00", "2024-05-02T12:00:00"
     run(world, start_time=first)
     assert states(run(world, start_time=first)) == {"a.mp4": "reused"}
-    world.cache.remember(path, world.cache.key(world.cache.sha256(path), world.feature_settings), second)
+    world.cache.set_last_entry(path, world.cache.key(world.cache.sha256(path), world.feature_settings), second)
     (prediction,) = run(world)
     assert prediction.status == "done"
     assert prediction.events[0].start_time == "2024-05-02T12:00:00.000"

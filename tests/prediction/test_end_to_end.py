@@ -13,7 +13,7 @@ from vidgru.config import DetectorSettings, PredictConfig
 from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
 from vidgru.model.checkpoint import load_model
 from vidgru.prediction.batch import predict
-from vidgru.storage import bundled
+from vidgru.storage import bundled_file
 from vidgru.types import Recording
 
 
@@ -33,7 +33,7 @@ def write_video(path: Path, seconds: float) -> Path:
 
 
 def test_videos_to_events(tmp_path: Path) -> None:
-    detector = bundled("demo.pt")
+    detector = bundled_file("demo.pt")
     assert detector is not None
     detect = DetectorSettings(weights=str(detector), imgsz=64, fps=5)
     feature_settings = feature_settings_for(detect)
@@ -80,7 +80,7 @@ def test_videos_to_events(tmp_path: Path) -> None:
 
 
 def test_films_and_pages_of_a_recording(tmp_path: Path) -> None:
-    detector = bundled("demo.pt")
+    detector = bundled_file("demo.pt")
     assert detector is not None
     detect = DetectorSettings(weights=str(detector), imgsz=64, fps=5)
     write_video(tmp_path / "videos/a.mp4", 3)

@@ -13,7 +13,7 @@ from vidgru.errors import RecordingError, SettingsError, SettingsMismatchError, 
 from vidgru.extraction.pipeline import feature_settings_for
 from vidgru.model.attribution import Attended, Explanation, Moment
 from vidgru.prediction.explain import _text, explain_recording
-from vidgru.storage import bundled
+from vidgru.storage import bundled_file
 from vidgru.types import Event
 
 
@@ -217,7 +217,7 @@ def test_features_that_are_missing_and_no_detector(world: World) -> None:
 
 
 def test_a_file_that_is_no_recording(world: World) -> None:
-    detector = bundled("demo.pt")
+    detector = bundled_file("demo.pt")
     assert detector is not None
     settings = DetectorSettings(weights=str(detector), imgsz=64)
     make_model(world.model, feature_settings_for(settings), weights=str(detector))

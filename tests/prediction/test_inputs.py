@@ -131,7 +131,7 @@ def test_what_was_seen_under_other_settings_takes_no_name_away(world: World) -> 
     (world.cache.root / "index.jsonl").unlink()
     cache = SequenceCache(world.cache.root)
     for key in keys:
-        cache.note(world.root / "labels" / "a", key, "0" * 64, name="a.mp4", detections="labels", video=str(path))
+        cache.set_alias(world.root / "labels" / "a", key, "0" * 64, name="a.mp4", detections="labels", video=str(path))
     recordings, (found,) = find_inputs([cache.root], load_model(world.model))
     assert not recordings
     assert (found.entry.key, found.recording) == (keys[0], Recording(path=path, name="a.mp4"))

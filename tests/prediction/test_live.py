@@ -39,7 +39,7 @@ from vidgru.prediction.batch import predict
 from vidgru.prediction.live import predict_live
 from vidgru.prediction.recorder import Recorder
 from vidgru.types import DESCRIBED, FrameSequence, Recording
-from vidgru.video.live_connection import SourceLost
+from vidgru.video.live_connection import SourceLostError
 
 SOON = ReconnectPolicy(first_s=0.01, longest_s=0.04, attempts=3, gap_s=60)
 ENOUGH_S = 30.0
@@ -408,7 +408,7 @@ def test_a_camera_that_is_not_there(stage: Stage, tmp_path: Path, monkeypatch: p
     """It is known at once, before anyone waits for a frame."""
 
     def absent(address: object) -> None:
-        raise SourceLost("there is no such camera, or it is in use", hopeless=True)
+        raise SourceLostError("there is no such camera, or it is in use", hopeless=True)
 
     monkeypatch.setattr("vidgru.video.live_source.connect", absent)
     message = r"camera 7 cannot be opened, tried once: there is no such camera, or it is in use\n  see whether another"

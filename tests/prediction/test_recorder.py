@@ -39,7 +39,7 @@ def test_an_entry_like_that_of_a_recording(tmp_path: Path) -> None:
     assert entry.recorded_at == "2024-05-01T11:59:59.000+00:00"
     assert entry.run_info == {"device": "cpu", "live": URL}
     assert cache.incomplete_entries() == []
-    assert not cache.locks.exists()
+    assert not cache.lock_folder.exists()
 
 
 def test_every_beginning_has_its_entry(tmp_path: Path) -> None:
@@ -96,8 +96,8 @@ def test_what_is_being_recorded_is_left_alone(tmp_path: Path) -> None:
 def test_what_was_extracted_from_a_file_is_left_alone(tmp_path: Path) -> None:
     cache = SequenceCache(tmp_path)
     key = "ab" * 32
-    with Locks(cache.locks) as locks, cache.writer(key, HOW) as writer:
-        locks.take(key)
+    with Locks(cache.lock_folder) as locks, cache.writer(key, HOW) as writer:
+        locks.acquire(key)
         writer.append(make_sequence(PART_SAMPLES, 1), {"samples": PART_SAMPLES})
     assert finish_left(cache) == []
     ((left, folder),) = cache.incomplete_entries()

@@ -19,7 +19,7 @@ from vidgru.locks import EXPIRY_S, Locks
 from vidgru.prediction.batch import collect, predict
 from vidgru.prediction.outputs import OutputFolder
 from vidgru.prediction.predictor import Predictor
-from vidgru.prediction.process_recording import Stopped, lease_of
+from vidgru.prediction.process_recording import PredictionStoppedError, lock_name
 from vidgru.prediction.results import PredictionResult
 from vidgru.types import Recording
 
@@ -84,7 +84,7 @@ def test_a_recording_that_another_works_on_is_left_to_the_end(
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         world.record(name)
     with Locks(world.out / ".leases") as other:
-        assert other.take(lease_of(recording(world, "a.mp4")))
+        assert other.acquire(lock_name(recording(world, "a.mp4")))
         with beside(world, other) as running:
             until(lambda: all((world.out / name / "fingerprint.json").exists() for name in ("b.mp4", "c.mp4")))
             time.sleep(0.2)
@@ -102,7 +102,7 @@ def test_what_another_finished_meanwhile_is_not_done_again(world: World, scored:
     run(world, out=str(world.root / "theirs"))
     scored.clear()
     with Locks(world.out / ".leases") as other:
-        assert other.take(lease_of(recording(world, "a.mp4")))
+        assert other.acquire(lock_name(recording(world, "a.mp4")))
         with beside(world, other) as running:
             until(lambda: (world.out / "b.mp4/fingerprint.json").exists())
             shutil.copytree(world.root / "theirs/a.mp4", world.out / "a.mp4")
@@ -128,7 +128,7 @@ def test_a_recording_that_fails_here_and_is_whole_there(world: World) -> None:
 
 def test_who_loses_a_lease_writes_no_more(world: World, monkeypatch: pytest.MonkeyPatch, scored: list[str]) -> None:
     world.record("a.mp4")
-    name, holds, asked = lease_of(recording(world, "a.mp4")), Locks.holds, 0
+    name, holds, asked = lock_name(recording(world, "a.mp4")), Locks.holds, 0
 
     def lost_once(locks: Locks, which: str) -> bool:
         nonlocal asked
@@ -192,12 +192,12 @@ def test_a_predictor_finishes_recordings_one_by_one_in_any_thread(world: World) 
 def test_a_predictor_that_is_closed_stops_waiting(world: World) -> None:
     world.record("a.mp4")
     with Locks(world.out / ".leases") as other, ThreadPoolExecutor(1) as pool:
-        assert other.take(lease_of(recording(world, "a.mp4")))
+        assert other.acquire(lock_name(recording(world, "a.mp4")))
         said = threading.Event()
         with Predictor(world.model, world.config(), lambda text: said.set()) as predictor:
             waiting = pool.submit(predictor.finish, outcome_of(world, "a.mp4"))
             assert said.wait(30)
-        with pytest.raises(Stopped):
+        with pytest.raises(PredictionStoppedError):
             waiting.result(30)
 
 
@@ -228,7 +228,7 @@ def test_recordings_may_be_finished_elsewhere(world: World) -> None:
 def test_the_run_that_ends_last_collects(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.record("a.mp4")
     with Locks(world.out / ".leases") as other:
-        assert other.take("run-other")
+        assert other.acquire("run-other")
         assert states(run(world)) == {"a.mp4": "done"}
         assert "is also written by another run, which will bring events.csv up to date" in capsys.readouterr().err
         assert not any((world.out / name).exists() for name in RUN_WIDE)
@@ -244,7 +244,7 @@ def test_the_run_that_ends_last_collects(world: World, capsys: pytest.CaptureFix
 def test_one_collects_at_a_time(world: World) -> None:
     world.record("a.mp4")
     with Locks(world.out / ".leases") as other:
-        assert other.take("collect")
+        assert other.acquire("collect")
         with beside(world, other) as running:
             until(lambda: (world.out / "summary.jsonl").exists())
             time.sleep(0.05)

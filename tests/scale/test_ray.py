@@ -112,7 +112,7 @@ def entries(cache: Path) -> dict[str, bytes]:
 def busy(cache: Path) -> list[int]:
     """The processes that work on recordings at this moment, by their leases."""
     pids = set()
-    for path in SequenceCache(cache).locks.glob("*.lease"):
+    for path in SequenceCache(cache).lock_folder.glob("*.lease"):
         with suppress(OSError, ValueError):  # it is over
             pids.add(json.loads(path.read_text())["pid"])
     return sorted(pids)
@@ -164,7 +164,7 @@ def test_who_is_killed_loses_nothing(
     assert entries(tmp_path / "ray") == entries(made / "local")
     cache = SequenceCache(tmp_path / "ray")
     assert not cache.incomplete_entries()
-    assert not cache.locks.exists()
+    assert not cache.lock_folder.exists()
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ def test_ctrl_c_ends_the_cluster_and_keeps_what_is_finished(tmp_path: Path, made
     assert err.splitlines()[-1] == "vidgru: interrupted; what was finished stays"
     assert not psutil.wait_procs(started, timeout=30)[1]
     cache = SequenceCache(settings.out)
-    assert not cache.locks.exists(), "no other machine has to wait for them to expire"
+    assert not cache.lock_folder.exists(), "no other machine has to wait for them to expire"
     assert list(cache.entries())
     extract(made, config(tmp_path, tiny_weights, threads=1))
     assert entries(tmp_path / "ray") == entries(made / "local")

@@ -73,7 +73,7 @@ class MadeData:
                     status="done", duration_s=len(sequence) / sequence.fps, fps=sequence.fps, size_px=sequence.size_px,
                     names=sequence.names, feature_settings=self.feature_settings(),
                 )  # fmt: skip
-            cache.remember(path, key)
+            cache.set_last_entry(path, key)
         self.rows.append(f"{name},{times},{label},{description},{split}")
         self.write()
 

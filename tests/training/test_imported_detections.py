@@ -133,8 +133,8 @@ def test_info_tells_and_prunes(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set")
     settings = DetectionSettings(detections=str(root / "mot"), source_fps=10.0, source_size="320x240")
     cache = SequenceCache(tmp_path / "features")
-    collection = open_detections(settings, DetectorSettings())
-    first = extract_detections(collection, None, cache, progress=False)
+    detection_source = open_detections(settings, DetectorSettings())
+    first = extract_detections(detection_source, None, cache, progress=False)
     told = str(info(cache.root))
     assert "24 entries" in told
     assert "names class 1, class 2, class 3 and 97 more" in told

@@ -11,7 +11,7 @@ import pytest
 from tests.streams import as_file, as_stream, serving
 from tests.videos import draw_counter, read_counter, write_video
 from vidgru.video.live_address import Address
-from vidgru.video.live_connection import Connection, Decoded, SourceLost, connect
+from vidgru.video.live_connection import Connection, Decoded, SourceLostError, connect
 
 
 class Capture:
@@ -38,7 +38,7 @@ def drain(connection: Connection) -> tuple[list[Decoded], str]:
     try:
         for decoded in connection.frames():
             frames.append(decoded)  # also those before a loss
-    except SourceLost as lost:
+    except SourceLostError as lost:
         return frames, str(lost)
     finally:
         connection.close()
@@ -58,7 +58,7 @@ def test_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [decoded.stamp for decoded in frames] == [None] * 3
     assert all(np.array_equal(image_of(frames[n]), draw_counter(n, 160, 96)) for n in range(3))
     assert (connection.finite, connection.duration_s, connection.rotation) == (False, None, 0)
-    with pytest.raises(SourceLost, match="there is no such camera, or it is in use"):
+    with pytest.raises(SourceLostError, match="there is no such camera, or it is in use"):
         connect(Address("8"))
 
 
@@ -97,7 +97,7 @@ def test_sound_alone(tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     with (
         serving(as_file(tmp_path / "a.wav")) as url,
-        pytest.raises(SourceLost, match="has no video stream, only audio"),
+        pytest.raises(SourceLostError, match="has no video stream, only audio"),
     ):
         connect(Address(url))
 
@@ -106,7 +106,7 @@ def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidgru.video.live_connection.OPEN_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(SourceLost, match="nothing came for 1 s"):
+        with pytest.raises(SourceLostError, match="nothing came for 1 s"):
             connect(Address(url))
 
 
@@ -122,7 +122,7 @@ def test_a_stream_that_falls_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_error_does_not_tell_the_address() -> None:
-    with pytest.raises(SourceLost) as error:
+    with pytest.raises(SourceLostError) as error:
         connect(Address("tcp://me:hunter2@127.0.0.1:1"))
     assert str(error.value) == "Connection refused"
     assert error.value.__cause__ is None

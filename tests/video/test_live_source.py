@@ -15,7 +15,7 @@ from tests.videos import draw_counter, read_counter, rotate_mp4, write_video
 from vidgru.errors import SourceError
 from vidgru.video.integrity import Damage
 from vidgru.video.live_address import Address
-from vidgru.video.live_connection import Decoded, SourceLost
+from vidgru.video.live_connection import Decoded, SourceLostError
 from vidgru.video.live_source import LiveFrame, LiveSource, ReconnectPolicy
 from vidgru.video.reader import VideoReader
 
@@ -79,20 +79,20 @@ class Made:
             frame = av.VideoFrame.from_ndarray(draw_counter(number, *self.size_px), format="rgb24")
             yield Decoded(None if stamp is None else Fraction(str(stamp)), Fraction(1, 10), frame)
         if self.lost:
-            raise SourceLost(self.lost)
+            raise SourceLostError(self.lost)
 
     def close(self) -> None:
         self.closed = True
 
 
 @pytest.fixture
-def connections(monkeypatch: pytest.MonkeyPatch) -> list[Made | SourceLost]:
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[Made | SourceLostError]:
     """What each attempt to connect comes to, in turn; after the last, it fails."""
-    left: list[Made | SourceLost] = []
+    left: list[Made | SourceLostError] = []
 
     def connect(address: Address) -> Made:
-        found = left.pop(0) if left else SourceLost("nothing there")
-        if isinstance(found, SourceLost):
+        found = left.pop(0) if left else SourceLostError("nothing there")
+        if isinstance(found, SourceLostError):
             raise found
         return found
 
@@ -136,7 +136,7 @@ def turned(number: int, width: int, height: int, clockwise: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(draw_counter(number, *upright), clockwise // 90))
 
 
-def test_a_camera_gives_frames_by_the_clock(connections: list[Made | SourceLost]) -> None:
+def test_a_camera_gives_frames_by_the_clock(connections: list[Made | SourceLostError]) -> None:
     connections.append(Made([None] * 5, before=lambda number: time.sleep(0.02)))
     with feeding("0", 100) as (feed, _):
         times = [frame.time_s for frame in take_all(feed, 5)]
@@ -144,7 +144,7 @@ def test_a_camera_gives_frames_by_the_clock(connections: list[Made | SourceLost]
     assert all(later - earlier >= 0.02 - 1e-4 for earlier, later in pairwise(times))
 
 
-def test_a_source_may_change_its_size(connections: list[Made | SourceLost]) -> None:
+def test_a_source_may_change_its_size(connections: list[Made | SourceLostError]) -> None:
     connections += [Made(seconds(2), lost="gone"), Made(seconds(2), size_px=(96, 160))]
     with feeding("rtsp://cam", 240) as (feed, _):  # every frame is a sample
         frames = take_all(feed, 4)
@@ -166,7 +166,7 @@ def test_a_served_recording_ends(tmp_path: Path) -> None:
     assert said == [f"{url} is open: 160x96"]
 
 
-def test_a_served_recording_that_breaks_off(connections: list[Made | SourceLost]) -> None:
+def test_a_served_recording_that_breaks_off(connections: list[Made | SourceLostError]) -> None:
     made = Made(seconds(4), lost="Input/output error")
     made.finite = True
     connections.append(made)
@@ -177,9 +177,9 @@ def test_a_served_recording_that_breaks_off(connections: list[Made | SourceLost]
     assert made.closed
 
 
-def test_it_connects_again_and_again(connections: list[Made | SourceLost]) -> None:
+def test_it_connects_again_and_again(connections: list[Made | SourceLostError]) -> None:
     first, second = Made(seconds(3), lost="Connection reset by peer"), Made(seconds(3), first=3)
-    connections += [SourceLost("refused"), first, SourceLost("refused"), SourceLost("refused"), second]
+    connections += [SourceLostError("refused"), first, SourceLostError("refused"), SourceLostError("refused"), second]
     with feeding("rtsp://u:secret@cam", 240) as (feed, said):  # every frame is a sample
         frames = take_all(feed, 6)
         while len(said) < 9:
@@ -207,7 +207,7 @@ def test_it_connects_again_and_again(connections: list[Made | SourceLost]) -> No
     assert second.closed
 
 
-def test_a_source_that_never_opens(connections: list[Made | SourceLost]) -> None:
+def test_a_source_that_never_opens(connections: list[Made | SourceLostError]) -> None:
     with (
         feeding("rtsp://u:secret@cam") as (feed, said),
         pytest.raises(SourceError, match="rtsp://cam cannot be opened, tried 3 times: nothing there") as error,
@@ -256,7 +256,7 @@ def test_a_bug_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
         take_all(feed)
 
 
-def test_closing_ends_the_thread(connections: list[Made | SourceLost]) -> None:
+def test_closing_ends_the_thread(connections: list[Made | SourceLostError]) -> None:
     made = Made([None] * 10**6)
     connections.append(made)
     with feeding("0") as (feed, _):
@@ -268,7 +268,7 @@ def test_closing_ends_the_thread(connections: list[Made | SourceLost]) -> None:
 # --- keeping up -------------------------------------------------------------------------------------------------------
 
 
-def test_who_is_behind_gets_the_newest(connections: list[Made | SourceLost]) -> None:
+def test_who_is_behind_gets_the_newest(connections: list[Made | SourceLostError]) -> None:
     go = [threading.Event() for _ in range(3)]
     waits = {20: go[0], 23: go[1], 24: go[2]}
     connections.append(Made(seconds(30), before=lambda n: waits[n].wait(ENOUGH_S) if n in waits else None))
@@ -291,7 +291,7 @@ def test_who_is_behind_gets_the_newest(connections: list[Made | SourceLost]) -> 
     ]
 
 
-def test_a_served_recording_waits(connections: list[Made | SourceLost]) -> None:
+def test_a_served_recording_waits(connections: list[Made | SourceLostError]) -> None:
     made = Made(seconds(100))
     made.finite = True
     connections.append(made)

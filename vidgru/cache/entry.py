@@ -94,7 +94,7 @@ def live_source(folder: Path) -> str | None:
     return None
 
 
-def to_json(value: Mapping[str, Any]) -> bytes:
+def canonical_json(value: Mapping[str, Any]) -> bytes:
     """The one way a value is written here: equal values give equal bytes."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return text.encode(errors="backslashreplace")  # a file name that is not UTF-8 becomes a JSON escape

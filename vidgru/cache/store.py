@@ -28,13 +28,13 @@ from vidgru.cache.entry import (
     UNFINISHED,
     Entry,
     Part,
+    canonical_json,
     fault,
     private_folder,
     read_entry,
     read_part,
     shape_fault,
     tidy,
-    to_json,
 )
 from vidgru.cache.writer import EntryWriter
 from vidgru.errors import CacheError, OutputError
@@ -61,7 +61,7 @@ class SequenceCache:
         self._saved = dict(self._index)  # the last line of each path, as it is on disk
 
     @property
-    def locks(self) -> Path:
+    def lock_folder(self) -> Path:
         """Where `Locks` says who works on which entry; a lease is named after the key."""
         return self.root / ".leases"
 
@@ -92,9 +92,11 @@ class SequenceCache:
     @staticmethod
     def key(sha256: str, feature_settings: Mapping[str, Any]) -> str:
         """Name of the entry for these bytes under these settings: 64 hex digits."""
-        return hashlib.sha256(to_json({"sha256": sha256, "feature_settings": dict(feature_settings)})).hexdigest()
+        return hashlib.sha256(
+            canonical_json({"sha256": sha256, "feature_settings": dict(feature_settings)})
+        ).hexdigest()
 
-    def remember(self, path: Path, key: str, recorded_at: str | None = None) -> None:
+    def set_last_entry(self, path: Path, key: str, recorded_at: str | None = None) -> None:
         """Note in `index.jsonl` that the features of `path`, hashed by `sha256`, are entry `key`.
 
         Args:
@@ -108,7 +110,7 @@ class SequenceCache:
         name = str(path.resolve())
         self._append(name, {**self._index[name], "key": key} | ({"recorded_at": recorded_at} if recorded_at else {}))
 
-    def note(self, path: Path, key: str, sha256: str, **facts: str) -> None:
+    def set_alias(self, path: Path, key: str, sha256: str, **facts: str) -> None:
         """Note in `index.jsonl` that entry `key` stands for `path`, but was not made from the bytes of a file there.
 
         Args:
@@ -124,7 +126,7 @@ class SequenceCache:
         name = str(path.resolve())
         self._append(name, {"path": name, "sha256": sha256, "key": key, **facts})
 
-    def noted(self, path: Path) -> Mapping[str, Any]:
+    def alias(self, path: Path) -> Mapping[str, Any]:
         """The record last noted for a path, as `records` has it; empty if none is."""
         return self._index.get(str(path.resolve()), {})
 
@@ -133,7 +135,7 @@ class SequenceCache:
         self._index[name] = record
         if record == self._saved.get(name):
             return
-        line, file_path = to_json(record) + b"\n", self.root / "index.jsonl"
+        line, file_path = canonical_json(record) + b"\n", self.root / "index.jsonl"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with open(file_path, "a+b") as file:  # one short append: whole lines from any process
@@ -163,7 +165,7 @@ class SequenceCache:
         except OSError:
             return None
 
-    def remembered(self, path: Path) -> Entry | None:
+    def last_entry(self, path: Path) -> Entry | None:
         """The entry last noted for a path, whatever its settings; None if none is, or it is gone or not sound."""
         key = self._index.get(str(path.resolve()), {}).get("key")
         return None if key is None else self.usable(key)
@@ -308,6 +310,6 @@ class SequenceCache:
         for record in self.records():
             kept.pop((record["path"], record["key"]), None)  # the last of equal ones, in its place
             if keep(record):
-                kept[record["path"], record["key"]] = to_json(record) + b"\n"
+                kept[record["path"], record["key"]] = canonical_json(record) + b"\n"
         if path.stat().st_size == size:
             write_atomic(path, b"".join(kept.values()))

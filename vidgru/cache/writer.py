@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from vidgru.cache.entry import RESUME, UNFINISHED, Entry, Part, fault, private_folder, read_part, tidy, to_json
+from vidgru.cache.entry import RESUME, UNFINISHED, Entry, Part, canonical_json, fault, private_folder, read_part, tidy
 from vidgru.errors import LockLostError, OutputError
 from vidgru.storage import sync_folder, write_atomic
 from vidgru.types import FrameSequence
@@ -48,7 +48,7 @@ class EntryWriter:
 
     def __init__(self, folder: Path, run_info: Mapping[str, Any]) -> None:
         self._entry = folder
-        self._how: dict[str, Any] = json.loads(to_json(run_info))
+        self._how: dict[str, Any] = json.loads(canonical_json(run_info))
         self._over = False  # finished or discarded
         self._reset()
 
@@ -126,7 +126,7 @@ class EntryWriter:
         if len(self._parts) > before and not self._waiting and state is not None:
             self._states[-1] = dict(state)
             parts = [asdict(part) for part in self._parts]
-            self._write(RESUME, to_json({"run_info": self._how, "parts": parts, "states": self._states}))
+            self._write(RESUME, canonical_json({"run_info": self._how, "parts": parts, "states": self._states}))
 
     def finish(self, **facts: Any) -> None:
         """Write what is left and `entry.json`. `facts` are the fields of `Entry` but `key`, `run_info` and `parts`.
@@ -143,7 +143,7 @@ class EntryWriter:
             raise ValueError("an entry needs at least one sample")
         entry = asdict(Entry(key="", run_info=self._how, parts=tuple(self._parts), **facts))
         del entry["key"]
-        self._write("entry.json", to_json(entry))
+        self._write("entry.json", canonical_json(entry))
         old = private_folder(self._entry)
         try:
             with suppress(FileNotFoundError):  # an entry made meanwhile, and equal, or unsound: replaced either way
@@ -195,7 +195,7 @@ class EntryWriter:
         self._pending, self._waiting = ([rest] if len(rest) else []), len(rest)
         facts = {"fps": part.fps, "names": part.names, "size_px": part.size_px}
         tensors = {name: np.ascontiguousarray(value) for name, value in part.tensors().items()}
-        data = save(tensors, metadata={"vidgru": to_json(facts).decode()})
+        data = save(tensors, metadata={"vidgru": canonical_json(facts).decode()})
         name = f"part-{len(self._parts):05d}.safetensors"
         self._write(name, data)
         self._parts.append(

@@ -55,7 +55,7 @@ class Options:
     names: tuple[str, ...] = ()
 
 
-class BadEntry(Exception):
+class InvalidEntryError(Exception):
     """An entry of an annotation file that cannot be read; the others can."""
 
     def __init__(self, where: str, what: str, remedy: str) -> None:
@@ -95,7 +95,7 @@ class Reading:
         """What is done in it for one entry; if that is bad, it is noted and the next can be read."""
         try:
             yield
-        except BadEntry as error:
+        except InvalidEntryError as error:
             self.problems.append(error.problem)
 
     def add(
@@ -113,15 +113,17 @@ class Reading:
         """Take one row in: spaces trimmed, split names of others made vidgru's.
 
         Raises:
-            BadEntry: no video, or an interval that cannot be.
+            InvalidEntryError: no video, or an interval that cannot be.
         """
         video, description, split = video.strip(), description.strip(), split.strip().lower()
         label = " ".join(label.split())  # a line break in a label would break tables and subtitles
         if not video or "\0" in video:
-            raise BadEntry(where, "no video" if not video else "a zero byte in the video's name", "name its file")
+            raise InvalidEntryError(
+                where, "no video" if not video else "a zero byte in the video's name", "name its file"
+            )
         if any("\ud800" <= letter <= "\udfff" for letter in f"{video}{label}{description}{split}"):
             what = "half a character (a lone surrogate)"
-            raise BadEntry(where, what, "write the character as itself, in UTF-8")
+            raise InvalidEntryError(where, what, "write the character as itself, in UTF-8")
         if start_s is not None and end_s is not None:
             if start_s == end_s and not self.exact:
                 self.empty.append(where)
@@ -141,10 +143,10 @@ class Reading:
         """Take in an event that the file marks as a moment: an interval around it, cut at the recording's start.
 
         Raises:
-            BadEntry: no video, or a time that cannot be.
+            InvalidEntryError: no video, or a time that cannot be.
         """
         if not (math.isfinite(time_s) and time_s >= 0):
-            raise BadEntry(where, f"time {time_s:g} s is before the recording starts", "times count from 0")
+            raise InvalidEntryError(where, f"time {time_s:g} s is before the recording starts", "times count from 0")
         self.half_width_s = half_width_s
         self.add(where, video, start_s=max(0.0, time_s - half_width_s), end_s=time_s + half_width_s, label=label)
 
@@ -153,15 +155,15 @@ def check_interval(where: str, start_s: float, end_s: float) -> None:
     """Refuse an interval that cannot be.
 
     Raises:
-        BadEntry: it is not finite or beyond all recordings, starts before 0, or does not end after its start.
+        InvalidEntryError: it is not finite or beyond all recordings, starts before 0, or does not end after its start.
     """
     if not (abs(start_s) < _LONGEST_S and abs(end_s) < _LONGEST_S):  # NaN fails too
-        raise BadEntry(where, f"start {start_s:g} or end {end_s:g} is not a time", "write seconds")
+        raise InvalidEntryError(where, f"start {start_s:g} or end {end_s:g} is not a time", "write seconds")
     if start_s < 0:
-        raise BadEntry(where, f"start {start_s:g} is before the recording starts", "times count from 0")
+        raise InvalidEntryError(where, f"start {start_s:g} is before the recording starts", "times count from 0")
     if end_s <= start_s:
         what = f"end {end_s:g} is not after start {start_s:g}"
-        raise BadEntry(where, what, "an interval is [start, end) in seconds")
+        raise InvalidEntryError(where, what, "an interval is [start, end) in seconds")
 
 
 def raise_problems(source: Path, problems: list[Problem]) -> None:

@@ -23,7 +23,7 @@ from vidgru.model.stream import score_recording
 from vidgru.prediction.batch import predict
 from vidgru.prediction.event_files import read_jsonl
 from vidgru.prediction.outputs import INDEX
-from vidgru.storage import bundled
+from vidgru.storage import bundled_file
 from vidgru.training.evaluate import evaluate
 from vidgru.training.run import train
 
@@ -40,7 +40,7 @@ def run(config: DemoConfig) -> str:
     Raises:
         WeightsError: the package lacks the demo's detector.
     """
-    weights = bundled("demo.pt")
+    weights = bundled_file("demo.pt")
     if weights is None:
         raise WeightsError("the demo's detector, demo.pt, did not come with this package", "install vidgru again")
     began = time.perf_counter()

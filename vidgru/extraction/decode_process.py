@@ -30,7 +30,7 @@ _PIPE_BYTES = 1 << 20  # a frame passes in one piece or two; Linux' limit for us
 _SCENE_BYTES = 2 * len(SCENE_MOTION_COLUMNS)
 
 
-class DecoderDied(Exception):
+class DecoderDiedError(Exception):
     """A decoder process crashed or hung; the message says how.
 
     Attributes:
@@ -75,7 +75,7 @@ class DecoderProcess:
         """Send a request and yield the messages of its answer, the last one included; samples with their arrays.
 
         Raises:
-            DecoderDied: the process crashed or hung meanwhile.
+            DecoderDiedError: the process crashed or hung meanwhile.
         """
         self._start()
         assert self._process is not None
@@ -106,7 +106,7 @@ class DecoderProcess:
 
         Raises:
             RecordingError: it is not a video that can be read.
-            DecoderDied: the process crashed over it.
+            DecoderDiedError: the process crashed over it.
         """
         for facts, _ in self.ask({"probe": str(path)}):
             if facts["kind"] == "end":
@@ -124,7 +124,7 @@ class DecoderProcess:
                 self._process.kill()
 
     def close(self) -> None:
-        """Kill the process for good; a thread that waits for it gets DecoderDied."""
+        """Kill the process for good; a thread that waits for it gets DecoderDiedError."""
         self._closed = True
         self._kill()
 
@@ -136,7 +136,7 @@ class DecoderProcess:
     def _start(self) -> None:
         with self._lock:
             if self._closed:
-                raise DecoderDied("closed")
+                raise DecoderDiedError("closed")
             if self._process is not None:
                 return
             package = str(Path(__file__).parents[2])
@@ -157,7 +157,7 @@ class DecoderProcess:
                 fcntl.fcntl(self._process.stdout.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
             self._header(watched=False)  # "ready": imports may take their time on a slow disk
-        except DecoderDied as error:
+        except DecoderDiedError as error:
             if self._closed or error.crashed:
                 raise
             raise RuntimeError(f"decoder processes cannot be started: {error}") from None
@@ -187,7 +187,7 @@ class DecoderProcess:
             if self._process is not None:
                 self._process.kill()
 
-    def _bury(self) -> DecoderDied:
+    def _bury(self) -> DecoderDiedError:
         """Forget a process that has ended, or end it; says how it did."""
         with self._lock:
             process, self._process = self._process, None
@@ -202,11 +202,13 @@ class DecoderProcess:
                     pipe.close()
         hung, self._hung = self._hung, False
         if hung:
-            return DecoderDied(f"its decoder hung (no sign of life for {HANG_S:.0f} s)", crashed=True)
+            return DecoderDiedError(f"its decoder hung (no sign of life for {HANG_S:.0f} s)", crashed=True)
         if code is not None and code < 0:
             outside = -code == signal.SIGKILL
-            return DecoderDied(f"its decoder crashed ({signal.Signals(-code).name})", crashed=True, outside=outside)
-        return DecoderDied(f"its decoder ended with exit code {code}")
+            return DecoderDiedError(
+                f"its decoder crashed ({signal.Signals(-code).name})", crashed=True, outside=outside
+            )
+        return DecoderDiedError(f"its decoder ended with exit code {code}")
 
 
 @contextmanager

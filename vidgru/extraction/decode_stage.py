@@ -21,10 +21,10 @@ from vidgru.config import DetectorSettings
 from vidgru.detector.letterbox import Letterbox
 from vidgru.detector.tracker import Tracker
 from vidgru.errors import CacheError, RecordingError
-from vidgru.extraction.decode_process import DecoderDied, DecoderProcess, Sampled, video_info
+from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, Sampled, video_info
 from vidgru.extraction.detector_pool import DetectorPool
 from vidgru.extraction.job import Ending, Job
-from vidgru.extraction.queues import Sample, Stopped
+from vidgru.extraction.queues import ExtractionStoppedError, Sample
 from vidgru.extraction.schedule import Schedule, Stretch
 from vidgru.locks import Locks
 from vidgru.video.container import file_identity
@@ -78,14 +78,14 @@ class Intake:
         say: Callable[[str], None],
     ) -> None:
         self._cache, self._detect, self._feature_settings, self._pool = cache, detect, feature_settings, pool
-        self._schedule, self._leases, self._receiver, self._stop = schedule, locks, receiver, stop
+        self._schedule, self._locks, self._receiver, self._stop = schedule, locks, receiver, stop
         self._limit, self._say, self._waited = limit, say, False
         self._polygons = json.loads(detect.mask or "[]")
         self._claimed: dict[str, Job] = {}
         self._lock = threading.Lock()
 
     def work(self, decoder: DecoderProcess) -> None:
-        """Decode until nothing is left. Raises Stopped."""
+        """Decode until nothing is left. Raises ExtractionStoppedError."""
         while True:
             with self._schedule.draw() as stretch:
                 if stretch is None:
@@ -121,10 +121,10 @@ class Intake:
             return False
         if not self._pool.loaded:
             self._try(job, decoder)
-        if not self._leases.take(job.key):
+        if not self._locks.acquire(job.key):
             self._wait_for_others(job)
             return False
-        job.stack.callback(self._leases.release, job.key)
+        job.stack.callback(self._locks.release, job.key)
         if self._is_there(job):  # finished by another process between the two looks
             return False
         job.started = time.monotonic()
@@ -154,7 +154,7 @@ class Intake:
 
     def _try(self, job: Job, decoder: DecoderProcess) -> None:
         """Open a recording once before the detector is loaded: where none can be read, it is not needed."""
-        with suppress(DecoderDied):  # which is then looked into when it is decoded
+        with suppress(DecoderDiedError):  # which is then looked into when it is decoded
             decoder.probe(job.recording.path)
         self._give_up_if_stopped()
 
@@ -176,7 +176,7 @@ class Intake:
 
     def _give_up_if_stopped(self) -> None:
         if self._stop.is_set():
-            raise Stopped
+            raise ExtractionStoppedError
 
     # --- decoding ---------------------------------------------------------------------------------------------------
 
@@ -188,7 +188,7 @@ class Intake:
         while not over:
             try:
                 over = self._ask(stretch, decoder)
-            except DecoderDied as death:
+            except DecoderDiedError as death:
                 self._give_up_if_stopped()
                 if stretch.void:
                     return
@@ -200,7 +200,7 @@ class Intake:
         """Have a stretch decoded from where it is. Returns False where it has to be asked for once more.
 
         Raises:
-            DecoderDied: the process did.
+            DecoderDiedError: the process did.
         """
         job = stretch.job
         bounded = stretch.last is not None
@@ -297,7 +297,7 @@ class Intake:
             if not stretch.void:
                 raise RecordingError("does not decode to the same frames twice; convert it with ffmpeg")
 
-    def _end_there(self, stretch: Stretch[Job], death: DecoderDied) -> None:
+    def _end_there(self, stretch: Stretch[Job], death: DecoderDiedError) -> None:
         """The decoder dies whenever it comes to this point: what lies before it is what there is."""
         if death.outside:
             raise RecordingError(f"{death} twice at one place: no memory left? Run again; what is done is kept")

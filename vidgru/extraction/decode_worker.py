@@ -29,7 +29,7 @@ from vidgru.errors import RecordingError
 from vidgru.types import Array
 from vidgru.video.keyframe_split import cut_places
 from vidgru.video.reader import VideoReader, probe
-from vidgru.video.resume_point import ResumePoint, ResumePointNotFound
+from vidgru.video.resume_point import ResumePoint, ResumePointNotFoundError
 
 HEADER = struct.Struct("<II")
 BEAT_S = 5.0  # a sign of life at least so often while nothing is sampled
@@ -86,7 +86,7 @@ class Worker:
                 self._decode(**request)
         except RecordingError as error:
             self.send({"kind": "failed", "reason": error.message})
-        except ResumePointNotFound:
+        except ResumePointNotFoundError:
             self.send({"kind": "lost"})
         except (OSError, MemoryError, av.error.FFmpegError) as error:
             self.send({"kind": "failed", "reason": f"cannot be read on: {getattr(error, 'strerror', None) or error}"})

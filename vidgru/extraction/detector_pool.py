@@ -16,7 +16,7 @@ from vidgru.config import DetectorSettings, RunSettings
 from vidgru.detector.backends import open_backend
 from vidgru.detector.motion import object_motion
 from vidgru.detector.yolo import Detector
-from vidgru.extraction.queues import Batch, Batcher, Channel, Row, Sample, Stopped, Threads
+from vidgru.extraction.queues import Batch, Batcher, Channel, ExtractionStoppedError, Row, Sample, Threads
 from vidgru.types import Array
 
 CPU_BATCH, DEVICE_BATCH = 4, 32
@@ -73,7 +73,7 @@ class DetectorPool:
         """The detector; loaded, and its threads started, by the first call."""
         with self._lock:
             if self._stop.is_set():  # another thread has failed at it
-                raise Stopped
+                raise ExtractionStoppedError
             if self._detector is None:
                 backend = open_backend(self._weights, self._weights_sha256, self._run, workers(self._run))
                 on_cpu = backend.device.type == "cpu"

@@ -12,7 +12,7 @@ from pathlib import Path
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.errors import RecordingError
-from vidgru.extraction.decode_process import DecoderDied, DecoderProcess, watching
+from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, watching
 from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
 from vidgru.types import Recording
 
@@ -20,7 +20,7 @@ _TRIED = 3  # recordings, of different sizes if there are
 _SHORT, _LONG = 24, 88  # samples of each; the difference between two trials tells the speed without the start
 
 
-class _NotRemembered(Exception):
+class _HashUnknownError(Exception):
     """The file would have to be hashed."""
 
 
@@ -89,7 +89,7 @@ def estimate(
                 continue
             try:
                 info = decoder.probe(recording.path)
-            except (RecordingError, DecoderDied) as error:
+            except (RecordingError, DecoderDiedError) as error:
                 unreadable.append(f"{recording.name}: {error}")
                 continue
             unknown += info.duration_s is None
@@ -113,11 +113,11 @@ def estimate(
 
 def _is_there(path: Path, cache: SequenceCache, feature_settings: dict[str, object]) -> bool:
     def refuse() -> None:
-        raise _NotRemembered
+        raise _HashUnknownError
 
     try:
         return cache.usable(cache.key(cache.sha256(path, refuse), feature_settings)) is not None
-    except (_NotRemembered, OSError):
+    except (_HashUnknownError, OSError):
         return False
 
 

@@ -104,7 +104,7 @@ class Extractor:
             weights, weights_sha256, detect, run, self._threads, self._stop, on_seen, listener.say
         )
         self._decoders = [DecoderProcess() for _ in range(workers(run))]
-        self._leases = Locks(cache.locks)
+        self._locks = Locks(cache.lock_folder)
         self._schedule: Schedule[Job] = Schedule(len(self._decoders), self._pool.starving, self._pool.flush, self._stop)
         self._intake = Intake(
             cache,
@@ -112,7 +112,7 @@ class Extractor:
             self._feature_settings,
             self._pool,
             self._schedule,
-            self._leases,
+            self._locks,
             self,
             self._stop,
             limit,
@@ -123,7 +123,7 @@ class Extractor:
     def __enter__(self) -> Extractor:
         with ExitStack() as stack:  # undone in turn, whatever one of them meets, and also if Ctrl-C comes twice
             stack.callback(torch.set_num_threads, torch.get_num_threads())
-            stack.callback(self._leases.close)
+            stack.callback(self._locks.close)
             stack.callback(self._leave)
             stack.callback(self._threads.close)
             for decoder in self._decoders:
@@ -162,7 +162,7 @@ class Extractor:
             WeightsError, SettingsError, MissingDependencyError: the detector cannot run as asked, and a recording
                 needs it.
             OutputError: the cache cannot be written.
-            Stopped: the block has ended, in another thread.
+            ExtractionStoppedError: the block has ended, in another thread.
         """
         while True:
             while self._ended:
@@ -313,7 +313,7 @@ class Extractor:
             with (
                 suppress(OutputError) if status == "reused" else nullcontext()
             ):  # a cache to read from may be read-only
-                self._cache.remember(job.recording.path, outcome.key, self._start_times.of(job.recording.path))
+                self._cache.set_last_entry(job.recording.path, outcome.key, self._start_times.of(job.recording.path))
         job.stack.close()  # the lease goes last: pruning takes what is neither leased nor remembered
         self._intake.unclaim(job)
         del self._working[job.number]

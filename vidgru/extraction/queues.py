@@ -23,7 +23,7 @@ _POLL_S = 0.1
 _OPEN_SHAPES = 4  # input shapes whose frames wait for their batch to fill
 
 
-class Stopped(Exception):
+class ExtractionStoppedError(Exception):
     """The run is over: raised in its threads wherever they wait."""
 
 
@@ -40,26 +40,26 @@ class Channel(Generic[Item]):
         self._stop = stop
 
     def put(self, item: Item) -> None:
-        """Add an item. Raises Stopped."""
+        """Add an item. Raises ExtractionStoppedError."""
         while not self._stop.is_set():
             try:
                 return self._queue.put(item, timeout=_POLL_S)
             except queue.Full:
                 continue
-        raise Stopped
+        raise ExtractionStoppedError
 
     def empty(self) -> bool:
         """Whether nothing waits in it now."""
         return self._queue.empty()
 
     def get(self) -> Item:
-        """Take the oldest item. Raises Stopped."""
+        """Take the oldest item. Raises ExtractionStoppedError."""
         while not self._stop.is_set():
             try:
                 return self._queue.get(timeout=_POLL_S)
             except queue.Empty:
                 continue
-        raise Stopped
+        raise ExtractionStoppedError
 
 
 @dataclass(kw_only=True, eq=False)
@@ -161,10 +161,10 @@ class Threads:
         def guarded() -> None:
             try:
                 work()
-            except Stopped:
+            except ExtractionStoppedError:
                 pass
             except BaseException as error:  # a bug must not leave the run waiting for a dead thread
-                with suppress(Stopped):  # another one was first
+                with suppress(ExtractionStoppedError):  # another one was first
                     self._crashed(error)
 
         thread = threading.Thread(target=guarded, name=f"vidgru-{name}", daemon=True)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from vidgru.extraction.queues import Stopped
+from vidgru.extraction.queues import ExtractionStoppedError
 from vidgru.video.resume_point import ResumePoint
 
 Job = TypeVar("Job")
@@ -99,7 +99,7 @@ class Schedule(Generic[Job]):
         """What to decode next, waited for if need be; None when everything is handed out for good.
 
         Raises:
-            Stopped: the run is over.
+            ExtractionStoppedError: the run is over.
         """
         stretch = self._next()
         try:
@@ -156,7 +156,7 @@ class Schedule(Generic[Job]):
             if stretch is not None or over:
                 return stretch
             self._stop.wait(_POLL_S)
-        raise Stopped
+        raise ExtractionStoppedError
 
     def _choose(self) -> tuple[Stretch[Job] | None, bool]:
         """The next stretch, if there is one now; and whether there will be none any more."""

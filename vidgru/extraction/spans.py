@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vidgru.cache import SequenceCache
 from vidgru.errors import RecordingError
-from vidgru.extraction.decode_process import DecoderDied, DecoderProcess, watching
+from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, watching
 from vidgru.types import Recording
 from vidgru.video.timestamps import StartTimes
 
@@ -43,6 +43,6 @@ def spans(recordings: Iterable[Recording], cache: SequenceCache, start_time: str
 def _span(path: Path, decoder: DecoderProcess, known: str | None) -> Span:
     try:
         info = decoder.probe(path)
-    except (RecordingError, DecoderDied):
+    except (RecordingError, DecoderDiedError):
         return Span(known, None)
     return Span(known or info.recorded_at, info.duration_s)

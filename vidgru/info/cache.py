@@ -84,10 +84,10 @@ def prune_cache(root: Path) -> list[str]:
         )
     sources, removed, freed = cache.sources(), Counter[str](), 0
     lines: list[str] = []
-    with Locks(cache.locks) as locks:
-        busy = {name for name in locks.names() if not locks.take(name)}  # dead leases are cleared away with this
+    with Locks(cache.lock_folder) as locks:
+        busy = {name for name in locks.names() if not locks.acquire(name)}  # dead leases are cleared away with this
         for key in {key for key, _, _ in _doomed(cache)}:
-            if key not in busy and not locks.holds(key) and not locks.take(key):
+            if key not in busy and not locks.holds(key) and not locks.acquire(key):
                 busy.add(key)
         for key, folder, why in _doomed(cache):  # again, now that nobody can be about to finish and note them
             named = f"{folder.name}, of {', '.join(sources.get(key, [UNKNOWN]))}"
@@ -148,7 +148,7 @@ def _is_needed(cache: SequenceCache, record: Mapping[str, Any]) -> bool:
 
 def _is_latest(cache: SequenceCache, record: Mapping[str, Any]) -> bool:
     """Whether the detections of a recording are not known to have changed since."""
-    return bool(cache.noted(Path(record["path"])).get("sha256") == record["sha256"])
+    return bool(cache.alias(Path(record["path"])).get("sha256") == record["sha256"])
 
 
 def _entries(count: int) -> str:

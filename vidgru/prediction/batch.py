@@ -204,7 +204,7 @@ class _Run:
         for recording in recordings:
             entry = self.cache.lookup(recording.path, self.model.feature_settings)
             if entry is None:
-                if other := self.cache.remembered(recording.path):
+                if other := self.cache.last_entry(recording.path):
                     check_feature_settings(
                         self.model, other.feature_settings, f"the features of {recording.name} in {self.cache.root}"
                     )

@@ -87,7 +87,7 @@ def _features(model: EventModel, path: Path, config: ExplainConfig) -> Cached:
         try:
             detect = detect or model_detector(model)
         except WeightsError:
-            if other := cache.remembered(recording.path):
+            if other := cache.last_entry(recording.path):
                 check_feature_settings(
                     model, other.feature_settings, f"the features of {recording.name} in {cache.root}"
                 )

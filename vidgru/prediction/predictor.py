@@ -116,7 +116,7 @@ class Predictor:
 
         Raises:
             OutputError: the files cannot be written.
-            Stopped: the `with` block ended meanwhile, in another thread.
+            PredictionStoppedError: the `with` block ended meanwhile, in another thread.
         """
         ended: list[PredictionResult] = []
         finisher = self.finisher(ended.append)

@@ -61,11 +61,11 @@ class ExtractedRecording:
     seconds: float
 
 
-class Stopped(Exception):
+class PredictionStoppedError(Exception):
     """The run is over."""
 
 
-class _Lost(Exception):
+class _LockLostError(Exception):
     """The lease of a recording is another's by now, because this process stood still."""
 
 
@@ -104,11 +104,13 @@ class RecordingProcessor:
         self._stop, self._say = stop, say
         self._model, self._config, self._keep, self._out, self._on_end = model, config, keep, out, on_end
         self._period = period
-        self._leases, self._found = locks, found
+        self._locks, self._found = locks, found
         self._put_off: list[WorkItem] = []
 
     def finish(self, waiting: list[WorkItem]) -> None:
-        """Score recordings and write their files; those that other processes work on are put off. Raises Stopped.
+        """Score recordings and write their files; those that other processes work on are put off.
+
+        Raises PredictionStoppedError.
 
         Short ones are scored side by side: a step for all of them costs little more than a step for one.
         """
@@ -131,10 +133,10 @@ class RecordingProcessor:
             self._score(some)
         finally:
             for left in some:  # where it was stopped
-                self._leases.release(lease_of(left.recording))
+                self._locks.release(lock_name(left.recording))
 
     def wait(self) -> None:
-        """Finish what was put off, as other processes give it up or are done with it. Raises Stopped."""
+        """Finish what was put off, as other processes give it up or are done with it. Raises PredictionStoppedError."""
         waited = False
         while self._put_off:
             again, self._put_off = self._put_off, []
@@ -148,8 +150,8 @@ class RecordingProcessor:
 
     def _take(self, one: WorkItem) -> bool:
         """Whether a recording is to be worked on here and now. If so, its lease is ours."""
-        name = lease_of(one.recording)
-        if not self._leases.take(name):
+        name = lock_name(one.recording)
+        if not self._locks.acquire(name):
             self._put_off.append(one)
             return False
         taken = False
@@ -158,7 +160,7 @@ class RecordingProcessor:
             taken = ended is None
         finally:
             if not taken:
-                self._leases.release(name)
+                self._locks.release(name)
         if ended is not None:
             self._on_end(ended)
         return taken
@@ -167,7 +169,7 @@ class RecordingProcessor:
         try:
             self._out.fail(prediction)
         finally:
-            self._leases.release(lease_of(prediction.recording))
+            self._locks.release(lock_name(prediction.recording))
         self._on_end(prediction)
 
     def _score(self, some: list[ExtractedRecording]) -> None:
@@ -188,11 +190,11 @@ class RecordingProcessor:
             one = replace(one, seconds=one.seconds + seconds)
             try:
                 ended = self._write(one, parts, found)
-            except _Lost:
+            except _LockLostError:
                 self._put_off.append(one)
                 continue
             finally:
-                self._leases.release(lease_of(one.recording))
+                self._locks.release(lock_name(one.recording))
             self._on_end(ended)
 
     def _write(self, some: ExtractedRecording, parts: list[FrameSequence], scored: ScoredRecording) -> PredictionResult:
@@ -224,9 +226,9 @@ class RecordingProcessor:
         )
 
     def _check(self, recording: Recording) -> None:
-        """Called before what others would notice. Raises _Lost."""
-        if not self._leases.holds(lease_of(recording)):
-            raise _Lost
+        """Called before what others would notice. Raises _LockLostError."""
+        if not self._locks.holds(lock_name(recording)):
+            raise _LockLostError
 
     def _make(
         self,
@@ -289,9 +291,9 @@ class RecordingProcessor:
             cut_clips(path, source=source, events=events, context_s=self._config.context, progress=self._go_on)
 
     def _go_on(self, _: float = 0.0) -> None:
-        """Called often. Raises Stopped."""
+        """Called often. Raises PredictionStoppedError."""
         if self._stop.is_set():
-            raise Stopped
+            raise PredictionStoppedError
 
     def _wants(self, event: Event, began_at: str | None) -> bool:
         if event.label not in self._keep or event.score < self._config.min_score:
@@ -299,7 +301,7 @@ class RecordingProcessor:
         return began_at is None or not self._period or self._period.touches(began_at, event.start_s, event.end_s)
 
 
-def lease_of(recording: Recording) -> str:
+def lock_name(recording: Recording) -> str:
     """The name of its lease, which must do as the name of a file."""
     return hashlib.sha256(recording.name.encode(errors="surrogatepass")).hexdigest()[:32]
 

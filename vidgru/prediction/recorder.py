@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from vidgru.cache import SequenceCache
-from vidgru.cache.entry import LIVE, RESUME, live_source, to_json
+from vidgru.cache.entry import LIVE, RESUME, canonical_json, live_source
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.locks import Locks
 from vidgru.types import FrameSequence
@@ -46,14 +46,14 @@ class Recorder:
         run_info: Mapping[str, Any],
     ) -> None:
         # There are no bytes to hash: when and from where it came tells this sequence from any other.
-        identity = hashlib.sha256(to_json({"source": name, "recorded_at": recorded_at})).hexdigest()
+        identity = hashlib.sha256(canonical_json({"source": name, "recorded_at": recorded_at})).hexdigest()
         self.key = cache.key(identity, feature_settings)
         self._recorded_at, self._feature_settings = recorded_at, dict(feature_settings)
         self._stack = ExitStack()
         with ExitStack() as on_error:
             on_error.callback(self._stack.close)
-            locks = self._stack.enter_context(Locks(cache.locks))
-            locks.take(self.key)
+            locks = self._stack.enter_context(Locks(cache.lock_folder))
+            locks.acquire(self.key)
             self._writer = self._stack.enter_context(cache.writer(self.key, {**run_info, LIVE: name}))
             on_error.pop_all()
         self._samples = 0
@@ -104,9 +104,9 @@ def finish_left(cache: SequenceCache) -> list[str]:
         OutputError: the cache cannot be written.
     """
     finished = []
-    with Locks(cache.locks) as locks:
+    with Locks(cache.lock_folder) as locks:
         for key, folder in cache.incomplete_entries():
-            if live_source(folder) is None or not locks.take(key):  # of a file, or being recorded at this moment
+            if live_source(folder) is None or not locks.acquire(key):  # of a file, or being recorded at this moment
                 continue
             run_info = json.loads((folder / RESUME).read_bytes())["run_info"]
             with cache.writer(key, run_info) as writer:

@@ -26,21 +26,21 @@ class SharedRun:
     """
 
     def __init__(self, locks: Locks) -> None:
-        self._leases, self._name = locks, _RUN + secrets.token_hex(8)
-        locks.take(self._name)
+        self._locks, self._name = locks, _RUN + secrets.token_hex(8)
+        locks.acquire(self._name)
 
     @contextmanager
     def last(self) -> Iterator[bool]:
         """End the run. The block is told whether no other is at work, so that it is to collect; nobody else does."""
-        with collecting(self._leases):
-            self._leases.release(self._name)
-            yield not any(name.startswith(_RUN) for name in self._leases.others())
+        with collecting(self._locks):
+            self._locks.release(self._name)
+            yield not any(name.startswith(_RUN) for name in self._locks.held_by_others())
 
 
 @contextmanager
 def collecting(locks: Locks) -> Iterator[None]:
     """A block in which no other process rebuilds the files of the run as a whole; they are waited for."""
-    while not locks.take(_COLLECT):
+    while not locks.acquire(_COLLECT):
         time.sleep(_RETRY_S)
     try:
         yield

@@ -18,7 +18,7 @@ from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, PredictConfig, RunSettings
 from vidgru.errors import OutputError
 from vidgru.extraction.extractor import Extractor
-from vidgru.extraction.queues import Stopped
+from vidgru.extraction.queues import ExtractionStoppedError
 from vidgru.extraction.results import ExtractionResult
 from vidgru.prediction.predictor import Predictor
 from vidgru.prediction.results import PredictionResult
@@ -135,7 +135,7 @@ class Worker:
         try:
             for number, outcome in self._extractor.ended():
                 self._waiting.pop(number).set_result(outcome)
-            error: BaseException = Stopped()
+            error: BaseException = ExtractionStoppedError()
         except BaseException as end:
             error = end
         with self._lock:  # from here on none is added

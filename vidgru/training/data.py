@@ -15,7 +15,7 @@ from vidgru.datasets.annotations import check_times
 from vidgru.datasets.dataset import Clip, Dataset, Timeline, clips, descriptions, timelines
 from vidgru.datasets.windows import frames_between
 from vidgru.errors import AnnotationError
-from vidgru.extraction.import_detections import Collection, extract_detections
+from vidgru.extraction.import_detections import DetectionSource, extract_detections
 from vidgru.extraction.pipeline import extract_recordings, summary_table
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
@@ -45,7 +45,7 @@ def extract_missing(
     feature_settings: Mapping[str, Any],
     detect: DetectorSettings,
     run: RunSettings,
-    collection: Collection | None = None,
+    detection_source: DetectionSource | None = None,
 ) -> FeatureLocations:
     """Make what features are missing, and hold the annotations against the recordings.
 
@@ -58,7 +58,7 @@ def extract_missing(
         feature_settings: settings of the features, as in cache entries.
         detect: the same settings, and where the weights are.
         run: how the detector runs.
-        collection: what a detector saw that was run elsewhere; then none runs here.
+        detection_source: what a detector saw that was run elsewhere; then none runs here.
 
     Raises:
         AnnotationError: an interval starts past its recording's end, or no recording can be read.
@@ -70,15 +70,15 @@ def extract_missing(
     failed: dict[str, str] = {}
     missing = []
     for name in names:
-        entry = None if collection else cache.lookup(dataset.recordings[name].path, feature_settings)
+        entry = None if detection_source else cache.lookup(dataset.recordings[name].path, feature_settings)
         if entry is None:
             missing.append(name)
         else:
             keys[name], durations[name] = entry.key, entry.duration_s
     if missing:
         recordings = [dataset.recordings[name] for name in missing]
-        if collection:
-            outcomes = extract_detections(collection, recordings, cache)
+        if detection_source:
+            outcomes = extract_detections(detection_source, recordings, cache)
         else:
             outcomes = extract_recordings(recordings, cache, detect, run)
         if any(outcome.status != "reused" for outcome in outcomes):

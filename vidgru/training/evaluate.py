@@ -15,7 +15,7 @@ from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, Timeline, descriptions, timelines, unlabelled
 from vidgru.datasets.splits import assign_splits
 from vidgru.errors import AnnotationError, SettingsMismatchError, WeightsError
-from vidgru.extraction.import_detections import Collection, open_detections
+from vidgru.extraction.import_detections import DetectionSource, open_detections
 from vidgru.extraction.pipeline import feature_settings_for
 from vidgru.model.captioner import BEAM
 from vidgru.model.checkpoint import (
@@ -69,8 +69,8 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
         ModelError, AnnotationError, WeightsError, SettingsMismatchError, OutputError: each with its remedy.
     """
     model = load_model(model_path)
-    collection = _collection(model, config)
-    seen = collection.find if collection else None
+    detection_source = _detection_source(model, config)
+    seen = detection_source.find if detection_source else None
     dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing, seen=seen))
     if dataset.labels == (DESCRIBED,) and model.labels != (DESCRIBED,):
         dataset = unlabelled(dataset)
@@ -84,9 +84,9 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
             f"it has {', '.join(dataset.splits)}; choose one with --split",
         )
     check_labels(model.task, dataset, whole, timed)
-    cache = collection.cache(config.features) if collection else SequenceCache(config.features)
+    cache = detection_source.cache(config.features) if detection_source else SequenceCache(config.features)
     videos = [one.video for kind in (whole, timed, told) for one in kind]
-    extracted = _features(model, dataset, videos, cache, config, collection)
+    extracted = _features(model, dataset, videos, cache, config, detection_source)
     encoded = {video: encode_parts(model, cache.parts(key)) for video, key in extracted.keys.items()}
     known = sum(digest(key) in model.seen for key in extracted.keys.values())
     if known and config.split not in ("train", "val"):
@@ -114,7 +114,7 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     return metrics
 
 
-def _collection(model: EventModel, config: EvalConfig) -> Collection | None:
+def _detection_source(model: EventModel, config: EvalConfig) -> DetectionSource | None:
     """What a detector saw that was run elsewhere, if the model reads such.
 
     Raises:
@@ -136,19 +136,19 @@ def _features(
     videos: list[str],
     cache: SequenceCache,
     config: EvalConfig,
-    collection: Collection | None,
+    detection_source: DetectionSource | None,
 ) -> FeatureLocations:
     """Features of recordings as the model reads them."""
     detect = detector_settings(model, config.weights)
-    if collection:
-        return extract_missing(dataset, videos, cache, model.feature_settings, detect, config, collection)
+    if detection_source:
+        return extract_missing(dataset, videos, cache, model.feature_settings, detect, config, detection_source)
     paths = {video: dataset.recordings[video].path for video in videos}
     if missing := [video for video, path in paths.items() if cache.lookup(path, model.feature_settings) is None]:
         try:
             here = feature_settings_for(detect)
         except WeightsError:
             for video in missing:
-                if other := cache.remembered(paths[video]):
+                if other := cache.last_entry(paths[video]):
                     check_feature_settings(model, other.feature_settings, f"the features of {video} in {cache.root}")
             raise
         check_feature_settings(model, here, f"the features that {detect.weights} makes")

@@ -104,17 +104,17 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> tuple[FeatureLocat
         AnnotationError, WeightsError, SourceError, SettingsError, SettingsMismatchError, OutputError: each with its
             remedy.
     """
-    collection = open_detections(config, config) if config.detections else None
-    seen = collection.find if collection else None
+    detection_source = open_detections(config, config) if config.detections else None
+    seen = detection_source.find if detection_source else None
     dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing, seen=seen))
     own = dataset if config.folds else only(dataset, ("train", "val"))
     task = task_of(own, captions=config.captions)
-    cache = collection.cache(config.features) if collection else SequenceCache(config.features)
-    feature_settings = collection.feature_settings if collection else feature_settings_for(config)
+    cache = detection_source.cache(config.features) if detection_source else SequenceCache(config.features)
+    feature_settings = detection_source.feature_settings if detection_source else feature_settings_for(config)
     videos = [clip.video for clip in clips(own)]
     if config.captions:
         videos += [one.video for one in descriptions(own)]
-    extracted = extract_missing(dataset, videos, cache, feature_settings, config, config, collection)
+    extracted = extract_missing(dataset, videos, cache, feature_settings, config, config, detection_source)
     print(report(extracted.dataset))
     return extracted, load_features(cache, extracted.keys), task, feature_settings
 

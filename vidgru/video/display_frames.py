@@ -20,7 +20,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from vidgru.types import Array
 from vidgru.video.container import VideoInfo, open_container
 from vidgru.video.reader import VideoReader
-from vidgru.video.resume_point import ResumePointNotFound
+from vidgru.video.resume_point import ResumePointNotFoundError
 from vidgru.video.timestamps import container_start
 
 FOREVER = Fraction(10**9)  # seconds, past the end of anything
@@ -114,7 +114,7 @@ class FrameReader:
         """Frames from one before this time on: from the start, and never again, where the file cannot be sought in."""
         try:
             return self._reader.decoded_from(time)
-        except ResumePointNotFound:
+        except ResumePointNotFoundError:
             self._can_leap = False
         self._reader.__exit__()
         self._reader = VideoReader(self._path, self._alive)

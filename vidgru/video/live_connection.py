@@ -33,7 +33,7 @@ _UNSTAMPED = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v", "mpegvideo"}) 
 _HOPELESS = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError, av.error.ProtocolNotFoundError)
 
 
-class SourceLost(Exception):
+class SourceLostError(Exception):
     """A source that cannot be opened, or gives no more frames; the message says why.
 
     Attributes:
@@ -79,7 +79,7 @@ class Connection(Protocol):
     damage: Damage
 
     def frames(self) -> Iterator[Decoded]:
-        """All frames, to the end of the source. Raises SourceLost."""
+        """All frames, to the end of the source. Raises SourceLostError."""
 
     def close(self) -> None:
         """End it; not while another thread reads from it."""
@@ -89,7 +89,7 @@ def connect(address: Address) -> Connection:
     """Open a source.
 
     Raises:
-        SourceLost: that cannot be done.
+        SourceLostError: that cannot be done.
     """
     if address.device is not None:
         return _CameraConnection(address.device)
@@ -109,12 +109,12 @@ class _StreamConnection:
                 address.source, options=options, timeout=(OPEN_S, SILENCE_S), metadata_errors="replace"
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise SourceLost(_why(error, OPEN_S), hopeless=isinstance(error, _HOPELESS)) from None
+            raise SourceLostError(_why(error, OPEN_S), hopeless=isinstance(error, _HOPELESS)) from None
         try:
             self._stream = video_stream(self._container)
         except RecordingError as error:
             self._container.close()
-            raise SourceLost(error.message) from None
+            raise SourceLostError(error.message) from None
         duration = self._container.duration
         self.duration_s: float | None = duration / av.time_base if duration and duration > 0 else None
         sized = address.scheme in ("http", "https") and self._container.size > 0
@@ -145,7 +145,7 @@ class _StreamConnection:
                     stamp, untimed = untimed * step, untimed + 1
                 yield Decoded(stamp, frame.duration * self.tick if frame.duration else step, frame)
             if time.monotonic() - seen > _BLIND_S:
-                raise SourceLost(f"none of its frames could be decoded for {_BLIND_S:.0f} s")
+                raise SourceLostError(f"none of its frames could be decoded for {_BLIND_S:.0f} s")
 
     def close(self) -> None:
         """See `Connection`."""
@@ -163,7 +163,7 @@ class _StreamConnection:
                     self.damage.decode_errors += 1
                     yield []
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            lost = SourceLost(_why(error, SILENCE_S))
+            lost = SourceLostError(_why(error, SILENCE_S))
         except IndexError:  # PyAV's, when at the end it flushes a stream that has turned up since the opening
             pass
         with suppress(av.error.FFmpegError, ValueError):  # flushed already
@@ -186,14 +186,14 @@ class _CameraConnection:
         self._capture = cv2.VideoCapture(device)
         if not self._capture.isOpened():
             self.close()
-            raise SourceLost("there is no such camera, or it is in use", hopeless=True)
+            raise SourceLostError("there is no such camera, or it is in use", hopeless=True)
 
     def frames(self) -> Iterator[Decoded]:
         """See `Connection`. OpenCV gives no stamps that can be relied on."""
         while True:
             there, image = self._capture.read()
             if not there:
-                raise SourceLost("the camera gives no more frames")
+                raise SourceLostError("the camera gives no more frames")
             yield Decoded(None, Fraction(0), av.VideoFrame.from_ndarray(image, format="bgr24"))
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from vidgru.types import Array
 from vidgru.video.integrity import Damage
 from vidgru.video.live_address import Address
 from vidgru.video.live_clock import Timeline
-from vidgru.video.live_connection import Connection, Decoded, SourceLost, connect
+from vidgru.video.live_connection import Connection, Decoded, SourceLostError, connect
 
 _BACKLOG_S = 2.0  # of samples that wait, at most
 _BACKLOG = 64  # and this many
@@ -194,7 +194,7 @@ class LiveSource:
                 if finished:
                     return
                 why, hopeless = "it ended", False
-            except SourceLost as lost:
+            except SourceLostError as lost:
                 why, hopeless = str(lost), lost.hopeless
             if self._closing.is_set():
                 return
@@ -215,7 +215,7 @@ class LiveSource:
             pause_s = min(2 * pause_s, self._patience.longest_s)
 
     def _read(self, connection: Connection) -> bool:
-        """Read to the end of a connection. True where there is no more to come of the source. Raises SourceLost."""
+        """Read to the end of a connection. True at the end of the source. Raises SourceLostError."""
         self._timeline.reconnected()
         fresh = True
         try:
@@ -228,7 +228,7 @@ class LiveSource:
                     self._greet(connection, decoded, came_s)
                 self._latest_s = came_s
                 self._receive(connection, decoded, came_s)
-        except SourceLost as lost:
+        except SourceLostError as lost:
             if fresh or not connection.finite:
                 raise
             self.cut_short = str(lost)
@@ -237,7 +237,7 @@ class LiveSource:
             self.damage.corrupt_frames += connection.damage.corrupt_frames
             self.damage.decode_errors += connection.damage.decode_errors
         if fresh:
-            raise SourceLost("it ended before a frame could be decoded")
+            raise SourceLostError("it ended before a frame could be decoded")
         if connection.duration_s is not None:
             self.end_s = connection.duration_s
         return connection.finite

@@ -24,7 +24,7 @@ from vidgru.errors import RecordingChangedError, RecordingError
 from vidgru.types import Array
 from vidgru.video.container import VideoInfo, describe, file_identity, open_container, video_stream
 from vidgru.video.integrity import Damage, broken_packets, missing_bytes
-from vidgru.video.resume_point import ResumePoint, ResumePointNotFound
+from vidgru.video.resume_point import ResumePoint, ResumePointNotFoundError
 from vidgru.video.timestamps import Clock, container_start, frame_rate
 
 _READ_FAILURES = 100  # reads that fail in a row, after which the rest of the file counts as lost
@@ -135,7 +135,7 @@ class VideoReader:
 
         Raises:
             RecordingChangedError: the file's size or modification time changed while it was read.
-            ResumePointNotFound: the sample `after` does not come out as it was, or what follows is damaged: how a
+            ResumePointNotFoundError: the sample `after` does not come out as it was, or what follows is damaged: how a
                 decoder
                 fills in what is missing depends on all it has seen, so that it has to begin at the start.
         """
@@ -154,7 +154,7 @@ class VideoReader:
             self._note_damage(time, frame, latest, erring > 0, index == 0)
             wrong = latest is not None and (self._errors() > errors or self.damage.facts())
             if wrong and after is not None and after.key_pts is not None:
-                raise ResumePointNotFound
+                raise ResumePointNotFoundError
             latest, errors = time if latest is None else max(time, latest), self._errors()
             if frame.key_frame:
                 key = (frame.pts, index)
@@ -171,13 +171,13 @@ class VideoReader:
             if number + 1 == until or (mark_every and (number + 1) % mark_every == 0):
                 place = self._place(number + 1, index, key, image)
             if after is not None and index == after.index and after.image not in (None, _digest(image)):
-                raise ResumePointNotFound
+                raise ResumePointNotFoundError
             yield Frame(time_s=float(time), index=index, number=number, image=scaler.upright(image), place=place)
             number += 1
             if number == until:
                 return
         if after is not None and index < after.index:
-            raise ResumePointNotFound
+            raise ResumePointNotFoundError
         self.check_unchanged()
         self._note_missing_tail()
 
@@ -194,23 +194,23 @@ class VideoReader:
         """As `decoded`, from a key frame on that is not after this time; it may be called after either.
 
         Raises:
-            ResumePointNotFound: the container cannot be sought in, or its times are not to be relied on.
+            ResumePointNotFoundError: the container cannot be sought in, or its times are not to be relied on.
         """
         if self.info.container == "avi" or self._stream.start_time is None or not self._clock.steady:
-            raise ResumePointNotFound
+            raise ResumePointNotFoundError
         for back_s in _SEEKS_BACK_S:
             pts = int((time + self._start - back_s) / self._tick)
             try:
                 self._container.seek(pts, stream=self._stream, backward=True)
             except (av.error.FFmpegError, OSError):
-                raise ResumePointNotFound from None
+                raise ResumePointNotFoundError from None
             frames = self._decode()
             for first in frames:
                 if first[0] > time:
                     break
                 if first[1].key_frame:
                     return itertools.chain([first], frames)
-        raise ResumePointNotFound
+        raise ResumePointNotFoundError
 
     @property
     def pixel_aspect(self) -> Fraction:
@@ -232,7 +232,7 @@ class VideoReader:
             try:
                 self._container.seek(pts - int(back_s / self._tick), stream=self._stream, backward=True)
             except (av.error.FFmpegError, OSError):
-                raise ResumePointNotFound from None
+                raise ResumePointNotFoundError from None
             self._frames = self._decode()
             for time, frame in self._frames:
                 if frame.pts is None or frame.pts > pts:
@@ -242,7 +242,7 @@ class VideoReader:
                     yield time, frame
                     yield from self._frames
                     return
-        raise ResumePointNotFound
+        raise ResumePointNotFoundError
 
     def _place(self, samples: int, index: int, key: tuple[int | None, int], image: Array) -> ResumePoint:
         sure = not self.damage.facts() and self._clock.steady

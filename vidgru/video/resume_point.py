@@ -24,5 +24,5 @@ class ResumePoint:
     image: str | None
 
 
-class ResumePointNotFound(Exception):
+class ResumePointNotFoundError(Exception):
     """Decoding does not come by the place at which it was to go on."""

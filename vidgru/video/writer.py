@@ -18,7 +18,7 @@ import av
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from vidgru.errors import MissingDependencyError, OutputError, RecordingError
-from vidgru.storage import put_in_place, temporary_beside
+from vidgru.storage import replace_atomic, temporary_path
 from vidgru.types import Array
 from vidgru.video.display_frames import FOREVER, SoundReader
 from vidgru.video.sound import CopiedSound, EncodedSound
@@ -68,7 +68,7 @@ class VideoWriter:
         end: Fraction = FOREVER,
     ) -> None:
         self.path, self.start, self.end = path, start, end
-        self._temporary = temporary_beside(path)
+        self._temporary = temporary_path(path)
         self._scaler = VideoReformatter()
         self._latest = -1  # pts of the last frame
         self._until = start
@@ -140,7 +140,7 @@ class VideoWriter:
             self._sound.play(self.end, self._container.mux)
             self._sound.finish(self._container.mux)
         self._container.close()
-        put_in_place(self._temporary, self.path)
+        replace_atomic(self._temporary, self.path)
 
     def _discard(self) -> None:
         # The name goes first where it can: a container that is closed would write its index in front, at length.

@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidgru.datasets.formats.json_reader import Node
-from vidgru.datasets.rows import BadEntry, Reading, plural
+from vidgru.datasets.rows import InvalidEntryError, Reading, plural
 
 
 def read_activitynet(path: Path, root: Node) -> Reading:
@@ -97,7 +97,7 @@ def _captions(reading: Reading, video: str, entry: Node, split: str) -> None:
     times, sentences = list(entry["timestamps"].each()), list(entry["sentences"].each())
     if len(times) != len(sentences):
         what = f"{len(times)} timestamps for {len(sentences)} sentences"
-        raise BadEntry(entry.path, what, "each sentence has its own [start, end]")
+        raise InvalidEntryError(entry.path, what, "each sentence has its own [start, end]")
     for time, sentence in zip(times, sentences, strict=True):
         with reading.entry():
             start_s, end_s = time.pair()

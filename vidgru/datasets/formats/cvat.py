@@ -20,7 +20,7 @@ from pathlib import Path
 
 from vidgru.datasets.formats.parsing import number
 from vidgru.datasets.formats.xml_reader import Element, children
-from vidgru.datasets.rows import SPLIT_NAMES, BadEntry, Options, Reading, did_you_mean, plural
+from vidgru.datasets.rows import SPLIT_NAMES, InvalidEntryError, Options, Reading, did_you_mean, plural
 from vidgru.errors import AnnotationError
 
 ROOT = "annotations"
@@ -125,7 +125,7 @@ def _track(reading: Reading, track: Element, task: _Task, tiers: dict[str, None]
                 where = shapes[first].where
                 reading.add(where, task.video, start_s=start_s, end_s=end_s, label=value, split=task.split)
     if not shapes:
-        raise BadEntry(track.where, "a track without shapes", "delete it in CVAT, or export again")
+        raise InvalidEntryError(track.where, "a track without shapes", "delete it in CVAT, or export again")
 
 
 def _attributes(element: Element) -> dict[str, str]:

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 from vidgru.datasets.formats.parsing import number
 from vidgru.datasets.formats.xml_reader import Element, children
-from vidgru.datasets.rows import BadEntry, Options, Reading, did_you_mean
+from vidgru.datasets.rows import InvalidEntryError, Options, Reading, did_you_mean
 from vidgru.errors import AnnotationError
 from vidgru.sources import VIDEO_SUFFIXES
 
@@ -74,7 +74,9 @@ def _media(path: Path, header: Element, reading: Reading) -> tuple[str, float]:
     """The video's path, and the milliseconds of it that lie before ELAN's zero."""
     units = header.attributes.get("TIME_UNITS", "milliseconds")
     if units != "milliseconds":
-        raise BadEntry(header.where, f"TIME_UNITS are {units}", "it must be milliseconds; save it in a newer ELAN")
+        raise InvalidEntryError(
+            header.where, f"TIME_UNITS are {units}", "it must be milliseconds; save it in a newer ELAN"
+        )
     media = [
         (medium, address)
         for medium in header.all("MEDIA_DESCRIPTOR")
@@ -93,7 +95,7 @@ def _media(path: Path, header: Element, reading: Reading) -> tuple[str, float]:
     origin_ms = number(origin.strip())
     if math.isnan(origin_ms):
         what = f"TIME_ORIGIN {origin!r} is not a number of milliseconds"
-        raise BadEntry(medium.where, what, "set the video's offset in ELAN, and save the file")
+        raise InvalidEntryError(medium.where, what, "set the video's offset in ELAN, and save the file")
     return address, origin_ms
 
 
@@ -114,7 +116,7 @@ def _tier(tier: Element, slots: dict[str, float | None], notes: dict[str, _Note]
     for element, span in zip(timed, times, strict=True):
         with reading.entry():
             if span is None:
-                raise BadEntry(element.where, "its time slots have no times", "align it in ELAN, or delete it")
+                raise InvalidEntryError(element.where, "its time slots have no times", "align it in ELAN, or delete it")
             value = element.first_text("ANNOTATION_VALUE")
             key = element.require("ANNOTATION_ID")
             notes[key] = _Note(tier=name, where=element.where, value=value, span=span)
@@ -190,5 +192,5 @@ def _root(key: str, notes: dict[str, _Note]) -> str:
         root = notes[root].parent
         if root in seen or root not in notes:
             what = f"refers to annotation {notes[key].parent!r}, which is not there or has no times"
-            raise BadEntry(notes[key].where, what, "open the file in ELAN and save it")
+            raise InvalidEntryError(notes[key].where, what, "open the file in ELAN and save it")
     return root

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from vidgru.datasets.formats.parsing import read_text
-from vidgru.datasets.rows import SPLIT_NAMES, BadEntry, Options, Reading
+from vidgru.datasets.rows import SPLIT_NAMES, InvalidEntryError, Options, Reading
 from vidgru.errors import AnnotationError, SourceError
 from vidgru.sources import VIDEO_SUFFIXES, find_recordings
 
@@ -44,7 +44,7 @@ def read_folders(root: Path) -> Reading:
             label, split = _class_of(recording.name)
             if not label:
                 remedy = "a class is a folder: move it into one, or write an annotation file"
-                raise BadEntry(recording.name, "lies in no folder that could be its class", remedy)
+                raise InvalidEntryError(recording.name, "lies in no folder that could be its class", remedy)
             reading.add(recording.name, recording.name, label=label, split=split)
     labels = {row.annotation.label for row in reading.rows}
     if len(labels) < 2:
@@ -105,7 +105,7 @@ def read_list(path: Path, options: Options) -> Reading:
             match = _LINE.fullmatch(text.strip())
             if match is None:
                 remedy = 'a line looks like "some/path/a.mp4 3", with numbers for labels'
-                raise BadEntry(where, f"{text.strip()[:60]!r} is not a video and its labels", remedy)
+                raise InvalidEntryError(where, f"{text.strip()[:60]!r} is not a video and its labels", remedy)
             video, numbers = match[1].strip("\"'"), match[2]
             film = _UCF_NAME.search(video)
             for label in _labels(where, video, numbers, names):
@@ -118,13 +118,15 @@ def _labels(where: str, video: str, numbers: str | None, names: Mapping[int, str
         folder = PurePosixPath(video.replace("\\", "/")).parent.name
         if not folder or (names and folder not in names.values()):
             what = f"no label, and folder {folder!r} is not a class" if folder else "no label"
-            raise BadEntry(where, what, "write the label's number behind the path")
+            raise InvalidEntryError(where, what, "write the label's number behind the path")
         return [folder]
     indices = [int(text) for text in re.split(r"[\s,;]+", numbers)]
     for index in indices:
         if names and index not in names:
             what = f"label {index} has no name; they go from {min(names)} to {max(names)}"
-            raise BadEntry(where, what, "correct it, or `names` in the data set YAML, or the file beside the list")
+            raise InvalidEntryError(
+                where, what, "correct it, or `names` in the data set YAML, or the file beside the list"
+            )
     return [names.get(index, str(index)) for index in dict.fromkeys(indices)]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vidgru.datasets.formats.parsing import number, read_text
-from vidgru.datasets.rows import BadEntry
+from vidgru.datasets.rows import InvalidEntryError
 from vidgru.errors import AnnotationError
 
 _SHOWN = 60  # characters of a value in an error
@@ -20,7 +20,7 @@ _MOST = 1e15  # no time, rate or count comes near it, and its milliseconds are s
 class Node:
     """A value in a JSON file and its path, such as `database.v_abc.annotations[2]`.
 
-    Each way of taking it raises BadEntry where the value is of another kind.
+    Each way of taking it raises InvalidEntryError where the value is of another kind.
     """
 
     value: Any
@@ -83,12 +83,12 @@ class Node:
             raise self.bad("two numbers, start and end")
         return numbers[0], numbers[1]
 
-    def bad(self, wanted: str) -> BadEntry:
+    def bad(self, wanted: str) -> InvalidEntryError:
         """The error that this is not what it should be."""
         if self.value is None:
-            return BadEntry(self.path, f"missing; it must be {wanted}", "see docs/formats.md for the format")
+            return InvalidEntryError(self.path, f"missing; it must be {wanted}", "see docs/formats.md for the format")
         shown = json.dumps(self.value)[:_SHOWN]
-        return BadEntry(self.path, f"{shown} is not {wanted}", "see docs/formats.md for the format")
+        return InvalidEntryError(self.path, f"{shown} is not {wanted}", "see docs/formats.md for the format")
 
 
 def read_json(path: Path) -> Node:

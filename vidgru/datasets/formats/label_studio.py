@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from vidgru.datasets.formats.json_reader import Node
-from vidgru.datasets.rows import BadEntry, Options, Reading, plural
+from vidgru.datasets.rows import InvalidEntryError, Options, Reading, plural
 from vidgru.errors import AnnotationError
 from vidgru.sources import VIDEO_SUFFIXES
 
@@ -87,12 +87,12 @@ def _video(task: Node) -> str:
     texts = (value for _, value in data.items() if isinstance(value.value, str) and _VIDEO.search(value.value))
     address = data["video"] if "video" in data else next(texts, None)
     if address is None:
-        raise BadEntry(task.path, "no video", "each task's data names one")
+        raise InvalidEntryError(task.path, "no video", "each task's data names one")
     try:
         parts = urlsplit(address.text())
         local = parse_qs(parts.query).get("d")
     except ValueError as error:
-        raise BadEntry(address.path, f"is not an address: {error}", "it is a path or a URL") from error
+        raise InvalidEntryError(address.path, f"is not an address: {error}", "it is a path or a URL") from error
     name = local[0] if local else unquote(parts.path)
     return _UPLOAD.sub("", name, count=1).lstrip("/")
 
@@ -137,7 +137,7 @@ def _result(reading: Reading, video: str, value: Node, fps: float) -> None:
         start, end = span["start"].number(), span["end"].number()
         if not 1 <= start <= end:
             what = f"frames {start:g} to {end:g} are no range"
-            raise BadEntry(span.path, what, "frames count from 1, and the end is not before the start")
+            raise InvalidEntryError(span.path, what, "frames count from 1, and the end is not before the start")
         for label in value["timelinelabels"].each():
             reading.add(span.path, video, start_s=(start - 1) / fps, end_s=end / fps, label=label.text())
 

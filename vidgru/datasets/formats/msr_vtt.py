@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidgru.datasets.formats.json_reader import Node
-from vidgru.datasets.rows import BadEntry, Reading
+from vidgru.datasets.rows import InvalidEntryError, Reading
 
 
 def read_msr_vtt(path: Path, root: Node) -> Reading:
@@ -26,7 +26,9 @@ def read_msr_vtt(path: Path, root: Node) -> Reading:
             with reading.entry():
                 video, caption = note["video_id"].text(), note["caption"].text()
                 if video not in splits:
-                    raise BadEntry(note.path, f"video {video} is not under videos", "add it there, with its split")
+                    raise InvalidEntryError(
+                        note.path, f"video {video} is not under videos", "add it there, with its split"
+                    )
                 if not caption.strip():
                     raise note["caption"].bad("a sentence")
                 reading.add(note.path, video, description=caption, split=splits[video])

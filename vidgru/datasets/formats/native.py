@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vidgru.datasets.formats.parsing import number, read_text, seconds
-from vidgru.datasets.rows import BadEntry, Reading, plural
+from vidgru.datasets.rows import InvalidEntryError, Reading, plural
 from vidgru.errors import AnnotationError
 
 COLUMNS = ("video", "start", "end", "label", "description", "split")
@@ -66,9 +66,11 @@ def read_kinetics(path: Path) -> Reading:
             name = values.get("youtube_id", "").strip()
             bounds = [number(values.get(column, "").strip()) for column in ("time_start", "time_end")]
             if not all(0 <= bound < 10**6 for bound in bounds):  # NaN fails too
-                raise BadEntry(where, "time_start and time_end are no times", "they are seconds, and part of the name")
+                raise InvalidEntryError(
+                    where, "time_start and time_end are no times", "they are seconds, and part of the name"
+                )
             if not values["label"].strip():
-                raise BadEntry(where, "no label", "each row names what the clip shows")
+                raise InvalidEntryError(where, "no label", "each row names what the clip shows")
             video = f"{name}_{int(bounds[0]):06d}_{int(bounds[1]):06d}" if name else ""
             reading.spellings[video] = (name,)
             extra = {"group": name}  # clips of one film
@@ -169,12 +171,12 @@ def _cell(value: object) -> str:
 def _add(reading: Reading, where: str, values: Mapping[str, str]) -> None:
     video, start, end, label, description, split = (values.get(name, "").strip() for name in COLUMNS)
     if not video:
-        raise BadEntry(where, "no video", "each row names a file in the column video")
+        raise InvalidEntryError(where, "no video", "each row names a file in the column video")
     if label[:1] in ("[", "{") and _is_json(label):
-        raise BadEntry(where, f"label is {label}", "write one row for each label")
+        raise InvalidEntryError(where, f"label is {label}", "write one row for each label")
     if bool(start) != bool(end):
         has, lacks = ("start", "end") if start else ("end", "start")
-        raise BadEntry(where, f"{has} without {lacks}", "give both, or neither for the whole clip")
+        raise InvalidEntryError(where, f"{has} without {lacks}", "give both, or neither for the whole clip")
     reading.add(
         where,
         video,

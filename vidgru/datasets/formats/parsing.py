@@ -6,7 +6,7 @@ import math
 import re
 from pathlib import Path
 
-from vidgru.datasets.rows import BadEntry
+from vidgru.datasets.rows import InvalidEntryError
 from vidgru.errors import AnnotationError
 
 _CLOCK = re.compile(r"(?:(\d{1,6}):)?([0-5]?\d):([0-5]?\d(?:[.,]\d*)?)", re.ASCII)
@@ -53,7 +53,7 @@ def seconds(where: str, name: str, text: str) -> float:
     """A time written as seconds or as [HH:]MM:SS[.mmm].
 
     Raises:
-        BadEntry: it is neither, or below 0.
+        InvalidEntryError: it is neither, or below 0.
     """
     clock = _CLOCK.fullmatch(text)
     if clock:
@@ -62,7 +62,7 @@ def seconds(where: str, name: str, text: str) -> float:
     value = number(text)
     if math.isnan(value):
         what = f"{name} {text!r} is not a time"
-        raise BadEntry(where, what, "write seconds (83.5) or HH:MM:SS (00:01:23.5)")
+        raise InvalidEntryError(where, what, "write seconds (83.5) or HH:MM:SS (00:01:23.5)")
     if value < 0:
-        raise BadEntry(where, f"{name} {text} is before the recording starts", "times count from 0")
+        raise InvalidEntryError(where, f"{name} {text} is before the recording starts", "times count from 0")
     return value + 0.0  # -0 becomes 0

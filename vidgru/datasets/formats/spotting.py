@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from vidgru.datasets.formats.json_reader import Node
-from vidgru.datasets.rows import BadEntry, Options, Reading
+from vidgru.datasets.rows import InvalidEntryError, Options, Reading
 
 _GAME_TIME = re.compile(r"\s*([1-9])\s*-\s*(\d{1,3}):(\d{2})\s*", re.ASCII)
 _RESOLUTIONS = ("720p", "224p", "HQ")
@@ -78,7 +78,7 @@ def _game_time(note: Node) -> tuple[str, float]:
 def _label(event: Node) -> str:
     label = event["label"].text()
     if not label.strip():
-        raise BadEntry(event.path, "no label", "each event says what happens")
+        raise InvalidEntryError(event.path, "no label", "each event says what happens")
     return label
 
 

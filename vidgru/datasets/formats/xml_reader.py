@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from vidgru.datasets.formats.parsing import number
-from vidgru.datasets.rows import BadEntry
+from vidgru.datasets.rows import InvalidEntryError
 from vidgru.errors import AnnotationError
 
 _CHUNK = 1 << 16
@@ -49,24 +49,26 @@ class Element:
         """An attribute that has to be there.
 
         Raises:
-            BadEntry: it is not.
+            InvalidEntryError: it is not.
         """
         if name not in self.attributes:
-            raise BadEntry(self.where, f"<{self.tag}> has no {name}", "is the file whole? export it again")
+            raise InvalidEntryError(self.where, f"<{self.tag}> has no {name}", "is the file whole? export it again")
         return self.attributes[name]
 
     def whole(self, name: str) -> int:
         """An attribute that is a whole number, 0 or more.
 
         Raises:
-            BadEntry: it is missing or something else.
+            InvalidEntryError: it is missing or something else.
         """
         text = self.require(name)
         if text.isascii() and text.isdecimal() and len(text) < 16:  # nearly always
             return int(text)
         value = number(text.strip())
         if not (0 <= value < 2**53 and value == int(value)):  # NaN fails too
-            raise BadEntry(self.where, f"{name} {text!r} is not a whole number, 0 or more", "export the file again")
+            raise InvalidEntryError(
+                self.where, f"{name} {text!r} is not a whole number, 0 or more", "export the file again"
+            )
         return int(value)
 
 

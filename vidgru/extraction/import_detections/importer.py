@@ -18,14 +18,14 @@ import numpy as np
 from tqdm import tqdm
 
 from vidgru.cache import Entry, SequenceCache
-from vidgru.cache.entry import to_json
+from vidgru.cache.entry import canonical_json
 from vidgru.config import DetectorSettings
 from vidgru.errors import LockLostError, OutputError, RecordingError, SourceError
 from vidgru.extraction.import_detections.parsed import Seen, nothing
 from vidgru.extraction.import_detections.sampling import digest_of, normalised, sampled
-from vidgru.extraction.import_detections.source import CACHE, SAVE_TXT, Collection
+from vidgru.extraction.import_detections.source import CACHE, SAVE_TXT, DetectionSource
 from vidgru.extraction.import_detections.timing import Frames, frames_of
-from vidgru.extraction.queues import Stopped
+from vidgru.extraction.queues import ExtractionStoppedError
 from vidgru.extraction.results import ExtractionResult, Status, in_order, summarised
 from vidgru.extraction.sharding import summary_name
 from vidgru.locks import Locks
@@ -39,7 +39,7 @@ _SETTLED_NS = 2_000_000_000  # a file changed later may change again without its
 
 
 def extract_detections(
-    collection: Collection,
+    collection: DetectionSource,
     recordings: Sequence[Recording] | None,
     cache: SequenceCache,
     *,
@@ -81,7 +81,7 @@ def extract_detections(
     summary = cache.root / summary_name((1, 1))
     with (
         summarised(summary) as outcomes,
-        Locks(cache.locks) as locks,
+        Locks(cache.lock_folder) as locks,
         ThreadPoolExecutor(_SIDE_BY_SIDE) as pool,
     ):
         run_info, stop = _how(collection.format), threading.Event()
@@ -100,7 +100,7 @@ def extract_detections(
     return in_order(outcomes)
 
 
-def recording_of(collection: Collection, name: str) -> Recording:
+def recording_of(collection: DetectionSource, name: str) -> Recording:
     """A recording whose video is not here: its path is one below its detections."""
     return Recording(path=collection.origin / name, name=name)
 
@@ -140,12 +140,12 @@ def add_sequence(
         raise ValueError(f"name is {name!r}; it must be one that annotations call the recording, such as cam1/a.mp4")
     keypoints = 0 if sequence.keypoints is None else sequence.keypoints.shape[1]
     detect = replace(detect or DetectorSettings(), fps=sequence.fps)
-    digest = hashlib.sha256(to_json({"size_px": sequence.size_px, "names": sequence.names}))
+    digest = hashlib.sha256(canonical_json({"size_px": sequence.size_px, "names": sequence.names}))
     for tensor, values in sorted(sequence.tensors().items()):
         digest.update(f"{tensor} {values.dtype} {values.shape}".encode() + np.ascontiguousarray(values).tobytes())
     sha256, feature_settings = digest.hexdigest(), detect.imported_detections_settings(sequence.names, keypoints)
     key = cache.key(sha256, feature_settings)
-    with Locks(cache.locks) as locks:
+    with Locks(cache.lock_folder) as locks:
         entry = _wait_or_take(cache, locks, key, threading.Event())
         if entry is None:
             end_s = float(sequence.time_s[-1]) + 1 / sequence.fps if len(sequence) else 0.0
@@ -155,7 +155,7 @@ def add_sequence(
                     status="done", duration_s=end_s, fps=sequence.fps, size_px=sequence.size_px, names=sequence.names,
                     feature_settings=feature_settings,
                 )  # fmt: skip
-        cache.note(cache.root / name, key, sha256, name=name, detections=str(cache.root.resolve()))
+        cache.set_alias(cache.root / name, key, sha256, name=name, detections=str(cache.root.resolve()))
     return key
 
 
@@ -164,7 +164,7 @@ class _Import:
 
     def __init__(
         self,
-        collection: Collection,
+        collection: DetectionSource,
         recording: Recording,
         cache: SequenceCache,
         locks: Locks,
@@ -172,7 +172,7 @@ class _Import:
         stop: threading.Event,
     ) -> None:
         self._collection, self._recording, self._cache = collection, recording, cache
-        self._leases, self._how, self._stop = locks, run_info, stop
+        self._locks, self._how, self._stop = locks, run_info, stop
         self._video = recording.path if recording.path.is_file() else None
         self._called = collection.called(recording.name)
         self._name = self._called[0] if self._called else None
@@ -215,7 +215,7 @@ class _Import:
             return self._ended("reused", entry)
         path = collection.origin / (name or self._recording.name)
         stamp = self._stamp()
-        record = cache.noted(path)
+        record = cache.alias(path)
         if (
             stamp
             and record.get("stamp") == stamp
@@ -228,13 +228,13 @@ class _Import:
         seen = normalised(seen, frames.size_px)
         sha256 = digest_of(seen, frames)
         key = cache.key(sha256, feature_settings)
-        entry = _wait_or_take(cache, self._leases, key, self._stop)
+        entry = _wait_or_take(cache, self._locks, key, self._stop)
         try:
             status: Status = "done" if entry is None else "reused"
             entry = entry or self._write(key, seen, frames)
             self._note(path, key, sha256, stamp)
         finally:
-            self._leases.release(key)
+            self._locks.release(key)
         odd = "" if name is not None else f"there are no labels of it in {collection.origin}: nothing was seen in it"
         return self._ended(status, entry, odd)
 
@@ -275,23 +275,23 @@ class _Import:
         facts = {"name": self._recording.name, "detections": str(self._collection.origin)}
         facts |= {"stamp": stamp} if stamp else {}
         facts |= {"video": str(self._video.resolve())} if self._video else {}
-        known = self._cache.noted(path).get("key") == key
+        known = self._cache.alias(path).get("key") == key
         with suppress(OutputError) if known else nullcontext():  # a cache to read from may be read-only
-            self._cache.note(path, key, sha256, **facts)
+            self._cache.set_alias(path, key, sha256, **facts)
 
 
 def _wait_or_take(cache: SequenceCache, locks: Locks, key: str, stop: threading.Event) -> Entry | None:
     """The entry, if it is there, or another process is making it; else None, and the lease of it is held.
 
-    Raises Stopped where `stop` is set meanwhile.
+    Raises ExtractionStoppedError where `stop` is set meanwhile.
     """
     while True:
         if entry := cache.usable(key):
             return entry
-        if locks.take(key):
+        if locks.acquire(key):
             return cache.usable(key)
         if stop.wait(_POLL_S):
-            raise Stopped
+            raise ExtractionStoppedError
 
 
 def _how(kind: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vidgru.cache.entry import to_json
+from vidgru.cache.entry import canonical_json
 from vidgru.detector.tracker import Tracker
 from vidgru.extraction.import_detections.parsed import Seen
 from vidgru.extraction.import_detections.timing import Frames
@@ -85,7 +85,7 @@ def _rows(seen: Seen, rows: Array) -> Seen:
 def digest_of(seen: Seen, frames: Frames) -> str:
     """SHA-256 of what was seen in a recording and when its frames are."""
     facts = {"size_px": frames.size_px, "tick_s": frames.tick_s, "duration_s": frames.duration_s}
-    total = hashlib.sha256(to_json({**facts, "recorded_at": frames.recorded_at}))
+    total = hashlib.sha256(canonical_json({**facts, "recorded_at": frames.recorded_at}))
     for values in (frames.time_s, frames.number, seen.frame, seen.boxes, seen.scores, seen.classes, seen.tracks,
                    seen.keypoints):  # fmt: skip
         text = "none" if values is None else f"{values.dtype} {values.shape}"

@@ -30,7 +30,7 @@ SAVE_TXT, MOT, COCO, CACHE = "save_txt", "mot", "coco", "cache"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Collection:
+class DetectionSource:
     """Detections of recordings.
 
     Attributes:
@@ -115,7 +115,7 @@ class Collection:
 
 def open_detections(
     settings: DetectionSettings, detect: DetectorSettings, model_feature_settings: dict[str, Any] | None = None
-) -> Collection:
+) -> DetectionSource:
     """See what detections there are; the format is recognised by content.
 
     Args:
@@ -156,7 +156,7 @@ def open_detections(
         feature_settings = model_feature_settings
     if not sources and not keys:
         raise SourceError(f"{origin} holds no detections", _EXPECTED)
-    return Collection(
+    return DetectionSource(
         origin=origin.resolve(),
         format=kind,
         sources=sources,

@@ -1,16 +1,106 @@
-"""Everything seen in one recording."""
+"""What passes between the wings: recordings, sequences, features, annotations, events.
+
+All are frozen dataclasses that check themselves when made. Arrays are NumPy's, so that the cache can map them from
+disk and nothing here imports torch.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[Any]
+
+DESCRIBED = "described"  # the label of what is described, where no row of a data set has a label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """A video file to work on.
+
+    Attributes:
+        path: where it is.
+        name: its path under the source root, with extension and forward slashes: what outputs call it.
+    """
+
+    path: Path
+    name: str
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name.startswith("/") or ".." in Path(self.name).parts:
+            raise ValueError(f"Recording.name must be a path under the source root, got {self.name!r}")
+
+
+def _check_interval(kind: str, start_s: float, end_s: float) -> None:
+    if not (math.isfinite(start_s) and math.isfinite(end_s) and 0 <= start_s < end_s):
+        raise ValueError(f"{kind} needs 0 <= start_s < end_s, got start_s={start_s}, end_s={end_s}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotation:
+    """What a person said about a recording. Without times it speaks of the whole clip.
+
+    Attributes:
+        video: path under the videos folder, as the annotation file writes it.
+        start_s, end_s: half-open interval in seconds, both or neither.
+        label: what happened; None for a text-only row, or for a recording in which nothing happens.
+        description: a sentence; None if there is none.
+        split: "train", "val", "test" or another name; None if the file does not say.
+    """
+
+    video: str
+    start_s: float | None = None
+    end_s: float | None = None
+    label: str | None = None
+    description: str | None = None
+    split: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.start_s is None) != (self.end_s is None):
+            raise ValueError(f"Annotation needs both start_s and end_s or neither, got {self.start_s}, {self.end_s}")
+        if self.start_s is not None and self.end_s is not None:
+            _check_interval("Annotation", self.start_s, self.end_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What a model says about a recording: an annotation's fields and a score.
+
+    Attributes:
+        video: path under the source root.
+        start_s, end_s: half-open interval in seconds.
+        label: what happened.
+        score: 0 to 1.
+        description: a sentence; None if the model writes none.
+        description_score: 0 to 1, how sure the model is of its sentence; None if it writes none.
+        description_source: "model", or "template" where it is not sure enough of its own sentence: `description` is
+            then put together from what was found, and the score is that of the sentence that was not told.
+        start_time: ISO 8601 wall-clock time of `start_s`, where the recording's own is known.
+    """
+
+    video: str
+    start_s: float
+    end_s: float
+    label: str
+    score: float
+    description: str | None = None
+    description_score: float | None = None
+    description_source: Literal["model", "template"] | None = None
+    start_time: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_interval("Event", self.start_s, self.end_s)
+        if not 0 <= self.score <= 1:
+            raise ValueError(f"Event.score must be within 0 and 1, got {self.score}")
+        if self.description_score is not None and not 0 <= self.description_score <= 1:
+            raise ValueError(f"Event.description_score must be within 0 and 1, got {self.description_score}")
+
 
 _EXACT = 2**53  # whole numbers beyond it are not told apart as float64
 _FAR = 1.5  # from the middle of the picture, in its widths: no normalised box is that far
@@ -327,3 +417,54 @@ def _fit(name: str, values: Array, dtype: type[np.signedinteger[Any]]) -> None:
     limits = np.iinfo(dtype)
     if len(wrong := np.flatnonzero((values < -1) | (values > limits.max))):
         raise ValueError(f"{name}[{wrong[0]}] is {values[wrong[0]]}; it must be from -1 to {limits.max}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Features:
+    """A sequence as the model takes it: one vector an object and one a frame, ready to be cut into windows.
+
+    Attributes:
+        objects: float32 [M, F], rows as in the sequence.
+        offsets: int64 [T + 1], first object of each frame.
+        frame: float32 [T, G].
+        time_s: float64 [T].
+    """
+
+    objects: Array
+    offsets: Array
+    frame: Array
+    time_s: Array
+
+    def __post_init__(self) -> None:
+        frames = len(self.time_s)
+        if self.offsets.shape != (frames + 1,) or self.offsets[-1] != len(self.objects) or len(self.frame) != frames:
+            raise ValueError(
+                f"Features do not fit: objects {list(self.objects.shape)}, offsets {list(self.offsets.shape)}, "
+                f"frame {list(self.frame.shape)}, time_s {list(self.time_s.shape)}"
+            )
+
+    def __len__(self) -> int:
+        """Number of frames, T."""
+        return len(self.time_s)
+
+    def frames(self, start: int, stop: int) -> Features:
+        """Frames `start` to `stop` (indices as in a Python slice, not negative), as views of the same memory."""
+        start, stop = min(start, len(self)), min(max(start, stop), len(self))
+        first, last = int(self.offsets[start]), int(self.offsets[stop])
+        return Features(
+            objects=self.objects[first:last],
+            offsets=self.offsets[start : stop + 1] - first,
+            frame=self.frame[start:stop],
+            time_s=self.time_s[start:stop],
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[Features]) -> Features:
+        """Join consecutive stretches, at least one."""
+        counts = np.concatenate([np.diff(part.offsets) for part in parts])
+        return Features(
+            objects=np.concatenate([part.objects for part in parts]),
+            offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
+            frame=np.concatenate([part.frame for part in parts]),
+            time_s=np.concatenate([part.time_s for part in parts]),
+        )
