@@ -27,8 +27,8 @@ ENTRY_POINTS = {
 HEAVY = {
     "ultralytics": {"detector.yolo_head", "detector.yolo", "detector.tracker"},
     "openvino": {"detector.openvino_export"},
-    "onnx": {"model.onnx_graph", "model.onnx_network"},
-    "onnxruntime": {"model.onnx_network"},
+    "onnx": {"model.onnx_graph"},
+    "onnxruntime": set(),
     "ray": {"scale.cluster"},
 }
 

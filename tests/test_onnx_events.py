@@ -33,7 +33,7 @@ def test_it_finds_the_events_that_vidgru_finds(shape: dict[str, object], tmp_pat
     model = replace(model, decode=replace(model.decode, high=high, low=low, min_s=0.2, merge_s=0.3, smooth_s=0.5))
     late = replace(SEQUENCE, time_s=SEQUENCE.time_s + np.where(np.arange(301) < 150, 0.0, 3.0))  # with a gap
     model.save(tmp_path / "m.safetensors")
-    (exported,) = export_model(tmp_path / "m.safetensors", ExportConfig())
+    exported = export_model(tmp_path / "m.safetensors", ExportConfig())
     f = compute_features(late)
     np.savez(tmp_path / "f.npz", objects=f.objects, counts=np.diff(f.offsets), frame=f.frame, time_s=f.time_s)
     command = [sys.executable, str(SCRIPT), str(exported), str(tmp_path / "f.npz")]
@@ -48,7 +48,7 @@ def test_it_finds_the_events_that_vidgru_finds(shape: dict[str, object], tmp_pat
 
 def test_a_model_that_reads_backwards_is_refused(tmp_path: Path) -> None:
     make_model(SEQUENCE, timed=True, bidirectional=True).save(tmp_path / "m.safetensors")
-    (exported,) = export_model(tmp_path / "m.safetensors", ExportConfig())
+    exported = export_model(tmp_path / "m.safetensors", ExportConfig())
     command = [sys.executable, str(SCRIPT), str(exported), str(tmp_path / "f.npz")]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 1

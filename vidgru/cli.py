@@ -147,14 +147,13 @@ def _explain(argv: Sequence[str]) -> int:
 
 
 def _export(argv: Sequence[str]) -> int:
-    """Write a model as ONNX graphs, for other runtimes."""
+    """Export a model to ONNX, without its captions."""
     from vidgru.config import ExportConfig
 
     given, config = _parse("export", ExportConfig, argv, _MODEL)
     from vidgru.model.onnx_export import export_model
 
-    for path in export_model(given["model"], config):
-        print(path)
+    print(export_model(given["model"], config))
     return 0
 
 

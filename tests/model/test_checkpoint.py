@@ -102,6 +102,13 @@ def test_no_such_model(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
+def test_load_model_refuses_exported_model(tmp_path: Path) -> None:
+    (tmp_path / "best.onnx").write_bytes(b"")
+    message = r"best\.onnx is an exported model \(ONNX\), which vidgru does not run\n  use the .*onnx_events\.py"
+    with pytest.raises(ModelError, match=message):
+        load_model(tmp_path / "best.onnx")
+
+
 @pytest.mark.parametrize("data", [b"", b"not a model", b"\x10\0\0\0\0\0\0\0{}"])
 def test_a_file_that_is_no_model(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(data)
@@ -155,7 +162,7 @@ def test_a_model_from_before_descriptions(tmp_path: Path) -> None:
 )
 def test_a_model_that_does_not_fit_together(facts: dict[str, object], tmp_path: Path) -> None:
     changed(tmp_path / "m", **facts)
-    with pytest.raises(ModelError, match=r"m is not a sound vidgru model: .+\n  train it again"):
+    with pytest.raises(ModelError, match=r"m is not a valid vidgru model: .+\n  train it again"):
         load_model(tmp_path / "m")
 
 

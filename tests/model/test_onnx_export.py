@@ -61,7 +61,7 @@ def test_the_graph_says_what_pytorch_says(kind: str) -> None:
     for clips, steps, most in ((1, 1, 3), (1, 40, 0), (4, 9, 3), (7, 33, 5), (2, 150, 20), (1, 1, 0)):
         batch = random_batch(model.feature_spec, clips, steps, most, seed=clips * steps)
         found, wanted = graph.read(batch), expected(model, batch)
-        assert found.keys() - {"seen"} == wanted.keys()
+        assert found.keys() == wanted.keys()
         for name, values in wanted.items():
             np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-5, err_msg=name)
 
@@ -123,7 +123,7 @@ def test_what_a_model_lacks_is_missing() -> None:
     assert sorted(outputs["lstm"]) == sorted(["state", "cell", "next_state", "next_cell", *both])
     assert sorted(outputs["clips"]) == sorted(["state", "next_state", "attention", "hidden", "clip_scores"])
     assert sorted(outputs["frames"]) == sorted(["state", "next_state", "attention", "hidden", "frame_scores"])
-    assert sorted(outputs["sentences"]) == sorted(["state", "next_state", "seen", *both])
+    assert sorted(outputs["sentences"]) == sorted(["state", "next_state", *both])
     assert sorted(outputs["no memory"]) == sorted(outputs["both ways"]) == sorted(both)
 
 
@@ -161,20 +161,18 @@ def test_equal_models_are_equal_bytes_and_the_facts_are_the_models(tmp_path: Pat
 
 def test_files_lie_beside_the_model_or_where_they_are_wanted(tmp_path: Path) -> None:
     MODELS["sentences"].save(tmp_path / "best.safetensors")
-    beside = export_model(tmp_path, ExportConfig())
-    assert beside == [tmp_path / "best.onnx", tmp_path / "best.captions.onnx"]
+    assert export_model(tmp_path, ExportConfig()) == tmp_path / "best.onnx"
     MODELS["gru"].save(tmp_path / "gru.safetensors")
-    (elsewhere,) = export_model(tmp_path / "gru.safetensors", ExportConfig(out=str(tmp_path / "sub" / "x.onnx")))
+    elsewhere = export_model(tmp_path / "gru.safetensors", ExportConfig(out=str(tmp_path / "sub" / "x.onnx")))
     assert elsewhere == tmp_path / "sub" / "x.onnx"
     assert elsewhere.read_bytes() == events_graph(MODELS["gru"])
-    assert sorted(path.name for path in tmp_path.rglob("*.onnx")) == ["best.captions.onnx", "best.onnx", "x.onnx"]
+    assert sorted(path.name for path in tmp_path.rglob("*.onnx")) == ["best.onnx", "x.onnx"]
 
 
-def test_a_model_that_does_not_describe_leaves_no_captions_of_one_that_did(tmp_path: Path) -> None:
-    for name, left in (("sentences", ["best.captions.onnx", "best.onnx"]), ("gru", ["best.onnx"])):
-        MODELS[name].save(tmp_path / "best.safetensors")
-        export_model(tmp_path, ExportConfig())
-        assert sorted(path.name for path in tmp_path.glob("*.onnx")) == left
+def test_export_model_refuses_caption_only_model(tmp_path: Path) -> None:
+    make_model(clips=False, sentences=SENTENCES).save(tmp_path / "m.safetensors")
+    with pytest.raises(ModelError, match=r"m\.safetensors only writes captions, which cannot be exported\n  run the"):
+        export_model(tmp_path / "m.safetensors", ExportConfig())
 
 
 def test_a_name_that_is_no_onnx_files_is_refused(tmp_path: Path) -> None:
@@ -185,8 +183,8 @@ def test_a_name_that_is_no_onnx_files_is_refused(tmp_path: Path) -> None:
 
 def test_an_exported_model_is_not_exported_again(tmp_path: Path) -> None:
     MODELS["gru"].save(tmp_path / "m.safetensors")
-    (exported,) = export_model(tmp_path / "m.safetensors", ExportConfig())
-    with pytest.raises(ModelError, match=r"is an exported one \(ONNX\), which can be evaluated and can predict"):
+    exported = export_model(tmp_path / "m.safetensors", ExportConfig())
+    with pytest.raises(ModelError, match=r"is an exported model \(ONNX\)"):
         export_model(exported, ExportConfig(out=str(tmp_path / "again.onnx")))
 
 

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from tests.training.synthetic import MadeData, order_data
-from vidgru.config import ExportConfig, TrainConfig
+from vidgru.config import TrainConfig
 from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
 from vidgru.model.checkpoint import EventModel, build, load_model
-from vidgru.model.onnx_export import export_model
 from vidgru.model.task import Head, Task
 from vidgru.training.run import train
 from vidgru.training.trainer import _begin_with
@@ -109,9 +108,3 @@ def test_normalisation_is_the_models(taught: Path) -> None:
     model = load_model(taught)
     own = begun(model, model.task)
     np.testing.assert_array_equal(own["encoder.object_mean"], model.network.encoder.object_mean)
-
-
-def test_an_exported_model_has_no_weights_to_begin_with(taught: Path, tmp_path: Path) -> None:
-    exported = load_model(export_model(taught, ExportConfig(out=str(tmp_path / "m.onnx")))[0])
-    with pytest.raises(ModelError, match=r"the model is an exported one \(ONNX\)"):
-        begun(exported, exported.task)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vidgru.info.formatting import bytes_text, settings_text
 from vidgru.model.checkpoint import EventModel, load_model
-from vidgru.model.event_gru import EventGRU, count_parameters
+from vidgru.model.event_gru import count_parameters
 
 
 def about_model(path: Path) -> list[str]:
@@ -18,7 +18,7 @@ def about_model(path: Path) -> list[str]:
     """
     model = load_model(path)
     decode, network = model.decode, model.network
-    size = f"{count_parameters(network):,} parameters" if isinstance(network, EventGRU) else "exported to ONNX"
+    size = f"{count_parameters(network):,} parameters"
     thresholds = zip(model.labels, decode.high, decode.low, strict=True)
     return [
         f"model {path}: {len(model.labels)} labels, {size}, {bytes_text(path.stat().st_size)}",
@@ -51,8 +51,6 @@ def _heads(model: EventModel) -> list[str]:
         lines.append(f"reads windows of {model.window_s:g} s at {model.fps:g} samples a second")
     else:
         lines.append(f"takes stretches of {model.window_s:g} s at {model.fps:g} samples a second")
-    if model.untold:
-        lines.append("descriptions: by a second graph, which vidgru does not run")
     if model.caption:
         lines.append(
             f"descriptions: vocabulary of {len(model.caption.tokenizer)}, "

@@ -18,7 +18,6 @@ from torch import Tensor
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.encoder import Encoder
 from vidgru.model.event_decoder import smooth
-from vidgru.model.event_gru import EventGRU
 from vidgru.model.features import stream_features
 from vidgru.model.scoring import ENCODED_AT_ONCE, score_frames
 from vidgru.model.sliding_window import SlidingWindowScorer
@@ -71,7 +70,7 @@ class Explanation:
         score: its mean score, as it was found.
         baseline: that score where the model reads only the stretch around the event: from `CONTEXT_S` before it, and
             of an event longer than `LONGEST_S` no more than that. What `drop_features` is to be held against.
-        drop_features: the same, by the group of features that is removed; empty where the model is an exported one.
+        drop_features: the same, by the group of features that is removed; empty where the model has no scores.
         objects: what was looked at, by share.
         kept: moments at which the state was kept most; none where the cell has no gates.
         forgot: moments at which most of the state was replaced by something that does not depend on it.
@@ -115,7 +114,7 @@ def _why(model: EventModel, parts: Sequence[FrameSequence], scored: ScoredRecord
     own = frames_of(scored.time_s, event)
     network, scoring = model.network, model.task.timed or model.task.clips
     baseline, drop_features = event.score, dict[str, float]()
-    if scoring and isinstance(network, EventGRU):
+    if scoring:
         baseline, drop_features = _without(model, network.encoder, parts, scored.time_s, event, own)
     kept, forgot = _moments(scored, event)
     return Explanation(

@@ -81,7 +81,7 @@ def describe(model: EventModel, stretches: Sequence[Stretch], *, beam: int = BEA
     Raises:
         ValueError: the model writes no descriptions.
     """
-    network, facts = model.torch_network, model.caption
+    network, facts = model.network, model.caption
     head = network.caption_head
     if head is None or facts is None:
         raise ValueError("the model writes no descriptions")
@@ -106,7 +106,7 @@ def likelihoods(model: EventModel, stretches: Sequence[Stretch], sentences: Sequ
         stretches: of one frame at least each.
         sentences: at least one.
     """
-    network, facts = model.torch_network, model.caption
+    network, facts = model.network, model.caption
     head = network.caption_head
     assert head is not None
     assert facts is not None

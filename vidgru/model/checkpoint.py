@@ -21,14 +21,12 @@ from vidgru.errors import ModelError, SettingsMismatchError
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.model.feature_spec import FeatureSpec
-from vidgru.model.network import Network
-from vidgru.model.onnx_graph import METADATA
-from vidgru.model.onnx_network import SUFFIX, OnnxNetwork, read_graph
 from vidgru.model.task import Head, Task
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.storage import write_atomic
 
 FORMAT = 3
+METADATA = "vidgru"  # the key of a file's metadata that holds all but the weights, as JSON
 BEST = "best.safetensors"
 _NO_MODEL = "give a model file, or the folder that vidgru train wrote"
 
@@ -70,10 +68,9 @@ class EventModel:
         metrics: on the validation split, by name.
         versions: of vidgru and torch, when it was trained.
         seen: digests of the features it was trained and validated on, sorted; evaluation says if it meets them again.
-        untold: it is an exported model of one that writes descriptions: these are left to its second graph.
     """
 
-    network: Network
+    network: EventGRU
     task: Task
     feature_settings: dict[str, Any]
     weights: str
@@ -85,31 +82,11 @@ class EventModel:
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     seen: tuple[str, ...] = ()
-    untold: bool = False
 
     @property
     def feature_spec(self) -> FeatureSpec:
         """The features it reads."""
         return self.network.feature_spec
-
-    @property
-    def exported(self) -> bool:
-        """Whether it is an exported model: one that is scored without its weights."""
-        return not isinstance(self.network, EventGRU)
-
-    @property
-    def torch_network(self) -> EventGRU:
-        """The network with its weights.
-
-        Raises:
-            ModelError: it is an exported model.
-        """
-        if isinstance(self.network, EventGRU):
-            return self.network
-        raise ModelError(
-            "the model is an exported one (ONNX), which can be evaluated and can predict, and nothing else",
-            "give the model file that it was exported from",
-        )
 
     @property
     def fps(self) -> float:
@@ -141,12 +118,8 @@ class EventModel:
         }
 
     def to_bytes(self) -> bytes:
-        """The file's bytes: a pure function of the model.
-
-        Raises:
-            ModelError: it is an exported model.
-        """
-        weights = self.torch_network.state_dict()
+        """The file's bytes: a pure function of the model."""
+        weights = self.network.state_dict()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         text = json.dumps(self.facts(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return save(tensors, metadata={METADATA: text})
@@ -156,7 +129,6 @@ class EventModel:
 
         Raises:
             OutputError: it cannot be written.
-            ModelError: it is an exported model.
         """
         write_atomic(path, self.to_bytes())
 
@@ -165,7 +137,7 @@ def model_file(path: str | Path) -> Path:
     """The model file that is meant: the file itself, or the best one of a training run's folder.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is none, or it is an exported model (`.onnx`).
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -174,31 +146,29 @@ def model_file(path: str | Path) -> Path:
         return path / BEST
     if not path.exists():
         raise ModelError(f"there is no model {path}", _NO_MODEL)
+    if path.suffix.lower() == ".onnx":
+        raise ModelError(
+            f"{path} is an exported model (ONNX), which vidgru does not run",
+            "use the .safetensors model it was exported from; scripts/onnx_events.py runs exported models",
+        )
     return path
 
 
 def load_model(path: str | Path) -> EventModel:
-    """Read a model file, an exported one (`.onnx`), or the best model of a training run's folder.
+    """Read a model file, or the best model of a training run's folder.
 
     Returns:
         The model, on the CPU and in eval mode.
 
     Raises:
         ModelError: there is none, it is not a model of vidgru, or it is of another version.
-        MissingDependencyError: it is an exported model, and what runs it is not installed.
     """
     path = model_file(path)
-    content: dict[str, Tensor] | Any
-    if path.suffix.lower() == SUFFIX:
-        content, metadata = read_graph(path)
-    else:
-        content, metadata = _read_tensors(path)
+    content, metadata = _read_tensors(path)
     if METADATA not in metadata:
         raise ModelError(f"{path} is not a vidgru model: its metadata has no key {METADATA}", _NO_MODEL)
     try:
         facts = json.loads(metadata[METADATA])
-        if "format" not in facts:
-            raise ModelError(f"{path} writes a model's descriptions, and is not the model", "give the .onnx beside it")
         if facts["format"] != FORMAT:
             raise ModelError(
                 f"{path} has model format {facts['format']}, this vidgru reads {FORMAT}",
@@ -207,8 +177,7 @@ def load_model(path: str | Path) -> EventModel:
         return _assemble(facts, content)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         problem = str(error).splitlines()[0]
-        remedy = "export it again" if path.suffix.lower() == SUFFIX else "train it again"
-        raise ModelError(f"{path} is not a sound vidgru model: {problem}", remedy) from None
+        raise ModelError(f"{path} is not a valid vidgru model: {problem}", "train it again") from None
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -220,8 +189,8 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ModelError(f"{path} is not a vidgru model: {error}", _NO_MODEL) from None
 
 
-def _assemble(facts: dict[str, Any], content: dict[str, Tensor] | Any) -> EventModel:
-    """A model of its facts, and of its weights by name or its graph (`onnx.ModelProto`)."""
+def _assemble(facts: dict[str, Any], content: dict[str, Tensor]) -> EventModel:
+    """A model of its facts and of its weights by name."""
     labels = tuple(facts["task"]["labels"])
     clips, timed = (Head(**head) if (head := facts["task"][name]) else None for name in ("clips", "timed"))
     task = Task(labels=labels, clips=clips, timed=timed)
@@ -232,18 +201,9 @@ def _assemble(facts: dict[str, Any], content: dict[str, Tensor] | Any) -> EventM
     decode = dict(facts["decode"])
     decode["high"], decode["low"] = tuple(decode["high"]), tuple(decode["low"])
     caption = None
-    network: Network
-    if isinstance(content, dict):
-        if facts["caption"]:
-            caption = _caption(facts["caption"])
-        network = _loaded(feature_spec, task, architecture, len(caption.tokenizer) if caption else 0, content)
-    elif task.clips or task.timed:
-        network = OnnxNetwork(content, feature_spec, architecture)
-    else:
-        raise ModelError(
-            "the exported model (ONNX) only describes, which vidgru does with PyTorch",
-            "give the model file that it was exported from",
-        )
+    if facts["caption"]:
+        caption = _caption(facts["caption"])
+    network = _loaded(feature_spec, task, architecture, len(caption.tokenizer) if caption else 0, content)
     return EventModel(
         network=network,
         task=task,
@@ -257,7 +217,6 @@ def _assemble(facts: dict[str, Any], content: dict[str, Tensor] | Any) -> EventM
         metrics=facts["metrics"],
         versions=facts["versions"],
         seen=tuple(facts["seen"]),
-        untold=caption is None and facts["caption"] is not None,
     )
 
 

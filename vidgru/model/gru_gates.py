@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vidgru.model.event_gru import EventGRU, State
-from vidgru.model.network import Network
 from vidgru.types import Array
 
 
@@ -56,9 +54,9 @@ class Gates:
         return len(self.update)
 
 
-def has_gates(network: Network) -> TypeGuard[EventGRU]:
-    """Whether there are such gates: a GRU's, in one direction, whose weights are at hand."""
-    return isinstance(network, EventGRU) and isinstance(network.gru, nn.GRU) and not network.gru.bidirectional
+def has_gates(network: EventGRU) -> bool:
+    """Whether there are such gates: a GRU's, in one direction."""
+    return isinstance(network.gru, nn.GRU) and not network.gru.bidirectional
 
 
 @torch.inference_mode()

@@ -1,8 +1,7 @@
-"""A model as ONNX graphs, which run without PyTorch and without vidgru.
+"""Export a model as an ONNX graph, which runs without PyTorch and without vidgru (`scripts/onnx_events.py`).
 
-`<name>.onnx` is encoder, recurrent layer and heads, and a whole model: the facts that a model file holds are in its
-metadata, as JSON under the key `vidgru`. Where the model describes, `<name>.captions.onnx` writes the sentences
-(`export_captions.py`).
+The graph holds the encoder, the recurrent layer and the heads; captions are not exported. Its metadata holds what the
+metadata of the model file holds, as JSON under the key `vidgru`.
 
 Axes: B clips or streams side by side, T frames, M objects of all frames, clip after clip; B, T and M vary. What a model
 has no head or no memory for is missing.
@@ -23,7 +22,6 @@ is one |
 | `attention` | float32 [M] | how much each object counted in its frame |
 | `next_state`, `next_cell` | as `state` | behind the last step: what the next frames are read with |
 | `hidden` | float32 [B,T,H] | outputs of the recurrent layer |
-| `seen` | float32 [M,N] | objects as the encoder narrows them, for descriptions that look at them |
 
 A bidirectional model reads whole recordings and has no state.
 """
@@ -37,11 +35,10 @@ import numpy as np
 from torch import nn
 
 from vidgru.config import ExportConfig
-from vidgru.errors import SettingsError
+from vidgru.errors import ModelError, SettingsError
 from vidgru.model.checkpoint import EventModel, load_model, model_file
 from vidgru.model.encoder import FAR, HEADS, LEAST_SCORE, Encoder
 from vidgru.model.event_gru import EventGRU
-from vidgru.model.onnx_export_captions import captions_graph
 from vidgru.model.onnx_graph import GraphWriter, ints, numbers, recurrent_weights
 from vidgru.model.task import Head
 from vidgru.storage import write_atomic
@@ -50,18 +47,18 @@ from vidgru.types import Array
 _OPERATOR = {"gru": "GRU", "lstm": "LSTM", "rnn": "RNN"}
 
 
-def export_model(model_path: str | Path, config: ExportConfig) -> list[Path]:
-    """Write a model as ONNX graphs.
+def export_model(model_path: str | Path, config: ExportConfig) -> Path:
+    """Export a model as an ONNX graph.
 
     Args:
         model_path: a model file or a training run's folder.
         config: where to.
 
     Returns:
-        The files: the model, and, where it describes, what writes its descriptions.
+        The file written.
 
     Raises:
-        ModelError: there is no such model, or it is an exported one.
+        ModelError: there is no such model, or it only writes captions.
         SettingsError: `out` is no name of an ONNX file.
         MissingDependencyError: the package `onnx` is not installed.
         OutputError: a file cannot be written.
@@ -71,48 +68,40 @@ def export_model(model_path: str | Path, config: ExportConfig) -> list[Path]:
     if out.suffix.lower() != ".onnx":
         raise SettingsError(f"out is {config.out!r}, which is no name of an ONNX file", "end it in .onnx")
     model = load_model(file)
-    captions = out.with_suffix(".captions.onnx")
-    files = {out: events_graph(model)}
-    if model.caption:
-        files[captions] = captions_graph(model)
-    for path, content in files.items():
-        write_atomic(path, content)
-    if captions not in files:
-        captions.unlink(missing_ok=True)  # of a model that was exported to this name before
-    return list(files)
+    if not (model.task.clips or model.task.timed):
+        raise ModelError(
+            f"{file} only writes captions, which cannot be exported", "run the model with vidgru predict instead"
+        )
+    write_atomic(out, events_graph(model))
+    return out
 
 
 def events_graph(model: EventModel) -> bytes:
-    """The first graph, with the model's facts.
+    """The graph of a model's encoder, recurrent layer and heads, with the model's metadata.
 
     Raises:
-        ModelError: the model's weights are not at hand: it is an exported one.
         MissingDependencyError: the package `onnx` is not installed.
     """
-    network = model.torch_network
-    feature_spec, wide = model.feature_spec, network.architecture.width
+    network = model.network
+    feature_spec = model.feature_spec
     graph = GraphWriter("vidgru events")
     objects = graph.input("objects", np.float32, ["objects", feature_spec.object_width])
     counts = graph.input("counts", np.int64, ["batch", "time"])
     frame = graph.input("frame", np.float32, ["batch", "time", feature_spec.frame_width])
     mask = graph.input("mask", np.bool_, ["batch", "time"])
     encoded = _encode(graph, network.encoder, objects, counts, frame)
-    vectors = graph.inner("vectors", encoded.vectors, ["batch", "time", wide])
-    hidden = _remember(graph, network, vectors, mask)
+    hidden = _remember(graph, network, encoded.vectors, mask)
     graph.output("attention", encoded.attention, ["objects"])
     if model.task.timed and network.frame_head is not None:
         outputs = model.task.outputs(model.task.timed)
         logits = graph.linear(hidden, _last(network.frame_head))
-        logits = graph.inner("frame_logits", logits, ["batch", "time", outputs])
         graph.output("frame_scores", _probabilities(graph, model.task.timed, logits), ["batch", "time", outputs])
     if model.task.clips and network.clip_head is not None:
         outputs = model.task.outputs(model.task.clips)
         steps = graph.linear(hidden, _last(network.clip_head))
-        logits = graph.inner("clip_logits", _pool(graph, steps, mask, network.gru is None), ["batch", outputs])
+        logits = _pool(graph, steps, mask, network.gru is None)
         graph.output("clip_scores", _probabilities(graph, model.task.clips, logits), ["batch", outputs])
     graph.output("hidden", hidden, ["batch", "time", network.hidden_width])
-    if network.caption_head is not None and encoded.seen is not None:
-        graph.output("seen", encoded.seen, ["objects", network.encoder.object_width])
     columns = {"object_columns": feature_spec.object_groups(), "frame_columns": feature_spec.frame_groups()}
     named = {kind: {name: [at.start, at.stop] for name, at in groups.items()} for kind, groups in columns.items()}
     return graph.to_bytes(model.facts() | named)
@@ -122,11 +111,10 @@ def events_graph(model: EventModel) -> bytes:
 
 
 class _Encoded(NamedTuple):
-    """Names of float32 [B,T,width], [M] and, where objects are looked at, [M,N]."""
+    """Names of the frames' vectors, float32 [B,T,width], and of the objects' attention, float32 [M]."""
 
     vectors: str
     attention: str
-    seen: str | None
 
 
 def _encode(graph: GraphWriter, encoder: Encoder, objects: str, counts: str, frame: str) -> _Encoded:
@@ -140,11 +128,11 @@ def _encode(graph: GraphWriter, encoder: Encoder, objects: str, counts: str, fra
     if not encoder.object_groups:
         each = graph.cast(graph.add("Unsqueeze", flat, ints(1)), np.float32)
         even = graph.add("Expand", graph.add("Div", 1.0, each), graph.add("Shape", there))
-        return _Encoded(_join(graph, encoder, parts), graph.chosen(even, there), None)
+        return _Encoded(_join(graph, encoder, parts), graph.chosen(even, there))
     normal = _normal(graph, objects, numbers(encoder.object_mean), numbers(encoder.object_std))
-    seen = _narrow(graph, encoder, encoder.object_groups, objects, normal, axis=1)
+    narrow = _narrow(graph, encoder, encoder.object_groups, objects, normal, axis=1)
     linear, norm, _ = encoder.object
-    vectors = graph.add("Relu", graph.norm(graph.linear(seen, cast(nn.Linear, linear)), cast(nn.LayerNorm, norm)))
+    vectors = graph.add("Relu", graph.norm(graph.linear(narrow, cast(nn.Linear, linear)), cast(nn.LayerNorm, norm)))
     logits = graph.linear(vectors, encoder.query)
     if "score" in encoder.object_groups:
         column = encoder.object_groups["score"].start
@@ -152,7 +140,7 @@ def _encode(graph: GraphWriter, encoder: Encoder, objects: str, counts: str, fra
         logits = graph.add("Add", logits, graph.add("Mul", graph.add("Log", score), numbers(encoder.trust)))
     pooled, attention = _attend(graph, vectors, logits, index, there, encoder.query.in_features)
     shape = graph.size(counts, 0), graph.size(counts, 1), encoder.query.in_features
-    return _Encoded(_join(graph, encoder, [graph.reshape(pooled, *shape), *parts]), attention, seen)
+    return _Encoded(_join(graph, encoder, [graph.reshape(pooled, *shape), *parts]), attention)
 
 
 def _normal(graph: GraphWriter, value: str, mean: Array, std: Array) -> str:

@@ -1,4 +1,4 @@
-"""Writing ONNX graphs node by node: what the two exports have in common.
+"""Writing ONNX graphs node by node: nodes, constants and what comes again and again.
 
 The graphs are written by hand, not traced: every axis that varies stays free, a recurrent layer is one node, no name,
 path or version of what traced it gets in, and equal models give equal bytes. Operators: https://onnx.ai/onnx/operators.
@@ -15,9 +15,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from vidgru.errors import MissingDependencyError
+from vidgru.model.checkpoint import METADATA
 from vidgru.types import Array
 
-METADATA = "vidgru"  # the key under which a graph's facts are, as JSON
 INSTALL = 'pip install "vidgru[onnx]"'
 _OPSET, _IR = 18, 8  # what onnxruntime has run since 1.14
 _GATES = {"GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2), "RNN_TANH": (0,)}  # ONNX's order, of PyTorch's
@@ -57,7 +57,6 @@ class GraphWriter:
         self._tensors: list[Any] = []
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
-        self._inner: list[Any] = []
 
     # --- the graph ----------------------------------------------------------------------------------------------------
 
@@ -71,18 +70,10 @@ class GraphWriter:
         self._nodes.append(self._onnx.helper.make_node("Identity", [value], [name], name=name))
         self._outputs.append(self._described(name, np.float32, axes))
 
-    def inner(self, name: str, value: str, axes: Axes) -> str:
-        """Name a float32 value inside, so that the graph can be cut there."""
-        self._nodes.append(self._onnx.helper.make_node("Identity", [value], [name], name=name))
-        self._inner.append(self._described(name, np.float32, axes))
-        return name
-
     def to_bytes(self, facts: Mapping[str, Any]) -> bytes:
         """The file's bytes, a pure function of the graph and of the facts in its metadata."""
         helper = self._onnx.helper
-        graph = helper.make_graph(
-            self._nodes, self._name, self._inputs, self._outputs, self._tensors, value_info=self._inner
-        )
+        graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, self._tensors)
         model = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", _OPSET)],

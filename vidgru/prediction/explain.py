@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vidgru.cache import SequenceCache
 from vidgru.config import ExplainConfig
-from vidgru.errors import ModelError, RecordingError, SettingsError, SourceError, WeightsError
+from vidgru.errors import RecordingError, SettingsError, SourceError, WeightsError
 from vidgru.extraction.pipeline import extract_recordings
 from vidgru.model.attribution import CONTEXT_S, LONGEST_S, Attended, Explanation, Moment, explain, frames_of
 from vidgru.model.captioner import describe_events
@@ -39,7 +39,7 @@ def explain_recording(model_path: str | Path, recording: str | Path, config: Exp
         Text of several lines.
 
     Raises:
-        ModelError: there is no such model, or it is an exported one.
+        ModelError: there is no such model.
         SourceError: there is no such recording, or no event in it, or none at that time.
         SettingsError: it has fewer events than the number that is asked for.
         WeightsError: features are missing, and so is the detector to make them.
@@ -47,11 +47,6 @@ def explain_recording(model_path: str | Path, recording: str | Path, config: Exp
         RecordingError: the recording cannot be read.
     """
     model = load_model(model_path)
-    if model.exported:
-        raise ModelError(
-            f"{model_path} is an exported model (ONNX), which cannot be looked into",
-            "give the model file that it was exported from",
-        )
     found = _features(model, Path(recording).expanduser(), config)
     name, duration_s, parts = found.recording.name, found.entry.duration_s, list(found.cache.parts(found.entry.key))
     scored = score_recording(model, parts, video=name, duration_s=duration_s, gates=True)

@@ -61,8 +61,6 @@ class Predictor:
         file = model_file(model_path)
         self.model = load_model(file)
         self.config, self.say = config, say
-        if self.model.untold:
-            say("the model is an exported one: events are not described")
         sha256 = sha256_file(file)
         self._keep = check_labels(self.model, config.labels)
         self.period = Period(config.since, config.until)

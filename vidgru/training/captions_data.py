@@ -190,7 +190,7 @@ class DescribedValidation:
         for some in self._batches:
             batch = self._batch(some).to(model.network.device)
             assert batch.words is not None
-            logits = model.torch_network.tell(batch.objects, batch.counts, batch.frame, batch.mask, batch.words)
+            logits = model.network.tell(batch.objects, batch.counts, batch.frame, batch.mask, batch.words)
             targets = batch.words[:, 1:]
             known = targets >= 0
             right += int((logits.argmax(dim=2) == targets)[known].sum())

@@ -122,7 +122,7 @@ def _row(
             evaluate_loaded(results[-1].best, part, "test" if config.folds else "val", loaded, intervals=False)
         )
     mean, spread = over_folds(judged)
-    network = results[0].best.torch_network
+    network = results[0].best.network
     whole, cell = _frames_per_s(results[0].best, Examples.of(parts[0], "train", loaded, task), loaded, config)
     return Row(
         name=name,

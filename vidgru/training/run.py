@@ -62,7 +62,7 @@ def train(dataset_path: str | Path, config: TrainConfig) -> Path:
 
 def _train(dataset_path: str | Path, config: TrainConfig, processes: ProcessGroup) -> Path:
     if config.init:
-        _ = load_model(config.init).torch_network  # what cannot be begun with is said before hours of extraction
+        load_model(config.init)  # what cannot be begun with is said before hours of extraction
     extracted, loaded, task, feature_settings = prepare(dataset_path, config)
     if not processes.alike(str(sorted(extracted.keys.items()))):  # or they would wait for one another's batches
         raise VidgruError("a recording was read by one process and not by another", "start it again")

@@ -203,12 +203,11 @@ def _begin_with(network: EventGRU, model: EventModel, task: Task, feature_settin
     """Take over the weights of another model; of its heads, those of the labels that both have.
 
     Raises:
-        ModelError: it is an exported one, which has no weights to take over.
         SettingsMismatchError: it was trained on features of other settings.
         SettingsError: its network has another shape.
     """
     check_feature_settings(model, feature_settings, "the features of this data set")
-    other = model.torch_network
+    other = model.network
     ours, theirs = network.architecture, model.network.architecture
     free = {"dropout", "group_dropout"}
     differ = [f.name for f in fields(ours) if f.name not in free and getattr(ours, f.name) != getattr(theirs, f.name)]

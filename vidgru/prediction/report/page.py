@@ -215,10 +215,6 @@ def _notes(
             f"Scores and gates of {len(scored.time_s):,} frames are thinned to {MOST_POINTS:,} points a curve: the "
             "least and the greatest value of each stretch. Stretches are short around events."
         )
-    if model.exported:
-        left_out = "its gates and groups of features are not looked into"
-        untold = ", and events are not described" if model.untold else ""
-        notes.append(f"The model is an exported one (ONNX): {left_out}{untold}.")
     if len(curves) < len(model.labels):
         notes.append(f"Scores are drawn of {len(curves):,} of {len(model.labels):,} labels, those that come highest.")
     return notes
