@@ -1,4 +1,4 @@
-"""Made-up sequences for tests."""
+"""Random frame sequences for tests."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def make_sequence(
     keypoints: int = 0,
     optional: bool = True,
 ) -> FrameSequence:
-    """A random sequence with `objects` a frame, or 0 to 4 where None; `optional` tensors present or absent."""
+    """Return a random sequence with `objects` per frame (0 to 4 if None), with or without the `optional` tensors."""
     rng = np.random.default_rng(seed)
     counts = rng.integers(0, 5, frames) if objects is None else np.full(frames, objects)
     total = int(counts.sum())
@@ -45,8 +45,12 @@ def make_sequence(
     )
 
 
-def same(first: FrameSequence, second: FrameSequence) -> bool:
-    """Whether two sequences hold the same bytes under the same names."""
-    one, two = first.tensors(), second.tensors()
-    facts = (first.fps, first.size_px, first.names) == (second.fps, second.size_px, second.names)
-    return facts and one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
+def sequences_equal(first: FrameSequence, second: FrameSequence) -> bool:
+    """Whether two sequences have the same tensors, byte for byte, and the same metadata."""
+    tensors, others = first.tensors(), second.tensors()
+    metadata_equal = (first.fps, first.size_px, first.names) == (second.fps, second.size_px, second.names)
+    return (
+        metadata_equal
+        and tensors.keys() == others.keys()
+        and all(np.array_equal(tensors[name], others[name]) for name in tensors)
+    )

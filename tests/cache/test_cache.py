@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import vidgru.cache.store
-from tests.sequences import make_sequence, same
+from tests.sequences import make_sequence, sequences_equal
 from vidgru.cache import Entry, EntryWriter, SequenceCache
 from vidgru.cache.entry import UNFINISHED
 from vidgru.errors import CacheError, LockLostError, OutputError
@@ -58,7 +58,7 @@ def test_what_is_written_is_read(tmp_path: Path, objects: int | None, optional: 
     cache = SequenceCache(tmp_path)
     sequence = make_sequence(30, objects, optional=optional, keypoints=5 if optional else 0)
     write(cache, sequence)
-    assert same(cache.read(KEY), sequence)
+    assert sequences_equal(cache.read(KEY), sequence)
     entry = cache.entry(KEY)
     assert entry is not None
     assert (entry.samples, entry.objects) == (30, len(sequence.boxes))
@@ -75,7 +75,7 @@ def test_parts_are_cut_at_a_fixed_number_of_samples(tmp_path: Path, monkeypatch:
         cache = SequenceCache(tmp_path / name)
         write(cache, *stretches)
         assert [len(part) for part in cache.parts(KEY)] == [8, 8, 8, 5]
-        assert same(cache.read(KEY), sequence)
+        assert sequences_equal(cache.read(KEY), sequence)
     assert files(tmp_path / "whole" / KEY) == files(tmp_path / "single" / KEY)
 
 
@@ -398,7 +398,7 @@ def test_a_killed_entry_is_gone_on_with(tmp_path: Path, stop: int) -> None:
         assert writer.samples == stop // 8 * 8
         assert writer.state == ({"next": writer.samples} if writer.samples else None)
         adopted = list(writer.finished())
-        assert not adopted or same(FrameSequence.concatenate(adopted), LONG.frames(0, writer.samples))
+        assert not adopted or sequences_equal(FrameSequence.concatenate(adopted), LONG.frames(0, writer.samples))
         go_on(writer, 48)
         assert len(list(writer.finished())) == len(adopted)  # not those written since
         writer.append(LONG.frames(48, 50))
@@ -406,7 +406,7 @@ def test_a_killed_entry_is_gone_on_with(tmp_path: Path, stop: int) -> None:
     assert folders(cache.root) == [KEY]
     assert files(cache.root / KEY) == undisturbed(tmp_path / "whole")
     assert cache.verify(KEY) == []
-    assert same(cache.read(KEY), LONG)
+    assert sequences_equal(cache.read(KEY), LONG)
 
 
 @pytest.mark.usefixtures("parts_of_8")

@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.sequences import same
+from tests.sequences import sequences_equal
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectionSettings, DetectorSettings
@@ -155,7 +155,7 @@ def test_all_formats_tell_the_same(tmp_path: Path, cache: SequenceCache) -> None
     for name, sequence in found.items():
         names = ("class 1", "class 2") if name == "challenge" else ("person", "car")
         check_walk(sequence, names)
-    assert same(found["tao"], found["vid"])
+    assert sequences_equal(found["tao"], found["vid"])
     assert len(list(cache.entries())) < len(found)  # equal detections are one entry
     assert cache.usable(
         made(tmp_path / "vid.json", cache)[0].key
@@ -499,7 +499,7 @@ def test_sequences_are_added_to_a_cache(cache: SequenceCache) -> None:
     )
     key = add_sequence(cache, "cam/a.mp4", sequence)
     assert add_sequence(cache, "b.mp4", sequence) == key
-    assert same(cache.read(key), sequence)
+    assert sequences_equal(cache.read(key), sequence)
     detection_source = opened(cache.root)
     assert detection_source.recordings == ["cam/a.mp4", "b.mp4"]
     outcomes = extract_detections(detection_source, [recording_of(detection_source, "b.mp4")], cache, progress=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.sequences import same
+from tests.sequences import sequences_equal
 from tests.streams import as_file, as_stream, serving
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
@@ -62,7 +62,7 @@ def test_a_stream_gives_the_sequence_of_the_file(
         assert camera.run_info["batch"] == 1
     assert len(expected.boxes) > 0
     assert (expected.tracks >= 0).any()
-    assert same(found, expected)
+    assert sequences_equal(found, expected)
 
 
 def test_a_served_recording_is_seen_whole(tiny_weights: Callable[[], Path], tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_served_recording_is_seen_whole(tiny_weights: Callable[[], Path], tmp_
         assert camera.over
         assert camera.see(0) is None
     assert len(found) == 30
-    assert same(found, expected)
+    assert sequences_equal(found, expected)
 
 
 def test_a_slow_detector_sees_the_newest(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sequences import make_sequence, same
+from tests.sequences import make_sequence, sequences_equal
 from vidgru.cache import SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.locks import Locks
@@ -33,7 +33,7 @@ def test_an_entry_like_that_of_a_recording(tmp_path: Path) -> None:
     recorder.finish(2.5, "2024-05-01T11:59:59.000+00:00", {"gaps": 1, "gap_s": 0.5})
     entry = cache.entry(recorder.key)
     assert entry is not None
-    assert same(cache.read(recorder.key), make_sequence(20, 1))
+    assert sequences_equal(cache.read(recorder.key), make_sequence(20, 1))
     assert (entry.duration_s, entry.fps, entry.feature_settings) == (2.5, 8.0, WHAT)
     assert (entry.status, entry.damage) == ("partial", {"gaps": 1, "gap_s": 0.5})
     assert entry.recorded_at == "2024-05-01T11:59:59.000+00:00"
@@ -80,7 +80,7 @@ def test_what_a_killed_run_left_is_finished(tmp_path: Path) -> None:
     assert entry.samples == PART_SAMPLES
     assert entry.duration_s == pytest.approx(PART_SAMPLES / 8)
     assert entry.recorded_at == BEGAN
-    assert same(cache.read(key), make_sequence(PART_SAMPLES + 5, 1).frames(0, PART_SAMPLES))
+    assert sequences_equal(cache.read(key), make_sequence(PART_SAMPLES + 5, 1).frames(0, PART_SAMPLES))
     assert finish_left(cache) == []
     assert cache.incomplete_entries() == []
 

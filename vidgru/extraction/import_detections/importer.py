@@ -117,7 +117,7 @@ def add_sequence(
     ... )
     >>> key = add_sequence(SequenceCache("features"), "a.mp4", sequence)
     >>> SequenceCache("features").read(key)
-    Sequence(3 frames at 8 fps, last at 0.25 s, boxes=[3, 4])
+    FrameSequence(3 frames at 8 fps, last at 0.25 s, boxes=[3, 4])
 
     `vidgru train DATASET --detections features` then trains on it where an annotation names `a.mp4`, and
     `vidgru predict MODEL features` finds events in it.
