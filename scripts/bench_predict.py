@@ -42,8 +42,8 @@ from bench_videos import join
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, PredictConfig, RunSettings
 from vidgru.detector.backends import open_backend
-from vidgru.detector.letterbox import PAD_VALUE, Letterbox
 from vidgru.detector.motion import FlowMeter, object_motion, scene_motion
+from vidgru.detector.preprocess import PAD_VALUE, Letterbox
 from vidgru.detector.tracker import Tracker
 from vidgru.detector.yolo import Detector
 from vidgru.extraction.detector_pool import cores

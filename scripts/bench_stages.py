@@ -28,8 +28,8 @@ import torch
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.detector.backends import Backend, open_backend
-from vidgru.detector.letterbox import PAD_VALUE, Letterbox
 from vidgru.detector.motion import Flow, FlowMeter, object_motion, scene_motion
+from vidgru.detector.preprocess import PAD_VALUE, Letterbox
 from vidgru.detector.tracker import Tracker
 from vidgru.detector.yolo import Detections, Detector
 from vidgru.detector.yolo_head import RawOutput

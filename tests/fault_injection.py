@@ -13,7 +13,7 @@ from typing import Any
 
 from vidgru.extraction import decode_worker as worker
 from vidgru.video import reader as video
-from vidgru.video.reader import Frame, VideoReader
+from vidgru.video.reader import SampledFrame, VideoReader
 
 AT = 5
 
@@ -24,7 +24,7 @@ class FaultyReader(VideoReader):
             os.kill(os.getpid(), signal.SIGSEGV)
         super().__init__(path, *arguments)
 
-    def sample(self, *arguments: Any, **options: Any) -> Iterator[Frame]:
+    def sample(self, *arguments: Any, **options: Any) -> Iterator[SampledFrame]:
         name = self.path.stem
         for frame in super().sample(*arguments, **options):
             if name.startswith("slow"):

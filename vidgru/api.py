@@ -16,9 +16,8 @@ from vidgru.errors import SettingsError, SourceError
 from vidgru.extraction.results import ExtractionResult
 from vidgru.extraction.sharding import share
 from vidgru.prediction.results import PredictionResult
-from vidgru.sources import find_recordings
+from vidgru.sources import find_recordings, is_live_source
 from vidgru.types import Recording
-from vidgru.video.live_address import is_live
 
 Sources = str | Path | Iterable[str | Path]
 Config = TypeVar("Config")
@@ -174,7 +173,7 @@ def predict(
         OutputError: the output cannot be written; what was finished stays.
     """
     config, several = _settings(config, PredictConfig), _several(sources)
-    if live := [source for source in map(str, several) if is_live(source)]:
+    if live := [source for source in map(str, several) if is_live_source(source)]:
         raise SettingsError(
             f"{live[0]} is live, and predict is for recordings", "use EventStream, or the command vidgru predict"
         )

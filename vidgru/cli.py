@@ -116,9 +116,9 @@ def _predict(argv: Sequence[str]) -> int:
     from vidgru.config import PredictConfig
 
     given, config = _parse("predict", PredictConfig, argv, _MODEL, _INPUTS)
-    from vidgru.video.live_address import is_live
+    from vidgru.sources import is_live_source
 
-    if any(map(is_live, given["sources"])):
+    if any(map(is_live_source, given["sources"])):
         if len(given["sources"]) > 1:
             raise SettingsError("a live source is predicted alone, and several sources are given", "run one for each")
         from vidgru.prediction.live import predict_live

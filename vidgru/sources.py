@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,15 @@ VIDEO_SUFFIXES = frozenset({
     ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv",
 })
 # fmt: on
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_live_source(source: str) -> bool:
+    """Return whether a source is a stream (URL) or a local camera (number) rather than recordings.
+
+    An existing file or folder takes precedence over a camera of the same number.
+    """
+    return bool(_URL.match(source)) or (source.isascii() and source.isdecimal() and not Path(source).exists())
 
 
 def find_recordings(sources: Iterable[str | Path]) -> list[Recording]:

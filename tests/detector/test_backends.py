@@ -22,7 +22,7 @@ from vidgru.demo.scene import SIZE_PX, plan_clip
 from vidgru.detector import backends
 from vidgru.detector import openvino_export as graphs
 from vidgru.detector.backends import Backend, OpenVinoBackend, TorchBackend, has_bf16_units, open_backend
-from vidgru.detector.letterbox import Letterbox
+from vidgru.detector.preprocess import Letterbox
 from vidgru.detector.yolo import Detections, Detector
 from vidgru.detector.yolo_head import RawOutput, load_network
 from vidgru.errors import MissingDependencyError, SettingsError, WeightsError

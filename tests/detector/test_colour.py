@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vidgru.detector.colour import BANDS, COLOUR_COLUMNS, object_colour
+from vidgru.detector.appearance import BANDS, COLOUR_COLUMNS, object_colour
 
 # Of sRGB under D65, in hundredths: Lindbloom's calculator (http://www.brucelindbloom.com/ColorCalculator.html).
 LAB = {

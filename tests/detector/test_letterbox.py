@@ -11,24 +11,24 @@ from tests.extraction.test_pipeline import run
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings
-from vidgru.detector.letterbox import masked_pixels
+from vidgru.detector.preprocess import rasterize_polygons
 from vidgru.errors import SettingsError
 
 LEFT = "[[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]"
 
 
 def test_masked_pixels_lie_in_the_polygons() -> None:
-    assert masked_pixels([], (8, 4)) is None
-    mask = masked_pixels(json.loads(LEFT), (80, 40))
+    assert rasterize_polygons([], (8, 4)) is None
+    mask = rasterize_polygons(json.loads(LEFT), (80, 40))
     assert mask is not None
     assert mask.shape == (40, 80)
     assert mask[:, :40].all()
     assert not mask[:, 42:].any()
-    both = masked_pixels([*json.loads(LEFT), [[0.5, 0.5], [1, 0.5], [1, 1], [0.5, 1]]], (80, 40))
+    both = rasterize_polygons([*json.loads(LEFT), [[0.5, 0.5], [1, 0.5], [1, 1], [0.5, 1]]], (80, 40))
     assert both is not None
     assert both[25:].all()
     assert not both[:19, 42:].any()
-    overlapping = masked_pixels([*json.loads(LEFT), [[0.2, 0], [0.8, 0], [0.8, 1], [0.2, 1]]], (80, 40))
+    overlapping = rasterize_polygons([*json.loads(LEFT), [[0.2, 0], [0.8, 0], [0.8, 1], [0.2, 1]]], (80, 40))
     assert overlapping is not None
     assert overlapping[:, :64].all()
 

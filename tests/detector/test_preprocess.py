@@ -1,26 +1,14 @@
-import av
 import numpy as np
 
-from tests.videos import draw_counter, read_counter
-from vidgru.detector.letterbox import PAD_VALUE
+from tests.videos import draw_counter
 from vidgru.detector.motion import FlowMeter
-from vidgru.detector.preprocess import Preparation, Scaler
+from vidgru.detector.preprocess import PAD_VALUE, FramePreprocessor
 
 UPPER_LEFT = [[[0.0, 0.0], [0.5, 0.0], [0.5, 0.5], [0.0, 0.5]]]
 
 
-def test_frames_are_turned_upright() -> None:
-    for rotation in (0, 90, 180, 270):
-        upright = draw_counter(421, 160, 96)
-        stored = np.ascontiguousarray(np.rot90(upright, rotation // 90))
-        scaler = Scaler((80, 48), rotation)
-        image = scaler.upright(scaler.scale(av.VideoFrame.from_ndarray(stored, format="rgb24")))
-        assert image.shape == (48, 80, 3)
-        assert read_counter(image) == 421
-
-
 def test_frames_lie_in_the_letterbox() -> None:
-    prepare = Preparation((160, 90), 160, 32, [])
+    prepare = FramePreprocessor((160, 90), 160, 32, [])
     image = draw_counter(5, 160, 90)
     canvas, flow = prepare(image, 0.0)
     assert flow is None
@@ -31,7 +19,7 @@ def test_frames_lie_in_the_letterbox() -> None:
 
 
 def test_what_is_masked_is_neither_seen_nor_moves() -> None:
-    prepare = Preparation((160, 96), 160, 32, UPPER_LEFT)
+    prepare = FramePreprocessor((160, 96), 160, 32, UPPER_LEFT)
     meter = FlowMeter()
     for number, time_s in ((0, 0.0), (1023, 0.2)):
         image = draw_counter(number, 160, 96)

@@ -12,9 +12,9 @@ import torch
 from tests.detectors import KINDS, NAMES
 from tests.videos import draw_counter
 from vidgru.config import DetectorSettings
+from vidgru.detector.appearance import COLOUR_COLUMNS
 from vidgru.detector.backends import TorchBackend
-from vidgru.detector.colour import COLOUR_COLUMNS
-from vidgru.detector.letterbox import Letterbox
+from vidgru.detector.preprocess import Letterbox
 from vidgru.detector.yolo import APPEARANCE, SCENE, Detections, Detector, projection
 from vidgru.detector.yolo_head import load_network
 

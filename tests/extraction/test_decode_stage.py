@@ -308,7 +308,7 @@ def test_a_shared_recording_that_changes_fails_once(
 
 
 def test_a_recording_is_shared_only_where_decoding_holds_it_up() -> None:
-    from vidgru.video.resume_point import ResumePoint
+    from vidgru.video.reader import ResumePoint
 
     starving, stop = False, threading.Event()
     schedule: Schedule[str] = Schedule(2, lambda: starving, lambda: None, stop)
@@ -325,7 +325,7 @@ def test_a_recording_is_shared_only_where_decoding_holds_it_up() -> None:
 
 
 def test_what_was_begun_goes_before_what_comes_later() -> None:
-    from vidgru.video.resume_point import ResumePoint
+    from vidgru.video.reader import ResumePoint
 
     schedule: Schedule[str] = Schedule(2, lambda: False, lambda: None, threading.Event())
     schedule.add("a")

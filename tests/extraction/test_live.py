@@ -13,11 +13,11 @@ from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.detector.yolo import Detector
 from vidgru.errors import SourceError, WeightsError
-from vidgru.extraction.live import Camera, ReconnectPolicy
+from vidgru.extraction.live import LiveExtractor, ReconnectPolicy
 from vidgru.extraction.pipeline import extract_recordings
 from vidgru.types import FrameSequence, Recording
 
-SOON = ReconnectPolicy(first_s=0.01, longest_s=0.04, attempts=2)
+SOON = ReconnectPolicy(initial_delay_s=0.01, max_delay_s=0.04, max_attempts=2)
 RUN = RunSettings(backend="torch", precision="fp32", detector_batch=1, threads=2)
 MASK = "[[[0, 0], [0.3, 0], [0.3, 0.3], [0, 0.3]]]"
 
@@ -33,10 +33,10 @@ def extracted(path: Path, settings: DetectorSettings, folder: Path) -> FrameSequ
     return cache.read(outcome.key)
 
 
-def watched(camera: Camera, most: int | None = None) -> FrameSequence:
+def watched(camera: LiveExtractor, most: int | None = None) -> FrameSequence:
     parts: list[FrameSequence] = []
-    while not camera.over and (most is None or len(parts) < most):
-        seen = camera.see(0.1)
+    while not camera.is_finished and (most is None or len(parts) < most):
+        seen = camera.read(0.1)
         if seen is not None:
             assert len(seen.sequence) == 1
             parts.append(seen.sequence)
@@ -55,10 +55,10 @@ def test_a_stream_gives_the_sequence_of_the_file(
     expected = extracted(path, detect(tiny_weights(), **settings), tmp_path)
     with (
         serving(served(path)) as url,
-        Camera(url, detect(tiny_weights(), **settings), RUN, patience=SOON, say=lambda line: None) as camera,
+        LiveExtractor(url, detect(tiny_weights(), **settings), RUN, reconnect=SOON, notify=lambda line: None) as camera,
     ):
         found = watched(camera, len(expected))
-        assert camera.feed.passed_over == 0
+        assert camera.source.dropped_frames == 0
         assert camera.run_info["batch"] == 1
     assert len(expected.boxes) > 0
     assert (expected.tracks >= 0).any()
@@ -70,11 +70,11 @@ def test_a_served_recording_is_seen_whole(tiny_weights: Callable[[], Path], tmp_
     expected = extracted(path, detect(tiny_weights()), tmp_path)
     with (
         serving(as_file(path)) as url,
-        Camera(url, detect(tiny_weights()), RUN, patience=SOON, say=lambda line: None) as camera,
+        LiveExtractor(url, detect(tiny_weights()), RUN, reconnect=SOON, notify=lambda line: None) as camera,
     ):
         found = watched(camera)
-        assert camera.over
-        assert camera.see(0) is None
+        assert camera.is_finished
+        assert camera.read(0) is None
     assert len(found) == 30
     assert sequences_equal(found, expected)
 
@@ -93,17 +93,19 @@ def test_a_slow_detector_sees_the_newest(
     monkeypatch.setattr(Detector, "detect", slow)
     with (
         serving(as_stream(path)) as url,
-        Camera(url, detect(tiny_weights()), RUN, patience=ReconnectPolicy(first_s=60), say=said.append) as camera,
+        LiveExtractor(
+            url, detect(tiny_weights()), RUN, reconnect=ReconnectPolicy(initial_delay_s=60), notify=said.append
+        ) as camera,
     ):
         parts: list[FrameSequence] = []
         while not (parts and parts[-1].time_s[-1] >= 9.8):
-            seen = camera.see(1)
+            seen = camera.read(1)
             if seen is not None:
                 parts.append(seen.sequence)
-        passed_over = camera.feed.passed_over
+        dropped_frames = camera.source.dropped_frames
     found = FrameSequence.concatenate(parts)  # checks that times rise
-    assert passed_over > 0
-    assert len(found) + passed_over == 50
+    assert dropped_frames > 0
+    assert len(found) + dropped_frames == 50
     assert found.time_s[-1] == pytest.approx(9.8)
     assert any("is behind; the newest frame is next" in line for line in said)
     assert said[0].startswith("detector: ")
@@ -119,7 +121,7 @@ def test_a_detector_that_crashes(
     path = write_video(tmp_path / "a.mp4", 20)
     with (
         serving(as_file(path)) as url,
-        Camera(url, detect(tiny_weights()), RUN, patience=SOON, say=lambda line: None) as camera,
+        LiveExtractor(url, detect(tiny_weights()), RUN, reconnect=SOON, notify=lambda line: None) as camera,
         pytest.raises(ZeroDivisionError),
     ):
         watched(camera)
@@ -128,12 +130,12 @@ def test_a_detector_that_crashes(
 def test_a_source_that_never_opens(tiny_weights: Callable[[], Path]) -> None:
     settings = detect(tiny_weights())
     with (
-        Camera("tcp://127.0.0.1:1", settings, RUN, patience=SOON, say=lambda line: None) as camera,
+        LiveExtractor("tcp://127.0.0.1:1", settings, RUN, reconnect=SOON, notify=lambda line: None) as camera,
         pytest.raises(SourceError, match="cannot be opened, tried 2 times: Connection refused"),
     ):
         watched(camera)
 
 
 def test_missing_weights(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError), Camera("0", detect(tmp_path / "none.pt"), RUN, say=lambda line: None):
+    with pytest.raises(WeightsError), LiveExtractor("0", detect(tmp_path / "none.pt"), RUN, notify=lambda line: None):
         pass

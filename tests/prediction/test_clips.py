@@ -13,7 +13,7 @@ from vidgru.errors import OutputError, RecordingError
 from vidgru.prediction import clips
 from vidgru.prediction.clips import clip_name, cut_clips
 from vidgru.types import Event
-from vidgru.video.display_frames import FrameReader
+from vidgru.video.display_frames import DisplayFrameReader
 
 
 def event(start_s: float, end_s: float, label: str = "fall") -> Event:
@@ -87,7 +87,7 @@ def test_clips_stand_upright(tmp_path: Path) -> None:
     rotate_mp4(source, 90)
     (found,) = cut_clips(tmp_path / "c", source=source, events=[event(0.5, 1.0)], context_s=0)
     assert found is not None
-    with FrameReader(source) as one, FrameReader(found) as other:
+    with DisplayFrameReader(source) as one, DisplayFrameReader(found) as other:
         assert other.info.rotation == 0
         assert other.size_px == one.size_px == (96, 160)
         images = [list(reader.frames((96, 160)))[n].image.astype(int) for reader, n in ((one, 5), (other, 0))]
@@ -161,14 +161,14 @@ def test_a_recording_that_is_gone_is_told(tmp_path: Path) -> None:
 
 def test_a_recording_that_changes_leaves_whole_clips_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_video(tmp_path / "a.mp4", 50)
-    original = clips.VideoWriter.show
+    original = clips.VideoWriter.write
 
     def touching(self: clips.VideoWriter, *arguments: object) -> None:
         original(self, *arguments)  # type: ignore[arg-type]
         with open(source, "ab") as file:
             file.write(b"more")
 
-    monkeypatch.setattr(clips.VideoWriter, "show", touching)
+    monkeypatch.setattr(clips.VideoWriter, "write", touching)
     with pytest.raises(RecordingError, match="changed while it was read"):
         cut_clips(tmp_path / "c", source=source, events=[event(1, 2), event(1, 9)], context_s=0)
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["001_fall_1.00s.mp4"]

@@ -41,7 +41,7 @@ from vidgru.prediction.recorder import Recorder
 from vidgru.types import DESCRIBED, FrameSequence, Recording
 from vidgru.video.live_connection import SourceLostError
 
-SOON = ReconnectPolicy(first_s=0.01, longest_s=0.04, attempts=3, gap_s=60)
+SOON = ReconnectPolicy(initial_delay_s=0.01, max_delay_s=0.04, max_attempts=3, max_gap_s=60)
 ENOUGH_S = 30.0
 HOW: dict[str, Any] = {"backend": "torch", "precision": "fp32", "detector_batch": 1, "threads": 1, "report": False}
 LABELS = ("fall", "walk")
@@ -103,7 +103,7 @@ def model_of(sequence: FrameSequence, weights: Path, feature_settings: dict[str,
 
 @pytest.fixture(autouse=True)
 def _nothing_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidgru.video.live_source._BACKLOG_S", 10)
+    monkeypatch.setattr("vidgru.video.live_source._MAX_BACKLOG_S", 10)
 
 
 class Lines(io.StringIO):
@@ -280,7 +280,7 @@ def test_after_a_long_silence_events_are_closed(stage: Stage, tmp_path: Path, mo
     closed: list[bool] = []
     served = as_stream(stage.short, lambda: closed.append(out.wait('"close"')))
     with listening() as (out, _), serving(served, then=stop.set) as url:
-        predict_live(model, url, stage.config(tmp_path), patience=replace(SOON, gap_s=0.3), stop=stop)
+        predict_live(model, url, stage.config(tmp_path), patience=replace(SOON, max_gap_s=0.3), stop=stop)
     assert closed == [True]  # while the connection was held, and nothing came
     one = of_kind("close", out.events())[0]
     assert (one["id"], one["start"], one["end"]) == (1, 0.0, 5.8)
@@ -338,7 +338,7 @@ def test_after_a_long_silence_stretches_begin_with_what_comes_then(
     model, stop = saved(describing, tmp_path), threading.Event()
     held = [as_stream(stage.short, lambda most=most: out.wait('"close"', most)) for most in (3, 6)]
     with listening() as (out, err), serving(*held, then=stop.set) as url:
-        predict_live(model, url, stage.config(tmp_path), patience=replace(SOON, gap_s=0.5), stop=stop)
+        predict_live(model, url, stage.config(tmp_path), patience=replace(SOON, max_gap_s=0.5), stop=stop)
     assert err.getvalue().count("is back after ") == 1
     times = [(event["start"], event["end"]) for event in of_kind("close", out.events())]
     assert times[:3] == [(0, 2), (2, 4), (4, 5.8)]
@@ -522,7 +522,7 @@ def test_a_server_that_is_killed_and_restarted(stage: Stage, tmp_path: Path, mon
         finally:
             stop.set()
 
-    patience = ReconnectPolicy(first_s=0.2, longest_s=0.5, attempts=100)
+    patience = ReconnectPolicy(initial_delay_s=0.2, max_delay_s=0.5, max_attempts=100)
     model, config = stage.save(tmp_path), stage.config(tmp_path, record=True)
     thread = threading.Thread(target=handle_server)
     with listening() as (out, err):

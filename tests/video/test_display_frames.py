@@ -11,7 +11,7 @@ import pytest
 from tests.videos import draw_counter, faststart, read_counter, rotate_mp4, write_video
 from vidgru.errors import RecordingChangedError, RecordingError
 from vidgru.video import display_frames as frames
-from vidgru.video.display_frames import DisplayFrame, FrameReader, SoundReader
+from vidgru.video.display_frames import AudioReader, DisplayFrame, DisplayFrameReader
 from vidgru.video.reader import VideoReader
 
 SIZE = (160, 96)
@@ -19,7 +19,7 @@ SIZE = (160, 96)
 
 def read(path: Path, *stretches: tuple[float, float], size_px: tuple[int, int] = SIZE) -> list[DisplayFrame]:
     exact = [(Fraction(str(start)), Fraction(str(end))) for start, end in stretches]
-    with FrameReader(path) as reader:
+    with DisplayFrameReader(path) as reader:
         return list(reader.frames(size_px, exact)) if exact else list(reader.frames(size_px))
 
 
@@ -33,14 +33,14 @@ def test_every_frame_comes_at_its_time_also_where_they_are_uneven(tmp_path: Path
     pictures = read(write_video(tmp_path / f"a.{suffix}", len(ticks), ticks=ticks))
     assert numbers(pictures) == list(range(len(ticks)))
     assert [picture.time for picture in pictures] == [Fraction(tick, 1000) for tick in ticks]
-    assert [picture.until for picture in pictures[:-1]] == [picture.time for picture in pictures[1:]]
-    assert pictures[-1].until > pictures[-1].time
+    assert [picture.end for picture in pictures[:-1]] == [picture.time for picture in pictures[1:]]
+    assert pictures[-1].end > pictures[-1].time
 
 
 def test_time_counts_from_the_earliest_stream(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", 10, ticks=[500 + 100 * i for i in range(10)], audio_s=2)
     assert [picture.time for picture in read(path)] == [Fraction(5 + i, 10) for i in range(10)]
-    with SoundReader(path) as sound:
+    with AudioReader(path) as sound:
         times = [time for time, _ in sound.packets()]
     assert abs(times[0]) < Fraction(1, 5), "the packet that primes a decoder may come before 0"
     assert times == sorted(set(times))
@@ -65,11 +65,11 @@ def test_leaping_over_what_is_not_wanted_changes_nothing(tmp_path: Path, suffix:
     every = read(path)
     wanted = [(1.05, 1.3), (12, 12.4), (12.55, 12.7), (21.91, 22.3), (29.9, 70)]
     exact = [(Fraction(str(start)), Fraction(str(end))) for start, end in wanted]
-    truth = [p for p in every if any(p.until > start and p.time < end for start, end in exact)]
+    truth = [p for p in every if any(p.end > start and p.time < end for start, end in exact)]
     found = read(path, *wanted)
     assert len(found) > 5
     assert numbers(found) == numbers(truth)
-    assert [(p.time, p.until) for p in found] == [(p.time, p.until) for p in truth]
+    assert [(p.time, p.end) for p in found] == [(p.time, p.end) for p in truth]
     assert all(np.array_equal(a.image, b.image) for a, b in zip(found, truth, strict=True))
 
 
@@ -112,7 +112,7 @@ def test_frames_without_key_frames_to_seek_to_are_read_through(tmp_path: Path, m
 def test_pictures_stand_upright(tmp_path: Path, clockwise: int) -> None:
     path = write_video(tmp_path / "a.mp4", 5)
     rotate_mp4(path, clockwise)
-    with FrameReader(path) as reader:
+    with DisplayFrameReader(path) as reader:
         assert reader.size_px == (SIZE if clockwise % 180 == 0 else SIZE[::-1])
         picture = list(reader.frames(reader.size_px))[3]
     truth = np.rot90(draw_counter(3, *SIZE), -clockwise // 90)
@@ -135,7 +135,7 @@ def test_pixels_are_made_square(tmp_path: Path, aspect: str, clockwise: int, siz
         container.mux(stream.encode(av.VideoFrame.from_ndarray(draw_counter(1, *SIZE), format="rgb24")))
         container.mux(stream.encode(None))
     rotate_mp4(path, clockwise)
-    with FrameReader(path) as reader:
+    with DisplayFrameReader(path) as reader:
         assert reader.size_px == size_px
         assert next(iter(reader.frames(reader.size_px))).image.shape == (*size_px[::-1], 3)
 
@@ -169,19 +169,19 @@ def test_damage_leaves_what_can_be_decoded(tmp_path: Path) -> None:
     times = [picture.time for picture in pictures]
     assert 100 < len(pictures) < 200
     assert times == sorted(set(times))
-    assert all(picture.until > picture.time for picture in pictures)
+    assert all(picture.end > picture.time for picture in pictures)
 
 
 def test_a_recording_that_is_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="cannot be opened: No such file"):
-        FrameReader(tmp_path / "a.mp4")
+        DisplayFrameReader(tmp_path / "a.mp4")
     with pytest.raises(RecordingError, match="is not a file"):
-        SoundReader(tmp_path / "a.mp4")
+        AudioReader(tmp_path / "a.mp4")
 
 
 def test_a_recording_that_changes_on_the_way_is_told(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 30)
-    with FrameReader(path) as reader:
+    with DisplayFrameReader(path) as reader:
         pictures = reader.frames(SIZE)
         next(pictures)
         path.write_bytes(path.read_bytes() + b"more")
@@ -192,9 +192,9 @@ def test_a_recording_that_changes_on_the_way_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 def test_sound_begins_where_it_is_asked_to(tmp_path: Path, suffix: str) -> None:
     path = write_video(tmp_path / f"a.{suffix}", 200, audio_s=20, options={"g": "20"})
-    with SoundReader(path) as sound:
+    with AudioReader(path) as sound:
         every = [time for time, _ in sound.packets()]
-    with SoundReader(path) as sound:
+    with AudioReader(path) as sound:
         later = [time for time, _ in sound.packets(Fraction(12))]
     assert later[0] <= 12, "nothing from there on is missing"
     assert later == every[-len(later) :]
@@ -203,6 +203,6 @@ def test_sound_begins_where_it_is_asked_to(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_silent_recording_has_no_packets(tmp_path: Path) -> None:
-    with SoundReader(write_video(tmp_path / "a.mp4", 3)) as sound:
+    with AudioReader(write_video(tmp_path / "a.mp4", 3)) as sound:
         assert sound.stream is None
         assert list(sound.packets()) == []

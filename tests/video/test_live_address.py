@@ -2,24 +2,25 @@ from pathlib import Path
 
 import pytest
 
-from vidgru.video.live_address import Address, is_live
+from vidgru.sources import is_live_source
+from vidgru.video.live_connection import LiveAddress
 
 
 @pytest.mark.parametrize("source", ["rtsp://cam/1", "RTSPS://cam/1", "http://cam/a.mp4", "tcp://1.2.3.4:5", "0", "12"])
 def test_live_sources(source: str) -> None:
-    assert is_live(source)
+    assert is_live_source(source)
 
 
 @pytest.mark.parametrize("source", ["a.mp4", "videos", "videos/*.mp4", "C:/videos", "list.txt", "-1", "1.5", "", "²"])
 def test_recordings(source: str) -> None:
-    assert not is_live(source)
+    assert not is_live_source(source)
 
 
 def test_a_file_goes_before_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert is_live("0")
+    assert is_live_source("0")
     (tmp_path / "0").mkdir()
-    assert not is_live("0")
+    assert not is_live_source("0")
 
 
 @pytest.mark.parametrize(
@@ -39,12 +40,12 @@ def test_a_file_goes_before_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ],
 )  # fmt: skip
 def test_names_hold_no_credentials(source: str, name: str) -> None:
-    address = Address(source)
+    address = LiveAddress(source)
     assert address.name == name
     assert source not in repr(address)
 
 
 def test_devices_and_schemes() -> None:
-    assert Address("3").device == 3
-    assert Address("http://cam").device is None
-    assert (Address("3").scheme, Address("HTTP://cam").scheme) == ("", "http")
+    assert LiveAddress("3").device == 3
+    assert LiveAddress("http://cam").device is None
+    assert (LiveAddress("3").scheme, LiveAddress("HTTP://cam").scheme) == ("", "http")

@@ -2,14 +2,14 @@ from fractions import Fraction
 
 import pytest
 
-from vidgru.video.live_clock import Timeline
+from vidgru.video.live_source import LiveClock
 
 CAME = 1000.0  # monotonic seconds
 
 
-def times(*frames: tuple[float | None, float], finite: bool = False, timeline: Timeline | None = None) -> list[float]:
+def times(*frames: tuple[float | None, float], finite: bool = False, timeline: LiveClock | None = None) -> list[float]:
     """Times of frames that are given as stamp and arrival, in seconds."""
-    timeline = timeline or Timeline()
+    timeline = timeline or LiveClock()
     return [
         float(timeline.time(None if stamp is None else Fraction(str(stamp)), CAME + came, finite=finite))
         for stamp, came in frames
@@ -57,21 +57,21 @@ def test_a_recording_that_is_served_at_once_has_its_own_times() -> None:
 
 
 def test_after_a_reconnect_time_goes_on_by_arrival_and_then_by_stamps() -> None:
-    timeline = Timeline()
+    timeline = LiveClock()
     assert times((0, 0), (1, 1), timeline=timeline) == [0, 1]
     timeline.reconnected()
     assert times((77, 5), (77.5, 5.1), (78, 5.2), timeline=timeline) == pytest.approx([5, 5.5, 6], abs=0.01)
 
 
 def test_after_a_reconnect_time_does_not_go_back() -> None:
-    timeline = Timeline()
+    timeline = LiveClock()
     before = times((0, 0), (9, 0.1), timeline=timeline, finite=True)
     timeline.reconnected()
     assert times((0, 0.2), timeline=timeline)[0] > before[-1]
 
 
 def test_delays_at_the_beginning_of_connections_do_not_add_up() -> None:
-    timeline = Timeline()
+    timeline = LiveClock()
     times((0, 3), (1, 3), (2, 3), (3, 3), (4, 4), timeline=timeline)  # the first was three seconds old
     assert (timeline.began_s, timeline.zero_s) == (CAME, CAME)
     for number, second in enumerate(range(10, 60, 10), start=1):
@@ -83,7 +83,7 @@ def test_delays_at_the_beginning_of_connections_do_not_add_up() -> None:
 
 
 def test_zero_is_as_early_as_frames_have_come() -> None:
-    timeline = Timeline()
+    timeline = LiveClock()
     times((0, 3), (1, 3), (2, 3), (3, 3), timeline=timeline)  # read all at once: the first was three seconds old
     assert timeline.zero_s == pytest.approx(CAME)
     times((4, 4.5), timeline=timeline)  # a late one
@@ -91,6 +91,6 @@ def test_zero_is_as_early_as_frames_have_come() -> None:
 
 
 def test_zero_follows_a_clock_that_runs_slow() -> None:
-    timeline = Timeline()
+    timeline = LiveClock()
     times(*((second * 0.9995, second) for second in range(2000)), timeline=timeline)
     assert timeline.zero_s == pytest.approx(CAME + 1, abs=0.01)

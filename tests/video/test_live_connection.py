@@ -10,8 +10,7 @@ import pytest
 
 from tests.streams import as_file, as_stream, serving
 from tests.videos import draw_counter, read_counter, write_video
-from vidgru.video.live_address import Address
-from vidgru.video.live_connection import Connection, Decoded, SourceLostError, connect
+from vidgru.video.live_connection import Connection, Decoded, LiveAddress, SourceLostError, connect
 
 
 class Capture:
@@ -52,14 +51,14 @@ def image_of(decoded: Decoded) -> np.ndarray:
 
 def test_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidgru.video.live_connection.cv2.VideoCapture", Capture)
-    connection = connect(Address("7"))
+    connection = connect(LiveAddress("7"))
     frames, why = drain(connection)
     assert why == "the camera gives no more frames"
     assert [decoded.stamp for decoded in frames] == [None] * 3
     assert all(np.array_equal(image_of(frames[n]), draw_counter(n, 160, 96)) for n in range(3))
     assert (connection.finite, connection.duration_s, connection.rotation) == (False, None, 0)
     with pytest.raises(SourceLostError, match="there is no such camera, or it is in use"):
-        connect(Address("8"))
+        connect(LiveAddress("8"))
 
 
 def test_stamps_are_exact_and_count_from_the_start_of_the_container(tmp_path: Path) -> None:
@@ -67,7 +66,7 @@ def test_stamps_are_exact_and_count_from_the_start_of_the_container(tmp_path: Pa
         tmp_path / "a.mp4", 4, ticks=[0, 33, 67, 100], metadata={"creation_time": "2024-05-01T12:00:00Z"}
     )
     with serving(as_file(path)) as url:
-        connection = connect(Address(url))
+        connection = connect(LiveAddress(url))
         frames, why = drain(connection)
     assert why == ""
     assert [decoded.stamp for decoded in frames] == [Fraction(tick, 1000) for tick in (0, 33, 67, 100)]
@@ -80,7 +79,7 @@ def test_frames_without_stamps(served: Any, tmp_path: Path) -> None:
     """Of a recording they have those of its frame rate, as in files; of a live stream none."""
     path = write_video(tmp_path / "a.h264", 6, options={"bf": "0"})
     with serving(served(path)) as url:
-        connection = connect(Address(url))
+        connection = connect(LiveAddress(url))
         frames, _ = drain(connection)
     assert connection.finite == (served is as_file)
     expected = [Fraction(n, 25) if served is as_file else None for n in range(len(frames))]
@@ -99,7 +98,7 @@ def test_sound_alone(tmp_path: Path) -> None:
         serving(as_file(tmp_path / "a.wav")) as url,
         pytest.raises(SourceLostError, match="has no video stream, only audio"),
     ):
-        connect(Address(url))
+        connect(LiveAddress(url))
 
 
 def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,14 +106,14 @@ def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(SourceLostError, match="nothing came for 1 s"):
-            connect(Address(url))
+            connect(LiveAddress(url))
 
 
 def test_a_stream_that_falls_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidgru.video.live_connection.SILENCE_S", 1.0)
     path = write_video(tmp_path / "a.ts", 60, tick=Fraction(1, 90000))
     with serving(as_stream(path, lambda: time.sleep(3))) as url:
-        frames, why = drain(connect(Address(url)))
+        frames, why = drain(connect(LiveAddress(url)))
     assert why == "nothing came for 1 s"
     numbers = [read_counter(image_of(decoded)) for decoded in frames]
     assert numbers == list(range(len(numbers)))
@@ -123,7 +122,7 @@ def test_a_stream_that_falls_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_an_error_does_not_tell_the_address() -> None:
     with pytest.raises(SourceLostError) as error:
-        connect(Address("tcp://me:hunter2@127.0.0.1:1"))
+        connect(LiveAddress("tcp://me:hunter2@127.0.0.1:1"))
     assert str(error.value) == "Connection refused"
     assert error.value.__cause__ is None
     assert error.value.__suppress_context__

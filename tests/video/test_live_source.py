@@ -14,12 +14,11 @@ from tests.streams import as_file, as_stream, refusal, serving
 from tests.videos import draw_counter, read_counter, rotate_mp4, write_video
 from vidgru.errors import SourceError
 from vidgru.video.integrity import Damage
-from vidgru.video.live_address import Address
-from vidgru.video.live_connection import Decoded, SourceLostError
+from vidgru.video.live_connection import Decoded, LiveAddress, SourceLostError
 from vidgru.video.live_source import LiveFrame, LiveSource, ReconnectPolicy
 from vidgru.video.reader import VideoReader
 
-SOON = ReconnectPolicy(first_s=0.01, longest_s=0.04, attempts=3)
+SOON = ReconnectPolicy(initial_delay_s=0.01, max_delay_s=0.04, max_attempts=3)
 ENOUGH_S = 20.0  # for anything here
 
 
@@ -27,7 +26,7 @@ ENOUGH_S = 20.0  # for anything here
 def feeding(source: str, fps: float = 5, patience: ReconnectPolicy = SOON) -> Iterator[tuple[LiveSource, list[str]]]:
     """A feed that is read, and what it says."""
     said: list[str] = []
-    feed = LiveSource(Address(source), fps, 160, 32, patience, said.append)
+    feed = LiveSource(LiveAddress(source), fps, 160, patience, said.append)
     feed.start()
     try:
         yield feed, said
@@ -36,15 +35,15 @@ def feeding(source: str, fps: float = 5, patience: ReconnectPolicy = SOON) -> It
 
 
 def until(feed: LiveSource, true: Callable[[], object]) -> None:
-    with feed.news:
-        assert feed.news.wait_for(true, ENOUGH_S)
+    with feed.condition:
+        assert feed.condition.wait_for(true, ENOUGH_S)
 
 
 def take_all(feed: LiveSource, most: int | None = None) -> list[LiveFrame]:
     """Samples until the feed is over, or so many."""
     frames: list[LiveFrame] = []
     while most is None or len(frames) < most:
-        until(feed, lambda: feed.waiting() or feed.over)
+        until(feed, lambda: feed.waiting() or feed.is_finished)
         frame = feed.take(idle=True)
         if frame is None:
             break
@@ -90,7 +89,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[Made | SourceLostError]
     """What each attempt to connect comes to, in turn; after the last, it fails."""
     left: list[Made | SourceLostError] = []
 
-    def connect(address: Address) -> Made:
+    def connect(address: LiveAddress) -> Made:
         found = left.pop(0) if left else SourceLostError("nothing there")
         if isinstance(found, SourceLostError):
             raise found
@@ -159,9 +158,9 @@ def test_a_served_recording_ends(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 60, metadata={"creation_time": "2024-05-01T12:00:00Z"})
     with serving(as_file(path)) as url, feeding(url) as (feed, said):
         frames = take_all(feed)
-        until(feed, lambda: feed.over)
+        until(feed, lambda: feed.is_finished)
     assert len(frames) == 30  # more than may wait: none is passed over
-    assert (feed.passed_over, feed.cut_short, feed.end_s) == (0, "", 6.0)
+    assert (feed.dropped_frames, feed.truncation, feed.end_s) == (0, "", 6.0)
     assert feed.recorded_at == "2024-05-01T12:00:00+00:00"
     assert said == [f"{url} is open: 160x96"]
 
@@ -172,8 +171,8 @@ def test_a_served_recording_that_breaks_off(connections: list[Made | SourceLostE
     connections.append(made)
     with feeding("http://cam/a.mp4", 10) as (feed, _):
         assert len(take_all(feed)) == 4
-        until(feed, lambda: feed.over)
-    assert feed.cut_short == "Input/output error"
+        until(feed, lambda: feed.is_finished)
+    assert feed.truncation == "Input/output error"
     assert made.closed
 
 
@@ -184,7 +183,7 @@ def test_it_connects_again_and_again(connections: list[Made | SourceLostError]) 
         frames = take_all(feed, 6)
         while len(said) < 9:
             time.sleep(0.01)
-        assert not feed.over  # nor is it ever: three attempts are for a source that has not been open
+        assert not feed.is_finished  # nor is it ever: three attempts are for a source that has not been open
     assert [read_counter(frame.image) for frame in frames] == [0, 1, 2, 3, 4, 5]
     times = [frame.time_s for frame in frames]
     assert times[:3] == [0, 0.1, 0.2]
@@ -248,7 +247,7 @@ def test_what_is_no_video(tmp_path: Path) -> None:
 
 
 def test_a_bug_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def connect(address: Address) -> Made:
+    def connect(address: LiveAddress) -> Made:
         raise ZeroDivisionError
 
     monkeypatch.setattr("vidgru.video.live_source.connect", connect)
@@ -274,9 +273,9 @@ def test_who_is_behind_gets_the_newest(connections: list[Made | SourceLostError]
     connections.append(Made(seconds(30), before=lambda n: waits[n].wait(ENOUGH_S) if n in waits else None))
     with feeding("rtsp://cam", 5) as (feed, said):  # every other frame is a sample; ten may wait
         until(feed, lambda: len(feed._waiting) == 10)
-        assert feed.passed_over == 0
+        assert feed.dropped_frames == 0
         go[0].set()  # 20 is the eleventh sample, 22 another
-        until(feed, lambda: feed.passed_over == 11)
+        until(feed, lambda: feed.dropped_frames == 11)
         (newest,) = take_all(feed, 1)
         assert read_counter(newest.image) == 22
         assert feed.take(idle=False) is None
@@ -299,4 +298,4 @@ def test_a_served_recording_waits(connections: list[Made | SourceLostError]) -> 
         until(feed, lambda: len(feed._waiting) == 10)
         frames = take_all(feed)
     assert [read_counter(frame.image) for frame in frames] == list(range(0, 100, 2))
-    assert feed.passed_over == 0
+    assert feed.dropped_frames == 0

@@ -11,12 +11,12 @@ import pytest
 from tests.videos import draw_counter, faststart, read_counter, rotate_mp4, write_video
 from vidgru.errors import RecordingChangedError, RecordingError
 from vidgru.video.integrity import Damage
-from vidgru.video.reader import Frame, VideoReader, probe
+from vidgru.video.reader import SampledFrame, VideoReader, probe
 
 SIZE = (160, 96)
 
 
-def sampled(path: Path, fps: float, size_px: tuple[int, int] = SIZE) -> tuple[list[Frame], VideoReader]:
+def sampled(path: Path, fps: float, size_px: tuple[int, int] = SIZE) -> tuple[list[SampledFrame], VideoReader]:
     with VideoReader(path) as reader:
         return list(reader.sample(fps, size_px)), reader
 

@@ -15,21 +15,21 @@ from tests.prediction.annotate_video.synthetic import FLASH_S, watch, write_flas
 from tests.videos import draw_counter, read_counter, write_video
 from vidgru.errors import MissingDependencyError, OutputError, RecordingError
 from vidgru.video import writer as film
-from vidgru.video.display_frames import FrameReader, SoundReader
-from vidgru.video.writer import VideoWriter, video_size
+from vidgru.video.display_frames import AudioReader, DisplayFrameReader
+from vidgru.video.writer import VideoWriter, fit_video_size
 
 SIZE = (160, 96)
 
 
 def copy(source: Path, path: Path, start: float = 0.0, end: float | None = None) -> Path:
     """The source as a film, or a stretch of it."""
-    with FrameReader(source) as reader, SoundReader(source) as sound:
-        size_px = video_size(reader.size_px, least_px=1, most_px=4096)
+    with DisplayFrameReader(source) as reader, AudioReader(source) as sound:
+        size_px = fit_video_size(reader.size_px, min_px=1, max_px=4096)
         limits: dict[str, Any] = {"start": Fraction(str(start))} | ({"end": Fraction(str(end))} if end else {})
         stretch = (limits["start"], limits.get("end", Fraction(10**6)))
-        with VideoWriter(path, size_px=size_px, fps=reader.info.fps, sound=sound, **limits) as made:
+        with VideoWriter(path, size_px=size_px, fps=reader.info.fps, audio=sound, **limits) as made:
             for picture in reader.frames(size_px, [stretch]):
-                made.show(picture.image, picture.time, picture.until)
+                made.write(picture.image, picture.time, picture.end)
     return path
 
 
@@ -60,8 +60,8 @@ def test_colours_are_kept(tmp_path: Path) -> None:
     colours = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (128, 128, 128)], np.uint8)
     image = np.repeat(np.repeat(colours[None], 96, 0), 32, 1)
     with VideoWriter(tmp_path / "o.mp4", size_px=(192, 96)) as made:
-        made.show(image, Fraction(0), Fraction(1))
-    with FrameReader(tmp_path / "o.mp4") as reader:
+        made.write(image, Fraction(0), Fraction(1))
+    with DisplayFrameReader(tmp_path / "o.mp4") as reader:
         found = next(iter(reader.frames((192, 96)))).image
     assert np.abs(found[48, 16::32].astype(int) - colours).max() < 12
 
@@ -73,9 +73,9 @@ def test_frames_keep_their_times_also_where_they_are_uneven(tmp_path: Path, suff
     source = write_video(tmp_path / f"a.{suffix}", len(ticks), ticks=ticks)
     found = watch(copy(source, tmp_path / "o.mp4"))
     assert found.times == pytest.approx([tick / 1000 for tick in ticks], abs=1e-4)
-    with FrameReader(source) as reader:
+    with DisplayFrameReader(source) as reader:
         *_, last = reader.frames(SIZE)
-    assert found.duration_s == pytest.approx(float(last.until), abs=2e-3)
+    assert found.duration_s == pytest.approx(float(last.end), abs=2e-3)
 
 
 def test_television_rates_are_kept(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_television_rates_are_kept(tmp_path: Path) -> None:
 def test_a_frame_rate_that_cannot_be_is_no_hindrance(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "o.mp4", size_px=SIZE, fps=90_000) as made:
         for n in range(10):
-            made.show(draw_counter(n, *SIZE), Fraction(n, 10), Fraction(n + 1, 10))
+            made.write(draw_counter(n, *SIZE), Fraction(n, 10), Fraction(n + 1, 10))
     with av.open(str(tmp_path / "o.mp4")) as container:
         assert container.streams.video[0].frames == 10
 
@@ -193,7 +193,7 @@ def test_a_silent_recording_gives_a_silent_film(tmp_path: Path) -> None:
 def test_sizes_are_even_and_within_limits(
     size_px: tuple[int, int], least: int, most: int, made: tuple[int, int]
 ) -> None:
-    assert video_size(size_px, least_px=least, most_px=most) == made
+    assert fit_video_size(size_px, min_px=least, max_px=most) == made
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def test_an_interrupted_film_leaves_nothing(tmp_path: Path) -> None:
 
     def interrupted() -> None:
         with VideoWriter(target, size_px=SIZE) as made:
-            made.show(draw_counter(0, *SIZE), Fraction(0), Fraction(1))
+            made.write(draw_counter(0, *SIZE), Fraction(0), Fraction(1))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -216,7 +216,7 @@ def test_a_film_that_was_there_stays_until_the_new_one_is_whole(tmp_path: Path) 
     target = tmp_path / "o.mp4"
     target.write_bytes(b"old")
     with VideoWriter(target, size_px=SIZE) as made:
-        made.show(draw_counter(0, *SIZE), Fraction(0), Fraction(1))
+        made.write(draw_counter(0, *SIZE), Fraction(0), Fraction(1))
         assert target.read_bytes() == b"old"
     assert watch(target).times == [0]
     assert [path.name for path in tmp_path.iterdir()] == ["o.mp4"]

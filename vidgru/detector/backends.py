@@ -16,7 +16,7 @@ import torch
 
 from vidgru.config import RunSettings
 from vidgru.detector.openvino_export import open_core, open_graph
-from vidgru.detector.yolo_head import Network, RawOutput, first_line, load_network
+from vidgru.detector.yolo_head import NetworkSpec, RawOutput, first_line, load_network
 from vidgru.errors import MissingDependencyError, SettingsError, WeightsError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -35,7 +35,7 @@ class Backend(Protocol):
     """
 
     name: str
-    network: Network
+    network: NetworkSpec
     device: torch.device
     precision: str
 
@@ -89,7 +89,7 @@ class TorchBackend:
     name = "torch"
 
     def __init__(
-        self, module: torch.nn.Module, network: Network, device: str = "auto", precision: str = "auto"
+        self, module: torch.nn.Module, network: NetworkSpec, device: str = "auto", precision: str = "auto"
     ) -> None:
         self.network = network
         self.device = resolve_device(device)

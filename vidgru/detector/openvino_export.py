@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load, save
 
-from vidgru.detector.yolo_head import Network, RawOutput, first_line, load_network
+from vidgru.detector.yolo_head import NetworkSpec, RawOutput, first_line, load_network
 from vidgru.errors import MissingDependencyError, OutputError, WeightsError
 from vidgru.storage import write_atomic
 
@@ -50,7 +50,7 @@ def open_core() -> Any:
             raise MissingDependencyError(broken, _INSTALL) from None
 
 
-def open_graph(weights: Path, weights_sha256: str, core: Any) -> tuple[Any, Network]:
+def open_graph(weights: Path, weights_sha256: str, core: Any) -> tuple[Any, NetworkSpec]:
     """The graph of these weights, and what the network is.
 
     Args:
@@ -116,14 +116,14 @@ def _export(weights: Path) -> bytes:
     return save(parts | {"sha256": _digest(parts)})
 
 
-def _unpack(data: bytes, core: Any) -> tuple[Any, Network]:
+def _unpack(data: bytes, core: Any) -> tuple[Any, NetworkSpec]:
     """The graph and the network's facts in the bytes of a file; ValueError and others if they are not what was kept."""
     parts = load(data)
     if not np.array_equal(parts.pop("sha256"), _digest(parts)):
         raise ValueError("spoilt")
     facts = json.loads(parts["network"].tobytes())
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
-    return core.read_model(parts["xml"].tobytes(), parts["weights"].tobytes()), Network(**values)
+    return core.read_model(parts["xml"].tobytes(), parts["weights"].tobytes()), NetworkSpec(**values)
 
 
 def _digest(parts: dict[str, Any]) -> Any:

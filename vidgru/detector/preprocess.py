@@ -6,46 +6,69 @@ Recordings and live sources go the same way, so that both come to the same featu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from vidgru.detector.letterbox import PAD_VALUE, Letterbox, Polygon, masked_pixels
 from vidgru.detector.motion import Flow, FlowMeter
 from vidgru.types import Array
+from vidgru.video.scaling import scaled_size
 
-_SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+PAD_VALUE = 114  # the grey that Ultralytics pads with
+Polygon = Sequence[Sequence[float]]  # corners x, y, normalised to the upright frame
 
 
-class Scaler:
-    """Scales decoded frames of one size, to the same bytes on every machine.
+@dataclass(frozen=True, kw_only=True)
+class Letterbox:
+    """Where an upright frame lies in the network's input: scaled to the longer side, centred, padded to the stride.
 
-    Args:
-        size_px: width and height of the upright image that is wanted.
-        rotation: degrees the stored frame is turned clockwise to stand upright.
+    Attributes:
+        input_hw: height and width of the network's input.
+        content_wh: width and height of the scaled frame in it.
+        left, top: where it begins.
     """
 
-    def __init__(self, size_px: tuple[int, int], rotation: int) -> None:
-        self._turns = -rotation // 90
-        self._size_px = size_px if self._turns % 2 == 0 else size_px[::-1]
-        self._scaler = VideoReformatter()
+    input_hw: tuple[int, int]
+    content_wh: tuple[int, int]
+    left: int
+    top: int
 
-    def scale(self, frame: Any) -> Array:
-        """A decoded frame (PyAV's) as uint8 [height, width, 3] RGB, as it is stored."""
-        width, height = self._size_px
-        small = self._scaler.reformat(
-            frame, width, height, "rgb24", interpolation=_SCALING, dst_color_range=ColorRange.JPEG, threads=1
+    @staticmethod
+    def fit(size_px: tuple[int, int], imgsz: int, stride: int) -> Letterbox:
+        """The letterbox that Ultralytics uses for single images of `size_px` (width, height)."""
+        width, height = scaled_size(size_px, imgsz)
+        pad_x, pad_y = -width % stride, -height % stride
+        return Letterbox(
+            input_hw=(height + pad_y, width + pad_x),
+            content_wh=(width, height),
+            left=round(pad_x / 2 - 0.1),
+            top=round(pad_y / 2 - 0.1),
         )
-        image: Array = small.to_ndarray()
-        return image
 
-    def upright(self, image: Array) -> Array:
-        """A scaled frame as it is to be looked at; a view."""
-        return np.rot90(image, self._turns) if self._turns else image
+    def place(self, image: Array, canvas: Array) -> None:
+        """Copy an image of the content's size into uint8 `canvas` [height, width, 3], and grey around it."""
+        canvas[:] = PAD_VALUE
+        self.content(canvas)[:] = image
+
+    def content(self, canvas: Array) -> Array:
+        """The frame in a canvas, without what is around it; a view."""
+        width, height = self.content_wh
+        return canvas[self.top : self.top + height, self.left : self.left + width]
 
 
-class Preparation:
+def rasterize_polygons(polygons: Sequence[Polygon], size_px: tuple[int, int]) -> Array | None:
+    """Pixels [height, width] that lie in any of the polygons, as bool; None where there are no polygons."""
+    if not polygons:
+        return None
+    width, height = size_px
+    mask = np.zeros((height, width), np.uint8)
+    for polygon in polygons:  # one by one: together, what two of them cover would be left out
+        cv2.fillPoly(mask, [np.round(np.array(polygon) * [width, height]).astype(np.int32)], 1)
+    return mask.astype(bool)
+
+
+class FramePreprocessor:
     """Makes the samples of one recording, or of a live source, ready for the detector.
 
     Args:
@@ -60,7 +83,7 @@ class Preparation:
 
     def __init__(self, size_px: tuple[int, int], imgsz: int, stride: int, mask: Sequence[Polygon]) -> None:
         self.letterbox = Letterbox.fit(size_px, imgsz, stride)
-        self._hidden = masked_pixels(mask, self.letterbox.content_wh)
+        self._hidden = rasterize_polygons(mask, self.letterbox.content_wh)
         self._meter = FlowMeter()
         self._canvas = np.empty((*self.letterbox.input_hw, 3), np.uint8)
 

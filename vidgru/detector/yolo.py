@@ -18,9 +18,9 @@ import torch
 from torchvision.ops import nms, roi_align
 
 from vidgru.config import DetectorSettings
+from vidgru.detector.appearance import object_colour
 from vidgru.detector.backends import Backend
-from vidgru.detector.colour import object_colour
-from vidgru.detector.letterbox import Letterbox
+from vidgru.detector.preprocess import Letterbox
 from vidgru.detector.yolo_head import RawOutput
 from vidgru.types import Array
 

@@ -20,7 +20,7 @@ _HEADS |= {"Pose": "pose", "Pose26": "pose", "OBB": "obb", "OBB26": "obb"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class NetworkSpec:
     """What is needed to decode a network's output.
 
     Attributes:
@@ -117,7 +117,7 @@ def find_weights(weights: str) -> Path:
     return found
 
 
-def load_network(path: Path) -> tuple[torch.nn.Module, Network]:
+def load_network(path: Path) -> tuple[torch.nn.Module, NetworkSpec]:
     """Load and fuse an Ultralytics detector, in fp32 on the CPU. YOLO26 keeps its one-to-one head, free of NMS.
 
     Returns:
@@ -150,7 +150,7 @@ def load_network(path: Path) -> tuple[torch.nn.Module, Network]:
     first.weight /= 255  # saves scaling every image, and whole numbers up to 255 are exact in bf16
     names = module.names if isinstance(module.names, dict) else dict(enumerate(module.names))
     boxes = head.one2one["box_head"] if one_to_one else head.one2many["box_head"]
-    network = Network(
+    network = NetworkSpec(
         names=tuple(str(names[i]) for i in sorted(names)),
         task=_HEADS[kind],
         strides=tuple(int(stride) for stride in head.stride),

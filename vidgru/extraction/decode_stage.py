@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings
-from vidgru.detector.letterbox import Letterbox
+from vidgru.detector.preprocess import Letterbox
 from vidgru.detector.tracker import Tracker
 from vidgru.errors import CacheError, RecordingError
 from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, Sampled, video_info
@@ -29,7 +29,7 @@ from vidgru.extraction.schedule import Schedule, Stretch
 from vidgru.locks import Locks
 from vidgru.video.container import file_identity
 from vidgru.video.integrity import Damage
-from vidgru.video.resume_point import ResumePoint
+from vidgru.video.reader import ResumePoint
 
 _POLL_S = 0.1
 CUT_SAMPLES = 128  # of a stretch, where several decoders share a recording

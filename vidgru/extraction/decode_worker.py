@@ -24,12 +24,11 @@ import av
 import numpy as np
 
 from vidgru.detector.motion import scene_motion
-from vidgru.detector.preprocess import Preparation
+from vidgru.detector.preprocess import FramePreprocessor
 from vidgru.errors import RecordingError
 from vidgru.types import Array
-from vidgru.video.keyframe_split import cut_places
-from vidgru.video.reader import VideoReader, probe
-from vidgru.video.resume_point import ResumePoint, ResumePointNotFoundError
+from vidgru.video.keyframe_split import find_split_points
+from vidgru.video.reader import ResumePoint, ResumePointNotFoundError, VideoReader, probe
 
 HEADER = struct.Struct("<II")
 BEAT_S = 5.0  # a sign of life at least so often while nothing is sampled
@@ -120,17 +119,19 @@ class Worker:
         with VideoReader(Path(path), self._beat) as reader:
             if list(reader.identity) != identity:
                 raise RecordingError("changed while it was read; run again when it is complete")
-            prepare = Preparation(reader.info.size_px, imgsz, stride, mask)
+            prepare = FramePreprocessor(reader.info.size_px, imgsz, stride, mask)
             self.send({"kind": "opened", "info": asdict(reader.info), "letterbox": asdict(prepare.letterbox)})
             if cut_every:
                 begun = after["samples"] if after else 0
-                found = cut_places(Path(path), fps, cut_every, self._beat)
+                found = find_split_points(Path(path), fps, cut_every, self._beat)
                 places = [place for place in found if place.samples > begun]
                 self.send({"kind": "cuts", "places": [asdict(place) for place in places]})
                 until = places[0].samples if places else None
             known = None if after is None else ResumePoint(**after)
             size_px = prepare.letterbox.content_wh
-            for frame in reader.sample(fps, size_px, after=known, until=until, mark_every=mark_every):
+            for frame in reader.sample(
+                fps, size_px, resume_from=known, stop_after=until, resume_point_every=mark_every
+            ):
                 canvas, flow = prepare(frame.image, frame.time_s)
                 if known is not None and frame.number < known.samples:
                     continue
@@ -139,7 +140,7 @@ class Worker:
                     "number": frame.number,
                     "time_s": frame.time_s,
                     "index": frame.index,
-                    "place": None if frame.place is None else asdict(frame.place),
+                    "place": None if frame.resume_point is None else asdict(frame.resume_point),
                     "flow": None if flow is None else [*flow.grey_change.shape],
                     "camera": None if flow is None else [*flow.camera],
                 }

@@ -12,7 +12,7 @@ from vidgru.extraction.queues import Row
 from vidgru.types import Recording
 from vidgru.video.container import VideoInfo
 from vidgru.video.integrity import Damage
-from vidgru.video.resume_point import ResumePoint
+from vidgru.video.reader import ResumePoint
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -19,21 +19,21 @@ import torch
 
 from vidgru.config import DetectorSettings, RunSettings
 from vidgru.detector.motion import scene_motion
-from vidgru.detector.preprocess import Preparation
+from vidgru.detector.preprocess import FramePreprocessor
 from vidgru.detector.tracker import Tracker
 from vidgru.detector.yolo_head import find_weights
 from vidgru.extraction.detector_pool import DetectorPool
 from vidgru.extraction.queues import Row, Sample, Threads, assemble
 from vidgru.storage import sha256_file
 from vidgru.types import FrameSequence
-from vidgru.video.live_address import Address
+from vidgru.video.live_connection import LiveAddress
 from vidgru.video.live_source import LiveFrame, LiveSource, ReconnectPolicy
 
-__all__ = ["Camera", "ReconnectPolicy", "Seen"]
+__all__ = ["LiveExtractor", "LiveSample", "ReconnectPolicy"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
+class LiveSample:
     """What was seen in one sample.
 
     Attributes:
@@ -45,7 +45,7 @@ class Seen:
     decoded_s: float
 
 
-class Camera:
+class LiveExtractor:
     """A live source and a detector that looks at it. Use it in a `with` block, which it is read in.
 
     Args:
@@ -72,12 +72,12 @@ class Camera:
         detect: DetectorSettings,
         run: RunSettings,
         *,
-        patience: ReconnectPolicy | None = None,
-        say: Callable[[str], None],
+        reconnect: ReconnectPolicy | None = None,
+        notify: Callable[[str], None],
     ) -> None:
-        self._address = Address(source)
+        self._address = LiveAddress(source)
         self.name = self._address.name
-        self._detect, self._patience, self._say = detect, patience or ReconnectPolicy(), say
+        self._detect, self._reconnect, self._notify = detect, reconnect or ReconnectPolicy(), notify
         self._run = replace(run, detector_batch=1)
         self._polygons = json.loads(detect.mask or "[]")
         self._stop = threading.Event()
@@ -85,30 +85,28 @@ class Camera:
         self._sent = self._handled = 0
         self._pending: dict[int, LiveFrame] = {}  # with the detector, by number
         self._rows: dict[int, Row] = {}  # back from it, and not yet their turn
-        self._preparation: tuple[tuple[int, int], Preparation] | None = None
+        self._preparation: tuple[tuple[int, int], FramePreprocessor] | None = None
         self._tracker: Tracker | None = None
         self._stack = ExitStack()
 
-    def __enter__(self) -> Camera:
+    def __enter__(self) -> LiveExtractor:
         weights = find_weights(self._detect.weights)
         self._stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(1)  # one frame is little work: threads that wait for one another cost more than they save
         threads = Threads(self._stop, self._on_crash)
         self._stack.callback(threads.close)
         self._pool = DetectorPool(
-            weights, sha256_file(weights), self._detect, self._run, threads, self._stop, self._on_seen, self._say
+            weights, sha256_file(weights), self._detect, self._run, threads, self._stop, self._on_seen, self._notify
         )
         with ExitStack() as on_error:
             on_error.callback(self._stack.close)
             detector = self._pool.ready()
             on_error.pop_all()
         self.names, self.run_info = detector.names, self._pool.run_info
-        self.feed = LiveSource(
-            self._address, self._detect.fps, self._detect.imgsz, detector.stride, self._patience, self._say
-        )
-        self._news = self.feed.news
-        self._stack.callback(self.feed.close)
-        self.feed.start()
+        self.source = LiveSource(self._address, self._detect.fps, self._detect.imgsz, self._reconnect, self._notify)
+        self._news = self.source.condition
+        self._stack.callback(self.source.close)
+        self.source.start()
         return self
 
     def __exit__(
@@ -117,17 +115,17 @@ class Camera:
         self._stack.close()
 
     @property
-    def over(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether nothing more is to be seen. Not where something went wrong: `see` tells what."""
         return (
-            self.feed.error is None
+            self.source.error is None
             and self._crash is None
-            and self.feed.over
-            and not self.feed.waiting()
+            and self.source.is_finished
+            and not self.source.waiting()
             and self._sent == self._handled
         )
 
-    def see(self, timeout_s: float) -> Seen | None:
+    def read(self, timeout_s: float) -> LiveSample | None:
         """What is seen next, in the order of the samples.
 
         Returns:
@@ -142,13 +140,13 @@ class Camera:
             frame: LiveFrame | None = None
             with self._news:
                 while True:
-                    if error := self._crash or self.feed.error:
+                    if error := self._crash or self.source.error:
                         raise error
                     row = self._rows.pop(self._handled, None)
                     if row is None and self._sent - self._handled < most:
-                        frame = self.feed.take(idle=self._sent == self._handled)
+                        frame = self.source.take(idle=self._sent == self._handled)
                     rest_s = until - time.monotonic()
-                    if row is not None or frame is not None or self.over or rest_s <= 0:
+                    if row is not None or frame is not None or self.is_finished or rest_s <= 0:
                         break
                     self._news.wait(rest_s)
             if row is not None:
@@ -161,7 +159,7 @@ class Camera:
         """Hand a sample to the detector."""
         if self._preparation is None or self._preparation[0] != frame.size_px:
             stride = self._pool.ready().stride
-            prepare = Preparation(frame.size_px, self._detect.imgsz, stride, self._polygons)
+            prepare = FramePreprocessor(frame.size_px, self._detect.imgsz, stride, self._polygons)
             self._preparation = (frame.size_px, prepare)
         prepare = self._preparation[1]
         canvas, flow = prepare(frame.image, frame.time_s)
@@ -179,14 +177,14 @@ class Camera:
         self._sent += 1
         self._pool.add(sample, canvas)
 
-    def _follow(self, row: Row) -> Seen:
+    def _follow(self, row: Row) -> LiveSample:
         """Follow the objects of the next sample, and make a sequence of it."""
         frame = self._pending.pop(row.sample.number)
         self._handled += 1
         self._tracker = self._tracker or Tracker(self._detect.tracker, frame.size_px)
         tracks = self._tracker.update(row.seen.boxes, row.seen.scores, row.seen.classes)
         sequence = assemble([replace(row, tracks=tracks)], self._detect.fps, frame.size_px, self.names)
-        return Seen(sequence=sequence, decoded_s=frame.decoded_s)
+        return LiveSample(sequence=sequence, decoded_s=frame.decoded_s)
 
     # --- detector threads -------------------------------------------------------------------------------------------
 

@@ -11,11 +11,11 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from vidgru.detector.letterbox import PAD_VALUE, Letterbox
 from vidgru.detector.motion import Flow
+from vidgru.detector.preprocess import PAD_VALUE, Letterbox
 from vidgru.detector.yolo import Detections
 from vidgru.types import Array, FrameSequence
-from vidgru.video.resume_point import ResumePoint
+from vidgru.video.reader import ResumePoint
 
 Item = TypeVar("Item")
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from vidgru.extraction.queues import ExtractionStoppedError
-from vidgru.video.resume_point import ResumePoint
+from vidgru.video.reader import ResumePoint
 
 Job = TypeVar("Job")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from vidgru.errors import OutputError
 from vidgru.types import Event
-from vidgru.video.display_frames import DisplayFrame, FrameReader, SoundReader, Stretch
-from vidgru.video.writer import VideoWriter, video_size
+from vidgru.video.display_frames import AudioReader, DisplayFrame, DisplayFrameReader, Interval
+from vidgru.video.writer import VideoWriter, fit_video_size
 
 _MOST_PX = 4096  # longer side, of what browsers play
 _MOST_OPEN = 4  # films written at a time: each keeps some tens of frames in memory
@@ -30,7 +30,7 @@ class _Clip:
     end: Fraction
 
     @property
-    def shows(self) -> Stretch:
+    def shows(self) -> Interval:
         """A frame belongs to it if it is on screen at any time in this stretch."""
         return self.start + _GRAIN, self.end - _GRAIN
 
@@ -83,8 +83,8 @@ def cut_clips(
     waiting = sorted(clips, key=lambda clip: (clip.start, clip.end))
     while waiting:
         now, waiting = _share_out(waiting)
-        with FrameReader(source, alive=lambda: progress(reached)) as reader:
-            size_px = video_size(reader.size_px, least_px=1, most_px=_MOST_PX)
+        with DisplayFrameReader(source, on_progress=lambda: progress(reached)) as reader:
+            size_px = fit_video_size(reader.size_px, min_px=1, max_px=_MOST_PX)
             frames = reader.frames(size_px, _stretches(now))
             written |= _cut(now, source, frames, size_px, reader.info.fps, shown)
     return [path if path in written else None for path in paths]
@@ -115,22 +115,22 @@ def _cut(
     films: list[tuple[_Clip, VideoWriter, ExitStack]] = []
     with ExitStack() as everything:
         for frame in frames:
-            while waiting and waiting[-1].shows[0] < frame.until:
+            while waiting and waiting[-1].shows[0] < frame.end:
                 clip = waiting.pop()
                 if frame.time >= clip.shows[1]:
                     continue
                 stack = everything.enter_context(ExitStack())
-                sound = stack.enter_context(SoundReader(source))
-                film = VideoWriter(clip.path, size_px=size_px, fps=fps, sound=sound, start=clip.start, end=clip.end)
+                sound = stack.enter_context(AudioReader(source))
+                film = VideoWriter(clip.path, size_px=size_px, fps=fps, audio=sound, start=clip.start, end=clip.end)
                 films.append((clip, stack.enter_context(film), stack))
             for clip, film, stack in list(films):
                 if frame.time < clip.shows[1]:
-                    film.show(frame.image, frame.time, frame.until)
-                if frame.until >= clip.shows[1]:
+                    film.write(frame.image, frame.time, frame.end)
+                if frame.end >= clip.shows[1]:
                     films.remove((clip, film, stack))
                     stack.close()
                     written.add(clip.path)
-            shown(float(frame.until))
+            shown(float(frame.end))
         for clip, _, stack in films:  # the recording ends within them
             stack.close()
             written.add(clip.path)
@@ -147,9 +147,9 @@ def _share_out(clips: list[_Clip]) -> tuple[list[_Clip], list[_Clip]]:
     return now, later
 
 
-def _stretches(clips: list[_Clip]) -> list[Stretch]:
+def _stretches(clips: list[_Clip]) -> list[Interval]:
     """What clips, by start, show of the recording, in stretches that are apart."""
-    joined: list[Stretch] = []
+    joined: list[Interval] = []
     for start, end in (clip.shows for clip in clips):
         if joined and start <= joined[-1][1]:
             joined[-1] = joined[-1][0], max(joined[-1][1], end)

@@ -4,7 +4,7 @@
     {"kind": "close", "id": 1, the same, and "end"; of a model that describes, "description" and its score and source}
 
 What `open` tells of the score is provisional; `close` is final, and equal to what prediction over the recorded source
-finds, as long as the source is never away for longer than `ReconnectPolicy.gap_s`: what is open then is closed, and
+finds, as long as the source is never away for longer than `ReconnectPolicy.max_gap_s`: what is open then is closed, and
 what comes
 after it is read anew. An event that was opened and ends below `--min-score` is taken back: its last line is of kind
 `withdraw`. `latency_s` is the time from the event's begin (`open`) or end to the line. All else is told on stderr.
@@ -31,7 +31,7 @@ import numpy as np
 from vidgru.cache import SequenceCache
 from vidgru.config import PredictConfig
 from vidgru.errors import OutputError, SettingsError
-from vidgru.extraction.live import Camera, ReconnectPolicy, Seen
+from vidgru.extraction.live import LiveExtractor, LiveSample, ReconnectPolicy
 from vidgru.model.checkpoint import EventModel, load_model
 from vidgru.model.fixed_windows import WAIT
 from vidgru.model.stream import EventStream, Step
@@ -82,7 +82,10 @@ def predict_live(
         _say(f"what a run that was killed had recorded is finished: {Path(config.features) / key}")
     patience = patience or ReconnectPolicy()
     stop = stop or threading.Event()
-    with Camera(source, detect, config, patience=patience, say=_say) as camera, _stopped_by_signals(stop) as signals:
+    with (
+        LiveExtractor(source, detect, config, reconnect=patience, notify=_say) as camera,
+        _stopped_by_signals(stop) as signals,
+    ):
         live = _Live(model, config, camera, cache, patience, stop)
         code = live.run()
     if signal.SIGINT in signals:
@@ -112,13 +115,13 @@ class _Live:
         self,
         model: EventModel,
         config: PredictConfig,
-        camera: Camera,
+        camera: LiveExtractor,
         cache: SequenceCache | None,
         patience: ReconnectPolicy,
         stop: threading.Event,
     ) -> None:
         self._model, self._config, self._camera, self._cache = model, config, camera, cache
-        self._gap_s, self._stop = patience.gap_s, stop
+        self._gap_s, self._stop = patience.max_gap_s, stop
         self._keep = check_labels(model, config.labels)
         self._stream: EventStream | None = None  # None before the first frame, and after a long gap
         self._recorder: Recorder | None = None
@@ -133,8 +136,8 @@ class _Live:
         began_s = told_s = time.monotonic()
         _say(f"{self._camera.name}: {self._delays()}")
         try:
-            while not self._stop.is_set() and not self._camera.over:
-                seen = self._camera.see(_TICK_S)
+            while not self._stop.is_set() and not self._camera.is_finished:
+                seen = self._camera.read(_TICK_S)
                 if seen is not None:
                     self._handle(seen)
                 elif time.monotonic() - self._seen_s > self._gap_s:
@@ -142,22 +145,22 @@ class _Live:
                 if time.monotonic() - told_s > _STATUS_S:
                     told_s = time.monotonic()
                     self._say_status(told_s - began_s)
-            feed = self._camera.feed
-            end_s = feed.end_s if self._camera.over else self._last_s + 1 / self._model.fps
+            feed = self._camera.source
+            end_s = feed.end_s if self._camera.is_finished else self._last_s + 1 / self._model.fps
             self._settle(end_s)
             self._finish_record(end_s)
         finally:
             if self._recorder is not None:
                 self._recorder.close()
         self._say_status(time.monotonic() - began_s)
-        if feed.cut_short:
-            _say(f"{self._camera.name} broke off: {feed.cut_short}")
+        if feed.truncation:
+            _say(f"{self._camera.name} broke off: {feed.truncation}")
             self._code = 1
         return self._code
 
     # --- frames and events ------------------------------------------------------------------------------------------
 
-    def _handle(self, seen: Seen) -> None:
+    def _handle(self, seen: LiveSample) -> None:
         if self._stream is None:
             self._stream = EventStream(self._model, video=self._camera.name, beam=self._config.beam)
         self._tell(self._stream.push(seen.sequence))
@@ -191,10 +194,10 @@ class _Live:
         return (event for event in events if event.label in self._keep)
 
     def _print(self, kind: Literal["open", "close", "withdraw"], event: Event) -> None:
-        identity, feed = _identity(event), self._camera.feed
+        identity, feed = _identity(event), self._camera.source
         if kind == "open":
             self._events += 1
-            self._open[identity] = self._events, feed.moment(event.start_s)
+            self._open[identity] = self._events, feed.wall_clock(event.start_s)
         number, start_time = self._open[identity] if kind == "open" else self._open.pop(identity)
         record = writers.as_record(replace(event, start_time=start_time))
         if kind == "open":
@@ -210,12 +213,12 @@ class _Live:
 
     # --- the record -------------------------------------------------------------------------------------------------
 
-    def _record(self, seen: Seen) -> None:
+    def _record(self, seen: LiveSample) -> None:
         if self._cache is None:
             return
         try:
             if self._recorder is None:
-                began_at, feature_settings = self._camera.feed.recorded_at, self._model.feature_settings
+                began_at, feature_settings = self._camera.source.recorded_at, self._model.feature_settings
                 self._recorder = Recorder(
                     self._cache, self._camera.name, began_at, feature_settings, self._camera.run_info
                 )
@@ -226,7 +229,7 @@ class _Live:
     def _finish_record(self, end_s: float) -> None:
         if self._recorder is None or self._cache is None:
             return
-        feed = self._camera.feed
+        feed = self._camera.source
         try:
             self._recorder.finish(end_s, feed.recorded_at, feed.damage.facts())
         except OutputError as error:
@@ -255,7 +258,9 @@ class _Live:
     def _say_status(self, seconds: float) -> None:
         """How long, how many, how fast."""
         watched = timedelta(seconds=round(seconds))
-        told = f"{self._camera.name}: {watched}, {self._frames} frames, {self._camera.feed.passed_over} passed over"
+        told = (
+            f"{self._camera.name}: {watched}, {self._frames} frames, {self._camera.source.dropped_frames} passed over"
+        )
         if self._latencies:
             p50, p99 = np.percentile(np.array(self._latencies) * 1000, [50, 99])
             told += f", from decoded to scored {p50:.0f} ms (p50), {p99:.0f} ms (p99)"

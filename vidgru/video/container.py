@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ import av
 from av.stream import Disposition
 
 from vidgru.errors import RecordingError
-from vidgru.video.timestamps import frame_rate, recorded_at
 
 LONGEST_SIDE_PX = 16384
 MOST_PIXELS = 100_000_000
@@ -63,7 +64,7 @@ def open_container(path: Path) -> Any:
         ) from None
 
 
-def video_stream(container: Any) -> Any:
+def find_video_stream(container: Any) -> Any:
     """The stream to be decoded, set to one thread. Raises RecordingError where there is none, or it cannot be."""
     pictures = Disposition.attached_pic | Disposition.timed_thumbnails
     streams = [s for s in container.streams.video if not s.disposition & pictures]
@@ -81,7 +82,7 @@ def video_stream(container: Any) -> Any:
     return stream
 
 
-def describe(container: Any, stream: Any, frame: Any) -> VideoInfo:
+def probe_stream(container: Any, stream: Any, frame: Any) -> VideoInfo:
     """What a container says, and its first decoded frame."""
     rotation = -round(frame.rotation / 90) % 4 * 90
     rate = frame_rate(stream)
@@ -94,8 +95,38 @@ def describe(container: Any, stream: Any, frame: Any) -> VideoInfo:
         frames=stream.frames or None,
         codec=stream.codec_context.name,
         container=container.format.name,
-        recorded_at=recorded_at(container.metadata, stream.metadata),
+        recorded_at=creation_time(container.metadata, stream.metadata),
     )
+
+
+def frame_rate(stream: Any) -> Fraction | None:
+    """Average frames a second; None if the container gives none."""
+    rate = stream.average_rate
+    return Fraction(rate.numerator, rate.denominator) if rate else None
+
+
+def container_start(container: Any) -> Fraction:
+    """Start of the earliest stream in seconds, exact; the container's own start, in microseconds, where they differ."""
+    timed = [s for s in (*container.streams.video, *container.streams.audio) if s.start_time is not None]
+    starts = [s.start_time * Fraction(s.time_base.numerator, s.time_base.denominator) for s in timed]
+    if container.start_time is None:
+        return min(starts, default=Fraction(0))
+    rounded = Fraction(container.start_time, av.time_base)
+    near = [start for start in starts if abs(start - rounded) <= Fraction(2, av.time_base)]
+    return min(near, default=rounded)
+
+
+def creation_time(*metadata: dict[str, str]) -> str | None:
+    """ISO 8601 creation time, UTC; None where it is missing, unreadable or a clock that was never set."""
+    for values in metadata:
+        try:
+            made = datetime.fromisoformat(values["creation_time"])
+        except (KeyError, ValueError):
+            continue
+        made = made if made.tzinfo else made.replace(tzinfo=UTC)
+        if made.year > 1990:
+            return made.astimezone(UTC).isoformat()
+    return None
 
 
 def file_identity(path: Path) -> tuple[int, int]:

@@ -18,10 +18,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from vidgru.types import Array
-from vidgru.video.container import VideoInfo, open_container
-from vidgru.video.reader import VideoReader
-from vidgru.video.resume_point import ResumePointNotFoundError
-from vidgru.video.timestamps import container_start
+from vidgru.video.container import VideoInfo, container_start, open_container
+from vidgru.video.reader import ResumePointNotFoundError, VideoReader
 
 FOREVER = Fraction(10**9)  # seconds, past the end of anything
 
@@ -32,7 +30,7 @@ _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 _MOST_ASPECT = Fraction(4)  # of a pixel
 _SD_PX = (1279, 576)  # of colours of which nothing is said, players take those of larger pictures for BT.709
 
-Stretch = tuple[Fraction, Fraction]
+Interval = tuple[Fraction, Fraction]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,16 +44,16 @@ class DisplayFrame:
     """
 
     time: Fraction
-    until: Fraction
+    end: Fraction
     image: Array
 
 
-class FrameReader:
+class DisplayFrameReader:
     """The frames of a recording. Use it in a `with` block.
 
     Args:
         path: the file.
-        alive: called as it is read, at least once a packet, also where no frame is asked for. It may raise.
+        on_progress: called as it is read, at least once a packet, also where no frame is asked for. It may raise.
 
     Attributes:
         info: what the container says.
@@ -65,21 +63,21 @@ class FrameReader:
         RecordingError: it is not a file with a video that FFmpeg can read; the message says what it is.
     """
 
-    def __init__(self, path: Path, alive: Callable[[], None] = lambda: None) -> None:
-        self._path, self._alive = path, alive
-        self._reader = VideoReader(path, alive)
+    def __init__(self, path: Path, on_progress: Callable[[], None] = lambda: None) -> None:
+        self._path, self._on_progress = path, on_progress
+        self._reader = VideoReader(path, on_progress)
         self._can_leap = True
         self.info: VideoInfo = self._reader.info
         self.size_px = _square(self.info, self._reader.pixel_aspect)
 
-    def __enter__(self) -> FrameReader:
+    def __enter__(self) -> DisplayFrameReader:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._reader.__exit__(*exception)
 
     def frames(
-        self, size_px: tuple[int, int], stretches: Iterable[Stretch] = ((Fraction(0), FOREVER),)
+        self, size_px: tuple[int, int], stretches: Iterable[Interval] = ((Fraction(0), FOREVER),)
     ) -> Iterator[DisplayFrame]:
         """The frames that are on screen in some stretches of the recording, in order of time, none twice.
 
@@ -105,7 +103,7 @@ class FrameReader:
             while current is not None and current[0] < end:
                 time, until, frame = current
                 if until > start and time > shown:
-                    yield DisplayFrame(time=time, until=until, image=upright(frame))
+                    yield DisplayFrame(time=time, end=until, image=upright(frame))
                     shown = time
                 current = next(frames, None)
         self._reader.check_unchanged()
@@ -117,7 +115,7 @@ class FrameReader:
         except ResumePointNotFoundError:
             self._can_leap = False
         self._reader.__exit__()
-        self._reader = VideoReader(self._path, self._alive)
+        self._reader = VideoReader(self._path, self._on_progress)
         return self._reader.decoded()
 
     def _held(self, frames: Iterator[tuple[Fraction, Any]]) -> Iterator[tuple[Fraction, Fraction, Any]]:
@@ -138,7 +136,7 @@ class FrameReader:
         return Fraction(frame.duration) * Fraction(frame.time_base.numerator, frame.time_base.denominator)
 
 
-class SoundReader:
+class AudioReader:
     """The packets of a recording's sound. Use it in a `with` block.
 
     Attributes:
@@ -154,7 +152,7 @@ class SoundReader:
         heard = [stream for stream in self._container.streams.audio if stream.codec_context is not None]
         self.stream: Any = heard[0] if heard else None
 
-    def __enter__(self) -> SoundReader:
+    def __enter__(self) -> AudioReader:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -143,13 +143,13 @@ def _packets(file: BinaryIO) -> tuple[int, int]:
     return 0, 0
 
 
-def broken_packets(path: Path, container: str, alive: Callable[[], None] = lambda: None) -> int:
+def broken_packets(path: Path, container: str, on_progress: Callable[[], None] = lambda: None) -> int:
     """Packets of a transport stream that lack their sync byte, before the last that has it; 0 for other formats.
 
     Args:
         path: the file, all of which is read.
         container: FFmpeg's name of its format.
-        alive: called every few MB.
+        on_progress: called every few MB.
     """
     if container != "mpegts":
         return 0
@@ -164,7 +164,7 @@ def broken_packets(path: Path, container: str, alive: Callable[[], None] = lambd
             if synced.any():
                 good, until = good + int(synced.sum()), seen + int(np.flatnonzero(synced)[-1]) + 1
             seen += len(synced)
-            alive()
+            on_progress()
     return until - good
 
 

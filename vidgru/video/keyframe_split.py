@@ -10,18 +10,19 @@ from pathlib import Path
 import av
 
 from vidgru.errors import RecordingError
-from vidgru.video.container import open_container, video_stream
-from vidgru.video.resume_point import ResumePoint
-from vidgru.video.timestamps import container_start
+from vidgru.video.container import container_start, find_video_stream, open_container
+from vidgru.video.reader import ResumePoint
 
 
-def cut_places(path: Path, fps: float, least: int, alive: Callable[[], None] = lambda: None) -> list[ResumePoint]:
-    """Places after which a decoder can begin, at least `least` samples apart, the first as far from the start.
+def find_split_points(
+    path: Path, fps: float, min_samples: int, on_progress: Callable[[], None] = lambda: None
+) -> list[ResumePoint]:
+    """Places after which a decoder can begin, at least `min_samples` samples apart, the first as far from the start.
 
     All packets are read, none is decoded: stamps and key frames tell which frames there are and which of them are
     samples (by the rule of `VideoReader.sample`). Each place is the first sample at or after a key frame, so that
     hardly anything is decoded twice: one decoder ends with it, the next begins with it for the motion alone.
-    `alive` is called as each packet is read.
+    `on_progress` is called as each packet is read.
 
     Returns:
         No places where the stamps do not tell for sure: missing, repeated, or of damaged packets.
@@ -30,11 +31,11 @@ def cut_places(path: Path, fps: float, least: int, alive: Callable[[], None] = l
     keys: set[int] = set()
     try:
         with open_container(path) as container:
-            stream = video_stream(container)
+            stream = find_video_stream(container)
             start = container_start(container)
             tick = Fraction(stream.time_base.numerator, stream.time_base.denominator)
             for packet in container.demux(stream):
-                alive()
+                on_progress()
                 if not packet.size or packet.is_discard:
                     continue
                 if packet.pts is None or packet.is_corrupt:
@@ -67,7 +68,7 @@ def cut_places(path: Path, fps: float, least: int, alive: Callable[[], None] = l
         if point < next_point:
             continue
         samples, next_point = samples + 1, point + 1
-        if samples - begun >= least and before < key[1]:
+        if samples - begun >= min_samples and before < key[1]:
             places.append(ResumePoint(samples=samples, index=index, key_pts=key[0], key_index=key[1], image=None))
             begun = samples
         before = index

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
@@ -20,10 +21,54 @@ import av
 import cv2
 
 from vidgru.errors import RecordingError
-from vidgru.video.container import describe, video_stream
+from vidgru.video.container import container_start, find_video_stream, frame_rate, probe_stream
 from vidgru.video.integrity import Damage
-from vidgru.video.live_address import Address
-from vidgru.video.timestamps import Clock, container_start, frame_rate
+from vidgru.video.timestamps import TimestampSelector
+
+_HARMLESS = 2  # characters of a query's value that cannot be a secret: a channel's number
+_HIDDEN = "***"
+
+
+@dataclass(frozen=True)
+class LiveAddress:
+    """Where a live source is.
+
+    Attributes:
+        source: as the user gave it. It may hold a password, so it is never to be printed or stored.
+    """
+
+    source: str = field(repr=False)
+
+    @property
+    def scheme(self) -> str:
+        """Of the URL, in lower case; empty for a camera."""
+        scheme, separator, _ = self.source.partition("://")
+        return scheme.lower() if separator else ""
+
+    @property
+    def device(self) -> int | None:
+        """The camera's number; None for a URL."""
+        return None if self.scheme else int(self.source)
+
+    @property
+    def name(self) -> str:
+        """What the source is called: without user and password, and without values of its query that might be one.
+
+        Rather too little is told than too much: everything up to the last `@` is left out, for a password may hold
+        any character, unescaped too.
+        """
+        if not self.scheme:
+            return f"camera {self.source}"
+        rest = self.source.partition("://")[2].rpartition("@")[2].partition("#")[0]
+        place, question, query = rest.partition("?")
+        return f"{self.scheme}://{place}{question}{'&'.join(map(_shown, query.split('&')))}"
+
+
+def _shown(parameter: str) -> str:
+    """A parameter of a query as it may be shown: `channel=1`, `token=***`."""
+    name, equals, value = parameter.partition("=") if "=" in parameter else ("", "", parameter)
+    return f"{name}{equals}{value if len(value) <= _HARMLESS else _HIDDEN}"
+
 
 OPEN_S = 10.0  # for a stream to say what it is
 SILENCE_S = 10.0  # without a packet, after which a stream counts as lost
@@ -85,7 +130,7 @@ class Connection(Protocol):
         """End it; not while another thread reads from it."""
 
 
-def connect(address: Address) -> Connection:
+def connect(address: LiveAddress) -> Connection:
     """Open a source.
 
     Raises:
@@ -99,7 +144,7 @@ def connect(address: Address) -> Connection:
 class _StreamConnection:
     """A stream; see `Connection`."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: LiveAddress) -> None:
         self.damage = Damage()
         self.rotation = 0
         self.recorded_at: str | None = None
@@ -111,7 +156,7 @@ class _StreamConnection:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise SourceLostError(_why(error, OPEN_S), hopeless=isinstance(error, _HOPELESS)) from None
         try:
-            self._stream = video_stream(self._container)
+            self._stream = find_video_stream(self._container)
         except RecordingError as error:
             self._container.close()
             raise SourceLostError(error.message) from None
@@ -124,7 +169,7 @@ class _StreamConnection:
 
     def frames(self) -> Iterator[Decoded]:
         """See `Connection`. What comes damaged before the first sound frame is passed over."""
-        clock, begun, untimed = Clock(), False, 0
+        clock, begun, untimed = TimestampSelector(), False, 0
         stamped = self._container.format.name not in _UNSTAMPED
         step = 1 / (frame_rate(self._stream) or Fraction(25))
         seen = time.monotonic()
@@ -137,7 +182,7 @@ class _StreamConnection:
                     self.damage.corrupt_frames += 1
                 if not begun:
                     begun = True
-                    info = describe(self._container, self._stream, frame)
+                    info = probe_stream(self._container, self._stream, frame)
                     self.rotation, self.recorded_at = info.rotation, info.recorded_at
                 ticks = clock.stamp(frame.pts, frame.dts) if stamped else None
                 stamp = None if ticks is None else ticks * self.tick - self._start

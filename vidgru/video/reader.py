@@ -19,13 +19,44 @@ from typing import Any
 import av
 import numpy as np
 
-from vidgru.detector.preprocess import Scaler
 from vidgru.errors import RecordingChangedError, RecordingError
 from vidgru.types import Array
-from vidgru.video.container import VideoInfo, describe, file_identity, open_container, video_stream
+from vidgru.video.container import (
+    VideoInfo,
+    container_start,
+    file_identity,
+    find_video_stream,
+    frame_rate,
+    open_container,
+    probe_stream,
+)
 from vidgru.video.integrity import Damage, broken_packets, missing_bytes
-from vidgru.video.resume_point import ResumePoint, ResumePointNotFoundError
-from vidgru.video.timestamps import Clock, container_start, frame_rate
+from vidgru.video.scaling import FrameScaler
+from vidgru.video.timestamps import TimestampSelector
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumePoint:
+    """The last sample of a stretch that is done: where decoding can go on.
+
+    Attributes:
+        samples: how many there are up to it, itself included.
+        index: of its frame among the decoded frames of the source.
+        key_pts, key_index: stamp and index of a key frame at or before it, from which decoding gives the same frames
+            again. None where that is not sure (damaged so far, times out of order): then it goes from the start.
+        image: hash of its image, which has to come out the same; None where none is known.
+    """
+
+    samples: int
+    index: int
+    key_pts: int | None
+    key_index: int
+    image: str | None
+
+
+class ResumePointNotFoundError(Exception):
+    """Decoding does not come by the place at which it was to go on."""
+
 
 _READ_FAILURES = 100  # reads that fail in a row, after which the rest of the file counts as lost
 _SEEKS_BACK_S = (0, 2, 10, 60)  # containers without an index may land behind what was sought
@@ -36,7 +67,7 @@ _ANNOUNCING = ("mov", "matroska", "avi", "flv", "asf")  # containers whose heade
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Frame:
+class SampledFrame:
     """One sampled frame.
 
     Attributes:
@@ -51,7 +82,7 @@ class Frame:
     index: int
     number: int
     image: Array
-    place: ResumePoint | None
+    resume_point: ResumePoint | None
 
 
 def probe(path: Path) -> VideoInfo:
@@ -69,7 +100,7 @@ class VideoReader:
 
     Args:
         path: the file.
-        alive: called as it is read, at least once a packet.
+        on_progress: called as it is read, at least once a packet.
 
     Attributes:
         info: what the container says.
@@ -81,17 +112,17 @@ class VideoReader:
         RecordingError: it is not a file with a video that FFmpeg can read; the message says what it is.
     """
 
-    def __init__(self, path: Path, alive: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, path: Path, on_progress: Callable[[], None] = lambda: None) -> None:
         self.path = path
         self.damage = Damage()
         self.end_s = 0.0
         self._passed_over = False  # a packet gave no frame between the last two
         self._errors_before = self._errors()
-        self._alive = alive
+        self._on_progress = on_progress
         self.identity = file_identity(path)
         self._container = open_container(path)
         try:
-            self._stream = video_stream(self._container)
+            self._stream = find_video_stream(self._container)
             self._start = container_start(self._container)
             self._tick = Fraction(self._stream.time_base.numerator, self._stream.time_base.denominator)
             self._read_end = Fraction(0)  # end of the last packet of any stream
@@ -101,7 +132,7 @@ class VideoReader:
                 errors = self.damage.decode_errors
                 raise RecordingError(f"no frame of it can be decoded ({errors} packets failed); copy it again")
             self._first = first
-            self.info = describe(self._container, self._stream, first[1])
+            self.info = probe_stream(self._container, self._stream, first[1])
         except BaseException:
             self._container.close()
             raise
@@ -117,10 +148,10 @@ class VideoReader:
         fps: float,
         size_px: tuple[int, int],
         *,
-        after: ResumePoint | None = None,
-        until: int | None = None,
-        mark_every: int = 0,
-    ) -> Iterator[Frame]:
+        resume_from: ResumePoint | None = None,
+        stop_after: int | None = None,
+        resume_point_every: int = 0,
+    ) -> Iterator[SampledFrame]:
         """Decode the recording and yield its samples in order.
 
         The sample of grid point `k / fps` is the first frame with `time_s >= k / fps`, within half a tick of the
@@ -131,7 +162,7 @@ class VideoReader:
             size_px: width and height the upright frames are scaled to.
             after: begin with this sample, given once more because motion is measured from it.
             until: end after so many samples, counted from the start of the recording, and tell the place.
-            mark_every: every so many samples, tell the place.
+            resume_point_every: every so many samples, tell the place.
 
         Raises:
             RecordingChangedError: the file's size or modification time changed while it was read.
@@ -140,43 +171,49 @@ class VideoReader:
                 fills in what is missing depends on all it has seen, so that it has to begin at the start.
         """
         rate = Fraction(repr(float(fps)))
-        scaler = Scaler(size_px, self.info.rotation)
+        scaler = FrameScaler(size_px, self.info.rotation)
         number, next_point = 0, 0
         key: tuple[int | None, int] = (None, 0)
         latest: Fraction | None = None
         errors, erring = self._errors(), 0
         index, frames = -1, self._with_first()
-        if after is not None and after.key_pts is not None:
-            index, frames = after.key_index - 1, self._from_key(after.key_pts)
+        if resume_from is not None and resume_from.key_pts is not None:
+            index, frames = resume_from.key_index - 1, self._from_key(resume_from.key_pts)
         for time, frame in frames:
             index += 1
             erring = _MOST_REORDERED if self._errors() > errors else erring - 1
             self._note_damage(time, frame, latest, erring > 0, index == 0)
             wrong = latest is not None and (self._errors() > errors or self.damage.facts())
-            if wrong and after is not None and after.key_pts is not None:
+            if wrong and resume_from is not None and resume_from.key_pts is not None:
                 raise ResumePointNotFoundError
             latest, errors = time if latest is None else max(time, latest), self._errors()
             if frame.key_frame:
                 key = (frame.pts, index)
             point = (time + self._tick / 2) * rate
-            if after is not None and index <= after.index:
-                if index < after.index:
+            if resume_from is not None and index <= resume_from.index:
+                if index < resume_from.index:
                     continue
-                number = after.samples - 1
+                number = resume_from.samples - 1
             elif point < next_point:
                 continue
             next_point = int(point) + 1
             image = scaler.scale(frame)
             place = None
-            if number + 1 == until or (mark_every and (number + 1) % mark_every == 0):
+            if number + 1 == stop_after or (resume_point_every and (number + 1) % resume_point_every == 0):
                 place = self._place(number + 1, index, key, image)
-            if after is not None and index == after.index and after.image not in (None, _digest(image)):
+            if (
+                resume_from is not None
+                and index == resume_from.index
+                and resume_from.image not in (None, _digest(image))
+            ):
                 raise ResumePointNotFoundError
-            yield Frame(time_s=float(time), index=index, number=number, image=scaler.upright(image), place=place)
+            yield SampledFrame(
+                time_s=float(time), index=index, number=number, image=scaler.upright(image), resume_point=place
+            )
             number += 1
-            if number == until:
+            if number == stop_after:
                 return
-        if after is not None and index < after.index:
+        if resume_from is not None and index < resume_from.index:
             raise ResumePointNotFoundError
         self.check_unchanged()
         self._note_missing_tail()
@@ -252,12 +289,12 @@ class VideoReader:
 
     def _decode(self) -> Iterator[tuple[Fraction, Any]]:
         """All frames with their times. Packets that cannot be read or decoded are counted and passed over."""
-        untimed, self._clock, begun = 0, Clock(), False
+        untimed, self._clock, begun = 0, TimestampSelector(), False
         waiting: list[int] = []  # stamps of packets whose frame has not come
         stamped = self._container.format.name != "avi"  # there FFmpeg makes the stamps up, those of B-frames wrongly
         fallback = frame_rate(self._stream) or Fraction(25)
         for packet in self._demux():
-            self._alive()
+            self._on_progress()
             if packet.stream_index != self._stream.index:
                 continue
             if packet.pts is not None and packet.size > _EMPTY_BYTES and not packet.is_discard:
@@ -350,7 +387,7 @@ class VideoReader:
         Where only the container has a length, packets of any stream count as frames.
         """
         self.damage.missing_bytes = missing_bytes(self.path, self.info.container)
-        self.damage.broken_packets = broken_packets(self.path, self.info.container, self._alive)
+        self.damage.broken_packets = broken_packets(self.path, self.info.container, self._on_progress)
         if not self.info.container.startswith(_ANNOUNCING):
             return
         stream, reached = self._stream, self.end_s

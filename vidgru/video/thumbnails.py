@@ -14,8 +14,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from vidgru.types import Array
-from vidgru.video.container import describe, open_container, video_stream
-from vidgru.video.timestamps import Clock, container_start, frame_rate
+from vidgru.video.container import container_start, find_video_stream, frame_rate, open_container, probe_stream
+from vidgru.video.timestamps import TimestampSelector
 
 _SEEKS_BACK_S = (0, 1, 2, 3, 5, 8, 15, 60)  # containers without an index may land behind what was sought
 _READ = 60  # packets may be read for each frame that may be decoded: as much work, or less
@@ -37,12 +37,14 @@ class Thumbnail:
     image: Array
 
 
-def pictures(path: Path, times_s: Iterable[float], *, side_px: int, most_frames: int) -> Iterator[Thumbnail]:
+def read_thumbnails(
+    path: Path, times_s: Iterable[float], *, longer_side_px: int, max_frames: int
+) -> Iterator[Thumbnail]:
     """Pictures of a recording near some times, in order of time.
 
     A picture is the first frame at or after its time. A recording that has too many frames for all to be decoded is
     not read through: the decoder jumps to a key frame before a time and goes on from there for that picture's share
-    of `most_frames`. Where key frames are rarer, the picture is of an earlier moment, and its `time_s` says so. A frame
+    of `max_frames`. Where key frames are rarer, the picture is of an earlier moment, and its `time_s` says so. A frame
     is given once. Damaged packets are passed over, and frames that are marked as damaged are not taken. There is no
     picture where no key frame is found within the picture's share of what may be read, which is bounded too; and none
     from where the container cannot jump.
@@ -50,21 +52,21 @@ def pictures(path: Path, times_s: Iterable[float], *, side_px: int, most_frames:
     Args:
         path: the recording.
         times_s: seconds from the start of the container, as `Sequence.time_s`. The last frame stands for later ones.
-        side_px: length of a picture's longer side; small frames are not made larger.
-        most_frames: about how many frames are decoded in all.
+        longer_side_px: length of a picture's longer side; small frames are not made larger.
+        max_frames: about how many frames are decoded in all.
 
     Raises:
         RecordingError: it is not a file with a video that FFmpeg can read; the message says what it is.
     """
     with open_container(path) as container:
-        stream = video_stream(container)
+        stream = find_video_stream(container)
         source = _Source(container, stream)
         rate = frame_rate(stream) or Fraction(25)
         scaler = VideoReformatter()
         latest, given = Fraction(0), Fraction(-1)
         times = sorted(map(Fraction, times_s))
-        through = bool(times) and times[-1] * rate <= most_frames
-        share = most_frames if through else max(1, most_frames // max(len(times), 1))
+        through = bool(times) and times[-1] * rate <= max_frames
+        share = max_frames if through else max(1, max_frames // max(len(times), 1))
         for time in times:
             if given + source.tick / 2 >= time:
                 continue
@@ -84,7 +86,10 @@ def pictures(path: Path, times_s: Iterable[float], *, side_px: int, most_frames:
                     break
             if taken is not None and taken[0] > given:
                 given = taken[0]
-                yield Thumbnail(time_s=float(given), image=_upright(scaler, container, stream, taken[1], side_px))
+                yield Thumbnail(
+                    time_s=float(given),
+                    image=_upright(scaler, container, stream, taken[1], longer_side_px),
+                )
 
 
 class _Source:
@@ -177,7 +182,7 @@ class _Source:
 
     def _decoded(self, packets: Iterable[Any], *, begun: bool = True) -> Iterator[tuple[Fraction, Any] | None]:
         """Frames; those before the first key frame lack what they refer to, and are left out where that has to come."""
-        clock, failures = Clock(), 0
+        clock, failures = TimestampSelector(), 0
         for packet in packets:
             try:
                 frames = packet.decode()
@@ -197,11 +202,11 @@ class _Source:
                     yield None
 
 
-def _upright(scaler: VideoReformatter, container: Any, stream: Any, frame: Any, side_px: int) -> Array:
-    scale = min(1.0, side_px / max(frame.width, frame.height))
+def _upright(scaler: VideoReformatter, container: Any, stream: Any, frame: Any, longer_side_px: int) -> Array:
+    scale = min(1.0, longer_side_px / max(frame.width, frame.height))
     width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
     small = scaler.reformat(
         frame, width, height, "rgb24", interpolation=Interpolation.AREA, dst_color_range=ColorRange.JPEG, threads=1
     )
-    turns = -describe(container, stream, frame).rotation // 90
+    turns = -probe_stream(container, stream, frame).rotation // 90
     return np.ascontiguousarray(np.rot90(small.to_ndarray(), turns))

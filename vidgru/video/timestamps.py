@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
-from fractions import Fraction
+from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-import av
 
 from vidgru.errors import SettingsError
 
 _DIGITS = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2, "y": 2, "j": 3, "I": 2}  # of strptime's fields
 
 
-class Clock:
+class TimestampSelector:
     """Chooses between a frame's presentation and decoding stamps as players do.
 
     Some writers (AVI with packed B-frames) give presentation stamps that go back and forth. This is
@@ -42,36 +38,6 @@ class Clock:
                 self._latest[kind] = other
         believed = pts is not None and (self._faults[0] <= self._faults[1] or dts is None)
         return pts if believed else dts
-
-
-def frame_rate(stream: Any) -> Fraction | None:
-    """Average frames a second; None if the container gives none."""
-    rate = stream.average_rate
-    return Fraction(rate.numerator, rate.denominator) if rate else None
-
-
-def container_start(container: Any) -> Fraction:
-    """Start of the earliest stream in seconds, exact; the container's own start, in microseconds, where they differ."""
-    timed = [s for s in (*container.streams.video, *container.streams.audio) if s.start_time is not None]
-    starts = [s.start_time * Fraction(s.time_base.numerator, s.time_base.denominator) for s in timed]
-    if container.start_time is None:
-        return min(starts, default=Fraction(0))
-    rounded = Fraction(container.start_time, av.time_base)
-    near = [start for start in starts if abs(start - rounded) <= Fraction(2, av.time_base)]
-    return min(near, default=rounded)
-
-
-def recorded_at(*metadata: dict[str, str]) -> str | None:
-    """ISO 8601 creation time, UTC; None where it is missing, unreadable or a clock that was never set."""
-    for values in metadata:
-        try:
-            made = datetime.fromisoformat(values["creation_time"])
-        except (KeyError, ValueError):
-            continue
-        made = made if made.tzinfo else made.replace(tzinfo=UTC)
-        if made.year > 1990:
-            return made.astimezone(UTC).isoformat()
-    return None
 
 
 class StartTimes:

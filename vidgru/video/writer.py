@@ -8,20 +8,143 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from vidgru.errors import MissingDependencyError, OutputError, RecordingError
 from vidgru.storage import replace_atomic, temporary_path
 from vidgru.types import Array
-from vidgru.video.display_frames import FOREVER, SoundReader
-from vidgru.video.sound import CopiedSound, EncodedSound
+from vidgru.video.display_frames import FOREVER, AudioReader
+
+_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)  # that AAC has
+_USUAL_RATE = 48000
+_FRAME = 1024  # samples of an AAC frame
+_SLACK_S = Fraction(1, 25)  # stamps of sound are uneven by less; more is a gap, or an overlap
+
+Mux = Callable[[Any], None]
+
+
+class CopiedAudio:
+    """A sound track whose packets are the source's own. Those that the container refuses as damaged are left out.
+
+    Args:
+        container: PyAV's, of the film; the track is added to it.
+        source: the sound; it has a stream.
+        start, end: seconds of the source between which the film lies.
+    """
+
+    def __init__(self, container: Any, source: AudioReader, start: Fraction, end: Fraction) -> None:
+        self._track = container.add_stream_from_template(source.stream)
+        self._start, self._end = start, end
+        self._packets = source.packets(start)
+        self._ahead = next(self._packets, None)
+
+    def play(self, until: Fraction, mux: Mux) -> None:
+        """Write what begins before this time, in seconds of the source."""
+        while self._ahead is not None and self._ahead[0] < min(until, self._end):
+            time, packet = self._ahead
+            tick = Fraction(packet.time_base.numerator, packet.time_base.denominator)
+            # What begins before the film gets a time below 0, and players leave it out; the one before it too, for
+            # decoders make the sound of a packet from it and the one before.
+            if time + 2 * (packet.duration or 0) * tick > self._start:
+                packet.pts = packet.dts = round((time - self._start) / tick)
+                packet.stream = self._track
+                with suppress(av.error.InvalidDataError, av.error.PatchWelcomeError):
+                    mux(packet)
+            self._ahead = next(self._packets, None)
+
+    def finish(self, mux: Mux) -> None:
+        """Nothing follows."""
+
+
+class EncodedAudio:
+    """A sound track that is decoded, cut to the sample and encoded as AAC, mono or stereo. Gaps become silence.
+
+    Args:
+        container, source, start, end: as `CopiedAudio` has them.
+    """
+
+    def __init__(self, container: Any, source: AudioReader, start: Fraction, end: Fraction) -> None:
+        context = source.stream.codec_context
+        self._rate = context.sample_rate if context.sample_rate in _RATES else _USUAL_RATE
+        self._layout = "mono" if context.layout.nb_channels == 1 else "stereo"
+        self._track = container.add_stream("aac", rate=self._rate)
+        self._track.codec_context.layout = self._layout
+        self._tick = Fraction(source.stream.time_base.numerator, source.stream.time_base.denominator)
+        self._start, self._end = start, end
+        self._packets = source.packets(start)
+        self._ahead = next(self._packets, None)
+        self._kind: tuple[str, str, int] | None = None  # of what the resampler was made for
+        self._waiting = np.zeros((1 if self._layout == "mono" else 2, 0), np.float32)
+        self._written = 0  # samples that went to the encoder
+        self._begun = False
+
+    def play(self, until: Fraction, mux: Mux) -> None:
+        """Write what begins before this time, in seconds of the source."""
+        while self._ahead is not None and self._ahead[0] < min(until, self._end):
+            time, packet = self._ahead
+            try:
+                frames = packet.decode()
+            except (av.error.FFmpegError, ValueError):  # damaged: silence
+                frames = []
+            for frame in frames:
+                late = 0 if frame.pts is None else frame.pts - packet.pts
+                self._append(time + late * self._tick, self._resampled(frame), mux)
+            self._ahead = next(self._packets, None)
+
+    def finish(self, mux: Mux) -> None:
+        """Nothing follows: write what is left, and what the encoder holds back."""
+        if self._waiting.shape[1]:
+            self._encode(self._waiting, mux)
+        for packet in self._track.encode(None):
+            mux(packet)
+
+    def _resampled(self, frame: Any) -> Array:
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind != self._kind:
+            self._kind = kind
+            self._resampler = av.AudioResampler(format="fltp", layout=self._layout, rate=self._rate)
+        frame.pts = None
+        pieces = [piece.to_ndarray() for piece in self._resampler.resample(frame)]
+        return np.concatenate([self._waiting[:, :0], *pieces], axis=1)
+
+    def _append(self, time: Fraction, samples: Array, mux: Mux) -> None:
+        """Put samples where they belong: they follow on, or there is a gap before them, or they overlap."""
+        ahead = round((time - self._start) * self._rate) - self._written - self._waiting.shape[1]
+        if self._begun and abs(ahead) <= _SLACK_S * self._rate:
+            ahead = 0
+        while ahead > 0:
+            silence = np.zeros((len(samples), min(ahead, _FRAME)), np.float32)
+            ahead -= silence.shape[1]
+            self._push(silence, mux)
+        samples = samples[:, -ahead:] if ahead else samples
+        if samples.shape[1]:
+            self._begun = True
+            self._push(samples, mux)
+
+    def _push(self, samples: Array, mux: Mux) -> None:
+        self._waiting = np.concatenate([self._waiting, samples], axis=1)
+        if self._end < FOREVER:
+            room = max(int((self._end - self._start) * self._rate) - self._written, 0)
+            self._waiting = self._waiting[:, :room]
+        while self._waiting.shape[1] >= _FRAME:
+            self._encode(self._waiting[:, :_FRAME], mux)
+            self._waiting = self._waiting[:, _FRAME:]
+
+    def _encode(self, samples: Array, mux: Mux) -> None:
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=self._layout)
+        frame.sample_rate, frame.pts, frame.time_base = self._rate, self._written, Fraction(1, self._rate)
+        self._written += samples.shape[1]
+        for packet in self._track.encode(frame):
+            mux(packet)
+
 
 ENCODER = "libx264"
 
@@ -63,7 +186,7 @@ class VideoWriter:
         *,
         size_px: tuple[int, int],
         fps: float | None = None,
-        sound: SoundReader | None = None,
+        audio: AudioReader | None = None,
         start: Fraction = Fraction(0),
         end: Fraction = FOREVER,
     ) -> None:
@@ -79,7 +202,7 @@ class VideoWriter:
         try:
             with self._writing():
                 self._video = _video_stream(self._container, size_px, min(fps or 25.0, float(_MOST_FPS)))
-                self._sound = self._sound_track(sound)
+                self._sound = self._sound_track(audio)
         except BaseException:
             self._discard()
             raise
@@ -98,7 +221,7 @@ class VideoWriter:
             self._discard()
             raise
 
-    def show(self, image: Array, time: Fraction, until: Fraction) -> None:
+    def write(self, image: Array, time: Fraction, until: Fraction) -> None:
         """Append a frame.
 
         Args:
@@ -122,10 +245,10 @@ class VideoWriter:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    def _sound_track(self, sound: SoundReader | None) -> CopiedSound | EncodedSound | None:
+    def _sound_track(self, sound: AudioReader | None) -> CopiedAudio | EncodedAudio | None:
         if sound is None or sound.stream is None:
             return None
-        kind = CopiedSound if _can_be_copied(sound.stream.codec_context) else EncodedSound
+        kind = CopiedAudio if _can_be_copied(sound.stream.codec_context) else EncodedAudio
         return kind(self._container, sound, self.start, self.end)
 
     def _mux(self, packets: list[Any]) -> None:
@@ -165,16 +288,16 @@ class VideoWriter:
             ) from error
 
 
-def video_size(size_px: tuple[int, int], *, least_px: int, most_px: int) -> tuple[int, int]:
+def fit_video_size(size_px: tuple[int, int], *, min_px: int, max_px: int) -> tuple[int, int]:
     """Size of a film's frames: that of its source, evened, H.264 in yuv420p having no odd ones.
 
     Args:
         size_px: width and height of the source.
-        least_px: a source whose longer side is below is enlarged, by a whole factor.
-        most_px: one whose longer side is above is made smaller.
+        min_px: a source whose longer side is below is enlarged, by a whole factor.
+        max_px: one whose longer side is above is made smaller.
     """
     longest = max(size_px)
-    factor = most_px / longest if longest > most_px else -(-least_px // longest) if longest < least_px else 1
+    factor = max_px / longest if longest > max_px else -(-min_px // longest) if longest < min_px else 1
     width, height = (max(round(side * factor / 2) * 2, 2) for side in size_px)
     return width, height
 

@@ -17,7 +17,7 @@ from vidgru.errors import OutputError, RecordingError
 from vidgru.prediction.annotate_video.annotate import save_video
 from vidgru.prediction.annotate_video.palette import colour
 from vidgru.types import Array, Event, FrameSequence
-from vidgru.video.display_frames import FrameReader
+from vidgru.video.display_frames import DisplayFrameReader
 
 NAMES, LABELS = ("person", "car", "bag"), ("walk", "fall")
 EVENT = Event(video="a.mp4", start_s=1.0, end_s=2.0, label="fall", score=0.9)
@@ -43,7 +43,7 @@ def save(path: Path, source: Path, *parts: FrameSequence) -> dict[float, Array]:
         path, source=source, parts=iter(parts), attention=np.ones(rows, np.float32), events=[EVENT], names=NAMES,
         labels=LABELS,
     )  # fmt: skip
-    with FrameReader(path) as reader:
+    with DisplayFrameReader(path) as reader:
         return {float(picture.time): picture.image for picture in reader.frames(reader.size_px)}
 
 

@@ -13,9 +13,8 @@ from vidgru.config import DetectionSettings
 from vidgru.errors import RecordingError
 from vidgru.extraction.import_detections.parsed import Seen
 from vidgru.types import Array
-from vidgru.video.container import open_container, video_stream
+from vidgru.video.container import container_start, find_video_stream, frame_rate, open_container
 from vidgru.video.reader import probe
-from vidgru.video.timestamps import container_start, frame_rate
 
 _SLOWEST_FPS, _FASTEST_FPS = 1e-6, 1e6
 _LARGEST_PX = 99_999
@@ -114,7 +113,7 @@ def packet_times(path: Path) -> tuple[Array, float, float]:
     lasts: list[int] = []
     failures = 0
     with open_container(path) as container:
-        stream = video_stream(container)
+        stream = find_video_stream(container)
         start = container_start(container)
         tick = Fraction(stream.time_base.numerator, stream.time_base.denominator)
         rate = frame_rate(stream)

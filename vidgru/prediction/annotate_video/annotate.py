@@ -8,8 +8,8 @@ from pathlib import Path
 from vidgru.prediction.annotate_video.interpolate_boxes import BoxInterpolator
 from vidgru.prediction.annotate_video.overlay import Overlay
 from vidgru.types import Array, Event, FrameSequence
-from vidgru.video.display_frames import FrameReader, SoundReader
-from vidgru.video.writer import VideoWriter, video_size
+from vidgru.video.display_frames import AudioReader, DisplayFrameReader
+from vidgru.video.writer import VideoWriter, fit_video_size
 
 _LEAST_PX = 640  # longer side below which a picture is enlarged, so that labels can be read and hide little
 _MOST_PX = 1920  # and above which it is made smaller: what every browser plays
@@ -47,12 +47,12 @@ def save_video(
         MissingDependencyError: PyAV has no H.264 encoder.
         OutputError: the film cannot be written.
     """
-    with FrameReader(source) as reader, SoundReader(source) as sound:
-        size_px = video_size(reader.size_px, least_px=_LEAST_PX, most_px=_MOST_PX)
+    with DisplayFrameReader(source) as reader, AudioReader(source) as sound:
+        size_px = fit_video_size(reader.size_px, min_px=_LEAST_PX, max_px=_MOST_PX)
         overlay = Overlay(size_px=size_px, names=names, labels=labels, events=events)
         moments = BoxInterpolator(parts, attention)
-        with VideoWriter(path, size_px=size_px, fps=reader.info.fps, sound=sound) as film:
+        with VideoWriter(path, size_px=size_px, fps=reader.info.fps, audio=sound) as film:
             for frame in reader.frames(size_px):
                 overlay.draw(frame.image, float(frame.time), moments.at(float(frame.time)))
-                film.show(frame.image, frame.time, frame.until)
-                progress(float(frame.until))
+                film.write(frame.image, frame.time, frame.end)
+                progress(float(frame.end))

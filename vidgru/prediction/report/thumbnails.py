@@ -10,7 +10,7 @@ import cv2
 
 from vidgru.errors import RecordingError
 from vidgru.types import Array, Event
-from vidgru.video.thumbnails import pictures
+from vidgru.video.thumbnails import read_thumbnails
 
 EVENLY = 24  # pictures over the recording
 MOST = 96  # those of events included
@@ -30,7 +30,7 @@ def thumbnails(path: Path, duration_s: float, events: Sequence[Event], budget_by
     times += [(event.start_s + event.end_s) / 2 for event in best]
     found: list[tuple[int, str]] = []
     try:
-        for picture in pictures(path, times, side_px=_SIDE_PX, most_frames=_DECODED):
+        for picture in read_thumbnails(path, times, longer_side_px=_SIDE_PX, max_frames=_DECODED):
             uri = _data_uri(picture.image, budget_bytes // len(times))
             if uri:
                 found.append((round(picture.time_s * 1000), uri))
