@@ -53,7 +53,7 @@ from describe_baselines import (
 )
 
 from vidgru.cache import SequenceCache
-from vidgru.config import RunSettings, TrainConfig
+from vidgru.config import RuntimeSettings, TrainConfig, from_flags
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, Described
 from vidgru.datasets.splits import assign_splits
@@ -122,7 +122,7 @@ def look(model: EventModel, dataset: Dataset, split: str, features: str, weights
     cache = SequenceCache(features)
     videos = [note.video for note in dataset.annotations if note.split in ("train", split)]
     extracted = extract_missing(
-        dataset, videos, cache, model.feature_settings, detector_settings(model, weights), RunSettings()
+        dataset, videos, cache, model.feature_settings, detector_settings(model, weights), RuntimeSettings()
     )
     loaded = load_features(cache, extracted.keys)
     encoded = {video: encode(model, [some]) for video, some in loaded.features.items()}
@@ -291,7 +291,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    weights = args.weights or (str(bundled_file("demo.pt")) if args.drawn else TrainConfig().weights)
+    weights = args.weights or (str(bundled_file("demo.pt")) if args.drawn else TrainConfig().detector.weights)
     settings: dict[str, Any] = {"imgsz": max(SIZE_PX), "lookahead": LAG_S} if args.drawn else {}
     settings |= {"weights": weights, "features": args.features, "epochs": args.epochs} | _settings(args.set)
     languages: list[Language | None] = [None]
@@ -306,7 +306,7 @@ def main() -> None:
         if not trained:
             for seed in map(int, args.seeds.split(",")):
                 out = str(args.out / f"{language or path.stem}-{seed}")
-                trained.append(train(path, TrainConfig(**settings, seed=seed, out=out)))
+                trained.append(train(path, from_flags(TrainConfig, **settings, seed=seed, out=out)))
         runs = []
         for model in map(load_model, trained):
             scene = look(model, assign_splits(load_dataset(path)), args.split, args.features, weights)

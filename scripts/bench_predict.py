@@ -40,7 +40,7 @@ from bench_train import FPS, LABELS, LAYOUT
 from bench_videos import join
 
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, PredictConfig, RunSettings
+from vidgru.config import DetectorSettings, PredictConfig, RuntimeSettings
 from vidgru.detector.backends import open_backend
 from vidgru.detector.motion import FlowMeter, object_motion, scene_motion
 from vidgru.detector.preprocess import PAD_VALUE, Letterbox
@@ -256,7 +256,7 @@ def measure_live(objects: int, frames: int) -> dict[str, Any]:
 def measure_detector(video: Path, model: EventModel, detect: DetectorSettings, sha256: str, frames: int) -> Any:
     """From a decoded picture of a video, scaled, to events: the detector sees one frame at a time."""
     torch.set_num_threads(cores())
-    backend = open_backend(Path(detect.weights), sha256, RunSettings(device="cpu"), cores())
+    backend = open_backend(Path(detect.weights), sha256, RuntimeSettings(device="cpu"), cores())
     detector = Detector(backend, detect)
     stream, meter, seconds = EventStream(model, video="live"), FlowMeter(), []
     with VideoReader(video) as reader:
@@ -355,7 +355,7 @@ def measure_video(video: Path, weights: Path, loops: int, live_frames: int) -> l
         # a first run for imports, a graph that is kept for later runs, and to see how features are laid out
         cache = SequenceCache(folder / "first")
         (outcome,) = extract_recordings(
-            find_recordings([long]), cache, detect, PredictConfig(), progress=False, limit=64
+            find_recordings([long]), cache, detect, RuntimeSettings(), progress=False, limit=64
         )
         if outcome.key is None:
             raise SystemExit(f"{video}: {outcome.reason}")

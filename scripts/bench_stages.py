@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, RunSettings
+from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.detector.backends import Backend, open_backend
 from vidgru.detector.motion import Flow, FlowMeter, object_motion, scene_motion
 from vidgru.detector.preprocess import PAD_VALUE, Letterbox
@@ -105,7 +105,7 @@ def run_vidgru(files: list[str], detect: DetectorSettings, *, backend: str, prec
     `wall_with_loading_s` is the call as users make it: it loads the network, starts decoder processes, compiles graphs.
     `wall_s` is that less the time of the same call for the first batch alone, and stands for the `samples` after it.
     """
-    run = RunSettings(backend=backend, precision=precision, device="cpu")
+    run = RuntimeSettings(backend=backend, precision=precision, device="cpu")
     recordings = find_recordings(files)
 
     def timed(count: int, limit: int | None) -> tuple[float, float, int]:
@@ -224,7 +224,7 @@ def run_stages(files: list[str], detect: DetectorSettings, *, backends: list[lis
     torch.set_num_threads(1)
     weights = Path(detect.weights)
     sha256 = sha256_file(weights)
-    runs = [RunSettings(backend=name, precision=precision, device="cpu") for name, precision in backends]
+    runs = [RuntimeSettings(backend=name, precision=precision, device="cpu") for name, precision in backends]
     opened = [open_backend(weights, sha256, run, 1) for run in runs]
     clock, kept, total = _Clock(), [], 0
     for number, file in enumerate(files):

@@ -35,7 +35,7 @@ import torch
 from tests.detectors import make_weights
 from tests.videos import faststart, write_video
 from vidgru.cache import EntryWriter, SequenceCache
-from vidgru.config import DetectorSettings, RunSettings
+from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.extraction import decode_stage as intake
 from vidgru.extraction.decode_process import DecoderProcess
 from vidgru.extraction.detector_pool import cores
@@ -46,7 +46,7 @@ PART_SAMPLES = 16  # so that short recordings have parts enough to go on from
 CUT_SAMPLES = 24
 MARK = "VIDGRU_CHECK_KILLS"  # in the environment of the runs and so of their decoders, which are found by it
 ORPHANS_MAY_TAKE_S = 10.0
-HOW = RunSettings(backend="torch", precision="fp32", threads=cores())
+HOW = RuntimeSettings(backend="torch", precision="fp32", threads=cores())
 
 
 def make_videos(folder: Path, scratch: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import vidgru
 from tests.detectors import make_weights
 from tests.videos import write_video
-from vidgru.config import ConvertConfig, ExportConfig, ExtractConfig, PredictConfig, TrainConfig
+from vidgru.config import ConvertConfig, ExportConfig, ExtractConfig, PredictConfig, TrainConfig, from_flags
 from vidgru.errors import SettingsError
 
 INIT = Path(vidgru.__file__)
@@ -79,7 +79,7 @@ def test_settings_of_another_verb_and_a_dry_run_are_refused() -> None:
 )
 def test_settings_are_checked_in_python_too(kind: type, settings: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        kind(**settings)
+        from_flags(kind, **settings)
 
 
 @pytest.fixture

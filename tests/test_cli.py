@@ -89,9 +89,10 @@ def test_presets_load_by_name(preset: str, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(("verb", "words"), [
-    ("extract", "samples a second"), ("train", "highest learning rate"), ("compare", "each is trained"),
-    ("eval", "which rows to judge by"), ("predict", "events scored below this"),
-    ("convert", "recognised by its content"),
+    ("extract", "Frames per second to sample"), ("train", "Peak learning rate"),
+    ("compare", "Recurrent cells to compare"),
+    ("eval", "Split of the dataset"), ("predict", "Score below which events are dropped"),
+    ("convert", "detected from its content"),
 ])  # fmt: skip
 def test_help_tells_what_settings_mean(verb: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, verb, "--help")

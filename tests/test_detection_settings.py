@@ -1,12 +1,12 @@
 import pytest
 
-from vidgru.config import EvalConfig, ExtractConfig, TrainConfig
+from vidgru.config import EvalConfig, ExtractConfig, TrainConfig, from_flags
 from vidgru.errors import SettingsError
 
 
 def test_source_size_in_numbers() -> None:
-    assert ExtractConfig(detections="labels", source_size="1920x1080").size_px == (1920, 1080)
-    assert EvalConfig(detections="labels").size_px is None
+    assert from_flags(ExtractConfig, detections="labels", source_size="1920x1080").imported.size_px == (1920, 1080)
+    assert from_flags(EvalConfig, detections="labels").imported.size_px is None
 
 
 @pytest.mark.parametrize(
@@ -26,10 +26,10 @@ def test_source_size_in_numbers() -> None:
 def test_what_does_not_go_together(settings: dict[str, object], message: str) -> None:
     for config in (ExtractConfig, TrainConfig):
         with pytest.raises(SettingsError, match=message):
-            config(**settings)
+            from_flags(config, **settings)
 
 
 @pytest.mark.parametrize("settings", [{"shard": "1/2"}, {"ray": "auto"}, {"dry_run": True}])
 def test_nothing_is_shared_out(settings: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match="it must be left out with detections"):
-        ExtractConfig(detections="labels", **settings)
+        from_flags(ExtractConfig, detections="labels", **settings)

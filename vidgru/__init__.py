@@ -1,9 +1,9 @@
 """vidgru: folders of recordings into timelines of labelled, described events.
 
-from vidgru import EvalConfig, ExtractConfig, TrainConfig, evaluate, extract, predict, train
+from vidgru import DetectorSettings, EvalConfig, ExtractConfig, TrainConfig, evaluate, extract, predict, train
 
-extract("videos", ExtractConfig(weights="yolo26n.pt"))
-train("dataset", TrainConfig(weights="yolo26n.pt"))
+extract("videos", ExtractConfig(detector=DetectorSettings(weights="yolo26n.pt")))
+train("dataset", TrainConfig(detector=DetectorSettings(weights="yolo26n.pt")))
 evaluate("runs/train", "dataset", EvalConfig(split="test"))
 for prediction in predict("runs/train", "recordings"):
     for event in prediction.events:
@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vidgru.api import evaluate, extract, predict, train
     from vidgru.cache import SequenceCache
-    from vidgru.config import EvalConfig, ExtractConfig, PredictConfig, TrainConfig
+    from vidgru.config import (
+        DetectorSettings,
+        EvalConfig,
+        ExtractConfig,
+        ImportedDetectionSettings,
+        NetworkSettings,
+        PredictConfig,
+        RuntimeSettings,
+        ScaleSettings,
+        TrainConfig,
+    )
     from vidgru.errors import VidgruError
     from vidgru.extraction.import_detections import add_sequence
     from vidgru.extraction.results import ExtractionResult
@@ -30,6 +40,11 @@ if TYPE_CHECKING:
 
 # Loaded on first use, so that `vidgru --help` does not wait for torch.
 _HOME = {
+    "DetectorSettings": "vidgru.config",
+    "RuntimeSettings": "vidgru.config",
+    "ImportedDetectionSettings": "vidgru.config",
+    "NetworkSettings": "vidgru.config",
+    "ScaleSettings": "vidgru.config",
     "Annotation": "vidgru.types",
     "EvalConfig": "vidgru.config",
     "Event": "vidgru.types",
@@ -56,6 +71,7 @@ _HOME = {
 __version__ = "0.1.0"
 __all__ = [
     "Annotation",
+    "DetectorSettings",
     "EvalConfig",
     "Event",
     "EventModel",
@@ -63,9 +79,13 @@ __all__ = [
     "ExtractConfig",
     "ExtractionResult",
     "FrameSequence",
+    "ImportedDetectionSettings",
+    "NetworkSettings",
     "PredictConfig",
     "PredictionResult",
     "Recording",
+    "RuntimeSettings",
+    "ScaleSettings",
     "SequenceCache",
     "TrainConfig",
     "VidgruError",

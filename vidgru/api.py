@@ -1,7 +1,7 @@
 """The verbs as Python functions: what the command line calls. `import vidgru` has them all, loaded when first used.
 
 A verb takes what stands before the flags on the command line, and a config whose fields are the flags:
-`vidgru extract videos --fps 5` is `extract("videos", ExtractConfig(fps=5))`.
+`vidgru extract videos --fps 5` is `extract("videos", ExtractConfig(detector=DetectorSettings(fps=5)))`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def extract(
 ) -> list[ExtractionResult]:
     """See every sampled frame of recordings once, and cache what was seen.
 
-    >>> from vidgru import ExtractConfig, SequenceCache, extract
-    >>> config = ExtractConfig(weights="detector.pt", out="features", fps=5, imgsz=64)
-    >>> outcomes = extract("dataset/videos", config, progress=False)
+    >>> from vidgru import DetectorSettings, ExtractConfig, SequenceCache, extract
+    >>> detector = DetectorSettings(weights="detector.pt", fps=5, imgsz=64)
+    >>> outcomes = extract("dataset/videos", ExtractConfig(detector=detector, out="features"), progress=False)
     >>> for outcome in outcomes:
     ...     print(outcome.recording.name, outcome.status, outcome.samples)
     a.mp4 done 15
@@ -45,7 +45,7 @@ def extract(
     [0.0, 0.2, 0.4]
 
     Args:
-        sources: files, folders, globs, text lists; of detections (`config.detections`) none, or the videos that they
+        sources: files, folders, globs, text lists; of detections (`config.imported`) none, or the videos that they
             were made of.
         config: the settings; their defaults where it is None.
         progress: tell on stderr which detector runs, and show a bar if that is a terminal.
@@ -63,23 +63,31 @@ def extract(
     if config.dry_run:
         raise SettingsError("dry_run is set, and extract is for making features", "use vidgru extract --dry-run")
     several = _several(sources)
-    if config.detections:
+    if config.imported.detections:
         from vidgru.extraction.import_detections import extract_detections, open_detections
 
-        detection_source = open_detections(config, config)
+        detection_source = open_detections(config.imported, config.detector)
         videos = find_recordings(several) if several else None
         return extract_detections(
             detection_source, videos, detection_source.cache(config.out), progress=progress, on_outcome=on_outcome
         )
     cache = SequenceCache(config.out)
     recordings = recordings_of(several, config, cache)
-    if config.ray:
+    if config.scale.ray:
         from vidgru.scale.ray import extract_with_ray
 
         return extract_with_ray(recordings, cache, config, progress=progress, on_outcome=on_outcome)
     from vidgru.extraction.pipeline import extract_recordings
 
-    return extract_recordings(recordings, cache, config, config, progress=progress, on_outcome=on_outcome)
+    return extract_recordings(
+        recordings,
+        cache,
+        config.detector,
+        config.runtime,
+        progress=progress,
+        on_outcome=on_outcome,
+        part=config.scale.part,
+    )
 
 
 def recordings_of(sources: Sources, config: ExtractConfig, cache: SequenceCache) -> list[Recording]:
@@ -91,14 +99,15 @@ def recordings_of(sources: Sources, config: ExtractConfig, cache: SequenceCache)
     several = _several(sources)
     if not several:
         raise SourceError("there is nothing to extract", "give recordings: files, folders, globs, .txt lists")
-    return share(find_recordings(several), config.part, cache)
+    return share(find_recordings(several), config.scale.part, cache)
 
 
 def train(dataset: str | Path, config: TrainConfig | None = None) -> Path:
     """Train a model on annotated recordings; features that are missing are extracted first.
 
-    >>> from vidgru import TrainConfig, train
-    >>> run = train("dataset", TrainConfig(weights="detector.pt", features="features", fps=5, imgsz=64, epochs=2))
+    >>> from vidgru import DetectorSettings, TrainConfig, train
+    >>> detector = DetectorSettings(weights="detector.pt", fps=5, imgsz=64)
+    >>> run = train("dataset", TrainConfig(detector=detector, features="features", epochs=2))
     dataset/annotations.csv: 4 events of 2 labels in 2 recordings (one label at a time)
     ...
     model: runs/train/best.safetensors
@@ -177,7 +186,7 @@ def predict(
         raise SettingsError(
             f"{live[0]} is live, and predict is for recordings", "use EventStream, or the command vidgru predict"
         )
-    if config.ray:
+    if config.scale.ray:
         from vidgru.scale.ray import predict_with_ray
 
         return predict_with_ray(model, several, config, progress=progress)

@@ -10,9 +10,9 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar, get_origin, get_type_hints
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_origin
 
 import vidgru
 from vidgru.errors import SettingsError, VidgruError
@@ -71,7 +71,7 @@ def _extract(argv: Sequence[str]) -> int:
         from vidgru.extraction.estimate import estimate
 
         cache = SequenceCache(config.out)
-        print(estimate(api.recordings_of(given["sources"], config, cache), cache, config, config))
+        print(estimate(api.recordings_of(given["sources"], config, cache), cache, config.detector, config.runtime))
         return 0
     outcomes = api.extract(given["sources"], config, on_outcome=say_outcome if config.verbose else None)
     print(summary_table(outcomes))
@@ -245,6 +245,8 @@ def _parse(
     """
     from jsonargparse import ArgumentParser
 
+    from vidgru.config import flag_groups, from_flags, to_flags
+
     class Parser(ArgumentParser):
         """Says what is wrong in a line, with dashes in flags, as users type them."""
 
@@ -262,13 +264,14 @@ def _parse(
     parser.add_argument(
         "--config", action="config", help="YAML of the settings below, or the name of a preset; flags come on top"
     )
-    parser.add_class_arguments(config)
+    names: list[str] = []
+    for _, group in flag_groups(config()):
+        nested = {item.name for item in fields(group) if is_dataclass(item.default_factory) or item.name == "train"}
+        parser.add_class_arguments(group, skip=nested)
+        names += [item.name for item in fields(group) if item.name not in nested]
+    parser.set_defaults(to_flags(config()))
     values = parser.parse_args(_as_fields(argv, config))
-    return {p.name: values[p.name] for p in positionals}, config(**{name: values[name] for name in _fields(config)})
-
-
-def _fields(config: type[Any]) -> list[str]:
-    return [field.name for field in fields(config)]
+    return {p.name: values[p.name] for p in positionals}, from_flags(config, **{name: values[name] for name in names})
 
 
 def _as_fields(argv: Sequence[str], config: type[Any]) -> list[str]:
@@ -277,7 +280,9 @@ def _as_fields(argv: Sequence[str], config: type[Any]) -> list[str]:
     A `--config` that is not a file here is a preset of the package, lists may be written `a,b`, and `--ray` needs no
     address.
     """
-    kinds = get_type_hints(config)
+    from vidgru.config import flag_types
+
+    kinds = flag_types(config())
     words: list[str] = []
     awaited = ""  # the flag that the next word is the value of
     for position, word in enumerate(argv):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidgru.config import DemoConfig, EvalConfig, TrainConfig
+from vidgru.config import DemoConfig, EvalConfig, TrainConfig, from_flags
 from vidgru.demo.run import run
 from vidgru.demo.scene import KINDS as EVENTS
 from vidgru.demo.scene import plan_clip, write_video
@@ -44,7 +44,7 @@ def accuracy(scenes: Path, *, shuffled: bool) -> float:
         csv.writer(file).writerows((f"videos/{video}", label, split, "", "", "") for video, label, split in rows)
     features, weights = str(scenes / "features"), str(bundled_file("demo.pt"))
     out = str(scenes / name)
-    settings = TrainConfig(features=features, weights=weights, imgsz=320, fps=5, out=out, epochs=40)
+    settings = from_flags(TrainConfig, features=features, weights=weights, imgsz=320, fps=5, out=out, epochs=40)
     train(scenes / f"{name}.csv", settings)
     config = EvalConfig(features=features, weights=weights, out=str(scenes / f"{name}_eval"))
     return float(evaluate(out, scenes / f"{name}.csv", config)["accuracy"])

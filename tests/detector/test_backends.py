@@ -16,7 +16,7 @@ from tests.compare_runs import Agreement, agreement
 from tests.detector.test_yolo import DEMO, Weights
 from tests.detectors import KINDS
 from tests.videos import draw_counter
-from vidgru.config import DetectorSettings, RunSettings
+from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.demo.scene import KINDS as EVENTS
 from vidgru.demo.scene import SIZE_PX, plan_clip
 from vidgru.detector import backends
@@ -35,7 +35,7 @@ PRECISIONS = ["fp32", pytest.param("bf16", marks=needs_bf16)]
 
 
 def opened(weights: Path, streams: int = 1, **run: Any) -> Backend:
-    return open_backend(weights, sha256_file(weights), RunSettings(**run), streams)
+    return open_backend(weights, sha256_file(weights), RuntimeSettings(**run), streams)
 
 
 def openvino(weights: Path, precision: str = "fp32", streams: int = 1) -> OpenVinoBackend:

@@ -18,7 +18,7 @@ import pytest
 from tests.sequences import sequences_equal
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectionSettings, DetectorSettings
+from vidgru.config import DetectorSettings, ImportedDetectionSettings
 from vidgru.errors import OutputError, SettingsError, SettingsMismatchError, SourceError
 from vidgru.extraction import results as outcome_module
 from vidgru.extraction.import_detections import (
@@ -96,7 +96,7 @@ def coco(path: Path, videos: dict[str, list[Row]], *, first: int = 0, track: str
 
 
 def opened(path: Path, detect: DetectorSettings = DETECT, **settings: object) -> DetectionSource:
-    return open_detections(DetectionSettings(detections=str(path), **settings), detect)
+    return open_detections(ImportedDetectionSettings(detections=str(path), **settings), detect)
 
 
 TOLD = {"source_fps": FPS, "source_size": f"{WIDTH}x{HEIGHT}"}

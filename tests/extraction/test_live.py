@@ -10,7 +10,7 @@ from tests.sequences import sequences_equal
 from tests.streams import as_file, as_stream, serving
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, RunSettings
+from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.detector.yolo import Detector
 from vidgru.errors import SourceError, WeightsError
 from vidgru.extraction.live import LiveExtractor, ReconnectPolicy
@@ -18,7 +18,7 @@ from vidgru.extraction.pipeline import extract_recordings
 from vidgru.types import FrameSequence, Recording
 
 SOON = ReconnectPolicy(initial_delay_s=0.01, max_delay_s=0.04, max_attempts=2)
-RUN = RunSettings(backend="torch", precision="fp32", detector_batch=1, threads=2)
+RUN = RuntimeSettings(backend="torch", precision="fp32", detector_batch=1, threads=2)
 MASK = "[[[0, 0], [0.3, 0], [0.3, 0.3], [0, 0.3]]]"
 
 

@@ -13,7 +13,7 @@ import torch
 
 from tests.videos import faststart, rotate_mp4, write_video
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, RunSettings
+from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.detector.motion import MOTION_COLUMNS, SCENE_MOTION_COLUMNS
 from vidgru.detector.tracker import Tracker
 from vidgru.errors import WeightsError
@@ -26,7 +26,7 @@ from vidgru.types import Recording
 
 Weights = Callable[[str], Path]
 
-HOW = RunSettings(backend="torch", precision="fp32", threads=1)
+HOW = RuntimeSettings(backend="torch", precision="fp32", threads=1)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def settings(tiny_weights: Weights) -> DetectorSettings:
 
 
 def run(
-    folder: Path, cache: Path, settings: DetectorSettings, run_info: RunSettings | None = None, **options: Any
+    folder: Path, cache: Path, settings: DetectorSettings, run_info: RuntimeSettings | None = None, **options: Any
 ) -> list[ExtractionResult]:
     run_info = run_info or HOW
     return extract_recordings(

@@ -8,7 +8,7 @@ import torch
 
 from tests.sequences import NAMES, make_sequence
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, PredictConfig
+from vidgru.config import DetectorSettings, PredictConfig, from_flags
 from vidgru.model.checkpoint import EventModel, build
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import Architecture
@@ -102,4 +102,6 @@ class World:
 
     def config(self, **values: Any) -> PredictConfig:
         """Without pages, which take their time, unless they are asked for."""
-        return PredictConfig(**{"out": str(self.out), "features": str(self.cache.root), "report": False, **values})
+        return from_flags(
+            PredictConfig, **{"out": str(self.out), "features": str(self.cache.root), "report": False, **values}
+        )

@@ -9,7 +9,7 @@ import pytest
 
 from tests.prediction.fake_project import make_model
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, PredictConfig
+from vidgru.config import DetectorSettings, PredictConfig, RuntimeSettings
 from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
 from vidgru.model.checkpoint import load_model
 from vidgru.prediction.batch import predict
@@ -41,7 +41,7 @@ def test_videos_to_events(tmp_path: Path) -> None:
     first = write_video(videos / "a.mp4", 3)
     cache = SequenceCache(tmp_path / "features")
     (outcome,) = extract_recordings(
-        [Recording(path=first, name="a.mp4")], cache, detect, PredictConfig(), progress=False
+        [Recording(path=first, name="a.mp4")], cache, detect, RuntimeSettings(), progress=False
     )
     assert outcome.key is not None
     make_model(
@@ -86,7 +86,7 @@ def test_films_and_pages_of_a_recording(tmp_path: Path) -> None:
     write_video(tmp_path / "videos/a.mp4", 3)
     cache = SequenceCache(tmp_path / "features")
     recording = Recording(path=tmp_path / "videos/a.mp4", name="a.mp4")
-    (outcome,) = extract_recordings([recording], cache, detect, PredictConfig(), progress=False)
+    (outcome,) = extract_recordings([recording], cache, detect, RuntimeSettings(), progress=False)
     sequence = cache.read(outcome.key)
     make_model(
         tmp_path / "m.safetensors", feature_settings_for(detect), weights=str(detector), sequence=sequence, fall=0.9

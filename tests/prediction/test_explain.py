@@ -8,7 +8,7 @@ import pytest
 
 from tests.prediction.fake_project import World, make_model
 from vidgru import cli
-from vidgru.config import DetectorSettings, ExplainConfig
+from vidgru.config import DetectorSettings, ExplainConfig, from_flags
 from vidgru.errors import RecordingError, SettingsError, SettingsMismatchError, SourceError, WeightsError
 from vidgru.extraction.pipeline import feature_settings_for
 from vidgru.model.attribution import Attended, Explanation, Moment
@@ -18,7 +18,9 @@ from vidgru.types import Event
 
 
 def said(world: World, path: Path, **settings: object) -> str:
-    return explain_recording(world.model, path, ExplainConfig(**{"features": str(world.cache.root), **settings}))
+    return explain_recording(
+        world.model, path, from_flags(ExplainConfig, **{"features": str(world.cache.root), **settings})
+    )
 
 
 def timed(world: World, **scores: float) -> None:
@@ -169,12 +171,12 @@ def test_a_number_that_no_event_has(world: World) -> None:
         ({"event": 0}, "event is 0; it must be the number of an event, from 1"),
         ({"at": -1.0}, r"at is -1\.0; it must be a second of the recording"),
         ({"at": float("nan")}, r"at is nan; it must be a second of the recording"),
-        ({"at": 1.0, "event": 1}, r"at is 1\.0; it must be left out where event is given"),
+        ({"at": 1.0, "event": 1}, r"at is 1\.0; it must be left out with event"),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, float], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        ExplainConfig(**settings)
+        from_flags(ExplainConfig, **settings)
 
 
 def test_a_recording_that_there_is_not(world: World) -> None:

@@ -27,7 +27,7 @@ from tests.streams import as_file, as_stream, serving
 from tests.videos import write_video
 from vidgru import cli
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, PredictConfig
+from vidgru.config import DetectorSettings, PredictConfig, from_flags
 from vidgru.errors import OutputError, SettingsError, SettingsMismatchError, SourceError
 from vidgru.extraction.live import ReconnectPolicy
 from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
@@ -57,7 +57,9 @@ class Stage:
     short: Path
 
     def config(self, folder: Path, **settings: Any) -> PredictConfig:
-        return PredictConfig(**{**HOW, "out": str(folder / "events"), "features": str(folder / "features"), **settings})
+        return from_flags(
+            PredictConfig, **{**HOW, "out": str(folder / "events"), "features": str(folder / "features"), **settings}
+        )
 
     def save(self, folder: Path, **changes: Any) -> Path:
         return saved(replace(self.model, **changes), folder)
@@ -77,7 +79,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     detect = DetectorSettings(weights=str(weights), imgsz=160, fps=5)
     cache = SequenceCache(root / "features")
     (outcome,) = extract_recordings(
-        [Recording(path=long, name="long.mp4")], cache, detect, PredictConfig(**HOW), progress=False
+        [Recording(path=long, name="long.mp4")], cache, detect, from_flags(PredictConfig, **HOW).runtime, progress=False
     )
     assert outcome.key is not None
     return Stage(weights, model_of(cache.read(outcome.key), weights, feature_settings_for(detect)), long, short)
@@ -453,7 +455,12 @@ def test_a_model_that_reads_backwards(stage: Stage, tmp_path: Path) -> None:
         cache = SequenceCache(tmp_path / "features")
         detect = DetectorSettings(weights=str(stage.weights), imgsz=160, fps=5)
         (outcome,) = extract_recordings(
-            [Recording(path=stage.long, name="a")], cache, detect, PredictConfig(**HOW), progress=False, limit=5
+            [Recording(path=stage.long, name="a")],
+            cache,
+            detect,
+            from_flags(PredictConfig, **HOW).runtime,
+            progress=False,
+            limit=5,
         )
         assert outcome.key is not None
         network = make_network(cache.read(outcome.key), 0, frame_outputs=2, bidirectional=True)

@@ -17,7 +17,7 @@ from tests.prediction.fake_project import make_model
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
 from vidgru.cache.entry import UNFINISHED
-from vidgru.config import DetectorSettings, RunSettings
+from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
 from vidgru.types import Recording
 
@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="only Linux tells at once that a process died"),
 ]
 ROOT = Path(__file__).parents[2]
-HOW = RunSettings(backend="torch", precision="fp32", threads=1)
+HOW = RuntimeSettings(backend="torch", precision="fp32", threads=1)
 RECORDINGS = 12
 
 # The command line, which notes what it does, and may kill itself (SIGKILL) where it hurts: the second time that it has

@@ -3,7 +3,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from vidgru.config import PredictConfig
+from vidgru.config import PredictConfig, from_flags
 from vidgru.errors import SettingsError
 from vidgru.prediction.time_range import Period, start_time
 from vidgru.types import Event
@@ -61,7 +61,7 @@ def test_the_time_of_an_event() -> None:
 )
 def test_settings_that_cannot_be(values: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        PredictConfig(**values)
+        from_flags(PredictConfig, **values)
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone cannot be set here")

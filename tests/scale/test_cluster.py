@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vidgru.config.scale import ScaleSettings
+from vidgru.config import ScaleSettings
 from vidgru.errors import SettingsError
 from vidgru.scale import cluster
 from vidgru.scale.cluster import size_crew

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vidgru.config import DetectorSettings, RunSettings
+from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.errors import OutputError, SettingsError
 from vidgru.scale import foreman
 from vidgru.scale.cluster import Crew
@@ -15,7 +15,7 @@ from vidgru.scale.foreman import Foreman, Lost
 from vidgru.scale.worker import News, Step, Task
 from vidgru.types import Recording
 
-TASK = Task(cache=Path("/features"), detect=DetectorSettings(), run=RunSettings())
+TASK = Task(cache=Path("/features"), detect=DetectorSettings(), run=RuntimeSettings())
 
 
 class RayError(Exception):

@@ -18,7 +18,7 @@ import pytest
 from tests.prediction.fake_project import make_model
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
-from vidgru.config import ExtractConfig, PredictConfig
+from vidgru.config import ExtractConfig, PredictConfig, from_flags
 from vidgru.errors import MissingDependencyError, SettingsError, WeightsError
 from vidgru.extraction.pipeline import ExtractionResult, extract_recordings, feature_settings_for
 from vidgru.prediction import batch
@@ -53,7 +53,10 @@ def test_an_address_where_no_cluster_is(tmp_path: Path, tiny_weights: Weights, a
 def test_weights_that_are_missing_are_told_before_ray_is_asked(tmp_path: Path, tiny_weights: Weights) -> None:
     with pytest.raises(WeightsError, match="no such weights file"):
         extract_with_ray(
-            [], SequenceCache(tmp_path), ExtractConfig(weights=str(tmp_path / "none.pt"), ray="auto"), progress=False
+            [],
+            SequenceCache(tmp_path),
+            from_flags(ExtractConfig, weights=str(tmp_path / "none.pt"), ray="auto"),
+            progress=False,
         )
 
 
@@ -94,15 +97,15 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def config(folder: Path, tiny_weights: Weights, **settings: Any) -> ExtractConfig:
     weights = str(tiny_weights("yolo26n"))
     shared = {"weights": weights, "imgsz": 64, "fps": 10, "conf": 0.2, "max_objects": 6}
-    return ExtractConfig(**{"out": str(folder / "ray"), **shared, **HOW, **settings})
+    return from_flags(ExtractConfig, **{"out": str(folder / "ray"), **shared, **HOW, **settings})
 
 
 def extract(folder: Path, settings: ExtractConfig, **options: Any) -> list[ExtractionResult]:
     recordings = find_recordings([folder / "v"])
     options = {"progress": False, **options}
-    if settings.ray:
+    if settings.scale.ray:
         return extract_with_ray(recordings, SequenceCache(settings.out), settings, **options)
-    return extract_recordings(recordings, SequenceCache(settings.out), settings, settings, **options)
+    return extract_recordings(recordings, SequenceCache(settings.out), settings.detector, settings.runtime, **options)
 
 
 def entries(cache: Path) -> dict[str, bytes]:
@@ -171,7 +174,18 @@ def test_who_is_killed_loses_nothing(
 def test_ctrl_c_ends_the_cluster_and_keeps_what_is_finished(tmp_path: Path, made: Path, tiny_weights: Weights) -> None:
     pytest.importorskip("ray")
     settings = config(tmp_path, tiny_weights)
-    flags = ["--weights", settings.weights, "--imgsz", "64", "--conf", "0.2", "--max-objects", "6", "--fps", "10"]
+    flags = [
+        "--weights",
+        settings.detector.weights,
+        "--imgsz",
+        "64",
+        "--conf",
+        "0.2",
+        "--max-objects",
+        "6",
+        "--fps",
+        "10",
+    ]
     flags += ["--backend", "torch", "--precision", "fp32", "--out", settings.out, "--verbose"]
     command = [sys.executable, "-m", "vidgru", "extract", str(made / "v"), *flags]
     command += ["--ray=local", "--threads-per-worker", "1"]
@@ -202,10 +216,12 @@ def test_prediction_gives_the_same_files_whoever_is_killed(
     cache = SequenceCache(made / "local")
     sequence = cache.read(next(cache.entries()).key)
     model = tmp_path / "model.safetensors"
-    make_model(model, feature_settings_for(detect), weights=detect.weights, sequence=sequence, fall=0.9)
+    make_model(
+        model, feature_settings_for(detect.detector), weights=detect.detector.weights, sequence=sequence, fall=0.9
+    )
 
     def settings(out: str, features: Path, **values: Any) -> PredictConfig:
-        return PredictConfig(out=str(tmp_path / out), features=str(features), **HOW, **values)
+        return from_flags(PredictConfig, out=str(tmp_path / out), features=str(features), **HOW, **values)
 
     def kill() -> None:
         pids: list[int] = []

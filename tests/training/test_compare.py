@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.synthetic import MadeData, crossing, order_data
 from vidgru import cli
-from vidgru.config import CompareConfig, TrainConfig
+from vidgru.config import CompareConfig, TrainConfig, from_flags
 from vidgru.errors import SettingsError
 from vidgru.training import compare as comparing
 from vidgru.training.compare import Row, compare, table
@@ -35,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config(data: MadeData, out: Path, **changes: object) -> CompareConfig:
-    return CompareConfig(**data.settings(out=str(out), epochs=2, probe=False, **changes))
+    return from_flags(CompareConfig, **data.settings(out=str(out), epochs=2, probe=False, **changes))
 
 
 def test_every_row_is_trained_and_told_of(data: MadeData, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,7 +85,9 @@ def test_same_seed_same_figures_and_another_seed_others(data: MadeData, tmp_path
 @pytest.mark.usefixtures("undrawn")
 def test_it_trains_as_train_does(data: MadeData, tmp_path: Path) -> None:
     (row,) = compare(data.root, config(data, tmp_path / "compared", cells=("lstm",)))
-    alone = train(data.root, TrainConfig(**data.settings(out=str(tmp_path / "alone"), epochs=2, cell="lstm")))
+    alone = train(
+        data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path / "alone"), epochs=2, cell="lstm"))
+    )
     metrics = json.loads((alone / "metrics.json").read_text())
     assert row.best_epoch == metrics["epoch"]
     assert row.metrics == {name: metrics[name] for name in row.metrics}
@@ -115,8 +117,9 @@ def test_the_probe_comes_with_it(
     data: MadeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(comparing, "probe", partial(probe, steps=2))
-    settings = CompareConfig(
-        **data.settings(out=str(tmp_path), epochs=1, cells=("none",), distances=(1, 3), hidden=8, width=8)
+    settings = from_flags(
+        CompareConfig,
+        **data.settings(out=str(tmp_path), epochs=1, cells=("none",), distances=(1, 3), hidden=8, width=8),
     )
     compare(data.root, settings)
     found = json.loads((tmp_path / "probe.json").read_text())
@@ -127,7 +130,7 @@ def test_the_probe_comes_with_it(
 
 
 def test_variants_are_settings_on_top_of_the_common_ones() -> None:
-    given = CompareConfig(
+    given = from_flags(CompareConfig,
         cells=("gru", "none"),
         variants=("hidden=64", "drop_features=appearance+scene lr=0.001", "cell=lstm augment=false",
                   "group-dropout=0.1"),
@@ -135,14 +138,14 @@ def test_variants_are_settings_on_top_of_the_common_ones() -> None:
     )  # fmt: skip
     common = {"layers": 2, "epochs": 7, "folds": 3, "out": "runs/compare", "captions": False}
     assert variants(given) == {
-        "gru": TrainConfig(**common),
-        "none": TrainConfig(**common, cell="none"),
-        "hidden=64": TrainConfig(**common, hidden=64),
-        "drop_features=appearance+scene lr=0.001": TrainConfig(
-            **common, drop_features=("appearance", "scene"), lr=0.001
+        "gru": from_flags(TrainConfig, **common),
+        "none": from_flags(TrainConfig, **common, cell="none"),
+        "hidden=64": from_flags(TrainConfig, **common, hidden=64),
+        "drop_features=appearance+scene lr=0.001": from_flags(
+            TrainConfig, **common, drop_features=("appearance", "scene"), lr=0.001
         ),
-        "cell=lstm augment=false": TrainConfig(**common, cell="lstm", augment=False),
-        "group-dropout=0.1": TrainConfig(**common, group_dropout=0.1),
+        "cell=lstm augment=false": from_flags(TrainConfig, **common, cell="lstm", augment=False),
+        "group-dropout=0.1": from_flags(TrainConfig, **common, group_dropout=0.1),
     }
 
 
@@ -180,7 +183,7 @@ def test_variants_that_cannot_be(variant: str, message: str, tmp_path: Path) -> 
 )
 def test_settings_that_cannot_be(settings: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(message)):
-        CompareConfig(**settings)
+        from_flags(CompareConfig, **settings)
 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from tests.training.synthetic import SENTENCES, TOLD, MadeData, timed_data, told_data
 from vidgru import cli
-from vidgru.config import EvalConfig, PredictConfig, TrainConfig
+from vidgru.config import EvalConfig, PredictConfig, TrainConfig, from_flags
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import AnnotationError
 from vidgru.model.checkpoint import EventModel, build, load_model
@@ -39,11 +39,11 @@ def taught(data: MadeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(data: MadeData, out: Path, **changes: object) -> TrainConfig:
-    return TrainConfig(**data.settings(**{"out": str(out), "epochs": 3, **SMALL, **changes}))
+    return from_flags(TrainConfig, **data.settings(**{"out": str(out), "epochs": 3, **SMALL, **changes}))
 
 
 def scored(data: MadeData, run: Path, out: Path, **changes: object) -> dict[str, object]:
-    return evaluate(run, data.root, EvalConfig(**data.settings(out=str(out), **changes)))
+    return evaluate(run, data.root, from_flags(EvalConfig, **data.settings(out=str(out), **changes)))
 
 
 def results(run: Path) -> list[dict[str, str]]:
@@ -87,7 +87,7 @@ def relabelled(data: MadeData, name: str, splits: tuple[str, ...]) -> Path:
 
 def test_a_model_of_labels_is_judged_by_sentences_alone(data: MadeData, taught: Path, tmp_path: Path) -> None:
     path = relabelled(data, "sentences.csv", ("train", "val", "test"))
-    metrics = evaluate(taught, path, EvalConfig(**data.settings(out=str(tmp_path))))
+    metrics = evaluate(taught, path, from_flags(EvalConfig, **data.settings(out=str(tmp_path))))
     assert "accuracy" not in metrics
     assert metrics["descriptions"]["stretches"] == 8
 

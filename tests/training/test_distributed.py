@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.training.synthetic import MadeData, both_data
-from vidgru.config import CompareConfig, TrainConfig
+from vidgru.config import CompareConfig, TrainConfig, from_flags
 from vidgru.errors import SettingsError
 from vidgru.model.checkpoint import load_model
 from vidgru.training.compare import compare
@@ -43,7 +43,9 @@ def launched(processes: int, *command: str | Path) -> subprocess.CompletedProces
 def test_two_processes_train_the_model_that_one_trains(tmp_path: Path) -> None:
     """Sixteen clips in batches of five: in the last one the second process has no share. Every head has its batches."""
     data = both_data(tmp_path / "data", train=8, held=2, described=True)
-    alone = train(data.root, TrainConfig(**data.settings(**{"out": str(tmp_path / "alone"), **ALIKE, "epochs": 3})))
+    alone = train(
+        data.root, from_flags(TrainConfig, **data.settings(**{"out": str(tmp_path / "alone"), **ALIKE, "epochs": 3}))
+    )
     ended = together(data, tmp_path / "team", 2, epochs=2)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("validation, epoch ") == 1
@@ -58,7 +60,7 @@ def test_two_processes_train_the_model_that_one_trains(tmp_path: Path) -> None:
 
     # one process goes on where two stopped
     settings = data.settings(**{"out": str(tmp_path / "team"), **ALIKE, "epochs": 3})
-    resumed = train(data.root, TrainConfig(**settings, resume=True))
+    resumed = train(data.root, from_flags(TrainConfig, **settings, resume=True))
     ours, theirs = (load_model(run / "last.safetensors").network.state_dict() for run in (alone, resumed))
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=2e-3, msg=name)
@@ -72,9 +74,9 @@ def test_what_one_process_does_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     settings = data.settings(out=str(tmp_path / "run"))
     message = "{} is not shared out between processes\n  start it without torchrun"
     with pytest.raises(SettingsError, match=message.format("cross-validation")):
-        train(data.root, TrainConfig(**settings, folds=2))
+        train(data.root, from_flags(TrainConfig, **settings, folds=2))
     with pytest.raises(SettingsError, match=message.format("a comparison")):
-        compare(data.root, CompareConfig(**settings))
+        compare(data.root, from_flags(CompareConfig, **settings))
     assert not (tmp_path / "run").exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.model.networks import make_model
 from tests.training.synthetic import MadeData, order_data
 from vidgru.cache import SequenceCache
-from vidgru.config import EvalConfig
+from vidgru.config import EvalConfig, from_flags
 from vidgru.errors import AnnotationError, ModelError
 from vidgru.model.checkpoint import EventModel, digest, load_model
 from vidgru.model.event_decoder import DecodeSettings
@@ -47,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> MadeData:
 
 
 def config(data: MadeData, out: Path, **changes: object) -> EvalConfig:
-    return EvalConfig(**data.settings(out=str(out), **changes))
+    return from_flags(EvalConfig, **data.settings(out=str(out), **changes))
 
 
 def annotated(data: MadeData, name: str, *rows: str) -> Path:

@@ -9,7 +9,14 @@ import pytest
 
 from tests.prediction.fake_project import make_model
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectionSettings, DetectorSettings, EvalConfig, PredictConfig, TrainConfig
+from vidgru.config import (
+    DetectorSettings,
+    EvalConfig,
+    ImportedDetectionSettings,
+    PredictConfig,
+    TrainConfig,
+    from_flags,
+)
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import AnnotationError, SettingsMismatchError
 from vidgru.extraction.import_detections import extract_detections, open_detections
@@ -50,12 +57,14 @@ def config(root: Path, **changes: object) -> TrainConfig:
         "detections": str(root / "mot"), "source_fps": 10.0, "source_size": "320x240", "epochs": 8, "batch": 8,
         "features": str(root / "features"), "out": str(root / "run"), "lr": 0.01,
     }  # fmt: skip
-    return TrainConfig(**{**values, **changes})
+    return from_flags(TrainConfig, **{**values, **changes})
 
 
 def eval_config(root: Path, **changes: object) -> EvalConfig:
     values = {"detections": str(root / "mot"), "source_fps": 10.0, "source_size": "320x240"}
-    return EvalConfig(**{**values, "features": str(root / "features"), "out": str(root / "eval"), **changes})
+    return from_flags(
+        EvalConfig, **{**values, "features": str(root / "features"), "out": str(root / "eval"), **changes}
+    )
 
 
 def test_trained_judged_and_predicted(trained: Path) -> None:
@@ -131,7 +140,7 @@ def test_models_refuse_what_they_cannot_read(trained: Path, tmp_path: Path) -> N
 
 def test_info_tells_and_prunes(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set")
-    settings = DetectionSettings(detections=str(root / "mot"), source_fps=10.0, source_size="320x240")
+    settings = ImportedDetectionSettings(detections=str(root / "mot"), source_fps=10.0, source_size="320x240")
     cache = SequenceCache(tmp_path / "features")
     detection_source = open_detections(settings, DetectorSettings())
     first = extract_detections(detection_source, None, cache, progress=False)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.training.synthetic import MadeData, order_data
-from vidgru.config import TrainConfig
+from vidgru.config import TrainConfig, from_flags
 from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
 from vidgru.model.checkpoint import EventModel, build, load_model
 from vidgru.model.task import Head, Task
@@ -29,7 +29,7 @@ def taught(data: MadeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(data: MadeData, out: Path, **changes: object) -> TrainConfig:
-    return TrainConfig(**data.settings(**{"out": str(out), "epochs": 1, "patience": 0, **changes}))
+    return from_flags(TrainConfig, **data.settings(**{"out": str(out), "epochs": 1, "patience": 0, **changes}))
 
 
 def first_loss(run: Path) -> float:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.synthetic import MadeData, order_data
 from vidgru import cli
-from vidgru.config import TrainConfig
+from vidgru.config import TrainConfig, from_flags
 from vidgru.errors import ModelError, OutputError, SettingsError
 from vidgru.training import batches, state
 from vidgru.training import trainer as fit
@@ -38,7 +38,7 @@ def three(data: MadeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(data: MadeData, out: Path, **changes: object) -> TrainConfig:
-    return TrainConfig(**data.settings(**{"out": str(out), "epochs": 6, **SMALL, **changes}))
+    return from_flags(TrainConfig, **data.settings(**{"out": str(out), "epochs": 6, **SMALL, **changes}))
 
 
 def copied(run: Path, to: Path) -> Path:
@@ -205,7 +205,7 @@ def test_how_it_runs_may_differ(data: MadeData, six: Path, three: Path, tmp_path
     moved = tmp_path / "moved.pt"
     shutil.copy(data.weights, moved)
     settings = data.settings(**{**SMALL, "out": str(run), "epochs": 6, "resume": True, "detector_batch": 2})
-    train(data.root, TrainConfig(**{**settings, "patience": 30, "weights": str(moved)}))
+    train(data.root, from_flags(TrainConfig, **{**settings, "patience": 30, "weights": str(moved)}))
     assert losses(run) == losses(six)
 
 
@@ -218,9 +218,9 @@ def test_a_run_that_began_with_a_model_can_be_resumed(data: MadeData, three: Pat
 
 
 def test_settings_that_exclude_resuming() -> None:
-    with pytest.raises(SettingsError, match="init is 'a'; it must be left out under --resume"):
+    with pytest.raises(SettingsError, match="init is 'a'; it must be left out with --resume"):
         TrainConfig(resume=True, init="a")
-    with pytest.raises(SettingsError, match="folds is 3; it must be left out under --resume"):
+    with pytest.raises(SettingsError, match="folds is 3; it must be left out with --resume"):
         TrainConfig(resume=True, folds=3)
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from tests.training.synthetic import FPS, MadeData, crossing, order_data
 from vidgru.cache import SequenceCache
-from vidgru.config import EvalConfig, TrainConfig
+from vidgru.config import EvalConfig, TrainConfig, from_flags
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import clips
 from vidgru.errors import AnnotationError, SettingsError, SettingsMismatchError, VidgruError, WeightsError
@@ -30,17 +30,17 @@ def plain(data: MadeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(data: MadeData, out: Path, **changes: object) -> TrainConfig:
-    return TrainConfig(**data.settings(out=str(out), epochs=3, **changes))
+    return from_flags(TrainConfig, **data.settings(out=str(out), epochs=3, **changes))
 
 
 def scored(data: MadeData, run: Path, **changes: object) -> dict[str, object]:
-    return evaluate(run, data.root, EvalConfig(**data.settings(out=str(run / "eval"), **changes)))
+    return evaluate(run, data.root, from_flags(EvalConfig, **data.settings(out=str(run / "eval"), **changes)))
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_order_is_learnt_by_the_gru_and_not_without_memory(data: MadeData, tmp_path: Path) -> None:
     made = {
-        cell: train(data.root, TrainConfig(**data.settings(out=str(tmp_path / cell), cell=cell, epochs=30)))
+        cell: train(data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path / cell), cell=cell, epochs=30)))
         for cell in ("gru", "none")
     }
     assert scored(data, made["gru"])["accuracy"] == 1.0
@@ -56,7 +56,7 @@ def test_a_run_leaves_its_files(data: MadeData, tmp_path: Path, capsys: pytest.C
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert {"train_loss", "val_loss", "val_accuracy", "val_macro_f1", "seconds"} <= rows[0].keys()
     settings = yaml.safe_load((out / "config.yaml").read_text())
-    assert TrainConfig(**{**settings, "drop_features": tuple(settings["drop_features"])}) == config(
+    assert from_flags(TrainConfig, **{**settings, "drop_features": tuple(settings["drop_features"])}) == config(
         data, tmp_path / "a" / "run"
     )
     metrics = json.loads((out / "metrics.json").read_text())
@@ -124,7 +124,7 @@ def test_the_test_split_is_not_looked_at(data: MadeData, plain: Path, tmp_path: 
 @pytest.mark.usefixtures("undrawn")
 def test_training_stops_when_nothing_gets_better(data: MadeData, tmp_path: Path) -> None:
     changes = {"lr": 1e-9, "epochs": 40, "patience": 2}
-    out = train(data.root, TrainConfig(**data.settings(out=str(tmp_path), **changes)))
+    out = train(data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path), **changes)))
     assert len((out / "results.csv").read_text().splitlines()) < 40
 
 
@@ -142,7 +142,7 @@ def test_folds(data: MadeData, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_eventless_clips_are_a_class_of_their_own(tmp_path: Path) -> None:
     data = order_data(tmp_path / "data", eventless=True)
-    out = train(data.root, TrainConfig(**data.settings(out=str(tmp_path / "run"), epochs=30)))
+    out = train(data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path / "run"), epochs=30)))
     model = load_model(out)
     assert model.task.clips == Head(background=True, multi_label=False)
     assert model.labels == ("car_then_person", "person_then_car")
@@ -162,7 +162,7 @@ def test_several_labels_a_clip(tmp_path: Path) -> None:
                 sequence = crossing(*objects, seed)
                 for feature_settings in [feature_settings for feature_settings in objects if feature_settings] or [""]:
                     data.add(f"{seed:03d}.mp4", sequence, feature_settings, split)
-    out = train(data.root, TrainConfig(**data.settings(out=str(tmp_path / "run"), epochs=25)))
+    out = train(data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path / "run"), epochs=25)))
     model = load_model(out)
     assert model.task.clips == Head(background=False, multi_label=True)
     assert not model.decode.exclusive
@@ -227,24 +227,24 @@ def test_annotations_that_cannot_be_learnt(data: MadeData, tmp_path: Path, rows:
 
 def test_a_device_that_is_not_there(data: MadeData, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="device is 'cuda:99', which cannot be used: "):
-        train(data.root, TrainConfig(**{**data.settings(out=str(tmp_path)), "device": "cuda:99"}))
+        train(data.root, from_flags(TrainConfig, **{**data.settings(out=str(tmp_path)), "device": "cuda:99"}))
 
 
 def test_weights_that_are_not_there(data: MadeData, tmp_path: Path) -> None:
     settings = {**data.settings(out=str(tmp_path)), "weights": str(tmp_path / "no.pt")}
     with pytest.raises(WeightsError, match=r"no\.pt"):
-        train(data.root, TrainConfig(**settings))
+        train(data.root, from_flags(TrainConfig, **settings))
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_detector_is_not_needed_to_evaluate_what_is_extracted(data: MadeData, tmp_path: Path) -> None:
     out = train(data.root, config(data, tmp_path))
     settings = {**data.settings(out=str(tmp_path / "eval")), "weights": str(tmp_path / "gone.pt")}
-    assert evaluate(out, data.root, EvalConfig(**settings))["clips"] == 12
+    assert evaluate(out, data.root, from_flags(EvalConfig, **settings))["clips"] == 12
     (data.root / "videos" / "new.mp4").write_bytes(b"new")
     (data.root / "new.csv").write_text("video,label,split\nnew.mp4,car_then_person,test\n")
     (data.root / "new.yaml").write_text("annotations: new.csv\nvideos: videos\n")
     other = tmp_path / "other.pt"
     other.write_bytes(b"another detector")
     with pytest.raises(SettingsMismatchError, match=r"weights_sha256 is .*, the model's is "):
-        evaluate(out, data.root / "new.yaml", EvalConfig(**{**settings, "weights": str(other)}))
+        evaluate(out, data.root / "new.yaml", from_flags(EvalConfig, **{**settings, "weights": str(other)}))

@@ -5,7 +5,7 @@ import torch
 
 from tests.model.networks import make_network
 from tests.sequences import make_sequence
-from vidgru.config import TrainConfig
+from vidgru.config import TrainConfig, from_flags
 from vidgru.datasets.windows import Batch, collate, slice_window
 from vidgru.errors import VidgruError
 from vidgru.model.features import compute_features
@@ -20,7 +20,12 @@ TASK = Task(labels=("fall", "walk"), clips=Head(background=False, multi_label=Fa
 def stepper(**changes: object) -> Stepper:
     network = make_network(SEQUENCE, 2, dropout=0.0, group_dropout=0.0).train()
     return Stepper(
-        network, TASK, TrainConfig(**changes), lookahead=0, class_weights=torch.ones(0), process_group=ProcessGroup()
+        network,
+        TASK,
+        from_flags(TrainConfig, **changes),
+        lookahead=0,
+        class_weights=torch.ones(0),
+        process_group=ProcessGroup(),
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.training.synthetic import CLASSES, MadeData, both_data, timed_data
 from vidgru.cache import SequenceCache
-from vidgru.config import EvalConfig, PredictConfig, TrainConfig
+from vidgru.config import EvalConfig, PredictConfig, TrainConfig, from_flags
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import AnnotationError
 from vidgru.model.checkpoint import load_model
@@ -23,11 +23,13 @@ LABELS = tuple(sorted(CLASSES))
 
 
 def config(data: MadeData, out: Path, **changes: object) -> TrainConfig:
-    return TrainConfig(**data.settings(**{"out": str(out), "epochs": 6, "hidden": 32, "lookahead": 0.25, **changes}))
+    return from_flags(
+        TrainConfig, **data.settings(**{"out": str(out), "epochs": 6, "hidden": 32, "lookahead": 0.25, **changes})
+    )
 
 
 def judged(data: MadeData, model: Path, out: Path, **changes: object) -> dict[str, object]:
-    return evaluate(model, data.root, EvalConfig(**data.settings(out=str(out), **changes)))
+    return evaluate(model, data.root, from_flags(EvalConfig, **data.settings(out=str(out), **changes)))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_what_is_evaluated_is_what_is_predicted(
 
     sources = [data.root / "videos" / video for video in seen]
     settings = data.settings(out=str(tmp_path / "events"))
-    predictions = predict(run, sources, PredictConfig(**settings))
+    predictions = predict(run, sources, from_flags(PredictConfig, **settings))
     for prediction in predictions:
         own = seen[prediction.recording.name]
         assert [(e.start_s, e.end_s, e.label) for e in prediction.events] == [

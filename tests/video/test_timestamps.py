@@ -8,7 +8,7 @@ import pytest
 from tests.extraction.test_pipeline import run
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, RunSettings
+from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.errors import SettingsError
 from vidgru.extraction.pipeline import recorded_at
 from vidgru.video.timestamps import StartTimes
@@ -48,7 +48,7 @@ def test_a_start_time_is_kept_beside_the_entry_not_in_it(tmp_path: Path, tiny_we
     second = tmp_path / "v" / "20240506_080910.mp4"
     second.write_bytes(first.read_bytes())
     settings = DetectorSettings(weights=str(tiny_weights("yolo26n")), imgsz=64, fps=5)
-    how = RunSettings(backend="torch", precision="fp32", threads=1, start_time="%Y%m%d_%H%M%S")
+    how = RuntimeSettings(backend="torch", precision="fp32", threads=1, start_time="%Y%m%d_%H%M%S")
     key = run(tmp_path / "v", tmp_path / "f", settings, how)[0].key
     cache = SequenceCache(tmp_path / "f")
     entry = cache.entry(str(key))

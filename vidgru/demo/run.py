@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from vidgru.cache import SequenceCache
-from vidgru.config import DemoConfig, EvalConfig, PredictConfig, TrainConfig
+from vidgru.config import DemoConfig, DetectorSettings, EvalConfig, PredictConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import descriptions
 from vidgru.demo.dataset import write_dataset
@@ -52,8 +52,7 @@ def run(config: DemoConfig) -> str:
     write_dataset(out, clips_per_kind=config.clips_per_kind, recordings=config.recordings, seed=config.seed)
     _say("2/4 extracting and training")
     settings = TrainConfig(
-        weights=str(weights),
-        imgsz=max(SIZE_PX),
+        detector=DetectorSettings(weights=str(weights), imgsz=max(SIZE_PX)),
         features=features,
         out=model,
         epochs=_EPOCHS,

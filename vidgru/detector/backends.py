@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from vidgru.config import RunSettings
+from vidgru.config import RuntimeSettings
 from vidgru.detector.openvino_export import open_core, open_graph
 from vidgru.detector.yolo_head import NetworkSpec, RawOutput, first_line, load_network
 from vidgru.errors import MissingDependencyError, SettingsError, WeightsError
@@ -43,7 +43,7 @@ class Backend(Protocol):
         """Run the network on uint8 images [B, H, W, 3], RGB. The output is the caller's to keep."""
 
 
-def open_backend(weights: Path, weights_sha256: str, run: RunSettings, streams: int) -> Backend:
+def open_backend(weights: Path, weights_sha256: str, run: RuntimeSettings, streams: int) -> Backend:
     """The backend that the settings ask for, with its network loaded.
 
     With `backend: auto` that is OpenVINO where it is faster and installed, on x86 CPUs; and PyTorch where it is not, or

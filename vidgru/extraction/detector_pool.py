@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vidgru.config import DetectorSettings, RunSettings
+from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.detector.backends import open_backend
 from vidgru.detector.motion import object_motion
 from vidgru.detector.yolo import Detector
@@ -29,7 +29,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def workers(run: RunSettings) -> int:
+def workers(run: RuntimeSettings) -> int:
     """Cores that a run is to use: as many decoders, and on a CPU as many threads of the detector."""
     return run.threads or cores()
 
@@ -54,7 +54,7 @@ class DetectorPool:
         weights: Path,
         weights_sha256: str,
         detect: DetectorSettings,
-        run: RunSettings,
+        run: RuntimeSettings,
         threads: Threads,
         stop: threading.Event,
         on_seen: Callable[[list[Row]], None],

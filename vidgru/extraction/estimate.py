@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, RunSettings
+from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.errors import RecordingError
 from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, watching
 from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
@@ -66,7 +66,7 @@ class Estimate:
 
 
 def estimate(
-    recordings: Sequence[Recording], cache: SequenceCache, detect: DetectorSettings, run: RunSettings
+    recordings: Sequence[Recording], cache: SequenceCache, detect: DetectorSettings, run: RuntimeSettings
 ) -> Estimate:
     """Look at recordings, and try the run on a few seconds of some of them.
 
@@ -130,7 +130,9 @@ def _choose(todo: list[tuple[Recording, tuple[int, int], float]]) -> list[Record
     return list(chosen.values())
 
 
-def _try(recordings: list[Recording], detect: DetectorSettings, run: RunSettings) -> tuple[float | None, float | None]:
+def _try(
+    recordings: list[Recording], detect: DetectorSettings, run: RuntimeSettings
+) -> tuple[float | None, float | None]:
     """Bytes and seconds a sample; None where the recordings are too short to tell."""
     took, done, size = [], [], 0
     for limit in (1, _SHORT, _LONG):  # the first pays for what is done once in a process, and is not looked at

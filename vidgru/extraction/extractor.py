@@ -25,7 +25,7 @@ import torch
 
 from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
-from vidgru.config import DetectorSettings, RunSettings
+from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.detector.tracker import Tracker
 from vidgru.detector.yolo_head import find_weights
 from vidgru.errors import LockLostError, OutputError
@@ -81,7 +81,7 @@ class Extractor:
         self,
         cache: SequenceCache,
         detect: DetectorSettings,
-        run: RunSettings,
+        run: RuntimeSettings,
         listener: Listener,
         *,
         limit: int | None = None,

@@ -17,7 +17,7 @@ from types import TracebackType
 
 import torch
 
-from vidgru.config import DetectorSettings, RunSettings
+from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.detector.motion import scene_motion
 from vidgru.detector.preprocess import FramePreprocessor
 from vidgru.detector.tracker import Tracker
@@ -70,7 +70,7 @@ class LiveExtractor:
         self,
         source: str,
         detect: DetectorSettings,
-        run: RunSettings,
+        run: RuntimeSettings,
         *,
         reconnect: ReconnectPolicy | None = None,
         notify: Callable[[str], None],

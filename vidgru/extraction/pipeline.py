@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vidgru.cache import Entry, SequenceCache
-from vidgru.config import DetectorSettings, RunSettings
-from vidgru.config.scale import ScaleSettings
+from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.detector.yolo_head import find_weights
 from vidgru.extraction.extractor import Extractor
 from vidgru.extraction.progress import Progress
@@ -42,8 +41,8 @@ def damage_of(entry: Entry) -> str:
 def recorded_at(cache: SequenceCache, entry: Entry, path: Path, start_time: str) -> str | None:
     """ISO 8601 time at which a recording begins, None if unknown.
 
-    It is what `start_time` (see `RunSettings`) says, else what it said when the recording was extracted, else what the
-    container says.
+    It is what `start_time` (see `RuntimeSettings`) says, else what it said when the recording was extracted, else what
+    the container says.
     """
     return user_start_time(cache, path, start_time) or entry.recorded_at
 
@@ -66,11 +65,12 @@ def extract_recordings(
     recordings: Sequence[Recording],
     cache: SequenceCache,
     detect: DetectorSettings,
-    run: RunSettings,
+    run: RuntimeSettings,
     *,
     progress: bool = True,
     on_outcome: Callable[[ExtractionResult], None] | None = None,
     limit: int | None = None,
+    part: tuple[int, int] = (1, 1),
 ) -> list[ExtractionResult]:
     """See every sampled frame of the recordings once and cache what was seen.
 
@@ -87,6 +87,7 @@ def extract_recordings(
         progress: tell on stderr which detector runs, and show a bar if that is a terminal.
         on_outcome: called in this thread with each recording's outcome as it ends.
         limit: stop after so many samples of each recording, as if it ended there: for trying.
+        part: number and count of the shard that `recordings` are, which names the summary file.
 
     Returns:
         One outcome a recording, in their order. They are also written to `summary.jsonl` in the cache's folder.
@@ -98,7 +99,6 @@ def extract_recordings(
         OutputError: the cache cannot be written; what was finished stays.
     """
     paths = [recording.path for recording in recordings]
-    part = run.part if isinstance(run, ScaleSettings) else (1, 1)
     with (
         summarised(cache.root / summary_name(part)) as outcomes,
         Progress(paths, progress) as bar,

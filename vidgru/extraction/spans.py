@@ -27,7 +27,7 @@ def spans(recordings: Iterable[Recording], cache: SequenceCache, start_time: str
     Args:
         recordings: to look at.
         cache: that may know when they begin.
-        start_time: see `RunSettings`.
+        start_time: see `RuntimeSettings`.
     """
     said = StartTimes(start_time)
     decoder = DecoderProcess()

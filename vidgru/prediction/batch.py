@@ -122,9 +122,10 @@ class _Run:
                     waiting,
                     self.cache,
                     detect,
-                    self.config,
+                    self.config.runtime,
                     progress=self.progress,
                     on_outcome=lambda outcome: background.submit(self.predictor.item(outcome)),
+                    part=self.config.scale.part,
                 )
         predictions = self._predictions()
         with run.last() as last:
@@ -155,9 +156,11 @@ class _Run:
         """Of the shard and the period: what can be finished at once, and the recordings that are to be extracted."""
         recordings, timeless = self._of_the_period(recordings)
         cached = [one for one in cached if self._touches(one)]
-        if self.config.part != (1, 1):
-            recordings = share(recordings, self.config.part, self.cache)
-            cached = kept([(one, Weighed(one.entry.key, one.entry.duration_s)) for one in cached], self.config.part)
+        if self.config.scale.part != (1, 1):
+            recordings = share(recordings, self.config.scale.part, self.cache)
+            cached = kept(
+                [(one, Weighed(one.entry.key, one.entry.duration_s)) for one in cached], self.config.scale.part
+            )
         self.names = [recording.name for recording in (*recordings, *(one.recording for one in cached))]
         items: list[WorkItem] = [timeless[name] for name in self.names if name in timeless]
         waiting = [
@@ -173,7 +176,7 @@ class _Run:
         if not self.predictor.period:
             return recordings, timeless
         found = []
-        for recording, (began, duration_s) in spans(recordings, self.cache, self.config.start_time):
+        for recording, (began, duration_s) in spans(recordings, self.cache, self.config.runtime.start_time):
             if duration_s is None:
                 found.append(recording)  # extraction says what is wrong with it, or how long it is
             elif began is None:
@@ -189,7 +192,7 @@ class _Run:
     def _touches(self, one: Cached) -> bool:
         period, began = self.predictor.period, None
         if period:
-            began = recorded_at(one.cache, one.entry, one.recording.path, self.config.start_time)
+            began = recorded_at(one.cache, one.entry, one.recording.path, self.config.runtime.start_time)
         return began is None or period.touches(began, 0.0, one.entry.duration_s)
 
     def _is_finished(self, recording: Recording) -> bool:
@@ -238,7 +241,7 @@ class _Run:
     def _predictions(self) -> list[PredictionResult]:
         """How all ended, which is also written down."""
         predictions = [self.ended[name] for name in self.names]
-        self.predictor.out.write_summary(summary_name(self.config.part), map(summary_record, predictions))
+        self.predictor.out.write_summary(summary_name(self.config.scale.part), map(summary_record, predictions))
         return predictions
 
 

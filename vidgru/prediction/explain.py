@@ -87,7 +87,7 @@ def _features(model: EventModel, path: Path, config: ExplainConfig) -> Cached:
                     model, other.feature_settings, f"the features of {recording.name} in {cache.root}"
                 )
             raise
-        (outcome,) = extract_recordings([recording], cache, detect, config)
+        (outcome,) = extract_recordings([recording], cache, detect, config.runtime)
         entry = cache.entry(outcome.key) if outcome.key else None
         if entry is None:
             raise RecordingError(f"{recording.name}: {outcome.reason}", "vidgru info tells what the file is")

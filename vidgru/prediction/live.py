@@ -29,7 +29,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vidgru.cache import SequenceCache
-from vidgru.config import PredictConfig
+from vidgru.config import PredictConfig, to_flags
 from vidgru.errors import OutputError, SettingsError
 from vidgru.extraction.live import LiveExtractor, LiveSample, ReconnectPolicy
 from vidgru.model.checkpoint import EventModel, load_model
@@ -83,7 +83,7 @@ def predict_live(
     patience = patience or ReconnectPolicy()
     stop = stop or threading.Event()
     with (
-        LiveExtractor(source, detect, config, reconnect=patience, notify=_say) as camera,
+        LiveExtractor(source, detect, config.runtime, reconnect=patience, notify=_say) as camera,
         _stopped_by_signals(stop) as signals,
     ):
         live = _Live(model, config, camera, cache, patience, stop)
@@ -100,10 +100,11 @@ def _check(model: EventModel, config: PredictConfig) -> None:
             "the model is bidirectional: it reads backwards too, and cannot run live",
             "train one without --bidirectional, or predict over a recording of the source",
         )
+    flags = to_flags(config)
     for name in _FILES_ONLY:
-        if getattr(config, name):
+        if flags[name]:
             raise SettingsError(
-                f"{name} is {getattr(config, name)!r}, which is for recordings, and not for a live source",
+                f"{name} is {flags[name]!r}, which is for recordings, and not for a live source",
                 "leave it out; what --record keeps can be predicted later",
             )
 

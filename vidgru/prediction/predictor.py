@@ -94,13 +94,13 @@ class Predictor:
             sha256 = self.cache.sha256(recording.path)
         except OSError:
             return None  # extraction says what is wrong with a recording
-        told = user_start_time(self.cache, recording.path, self.config.start_time)
+        told = user_start_time(self.cache, recording.path, self.config.runtime.start_time)
         found = self.out.finished(recording, sha256, self.cache.key(sha256, self.model.feature_settings), told)
         return found and replace(found, seconds=time.monotonic() - began)
 
     def finished_ready(self, ready: ExtractedRecording) -> PredictionResult | None:
         """As `finished`, for a recording that is known by its features."""
-        told = user_start_time(ready.cache, ready.recording.path, self.config.start_time)
+        told = user_start_time(ready.cache, ready.recording.path, self.config.runtime.start_time)
         return self.out.finished(ready.recording, ready.sha256, ready.entry.key, told)
 
     def finish(self, outcome: ExtractionResult) -> PredictionResult:
@@ -159,7 +159,7 @@ class Predictor:
             entry=entry,
             sha256=sha256,
             damage=damage_of(entry),
-            recorded_at=recorded_at(cache, entry, recording.path, self.config.start_time),
+            recorded_at=recorded_at(cache, entry, recording.path, self.config.runtime.start_time),
             seconds=seconds,
         )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidgru.config.scale import ScaleSettings
+from vidgru.config import ScaleSettings
 from vidgru.errors import MissingDependencyError, SettingsError
 
 LOCAL = "local"  # Ray's word for a cluster of this process' own

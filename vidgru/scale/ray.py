@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, ExtractConfig, PredictConfig
-from vidgru.config.scale import ScaleSettings
+from vidgru.config import DetectorSettings, ExtractConfig, PredictConfig, ScaleSettings
 from vidgru.detector.yolo_head import find_weights
 from vidgru.extraction.progress import Progress
 from vidgru.extraction.results import ExtractionResult, in_order, summarised
@@ -45,7 +44,7 @@ def extract_with_ray(
     Args:
         recordings: what to work on.
         cache: where entries are, and go.
-        config: what is computed, and how; `config.threads_per_worker` stands in for `config.threads`.
+        config: what is computed, and how; `config.scale.threads_per_worker` stands in for `config.runtime.threads`.
         progress: tell on stderr what runs, and show a bar if that is a terminal.
         on_outcome: called in this thread with each recording's outcome as it ends.
 
@@ -58,10 +57,10 @@ def extract_with_ray(
         WeightsError: the detector is not there.
         OutputError: the cache cannot be written, or the machines do not share its folder; what was finished stays.
     """
-    detect = _everywhere(config)
-    task = Task(cache=cache.root.absolute(), detect=detect, run=config)
-    summary = cache.root / summary_name(config.part)
-    with summarised(summary) as outcomes, closing(_work(recordings, task, config, progress)) as ends:
+    detect = _everywhere(config.detector)
+    task = Task(cache=cache.root.absolute(), detect=detect, run=config.runtime)
+    summary = cache.root / summary_name(config.scale.part)
+    with summarised(summary) as outcomes, closing(_work(recordings, task, config.scale, progress)) as ends:
         for number, ended in ends:
             recording = recordings[number]
             lost = isinstance(ended, Lost)
@@ -81,7 +80,7 @@ def predict_with_ray(
     Args:
         model_path: a model file or a training run's folder.
         sources: files, folders, globs, text lists, caches and their entries.
-        config: where to, and which events; `config.threads_per_worker` stands in for `config.threads`.
+        config: where to, and which events; `config.scale.threads_per_worker` stands in for `config.runtime.threads`.
         progress: tell on stderr what runs, and show a bar if that is a terminal.
 
     Returns:
@@ -103,11 +102,11 @@ def predict_with_ray(
         task = Task(
             cache=features,
             detect=there,
-            run=config,
+            run=config.runtime,
             model=model,
             predict=replace(config, out=str(out), features=str(features), weights=there.weights),
         )
-        with closing(_work(recordings, task, config, progress)) as ends:
+        with closing(_work(recordings, task, config.scale, progress)) as ends:
             for number, ended in ends:
                 recording = recordings[number]
                 lost = isinstance(ended, Lost)
@@ -170,8 +169,7 @@ def _everywhere(detect: DetectorSettings) -> DetectorSettings:
     Raises:
         WeightsError: there is no such file.
     """
-    values = {name: getattr(detect, name) for name in DetectorSettings.__dataclass_fields__}
-    return DetectorSettings(**values | {"weights": str(find_weights(detect.weights).absolute())})
+    return replace(detect, weights=str(find_weights(detect.weights).absolute()))
 
 
 def _failed(recording: Recording, lost: Lost) -> ExtractionResult:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, PredictConfig, RunSettings
+from vidgru.config import DetectorSettings, PredictConfig, RuntimeSettings
 from vidgru.errors import OutputError
 from vidgru.extraction.extractor import Extractor
 from vidgru.extraction.queues import ExtractionStoppedError
@@ -40,7 +40,7 @@ class Task:
 
     cache: Path
     detect: DetectorSettings
-    run: RunSettings
+    run: RuntimeSettings
     model: Path | None = None
     predict: PredictConfig | None = None
     marks: Sequence[Path] = ()

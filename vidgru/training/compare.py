@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vidgru.config import CompareConfig, TrainConfig
+from vidgru.config import CompareConfig, TrainConfig, to_flags
 from vidgru.datasets.dataset import Dataset
 from vidgru.datasets.splits import folds
 from vidgru.model.checkpoint import EventModel
@@ -87,16 +87,16 @@ def compare(dataset_path: str | Path, config: CompareConfig) -> list[Row]:
         KeyboardInterrupt: with the rows that were finished written.
     """
     refuse_distributed("a comparison")
-    compared, out = variants(config), Path(config.out).expanduser()
-    extracted, loaded, task, feature_settings = prepare(dataset_path, config)
-    dataset = extracted.dataset
-    parts = list(folds(dataset, config.folds, config.seed, config.group_by or None)) if config.folds else [dataset]
-    judged = f"mean and spread over {config.folds} folds" if config.folds else "validation split"
+    compared, out = variants(config), Path(config.train.out).expanduser()
+    extracted, loaded, task, feature_settings = prepare(dataset_path, config.train)
+    dataset, common = extracted.dataset, config.train
+    parts = list(folds(dataset, common.folds, common.seed, common.group_by or None)) if common.folds else [dataset]
+    judged = f"mean and spread over {common.folds} folds" if common.folds else "validation split"
     rows: list[Row] = []
     for name, settings in compared.items():
         print(f"{name}: training", file=sys.stderr)
         rows.append(_row(name, parts, loaded, task, feature_settings, settings))
-        facts = {"judged": judged, "failed": extracted.failed, "settings": asdict(config)}
+        facts = {"judged": judged, "failed": extracted.failed, "settings": to_flags(config)}
         write_json(out / "compare.json", {**facts, "rows": [asdict(row) for row in rows]})
         write_atomic(out / "compare.csv", _csv(rows))
         plot_comparison([asdict(row) for row in rows], out / "compare.png", title=f"{dataset.source.name}, {judged}")
@@ -182,8 +182,8 @@ def _probe(config: CompareConfig, out: Path) -> None:
     print(" ".join([" " * wide, *(f"{distance:>8}" for distance in config.distances)]))
     for cell in dict.fromkeys(config.cells):
         print(f"{cell}: probing", file=sys.stderr)
-        architecture = replace(architecture_of(config), cell=cell)
-        found[cell] = probe(architecture, config.distances, lr=config.lr, seed=config.seed)
+        architecture = replace(architecture_of(config.train), cell=cell)
+        found[cell] = probe(architecture, config.distances, lr=config.train.lr, seed=config.train.seed)
         print(" ".join([f"{cell:{wide}}", *(f"{np.mean(shares):8.3f}" for shares in found[cell].values())]))
         write_json(out / "probe.json", {"chance": CHANCE, "cells": found})
         plot_probe(found, out / "probe.png", chance=CHANCE)

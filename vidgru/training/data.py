@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, RunSettings
+from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.datasets.annotations import check_times
 from vidgru.datasets.dataset import Clip, Dataset, Timeline, clips, descriptions, timelines
 from vidgru.datasets.windows import frames_between
@@ -44,7 +44,7 @@ def extract_missing(
     cache: SequenceCache,
     feature_settings: Mapping[str, Any],
     detect: DetectorSettings,
-    run: RunSettings,
+    run: RuntimeSettings,
     detection_source: DetectionSource | None = None,
 ) -> FeatureLocations:
     """Make what features are missing, and hold the annotations against the recordings.

@@ -120,14 +120,14 @@ def _detection_source(model: EventModel, config: EvalConfig) -> DetectionSource 
     Raises:
         SettingsMismatchError: it does and there is none, or the other way round.
     """
-    if not config.detections:
+    if not config.imported.detections:
         if uses_imported_detections(model.feature_settings):
             raise SettingsMismatchError(
                 "the model reads what a detector saw that was run elsewhere", "pass it with --detections"
             )
         return None
-    check_detection_source(model, {"detections": True}, f"the sequences of {config.detections}")
-    return open_detections(config, detector_settings(model), model.feature_settings)
+    check_detection_source(model, {"detections": True}, f"the sequences of {config.imported.detections}")
+    return open_detections(config.imported, detector_settings(model), model.feature_settings)
 
 
 def _features(
@@ -141,7 +141,7 @@ def _features(
     """Features of recordings as the model reads them."""
     detect = detector_settings(model, config.weights)
     if detection_source:
-        return extract_missing(dataset, videos, cache, model.feature_settings, detect, config, detection_source)
+        return extract_missing(dataset, videos, cache, model.feature_settings, detect, config.runtime, detection_source)
     paths = {video: dataset.recordings[video].path for video in videos}
     if missing := [video for video, path in paths.items() if cache.lookup(path, model.feature_settings) is None]:
         try:
@@ -152,7 +152,7 @@ def _features(
                     check_feature_settings(model, other.feature_settings, f"the features of {video} in {cache.root}")
             raise
         check_feature_settings(model, here, f"the features that {detect.weights} makes")
-    return extract_missing(dataset, videos, cache, model.feature_settings, detect, config)
+    return extract_missing(dataset, videos, cache, model.feature_settings, detect, config.runtime)
 
 
 def evaluate_model(

@@ -123,8 +123,9 @@ def batches_of(
     clips = ClipBatches(train.clips, loaded, len(task.labels), **how) if train.clips else None
     windows = None
     if train.recordings:
-        length = round(config.window * config.fps)
-        windows = WindowBatches(train.recordings, loaded, length=length, lookahead=lookahead, fps=config.fps, **how)
+        fps = config.detector.fps
+        length = round(config.window * fps)
+        windows = WindowBatches(train.recordings, loaded, length=length, lookahead=lookahead, fps=fps, **how)
     return clips, windows, described
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import yaml
 
 from vidgru.cache import SequenceCache
-from vidgru.config import TrainConfig
+from vidgru.config import TrainConfig, to_flags
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, clips, descriptions, only
 from vidgru.datasets.splits import assign_splits, folds, report
@@ -68,7 +67,7 @@ def _train(dataset_path: str | Path, config: TrainConfig, processes: ProcessGrou
         raise VidgruError("a recording was read by one process and not by another", "start it again")
     out = Path(config.out).expanduser()
     first = processes.rank == 0
-    settings = yaml.safe_dump(_plain(asdict(config)), allow_unicode=True).encode()
+    settings = yaml.safe_dump(_plain(to_flags(config)), allow_unicode=True).encode()
     if config.folds:
         for figures in cross_validate(extracted.dataset, loaded, task, feature_settings, config):
             write_atomic(out / "config.yaml", settings)
@@ -104,17 +103,19 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> tuple[FeatureLocat
         AnnotationError, WeightsError, SourceError, SettingsError, SettingsMismatchError, OutputError: each with its
             remedy.
     """
-    detection_source = open_detections(config, config) if config.detections else None
+    detection_source = open_detections(config.imported, config.detector) if config.imported.detections else None
     seen = detection_source.find if detection_source else None
     dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing, seen=seen))
     own = dataset if config.folds else only(dataset, ("train", "val"))
     task = task_of(own, captions=config.captions)
     cache = detection_source.cache(config.features) if detection_source else SequenceCache(config.features)
-    feature_settings = detection_source.feature_settings if detection_source else feature_settings_for(config)
+    feature_settings = detection_source.feature_settings if detection_source else feature_settings_for(config.detector)
     videos = [clip.video for clip in clips(own)]
     if config.captions:
         videos += [one.video for one in descriptions(own)]
-    extracted = extract_missing(dataset, videos, cache, feature_settings, config, config, detection_source)
+    extracted = extract_missing(
+        dataset, videos, cache, feature_settings, config.detector, config.runtime, detection_source
+    )
     print(report(extracted.dataset))
     return extracted, load_features(cache, extracted.keys), task, feature_settings
 

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vidgru.config import TrainConfig
+from vidgru.config import TrainConfig, to_flags
 from vidgru.datasets.dataset import Dataset
 from vidgru.errors import SettingsError
 from vidgru.model.checkpoint import EventModel, build, check_feature_settings, digest, load_model
@@ -101,8 +101,8 @@ def fit(
     held = Validation(loaded, val.clips, val.recordings, sentences)
     lookahead = (
         0
-        if config.cell == "none" or config.bidirectional or not train.recordings
-        else round(config.lookahead * config.fps)
+        if config.network.cell == "none" or config.network.bidirectional or not train.recordings
+        else round(config.lookahead * config.detector.fps)
     )
     clips, windows, described = batches_of(
         train, loaded, task, config, lookahead, caption.tokenizer if caption else None
@@ -110,8 +110,8 @@ def fit(
     parts = [part for part in (clips, windows, described) if part]
     batches = Batches(parts, config.seed, (process_group.rank, process_group.size))
     steps = _typical_steps(clips, windows, train.described)
-    with reproducible(config.seed, config.threads or 1):
-        device = choose_device(config.device)
+    with reproducible(config.seed, config.runtime.threads or 1):
+        device = choose_device(config.runtime.device)
         network = build(
             loaded.feature_spec, task, architecture_of(config), words=len(caption.tokenizer) if caption else 0
         )
@@ -129,11 +129,11 @@ def fit(
             network=stepper.kept,
             task=task,
             feature_settings=feature_settings,
-            weights="" if config.detections else config.weights,
+            weights="" if config.imported.detections else config.detector.weights,
             names=loaded.names,
             # fitted when all is done
             decode=DecodeSettings(high=usual, low=usual, min_s=0, merge_s=0, exclusive=False),
-            window_s=round(steps / config.fps, 3),
+            window_s=round(steps / config.detector.fps, 3),
             lookahead=lookahead,
             caption=caption,
             versions={name: version(name) for name in ("vidgru", "torch")},
@@ -186,7 +186,7 @@ def fit(
                 if folder is None or not progress.epochs:
                     raise
                 interrupted = True
-        brief_s = brief(train.recordings) / config.fps
+        brief_s = brief(train.recordings) / config.detector.fps
         last = _finished(model, last_state, held, brief_s)
         chosen_last = progress.best_epoch == len(progress.epochs)
         best = last if chosen_last else _finished(model, progress.best_state, held, brief_s)
@@ -264,7 +264,7 @@ def _identity(config: TrainConfig, train: Examples, val: Examples, loaded: Loade
         for one in part.described:
             seen.update(f"{loaded.keys[one.video]} {one.first} {one.stop} {one.label} {one.sentences}\n".encode())
         seen.update(b"--\n")
-    settings = {name: value for name, value in asdict(config).items() if name not in FREE}
+    settings = {name: value for name, value in to_flags(config).items() if name not in FREE}
     return {**settings, SEEN: seen.hexdigest()[:16]}
 
 
@@ -298,4 +298,4 @@ def _copied(network: EventGRU) -> dict[str, Tensor]:
 
 def architecture_of(config: TrainConfig) -> Architecture:
     """The network that the settings ask for."""
-    return Architecture(**{name: getattr(config, name) for name in Architecture.__dataclass_fields__})
+    return Architecture(**vars(config.network))

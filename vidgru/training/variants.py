@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from difflib import get_close_matches
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
-from vidgru.config import CompareConfig, DetectorSettings, RunSettings, TrainConfig
+from vidgru.config import CompareConfig, DetectorSettings, RuntimeSettings, TrainConfig, flag_types, with_flags
 from vidgru.errors import SettingsError
 
 # what all that is compared has in common: the data, and where and how it is run
-_COMMON = {field.name for kind in (DetectorSettings, RunSettings) for field in fields(kind)}
+_COMMON = {field.name for kind in (DetectorSettings, RuntimeSettings) for field in fields(kind)}
 _COMMON |= {"features", "out", "allow_missing", "folds", "group_by", "resume", "captions"}
 
 
@@ -21,11 +21,10 @@ def variants(config: CompareConfig) -> dict[str, TrainConfig]:
         SettingsError: a variant names a setting that there is not or that all have in common, or a value that cannot
             be.
     """
-    common = TrainConfig(**{field.name: getattr(config, field.name) for field in fields(TrainConfig)})
-    rows = {str(cell): replace(common, cell=cell) for cell in config.cells}
+    rows = {str(cell): with_flags(config.train, cell=cell) for cell in config.cells}
     for text in config.variants:
         try:
-            rows[text] = replace(common, **dict(_setting(word) for word in text.split()))
+            rows[text] = with_flags(config.train, **dict(_setting(word) for word in text.split()))
         except SettingsError as error:
             raise SettingsError(f"variant {text!r}: {error.message}", error.remedy) from None
     return rows
@@ -33,7 +32,7 @@ def variants(config: CompareConfig) -> dict[str, TrainConfig]:
 
 def _setting(word: str) -> tuple[str, Any]:
     """Name and value of `name=value`."""
-    kinds = get_type_hints(TrainConfig)
+    kinds = flag_types(TrainConfig())
     name, equals, text = word.partition("=")
     name = name.replace("-", "_")
     if not equals:

@@ -22,7 +22,7 @@ from tests.prediction.report.browsing import (
 from tests.prediction.report.pages import FPS, NASTY, SIZE, entry, event, make_page, scored, sequence, square
 from tests.training.synthetic import timed_data, visits
 from vidgru.cache import SequenceCache
-from vidgru.config import TrainConfig
+from vidgru.config import TrainConfig, from_flags
 from vidgru.datasets.annotations import load_dataset
 from vidgru.model.attribution import Attended, Explanation
 from vidgru.model.checkpoint import load_model
@@ -509,7 +509,9 @@ def test_a_correction_is_trained_on(tmp_path: Path, visit: Visit) -> None:
     data.add("new.mp4", whole, "", "")
     data.rows.pop()
     data.write()
-    model = load_model(train(data.root, TrainConfig(**data.settings(out=str(tmp_path / "first"), epochs=1, hidden=8))))
+    model = load_model(
+        train(data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path / "first"), epochs=1, hidden=8)))
+    )
     recording = Recording(path=data.root / "videos" / "new.mp4", name="new.mp4")
     cache = SequenceCache(data.features)
     features = cache.lookup(recording.path, model.feature_settings)
@@ -537,6 +539,7 @@ def test_a_correction_is_trained_on(tmp_path: Path, visit: Visit) -> None:
     both = load_dataset(data.root / "data.yaml")
     assert "visit at night" in both.labels
     again = train(
-        data.root / "data.yaml", TrainConfig(**data.settings(out=str(tmp_path / "again"), epochs=1, hidden=8))
+        data.root / "data.yaml",
+        from_flags(TrainConfig, **data.settings(out=str(tmp_path / "again"), epochs=1, hidden=8)),
     )
     assert load_model(again).labels == ("delivery", "visit", "visit at night")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vidgru.cache import Entry, SequenceCache
-from vidgru.config import DetectionSettings, DetectorSettings, uses_imported_detections
+from vidgru.config import DetectorSettings, ImportedDetectionSettings, uses_imported_detections
 from vidgru.errors import RecordingError, SettingsMismatchError, SourceError
 from vidgru.extraction.import_detections.class_names import FACTS, find_facts, numbered, read_facts
 from vidgru.extraction.import_detections.coco import find_coco
@@ -49,7 +49,7 @@ class DetectionSource:
     keys: dict[str, str]
     own_names: tuple[str, ...]
     feature_settings: dict[str, Any]
-    settings: DetectionSettings
+    settings: ImportedDetectionSettings
 
     @property
     def recordings(self) -> list[str]:
@@ -114,7 +114,7 @@ class DetectionSource:
 
 
 def open_detections(
-    settings: DetectionSettings, detect: DetectorSettings, model_feature_settings: dict[str, Any] | None = None
+    settings: ImportedDetectionSettings, detect: DetectorSettings, model_feature_settings: dict[str, Any] | None = None
 ) -> DetectionSource:
     """See what detections there are; the format is recognised by content.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from vidgru.config import DetectionSettings
+from vidgru.config import ImportedDetectionSettings
 from vidgru.errors import RecordingError
 from vidgru.extraction.import_detections.parsed import Seen
 from vidgru.types import Array
@@ -43,7 +43,7 @@ class Frames:
     recorded_at: str | None = None
 
 
-def frames_of(seen: Seen, video: Path | None, settings: DetectionSettings) -> Frames:
+def frames_of(seen: Seen, video: Path | None, settings: ImportedDetectionSettings) -> Frames:
     """The frames of a recording: what the user says comes first, then the video, then what the detections tell.
 
     Args:

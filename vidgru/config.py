@@ -1,0 +1,666 @@
+"""Settings of every command, as frozen dataclasses composed of groups.
+
+    ExtractConfig(detector=DetectorSettings(fps=5), runtime=RuntimeSettings(device="cuda"), out="features")
+
+Each group checks its own values, a command's config only what spans groups; a bad value raises `SettingsError` before
+any heavy work. Command-line flags and YAML keys are flat (`--fps 5 --device cuda --out features`): `from_flags`,
+`with_flags` and `to_flags` convert. The `Attributes:` of these docstrings are the help texts of the flags.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from datetime import datetime
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from vidgru.errors import SettingsError
+
+FEATURE_SCHEMA = 2  # raised whenever equal settings would give other features
+DETECTIONS_SCHEMA = 1  # raised whenever equal imported detections would give other sequences
+
+AnnotationFormat = Literal[
+    "native", "folders", "list", "activitynet", "e2e-spot", "soccernet", "label-studio", "elan", "msr-vtt", "cvat",
+    "kinetics",
+]  # fmt: skip
+Cell = Literal["gru", "lstm", "rnn", "none"]
+FeatureGroup = Literal[
+    "geometry", "angle", "score", "class", "speed", "motion", "keypoints", "keypoint_speed", "relations", "appearance",
+    "colour", "time", "scene", "scene_motion",
+]  # fmt: skip
+Config = TypeVar("Config")
+
+
+# --- groups of settings ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorSettings:
+    """Detector and sampling; these decide the features, are part of a cache entry's key and are stored in models.
+
+    Attributes:
+        weights: Ultralytics detector weights: detect, segment, pose or OBB; v8, 11, 26 or your own `.pt`.
+        fps: Frames per second to sample.
+        imgsz: Longer side of the network's input in pixels, a multiple of 32.
+        conf: Score below which objects are dropped; keep it low, since the tracker uses weak objects.
+        iou: Overlap above which NMS drops the weaker box; ignored by NMS-free heads.
+        max_objects: Maximum number of objects per frame; those with the best scores are kept.
+        tracker: Multi-object tracker that assigns track ids.
+        mask: Regions to ignore, such as a burnt-in clock: a YAML or JSON file with a list of polygons, each a list of
+            [x, y] corners from 0 to 1; or that list itself. Stored as the list.
+    """
+
+    weights: str = "yolo26n.pt"
+    fps: float = 8.0
+    imgsz: int = 640
+    conf: float = 0.1
+    iou: float = 0.7
+    max_objects: int = 32
+    tracker: Literal["bytetrack", "ocsort", "none"] = "bytetrack"
+    mask: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("fps", "conf", "iou"):  # 5 and 5.0 are the same setting and must give the same key
+            object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "mask", _read_polygons(self.mask))
+        _check_types(self)
+        require(0 < self.fps <= 240, "fps", self.fps, "above 0 and at most 240")
+        require(self.imgsz >= 32 and self.imgsz % 32 == 0, "imgsz", self.imgsz, "a multiple of 32")
+        require(0 < self.conf < 1, "conf", self.conf, "between 0 and 1")
+        require(0 < self.iou <= 1, "iou", self.iou, "above 0 and at most 1")
+        require(self.max_objects >= 1, "max_objects", self.max_objects, "at least 1")
+
+    def feature_settings(self, weights_sha256: str) -> dict[str, Any]:
+        """Return the settings that decide the features, as stored in keys, entries and models."""
+        values = {name: value for name, value in vars(self).items() if name != "weights"}
+        return {**values, "weights_sha256": weights_sha256, "schema": FEATURE_SCHEMA}
+
+    def imported_detections_settings(self, names: Sequence[str], keypoints: int) -> dict[str, Any]:
+        """Return the settings that decide the features of imported detections.
+
+        The tracker applies to detections without track ids.
+
+        Args:
+            names: Class names.
+            keypoints: Number of keypoints per object.
+        """
+        values = {name: getattr(self, name) for name in ("fps", "conf", "max_objects", "tracker")}
+        return {**values, "names": list(names), "keypoints": keypoints, "detections": DETECTIONS_SCHEMA}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeSettings:
+    """Runtime; recorded with the features, but not part of their key.
+
+    Attributes:
+        backend: Inference backend; auto is OpenVINO on x86 CPUs where the extra is installed, else torch.
+        device: Device of the detector and of training: auto, cpu, cuda, cuda:1, mps; auto trains on cuda, else cpu.
+        precision: Precision of the convolutions; auto is bf16 where the device has units for it. Boxes are always
+            decoded in fp32.
+        detector_batch: Frames per forward pass of the detector; 0 chooses by device.
+        threads: CPU cores for extraction, each with a decoder and a detector thread, 0 uses all; CPU threads for
+            training, 0 uses one.
+        start_time: Start of the recordings, if their containers have none or a wrong one: an ISO 8601 time, or a
+            strptime pattern of their file names such as %Y%m%d_%H%M%S.
+    """
+
+    backend: Literal["auto", "torch", "openvino"] = "auto"
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    detector_batch: int = 0
+    threads: int = 0
+    start_time: str = ""
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        require(self.detector_batch >= 0, "detector_batch", self.detector_batch, "0 or more")
+        require(self.threads >= 0, "threads", self.threads, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedDetectionSettings:
+    """Imported detections, used instead of running a detector.
+
+    Attributes:
+        detections: File or folder of boxes: Ultralytics save_txt, MOT, COCO with videos; or a cache of imported
+            detections.
+        source_fps: Frame rate of the detected videos, if neither the videos nor the detections state it, or if only
+            some frames were detected; 0 reads it from them.
+        source_size: Width and height of the videos in pixels, such as 1920x1080, if nothing else states them.
+        classes: Class names, if the detections lack them: a data.yaml with `names`, or a text file with one per line.
+    """
+
+    detections: str = ""
+    source_fps: float = 0.0
+    source_size: str = ""
+    classes: str = ""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.source_fps <= 1000, "source_fps", self.source_fps, "from 0 to 1000")
+        valid = not self.source_size or self.size_px is not None
+        require(valid, "source_size", self.source_size, "width and height in pixels, such as 1920x1080")
+        for name in ("source_fps", "source_size", "classes"):
+            used = bool(self.detections) or not getattr(self, name)
+            require(used, name, getattr(self, name), "left out without detections")
+
+    @property
+    def size_px(self) -> tuple[int, int] | None:
+        """`source_size` as (width, height); None if it is empty or malformed."""
+        match = re.fullmatch(r"([1-9]\d{0,4})[x*]([1-9]\d{0,4})", self.source_size)
+        return (int(match[1]), int(match[2])) if match else None
+
+
+def uses_imported_detections(feature_settings: Mapping[str, Any]) -> bool:
+    """Return whether features with these settings come from imported detections rather than from vidgru's detector."""
+    return "detections" in feature_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleSettings:
+    """Sharding and Ray; results do not depend on these.
+
+    Attributes:
+        shard: Share of the recordings to process, such as 2/8: the second of eight shares of about equal duration.
+        ray: Address of a Ray cluster whose machines share a disk; auto joins the one running here or starts one for
+            this run; local always starts one.
+        workers: Number of Ray workers; 0 uses as many as fit the cluster.
+        gpus_per_worker: GPUs per Ray worker; fractions share a GPU; 0 uses CPUs.
+        threads_per_worker: CPU cores per Ray worker, instead of threads; 0 divides all cores evenly among the workers
+            or, if workers is 0 too, uses a machine per worker, as large as the smallest.
+    """
+
+    shard: str = ""
+    ray: str = ""
+    workers: int = 0
+    gpus_per_worker: float = 0.0
+    threads_per_worker: int = 0
+
+    def __post_init__(self) -> None:
+        number, count = self.part
+        valid = 1 <= number <= count
+        require(valid, "shard", self.shard, "a number and how many there are, such as 2/8, from 1/8 to 8/8")
+        require(not (self.shard and self.ray), "shard", self.shard, "left out with ray, which divides the work itself")
+        require(self.workers >= 0, "workers", self.workers, "0 or more")
+        require(self.gpus_per_worker >= 0, "gpus_per_worker", self.gpus_per_worker, "0 or more")
+        whole = self.gpus_per_worker <= 1 or self.gpus_per_worker == int(self.gpus_per_worker)
+        require(whole, "gpus_per_worker", self.gpus_per_worker, "a whole number, or less than 1")
+        require(self.threads_per_worker >= 0, "threads_per_worker", self.threads_per_worker, "0 or more")
+        for name in ("workers", "gpus_per_worker", "threads_per_worker"):
+            require(bool(self.ray) or not getattr(self, name), name, getattr(self, name), "left out without ray")
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Number of the shard, from 1, and count of shards: (1, 1) is everything, (0, 0) a malformed `shard`."""
+        if not self.shard:
+            return 1, 1
+        match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
+        return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """Network.
+
+    Attributes:
+        cell: Recurrent cell; none is the mean-pooling baseline.
+        width: Size of the encoded frame vector, the input of the recurrent layer.
+        hidden: Size of the recurrent state.
+        layers: Number of stacked recurrent layers.
+        bidirectional: Read sequences backwards too; such a model cannot run live.
+        dropout: Dropout probability within the network.
+        group_dropout: Probability of dropping appearance, colour, scene or scene motion of a whole clip in a training
+            step; other feature groups are dropped a fifth as often.
+        drop_features: Feature groups that the model ignores.
+    """
+
+    cell: Cell = "gru"
+    width: int = 64
+    hidden: int = 128
+    layers: int = 1
+    bidirectional: bool = False
+    dropout: float = 0.2
+    group_dropout: float = 0.5
+    drop_features: tuple[FeatureGroup, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        for name in ("width", "hidden", "layers"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("dropout", "group_dropout"):
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
+
+
+# --- commands -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig:
+    """Settings of `vidgru extract`.
+
+    Attributes:
+        out: Folder of the sequence cache.
+        verbose: Print a line to stderr as each recording ends.
+        dry_run: Print what would be done and an estimate of the time, from a trial on a few seconds; write nothing.
+    """
+
+    detector: DetectorSettings = field(default_factory=DetectorSettings)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    imported: ImportedDetectionSettings = field(default_factory=ImportedDetectionSettings)
+    scale: ScaleSettings = field(default_factory=ScaleSettings)
+    out: str = "features"
+    verbose: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        values = {"mask": self.detector.mask, "shard": self.scale.shard, "ray": self.scale.ray, "dry_run": self.dry_run}
+        for name, value in values.items():
+            require(not (self.imported.detections and value), name, value, "left out with detections")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of `vidgru train`. Those of the detector and the runtime apply to recordings not yet extracted.
+
+    Attributes:
+        features: Folder of the sequence cache.
+        out: Folder of the run: models, results, plots. Overwrites an earlier run there.
+        allow_missing: Skip rows whose video is missing instead of failing.
+        folds: Number of cross-validation folds, instead of training one model; each of the models is evaluated on the
+            fold it has not seen, and none is kept. Ignores the dataset's splits. 0 trains one model.
+        group_by: What stays within a fold: folder, video, or a column of the annotation file; the dataset's own
+            setting if empty.
+        resume: Resume the run in `out`, with the result of an uninterrupted run.
+        init: Model to start from, trained on other data with the same detector.
+        epochs: Maximum number of passes over the training data. A finished run can be resumed with more.
+        patience: Epochs without a better validation score before training stops; 0 never stops early.
+        batch: Clips, or windows of recordings, per training step.
+        lr: Peak learning rate, reached after warm-up.
+        weight_decay: Weight decay of AdamW.
+        label_smoothing: Share of each target that is spread over all labels.
+        balance: Draw rare labels more often, and place windows over events.
+        augment: Augment training data: mirror, crop, speed, position, dropped objects. Never mirrors if a label names
+            a side (left, right).
+        window: Seconds per training window of recordings with timed events; 0 chooses by the length of the events.
+        lookahead: Seconds after a frame that its score may depend on, and thus the delay of a live model. Unused with
+            --bidirectional and --cell none.
+        captions: Learn to write descriptions, if the annotations have any.
+        amp: Mixed precision (bfloat16) on CUDA devices that have units for it.
+        seed: Random seed.
+    """
+
+    detector: DetectorSettings = field(default_factory=DetectorSettings)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    imported: ImportedDetectionSettings = field(default_factory=ImportedDetectionSettings)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    features: str = "features"
+    out: str = "runs/train"
+    allow_missing: bool = False
+    folds: int = 0
+    group_by: str = ""
+    resume: bool = False
+    init: str = ""
+    epochs: int = 40
+    patience: int = 20
+    batch: int = 16
+    lr: float = 3e-3
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+    balance: bool = True
+    augment: bool = True
+    window: float = 0.0
+    lookahead: float = 1.0
+    captions: bool = True
+    amp: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        mask = self.detector.mask
+        require(not (self.imported.detections and mask), "mask", mask, "left out with detections")
+        require(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0, or at least 2")
+        hint = "left out without --folds; `split: {by: ...}` in the dataset's YAML applies to eval too"
+        require(not self.group_by or self.folds > 0, "group_by", self.group_by, hint)
+        for name in ("epochs", "batch"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("patience", "seed", "weight_decay"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        require(0 < self.lr <= 1, "lr", self.lr, "above 0 and at most 1")
+        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0 and below 1")
+        require(self.window == 0 or 1 <= self.window <= 3600, "window", self.window, "0, or from 1 to 3600 seconds")
+        require(0 <= self.lookahead <= 60, "lookahead", self.lookahead, "from 0 to 60 seconds")
+        require(not (self.resume and self.init), "init", self.init, "left out with --resume")
+        require(not (self.resume and self.folds), "folds", self.folds, "left out with --resume")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Settings of `vidgru compare`.
+
+    Attributes:
+        train: Training settings that all rows share. `out` is the folder of the tables and charts; `captions` is off by
+            default.
+        cells: Recurrent cells to compare.
+        variants: Further rows: settings on top of the common ones, such as hidden=64; separated by spaces, list values
+            by plus signs: "drop_features=appearance+scene lr=0.001".
+        probe: Measure on synthetic sequences how far back each cell remembers.
+        distances: Distances of the probe, in frames between cue and event.
+    """
+
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(out="runs/compare", captions=False))
+    cells: tuple[Cell, ...] = ("gru", "lstm", "rnn")
+    variants: tuple[str, ...] = ()
+    probe: bool = True
+    distances: tuple[int, ...] = (8, 32, 128, 512)
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        require(not self.train.resume, "resume", self.train.resume, "left out: a comparison always trains from scratch")
+        require(bool(self.cells or self.variants), "cells", self.cells, "at least one, or give variants")
+        require(bool(self.distances) and min(self.distances) >= 1, "distances", self.distances, "1 or more, each")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Settings of `vidgru eval`. The detector settings come from the model.
+
+    Attributes:
+        split: Split of the dataset to evaluate on.
+        features: Folder of the sequence cache.
+        weights: Path of the model's detector weights, if they have moved; the file must be the same.
+        out: Folder of the results.
+        allow_missing: Skip rows whose video is missing instead of failing.
+        beam: Beam width for writing descriptions; 1 is greedy, and faster.
+    """
+
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    imported: ImportedDetectionSettings = field(default_factory=ImportedDetectionSettings)
+    split: str = "test"
+    features: str = "features"
+    weights: str = ""
+    out: str = "eval"
+    allow_missing: bool = False
+    beam: int = 4
+
+    def __post_init__(self) -> None:
+        require(1 <= self.beam <= 64, "beam", self.beam, "from 1 to 64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Settings of `vidgru predict`. The detector settings come from the model.
+
+    Attributes:
+        out: Folder of the events.
+        features: Folder of the sequence cache.
+        weights: Path of the model's detector weights, if they have moved; the file must be the same.
+        min_score: Score below which events are dropped.
+        labels: Labels of the events to keep; empty keeps all.
+        since: Keep only events that end after this wall-clock time (ISO 8601). Recordings of unknown time fail.
+        until: Keep only events that start before this wall-clock time (ISO 8601).
+        report: Write an HTML page per recording and an index.
+        clips: Cut each event into a file of its own.
+        context: Seconds of video before and after each event in its clip.
+        save_video: Write each recording with boxes, tracks and events drawn.
+        record: Keep the features of a live stream in the cache.
+        beam: Beam width for writing descriptions; 1 is greedy, and faster.
+        merge_only: Predict nothing: rebuild the files of the whole run, and list what is still to be predicted.
+    """
+
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    scale: ScaleSettings = field(default_factory=ScaleSettings)
+    out: str = "events"
+    features: str = "features"
+    weights: str = ""
+    min_score: float = 0.0
+    labels: tuple[str, ...] = ()
+    since: str = ""
+    until: str = ""
+    report: bool = True
+    clips: bool = False
+    context: float = 1.0
+    save_video: bool = False
+    record: bool = False
+    beam: int = 4
+    merge_only: bool = False
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        require(0 <= self.min_score <= 1, "min_score", self.min_score, "between 0 and 1")
+        require(0 <= self.context <= 3600, "context", self.context, "from 0 to 3600 seconds")
+        require(1 <= self.beam <= 64, "beam", self.beam, "from 1 to 64")
+        for name in ("shard", "ray"):
+            value = getattr(self.scale, name)
+            require(
+                not (self.merge_only and value), name, value, "left out with merge_only, which covers the whole run"
+            )
+        since, until = (parse_time(name, getattr(self, name)) for name in ("since", "until"))
+        ordered = since is None or until is None or since < until
+        require(ordered, "until", self.until, f"after since, which is {self.since!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """Settings of `vidgru explain`. The detector settings come from the model.
+
+    Attributes:
+        at: Explain only the events at this second of the recording.
+        event: Explain only the event of this number, in order of start, from 1.
+        features: Folder of the sequence cache.
+        weights: Path of the model's detector weights, if they have moved; the file must be the same.
+    """
+
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    at: float | None = None
+    event: int | None = None
+    features: str = "features"
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        require(self.at is None or 0 <= self.at < float("inf"), "at", self.at, "a second of the recording, from 0")
+        require(self.event is None or self.event >= 1, "event", self.event, "the number of an event, from 1")
+        require(self.at is None or self.event is None, "at", self.at, "left out with event")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Settings of `vidgru export`.
+
+    Attributes:
+        format: Output format.
+        out: Output file; empty writes next to the model, under its name.
+    """
+
+    format: Literal["onnx"] = "onnx"
+    out: str = ""
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Settings of `vidgru convert`. They override those of a dataset YAML.
+
+    Attributes:
+        format: Format of the annotation file; detected from its content by default.
+        fps: Frame rate in which the file counts, if it does not state one (CVAT, Label Studio); 0 reads it from the
+            file.
+        half_width: Seconds before and after a point annotation that its event covers; 0 uses the dataset YAML's
+            setting, or half a second.
+        tiers: Tiers (ELAN) or attributes (CVAT) that hold the labels; empty uses all.
+    """
+
+    format: AnnotationFormat | None = None
+    fps: float = 0.0
+    half_width: float = 0.0
+    tiers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        require(0 <= self.fps <= 1000, "fps", self.fps, "from 0 to 1000")
+        require(0 <= self.half_width <= 3600, "half_width", self.half_width, "from 0 to 3600 seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoConfig:
+    """Settings of `vidgru info`.
+
+    Attributes:
+        verify: Read every byte of a cache or an entry and compare checksums; the next extraction replaces corrupt
+            entries.
+        prune: Delete from a cache the entries of recordings that are gone or have changed, and leftovers of killed
+            runs.
+    """
+
+    verify: bool = False
+    prune: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Settings of `vidgru demo`.
+
+    Attributes:
+        out: Folder of all output.
+        clips_per_kind: Number of clips to render per kind of event.
+        recordings: Number of recordings of about a minute, with timed events, to render.
+        seed: Random seed of the scenes and the training.
+    """
+
+    out: str = "demo"
+    clips_per_kind: int = 32
+    recordings: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("clips_per_kind", "recordings"):
+            require(getattr(self, name) >= 3, name, getattr(self, name), "at least 3, one for each split")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+
+
+# --- flat flags -----------------------------------------------------------------------------------------------------
+
+
+def from_flags(kind: type[Config], /, **flags: Any) -> Config:
+    """Build a config from flat flags: `from_flags(ExtractConfig, fps=5, out="features")`.
+
+    Raises:
+        SettingsError: An unknown flag or a bad value.
+    """
+    return with_flags(kind(), **flags)
+
+
+def with_flags(config: Config, /, **flags: Any) -> Config:
+    """Return a copy of a config with some flags changed, whichever group they belong to.
+
+    Raises:
+        SettingsError: An unknown flag or a bad value.
+    """
+    known = to_flags(config)
+    for name in flags.keys() - known.keys():
+        near = get_close_matches(name, known, n=1)
+        remedy = f"did you mean {near[0]}?" if near else f"the settings are: {', '.join(known)}"
+        raise SettingsError(f"unknown setting {name!r}", remedy)
+    changes = {name: value for name, value in flags.items() if name in vars(config)}
+    for name, group in vars(config).items():
+        if is_dataclass(group) and (inner := {flag: flags[flag] for flag in to_flags(group) if flag in flags}):
+            changes[name] = with_flags(group, **inner)
+    return replace(config, **changes)  # type: ignore[type-var]
+
+
+def to_flags(config: object) -> dict[str, Any]:
+    """Return the settings of a config, of all its groups, as flat flags."""
+    flags: dict[str, Any] = {}
+    for name, value in vars(config).items():
+        flags |= to_flags(value) if is_dataclass(value) else {name: value}
+    return flags
+
+
+def flag_types(config: object) -> dict[str, Any]:
+    """Return the type of each flag of a config."""
+    kinds: dict[str, Any] = {}
+    for _, group in flag_groups(config):
+        hints = get_type_hints(group)
+        kinds |= {item.name: hints[item.name] for item in fields(group) if not is_dataclass(hints[item.name])}
+    return kinds
+
+
+def flag_groups(config: object, title: str = "options") -> Iterator[tuple[str, type[Any]]]:
+    """Yield title and class of each group of a config, and last of the config itself, whose own fields are a group."""
+    for name, value in vars(config).items():
+        if is_dataclass(value):
+            yield from flag_groups(value, name)
+    yield title, type(config)
+
+
+# --- checks ---------------------------------------------------------------------------------------------------------
+
+
+def require(condition: bool, name: str, value: object, allowed: str) -> None:
+    """Raise SettingsError, naming the setting, its value and what is allowed, unless the condition holds."""
+    if not condition:
+        raise SettingsError(f"{name} is {value!r}; it must be {allowed}")
+
+
+def parse_time(name: str, text: str) -> datetime | None:
+    """Parse an ISO 8601 time, in local time if it has no offset; None if it is empty.
+
+    Raises:
+        SettingsError: It is not a time.
+    """
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise SettingsError(f"{name} is {text!r}; it must be an ISO 8601 time", "such as 2024-05-06T07:08:09") from None
+
+
+def _check_types(config: Any) -> None:
+    """Check the values of `Literal` fields, and that tuple fields are tuples.
+
+    The command line has done so already; Python callers have not.
+    """
+    for name, kind in get_type_hints(type(config)).items():
+        value: Any = getattr(config, name, None)
+        if get_origin(kind) in (Union, UnionType):
+            if value is None:
+                continue
+            kind = next(option for option in get_args(kind) if option is not type(None))
+        values: tuple[Any, ...] = (value,)
+        if get_origin(kind) is tuple:
+            require(isinstance(value, tuple), name, value, "a tuple")
+            kind, values = get_args(kind)[0], value
+        if get_origin(kind) is Literal:
+            for item in values:
+                require(item in get_args(kind), name, item, f"one of {', '.join(map(str, get_args(kind)))}")
+
+
+def _read_polygons(mask: str) -> str:
+    """Return the polygons of a mask, given as a file or as a list, as JSON; empty if there is no mask."""
+    if not mask:
+        return ""
+    import yaml
+
+    text = mask
+    if not mask.lstrip().startswith("["):
+        try:
+            text = Path(mask).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", error)
+            raise SettingsError(f"mask is {mask!r}, which cannot be read: {reason}") from None
+    try:
+        polygons = [[[float(x), float(y)] for x, y in polygon] for polygon in yaml.safe_load(text)]
+    except (yaml.YAMLError, TypeError, ValueError):
+        polygons = []
+    inside = all(0 <= number <= 1 for polygon in polygons for corner in polygon for number in corner)
+    if not polygons or not inside or min(map(len, polygons)) < 3:
+        raise SettingsError(
+            f"mask is {mask!r}; it must be a list of polygons, each of three corners or more, [x, y] from 0 to 1",
+            "for example [[[0, 0], [0.3, 0], [0.3, 0.1], [0, 0.1]]] for the upper left",
+        )
+    return json.dumps(polygons)
