@@ -66,8 +66,7 @@ from vidgru.model.scoring import Encoded, encode
 from vidgru.model.stream import score_encoded
 from vidgru.storage import bundled_file, write_json
 from vidgru.training.data import Loaded, extract_missing, load_features
-from vidgru.training.metrics.caption_scores import caption_metrics
-from vidgru.training.metrics.hallucination import ObjectWords, hallucination_metrics, seen_near
+from vidgru.training.metrics.captions import ObjectWords, caption_metrics, detected_near, hallucination_metrics
 from vidgru.training.run import train
 from vidgru.types import Array, Event, Features
 
@@ -98,7 +97,7 @@ class Scene:
     def seen(self, stretch: Described) -> set[str]:
         """Names of the classes that were seen in a stretch, or near it."""
         features = self.loaded.features[stretch.video]
-        return seen_near(features, self.model.feature_spec, self.model.names, *span_of(stretch))
+        return detected_near(features, self.model.feature_spec, self.model.names, *span_of(stretch))
 
     def mean_features(self, stretches: Sequence[Described]) -> Array:
         """Means of what the model is given, float64 [n, D]."""

@@ -23,7 +23,7 @@ from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
 from vidgru.model.scoring import Encoded, encode
 from vidgru.training.data import Loaded
-from vidgru.training.metrics.hallucination import ObjectWords
+from vidgru.training.metrics.captions import ObjectWords
 from vidgru.types import DESCRIBED, Annotation, Event
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"

@@ -32,8 +32,8 @@ from vidgru.model.stream import rank_events, score_encoded
 from vidgru.model.task import Head
 from vidgru.storage import write_json
 from vidgru.training.data import FeatureLocations, check_labels, extract_missing, place, whole_clips
+from vidgru.training.evaluate_captions import description_table, evaluate_captions
 from vidgru.training.evaluation_plots import plot_average_precision, plot_precision_recall, plot_timelines
-from vidgru.training.metrics.captions import description_table, evaluate_captions
 from vidgru.training.metrics.clips import clip_curves
 from vidgru.training.metrics.events import FrameScores, event_curves, event_metrics
 from vidgru.training.plots import plot_confusion

@@ -4,11 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vidgru.training.metrics.bootstrap import bootstrap
 from vidgru.training.metrics.clips import classification_metrics, multilabel_metrics
-from vidgru.training.metrics.ranking import RankedClips
+from vidgru.training.metrics.ranking import RankedClips, bootstrap
 
-# Expected figures marked (sklearn) are what scikit-learn 1.9.1 says of the same arrays: accuracy_score,
+# Expected values marked (sklearn) were computed by scikit-learn 1.9.1 from the same arrays: accuracy_score,
 # balanced_accuracy_score, f1_score, precision_recall_fscore_support, confusion_matrix, average_precision_score,
 # top_k_accuracy_score.
 NAMES = ["sit", "walk", "fall", "jump"]
@@ -29,7 +28,7 @@ MULTI_SCORES = np.array(
 )  # fmt: skip
 
 
-def test_classification_agrees_with_scikit_learn() -> None:
+def test_classification_matches_scikit_learn() -> None:
     got = classification_metrics(SCORES, TRUTH, NAMES)
     assert got["clips"] == 12
     assert got["accuracy"] == pytest.approx(0.5833333333333334)  # (sklearn)
@@ -43,7 +42,7 @@ def test_classification_agrees_with_scikit_learn() -> None:
     assert rows[3] == [4, 3, 5, 0]
 
 
-def test_absent_classes_are_named_and_left_out() -> None:
+def test_classification_leaves_out_absent_classes() -> None:
     got = classification_metrics(SCORES, TRUTH, NAMES)
     assert got["absent"] == ["jump"]
     assert got["per_class"]["jump"]["recall"] is None
@@ -52,7 +51,7 @@ def test_absent_classes_are_named_and_left_out() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_classification_by_its_definition(seed: int) -> None:
+def test_classification_matches_definition(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scores, truth = rng.random((60, 5)), rng.integers(5, size=60)
     called = scores.argmax(axis=1)
@@ -66,20 +65,20 @@ def test_classification_by_its_definition(seed: int) -> None:
     assert got["balanced_accuracy"] == pytest.approx(np.mean(recall))
     assert got["accuracy"] == pytest.approx(np.mean(called == truth))
     assert got["confusion"][int(truth[0])][int(called[0])] > 0
-    assert "top5_accuracy" not in got  # of five classes all are among the best five
+    assert "top5_accuracy" not in got  # with five classes all are in the top five
 
 
-def test_top5() -> None:
+def test_top5_accuracy() -> None:
     scores = np.random.default_rng(0).random((9, 7)).round(2)
     got = classification_metrics(scores, np.array([0, 1, 2, 3, 4, 5, 6, 0, 1]), list("abcdefg"))
     assert got["top5_accuracy"] == pytest.approx(0.7777777777777778)  # (sklearn)
-    # a model that says nothing is not right: of equals the first count
+    # constant scores are not correct: of equals the first count
     none = classification_metrics(np.zeros((7, 7)), np.arange(7), list("abcdefg"))
     assert none["top5_accuracy"] == pytest.approx(5 / 7)
     assert none["accuracy"] == pytest.approx(1 / 7)
 
 
-def test_multilabel_agrees_with_scikit_learn() -> None:
+def test_multilabel_matches_scikit_learn() -> None:
     names = NAMES[:3]
     got = multilabel_metrics(MULTI_SCORES, MULTI_TRUTH, names)
     assert [got["per_class"][name]["ap"] for name in names] == pytest.approx(
@@ -93,14 +92,14 @@ def test_multilabel_agrees_with_scikit_learn() -> None:
     assert [got["per_class"][name]["recall"] for name in names] == pytest.approx([0.75, 2 / 3, 0.0])  # (sklearn)
 
 
-def test_multilabel_thresholds_are_inclusive_and_per_class() -> None:
+def test_multilabel_thresholds_inclusive_per_class() -> None:
     scores = np.array([[0.3, 0.3], [0.29, 0.8]])
     got = multilabel_metrics(scores, np.array([[1, 0], [0, 1]]), ["a", "b"], thresholds=np.array([0.3, 0.31]))
     assert got["accuracy"] == 1.0
     assert multilabel_metrics(scores, np.array([[1, 1], [0, 1]]), ["a", "b"], thresholds=0.3)["accuracy"] == 1.0
 
 
-def test_multilabel_absent_classes_are_left_out() -> None:
+def test_multilabel_leaves_out_absent_classes() -> None:
     truth = MULTI_TRUTH.copy()
     truth[:, 2] = 0
     got = multilabel_metrics(MULTI_SCORES, truth, NAMES[:3])
@@ -110,7 +109,7 @@ def test_multilabel_absent_classes_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("digits", [1, 6])
-def test_average_precision_by_its_definition(digits: int) -> None:
+def test_average_precision_matches_definition(digits: int) -> None:
     rng = np.random.default_rng(digits)
     for _ in range(20):
         scores, truth = rng.random(30).round(digits), rng.random(30) < 0.3
@@ -124,13 +123,13 @@ def test_average_precision_by_its_definition(digits: int) -> None:
         assert multilabel_metrics(scores[:, None], truth[:, None], ["x"])["map"] == pytest.approx(steps)
 
 
-def test_order_does_not_matter() -> None:
+def test_clip_order_does_not_matter() -> None:
     order = np.random.default_rng(0).permutation(len(TRUTH))
     assert classification_metrics(SCORES[order], TRUTH[order], NAMES) == classification_metrics(SCORES, TRUTH, NAMES)
 
 
 @pytest.mark.parametrize("metrics", [classification_metrics, multilabel_metrics])
-def test_no_clips_and_no_numbers(metrics: Any) -> None:
+def test_metrics_without_clips_are_none(metrics: Any) -> None:
     shape = (0,) if metrics is classification_metrics else (0, 2)
     got = metrics(np.zeros((0, 2)), np.zeros(shape), ["a", "b"], videos=[])
     assert got["accuracy"] is None
@@ -139,7 +138,7 @@ def test_no_clips_and_no_numbers(metrics: Any) -> None:
     assert got["intervals"]["accuracy"] is None
 
 
-def test_results_are_json_as_they_are() -> None:
+def test_results_are_json_serialisable() -> None:
     videos = [f"{i // 2}.mp4" for i in range(12)]
     one = classification_metrics(SCORES.astype(np.float32), TRUTH, NAMES, videos=videos, resamples=20)
     two = multilabel_metrics(MULTI_SCORES, MULTI_TRUTH, NAMES[:3], videos=videos[:8], resamples=20)
@@ -147,7 +146,7 @@ def test_results_are_json_as_they_are() -> None:
         assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
-def test_intervals_hold_the_figure_and_repeat() -> None:
+def test_intervals_contain_value_and_repeat() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(4, size=400)
     scores = np.eye(4)[np.where(rng.random(400) < 0.8, truth, rng.integers(4, size=400))]
@@ -164,7 +163,7 @@ def test_intervals_hold_the_figure_and_repeat() -> None:
     assert high - low == pytest.approx(wide, rel=0.15)
 
 
-def test_clips_of_one_recording_are_drawn_together() -> None:
+def test_bootstrap_draws_whole_recordings() -> None:
     truth = np.repeat([0, 1], 200)
     right = np.repeat(np.arange(40) % 4 > 0, 10)  # a recording is right or wrong as a whole
     scores = np.eye(2)[np.where(right, truth, 1 - truth)]
@@ -199,19 +198,19 @@ def test_weights_stand_for_repeated_clips() -> None:
     assert ranked == pytest.approx(again)
 
 
-def test_no_interval_from_one_recording() -> None:
+def test_single_recording_has_no_interval() -> None:
     got = classification_metrics(SCORES, TRUTH, NAMES, videos=["a.mp4"] * 12)
     assert got["intervals"] == {"accuracy": None, "balanced_accuracy": None, "macro_f1": None}
 
 
-def test_arguments_that_cannot_be() -> None:
-    with pytest.raises(ValueError, match=r"scores must be \[clips, 2 classes\] and fit the truth, got \[12, 4\]"):
+def test_invalid_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"scores must be \[clips, 2 classes\] and match the truth, got \[12, 4\]"):
         classification_metrics(SCORES, TRUTH, ["a", "b"])
-    with pytest.raises(ValueError, match="fit the truth"):
+    with pytest.raises(ValueError, match="match the truth"):
         multilabel_metrics(MULTI_SCORES, MULTI_TRUTH[:3], NAMES[:3])
     with pytest.raises(ValueError, match="truth must be within 0 and 3, got 0 to 4"):
         classification_metrics(SCORES, TRUTH * 2, NAMES)
-    with pytest.raises(ValueError, match="scores hold values that are not finite"):
+    with pytest.raises(ValueError, match="scores must be finite"):
         classification_metrics(SCORES * np.nan, TRUTH, NAMES)
     with pytest.raises(ValueError, match="class names must differ"):
         classification_metrics(SCORES, TRUTH, ["a", "a", "b", "c"])

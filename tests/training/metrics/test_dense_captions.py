@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vidgru.training.metrics.caption_scores import TOKENIZER, rouge_l_each, words
+from vidgru.training.metrics.captions import TOKENIZER, rouge_l_each, words
 from vidgru.training.metrics.dense_captions import dense_metrics
 from vidgru.training.metrics.matching import overlap
 from vidgru.types import Annotation, Event
@@ -28,7 +28,7 @@ def true(start_s: float, end_s: float, description: str | None, video: str = "a.
     return Annotation(video=video, start_s=start_s, end_s=end_s, label="event", description=description)
 
 
-def told(start_s: float, end_s: float, description: str | None, video: str = "a.mp4") -> Event:
+def predicted(start_s: float, end_s: float, description: str | None, video: str = "a.mp4") -> Event:
     return Event(video=video, start_s=start_s, end_s=end_s, label="event", score=0.5, description=description)
 
 
@@ -36,8 +36,8 @@ def published(side: str) -> list[tuple[float, float, str, str]]:
     return [(start, end, sentence, video) for video, start, end, sentence in PUBLISHED[side]]
 
 
-def test_the_protocol_is_that_of_activitynet_captions() -> None:
-    got = dense_metrics([true(*row) for row in published("truth")], [told(*row) for row in published("found")])
+def test_protocol_matches_activitynet_captions() -> None:
+    got = dense_metrics([true(*row) for row in published("truth")], [predicted(*row) for row in published("found")])
     for theirs, ours in NAMES.items():
         values = PUBLISHED["numbers"][theirs]
         assert [got["per_tiou"][f"{t:g}"][ours] for t in PUBLISHED["tiou"]] == pytest.approx(values, abs=1e-9), theirs
@@ -47,14 +47,14 @@ def test_the_protocol_is_that_of_activitynet_captions() -> None:
     assert json.loads(json.dumps(got)) == got
 
 
-def test_soda_is_the_published_one() -> None:
+def test_soda_matches_published() -> None:
     found = published("found")
     rows: dict[tuple[str, float, float], str] = {}
     for start, end, sentence, video in sorted(published("truth"), key=lambda row: (row[3], *row[:3])):
         if any(video == other for *_, other in found):
             rows.setdefault((video, start, end), sentence)
     truth = [true(start, end, sentence, video) for (video, start, end), sentence in rows.items()]
-    got = dense_metrics(truth, [told(*row) for row in found])
+    got = dense_metrics(truth, [predicted(*row) for row in found])
     soda = PUBLISHED["soda_c"]
     assert got["soda_precision"] == pytest.approx(soda["per_found"], abs=1e-7)
     assert got["soda_recall"] == pytest.approx(soda["per_true"], abs=1e-7)
@@ -62,13 +62,13 @@ def test_soda_is_the_published_one() -> None:
     assert got["soda_sentence_score"] == "rouge_l"
 
 
-def test_soda_finds_the_best_story_there_is() -> None:
+def test_soda_finds_best_alignment() -> None:
     """Against every possible way to pair events in the order of time."""
     chance = np.random.default_rng(5)
     say = ["a man falls", "a man sits down", "two people meet", "a bag is left at the door"]
     for _ in range(20):
         sides = []
-        for make in (true, told):
+        for make in (true, predicted):
             starts = np.sort(chance.uniform(0, 10, chance.integers(1, 5)))
             sides.append([make(s, s + chance.uniform(1, 8), str(chance.choice(say))) for s in starts])
         truth, found = sides
@@ -88,66 +88,73 @@ def test_soda_finds_the_best_story_there_is() -> None:
         assert got["soda_recall"] == pytest.approx(best / len(truth))
 
 
-def test_all_found_and_told_as_people_did() -> None:
+def test_perfect_captions_score_1() -> None:
     truth = [true(0, 4, "A man falls from a chair."), true(6, 9, "Two people meet at the door.")]
-    got = dense_metrics(truth, [told(6, 9, "two people meet at the door"), told(0, 4, "a man falls from a chair")])
+    got = dense_metrics(
+        truth, [predicted(6, 9, "two people meet at the door"), predicted(0, 4, "a man falls from a chair")]
+    )
     for name in ("bleu_4", "rouge_l", "precision", "recall", "soda_precision", "soda_recall", "soda_f1"):
         assert got[name] == pytest.approx(1, abs=1e-6), name
     assert got["cider_d"] == pytest.approx(10)
     assert (got["videos"], got["events"], got["found"]) == (1, 2, 2)
 
 
-def test_an_overlap_of_just_the_threshold_counts() -> None:
-    got = dense_metrics([true(100.1, 104.1, "a man falls")], [told(100.1, 102.1, "a man falls")])
+def test_tiou_threshold_is_inclusive() -> None:
+    got = dense_metrics([true(100.1, 104.1, "a man falls")], [predicted(100.1, 102.1, "a man falls")])
     assert [got["per_tiou"][tiou]["recall"] for tiou in ("0.3", "0.5", "0.7", "0.9")] == [1, 1, 0, 0]
     assert [got["per_tiou"][tiou]["rouge_l"] for tiou in ("0.3", "0.5", "0.7", "0.9")] == pytest.approx([1, 1, 0, 0])
     assert got["soda_f1"] == pytest.approx(0.5)
 
 
-def test_rows_of_one_interval_are_references_of_one_event() -> None:
+def test_equal_intervals_are_references_of_same_event() -> None:
     truth = [true(0, 4, "a man falls"), true(0, 4, "somebody tumbles over")]
-    got = dense_metrics(truth, [told(0, 4, "somebody tumbles over")])
+    got = dense_metrics(truth, [predicted(0, 4, "somebody tumbles over")])
     assert got["events"] == 1
     assert got["soda_f1"] == pytest.approx(1)
     assert got["rouge_l"] == pytest.approx(1 / 2)  # the protocol scores each pair
 
 
-def test_one_true_event_is_told_once() -> None:
-    got = dense_metrics([true(0, 4, "a man falls")], [told(0, 4, "a man falls")] * 4)
+def test_true_event_is_matched_once() -> None:
+    got = dense_metrics([true(0, 4, "a man falls")], [predicted(0, 4, "a man falls")] * 4)
     assert got["soda_recall"] == pytest.approx(1)
     assert got["soda_precision"] == pytest.approx(1 / 4)
 
 
-def test_events_told_in_the_wrong_order_are_not_a_story() -> None:
+def test_soda_does_not_align_wrong_order() -> None:
     truth = [true(0, 6, "a man falls"), true(1, 7, "two dogs bark loudly")]
-    found = [told(0, 6, "two dogs bark loudly"), told(1, 7, "a man falls")]
+    found = [predicted(0, 6, "two dogs bark loudly"), predicted(1, 7, "a man falls")]
     assert dense_metrics(truth, found)["soda_f1"] == pytest.approx(5 / 7 / 2)
 
 
-def test_sides_that_are_empty() -> None:
+def test_empty_truth_or_predictions() -> None:
     truth = [true(0, 4, "a man falls"), true(0, 4, "a man falls", "b.mp4")]
     nothing = dense_metrics(truth, [])
     assert nothing["bleu_4"] == nothing["cider_d"] == nothing["precision"] == nothing["recall"] == 0
     assert nothing["soda_precision"] == nothing["soda_recall"] == nothing["soda_f1"] == 0
-    half = dense_metrics(truth, [told(0, 4, "a man falls")])
+    half = dense_metrics(truth, [predicted(0, 4, "a man falls")])
     assert half["rouge_l"] == half["soda_recall"] == pytest.approx(0.5)
     assert half["soda_precision"] == pytest.approx(1)
-    neither = dense_metrics([], [told(0, 4, "a man falls")])
+    neither = dense_metrics([], [predicted(0, 4, "a man falls")])
     assert (neither["videos"], neither["events"], neither["found"]) == (0, 0, 0)
     for name in (*NAMES.values(), "soda_precision", "soda_recall", "soda_f1"):
         assert neither[name] is None
         assert name.startswith("soda") or neither["per_tiou"]["0.5"][name] is None
 
 
-def test_what_is_not_described_is_left_out() -> None:
+def test_events_without_description_are_left_out() -> None:
     truth = [true(0, 4, "a man falls"), true(5, 6, None), true(0, 4, None, "b.mp4"), true(7, 8, "")]
     truth.append(Annotation(video="c.mp4", description="a clip as a whole"))
-    found = [told(0, 4, "a man falls"), told(5, 6, None), told(0, 4, "not judged", "b.mp4"), told(0, 4, "?", "c.mp4")]
+    found = [
+        predicted(0, 4, "a man falls"),
+        predicted(5, 6, None),
+        predicted(0, 4, "not judged", "b.mp4"),
+        predicted(0, 4, "?", "c.mp4"),
+    ]
     assert dense_metrics(truth, found) == dense_metrics(truth[:1], found[:1])
 
 
-def test_templates_are_descriptions() -> None:
-    event = told(0, 4, "a man falls")
+def test_templates_count_as_captions() -> None:
+    event = predicted(0, 4, "a man falls")
     template = Event(**{**vars(event), "description_source": "template", "description_score": 0.1})
     truth = [true(0, 4, "a man falls")]
     assert dense_metrics(truth, [template]) == dense_metrics(truth, [event])

@@ -1,4 +1,4 @@
-"""Metrics of timed events against numbers that published evaluators gave once: see published/README.md."""
+"""Metrics of timed events against stored results of published evaluators: see published/README.md."""
 
 import json
 from itertools import pairwise
@@ -27,7 +27,7 @@ def frames_of(videos: list[str], labels: list[str], count: int = 0) -> dict[str,
     }
 
 
-def evaluate_model(
+def metrics_of(
     truth: list[Annotation], found: list[Event], frames: dict[str, FrameScores], labels: list[str], **how: Any
 ):
     return event_metrics(truth, found, found, frames, labels, **{"exclusive": False, "intervals": False, **how})
@@ -41,10 +41,10 @@ def activitynet(digits: int) -> dict[str, Any]:
         for v, s, e, label, score in data["found"]
     ]
     labels = [*data["labels"], "never"]  # a label of the model that is not among the true ones
-    return evaluate_model(truth, found, frames_of(data["videos"], labels), labels)
+    return metrics_of(truth, found, frames_of(data["videos"], labels), labels)
 
 
-def test_temporal_map_is_activitynets() -> None:
+def test_temporal_map_matches_activitynet() -> None:
     data, got = published("activitynet"), activitynet(9)
     assert [got[f"map_{round(100 * tiou)}"] for tiou in data["tiou"]] == pytest.approx(data["map"], abs=1e-12)
     assert got["map"] == pytest.approx(np.mean(data["map"][2:]), abs=1e-12)
@@ -52,13 +52,13 @@ def test_temporal_map_is_activitynets() -> None:
     for label, ap in data["ap"].items():
         assert got["per_class"][label]["ap_50"] == pytest.approx(ap[2], abs=1e-12)
         assert got["per_class"][label]["ap"] == pytest.approx(np.mean(ap[2:]), abs=1e-12)
-    assert got["per_class"]["run"]["ap"] == 0  # true and never found
+    assert got["per_class"]["run"]["ap"] == 0  # true and never predicted
     assert got["absent"] == ["never"]
 
 
-def test_equal_scores_are_one_threshold_unlike_activitynets() -> None:
-    """ActivityNet takes events of one score as its sort happens to leave them, so that its figure depends on the order
-    of the file. Here no threshold lies between them, which is never more than any of those orders gives."""
+def test_equal_scores_share_threshold_unlike_activitynet() -> None:
+    """ActivityNet keeps equal scores in the order its sort leaves them, so results depend on the order of the file.
+    Here no threshold separates them, which never gives more than any of those orders."""
     data, got = published("activitynet"), activitynet(1)
     for tiou, low, high in zip(data["tiou"], data["map_tied_lowest"], data["map_tied_highest"], strict=True):
         value = got[f"map_{round(100 * tiou)}"]
@@ -66,7 +66,7 @@ def test_equal_scores_are_one_threshold_unlike_activitynets() -> None:
         assert value > low - 1.5 * (high - low)
 
 
-def test_segmentation_is_ms_tcns() -> None:
+def test_segmentation_matches_ms_tcn() -> None:
     data = published("ms_tcn")
     truth, found, frames = [], [], {}
     for number, (true_runs, found_runs) in enumerate(zip(data["truth"], data["found"], strict=True)):
@@ -81,7 +81,7 @@ def test_segmentation_is_ms_tcns() -> None:
                 else:
                     found.append(Event(video=video, start_s=start, end_s=end, label=label, score=0.5))
         frames |= frames_of([video], data["labels"], sum(length for _, length in true_runs))
-    got, want = evaluate_model(truth, found, frames, data["labels"], exclusive=True), data["numbers"]
+    got, want = metrics_of(truth, found, frames, data["labels"], exclusive=True), data["numbers"]
     for name, theirs in (
         ("frame_accuracy", "Acc"),
         ("edit", "Edit"),
@@ -108,10 +108,10 @@ def spots(half_width_s: float, second: int) -> dict[str, Any]:
         for e in v["events"]
     ]
     frames = frames_of([v["video"] for v in data["truth"]], data["labels"])
-    return evaluate_model(truth, found, frames, data["labels"], half_width_s=half_width_s)
+    return metrics_of(truth, found, frames, data["labels"], half_width_s=half_width_s)
 
 
-def test_spotting_is_e2e_spots() -> None:
+def test_spotting_matches_e2e_spot() -> None:
     data = published("e2e_spot")
     for tolerance, want, ap in zip(data["tolerances"], data["map"], data["ap"], strict=True):
         got = spots(tolerance / 25, 25)
@@ -120,9 +120,9 @@ def test_spotting_is_e2e_spots() -> None:
             assert got["per_class"][label]["spotting_ap"] == pytest.approx(value, abs=1e-12)
 
 
-def test_spotting_is_near_soccernets() -> None:
-    """SoccerNet takes precision at 11 recalls and 200 thresholds, lets true events choose in order of time, and drops
-    one of two events of a frame: figures differ a little. Its tolerance is a window's width, so half to each side."""
+def test_spotting_is_close_to_soccernet() -> None:
+    """SoccerNet samples precision at 11 recalls and 200 thresholds, lets true events choose in order of time, and drops
+    one of two events in a frame: results differ a little. Its tolerance is a window's width, so half to each side."""
     data = published("soccernet")
     for delta, want in zip(data["deltas_s"], data["map"], strict=True):
         assert spots(delta / 2, data["framerate"])["spotting_map"] == pytest.approx(want, abs=0.03)
@@ -131,7 +131,7 @@ def test_spotting_is_near_soccernets() -> None:
     assert got["spotting_map_loose"] == pytest.approx(np.mean(data["map"][5:]), abs=0.02)
 
 
-def test_frame_map_is_scikit_learns() -> None:
+def test_frame_map_matches_scikit_learn() -> None:
     data = published("scikit_learn")
     labels, truth, frames = ["a", "b", "never"], [], {}
     for number, recording in enumerate(data["recordings"]):
@@ -139,7 +139,7 @@ def test_frame_map_is_scikit_learns() -> None:
         frames[video] = FrameScores(time_s=np.arange(len(scores)) / FPS, scores=scores, duration_s=len(scores) / FPS)
         for first, stop, label in recording["spans"]:
             truth.append(Annotation(video=video, start_s=first / FPS, end_s=stop / FPS, label=labels[label]))
-    got = evaluate_model(truth, [], frames, labels)
+    got = metrics_of(truth, [], frames, labels)
     assert [got["per_class"][label]["frame_ap"] for label in labels[:2]] == pytest.approx(data["ap"], abs=1e-12)
     assert got["per_class"]["never"]["frame_ap"] is None
     assert got["frame_map"] == pytest.approx(np.mean(data["ap"]), abs=1e-12)

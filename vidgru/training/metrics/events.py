@@ -1,7 +1,7 @@
-"""What a model of timed events is judged by. Plain values out: every result can be written as JSON.
+"""Metrics of timed events. Plain values out: every result can be written as JSON.
 
-Figures are sums over recordings (or ratios of such sums), so each is written over weighted recordings and the
-bootstrap gets all resamples at once. Matching never crosses recordings: it is done once.
+Metrics are sums over recordings, or ratios of such sums, so each is computed over weighted recordings and the
+bootstrap evaluates all resamples at once. Matching never crosses recordings: it is done once.
 """
 
 from __future__ import annotations
@@ -13,10 +13,25 @@ from typing import Any
 
 import numpy as np
 
-from vidgru.training.metrics.bootstrap import draws, interval
-from vidgru.training.metrics.matching import EventTable, event_table, match_by_overlap, match_by_score
-from vidgru.training.metrics.ranking import RankedEvents, RankedFrames, ratio, share
-from vidgru.training.metrics.segments import BACKGROUND, edit_score, frame_labels, segment_hits, segments
+from vidgru.training.metrics.matching import (
+    BACKGROUND,
+    EventTable,
+    edit_score,
+    event_table,
+    frame_labels,
+    frame_segments,
+    match_by_overlap,
+    match_by_score,
+    segment_hits,
+)
+from vidgru.training.metrics.ranking import (
+    RankedEvents,
+    RankedFrames,
+    draw_recordings,
+    interval,
+    ratio,
+    ratio_or_nan,
+)
 from vidgru.types import Annotation, Array, Event
 
 _TIOU = np.array([30, 40, *range(50, 100, 5)]) / 100
@@ -25,21 +40,21 @@ _THUMOS = np.isin(_TIOU, (0.3, 0.4, 0.5, 0.6, 0.7))
 _HALF = int(np.flatnonzero(_TIOU == 0.5)[0])
 _F1_TIOU = np.array([0.5, 0.3, 0.7])  # the first is the headline
 _SEGMENT_IOU = np.array([0.10, 0.25, 0.50])
-# SoccerNet's tolerances are widths of a window around the truth (5 to 60 s, 1 to 5 s); ours are distances
+# SoccerNet's tolerances are widths of a window around the truth (5 to 60 s, 1 to 5 s); these are distances
 _LOOSE_S, _TIGHT_S = np.arange(5, 61, 5) / 2, np.arange(1, 6) / 2
-_AT_ONCE = 2_000_000  # weights of a chunk of resamples: 16 MB an array
+_CHUNK = 2_000_000  # weights per chunk of resamples: 16 MB per array
 
-_Statistics = Callable[[Array], dict[str, Array]]  # weights float64 [R, V] -> figures [R] by name, NaN if not defined
+_Statistics = Callable[[Array], dict[str, Array]]  # weights float64 [R, V] -> metrics [R] by name, NaN if undefined
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FrameScores:
-    """What a model said of each frame of a recording.
+    """Scores of every frame of a recording.
 
     Attributes:
         time_s: float64 [T], strictly increasing.
-        scores: float32 [T, C], or [T, C + 1] with a last column for "nothing", which is not judged.
-        duration_s: of the recording.
+        scores: float32 [T, C], or [T, C + 1] with a last column for "nothing", which is not evaluated.
+        duration_s: Duration of the recording.
     """
 
     time_s: Array
@@ -49,8 +64,8 @@ class FrameScores:
 
 def event_metrics(
     truth: Sequence[Annotation],
-    found: Sequence[Event],
-    ranked: Sequence[Event],
+    predicted: Sequence[Event],
+    candidates: Sequence[Event],
     frames: Mapping[str, FrameScores],
     labels: Sequence[str],
     *,
@@ -60,82 +75,83 @@ def event_metrics(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """How well the events of recordings were told.
+    """Compute metrics of timed events.
 
     Args:
-        truth: true events. Rows without a label are left out: they say that nothing happens.
-        found: events as a model emits them.
-        ranked: candidates for average precision: `found`, and weaker ones below the thresholds.
-        frames: for each recording that is judged, those in which nothing happens too.
+        truth: True events. Rows without a label are left out: they mark event-free recordings.
+        predicted: Events at the model's thresholds.
+        candidates: Events for average precision: `predicted`, and weaker ones below the thresholds.
+        frames: Frame scores of every evaluated recording, event-free ones included.
         labels: C names.
-        exclusive: whether there is one label at a time: gives the figures of segmentation.
-        half_width_s: if true events are points, half the interval each was made into: gives the figures of spotting.
-        intervals: whether to compute bootstrap intervals, over recordings.
-        resamples, seed: of the bootstrap.
+        exclusive: Whether labels exclude each other; adds the metrics of segmentation.
+        half_width_s: If true events are points, half the interval each was expanded to; adds the metrics of spotting.
+        intervals: Whether to compute bootstrap intervals, over recordings.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
 
     Returns:
-        - videos, hours (judged), events (true), found;
+        - videos, hours (evaluated), events (true), found (predicted);
         - map: mean over tIoU 0.5:0.05:0.95 of the mean over labels of average precision (ActivityNet's protocol);
           map_thumos: the same over 0.3:0.1:0.7; map_30, map_40, map_50, map_55 ... map_95: at each;
         - frame_map: mean over labels of the average precision of frame scores, over all frames of all recordings;
         - event_f1, event_precision, event_recall: over all labels, at tIoU 0.5, one to one; event_f1_30, event_f1_70;
           event_macro_f1: the mean over labels at 0.5;
-        - false_alarms_per_hour: found events that overlap no true event of their label;
-        - if exclusive, segment_f1_10, segment_f1_25, segment_f1_50, edit, frame_accuracy: of found events, put on the
-          frames; as MS-TCN has it, but 0 to 1;
-        - if points, spotting_map: centres no further apart than `half_width_s`, as E2E-Spot has it; spotting_map_tight
-          and spotting_map_loose: means over SoccerNet's tolerances of 1 to 5 s and 5 to 60 s, which allow half as much
+        - false_alarms_per_hour: predicted events that overlap no true event of their label;
+        - if exclusive, segment_f1_10, segment_f1_25, segment_f1_50, edit, frame_accuracy: of predicted events mapped
+          to frames; as in MS-TCN, but 0 to 1;
+        - if points, spotting_map: centres at most `half_width_s` apart, as in E2E-Spot; spotting_map_tight and
+          spotting_map_loose: means over SoccerNet's tolerances of 1 to 5 s and 5 to 60 s, which allow half as much
           to either side;
         - per_class {label: {ap_50, ap, precision, recall, f1 (at 0.5), support, frame_ap}}, and spotting_ap if points;
         - absent: labels without a true event, left out of means over labels;
-        - intervals {figure: [low, high]}: 95 % percentile bootstrap over recordings; None with fewer than two. What is
-          drawn twice raises interpolated precision by chance: with few recordings, intervals of map lean upwards.
-          That of frame_map takes frames in 200 steps of recall.
+        - intervals {metric: [low, high]}: 95 % percentile bootstrap over recordings; None with fewer than two.
+          Recordings drawn twice raise interpolated precision by chance: with few recordings, intervals of map lean
+          upwards. That of frame_map counts frames in 200 steps of recall.
 
-        None stands for what is not defined; as for clips, precision and f1 of a label are then 0.
+        None stands for undefined; as for clips, undefined precision and f1 of a label are 0.
 
     Raises:
-        ValueError: events without times, of other recordings or labels; shapes that do not fit; scores that are not
-            finite; two labels of one name.
+        ValueError: events without times, or of other recordings or labels; shapes that do not match; scores that are
+            not finite; two labels with the same name.
     """
     if not labels or len(set(labels)) < len(labels):
         raise ValueError(f"labels must be at least one, and differ, got {list(labels)}")
     videos = sorted(frames)
     for video in videos:
         _check(video, frames[video], len(labels))
-    true, said, candidates = (event_table(events, videos, labels) for events in (truth, found, ranked))
+    true, found, ranked = (event_table(events, videos, labels) for events in (truth, predicted, candidates))
     hours = np.array([frames[video].duration_s for video in videos]) / 3600
     once = np.ones((1, len(videos)))
     support = _count(true, videos, labels)
 
-    detections = _rank(candidates, match_by_score(true, candidates, _TIOU), support)
-    pairs = _Pairs(true, said, support, _count(said, videos, labels))
+    detections = _rank(ranked, match_by_score(true, ranked, _TIOU), support)
+    counts = _EventCounts(true, found, support, _count(found, videos, labels))
     by_frame = _rank_frames(true, frames, videos, labels)
     parts: list[_Statistics] = [
-        lambda weights: _detection_figures(detections, weights),
+        lambda weights: _detection_metrics(detections, weights),
         lambda weights: {"frame_map": _macro(np.stack([f.average_precision(weights) for f in by_frame], axis=1))},
-        lambda weights: pairs.figures(weights, hours),
+        lambda weights: counts.metrics(weights, hours),
     ]
     if exclusive:
-        parts.append(_segmentation(true, said, [frames[video].time_s for video in videos]))
+        parts.append(_segmentation(true, found, [frames[video].time_s for video in videos]))
     spots: list[RankedEvents] = []
     if half_width_s is not None:
         tolerances = np.concatenate(([half_width_s], _TIGHT_S, _LOOSE_S))
-        spots = _rank(candidates, match_by_score(true, candidates, tolerances, points=True), support)
-        parts.append(lambda weights: _spotting_figures(spots, weights))
+        spots = _rank(ranked, match_by_score(true, ranked, tolerances, points=True), support)
+        parts.append(lambda weights: _spotting_metrics(spots, weights))
 
-    def figures(weights: Array) -> dict[str, Array]:
+    def metrics(weights: Array) -> dict[str, Array]:
         return {name: values for part in parts for name, values in part(weights).items()}
 
-    whole = {name: _plain(values[0]) for name, values in figures(once).items()}
+    whole = {name: _plain(values[0]) for name, values in metrics(once).items()}
     whole["frame_map"] = _plain(_macro(np.array([[ranking.exact for ranking in by_frame]]))[0])
     result: dict[str, Any] = {
         "videos": len(videos),
         "hours": float(hours.sum()),
         "events": len(true.key),
-        "found": len(said.key),
+        "found": len(found.key),
         **whole,
-        "per_class": pairs.per_class(labels),
+        "per_class": counts.per_class(labels),
         "absent": [label for label, number in zip(labels, support.sum(axis=0), strict=True) if not number],
     }
     for c, row in enumerate(result["per_class"].values()):
@@ -147,74 +163,76 @@ def event_metrics(
     if intervals:
         result["intervals"] = dict.fromkeys(whole)
         if len(videos) > 1:
-            weights = draws(len(videos), resamples=resamples, seed=seed)
-            chunks = np.array_split(weights, math.ceil(resamples * max(1, len(candidates.key)) / _AT_ONCE))
-            drawn = [figures(chunk) for chunk in chunks]
+            weights = draw_recordings(len(videos), resamples=resamples, seed=seed)
+            chunks = np.array_split(weights, math.ceil(resamples * max(1, len(ranked.key)) / _CHUNK))
+            drawn = [metrics(chunk) for chunk in chunks]
             result["intervals"] = {name: interval(np.concatenate([part[name] for part in drawn])) for name in whole}
     return result
 
 
 def event_curves(
-    truth: Sequence[Annotation], ranked: Sequence[Event], videos: Sequence[str], labels: Sequence[str]
+    truth: Sequence[Annotation], candidates: Sequence[Event], videos: Sequence[str], labels: Sequence[str]
 ) -> dict[str, tuple[Array, Array]]:
-    """Recall and interpolated precision at tIoU 0.5, of each label that has true events: float64 [points] each.
+    """Recall and interpolated precision at tIoU 0.5 of each label that has true events: float64 [points] each.
 
-    They begin at recall 0.
+    Curves start at recall 0.
 
     Args:
-        truth, ranked, labels: as for `event_metrics`.
-        videos: the recordings that are judged.
+        truth, candidates, labels: As for `event_metrics`.
+        videos: The evaluated recordings.
     """
-    true, candidates = event_table(truth, videos, labels), event_table(ranked, videos, labels)
+    true, ranked = event_table(truth, videos, labels), event_table(candidates, videos, labels)
     support = _count(true, videos, labels)
-    rankings = _rank(candidates, match_by_score(true, candidates, _TIOU[[_HALF]]), support)
+    rankings = _rank(ranked, match_by_score(true, ranked, _TIOU[[_HALF]]), support)
     curves = {label: ranking.curve(0) for label, ranking in zip(labels, rankings, strict=True)}
     return {label: curve for label, curve in curves.items() if len(curve[0])}
 
 
 def worst_first(
-    truth: Sequence[Annotation], found: Sequence[Event], videos: Sequence[str], labels: Sequence[str]
+    truth: Sequence[Annotation], predicted: Sequence[Event], videos: Sequence[str], labels: Sequence[str]
 ) -> list[tuple[str, float | None, int]]:
-    """Recordings from the worst told: lowest event F1 at tIoU 0.5, then most false alarms, then by name.
+    """Sort recordings from the worst predicted: lowest event F1 at tIoU 0.5, then most false alarms, then by name.
 
     Returns:
-        (recording, F1, false alarms); F1 is None where nothing happens and nothing was found, which is as it should be.
+        (recording, F1, false alarms); F1 is None where there is neither a true nor a predicted event, as it should be.
     """
-    true, said = event_table(truth, videos, labels), event_table(found, videos, labels)
-    pairs = _Pairs(true, said, _count(true, videos, labels), _count(said, videos, labels))
-    f1, false = pairs.by_video()
+    true, found = event_table(truth, videos, labels), event_table(predicted, videos, labels)
+    counts = _EventCounts(true, found, _count(true, videos, labels), _count(found, videos, labels))
+    f1, false = counts.by_video()
     rows = [(video, _plain(value), int(number)) for video, value, number in zip(videos, f1, false, strict=True)]
     return sorted(rows, key=lambda row: (1.0 if row[1] is None else row[1], -row[2], row[0]))
 
 
-class _Pairs:
-    """Numbers of events by recording and label: true, found, and right at each overlap of `_F1_TIOU`."""
+class _EventCounts:
+    """Event counts by recording and label: true, predicted, and correct at each overlap of `_F1_TIOU`."""
 
-    def __init__(self, true: EventTable, said: EventTable, support: Array, found: Array) -> None:
-        paired, most = match_by_overlap(true, said)
-        self._support, self._said = support, found
-        hits = [np.bincount(said.key[paired >= tiou], minlength=support.size) for tiou in _F1_TIOU]
+    def __init__(self, true: EventTable, found: EventTable, support: Array, predicted: Array) -> None:
+        paired, highest = match_by_overlap(true, found)
+        self._support, self._predicted = support, predicted
+        hits = [np.bincount(found.key[paired >= tiou], minlength=support.size) for tiou in _F1_TIOU]
         self._hits = np.stack(hits).reshape(len(hits), *support.shape).astype(np.float64)
-        self._false = np.bincount(said.videos[most == 0], minlength=len(support))
+        self._false = np.bincount(found.videos[highest == 0], minlength=len(support))
 
-    def figures(self, weights: Array, hours: Array) -> dict[str, Array]:
-        hits, support, said = weights @ self._hits, weights @ self._support, weights @ self._said  # [.., R, C]
-        total, all_true, all_said = hits.sum(axis=-1), support.sum(axis=-1), said.sum(axis=-1)
-        f1 = share(2 * total, all_true + all_said)
-        per_label = np.where(support > 0, ratio(2 * hits[0], support + said), np.nan)
+    def metrics(self, weights: Array, hours: Array) -> dict[str, Array]:
+        # hits [tIoU, R, C], support and predicted [R, C]
+        hits, support, predicted = weights @ self._hits, weights @ self._support, weights @ self._predicted
+        all_hits, all_true, all_predicted = hits.sum(axis=-1), support.sum(axis=-1), predicted.sum(axis=-1)
+        f1 = ratio_or_nan(2 * all_hits, all_true + all_predicted)
+        per_label = np.where(support > 0, ratio(2 * hits[0], support + predicted), np.nan)
         return {
             "event_f1": f1[0],
-            "event_precision": share(total[0], all_said),
-            "event_recall": share(total[0], all_true),
+            "event_precision": ratio_or_nan(all_hits[0], all_predicted),
+            "event_recall": ratio_or_nan(all_hits[0], all_true),
             "event_f1_30": f1[1],
             "event_f1_70": f1[2],
             "event_macro_f1": _macro(per_label),
-            "false_alarms_per_hour": share(weights @ self._false, weights @ hours),
+            "false_alarms_per_hour": ratio_or_nan(weights @ self._false, weights @ hours),
         }
 
     def per_class(self, labels: Sequence[str]) -> dict[str, dict[str, Any]]:
-        hits, support, said = self._hits[0].sum(axis=0), self._support.sum(axis=0), self._said.sum(axis=0)
-        precision, recall, f1 = ratio(hits, said), share(hits, support), ratio(2 * hits, support + said)
+        hits, support, predicted = self._hits[0].sum(axis=0), self._support.sum(axis=0), self._predicted.sum(axis=0)
+        precision, recall = ratio(hits, predicted), ratio_or_nan(hits, support)
+        f1 = ratio(2 * hits, support + predicted)
         return {
             label: {
                 "precision": float(precision[c]),
@@ -226,18 +244,19 @@ class _Pairs:
         }
 
     def by_video(self) -> tuple[Array, Array]:
-        """F1 [V], NaN where there is neither a true nor a found event; and false alarms [V]."""
-        return share(2 * self._hits[0].sum(axis=1), (self._support + self._said).sum(axis=1)), self._false
+        """F1 [V], NaN where there is neither a true nor a predicted event; and false alarms [V]."""
+        events = (self._support + self._predicted).sum(axis=1)
+        return ratio_or_nan(2 * self._hits[0].sum(axis=1), events), self._false
 
 
-def _detection_figures(rankings: Sequence[RankedEvents], weights: Array) -> dict[str, Array]:
+def _detection_metrics(rankings: Sequence[RankedEvents], weights: Array) -> dict[str, Array]:
     ap = np.stack([ranking.average_precision(weights) for ranking in rankings], axis=1)  # [R, C, K]
     at = _macro(ap)
     each = {f"map_{round(100 * tiou)}": at[:, k] for k, tiou in enumerate(_TIOU)}
     return {"map": at[:, _ACTIVITYNET].mean(axis=1), "map_thumos": at[:, _THUMOS].mean(axis=1), **each}
 
 
-def _spotting_figures(rankings: Sequence[RankedEvents], weights: Array) -> dict[str, Array]:
+def _spotting_metrics(rankings: Sequence[RankedEvents], weights: Array) -> dict[str, Array]:
     at = _macro(np.stack([ranking.average_precision(weights) for ranking in rankings], axis=1))
     tight, loose = at[:, 1 : 1 + len(_TIGHT_S)], at[:, 1 + len(_TIGHT_S) :]
     return {
@@ -247,61 +266,63 @@ def _spotting_figures(rankings: Sequence[RankedEvents], weights: Array) -> dict[
     }
 
 
-def _segmentation(true: EventTable, said: EventTable, times: Sequence[Array]) -> _Statistics:
-    """Figures of one label a frame, from counts by recording [V, ...]."""
+def _segmentation(true: EventTable, found: EventTable, times: Sequence[Array]) -> _Statistics:
+    """Metrics of one label per frame, from counts per recording [V, ...]."""
     hits = np.zeros((len(times), len(_SEGMENT_IOU)))
-    numbers, edit, right = np.zeros(len(times)), np.zeros(len(times)), np.zeros(len(times))
+    segments, edit, correct = np.zeros(len(times)), np.zeros(len(times)), np.zeros(len(times))
     for v, time_s in enumerate(times):
-        was, told = (
+        true_frames, found_frames = (
             frame_labels(table.spans_s[table.videos == v], table.labels[table.videos == v], time_s)
-            for table in (true, said)
+            for table in (true, found)
         )
-        true_runs, told_runs = segments(was), segments(told)
-        hits[v] = segment_hits(true_runs, told_runs, _SEGMENT_IOU)
-        numbers[v] = len(true_runs) + len(told_runs)
-        edit[v] = edit_score(true_runs[:, 0], told_runs[:, 0])
-        right[v] = (was == told).sum()
+        true_segments, found_segments = frame_segments(true_frames), frame_segments(found_frames)
+        hits[v] = segment_hits(true_segments, found_segments, _SEGMENT_IOU)
+        segments[v] = len(true_segments) + len(found_segments)
+        edit[v] = edit_score(true_segments[:, 0], found_segments[:, 0])
+        correct[v] = (true_frames == found_frames).sum()
     lengths = np.array([len(time_s) for time_s in times])
 
-    def figures(weights: Array) -> dict[str, Array]:
-        f1 = share(2 * (weights @ hits).T, weights @ numbers)
+    def metrics(weights: Array) -> dict[str, Array]:
+        f1 = ratio_or_nan(2 * (weights @ hits).T, weights @ segments)
         names = [f"segment_f1_{round(100 * iou)}" for iou in _SEGMENT_IOU]
         return {
             **dict(zip(names, f1, strict=True)),
-            "edit": share(weights @ edit, weights.sum(axis=1)),
-            "frame_accuracy": share(weights @ right, weights @ lengths),
+            "edit": ratio_or_nan(weights @ edit, weights.sum(axis=1)),
+            "frame_accuracy": ratio_or_nan(weights @ correct, weights @ lengths),
         }
 
-    return figures
+    return metrics
 
 
-def _rank(candidates: EventTable, right: Array, support: Array) -> list[RankedEvents]:
-    """A ranking a label; right is bool [K, n], support [V, C]."""
+def _rank(ranked: EventTable, correct: Array, support: Array) -> list[RankedEvents]:
+    """One ranking per label; correct is bool [K, n], support [V, C]."""
     rankings = []
     for c in range(support.shape[1]):
-        mine = candidates.labels == c
-        rankings.append(RankedEvents(candidates.scores[mine], candidates.videos[mine], right[:, mine], support[:, c]))
+        of_label = ranked.labels == c
+        rankings.append(
+            RankedEvents(ranked.scores[of_label], ranked.videos[of_label], correct[:, of_label], support[:, c])
+        )
     return rankings
 
 
 def _rank_frames(
     true: EventTable, frames: Mapping[str, FrameScores], videos: Sequence[str], labels: Sequence[str]
 ) -> list[RankedFrames]:
-    """A ranking a label, of all frames of all recordings."""
+    """One ranking per label, over all frames of all recordings."""
     member = np.repeat(np.arange(len(videos)), [len(frames[video].time_s) for video in videos])
     edges = np.searchsorted(true.key, np.arange(len(videos) * len(labels) + 1))
     rankings = []
     for c in range(len(labels)):
         inside = []
         for v, video in enumerate(videos):
-            mine = true.spans_s[edges[v * len(labels) + c] : edges[v * len(labels) + c + 1]]
-            inside.append(frame_labels(mine, np.zeros(len(mine), np.int64), frames[video].time_s) != BACKGROUND)
+            spans_s = true.spans_s[edges[v * len(labels) + c] : edges[v * len(labels) + c + 1]]
+            inside.append(frame_labels(spans_s, np.zeros(len(spans_s), np.int64), frames[video].time_s) != BACKGROUND)
         scores = [frames[video].scores[:, c] for video in videos]
-        rankings.append(RankedFrames(_joined(scores), _joined(inside).astype(bool), member, len(videos)))
+        rankings.append(RankedFrames(_concatenated(scores), _concatenated(inside).astype(bool), member, len(videos)))
     return rankings
 
 
-def _joined(parts: Sequence[Array]) -> Array:
+def _concatenated(parts: Sequence[Array]) -> Array:
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
@@ -311,14 +332,14 @@ def _count(table: EventTable, videos: Sequence[str], labels: Sequence[str]) -> A
     return counts.reshape(len(videos), len(labels))
 
 
-def _check(video: str, given: FrameScores, labels: int) -> None:
-    frames = len(given.time_s)
-    if given.scores.shape not in ((frames, labels), (frames, labels + 1)):
-        raise ValueError(f"{video}: scores must be [{frames}, {labels} or one more], got {list(given.scores.shape)}")
-    if not np.isfinite(given.scores).all():
-        raise ValueError(f"{video}: scores hold values that are not finite")
-    if not (math.isfinite(given.duration_s) and given.duration_s >= 0):
-        raise ValueError(f"{video}: duration_s must be 0 or more, got {given.duration_s}")
+def _check(video: str, frame_scores: FrameScores, labels: int) -> None:
+    frames, shape = len(frame_scores.time_s), frame_scores.scores.shape
+    if shape not in ((frames, labels), (frames, labels + 1)):
+        raise ValueError(f"{video}: scores must be [{frames}, {labels} or one more], got {list(shape)}")
+    if not np.isfinite(frame_scores.scores).all():
+        raise ValueError(f"{video}: scores must be finite")
+    if not (math.isfinite(frame_scores.duration_s) and frame_scores.duration_s >= 0):
+        raise ValueError(f"{video}: duration_s must be 0 or more, got {frame_scores.duration_s}")
 
 
 def _plain(value: Any) -> float | None:
@@ -327,5 +348,5 @@ def _plain(value: Any) -> float | None:
 
 def _macro(values: Array) -> Array:
     """Mean over labels, the second axis, of those that are defined: NaN if none is."""
-    known = ~np.isnan(values)
-    return share(np.where(known, values, 0.0).sum(axis=1), known.sum(axis=1))
+    defined = ~np.isnan(values)
+    return ratio_or_nan(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1))

@@ -3,7 +3,7 @@ import pytest
 
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
-from vidgru.training.metrics.hallucination import ObjectWords, hallucination_metrics, seen_near
+from vidgru.training.metrics.captions import ObjectWords, detected_near, hallucination_metrics
 from vidgru.types import FrameSequence
 
 COCO = ["person", "bicycle", "car", "bus", "bench", "dog", "hot dog", "handbag", "backpack", "traffic light", "knife"]
@@ -32,11 +32,11 @@ def words_of(objects: ObjectWords, sentence: str) -> list[str]:
         ("", []),
     ],
 )
-def test_class_names_in_english(sentence: str, found: list[str]) -> None:
+def test_object_words_match_english_class_names(sentence: str, found: list[str]) -> None:
     assert words_of(ObjectWords(COCO), sentence) == found
 
 
-def test_names_are_spelt_as_detectors_do() -> None:
+def test_object_words_accept_detector_spelling() -> None:
     objects = ObjectWords(["Traffic_Light", "baby", "police-man"])
     assert objects.mentioned("traffic lights, babies, policemen, police men") == [
         ("traffic lights", frozenset({"Traffic_Light"})),
@@ -45,14 +45,14 @@ def test_names_are_spelt_as_detectors_do() -> None:
     ]
 
 
-def test_further_words_stand_for_classes() -> None:
+def test_object_words_synonyms() -> None:
     objects = ObjectWords(COCO, {"man": "person", "bag": ("handbag", "backpack"), "mala": "handbag", "ônibus": "bus"})
     assert objects.mentioned("Men with bags") == [
         ("men", frozenset({"person"})),
         ("bags", frozenset({"handbag", "backpack"})),
     ]
-    assert objects.unseen("A man with a bag", {"backpack"}) == ["man"]
-    assert objects.unseen("A man with a bag", {"person", "handbag"}) == []
+    assert objects.hallucinated("A man with a bag", {"backpack"}) == ["man"]
+    assert objects.hallucinated("A man with a bag", {"person", "handbag"}) == []
     assert words_of(objects, "Duas malas no Ônibus") == ["malas", "ônibus"]
 
 
@@ -69,7 +69,7 @@ def test_further_words_stand_for_classes() -> None:
         ("ผู้ชายถือกระเป๋าสีแดง", ["กระเป๋า"]),
     ],
 )
-def test_scripts_whose_words_take_endings(sentence: str, found: list[str]) -> None:
+def test_object_words_in_inflected_scripts(sentence: str, found: list[str]) -> None:
     further = {
         **{"사람": "person", "가방": "backpack", "손가방": "handbag", "차": "car", "bag": "handbag"},
         **{"人": "person", "手提包": "handbag", "包": "backpack", "Человек": "person", "сумк": "handbag"},
@@ -78,14 +78,14 @@ def test_scripts_whose_words_take_endings(sentence: str, found: list[str]) -> No
     assert words_of(ObjectWords(COCO, further), sentence) == found
 
 
-def test_words_that_cannot_be() -> None:
-    with pytest.raises(ValueError, match=r"'sac' stands for \['bag'\], not all of them classes of the detector"):
+def test_invalid_synonyms_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"'sac' stands for \['bag'\], not all of which the detector knows"):
         ObjectWords(COCO, {"sac": "bag"})
-    with pytest.raises(ValueError, match="' - ' is no word"):
+    with pytest.raises(ValueError, match="' - ' is not a word"):
         ObjectWords(COCO, {" - ": "car"})
 
 
-def test_rates_are_those_of_chair() -> None:
+def test_hallucination_rates_match_chair() -> None:
     sentences = ["A man with a dog and a car", "A dog chases a dog", "Somebody falls", "People on benches"]
     seen = [{"person", "car"}, {"person"}, {"dog"}, {"person", "bench"}]
     got = hallucination_metrics(sentences, seen, ObjectWords(COCO))
@@ -98,7 +98,7 @@ def test_rates_are_those_of_chair() -> None:
     }
 
 
-def test_sentences_without_object_words_have_no_rates() -> None:
+def test_no_rates_without_object_words() -> None:
     for sentences in ([], ["Somebody falls", ""]):
         got = hallucination_metrics(sentences, [set()] * len(sentences), ObjectWords(COCO))
         assert got["object_words"] == 0
@@ -106,12 +106,12 @@ def test_sentences_without_object_words_have_no_rates() -> None:
     assert ObjectWords([]).mentioned("a person") == []
 
 
-def test_sides_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match="2 sentences, but 1 sets of classes"):
+def test_mismatched_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="got 2 captions, but 1 sets of detected classes"):
         hallucination_metrics(["a", "b"], [set()], ObjectWords(COCO))
 
 
-def test_what_was_seen_near_an_event() -> None:
+def test_detected_near_event() -> None:
     """A frame every half second; frame t shows an object of class t, but for every third, which is empty."""
     time_s = np.arange(20) / 2
     shown = [t for t in range(20) if t % 3]
@@ -130,7 +130,7 @@ def test_what_was_seen_near_an_event() -> None:
     features, feature_spec = compute_features(sequence), FeatureSpec.of(sequence)
 
     def near(start_s: float, end_s: float) -> set[str]:
-        return seen_near(features, feature_spec, sequence.names, start_s, end_s)
+        return detected_near(features, feature_spec, sequence.names, start_s, end_s)
 
     # From 2 s before 5 s: frames 4 (2.0 s) to 9 (4.5 s).
     assert near(3.0, 4.0) == {f"class {t}" for t in (4, 5, 7, 8)}

@@ -1,0 +1,182 @@
+"""Sentences of a model held against what people wrote."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.datasets.annotation_files import csv_set
+from tests.model.networks import make_model
+from tests.sequences import NAMES, make_sequence
+from vidgru.datasets.dataset import Dataset
+from vidgru.model.captioner import Description, Stretch, describe, tell_events
+from vidgru.model.checkpoint import EventModel
+from vidgru.model.features import compute_features
+from vidgru.training import evaluate_captions as module
+from vidgru.training.evaluate_captions import description_table, evaluate_captions
+from vidgru.training.metrics.captions import cider_d_each
+from vidgru.training.metrics.dense_captions import dense_metrics
+from vidgru.types import Annotation, Event, Features
+
+SEQUENCE = make_sequence(200, seed=3)
+FEATURES = {"a.mp4": compute_features(SEQUENCE), "b.mp4": compute_features(make_sequence(80, seed=4))}
+SENTENCES = ("A man falls.", "He walks left.", "남 왼", "A man walks.")
+MODEL = make_model(SEQUENCE, timed=True, sentences=SENTENCES)
+ROWS = (
+    "a.mp4,2,4,fall,A man falls.,test",
+    "a.mp4,2,4,fall,그가 넘어진다.,test",
+    "a.mp4,10,14,walk,He walks left.,test",
+    "b.mp4,,,walk,A man walks.,test",
+    "b.mp4,1,2,fall,She falls.,val",
+)
+TOLD = {(2.0, 4.0): "A man falls.", (10.0, 14.0): "a car next to a bag", (None, None): "He walks past a person."}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return csv_set(tmp_path, *ROWS)
+
+
+def judged(dataset: Dataset, model: EventModel = MODEL, found: tuple[Event, ...] = (), beam: int = 4) -> dict:
+    return evaluate_captions(model, dataset, "test", FEATURES.__getitem__, found, tuple(FEATURES), beam=beam)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that says what is written above; what it says of a stretch is told by its length."""
+    said = {20: TOLD[2.0, 4.0], 36: TOLD[10.0, 14.0], 80: TOLD[None, None]}
+    scores = {20: 0.9, 36: 0.4, 80: 0.7}
+
+    def tell(model: EventModel, stretches: list[Stretch], *, beam: int) -> list[Description]:
+        lengths = [len(stretch.features) for stretch in stretches]
+        assert all(stretch.label is None for stretch in stretches), "it is told where, and nothing else"
+        return [Description(text=said[length], score=scores[length]) for length in lengths]
+
+    monkeypatch.setattr(module, "describe", tell)
+
+
+@pytest.mark.usefixtures("scripted")
+def test_sentences_with_their_references_the_worst_first(dataset: Dataset) -> None:
+    assert MODEL.caption is not None
+    metrics = judged(dataset, replace(MODEL, caption=replace(MODEL.caption, threshold=0.5)))
+    assert metrics["stretches"] == 3
+    assert metrics["templates"] == pytest.approx(1 / 3)
+    assert {"bleu_1", "bleu_4", "rouge_l", "cider", "cider_d", "chrf", "tokenizer"} <= metrics.keys()
+    wanted = [("A man falls.", "그가 넘어진다."), ("He walks left.",), ("A man walks.",)]
+    each = cider_d_each(list(TOLD.values()), wanted)
+    assert metrics["cider_d"] == pytest.approx(each.mean())
+    sentences = metrics["sentences"]
+    assert [one["cider_d"] for one in sentences] == [round(value, 6) for value in sorted(each)]
+    assert sentences[-1] == {
+        "video": "a.mp4",
+        "start": 2.0,
+        "end": 4.0,
+        "description": "A man falls.",
+        "score": 0.9,
+        "cider_d": round(each[0], 6),
+        "references": ["A man falls.", "그가 넘어진다."],
+    }
+    assert sentences[0]["description"] == "a car next to a bag"
+    assert {(one["video"], one["start"], one["end"]) for one in sentences} == {
+        ("a.mp4", 2.0, 4.0), ("a.mp4", 10.0, 14.0), ("b.mp4", None, None),
+    }  # fmt: skip
+    json.dumps(metrics)
+
+
+def drop_features(features: Features, kind: str, start_s: float, end_s: float) -> Features:
+    """The same with one class taken for another in an interval."""
+    objects = features.objects.copy()
+    column = MODEL.feature_spec.object_groups()["class"].start
+    first, stop = (features.offsets[n] for n in features.time_s.searchsorted((start_s, end_s)))
+    own = objects[first:stop, column]
+    own[own == NAMES.index(kind)] = NAMES.index("person")
+    return replace(features, objects=objects)
+
+
+@pytest.mark.usefixtures("scripted")
+def test_objects_that_were_not_seen_are_counted(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert judged(dataset)["hallucination"] == {
+        "sentences": 3, "object_words": 3, "unseen_words": 0, "chair_s": 0.0, "chair_i": 0.0,
+    }  # fmt: skip
+    # seen a little before the event and behind it, but not within a second of it
+    monkeypatch.setitem(FEATURES, "a.mp4", drop_features(FEATURES["a.mp4"], "bag", 9.0, 15.0))
+    assert judged(dataset)["hallucination"] == {
+        "sentences": 3, "object_words": 3, "unseen_words": 1, "chair_s": 1 / 3, "chair_i": 1 / 3,
+    }  # fmt: skip
+    monkeypatch.setitem(FEATURES, "a.mp4", drop_features(compute_features(SEQUENCE), "bag", 9.5, 14.5))
+    assert judged(dataset)["hallucination"]["unseen_words"] == 0
+
+
+def test_stretches_are_described_as_by_the_model_itself(dataset: Dataset) -> None:
+    stretches = [
+        Stretch(features=FEATURES["a.mp4"].frames(12, 32)),
+        Stretch(features=FEATURES["a.mp4"].frames(76, 112)),
+        Stretch(features=FEATURES["b.mp4"]),
+    ]
+    for beam in (1, 4):
+        told = describe(MODEL, stretches, beam=beam)
+        found = {one["start"]: one for one in judged(dataset, beam=beam)["sentences"]}
+        for start_s, one in zip((2.0, 10.0, None), told, strict=True):
+            assert found[start_s]["description"] == one.text
+            assert found[start_s]["score"] == pytest.approx(one.score, abs=1e-5)
+    assert judged(dataset, beam=1)["sentences"] != judged(dataset, beam=4)["sentences"]
+
+
+def event(start_s: float, end_s: float, label: str = "fall", video: str = "a.mp4") -> Event:
+    return Event(video=video, start_s=start_s, end_s=end_s, label=label, score=0.5)
+
+
+def test_what_the_model_finds_is_judged_as_prediction_tells_it(dataset: Dataset) -> None:
+    found = (event(2.1, 4.2), event(11.0, 13.5, "walk"), event(0.0, 5.0, video="b.mp4"))
+    dense = judged(dataset, found=found)["dense"]
+    told = tell_events(MODEL, FEATURES["a.mp4"], found[:2]) + tell_events(MODEL, FEATURES["b.mp4"], found[2:])
+    truth = [
+        Annotation(video="a.mp4", start_s=2.0, end_s=4.0, description="A man falls."),
+        Annotation(video="a.mp4", start_s=2.0, end_s=4.0, description="그가 넘어진다."),
+        Annotation(video="a.mp4", start_s=10.0, end_s=14.0, description="He walks left."),
+    ]
+    assert dense == dense_metrics(truth, told)
+    assert dense["found"] == 2, "recordings without described times are not judged"
+    assert dense != judged(dataset, found=found[:1])["dense"]
+
+
+def test_dense_descriptions_need_times_on_both_sides(dataset: Dataset, tmp_path: Path) -> None:
+    whole = csv_set(tmp_path / "whole", "a.mp4,,,fall,A man falls.,test", "b.mp4,,,walk,He walks.,test")
+    assert judged(whole)["dense"] is None
+    assert judged(dataset, make_model(SEQUENCE, sentences=SENTENCES))["dense"] is None
+    assert judged(dataset)["dense"] is not None
+
+
+def test_a_split_without_descriptions(dataset: Dataset, tmp_path: Path) -> None:
+    assert evaluate_captions(MODEL, dataset, "train", FEATURES.__getitem__, [], (), beam=1) == {}
+    bare = csv_set(tmp_path / "bare", "a.mp4,2,4,fall,,test")
+    assert judged(bare) == {}
+
+
+def test_what_could_not_be_decoded_is_not_judged(tmp_path: Path) -> None:
+    cut = csv_set(tmp_path, "b.mp4,2,4,fall,A man falls.,test", "b.mp4,60,64,walk,He walks.,test")
+    assert [one["start"] for one in judged(cut)["sentences"]] == [2.0]
+    nothing = csv_set(tmp_path / "nothing", "b.mp4,60,64,walk,He walks.,test")
+    assert judged(nothing) == {}
+
+
+@pytest.mark.usefixtures("scripted")
+def test_the_table_shows_the_worst_and_what_was_written(dataset: Dataset) -> None:
+    metrics = judged(dataset, found=(event(2.1, 4.2),))
+    lines = description_table(metrics)
+    assert lines[0] == "3 descriptions, 0% of them too unsure to be told"
+    assert f"cider_d {metrics['cider_d']:.3f}" in lines
+    assert f"chrf {metrics['chrf']:.3f}" in lines
+    assert "chair_s 0.000  (0 of 3 object words name what the detector did not see)" in lines
+    assert "1 events found and described, of 2" in lines
+    assert f"dense soda_f1 {metrics['dense']['soda_f1']:.3f}" in lines
+    worst = lines[lines.index("the worst:") + 1 :]
+    assert worst[:2] == ["  a.mp4, 10.0-14.0 s: a car next to a bag  (0.40)", "    is He walks left."]
+    assert worst[-3:] == ["  a.mp4, 2.0-4.0 s: A man falls.  (0.90)", "    is A man falls.", "    or 그가 넘어진다."]
+    assert "  b.mp4: He walks past a person.  (0.70)" in worst
+    many = {**metrics, "sentences": metrics["sentences"] * 4, "dense": None}
+    many["hallucination"] = {**metrics["hallucination"], "chair_s": None}
+    shorter = description_table(many)
+    assert sum("(0." in line for line in shorter) == 5
+    assert not any("dense" in line or "chair" in line for line in shorter)
