@@ -26,17 +26,17 @@ def test_file_may_have_any_suffix(tree: Path) -> None:
     assert names(tree / "deep" / "odd") == ["odd"]
 
 
-def test_glob_names_from_its_fixed_part(tree: Path) -> None:
+def test_glob_names_start_at_the_first_wildcard(tree: Path) -> None:
     assert names(tree / "**" / "*.avi") == ["deep/er/c.avi"]
     assert names(tree / "deep" / "*" / "c.avi") == ["er/c.avi"]
 
 
-def test_text_list(tree: Path) -> None:
-    (tree / "list.txt").write_text("# mine\n\ndeep/er/c.avi\nb.mp4\n")
+def test_text_list_with_comments(tree: Path) -> None:
+    (tree / "list.txt").write_text("# comment\n\ndeep/er/c.avi\nb.mp4\n")
     assert names(tree / "list.txt") == ["deep/er/c.avi", "b.mp4"]
 
 
-def test_each_file_once(tree: Path) -> None:
+def test_duplicate_files_are_dropped(tree: Path) -> None:
     (tree / "again.mp4").symlink_to(tree / "b.mp4")
     assert names(tree / "b.mp4", tree) == ["b.mp4", "a.MKV", "deep/er/c.avi"]
 
@@ -46,12 +46,12 @@ def test_linked_folders_do_not_loop(tree: Path) -> None:
     assert names(tree) == ["a.MKV", "b.mp4", "deep/er/c.avi"]
 
 
-def test_a_file_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
+def test_file_name_with_glob_characters(tmp_path: Path) -> None:
     (tmp_path / "cam[1].mp4").write_bytes(b"")
     assert names(tmp_path / "cam[1].mp4") == ["cam[1].mp4"]
 
 
-def test_missing(tmp_path: Path) -> None:
+def test_missing_source(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no such file or folder: .*nope"):
         names(tmp_path / "nope")
 
@@ -67,13 +67,13 @@ def test_glob_without_matches(tmp_path: Path) -> None:
         names(tmp_path / "*.mp4")
 
 
-def test_list_with_a_missing_file(tmp_path: Path) -> None:
+def test_text_list_with_missing_file(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\nnope.mp4\n")
     with pytest.raises(SourceError, match=r"list\.txt, line 2: no such file: nope\.mp4"):
         names(tmp_path / "list.txt")
 
 
-def test_list_that_is_not_utf8(tmp_path: Path) -> None:
+def test_text_list_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"caf\xe9.mp4\n")
     with pytest.raises(SourceError, match=r"list\.txt is not a list of paths in UTF-8"):
         names(tmp_path / "list.txt")

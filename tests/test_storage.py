@@ -14,14 +14,14 @@ from vidgru.errors import OutputError
 from vidgru.storage import sha256_file, sync_folder, write_atomic
 
 
-def test_replaces_whole(tmp_path: Path) -> None:
+def test_write_atomic_replaces_the_file(tmp_path: Path) -> None:
     write_atomic(tmp_path / "deep" / "a.txt", b"one")
     write_atomic(tmp_path / "deep" / "a.txt", b"two")
     assert (tmp_path / "deep" / "a.txt").read_bytes() == b"two"
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.txt"]
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_atomic_keeps_the_old_file_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_atomic(tmp_path / "a.txt", b"old")
 
     def full(descriptor: int) -> None:
@@ -33,27 +33,27 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.txt", b"old")]
 
 
-def test_a_file_in_the_way(tmp_path: Path) -> None:
+def test_write_atomic_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         write_atomic(tmp_path / "a" / "b.txt", b"")
 
 
-def test_results_are_readable_by_others(tmp_path: Path) -> None:
+def test_write_atomic_uses_default_permissions(tmp_path: Path) -> None:
     write_atomic(tmp_path / "a.txt", b"")
     (tmp_path / "b.txt").write_bytes(b"")
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
 
 
-def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
+def test_write_atomic_without_make_folder(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No such file or directory"):
         write_atomic(tmp_path / "gone" / "a.txt", b"", make_folder=False)
     assert list(tmp_path.iterdir()) == []
 
 
-# --- what killed processes leave ------------------------------------------------------------------------------------
+# --- files left by killed processes ----------------------------------------------------------------------------
 
-WRITES_FOR_EVER = """
+HANG_IN_FSYNC = """
 import os, sys, time
 from pathlib import Path
 from vidgru.storage import write_atomic
@@ -68,10 +68,10 @@ write_atomic(Path(sys.argv[1]), b"half")
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that stands between writing a file and giving it its name."""
+def hanging_writer(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a process that hangs between writing a file and renaming it."""
     with subprocess.Popen(
-        [sys.executable, "-c", WRITES_FOR_EVER, str(path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HANG_IN_FSYNC, str(path)], stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout is not None
@@ -82,27 +82,27 @@ def writing(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def temporary(folder: Path) -> Path:
-    (found,) = folder.glob(".*.tmp")
-    return found
+    (path,) = folder.glob(".*.tmp")
+    return path
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="where a process cannot be asked whether it lives")
-def test_what_a_killed_process_left_is_swept_and_nothing_of_one_that_lives(tmp_path: Path) -> None:
-    with writing(tmp_path / "a.txt") as process:
-        left = temporary(tmp_path)
+@pytest.mark.skipif(sys.platform == "win32", reason="process state cannot be queried")
+def test_write_atomic_deletes_files_of_dead_writers_only(tmp_path: Path) -> None:
+    with hanging_writer(tmp_path / "a.txt") as process:
+        abandoned = temporary(tmp_path)
         write_atomic(tmp_path / "a.txt", b"whole")
-        assert left.read_bytes() == b"half"
+        assert abandoned.read_bytes() == b"half"
         process.kill()
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and a zombie yet
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, but still a zombie
         write_atomic(tmp_path / "b.txt", b"")
-        assert left.exists(), "it is of another file, whose next writer sees to it"
+        assert abandoned.exists(), "only the next writer of the same file deletes it"
         write_atomic(tmp_path / "a.txt", b"whole again")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.txt": b"whole again", "b.txt": b""}
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc to tell when a process started")
-def test_what_a_dead_process_left_whose_id_is_another_s_by_now(tmp_path: Path) -> None:
-    with writing(tmp_path / "a.txt"):
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc for process start times")
+def test_write_atomic_detects_reused_process_id(tmp_path: Path) -> None:
+    with hanging_writer(tmp_path / "a.txt"):
         name = temporary(tmp_path).name
     old = tmp_path / re.sub(r"-\d+-(\d+)\.", rf"-{os.getpid()}-\1.", name)
     temporary(tmp_path).rename(old)
@@ -112,18 +112,20 @@ def test_what_a_dead_process_left_whose_id_is_another_s_by_now(tmp_path: Path) -
 
 @pytest.mark.parametrize(("age_s", "stays"), [(0, True), (3600, True), (3 * 86400, False)])
 @pytest.mark.parametrize("writer", ["0123abcd-1-99.", ""])
-def test_what_a_writer_of_whom_nothing_is_known_left(tmp_path: Path, writer: str, age_s: float, stays: bool) -> None:
-    for path in (left := tmp_path / f".a.txt.{writer}abcdefgh.tmp", mine := tmp_path / ".a.txt.notes.tmp"):
+def test_write_atomic_deletes_old_files_of_unknown_writers(
+    tmp_path: Path, writer: str, age_s: float, stays: bool
+) -> None:
+    for path in (abandoned := tmp_path / f".a.txt.{writer}abcdefgh.tmp", other := tmp_path / ".a.txt.notes.tmp"):
         path.write_text("")
-        moment = path.stat().st_mtime - age_s
-        os.utime(path, (moment, moment))
+        modified = path.stat().st_mtime - age_s
+        os.utime(path, (modified, modified))
     write_atomic(tmp_path / "a.txt", b"")
-    assert left.exists() == stays
-    assert mine.exists(), "it is not such a file"
+    assert abandoned.exists() == stays
+    assert other.exists(), "not a temporary file of vidgru"
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc to see which folder was synced")
-def test_the_new_name_is_made_to_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_atomic_syncs_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))
     write_atomic(tmp_path / "a.txt", b"one")
@@ -131,7 +133,7 @@ def test_the_new_name_is_made_to_last(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(synced) == 2
 
 
-def test_a_file_system_that_cannot_sync_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sync_folder_ignores_unsupported_file_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(handle: int) -> None:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
@@ -140,7 +142,7 @@ def test_a_file_system_that_cannot_sync_folders(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 1, 3 << 20])
-def test_hash(tmp_path: Path, size: int) -> None:
+def test_sha256_file(tmp_path: Path, size: int) -> None:
     data = os.urandom(size)
     (tmp_path / "a").write_bytes(data)
     calls: list[None] = []
@@ -149,15 +151,15 @@ def test_hash(tmp_path: Path, size: int) -> None:
     assert sha256_file(tmp_path / "a") == hashlib.sha256(data).hexdigest()
 
 
-def test_hashing_ends_where_it_is_told_to(tmp_path: Path) -> None:
+def test_sha256_file_stops_on_callback_error(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(3 << 20))
     calls: list[None] = []
 
-    def between() -> None:
+    def on_chunk() -> None:
         calls.append(None)
         if len(calls) == 2:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        sha256_file(tmp_path / "a", between)
+        sha256_file(tmp_path / "a", on_chunk)
     assert len(calls) == 2

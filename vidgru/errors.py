@@ -1,17 +1,17 @@
-"""Every error a user can meet, with its exit code and its remedy.
+"""Every error a user can meet, with its exit code and remedy.
 
-VidgruError                   exit code 2 unless said otherwise
-├── SourceError               nothing to work on: no such file, a folder without videos
-├── SettingsError             a flag or YAML value that cannot be
-├── WeightsError              detector weights missing or not readable
-├── MissingDependencyError              an optional package that is needed and not installed
-├── AnnotationError           an annotation file that cannot be used (names file and line)
-├── CacheError                a cache entry that is not sound, or not the one asked for
-│   ├── SettingsMismatchError      features made with other settings than the model's
-│   └── LockLostError            another process took over the entry that was being written
-├── ModelError                a model file that is not one, or of another version
-├── OutputError               the output cannot be written: read-only, full, not a folder
-└── RecordingError            one recording cannot be read; the run goes on without it (exit code 1)
+VidgruError                        exit code 2 unless noted otherwise
+├── SourceError                    nothing to process: no such file, a folder without videos
+├── SettingsError                  an invalid flag or YAML value
+├── WeightsError                   detector weights are missing or unreadable
+├── MissingDependencyError         a required optional package is not installed
+├── AnnotationError                an unusable annotation file (names file and line)
+├── CacheError                     a cache entry that is missing, corrupt or not the requested one
+│   ├── SettingsMismatchError      features were extracted with settings other than the model's
+│   └── LockLostError              another process took over the entry being written
+├── ModelError                     not a model file, or one of another version
+├── OutputError                    output cannot be written: read-only, full, not a folder
+└── RecordingError                 one recording cannot be read; the run continues without it (exit code 1)
     └── RecordingChangedError      the file changed while it was read
 """
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 
 class VidgruError(Exception):
-    """What went wrong and where (`message`), and what to do about it (`remedy`, may be empty)."""
+    """Base of all errors: `message` says what is wrong and where, `remedy` (possibly empty) what to do about it."""
 
     exit_code = 2
 
@@ -33,47 +33,47 @@ class VidgruError(Exception):
 
 
 class SourceError(VidgruError):
-    """Nothing to work on: no such file, a folder without videos."""
+    """Nothing to process: no such file, a folder without videos."""
 
 
 class SettingsError(VidgruError):
-    """A flag or a YAML value that cannot be."""
+    """An invalid flag or YAML value."""
 
 
 class WeightsError(VidgruError):
-    """Detector weights that are missing or cannot be read."""
+    """Detector weights are missing or unreadable."""
 
 
 class MissingDependencyError(VidgruError):
-    """An optional package that is needed is not installed; the remedy is the line that installs it."""
+    """A required optional package is not installed; the remedy is the command that installs it."""
 
 
 class AnnotationError(VidgruError):
-    """An annotation file that cannot be used."""
+    """An unusable annotation file."""
 
 
 class CacheError(VidgruError):
-    """A cache entry that is not sound, or not the one asked for."""
+    """A cache entry is missing, corrupt or not the requested one."""
 
 
 class SettingsMismatchError(CacheError):
-    """Features made with other settings than the model's."""
+    """Features were extracted with settings other than the model's."""
 
 
 class LockLostError(CacheError):
-    """Another process took over the entry that was being written; what this one did of it is not lost, but theirs."""
+    """Another process took over the entry being written. It continues from what was written, so nothing is lost."""
 
 
 class ModelError(VidgruError):
-    """A model file that is not one, or of another version."""
+    """Not a model file, or one of another version."""
 
 
 class OutputError(VidgruError):
-    """The output cannot be written."""
+    """Output cannot be written."""
 
 
 class RecordingError(VidgruError):
-    """One recording cannot be read. It ends as `failed` with this message, and the run goes on."""
+    """One recording cannot be read. It ends as `failed` with this message, and the run continues."""
 
     exit_code = 1
 

@@ -1,4 +1,4 @@
-"""From what stands on a command line to recordings: files, folders, globs, text lists."""
+"""Recordings named on a command line: files, folders, globs and text lists."""
 
 from __future__ import annotations
 
@@ -29,39 +29,42 @@ def is_live_source(source: str) -> bool:
 
 
 def find_recordings(sources: Iterable[str | Path]) -> list[Recording]:
-    """Recordings named by `sources`, in the order given, folders sorted, each file once.
+    """Find the recordings of `sources`, in the given order, folders sorted, each file once.
 
-    A source is a video file (any suffix but `.txt`), a folder (searched recursively for video suffixes), a glob
-    pattern, or a `.txt` list with a path a line (relative to the list; `#` starts a comment line).
-    A recording's name is its path under its source root: the folder, the fixed part of the glob, the list's folder.
+    A source is a video file (any suffix except `.txt`), a folder (searched recursively for video suffixes), a glob
+    pattern, or a `.txt` list with one path per line (relative to the list; lines that start with `#` are comments).
+    The name of a recording is its path under the source root: the folder, the part of the glob before the first
+    wildcard, or the list's folder.
 
     Raises:
-        SourceError: a source does not exist, or holds no recordings.
+        SourceError: A source does not exist, or contains no recordings.
     """
-    found: dict[Path, Recording] = {}
+    recordings: dict[Path, Recording] = {}
     for source in sources:
         count = 0
         for recording in _expand(str(source)):
-            found.setdefault(recording.path.resolve(), recording)
+            recordings.setdefault(recording.path.resolve(), recording)
             count += 1
         if not count:
             raise SourceError(
                 f"no recordings in {source}", f"looked for files that end in {' '.join(sorted(VIDEO_SUFFIXES))}"
             )
-    return list(found.values())
+    return list(recordings.values())
 
 
 def _expand(source: str) -> Iterator[Recording]:
     path = Path(source).expanduser()
     if path.is_dir():
-        for file in _walk(path):
+        for file in _find_videos(path):
             yield _recording(file, path)
     elif path.suffix.lower() == ".txt" and path.is_file():
-        yield from _listed(path)
+        yield from _read_list(path)
     elif path.is_file():
         yield _recording(path, path.parent)
     elif glob.has_magic(source):
-        root = _fixed_part(path)
+        root = path
+        while glob.has_magic(str(root)):
+            root = root.parent
         for match in sorted(glob.glob(str(path), recursive=True)):
             if Path(match).is_file() and Path(match).suffix.lower() in VIDEO_SUFFIXES:
                 yield _recording(Path(match), root)
@@ -69,26 +72,26 @@ def _expand(source: str) -> Iterator[Recording]:
         raise SourceError(f"no such file or folder: {source}", "check the path; quote a glob so that vidgru expands it")
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Video files below `folder`, sorted by path; linked folders are followed, each real folder once."""
-    seen: set[str] = set()
+def _find_videos(folder: Path) -> list[Path]:
+    """Return video files below `folder`, sorted by path; linked folders are followed, each real folder once."""
+    visited: set[str] = set()
     files: list[Path] = []
     for base, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(base)
-        if real in seen:
+        if real in visited:
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(base, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in VIDEO_SUFFIXES]
-    yield from sorted(files)
+    return sorted(files)
 
 
-def _listed(path: Path) -> Iterator[Recording]:
+def _read_list(path: Path) -> Iterator[Recording]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise SourceError(f"{path} is not a list of paths in UTF-8", "save it as UTF-8, one path a line") from None
+        raise SourceError(f"{path} is not a list of paths in UTF-8", "save it as UTF-8, one path per line") from None
     for number, line in enumerate(text.splitlines(), start=1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
@@ -99,14 +102,6 @@ def _listed(path: Path) -> Iterator[Recording]:
         yield _recording(file, path.parent)
 
 
-def _fixed_part(pattern: Path) -> Path:
-    """The folder in front of a glob's first wildcard."""
-    fixed = list(pattern.parts)
-    while fixed and glob.has_magic(str(Path(*fixed))):
-        fixed.pop()
-    return Path(*fixed)
-
-
 def _recording(path: Path, root: Path) -> Recording:
-    under = os.path.relpath(path, root)
-    return Recording(path=path, name=path.name if under.startswith("..") else Path(under).as_posix())
+    name = os.path.relpath(path, root)
+    return Recording(path=path, name=path.name if name.startswith("..") else Path(name).as_posix())

@@ -1,4 +1,4 @@
-"""Files: atomic writes, hashes, and what comes with the package."""
+"""Files: atomic writes, hashes, and files bundled with the package."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from vidgru.errors import OutputError
-from vidgru.locks import is_gone, started, this_host
+from vidgru.locks import has_process_ended, host_id, process_start
+
+_CHUNK = 1 << 20
+_PACKAGE = Path(__file__).resolve().parent
+# The part of a temporary file's name after the name of its target. Earlier versions wrote no host, pid and start.
+_TEMPORARY_SUFFIX = re.compile(r"((?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)\.)?\w{8}\.tmp")
+_ABANDONED_S = 86400.0  # no write takes a day
 
 
 def write_atomic(path: Path, data: bytes, *, make_folder: bool = True) -> None:
-    """Write `data` to `path`: a reader, or a run after a kill, finds the old file or the whole new one.
+    """Write `data` to `path`: readers, and a run after a kill, see either the old file or the whole new one.
 
-    What killed processes left of writing the same file is deleted.
+    Temporary files that killed processes left while writing the same file are deleted.
 
     Args:
-        path: the file.
-        data: all of it.
-        make_folder: make the file's folder where it is not there, else that is an error.
+        path: Target file.
+        data: Its whole content.
+        make_folder: Create the parent folder if it is missing; otherwise a missing folder is an error.
 
     Raises:
-        OutputError: the disk is full, read-only, or a part of the path is a file.
+        OutputError: The disk is full or read-only, or a part of the path is a file.
     """
     temporary: Path | None = None
     try:
@@ -39,62 +45,65 @@ def write_atomic(path: Path, data: bytes, *, make_folder: bool = True) -> None:
         replace_atomic(temporary, path)
     except OSError as error:
         raise OutputError(
-            f"cannot write {path}: {error.strerror or error}", "free the disk or choose another folder with --out"
+            f"cannot write {path}: {error.strerror or error}", "free disk space or choose another folder with --out"
         ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
 
 
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write values as indented JSON, with `write_atomic`."""
+    write_atomic(path, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
+
+
 def temporary_path(path: Path) -> Path:
-    """A name for what is to become `path`, beside it, that nobody else has; it tells which process is at it."""
+    """Return a unique path beside `path` to write its content to. The name identifies the writing process."""
     pid = os.getpid()
-    writer = f"{_digest(this_host())}-{pid}-{started(pid) or 0}"
+    writer = f"{_short_hash(host_id())}-{pid}-{process_start(pid) or 0}"
     return path.with_name(f".{path.name}.{writer}.{secrets.token_hex(4)}.tmp")
 
 
 def replace_atomic(temporary: Path, path: Path) -> None:
-    """Rename what has been written under the name of `temporary_path`, and delete what killed processes left there.
+    """Flush a file written at `temporary_path(path)`, rename it to `path`, and delete abandoned ones.
 
     Raises:
-        OSError: that cannot be done.
+        OSError: The file cannot be flushed or renamed.
     """
     with open(temporary, "rb+") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
     sync_folder(path.parent)
-    _sweep(path)
+    _delete_abandoned(path)
 
 
-def _sweep(path: Path) -> None:
-    """Delete what others left of writing `path`: those of this machine that are dead, and those unknown long ago."""
-    prefix, here = f".{path.name}.", _digest(this_host())
+def _delete_abandoned(path: Path) -> None:
+    """Delete temporary files of `path` whose writer has ended, or, if the writer is unknown, that are a day old."""
+    prefix, host = f".{path.name}.", _short_hash(host_id())
     with suppress(OSError), os.scandir(path.parent) as entries:
-        now = path.stat().st_mtime  # it has just been written, and clocks of machines differ
+        now = path.stat().st_mtime  # just written, so by the disk's clock: clocks of machines differ
         for entry in entries:
-            found = _TEMPORARY.fullmatch(entry.name.removeprefix(prefix)) if entry.name.startswith(prefix) else None
-            if found is None:
+            if not entry.name.startswith(prefix):
+                continue
+            match = _TEMPORARY_SUFFIX.fullmatch(entry.name.removeprefix(prefix))
+            if match is None:
                 continue
             with suppress(OSError):
-                if found["host"] == here:
-                    left = is_gone(int(found["pid"]), None if found["start"] == "0" else found["start"])
+                if match["host"] == host:
+                    start = None if match["start"] == "0" else match["start"]
+                    is_abandoned = has_process_ended(int(match["pid"]), start)
                 else:
-                    left = now - entry.stat().st_mtime > _LEFT_S
-                if left:
+                    is_abandoned = now - entry.stat().st_mtime > _ABANDONED_S
+                if is_abandoned:
                     os.unlink(entry)
 
 
-def _digest(text: str) -> str:
+def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write values as JSON that a person can read; as `write_atomic`."""
-    write_atomic(path, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
-
-
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder outlast a power cut, where the system can: after a rename in it."""
+    """Flush the names in a folder to disk after a rename, where the system supports it."""
     if os.name == "posix":
         with suppress(OSError):  # some network file systems refuse; they keep names by themselves
             handle = os.open(folder, os.O_RDONLY)
@@ -104,36 +113,29 @@ def sync_folder(folder: Path) -> None:
                 os.close(handle)
 
 
-def sha256_file(path: Path, between: Callable[[], None] | None = None) -> str:
-    """SHA-256 of a file's bytes, in hex.
+def sha256_file(path: Path, on_chunk: Callable[[], None] | None = None) -> str:
+    """Return the SHA-256 of a file's bytes, in hex.
 
     Args:
-        path: the file.
-        between: called after every MB; what it raises ends the reading: a long file keeps nobody waiting.
+        path: The file.
+        on_chunk: Called after every MB; an exception it raises stops the reading of a long file.
     """
     digest, chunk = hashlib.sha256(), memoryview(bytearray(_CHUNK))
     with open(path, "rb", buffering=0) as file:
         while size := file.readinto(chunk):
             digest.update(chunk[:size])
-            if between is not None:
-                between()
+            if on_chunk is not None:
+                on_chunk()
     return digest.hexdigest()
 
 
 def bundled_file(name: str) -> Path | None:
-    """A file that comes with vidgru: a preset of `configs/` or the demo's `demo.pt`; None if there is no such file.
+    """Return a file that comes with vidgru, a preset of `configs/` or the demo's `demo.pt`; None if there is none.
 
-    The wheel carries them in `vidgru/bundled`; a checkout has them in place.
+    The wheel carries these files in `vidgru/bundled`; in a checkout they are in their own folders.
     """
     checkout = _PACKAGE.parent
     for path in (_PACKAGE / "bundled" / name, checkout / "configs" / name, checkout / "data" / "demo" / name):
         if path.is_file():
             return path
     return None
-
-
-_CHUNK = 1 << 20
-# behind the name of the file; host, process and its start were not told before
-_TEMPORARY = re.compile(r"((?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)\.)?\w{8}\.tmp")
-_LEFT_S = 86400.0  # nobody writes a file for a day
-_PACKAGE = Path(__file__).resolve().parent

@@ -658,7 +658,7 @@ def test_what_cannot_be_deleted_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     write(cache, make_sequence(3, 1))
     with monkeypatch.context() as patch:
         patch.setattr(*((Path, call) if call == "rename" else ("shutil.rmtree",)), fail(errno.EROFS))
-        with pytest.raises(OutputError, match=r"cannot delete .*Read-only file system\n  see to its permissions"):
+        with pytest.raises(OutputError, match=r"cannot delete .*Read-only file system\n  check its permissions"):
             cache.remove(tmp_path / KEY)
     assert cache.usable(KEY) is None or call == "rename"
     cache.remove(tmp_path / KEY)

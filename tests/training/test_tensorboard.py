@@ -42,7 +42,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     (tmp_path / "run").write_text("")
     with (
-        pytest.raises(OutputError, match=r"cannot write .*run/tensorboard: Not a directory\n  free the disk"),
+        pytest.raises(OutputError, match=r"cannot write .*run/tensorboard: Not a directory\n  free disk space"),
         board(tmp_path / "run", 1),
     ):
         pass

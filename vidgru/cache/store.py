@@ -145,7 +145,7 @@ class SequenceCache:
                 file.write(line)
         except OSError as error:
             raise OutputError(
-                f"cannot write {file_path}: {error.strerror}", "free the disk or choose another folder with --out"
+                f"cannot write {file_path}: {error.strerror}", "free disk space or choose another folder with --out"
             ) from error
         self._saved[name] = record
 
@@ -296,7 +296,7 @@ class SequenceCache:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise OutputError(f"cannot delete {folder}: {error.strerror}", "see to its permissions") from error
+            raise OutputError(f"cannot delete {folder}: {error.strerror}", "check its permissions") from error
 
     def compact(self, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Rewrite `index.jsonl` with the records that `keep` is true of, unless another process adds to it meanwhile.

@@ -218,7 +218,7 @@ class EntryWriter:
                 self._made = True
         except OSError as error:
             raise OutputError(
-                f"cannot write {self._folder}: {error.strerror}", "free the disk or choose another folder with --out"
+                f"cannot write {self._folder}: {error.strerror}", "free disk space or choose another folder with --out"
             ) from error
         try:
             write_atomic(self._folder / name, data, make_folder=False)

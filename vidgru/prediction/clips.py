@@ -166,7 +166,7 @@ def _tidy(folder: Path, keep: set[Path]) -> None:
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
-            f"cannot write {folder}: {error.strerror}", "free the disk or choose another folder with --out"
+            f"cannot write {folder}: {error.strerror}", "free disk space or choose another folder with --out"
         ) from error
 
 

@@ -142,7 +142,7 @@ class OutputFolder:
                 path = folder / file
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         except OSError as error:
-            raise OutputError(f"cannot delete {path}: {error.strerror}", "see to its permissions") from error
+            raise OutputError(f"cannot delete {path}: {error.strerror}", "check its permissions") from error
         return kept
 
     def unmark(self, recording: Recording) -> None:

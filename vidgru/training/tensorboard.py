@@ -34,7 +34,7 @@ def board(folder: Path | None, first: int) -> Iterator[Draw]:
     except OSError as error:
         raise OutputError(
             f"cannot write {folder / 'tensorboard'}: {error.strerror}",
-            "free the disk or choose another folder with --out",
+            "free disk space or choose another folder with --out",
         ) from error
     with events as writer:
 

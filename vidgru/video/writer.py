@@ -284,7 +284,7 @@ class VideoWriter:
                 ) from error
             raise OutputError(
                 f"cannot write {self.path}: {error.strerror or error}",
-                "free the disk or choose another folder with --out",
+                "free disk space or choose another folder with --out",
             ) from error
 
 
