@@ -126,13 +126,13 @@ def test_an_unsound_entry_is_not_usable(tmp_path: Path, kind: str) -> None:
     write(cache, make_sequence(10, 2), key=key)
     cache.set_last_entry(video, key)
     before = files(cache.root / key)
-    for found in (cache.usable(key), cache.lookup(video, {}), cache.last_entry(video)):
+    for found in (cache.valid_entry(key), cache.lookup(video, {}), cache.last_entry(video)):
         assert isinstance(found, Entry)
     damage(cache.root / key, kind)
-    for found in (cache.usable(key), cache.lookup(video, {}), cache.last_entry(video)):
+    for found in (cache.valid_entry(key), cache.lookup(video, {}), cache.last_entry(video)):
         assert found is None
     write(cache, make_sequence(10, 2), key=key)
-    assert cache.usable(key)
+    assert cache.valid_entry(key)
     assert files(cache.root / key) == before
     assert not cache.is_marked_corrupt(key)
 
@@ -397,10 +397,10 @@ def test_a_killed_entry_is_gone_on_with(tmp_path: Path, stop: int) -> None:
     with cache.writer(KEY, HOW) as writer:
         assert writer.samples == stop // 8 * 8
         assert writer.state == ({"next": writer.samples} if writer.samples else None)
-        adopted = list(writer.finished())
+        adopted = list(writer.resumed_parts())
         assert not adopted or sequences_equal(FrameSequence.concatenate(adopted), LONG.frames(0, writer.samples))
         go_on(writer, 48)
-        assert len(list(writer.finished())) == len(adopted)  # not those written since
+        assert len(list(writer.resumed_parts())) == len(adopted)  # not those written since
         writer.append(LONG.frames(48, 50))
         writer.finish(**FACTS)
     assert folders(cache.root) == [KEY]
@@ -490,7 +490,7 @@ def test_what_was_made_otherwise_is_not_gone_on_with(tmp_path: Path) -> None:
     killed_at(cache, 40)
     with cache.writer(KEY, {**HOW, "threads": 4}) as writer:
         assert (writer.samples, writer.state) == (0, None)
-        assert list(writer.finished()) == []
+        assert list(writer.resumed_parts()) == []
         assert folders(tmp_path) == []
 
 
@@ -579,7 +579,7 @@ def test_a_kill_as_the_entry_is_given_its_name(tmp_path: Path, monkeypatch: pyte
         patch.setattr(*((Path, "rename") if before else ("vidgru.cache.writer.tidy",)), stopped)
         with pytest.raises(KeyboardInterrupt):
             writer.finish(**FACTS)
-    assert (cache.usable(KEY) is None) == before
+    assert (cache.valid_entry(KEY) is None) == before
     with cache.writer(KEY, HOW) as writer:
         assert writer.samples == (48 if before else 0)
         if before:
@@ -621,7 +621,7 @@ def test_a_full_disk_leaves_no_half_entry(
                 writer.append(LONG.frames(kept, 16), {"next": 16})
                 writer.finish(**FACTS)
         assert not isinstance(caught.value, LockLostError)
-    assert cache.usable(KEY) is None
+    assert cache.valid_entry(KEY) is None
     assert not (cache.root / KEY).exists()
     with cache.writer(KEY, HOW) as writer:
         assert writer.samples == {"mkdir": 0, "fsync": kept, "finish": 16}[call]
@@ -660,7 +660,7 @@ def test_what_cannot_be_deleted_is_said(tmp_path: Path, monkeypatch: pytest.Monk
         patch.setattr(*((Path, call) if call == "rename" else ("shutil.rmtree",)), fail(errno.EROFS))
         with pytest.raises(OutputError, match=r"cannot delete .*Read-only file system\n  check its permissions"):
             cache.remove(tmp_path / KEY)
-    assert cache.usable(KEY) is None or call == "rename"
+    assert cache.valid_entry(KEY) is None or call == "rename"
     cache.remove(tmp_path / KEY)
     assert not (tmp_path / KEY).exists()
 

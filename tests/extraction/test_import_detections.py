@@ -157,7 +157,7 @@ def test_all_formats_tell_the_same(tmp_path: Path, cache: SequenceCache) -> None
         check_walk(sequence, names)
     assert sequences_equal(found["tao"], found["vid"])
     assert len(list(cache.entries())) < len(found)  # equal detections are one entry
-    assert cache.usable(
+    assert cache.valid_entry(
         made(tmp_path / "vid.json", cache)[0].key
     ).feature_settings == DETECT.imported_detections_settings(("person", "car"), 0)
 

@@ -161,14 +161,14 @@ class SequenceCache:
         entry again, and says what is wrong with the recording.
         """
         try:
-            return self.usable(self.key(self.sha256(path), feature_settings))
+            return self.valid_entry(self.key(self.sha256(path), feature_settings))
         except OSError:
             return None
 
     def last_entry(self, path: Path) -> Entry | None:
         """The entry last noted for a path, whatever its settings; None if none is, or it is gone or not sound."""
         key = self._index.get(str(path.resolve()), {}).get("key")
-        return None if key is None else self.usable(key)
+        return None if key is None else self.valid_entry(key)
 
     def records(self) -> list[dict[str, Any]]:
         """The lines of `index.jsonl`, oldest first: `path`, `size`, `mtime_ns`, `sha256`, `key`; perhaps `recorded_at`.
@@ -203,7 +203,7 @@ class SequenceCache:
         """
         return read_entry(self.root / key)
 
-    def usable(self, key: str) -> Entry | None:
+    def valid_entry(self, key: str) -> Entry | None:
         """The entry if all its files are there and have their size and a header that reads, else None.
 
         Changed bytes inside a part are found by `verify` only, which reads them all.

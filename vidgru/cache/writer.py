@@ -84,7 +84,7 @@ class EntryWriter:
         if not self._over and not any(state is not None for state in self._states):
             self.discard()
 
-    def finished(self) -> Iterator[FrameSequence]:
+    def resumed_parts(self) -> Iterator[FrameSequence]:
         """The adopted parts in order, each mapped from disk.
 
         Raises:

@@ -147,7 +147,7 @@ class Intake:
         self._schedule.put_off(job)
 
     def _is_there(self, job: Job) -> bool:
-        entry = self._cache.usable(job.key)
+        entry = self._cache.valid_entry(job.key)
         if entry is not None:
             self._receiver.reused(job, entry)
         return entry is not None
@@ -164,7 +164,7 @@ class Intake:
         try:
             job.tracker, job.handled = None, job.writer.samples
             job.after = ResumePoint(**job.writer.state) if job.writer.state else None
-            for part in job.writer.finished():
+            for part in job.writer.resumed_parts():
                 job.tracker = job.tracker or Tracker(self._detect.tracker, part.size_px)
                 for first, last in pairwise(part.offsets):
                     self._give_up_if_stopped()

@@ -116,7 +116,7 @@ def _is_there(path: Path, cache: SequenceCache, feature_settings: dict[str, obje
         raise _HashUnknownError
 
     try:
-        return cache.usable(cache.key(cache.sha256(path, refuse), feature_settings)) is not None
+        return cache.valid_entry(cache.key(cache.sha256(path, refuse), feature_settings)) is not None
     except (_HashUnknownError, OSError):
         return False
 

@@ -121,7 +121,7 @@ def _doomed(cache: SequenceCache) -> list[tuple[str, Path, str]]:
             continue
         if key not in needed:
             found.append((key, folder, "its recording is gone or has changed"))
-        elif cache.usable(key) is None:
+        elif cache.valid_entry(key) is None:
             found.append((key, folder, "not sound"))
     return found
 

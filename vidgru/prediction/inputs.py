@@ -66,7 +66,7 @@ def cached_entry(folder: Path, model: EventModel) -> Cached:
     """
     folder = folder.resolve()
     cache = SequenceCache(folder.parent)
-    entry = cache.usable(folder.name) if KEY.fullmatch(folder.name) else None
+    entry = cache.valid_entry(folder.name) if KEY.fullmatch(folder.name) else None
     if entry is None:
         raise SourceError(
             f"{folder} is neither a recording nor a sound entry of a cache",
@@ -88,7 +88,7 @@ def _is_cache(folder: Path) -> bool:
 def _whole_cache(root: Path, model: EventModel) -> list[Cached]:
     """The entries of a cache that the model reads, named by their paths below the folder that holds them all."""
     cache = SequenceCache(root)
-    entries = [entry for entry in cache.entries() if cache.usable(entry.key)]
+    entries = [entry for entry in cache.entries() if cache.valid_entry(entry.key)]
     ours = [entry for entry in entries if entry.feature_settings == model.feature_settings]
     if not ours:
         for entry in entries[:1]:

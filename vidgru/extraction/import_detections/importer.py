@@ -209,7 +209,7 @@ class _Import:
         if name is None and (collection.format != SAVE_TXT or self._video is None):
             raise RecordingError(f"is not among the detections in {collection.origin}")
         if name is not None and collection.format == CACHE:
-            entry = cache.usable(collection.keys[name])
+            entry = cache.valid_entry(collection.keys[name])
             if entry is None:
                 raise RecordingError("has no sound entry any more; give its detections themselves")
             return self._ended("reused", entry)
@@ -219,7 +219,7 @@ class _Import:
         if (
             stamp
             and record.get("stamp") == stamp
-            and (entry := cache.usable(cache.key(record["sha256"], feature_settings)))
+            and (entry := cache.valid_entry(cache.key(record["sha256"], feature_settings)))
         ):
             self._note(path, entry.key, record["sha256"], stamp)
             return self._ended("reused", entry)
@@ -286,10 +286,10 @@ def _wait_or_take(cache: SequenceCache, locks: Locks, key: str, stop: threading.
     Raises ExtractionStoppedError where `stop` is set meanwhile.
     """
     while True:
-        if entry := cache.usable(key):
+        if entry := cache.valid_entry(key):
             return entry
         if locks.acquire(key):
-            return cache.usable(key)
+            return cache.valid_entry(key)
         if stop.wait(_POLL_S):
             raise ExtractionStoppedError
 

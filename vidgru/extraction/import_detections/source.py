@@ -223,7 +223,7 @@ def _entries(
     wanted: dict[str, Entry] = {}
     other: dict[str, Any] = {}
     for key in dict.fromkeys(record["key"] for record in records):
-        entry = cache.usable(key)
+        entry = cache.valid_entry(key)
         if entry is None or not uses_imported_detections(entry.feature_settings):
             continue
         asked = model_feature_settings or detect.imported_detections_settings(
