@@ -60,9 +60,9 @@ from vidgru.datasets.splits import assign_splits
 from vidgru.demo.attributes import ATTRIBUTES, attribute_accuracy, value_accuracy
 from vidgru.demo.scene import SIZE_PX
 from vidgru.demo.sentences import LANGUAGES, WORDINGS, Language, parse, tell
-from vidgru.model.captioner import Stretch, describe, is_confident
+from vidgru.model.captioner import CaptionSegment, caption_segments, is_confident
 from vidgru.model.checkpoint import EventModel, detector_settings, load_model
-from vidgru.model.scoring import Encoded, encode
+from vidgru.model.scoring import EncodedRecording, encode_features
 from vidgru.model.stream import score_encoded
 from vidgru.storage import bundled_file, write_json
 from vidgru.training.data import Loaded, extract_missing, load_features
@@ -86,7 +86,7 @@ class Scene:
     model: EventModel
     dataset: Dataset
     loaded: Loaded
-    encoded: Mapping[str, Encoded]
+    encoded: Mapping[str, EncodedRecording]
 
     def features(self, stretch: Described) -> Features:
         """Features of a stretch, as its description is read from them."""
@@ -124,7 +124,7 @@ def look(model: EventModel, dataset: Dataset, split: str, features: str, weights
         dataset, videos, cache, model.feature_settings, detector_settings(model, weights), RuntimeSettings()
     )
     loaded = load_features(cache, extracted.keys)
-    encoded = {video: encode(model, [some]) for video, some in loaded.features.items()}
+    encoded = {video: encode_features(model, [some]) for video, some in loaded.features.items()}
     return Scene(model=model, dataset=extracted.dataset, loaded=loaded, encoded=encoded)
 
 
@@ -156,7 +156,9 @@ def judge(scene: Scene, split: str, language: Language | None) -> list[dict[str,
         if not stretches:
             continue
         features = [scene.features(stretch) for stretch in stretches]
-        told = describe(model, [Stretch(features=f, label=g) for f, g in zip(features, predicted, strict=True)])
+        told = caption_segments(
+            model, [CaptionSegment(features=f, label=g) for f, g in zip(features, predicted, strict=True)]
+        )
         sure = [is_confident(model, one) for one in told]
         ways: dict[str, tuple[list[str], list[bool]]] = {
             "model": ([one.text for one in told], [True] * len(told)),

@@ -49,14 +49,13 @@ from vidgru.detector.yolo import Detector
 from vidgru.extraction.detector_pool import cores
 from vidgru.extraction.pipeline import extract_recordings
 from vidgru.extraction.queues import Row, Sample, assemble
-from vidgru.model.checkpoint import EventModel, build
-from vidgru.model.event_decoder import DecodeSettings, decode
+from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network
+from vidgru.model.event_decoder import DecodeSettings, decode_events
 from vidgru.model.event_gru import Architecture
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features, stream_features
-from vidgru.model.scoring import encode, encode_parts, score_frames
+from vidgru.model.scoring import encode_features, encode_recording, score_frames
 from vidgru.model.stream import EventStream, score_recording
-from vidgru.model.task import Head, Task
 from vidgru.prediction.batch import predict
 from vidgru.sources import find_recordings
 from vidgru.storage import sha256_file, write_json
@@ -111,9 +110,9 @@ def make_sequence(frames: int, objects: int, seed: int = 0) -> FrameSequence:
 def make_model(sequence: FrameSequence, detect: DetectorSettings, sha256: str) -> EventModel:
     """A model with random weights and timed events, which finds some in a sequence like this one."""
     torch.manual_seed(0)
-    task = Task(labels=LABELS, timed=Head(background=True, multi_label=False))
-    network = build(FeatureSpec.of(sequence), task, Architecture()).eval()
-    network.encoder.fit([compute_features(sequence)])
+    task = EventTask(labels=LABELS, frame_head=HeadSpec(background=True, multi_label=False))
+    network = build_network(FeatureSpec.from_sequence(sequence), task, Architecture()).eval()
+    network.encoder.fit_normalization([compute_features(sequence)])
     settings = DecodeSettings(high=(), low=(), min_s=1.0, merge_s=0.5, exclusive=True, smooth_s=0.5)
     model = EventModel(
         network=network,
@@ -125,7 +124,7 @@ def make_model(sequence: FrameSequence, detect: DetectorSettings, sha256: str) -
         window_s=10.0,
         lookahead=LAG,
     )
-    (scores,) = score_frames(model, [encode_parts(model, [sequence]).vectors])
+    (scores,) = score_frames(model, [encode_recording(model, [sequence]).vectors])
     low, high = np.quantile(scores[:, : len(LABELS)], [0.8, 0.95], axis=0)
     return replace(model, decode=replace(settings, high=tuple(high.tolist()), low=tuple(low.tolist())))
 
@@ -172,7 +171,7 @@ def together(model: EventModel, cache: SequenceCache, keys: list[str], clock: Cl
             with clock.stage("features"):
                 piece = next(features)
             with clock.stage("encoder"):
-                pieces.append(encode(model, [piece]).vectors)
+                pieces.append(encode_features(model, [piece]).vectors)
         vectors.append(torch.cat(pieces))
         times.append(np.concatenate([part.time_s for part in parts]))
     with clock.stage("GRU"):
@@ -181,7 +180,7 @@ def together(model: EventModel, cache: SequenceCache, keys: list[str], clock: Cl
     with clock.stage("events"):
         for time_s, some in zip(times, scores, strict=True):
             where = {"video": "a.mp4", "step_s": 1 / FPS, "end_s": len(time_s) / FPS}
-            found += len(decode(time_s, some, model.labels, model.decode, **where))
+            found += len(decode_events(time_s, some, model.labels, model.decode, **where))
     return found
 
 

@@ -33,10 +33,9 @@ from torch.utils.data import DataLoader
 
 from vidgru.config import TrainConfig
 from vidgru.datasets.windows import Batch
-from vidgru.model.checkpoint import build
+from vidgru.model.checkpoint import EventTask, HeadSpec, build_network
 from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.model.feature_spec import FeatureSpec
-from vidgru.model.task import Head, Task
 from vidgru.storage import write_atomic
 from vidgru.training.augment import Augmenter
 from vidgru.training.batches import Batches, ClipBatches, WindowBatches
@@ -65,10 +64,10 @@ def make_features(frames: int, objects: int, rng: np.random.Generator) -> Featur
     )
 
 
-def clip_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tuple[Task, Batches, Loaded]:
+def clip_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tuple[EventTask, Batches, Loaded]:
     """Clips with one label each."""
     rng = np.random.default_rng(0)
-    task = Task(labels=LABELS, clips=Head(background=False, multi_label=False))
+    task = EventTask(labels=LABELS, clip_head=HeadSpec(background=False, multi_label=False))
     features = {f"clip {n}": make_features(steps, objects, rng) for n in range(clips)}
     loaded = Loaded(features=features, feature_spec=LAYOUT, names=(), keys={})
     labels = np.eye(len(LABELS), dtype=np.float32)
@@ -85,10 +84,10 @@ def clip_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tuple
     return task, Batches([part], 0), loaded
 
 
-def timed_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tuple[Task, Batches]:
+def timed_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tuple[EventTask, Batches]:
     """As many frames in recordings of twenty clips' length, an event in every clip's length."""
     rng = np.random.default_rng(0)
-    task = Task(labels=LABELS, timed=Head(background=True, multi_label=False))
+    task = EventTask(labels=LABELS, frame_head=HeadSpec(background=True, multi_label=False))
     length = 20 * steps
     features = {f"recording {n}": make_features(length, objects, rng) for n in range(max(1, clips // 20))}
     loaded = Loaded(features=features, feature_spec=LAYOUT, names=(), keys={})
@@ -116,12 +115,12 @@ def timed_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tupl
     return task, Batches([part], 0)
 
 
-def stepper_of(task: Task, config: TrainConfig, lookahead: int) -> Stepper:
+def stepper_of(task: EventTask, config: TrainConfig, lookahead: int) -> Stepper:
     """A network with an optimizer."""
     torch.manual_seed(0)
-    network = build(LAYOUT, task, Architecture())
+    network = build_network(LAYOUT, task, Architecture())
     network.train()
-    weights = torch.ones(task.outputs(task.timed))
+    weights = torch.ones(task.num_outputs(task.frame_head))
     return Stepper(network, task, config, lookahead=lookahead, class_weights=weights, process_group=ProcessGroup())
 
 

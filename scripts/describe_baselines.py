@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from vidgru.datasets.dataset import Dataset, Described, descriptions
-from vidgru.model.captioner import described_frames
+from vidgru.model.captioner import caption_frames
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.feature_spec import FeatureSpec
-from vidgru.model.scoring import Encoded, score_clips, score_frames
+from vidgru.model.scoring import EncodedRecording, score_clips, score_frames
 from vidgru.types import Annotation, Array, Event, Features
 
 
@@ -49,7 +49,7 @@ def _common_s(note: Annotation, stretch: Described) -> float:
 def frames_of(stretch: Described, time_s: Array) -> slice:
     """The frames of a stretch that the model reads, of a recording with frames at these times."""
     start_s, end_s = span_of(stretch)
-    return slice(*described_frames(time_s, start_s, end_s))
+    return slice(*caption_frames(time_s, start_s, end_s))
 
 
 def span_of(stretch: Described) -> tuple[float, float]:
@@ -113,7 +113,7 @@ def mean_state(model: EventModel, vectors: Tensor) -> Array:
         model: in eval mode.
         vectors: float32 [L, width], the stretch of `Encoded.vectors`, L at least 1.
     """
-    hidden, _ = model.network.remember(vectors[None], vectors.new_ones(1, len(vectors), dtype=torch.bool))
+    hidden, _ = model.network.run_rnn(vectors[None], vectors.new_ones(1, len(vectors), dtype=torch.bool))
     mean: Array = hidden[0].double().mean(dim=0).cpu().numpy()
     return mean
 
@@ -150,22 +150,24 @@ def usual(train: Sequence[Described], labels: Sequence[str]) -> dict[str | None,
     return found
 
 
-def predicted_labels(model: EventModel, encoded: Mapping[str, Encoded], given: Sequence[Described]) -> list[str]:
+def predicted_labels(
+    model: EventModel, encoded: Mapping[str, EncodedRecording], given: Sequence[Described]
+) -> list[str]:
     """The label that the model gives each stretch.
 
     By the head for clips where it is a whole recording, or where the model has no other; by the mean of its frames'
     scores else. That nothing happens is no answer: these stretches were described. A model without these heads has one
     label for all.
     """
-    if not (model.task.clips or model.task.timed):
+    if not (model.task.clip_head or model.task.frame_head):
         return [model.labels[0]] * len(given)
     names = len(model.labels)
     spans = [frames_of(some, encoded[some.video].time_s) for some in given]
     by_clip = None
-    if model.task.clips:
+    if model.task.clip_head:
         by_clip = score_clips(model, [encoded[s.video].vectors[span] for s, span in zip(given, spans, strict=True)])
     by_frame: dict[str, Array] = {}
-    if model.task.timed:
+    if model.task.frame_head:
         videos = list(dict.fromkeys(some.video for some in given))
         by_frame = dict(zip(videos, score_frames(model, [encoded[video].vectors for video in videos]), strict=True))
     best = [

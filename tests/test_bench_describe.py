@@ -18,10 +18,10 @@ from vidgru.datasets.dataset import Dataset, Described
 from vidgru.datasets.rows import Row
 from vidgru.demo.dataset import write_dataset
 from vidgru.demo.sentences import LANGUAGES, Language, Told, tell
-from vidgru.model.captioner import cut_features
+from vidgru.model.captioner import caption_features
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
-from vidgru.model.scoring import Encoded, encode
+from vidgru.model.scoring import EncodedRecording, encode_features
 from vidgru.training.data import Loaded
 from vidgru.training.metrics.captions import ObjectWords
 from vidgru.types import DESCRIBED, Annotation, Event
@@ -82,7 +82,7 @@ def test_found_events_are_matched_whatever_their_labels() -> None:
 
 def test_means_of_what_the_model_is_given() -> None:
     sequence = make_sequence(20, 3)
-    features, feature_spec = compute_features(sequence), FeatureSpec.of(sequence)
+    features, feature_spec = compute_features(sequence), FeatureSpec.from_sequence(sequence)
     found = baselines.mean_features(features, slice(5, 15), feature_spec)
     column = feature_spec.object_groups()["class"].start
     rows = features.objects[features.offsets[5] : features.offsets[15]]
@@ -97,9 +97,9 @@ def test_means_of_what_the_model_is_given() -> None:
 
 def test_the_mean_state_is_that_of_the_stretch_alone() -> None:
     model = make_model()
-    vectors = encode(model, [compute_features(make_sequence(50))]).vectors
+    vectors = encode_features(model, [compute_features(make_sequence(50))]).vectors
     with torch.inference_mode():
-        hidden, _ = model.network.remember(vectors[None, 10:20], torch.ones(1, 10, dtype=torch.bool))
+        hidden, _ = model.network.run_rnn(vectors[None, 10:20], torch.ones(1, 10, dtype=torch.bool))
     np.testing.assert_allclose(baselines.mean_state(model, vectors[10:20]), hidden[0].mean(dim=0).numpy(), atol=1e-6)
 
 
@@ -116,7 +116,9 @@ def test_clips_have_the_label_of_the_head_for_clips(
     monkeypatch.setattr(baselines, "score_clips", lambda _, some: np.tile([[0.1, 0.2, 0.7]], (len(some), 1)))
     monkeypatch.setattr(baselines, "score_frames", lambda _, some: [by_frame for _ in some])
     encoded = {
-        "a.mp4": Encoded(vectors=torch.zeros(50, 64), attention=np.zeros(0, np.float32), time_s=np.arange(50) / 8)
+        "a.mp4": EncodedRecording(
+            vectors=torch.zeros(50, 64), attention=np.zeros(0, np.float32), time_s=np.arange(50) / 8
+        )
     }
     given = [stretch("a"), stretch("a", at=(4.5, 6))]
     if not clips:
@@ -127,14 +129,14 @@ def test_clips_have_the_label_of_the_head_for_clips(
 def test_a_model_without_heads_has_one_label_for_all() -> None:
     sequence = make_sequence(50)
     model = make_model(sequence, clips=False, sentences=("A man falls.",))
-    encoded = {"a.mp4": encode(model, [compute_features(sequence)])}
+    encoded = {"a.mp4": encode_features(model, [compute_features(sequence)])}
     given = [stretch("a"), stretch("a", at=(4.5, 6))]
     assert baselines.predicted_labels(model, encoded, given) == [DESCRIBED, DESCRIBED]
 
 
 def test_what_is_read_of_a_long_clip_is_what_training_reads() -> None:
     sequence = make_sequence(1100, 1)
-    features, feature_spec = compute_features(sequence), FeatureSpec.of(sequence)
+    features, feature_spec = compute_features(sequence), FeatureSpec.from_sequence(sequence)
     loaded = Loaded(
         features={"a.mp4": features}, feature_spec=feature_spec, names=sequence.names, keys={"a.mp4": "key"}
     )
@@ -144,7 +146,7 @@ def test_what_is_read_of_a_long_clip_is_what_training_reads() -> None:
     for at, first, stop in ((None, 76, 1100), ((100.0, 110.0), 796, 880), ((0.0, 137.5), 76, 1100)):
         read = scene.features(stretch("a", at=at))
         np.testing.assert_array_equal(read.time_s, sequence.time_s[first:stop])
-        (other,) = cut_features([sequence], feature_spec, [at or (0.0, np.inf)])
+        (other,) = caption_features([sequence], feature_spec, [at or (0.0, np.inf)])
         np.testing.assert_array_equal(other.time_s, read.time_s)
         np.testing.assert_allclose(other.objects, read.objects, atol=1e-5)
         assert baselines.frames_of(stretch("a", at=at), sequence.time_s) == slice(first, stop)

@@ -43,12 +43,12 @@ def expected(model: EventModel, batch: Inputs, state: Any = None) -> dict[str, n
     network, (objects, counts, frame, mask) = model.network, batch
     with torch.inference_mode():
         encoded = network.encode(objects, counts, frame)
-        reading = network.read(encoded.vectors, mask, state)
+        reading = network.step(encoded.vectors, mask, state)
         said = {"attention": encoded.attention, "hidden": reading.hidden}
-        if model.task.timed:
-            said["frame_scores"] = model.task.timed.probabilities(reading.frames)
-        if model.task.clips and state is None:
-            said["clip_scores"] = model.task.clips.probabilities(network.score(encoded.vectors, mask).clips)
+        if model.task.frame_head:
+            said["frame_scores"] = model.task.frame_head.probabilities(reading.frames)
+        if model.task.clip_head and state is None:
+            said["clip_scores"] = model.task.clip_head.probabilities(network.event_logits(encoded.vectors, mask).clips)
         after = reading.state if isinstance(reading.state, tuple) else (reading.state,)
         said |= {f"next_{name}": value for name, value in zip(STATES, after, strict=False) if value is not None}
     return {name: tensor.numpy() for name, tensor in said.items()}

@@ -8,17 +8,24 @@ from torch import Tensor
 
 from tests.sequences import NAMES, make_sequence
 from vidgru.datasets.windows import collate, slice_window
-from vidgru.model.checkpoint import Caption, EventModel, build
+from vidgru.model.checkpoint import CaptionSettings, EventModel, EventTask, HeadSpec, build_network
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
-from vidgru.model.task import Head, Task
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.types import DESCRIBED, FrameSequence
 
-WHAT = {"fps": 8.0, "imgsz": 640, "conf": 0.1, "iou": 0.7, "max_objects": 32, "tracker": "bytetrack", "mask": ""}
-WHAT |= {"weights_sha256": "0" * 64, "schema": 2}
+FEATURE_SETTINGS = {
+    "fps": 8.0,
+    "imgsz": 640,
+    "conf": 0.1,
+    "iou": 0.7,
+    "max_objects": 32,
+    "tracker": "bytetrack",
+    "mask": "",
+}
+FEATURE_SETTINGS |= {"weights_sha256": "0" * 64, "schema": 2}
 
 
 def make_network(
@@ -35,11 +42,11 @@ def make_network(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made = Architecture(**shape)
-        feature_spec = FeatureSpec.of(sequence)
+        feature_spec = FeatureSpec.from_sequence(sequence)
         network = EventGRU(feature_spec, outputs, frame_outputs, made, words=words, labels=labels)
         if "class" in network.encoder.object_groups:
             torch.nn.init.normal_(network.encoder.classes.weight)
-    network.encoder.fit([compute_features(sequence)])
+    network.encoder.fit_normalization([compute_features(sequence)])
     return network.eval()
 
 
@@ -60,14 +67,14 @@ def make_model(
     sequence = make_sequence(50) if sequence is None else sequence
     caption = None
     if sentences:
-        caption = Caption(tokenizer=Tokenizer.train(sentences), longest=12, labels=labels[:1])
+        caption = CaptionSettings(tokenizer=Tokenizer.train(sentences), longest=12, labels=labels[:1])
     high = (0.5,) * len(labels)
-    head = Head(background=background, multi_label=multi_label)
-    task = Task(labels=labels, clips=head if clips else None, timed=head if timed else None)
+    head = HeadSpec(background=background, multi_label=multi_label)
+    task = EventTask(labels=labels, clip_head=head if clips else None, frame_head=head if timed else None)
     network = make_network(
         sequence,
-        task.outputs(task.clips),
-        frame_outputs=task.outputs(task.timed),
+        task.num_outputs(task.clip_head),
+        frame_outputs=task.num_outputs(task.frame_head),
         words=len(caption.tokenizer) if caption else 0,
         labels=len(labels),
         seed=seed,
@@ -75,12 +82,12 @@ def make_model(
     )
     if caption:
         used = sorted({word for sentence in sentences for word in caption.tokenizer.encode(sentence)})
-        make_talkative(network, sequence, [Tokenizer.END, *used])
+        diversify_captions(network, sequence, [Tokenizer.END, *used])
     decode = DecodeSettings(high=high, low=(0.3,) * len(labels), min_s=0.5, merge_s=0.5, exclusive=not multi_label)
     return EventModel(
         network=network,
         task=task,
-        feature_settings=WHAT,
+        feature_settings=FEATURE_SETTINGS,
         weights="detector.pt",
         names=NAMES,
         decode=decode,
@@ -95,14 +102,16 @@ def make_model(
 def with_captions(model: EventModel, sequence: FrameSequence, sentences: Sequence[str]) -> EventModel:
     """A model that also describes its events, as `make_model` makes them."""
     tokenizer = Tokenizer.train(sentences)
-    network = build(model.feature_spec, model.task, model.network.architecture, words=len(tokenizer)).eval()
+    network = build_network(model.feature_spec, model.task, model.network.architecture, words=len(tokenizer)).eval()
     network.load_state_dict(model.network.state_dict(), strict=False)
     used = sorted({word for sentence in sentences for word in tokenizer.encode(sentence)})
-    make_talkative(network, sequence, [Tokenizer.END, *used])
-    return replace(model, network=network, caption=Caption(tokenizer=tokenizer, longest=12, labels=model.labels[:1]))
+    diversify_captions(network, sequence, [Tokenizer.END, *used])
+    return replace(
+        model, network=network, caption=CaptionSettings(tokenizer=tokenizer, longest=12, labels=model.labels[:1])
+    )
 
 
-def make_talkative(network: EventGRU, sequence: FrameSequence, used: list[int]) -> None:
+def diversify_captions(network: EventGRU, sequence: FrameSequence, used: list[int]) -> None:
     """Have a network with random weights say something else of each event, in these words."""
     head = network.caption_head
     assert head is not None
@@ -111,7 +120,7 @@ def make_talkative(network: EventGRU, sequence: FrameSequence, used: list[int]) 
     made = torch.Generator().manual_seed(0)
     words = torch.tensor(used)[torch.randint(0, len(used), (len(window), 12), generator=made)]
     with torch.no_grad():
-        logits = network.tell(*inputs, words)[..., used].flatten(0, 1)
+        logits = network.caption_logits(*inputs, words)[..., used].flatten(0, 1)
         scale = 3 / logits.std(dim=0).mean()
         head.join[0].weight.mul_(scale)
         head.join[0].bias.mul_(scale)

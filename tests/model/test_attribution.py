@@ -11,11 +11,11 @@ import torch
 from tests.model.networks import make_model
 from tests.sequences import make_sequence
 from vidgru.model import attribution as module
-from vidgru.model.attribution import Explanation, explain, frames_of
+from vidgru.model.attribution import Explanation, event_frames, explain_events
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.event_decoder import smooth
-from vidgru.model.gru_gates import Gates
-from vidgru.model.scoring import encode_parts, score_frames
+from vidgru.model.event_decoder import smooth_scores
+from vidgru.model.gru_gates import GRUGates
+from vidgru.model.scoring import encode_recording, score_frames
 from vidgru.model.stream import ScoredRecording, score_recording
 from vidgru.types import Event, FrameSequence
 
@@ -50,15 +50,15 @@ def scored_by(model: EventModel, sequence: FrameSequence = SEQUENCE) -> ScoredRe
 def event_at(model: EventModel, scored: ScoredRecording, start_s: float, end_s: float) -> Event:
     """An event of these times with the score that its frames have."""
     event = Event(video="a.mp4", start_s=start_s, end_s=end_s, label="walk", score=0)
-    smoothed = smooth(scored.time_s, scored.scores, model.decode.smooth_s)
-    return replace(event, score=float(smoothed[frames_of(scored.time_s, event), 1].mean()))
+    smoothed = smooth_scores(scored.time_s, scored.scores, model.decode.smooth_s)
+    return replace(event, score=float(smoothed[event_frames(scored.time_s, event), 1].mean()))
 
 
 def why_of(model: EventModel, start_s: float = 60.0, end_s: float = 64.0, *, parts: int = 1) -> Explanation:
     scored = scored_by(model)
     edges = np.linspace(0, len(SEQUENCE), parts + 1).astype(int)
     cut = [SEQUENCE.frames(a, b) for a, b in itertools.pairwise(edges.tolist())]
-    (why,) = explain(model, cut, scored, [event_at(model, scored, start_s, end_s)])
+    (why,) = explain_events(model, cut, scored, [event_at(model, scored, start_s, end_s)])
     return why
 
 
@@ -68,7 +68,7 @@ def why_of(model: EventModel, start_s: float = 60.0, end_s: float = 64.0, *, par
 )  # fmt: skip
 def test_frames_of_an_event(start_s: float, end_s: float, frames: tuple[int, int]) -> None:
     event = Event(video="a.mp4", start_s=start_s, end_s=end_s, label="walk", score=0.5)
-    assert frames_of(np.arange(80) / 8, event) == slice(*frames)
+    assert event_frames(np.arange(80) / 8, event) == slice(*frames)
 
 
 def test_frames_far_apart_are_read_as_far_ahead_as_the_lag_counts() -> None:
@@ -76,7 +76,7 @@ def test_frames_far_apart_are_read_as_far_ahead_as_the_lag_counts() -> None:
     sparse = replace(SEQUENCE.frames(0, 400), time_s=SEQUENCE.time_s[:400] * 3.0)  # as where frames were passed over
     scored = scored_by(model, sparse)
     event = event_at(model, scored, 60.0, 66.0)
-    (why,) = explain(model, [sparse], scored, [event])
+    (why,) = explain_events(model, [sparse], scored, [event])
     assert why.baseline == pytest.approx(event.score, abs=1e-4)
 
 
@@ -94,8 +94,8 @@ def test_the_stretch_around_an_event_gives_its_score(shape: dict[str, object], s
 def test_what_a_model_does_not_listen_to_can_be_removed(shape: dict[str, object], group: str) -> None:
     model = model_of(only=group, **shape)
     why = why_of(model)
-    assert why.drop_features.keys() == set(model.network.encoder.groups)
-    for name, score in why.drop_features.items():
+    assert why.score_without.keys() == set(model.network.encoder.groups)
+    for name, score in why.score_without.items():
         assert (score == pytest.approx(why.baseline, abs=1e-6)) == (name != group), name
 
 
@@ -109,9 +109,9 @@ def test_a_removed_group_is_removed_from_the_whole_stretch() -> None:
             for weight in deaf.network.encoder.project[name].parameters():
                 weight.zero_()
         deaf = replace(deaf, decode=model.decode)
-        whole = score_frames(deaf, [encode_parts(deaf, [SEQUENCE]).vectors])[0]
-        expected = smooth(SEQUENCE.time_s, whole, model.decode.smooth_s)[160:192, 1].mean()
-        assert why.drop_features[name] == pytest.approx(expected, abs=1e-5)
+        whole = score_frames(deaf, [encode_recording(deaf, [SEQUENCE]).vectors])[0]
+        expected = smooth_scores(SEQUENCE.time_s, whole, model.decode.smooth_s)[160:192, 1].mean()
+        assert why.score_without[name] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("parts", [2, 7, pytest.param(1200, marks=pytest.mark.slow)])
@@ -119,7 +119,7 @@ def test_parts_do_not_matter(parts: int) -> None:
     model = model_of(clips=False, timed=True, lookahead=3)
     whole, cut = why_of(model), why_of(model, parts=parts)
     assert cut.baseline == pytest.approx(whole.baseline, abs=1e-5)
-    assert cut.drop_features == pytest.approx(whole.drop_features, abs=1e-5)
+    assert cut.score_without == pytest.approx(whole.score_without, abs=1e-5)
     assert [(one.track, one.label) for one in cut.objects] == [(one.track, one.label) for one in whole.objects]
     assert [one.share for one in cut.objects] == pytest.approx([one.share for one in whole.objects])
 
@@ -138,7 +138,7 @@ def test_objects_by_their_mean_attention_over_the_frames_of_the_event() -> None:
     model = model_of(clips=False, timed=True, lookahead=3)
     sequence = replace(SEQUENCE, tracks=np.where(SEQUENCE.tracks == 3, -1, SEQUENCE.tracks).astype(np.int32))
     scored = scored_by(model, sequence)
-    (why,) = explain(model, [sequence], scored, [event_at(model, scored, 60.0, 64.0)])
+    (why,) = explain_events(model, [sequence], scored, [event_at(model, scored, 60.0, 64.0)])
     expected: dict[tuple[int, str], float] = defaultdict(float)
     for frame in range(480, 512):
         for row in range(sequence.offsets[frame], sequence.offsets[frame + 1]):
@@ -157,9 +157,9 @@ def test_an_event_without_any_object() -> None:
     model = model_of(clips=False, timed=True)
     empty = make_sequence(200, 0)
     scored = scored_by(model, empty)
-    (why,) = explain(model, [empty], scored, [event_at(model, scored, 5.0, 7.0)])
+    (why,) = explain_events(model, [empty], scored, [event_at(model, scored, 5.0, 7.0)])
     assert why.objects == ()
-    assert why.drop_features["motion"] == pytest.approx(why.baseline, abs=1e-6)
+    assert why.score_without["motion"] == pytest.approx(why.baseline, abs=1e-6)
 
 
 def test_moments_at_which_the_gates_stand_out() -> None:
@@ -169,24 +169,24 @@ def test_moments_at_which_the_gates_stand_out() -> None:
     update[[490, 508]], reset[[490, 508]] = (0.1, 0.2), (0.2, 0.1)
     update[[400, 700]] = 1.0, 0.0  # too far from the event
     reset[[400, 700]] = 0.0
-    scored = replace(scored_by(model), gates=Gates(update=update, reset=reset))
-    (why,) = explain(model, [SEQUENCE], scored, [event_at(model, scored, 60.0, 64.0)])
-    assert [(one.time_s, one.update) for one in why.kept] == [
+    scored = replace(scored_by(model), gates=GRUGates(update=update, reset=reset))
+    (why,) = explain_events(model, [SEQUENCE], scored, [event_at(model, scored, 60.0, 64.0)])
+    assert [(one.time_s, one.update) for one in why.keep_peaks] == [
         (484 / 8, pytest.approx(0.9)),
         (500 / 8, pytest.approx(0.7)),
     ]
-    assert {one.time_s for one in why.forgot} == {490 / 8, 508 / 8}
-    assert why.forgot[0].reset == pytest.approx(0.2)
+    assert {one.time_s for one in why.forget_peaks} == {490 / 8, 508 / 8}
+    assert why.forget_peaks[0].reset == pytest.approx(0.2)
 
 
 def test_a_cell_without_gates_has_no_such_moments() -> None:
     why = why_of(model_of(clips=False, timed=True, cell="rnn"))
-    assert (why.kept, why.forgot) == ((), ())
+    assert (why.keep_peaks, why.forget_peaks) == ((), ())
 
 
 def test_every_event_has_its_reasons() -> None:
     model = model_of(clips=False, timed=True, lookahead=3)
     scored = scored_by(model)
     events = [event_at(model, scored, start, start + 2) for start in (3.0, 50.0, 140.0)]
-    assert [why.event for why in explain(model, [SEQUENCE], scored, events)] == events
-    assert explain(model, [SEQUENCE], scored, []) == []
+    assert [why.event for why in explain_events(model, [SEQUENCE], scored, events)] == events
+    assert explain_events(model, [SEQUENCE], scored, []) == []

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.model.networks import Inputs, frames_of, make_network, make_talkative, random_batch, stretch
+from tests.model.networks import Inputs, diversify_captions, frames_of, make_network, random_batch, stretch
 from tests.sequences import make_sequence
 from vidgru.model.caption_head import _POWER, CaptionHead
 from vidgru.model.event_gru import EventGRU
@@ -14,7 +14,7 @@ from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.tokenizer import Tokenizer
 
 SEQUENCE = make_sequence(80, seed=27)
-LAYOUT = FeatureSpec.of(SEQUENCE)
+LAYOUT = FeatureSpec.from_sequence(SEQUENCE)
 OBJECT_GROUPS = tuple(LAYOUT.object_groups())
 WORDS, LABELS, MOST = 9, 2, 7
 PLAIN = range(3, WORDS)  # words that are no specials
@@ -24,7 +24,7 @@ SHAPES = [{}, BLIND, {"cell": "lstm"}, {"cell": "none"}, {"bidirectional": True}
 
 def make(words: int = WORDS, **shape: object) -> EventGRU:
     network = make_network(SEQUENCE, words=words, labels=LABELS, **shape)
-    make_talkative(network, SEQUENCE, [Tokenizer.END, *range(3, words)])
+    diversify_captions(network, SEQUENCE, [Tokenizer.END, *range(3, words)])
     return network
 
 
@@ -57,14 +57,14 @@ def alone(batch: Inputs, row: int) -> Inputs:
 
 @torch.inference_mode()
 def write(network: EventGRU, batch: Inputs, first: Tensor, *, beam: int = 4, most: int = MOST) -> tuple[list, Tensor]:
-    return head_of(network).write(network.recall(*batch), first, beam=beam, most=most)
+    return head_of(network).write(network.caption_memory(*batch), first, beam=beam, most=most)
 
 
 @torch.inference_mode()
 def log_probabilities(network: EventGRU, batch: Inputs, first: int, sentence: list[int]) -> Tensor:
     """Of a sentence's words and of its end, teacher forced; START and PAD are never said."""
     words = torch.tensor([[first, *sentence, Tokenizer.END]])
-    logits = network.tell(*batch, words)[0]
+    logits = network.caption_logits(*batch, words)[0]
     logits[:, [Tokenizer.START, Tokenizer.PAD]] = -torch.inf
     return logits.log_softmax(dim=1).gather(1, words[0, 1:, None])[:, 0]
 
@@ -80,13 +80,15 @@ def test_an_event_is_told_alike_alone_and_among_others(shape: dict[str, object])
     made = torch.Generator().manual_seed(2)
     words = torch.cat([FIRST[:, None], torch.randint(3, WORDS, (6, 5), generator=made)], dim=1)
     with torch.inference_mode():
-        together = network.tell(*BATCH, words)
+        together = network.caption_logits(*BATCH, words)
     sentences, means = write(network, BATCH, FIRST)
     assert len({tuple(sentence) for sentence in sentences}) > 2, "a test of sentences needs different ones"
     for row in range(6):
         own = alone(BATCH, row)
         with torch.inference_mode():
-            torch.testing.assert_close(network.tell(*own, words[row : row + 1])[0], together[row], rtol=0, atol=1e-4)
+            torch.testing.assert_close(
+                network.caption_logits(*own, words[row : row + 1])[0], together[row], rtol=0, atol=1e-4
+            )
         (sentence,), mean = write(network, own, FIRST[row : row + 1])
         assert sentence == sentences[row]
         assert float(mean) == pytest.approx(float(means[row]), abs=1e-4)
@@ -95,10 +97,10 @@ def test_an_event_is_told_alike_alone_and_among_others(shape: dict[str, object])
 def test_several_sentences_on_each_event() -> None:
     words = torch.cat([FIRST.repeat_interleave(3)[:, None], torch.randint(3, WORDS, (18, 4))], dim=1)
     with torch.inference_mode():
-        together = head_of(NETWORK)(NETWORK.recall(*BATCH), words)
+        together = head_of(NETWORK)(NETWORK.caption_memory(*BATCH), words)
         assert together.shape == (18, 5, WORDS)
         for number in range(18):
-            (own,) = head_of(NETWORK)(NETWORK.recall(*alone(BATCH, number // 3)), words[number : number + 1])
+            (own,) = head_of(NETWORK)(NETWORK.caption_memory(*alone(BATCH, number // 3)), words[number : number + 1])
             torch.testing.assert_close(together[number], own, rtol=0, atol=1e-4)
 
 
@@ -116,11 +118,13 @@ def test_it_looks_at_steps_and_at_objects() -> None:
     words, head = torch.tensor([[WORDS, 3, 4]]), head_of(NETWORK)
     with torch.inference_mode():
         vectors, _, seen = NETWORK.encoder(objects, counts, frame)
-        hidden, _ = NETWORK.remember(vectors, mask)
+        hidden, _ = NETWORK.run_rnn(vectors, mask)
         plain = head(head.memory(hidden, mask, seen, counts), words)
         other_objects = head(head.memory(hidden, mask, seen.flip(0), counts), words)
         other_steps = head(head.memory(hidden.flip(1), mask, seen, counts), words)
-    torch.testing.assert_close(plain, NETWORK.tell(objects, counts, frame, mask, torch.tensor([[WORDS, 3, 4, 5]])))
+    torch.testing.assert_close(
+        plain, NETWORK.caption_logits(objects, counts, frame, mask, torch.tensor([[WORDS, 3, 4, 5]]))
+    )
     assert (other_objects - plain).abs().max() > 0.01, "objects are told together with their steps"
     assert (other_steps - plain).abs().max() > 0.01, "steps are told together with their places in the event"
 
@@ -131,7 +135,7 @@ def test_a_beam_of_one_takes_the_likeliest_word(row: int) -> None:
     greedy: list[int] = []
     while len(greedy) < MOST:
         with torch.no_grad():
-            logits = NETWORK.tell(*own, torch.tensor([[int(first), *greedy, Tokenizer.END]]))[0, -1]
+            logits = NETWORK.caption_logits(*own, torch.tensor([[int(first), *greedy, Tokenizer.END]]))[0, -1]
         logits[[Tokenizer.START, Tokenizer.PAD]] = -torch.inf
         word = int(logits.argmax())
         if word == Tokenizer.END:
@@ -219,7 +223,7 @@ def test_a_sentence_begins_with_its_label() -> None:
     told = []
     for first in (Tokenizer.START, WORDS, WORDS + 1):
         with torch.inference_mode():
-            told.append(NETWORK.tell(*own, torch.tensor([[first, 3, 4]]))[0, 0])
+            told.append(NETWORK.caption_logits(*own, torch.tensor([[first, 3, 4]]))[0, 0])
     for one, other in itertools.combinations(told, 2):
         assert (one - other).abs().max() > 0.01
     assert told[0].shape == (WORDS,), "a label is no word"
@@ -227,13 +231,13 @@ def test_a_sentence_begins_with_its_label() -> None:
 
 def test_a_network_that_does_not_describe() -> None:
     with pytest.raises(ValueError, match="the network has no head for descriptions"):
-        make_network(SEQUENCE).recall(*BATCH)
+        make_network(SEQUENCE).caption_memory(*BATCH)
 
 
 def test_all_of_it_learns() -> None:
     network = make().train()
     words = torch.cat([FIRST[:, None], torch.randint(3, WORDS, (6, 5))], dim=1)
-    network.tell(*BATCH, words).square().sum().backward()
+    network.caption_logits(*BATCH, words).square().sum().backward()
     for name, parameter in head_of(network).named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name

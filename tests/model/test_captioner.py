@@ -13,16 +13,16 @@ from tests.model.networks import make_model
 from tests.sequences import make_sequence
 from vidgru.model import captioner as module
 from vidgru.model.captioner import (
+    CaptionSegment,
     RecentFeatures,
-    Stretch,
-    cut_features,
-    describe,
-    describe_events,
-    describe_stretches,
-    described_frames,
-    likelihoods,
-    seen_names,
-    tell_events,
+    caption_events,
+    caption_events_from_features,
+    caption_features,
+    caption_frames,
+    caption_intervals,
+    caption_log_likelihoods,
+    caption_segments,
+    detected_class_names,
 )
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.features import compute_features
@@ -49,7 +49,7 @@ def random_model(seed: int, **shape: object) -> EventModel:
         high, low = (tuple(map(float, np.quantile(scores, q, axis=0))) for q in (0.8, 0.6))
         decode = replace(model.decode, high=high, low=low, min_s=0.2, merge_s=0.3, smooth_s=0.5)
         model = replace(model, decode=decode)
-    sure = sorted(one.description_score or 0.0 for one in describe_events(model, [SEQUENCE], found_by(model)))
+    sure = sorted(one.description_score or 0.0 for one in caption_events(model, [SEQUENCE], found_by(model)))
     middle = len(sure) // 2
     assert model.caption is not None
     return replace(model, caption=replace(model.caption, threshold=(sure[middle - 1] + sure[middle]) / 2))
@@ -63,12 +63,12 @@ def found_by(model: EventModel, frames: int = 300) -> list[Event]:
 def is_useful(model: EventModel) -> bool:
     """Whether there is something to test: several events, long ones too, and different sentences, told and not told."""
     found = found_by(model, 160)
-    told = describe_events(model, [SEQUENCE], found_by(model))
+    told = caption_events(model, [SEQUENCE], found_by(model))
     return (
         len(found) > 3
         and max(one.end_s - one.start_s for one in found) * 8 > 12
         and {one.description_source for one in told} == {"model", "template"}
-        and len({one.description for one in describe_events(with_threshold(model, 0.0), [SEQUENCE], EVENTS)}) > 4
+        and len({one.description for one in caption_events(with_threshold(model, 0.0), [SEQUENCE], EVENTS)}) > 4
     )
 
 
@@ -123,11 +123,11 @@ def by_start(events: Sequence[Event]) -> list[Event]:
     (0.0, math.inf, (0, 300)),
 ])  # fmt: skip
 def test_what_is_read_of_an_event(start_s: float, end_s: float, frames: tuple[int, int]) -> None:
-    assert described_frames(SEQUENCE.time_s, start_s, end_s) == frames
+    assert caption_frames(SEQUENCE.time_s, start_s, end_s) == frames
 
 
 def test_of_a_long_event_the_last_frames_are_read() -> None:
-    assert described_frames(np.arange(5000) / 8, 10.0, 400.0) == (3200 - 1024, 3200)
+    assert caption_frames(np.arange(5000) / 8, 10.0, 400.0) == (3200 - 1024, 3200)
 
 
 def test_times_cut_to_milliseconds_change_nothing() -> None:
@@ -135,13 +135,13 @@ def test_times_cut_to_milliseconds_change_nothing() -> None:
     for first, stop in itertools.combinations(range(0, 120, 3), 2):
         start_s, end_s = float(time_s[first]), float(time_s[stop])
         cut = (math.floor(start_s * 1000) / 1000, math.floor(end_s * 1000) / 1000)
-        assert described_frames(time_s, *cut) == described_frames(time_s, start_s, end_s)
-        assert described_frames(time_s, start_s, end_s)[1] == stop
-        assert described_frames(time_s, start_s, end_s + 0.0009)[1] == stop, "nor does one more"
+        assert caption_frames(time_s, *cut) == caption_frames(time_s, start_s, end_s)
+        assert caption_frames(time_s, start_s, end_s)[1] == stop
+        assert caption_frames(time_s, start_s, end_s + 0.0009)[1] == stop, "nor does one more"
 
 
 def test_events_at_other_times_are_read_elsewhere() -> None:
-    spans = [described_frames(SEQUENCE.time_s, start_s, end_s) for start_s, end_s in SPANS]
+    spans = [caption_frames(SEQUENCE.time_s, start_s, end_s) for start_s, end_s in SPANS]
     assert len(set(spans)) == len(SPANS)
 
 
@@ -166,8 +166,8 @@ def test_cut_features_are_those_of_the_whole_recording(edges: list[int], gap_s: 
     parts = [sequence.frames(a, b) for a, b in itertools.pairwise(edges)]
     starts = range(0, 300, 1 if len(edges) < 300 else 29)
     spans = [(float(sequence.time_s[t]), float(sequence.time_s[t]) + 1.7) for t in starts]
-    for span, some in zip(spans, cut_features(parts, MODEL.feature_spec, spans), strict=True):
-        assert_equal(some, whole.frames(*described_frames(sequence.time_s, *span)))
+    for span, some in zip(spans, caption_features(parts, MODEL.feature_spec, spans), strict=True):
+        assert_equal(some, whole.frames(*caption_frames(sequence.time_s, *span)))
 
 
 # --- sentences ------------------------------------------------------------------------------------------------------
@@ -177,12 +177,12 @@ def test_cut_features_are_those_of_the_whole_recording(edges: list[int], gap_s: 
 def test_however_a_recording_is_cut_up_its_events_are_told_alike(kind: str) -> None:
     model = KINDS[kind]
     labelled = [replace(one, label=DESCRIBED) for one in EVENTS] if kind == "text" else EVENTS
-    expected = describe_events(model, [SEQUENCE], labelled)
-    same(describe_events(model, PARTS, labelled), expected)
-    same(describe_events(model, [SEQUENCE.frames(t, t + 1) for t in range(300)], labelled[:6]), expected[:6])
-    same(tell_events(model, FEATURES, labelled), expected)
+    expected = caption_events(model, [SEQUENCE], labelled)
+    same(caption_events(model, PARTS, labelled), expected)
+    same(caption_events(model, [SEQUENCE.frames(t, t + 1) for t in range(300)], labelled[:6]), expected[:6])
+    same(caption_events_from_features(model, FEATURES, labelled), expected)
     for one, other in zip(labelled[::3], expected[::3], strict=True):
-        same(describe_events(model, PARTS, [one]), [other])
+        same(caption_events(model, PARTS, [one]), [other])
     assert [replace(one, description=None, description_score=None, description_source=None) for one in expected] == (
         labelled
     )
@@ -194,7 +194,7 @@ def test_a_live_stream_tells_what_prediction_tells(kind: str, longest: int, monk
     """Also of events that are longer than what is read, of which the stream has forgotten the beginning."""
     monkeypatch.setattr(module, "_LONGEST", longest)
     model, sequence = KINDS[kind], SEQUENCE.frames(0, 160)
-    expected = by_start(describe_events(model, PARTS, found_by(model, 160)))
+    expected = by_start(caption_events(model, PARTS, found_by(model, 160)))
     for edges in (range(161), [0, 1, 57, 57, 120, 160]):
         stream = EventStream(model, video="a.mp4", beam=4)
         steps = [stream.push(sequence.frames(a, b)) for a, b in itertools.pairwise(edges)]
@@ -219,34 +219,34 @@ def test_an_event_that_ended_too_long_ago_stays_as_it_is(monkeypatch: pytest.Mon
     for t in range(300):
         recent.push(FEATURES.frames(t, t + 1))
     old, new = event(1.0, 2.0), event(36.0, 37.0)
-    told = recent.describe(MODEL, [old, new, old])
+    told = recent.caption_events(MODEL, [old, new, old])
     assert told[::2] == [old, old]
-    same(told[1:2], describe_events(MODEL, PARTS, [new]))
+    same(told[1:2], caption_events(MODEL, PARTS, [new]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_without_captions_leaves_events_as_they_are(kind: str) -> None:
     model = replace(KINDS[kind], caption=None)
-    assert describe_events(model, PARTS, EVENTS) == EVENTS
-    assert tell_events(model, FEATURES, EVENTS) == EVENTS
+    assert caption_events(model, PARTS, EVENTS) == EVENTS
+    assert caption_events_from_features(model, FEATURES, EVENTS) == EVENTS
     stream = EventStream(model, video="a.mp4", beam=4)
     assert all(one.description is None for one in stream.push(SEQUENCE).closed + stream.finish(DURATION_S).closed)
     with pytest.raises(ValueError, match="the model writes no descriptions"):
-        describe(model, [Stretch(features=FEATURES)])
+        caption_segments(model, [CaptionSegment(features=FEATURES)])
 
 
 def test_no_events() -> None:
-    assert describe_events(MODEL, [], []) == []
-    assert tell_events(MODEL, FEATURES, []) == []
-    assert describe(MODEL, []) == []
+    assert caption_events(MODEL, [], []) == []
+    assert caption_events_from_features(MODEL, FEATURES, []) == []
+    assert caption_segments(MODEL, []) == []
 
 
 @pytest.mark.parametrize("sequence", [make_sequence(40, 0), make_sequence(1, 3), make_sequence(1, 0)])
 def test_recordings_with_little_to_see(sequence: FrameSequence) -> None:
-    (told,) = describe_events(with_threshold(MODEL, 1.1), [sequence], [event(0.0, 0.125)])
+    (told,) = caption_events(with_threshold(MODEL, 1.1), [sequence], [event(0.0, 0.125)])
     assert told.description_score is not None
     assert 0 < told.description_score <= 1
-    names = ", ".join(seen_names(compute_features(sequence.frames(0, 1)), MODEL))
+    names = ", ".join(detected_class_names(compute_features(sequence.frames(0, 1)), MODEL))
     assert told.description == f"{names}: fall, 00:00\N{EN DASH}00:00".removeprefix(": ")
 
 
@@ -254,15 +254,15 @@ def test_recordings_with_little_to_see(sequence: FrameSequence) -> None:
 
 
 def test_below_the_threshold_what_was_found_is_put_together() -> None:
-    always = describe_events(with_threshold(MODEL, 0.0), PARTS, EVENTS)
-    never = describe_events(with_threshold(MODEL, 1.1), PARTS, EVENTS)
+    always = caption_events(with_threshold(MODEL, 0.0), PARTS, EVENTS)
+    never = caption_events(with_threshold(MODEL, 1.1), PARTS, EVENTS)
     assert {one.description_source for one in never} == {"template"}
     assert [one.description_score for one in never] == [one.description_score for one in always]
     sure = [one.description_score or 0.0 for one in always if one.description_source == "model"]
     assert len(sure) > len(EVENTS) / 2
     for least in (round(one, 6) for one in (min(sure), float(np.median(sure)), max(sure))):
         for one, plain, put_together in zip(
-            describe_events(with_threshold(MODEL, least), PARTS, EVENTS), always, never, strict=True
+            caption_events(with_threshold(MODEL, least), PARTS, EVENTS), always, never, strict=True
         ):
             assert one.description_score is not None
             told = plain if round(one.description_score, 6) >= least else put_together
@@ -279,7 +279,7 @@ def test_a_sentence_without_a_word_is_not_told() -> None:
     try:
         with torch.no_grad():
             network.caption_head.bias[Tokenizer.END] = 100.0
-        (told,) = describe_events(with_threshold(MODEL, 0.0), PARTS, EVENTS[:1])
+        (told,) = caption_events(with_threshold(MODEL, 0.0), PARTS, EVENTS[:1])
     finally:
         with torch.no_grad():
             network.caption_head.bias.copy_(bias)
@@ -295,7 +295,7 @@ def by_hand(model: EventModel, features: Features, first: int, beam: int = 4) ->
     counts = torch.from_numpy(np.diff(features.offsets))[None]
     frame = torch.from_numpy(features.frame)[None]
     with torch.inference_mode():
-        memory = model.network.recall(
+        memory = model.network.caption_memory(
             torch.from_numpy(features.objects), counts, frame, torch.ones(1, len(features), dtype=torch.bool)
         )
         (words,), mean = head.write(memory, torch.tensor([first]), beam=beam, most=facts.longest)
@@ -309,7 +309,9 @@ def test_sentences_begin_with_the_label_or_that_none_is_known() -> None:
     words = len(MODEL.caption.tokenizer)
     some = [FEATURES.frames(first, first + 12) for first in range(0, 280, 20)]
     firsts = {"fall": words, "walk": Tokenizer.START, "something else": Tokenizer.START}
-    told = {label: describe(MODEL, [Stretch(features=one, label=label) for one in some]) for label in firsts}
+    told = {
+        label: caption_segments(MODEL, [CaptionSegment(features=one, label=label) for one in some]) for label in firsts
+    }
     for label, first in firsts.items():
         for one, found in zip(some, told[label], strict=True):
             text, score = by_hand(MODEL, one, first)
@@ -325,26 +327,29 @@ def test_without_a_label_the_other_heads_tell_it(heads: dict[str, bool], label: 
     model = make_model(SEQUENCE, sentences=SENTENCES, lookahead=2 if "timed" in heads else 0, seed=7, **heads)
     for number, head in enumerate([model.network.frame_head, model.network.clip_head]):
         if head is not None:
-            wins = model.labels.index(label) if number or not model.task.clips else 1 - model.labels.index(label)
+            wins = model.labels.index(label) if number or not model.task.clip_head else 1 - model.labels.index(label)
             with torch.no_grad():
                 head[-1].bias[wins] += 50.0
                 head[-1].bias[2] += 80.0  # that nothing happens is no label
     some = [FEATURES.frames(first, first + 12) for first in range(0, 280, 40)]
-    told = {name: describe(model, [Stretch(features=one, label=name) for one in some]) for name in model.labels}
+    told = {
+        name: caption_segments(model, [CaptionSegment(features=one, label=name) for one in some])
+        for name in model.labels
+    }
     assert told["fall"] != told["walk"]
-    assert [one.text for one in describe(model, [Stretch(features=one) for one in some])] == [
+    assert [one.text for one in caption_segments(model, [CaptionSegment(features=one) for one in some])] == [
         one.text for one in told[label]
     ]
 
 
 def test_how_likely_a_sentence_is() -> None:
     some = [
-        Stretch(features=FEATURES.frames(0, 12), label="fall"),
-        Stretch(features=FEATURES.frames(40, 45), label="walk"),
-        Stretch(features=FEATURES.frames(100, 180)),
+        CaptionSegment(features=FEATURES.frames(0, 12), label="fall"),
+        CaptionSegment(features=FEATURES.frames(40, 45), label="walk"),
+        CaptionSegment(features=FEATURES.frames(100, 180)),
     ]
     texts = ["A man falls.", "He", "남 왼 walks man left", "He"]
-    found = likelihoods(MODEL, some, texts)
+    found = caption_log_likelihoods(MODEL, some, texts)
     assert found.shape == (3, 4)
     assert found.dtype == np.float64
     assert MODEL.caption is not None
@@ -358,32 +363,34 @@ def test_how_likely_a_sentence_is() -> None:
         for column, text in enumerate(texts):
             words = torch.tensor([[first, *tokenizer.encode(text), Tokenizer.END]])
             with torch.inference_mode():
-                logits = MODEL.network.tell(torch.from_numpy(own.objects), counts, frame, mask, words)
+                logits = MODEL.network.caption_logits(torch.from_numpy(own.objects), counts, frame, mask, words)
             expected = float(logits.log_softmax(dim=2).gather(2, words[:, 1:, None]).sum())
             assert found[row, column] == pytest.approx(expected, rel=1e-4)
 
 
 def test_many_stretches_are_told_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    some = [Stretch(features=FEATURES.frames(a, a + n), label="fall") for a in range(0, 250, 31) for n in (1, 8, 50)]
-    together = describe(MODEL, some)
+    some = [
+        CaptionSegment(features=FEATURES.frames(a, a + n), label="fall") for a in range(0, 250, 31) for n in (1, 8, 50)
+    ]
+    together = caption_segments(MODEL, some)
     monkeypatch.setattr(module, "_AT_ONCE", 60)
-    for one, other in zip(together, describe(MODEL, some), strict=True):
+    for one, other in zip(together, caption_segments(MODEL, some), strict=True):
         assert one.text == other.text
         assert one.score == pytest.approx(other.score, abs=1e-5)
-    assert [describe(MODEL, [one])[0].text for one in some] == [one.text for one in together]
-    greedy = describe(MODEL, some, beam=1)
+    assert [caption_segments(MODEL, [one])[0].text for one in some] == [one.text for one in together]
+    greedy = caption_segments(MODEL, some, beam=1)
     assert [one.text for one in greedy] != [one.text for one in together]
     assert greedy[0].text == by_hand(MODEL, some[0].features, len(MODEL.caption.tokenizer), beam=1)[0]
 
 
 def test_stretches_of_recordings_and_whole_ones() -> None:
-    told = describe_stretches(MODEL, [(PARTS, None, None), (PARTS, 4.0, 6.0), ([SEQUENCE.frames(0, 100)], 4.0, 6.0)])
-    own = [Stretch(features=FEATURES), *(Stretch(features=FEATURES.frames(28, 48)) for _ in range(2))]
-    assert [one.text for one in told] == [one.text for one in describe(MODEL, own)]
+    told = caption_intervals(MODEL, [(PARTS, None, None), (PARTS, 4.0, 6.0), ([SEQUENCE.frames(0, 100)], 4.0, 6.0)])
+    own = [CaptionSegment(features=FEATURES), *(CaptionSegment(features=FEATURES.frames(28, 48)) for _ in range(2))]
+    assert [one.text for one in told] == [one.text for one in caption_segments(MODEL, own)]
 
 
 def test_what_was_seen_is_named_the_most_seen_first() -> None:
     classes, counts = np.unique(SEQUENCE.frames(10, 40).classes, return_counts=True)
     order = sorted(zip(-counts, classes, strict=True))
-    assert seen_names(FEATURES.frames(10, 40), MODEL) == [SEQUENCE.names[index] for _, index in order]
-    assert seen_names(compute_features(make_sequence(9, 0)), MODEL) == []
+    assert detected_class_names(FEATURES.frames(10, 40), MODEL) == [SEQUENCE.names[index] for _, index in order]
+    assert detected_class_names(compute_features(make_sequence(9, 0)), MODEL) == []

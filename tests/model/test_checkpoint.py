@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.model.networks import WHAT, make_model, random_batch
+from tests.model.networks import FEATURE_SETTINGS, make_model, random_batch
 from tests.sequences import make_sequence
 from vidgru.errors import ModelError, SettingsMismatchError
-from vidgru.model.captioner import Stretch, describe
+from vidgru.model.captioner import CaptionSegment, caption_segments
 from vidgru.model.checkpoint import BEST, FORMAT, check_feature_settings, detector_settings, load_model
 from vidgru.model.event_gru import Architecture, EventGRU, count_parameters
 from vidgru.model.features import compute_features
@@ -72,9 +72,9 @@ def test_a_model_that_describes_comes_back_as_it_went(heads: dict[str, bool], tm
     for sentence in SENTENCES:
         assert back.caption.tokenizer.encode(sentence) == model.caption.tokenizer.encode(sentence)
     features = compute_features(sequence)
-    some = [Stretch(features=features.frames(a, a + 10), label=model.labels[0]) for a in range(0, 50, 9)]
-    told = describe(model, some)
-    assert describe(back, some) == told
+    some = [CaptionSegment(features=features.frames(a, a + 10), label=model.labels[0]) for a in range(0, 50, 9)]
+    told = caption_segments(model, some)
+    assert caption_segments(back, some) == told
     assert len({one.text for one in told}) > 2
 
 
@@ -149,8 +149,8 @@ def test_a_model_from_before_descriptions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "facts",
     [
-        {"task": {"labels": ["a"], "clips": {"background": True, "multi_label": False}, "timed": None}},
-        {"task": {"labels": ["fall", "walk"], "clips": None, "timed": None}},
+        {"task": {"labels": ["a"], "clip_head": {"background": True, "multi_label": False}, "frame_head": None}},
+        {"task": {"labels": ["fall", "walk"], "clip_head": None, "frame_head": None}},
         {"task": ["fall"]},
         {"feature_spec": {}},
         {"decode": None},
@@ -168,19 +168,21 @@ def test_a_model_that_does_not_fit_together(facts: dict[str, object], tmp_path: 
 
 def test_features_of_other_settings_are_refused() -> None:
     model = make_model()
-    check_feature_settings(model, dict(WHAT), "features of a.mp4")
+    check_feature_settings(model, dict(FEATURE_SETTINGS), "features of a.mp4")
     message = (
         r"features of a\.mp4 .*: fps is 5\.0, the model's is 8\.0; imgsz is 320, the model's is 640\n  pass --weights"
     )
     with pytest.raises(SettingsMismatchError, match=message):
-        check_feature_settings(model, {**WHAT, "fps": 5.0, "imgsz": 320}, "features of a.mp4")
+        check_feature_settings(model, {**FEATURE_SETTINGS, "fps": 5.0, "imgsz": 320}, "features of a.mp4")
     with pytest.raises(SettingsMismatchError, match="schema is None, the model's is 2"):
-        check_feature_settings(model, {name: value for name, value in WHAT.items() if name != "schema"}, "a.mp4")
+        check_feature_settings(
+            model, {name: value for name, value in FEATURE_SETTINGS.items() if name != "schema"}, "a.mp4"
+        )
 
 
 def test_detector_settings_are_those_of_the_features() -> None:
     model = make_model()
-    assert detector_settings(model).feature_settings("0" * 64) == WHAT
+    assert detector_settings(model).feature_settings("0" * 64) == FEATURE_SETTINGS
     assert detector_settings(model).weights == "detector.pt"
     assert detector_settings(model, "elsewhere.pt").weights == "elsewhere.pt"
 

@@ -12,7 +12,7 @@ from vidgru.model.encoder import Encoder
 from vidgru.model.feature_spec import FeatureSpec
 
 RICH = replace(make_sequence(60, 3, keypoints=17), angle=np.linspace(0, 3, 180).astype(np.float16))
-LAYOUT = FeatureSpec.of(RICH)
+LAYOUT = FeatureSpec.from_sequence(RICH)
 GROUPS = (*LAYOUT.object_groups(), *LAYOUT.frame_groups())
 BATCH = random_batch(LAYOUT)[:3]
 

@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from vidgru.model.event_decoder import DecodeSettings, EventDecoder, candidates, decode, smooth
+from vidgru.model.event_decoder import DecodeSettings, EventDecoder, decode_candidates, decode_events, smooth_scores
 from vidgru.types import Event
 
 LABELS = ("fall", "walk")
@@ -21,7 +21,7 @@ def events_of(scores: list[float] | np.ndarray, *, end_s: float | None = None, t
         values = np.column_stack([values, np.zeros_like(values)])
     time_s = np.arange(len(values), dtype=float) if times is None else np.array(times, float)
     end_s = float(time_s[-1] + 1) if end_s is None else end_s
-    return decode(time_s, values, LABELS, settings(**changes), video="a.mp4", step_s=1.0, end_s=end_s)
+    return decode_events(time_s, values, LABELS, settings(**changes), video="a.mp4", step_s=1.0, end_s=end_s)
 
 
 def spans(events: list[Event]) -> list[tuple[float, float]]:
@@ -81,7 +81,7 @@ def test_exclusive_labels_do_not_merge_across_another() -> None:
 
 
 def test_no_frames_no_events() -> None:
-    assert decode(np.zeros(0), np.zeros((0, 2)), LABELS, settings(), video="a", step_s=1.0, end_s=0.0) == []
+    assert decode_events(np.zeros(0), np.zeros((0, 2)), LABELS, settings(), video="a", step_s=1.0, end_s=0.0) == []
 
 
 # --- frames as they come ----------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def test_no_frames_no_events() -> None:
 
 def by_definition(time_s: np.ndarray, scores: np.ndarray, chosen: DecodeSettings, step_s: float, end_s: float):
     """Events of a whole recording, in the plainest way there is: label, first frame, frame after the last, mean."""
-    scores = smooth(time_s, scores, chosen.smooth_s)
+    scores = smooth_scores(time_s, scores, chosen.smooth_s)
     frames, number = scores.shape
     stops = [min(time_s[t + 1], time_s[t] + step_s) if time_s[t + 1] - time_s[t] > 2 * step_s else time_s[t + 1]
              for t in range(frames - 1)]  # fmt: skip
@@ -148,7 +148,7 @@ def test_however_frames_are_cut_up_the_events_are_those_of_the_whole(seed: int) 
     for _ in range(5):
         time_s, scores, chosen, end_s = drawn(rng)
         expected = by_definition(time_s, scores, chosen, 0.125, end_s)
-        whole = decode(time_s, scores, LABELS, chosen, video="a", step_s=0.125, end_s=end_s)
+        whole = decode_events(time_s, scores, LABELS, chosen, video="a", step_s=0.125, end_s=end_s)
         found = sorted((event.start_s, event.end_s, event.label, event.score) for event in whole)
         assert [event[:3] for event in found] == [event[:3] for event in expected]
         np.testing.assert_allclose([e[3] for e in found], [e[3] for e in expected], rtol=0, atol=1e-6)
@@ -207,23 +207,23 @@ def test_what_is_kept_does_not_grow() -> None:
 def test_smoothing_is_a_mean_around_each_frame() -> None:
     time_s = np.arange(6) / 8
     scores = np.array([0, 0, 1, 0, 0, 0.5], np.float32)[:, None]
-    assert smooth(time_s, scores, 0.25)[:, 0].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 1 / 6, 1 / 4])
-    assert smooth(time_s, scores, 0.2)[:, 0].tolist() == scores[:, 0].tolist()  # no other frame is so near
-    assert smooth(time_s, scores, 0.0) is scores
-    assert smooth(time_s[:0], scores[:0], 1.0).shape == (0, 1)
+    assert smooth_scores(time_s, scores, 0.25)[:, 0].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 1 / 6, 1 / 4])
+    assert smooth_scores(time_s, scores, 0.2)[:, 0].tolist() == scores[:, 0].tolist()  # no other frame is so near
+    assert smooth_scores(time_s, scores, 0.0) is scores
+    assert smooth_scores(time_s[:0], scores[:0], 1.0).shape == (0, 1)
 
 
 def test_smoothing_does_not_reach_across_a_gap() -> None:
     time_s = np.array([0.0, 0.5, 9.0, 9.5])
     scores = np.array([0, 0, 1, 1], np.float32)[:, None]
-    assert smooth(time_s, scores, 2.0)[:, 0].tolist() == [0, 0, 1, 1]
+    assert smooth_scores(time_s, scores, 2.0)[:, 0].tolist() == [0, 0, 1, 1]
 
 
 def test_smoothing_does_not_depend_on_where_a_stream_began() -> None:
     rng = np.random.default_rng(0)
     time_s, scores = np.arange(400) / 8, rng.random((400, 2)).astype(np.float32)
-    late = smooth(time_s[100:], scores[100:], 1.0)
-    assert np.array_equal(late[8:], smooth(time_s, scores, 1.0)[108:])
+    late = smooth_scores(time_s[100:], scores[100:], 1.0)
+    assert np.array_equal(late[8:], smooth_scores(time_s, scores, 1.0)[108:])
 
 
 def test_flicker_is_one_event_when_smoothed() -> None:
@@ -241,7 +241,9 @@ def ranked(scores: np.ndarray, **changes: object) -> tuple[list[Event], list[Eve
     time_s = np.arange(len(values), dtype=float)
     where = {"video": "a.mp4", "step_s": 1.0, "end_s": float(len(values))}
     chosen = settings(**changes)
-    return decode(time_s, values, LABELS, chosen, **where), candidates(time_s, values, LABELS, chosen, **where)
+    return decode_events(time_s, values, LABELS, chosen, **where), decode_candidates(
+        time_s, values, LABELS, chosen, **where
+    )
 
 
 def test_candidates_are_the_events_and_weaker_ones_clear_of_them() -> None:
@@ -272,4 +274,4 @@ def test_candidates_look_behind_the_best_label() -> None:
 
 
 def test_no_candidates_without_frames() -> None:
-    assert candidates(np.zeros(0), np.zeros((0, 2)), LABELS, settings(), video="a", step_s=1.0, end_s=0.0) == []
+    assert decode_candidates(np.zeros(0), np.zeros((0, 2)), LABELS, settings(), video="a", step_s=1.0, end_s=0.0) == []

@@ -18,7 +18,7 @@ from vidgru.model.features import compute_features
 from vidgru.types import Features
 
 SEQUENCE = make_sequence(50, keypoints=17)
-LAYOUT = FeatureSpec.of(SEQUENCE)
+LAYOUT = FeatureSpec.from_sequence(SEQUENCE)
 SHAPES = [
     {}, {"layers": 2}, {"cell": "lstm"}, {"cell": "rnn"}, {"cell": "none"}, {"bidirectional": True},
 ]  # fmt: skip
@@ -86,7 +86,7 @@ def test_a_clip_scores_the_log_of_the_mean_of_exponentials() -> None:
     network = make_network(SEQUENCE)
     objects, counts, frame, mask = random_batch(LAYOUT)
     vectors, _, _ = network.encoder(objects, counts, frame)
-    steps = network.clip_head(network.remember(vectors, mask)[0])
+    steps = network.clip_head(network.run_rnn(vectors, mask)[0])
     for row, scores in enumerate(network(objects, counts, frame, mask).clips):
         own = steps[row, : int(mask[row].sum())]
         torch.testing.assert_close(scores, own.exp().mean(dim=0).log(), rtol=0, atol=1e-5)
@@ -98,7 +98,7 @@ def test_behind_the_end_scores_come_of_zeros_read() -> None:
     mask[:, 4:] = False
     vectors, _, _ = network.encoder(objects, counts, frame)
     hidden = network.gru(torch.cat([vectors[:, :4], torch.zeros(1, 2, 64)], dim=1))[0]
-    torch.testing.assert_close(network.score(vectors, mask).frames, network.frame_head(hidden))
+    torch.testing.assert_close(network.event_logits(vectors, mask).frames, network.frame_head(hidden))
 
 
 @pytest.mark.parametrize(("shape", "ordered"), [({}, True), ({"cell": "none"}, False)])
@@ -162,7 +162,7 @@ def test_a_recording_without_an_object_can_be_scored() -> None:
 def test_normalisation_is_fitted_on_rows_of_all_recordings() -> None:
     encoder = Encoder(LAYOUT)
     parts = [compute_features(make_sequence(n, keypoints=17, seed=n)) for n in (30, 50)]
-    encoder.fit(parts)
+    encoder.fit_normalization(parts)
     rows = np.concatenate([part.objects for part in parts])
     np.testing.assert_allclose(encoder.object_mean.numpy(), rows.mean(axis=0), rtol=1e-3, atol=1e-5)
     geometry = LAYOUT.object_groups()["geometry"]
@@ -175,7 +175,7 @@ def test_a_constant_column_does_not_blow_up() -> None:
     network = make_network(sequence)
     features = compute_features(sequence)
     features.objects[:] = features.objects[0]
-    network.encoder.fit([features])
+    network.encoder.fit_normalization([features])
     assert (network.encoder.object_std > 1e-7).all()
 
 
@@ -192,7 +192,7 @@ def test_groups_are_dropped_in_training_only() -> None:
 # --- groups of features ---------------------------------------------------------------------------------------------
 
 RICH = replace(make_sequence(60, 3, keypoints=17), angle=np.linspace(0, 3, 180).astype(np.float16))
-RICH_LAYOUT = FeatureSpec.of(RICH)
+RICH_LAYOUT = FeatureSpec.from_sequence(RICH)
 GROUPS = get_args(FeatureGroup)
 
 

@@ -30,7 +30,7 @@ def moving(boxes: np.ndarray, *, fps: float = 8.0, tracks: np.ndarray | None = N
 
 
 def group(sequence: FrameSequence, name: str) -> np.ndarray:
-    return compute_features(sequence).objects[:, FeatureSpec.of(sequence).object_groups()[name]]
+    return compute_features(sequence).objects[:, FeatureSpec.from_sequence(sequence).object_groups()[name]]
 
 
 def walk(fps: float, seconds: float = 2.0, per_s: float = 0.1) -> np.ndarray:
@@ -62,7 +62,7 @@ def test_features_do_not_depend_on_the_future() -> None:
 @pytest.mark.parametrize("objects", [0, 1, 2, 3, None])
 def test_widths_are_those_of_the_layout(objects: int | None, optional: bool) -> None:
     sequence = make_sequence(9, objects, optional=optional)
-    features, feature_spec = compute_features(sequence), FeatureSpec.of(sequence)
+    features, feature_spec = compute_features(sequence), FeatureSpec.from_sequence(sequence)
     assert features.objects.shape == (len(sequence.boxes), feature_spec.object_width)
     assert features.frame.shape == (9, feature_spec.frame_width)
     for name in ("appearance", "colour"):
@@ -134,7 +134,7 @@ def test_keypoints_the_detector_does_not_see_say_nothing() -> None:
 
 
 def test_other_tensors_than_the_layout_says_are_refused() -> None:
-    feature_spec = FeatureSpec.of(make_sequence(3))
+    feature_spec = FeatureSpec.from_sequence(make_sequence(3))
     told = r"otherwise than the model's: motion is 0, the model's is 6; appear.*; colour is 0, the model's is 3"
     with pytest.raises(SettingsMismatchError, match=told):
         list(stream_features([make_sequence(3, optional=False)], feature_spec))
@@ -156,7 +156,7 @@ def mirror(sequence: FrameSequence) -> FrameSequence:
 @pytest.mark.parametrize("keypoints", [0, 17])
 def test_mirrored_features_are_those_of_the_mirrored_scene(keypoints: int) -> None:
     sequence = make_sequence(50, keypoints=keypoints, optional=False)
-    columns = mirror_columns(FeatureSpec.of(sequence))
+    columns = mirror_columns(FeatureSpec.from_sequence(sequence))
     assert columns is not None
     order, sign, frame_order, frame_sign = columns
     features, seen = compute_features(sequence), compute_features(mirror(sequence))

@@ -9,10 +9,10 @@ import pytest
 
 from tests.model.networks import make_model
 from tests.sequences import make_sequence
-from vidgru.model.captioner import describe_events
+from vidgru.model.captioner import caption_events
+from vidgru.model.event_decoder import FixedWindowDecoder
 from vidgru.model.features import stream_features
-from vidgru.model.fixed_windows import FixedWindowDecoder
-from vidgru.model.scoring import encode
+from vidgru.model.scoring import encode_features
 from vidgru.model.stream import EventStream, score_encoded, score_recording
 from vidgru.types import DESCRIBED, Event
 
@@ -138,9 +138,9 @@ def test_whole_recordings_are_scored_and_described() -> None:
     assert scored.scores.shape == (300, 1)
     assert (scored.scores == 1).all()
     assert len(scored.attention) == len(SEQUENCE.boxes)
-    encoded = encode(MODEL, stream_features([SEQUENCE], MODEL.feature_spec))
+    encoded = encode_features(MODEL, stream_features([SEQUENCE], MODEL.feature_spec))
     (again,) = score_encoded(MODEL, [(encoded, "a.mp4", 37.5)])
     assert again.events == scored.events
-    told = describe_events(MODEL, [SEQUENCE], scored.events)
+    told = caption_events(MODEL, [SEQUENCE], scored.events)
     assert len({event.description for event in told}) > 3
     assert spans(told) == spans(scored.events)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tests.model.networks import make_network
 from tests.sequences import make_sequence
 from vidgru.model.event_gru import EventGRU
-from vidgru.model.gru_gates import Gates, has_gates, mean_gates
+from vidgru.model.gru_gates import GRUGates, has_gates, mean_gates
 
 SEQUENCE = make_sequence(20)
 
@@ -23,12 +23,12 @@ def frames(count: int = 40) -> Tensor:
 
 def remembered(network: EventGRU, vectors: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     with torch.inference_mode():
-        out, state = network.remember(vectors[None], torch.ones(1, len(vectors), dtype=torch.bool), state)
+        out, state = network.run_rnn(vectors[None], torch.ones(1, len(vectors), dtype=torch.bool), state)
     return out[0], state
 
 
-def gates(network: EventGRU, vectors: Tensor, hidden: Tensor, state: Tensor | None = None) -> Gates:
-    return Gates.of(mean_gates(network, vectors[None], hidden[None], state)[0])
+def gates(network: EventGRU, vectors: Tensor, hidden: Tensor, state: Tensor | None = None) -> GRUGates:
+    return GRUGates.from_means(mean_gates(network, vectors[None], hidden[None], state)[0])
 
 
 def step_by_step(network: EventGRU, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,7 +84,7 @@ def test_stretches_give_what_the_whole_gives(layers: int, edges: list[int]) -> N
         else:
             hidden = torch.zeros(0, 128)
         parts.append(gates(network, part, hidden, before))
-    joined = Gates.joined(parts)
+    joined = GRUGates.concatenate(parts)
     np.testing.assert_allclose(joined.update, whole.update, rtol=0, atol=1e-6)
     np.testing.assert_allclose(joined.reset, whole.reset, rtol=0, atol=1e-6)
 
@@ -119,4 +119,4 @@ def test_recordings_side_by_side() -> None:
 @pytest.mark.parametrize("reset", [np.zeros(3, np.float32), np.zeros(4), np.zeros((4, 1), np.float32)])
 def test_gates_check_their_shapes(reset: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"Gates\.reset must be float32 \[4\], got "):
-        Gates(update=np.zeros(4, np.float32), reset=reset)
+        GRUGates(update=np.zeros(4, np.float32), reset=reset)

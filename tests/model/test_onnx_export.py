@@ -17,7 +17,7 @@ from tests.sequences import make_sequence
 from vidgru.config import ExportConfig
 from vidgru.errors import MissingDependencyError, ModelError, SettingsError
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.onnx_export import events_graph, export_model
+from vidgru.model.onnx_export import event_graph, export_model
 from vidgru.types import FrameSequence
 
 PLAIN, POSES = make_sequence(60), make_sequence(60, keypoints=4, optional=False)
@@ -57,7 +57,7 @@ MODELS = {
 @pytest.mark.parametrize("kind", MODELS)
 def test_the_graph_says_what_pytorch_says(kind: str) -> None:
     model = MODELS[kind]
-    graph = Graph(events_graph(model))
+    graph = Graph(event_graph(model))
     for clips, steps, most in ((1, 1, 3), (1, 40, 0), (4, 9, 3), (7, 33, 5), (2, 150, 20), (1, 1, 0)):
         batch = random_batch(model.feature_spec, clips, steps, most, seed=clips * steps)
         found, wanted = graph.read(batch), expected(model, batch)
@@ -75,7 +75,7 @@ def test_a_test_of_scores_has_some_that_differ() -> None:
 @pytest.mark.parametrize("kind", ["gru", "layers", "lstm", "rnn"])
 def test_it_begins_where_the_state_says(kind: str) -> None:
     model = MODELS[kind]
-    graph, batch = Graph(events_graph(model)), random_batch(model.feature_spec, 3, 5)
+    graph, batch = Graph(event_graph(model)), random_batch(model.feature_spec, 3, 5)
     made = torch.Generator().manual_seed(1)
     states = [torch.randn(layers, 3, wide, generator=made) for layers, wide in graph.states.values()]
     wanted = expected(model, batch, tuple(states) if len(states) > 1 else states[0])
@@ -88,7 +88,7 @@ def test_it_begins_where_the_state_says(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["gru", "layers", "lstm", "rnn", "no memory"])
 def test_chunks_give_what_the_whole_gives(kind: str) -> None:
     model = MODELS[kind]
-    graph = Graph(events_graph(model))
+    graph = Graph(event_graph(model))
     objects, counts, frame, mask = random_batch(model.feature_spec, 1, 60, 4)
     whole = graph.read((objects, counts, frame, mask))
     ends = torch.nn.functional.pad(counts[0].cumsum(0), (1, 0)).tolist()
@@ -107,7 +107,7 @@ def test_chunks_give_what_the_whole_gives(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["gru", "no memory", "both ways", "lstm both ways"])
 def test_padding_changes_nothing(kind: str) -> None:
-    graph, batch = Graph(events_graph(MODELS[kind])), random_batch(MODELS[kind].feature_spec, 4, 9)
+    graph, batch = Graph(event_graph(MODELS[kind])), random_batch(MODELS[kind].feature_spec, 4, 9)
     together = graph.read(batch)
     for row, length in enumerate(batch[3].sum(dim=1).tolist()):
         alone = graph.read(stretch(batch, row, length))
@@ -117,7 +117,7 @@ def test_padding_changes_nothing(kind: str) -> None:
 
 
 def test_what_a_model_lacks_is_missing() -> None:
-    outputs = {kind: (graph := Graph(events_graph(MODELS[kind]))).inputs[4:] + graph.outputs for kind in MODELS}
+    outputs = {kind: (graph := Graph(event_graph(MODELS[kind]))).inputs[4:] + graph.outputs for kind in MODELS}
     both = ["attention", "hidden", "frame_scores", "clip_scores"]
     assert sorted(outputs["gru"]) == sorted(["state", "next_state", *both])
     assert sorted(outputs["lstm"]) == sorted(["state", "cell", "next_state", "next_cell", *both])
@@ -128,7 +128,7 @@ def test_what_a_model_lacks_is_missing() -> None:
 
 
 def test_what_varies_is_free_and_the_recurrent_layer_is_one_node() -> None:
-    graph = onnx.load_model_from_string(events_graph(MODELS["gru"])).graph
+    graph = onnx.load_model_from_string(event_graph(MODELS["gru"])).graph
     axes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.input}
     feature_spec = MODELS["gru"].feature_spec
     assert axes == {
@@ -143,8 +143,8 @@ def test_what_varies_is_free_and_the_recurrent_layer_is_one_node() -> None:
 
 
 def test_equal_models_are_equal_bytes_and_the_facts_are_the_models(tmp_path: Path) -> None:
-    content = events_graph(make_model(timed=True, lookahead=3))
-    assert content == events_graph(make_model(timed=True, lookahead=3))
+    content = event_graph(make_model(timed=True, lookahead=3))
+    assert content == event_graph(make_model(timed=True, lookahead=3))
     model = make_model(timed=True, lookahead=3)
     model.save(tmp_path / "a.safetensors")
     with safe_open(tmp_path / "a.safetensors", framework="np") as file:
@@ -165,7 +165,7 @@ def test_files_lie_beside_the_model_or_where_they_are_wanted(tmp_path: Path) -> 
     MODELS["gru"].save(tmp_path / "gru.safetensors")
     elsewhere = export_model(tmp_path / "gru.safetensors", ExportConfig(out=str(tmp_path / "sub" / "x.onnx")))
     assert elsewhere == tmp_path / "sub" / "x.onnx"
-    assert elsewhere.read_bytes() == events_graph(MODELS["gru"])
+    assert elsewhere.read_bytes() == event_graph(MODELS["gru"])
     assert sorted(path.name for path in tmp_path.rglob("*.onnx")) == ["best.onnx", "x.onnx"]
 
 
@@ -191,5 +191,5 @@ def test_an_exported_model_is_not_exported_again(tmp_path: Path) -> None:
 def test_without_the_package_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingDependencyError, match="need the package onnx, which is not installed") as raised:
-        events_graph(MODELS["gru"])
+        event_graph(MODELS["gru"])
     assert raised.value.remedy == 'pip install "vidgru[onnx]"'

@@ -7,7 +7,7 @@ from tests.sequences import make_sequence
 from vidgru.model import scoring
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.features import compute_features
-from vidgru.model.scoring import encode, score_clips, score_frames
+from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.types import FrameSequence
 
 SEQUENCE = make_sequence(300, seed=2)
@@ -16,7 +16,7 @@ MODEL = make_model(SEQUENCE)
 
 def test_a_clip_is_scored_as_the_network_scores_it() -> None:
     features = compute_features(SEQUENCE)
-    encoded = encode(MODEL, [features])
+    encoded = encode_features(MODEL, [features])
     some = [(0, 16), (3, 4), (10, 90), (5, 21)]
     scores = score_clips(MODEL, [encoded.vectors[a:b] for a, b in some])
     assert scores.shape == (4, 3)
@@ -24,7 +24,9 @@ def test_a_clip_is_scored_as_the_network_scores_it() -> None:
     for row, (a, b) in enumerate(some):
         mask = torch.ones(1, b - a, dtype=torch.bool)
         with torch.inference_mode():
-            direct = MODEL.task.clips.probabilities(MODEL.network.score(encoded.vectors[None, a:b], mask).clips)[0]
+            direct = MODEL.task.clip_head.probabilities(
+                MODEL.network.event_logits(encoded.vectors[None, a:b], mask).clips
+            )[0]
         np.testing.assert_allclose(scores[row], direct.numpy(), atol=1e-6)
 
 
@@ -39,7 +41,7 @@ def timed(sequence: FrameSequence = SEQUENCE, **shape: object) -> EventModel:
 
 
 def vectors_of(model: EventModel, frames: int = 300) -> torch.Tensor:
-    return encode(model, [compute_features(SEQUENCE)]).vectors[:frames]
+    return encode_features(model, [compute_features(SEQUENCE)]).vectors[:frames]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -86,7 +88,7 @@ def test_the_end_is_scored_though_nothing_follows(frames: int) -> None:
     assert scores.dtype == np.float32
     with torch.inference_mode():
         read = torch.cat([vectors, torch.zeros(3, 64)])[None]
-        late = model.task.timed.probabilities(model.network.frame_head(model.network.gru(read)[0]))[0, 3:]
+        late = model.task.frame_head.probabilities(model.network.frame_head(model.network.gru(read)[0]))[0, 3:]
     np.testing.assert_allclose(scores, late.numpy(), rtol=0, atol=1e-6)
 
 

@@ -10,14 +10,13 @@ from tests.sequences import make_sequence
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.features import compute_features
 from vidgru.model.gru_gates import mean_gates
-from vidgru.model.scoring import encode, score_clips
-from vidgru.model.sliding_window import SlidingWindowScorer
+from vidgru.model.scoring import SlidingWindowScorer, encode_features, score_clips
 
 SEQUENCE = make_sequence(130, seed=2)
 
 
 def vectors_of(model: EventModel, frames: int) -> torch.Tensor:
-    return encode(model, [compute_features(SEQUENCE)]).vectors[:frames]
+    return encode_features(model, [compute_features(SEQUENCE)]).vectors[:frames]
 
 
 def model_of(window: int, **shape: object) -> EventModel:
@@ -69,7 +68,7 @@ def test_gates_are_those_of_the_windows() -> None:
     scorer = SlidingWindowScorer(model, gates=True)
     (scores, none_yet), (_, gates) = scorer.push(vectors), scorer.finish()
     assert len(scores) == len(none_yet) == 0
-    hidden, _ = model.network.remember(vectors[None], torch.ones(1, 20, dtype=torch.bool))
+    hidden, _ = model.network.run_rnn(vectors[None], torch.ones(1, 20, dtype=torch.bool))
     expected = mean_gates(model.network, vectors[None], hidden)[0]
     np.testing.assert_allclose(gates.update, expected[:, 0], atol=1e-6)
     np.testing.assert_allclose(gates.reset, expected[:, 1], atol=1e-6)

@@ -10,7 +10,7 @@ from tests.sequences import make_sequence
 from vidgru.errors import SettingsMismatchError
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.features import compute_features, stream_features
-from vidgru.model.scoring import encode, score_clips, score_frames
+from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.model.stream import EventStream, rank_events, score_encoded, score_recording
 
 SEQUENCE = make_sequence(300, seed=2)
@@ -38,7 +38,7 @@ def test_attention_has_a_value_an_object() -> None:
 
 def test_a_short_recording_is_one_clip() -> None:
     sequence = SEQUENCE.frames(0, 20)
-    encoded = encode(MODEL, stream_features([sequence], MODEL.feature_spec))
+    encoded = encode_features(MODEL, stream_features([sequence], MODEL.feature_spec))
     (clip,) = score_clips(MODEL, [encoded.vectors])
     timeline = score_recording(MODEL, [sequence], video="a.mp4", duration_s=2.5)
     np.testing.assert_allclose(timeline.scores, np.tile(clip[:2], (20, 1)), atol=1e-6)
@@ -82,7 +82,7 @@ def test_recordings_are_scored_by_the_head_for_frames_where_there_is_one() -> No
     edges = [0, 1, 57, 57, 200, 300]
     parts = [SEQUENCE.frames(a, b) for a, b in itertools.pairwise(edges)]
     timeline = score_recording(model, parts, video="a.mp4", duration_s=37.5)
-    (whole,) = score_frames(model, [encode(model, [compute_features(SEQUENCE)]).vectors])
+    (whole,) = score_frames(model, [encode_features(model, [compute_features(SEQUENCE)]).vectors])
     np.testing.assert_allclose(timeline.scores, whole[:, :2], rtol=0, atol=1e-5)
     one_piece = score_recording(model, [SEQUENCE], video="a.mp4", duration_s=37.5)
     assert [(e.start_s, e.end_s, e.label) for e in timeline.events] == [
@@ -157,7 +157,7 @@ def test_however_a_stream_is_cut_up_it_gives_what_the_whole_gives(kind: str, see
         (e.start_s, e.end_s, e.label) for e in sorted(whole.events, key=lambda e: (e.start_s, e.end_s, e.label))
     ]
     shorter = SEQUENCE.frames(0, 23)
-    encoded = [encode(model, stream_features([some], model.feature_spec)) for some in (shorter, sequence)]
+    encoded = [encode_features(model, stream_features([some], model.feature_spec)) for some in (shorter, sequence)]
     named = [(encoded[0], "b.mp4", 23 / 8), (encoded[1], "a.mp4", duration_s)]
     other, again = score_encoded(model, named, gates=True)
     assert [(e.start_s, e.end_s, e.label) for e in again.events] == [

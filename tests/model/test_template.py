@@ -1,6 +1,6 @@
 import pytest
 
-from vidgru.model.template import template
+from vidgru.model.captioner import template
 from vidgru.types import DESCRIBED, Event
 
 

@@ -9,11 +9,10 @@ import torch
 from tests.sequences import NAMES, make_sequence
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, PredictConfig, from_flags
-from vidgru.model.checkpoint import EventModel, build
+from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import Architecture
 from vidgru.model.feature_spec import FeatureSpec
-from vidgru.model.task import Head, Task
 from vidgru.storage import sha256_file
 from vidgru.types import FrameSequence
 
@@ -41,9 +40,9 @@ def make_model(
     scores = scores or {"fall": 0.9, "run": 0.2, "walk": 0.6}
     labels = tuple(scores)
     torch.manual_seed(0)
-    head = Head(background=False, multi_label=True)
-    task = Task(labels=labels, clips=None if timed else head, timed=head if timed else None)
-    network = build(FeatureSpec.of(sequence), task, Architecture()).eval()
+    head = HeadSpec(background=False, multi_label=True)
+    task = EventTask(labels=labels, clip_head=None if timed else head, frame_head=head if timed else None)
+    network = build_network(FeatureSpec.from_sequence(sequence), task, Architecture()).eval()
     layers = network.frame_head if timed else network.clip_head
     assert layers is not None
     last = layers[-1]

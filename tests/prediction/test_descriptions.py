@@ -10,7 +10,7 @@ import pytest
 from tests.model.networks import make_model, with_captions
 from tests.prediction.fake_project import World
 from tests.sequences import make_sequence
-from vidgru.model.captioner import describe_events
+from vidgru.model.captioner import caption_events
 from vidgru.model.checkpoint import EventModel, load_model
 from vidgru.prediction.batch import predict
 from vidgru.prediction.event_files import read_jsonl
@@ -47,7 +47,7 @@ def expected(world: World, name: str, *, beam: int = 4) -> list[tuple[object, ..
     """Of whole recordings, for the scores are the same at every moment."""
     model, frames = load_model(world.model), FRAMES[name]
     events = [Event(video=name, start_s=0.0, end_s=frames / 8, label=label, score=0.5) for label in ("fall", "walk")]
-    told = describe_events(model, [make_sequence(frames, seed=frames)], events, beam=beam)
+    told = caption_events(model, [make_sequence(frames, seed=frames)], events, beam=beam)
     return [(one.label, one.description, one.description_source) for one in told]
 
 
@@ -120,7 +120,7 @@ def test_a_model_that_only_describes_tells_of_one_stretch_after_the_other(world:
     ]  # fmt: skip
     assert [(e.start_s, e.end_s) for e in short.events] == [(0.0, 0.375)]
     events = [replace(e, description=None, description_score=None, description_source=None) for e in long.events]
-    told = describe_events(model, [make_sequence(40, seed=40)], events)
+    told = caption_events(model, [make_sequence(40, seed=40)], events)
     assert [e.description for e in long.events] == [e.description for e in told]
     assert len({e.description for e in told}) == 2, "a test of sentences needs different ones"
     for one in (long, short):

@@ -11,7 +11,7 @@ from vidgru import cli
 from vidgru.config import DetectorSettings, ExplainConfig, from_flags
 from vidgru.errors import RecordingError, SettingsError, SettingsMismatchError, SourceError, WeightsError
 from vidgru.extraction.pipeline import feature_settings_for
-from vidgru.model.attribution import Attended, Explanation, Moment
+from vidgru.model.attribution import AttendedObject, Explanation, GatePeak
 from vidgru.prediction.explain import _text, explain_recording
 from vidgru.storage import bundled_file
 from vidgru.types import Event
@@ -58,13 +58,13 @@ def test_text_is_aligned_and_sorted_by_loss() -> None:
         event=Event(video="a.mp4", start_s=62.04, end_s=65.5, label="meet", score=0.8),
         score=0.8,
         baseline=0.7,
-        drop_features={"time": 0.7004, "motion": 0.0, "speed": 0.35, "relations": 0.9, "scene": 0.6996},
+        score_without={"time": 0.7004, "motion": 0.0, "speed": 0.35, "relations": 0.9, "scene": 0.6996},
         objects=(
-            *(Attended(track=n, label="person", share=0.5 / (n + 1)) for n in (0, 1)),
-            *(Attended(track=-1, label=name, share=0.02) for name in "abcdefghi"),
+            *(AttendedObject(track=n, label="person", share=0.5 / (n + 1)) for n in (0, 1)),
+            *(AttendedObject(track=-1, label=name, share=0.02) for name in "abcdefghi"),
         ),
-        kept=(Moment(time_s=61.04, update=0.8, reset=0.7),),
-        forgot=(Moment(time_s=63.0, update=0.5, reset=0.2), Moment(time_s=65.0, update=0.6, reset=0.3)),
+        keep_peaks=(GatePeak(time_s=61.04, update=0.8, reset=0.7),),
+        forget_peaks=(GatePeak(time_s=63.0, update=0.5, reset=0.2), GatePeak(time_s=65.0, update=0.6, reset=0.3)),
     )
     assert _text(why, "event 3 of 7 in a.mp4").splitlines() == [
         "meet  62.0-65.5 s  score 0.80  (event 3 of 7 in a.mp4)",
@@ -87,11 +87,11 @@ def test_text_is_aligned_and_sorted_by_loss() -> None:
         "  kept most   at 61.0 s (update 0.80, reset 0.70)",
         "  forgot most at 63.0 s (update 0.50, reset 0.20), 65.0 s (update 0.60, reset 0.30)",
     ]
-    bare = replace(why, objects=(), kept=(), forgot=(), baseline=0.8)
+    bare = replace(why, objects=(), keep_peaks=(), forget_peaks=(), baseline=0.8)
     assert "  looked at no object" in _text(bare, "")
     assert "read again" not in _text(bare, "")
     assert "kept" not in _text(bare, "")
-    untold = _text(replace(why, drop_features={}), "")  # the model scores nothing
+    untold = _text(replace(why, score_without={}), "")  # the model scores nothing
     assert "without" not in untold
     assert "(nothing)" not in untold
     assert "\n\n\n" not in untold
@@ -102,7 +102,9 @@ def test_the_sentence_stands_below_the_headline() -> None:
         video="a.mp4", start_s=62.0, end_s=65.5, label="meet", score=0.8,
         description="두 사람이\n만난다", description_score=0.834, description_source="model",
     )  # fmt: skip
-    why = Explanation(event=event, score=0.8, baseline=0.8, drop_features={}, objects=(), kept=(), forgot=())
+    why = Explanation(
+        event=event, score=0.8, baseline=0.8, score_without={}, objects=(), keep_peaks=(), forget_peaks=()
+    )
     assert _text(why, "it").splitlines()[:3] == [
         "meet  62.0-65.5 s  score 0.80  (it)",
         "  두 사람이 만난다  (sentence score 0.83)",
@@ -119,7 +121,7 @@ def test_events_are_described(world: World, monkeypatch: pytest.MonkeyPatch) -> 
         told = {"description_score": 0.9, "description_source": "model"}
         return [replace(event, description=f"A {event.label}", **told) for event in events]
 
-    monkeypatch.setattr("vidgru.prediction.explain.describe_events", tell)
+    monkeypatch.setattr("vidgru.prediction.explain.caption_events", tell)
     text = said(world, world.record("a.mp4"), event=2)
     assert text.splitlines()[1] == "  A walk  (sentence score 0.90)"
 

@@ -31,10 +31,9 @@ from vidgru.config import DetectorSettings, PredictConfig, from_flags
 from vidgru.errors import OutputError, SettingsError, SettingsMismatchError, SourceError
 from vidgru.extraction.live import ReconnectPolicy
 from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
-from vidgru.model.checkpoint import EventModel
+from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.stream import score_recording
-from vidgru.model.task import Head, Task
 from vidgru.prediction.batch import predict
 from vidgru.prediction.live import predict_live
 from vidgru.prediction.recorder import Recorder
@@ -87,10 +86,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 def model_of(sequence: FrameSequence, weights: Path, feature_settings: dict[str, Any]) -> EventModel:
     """A model with random weights whose thresholds lie amidst its scores, so that there are events."""
-    head = Head(background=False, multi_label=True)
+    head = HeadSpec(background=False, multi_label=True)
     model = EventModel(
         network=make_network(sequence, 0, frame_outputs=2, hidden=16, width=16),
-        task=Task(labels=LABELS, clips=None, timed=head),
+        task=EventTask(labels=LABELS, clip_head=None, frame_head=head),
         feature_settings=feature_settings,
         weights=str(weights),
         names=sequence.names,
@@ -315,7 +314,7 @@ def describing(stage: Stage) -> EventModel:
     bare = replace(
         stage.model,
         network=make_network(sequence, 0, hidden=16, width=16, labels=1),
-        task=Task(labels=(DESCRIBED,)),
+        task=EventTask(labels=(DESCRIBED,)),
         decode=DecodeSettings(high=(0.5,), low=(0.5,), min_s=0.0, merge_s=0.0, exclusive=False),
         lookahead=0,
     )

@@ -11,7 +11,7 @@ from vidgru.training.augment import Augmenter, mirror
 
 SEQUENCE = make_sequence(100, keypoints=17, optional=False)
 FEATURES = compute_features(SEQUENCE)
-LAYOUT = FeatureSpec.of(SEQUENCE)
+LAYOUT = FeatureSpec.from_sequence(SEQUENCE)
 LABELS = ("fall", "walk")
 
 

@@ -4,29 +4,29 @@ import torch
 
 from tests.sequences import make_sequence
 from vidgru.datasets.windows import Batch
+from vidgru.model.checkpoint import EventTask, HeadSpec
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
-from vidgru.model.task import Head, Task
 from vidgru.training import batches as batching
 from vidgru.training.augment import Augmenter
 from vidgru.training.batches import Batches, ClipBatches, WindowBatches
 from vidgru.training.data import LabelledClip, Loaded, TimedRecording
 
-HEAD = Head(background=True, multi_label=False)
-TASK = Task(labels=("fall", "walk"), clips=HEAD, timed=HEAD)
+HEAD = HeadSpec(background=True, multi_label=False)
+TASK = EventTask(labels=("fall", "walk"), clip_head=HEAD, frame_head=HEAD)
 SEQUENCE = make_sequence(400, 1, optional=False)
 FEATURES = compute_features(SEQUENCE)
 FEATURES.frame[:, 0] = np.arange(400)  # a frame can be told by what it holds
 LOADED = Loaded(
     features=dict.fromkeys(("a.mp4", "b.mp4", "c.mp4"), FEATURES),
-    feature_spec=FeatureSpec.of(SEQUENCE),
+    feature_spec=FeatureSpec.from_sequence(SEQUENCE),
     names=SEQUENCE.names,
     keys=dict.fromkeys(("a.mp4", "b.mp4", "c.mp4"), "0" * 64),
 )
 
 
 def clip(frames: int, *labels: str) -> LabelledClip:
-    return LabelledClip(video="a.mp4", frames=frames, labels=TASK.vector(HEAD, labels))
+    return LabelledClip(video="a.mp4", frames=frames, labels=TASK.target_vector(HEAD, labels))
 
 
 def clip_batches(clips: list[LabelledClip], **changes: object) -> ClipBatches:
@@ -85,9 +85,9 @@ def test_of_long_eventless_clips_stretches_are_shown() -> None:
 
 
 def recording(video: str, *events: tuple[int, int, int], frames: int = 400) -> TimedRecording:
-    targets = np.tile(TASK.vector(HEAD, ()), (frames, 1))
+    targets = np.tile(TASK.target_vector(HEAD, ()), (frames, 1))
     for first, stop, label in events:
-        targets[first:stop] = TASK.vector(HEAD, [TASK.labels[label]])
+        targets[first:stop] = TASK.target_vector(HEAD, [TASK.labels[label]])
     table = np.array(events, np.int64).reshape(-1, 3)
     return TimedRecording(video=video, targets=targets, weights=np.ones(frames, np.float32), events=table)
 

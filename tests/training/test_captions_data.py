@@ -10,10 +10,10 @@ from tests.datasets.annotation_files import csv_set
 from tests.model.networks import make_model
 from tests.sequences import NAMES, make_sequence
 from vidgru.datasets.dataset import Dataset
-from vidgru.model.captioner import Stretch, describe, described_frames, likelihoods
+from vidgru.model.captioner import CaptionSegment, caption_frames, caption_log_likelihoods, caption_segments
+from vidgru.model.checkpoint import EventTask, HeadSpec
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
-from vidgru.model.task import Head, Task
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.training import captions_data as module
 from vidgru.training.augment import Augmenter
@@ -32,9 +32,9 @@ from vidgru.training.captions_data import (
 from vidgru.training.data import Loaded
 from vidgru.types import Features
 
-TASK = Task(labels=("fall", "walk"), clips=Head(background=False, multi_label=False))
+TASK = EventTask(labels=("fall", "walk"), clip_head=HeadSpec(background=False, multi_label=False))
 SEQUENCE = make_sequence(200, seed=3)
-LAYOUT = FeatureSpec.of(SEQUENCE)
+LAYOUT = FeatureSpec.from_sequence(SEQUENCE)
 FEATURES = compute_features(SEQUENCE)
 FALL, WALK = ("He falls.", "그가 넘어진다."), ("She walks.",)
 TOKENIZER = Tokenizer.train([*FALL, *WALK])
@@ -84,13 +84,13 @@ def test_stretches_by_their_frames(tmp_path: Path) -> None:
         ("c.mp4", 0, 80, False, None, ("Two people meet.",), 80),
     ]
     assert placed(dataset, "val") == [("d.mp4", 4, 16, True, 1, ("She walks.",), 12)]
-    assert placed(dataset)[0][1:3] == described_frames(TIMES, 4.0, 6.0), "as prediction reads them"
+    assert placed(dataset)[0][1:3] == caption_frames(TIMES, 4.0, 6.0), "as prediction reads them"
 
 
 def test_labels_are_those_of_the_task(tmp_path: Path) -> None:
     """The data set may hold them in another order, as one that a model goes on with does."""
     dataset = csv_set(tmp_path, "a.mp4,,,walk,She walks.,train", "b.mp4,,,fall,He falls.,train")
-    turned = Task(labels=("walk", "jump", "fall"), clips=TASK.clips)
+    turned = EventTask(labels=("walk", "jump", "fall"), clip_head=TASK.clip_head)
     some = place_described(dataset, "train", dict.fromkeys(dataset.recordings, TIMES), turned)
     assert [one.label for one in some] == [0, 2]
 
@@ -237,7 +237,7 @@ def test_described_windows_are_not_mirrored() -> None:
     moving = compute_features(
         type(sequence)(**{**vars(sequence), "boxes": boxes.astype(np.float32), "tracks": np.zeros(60, np.int32)})
     )
-    feature_spec = FeatureSpec.of(sequence)
+    feature_spec = FeatureSpec.from_sequence(sequence)
     changes = Augmenter(feature_spec, TASK.labels)
     assert changes.mirror is not None
     some = Loaded(features={"a.mp4": moving}, feature_spec=feature_spec, names=NAMES, keys={"a.mp4": "a"})
@@ -265,7 +265,9 @@ def test_figures_of_validation_by_hand() -> None:
         for sentence in one.sentences:
             words = torch.from_numpy(sentence_words(tokenizer, sentence, one.label))[None]
             with torch.inference_mode():
-                log = model.network.tell(torch.from_numpy(own.objects), counts, frame, mask, words)[0].log_softmax(1)
+                log = model.network.caption_logits(torch.from_numpy(own.objects), counts, frame, mask, words)[
+                    0
+                ].log_softmax(1)
             right += (log.argmax(dim=1) == words[0, 1:]).tolist()
             losses += (-log.gather(1, words[0, 1:, None])[:, 0]).tolist()
     next_word, loss = held.figures(model)
@@ -278,10 +280,10 @@ def test_the_threshold_is_fitted_on_what_the_model_says(judged: int, monkeypatch
     monkeypatch.setattr(module, "_JUDGED", judged)
     model = make_model(SEQUENCE, sentences=[*FALL, *WALK])
     some = CLIPS if judged > 20 else [CLIPS[n] for n in (0, 3, 6, 9, 12, 15, 19)]
-    stretches = [Stretch(features=FEATURES.frames(one.first, one.stop)) for one in some]
-    scores = [one.score for one in describe(model, stretches)]
+    stretches = [CaptionSegment(features=FEATURES.frames(one.first, one.stop)) for one in some]
+    scores = [one.score for one in caption_segments(model, stretches)]
     texts = [one.sentences[0] for one in some]
-    known = understood(likelihoods(model, stretches, texts), texts, [one.label for one in some])
+    known = understood(caption_log_likelihoods(model, stretches, texts), texts, [one.label for one in some])
     assert model.caption is not None
     held = DescribedValidation(CLIPS, loaded(), model.caption.tokenizer)
     assert held.threshold(model) == fit_threshold(scores, known)

@@ -9,19 +9,19 @@ import pytest
 from tests.datasets.annotation_files import csv_set
 from vidgru.datasets.dataset import Dataset, timelines
 from vidgru.errors import AnnotationError
-from vidgru.model.task import Head, Task
+from vidgru.model.checkpoint import EventTask, HeadSpec
 from vidgru.training.data import check_labels, place, place_timed, task_of, whole_clips
 from vidgru.types import DESCRIBED
 
 TIMES = np.arange(80) / 8  # ten seconds
 ONE, SOME, SEVERAL = (
-    Head(background=False, multi_label=False),
-    Head(background=True, multi_label=False),
-    Head(background=False, multi_label=True),
+    HeadSpec(background=False, multi_label=False),
+    HeadSpec(background=True, multi_label=False),
+    HeadSpec(background=False, multi_label=True),
 )
 
 
-def task(tmp_path: Path, *rows: str) -> Task:
+def task(tmp_path: Path, *rows: str) -> EventTask:
     return task_of(csv_set(tmp_path / "set", *rows))
 
 
@@ -45,9 +45,11 @@ def task(tmp_path: Path, *rows: str) -> Task:
     (["a.mp4,1,2,walk,,", "b.mp4,,,walk,,", "c.mp4,,,fall,,"], ONE, SOME),
     (["a.mp4,1,2,walk,,", "b.mp4,,,walk,,", "c.mp4,,,,,"], SOME, SOME),
 ])  # fmt: skip
-def test_annotations_decide_the_heads(tmp_path: Path, rows: list[str], clips: Head | None, timed: Head | None) -> None:
+def test_annotations_decide_the_heads(
+    tmp_path: Path, rows: list[str], clips: HeadSpec | None, timed: HeadSpec | None
+) -> None:
     found = task(tmp_path, *rows)
-    assert (found.clips, found.timed) == (clips, timed)
+    assert (found.clip_head, found.frame_head) == (clips, timed)
     assert found.labels == tuple(sorted({row.split(",")[3] for row in rows} - {""}))
 
 
@@ -68,10 +70,10 @@ def test_nothing_to_tell_apart(tmp_path: Path, rows: list[str], message: str) ->
     (["a.mp4,,,,He falls,", "b.mp4,,,,,"], SOME, None),
 ])  # fmt: skip
 def test_descriptions_alone_are_something_to_learn(
-    tmp_path: Path, rows: list[str], clips: Head | None, timed: Head | None
+    tmp_path: Path, rows: list[str], clips: HeadSpec | None, timed: HeadSpec | None
 ) -> None:
     """Heads tell apart what happens and what does not; with nothing to tell apart there is none."""
-    assert task(tmp_path, *rows) == Task(labels=(DESCRIBED,), clips=clips, timed=timed)
+    assert task(tmp_path, *rows) == EventTask(labels=(DESCRIBED,), clip_head=clips, frame_head=timed)
     dataset = csv_set(tmp_path, *rows)
     with pytest.raises(AnnotationError, match="no row has a label\n  fill in the column label"):
         task_of(dataset, captions=False)
@@ -79,14 +81,14 @@ def test_descriptions_alone_are_something_to_learn(
 
 def test_clips_of_one_label_are_told_apart_by_their_descriptions_alone(tmp_path: Path) -> None:
     rows = "a.mp4,,,walk,He walks,", "b.mp4,,,walk,She walks,"
-    assert task(tmp_path / "told", *rows) == Task(labels=("walk",))
+    assert task(tmp_path / "told", *rows) == EventTask(labels=("walk",))
     with pytest.raises(AnnotationError, match="every clip has the label 'walk': nothing to tell apart"):
         task_of(csv_set(tmp_path / "plain", *rows), captions=False)
 
 
 def test_descriptions_alone_are_not_learnt_where_that_is_off(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path / "set", "a.mp4,,,,He walks,", "b.mp4,,,,She walks,")
-    assert task_of(dataset) == Task(labels=(DESCRIBED,))
+    assert task_of(dataset) == EventTask(labels=(DESCRIBED,))
     with pytest.raises(AnnotationError, match="no row has a label\n  fill in the column label, or pass --captions"):
         task_of(dataset, captions=False)
 
@@ -101,25 +103,25 @@ def test_labels_that_no_row_has(tmp_path: Path) -> None:
 
 
 def test_outputs_and_their_names() -> None:
-    both = Task(labels=("fall", "walk"), clips=SEVERAL, timed=SOME)
-    assert (both.outputs(both.clips), both.outputs(both.timed), both.outputs(None)) == (2, 3, 0)
-    assert both.names(SEVERAL) == ("fall", "walk")
-    assert both.names(SOME) == ("fall", "walk", "(no event)")
-    assert both.vector(SOME, ["walk"]).tolist() == [0, 1, 0]
-    assert both.vector(SOME, []).tolist() == [0, 0, 1]
-    assert both.vector(SEVERAL, ["fall", "walk"]).tolist() == [1, 1]
-    assert both.vector(SEVERAL, []).tolist() == [0, 0]
+    both = EventTask(labels=("fall", "walk"), clip_head=SEVERAL, frame_head=SOME)
+    assert (both.num_outputs(both.clip_head), both.num_outputs(both.frame_head), both.num_outputs(None)) == (2, 3, 0)
+    assert both.output_names(SEVERAL) == ("fall", "walk")
+    assert both.output_names(SOME) == ("fall", "walk", "(no event)")
+    assert both.target_vector(SOME, ["walk"]).tolist() == [0, 1, 0]
+    assert both.target_vector(SOME, []).tolist() == [0, 0, 1]
+    assert both.target_vector(SEVERAL, ["fall", "walk"]).tolist() == [1, 1]
+    assert both.target_vector(SEVERAL, []).tolist() == [0, 0]
     with pytest.raises(ValueError, match="Task needs labels"):
-        Task(labels=(), clips=ONE)
+        EventTask(labels=(), clip_head=ONE)
     with pytest.raises(ValueError, match="Task needs a head that tells fall, walk apart"):
-        Task(labels=("fall", "walk"))
-    assert Task(labels=(DESCRIBED,)).outputs(None) == 0
+        EventTask(labels=("fall", "walk"))
+    assert EventTask(labels=(DESCRIBED,)).num_outputs(None) == 0
 
 
 # --- annotations that a model cannot get right ----------------------------------------------------------------------
 
 
-def checked(dataset: Dataset, model: Task) -> None:
+def checked(dataset: Dataset, model: EventTask) -> None:
     check_labels(model, dataset, whole_clips(dataset), timelines(dataset))
 
 
@@ -129,10 +131,10 @@ def checked(dataset: Dataset, model: Task) -> None:
     (["a.mp4,,,fall,,", "a.mp4,,,walk,,"], ONE, r"a\.mp4 has the labels fall, walk at once, the model tells one"),
     (["a.mp4,,,fall,,", "b.mp4,,,,,"], ONE, r"nothing happens in b\.mp4; the model never saw a clip without an event"),
 ])  # fmt: skip
-def test_annotations_of_another_task(tmp_path: Path, rows: list[str], head: Head, message: str) -> None:
+def test_annotations_of_another_task(tmp_path: Path, rows: list[str], head: HeadSpec, message: str) -> None:
     dataset = csv_set(tmp_path / "set", *rows)
     with pytest.raises(AnnotationError, match=message):
-        checked(dataset, Task(labels=("fall", "walk"), clips=head))
+        checked(dataset, EventTask(labels=("fall", "walk"), clip_head=head))
 
 
 @pytest.mark.parametrize(("rows", "head"), [
@@ -141,9 +143,9 @@ def test_annotations_of_another_task(tmp_path: Path, rows: list[str], head: Head
     (["a.mp4,,,fall,,", "b.mp4,,,,,"], SEVERAL),
     (["a.mp4,1,2,fall,,", "a.mp4,1,2,walk,,", "b.mp4,,,,,"], ONE),  # events may overlap whatever the model tells
 ])  # fmt: skip
-def test_annotations_of_this_task(tmp_path: Path, rows: list[str], head: Head) -> None:
-    checked(csv_set(tmp_path / "set", *rows), Task(labels=("fall", "walk"), clips=head))
-    checked(csv_set(tmp_path / "set", *rows), Task(labels=("fall", "walk"), timed=SOME))
+def test_annotations_of_this_task(tmp_path: Path, rows: list[str], head: HeadSpec) -> None:
+    checked(csv_set(tmp_path / "set", *rows), EventTask(labels=("fall", "walk"), clip_head=head))
+    checked(csv_set(tmp_path / "set", *rows), EventTask(labels=("fall", "walk"), frame_head=SOME))
 
 
 # --- as frames ------------------------------------------------------------------------------------------------------
@@ -159,7 +161,7 @@ def test_whole_clips_are_all_their_frames(tmp_path: Path) -> None:
         ("b.mp4", 80, [0, 1]),
     ]
     assert place(dataset, "train", {**times, "a.mp4": TIMES[:0]}, task_of(dataset))[0].video == "b.mp4"
-    assert place(dataset, "train", times, Task(labels=("walk",), timed=SOME)) == []
+    assert place(dataset, "train", times, EventTask(labels=("walk",), frame_head=SOME)) == []
 
 
 def test_events_are_targets_of_their_frames(tmp_path: Path) -> None:
@@ -175,7 +177,7 @@ def test_events_are_targets_of_their_frames(tmp_path: Path) -> None:
     assert b.targets.tolist() == [[0, 0, 1]] * 80
     assert b.events.shape == (0, 3)
     assert len(a) == 80
-    assert place_timed(dataset, "train", {}, Task(labels=("fall", "walk"), clips=SOME)) == []
+    assert place_timed(dataset, "train", {}, EventTask(labels=("fall", "walk"), clip_head=SOME)) == []
 
 
 def test_independent_labels_keep_their_overlap(tmp_path: Path) -> None:

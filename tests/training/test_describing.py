@@ -13,8 +13,7 @@ from vidgru import cli
 from vidgru.config import EvalConfig, PredictConfig, TrainConfig, from_flags
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import AnnotationError
-from vidgru.model.checkpoint import EventModel, build, load_model
-from vidgru.model.task import Head, Task
+from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network, load_model
 from vidgru.prediction.batch import predict
 from vidgru.training.evaluate import evaluate
 from vidgru.training.run import train
@@ -144,10 +143,10 @@ def test_other_sentences_are_another_run(data: MadeData, tmp_path: Path) -> None
         train(copy, config(data, run, epochs=2, resume=True))
 
 
-def begun(model: EventModel, task: Task) -> dict[str, torch.Tensor]:
+def begun(model: EventModel, task: EventTask) -> dict[str, torch.Tensor]:
     torch.manual_seed(5)
     assert model.caption is not None
-    network = build(model.feature_spec, task, model.network.architecture, words=len(model.caption.tokenizer))
+    network = build_network(model.feature_spec, task, model.network.architecture, words=len(model.caption.tokenizer))
     _begin_with(network, model, task, model.feature_settings)
     return network.state_dict()
 
@@ -156,8 +155,8 @@ def test_the_head_for_descriptions_is_taken_over(taught: Path) -> None:
     model = load_model(taught)
     assert model.caption is not None
     words, theirs = len(model.caption.tokenizer), model.network.state_dict()
-    head = Head(background=False, multi_label=False)
-    own = begun(model, Task(labels=("person_then_car", "something_else", "car_then_person"), clips=head))
+    head = HeadSpec(background=False, multi_label=False)
+    own = begun(model, EventTask(labels=("person_then_car", "something_else", "car_then_person"), clip_head=head))
     names = [name for name in theirs if name.startswith("caption_head.")]
     assert len(names) > 10
     for name in names:
@@ -173,7 +172,7 @@ def test_the_head_for_descriptions_is_taken_over(taught: Path) -> None:
 
 def test_a_network_that_does_not_describe_takes_over_the_rest(taught: Path) -> None:
     model = load_model(taught)
-    network = build(model.feature_spec, model.task, model.network.architecture)
+    network = build_network(model.feature_spec, model.task, model.network.architecture)
     _begin_with(network, model, model.task, model.feature_settings)
     theirs = model.network.state_dict()
     for name, value in network.state_dict().items():
@@ -241,7 +240,7 @@ def test_descriptions_alone(data: MadeData, tmp_path: Path) -> None:
     bare = told_data(tmp_path / "bare", train=10, labels=False)
     run = train(bare.root, config(bare, tmp_path / "run", epochs=8, hidden=32, width=32))
     model = load_model(run)
-    assert model.task == Task(labels=(DESCRIBED,))
+    assert model.task == EventTask(labels=(DESCRIBED,))
     metrics = scored(bare, run, tmp_path / "eval")
     assert "accuracy" not in metrics
     truth = {row.split(",")[0]: row.split(",")[3] for row in data.rows}  # the same clips

@@ -10,10 +10,10 @@ from tests.training.synthetic import MadeData, order_data
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig, from_flags
 from vidgru.errors import AnnotationError, ModelError
-from vidgru.model.checkpoint import EventModel, digest, load_model
+from vidgru.model.checkpoint import EventModel, entry_digest, load_model
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.features import compute_features
-from vidgru.model.scoring import encode, score_clips, score_frames
+from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.model.stream import score_recording
 from vidgru.training.data import LabelledClip, TimedRecording, load_features
 from vidgru.training.evaluate import evaluate, table
@@ -83,8 +83,8 @@ def test_clips_the_model_was_trained_on_are_counted(
     fresh = evaluate(data.root / "model.safetensors", data.root, config(data, tmp_path))
     assert fresh["seen_in_training"] == 0
     assert "flatter" not in capsys.readouterr().err
-    seen = tuple(digest(entry.key) for entry in SequenceCache(data.features).entries())
-    replace(made_model(data), seen=seen).save(tmp_path / "knows.safetensors")
+    seen = tuple(entry_digest(entry.key) for entry in SequenceCache(data.features).entries())
+    replace(made_model(data), trained_on=seen).save(tmp_path / "knows.safetensors")
     metrics = evaluate(tmp_path / "knows.safetensors", data.root, config(data, tmp_path))
     assert metrics["seen_in_training"] == metrics["clips"] == 10
     assert "warning: the model was trained on 10 of these 10 recordings; figures flatter it" in capsys.readouterr().err
@@ -165,10 +165,10 @@ def test_clips_behind_one_another_score_as_each_alone(data: MadeData) -> None:
     look = Validation(loaded, clips, recordings).look(model)
     assert look.clips is not None
     for row, clip in enumerate(clips):
-        vectors = encode(model, [loaded.features[clip.video]]).vectors
+        vectors = encode_features(model, [loaded.features[clip.video]]).vectors
         np.testing.assert_allclose(score_clips(model, [vectors])[0], look.clips[row], atol=1e-6)
     for recording, scores in zip(recordings, look.frames, strict=True):
-        vectors = encode(model, [loaded.features[recording.video]]).vectors
+        vectors = encode_features(model, [loaded.features[recording.video]]).vectors
         np.testing.assert_allclose(score_frames(model, [vectors])[0], scores, atol=1e-6)
     assert compute_features(cache.read(next(cache.entries()).key)).objects.shape[1] == loaded.feature_spec.object_width
 

@@ -10,7 +10,7 @@ from tests.datasets.annotation_files import csv_set
 from tests.model.networks import make_model
 from tests.sequences import NAMES, make_sequence
 from vidgru.datasets.dataset import Dataset
-from vidgru.model.captioner import Description, Stretch, describe, tell_events
+from vidgru.model.captioner import Caption, CaptionSegment, caption_events_from_features, caption_segments
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.features import compute_features
 from vidgru.training import evaluate_captions as module
@@ -48,12 +48,12 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     said = {20: TOLD[2.0, 4.0], 36: TOLD[10.0, 14.0], 80: TOLD[None, None]}
     scores = {20: 0.9, 36: 0.4, 80: 0.7}
 
-    def tell(model: EventModel, stretches: list[Stretch], *, beam: int) -> list[Description]:
+    def tell(model: EventModel, stretches: list[CaptionSegment], *, beam: int) -> list[Caption]:
         lengths = [len(stretch.features) for stretch in stretches]
         assert all(stretch.label is None for stretch in stretches), "it is told where, and nothing else"
-        return [Description(text=said[length], score=scores[length]) for length in lengths]
+        return [Caption(text=said[length], score=scores[length]) for length in lengths]
 
-    monkeypatch.setattr(module, "describe", tell)
+    monkeypatch.setattr(module, "caption_segments", tell)
 
 
 @pytest.mark.usefixtures("scripted")
@@ -110,12 +110,12 @@ def test_objects_that_were_not_seen_are_counted(dataset: Dataset, monkeypatch: p
 
 def test_stretches_are_described_as_by_the_model_itself(dataset: Dataset) -> None:
     stretches = [
-        Stretch(features=FEATURES["a.mp4"].frames(12, 32)),
-        Stretch(features=FEATURES["a.mp4"].frames(76, 112)),
-        Stretch(features=FEATURES["b.mp4"]),
+        CaptionSegment(features=FEATURES["a.mp4"].frames(12, 32)),
+        CaptionSegment(features=FEATURES["a.mp4"].frames(76, 112)),
+        CaptionSegment(features=FEATURES["b.mp4"]),
     ]
     for beam in (1, 4):
-        told = describe(MODEL, stretches, beam=beam)
+        told = caption_segments(MODEL, stretches, beam=beam)
         found = {one["start"]: one for one in judged(dataset, beam=beam)["sentences"]}
         for start_s, one in zip((2.0, 10.0, None), told, strict=True):
             assert found[start_s]["description"] == one.text
@@ -130,7 +130,9 @@ def event(start_s: float, end_s: float, label: str = "fall", video: str = "a.mp4
 def test_what_the_model_finds_is_judged_as_prediction_tells_it(dataset: Dataset) -> None:
     found = (event(2.1, 4.2), event(11.0, 13.5, "walk"), event(0.0, 5.0, video="b.mp4"))
     dense = judged(dataset, found=found)["dense"]
-    told = tell_events(MODEL, FEATURES["a.mp4"], found[:2]) + tell_events(MODEL, FEATURES["b.mp4"], found[2:])
+    told = caption_events_from_features(MODEL, FEATURES["a.mp4"], found[:2]) + caption_events_from_features(
+        MODEL, FEATURES["b.mp4"], found[2:]
+    )
     truth = [
         Annotation(video="a.mp4", start_s=2.0, end_s=4.0, description="A man falls."),
         Annotation(video="a.mp4", start_s=2.0, end_s=4.0, description="그가 넘어진다."),

@@ -94,7 +94,7 @@ def test_a_cache_of_sequences_is_trained_on(trained: Path, tmp_path: Path) -> No
                                       out=str(tmp_path / "run"), epochs=1))  # fmt: skip
     one, two = (load_model(path / "run") for path in (trained, tmp_path))
     assert one.feature_settings == two.feature_settings
-    assert one.seen == two.seen
+    assert one.trained_on == two.trained_on
 
 
 def test_videos_that_are_nowhere(tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ import torch
 from tests.training.synthetic import MadeData, order_data
 from vidgru.config import TrainConfig, from_flags
 from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
-from vidgru.model.checkpoint import EventModel, build, load_model
-from vidgru.model.task import Head, Task
+from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network, load_model
 from vidgru.training.run import train
 from vidgru.training.trainer import _begin_with
 
@@ -44,17 +43,17 @@ def test_what_was_learnt_is_known_from_the_first_epoch_on(data: MadeData, taught
     assert (again / "best.safetensors").read_bytes() != (fresh / "best.safetensors").read_bytes()
 
 
-def begun(model: EventModel, task: Task) -> dict[str, torch.Tensor]:
+def begun(model: EventModel, task: EventTask) -> dict[str, torch.Tensor]:
     torch.manual_seed(5)
-    network = build(model.feature_spec, task, model.network.architecture)
+    network = build_network(model.feature_spec, task, model.network.architecture)
     _begin_with(network, model, task, model.feature_settings)
     return network.state_dict()
 
 
 def test_heads_of_labels_that_both_have_are_taken_over(taught: Path) -> None:
     model = load_model(taught)
-    head = Head(background=True, multi_label=False)
-    task = Task(labels=("person_then_car", "something_else", "car_then_person"), clips=head, timed=head)
+    head = HeadSpec(background=True, multi_label=False)
+    task = EventTask(labels=("person_then_car", "something_else", "car_then_person"), clip_head=head, frame_head=head)
     own, theirs = begun(model, task), model.network.state_dict()
     for name in ("clip_head.1.weight", "clip_head.1.bias"):
         assert torch.equal(own[name][0], theirs[name][1])
@@ -68,7 +67,7 @@ def test_heads_of_labels_that_both_have_are_taken_over(taught: Path) -> None:
 
 def test_a_head_that_tells_otherwise_is_not_taken_over(taught: Path) -> None:
     model = load_model(taught)
-    own = begun(model, Task(labels=model.labels, clips=Head(background=False, multi_label=True)))
+    own = begun(model, EventTask(labels=model.labels, clip_head=HeadSpec(background=False, multi_label=True)))
     assert not torch.equal(own["clip_head.1.weight"], model.network.state_dict()["clip_head.1.weight"])
     assert torch.equal(own["gru.weight_hh_l0"], model.network.state_dict()["gru.weight_hh_l0"])
 

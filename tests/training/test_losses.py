@@ -4,12 +4,12 @@ import torch
 from torch.nn import functional as F
 
 from vidgru.datasets.windows import Batch
-from vidgru.model.event_gru import Scores
-from vidgru.model.task import Head, Task
+from vidgru.model.checkpoint import EventTask, HeadSpec
+from vidgru.model.event_gru import EventLogits
 from vidgru.training.losses import sentence_losses, window_losses
 from vidgru.training.validation import log_loss
 
-SOFTMAX, SIGMOID = Head(background=True, multi_label=False), Head(background=False, multi_label=True)
+SOFTMAX, SIGMOID = HeadSpec(background=True, multi_label=False), HeadSpec(background=False, multi_label=True)
 LABELS = ("fall", "walk")
 
 
@@ -27,10 +27,16 @@ def batch(*, labels: object = None, targets: object = None, weights: object = No
 
 
 def losses(
-    scores: Scores, given: Batch, head: Head, *, lookahead: int = 0, classes: object = None, smoothing: float = 0.0
+    scores: EventLogits,
+    given: Batch,
+    head: HeadSpec,
+    *,
+    lookahead: int = 0,
+    classes: object = None,
+    smoothing: float = 0.0,
 ):
-    task = Task(labels=LABELS, clips=head, timed=head)
-    classes = torch.ones(task.outputs(head)) if classes is None else torch.tensor(classes)
+    task = EventTask(labels=LABELS, clip_head=head, frame_head=head)
+    classes = torch.ones(task.num_outputs(head)) if classes is None else torch.tensor(classes)
     return window_losses(scores, given, task, lookahead=lookahead, class_weights=classes, smoothing=smoothing)
 
 
@@ -38,14 +44,14 @@ def losses(
 
 
 def test_cross_entropy_of_clips() -> None:
-    scores = Scores(torch.randn(2, 3), None)
+    scores = EventLogits(torch.randn(2, 3), None)
     each = losses(scores, batch(labels=[[1, 0, 0], [0, 0, 1]]), SOFTMAX, smoothing=0.1)
     truth = torch.tensor([0, 2])
     torch.testing.assert_close(each, F.cross_entropy(scores.clips, truth, label_smoothing=0.1, reduction="none"))
 
 
 def test_labels_of_their_own_have_binary_losses() -> None:
-    scores = Scores(torch.tensor([[30.0, -30.0]]), None)
+    scores = EventLogits(torch.tensor([[30.0, -30.0]]), None)
     assert float(losses(scores, batch(labels=[[1, 0]]), SIGMOID)) == pytest.approx(0, abs=1e-6)
     soft = losses(scores, batch(labels=[[1, 0]]), SIGMOID, smoothing=0.2)
     assert float(soft) == pytest.approx(2 * 0.1 * 30, rel=1e-5)
@@ -59,14 +65,14 @@ def test_cross_entropy_of_frames_by_hand() -> None:
     given = batch(targets=[[[1, 0, 0], [0, 0, 1]]], weights=[[0.5, 2.0]], steps=2)
     p = torch.softmax(logits, dim=2)[0]
     plain = -0.5 * p[0, 0].log() - 2 * p[1, 2].log()
-    assert float(losses(Scores(None, logits), given, SOFTMAX)) == pytest.approx(float(plain), rel=1e-5)
+    assert float(losses(EventLogits(None, logits), given, SOFTMAX)) == pytest.approx(float(plain), rel=1e-5)
     heavy = -0.5 * 3 * p[0, 0].log() - 2 * 0.25 * p[1, 2].log()
-    weighted = losses(Scores(None, logits), given, SOFTMAX, classes=[3.0, 1.0, 0.25])
+    weighted = losses(EventLogits(None, logits), given, SOFTMAX, classes=[3.0, 1.0, 0.25])
     assert float(weighted) == pytest.approx(float(heavy), rel=1e-5)
     spread = 0.9 + 0.1 / 3, 0.1 / 3
     first = -(spread[0] * p[0, 0].log() + spread[1] * (p[0, 1].log() + p[0, 2].log()))
     second = -(spread[0] * p[1, 2].log() + spread[1] * (p[1, 0].log() + p[1, 1].log()))
-    soft = losses(Scores(None, logits), given, SOFTMAX, smoothing=0.1)
+    soft = losses(EventLogits(None, logits), given, SOFTMAX, smoothing=0.1)
     assert float(soft) == pytest.approx(float(0.5 * first + 2 * second), rel=1e-5)
 
 
@@ -74,21 +80,21 @@ def test_binary_losses_of_frames_by_hand() -> None:
     logits = torch.tensor([[[2.0, -1.0]]])
     given = batch(targets=[[[1, 0]]], weights=[[0.5]], steps=1)
     on, off = -torch.sigmoid(torch.tensor(2.0)).log(), -torch.sigmoid(torch.tensor(1.0)).log()
-    assert float(losses(Scores(None, logits), given, SIGMOID)) == pytest.approx(float(0.5 * (on + off)), rel=1e-5)
+    assert float(losses(EventLogits(None, logits), given, SIGMOID)) == pytest.approx(float(0.5 * (on + off)), rel=1e-5)
     # a label's weight is of where it holds, not of where it does not
-    weighted = losses(Scores(None, logits), given, SIGMOID, classes=[3.0, 7.0])
+    weighted = losses(EventLogits(None, logits), given, SIGMOID, classes=[3.0, 7.0])
     assert float(weighted) == pytest.approx(float(0.5 * (3 * on + off)), rel=1e-5)
 
 
 @pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
 @pytest.mark.parametrize("lookahead", [0, 1, 2])
-def test_what_has_no_weight_has_no_gradient(head: Head, lookahead: int) -> None:
+def test_what_has_no_weight_has_no_gradient(head: HeadSpec, lookahead: int) -> None:
     outputs = 3 if head.background else 2
     targets = F.one_hot(torch.arange(6) % outputs, outputs)[None].repeat(2, 1, 1)
     weights = torch.tensor([[0, 0, 1, 1, 0, 1], [1, 1, 1, 1, 0, 0]], dtype=torch.float32)
     logits = torch.randn(2, 6, outputs, requires_grad=True)
     losses(
-        Scores(None, logits), batch(targets=targets, weights=weights, steps=6), head, lookahead=lookahead
+        EventLogits(None, logits), batch(targets=targets, weights=weights, steps=6), head, lookahead=lookahead
     ).sum().backward()
     # step t is asked for frame t - lag; of the last frames of the batch nothing is asked
     asked = torch.cat([torch.zeros(2, lookahead), weights[:, : 6 - lookahead]], dim=1)
@@ -100,25 +106,25 @@ def test_a_network_that_answers_so_many_steps_late_is_right(lookahead: int) -> N
     truth = F.one_hot(torch.randint(0, 3, (1, 12), generator=torch.Generator().manual_seed(0)), 3).float()
     late = torch.cat([torch.zeros(1, lookahead, 3), truth[:, : 12 - lookahead]], dim=1) * 60
     given = batch(targets=truth, weights=torch.ones(1, 12), steps=12)
-    assert float(losses(Scores(None, late), given, SOFTMAX, lookahead=lookahead)) == pytest.approx(0, abs=1e-6)
-    assert float(losses(Scores(None, late), given, SOFTMAX, lookahead=lookahead + 1)) > 1
+    assert float(losses(EventLogits(None, late), given, SOFTMAX, lookahead=lookahead)) == pytest.approx(0, abs=1e-6)
+    assert float(losses(EventLogits(None, late), given, SOFTMAX, lookahead=lookahead + 1)) > 1
 
 
 def test_a_windows_loss_does_not_depend_on_the_padding_of_its_batch() -> None:
     targets, weights = torch.zeros(1, 5, 2), torch.tensor([[0.2, 0.2, 0.2, 0, 0]])  # as of a lag of two
     logits = torch.randn(1, 5, 2)
-    alone = losses(Scores(None, logits), batch(targets=targets, weights=weights, steps=5), SIGMOID, lookahead=2)
+    alone = losses(EventLogits(None, logits), batch(targets=targets, weights=weights, steps=5), SIGMOID, lookahead=2)
     wide = batch(targets=F.pad(targets, (0, 0, 0, 9)), weights=F.pad(weights, (0, 9)), steps=14)
-    padded = losses(Scores(None, F.pad(logits, (0, 0, 0, 9), value=5.0)), wide, SIGMOID, lookahead=2)
+    padded = losses(EventLogits(None, F.pad(logits, (0, 0, 0, 9), value=5.0)), wide, SIGMOID, lookahead=2)
     torch.testing.assert_close(alone, padded)
 
 
 def test_a_batch_that_asks_nothing() -> None:
-    scores = Scores(torch.zeros(1, 3), torch.zeros(1, 4, 3))
+    scores = EventLogits(torch.zeros(1, 3), torch.zeros(1, 4, 3))
     with pytest.raises(ValueError, match="the batch has nothing that the network's heads say"):
         losses(scores, batch(targets=[[[0, 0, 0]] * 4]), SOFTMAX)
     with pytest.raises(ValueError, match="the batch has nothing that the network's heads say"):
-        losses(Scores(None, scores.frames), batch(labels=[[1, 0, 0]]), SOFTMAX)
+        losses(EventLogits(None, scores.frames), batch(labels=[[1, 0, 0]]), SOFTMAX)
 
 
 def test_log_loss() -> None:

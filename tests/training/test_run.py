@@ -12,8 +12,7 @@ from vidgru.config import EvalConfig, TrainConfig, from_flags
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import clips
 from vidgru.errors import AnnotationError, SettingsError, SettingsMismatchError, VidgruError, WeightsError
-from vidgru.model.checkpoint import digest, load_model
-from vidgru.model.task import Head, Task
+from vidgru.model.checkpoint import EventTask, HeadSpec, entry_digest, load_model
 from vidgru.training.evaluate import evaluate
 from vidgru.training.run import train
 
@@ -66,7 +65,7 @@ def test_a_run_leaves_its_files(data: MadeData, tmp_path: Path, capsys: pytest.C
     assert low <= metrics["accuracy"] <= high
     model = load_model(out)
     assert model.labels == ("car_then_person", "person_then_car")
-    assert model.task == Task(labels=model.labels, clips=Head(background=False, multi_label=False))
+    assert model.task == EventTask(labels=model.labels, clip_head=HeadSpec(background=False, multi_label=False))
     assert model.feature_settings == data.feature_settings()
     assert model.window_s == 16 / FPS
     assert model.metrics["accuracy"] == metrics["accuracy"]
@@ -109,7 +108,7 @@ def test_a_model_remembers_what_it_was_trained_and_validated_on(data: MadeData, 
     cache, dataset = SequenceCache(data.features), load_dataset(data.root)
     used = {clip.video for clip in clips(dataset) if clip.split != "test"}
     keys = (cache.key(cache.sha256(dataset.recordings[video].path), data.feature_settings()) for video in used)
-    assert load_model(plain).seen == tuple(sorted(digest(key) for key in keys))
+    assert load_model(plain).trained_on == tuple(sorted(entry_digest(key) for key in keys))
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -144,7 +143,7 @@ def test_eventless_clips_are_a_class_of_their_own(tmp_path: Path) -> None:
     data = order_data(tmp_path / "data", eventless=True)
     out = train(data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path / "run"), epochs=30)))
     model = load_model(out)
-    assert model.task.clips == Head(background=True, multi_label=False)
+    assert model.task.clip_head == HeadSpec(background=True, multi_label=False)
     assert model.labels == ("car_then_person", "person_then_car")
     metrics = scored(data, out)
     assert metrics["names"] == ["car_then_person", "person_then_car", "(no event)"]
@@ -164,7 +163,7 @@ def test_several_labels_a_clip(tmp_path: Path) -> None:
                     data.add(f"{seed:03d}.mp4", sequence, feature_settings, split)
     out = train(data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path / "run"), epochs=25)))
     model = load_model(out)
-    assert model.task.clips == Head(background=False, multi_label=True)
+    assert model.task.clip_head == HeadSpec(background=False, multi_label=True)
     assert not model.decode.exclusive
     metrics = scored(data, out)
     assert metrics["map"] > 0.95

@@ -8,13 +8,13 @@ from tests.sequences import make_sequence
 from vidgru.config import TrainConfig, from_flags
 from vidgru.datasets.windows import Batch, collate, slice_window
 from vidgru.errors import VidgruError
+from vidgru.model.checkpoint import EventTask, HeadSpec
 from vidgru.model.features import compute_features
-from vidgru.model.task import Head, Task
 from vidgru.training.distributed import ProcessGroup
 from vidgru.training.step import Stepper, learning_rate
 
 SEQUENCE = make_sequence(12, 2)
-TASK = Task(labels=("fall", "walk"), clips=Head(background=False, multi_label=False))
+TASK = EventTask(labels=("fall", "walk"), clip_head=HeadSpec(background=False, multi_label=False))
 
 
 def stepper(**changes: object) -> Stepper:
@@ -30,7 +30,7 @@ def stepper(**changes: object) -> Stepper:
 
 
 def batch() -> Batch:
-    labels = TASK.vector(TASK.clips, ["fall"])
+    labels = TASK.target_vector(TASK.clip_head, ["fall"])
     return collate([slice_window(compute_features(SEQUENCE), 0, 12, labels=labels)])
 
 
@@ -100,7 +100,7 @@ def test_a_loss_that_is_not_a_number_names_its_window() -> None:
     made = stepper()
     sound, spoilt = compute_features(SEQUENCE), compute_features(SEQUENCE)
     spoilt.frame[3] = float("nan")
-    labels = TASK.vector(TASK.clips, ["fall"])
+    labels = TASK.target_vector(TASK.clip_head, ["fall"])
     windows = [
         slice_window(features, 0, 12, labels=labels, source=f"{name}.mp4, samples 0 to 12")
         for name, features in (("a", sound), ("b", spoilt))

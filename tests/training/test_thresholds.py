@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from vidgru.model.event_decoder import DecodeSettings, decode
-from vidgru.model.task import Head
+from vidgru.model.checkpoint import HeadSpec
+from vidgru.model.event_decoder import DecodeSettings, decode_events
 from vidgru.training.thresholds import fit_clips, fit_frames
 
 ONE, SOME, SEVERAL = (
-    Head(background=False, multi_label=False),
-    Head(background=True, multi_label=False),
-    Head(background=False, multi_label=True),
+    HeadSpec(background=False, multi_label=False),
+    HeadSpec(background=True, multi_label=False),
+    HeadSpec(background=False, multi_label=True),
 )
 
 
@@ -41,7 +41,7 @@ TIMES = [np.arange(120) / 8] * 6
 EVENTS = [np.array([[16, 40, 0], [64, 88, 0]])] * 6  # twelve events
 
 
-def fitted(scores: list[np.ndarray], events: list[np.ndarray] = EVENTS, head: Head = SEVERAL) -> DecodeSettings:
+def fitted(scores: list[np.ndarray], events: list[np.ndarray] = EVENTS, head: HeadSpec = SEVERAL) -> DecodeSettings:
     labels = ("fall", "walk")[: scores[0].shape[1] - head.background]
     return fit_frames(TIMES, scores, events, labels, head, 1 / 8, 3.0)
 
@@ -58,7 +58,7 @@ def test_thresholds_separate_events_from_the_rest(inside: float, outside: float)
     found = fitted([scored(inside, outside)] * 6)
     assert outside < found.high[0] <= inside
     assert found.low[0] <= found.high[0]
-    events = decode(TIMES[0], scored(inside, outside), ("fall",), found, video="a", step_s=1 / 8, end_s=15.0)
+    events = decode_events(TIMES[0], scored(inside, outside), ("fall",), found, video="a", step_s=1 / 8, end_s=15.0)
     assert [(event.start_s, event.end_s) for event in events] == [(2.0, 5.0), (8.0, 11.0)]
 
 

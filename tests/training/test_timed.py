@@ -10,15 +10,14 @@ from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig, PredictConfig, TrainConfig, from_flags
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import AnnotationError
-from vidgru.model.checkpoint import load_model
+from vidgru.model.checkpoint import HeadSpec, load_model
 from vidgru.model.stream import score_recording
-from vidgru.model.task import Head
 from vidgru.prediction.batch import predict
 from vidgru.training import evaluate as evaluation
 from vidgru.training.evaluate import evaluate
 from vidgru.training.run import train
 
-SOME = Head(background=True, multi_label=False)
+SOME = HeadSpec(background=True, multi_label=False)
 LABELS = tuple(sorted(CLASSES))
 
 
@@ -45,8 +44,8 @@ def run(data: MadeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_both_heads_in_one_model(data: MadeData, run: Path) -> None:
     model = load_model(run)
     assert model.labels == LABELS
-    assert model.task.timed == SOME
-    assert model.task.clips == SOME  # the eventless recordings are clips in which nothing happens
+    assert model.task.frame_head == SOME
+    assert model.task.clip_head == SOME  # the eventless recordings are clips in which nothing happens
     assert model.lookahead == 2
     assert {"accuracy", "frame_map"} <= model.metrics.keys()
     header = (run / "results.csv").read_text().splitlines()[0]
@@ -108,8 +107,8 @@ def test_events_that_overlap_are_told_apart(tmp_path: Path) -> None:
     data = timed_data(tmp_path / "data", overlap=True)
     out = train(data.root, config(data, tmp_path / "run", epochs=8))
     model = load_model(out)
-    assert model.task.clips is None
-    assert model.task.timed == Head(background=False, multi_label=True)
+    assert model.task.clip_head is None
+    assert model.task.frame_head == HeadSpec(background=False, multi_label=True)
     assert not model.decode.exclusive
     metrics = judged(data, out, tmp_path / "eval")
     assert "accuracy" not in metrics
@@ -179,8 +178,8 @@ def test_what_validation_cannot_judge_is_said(
     (data.root / f"held{keep}.yaml").write_text(f"annotations: held{keep}.csv\nvideos: videos\n")
     model = load_model(train(data.root / f"held{keep}.yaml", config(data, tmp_path / "run", epochs=1)))
     assert capsys.readouterr().err.count(message) == 1
-    assert model.task.clips
-    assert model.task.timed
+    assert model.task.clip_head
+    assert model.task.frame_head
 
 
 def test_eventless_recordings_do_not_stand_for_a_kind(data: MadeData, tmp_path: Path) -> None:
@@ -199,7 +198,7 @@ def test_the_test_split_does_not_decide_the_heads(tmp_path: Path) -> None:
     other = next(label for label in LABELS if label != data.rows[number].split(",")[3])
     data.rows.append(f"{video},{start},{float(start) + 2},{other},,test")
     data.write()
-    assert load_model(train(data.root, config(data, tmp_path / "run", epochs=1))).task.timed == SOME
+    assert load_model(train(data.root, config(data, tmp_path / "run", epochs=1))).task.frame_head == SOME
 
 
 @pytest.mark.usefixtures("undrawn")

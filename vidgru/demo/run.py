@@ -17,7 +17,7 @@ from vidgru.demo.dataset import write_dataset
 from vidgru.demo.report import by_label, descriptions_line, headlines, line_up, side_by_side
 from vidgru.demo.scene import FPS, SIZE_PX
 from vidgru.errors import WeightsError
-from vidgru.model.captioner import describe_events, describe_stretches, is_confident
+from vidgru.model.captioner import caption_events, caption_intervals, is_confident
 from vidgru.model.checkpoint import load_model
 from vidgru.model.stream import score_recording
 from vidgru.prediction.batch import predict
@@ -94,14 +94,14 @@ def _descriptions(model_path: str, dataset_path: str, features: str) -> list[str
     clips = [one for one in held if one.start_s is None]
     entries = {one.video: cache.lookup(dataset.recordings[one.video].path, model.feature_settings) for one in held}
     parts = {video: list(cache.parts(entry.key)) for video, entry in entries.items() if entry}
-    told = describe_stretches(model, [(parts[one.video], None, None) for one in clips])
+    told = caption_intervals(model, [(parts[one.video], None, None) for one in clips])
     texts = [one.text if is_confident(model, one) else None for one in told]
     found = []
     for video in dict.fromkeys(one.video for one in held if one.start_s is not None):
         entry = entries[video]
         assert entry is not None
         scored = score_recording(model, parts[video], video=video, duration_s=entry.duration_s)
-        found += describe_events(model, parts[video], scored.events)
+        found += caption_events(model, parts[video], scored.events)
     truth = [note for note in dataset.annotations if note.split == "test" and note.start_s is not None]
     pairs = [(event, true) for true, event in line_up(truth, found) if event and true and true.description]
     sure = [event.description if event.description_source == "model" else None for event, _ in pairs]

@@ -39,15 +39,15 @@ def about_model(path: Path) -> list[str]:
 def _heads(model: EventModel) -> list[str]:
     """A line for each head, and one on how recordings are read."""
     lines = []
-    for name, head in (("clips", model.task.clips), ("frames", model.task.timed)):
+    for name, head in (("clips", model.task.clip_head), ("frames", model.task.frame_head)):
         if head:
             several = "several labels" if head.multi_label else "one label"
             lines.append(f"head on {name}: {several} at a time{', or nothing' if head.background else ''}")
-    if model.task.timed:
+    if model.task.frame_head:
         lines.append(
             f"reads recordings at {model.fps:g} samples a second; scores come {model.lookahead / model.fps:g} s late"
         )
-    elif model.task.clips:
+    elif model.task.clip_head:
         lines.append(f"reads windows of {model.window_s:g} s at {model.fps:g} samples a second")
     else:
         lines.append(f"takes stretches of {model.window_s:g} s at {model.fps:g} samples a second")

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.encoder import Encoder
-from vidgru.model.event_decoder import smooth
+from vidgru.model.event_decoder import smooth_scores
 from vidgru.model.features import stream_features
-from vidgru.model.scoring import ENCODED_AT_ONCE, score_frames
-from vidgru.model.sliding_window import SlidingWindowScorer
+from vidgru.model.scoring import FRAMES_PER_PASS, SlidingWindowScorer, score_frames
 from vidgru.model.stream import ScoredRecording
 from vidgru.types import Array, Event, Features, FrameSequence
 
@@ -32,7 +31,7 @@ _APART_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attended:
+class AttendedObject:
     """What the model looked at.
 
     Attributes:
@@ -47,7 +46,7 @@ class Attended:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moment:
+class GatePeak:
     """A frame at which the gates stand out.
 
     Attributes:
@@ -69,23 +68,23 @@ class Explanation:
         event: which.
         score: its mean score, as it was found.
         baseline: that score where the model reads only the stretch around the event: from `CONTEXT_S` before it, and
-            of an event longer than `LONGEST_S` no more than that. What `drop_features` is to be held against.
-        drop_features: the same, by the group of features that is removed; empty where the model has no scores.
+            of an event longer than `LONGEST_S` no more than that. What `score_without` is to be held against.
+        score_without: the same, by the group of features that is removed; empty where the model has no scores.
         objects: what was looked at, by share.
-        kept: moments at which the state was kept most; none where the cell has no gates.
-        forgot: moments at which most of the state was replaced by something that does not depend on it.
+        keep_peaks: moments at which the state was kept most; none where the cell has no gates.
+        forget_peaks: moments at which most of the state was replaced by something that does not depend on it.
     """
 
     event: Event
     score: float
     baseline: float
-    drop_features: dict[str, float]
-    objects: tuple[Attended, ...]
-    kept: tuple[Moment, ...]
-    forgot: tuple[Moment, ...]
+    score_without: dict[str, float]
+    objects: tuple[AttendedObject, ...]
+    keep_peaks: tuple[GatePeak, ...]
+    forget_peaks: tuple[GatePeak, ...]
 
 
-def explain(
+def explain_events(
     model: EventModel, parts: Sequence[FrameSequence], scored: ScoredRecording, events: Sequence[Event]
 ) -> list[Explanation]:
     """Why these events.
@@ -102,7 +101,7 @@ def explain(
     return [_why(model, parts, scored, event) for event in events]
 
 
-def frames_of(time_s: Array, event: Event) -> slice:
+def event_frames(time_s: Array, event: Event) -> slice:
     """The frames of a recording that make up an event: one at least."""
     # an event's times may be cut to milliseconds, and its frames' times are not
     first, stop = (int(np.searchsorted(time_s, at - 1e-3)) for at in (event.start_s, event.end_s))
@@ -111,24 +110,24 @@ def frames_of(time_s: Array, event: Event) -> slice:
 
 
 def _why(model: EventModel, parts: Sequence[FrameSequence], scored: ScoredRecording, event: Event) -> Explanation:
-    own = frames_of(scored.time_s, event)
-    network, scoring = model.network, model.task.timed or model.task.clips
-    baseline, drop_features = event.score, dict[str, float]()
+    own = event_frames(scored.time_s, event)
+    network, scoring = model.network, model.task.frame_head or model.task.clip_head
+    baseline, score_without = event.score, dict[str, float]()
     if scoring:
-        baseline, drop_features = _without(model, network.encoder, parts, scored.time_s, event, own)
-    kept, forgot = _moments(scored, event)
+        baseline, score_without = _without(model, network.encoder, parts, scored.time_s, event, own)
+    keep_peaks, forget_peaks = _moments(scored, event)
     return Explanation(
         event=event,
         score=event.score,
         baseline=baseline,
-        drop_features=drop_features,
+        score_without=score_without,
         objects=_attended(parts, scored.attention, own),
-        kept=kept,
-        forgot=forgot,
+        keep_peaks=keep_peaks,
+        forget_peaks=forget_peaks,
     )
 
 
-def _attended(parts: Sequence[FrameSequence], attention: Array, own: slice) -> tuple[Attended, ...]:
+def _attended(parts: Sequence[FrameSequence], attention: Array, own: slice) -> tuple[AttendedObject, ...]:
     """Mean attention over these frames by track and class, the highest first."""
     total: dict[tuple[int, int], float] = defaultdict(float)
     for piece, row in _pieces(parts, own):
@@ -138,27 +137,27 @@ def _attended(parts: Sequence[FrameSequence], attention: Array, own: slice) -> t
             total[max(track, -1), kind] += share
     names, frames = parts[0].names, own.stop - own.start
     found = [
-        Attended(track=track, label=names[kind] if kind < len(names) else f"class {kind}", share=share / frames)
+        AttendedObject(track=track, label=names[kind] if kind < len(names) else f"class {kind}", share=share / frames)
         for (track, kind), share in total.items()
     ]
     return tuple(sorted(found, key=lambda one: (-one.share, one.label, one.track)))
 
 
-def _moments(scored: ScoredRecording, event: Event) -> tuple[tuple[Moment, ...], tuple[Moment, ...]]:
+def _moments(scored: ScoredRecording, event: Event) -> tuple[tuple[GatePeak, ...], tuple[GatePeak, ...]]:
     """When the state was kept most around an event, and when it was forgotten most."""
     if scored.gates is None:
         return (), ()
     first, stop = np.searchsorted(scored.time_s, [event.start_s - _AROUND_S, event.end_s + _AROUND_S])
     time_s, update, reset = (x[first:stop] for x in (scored.time_s, scored.gates.update, scored.gates.reset))
 
-    def highest(values: Array) -> tuple[Moment, ...]:
+    def highest(values: Array) -> tuple[GatePeak, ...]:
         chosen: list[int] = []
         for at in np.argsort(-values, kind="stable").tolist():
             if all(abs(time_s[at] - time_s[other]) >= _APART_S for other in chosen):
                 chosen.append(at)
             if len(chosen) == _MOMENTS:
                 break
-        return tuple(Moment(time_s=float(time_s[i]), update=float(update[i]), reset=float(reset[i])) for i in chosen)
+        return tuple(GatePeak(time_s=float(time_s[i]), update=float(update[i]), reset=float(reset[i])) for i in chosen)
 
     return highest(update), highest((1 - update) * (1 - reset))
 
@@ -173,10 +172,10 @@ def _without(
     features = list(stream_features((piece for piece, _ in _pieces(parts, stretch)), model.feature_spec))
     groups = encoder.groups
     variants = [_encode(encoder, features, removed) for removed in (None, *groups)]
-    scores = score_frames(model, variants) if model.task.timed else [_slide(model, some) for some in variants]
+    scores = score_frames(model, variants) if model.task.frame_head else [_slide(model, some) for some in variants]
     column, inside = model.labels.index(event.label), slice(own.start - stretch.start, own.stop - stretch.start)
     means = [
-        float(smooth(time_s[stretch], some, model.decode.smooth_s)[inside, column].mean(dtype=np.float64))
+        float(smooth_scores(time_s[stretch], some, model.decode.smooth_s)[inside, column].mean(dtype=np.float64))
         for some in scores
     ]
     return means[0], dict(zip(groups, means[1:], strict=True))
@@ -186,7 +185,7 @@ def _stretch(model: EventModel, time_s: Array, own: slice) -> slice:
     """What the model has to read for the scores of these frames."""
     half_s = model.decode.smooth_s / 2
     first_s, last_s = time_s[own.start] - half_s, time_s[own.stop - 1] + half_s
-    if model.task.timed:
+    if model.task.frame_head:
         ahead_s = CONTEXT_S if model.network.architecture.bidirectional else 0.0
         first, stop = np.searchsorted(time_s, (first_s - CONTEXT_S - 1e-6, last_s + ahead_s + 1e-6))
         return slice(
@@ -221,6 +220,6 @@ def _pieces(parts: Sequence[FrameSequence], frames: slice) -> Iterator[tuple[Fra
     at = row = 0
     for part in parts:
         low, high = max(frames.start - at, 0), min(frames.stop - at, len(part))
-        for first in range(low, high, ENCODED_AT_ONCE):
-            yield part.frames(first, min(first + ENCODED_AT_ONCE, high)), row + int(part.offsets[first])
+        for first in range(low, high, FRAMES_PER_PASS):
+            yield part.frames(first, min(first + FRAMES_PER_PASS, high)), row + int(part.offsets[first])
         at, row = at + len(part), row + len(part.boxes)

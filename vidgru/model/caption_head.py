@@ -15,7 +15,7 @@ HEADS = 4
 _POWER = 0.7  # of a sentence's length that its log probability is divided by, so that long ones have a chance
 
 
-class Memory(NamedTuple):
+class CaptionMemory(NamedTuple):
     """What the decoder looks at: keys and values [B, heads, N, width / heads] each, and which of them there are.
 
     The first of the N is learnt and always there: it is what is looked at where there is nothing to see.
@@ -74,7 +74,7 @@ class CaptionHead(nn.Module):
         self.join = nn.Sequential(nn.Linear((2 + self.sees_objects) * WIDTH, WIDTH), nn.ReLU(), nn.Dropout(dropout))
         self.bias = nn.Parameter(torch.zeros(words))
 
-    def memory(self, hidden: Tensor, mask: Tensor, objects: Tensor | None, counts: Tensor) -> Memory:
+    def memory(self, hidden: Tensor, mask: Tensor, objects: Tensor | None, counts: Tensor) -> CaptionMemory:
         """What there is to look at.
 
         Args:
@@ -92,7 +92,7 @@ class CaptionHead(nn.Module):
         own = _with_first(self.step(hidden) + place, self.no_step)
         step_mask = _with_true(mask)
         if objects is None:
-            return Memory(_split(own), step_mask, None, None, start)
+            return CaptionMemory(_split(own), step_mask, None, None, start)
         flat = counts.flatten()
         moment = torch.arange(len(flat), device=flat.device).repeat_interleave(flat, output_size=len(objects))
         seen = self.told(self.object(objects)) + (self.moment(hidden) + place).flatten(0, 1).index_select(0, moment)
@@ -102,9 +102,11 @@ class CaptionHead(nn.Module):
         most = int(sizes.max()) if len(objects) else 0
         padded = seen.new_zeros(clips, most, seen.shape[1]).index_put((clip, row), seen)
         there = torch.arange(most, device=flat.device) < sizes[:, None]
-        return Memory(_split(own), step_mask, _split(_with_first(padded, self.no_object)), _with_true(there), start)
+        return CaptionMemory(
+            _split(own), step_mask, _split(_with_first(padded, self.no_object)), _with_true(there), start
+        )
 
-    def forward(self, memory: Memory, words: Tensor) -> Tensor:
+    def forward(self, memory: CaptionMemory, words: Tensor) -> Tensor:
         """Logits of the word behind each word (teacher forcing).
 
         Args:
@@ -124,7 +126,7 @@ class CaptionHead(nn.Module):
         vectors: Tensor = self.embed(words) * WIDTH**0.5
         return vectors
 
-    def _say(self, memory: Memory, states: Tensor) -> Tensor:
+    def _say(self, memory: CaptionMemory, states: Tensor) -> Tensor:
         """Logits [B,L,words] of what is said in states [B,L,width], each of which asks the event's memory."""
         seen = [states, _ask(self.ask_steps(states), memory.steps, memory.step_mask)]
         if memory.objects is not None:
@@ -132,7 +134,7 @@ class CaptionHead(nn.Module):
         return F.linear(self.join(torch.cat(seen, dim=2)), self.embed.weight[: self.words], self.bias)
 
     @torch.inference_mode()
-    def write(self, memory: Memory, first: Tensor, *, beam: int, most: int) -> tuple[list[list[int]], Tensor]:
+    def write(self, memory: CaptionMemory, first: Tensor, *, beam: int, most: int) -> tuple[list[list[int]], Tensor]:
         """Write a sentence on each event: the best that a beam search finds; with a beam of 1 it is greedy.
 
         Sentences are held against each other by their log probability over a power of their length (after Wu et al.

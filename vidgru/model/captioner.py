@@ -16,10 +16,9 @@ from torch import Tensor
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import FeatureStream
-from vidgru.model.scoring import encode, score_clips, score_frames
-from vidgru.model.template import template
+from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.model.tokenizer import Tokenizer
-from vidgru.types import Array, Event, Features, FrameSequence
+from vidgru.types import DESCRIBED, Array, Event, Features, FrameSequence
 
 BEAM = 4
 _BEFORE_S = 0.5  # events are found a little late: what is read begins so much before them
@@ -32,7 +31,7 @@ _SLIP_S = 1e-3  # an event's times may be cut to milliseconds, and its frames' t
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Stretch:
+class CaptionSegment:
     """What is to be described.
 
     Attributes:
@@ -45,7 +44,7 @@ class Stretch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Description:
+class Caption:
     """A sentence.
 
     Attributes:
@@ -57,7 +56,7 @@ class Description:
     score: float
 
 
-def described_frames(time_s: Array, start_s: float, end_s: float) -> tuple[int, int]:
+def caption_frames(time_s: Array, start_s: float, end_s: float) -> tuple[int, int]:
     """Frames [first, stop) that are read for a description of the interval [start_s, end_s): one at least.
 
     Args:
@@ -70,7 +69,7 @@ def described_frames(time_s: Array, start_s: float, end_s: float) -> tuple[int, 
     return max(min(first, stop - 1), stop - _LONGEST), stop
 
 
-def describe(model: EventModel, stretches: Sequence[Stretch], *, beam: int = BEAM) -> list[Description]:
+def caption_segments(model: EventModel, stretches: Sequence[CaptionSegment], *, beam: int = BEAM) -> list[Caption]:
     """Write a sentence on each stretch, as sure as the model may be of it.
 
     Args:
@@ -85,20 +84,20 @@ def describe(model: EventModel, stretches: Sequence[Stretch], *, beam: int = BEA
     head = network.caption_head
     if head is None or facts is None:
         raise ValueError("the model writes no descriptions")
-    found: dict[int, Description] = {}
+    found: dict[int, Caption] = {}
     for some in _batches([len(stretch.features) for stretch in stretches], beam):
         first = torch.tensor(_first_words(model, [stretches[index] for index in some]))
         with torch.inference_mode():
             device = network.device
             inputs = [tensor.to(device) for tensor in _side_by_side([stretches[index].features for index in some])]
-            memory = network.recall(*inputs)
+            memory = network.caption_memory(*inputs)
             sentences, mean = head.write(memory, first.to(device), beam=beam, most=facts.longest)
         for index, words, score in zip(some, sentences, mean.exp().tolist(), strict=True):
-            found[index] = Description(text=facts.tokenizer.decode(words).strip(), score=min(score, 1.0))
+            found[index] = Caption(text=facts.tokenizer.decode(words).strip(), score=min(score, 1.0))
     return [found[index] for index in range(len(stretches))]
 
 
-def likelihoods(model: EventModel, stretches: Sequence[Stretch], sentences: Sequence[str]) -> Array:
+def caption_log_likelihoods(model: EventModel, stretches: Sequence[CaptionSegment], sentences: Sequence[str]) -> Array:
     """How likely the model finds each sentence on each stretch: log probability, float64 [stretches, sentences].
 
     Args:
@@ -117,7 +116,7 @@ def likelihoods(model: EventModel, stretches: Sequence[Stretch], sentences: Sequ
     found = np.zeros((len(stretches), len(sentences)))
     for row, (stretch, first) in enumerate(zip(stretches, firsts, strict=True)):
         with torch.inference_mode():
-            memory = network.recall(*(tensor.to(device) for tensor in _side_by_side([stretch.features])))
+            memory = network.caption_memory(*(tensor.to(device) for tensor in _side_by_side([stretch.features])))
             read = torch.cat([words.new_full((len(words), 1), first), words[:, :-1]], dim=1)
             logs = head(memory, read).log_softmax(dim=2)
             each = logs.gather(2, words[..., None])[..., 0]
@@ -125,7 +124,7 @@ def likelihoods(model: EventModel, stretches: Sequence[Stretch], sentences: Sequ
     return found
 
 
-def describe_events(
+def caption_events(
     model: EventModel,
     parts: Sequence[FrameSequence],
     events: Sequence[Event],
@@ -153,24 +152,26 @@ def describe_events(
             progress()
         some = events[first : first + _EVENTS_AT_ONCE]
         spans = [(event.start_s, event.end_s) for event in some]
-        told += _told(model, some, cut_features(parts, model.feature_spec, spans), beam)
+        told += _told(model, some, caption_features(parts, model.feature_spec, spans), beam)
     return told
 
 
-def tell_events(model: EventModel, features: Features, events: Sequence[Event], *, beam: int = BEAM) -> list[Event]:
-    """As `describe_events`, from the features of the recording, or of what of it holds the events."""
+def caption_events_from_features(
+    model: EventModel, features: Features, events: Sequence[Event], *, beam: int = BEAM
+) -> list[Event]:
+    """As `caption_events`, from the features of the recording, or of what of it holds the events."""
     if model.caption is None or not events:
         return list(events)
-    spans = [described_frames(features.time_s, event.start_s, event.end_s) for event in events]
+    spans = [caption_frames(features.time_s, event.start_s, event.end_s) for event in events]
     return _told(model, events, [features.frames(*span) for span in spans], beam)
 
 
-def describe_stretches(
+def caption_intervals(
     model: EventModel,
     stretches: Sequence[tuple[Sequence[FrameSequence], float | None, float | None]],
     *,
     beam: int = BEAM,
-) -> list[Description]:
+) -> list[Caption]:
     """Write a sentence on each stretch of a recording, whatever its score.
 
     Args:
@@ -185,8 +186,8 @@ def describe_stretches(
     found = []
     for parts, start_s, end_s in stretches:
         span = (0.0 if start_s is None else start_s, np.inf if end_s is None else end_s)
-        found += [Stretch(features=some) for some in cut_features(parts, model.feature_spec, [span])]
-    return describe(model, found, beam=beam)
+        found += [CaptionSegment(features=some) for some in caption_features(parts, model.feature_spec, [span])]
+    return caption_segments(model, found, beam=beam)
 
 
 class RecentFeatures:
@@ -209,15 +210,15 @@ class RecentFeatures:
             self._frames -= len(self._parts.pop(0))
         self._frames += len(features)
 
-    def describe(self, model: EventModel, events: Sequence[Event], *, beam: int = BEAM) -> list[Event]:
-        """As `describe_events`; an event that ended too long ago stays as it is."""
+    def caption_events(self, model: EventModel, events: Sequence[Event], *, beam: int = BEAM) -> list[Event]:
+        """As `caption_events`; an event that ended too long ago stays as it is."""
         whole = Features.concatenate(self._parts)
         near = [event for event in events if event.end_s > whole.time_s[0]]
-        told = iter(tell_events(model, whole, near, beam=beam))
+        told = iter(caption_events_from_features(model, whole, near, beam=beam))
         return [next(told) if event in near else event for event in events]
 
 
-def cut_features(
+def caption_features(
     parts: Sequence[FrameSequence], feature_spec: FeatureSpec, spans: Sequence[tuple[float, float]]
 ) -> list[Features]:
     """Features of what is read for a description of each span (start and end in seconds), as of the whole recording.
@@ -230,7 +231,7 @@ def cut_features(
     fps = parts[0].fps
     found = []
     for start_s, end_s in spans:
-        first, stop = described_frames(time_s, start_s, end_s)
+        first, stop = caption_frames(time_s, start_s, end_s)
         early = int(np.searchsorted(time_s, time_s[first] - max(_RUN_IN_S, 3 / fps)))
         early = min(early, max(first - 1, 0))  # how long the first step is, also behind a gap
         stream = FeatureStream(feature_spec)
@@ -246,23 +247,23 @@ def cut_features(
 def _told(model: EventModel, events: Sequence[Event], features: Sequence[Features], beam: int) -> list[Event]:
     """Events with their sentences, or, where the model is not sure enough of one, with what was found put together."""
     assert model.caption is not None
-    stretches = [Stretch(features=some, label=event.label) for event, some in zip(events, features, strict=True)]
+    stretches = [CaptionSegment(features=some, label=event.label) for event, some in zip(events, features, strict=True)]
     told = []
-    for event, stretch, one in zip(events, stretches, describe(model, stretches, beam=beam), strict=True):
+    for event, stretch, one in zip(events, stretches, caption_segments(model, stretches, beam=beam), strict=True):
         if is_confident(model, one):
             told.append(replace(event, description=one.text, description_score=one.score, description_source="model"))
             continue
-        text = template(event, seen_names(stretch.features, model))
+        text = template(event, detected_class_names(stretch.features, model))
         told.append(replace(event, description=text, description_score=one.score, description_source="template"))
     return told
 
 
-def is_confident(model: EventModel, one: Description) -> bool:
+def is_confident(model: EventModel, one: Caption) -> bool:
     """Whether a sentence is told. Its score is taken as files tell it: its last digits depend on what is beside it."""
     return model.caption is not None and bool(one.text) and round(one.score, 6) >= model.caption.threshold
 
 
-def seen_names(features: Features, model: EventModel) -> list[str]:
+def detected_class_names(features: Features, model: EventModel) -> list[str]:
     """Names of the classes of which an object was seen in these frames, the most seen first."""
     column = model.feature_spec.object_groups()["class"].start
     classes, counts = np.unique(features.objects[:, column].astype(np.int64), return_counts=True)
@@ -270,7 +271,7 @@ def seen_names(features: Features, model: EventModel) -> list[str]:
     return [model.names[kind] for kind in classes[order].tolist() if 0 <= kind < len(model.names)]
 
 
-def _first_words(model: EventModel, stretches: Sequence[Stretch]) -> list[int]:
+def _first_words(model: EventModel, stretches: Sequence[CaptionSegment]) -> list[int]:
     """What each sentence begins with: its label, or that none is known."""
     facts = model.caption
     assert facts is not None
@@ -281,10 +282,10 @@ def _first_words(model: EventModel, stretches: Sequence[Stretch]) -> list[int]:
 
 def _own_label(model: EventModel, features: Features) -> str:
     """What the model's other heads say of a stretch: that for clips, else that for frames, over all of them."""
-    vectors = [encode(model, [features]).vectors]
-    if model.task.clips:
+    vectors = [encode_features(model, [features]).vectors]
+    if model.task.clip_head:
         scores = score_clips(model, vectors)[0]
-    elif model.task.timed:
+    elif model.task.frame_head:
         scores = score_frames(model, vectors)[0].mean(axis=0)
     else:
         return model.labels[0]
@@ -316,3 +317,29 @@ def _side_by_side(parts: Sequence[Features]) -> tuple[Tensor, Tensor, Tensor, Te
         mask[row, : len(part)] = True
     objects = np.concatenate([part.objects for part in parts])
     return torch.from_numpy(objects), torch.from_numpy(counts), torch.from_numpy(frame), torch.from_numpy(mask)
+
+
+_MOST = 3  # classes that are named
+
+
+def template(event: Event, names: Sequence[str]) -> str:
+    """Objects, label and time: "person, bag: left behind, 00:12\N{EN DASH}00:15".
+
+    Without the label where it says no more than that there is something to describe: "person, 00:12\N{EN DASH}00:15".
+
+    Args:
+        event: its label and times are told.
+        names: of the classes that were seen, the most seen first; the first few are named.
+    """
+    label = "" if event.label == DESCRIBED else event.label.replace("_", " ").strip()
+    hours = event.end_s >= 3600
+    when = f"{_clock(event.start_s, hours)}\N{EN DASH}{_clock(event.end_s, hours)}"
+    objects = ", ".join(names[:_MOST])
+    what = ": ".join(filter(None, (objects, label)))
+    return ", ".join(filter(None, (what, when)))
+
+
+def _clock(seconds: float, hours: bool) -> str:
+    whole = int(seconds)
+    text = f"{whole // 60 % 60:02d}:{whole % 60:02d}"
+    return f"{whole // 3600}:{text}" if hours else text

@@ -6,11 +6,12 @@ Format: https://github.com/huggingface/safetensors ("Format"). Nothing in it is 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -21,9 +22,9 @@ from vidgru.errors import ModelError, SettingsMismatchError
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.model.feature_spec import FeatureSpec
-from vidgru.model.task import Head, Task
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.storage import write_atomic
+from vidgru.types import Array
 
 FORMAT = 3
 METADATA = "vidgru"  # the key of a file's metadata that holds all but the weights, as JSON
@@ -31,8 +32,66 @@ BEST = "best.safetensors"
 _NO_MODEL = "give a model file, or the folder that vidgru train wrote"
 
 
+NO_EVENT = "(no event)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSpec:
+    """How labels are told: of clips as a whole, or of every frame.
+
+    Attributes:
+        background: one output more, the last: nothing happens. Never with `multi_label`.
+        multi_label: labels are independent of each other (sigmoid) rather than exclusive (softmax).
+    """
+
+    background: bool
+    multi_label: bool
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Scores from 0 to 1, of the same shape; the last column is the background's where there is one."""
+        return logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventTask:
+    """What is to be told apart. What the annotations hold decides the heads.
+
+    Attributes:
+        labels: names, the background not among them.
+        clip_head: how a label of a clip as a whole is told; None where no clip is labelled so.
+        frame_head: how it is told when something happens; None where no label has times. With neither, there is one
+            label, and descriptions are all that the model is for.
+    """
+
+    labels: tuple[str, ...]
+    clip_head: HeadSpec | None = None
+    frame_head: HeadSpec | None = None
+
+    def __post_init__(self) -> None:
+        if not self.labels:
+            raise ValueError("Task needs labels")
+        if self.clip_head is None and self.frame_head is None and len(self.labels) > 1:
+            raise ValueError(f"Task needs a head that tells {', '.join(self.labels)} apart")
+
+    def output_names(self, head: HeadSpec) -> tuple[str, ...]:
+        """Names of a head's outputs, as tables and plots show them."""
+        return (*self.labels, NO_EVENT) if head.background else self.labels
+
+    def num_outputs(self, head: HeadSpec | None) -> int:
+        """Number of a head's outputs, 0 where there is none."""
+        return 0 if head is None else len(self.labels) + head.background
+
+    def target_vector(self, head: HeadSpec, labels: Iterable[str]) -> Array:
+        """What a head should say where these labels hold: float32 [C], 0 and 1."""
+        vector = np.zeros(self.num_outputs(head), np.float32)
+        vector[[self.labels.index(label) for label in labels]] = 1.0
+        if head.background and not vector.any():
+            vector[-1] = 1.0
+        return vector
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Caption:
+class CaptionSettings:
     """How a model writes descriptions.
 
     Attributes:
@@ -67,21 +126,21 @@ class EventModel:
         caption: how it writes descriptions; None if it writes none.
         metrics: on the validation split, by name.
         versions: of vidgru and torch, when it was trained.
-        seen: digests of the features it was trained and validated on, sorted; evaluation says if it meets them again.
+        trained_on: digests of the features it was trained and validated on, sorted; evaluation warns if they recur.
     """
 
     network: EventGRU
-    task: Task
+    task: EventTask
     feature_settings: dict[str, Any]
     weights: str
     names: tuple[str, ...]
     decode: DecodeSettings
     window_s: float
     lookahead: int = 0
-    caption: Caption | None = None
+    caption: CaptionSettings | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    seen: tuple[str, ...] = ()
+    trained_on: tuple[str, ...] = ()
 
     @property
     def feature_spec(self) -> FeatureSpec:
@@ -98,7 +157,7 @@ class EventModel:
         """What can happen, in the order of the network's outputs."""
         return self.task.labels
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """All but the weights, as a file tells it in its metadata."""
         return {
             "format": FORMAT,
@@ -114,14 +173,14 @@ class EventModel:
             "caption": self.caption and {**vars(self.caption), "tokenizer": self.caption.tokenizer.to_json()},
             "metrics": self.metrics,
             "versions": self.versions,
-            "seen": self.seen,
+            "trained_on": self.trained_on,
         }
 
     def to_bytes(self) -> bytes:
         """The file's bytes: a pure function of the model."""
         weights = self.network.state_dict()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        text = json.dumps(self.facts(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(self.metadata(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return save(tensors, metadata={METADATA: text})
 
     def save(self, path: Path) -> None:
@@ -192,8 +251,10 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _assemble(facts: dict[str, Any], content: dict[str, Tensor]) -> EventModel:
     """A model of its facts and of its weights by name."""
     labels = tuple(facts["task"]["labels"])
-    clips, timed = (Head(**head) if (head := facts["task"][name]) else None for name in ("clips", "timed"))
-    task = Task(labels=labels, clips=clips, timed=timed)
+    clip_head, frame_head = (
+        HeadSpec(**head) if (head := facts["task"][name]) else None for name in ("clip_head", "frame_head")
+    )
+    task = EventTask(labels=labels, clip_head=clip_head, frame_head=frame_head)
     feature_spec = FeatureSpec(**facts["feature_spec"])
     architecture = Architecture(
         **{**facts["architecture"], "drop_features": tuple(facts["architecture"]["drop_features"])}
@@ -216,35 +277,37 @@ def _assemble(facts: dict[str, Any], content: dict[str, Tensor]) -> EventModel:
         caption=caption,
         metrics=facts["metrics"],
         versions=facts["versions"],
-        seen=tuple(facts["seen"]),
+        trained_on=tuple(facts["trained_on"]),
     )
 
 
-def _caption(facts: dict[str, Any]) -> Caption:
+def _caption(facts: dict[str, Any]) -> CaptionSettings:
     try:
         tokenizer = Tokenizer.from_json(facts["tokenizer"])
     except ModelError as error:
         raise ValueError(error.message) from None  # the caller says of which file
-    return Caption(**{**facts, "tokenizer": tokenizer, "labels": tuple(facts["labels"])})
+    return CaptionSettings(**{**facts, "tokenizer": tokenizer, "labels": tuple(facts["labels"])})
 
 
 def _loaded(
-    feature_spec: FeatureSpec, task: Task, architecture: Architecture, words: int, tensors: dict[str, Tensor]
+    feature_spec: FeatureSpec, task: EventTask, architecture: Architecture, words: int, tensors: dict[str, Tensor]
 ) -> EventGRU:
     with torch.device("meta"):  # no time and no random numbers are spent on weights that are replaced at once
-        network = build(feature_spec, task, architecture, words=words)
+        network = build_network(feature_spec, task, architecture, words=words)
     # copied, not assigned: memory aligned otherwise than torch aligns it gives other last bits
     network.to_empty(device="cpu").load_state_dict(tensors)
     return network.eval()
 
 
-def build(feature_spec: FeatureSpec, task: Task, architecture: Architecture, *, words: int = 0) -> EventGRU:
+def build_network(
+    feature_spec: FeatureSpec, task: EventTask, architecture: Architecture, *, words: int = 0
+) -> EventGRU:
     """A network for a task, with random weights; with a vocabulary of `words`, it also writes descriptions."""
-    outputs = task.outputs(task.clips), task.outputs(task.timed)
+    outputs = task.num_outputs(task.clip_head), task.num_outputs(task.frame_head)
     return EventGRU(feature_spec, *outputs, architecture, words=words, labels=len(task.labels))
 
 
-def digest(key: str) -> str:
+def entry_digest(key: str) -> str:
     """What a model remembers of a cache entry it was trained on: enough to know it again."""
     return key[:16]
 

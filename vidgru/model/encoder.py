@@ -126,7 +126,7 @@ class Encoder(nn.Module):
         self.join = nn.Sequential(nn.LayerNorm(wide), nn.Dropout(dropout), nn.Linear(wide, width))
         self.group_dropout = group_dropout
 
-    def fit(self, features: Iterable[Features]) -> None:
+    def fit_normalization(self, features: Iterable[Features]) -> None:
         """Set the normalisation to the mean and spread of training features (call it before training)."""
         objects, frames = _Moments(self.feature_spec.object_width), _Moments(self.feature_spec.frame_width)
         for some in features:

@@ -128,7 +128,7 @@ class EventDecoder:
         """Work off waiting frames up to `known`."""
         some = slice(self._smoothed, known)
         time_s = self._time_s[some]
-        scores = smooth(self._time_s, self._scores, self._settings.smooth_s)[some]
+        scores = smooth_scores(self._time_s, self._scores, self._settings.smooth_s)[some]
         after = float(self._time_s[known]) if known < len(self._time_s) else next_s
         assert after is not None  # else the last frame would have waited
         stops = np.append(time_s[1:], after)
@@ -233,7 +233,7 @@ class _Span:
     opened: bool = False
 
 
-def smooth(time_s: Array, scores: Array, smooth_s: float) -> Array:
+def smooth_scores(time_s: Array, scores: Array, smooth_s: float) -> Array:
     """Mean of the scores over `smooth_s` around each frame; frames count by number, gaps do not.
 
     Args:
@@ -253,7 +253,7 @@ def smooth(time_s: Array, scores: Array, smooth_s: float) -> Array:
     return result
 
 
-def decode(
+def decode_events(
     time_s: Array,
     scores: Array,
     labels: tuple[str, ...],
@@ -276,15 +276,15 @@ def decode(
     """
     decoder = EventDecoder(labels, settings, video=video, step_s=step_s)
     closed = decoder.push(time_s, scores)[1] + decoder.finish(end_s)[1]
-    return by_start(closed, labels)
+    return sort_events(closed, labels)
 
 
-def by_start(events: list[Event], labels: tuple[str, ...]) -> list[Event]:
+def sort_events(events: list[Event], labels: tuple[str, ...]) -> list[Event]:
     """Events in the order that files give them in: by start, then by label."""
     return sorted(events, key=lambda event: (event.start_s, labels.index(event.label)))
 
 
-def candidates(
+def decode_candidates(
     time_s: Array,
     scores: Array,
     labels: tuple[str, ...],
@@ -294,15 +294,15 @@ def candidates(
     step_s: float,
     end_s: float,
 ) -> list[Event]:
-    """Events as `decode` gives them, and weaker ones beside them, for average precision, which judges a ranking.
+    """Events as `decode_events` gives them, and weaker ones beside them, for average precision, which judges a ranking.
 
     The thresholds are lowered step by step, for each label on its own; what a step finds clear of the events of its
     label that are there already is added.
 
     Args:
-        time_s, scores, labels, settings, video, step_s, end_s: as for `decode`.
+        time_s, scores, labels, settings, video, step_s, end_s: as for `decode_events`.
     """
-    found = decode(time_s, scores, labels, settings, video=video, step_s=step_s, end_s=end_s)
+    found = decode_events(time_s, scores, labels, settings, video=video, step_s=step_s, end_s=end_s)
     for share in _LADDER:
         weaker = replace(
             settings,
@@ -310,7 +310,7 @@ def candidates(
             low=tuple(max(low, _FLOOR) * share for low in settings.low),
             exclusive=False,
         )
-        more = decode(time_s, scores, labels, weaker, video=video, step_s=step_s, end_s=end_s)
+        more = decode_events(time_s, scores, labels, weaker, video=video, step_s=step_s, end_s=end_s)
         found += [event for event in more if not any(_touch(event, other) for other in found)]
     return found
 
@@ -326,3 +326,49 @@ def _runs(keeps: Array) -> list[tuple[int, int, int]]:
     stop = np.nonzero(edges.T == -1)[1]
     order = np.lexsort((first, stop))
     return [(int(first[i]), int(stop[i]), int(label[i])) for i in order]
+
+
+WINDOW_DELAY = (
+    0.5  # lengths after its end until a stretch is told: till then it may be the last, which is not cut again
+)
+
+
+class FixedWindowDecoder:
+    """One event after the other, each as long as a clip; takes the place of an `EventDecoder`.
+
+    A stretch begins where the one before it ends, or, where so long a stretch would hold no frame, at the next frame.
+
+    Args:
+        label: of all of them.
+        video: what events are to call the recording.
+        length_s: of a stretch; the last is from half as long to one and a half times as long, if the recording is.
+        step_s: time from frame to frame. The first stretch begins at 0 if the first frame comes sooner than that, and
+            with the first frame else.
+    """
+
+    def __init__(self, label: str, *, video: str, length_s: float, step_s: float) -> None:
+        self._label, self._video, self._length_s, self._step_s = label, video, length_s, step_s
+        self._start_s: float | None = None  # None before the first frame
+        self._last_s = 0.0  # time of the latest frame
+
+    def push(self, time_s: Array, scores: Array, next_s: float | None = None) -> tuple[list[Event], list[Event]]:
+        """Take the next frames, float64 [n]; their scores do not matter. Returns events that have opened and closed."""
+        over = []
+        for at_s in time_s.tolist():
+            if self._start_s is None:
+                self._start_s = 0.0 if at_s < self._step_s else at_s
+            while at_s >= self._start_s + (1 + WINDOW_DELAY) * self._length_s:
+                end_s = self._start_s + self._length_s
+                over.append(self._event(self._start_s, end_s))
+                no_frame = self._last_s < end_s and at_s >= end_s + self._length_s
+                self._start_s = at_s if no_frame else end_s
+            self._last_s = at_s
+        return over, over
+
+    def finish(self, end_s: float) -> tuple[list[Event], list[Event]]:
+        """Nothing follows; the recording ends at this second. As `push`."""
+        over = [self._event(self._start_s, end_s)] if self._start_s is not None and end_s > self._start_s else []
+        return over, over
+
+    def _event(self, start_s: float, end_s: float) -> Event:
+        return Event(video=self._video, start_s=start_s, end_s=end_s, label=self._label, score=1.0)

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vidgru.model.caption_head import CaptionHead, Memory
+from vidgru.model.caption_head import CaptionHead, CaptionMemory
 from vidgru.model.encoder import EncodedFrames, Encoder
 from vidgru.model.fast_gru import GRU
 from vidgru.model.feature_spec import FeatureSpec
@@ -17,7 +17,7 @@ Cell = Literal["gru", "lstm", "rnn", "none"]
 # Sentences speak of what groups of features tell, and cannot be learnt from a clip that has lost one. Measured on 384
 # drawn events: after 20 epochs 0.37 of the sentences were right where groups were lost so much less often, 0.15 else.
 _DROPPED = 0.2
-State = Any  # of the recurrent layer: a tensor, a pair of them for an LSTM, None at the beginning
+RNNState = Any  # of the recurrent layer: a tensor, a pair of them for an LSTM, None at the beginning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +46,14 @@ class Architecture:
     drop_features: tuple[str, ...] = ()
 
 
-class Scores(NamedTuple):
+class EventLogits(NamedTuple):
     """Logits: `clips` [B,C] of clips as a whole, `frames` [B,T,K] of every step; None without such a head."""
 
     clips: Tensor | None
     frames: Tensor | None
 
 
-class Reading(NamedTuple):
+class RNNOutput(NamedTuple):
     """What reading some steps comes to.
 
     Attributes:
@@ -64,7 +64,7 @@ class Reading(NamedTuple):
 
     frames: Tensor | None
     hidden: Tensor
-    state: State
+    state: RNNState
 
 
 class EventGRU(nn.Module):
@@ -136,12 +136,12 @@ class EventGRU(nn.Module):
         encoded: EncodedFrames = self.encoder(objects, counts, frame)
         return encoded
 
-    def read(self, vectors: Tensor, mask: Tensor, state: State = None) -> Reading:
-        """Read encoded frames, and score each; arguments as of `remember`."""
-        hidden, state = self.remember(vectors, mask, state)
-        return Reading(None if self.frame_head is None else self.frame_head(hidden), hidden, state)
+    def step(self, vectors: Tensor, mask: Tensor, state: RNNState = None) -> RNNOutput:
+        """Read encoded frames, and score each; arguments as of `run_rnn`."""
+        hidden, state = self.run_rnn(vectors, mask, state)
+        return RNNOutput(None if self.frame_head is None else self.frame_head(hidden), hidden, state)
 
-    def forward(self, objects: Tensor, counts: Tensor, frame: Tensor, mask: Tensor) -> Scores:
+    def forward(self, objects: Tensor, counts: Tensor, frame: Tensor, mask: Tensor) -> EventLogits:
         """Score clips or windows.
 
         Args:
@@ -150,9 +150,9 @@ class EventGRU(nn.Module):
             frame: float32 [B,T,G].
             mask: bool [B,T], True where there is a frame; padding lies behind.
         """
-        return self.score(self.encode(objects, counts, frame).vectors, mask)
+        return self.event_logits(self.encode(objects, counts, frame).vectors, mask)
 
-    def score(self, vectors: Tensor, mask: Tensor) -> Scores:
+    def event_logits(self, vectors: Tensor, mask: Tensor) -> EventLogits:
         """Score clips or windows whose frames are encoded: float32 [B,T,width], bool [B,T].
 
         Frames are scored at every step, those behind the end too: what was seen is read there for as long as the scores
@@ -160,18 +160,18 @@ class EventGRU(nn.Module):
         Collobert 2015, "From Image-level to Pixel-level Labeling"): what happens need not last the whole clip. The
         baseline without memory takes their mean.
         """
-        frames, hidden, _ = self.read(vectors, mask)
+        frames, hidden, _ = self.step(vectors, mask)
         if self.clip_head is None:
-            return Scores(None, frames)
+            return EventLogits(None, frames)
         steps = self.clip_head(hidden)
         lengths = mask.sum(dim=1).clamp(min=1)[:, None].to(steps.dtype)
         if self.gru is None:
-            return Scores((steps * mask[..., None]).sum(dim=1) / lengths, frames)
+            return EventLogits((steps * mask[..., None]).sum(dim=1) / lengths, frames)
         lowest = torch.finfo(steps.dtype).min
         clips = steps.masked_fill(~mask[..., None], lowest).logsumexp(dim=1) - lengths.log()
-        return Scores(clips, frames)
+        return EventLogits(clips, frames)
 
-    def recall(self, objects: Tensor, counts: Tensor, frame: Tensor, mask: Tensor) -> Memory:
+    def caption_memory(self, objects: Tensor, counts: Tensor, frame: Tensor, mask: Tensor) -> CaptionMemory:
         """What the head for descriptions looks at: clips or events, read from an empty state; arguments as `forward`.
 
         Raises:
@@ -180,10 +180,10 @@ class EventGRU(nn.Module):
         if self.caption_head is None:
             raise ValueError("the network has no head for descriptions")
         encoded = self.encoder(objects, counts, frame, dropped=_DROPPED)
-        hidden, _ = self.remember(encoded.vectors, mask)
+        hidden, _ = self.run_rnn(encoded.vectors, mask)
         return self.caption_head.memory(hidden, mask, encoded.objects, counts)
 
-    def tell(self, objects: Tensor, counts: Tensor, frame: Tensor, mask: Tensor, words: Tensor) -> Tensor:
+    def caption_logits(self, objects: Tensor, counts: Tensor, frame: Tensor, mask: Tensor, words: Tensor) -> Tensor:
         """Logits of the word behind each word of a sentence but the last, float32 [B,W-1,vocabulary].
 
         Args:
@@ -193,12 +193,12 @@ class EventGRU(nn.Module):
         Raises:
             ValueError: there is no head for descriptions.
         """
-        memory = self.recall(objects, counts, frame, mask)
+        memory = self.caption_memory(objects, counts, frame, mask)
         assert self.caption_head is not None
         logits: Tensor = self.caption_head(memory, words[:, :-1].clamp(min=0))
         return logits
 
-    def remember(self, vectors: Tensor, mask: Tensor, state: State = None) -> tuple[Tensor, State]:
+    def run_rnn(self, vectors: Tensor, mask: Tensor, state: RNNState = None) -> tuple[Tensor, RNNState]:
         """Outputs of the recurrent layer, [B,T,hidden], and its state behind the last step.
 
         Padding is read as zeros, which no frame is encoded to.

@@ -48,7 +48,7 @@ class FeatureSpec:
     scene_motion: int = 0
 
     @staticmethod
-    def of(sequence: FrameSequence) -> FeatureSpec:
+    def from_sequence(sequence: FrameSequence) -> FeatureSpec:
         """The layout that a sequence has."""
 
         def width(tensor: Array | None) -> int:

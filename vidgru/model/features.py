@@ -43,7 +43,7 @@ class FeatureStream:
         Raises:
             SettingsMismatchError: the sequence does not have the tensors that the layout says.
         """
-        have = FeatureSpec.of(sequence)
+        have = FeatureSpec.from_sequence(sequence)
         self.feature_spec = self.feature_spec or have
         if have != self.feature_spec:
             differ = [f.name for f in fields(have) if getattr(have, f.name) != getattr(self.feature_spec, f.name)]

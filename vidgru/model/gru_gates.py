@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidgru.model.event_gru import EventGRU, State
+from vidgru.model.event_gru import EventGRU, RNNState
 from vidgru.types import Array
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Gates:
+class GRUGates:
     """Gates of the last recurrent layer at each frame, the mean over its units.
 
     Attributes:
@@ -35,16 +35,16 @@ class Gates:
                 )
 
     @staticmethod
-    def of(means: Array) -> Gates:
+    def from_means(means: Array) -> GRUGates:
         """From `mean_gates` of one recording, float32 [T, 2]."""
-        return Gates(update=means[:, 0], reset=means[:, 1])
+        return GRUGates(update=means[:, 0], reset=means[:, 1])
 
     @staticmethod
-    def joined(parts: Iterable[Gates]) -> Gates:
+    def concatenate(parts: Iterable[GRUGates]) -> GRUGates:
         """Of consecutive stretches."""
         parts = list(parts)
         nothing = np.zeros(0, np.float32)
-        return Gates(
+        return GRUGates(
             update=np.concatenate([nothing, *(part.update for part in parts)]),
             reset=np.concatenate([nothing, *(part.reset for part in parts)]),
         )
@@ -60,7 +60,7 @@ def has_gates(network: EventGRU) -> bool:
 
 
 @torch.inference_mode()
-def mean_gates(network: EventGRU, vectors: Tensor, hidden: Tensor, state: State = None) -> Array:
+def mean_gates(network: EventGRU, vectors: Tensor, hidden: Tensor, state: RNNState = None) -> Array:
     """Gates of consecutive steps, all at once: the states before each step are known from its pass over them.
 
     With the state h before a step and its input x, in PyTorch's variant of Cho et al. 2014 ("Learning Phrase
@@ -72,7 +72,7 @@ def mean_gates(network: EventGRU, vectors: Tensor, hidden: Tensor, state: State 
     Args:
         network: in eval mode, one that `has_gates`.
         vectors: float32 [B, T, width], frames as the encoder gives them.
-        hidden: float32 [B, T, H], outputs of the recurrent layer for them, as `EventGRU.remember` gives them.
+        hidden: float32 [B, T, H], outputs of the recurrent layer for them, as `EventGRU.run_rnn` gives them.
         state: that of all layers before the first of these steps, [layers, B, H]; None at a recording's beginning.
 
     Returns:

@@ -36,11 +36,10 @@ from torch import nn
 
 from vidgru.config import ExportConfig
 from vidgru.errors import ModelError, SettingsError
-from vidgru.model.checkpoint import EventModel, load_model, model_file
+from vidgru.model.checkpoint import EventModel, HeadSpec, load_model, model_file
 from vidgru.model.encoder import FAR, HEADS, LEAST_SCORE, Encoder
 from vidgru.model.event_gru import EventGRU
 from vidgru.model.onnx_graph import GraphWriter, ints, numbers, recurrent_weights
-from vidgru.model.task import Head
 from vidgru.storage import write_atomic
 from vidgru.types import Array
 
@@ -68,15 +67,15 @@ def export_model(model_path: str | Path, config: ExportConfig) -> Path:
     if out.suffix.lower() != ".onnx":
         raise SettingsError(f"out is {config.out!r}, which is no name of an ONNX file", "end it in .onnx")
     model = load_model(file)
-    if not (model.task.clips or model.task.timed):
+    if not (model.task.clip_head or model.task.frame_head):
         raise ModelError(
             f"{file} only writes captions, which cannot be exported", "run the model with vidgru predict instead"
         )
-    write_atomic(out, events_graph(model))
+    write_atomic(out, event_graph(model))
     return out
 
 
-def events_graph(model: EventModel) -> bytes:
+def event_graph(model: EventModel) -> bytes:
     """The graph of a model's encoder, recurrent layer and heads, with the model's metadata.
 
     Raises:
@@ -92,19 +91,19 @@ def events_graph(model: EventModel) -> bytes:
     encoded = _encode(graph, network.encoder, objects, counts, frame)
     hidden = _remember(graph, network, encoded.vectors, mask)
     graph.output("attention", encoded.attention, ["objects"])
-    if model.task.timed and network.frame_head is not None:
-        outputs = model.task.outputs(model.task.timed)
+    if model.task.frame_head and network.frame_head is not None:
+        outputs = model.task.num_outputs(model.task.frame_head)
         logits = graph.linear(hidden, _last(network.frame_head))
-        graph.output("frame_scores", _probabilities(graph, model.task.timed, logits), ["batch", "time", outputs])
-    if model.task.clips and network.clip_head is not None:
-        outputs = model.task.outputs(model.task.clips)
+        graph.output("frame_scores", _probabilities(graph, model.task.frame_head, logits), ["batch", "time", outputs])
+    if model.task.clip_head and network.clip_head is not None:
+        outputs = model.task.num_outputs(model.task.clip_head)
         steps = graph.linear(hidden, _last(network.clip_head))
         logits = _pool(graph, steps, mask, network.gru is None)
-        graph.output("clip_scores", _probabilities(graph, model.task.clips, logits), ["batch", outputs])
+        graph.output("clip_scores", _probabilities(graph, model.task.clip_head, logits), ["batch", outputs])
     graph.output("hidden", hidden, ["batch", "time", network.hidden_width])
     columns = {"object_columns": feature_spec.object_groups(), "frame_columns": feature_spec.frame_groups()}
     named = {kind: {name: [at.start, at.stop] for name, at in groups.items()} for kind, groups in columns.items()}
-    return graph.to_bytes(model.facts() | named)
+    return graph.to_bytes(model.metadata() | named)
 
 
 # --- encoder ----------------------------------------------------------------------------------------------------------
@@ -190,7 +189,7 @@ def _join(graph: GraphWriter, encoder: Encoder, parts: list[str]) -> str:
 
 
 def _remember(graph: GraphWriter, network: EventGRU, vectors: str, mask: str) -> str:
-    """`EventGRU.remember`: outputs [B,T,hidden]. Declares the state, in and out."""
+    """`EventGRU.run_rnn`: outputs [B,T,hidden]. Declares the state, in and out."""
     there = graph.add("Unsqueeze", graph.cast(mask, np.float32), ints(2))
     vectors = graph.add("Mul", vectors, there)
     if network.gru is None:
@@ -241,7 +240,7 @@ def _pool(graph: GraphWriter, steps: str, mask: str, mean: bool) -> str:
     return graph.add("Add", graph.add("Squeeze", highest, ints(1)), graph.add("Log", sums))
 
 
-def _probabilities(graph: GraphWriter, head: Head, logits: str) -> str:
+def _probabilities(graph: GraphWriter, head: HeadSpec, logits: str) -> str:
     """`Head.probabilities`."""
     return graph.add("Sigmoid", logits) if head.multi_label else graph.add("Softmax", logits, axis=-1)
 

@@ -5,6 +5,7 @@ Frames are encoded once, stretch by stretch, so memory holds a vector a frame an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,18 +14,18 @@ import torch
 from torch import Tensor
 
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.event_gru import EventGRU, State
+from vidgru.model.event_gru import EventGRU, RNNState
 from vidgru.model.features import stream_features
-from vidgru.model.gru_gates import has_gates, mean_gates
+from vidgru.model.gru_gates import GRUGates, has_gates, mean_gates
 from vidgru.types import Array, Features, FrameSequence
 
-ENCODED_AT_ONCE = 1024  # frames
+FRAMES_PER_PASS = 1024  # frames
 _STEPS_AT_ONCE = 1 << 13  # steps of all clips in one pass of the recurrent layer
 _CHUNK = 1 << 11  # steps of each recording in one pass of the recurrent layer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Encoded:
+class EncodedRecording:
     """A recording as the recurrent layer reads it.
 
     Attributes:
@@ -43,13 +44,13 @@ class Encoded:
 
 
 @torch.inference_mode()
-def encode(model: EventModel, features: Iterable[Features]) -> Encoded:
+def encode_features(model: EventModel, features: Iterable[Features]) -> EncodedRecording:
     """Encode consecutive stretches of one recording."""
     device = model.network.device
     vectors, attention, times = [], [], []
     for part in features:
-        for first in range(0, len(part), ENCODED_AT_ONCE):
-            stop = min(first + ENCODED_AT_ONCE, len(part))
+        for first in range(0, len(part), FRAMES_PER_PASS):
+            stop = min(first + FRAMES_PER_PASS, len(part))
             counts = np.diff(part.offsets[first : stop + 1])
             objects = part.objects[part.offsets[first] : part.offsets[stop]]
             encoded = model.network.encode(
@@ -60,7 +61,7 @@ def encode(model: EventModel, features: Iterable[Features]) -> Encoded:
             vectors.append(encoded.vectors[0])
             attention.append(encoded.attention.cpu().numpy())
         times.append(part.time_s)
-    return Encoded(
+    return EncodedRecording(
         vectors=torch.cat(vectors) if vectors else torch.zeros(0, model.network.architecture.width, device=device),
         attention=np.concatenate([np.zeros(0, np.float32), *attention]),
         time_s=np.concatenate([np.zeros(0), *times]),
@@ -81,24 +82,24 @@ def score_clips(model: EventModel, clips: Sequence[Tensor]) -> Array:
     Raises:
         ValueError: the model has no head for clips.
     """
-    head = model.task.clips
+    head = model.task.clip_head
     if head is None:
         raise ValueError("the model has no head for clips")
-    scores = np.zeros((len(clips), model.task.outputs(head)), np.float32)
+    scores = np.zeros((len(clips), model.task.num_outputs(head)), np.float32)
     for some, padded, mask in _padded(clips, _STEPS_AT_ONCE):
-        logits = model.network.score(padded, mask).clips
+        logits = model.network.event_logits(padded, mask).clips
         assert logits is not None
         scores[some] = head.probabilities(logits).cpu().numpy()
     return scores
 
 
-def encode_parts(model: EventModel, parts: Iterable[FrameSequence]) -> Encoded:
+def encode_recording(model: EventModel, parts: Iterable[FrameSequence]) -> EncodedRecording:
     """Encode a recording, given by its stretches in order.
 
     Raises:
         SettingsMismatchError: the sequence does not have the tensors that the model reads.
     """
-    return encode(model, stream_features(parts, model.feature_spec))
+    return encode_features(model, stream_features(parts, model.feature_spec))
 
 
 class FrameScorer:
@@ -119,14 +120,14 @@ class FrameScorer:
     """
 
     def __init__(self, model: EventModel, *, gates: bool = False) -> None:
-        if model.task.timed is None:
+        if model.task.frame_head is None:
             raise ValueError("the model has no head for frames")
-        self._head = model.task.timed
-        self.outputs = model.task.outputs(self._head)
+        self._head = model.task.frame_head
+        self.outputs = model.task.num_outputs(self._head)
         self._network, self._lag = model.network, model.lookahead
         self._gated: EventGRU | None = model.network if gates and has_gates(model.network) else None
         self._early = model.lookahead  # scores still to come of what lies before the first frame
-        self._state: State = None
+        self._state: RNNState = None
         self._whole: list[tuple[Tensor, Tensor]] = []  # what a bidirectional model has been given
 
     def push(self, vectors: Tensor, mask: Tensor | None = None) -> tuple[Array, Array | None]:
@@ -166,7 +167,7 @@ class FrameScorer:
             scores = np.zeros((len(vectors), 0, self.outputs), np.float32)
             return scores, self._no_gates(vectors)
         before = self._state
-        logits, hidden, self._state = self._network.read(vectors, mask, before)
+        logits, hidden, self._state = self._network.step(vectors, mask, before)
         assert logits is not None
         gates = mean_gates(self._gated, vectors, hidden, before) if self._gated else None
         early = min(self._early, logits.shape[1])
@@ -231,3 +232,98 @@ def _padded(clips: Sequence[Tensor], most: int) -> Iterator[tuple[Array, Tensor,
         padded = torch.nn.utils.rnn.pad_sequence([clips[i] for i in some], batch_first=True)
         yield some, padded, torch.from_numpy(np.arange(padded.shape[1]) < lengths[some, None]).to(padded.device)
         first = stop
+
+
+_WINDOW_STEPS_PER_PASS = 1 << 14  # steps of all windows that are scored together
+_OVERLAP = 4  # windows that cover a frame
+_LONG = 1.5  # recordings of fewer window lengths are one window
+
+
+class SlidingWindowScorer:
+    """Scores of frames from those of the windows that cover them: a mean that trusts a window most at its middle.
+
+    Windows begin every quarter of their length, and the last is flush with the recording's end; a recording of less
+    than one and a half lengths is one window. A frame is settled when `window` more have come: no window can cover it
+    any more.
+
+    Args:
+        model: in eval mode.
+        gates: recompute the gates as well, as the windows' mean; None stands for them where the network has none.
+
+    Raises:
+        ValueError: the model has no head for clips.
+
+    Attributes:
+        window: frames of a window.
+        stride: frames from the beginning of a window to that of the next.
+        most_lag: frames after which a frame is settled at the latest: at the beginning it takes longer.
+    """
+
+    def __init__(self, model: EventModel, *, gates: bool = False) -> None:
+        if model.task.clip_head is None:
+            raise ValueError("the model has no head for clips")
+        self.window = max(1, round(model.window_s * model.fps))
+        self.most_lag = math.ceil(_LONG * self.window)
+        self._model = model
+        self._gated: EventGRU | None = model.network if gates and has_gates(model.network) else None
+        self.stride = max(1, self.window // _OVERLAP)
+        self._outputs = model.task.num_outputs(model.task.clip_head)
+        self._frames = 0  # pushed so far
+        self._next = 0  # where the next window begins
+        self._settled = 0
+        self._vectors: Tensor = torch.zeros(0, model.network.architecture.width)  # of frames from `_settled` on
+        self._total = np.zeros((0, self._outputs + 2 * (self._gated is not None)))
+        self._weight = np.zeros(0)
+
+    def push(self, vectors: Tensor) -> tuple[Array, GRUGates | None]:
+        """Take the next frames, float32 [n, width].
+
+        Returns:
+            Scores of the frames that are settled by them, float32 [m, C], and their gates where these are wanted.
+        """
+        self._vectors = torch.cat([self._vectors.to(vectors.device), vectors])
+        self._frames += len(vectors)
+        more = ((0, len(vectors)), (0, 0))
+        self._total, self._weight = np.pad(self._total, more), np.pad(self._weight, more[0])
+        if self._frames < _LONG * self.window:
+            return self._settle(0)
+        starts = np.arange(self._next, self._frames - self.window, self.stride)
+        self._score(np.column_stack([starts, starts + self.window]))
+        self._next += len(starts) * self.stride
+        return self._settle(self._frames - self.window - self._settled)
+
+    def finish(self) -> tuple[Array, GRUGates | None]:
+        """Settle the frames that are left: nothing follows. As `push`."""
+        if self._frames > self._settled:
+            last = 0 if self._frames < _LONG * self.window else self._frames - self.window
+            self._score(np.array([[last, self._frames]]))
+        return self._settle(self._frames - self._settled)
+
+    def _score(self, windows: Array) -> None:
+        """Count in windows of one length, int64 [W, 2]: first frame of the recording and the one after the last."""
+        for some in np.array_split(windows, -(-len(windows) * self.window // _WINDOW_STEPS_PER_PASS) or 1):
+            if len(some):
+                self._score_some(some - self._settled)
+
+    def _score_some(self, windows: Array) -> None:
+        clips = [self._vectors[first:stop] for first, stop in windows]
+        columns = [np.broadcast_to(score, (len(clips[0]), self._outputs)) for score in score_clips(self._model, clips)]
+        if self._gated:
+            both = torch.stack(clips)
+            with torch.inference_mode():
+                hidden, _ = self._gated.run_rnn(both, both.new_ones(both.shape[:2], dtype=torch.bool))
+            gates = mean_gates(self._gated, both, hidden)
+            columns = [np.concatenate(pair, axis=1) for pair in zip(columns, gates, strict=True)]
+        for (first, stop), values in zip(windows, columns, strict=True):
+            length = stop - first
+            trust = 1.0 - np.abs(2 * np.arange(length) + 1 - length) / (length + 1)
+            self._total[first:stop] += trust[:, None] * values
+            self._weight[first:stop] += trust
+
+    def _settle(self, frames: int) -> tuple[Array, GRUGates | None]:
+        mean = (self._total[:frames] / np.maximum(self._weight[:frames], 1e-12)[:, None]).astype(np.float32)
+        self._total, self._weight = self._total[frames:], self._weight[frames:]
+        self._vectors = self._vectors[frames:].clone()  # not a view, which would keep all that was pushed
+        self._settled += frames
+        gates = GRUGates.from_means(mean[:, self._outputs :]) if self._gated else None
+        return mean[:, : self._outputs], gates

@@ -16,17 +16,21 @@ import torch
 
 from vidgru.model.captioner import RecentFeatures
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.event_decoder import EventDecoder, by_start, candidates, decode
+from vidgru.model.event_decoder import EventDecoder, FixedWindowDecoder, decode_candidates, decode_events, sort_events
 from vidgru.model.features import FeatureStream
-from vidgru.model.fixed_windows import FixedWindowDecoder
-from vidgru.model.gru_gates import Gates
-from vidgru.model.scoring import Encoded, FrameScorer, encode, score_frames_and_gates
-from vidgru.model.sliding_window import SlidingWindowScorer
+from vidgru.model.gru_gates import GRUGates
+from vidgru.model.scoring import (
+    EncodedRecording,
+    FrameScorer,
+    SlidingWindowScorer,
+    encode_features,
+    score_frames_and_gates,
+)
 from vidgru.types import Array, Event, FrameSequence
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Step:
+class StreamOutput:
     """What a stretch of a stream has settled.
 
     Attributes:
@@ -41,7 +45,7 @@ class Step:
     time_s: Array
     scores: Array
     attention: Array
-    gates: Gates | None
+    gates: GRUGates | None
     opened: list[Event]
     closed: list[Event]
 
@@ -61,7 +65,7 @@ class ScoredRecording:
     time_s: Array
     scores: Array
     attention: Array
-    gates: Gates | None
+    gates: GRUGates | None
     events: list[Event]
 
 
@@ -87,10 +91,10 @@ class EventStream:
         self._scorer: FrameScorer | SlidingWindowScorer | None = None
         self._decoder: EventDecoder | FixedWindowDecoder
         lookahead = 0
-        if model.task.timed:
+        if model.task.frame_head:
             self._scorer = FrameScorer(model, gates=gates)
             lookahead = model.lookahead
-        elif model.task.clips:
+        elif model.task.clip_head:
             self._scorer = SlidingWindowScorer(model, gates=gates)
             lookahead = self._scorer.most_lag
         if self._scorer is None:
@@ -103,7 +107,7 @@ class EventStream:
         self._time_s = np.zeros(0)  # of frames that are not settled
         self.lookahead_s = lookahead / model.fps + model.decode.smooth_s / 2
 
-    def push(self, part: FrameSequence) -> Step:
+    def push(self, part: FrameSequence) -> StreamOutput:
         """Read the next stretch, of any length.
 
         Raises:
@@ -112,14 +116,14 @@ class EventStream:
         features = self._features.push(part)
         if self._recent is not None:
             self._recent.push(features)
-        return self.push_encoded(encode(self._model, [features]))
+        return self.push_encoded(encode_features(self._model, [features]))
 
-    def push_encoded(self, encoded: Encoded) -> Step:
+    def push_encoded(self, encoded: EncodedRecording) -> StreamOutput:
         """Read the next stretch, encoded already."""
         self._time_s = np.concatenate([self._time_s, encoded.time_s])
         if isinstance(self._scorer, FrameScorer):
             (scores,), means = self._scorer.push(encoded.vectors[None])
-            gates = None if means is None else Gates.of(means[0])
+            gates = None if means is None else GRUGates.from_means(means[0])
         elif self._scorer is not None:
             scores, gates = self._scorer.push(encoded.vectors)
         else:
@@ -129,7 +133,7 @@ class EventStream:
         opened, closed = self._decoder.push(settled, scores, next_s)
         return self._step(settled, scores, encoded.attention, gates, opened, closed)
 
-    def finish(self, end_s: float) -> Step:
+    def finish(self, end_s: float) -> StreamOutput:
         """Settle and close what is open: nothing follows.
 
         Args:
@@ -139,7 +143,7 @@ class EventStream:
             network = self._model.network
             nothing = torch.zeros(1, 0, network.architecture.width, device=network.device)
             (scores,), means = self._scorer.finish(nothing)
-            gates = None if means is None else Gates.of(means[0])
+            gates = None if means is None else GRUGates.from_means(means[0])
         elif self._scorer is not None:
             scores, gates = self._scorer.finish()
         else:
@@ -155,14 +159,16 @@ class EventStream:
         time_s: Array,
         scores: Array,
         attention: Array,
-        gates: Gates | None,
+        gates: GRUGates | None,
         opened: list[Event],
         closed: list[Event],
-    ) -> Step:
+    ) -> StreamOutput:
         scores = scores[:, : self._labels]
         if self._recent is not None and closed:
-            closed = self._recent.describe(self._model, closed, beam=self._beam)
-        return Step(time_s=time_s, scores=scores, attention=attention, gates=gates, opened=opened, closed=closed)
+            closed = self._recent.caption_events(self._model, closed, beam=self._beam)
+        return StreamOutput(
+            time_s=time_s, scores=scores, attention=attention, gates=gates, opened=opened, closed=closed
+        )
 
 
 def score_recording(
@@ -186,7 +192,7 @@ def score_recording(
 
 
 def score_encoded(
-    model: EventModel, recordings: Sequence[tuple[Encoded, str, float]], *, gates: bool = False
+    model: EventModel, recordings: Sequence[tuple[EncodedRecording, str, float]], *, gates: bool = False
 ) -> list[ScoredRecording]:
     """Scores and events of whole recordings that are encoded, side by side where the model is one of timed events.
 
@@ -195,7 +201,7 @@ def score_encoded(
         recordings: each with what its events are to call it, and its length in seconds; as for `score_recording`.
         gates: recompute the gates of the recurrent layer as well.
     """
-    if model.task.timed is None:
+    if model.task.frame_head is None:
         return [_score_alone(model, *recording, gates) for recording in recordings]
     vectors = [encoded.vectors for encoded, _, _ in recordings]
     return [
@@ -203,8 +209,8 @@ def score_encoded(
             time_s=encoded.time_s,
             scores=scores[:, : len(model.labels)],
             attention=encoded.attention,
-            gates=None if means is None else Gates.of(means),
-            events=decode(
+            gates=None if means is None else GRUGates.from_means(means),
+            events=decode_events(
                 encoded.time_s, scores, model.labels, model.decode, video=video, step_s=1 / model.fps, end_s=duration_s
             ),
         )
@@ -214,7 +220,9 @@ def score_encoded(
     ]
 
 
-def _score_alone(model: EventModel, encoded: Encoded, video: str, duration_s: float, gates: bool) -> ScoredRecording:
+def _score_alone(
+    model: EventModel, encoded: EncodedRecording, video: str, duration_s: float, gates: bool
+) -> ScoredRecording:
     stream = EventStream(model, video=video, gates=gates)
     steps = [stream.push_encoded(encoded), stream.finish(duration_s)]
     return _whole(model, steps)
@@ -223,15 +231,15 @@ def _score_alone(model: EventModel, encoded: Encoded, video: str, duration_s: fl
 def rank_events(model: EventModel, scored: ScoredRecording, *, video: str, duration_s: float) -> list[Event]:
     """The events of a recording, and weaker ones below the thresholds: what a ranking is judged by."""
     where = {"step_s": 1 / model.fps, "end_s": duration_s}
-    return candidates(scored.time_s, scored.scores, model.labels, model.decode, video=video, **where)
+    return decode_candidates(scored.time_s, scored.scores, model.labels, model.decode, video=video, **where)
 
 
-def _whole(model: EventModel, steps: list[Step]) -> ScoredRecording:
+def _whole(model: EventModel, steps: list[StreamOutput]) -> ScoredRecording:
     gates = [step.gates for step in steps]
     return ScoredRecording(
         time_s=np.concatenate([step.time_s for step in steps]),
         scores=np.concatenate([step.scores for step in steps]),
         attention=np.concatenate([step.attention for step in steps]),
-        gates=Gates.joined([some for some in gates if some is not None]) if None not in gates else None,
-        events=by_start([event for step in steps for event in step.closed], model.labels),
+        gates=GRUGates.concatenate([some for some in gates if some is not None]) if None not in gates else None,
+        events=sort_events([event for step in steps for event in step.closed], model.labels),
     )

@@ -9,10 +9,18 @@ from vidgru.cache import SequenceCache
 from vidgru.config import ExplainConfig
 from vidgru.errors import RecordingError, SettingsError, SourceError, WeightsError
 from vidgru.extraction.pipeline import extract_recordings
-from vidgru.model.attribution import CONTEXT_S, LONGEST_S, Attended, Explanation, Moment, explain, frames_of
-from vidgru.model.captioner import describe_events
+from vidgru.model.attribution import (
+    CONTEXT_S,
+    LONGEST_S,
+    AttendedObject,
+    Explanation,
+    GatePeak,
+    event_frames,
+    explain_events,
+)
+from vidgru.model.captioner import caption_events
 from vidgru.model.checkpoint import EventModel, check_feature_settings, load_model
-from vidgru.model.event_decoder import smooth
+from vidgru.model.event_decoder import smooth_scores
 from vidgru.model.stream import ScoredRecording, rank_events, score_recording
 from vidgru.prediction.detector import model_detector
 from vidgru.prediction.event_files import one_line
@@ -56,7 +64,7 @@ def explain_recording(model_path: str | Path, recording: str | Path, config: Exp
             "there is nothing to explain; give a recording in which vidgru predict finds an event",
         )
     chosen = _chosen(scored.events, name, config)
-    whys = explain(model, parts, scored, describe_events(model, parts, [event for _, event in chosen]))
+    whys = explain_events(model, parts, scored, caption_events(model, parts, [event for _, event in chosen]))
     texts = [
         _text(why, f"event {number} of {len(scored.events)} in {name}")
         for (number, _), why in zip(chosen, whys, strict=True)
@@ -121,13 +129,13 @@ def _listed(numbered: list[tuple[int, Event]]) -> str:
 
 def _nearest_miss(model: EventModel, scored: ScoredRecording, name: str, duration_s: float) -> str:
     """What comes nearest to an event, and what it lacks."""
-    smoothed = smooth(scored.time_s, scored.scores, model.decode.smooth_s)
+    smoothed = smooth_scores(scored.time_s, scored.scores, model.decode.smooth_s)
     highs = dict(zip(model.labels, model.decode.high, strict=True))
     weaker = rank_events(model, scored, video=name, duration_s=duration_s)
     if weaker:
         best = max(weaker, key=lambda event: event.score / max(highs[event.label], 1e-6))
         column = model.labels.index(best.label)
-        peak = smoothed[frames_of(scored.time_s, best), column].max()
+        peak = smoothed[event_frames(scored.time_s, best), column].max()
         said = f"its best candidate is {best.label} at {_interval(best)}, whose score reaches {peak:.2f}"
     else:
         frame, column = divmod(int(smoothed.argmax()), len(model.labels))
@@ -147,13 +155,13 @@ def _text(why: Explanation, where: str) -> str:
     objects = [(_named(one), one.share) for one in why.objects[:_SHOWN_OBJECTS]]
     if rest := why.objects[_SHOWN_OBJECTS:]:
         objects.append((f"{len(rest)} more", sum(one.share for one in rest)))
-    wide = max(map(len, ("looked at", *(name for name, _ in objects), *why.drop_features)))
+    wide = max(map(len, ("looked at", *(name for name, _ in objects), *why.score_without)))
     rows = [_row(name, share, wide, "", share) for name, share in objects]
     blocks = [
         [f"{event.label}  {_interval(event)}  score {why.score:.2f}  ({where})", *_sentence(event)],
         [f"  {'looked at':{wide}}  share", *rows] if rows else ["  looked at no object: none was detected"],
         _groups(why, wide),
-        _gates(why.kept, why.forgot),
+        _gates(why.keep_peaks, why.forget_peaks),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
@@ -168,16 +176,16 @@ def _sentence(event: Event) -> list[str]:
     return [f"  {one_line(event)}  (sentence score {sure})"]
 
 
-def _named(one: Attended) -> str:
+def _named(one: AttendedObject) -> str:
     return f"{one.label} {one.track}" if one.track >= 0 else f"{one.label}, no track"
 
 
 def _groups(why: Explanation, wide: int) -> list[str]:
     """What the event would score without each group, the greatest loss first; nothing where no score was found so."""
-    if not why.drop_features:
+    if not why.score_without:
         return []
     lines = [f"  {'without':{wide}}  score  change"]
-    for name, score in sorted(why.drop_features.items(), key=lambda row: row[1]):
+    for name, score in sorted(why.score_without.items(), key=lambda row: row[1]):
         change = round(score - why.baseline, 2) + 0.0  # which makes no zero of -0.0
         lines.append(_row(name, score, wide, f"{change:+.2f}", change / max(why.baseline, 0.01)))
     lines.append(_row("(nothing)", why.baseline, wide, "", 0.0))
@@ -195,7 +203,7 @@ def _row(name: str, value: float, wide: int, change: str, bar: float) -> str:
     return f"  {name:{wide}}  {value:5.2f}  {change:6}  {drawn}".rstrip()
 
 
-def _gates(kept: Sequence[Moment], forgot: Sequence[Moment]) -> list[str]:
+def _gates(kept: Sequence[GatePeak], forgot: Sequence[GatePeak]) -> list[str]:
     lines = []
     for title, moments in (("kept most", kept), ("forgot most", forgot)):
         if moments:

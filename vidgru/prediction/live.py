@@ -33,8 +33,8 @@ from vidgru.config import PredictConfig, to_flags
 from vidgru.errors import OutputError, SettingsError
 from vidgru.extraction.live import LiveExtractor, LiveSample, ReconnectPolicy
 from vidgru.model.checkpoint import EventModel, load_model
-from vidgru.model.fixed_windows import WAIT
-from vidgru.model.stream import EventStream, Step
+from vidgru.model.event_decoder import WINDOW_DELAY
+from vidgru.model.stream import EventStream, StreamOutput
 from vidgru.prediction import event_files as writers
 from vidgru.prediction.detector import model_detector
 from vidgru.prediction.predictor import check_labels
@@ -177,7 +177,7 @@ class _Live:
             self._tell(self._stream.finish(end_s))
             self._stream = None
 
-    def _tell(self, step: Step) -> None:
+    def _tell(self, step: StreamOutput) -> None:
         """Print what has opened and closed."""
         least = self._config.min_score
         for event in self._wanted(step.opened):
@@ -247,9 +247,9 @@ class _Live:
     def _delays(self) -> str:
         """How long after it happened something is told."""
         model = self._model
-        if not (model.task.timed or model.task.clips):
+        if not (model.task.frame_head or model.task.clip_head):
             length_s = model.window_s
-            return f"stretches of {length_s:.2f} s are described, each {WAIT * length_s:.2f} s after its end"
+            return f"stretches of {length_s:.2f} s are described, each {WINDOW_DELAY * length_s:.2f} s after its end"
         lookahead_s = EventStream(model, video=self._camera.name).lookahead_s
         return (
             f"scores are settled {lookahead_s:.2f} s after their frame; an event is told when it has lasted "

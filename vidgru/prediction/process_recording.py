@@ -18,10 +18,10 @@ from vidgru.cache import Entry, SequenceCache
 from vidgru.config import PredictConfig
 from vidgru.errors import CacheError, RecordingError
 from vidgru.locks import Locks
-from vidgru.model.attribution import explain
-from vidgru.model.captioner import describe_events
+from vidgru.model.attribution import explain_events
+from vidgru.model.captioner import caption_events
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.scoring import Encoded, encode_parts
+from vidgru.model.scoring import EncodedRecording, encode_recording
 from vidgru.model.stream import ScoredRecording, score_encoded
 from vidgru.prediction.annotate_video.annotate import save_video
 from vidgru.prediction.clips import cut_clips
@@ -174,11 +174,11 @@ class RecordingProcessor:
 
     def _score(self, some: list[ExtractedRecording]) -> None:
         began = time.monotonic()
-        encoded: list[tuple[ExtractedRecording, list[FrameSequence], Encoded]] = []
+        encoded: list[tuple[ExtractedRecording, list[FrameSequence], EncodedRecording]] = []
         for one in some:
             try:
                 parts = list(one.cache.parts(one.entry.key))
-                encoded.append((one, parts, encode_parts(self._model, parts)))
+                encoded.append((one, parts, encode_recording(self._model, parts)))
             except (CacheError, OSError, ValueError) as error:
                 reason = error.message if isinstance(error, CacheError) else str(error)
                 self._fail(_failed(one, reason))
@@ -200,7 +200,7 @@ class RecordingProcessor:
     def _write(self, some: ExtractedRecording, parts: list[FrameSequence], scored: ScoredRecording) -> PredictionResult:
         recording, entry, began = some.recording, some.entry, time.monotonic() - some.seconds
         wanted = [event for event in scored.events if self._wants(event, some.recorded_at)]
-        told = describe_events(self._model, parts, wanted, beam=self._config.beam, progress=self._go_on)
+        told = caption_events(self._model, parts, wanted, beam=self._config.beam, progress=self._go_on)
         events = [_dated(event, some.recorded_at) for event in told]
         self._check(recording)
         kept = self._out.begin(recording, entry.key, some.recorded_at)
@@ -263,7 +263,7 @@ class RecordingProcessor:
         path, source = self._out.path(some.recording, name), some.recording.path
         if name == "report":
             best = sorted(events, key=lambda event: -event.score)[:_EXPLAINED]
-            whys = explain(self._model, parts, scored, best)
+            whys = explain_events(self._model, parts, scored, best)
             write_page(
                 path,
                 model=self._model,

@@ -11,9 +11,8 @@ import torch
 
 from vidgru.datasets.dataset import Dataset, descriptions
 from vidgru.datasets.windows import Batch, Window, collate, epoch_batches, slice_window
-from vidgru.model.captioner import Stretch, describe, described_frames, likelihoods
-from vidgru.model.checkpoint import Caption, EventModel
-from vidgru.model.task import Task
+from vidgru.model.captioner import CaptionSegment, caption_frames, caption_log_likelihoods, caption_segments
+from vidgru.model.checkpoint import CaptionSettings, EventModel, EventTask
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.training.augment import Augmenter
 from vidgru.training.data import Loaded
@@ -53,7 +52,7 @@ class DescribedClip:
         return self.stop - self.first
 
 
-def place_described(dataset: Dataset, split: str, times: Mapping[str, Array], task: Task) -> list[DescribedClip]:
+def place_described(dataset: Dataset, split: str, times: Mapping[str, Array], task: EventTask) -> list[DescribedClip]:
     """The described stretches of a split, by their frames.
 
     A stretch that could not be decoded (the tail of a file cut short) is left out, and named on stderr.
@@ -76,7 +75,7 @@ def place_described(dataset: Dataset, split: str, times: Mapping[str, Array], ta
         if start_s > time_s[-1] + np.diff(time_s).max(initial=1.0):
             print(f"left out: {one.video} has no frames from {start_s:g} s on", file=sys.stderr)
             continue
-        first, stop = described_frames(time_s, start_s, end_s)
+        first, stop = caption_frames(time_s, start_s, end_s)
         label = None if one.label is None else task.labels.index(dataset.labels[one.label])
         placed.append(
             DescribedClip(video=one.video, first=first, stop=stop, timed=timed, label=label, sentences=one.sentences)
@@ -84,7 +83,7 @@ def place_described(dataset: Dataset, split: str, times: Mapping[str, Array], ta
     return placed
 
 
-def caption_of(clips: Sequence[DescribedClip], task: Task, tokenizer: Tokenizer | None = None) -> Caption:
+def caption_of(clips: Sequence[DescribedClip], task: EventTask, tokenizer: Tokenizer | None = None) -> CaptionSettings:
     """How sentences like those of training clips are written.
 
     Args:
@@ -97,7 +96,7 @@ def caption_of(clips: Sequence[DescribedClip], task: Task, tokenizer: Tokenizer 
     longest = max(len(tokenizer.encode(sentence)) for sentence in sentences)
     used = {clip.label for clip in clips}
     labels = tuple(label for index, label in enumerate(task.labels) if index in used)
-    return Caption(tokenizer=tokenizer, longest=round(_ROOM * longest) + 1, labels=labels)
+    return CaptionSettings(tokenizer=tokenizer, longest=round(_ROOM * longest) + 1, labels=labels)
 
 
 def sentence_words(tokenizer: Tokenizer, sentence: str, label: int | None) -> Array:
@@ -190,7 +189,7 @@ class DescribedValidation:
         for some in self._batches:
             batch = self._batch(some).to(model.network.device)
             assert batch.words is not None
-            logits = model.network.tell(batch.objects, batch.counts, batch.frame, batch.mask, batch.words)
+            logits = model.network.caption_logits(batch.objects, batch.counts, batch.frame, batch.mask, batch.words)
             targets = batch.words[:, 1:]
             known = targets >= 0
             right += int((logits.argmax(dim=2) == targets)[known].sum())
@@ -208,15 +207,15 @@ class DescribedValidation:
         number = min(len(self._clips), _JUDGED)
         some = [self._clips[int(index)] for index in np.linspace(0, len(self._clips) - 1, number)]
         stretches = [
-            Stretch(
+            CaptionSegment(
                 features=self._loaded.features[one.video].frames(one.first, one.stop),
                 label="" if one.label is None else None,  # it is not to know what happens
             )
             for one in some
         ]
-        scores = [one.score for one in describe(model, stretches)]
+        scores = [one.score for one in caption_segments(model, stretches)]
         texts = [one.sentences[0] for one in some]
-        likely = likelihoods(model, stretches, texts)
+        likely = caption_log_likelihoods(model, stretches, texts)
         return fit_threshold(scores, understood(likely, texts, [one.label for one in some]))
 
 

@@ -17,10 +17,9 @@ import numpy as np
 from vidgru.config import CompareConfig, TrainConfig, to_flags
 from vidgru.datasets.dataset import Dataset
 from vidgru.datasets.splits import folds
-from vidgru.model.checkpoint import EventModel
+from vidgru.model.checkpoint import EventModel, EventTask
 from vidgru.model.event_gru import count_parameters
-from vidgru.model.scoring import encode, score_clips, score_frames
-from vidgru.model.task import Task
+from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.storage import write_atomic, write_json
 from vidgru.training.batches import Batches
 from vidgru.training.comparison_plots import plot_comparison, plot_probe
@@ -110,7 +109,7 @@ def _row(
     name: str,
     parts: Sequence[Dataset],
     loaded: Loaded,
-    task: Task,
+    task: EventTask,
     feature_settings: dict[str, Any],
     config: TrainConfig,
 ) -> Row:
@@ -148,13 +147,13 @@ def _frames_per_s(model: EventModel, some: Examples, loaded: Loaded, config: Tra
         frames += len(features[-1])
         if frames >= _TIMED:
             break
-    score = score_frames if model.task.timed else score_clips
+    score = score_frames if model.task.frame_head else score_clips
     edges = np.cumsum([len(part) for part in features])[:-1].tolist()
     encoding, scoring = [], []
     with reproducible(config.seed, 1):
         for _ in range(_ROUNDS):
             started = time.perf_counter()
-            vectors = list(encode(model, features).vectors.tensor_split(edges))
+            vectors = list(encode_features(model, features).vectors.tensor_split(edges))
             encoded = time.perf_counter()
             score(model, vectors)
             encoding.append(encoded - started)
@@ -163,7 +162,7 @@ def _frames_per_s(model: EventModel, some: Examples, loaded: Loaded, config: Tra
 
 
 def _largest_batch(
-    dataset: Dataset, loaded: Loaded, task: Task, config: TrainConfig, lookahead: int
+    dataset: Dataset, loaded: Loaded, task: EventTask, config: TrainConfig, lookahead: int
 ) -> tuple[int, int, int]:
     """B, T and M of the largest batch of the first epoch."""
     made = batches_of(Examples.of(dataset, "train", loaded, task), loaded, task, config, lookahead)

@@ -17,9 +17,9 @@ from vidgru.datasets.windows import frames_between
 from vidgru.errors import AnnotationError
 from vidgru.extraction.import_detections import DetectionSource, extract_detections
 from vidgru.extraction.pipeline import extract_recordings, summary_table
+from vidgru.model.checkpoint import EventTask, HeadSpec
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
-from vidgru.model.task import Head, Task
 from vidgru.types import DESCRIBED, Array, Features
 
 
@@ -99,7 +99,7 @@ def extract_missing(
     return FeatureLocations(dataset=checked, keys=keys, failed=failed)
 
 
-def task_of(dataset: Dataset, *, captions: bool = True) -> Task:
+def task_of(dataset: Dataset, *, captions: bool = True) -> EventTask:
     """The task that annotations set: a head for what is said of clips as a whole, a head for what has times.
 
     Args:
@@ -119,20 +119,20 @@ def task_of(dataset: Dataset, *, captions: bool = True) -> Task:
     clip_head = None
     if any(clip.labels for clip in whole):
         several = any(len(clip.labels) > 1 for clip in whole)
-        clip_head = Head(background=not several and not all(clip.labels for clip in whole), multi_label=several)
+        clip_head = HeadSpec(background=not several and not all(clip.labels for clip in whole), multi_label=several)
     timed_head = None
     if timed:
         several = any(timeline.overlaps for timeline in timed)
-        timed_head = Head(background=not several, multi_label=several)
+        timed_head = HeadSpec(background=not several, multi_label=several)
     if not (clip_head or timed_head):
         raise AnnotationError(
             f"{dataset.source}: no row of these splits has a label, but there are {', '.join(dataset.labels)}",
             "label rows; or leave out names, and rows with a label in other splits, to learn descriptions alone",
         )
-    if captions and told and clip_head == Head(background=False, multi_label=False) and len(dataset.labels) == 1:
+    if captions and told and clip_head == HeadSpec(background=False, multi_label=False) and len(dataset.labels) == 1:
         clip_head = None  # the label says nothing, the sentences do
-    task = Task(labels=dataset.labels, clips=clip_head, timed=timed_head)
-    if clip_head is not None and not clip_head.multi_label and task.outputs(clip_head) == 1:
+    task = EventTask(labels=dataset.labels, clip_head=clip_head, frame_head=timed_head)
+    if clip_head is not None and not clip_head.multi_label and task.num_outputs(clip_head) == 1:
         raise AnnotationError(
             f"{dataset.source}: every clip has the label {task.labels[0]!r}: nothing to tell apart",
             "add clips with another label, or recordings without an event (a row with the video alone)"
@@ -146,7 +146,7 @@ def whole_clips(dataset: Dataset, split: str | None = None) -> list[Clip]:
     return [clip for clip in clips(dataset, split) if clip.start_s is None]
 
 
-def check_labels(task: Task, dataset: Dataset, clips: Iterable[Clip], timed: Iterable[Timeline]) -> None:
+def check_labels(task: EventTask, dataset: Dataset, clips: Iterable[Clip], timed: Iterable[Timeline]) -> None:
     """Refuse annotations that a model of this task cannot get right.
 
     Raises:
@@ -162,7 +162,7 @@ def check_labels(task: Task, dataset: Dataset, clips: Iterable[Clip], timed: Ite
                 f"it knows {', '.join(task.labels)}",
                 remedy,
             )
-    if task.clips is None or task.clips.multi_label:
+    if task.clip_head is None or task.clip_head.multi_label:
         return
     for video, names in said:
         if len(names) > 1:
@@ -170,7 +170,7 @@ def check_labels(task: Task, dataset: Dataset, clips: Iterable[Clip], timed: Ite
                 f"{dataset.source}: {video} has the labels {', '.join(sorted(names))} at once, the model tells one",
                 remedy,
             )
-        if not names and not task.clips.background and not happens:
+        if not names and not task.clip_head.background and not happens:
             raise AnnotationError(
                 f"{dataset.source}: nothing happens in {video}; the model never saw a clip without an event",
                 remedy,
@@ -213,7 +213,7 @@ class TimedRecording:
         return len(self.targets)
 
 
-def place(dataset: Dataset, split: str, times: Mapping[str, Array], task: Task) -> list[LabelledClip]:
+def place(dataset: Dataset, split: str, times: Mapping[str, Array], task: EventTask) -> list[LabelledClip]:
     """The clips of a split that are labelled as a whole; none without a head for them.
 
     Args:
@@ -222,20 +222,20 @@ def place(dataset: Dataset, split: str, times: Mapping[str, Array], task: Task) 
         times: float64 [T] of each recording.
         task: decides the vector of labels.
     """
-    if task.clips is None:
+    if task.clip_head is None:
         return []
     return [
         LabelledClip(
             video=clip.video,
             frames=len(times[clip.video]),
-            labels=task.vector(task.clips, (dataset.labels[index] for index in clip.labels)),
+            labels=task.target_vector(task.clip_head, (dataset.labels[index] for index in clip.labels)),
         )
         for clip in whole_clips(dataset, split)
         if len(times[clip.video])
     ]
 
 
-def place_timed(dataset: Dataset, split: str, times: Mapping[str, Array], task: Task) -> list[TimedRecording]:
+def place_timed(dataset: Dataset, split: str, times: Mapping[str, Array], task: EventTask) -> list[TimedRecording]:
     """The recordings of a split whose events have times, by their frames; none without a head for frames.
 
     An event in a stretch that could not be decoded (the tail of a file cut short) is left out, and named on stderr.
@@ -243,7 +243,7 @@ def place_timed(dataset: Dataset, split: str, times: Mapping[str, Array], task: 
     Args:
         dataset, split, times, task: as for `place`.
     """
-    head = task.timed
+    head = task.frame_head
     if head is None:
         return []
     placed = []
@@ -251,7 +251,7 @@ def place_timed(dataset: Dataset, split: str, times: Mapping[str, Array], task: 
         time_s = times[timeline.video]
         if not len(time_s):
             continue
-        targets = np.tile(task.vector(head, ()), (len(time_s), 1))
+        targets = np.tile(task.target_vector(head, ()), (len(time_s), 1))
         weights = np.ones(len(time_s), np.float32)
         events = []
         for start_s, end_s in timeline.ignored:
@@ -309,7 +309,7 @@ def load_features(cache: SequenceCache, keys: Mapping[str, str]) -> Loaded:
     feature_spec, names = FeatureSpec(classes=0), tuple[str, ...]()
     for key in dict.fromkeys(keys.values()):
         sequence = cache.read(key)
-        feature_spec, names = FeatureSpec.of(sequence), sequence.names
+        feature_spec, names = FeatureSpec.from_sequence(sequence), sequence.names
         by_key[key] = compute_features(sequence)
     features = {video: by_key[key] for video, key in keys.items()}
     return Loaded(features=features, feature_spec=feature_spec, names=names, keys=dict(keys))

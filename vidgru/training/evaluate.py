@@ -20,16 +20,16 @@ from vidgru.extraction.pipeline import feature_settings_for
 from vidgru.model.captioner import BEAM
 from vidgru.model.checkpoint import (
     EventModel,
+    HeadSpec,
     check_detection_source,
     check_feature_settings,
     detector_settings,
-    digest,
+    entry_digest,
     load_model,
 )
 from vidgru.model.features import stream_features
-from vidgru.model.scoring import Encoded, encode_parts, score_clips
+from vidgru.model.scoring import EncodedRecording, encode_recording, score_clips
 from vidgru.model.stream import rank_events, score_encoded
-from vidgru.model.task import Head
 from vidgru.storage import write_json
 from vidgru.training.data import FeatureLocations, check_labels, extract_missing, place, whole_clips
 from vidgru.training.evaluate_captions import description_table, evaluate_captions
@@ -74,11 +74,11 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing, seen=seen))
     if dataset.labels == (DESCRIBED,) and model.labels != (DESCRIBED,):
         dataset = unlabelled(dataset)
-    whole = whole_clips(dataset, config.split) if model.task.clips else []
-    timed = timelines(dataset, config.split) if model.task.timed or model.task.clips else []
+    whole = whole_clips(dataset, config.split) if model.task.clip_head else []
+    timed = timelines(dataset, config.split) if model.task.frame_head or model.task.clip_head else []
     told = descriptions(dataset, config.split) if model.caption else []
     if not (whole or timed or told):
-        wanted = "clips" if model.task.clips else "timed events" if model.task.timed else "descriptions"
+        wanted = "clips" if model.task.clip_head else "timed events" if model.task.frame_head else "descriptions"
         raise AnnotationError(
             f"{dataset.source}: no {wanted} in split {config.split!r}",
             f"it has {', '.join(dataset.splits)}; choose one with --split",
@@ -87,8 +87,8 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     cache = detection_source.cache(config.features) if detection_source else SequenceCache(config.features)
     videos = [one.video for kind in (whole, timed, told) for one in kind]
     extracted = _features(model, dataset, videos, cache, config, detection_source)
-    encoded = {video: encode_parts(model, cache.parts(key)) for video, key in extracted.keys.items()}
-    known = sum(digest(key) in model.seen for key in extracted.keys.values())
+    encoded = {video: encode_recording(model, cache.parts(key)) for video, key in extracted.keys.items()}
+    known = sum(entry_digest(key) in model.trained_on for key in extracted.keys.values())
     if known and config.split not in ("train", "val"):
         # Splits that are made anew for other rows move recordings.
         print(
@@ -159,7 +159,7 @@ def evaluate_model(
     model: EventModel,
     dataset: Dataset,
     split: str,
-    encoded: Mapping[str, Encoded],
+    encoded: Mapping[str, EncodedRecording],
     read: Callable[[str], Features],
     *,
     intervals: bool,
@@ -186,10 +186,10 @@ def evaluate_model(
     if placed := place(dataset, split, {video: some.time_s for video, some in encoded.items()}, model.task):
         scores = score_clips(model, [encoded[clip.video].vectors for clip in placed])
         metrics |= evaluate_clips(model, scores, placed, intervals=intervals)
-        if out and model.task.clips:
-            _draw_clips(metrics, scores, np.stack([clip.labels for clip in placed]), model.task.clips, split, out)
+        if out and model.task.clip_head:
+            _draw_clips(metrics, scores, np.stack([clip.labels for clip in placed]), model.task.clip_head, split, out)
     found: list[Event] = []
-    if (timed := timelines(dataset, split)) and (model.task.timed or model.task.clips):
+    if (timed := timelines(dataset, split)) and (model.task.frame_head or model.task.clip_head):
         events, found = _judge_events(model, dataset, timed, encoded, intervals=intervals, out=out)
         metrics |= {name: events[name] for name in ("event_f1", "map_50", "frame_map")} | {"events": events}
     searched = {timeline.video for timeline in timed}
@@ -198,7 +198,9 @@ def evaluate_model(
     return metrics
 
 
-def _draw_clips(metrics: Mapping[str, Any], scores: Array, labels: Array, head: Head, title: str, out: Path) -> None:
+def _draw_clips(
+    metrics: Mapping[str, Any], scores: Array, labels: Array, head: HeadSpec, title: str, out: Path
+) -> None:
     if not head.multi_label:
         plot_confusion(metrics["confusion"], metrics["names"], out / "confusion.png", title=title)
         return
@@ -211,7 +213,7 @@ def _judge_events(
     model: EventModel,
     dataset: Dataset,
     timed: list[Timeline],
-    encoded: Mapping[str, Encoded],
+    encoded: Mapping[str, EncodedRecording],
     *,
     intervals: bool,
     out: Path | None,

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from vidgru.datasets.dataset import Dataset, Described, descriptions
-from vidgru.model.captioner import Description, Stretch, describe, described_frames, is_confident, tell_events
+from vidgru.model.captioner import (
+    Caption,
+    CaptionSegment,
+    caption_events_from_features,
+    caption_frames,
+    caption_segments,
+    is_confident,
+)
 from vidgru.model.checkpoint import EventModel
 from vidgru.training.metrics.captions import (
     ObjectWords,
@@ -57,7 +64,7 @@ def evaluate_captions(
     """
     assert model.caption is not None
     stretches = descriptions(dataset, split)
-    told: list[Description] = []
+    told: list[Caption] = []
     seen: list[set[str]] = []
     dense: list[Event] = []
     placed: list[Described] = []
@@ -65,9 +72,11 @@ def evaluate_captions(
         features = read(video)
         own = [one for one in stretches if one.video == video and _is_there(one, features)]
         placed += own
-        told += describe(model, [_stretch(features, one) for one in own], beam=beam)
+        told += caption_segments(model, [_stretch(features, one) for one in own], beam=beam)
         seen += [detected_near(features, model.feature_spec, model.names, *_span(one)) for one in own]
-        dense += tell_events(model, features, [event for event in found if event.video == video], beam=beam)
+        dense += caption_events_from_features(
+            model, features, [event for event in found if event.video == video], beam=beam
+        )
     if not placed:
         return {}
     references = [one.sentences for one in placed]
@@ -79,7 +88,7 @@ def evaluate_captions(
         "templates": float(np.mean([not is_confident(model, one) for one in told])),
         **caption_metrics(texts, references),
         "hallucination": hallucination_metrics(texts, seen, ObjectWords(model.names)),
-        "dense": dense_metrics(_truth(timed), dense) if timed and model.task.timed else None,
+        "dense": dense_metrics(_truth(timed), dense) if timed and model.task.frame_head else None,
         "sentences": [_sentence(placed[i], told[i], float(each[i])) for i in np.argsort(each, kind="stable")],
     }
 
@@ -118,10 +127,10 @@ def _span(one: Described) -> tuple[float, float]:
     return one.start_s, one.end_s
 
 
-def _stretch(features: Features, one: Described) -> Stretch:
+def _stretch(features: Features, one: Described) -> CaptionSegment:
     """What the model is given: that something has a label, but not which."""
-    cut = features.frames(*described_frames(features.time_s, *_span(one)))
-    return Stretch(features=cut, label="" if one.label is None else None)
+    cut = features.frames(*caption_frames(features.time_s, *_span(one)))
+    return CaptionSegment(features=cut, label="" if one.label is None else None)
 
 
 def _truth(timed: Sequence[Described]) -> list[Annotation]:
@@ -132,7 +141,7 @@ def _truth(timed: Sequence[Described]) -> list[Annotation]:
     ]
 
 
-def _sentence(one: Described, told: Description, cider_d: float) -> dict[str, Any]:
+def _sentence(one: Described, told: Caption, cider_d: float) -> dict[str, Any]:
     return {
         "video": one.video,
         "start": one.start_s,

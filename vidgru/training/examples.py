@@ -12,7 +12,7 @@ import numpy as np
 from vidgru.config import TrainConfig
 from vidgru.datasets.dataset import Dataset
 from vidgru.errors import AnnotationError
-from vidgru.model.task import Task
+from vidgru.model.checkpoint import EventTask
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.training.augment import Augmenter
 from vidgru.training.batches import ClipBatches, WindowBatches
@@ -29,7 +29,7 @@ class Examples:
     described: list[DescribedClip]
 
     @staticmethod
-    def of(dataset: Dataset, split: str, loaded: Loaded, task: Task, *, captions: bool = True) -> Examples:
+    def of(dataset: Dataset, split: str, loaded: Loaded, task: EventTask, *, captions: bool = True) -> Examples:
         """Those of a split; descriptions are left aside unless the model is to `captions`.
 
         Raises:
@@ -55,7 +55,7 @@ class Examples:
         return list(dict.fromkeys(one.video for part in parts for one in part))
 
 
-def check_train(dataset: Dataset, task: Task, train: Examples) -> None:
+def check_train(dataset: Dataset, task: EventTask, train: Examples) -> None:
     """Refuse a train split that teaches nothing, or not what one of the heads is to say.
 
     Raises:
@@ -77,20 +77,20 @@ def check_train(dataset: Dataset, task: Task, train: Examples) -> None:
         )
 
 
-def check_val(dataset: Dataset, task: Task, val: Examples) -> None:
+def check_val(dataset: Dataset, task: EventTask, val: Examples) -> None:
     """Refuse a validation split by which nothing that is learnt can be chosen.
 
     Raises:
         AnnotationError: it holds descriptions alone.
     """
-    if task.clips and not task.timed and not val.clips:
+    if task.clip_head and not task.frame_head and not val.clips:
         raise AnnotationError(
             f"{dataset.source}: no clip of split 'val' has a label: nothing to choose epochs and thresholds by",
             "give rows with a label the split val, or no row: then some of train are set aside",
         )
 
 
-def warn_of_val(task: Task, val: Examples, *, captions: bool) -> None:
+def warn_of_val(task: EventTask, val: Examples, *, captions: bool) -> None:
     """Say on stderr what validation cannot judge; whether the model is to `captions`."""
     for kind in _lacking(task, val, captions):
         told = "; every sentence will be told, however unsure" if kind == "descriptions" else ""
@@ -99,19 +99,24 @@ def warn_of_val(task: Task, val: Examples, *, captions: bool) -> None:
         )
 
 
-def _lacking(task: Task, some: Examples, described: bool = False) -> Iterator[str]:
+def _lacking(task: EventTask, some: Examples, described: bool = False) -> Iterator[str]:
     """What a head of the task is there for, but no example shows."""
     number = len(task.labels)
-    if task.clips and not any(clip.labels[:number].any() for clip in some.clips):
+    if task.clip_head and not any(clip.labels[:number].any() for clip in some.clips):
         yield "clips labelled as a whole"
-    if task.timed and not any(len(recording.events) for recording in some.recordings):
+    if task.frame_head and not any(len(recording.events) for recording in some.recordings):
         yield "timed events"
     if described and not some.described:
         yield "descriptions"
 
 
 def batches_of(
-    train: Examples, loaded: Loaded, task: Task, config: TrainConfig, lookahead: int, tokenizer: Tokenizer | None = None
+    train: Examples,
+    loaded: Loaded,
+    task: EventTask,
+    config: TrainConfig,
+    lookahead: int,
+    tokenizer: Tokenizer | None = None,
 ) -> tuple[ClipBatches | None, WindowBatches | None, DescribedBatches | None]:
     """Batches of clips, of windows and, with a tokenizer, of described stretches; None for what the split lacks."""
     augment = Augmenter(loaded.feature_spec, task.labels) if config.augment else None

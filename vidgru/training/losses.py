@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidgru.datasets.windows import Batch
-from vidgru.model.event_gru import Scores
-from vidgru.model.task import Task
+from vidgru.model.checkpoint import EventTask
+from vidgru.model.event_gru import EventLogits
 
 
 def window_losses(
-    scores: Scores, batch: Batch, task: Task, *, lookahead: int, class_weights: Tensor, smoothing: float
+    scores: EventLogits, batch: Batch, task: EventTask, *, lookahead: int, class_weights: Tensor, smoothing: float
 ) -> Tensor:
     """Loss of each window of a batch: of clips where it has labels, of frames where it has targets.
 
@@ -30,9 +30,9 @@ def window_losses(
     Raises:
         ValueError: the batch has neither labels nor targets, or the network has no head for them.
     """
-    if batch.labels is not None and scores.clips is not None and task.clips:
-        return _clip_losses(scores.clips, batch.labels, task.clips.multi_label, smoothing)
-    if batch.targets is not None and batch.weights is not None and scores.frames is not None and task.timed:
+    if batch.labels is not None and scores.clips is not None and task.clip_head:
+        return _clip_losses(scores.clips, batch.labels, task.clip_head.multi_label, smoothing)
+    if batch.targets is not None and batch.weights is not None and scores.frames is not None and task.frame_head:
         # the step that reads frame t + lag scores frame t
         steps = max(batch.targets.shape[1] - lookahead, 0)
         return _frame_losses(
@@ -40,7 +40,7 @@ def window_losses(
             batch.targets[:, :steps],
             batch.weights[:, :steps],
             class_weights,
-            task.timed.multi_label,
+            task.frame_head.multi_label,
             smoothing,
         )
     raise ValueError("the batch has nothing that the network's heads say")

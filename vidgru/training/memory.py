@@ -17,10 +17,9 @@ import torch
 
 from vidgru.datasets.windows import Batch
 from vidgru.errors import VidgruError
-from vidgru.model.checkpoint import EventModel, build
+from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network
 from vidgru.model.event_gru import Architecture
 from vidgru.model.feature_spec import FeatureSpec
-from vidgru.model.task import Head, Task
 from vidgru.training.losses import window_losses
 
 _STEPS = 3
@@ -55,30 +54,30 @@ def step_bytes(model: EventModel, shape: tuple[int, int, int]) -> int:
     return int(done.stdout)
 
 
-def _batch(task: Task, feature_spec: FeatureSpec, shape: tuple[int, int, int]) -> Batch:
+def _batch(task: EventTask, feature_spec: FeatureSpec, shape: tuple[int, int, int]) -> Batch:
     clips, steps, objects = shape
     each, more = divmod(objects, clips * steps)
     counts = each + (torch.arange(clips * steps) < more).long()
-    head = task.timed or task.clips
-    outputs = task.outputs(head)
+    head = task.frame_head or task.clip_head
+    outputs = task.num_outputs(head)
     return Batch(
         objects=torch.zeros(objects, feature_spec.object_width),
         counts=counts.view(clips, steps),
         frame=torch.zeros(clips, steps, feature_spec.frame_width),
         mask=torch.ones(clips, steps, dtype=torch.bool),
-        targets=torch.ones(clips, steps, outputs) if task.timed else None,
-        weights=torch.ones(clips, steps) if task.timed else None,
-        labels=None if task.timed else torch.ones(clips, outputs),
+        targets=torch.ones(clips, steps, outputs) if task.frame_head else None,
+        weights=torch.ones(clips, steps) if task.frame_head else None,
+        labels=None if task.frame_head else torch.ones(clips, outputs),
     )
 
 
 def _train(facts: dict[str, Any], shape: tuple[int, int, int]) -> None:
     feature_spec = FeatureSpec(**facts["layout"])
-    heads = {name: Head(**head) for name in ("clips", "timed") if (head := facts["task"][name])}
-    task = Task(labels=tuple(facts["task"]["labels"]), **heads)
-    network = build(feature_spec, task, Architecture(**facts["architecture"])).train()
+    heads = {name: HeadSpec(**head) for name in ("clip_head", "frame_head") if (head := facts["task"][name])}
+    task = EventTask(labels=tuple(facts["task"]["labels"]), **heads)
+    network = build_network(feature_spec, task, Architecture(**facts["architecture"])).train()
     optimizer = torch.optim.AdamW(network.parameters())
-    class_weights = torch.ones(task.outputs(task.timed))
+    class_weights = torch.ones(task.num_outputs(task.frame_head))
     for _ in range(_STEPS):
         batch = _batch(task, feature_spec, shape)
         scores = network(batch.objects, batch.counts, batch.frame, batch.mask)

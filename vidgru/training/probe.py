@@ -15,11 +15,10 @@ import torch
 from torch import nn
 
 from vidgru.datasets.windows import Batch, collate, slice_window
-from vidgru.model.checkpoint import build
+from vidgru.model.checkpoint import EventTask, HeadSpec, build_network
 from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
-from vidgru.model.task import Head, Task
 from vidgru.training.losses import window_losses
 from vidgru.training.reproducibility import reproducible
 from vidgru.training.step import CLIP_NORM, WARMUP
@@ -29,7 +28,7 @@ CHANCE = 0.5
 _NAMES = ("person", "car", "dog", "gate")  # whether a person or a car came first is asked when the gate is seen
 _SIZES = np.array([[0.08, 0.3], [0.3, 0.15], [0.1, 0.1], [0.3, 0.5]])  # width and height of each, give or take
 _GIVE = 0.2
-_TASK = Task(labels=("person_first", "car_first"), timed=Head(background=False, multi_label=False))
+_TASK = EventTask(labels=("person_first", "car_first"), frame_head=HeadSpec(background=False, multi_label=False))
 _FIRST, _EVENT = 3, 3  # frames
 _PASSING = 0.5  # probability that somebody passes by in a frame between: persons, cars and dogs alike
 _FPS = 8.0
@@ -73,8 +72,8 @@ def probe(
 
 
 def _trained(architecture: Architecture, longest: int, lr: float, rng: np.random.Generator, steps: int) -> EventGRU:
-    network = build(FeatureSpec(classes=len(_NAMES)), _TASK, architecture)
-    network.encoder.fit([compute_features(_sequences(rng, _BATCH, _FITTED)[0])])
+    network = build_network(FeatureSpec(classes=len(_NAMES)), _TASK, architecture)
+    network.encoder.fit_normalization([compute_features(_sequences(rng, _BATCH, _FITTED)[0])])
     network.train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr)
     alike, below = torch.ones(len(_TASK.labels)), 0

@@ -19,9 +19,8 @@ from vidgru.datasets.splits import assign_splits, folds, report
 from vidgru.errors import VidgruError
 from vidgru.extraction.import_detections import open_detections
 from vidgru.extraction.pipeline import feature_settings_for
-from vidgru.model.checkpoint import BEST, EventModel, load_model
-from vidgru.model.scoring import encode
-from vidgru.model.task import Task
+from vidgru.model.checkpoint import BEST, EventModel, EventTask, load_model
+from vidgru.model.scoring import encode_features
 from vidgru.storage import write_atomic, write_json
 from vidgru.training.data import FeatureLocations, Loaded, extract_missing, load_features, task_of
 from vidgru.training.distributed import ProcessGroup, process_group, refuse_distributed
@@ -93,7 +92,9 @@ def _train(dataset_path: str | Path, config: TrainConfig, processes: ProcessGrou
     return out
 
 
-def prepare(dataset_path: str | Path, config: TrainConfig) -> tuple[FeatureLocations, Loaded, Task, dict[str, Any]]:
+def prepare(
+    dataset_path: str | Path, config: TrainConfig
+) -> tuple[FeatureLocations, Loaded, EventTask, dict[str, Any]]:
     """All that training reads: annotations, features in memory, what is to be told apart, settings of the features.
 
     Makes missing features first, and prints what the annotations hold. Recordings of the test split are left alone
@@ -121,7 +122,7 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> tuple[FeatureLocat
 
 
 def cross_validate(
-    dataset: Dataset, loaded: Loaded, task: Task, feature_settings: dict[str, Any], config: TrainConfig
+    dataset: Dataset, loaded: Loaded, task: EventTask, feature_settings: dict[str, Any], config: TrainConfig
 ) -> Iterator[dict[str, Any]]:
     """Train once for each of `config.folds` parts and judge each model on the part it has not seen; prints figures.
 
@@ -166,7 +167,7 @@ def evaluate_loaded(
     """Metrics of a split whose features are in memory; as `evaluate_model`."""
     videos = dict.fromkeys(clip.video for clip in clips(dataset, split))
     videos |= dict.fromkeys(one.video for one in descriptions(dataset, split) if one.video in loaded.features)
-    encoded = {video: encode(model, [loaded.features[video]]) for video in videos}
+    encoded = {video: encode_features(model, [loaded.features[video]]) for video in videos}
     return evaluate_model(model, dataset, split, encoded, loaded.features.__getitem__, intervals=intervals, out=out)
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from vidgru.config import TrainConfig
 from vidgru.datasets.windows import Batch
 from vidgru.errors import VidgruError
-from vidgru.model.event_gru import EventGRU, Scores
-from vidgru.model.task import Task
+from vidgru.model.checkpoint import EventTask
+from vidgru.model.event_gru import EventGRU, EventLogits
 from vidgru.training.distributed import ProcessGroup
 from vidgru.training.losses import sentence_losses, window_losses
 
@@ -47,7 +47,7 @@ class Stepper:
     def __init__(
         self,
         network: EventGRU,
-        task: Task,
+        task: EventTask,
         config: TrainConfig,
         *,
         lookahead: int,
@@ -110,7 +110,7 @@ class Stepper:
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed):
             clips, frames = self.network(batch.objects, batch.counts, batch.frame, batch.mask)
         return window_losses(
-            Scores(None if clips is None else clips.float(), None if frames is None else frames.float()),
+            EventLogits(None if clips is None else clips.float(), None if frames is None else frames.float()),
             batch,
             self._task,
             lookahead=self._lag,
@@ -120,7 +120,7 @@ class Stepper:
 
     def _sentence_losses(self, batch: Batch, words: Tensor) -> Tensor:
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed):
-            logits = self.network.tell(batch.objects, batch.counts, batch.frame, batch.mask, words)
+            logits = self.network.caption_logits(batch.objects, batch.counts, batch.frame, batch.mask, words)
         return sentence_losses(logits.float(), words, self._config.label_smoothing)
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from vidgru.model.event_decoder import DecodeSettings, decode, smooth
-from vidgru.model.task import Head
+from vidgru.model.checkpoint import HeadSpec
+from vidgru.model.event_decoder import DecodeSettings, decode_events, smooth_scores
 from vidgru.types import Array, Event
 
 _GRID = np.linspace(0.1, 0.9, 33)
@@ -24,7 +24,7 @@ _BLUR = np.array([1.0, 2, 3, 2, 1]) / 9  # of the curve over thresholds: a plate
 _LEAN = 0.02  # how much of F1 is given up for a threshold near the usual one
 
 
-def fit_clips(scores: Array, labels: Array, head: Head, number: int, window_s: float) -> DecodeSettings:
+def fit_clips(scores: Array, labels: Array, head: HeadSpec, number: int, window_s: float) -> DecodeSettings:
     """Decoding settings of a model of clips, from validation clips.
 
     Each label's threshold is the one with the best F1, the nearest to 0.5 of equals; without enough clips to tell,
@@ -64,7 +64,7 @@ def fit_frames(
     scores: Sequence[Array],
     events: Sequence[Array],
     labels: tuple[str, ...],
-    head: Head,
+    head: HeadSpec,
     step_s: float,
     brief_s: float,
 ) -> DecodeSettings:
@@ -97,14 +97,14 @@ def fit_frames(
     lean = _LEAN * (1 - np.abs(_GRID - _USUAL))
     best, settings = -1.0, base
     for smooth_s in _SMOOTH_S:
-        smoothed = [smooth(time_s, some, smooth_s) for time_s, some in zip(times, scores, strict=True)]
+        smoothed = [smooth_scores(time_s, some, smooth_s) for time_s, some in zip(times, scores, strict=True)]
         for keep in _KEEPS:
             counts = np.zeros((len(_GRID), len(labels), 2))
             for row, high in enumerate(_GRID):
                 tried = replace(base, high=(high,) * len(labels), low=(high * keep,) * len(labels))
                 for time_s, some, true in zip(times, smoothed, truth, strict=True):
                     end_s = float(time_s[-1]) + step_s
-                    found = decode(time_s, some, labels, tried, video="", step_s=step_s, end_s=end_s)
+                    found = decode_events(time_s, some, labels, tried, video="", step_s=step_s, end_s=end_s)
                     counts[row] += _count(found, true, labels)
             few = support < _FEWEST
             counts[:, few] = counts[:, few].sum(axis=1, keepdims=True)

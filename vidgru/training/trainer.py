@@ -20,10 +20,16 @@ from tqdm import tqdm
 from vidgru.config import TrainConfig, to_flags
 from vidgru.datasets.dataset import Dataset
 from vidgru.errors import SettingsError
-from vidgru.model.checkpoint import EventModel, build, check_feature_settings, digest, load_model
+from vidgru.model.checkpoint import (
+    EventModel,
+    EventTask,
+    build_network,
+    check_feature_settings,
+    entry_digest,
+    load_model,
+)
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import Architecture, EventGRU
-from vidgru.model.task import Task
 from vidgru.training.batches import Batches, ClipBatches, WindowBatches
 from vidgru.training.captions_data import DescribedClip, DescribedValidation, caption_of
 from vidgru.training.data import Loaded
@@ -59,7 +65,7 @@ class Result:
 def fit(
     dataset: Dataset,
     loaded: Loaded,
-    task: Task,
+    task: EventTask,
     feature_settings: dict[str, Any],
     config: TrainConfig,
     *,
@@ -112,13 +118,13 @@ def fit(
     steps = _typical_steps(clips, windows, train.described)
     with reproducible(config.seed, config.runtime.threads or 1):
         device = choose_device(config.runtime.device)
-        network = build(
+        network = build_network(
             loaded.feature_spec, task, architecture_of(config), words=len(caption.tokenizer) if caption else 0
         )
         if init:
             _begin_with(network, init, task, feature_settings)
         else:
-            network.encoder.fit(loaded.features[video] for video in train.videos)
+            network.encoder.fit_normalization(loaded.features[video] for video in train.videos)
         network.to(device)
         class_weights = torch.from_numpy(windows.class_weights()) if windows else torch.ones(0)
         stepper = Stepper(
@@ -137,7 +143,7 @@ def fit(
             lookahead=lookahead,
             caption=caption,
             versions={name: version(name) for name in ("vidgru", "torch")},
-            seen=tuple(sorted({digest(loaded.keys[video]) for video in (*train.videos, *val.videos)})),
+            trained_on=tuple(sorted({entry_digest(loaded.keys[video]) for video in (*train.videos, *val.videos)})),
         )
         identity = _identity(config, train, val, loaded)
         progress = Progress(epochs=[], best_epoch=0, best=(-math.inf, -math.inf), best_state={}, step=0)
@@ -199,7 +205,7 @@ def fit(
     )
 
 
-def _begin_with(network: EventGRU, model: EventModel, task: Task, feature_settings: Mapping[str, Any]) -> None:
+def _begin_with(network: EventGRU, model: EventModel, task: EventTask, feature_settings: Mapping[str, Any]) -> None:
     """Take over the weights of another model; of its heads, those of the labels that both have.
 
     Raises:
@@ -220,9 +226,12 @@ def _begin_with(network: EventGRU, model: EventModel, task: Task, feature_settin
     for name, value in given.items():
         if "_head." not in name:
             own[name] = value
-    for head, new, old in (("clip_head", task.clips, model.task.clips), ("frame_head", task.timed, model.task.timed)):
+    for head, new, old in (
+        ("clip_head", task.clip_head, model.task.clip_head),
+        ("frame_head", task.frame_head, model.task.frame_head),
+    ):
         if new and old and new.multi_label == old.multi_label:
-            names, known = task.names(new), model.task.names(old)
+            names, known = task.output_names(new), model.task.output_names(old)
             for name in (name for name in own if name.startswith(f"{head}.")):
                 for row, label in enumerate(names):
                     if label in known:
@@ -271,22 +280,22 @@ def _identity(config: TrainConfig, train: Examples, val: Examples, loaded: Loade
 def _finished(model: EventModel, state: dict[str, Tensor], val: Validation, brief_s: float) -> EventModel:
     """A model of its own, on the CPU, with the weights `state` and thresholds that fit them."""
     words = len(model.caption.tokenizer) if model.caption else 0
-    network = build(model.feature_spec, model.task, model.network.architecture, words=words)
+    network = build_network(model.feature_spec, model.task, model.network.architecture, words=words)
     network.load_state_dict(state)
     model = replace(model, network=network.eval())
     look = val.look(model)
     if model.caption and val.described:
         model = replace(model, caption=replace(model.caption, threshold=val.described.threshold(model)))
-    if model.task.timed:
+    if model.task.frame_head:
         events = [recording.events for recording in val.recordings]
         # what is found where nothing is known is neither right nor wrong
         known = [(r.weights > 0)[:, None] * scores for r, scores in zip(val.recordings, look.frames, strict=True)]
-        decode = fit_frames(val.times, known, events, model.labels, model.task.timed, 1 / model.fps, brief_s)
-    elif model.task.clips is None:
+        decode = fit_frames(val.times, known, events, model.labels, model.task.frame_head, 1 / model.fps, brief_s)
+    elif model.task.clip_head is None:
         decode = model.decode
     else:
         assert look.clips is not None
-        decode = fit_clips(look.clips, val.labels, model.task.clips, len(model.labels), model.window_s)
+        decode = fit_clips(look.clips, val.labels, model.task.clip_head, len(model.labels), model.window_s)
     model = replace(model, decode=decode)
     figures = {name: round(value, 6) for name, value in val.figures(model, look).items() if name != "loss"}
     return replace(model, metrics=figures)

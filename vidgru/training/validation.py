@@ -10,7 +10,7 @@ import numpy as np
 
 from vidgru.errors import VidgruError
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.scoring import ENCODED_AT_ONCE, encode, score_clips, score_frames
+from vidgru.model.scoring import FRAMES_PER_PASS, encode_features, score_clips, score_frames
 from vidgru.training.captions_data import DescribedValidation
 from vidgru.training.data import LabelledClip, Loaded, TimedRecording
 from vidgru.training.metrics.clips import classification_metrics, multilabel_metrics
@@ -76,7 +76,7 @@ class Validation:
 
     def look(self, model: EventModel) -> Look:
         """Scores of everything."""
-        vectors = encode(model, self._features).vectors.tensor_split(self._edges)
+        vectors = encode_features(model, self._features).vectors.tensor_split(self._edges)
         clips = [vectors[self._place[clip.video]] for clip in self.clips]
         recordings = [vectors[self._place[recording.video]] for recording in self.recordings]
         return Look(
@@ -92,11 +92,11 @@ class Validation:
         """
         figures: dict[str, float] = {}
         losses = []
-        if look.clips is not None and model.task.clips:
+        if look.clips is not None and model.task.clip_head:
             judged = evaluate_clips(model, look.clips, self.clips)
             figures |= {name: judged[name] for name in ("accuracy", "map", "macro_f1") if judged.get(name) is not None}
-            losses.append(log_loss(look.clips, self.labels, model.task.clips.multi_label))
-        if look.frames and model.task.timed:
+            losses.append(log_loss(look.clips, self.labels, model.task.clip_head.multi_label))
+        if look.frames and model.task.frame_head:
             scores = np.concatenate(look.frames)
             truth = np.concatenate([recording.targets for recording in self.recordings])
             known = np.concatenate([recording.weights for recording in self.recordings]) > 0
@@ -106,7 +106,7 @@ class Validation:
             there: Array = np.any(own, axis=0)[: len(model.labels)]
             if there.any():
                 figures["frame_map"] = float(ap[there].mean())
-            losses.append(log_loss(some, truth[known], model.task.timed.multi_label))
+            losses.append(log_loss(some, truth[known], model.task.frame_head.multi_label))
         if self.described is not None:
             figures["next_word"], loss = self.described.figures(model)
             losses.append(loss)
@@ -118,7 +118,7 @@ def _joined(parts: Sequence[Features]) -> Iterator[Features]:
     waiting: list[Features] = []
     for part in parts:
         waiting.append(part)
-        if sum(map(len, waiting)) >= ENCODED_AT_ONCE:
+        if sum(map(len, waiting)) >= FRAMES_PER_PASS:
             yield _concatenated(waiting)
             waiting = []
     if waiting:
@@ -155,14 +155,14 @@ def evaluate_clips(
         placed: n clips.
         intervals: whether to compute bootstrap intervals, over recordings.
     """
-    head = model.task.clips
+    head = model.task.clip_head
     assert head is not None
     truth = np.stack([clip.labels for clip in placed])
     videos = [clip.video for clip in placed] if intervals else None
     if head.multi_label:
-        thresholds = np.array(model.decode.high) if model.task.timed is None else 0.5
-        return multilabel_metrics(scores, truth, model.task.names(head), thresholds=thresholds, videos=videos)
-    return classification_metrics(scores, truth.argmax(axis=1), model.task.names(head), videos=videos)
+        thresholds = np.array(model.decode.high) if model.task.frame_head is None else 0.5
+        return multilabel_metrics(scores, truth, model.task.output_names(head), thresholds=thresholds, videos=videos)
+    return classification_metrics(scores, truth.argmax(axis=1), model.task.output_names(head), videos=videos)
 
 
 def log_loss(scores: Array, labels: Array, multi_label: bool) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from tests.prediction.fake_project import make_model
 from tests.videos import write_video
 from vidgru.cache import Entry
-from vidgru.model.gru_gates import Gates
+from vidgru.model.gru_gates import GRUGates
 from vidgru.model.stream import ScoredRecording
 from vidgru.prediction.report import write_page
 from vidgru.types import Event, FrameSequence, Recording
@@ -74,7 +74,7 @@ def scored(
         time_s=time_s,
         scores=scores,
         attention=np.resize(np.array([0.8, 0.2], np.float32), objects),
-        gates=Gates(update=wave, reset=1 - wave) if gates else None,
+        gates=GRUGates(update=wave, reset=1 - wave) if gates else None,
         events=events,
     )
 

@@ -24,7 +24,7 @@ from tests.training.synthetic import timed_data, visits
 from vidgru.cache import SequenceCache
 from vidgru.config import TrainConfig, from_flags
 from vidgru.datasets.annotations import load_dataset
-from vidgru.model.attribution import Attended, Explanation
+from vidgru.model.attribution import AttendedObject, Explanation
 from vidgru.model.checkpoint import load_model
 from vidgru.model.stream import score_recording
 from vidgru.prediction.report import write_page
@@ -266,8 +266,9 @@ def test_what_was_attended_to_stands_out(plain: Path, visit: Visit) -> None:
 
 def test_why_an_event_was_found(tmp_path: Path, visit: Visit) -> None:
     reason = Explanation(
-        event=FOUND[0], score=0.8, baseline=0.75, drop_features={"motion": 0.3, "scene": 0.751}, kept=(), forgot=(),
-        objects=(Attended(track=7, label="square", share=0.6),),
+        event=FOUND[0], score=0.8, baseline=0.75, score_without={"motion": 0.3, "scene": 0.751},
+        keep_peaks=(), forget_peaks=(),
+        objects=(AttendedObject(track=7, label="square", share=0.6),),
     )  # fmt: skip
     page = ready(visit(make_page(tmp_path, FOUND, why={FOUND[0]: reason})))
     page.keyboard.press("n")

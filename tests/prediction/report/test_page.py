@@ -14,8 +14,8 @@ from tests.prediction.fake_project import make_model
 from tests.prediction.report.pages import FPS, NASTY, data_of, entry, event, make_page, scored, unpacked
 from tests.sequences import make_sequence
 from vidgru.errors import OutputError
-from vidgru.model.attribution import Attended, Explanation, Moment
-from vidgru.model.gru_gates import Gates
+from vidgru.model.attribution import AttendedObject, Explanation, GatePeak
+from vidgru.model.gru_gates import GRUGates
 from vidgru.prediction.report import write_page
 from vidgru.types import Event, FrameSequence, Recording
 
@@ -27,10 +27,10 @@ def why(of: Event) -> Explanation:
         event=of,
         score=0.8,
         baseline=0.75,
-        drop_features={"motion": 0.3, "scene": 0.76},
-        objects=(Attended(track=7, label=NASTY, share=0.6), Attended(track=-1, label="cloud", share=0.4)),
-        kept=(Moment(time_s=5.1, update=0.9, reset=0.5),),
-        forgot=(Moment(time_s=5.2, update=0.2, reset=0.1),),
+        score_without={"motion": 0.3, "scene": 0.76},
+        objects=(AttendedObject(track=7, label=NASTY, share=0.6), AttendedObject(track=-1, label="cloud", share=0.4)),
+        keep_peaks=(GatePeak(time_s=5.1, update=0.9, reset=0.5),),
+        forget_peaks=(GatePeak(time_s=5.2, update=0.2, reset=0.1),),
     )
 
 
@@ -242,7 +242,7 @@ def test_many_labels_leave_room_for_the_rest(tmp_path: Path) -> None:
 
 
 def test_an_empty_recording(tmp_path: Path) -> None:
-    empty = Gates(update=np.zeros(0, np.float32), reset=np.zeros(0, np.float32))
+    empty = GRUGates(update=np.zeros(0, np.float32), reset=np.zeros(0, np.float32))
     facts = replace(scored(np.zeros(0), 0, 2, []), gates=empty)
     data = data_of(make_page(tmp_path, [], scored=facts, parts=[], video=False))
     assert data["events"] == []

@@ -127,7 +127,7 @@ def test_detected_near_event() -> None:
         size_px=(64, 64),
         names=tuple(f"class {t}" for t in range(20)),
     )
-    features, feature_spec = compute_features(sequence), FeatureSpec.of(sequence)
+    features, feature_spec = compute_features(sequence), FeatureSpec.from_sequence(sequence)
 
     def near(start_s: float, end_s: float) -> set[str]:
         return detected_near(features, feature_spec, sequence.names, start_s, end_s)

@@ -12,7 +12,7 @@ import numpy as np
 from vidgru.cache import Entry
 from vidgru.model.attribution import Explanation
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.event_decoder import smooth
+from vidgru.model.event_decoder import smooth_scores
 from vidgru.model.stream import ScoredRecording
 from vidgru.prediction.event_files import interval_ms
 from vidgru.prediction.report.clock import clock
@@ -72,7 +72,7 @@ def write_page(
     turns = turns_of(scored.time_s, told)
     objects = QuantisedObjects.gather(parts, scored.attention, turns, OBJECT_BYTES * 3 // 4)
     starts = stretches(len(scored.time_s), turns >= 0)
-    scores = thin(scored.time_s, smooth(scored.time_s, scored.scores, model.decode.smooth_s), starts)
+    scores = thin(scored.time_s, smooth_scores(scored.time_s, scored.scores, model.decode.smooth_s), starts)
     curves = _most_telling(scores, CURVE_BYTES)
     pictures: list[tuple[int, str]] = []
     if recording.path.is_file():
@@ -116,9 +116,9 @@ def _why(why: Explanation) -> dict[str, Any]:
     return {
         "baseline": round(why.baseline, 4),
         "objects": [[o.track, o.label, round(o.share, 3)] for o in why.objects[:_MOST_ATTENDED]],
-        "without": {group: round(score, 4) for group, score in why.drop_features.items()},
-        "kept": [round(moment.time_s, 3) for moment in why.kept],
-        "forgot": [round(moment.time_s, 3) for moment in why.forgot],
+        "without": {group: round(score, 4) for group, score in why.score_without.items()},
+        "kept": [round(moment.time_s, 3) for moment in why.keep_peaks],
+        "forgot": [round(moment.time_s, 3) for moment in why.forget_peaks],
     }
 
 
