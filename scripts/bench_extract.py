@@ -31,7 +31,7 @@ from bench_videos import join, make_clips
 
 from vidgru.config import DetectorSettings
 from vidgru.detector.backends import has_bf16_units
-from vidgru.extraction.detector_pool import cores
+from vidgru.extraction.detector_pool import count_cores
 from vidgru.sources import find_recordings
 from vidgru.storage import write_atomic
 
@@ -174,7 +174,7 @@ def bounds(stages: dict[str, dict[str, float]], rows: dict[str, dict[str, Any]])
     found = {}
     for name, by_stage in stages.items():
         main = by_stage["decode"] + by_stage["scale"] + by_stage["forward"]
-        bound = sum(by_stage.values()) / cores()
+        bound = sum(by_stage.values()) / count_cores()
         reached = bound / rows[f"vidgru {name}"]["ms"]
         found[name] = {"bound_ms": bound, "reached": reached, "others": sum(by_stage.values()) / main - 1}
     return found
@@ -218,7 +218,7 @@ def machine() -> dict[str, Any]:
             continue
     flags = sorted({"avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile"} & set(facts.get("flags", "").split()))
     cpu = facts.get("model name") or platform.processor() or platform.machine()
-    return {"cpu": cpu, "cores": cores(), "flags": flags, "system": platform.system(), "versions": versions}
+    return {"cpu": cpu, "cores": count_cores(), "flags": flags, "system": platform.system(), "versions": versions}
 
 
 # --- telling ----------------------------------------------------------------------------------------------------------
@@ -302,7 +302,7 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     batch, threads, tried = best_batch(base)
     variants = backends()
     contenders = {}
-    for count in sorted({0, cores()} - {threads}):  # what Ultralytics sets, and all cores where that is another number
+    for count in sorted({0, count_cores()} - {threads}):  # its own choice, and all cores
         note = f", {count} threads" if count else ""
         ultralytics = {**base, "kind": "ultralytics", "batch": batch, "threads": count}
         contenders[PREDICT + note] = {**ultralytics, "embed": False}
@@ -316,7 +316,7 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     for number in range(options.repeats):
         for name, request in (*contenders.items(), ("stages", stages), ("stages, busy", stages)):
             say(f"repeat {number + 1} of {options.repeats}: {name}")
-            repeats[name].append(measure(request, cores() if name == "stages, busy" else 1))
+            repeats[name].append(measure(request, count_cores() if name == "stages, busy" else 1))
     rows = rows_of(contenders, repeats, options.fps)
     alone = stage_table(repeats["stages"])
     bound = bounds(alone, rows)

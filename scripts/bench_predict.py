@@ -46,9 +46,8 @@ from vidgru.detector.motion import FlowMeter, object_motion, scene_motion
 from vidgru.detector.preprocess import PAD_VALUE, Letterbox
 from vidgru.detector.tracker import Tracker
 from vidgru.detector.yolo import Detector
-from vidgru.extraction.detector_pool import cores
+from vidgru.extraction.detector_pool import DetectedFrame, FrameRef, count_cores, to_sequence
 from vidgru.extraction.pipeline import extract_recordings
-from vidgru.extraction.queues import Row, Sample, assemble
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network
 from vidgru.model.event_decoder import DecodeSettings, decode_events
 from vidgru.model.event_gru import Architecture
@@ -254,8 +253,8 @@ def measure_live(objects: int, frames: int) -> dict[str, Any]:
 
 def measure_detector(video: Path, model: EventModel, detect: DetectorSettings, sha256: str, frames: int) -> Any:
     """From a decoded picture of a video, scaled, to events: the detector sees one frame at a time."""
-    torch.set_num_threads(cores())
-    backend = open_backend(Path(detect.weights), sha256, RuntimeSettings(device="cpu"), cores())
+    torch.set_num_threads(count_cores())
+    backend = open_backend(Path(detect.weights), sha256, RuntimeSettings(device="cpu"), count_cores())
     detector = Detector(backend, detect)
     stream, meter, seconds = EventStream(model, video="live"), FlowMeter(), []
     with VideoReader(video) as reader:
@@ -269,22 +268,22 @@ def measure_detector(video: Path, model: EventModel, detect: DetectorSettings, s
             flow = meter.step(frame.image, frame.time_s)
             moved = scene_motion(flow)
             (seen,) = detector.detect(canvas, [letterbox])
-            sample = Sample(
-                stretch=None,
+            sample = FrameRef(
                 number=frame.number,
                 time_s=frame.time_s,
                 index=frame.index,
                 letterbox=letterbox,
                 flow=flow,
                 scene_motion=moved,
-                place=None,
             )
             tracks = tracker.update(seen.boxes, seen.scores, seen.classes)
-            row = Row(sample=sample, seen=seen, tracks=tracks, motion=object_motion(flow, seen.boxes))
-            stream.push(assemble([row], detect.fps, size_px, detector.names))
+            row = DetectedFrame(frame=sample, detections=seen, tracks=tracks, motion=object_motion(flow, seen.boxes))
+            stream.push(to_sequence([row], detect.fps, size_px, detector.names))
             seconds.append(time.perf_counter() - begin)
     torch.set_num_threads(1)
-    detail = f"{len(seconds)} frames of {size_px[0]}x{size_px[1]}, {backend.name} {backend.precision}, {cores()} cores"
+    detail = (
+        f"{len(seconds)} frames of {size_px[0]}x{size_px[1]}, {backend.name} {backend.precision}, {count_cores()} cores"
+    )
     return latency_row("live, with the detector", seconds[min(WARM_UP, len(seconds) // 2) :], detail)
 
 

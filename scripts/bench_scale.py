@@ -26,7 +26,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from vidgru.cache import SequenceCache
-from vidgru.extraction.detector_pool import cores
+from vidgru.extraction.detector_pool import count_cores
 from vidgru.storage import write_atomic
 
 ALONE = "one process"
@@ -108,7 +108,7 @@ def cluster() -> Iterator[None]:
         raise SystemExit("a Ray cluster runs here, and this starts and stops one: stop it first, or pass --no-ray")
     begin = ["start", "--head", "--disable-usage-stats", "--include-dashboard=false", "--port=0"]
     quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([*ray, *begin, f"--num-cpus={max(2, cores())}"], **quiet)
+    subprocess.run([*ray, *begin, f"--num-cpus={max(2, count_cores())}"], **quiet)
     try:
         yield
     finally:
@@ -153,7 +153,7 @@ def main() -> None:
             runs.setdefault(contender.name, []).append(one)
     every = [run for repeats in runs.values() for run in repeats]
     report = {
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": cores()},
+        "machine": {"cpu": platform.processor() or platform.machine(), "cores": count_cores()},
         "samples": every[0]["samples"],
         "threads": given.threads,
         "repeats": given.repeats,

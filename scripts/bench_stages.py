@@ -33,9 +33,8 @@ from vidgru.detector.preprocess import PAD_VALUE, Letterbox
 from vidgru.detector.tracker import Tracker
 from vidgru.detector.yolo import Detections, Detector
 from vidgru.detector.yolo_head import RawOutput
-from vidgru.extraction.detector_pool import CPU_BATCH
+from vidgru.extraction.detector_pool import CPU_BATCH, DetectedFrame, FrameRef, to_sequence
 from vidgru.extraction.pipeline import extract_recordings
-from vidgru.extraction.queues import Row, Sample, assemble
 from vidgru.sources import find_recordings
 from vidgru.storage import sha256_file
 from vidgru.types import Array
@@ -325,19 +324,17 @@ def _keep(detect: DetectorSettings, feature_settings: dict[str, Any], kept: list
                     motion = object_motion(flow, one.seen.boxes)
                 with clock.stage("tracker"):
                     tracks = tracker.update(one.seen.boxes, one.seen.scores, one.seen.classes)
-                sample = Sample(
-                    stretch=None,
+                sample = FrameRef(
                     number=one.number,
                     time_s=one.time_s,
                     index=one.index,
                     letterbox=one.letterbox,
                     flow=None,
                     scene_motion=one.scene_motion,
-                    place=None,
                 )
-                rows.append(Row(sample=sample, seen=one.seen, motion=motion, tracks=tracks))
+                rows.append(DetectedFrame(frame=sample, detections=one.seen, motion=motion, tracks=tracks))
             with clock.stage("write"), cache.writer(f"{file:064x}", {}) as writer:
-                writer.append(assemble(rows, detect.fps, ones[0].size_px, ("object",)))
+                writer.append(to_sequence(rows, detect.fps, ones[0].size_px, ("object",)))
                 writer.finish(
                     status="done",
                     duration_s=ones[-1].time_s,

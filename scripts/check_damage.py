@@ -40,7 +40,7 @@ from tests.detectors import make_weights
 from tests.videos import draw_counter, faststart, write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RuntimeSettings
-from vidgru.extraction.detector_pool import cores
+from vidgru.extraction.detector_pool import count_cores
 from vidgru.extraction.pipeline import ExtractionResult, extract_recordings
 from vidgru.sources import find_recordings
 
@@ -59,7 +59,7 @@ KINDS: list[tuple[str, str, float, dict[str, str]]] = [  # container, codec, sec
     ("webm", "libvpx", 0.0, VPX),
     ("webm vp9", "libvpx-vp9", 0.0, VPX),
 ]
-HOW = RuntimeSettings(backend="torch", precision="fp32", threads=cores())
+HOW = RuntimeSettings(backend="torch", precision="fp32", threads=count_cores())
 End = tuple[str, str, list[tuple[int, float]], bytes]  # status, reason, index and time of the samples, bytes
 Table = Counter[tuple[str, str, str]]  # by kind, container, and how it ended
 

@@ -38,7 +38,7 @@ from vidgru.cache import EntryWriter, SequenceCache
 from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.extraction import decode_stage as intake
 from vidgru.extraction.decode_process import DecoderProcess
-from vidgru.extraction.detector_pool import cores
+from vidgru.extraction.detector_pool import count_cores
 from vidgru.extraction.pipeline import extract_recordings, summary_table
 from vidgru.sources import find_recordings
 
@@ -46,7 +46,7 @@ PART_SAMPLES = 16  # so that short recordings have parts enough to go on from
 CUT_SAMPLES = 24
 MARK = "VIDGRU_CHECK_KILLS"  # in the environment of the runs and so of their decoders, which are found by it
 ORPHANS_MAY_TAKE_S = 10.0
-HOW = RuntimeSettings(backend="torch", precision="fp32", threads=cores())
+HOW = RuntimeSettings(backend="torch", precision="fp32", threads=count_cores())
 
 
 def make_videos(folder: Path, scratch: Path) -> None:
@@ -120,7 +120,7 @@ class Runs:
             settings,
             HOW,
             progress=False,
-            on_outcome=lambda outcome: note(outcome.status),
+            on_result=lambda outcome: note(outcome.status),
         )
         if any(outcome.status == "failed" for outcome in outcomes):
             raise RuntimeError(summary_table(outcomes))
@@ -232,7 +232,7 @@ class Check:
             known = self.runs.notes().keys()
             start, pid = time.monotonic(), self.runs.start(self.cache)
             first: list[int] = []  # those that are started in their place live: two deaths at one place end a recording
-            while len(first) < cores() and time.monotonic() - start < self.full_s:
+            while len(first) < count_cores() and time.monotonic() - start < self.full_s:
                 first = [int(note[8:]) for note in self.runs.notes().keys() - known if note.startswith("decoder-")]
                 time.sleep(0.005)
             moments = sorted(self.rng.uniform(0, self.full_s / 2) for _ in first)

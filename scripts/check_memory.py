@@ -38,7 +38,7 @@ from vidgru.cache import SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.extraction.decode_stage import CUT_SAMPLES
-from vidgru.extraction.detector_pool import cores
+from vidgru.extraction.detector_pool import count_cores
 from vidgru.extraction.pipeline import extract_recordings
 from vidgru.sources import find_recordings
 
@@ -48,7 +48,7 @@ PIECE_S = 60
 LOOK_S = 0.1
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 _USE_PARTS = ("vidgru.cache.writer", "vidgru.extraction.decode_stage", "vidgru.extraction.extractor")
-HOW = RuntimeSettings(backend="torch", precision="fp32", threads=cores())
+HOW = RuntimeSettings(backend="torch", precision="fp32", threads=count_cores())
 
 
 @dataclass(frozen=True)

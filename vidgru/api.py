@@ -14,7 +14,7 @@ from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig, ExtractConfig, PredictConfig, TrainConfig
 from vidgru.errors import SettingsError, SourceError
 from vidgru.extraction.results import ExtractionResult
-from vidgru.extraction.sharding import share
+from vidgru.extraction.sharding import shard_recordings
 from vidgru.prediction.results import PredictionResult
 from vidgru.sources import find_recordings, is_live_source
 from vidgru.types import Recording
@@ -28,7 +28,7 @@ def extract(
     config: ExtractConfig | None = None,
     *,
     progress: bool = True,
-    on_outcome: Callable[[ExtractionResult], None] | None = None,
+    on_result: Callable[[ExtractionResult], None] | None = None,
 ) -> list[ExtractionResult]:
     """See every sampled frame of recordings once, and cache what was seen.
 
@@ -49,7 +49,7 @@ def extract(
             were made of.
         config: the settings; their defaults where it is None.
         progress: tell on stderr which detector runs, and show a bar if that is a terminal.
-        on_outcome: called with each recording's outcome as it ends.
+        on_result: called with each recording's outcome as it ends.
 
     Returns:
         One outcome a recording, in their order. A recording that cannot be read is one that failed, with the reason.
@@ -69,14 +69,14 @@ def extract(
         detection_source = open_detections(config.imported, config.detector)
         videos = find_recordings(several) if several else None
         return extract_detections(
-            detection_source, videos, detection_source.cache(config.out), progress=progress, on_outcome=on_outcome
+            detection_source, videos, detection_source.cache(config.out), progress=progress, on_result=on_result
         )
     cache = SequenceCache(config.out)
     recordings = recordings_of(several, config, cache)
     if config.scale.ray:
         from vidgru.scale.ray import extract_with_ray
 
-        return extract_with_ray(recordings, cache, config, progress=progress, on_outcome=on_outcome)
+        return extract_with_ray(recordings, cache, config, progress=progress, on_result=on_result)
     from vidgru.extraction.pipeline import extract_recordings
 
     return extract_recordings(
@@ -85,7 +85,7 @@ def extract(
         config.detector,
         config.runtime,
         progress=progress,
-        on_outcome=on_outcome,
+        on_result=on_result,
         part=config.scale.part,
     )
 
@@ -99,7 +99,7 @@ def recordings_of(sources: Sources, config: ExtractConfig, cache: SequenceCache)
     several = _several(sources)
     if not several:
         raise SourceError("there is nothing to extract", "give recordings: files, folders, globs, .txt lists")
-    return share(find_recordings(several), config.scale.part, cache)
+    return shard_recordings(find_recordings(several), config.scale.part, cache)
 
 
 def train(dataset: str | Path, config: TrainConfig | None = None) -> Path:

@@ -64,7 +64,7 @@ def _extract(argv: Sequence[str]) -> int:
 
     given, config = _parse("extract", ExtractConfig, argv, _SOURCES)
     from vidgru import api
-    from vidgru.extraction.results import say_outcome, summary_table
+    from vidgru.extraction.results import print_result, summary_table
 
     if config.dry_run:
         from vidgru.cache import SequenceCache
@@ -73,7 +73,7 @@ def _extract(argv: Sequence[str]) -> int:
         cache = SequenceCache(config.out)
         print(estimate(api.recordings_of(given["sources"], config, cache), cache, config.detector, config.runtime))
         return 0
-    outcomes = api.extract(given["sources"], config, on_outcome=say_outcome if config.verbose else None)
+    outcomes = api.extract(given["sources"], config, on_result=print_result if config.verbose else None)
     print(summary_table(outcomes))
     return _code(outcomes)
 

@@ -26,7 +26,7 @@ from vidgru.detector.preprocess import Letterbox
 from vidgru.detector.yolo import Detections, Detector
 from vidgru.detector.yolo_head import RawOutput, load_network
 from vidgru.errors import MissingDependencyError, SettingsError, WeightsError
-from vidgru.extraction.detector_pool import cores
+from vidgru.extraction.detector_pool import count_cores
 from vidgru.storage import sha256_file
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
@@ -281,7 +281,7 @@ def test_openvino_runs_as_it_is_told(tiny_weights: Weights, precision: str) -> N
     backend = openvino(tiny_weights("yolo26n"), precision, streams=2)
     model = backend._ready((2, 64, 64, 3))._model
     assert model.get_property("INFERENCE_PRECISION_HINT").get_type_name() == {"fp32": "f32"}.get(precision, precision)
-    assert model.get_property("NUM_STREAMS") == model.get_property("INFERENCE_NUM_THREADS") == min(2, cores())
+    assert model.get_property("NUM_STREAMS") == model.get_property("INFERENCE_NUM_THREADS") == min(2, count_cores())
     assert model.get_property("ENABLE_CPU_PINNING") is False
 
 

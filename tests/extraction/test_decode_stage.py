@@ -103,7 +103,7 @@ def test_no_decoder_process_is_left(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "v", tmp_path / "f", settings, on_outcome=interrupt)
+        run(tmp_path / "v", tmp_path / "f", settings, on_result=interrupt)
     assert started
     assert all(process.poll() is not None for process in started)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vidgru")]
@@ -165,7 +165,7 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
         if next(seen, None) is None:
             raise Killed
 
-    monkeypatch.setattr("vidgru.extraction.progress.Progress.sampled", sampled)
+    monkeypatch.setattr("vidgru.extraction.results.ProgressBar.advance", sampled)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
@@ -233,9 +233,9 @@ def test_a_damaged_recording_goes_on_too(
 
 def sharing(monkeypatch: pytest.MonkeyPatch, decoders: int = 3) -> list[dict[str, Any]]:
     """Let several decoders share every recording; returns what they were asked for."""
-    monkeypatch.setattr(extractor, "workers", lambda run: decoders)
+    monkeypatch.setattr(extractor, "count_threads", lambda run: decoders)
     monkeypatch.setattr(intake, "CUT_SAMPLES", 10)
-    monkeypatch.setattr("vidgru.extraction.detector_pool.DetectorPool.starving", lambda self: True)
+    monkeypatch.setattr("vidgru.extraction.detector_pool.DetectorPool.is_idle", lambda self: True)
     return requests(monkeypatch)
 
 
@@ -302,7 +302,7 @@ def test_a_shared_recording_that_changes_fails_once(
 
     monkeypatch.setattr(decoder.DecoderProcess, "ask", touched)
     ended: list[str] = []
-    outcome = run(tmp_path / "v", tmp_path / "f", settings, on_outcome=lambda one: ended.append(one.reason))[0]
+    outcome = run(tmp_path / "v", tmp_path / "f", settings, on_result=lambda one: ended.append(one.reason))[0]
     assert outcome.status == "failed"
     assert ended == ["changed while it was read; run again when it is complete"]
 
@@ -387,7 +387,7 @@ def test_a_recording_that_another_process_works_on_is_waited_for(tmp_path: Path,
             (tmp_path / "ready" / key.key).rename(tmp_path / "f" / key.key)
             other.close()
 
-    outcomes = run(tmp_path / "v", tmp_path / "f", settings, on_outcome=finish)
+    outcomes = run(tmp_path / "v", tmp_path / "f", settings, on_result=finish)
     assert ended == ["b.mp4", "a.mp4"]
     assert [o.status for o in outcomes] == ["reused", "done"]
 

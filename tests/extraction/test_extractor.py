@@ -11,10 +11,8 @@ from tests.extraction.test_pipeline import HOW, run
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings
-from vidgru.extraction.extractor import Extractor
-from vidgru.extraction.progress import Progress
-from vidgru.extraction.queues import ExtractionStoppedError
-from vidgru.extraction.results import ExtractionResult
+from vidgru.extraction.pipeline import Extractor
+from vidgru.extraction.results import ExtractionResult, ExtractionStoppedError, ProgressBar
 from vidgru.types import Recording
 
 Weights = Callable[[str], Path]
@@ -26,8 +24,8 @@ def settings(tiny_weights: Weights) -> DetectorSettings:
 
 
 @pytest.fixture
-def quiet() -> Iterator[Progress]:
-    with Progress([Path()] * 4, shown=False) as bar:
+def quiet() -> Iterator[ProgressBar]:
+    with ProgressBar([Path()] * 4, shown=False) as bar:
         yield bar
 
 
@@ -36,7 +34,7 @@ def recorded(folder: Path, name: str, frames: int) -> Recording:
 
 
 def test_recordings_that_come_over_time_give_the_same_bytes(
-    tmp_path: Path, settings: DetectorSettings, quiet: Progress
+    tmp_path: Path, settings: DetectorSettings, quiet: ProgressBar
 ) -> None:
     recordings = [recorded(tmp_path, f"{n}.mp4", frames) for n, frames in enumerate((21, 13, 40))]
     gone = Recording(path=tmp_path / "gone.mp4", name="gone.mp4")
@@ -65,7 +63,7 @@ def test_recordings_that_come_over_time_give_the_same_bytes(
 
 
 def test_one_that_several_share_is_not_left_for_those_that_come_later(
-    tmp_path: Path, settings: DetectorSettings, quiet: Progress, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, settings: DetectorSettings, quiet: ProgressBar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_video(tmp_path / "v" / "long.mp4", 100, options={"g": "10", "sc_threshold": "0"})
     asked = sharing(monkeypatch, decoders=2)
@@ -83,7 +81,7 @@ def test_one_that_several_share_is_not_left_for_those_that_come_later(
     assert entries(tmp_path / "came") == entries(tmp_path / "at once")
 
 
-def test_the_end_of_the_block_ends_the_reading(tmp_path: Path, settings: DetectorSettings, quiet: Progress) -> None:
+def test_the_end_of_the_block_ends_the_reading(tmp_path: Path, settings: DetectorSettings, quiet: ProgressBar) -> None:
     ended: list[BaseException] = []
 
     def read() -> None:
@@ -104,5 +102,5 @@ def test_the_end_of_the_block_ends_the_reading(tmp_path: Path, settings: Detecto
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vidgru")]
 
 
-def test_threads_bound_the_decoders(tmp_path: Path, settings: DetectorSettings, quiet: Progress) -> None:
+def test_threads_bound_the_decoders(tmp_path: Path, settings: DetectorSettings, quiet: ProgressBar) -> None:
     assert len(Extractor(SequenceCache(tmp_path / "f"), settings, HOW, quiet)._decoders) == HOW.threads == 1

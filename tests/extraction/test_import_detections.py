@@ -404,7 +404,7 @@ def test_a_run_that_breaks_off_tells_what_it_has_done(tmp_path: Path, cache: Seq
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        extract_detections(opened(tmp_path / "mot", **TOLD), None, cache, progress=False, on_outcome=stop)
+        extract_detections(opened(tmp_path / "mot", **TOLD), None, cache, progress=False, on_result=stop)
     (line,) = (cache.root / "summary.jsonl").read_text().splitlines()
     assert json.loads(line)["recording"] == "a"
 
@@ -421,7 +421,7 @@ def test_an_interrupt_does_not_wait_for_another_process(tmp_path: Path, cache: S
     with Locks(cache.lock_folder) as other:
         assert other.acquire(key)
         with pytest.raises(KeyboardInterrupt):
-            extract_detections(opened(tmp_path / "mot", **TOLD), None, cache, progress=False, on_outcome=stop)
+            extract_detections(opened(tmp_path / "mot", **TOLD), None, cache, progress=False, on_result=stop)
 
 
 # --- what is wrong --------------------------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ import sys
 sys.path.insert(0, "scripts")
 import check_memory
 from vidgru.extraction import extractor
-assemble, kept = extractor.assemble, []
+to_sequence, kept = extractor.to_sequence, []
 def keeping(rows, *arguments):
     kept.append(list(rows))
-    return assemble(rows, *arguments)
-extractor.assemble = keeping
+    return to_sequence(rows, *arguments)
+extractor.to_sequence = keeping
 sys.exit(check_memory.main())
 """
 

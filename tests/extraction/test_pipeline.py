@@ -18,7 +18,6 @@ from vidgru.detector.motion import MOTION_COLUMNS, SCENE_MOTION_COLUMNS
 from vidgru.detector.tracker import Tracker
 from vidgru.errors import WeightsError
 from vidgru.extraction import decode_process as decoder
-from vidgru.extraction import detector_pool as pool
 from vidgru.extraction import extractor
 from vidgru.extraction.pipeline import ExtractionResult, extract_recordings, feature_settings_for, summary_table
 from vidgru.sources import find_recordings
@@ -57,7 +56,7 @@ def test_a_folder_of_videos(tmp_path: Path, settings: DetectorSettings) -> None:
     write_video(tmp_path / "v" / "sub" / "b.mkv", 25, size_px=(96, 160))
     rotate_mp4(write_video(tmp_path / "v" / "c.mp4", 15, size_px=(320, 192)), 90)
     ended: list[str] = []
-    outcomes = run(tmp_path / "v", tmp_path / "f", settings, on_outcome=lambda o: ended.append(o.recording.name))
+    outcomes = run(tmp_path / "v", tmp_path / "f", settings, on_result=lambda o: ended.append(o.recording.name))
     assert [o.recording.name for o in outcomes] == ["a.mp4", "c.mp4", "sub/b.mkv"]
     assert sorted(ended) == ["a.mp4", "c.mp4", "sub/b.mkv"]
     assert [(o.status, o.samples, o.reason) for o in outcomes] == [("done", 20, ""), ("done", 8, ""), ("done", 13, "")]
@@ -99,7 +98,7 @@ def test_what_is_there_is_not_decoded_again(
     write_video(tmp_path / "v" / "a.mp4", 12)
     first = run(tmp_path / "v", tmp_path / "f", settings)
     monkeypatch.setattr(decoder, "COMMAND", ["false"])
-    monkeypatch.setattr(pool, "open_backend", None)
+    monkeypatch.setattr("vidgru.detector.backends.open_backend", None)
     again = run(tmp_path / "v", tmp_path / "f", settings)
     assert [(o.status, o.key, o.samples) for o in again] == [("reused", first[0].key, first[0].samples)]
     (tmp_path / "v" / "a.mp4").rename(tmp_path / "v" / "moved.mp4")
@@ -251,7 +250,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, settings: DetectorSetting
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "v", tmp_path / "f", settings, replace(HOW, detector_batch=2), on_outcome=interrupt)
+        run(tmp_path / "v", tmp_path / "f", settings, replace(HOW, detector_batch=2), on_result=interrupt)
     entries = list(SequenceCache(tmp_path / "f").entries())
     assert len(entries) == 1
     assert {path.name for path in (tmp_path / "f").glob("[!.]*")} == {entries[0].key, "index.jsonl", "summary.jsonl"}

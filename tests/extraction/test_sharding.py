@@ -9,16 +9,24 @@ import pytest
 
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
-from vidgru.extraction.sharding import SLACK, Weighed, assign, content_identity, kept, share, summary_name
+from vidgru.extraction.sharding import (
+    SLACK,
+    ShardItem,
+    assign,
+    content_identity,
+    select_shard,
+    shard_recordings,
+    summary_name,
+)
 from vidgru.types import Recording
 
 
-def made(number: int, *, seed: int = 0, shortest: float = 10.0, longest: float = 600.0) -> list[Weighed]:
+def made(number: int, *, seed: int = 0, shortest: float = 10.0, longest: float = 600.0) -> list[ShardItem]:
     rng = random.Random(seed)
-    return [Weighed(f"{rng.getrandbits(128):032x}", rng.uniform(shortest, longest)) for _ in range(number)]
+    return [ShardItem(f"{rng.getrandbits(128):032x}", rng.uniform(shortest, longest)) for _ in range(number)]
 
 
-def loads(items: Iterable[Weighed], shards: dict[str, int], count: int) -> list[float]:
+def loads(items: Iterable[ShardItem], shards: dict[str, int], count: int) -> list[float]:
     found = [0.0] * count
     for identity, seconds in items:
         found[shards[identity]] += seconds
@@ -48,7 +56,7 @@ def test_the_assignment_does_not_depend_on_the_order() -> None:
 
 
 def test_equal_lengths_are_shared_out_too() -> None:
-    items = [Weighed(item.identity, 3600.0) for item in made(800)]
+    items = [ShardItem(item.identity, 3600.0) for item in made(800)]
     found = loads(items, assign(items, 8), 8)
     assert max(found) <= (1 + SLACK) * 100 * 3600
 
@@ -64,17 +72,17 @@ def test_few_move_when_one_is_added_or_a_shard_is() -> None:
 
 
 def test_one_that_is_longer_than_all_others_has_its_shard_to_itself() -> None:
-    items = [*made(20), Weighed("film", 1e6)]
+    items = [*made(20), ShardItem("film", 1e6)]
     shards = assign(items, 3)
     assert [identity for identity, shard in shards.items() if shard == shards["film"]] == ["film"]
 
 
 def test_equal_ones_go_together_and_count_once() -> None:
     items = made(100)
-    again = [Weighed(item.identity, item.seconds - 1) for item in items]
+    again = [ShardItem(item.identity, item.seconds - 1) for item in items]
     assert assign([*again, *items], 4) == assign(items, 4)
     things = list(enumerate([*items, *items]))
-    parts = [kept([(number, item) for number, item in things], (part, 4)) for part in (1, 2, 3, 4)]
+    parts = [select_shard([(number, item) for number, item in things], (part, 4)) for part in (1, 2, 3, 4)]
     assert sorted(number for part in parts for number in part) == list(range(200))
     for part in parts:
         assert {number % 100 for number in part} == {number for number in part if number < 100}
@@ -97,7 +105,7 @@ def recordings(folder: Path) -> list[Recording]:
 
 def test_every_recording_is_in_one_shard_whoever_asks(videos: Path, tmp_path: Path) -> None:
     cache, found = SequenceCache(tmp_path / "features"), recordings(videos)
-    parts = [share(found, (number, 2), cache) for number in (1, 2)]
+    parts = [shard_recordings(found, (number, 2), cache) for number in (1, 2)]
     names = [[recording.name for recording in part] for part in parts]
     assert sorted(name for part in names for name in part) == sorted(recording.name for recording in found)
     assert all(part == sorted(part) for part in names), "in their order"
@@ -110,7 +118,7 @@ def test_every_recording_is_in_one_shard_whoever_asks(videos: Path, tmp_path: Pa
     for recording, path in zip(found, renamed, strict=True):
         shutil.copy(recording.path, path)
     others = [Recording(path=path, name=f"x/{path.name}") for path in reversed(renamed)]
-    theirs = [share(others, (number, 2), cache) for number in (1, 2)]
+    theirs = [shard_recordings(others, (number, 2), cache) for number in (1, 2)]
     content = [{one.path.read_bytes() for one in part} - {b""} for part in parts]
     assert content == [{one.path.read_bytes() for one in part} - {b""} for part in theirs]
     assert not cache.root.exists()
@@ -118,13 +126,13 @@ def test_every_recording_is_in_one_shard_whoever_asks(videos: Path, tmp_path: Pa
 
 def test_one_shard_is_everything_and_looks_at_nothing(tmp_path: Path) -> None:
     gone = [Recording(path=tmp_path / "gone.mp4", name="gone.mp4")]
-    assert share(gone, (1, 1), SequenceCache(tmp_path / "features")) == gone
+    assert shard_recordings(gone, (1, 1), SequenceCache(tmp_path / "features")) == gone
 
 
 def test_a_recording_that_is_gone_is_in_one_shard_too(tmp_path: Path) -> None:
     gone = [Recording(path=tmp_path / f"{number}.mp4", name=f"{number}.mp4") for number in range(3)]
     cache = SequenceCache(tmp_path / "features")
-    parts = [share(gone, (number, 2), cache) for number in (1, 2)]
+    parts = [shard_recordings(gone, (number, 2), cache) for number in (1, 2)]
     assert sorted(one.name for part in parts for one in part) == ["0.mp4", "1.mp4", "2.mp4"]
 
 

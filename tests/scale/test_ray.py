@@ -127,7 +127,7 @@ def test_the_same_bytes_as_on_one_machine(
 ) -> None:
     ended: list[str] = []
     settings = config(tmp_path, tiny_weights, ray=cluster.address, threads_per_worker=1)
-    outcomes = extract(made, settings, progress=True, on_outcome=lambda one: ended.append(one.recording.name))
+    outcomes = extract(made, settings, progress=True, on_result=lambda one: ended.append(one.recording.name))
     assert [one.status for one in outcomes] == ["done"] * RECORDINGS + ["failed"]
     assert sorted(ended) == [one.recording.name for one in outcomes]
     assert "is not a video" in outcomes[-1].reason
@@ -158,7 +158,7 @@ def test_who_is_killed_loses_nothing(
                 os.kill(pid, signal.SIGKILL)
 
     settings = config(tmp_path, tiny_weights, ray=cluster.address, threads_per_worker=1)
-    outcomes = extract(made, settings, progress=True, on_outcome=kill)
+    outcomes = extract(made, settings, progress=True, on_result=kill)
     assert [one.status for one in outcomes] == ["done"] * RECORDINGS + ["failed"]
     shown = capfd.readouterr()
     assert killed

@@ -22,17 +22,17 @@ from vidgru.detector.preprocess import Letterbox
 from vidgru.detector.tracker import Tracker
 from vidgru.errors import CacheError, RecordingError
 from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, Sampled, video_info
-from vidgru.extraction.detector_pool import DetectorPool
+from vidgru.extraction.detector_pool import DetectorPool, FrameRef
 from vidgru.extraction.job import Ending, Job
-from vidgru.extraction.queues import ExtractionStoppedError, Sample
-from vidgru.extraction.schedule import Schedule, Stretch
+from vidgru.extraction.results import ExtractionStoppedError
+from vidgru.extraction.schedule import Schedule, Segment
 from vidgru.locks import Locks
 from vidgru.video.container import file_identity
 from vidgru.video.integrity import Damage
 from vidgru.video.reader import ResumePoint
 
 _POLL_S = 0.1
-CUT_SAMPLES = 128  # of a stretch, where several decoders share a recording
+CUT_SAMPLES = 128  # of a segment, where several decoders share a recording
 
 
 class Receiver(Protocol):
@@ -87,22 +87,22 @@ class Intake:
     def work(self, decoder: DecoderProcess) -> None:
         """Decode until nothing is left. Raises ExtractionStoppedError."""
         while True:
-            with self._schedule.draw() as stretch:
-                if stretch is None:
+            with self._schedule.draw() as segment:
+                if segment is None:
                     return
                 try:
-                    if not stretch.job.over and (stretch.order or self._begin(stretch, decoder)):
-                        self._decode(stretch, decoder)
+                    if not segment.job.over and (segment.order or self._begin(segment, decoder)):
+                        self._decode(segment, decoder)
                 except RecordingError as error:
-                    self._schedule.take_over(stretch)
-                    if not stretch.void:
-                        self._receiver.failed(stretch.job, error.message)
+                    self._schedule.reclaim(segment)
+                    if not segment.superseded:
+                        self._receiver.failed(segment.job, error.message)
 
     # --- before decoding --------------------------------------------------------------------------------------------
 
-    def _begin(self, stretch: Stretch[Job], decoder: DecoderProcess) -> bool:
+    def _begin(self, segment: Segment[Job], decoder: DecoderProcess) -> bool:
         """Find out whether a recording is to be decoded here and now, and from where."""
-        job = stretch.job
+        job = segment.job
         job.started = job.started or time.monotonic()
         self.unclaim(job)
         job.identity = file_identity(job.recording.path)
@@ -117,9 +117,9 @@ class Intake:
         with self._lock:
             first = self._claimed.setdefault(job.key, job)
         if first is not job:  # the same content: it is there when the first of them is done
-            self._schedule.put_off(job)
+            self._schedule.requeue(job)
             return False
-        if not self._pool.loaded:
+        if not self._pool.is_loaded:
             self._try(job, decoder)
         if not self._locks.acquire(job.key):
             self._wait_for_others(job)
@@ -128,10 +128,10 @@ class Intake:
         if self._is_there(job):  # finished by another process between the two looks
             return False
         job.started = time.monotonic()
-        self._pool.ready()
+        self._pool.load()
         job.writer = job.stack.enter_context(self._cache.writer(job.key, self._pool.run_info))
         self._replay(job)
-        stretch.after = job.after
+        segment.after = job.after
         return True
 
     def unclaim(self, job: Job) -> None:
@@ -144,7 +144,7 @@ class Intake:
         if not self._waited:
             self._waited = True
             self._say(f"{job.recording.name} is worked on by another process; it is waited for, as others may be")
-        self._schedule.put_off(job)
+        self._schedule.requeue(job)
 
     def _is_there(self, job: Job) -> bool:
         entry = self._cache.valid_entry(job.key)
@@ -180,135 +180,135 @@ class Intake:
 
     # --- decoding ---------------------------------------------------------------------------------------------------
 
-    def _decode(self, stretch: Stretch[Job], decoder: DecoderProcess) -> None:
-        """Decode a stretch, with another process if one dies."""
-        stretch.passed = stretch.after.samples if stretch.after else 0
+    def _decode(self, segment: Segment[Job], decoder: DecoderProcess) -> None:
+        """Decode a segment, with another process if one dies."""
+        segment.passed = segment.after.samples if segment.after else 0
         reached = -1
         over = False
         while not over:
             try:
-                over = self._ask(stretch, decoder)
+                over = self._ask(segment, decoder)
             except DecoderDiedError as death:
                 self._give_up_if_stopped()
-                if stretch.void:
+                if segment.superseded:
                     return
-                if stretch.passed == reached:
-                    return self._end_there(stretch, death)
-                reached = stretch.passed
+                if segment.passed == reached:
+                    return self._end_there(segment, death)
+                reached = segment.passed
 
-    def _ask(self, stretch: Stretch[Job], decoder: DecoderProcess) -> bool:
-        """Have a stretch decoded from where it is. Returns False where it has to be asked for once more.
+    def _ask(self, segment: Segment[Job], decoder: DecoderProcess) -> bool:
+        """Have a segment decoded from where it is. Returns False where it has to be asked for once more.
 
         Raises:
             DecoderDiedError: the process did.
         """
-        job = stretch.job
-        bounded = stretch.last is not None
+        job = segment.job
+        bounded = segment.last is not None
         may_cut = job.may_cut and not bounded and self._limit is None and self._schedule.may_cut
         job.may_cut = False  # a cut that did not hold is not made again
         request = {
             "path": str(job.recording.path),
             "fps": self._detect.fps,
             "imgsz": self._detect.imgsz,
-            "stride": self._pool.ready().stride,
+            "stride": self._pool.load().stride,
             "mask": self._polygons,
             "identity": job.identity,
-            "after": None if stretch.after is None else asdict(stretch.after),
-            "until": stretch.last.samples if stretch.last else self._limit,
+            "after": None if segment.after is None else asdict(segment.after),
+            "until": segment.last.samples if segment.last else self._limit,
             "mark_every": PART_SAMPLES,
             "cut_every": CUT_SAMPLES if may_cut else 0,
         }
         letterbox: Letterbox | None = None
         for facts, sampled in decoder.ask(request):
-            if stretch.void or job.over:
+            if segment.superseded or job.over:
                 decoder.end()
                 return True
             if sampled is not None:
                 assert letterbox is not None
-                self._pass_on(stretch, sampled, letterbox)
+                self._pass_on(segment, sampled, letterbox)
                 continue
             match facts["kind"]:
                 case "opened":
                     job.info = video_info(facts["info"])
                     letterbox = Letterbox(**{name: _frozen(value) for name, value in facts["letterbox"].items()})
                 case "cuts" if facts["places"]:  # else it goes on alone
-                    self._schedule.cut(stretch, [ResumePoint(**place) for place in facts["places"]])
+                    self._schedule.cut(segment, [ResumePoint(**place) for place in facts["places"]])
                     bounded = True
                 case "failed":
                     raise RecordingError(facts["reason"])
                 case "lost":
-                    self._start_earlier(stretch)
+                    self._start_earlier(segment)
                     return False
                 case "end" if bounded:
-                    if stretch.last is not None and stretch.passed < stretch.last.samples:  # fewer than were planned
-                        self._schedule.take_over(stretch)
-                    return stretch.last is not None
+                    if segment.last is not None and segment.passed < segment.last.samples:  # fewer than were planned
+                        self._schedule.reclaim(segment)
+                    return segment.last is not None
                 case "end":
-                    if not stretch.passed:
+                    if not segment.passed:
                         raise RecordingError("no frame of it lies at or after the start of the container")
-                    self._end(stretch, Damage(**facts["damage"]), facts["end_s"])
+                    self._end(segment, Damage(**facts["damage"]), facts["end_s"])
                     return True
         return False
 
-    def _pass_on(self, stretch: Stretch[Job], sampled: Sampled, letterbox: Letterbox) -> None:
+    def _pass_on(self, segment: Segment[Job], sampled: Sampled, letterbox: Letterbox) -> None:
         """Hand a sample to the detector, unless it was before the decoder died."""
         facts = sampled.facts
         number, place = facts["number"], facts["place"] and ResumePoint(**facts["place"])
-        if number < stretch.passed:
+        if number < segment.passed:
             return
-        if stretch.last is not None and number + 1 == stretch.last.samples:
+        if segment.last is not None and number + 1 == segment.last.samples:
             # The cut was made by the packets' stamps. It holds if decoding came to the same, and without damage.
-            if place.key_pts is None or place.index != stretch.last.index:
-                self._schedule.take_over(stretch)
+            if place.key_pts is None or place.index != segment.last.index:
+                self._schedule.reclaim(segment)
         elif place is not None:
-            stretch.after = place
-        sample = Sample(
-            stretch=stretch,
+            segment.after = place
+        sample = FrameRef(
+            segment=segment,
             number=number,
             time_s=facts["time_s"],
             index=facts["index"],
             letterbox=letterbox,
             flow=sampled.flow,
             scene_motion=sampled.scene_motion,
-            place=place,
+            resume_point=place,
         )
         self._pool.add(sample, sampled.canvas)
-        stretch.passed = number + 1
+        segment.passed = number + 1
 
-    def _start_earlier(self, stretch: Stretch[Job]) -> None:
+    def _start_earlier(self, segment: Segment[Job]) -> None:
         """The place to begin after was not found: decode up to it from the start, or do all of it again."""
-        job, after = stretch.job, stretch.after
+        job, after = segment.job, segment.after
         assert after is not None
         assert job.writer is not None
-        if stretch.order:
-            self._schedule.take_over(stretch)
+        if segment.order:
+            self._schedule.reclaim(segment)
         if after.key_pts is not None:
-            stretch.after = replace(after, key_pts=None)
-        elif not stretch.order and job.after and stretch.passed == job.after.samples:
+            segment.after = replace(after, key_pts=None)
+        elif not segment.order and job.after and segment.passed == job.after.samples:
             job.writer.restart()
             self._replay(job)
-            stretch.after, stretch.passed = None, 0
+            segment.after, segment.passed = None, 0
         else:
-            while not stretch.void and not self._schedule.is_first(
-                stretch
+            while not segment.superseded and not self._schedule.is_first(
+                segment
             ):  # an earlier one may see why, and take over
                 self._give_up_if_stopped()
                 self._stop.wait(_POLL_S)
-            if not stretch.void:
+            if not segment.superseded:
                 raise RecordingError("does not decode to the same frames twice; convert it with ffmpeg")
 
-    def _end_there(self, stretch: Stretch[Job], death: DecoderDiedError) -> None:
+    def _end_there(self, segment: Segment[Job], death: DecoderDiedError) -> None:
         """The decoder dies whenever it comes to this point: what lies before it is what there is."""
         if death.outside:
             raise RecordingError(f"{death} twice at one place: no memory left? Run again; what is done is kept")
-        self._schedule.take_over(stretch)
-        if not stretch.passed or stretch.job.info is None:
+        self._schedule.reclaim(segment)
+        if not segment.passed or segment.job.info is None:
             raise RecordingError(f"{death} before it gave a frame; convert the file with ffmpeg")
-        self._end(stretch, Damage(decoder_deaths=1), None)
+        self._end(segment, Damage(decoder_deaths=1), None)
 
-    def _end(self, stretch: Stretch[Job], damage: Damage, end_s: float | None) -> None:
-        ending = Ending(stretch=stretch, total=stretch.passed, damage=damage, end_s=end_s)
-        self._receiver.decoded(stretch.job, ending)
+    def _end(self, segment: Segment[Job], damage: Damage, end_s: float | None) -> None:
+        ending = Ending(segment=segment, total=segment.passed, damage=damage, end_s=end_s)
+        self._receiver.decoded(segment.job, ending)
         if self._schedule.may_cut:  # its last samples need not wait for those of others, of which few come
             self._pool.flush()
 

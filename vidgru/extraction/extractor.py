@@ -19,7 +19,7 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -31,10 +31,16 @@ from vidgru.detector.yolo_head import find_weights
 from vidgru.errors import LockLostError, OutputError
 from vidgru.extraction.decode_process import DecoderProcess, watching
 from vidgru.extraction.decode_stage import Intake
-from vidgru.extraction.detector_pool import DetectorPool, workers
+from vidgru.extraction.detector_pool import (
+    Channel,
+    DetectedFrame,
+    DetectorPool,
+    WorkerThreads,
+    count_threads,
+    to_sequence,
+)
 from vidgru.extraction.job import Ending, Job
-from vidgru.extraction.queues import Channel, Row, Threads, assemble
-from vidgru.extraction.results import ExtractionResult, Status
+from vidgru.extraction.results import ExtractionResult, ProgressListener, Status
 from vidgru.extraction.schedule import Schedule
 from vidgru.locks import Locks
 from vidgru.storage import sha256_file
@@ -43,19 +49,6 @@ from vidgru.video.integrity import Damage
 from vidgru.video.timestamps import StartTimes
 
 _CHUNK_SAMPLES = 256  # samples handed to the writer at a time
-
-
-class Listener(Protocol):
-    """Is told how far recordings are, by number. `Progress` is one."""
-
-    def sampled(self, number: int, seconds: float, share: float) -> None:
-        """One more sample, `seconds` after the one before; `share` of the recording is done."""
-
-    def ended(self, number: int, *, reused: bool) -> None:
-        """A recording has ended, or was there already."""
-
-    def say(self, line: str) -> None:
-        """Something that the user may want to know; called by any thread."""
 
 
 class Extractor:
@@ -82,7 +75,7 @@ class Extractor:
         cache: SequenceCache,
         detect: DetectorSettings,
         run: RuntimeSettings,
-        listener: Listener,
+        listener: ProgressListener,
         *,
         limit: int | None = None,
     ) -> None:
@@ -98,14 +91,14 @@ class Extractor:
         self._last = False  # nothing more is submitted
         self._stop = threading.Event()
         self._posts: Channel[Callable[[], None]] = Channel(256, self._stop)
-        self._threads = Threads(self._stop, lambda error: self._post(self._on_crash, error))
+        self._threads = WorkerThreads(self._stop, lambda error: self._post(self._on_crash, error))
         on_seen = partial(self._post, self._on_seen)
         self._pool = DetectorPool(
-            weights, weights_sha256, detect, run, self._threads, self._stop, on_seen, listener.say
+            weights, weights_sha256, detect, run, self._threads, self._stop, on_seen, listener.log
         )
-        self._decoders = [DecoderProcess() for _ in range(workers(run))]
+        self._decoders = [DecoderProcess() for _ in range(count_threads(run))]
         self._locks = Locks(cache.lock_folder)
-        self._schedule: Schedule[Job] = Schedule(len(self._decoders), self._pool.starving, self._pool.flush, self._stop)
+        self._schedule: Schedule[Job] = Schedule(len(self._decoders), self._pool.is_idle, self._pool.flush, self._stop)
         self._intake = Intake(
             cache,
             detect,
@@ -116,7 +109,7 @@ class Extractor:
             self,
             self._stop,
             limit,
-            listener.say,
+            listener.log,
         )
         self._stack = ExitStack()
 
@@ -207,13 +200,13 @@ class Extractor:
 
     # --- the reading thread -----------------------------------------------------------------------------------------
 
-    def _on_seen(self, rows: list[Row]) -> None:
+    def _on_seen(self, rows: list[DetectedFrame]) -> None:
         jobs: dict[int, Job] = {}
         for row in rows:
-            stretch = row.sample.stretch
-            job: Job = stretch.job
-            if not job.over and not stretch.void:  # else it failed meanwhile, or is done elsewhere
-                job.arrived[row.sample.number] = row
+            segment = row.frame.segment
+            job: Job = segment.job
+            if not job.over and not segment.superseded:  # else it failed meanwhile, or is done elsewhere
+                job.arrived[row.frame.number] = row
                 jobs[job.number] = job
         for job in jobs.values():
             self._unless_taken(self._handle, job)
@@ -222,14 +215,14 @@ class Extractor:
         """Work off the samples of a job that have arrived, in their order."""
         assert job.info is not None
         job.tracker = job.tracker or Tracker(self._detect.tracker, job.info.size_px)
-        while (row := job.arrived.get(job.handled)) and not row.sample.stretch.void:
+        while (row := job.arrived.get(job.handled)) and not row.frame.segment.superseded:
             del job.arrived[job.handled]
-            sample, seen = row.sample, row.seen
+            sample, seen = row.frame, row.detections
             tracks = job.tracker.update(seen.boxes, seen.scores, seen.classes)
             job.rows.append(replace(row, tracks=tracks))
             job.handled += 1
             share = sample.time_s / job.info.duration_s if job.info.duration_s else 0.0
-            self._listener.sampled(job.number, sample.time_s - job.time_s, min(share, 1.0))
+            self._listener.advance(job.number, sample.time_s - job.time_s, min(share, 1.0))
             job.time_s = sample.time_s
             if len(job.rows) == _CHUNK_SAMPLES or job.handled % PART_SAMPLES == 0:
                 self._write(job)
@@ -239,15 +232,15 @@ class Extractor:
         assert job.info is not None
         assert job.writer is not None
         if job.rows:
-            place = job.rows[-1].sample.place
-            pieces = assemble(job.rows, self._detect.fps, job.info.size_px, self._pool.ready().names)
+            place = job.rows[-1].frame.resume_point
+            pieces = to_sequence(job.rows, self._detect.fps, job.info.size_px, self._pool.load().names)
             job.rows = []
             job.writer.append(pieces, None if place is None else asdict(place))
 
     def _finish_if_over(self, job: Job) -> None:
         """Write the entry if all samples have been worked off, and decoding has ended for good."""
         ending = job.ending
-        if ending is None or ending.stretch.void or job.handled != ending.total:
+        if ending is None or ending.segment.superseded or job.handled != ending.total:
             return
         assert job.info is not None
         assert job.writer is not None
@@ -261,7 +254,7 @@ class Extractor:
             duration_s=duration_s,
             fps=self._detect.fps,
             size_px=job.info.size_px,
-            names=self._pool.ready().names,
+            names=self._pool.load().names,
             feature_settings=self._feature_settings,
             damage=damage.facts(),
             recorded_at=job.info.recorded_at,
@@ -269,7 +262,7 @@ class Extractor:
         self._end(job, "partial" if damage.facts() else "done", job.handled, duration_s, str(damage))
 
     def _on_decoded(self, job: Job, ending: Ending) -> None:
-        if job.over:  # another stretch of it has failed
+        if job.over:  # another segment of it has failed
             return
         job.ending = ending
         self._unless_taken(self._finish_if_over, job)
@@ -299,7 +292,7 @@ class Extractor:
 
     def _end(self, job: Job, status: Status, samples: int, duration_s: float | None, reason: str) -> None:
         job.over = True
-        self._listener.ended(job.number, reused=status == "reused")
+        self._listener.end(job.number, reused=status == "reused")
         outcome = ExtractionResult(
             recording=job.recording,
             status=status,

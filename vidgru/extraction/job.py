@@ -8,7 +8,7 @@ from typing import Any
 
 from vidgru.cache import EntryWriter
 from vidgru.detector.tracker import Tracker
-from vidgru.extraction.queues import Row
+from vidgru.extraction.detector_pool import DetectedFrame
 from vidgru.types import Recording
 from vidgru.video.container import VideoInfo
 from vidgru.video.integrity import Damage
@@ -20,13 +20,13 @@ class Ending:
     """What the decoder that came to the end of a recording says.
 
     Attributes:
-        stretch: the last one; where it is void by now, this does not count.
+        segment: the last one; where it is superseded by now, this does not count.
         total: samples, those of earlier runs included.
         damage: what was wrong.
         end_s: end of the last frame; None where a decoder died before it came there.
     """
 
-    stretch: Any
+    segment: Any
     total: int
     damage: Damage
     end_s: float | None
@@ -69,8 +69,8 @@ class Job:
     over: bool = False
 
     ending: Ending | None = None
-    arrived: dict[int, Row] = field(default_factory=dict)
+    arrived: dict[int, DetectedFrame] = field(default_factory=dict)
     handled: int = 0
-    rows: list[Row] = field(default_factory=list)
+    rows: list[DetectedFrame] = field(default_factory=list)
     time_s: float = 0.0
     stack: ExitStack = field(default_factory=ExitStack)

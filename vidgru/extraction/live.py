@@ -22,8 +22,7 @@ from vidgru.detector.motion import scene_motion
 from vidgru.detector.preprocess import FramePreprocessor
 from vidgru.detector.tracker import Tracker
 from vidgru.detector.yolo_head import find_weights
-from vidgru.extraction.detector_pool import DetectorPool
-from vidgru.extraction.queues import Row, Sample, Threads, assemble
+from vidgru.extraction.detector_pool import DetectedFrame, DetectorPool, FrameRef, WorkerThreads, to_sequence
 from vidgru.storage import sha256_file
 from vidgru.types import FrameSequence
 from vidgru.video.live_connection import LiveAddress
@@ -84,7 +83,7 @@ class LiveExtractor:
         self._crash: BaseException | None = None
         self._sent = self._handled = 0
         self._pending: dict[int, LiveFrame] = {}  # with the detector, by number
-        self._rows: dict[int, Row] = {}  # back from it, and not yet their turn
+        self._rows: dict[int, DetectedFrame] = {}  # back from it, and not yet their turn
         self._preparation: tuple[tuple[int, int], FramePreprocessor] | None = None
         self._tracker: Tracker | None = None
         self._stack = ExitStack()
@@ -93,14 +92,14 @@ class LiveExtractor:
         weights = find_weights(self._detect.weights)
         self._stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(1)  # one frame is little work: threads that wait for one another cost more than they save
-        threads = Threads(self._stop, self._on_crash)
+        threads = WorkerThreads(self._stop, self._on_crash)
         self._stack.callback(threads.close)
         self._pool = DetectorPool(
             weights, sha256_file(weights), self._detect, self._run, threads, self._stop, self._on_seen, self._notify
         )
         with ExitStack() as on_error:
             on_error.callback(self._stack.close)
-            detector = self._pool.ready()
+            detector = self._pool.load()
             on_error.pop_all()
         self.names, self.run_info = detector.names, self._pool.run_info
         self.source = LiveSource(self._address, self._detect.fps, self._detect.imgsz, self._reconnect, self._notify)
@@ -158,39 +157,37 @@ class LiveExtractor:
     def _send(self, frame: LiveFrame) -> None:
         """Hand a sample to the detector."""
         if self._preparation is None or self._preparation[0] != frame.size_px:
-            stride = self._pool.ready().stride
+            stride = self._pool.load().stride
             prepare = FramePreprocessor(frame.size_px, self._detect.imgsz, stride, self._polygons)
             self._preparation = (frame.size_px, prepare)
         prepare = self._preparation[1]
         canvas, flow = prepare(frame.image, frame.time_s)
-        sample = Sample(
-            stretch=None,
+        sample = FrameRef(
             number=self._sent,
             time_s=frame.time_s,
             index=frame.index,
             letterbox=prepare.letterbox,
             flow=flow,
             scene_motion=scene_motion(flow),
-            place=None,
         )
         self._pending[self._sent] = frame
         self._sent += 1
         self._pool.add(sample, canvas)
 
-    def _follow(self, row: Row) -> LiveSample:
+    def _follow(self, row: DetectedFrame) -> LiveSample:
         """Follow the objects of the next sample, and make a sequence of it."""
-        frame = self._pending.pop(row.sample.number)
+        frame = self._pending.pop(row.frame.number)
         self._handled += 1
         self._tracker = self._tracker or Tracker(self._detect.tracker, frame.size_px)
-        tracks = self._tracker.update(row.seen.boxes, row.seen.scores, row.seen.classes)
-        sequence = assemble([replace(row, tracks=tracks)], self._detect.fps, frame.size_px, self.names)
+        tracks = self._tracker.update(row.detections.boxes, row.detections.scores, row.detections.classes)
+        sequence = to_sequence([replace(row, tracks=tracks)], self._detect.fps, frame.size_px, self.names)
         return LiveSample(sequence=sequence, decoded_s=frame.decoded_s)
 
     # --- detector threads -------------------------------------------------------------------------------------------
 
-    def _on_seen(self, rows: list[Row]) -> None:
+    def _on_seen(self, rows: list[DetectedFrame]) -> None:
         with self._news:
-            self._rows |= {row.sample.number: row for row in rows}
+            self._rows |= {row.frame.number: row for row in rows}
             self._news.notify_all()
 
     def _on_crash(self, error: BaseException) -> None:

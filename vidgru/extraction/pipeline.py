@@ -10,10 +10,8 @@ from vidgru.cache import Entry, SequenceCache
 from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.detector.yolo_head import find_weights
 from vidgru.extraction.extractor import Extractor
-from vidgru.extraction.progress import Progress
-from vidgru.extraction.results import ExtractionResult, in_order, say_outcome, summarised, summary_table
+from vidgru.extraction.results import ExtractionResult, ProgressBar, print_result, summary_table, summary_writer
 from vidgru.extraction.sharding import summary_name
-from vidgru.extraction.spans import spans
 from vidgru.storage import sha256_file
 from vidgru.types import Recording
 from vidgru.video.integrity import Damage
@@ -22,18 +20,17 @@ from vidgru.video.timestamps import StartTimes
 __all__ = [
     "ExtractionResult",
     "Extractor",
-    "damage_of",
+    "describe_damage",
     "extract_recordings",
     "feature_settings_for",
+    "print_result",
     "recorded_at",
-    "say_outcome",
-    "spans",
     "summary_table",
     "user_start_time",
 ]
 
 
-def damage_of(entry: Entry) -> str:
+def describe_damage(entry: Entry) -> str:
     """What was wrong with an entry's recording, in the words of its outcome; empty where nothing was."""
     return str(Damage(**entry.damage))
 
@@ -68,7 +65,7 @@ def extract_recordings(
     run: RuntimeSettings,
     *,
     progress: bool = True,
-    on_outcome: Callable[[ExtractionResult], None] | None = None,
+    on_result: Callable[[ExtractionResult], None] | None = None,
     limit: int | None = None,
     part: tuple[int, int] = (1, 1),
 ) -> list[ExtractionResult]:
@@ -85,7 +82,7 @@ def extract_recordings(
         detect: what is computed.
         run: how.
         progress: tell on stderr which detector runs, and show a bar if that is a terminal.
-        on_outcome: called in this thread with each recording's outcome as it ends.
+        on_result: called in this thread with each recording's outcome as it ends.
         limit: stop after so many samples of each recording, as if it ended there: for trying.
         part: number and count of the shard that `recordings` are, which names the summary file.
 
@@ -100,8 +97,8 @@ def extract_recordings(
     """
     paths = [recording.path for recording in recordings]
     with (
-        summarised(cache.root / summary_name(part)) as outcomes,
-        Progress(paths, progress) as bar,
+        summary_writer(cache.root / summary_name(part)) as outcomes,
+        ProgressBar(paths, progress) as bar,
         Extractor(cache, detect, run, bar, limit=limit) as extractor,
     ):
         for number, recording in enumerate(recordings):
@@ -109,6 +106,6 @@ def extract_recordings(
         extractor.finish()
         for number, outcome in extractor.ended():
             outcomes[number] = outcome
-            if on_outcome is not None:
-                on_outcome(outcome)
-    return in_order(outcomes)
+            if on_result is not None:
+                on_result(outcome)
+    return [outcomes[number] for number in sorted(outcomes)]

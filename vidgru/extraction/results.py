@@ -1,14 +1,16 @@
-"""How each recording of a run ended, for people and for programs."""
+"""How each recording of a run ended, for people and for programs, and the progress bar."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import Literal, Protocol
 
 from tqdm import tqdm
 
@@ -16,9 +18,13 @@ from vidgru.errors import OutputError
 from vidgru.storage import write_atomic
 from vidgru.types import Recording
 
-_NAMED = 3  # recordings that are named one by one of those that ended alike
+_LISTED = 3  # recordings listed by name of those with the same status and reason
 
 Status = Literal["done", "reused", "partial", "failed"]
+
+
+class ExtractionStoppedError(Exception):
+    """The run has ended: raised in its threads wherever they wait."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +32,13 @@ class ExtractionResult:
     """How one recording ended.
 
     Attributes:
-        recording: which.
-        status: done, reused (was there already), partial (damaged; what could be decoded is there) or failed.
-        key: its cache entry; None if it failed.
-        samples: frames in the entry.
-        duration_s: of the recording; None if unknown.
-        reason: why it failed or is partial; empty otherwise.
-        seconds: wall time it took.
+        recording: The recording.
+        status: done, reused (from the cache), partial (damaged; what could be decoded is cached) or failed.
+        key: Its cache entry; None if it failed.
+        samples: Frames in the entry.
+        duration_s: Length of the recording in seconds; None if unknown.
+        reason: Why it failed or is partial; empty otherwise.
+        seconds: Wall time it took.
     """
 
     recording: Recording
@@ -44,83 +50,169 @@ class ExtractionResult:
     seconds: float
 
 
-def say_outcome(outcome: ExtractionResult) -> None:
-    """A line on stderr about a recording, above the progress bar if there is one."""
-    line = f"{outcome.status:8} {outcome.recording.name}: "
-    if outcome.status != "failed":
-        line += f"{outcome.samples} samples"
-    if outcome.status in ("done", "partial") and outcome.duration_s is not None:
-        speed = outcome.duration_s / max(outcome.seconds, 1e-3)
-        line += f" of {outcome.duration_s:.1f} s in {outcome.seconds:.1f} s, {speed:.1f}x real time"
-    if outcome.reason:
-        line += f"{'' if outcome.status == 'failed' else '; '}{outcome.reason}"
+def print_result(result: ExtractionResult) -> None:
+    """Write a line about a recording to stderr, above the progress bar if there is one."""
+    line = f"{result.status:8} {result.recording.name}: "
+    if result.status != "failed":
+        line += f"{result.samples} samples"
+    if result.status in ("done", "partial") and result.duration_s is not None:
+        speed = result.duration_s / max(result.seconds, 1e-3)
+        line += f" of {result.duration_s:.1f} s in {result.seconds:.1f} s, {speed:.1f}x real time"
+    if result.reason:
+        line += f"{'' if result.status == 'failed' else '; '}{result.reason}"
     tqdm.write(line, file=sys.stderr)
 
 
-def summary_table(outcomes: Sequence[ExtractionResult]) -> str:
-    """The outcomes as text: a line for each that is not whole, with the reason, then the counts.
+def summary_table(results: Sequence[ExtractionResult]) -> str:
+    """Format results: one line per recording with a reason, then the counts.
 
-    Of many that have the same reason a few are named, so that what differs can be seen; `summary.jsonl` has them all.
+    Of many with the same reason only a few are listed, so that rare reasons stay visible; `summary.jsonl` has them all.
     """
-    alike: dict[tuple[Status, str], list[str]] = {}
-    for one in outcomes:
-        if one.reason:
-            alike.setdefault((one.status, one.reason), []).append(one.recording.name)
+    names_by_reason: dict[tuple[Status, str], list[str]] = {}
+    for result in results:
+        if result.reason:
+            names_by_reason.setdefault((result.status, result.reason), []).append(result.recording.name)
     lines = []
-    for (status, reason), names in alike.items():
-        named = names if len(names) <= _NAMED + 1 else names[:_NAMED]
-        lines += [f"{status:8} {name}: {reason}" for name in named]
-        if len(named) < len(names):
-            lines.append(f"{status:8} {len(names) - len(named)} more: {reason}")
+    for (status, reason), names in names_by_reason.items():
+        listed = names if len(names) <= _LISTED + 1 else names[:_LISTED]
+        lines += [f"{status:8} {name}: {reason}" for name in listed]
+        if len(listed) < len(names):
+            lines.append(f"{status:8} {len(names) - len(listed)} more: {reason}")
     counts = {
-        status: sum(one.status == status for one in outcomes) for status in ("done", "reused", "partial", "failed")
+        status: sum(result.status == status for result in results) for status in ("done", "reused", "partial", "failed")
     }
     total = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing to do"
-    seconds = sum(one.duration_s or 0 for one in outcomes if one.key)
-    samples = sum(one.samples for one in outcomes)
+    seconds = sum(result.duration_s or 0 for result in results if result.key)
+    samples = sum(result.samples for result in results)
     return "\n".join([*lines, f"{total}: {seconds / 3600:.2f} hours of video, {samples} samples"])
 
 
-@contextmanager
-def summarised(path: Path) -> Iterator[dict[int, ExtractionResult]]:
-    """Note a run's outcomes by number; they are written to its `summary.jsonl` at the end, also where it breaks off.
+# --- summary.jsonl ----------------------------------------------------------------------------------------------------
 
-    Not where all were there already; and where nothing was made it is no error that it cannot be written, for then
-    the cache may be read-only.
+
+@contextmanager
+def summary_writer(path: Path) -> Iterator[dict[int, ExtractionResult]]:
+    """Collect the results of a run by number and write them to `path` at the end, even if the run is aborted.
+
+    Nothing is written where all recordings were reused. If none was extracted, failing to write is no error: a cache
+    that is only read may be read-only.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: The file cannot be written.
     """
-    outcomes: dict[int, ExtractionResult] = {}
+    results: dict[int, ExtractionResult] = {}
     try:
-        yield outcomes
+        yield results
     except BaseException:
-        with suppress(OutputError):  # what ended the run is what is to be told
-            _write_summary(path, outcomes)
+        with suppress(OutputError):  # the user needs to see what ended the run
+            _write_summary(path, results)
         raise
-    made = any(outcome.status in ("done", "partial") for outcome in outcomes.values())
-    with nullcontext() if made else suppress(OutputError):
-        _write_summary(path, outcomes)
+    has_new = any(result.status in ("done", "partial") for result in results.values())
+    with nullcontext() if has_new else suppress(OutputError):
+        _write_summary(path, results)
 
 
-def in_order(outcomes: Mapping[int, ExtractionResult]) -> list[ExtractionResult]:
-    """Outcomes by their numbers."""
-    return [outcomes[number] for number in sorted(outcomes)]
-
-
-def _write_summary(path: Path, outcomes: Mapping[int, ExtractionResult]) -> None:
-    if all(outcome.status == "reused" for outcome in outcomes.values()):
+def _write_summary(path: Path, results: Mapping[int, ExtractionResult]) -> None:
+    if all(result.status == "reused" for result in results.values()):
         return
-    rows = [
-        {
-            "recording": one.recording.name,
-            "status": one.status,
-            "reason": one.reason,
-            "key": one.key,
-            "samples": one.samples,
-            "duration_s": one.duration_s,
-            "seconds": round(one.seconds, 3),
+    lines = []
+    for _, result in sorted(results.items()):
+        row = {
+            "recording": result.recording.name,
+            "status": result.status,
+            "reason": result.reason,
+            "key": result.key,
+            "samples": result.samples,
+            "duration_s": result.duration_s,
+            "seconds": round(result.seconds, 3),
         }
-        for one in in_order(outcomes)
-    ]
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    write_atomic(path, "".join(lines).encode())
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+class ProgressListener(Protocol):
+    """Follows the recordings of a run by number. `ProgressBar` shows them; a Ray worker passes them on."""
+
+    def advance(self, number: int, seconds: float, share: float) -> None:
+        """Count one more sample, `seconds` after the previous one; `share` of the recording is done."""
+
+    def end(self, number: int, *, reused: bool) -> None:
+        """Count a recording that has ended."""
+
+    def log(self, line: str) -> None:
+        """Show a line to the user. May be called from any thread."""
+
+
+class ProgressBar:
+    """A progress bar on stderr, if that is a terminal. Recordings are weighted by file size, which is known beforehand.
+
+    The bar is left on the screen at the end of the `with` block.
+
+    Args:
+        paths: The recordings.
+        shown: Whether to write anything at all.
+    """
+
+    def __init__(self, paths: Iterable[Path], shown: bool) -> None:
+        self._sizes = [_file_size(path) for path in paths]
+        self._done = [0] * len(self._sizes)
+        self._shown = shown
+        self._ended = self._samples = 0
+        self._video_s = 0.0
+        self._started: float | None = None
+        self._bar = tqdm(
+            total=sum(self._sizes),
+            bar_format="{percentage:3.0f}%|{bar}| {desc}[{elapsed}<{remaining}]",
+            disable=not (shown and sys.stderr.isatty()),
+        )
+        self._describe()
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def advance(self, number: int, seconds: float, share: float, samples: int = 1) -> None:
+        """Count more samples of recording `number`, `seconds` after the previous ones; `share` of it is done."""
+        if self._started is None:
+            self._started = time.monotonic()
+        self._samples += samples
+        self._video_s += seconds
+        self._update(number, share)
+
+    def end(self, number: int, *, reused: bool) -> None:
+        """Count a recording that has ended. Reused ones leave the total: they take no time."""
+        self._ended += 1
+        if reused:
+            self._sizes[number] = 0
+            self._bar.total = max(sum(self._sizes), 1)
+        self._update(number, 1.0)
+
+    def log(self, line: str) -> None:
+        """Write a line to stderr, above the bar."""
+        if self._shown:
+            tqdm.write(line, file=sys.stderr)
+
+    def _update(self, number: int, share: float) -> None:
+        done = int(share * self._sizes[number])
+        self._describe()
+        self._bar.update(done - self._done[number])
+        self._done[number] = done
+
+    def _describe(self) -> None:
+        elapsed = time.monotonic() - self._started if self._started is not None else 0.0
+        speed = f", {self._samples / elapsed:.0f} frames/s, {self._video_s / elapsed:.1f}x real time" if elapsed else ""
+        self._bar.set_description_str(f"{self._ended}/{len(self._sizes)} recordings{speed} ", refresh=False)
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return max(path.stat().st_size, 1)
+    except OSError:
+        return 1

@@ -1,6 +1,6 @@
 """Which decoder does what next: whole recordings first, then stretches of the last ones, so that no decoder is idle.
 
-Recordings may come while others are worked on. A stretch that no earlier one is ahead of then goes before them: its
+Recordings may come while others are worked on. A segment that no earlier one is ahead of then goes before them: its
 recording was begun first.
 """
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from vidgru.extraction.queues import ExtractionStoppedError
+from vidgru.extraction.results import ExtractionStoppedError
 from vidgru.video.reader import ResumePoint
 
 Job = TypeVar("Job")
@@ -24,7 +24,7 @@ _RETRY_S = 0.5  # how often a recording that another process works on is looked 
 
 
 @dataclass(kw_only=True, eq=False)
-class Stretch(Generic[Job]):
+class Segment(Generic[Job]):
     """A recording, or a part of one, for one decoder.
 
     Attributes:
@@ -32,7 +32,7 @@ class Stretch(Generic[Job]):
         order: place among the stretches of the recording.
         after: the sample after which it begins; None is the start.
         last: the sample it ends with, as far as can be told beforehand; None is the end of the recording.
-        void: its samples do not count any more: an earlier stretch takes over.
+        superseded: its samples do not count any more: an earlier segment takes over.
         passed: samples of the recording up to the last one that was handed to the detector.
     """
 
@@ -40,7 +40,7 @@ class Stretch(Generic[Job]):
     order: int = 0
     after: ResumePoint | None = None
     last: ResumePoint | None = None
-    void: bool = False
+    superseded: bool = False
     passed: int = 0
 
 
@@ -48,8 +48,8 @@ class Stretch(Generic[Job]):
 class _Cut(Generic[Job]):
     """Stretches of a recording that is shared."""
 
-    waiting: list[Stretch[Job]]
-    running: list[Stretch[Job]] = field(default_factory=list)
+    waiting: list[Segment[Job]]
+    running: list[Segment[Job]] = field(default_factory=list)
 
 
 class Schedule(Generic[Job]):
@@ -95,87 +95,87 @@ class Schedule(Generic[Job]):
             return not self._fresh and self._decoders > 1
 
     @contextmanager
-    def draw(self) -> Iterator[Stretch[Job] | None]:
+    def draw(self) -> Iterator[Segment[Job] | None]:
         """What to decode next, waited for if need be; None when everything is handed out for good.
 
         Raises:
             ExtractionStoppedError: the run is over.
         """
-        stretch = self._next()
+        segment = self._next()
         try:
-            yield stretch
+            yield segment
         finally:
-            if stretch is not None:
+            if segment is not None:
                 with self._lock:
                     self._active -= 1
-                    if (cut := self._cuts.get(id(stretch.job))) and stretch in cut.running:
-                        cut.running.remove(stretch)
+                    if (cut := self._cuts.get(id(segment.job))) and segment in cut.running:
+                        cut.running.remove(segment)
                         if not (cut.running or cut.waiting):
-                            del self._cuts[id(stretch.job)]
+                            del self._cuts[id(segment.job)]
 
-    def put_off(self, job: Job) -> None:
+    def requeue(self, job: Job) -> None:
         """Come back to a recording later: another process works on it."""
         with self._lock:
             self._put_off.append((time.monotonic() + _RETRY_S, job))
 
-    def cut(self, stretch: Stretch[Job], places: list[ResumePoint]) -> None:
-        """Cut what is left of a running stretch at these places, for others to share."""
-        ends = [*places[1:], stretch.last]
+    def cut(self, segment: Segment[Job], places: list[ResumePoint]) -> None:
+        """Cut what is left of a running segment at these places, for others to share."""
+        ends = [*places[1:], segment.last]
         others = [
-            Stretch(job=stretch.job, order=order, after=after, last=last)
+            Segment(job=segment.job, order=order, after=after, last=last)
             for order, (after, last) in enumerate(zip(places, ends, strict=True), start=1)
         ]
-        stretch.last = places[0]
+        segment.last = places[0]
         with self._lock:
-            self._cuts[id(stretch.job)] = _Cut(waiting=others, running=[stretch])
+            self._cuts[id(segment.job)] = _Cut(waiting=others, running=[segment])
 
-    def is_first(self, stretch: Stretch[Job]) -> bool:
-        """Whether no earlier stretch of its recording is still to be decoded."""
+    def is_first(self, segment: Segment[Job]) -> bool:
+        """Whether no earlier segment of its recording is still to be decoded."""
         with self._lock:
-            cut = self._cuts.get(id(stretch.job))
+            cut = self._cuts.get(id(segment.job))
             others = [] if cut is None else [*cut.running, *cut.waiting]
-            return all(other.order >= stretch.order for other in others)
+            return all(other.order >= segment.order for other in others)
 
-    def take_over(self, stretch: Stretch[Job]) -> None:
-        """A running stretch goes on to the end of the recording: what others did of the rest does not count."""
+    def reclaim(self, segment: Segment[Job]) -> None:
+        """A running segment goes on to the end of the recording: what others did of the rest does not count."""
         with self._lock:
-            stretch.last = None
-            if cut := self._cuts.get(id(stretch.job)):
+            segment.last = None
+            if cut := self._cuts.get(id(segment.job)):
                 for other in (*cut.running, *cut.waiting):
-                    other.void = other.void or other.order > stretch.order
+                    other.superseded = other.superseded or other.order > segment.order
                 cut.waiting.clear()
 
-    def _next(self) -> Stretch[Job] | None:
+    def _next(self) -> Segment[Job] | None:
         while not self._stop.is_set():
             with self._lock:
-                stretch, over = self._choose()
-                self._active += stretch is not None
+                segment, over = self._choose()
+                self._active += segment is not None
                 quiet = not self._active
             if quiet:
                 self._idle()  # no other samples come that theirs could wait for
-            if stretch is not None or over:
-                return stretch
+            if segment is not None or over:
+                return segment
             self._stop.wait(_POLL_S)
         raise ExtractionStoppedError
 
-    def _choose(self) -> tuple[Stretch[Job] | None, bool]:
-        """The next stretch, if there is one now; and whether there will be none any more."""
+    def _choose(self) -> tuple[Segment[Job] | None, bool]:
+        """The next segment, if there is one now; and whether there will be none any more."""
         cuts = [cut for cut in self._cuts.values() if cut.waiting]
         if head := next((cut for cut in cuts if not cut.running), None):
             return self._share(head), False
         if self._fresh:
-            return Stretch(job=self._fresh.popleft()), False
+            return Segment(job=self._fresh.popleft()), False
         for cut in cuts:
             first = min(one.order for one in cut.running)
             near = cut.waiting[0].order - first < 2 * self._decoders  # what is done ahead of its turn waits in memory
             if near and self._starving():
                 return self._share(cut), False
         if self._put_off and self._put_off[0][0] < time.monotonic():
-            return Stretch(job=self._put_off.pop(0)[1]), False
+            return Segment(job=self._put_off.pop(0)[1]), False
         return None, self._last and not (self._put_off or cuts or self._active)
 
-    def _share(self, cut: _Cut[Job]) -> Stretch[Job]:
-        """The next stretch of a recording that is shared."""
-        stretch = cut.waiting.pop(0)
-        cut.running.append(stretch)
-        return stretch
+    def _share(self, cut: _Cut[Job]) -> Segment[Job]:
+        """The next segment of a recording that is shared."""
+        segment = cut.waiting.pop(0)
+        cut.running.append(segment)
+        return segment

@@ -1,96 +1,106 @@
-"""Shards: which of n independent processes works on which recordings, without their talking to one another.
+"""Sharding: which of n independent processes extracts which recordings, without any communication between them.
 
-Each computes the whole assignment and keeps its own part. So that all come to the same, it depends on nothing but the
-contents and lengths of the recordings: not on their order, names, or what a machine knows of them already.
+Every process computes the whole assignment and keeps its own part. For all to agree, the assignment depends only on the
+contents and lengths of the recordings: not on their order, their names, or what a machine already knows about them.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from vidgru.cache import SequenceCache
-from vidgru.extraction.spans import spans
+from vidgru.errors import RecordingError
+from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, watching
 from vidgru.types import Recording
+from vidgru.video.timestamps import StartTimes
 
-Thing = TypeVar("Thing")
+T = TypeVar("T")
 
-SLACK = 0.05  # a shard may be longer than the mean by this share
+SLACK = 0.05  # how much longer than the mean a shard may be, as a fraction
 _PIECES = 4
 _PIECE_BYTES = 1 << 16
-_BYTES_A_SECOND = 500_000  # of recordings that do not tell how long they are: 4 Mbit/s
+_BYTES_PER_SECOND = 500_000  # of recordings of unknown length: 4 Mbit/s
 
 
-class Weighed(NamedTuple):
-    """What an assignment goes by: who has one identity is one and the same; `seconds` is how long it lasts."""
+class ShardItem(NamedTuple):
+    """What the assignment depends on: items of one `identity` stay together; `seconds` is the length."""
 
     identity: str
     seconds: float
 
 
-def assign(items: Iterable[Weighed], count: int) -> dict[str, int]:
+class RecordingSpan(NamedTuple):
+    """When a recording starts (ISO 8601) and its length in seconds; None where unknown."""
+
+    recorded_at: str | None
+    duration_s: float | None
+
+
+def assign(items: Iterable[ShardItem], count: int) -> dict[str, int]:
     """Assign every identity to one of `count` shards.
 
-    Each identity has an order of preference among the shards, by hashes (rendezvous hashing: Thaler and Ravishankar,
-    1998), and gets the first with room for it: none is filled above the mean by more than SLACK (consistent hashing
-    with bounded loads: Mirrokni, Thorup, Zadimoghaddam, 2018), the longest first. What fits nowhere goes where least
-    is: so no shard exceeds the mean by more than the greater of SLACK and the longest item. When an item comes or goes,
-    few others move: those that full shards sent on.
+    Each identity has an order of preference among the shards, by hash (rendezvous hashing: Thaler and Ravishankar,
+    1998). The longest items first, each goes to the first shard that it does not fill above the mean by more than SLACK
+    (consistent hashing with bounded loads: Mirrokni, Thorup, Zadimoghaddam, 2018), or to the emptiest if there is none.
+    No shard then exceeds the mean by more than the larger of SLACK and the longest item, and adding or removing an item
+    moves few others.
 
     Args:
-        items: in any order; of several with one identity the longest counts.
-        count: of the shards.
+        items: Items in any order; of several with one identity the longest counts.
+        count: Number of shards.
 
     Returns:
-        For each identity the number of its shard, from 0.
+        The shard of each identity, from 0.
     """
     seconds: dict[str, float] = defaultdict(float)
     for identity, length in items:
         seconds[identity] = max(seconds[identity], length)
     loads = [0.0] * count
-    room = (1 + SLACK) * sum(sorted(seconds.values())) / count  # sorted, for sums of floats depend on the order
-    found = {}
-    for identity in sorted(seconds, key=lambda one: (-seconds[one], one)):
-        order = _preference(identity, count)
-        fitting = [shard for shard in order if loads[shard] + seconds[identity] <= room]
-        shard = fitting[0] if fitting else min(order, key=lambda one: loads[one])
+    limit = (1 + SLACK) * sum(sorted(seconds.values())) / count  # sorted: a sum of floats depends on their order
+    shards = {}
+    for identity in sorted(seconds, key=lambda name: (-seconds[name], name)):
+        preferred = _preference(identity, count)
+        fitting = [shard for shard in preferred if loads[shard] + seconds[identity] <= limit]
+        shard = fitting[0] if fitting else min(preferred, key=lambda number: loads[number])
         loads[shard] += seconds[identity]
-        found[identity] = shard
-    return found
+        shards[identity] = shard
+    return shards
 
 
-def share(recordings: Iterable[Recording], part: tuple[int, int], cache: SequenceCache) -> list[Recording]:
-    """The recordings of one shard, in their order.
+def shard_recordings(recordings: Iterable[Recording], part: tuple[int, int], cache: SequenceCache) -> list[Recording]:
+    """Select the recordings of one shard, in their order. Copies of one recording stay together.
 
     Args:
-        recordings: all of them; copies of one go together, and share an entry of the cache.
-        part: number of the shard, from 1, and how many there are.
-        cache: of the run.
+        recordings: All recordings.
+        part: Number of the shard, from 1, and the number of shards.
+        cache: The run's cache.
     """
     recordings = list(recordings)
     if part == (1, 1):
         return recordings
-    weighed = [
-        (recording, Weighed(content_identity(recording.path), duration_s or _likely_seconds(recording.path)))
-        for recording, (_, duration_s) in spans(recordings, cache, "")
+    weighted = [
+        (recording, ShardItem(content_identity(recording.path), duration_s or _guess_seconds(recording.path)))
+        for recording, (_, duration_s) in read_spans(recordings, cache, "")
     ]
-    return kept(weighed, part)
+    return select_shard(weighted, part)
 
 
-def kept(weighed: list[tuple[Thing, Weighed]], part: tuple[int, int]) -> list[Thing]:
-    """Of things that are weighed, those of one shard, in their order."""
-    shards = assign((weight for _, weight in weighed), part[1])
-    return [thing for thing, weight in weighed if shards[weight.identity] == part[0] - 1]
+def select_shard(items: list[tuple[T, ShardItem]], part: tuple[int, int]) -> list[T]:
+    """Select the values of one shard, in their order; `part` as in `shard_recordings`."""
+    shards = assign((item for _, item in items), part[1])
+    return [value for value, item in items if shards[item.identity] == part[0] - 1]
 
 
 def content_identity(path: Path) -> str:
-    """What tells a recording from others by its content: its size, and a hash of pieces from its start to its end.
+    """Identify a recording by its size and a hash of a few pieces of it, in hex.
 
-    Not of all its bytes, by which the cache knows it: each of n processes would have to read all that n of them work
-    on. Where two recordings differ between the pieces alone they are assigned to one shard, and that is all.
+    Not by all its bytes, as in the cache: each of n processes would have to read everything. Recordings that differ
+    only between the pieces merely end up in the same shard.
     """
     digest = hashlib.sha256()
     try:
@@ -100,27 +110,50 @@ def content_identity(path: Path) -> str:
             for number in range(_PIECES):
                 file.seek(max(size - _PIECE_BYTES, 0) * number // (_PIECES - 1))
                 digest.update(file.read(_PIECE_BYTES))
-    except OSError:  # it fails in whichever shard, which then says why
+    except OSError:  # it fails in whichever shard it is in, which reports why
         digest.update(path.name.encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 
 def summary_name(part: tuple[int, int]) -> str:
-    """Name of the file that tells how the recordings of a run, or of a shard of it, ended."""
+    """Return the name of the file with the results of a run, or of one shard of it."""
     number, count = part
     return "summary.jsonl" if count == 1 else f"summary.{number}-of-{count}.jsonl"
 
 
-def _likely_seconds(path: Path) -> float:
-    """How long a recording may be that does not tell, so that large ones are spread."""
+def read_spans(
+    recordings: Iterable[Recording], cache: SequenceCache, start_time: str
+) -> Iterator[tuple[Recording, RecordingSpan]]:
+    """Read from the containers when recordings start and how long they are. Unreadable ones have no span.
+
+    Args:
+        recordings: The recordings.
+        cache: A cache that may know when they start.
+        start_time: See `RuntimeSettings`.
+    """
+    start_times = StartTimes(start_time)
+    decoder = DecoderProcess()
+    with watching([decoder]), ExitStack() as stack:
+        stack.callback(decoder.end)
+        for recording in recordings:
+            recorded_at, duration_s = start_times.of(recording.path) or cache.recorded_at(recording.path), None
+            try:
+                info = decoder.probe(recording.path)
+                recorded_at, duration_s = recorded_at or info.recorded_at, info.duration_s
+            except (RecordingError, DecoderDiedError):
+                pass
+            yield recording, RecordingSpan(recorded_at, duration_s)
+
+
+def _guess_seconds(path: Path) -> float:
+    """Guess the length of a recording from its size, so that large files are spread."""
     try:
-        return path.stat().st_size / _BYTES_A_SECOND
+        return path.stat().st_size / _BYTES_PER_SECOND
     except OSError:
         return 0.0
 
 
 def _preference(identity: str, count: int) -> list[int]:
-    """The shards, the one with the least hash first. A hash of any length begins alike, so that a shard more has one
-    hash more and the others keep theirs."""
+    """Order the shards by hash. SHAKE's output of any length starts the same, so adding a shard keeps the others'."""
     hashes = hashlib.shake_256(identity.encode()).digest(8 * count)
     return sorted(range(count), key=lambda shard: hashes[8 * shard : 8 * shard + 8])

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from vidgru.config import DetectorSettings, PredictConfig
 from vidgru.errors import SettingsError, WeightsError
-from vidgru.extraction.pipeline import extract_recordings, recorded_at, spans
-from vidgru.extraction.sharding import Weighed, kept, share, summary_name
+from vidgru.extraction.pipeline import extract_recordings, recorded_at
+from vidgru.extraction.sharding import ShardItem, read_spans, select_shard, shard_recordings, summary_name
 from vidgru.model.checkpoint import check_feature_settings
 from vidgru.prediction.detector import model_detector
 from vidgru.prediction.inputs import Cached, find_inputs
@@ -124,7 +124,7 @@ class _Run:
                     detect,
                     self.config.runtime,
                     progress=self.progress,
-                    on_outcome=lambda outcome: background.submit(self.predictor.item(outcome)),
+                    on_result=lambda outcome: background.submit(self.predictor.item(outcome)),
                     part=self.config.scale.part,
                 )
         predictions = self._predictions()
@@ -157,9 +157,9 @@ class _Run:
         recordings, timeless = self._of_the_period(recordings)
         cached = [one for one in cached if self._touches(one)]
         if self.config.scale.part != (1, 1):
-            recordings = share(recordings, self.config.scale.part, self.cache)
-            cached = kept(
-                [(one, Weighed(one.entry.key, one.entry.duration_s)) for one in cached], self.config.scale.part
+            recordings = shard_recordings(recordings, self.config.scale.part, self.cache)
+            cached = select_shard(
+                [(one, ShardItem(one.entry.key, one.entry.duration_s)) for one in cached], self.config.scale.part
             )
         self.names = [recording.name for recording in (*recordings, *(one.recording for one in cached))]
         items: list[WorkItem] = [timeless[name] for name in self.names if name in timeless]
@@ -176,7 +176,7 @@ class _Run:
         if not self.predictor.period:
             return recordings, timeless
         found = []
-        for recording, (began, duration_s) in spans(recordings, self.cache, self.config.runtime.start_time):
+        for recording, (began, duration_s) in read_spans(recordings, self.cache, self.config.runtime.start_time):
             if duration_s is None:
                 found.append(recording)  # extraction says what is wrong with it, or how long it is
             elif began is None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from vidgru.cache import Entry, SequenceCache
 from vidgru.config import PredictConfig
 from vidgru.errors import SettingsError
-from vidgru.extraction.pipeline import ExtractionResult, damage_of, recorded_at, user_start_time
+from vidgru.extraction.pipeline import ExtractionResult, describe_damage, recorded_at, user_start_time
 from vidgru.locks import Locks
 from vidgru.model.checkpoint import EventModel, load_model, model_file
 from vidgru.prediction.outputs import OutputFolder
@@ -158,7 +158,7 @@ class Predictor:
             cache=cache,
             entry=entry,
             sha256=sha256,
-            damage=damage_of(entry),
+            damage=describe_damage(entry),
             recorded_at=recorded_at(cache, entry, recording.path, self.config.runtime.start_time),
             seconds=seconds,
         )

@@ -16,8 +16,7 @@ from typing import Any
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, ExtractConfig, PredictConfig, ScaleSettings
 from vidgru.detector.yolo_head import find_weights
-from vidgru.extraction.progress import Progress
-from vidgru.extraction.results import ExtractionResult, in_order, summarised
+from vidgru.extraction.results import ExtractionResult, ProgressBar, summary_writer
 from vidgru.extraction.sharding import summary_name
 from vidgru.model.checkpoint import model_file
 from vidgru.prediction import batch
@@ -34,7 +33,7 @@ def extract_with_ray(
     config: ExtractConfig,
     *,
     progress: bool = True,
-    on_outcome: Callable[[ExtractionResult], None] | None = None,
+    on_result: Callable[[ExtractionResult], None] | None = None,
 ) -> list[ExtractionResult]:
     """As `extract_recordings`, in the workers of a Ray cluster.
 
@@ -46,7 +45,7 @@ def extract_with_ray(
         cache: where entries are, and go.
         config: what is computed, and how; `config.scale.threads_per_worker` stands in for `config.runtime.threads`.
         progress: tell on stderr what runs, and show a bar if that is a terminal.
-        on_outcome: called in this thread with each recording's outcome as it ends.
+        on_result: called in this thread with each recording's outcome as it ends.
 
     Returns:
         One outcome a recording, in their order. They are also written to `summary.jsonl` in the cache's folder.
@@ -60,14 +59,14 @@ def extract_with_ray(
     detect = _everywhere(config.detector)
     task = Task(cache=cache.root.absolute(), detect=detect, run=config.runtime)
     summary = cache.root / summary_name(config.scale.part)
-    with summarised(summary) as outcomes, closing(_work(recordings, task, config.scale, progress)) as ends:
+    with summary_writer(summary) as outcomes, closing(_work(recordings, task, config.scale, progress)) as ends:
         for number, ended in ends:
             recording = recordings[number]
             lost = isinstance(ended, Lost)
             outcomes[number] = _failed(recording, ended) if lost else replace(ended, recording=recording)
-            if on_outcome is not None:
-                on_outcome(outcomes[number])
-    return in_order(outcomes)
+            if on_result is not None:
+                on_result(outcomes[number])
+    return [outcomes[number] for number in sorted(outcomes)]
 
 
 def predict_with_ray(
@@ -122,20 +121,20 @@ def _work(
     if not recordings:
         return
     paths = [recording.path for recording in recordings]
-    with joined(config.ray) as ray, Progress(paths, progress) as bar, _marked(task) as marked:
+    with joined(config.ray) as ray, ProgressBar(paths, progress) as bar, _marked(task) as marked:
         crew = size_crew(config, machines_of(ray))
-        bar.say(f"Ray: {crew}")
+        bar.log(f"Ray: {crew}")
 
         def on_news(news: News) -> None:
             for number, step in news.steps.items():
-                bar.sampled(number, step.seconds, step.share, step.samples)
+                bar.advance(number, step.seconds, step.share, step.samples)
 
         marked = replace(marked, run=replace(marked.run, threads=crew.threads))
-        foreman = Foreman(ray, crew, marked, on_news, bar.say)
+        foreman = Foreman(ray, crew, marked, on_news, bar.log)
         numbered = {n: replace(one, path=one.path.absolute()) for n, one in enumerate(recordings)}
         with closing(foreman.work(numbered)) as ends:
             for number, ended in ends:
-                bar.ended(number, reused=getattr(ended, "status", "") == "reused")
+                bar.end(number, reused=getattr(ended, "status", "") == "reused")
                 yield number, ended
 
 

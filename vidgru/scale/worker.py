@@ -17,9 +17,8 @@ from pathlib import Path
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, PredictConfig, RuntimeSettings
 from vidgru.errors import OutputError
-from vidgru.extraction.extractor import Extractor
-from vidgru.extraction.queues import ExtractionStoppedError
-from vidgru.extraction.results import ExtractionResult
+from vidgru.extraction.pipeline import Extractor
+from vidgru.extraction.results import ExtractionResult, ExtractionStoppedError
 from vidgru.prediction.predictor import Predictor
 from vidgru.prediction.results import PredictionResult
 from vidgru.types import Recording
@@ -95,7 +94,7 @@ class Worker:
                 )
         task = self._task
         if task.model is not None and task.predict is not None:
-            self._predictor = self._stack.enter_context(Predictor(task.model, task.predict, self._listener.say))
+            self._predictor = self._stack.enter_context(Predictor(task.model, task.predict, self._listener.log))
         cache = self._predictor.cache if self._predictor else SequenceCache(task.cache)  # one knows what it has hashed
         extractor = Extractor(cache, task.detect, task.run, self._listener)
         self._extractor = self._stack.enter_context(extractor)
@@ -160,17 +159,17 @@ class _Listener:
         self._news = News()
         self._lock = threading.Lock()
 
-    def sampled(self, number: int, seconds: float, share: float) -> None:
+    def advance(self, number: int, seconds: float, share: float) -> None:
         with self._lock:
             step = self._news.steps.get(number, Step())
             self._news.steps[number] = replace(
                 step, samples=step.samples + 1, seconds=step.seconds + seconds, share=share
             )
 
-    def ended(self, number: int, *, reused: bool) -> None:
+    def end(self, number: int, *, reused: bool) -> None:
         """The driver sees that by itself."""
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         with self._lock:
             self._news.said.append(line)
 

@@ -25,8 +25,7 @@ from vidgru.extraction.import_detections.parsed import Seen, nothing
 from vidgru.extraction.import_detections.sampling import digest_of, normalised, sampled
 from vidgru.extraction.import_detections.source import CACHE, SAVE_TXT, DetectionSource
 from vidgru.extraction.import_detections.timing import Frames, frames_of
-from vidgru.extraction.queues import ExtractionStoppedError
-from vidgru.extraction.results import ExtractionResult, Status, in_order, summarised
+from vidgru.extraction.results import ExtractionResult, ExtractionStoppedError, Status, summary_writer
 from vidgru.extraction.sharding import summary_name
 from vidgru.locks import Locks
 from vidgru.types import FrameSequence, Recording
@@ -44,7 +43,7 @@ def extract_detections(
     cache: SequenceCache,
     *,
     progress: bool = True,
-    on_outcome: Callable[[ExtractionResult], None] | None = None,
+    on_result: Callable[[ExtractionResult], None] | None = None,
 ) -> list[ExtractionResult]:
     """Make sequences of what a detector saw that was run elsewhere, and cache them.
 
@@ -58,7 +57,7 @@ def extract_detections(
             all of the collection, without videos.
         cache: where entries are, and go.
         progress: show a bar on stderr, if that is a terminal.
-        on_outcome: called with each recording's outcome as it ends.
+        on_result: called with each recording's outcome as it ends.
 
     Returns:
         One outcome a recording, in their order. They are also written to `summary.jsonl` in the cache's folder.
@@ -80,7 +79,7 @@ def extract_detections(
     hidden = not (progress and sys.stderr.isatty())
     summary = cache.root / summary_name((1, 1))
     with (
-        summarised(summary) as outcomes,
+        summary_writer(summary) as outcomes,
         Locks(cache.lock_folder) as locks,
         ThreadPoolExecutor(_SIDE_BY_SIDE) as pool,
     ):
@@ -92,12 +91,12 @@ def extract_detections(
         try:
             for number, job in enumerate(tqdm(jobs, "recordings", disable=hidden)):
                 outcomes[number] = job.result()
-                if on_outcome is not None:
-                    on_outcome(outcomes[number])
+                if on_result is not None:
+                    on_result(outcomes[number])
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
-    return in_order(outcomes)
+    return [outcomes[number] for number in sorted(outcomes)]
 
 
 def recording_of(collection: DetectionSource, name: str) -> Recording:
