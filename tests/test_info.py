@@ -156,13 +156,13 @@ def test_verify_lists_what_is_unsound(world: World) -> None:
     found = info(world.cache.root, verify=True)
     assert not found.sound
     assert f"UNSOUND {folders['b.mp4'].name}, of {paths['b.mp4']}" in found.lines
-    assert "  part-00000.safetensors: its bytes are not those that were written" in found.lines
+    assert "  part-00000.safetensors: its bytes differ from those that were written" in found.lines
     assert found.lines[-1] == "1 unsound: extracting their recordings again replaces them"
     assert world.cache.lookup(paths["b.mp4"], world.feature_settings) is None  # so that they do
     for verify in (True, False):
         found = info(folders["b.mp4"], verify=verify)
         assert not found.sound
-        assert "  found unsound before" in found.lines
+        assert "  found corrupt earlier" in found.lines
     assert info(folders["c.mp4"], verify=True).sound
     world.record("b.mp4")
     assert world.cache.lookup(paths["b.mp4"], world.feature_settings)
@@ -173,7 +173,7 @@ def test_verify_lists_what_is_unsound(world: World) -> None:
     found = info(world.cache.root)
     assert not found.sound
     assert found.lines[-1].startswith("2 unsound")
-    assert any("entry.json is not sound" in line for line in found.lines)
+    assert any("entry.json is corrupt" in line for line in found.lines)
     assert any("part-00000.safetensors is missing" in line for line in found.lines)
 
 

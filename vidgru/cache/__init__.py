@@ -1,4 +1,4 @@
-"""Sequences on disk: one entry per recording, keyed by content and settings, safe to kill at any moment."""
+"""Frame sequences on disk: one entry per recording, keyed by content and settings, safe to kill at any moment."""
 
 from vidgru.cache.entry import Entry
 from vidgru.cache.store import SequenceCache

@@ -1,4 +1,4 @@
-"""One entry on disk: what `entry.json` says, and its parts.
+"""One cache entry on disk: `entry.json` and its parts.
 
 Parts are safetensors files, written by that library and mapped from disk here without a copy
 (https://github.com/huggingface/safetensors, "Format").
@@ -22,18 +22,26 @@ from vidgru.storage import sha256_file
 from vidgru.types import Array, FrameSequence
 
 KEY = re.compile(r"[0-9a-f]{64}")
-UNFINISHED = ".unfinished"  # in a cache's folder; apart, so that what was left is found without listing all entries
-LEFTOVER = re.compile(r"([0-9a-f]{64})\.[0-9a-f]+")
+UNFINISHED = ".unfinished"  # subfolder of a cache, so that finding incomplete entries does not list all entries
+INCOMPLETE_NAME = re.compile(r"([0-9a-f]{64})\.[0-9a-f]+")
 RESUME = "resume.json"
-LIVE = "live"  # in `Entry.run_info`: the source of an entry that comes of no file
-REMEDY = "extract its recording again; that makes the entry anew"
+LIVE = "live"  # key of `Entry.run_info` with the source of an entry that was recorded live
+REMEDY = "extract its recording again; this replaces the entry"
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2"}
-_LONGEST_HEADER = 1 << 20  # bytes; a part's header is under 2 kB
+_MAX_HEADER_BYTES = 1 << 20  # the header of a part is under 2 kB
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One file of an entry."""
+    """One file of an entry.
+
+    Attributes:
+        name: File name.
+        samples: Number of frames.
+        objects: Number of objects.
+        bytes: File size.
+        sha256: SHA-256 of the file, in hex.
+    """
 
     name: str
     samples: int
@@ -44,20 +52,20 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What `entry.json` says of a finished recording.
+    """Content of `entry.json` for a finished recording.
 
     Attributes:
-        key: name of its folder.
-        status: "done", or "partial" where the recording is damaged.
-        duration_s: of the recording, from its container.
-        fps: samples a second that were asked for.
-        size_px: width and height of the upright frame.
-        names: the detector's class names.
-        feature_settings: settings that decide the features.
-        run_info: settings and versions that are only recorded.
-        damage: what was wrong with the recording, by kind; empty where nothing was.
-        recorded_at: ISO 8601 wall-clock time of the container's start; None if it does not say.
-        parts: the files, in order.
+        key: Name of its folder.
+        status: "done", or "partial" if the recording is damaged.
+        duration_s: Duration of the recording, from its container.
+        fps: Requested samples per second.
+        size_px: Width and height of the upright frame.
+        names: Class names of the detector.
+        feature_settings: Settings that decide the features.
+        run_info: Settings and versions that are only recorded.
+        damage: Damage of the recording by kind; empty if there is none.
+        recorded_at: ISO 8601 wall-clock time of the container's start; None if unknown.
+        parts: Its files, in order.
     """
 
     key: str
@@ -74,17 +82,34 @@ class Entry:
 
     @property
     def samples(self) -> int:
-        """Frames in all parts."""
+        """Number of frames in all parts."""
         return sum(part.samples for part in self.parts)
 
     @property
     def objects(self) -> int:
-        """Objects in all parts."""
+        """Number of objects in all parts."""
         return sum(part.objects for part in self.parts)
 
 
+def canonical_json(value: Mapping[str, Any]) -> bytes:
+    """Serialize a value so that equal values give equal bytes."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="backslashreplace")  # a file name that is not UTF-8 becomes a JSON escape
+
+
+def private_folder(entry: Path) -> Path:
+    """Return a unique folder in which to write an entry, or to delete one."""
+    return entry.parent / UNFINISHED / f"{entry.name}.{secrets.token_hex(4)}"
+
+
+def delete_resume_file(folder: Path) -> None:
+    """Delete the resume file of a finished entry. A kill between renaming the folder and this call leaves it there."""
+    with suppress(OSError):
+        (folder / RESUME).unlink()
+
+
 def live_source(folder: Path) -> str | None:
-    """The live source that an entry, or what a killed run left of one, was recorded from; None for those of files."""
+    """Return the live source that an entry, finished or incomplete, was recorded from; None if it is of a file."""
     for name in ("entry.json", RESUME):
         try:
             source = json.loads((folder / name).read_bytes())["run_info"].get(LIVE)
@@ -94,28 +119,11 @@ def live_source(folder: Path) -> str | None:
     return None
 
 
-def canonical_json(value: Mapping[str, Any]) -> bytes:
-    """The one way a value is written here: equal values give equal bytes."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return text.encode(errors="backslashreplace")  # a file name that is not UTF-8 becomes a JSON escape
-
-
-def private_folder(entry: Path) -> Path:
-    """Where an entry can be written, or taken apart, under a name that nobody else has."""
-    return entry.parent / UNFINISHED / f"{entry.name}.{secrets.token_hex(4)}"
-
-
-def tidy(folder: Path) -> None:
-    """Delete what only an unfinished entry needs. Until it has its name it does; a kill may come in between."""
-    with suppress(OSError):
-        (folder / RESUME).unlink()
-
-
 def read_entry(folder: Path) -> Entry | None:
-    """What `entry.json` says, None if there is none.
+    """Read `entry.json`; return None if there is none.
 
     Raises:
-        CacheError: it is there but cannot be read.
+        CacheError: It cannot be read.
     """
     path = folder / "entry.json"
     try:
@@ -126,57 +134,59 @@ def read_entry(folder: Path) -> Entry | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, OSError) as error:
-        raise CacheError(f"{path} is not sound: {error}", REMEDY) from None
+        raise CacheError(f"{path} is corrupt: {error}", REMEDY) from None
 
 
 def read_part(path: Path) -> FrameSequence:
     """Map a part from disk.
 
     Raises:
-        CacheError: it is missing, or is not a sound part.
+        CacheError: It is missing or corrupt.
     """
     try:
         mapped = np.memmap(path, np.uint8, mode="r")
         length = int(mapped[:8].view("<u8")[0])
-        if not 0 < length < _LONGEST_HEADER:
+        if not 0 < length < _MAX_HEADER_BYTES:
             raise ValueError("no safetensors header")
         header = json.loads(mapped[8 : 8 + length].tobytes())
-        facts = json.loads(header.pop("__metadata__")["vidgru"])
+        metadata = json.loads(header.pop("__metadata__")["vidgru"])
         tensors: dict[str, Array] = {}
         for name, info in header.items():
             first, last = (8 + length + offset for offset in info["data_offsets"])
             flat = mapped[first:last].view(np.ndarray).view(_DTYPES[info["dtype"]])
             tensors[name] = flat.reshape(info["shape"])
-        return FrameSequence(**tensors, fps=facts["fps"], size_px=tuple(facts["size_px"]), names=tuple(facts["names"]))
+        return FrameSequence(
+            **tensors, fps=metadata["fps"], size_px=tuple(metadata["size_px"]), names=tuple(metadata["names"])
+        )
     except FileNotFoundError:
         raise CacheError(f"{path} is missing", REMEDY) from None
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:
-        raise CacheError(f"{path} is not a sound part: {error}", REMEDY) from None
+        raise CacheError(f"{path} is corrupt: {error}", REMEDY) from None
 
 
-def shape_fault(folder: Path, part: Part) -> str | None:
-    """What can be seen to be wrong with a part without reading its tensors; None where nothing can."""
+def check_part(folder: Path, part: Part) -> str | None:
+    """Check size, header and shapes of a part without reading its tensors. Return a description of the first fault."""
     try:
         if (size := (folder / part.name).stat().st_size) != part.bytes:
-            return f"{part.name}: {size} bytes, {part.bytes} were written"
-        found = read_part(folder / part.name)
+            return f"{part.name}: {size} bytes instead of {part.bytes}"
+        sequence = read_part(folder / part.name)
     except FileNotFoundError:
         return f"{part.name}: missing"
     except OSError as error:
         return f"{part.name}: cannot be read: {error.strerror}"
     except CacheError as error:
         return error.message
-    if (len(found), len(found.boxes)) != (part.samples, part.objects):
-        return f"{part.name}: {len(found)} samples, entry.json says {part.samples}"
+    if (len(sequence), len(sequence.boxes)) != (part.samples, part.objects):
+        return f"{part.name}: {len(sequence)} samples, but entry.json lists {part.samples}"
     return None
 
 
-def fault(folder: Path, part: Part) -> str | None:
-    """What is wrong with a part, in words; None where it is sound. Reads every byte."""
-    if wrong := shape_fault(folder, part):
-        return wrong
+def verify_part(folder: Path, part: Part) -> str | None:
+    """Check a part and its SHA-256, reading every byte. Return a description of the first fault."""
+    if fault := check_part(folder, part):
+        return fault
     try:
-        same = sha256_file(folder / part.name) == part.sha256
+        is_unchanged = sha256_file(folder / part.name) == part.sha256
     except OSError as error:
         return f"{part.name}: cannot be read: {error.strerror}"
-    return None if same else f"{part.name}: its bytes are not those that were written"
+    return None if is_unchanged else f"{part.name}: its bytes differ from those that were written"

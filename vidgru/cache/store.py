@@ -1,14 +1,14 @@
-"""Sequences on disk: one entry a recording, keyed by content and settings, safe to kill at any moment.
+"""Frame sequences on disk: one entry per recording, keyed by content and settings, safe to kill at any moment.
 
     ROOT/
-      index.jsonl                    which path held which bytes, and where their features lie
-      <key>/part-00000.safetensors   a stretch of the sequence, cut at PART_SAMPLES samples
+      index.jsonl                    SHA-256 of each path, and the entry with its features
+      <key>/part-00000.safetensors   a part of the sequence, PART_SAMPLES samples long
       <key>/entry.json               written last: its presence means finished
-      <key>/unsound.json             what entry.json became when its entry was found unsound
-      .unfinished/<key>.<random>/    an entry being written, or one that a kill left; it does not count
-      .leases/                       who works on which entry
+      <key>/unsound.json             what entry.json was renamed to when its entry was found corrupt
+      .unfinished/<key>.<random>/    an incomplete entry: being written, or left by a kill
+      .leases/                       locks: which process works on which entry
 
-Equal work gives equal bytes: an entry holds no path, clock time or host.
+Equal work gives equal bytes: an entry contains no path, clock time or host.
 """
 
 from __future__ import annotations
@@ -23,34 +23,31 @@ from pathlib import Path
 from typing import Any
 
 from vidgru.cache.entry import (
+    INCOMPLETE_NAME,
     KEY,
-    LEFTOVER,
     UNFINISHED,
     Entry,
-    Part,
     canonical_json,
-    fault,
+    check_part,
+    delete_resume_file,
     private_folder,
     read_entry,
     read_part,
-    shape_fault,
-    tidy,
+    verify_part,
 )
 from vidgru.cache.writer import EntryWriter
 from vidgru.errors import CacheError, OutputError
 from vidgru.storage import sha256_file, write_atomic
 from vidgru.types import FrameSequence
 
-__all__ = ["Entry", "EntryWriter", "Part", "SequenceCache"]
-
-_MTIME_GRAIN_NS = 2_000_000_000  # the coarsest a file system keeps: FAT's two seconds
+_MTIME_RESOLUTION_NS = 2_000_000_000  # of the coarsest file system, FAT
 
 
 class SequenceCache:
     """A folder of entries. Nothing is written before the first entry is.
 
     Args:
-        root: the folder; it need not exist.
+        root: The folder; need not exist.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -58,107 +55,169 @@ class SequenceCache:
         if self.root.exists() and not self.root.is_dir():
             raise OutputError(f"{self.root} is a file, not a folder", "choose another folder for the features")
         self._index = {record["path"]: record for record in self.records()}
-        self._saved = dict(self._index)  # the last line of each path, as it is on disk
+        self._saved = dict(self._index)  # last record of each path on disk
 
     @property
     def lock_folder(self) -> Path:
-        """Where `Locks` says who works on which entry; a lease is named after the key."""
+        """Folder for `Locks` on entries; the name of a lock is the key."""
         return self.root / ".leases"
 
-    # --- identity ---------------------------------------------------------------------------------------------------
+    # --- index ------------------------------------------------------------------------------------------------------
 
-    def sha256(self, path: Path, between: Callable[[], None] | None = None) -> str:
-        """SHA-256 of a recording's bytes; remembered for as long as its path, size and mtime stay the same.
+    def sha256(self, path: Path, on_chunk: Callable[[], None] | None = None) -> str:
+        """Return the SHA-256 of a recording's bytes, from the index while path, size and mtime stay the same.
 
-        A file written less than two seconds ago is hashed again the next time: more may be written to it without
-        its mtime changing, for file systems keep that no finer (git calls such a file racy).
+        A file modified less than two seconds ago is hashed again the next time: it may be written to once more
+        without a new mtime, because file systems store mtimes no finer (git calls such a file racy).
 
         Args:
-            path: the recording.
-            between: called after every MB; what it raises ends the reading.
+            path: The recording.
+            on_chunk: Called after every MB; an exception it raises stops the reading.
         """
         name, stat = str(path.resolve()), path.stat()
-        racy = abs(time.time_ns() - stat.st_mtime_ns) < _MTIME_GRAIN_NS
+        is_racy = abs(time.time_ns() - stat.st_mtime_ns) < _MTIME_RESOLUTION_NS
         known = self._index.get(name, {})
         if (known.get("size"), known.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns) and "racy" not in known:
             return str(known["sha256"])
-        digest = sha256_file(path, between)
+        digest = sha256_file(path, on_chunk)
         record = {"path": name, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest}
-        if known.get("sha256") == digest:  # the same bytes: what else is known of them holds
+        if known.get("sha256") == digest:  # unchanged bytes: keep what is known about them
             record |= {field: known[field] for field in ("key", "recorded_at") if field in known}
-        self._index[name] = {**record, "racy": True} if racy else record
+        self._index[name] = {**record, "racy": True} if is_racy else record
         return digest
 
     @staticmethod
     def key(sha256: str, feature_settings: Mapping[str, Any]) -> str:
-        """Name of the entry for these bytes under these settings: 64 hex digits."""
-        return hashlib.sha256(
-            canonical_json({"sha256": sha256, "feature_settings": dict(feature_settings)})
-        ).hexdigest()
+        """Return the name of the entry for these bytes under these settings, 64 hex digits."""
+        content = canonical_json({"sha256": sha256, "feature_settings": dict(feature_settings)})
+        return hashlib.sha256(content).hexdigest()
 
     def set_last_entry(self, path: Path, key: str, recorded_at: str | None = None) -> None:
-        """Note in `index.jsonl` that the features of `path`, hashed by `sha256`, are entry `key`.
+        """Record in `index.jsonl` that entry `key` has the features of `path`, which `sha256` has hashed.
 
         Args:
-            path: the recording.
-            key: its entry.
-            recorded_at: ISO 8601 wall-clock time of its start; where None, one noted before stays.
+            path: The recording.
+            key: Its entry.
+            recorded_at: ISO 8601 wall-clock time of its start; None keeps a time recorded earlier.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: The index cannot be written.
         """
         name = str(path.resolve())
         self._append(name, {**self._index[name], "key": key} | ({"recorded_at": recorded_at} if recorded_at else {}))
 
-    def set_alias(self, path: Path, key: str, sha256: str, **facts: str) -> None:
-        """Note in `index.jsonl` that entry `key` stands for `path`, but was not made from the bytes of a file there.
+    def set_alias(self, path: Path, key: str, sha256: str, **fields: str) -> None:
+        """Record in `index.jsonl` that entry `key` stands for `path`, although it was not made from a file's bytes.
 
         Args:
-            path: what stands for its recording.
-            key: the entry.
-            sha256: digest of what it was made from.
-            facts: `name`, of the recording; `detections`, the file or folder that those were in; perhaps `video`,
-                where it lies, and `stamp`, which changes when the detections do.
+            path: Path that stands for the recording.
+            key: The entry.
+            sha256: Hash of the data it was made from.
+            fields: `name` of the recording; `detections`, the file or folder that was imported; optionally `video`,
+                its path, and `stamp`, which changes when the detections do.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: The index cannot be written.
         """
         name = str(path.resolve())
-        self._append(name, {"path": name, "sha256": sha256, "key": key, **facts})
+        self._append(name, {"path": name, "sha256": sha256, "key": key, **fields})
 
-    def alias(self, path: Path) -> Mapping[str, Any]:
-        """The record last noted for a path, as `records` has it; empty if none is."""
+    def record(self, path: Path) -> Mapping[str, Any]:
+        """Return the last record of a path, as in `records`; empty if there is none."""
         return self._index.get(str(path.resolve()), {})
 
+    def recorded_at(self, path: Path) -> str | None:
+        """Return the start time recorded for a path by `set_last_entry`, ISO 8601; None if there is none."""
+        value = self.record(path).get("recorded_at")
+        return None if value is None else str(value)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the records of `index.jsonl`, oldest first: `path`, `sha256`, `key` and optional fields.
+
+        A line cut short by a kill is skipped: its recording is hashed again.
+        """
+        records = []
+        path = self.root / "index.jsonl"
+        for line in path.read_bytes().splitlines() if path.is_file() else []:
+            try:
+                record = json.loads(line)
+                if all(isinstance(record[field], str) for field in ("path", "sha256", "key")):
+                    records.append(record)
+            except (ValueError, KeyError, TypeError):
+                continue
+        return records
+
+    def sources(self) -> dict[str, list[str]]:
+        """Return the paths that each key was made from, as listed in `index.jsonl`."""
+        paths: dict[str, dict[str, None]] = {}
+        for record in self.records():
+            paths.setdefault(record["key"], {})[record["path"]] = None
+        return {key: list(of_key) for key, of_key in paths.items()}
+
+    def compact(self, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Rewrite `index.jsonl` with the records for which `keep` is true, unless another process is adding to it.
+
+        Raises:
+            OutputError: The index cannot be written.
+        """
+        path = self.root / "index.jsonl"
+        size = path.stat().st_size
+        lines: dict[tuple[str, str], bytes] = {}
+        for record in self.records():
+            lines.pop((record["path"], record["key"]), None)  # the last of several equal records counts, in its place
+            if keep(record):
+                lines[record["path"], record["key"]] = canonical_json(record) + b"\n"
+        if path.stat().st_size == size:
+            write_atomic(path, b"".join(lines.values()))
+
     def _append(self, name: str, record: dict[str, Any]) -> None:
-        """Write a path's record behind those of `index.jsonl`, unless it is the last there."""
+        """Append the record of a path to `index.jsonl`, unless it equals the last one there."""
         self._index[name] = record
         if record == self._saved.get(name):
             return
-        line, file_path = canonical_json(record) + b"\n", self.root / "index.jsonl"
+        line, path = canonical_json(record) + b"\n", self.root / "index.jsonl"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with open(file_path, "a+b") as file:  # one short append: whole lines from any process
+            with open(path, "a+b") as file:  # a single short append: lines of several processes do not mix
                 if file.seek(0, os.SEEK_END):
                     file.seek(-1, os.SEEK_END)
-                    line = line if file.read(1) == b"\n" else b"\n" + line  # the last was cut short by a kill
+                    line = line if file.read(1) == b"\n" else b"\n" + line  # the last line was cut short by a kill
                 file.write(line)
         except OSError as error:
             raise OutputError(
-                f"cannot write {file_path}: {error.strerror}", "free disk space or choose another folder with --out"
+                f"cannot write {path}: {error.strerror}", "free disk space or choose another folder with --out"
             ) from error
         self._saved[name] = record
 
-    def recorded_at(self, path: Path) -> str | None:
-        """The time last noted for a path by `remember`, ISO 8601; None if none is."""
-        value = self._index.get(str(path.resolve()), {}).get("recorded_at")
-        return None if value is None else str(value)
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def entry(self, key: str) -> Entry | None:
+        """Read the `entry.json` of an entry; return None if the entry is not finished.
+
+        Raises:
+            CacheError: `entry.json` cannot be read.
+        """
+        return read_entry(self.root / key)
+
+    def valid_entry(self, key: str) -> Entry | None:
+        """Return the entry if all its files have the recorded size and a readable header, else None.
+
+        Changed bytes inside a part are detected only by `verify`, which reads all of them.
+        """
+        try:
+            entry = self.entry(key)
+        except CacheError:
+            return None
+        if entry is None or any(check_part(self.root / key, part) for part in entry.parts):
+            return None
+        delete_resume_file(self.root / key)
+        return entry
 
     def lookup(self, path: Path, feature_settings: Mapping[str, Any]) -> Entry | None:
-        """The usable entry of a recording under these settings.
+        """Return the valid entry of a recording under these settings.
 
-        None if there is none, or only one that is not sound, or the recording cannot be read: extraction makes the
-        entry again, and says what is wrong with the recording.
+        None if there is none, if it is corrupt, or if the recording cannot be read: extraction then makes the entry
+        again, and reports what is wrong with the recording.
         """
         try:
             return self.valid_entry(self.key(self.sha256(path), feature_settings))
@@ -166,77 +225,30 @@ class SequenceCache:
             return None
 
     def last_entry(self, path: Path) -> Entry | None:
-        """The entry last noted for a path, whatever its settings; None if none is, or it is gone or not sound."""
-        key = self._index.get(str(path.resolve()), {}).get("key")
+        """Return the last entry recorded for a path, whatever its settings; None if there is none or it is corrupt."""
+        key = self.record(path).get("key")
         return None if key is None else self.valid_entry(key)
 
-    def records(self) -> list[dict[str, Any]]:
-        """The lines of `index.jsonl`, oldest first: `path`, `size`, `mtime_ns`, `sha256`, `key`; perhaps `recorded_at`.
-
-        A line cut short by a kill is passed over: its recording is hashed again.
-        """
-        found = []
-        path = self.root / "index.jsonl"
-        for line in path.read_bytes().splitlines() if path.is_file() else []:
-            try:
-                record = json.loads(line)
-                if all(isinstance(record[field], str) for field in ("path", "sha256", "key")):
-                    found.append(record)
-            except (ValueError, KeyError, TypeError):
-                continue
-        return found
-
-    def sources(self) -> dict[str, list[str]]:
-        """Paths that each key was made from, as far as `index.jsonl` knows."""
-        paths: dict[str, dict[str, None]] = {}
-        for record in self.records():
-            paths.setdefault(record["key"], {})[record["path"]] = None
-        return {key: list(found) for key, found in paths.items()}
-
-    # --- reading ----------------------------------------------------------------------------------------------------
-
-    def entry(self, key: str) -> Entry | None:
-        """What `entry.json` says, None if the entry is not finished.
-
-        Raises:
-            CacheError: `entry.json` is there but cannot be read.
-        """
-        return read_entry(self.root / key)
-
-    def valid_entry(self, key: str) -> Entry | None:
-        """The entry if all its files are there and have their size and a header that reads, else None.
-
-        Changed bytes inside a part are found by `verify` only, which reads them all.
-        """
-        try:
-            entry = self.entry(key)
-        except CacheError:
-            return None
-        if entry is None or any(shape_fault(self.root / key, part) for part in entry.parts):
-            return None
-        tidy(self.root / key)
-        return entry
-
     def entries(self) -> Iterator[Entry]:
-        """All finished entries, by key."""
+        """Iterate over all finished entries, by key."""
         if self.root.is_dir():
             for folder in sorted(self.root.iterdir()):
                 if KEY.fullmatch(folder.name) and (entry := self.entry(folder.name)):
                     yield entry
 
     def incomplete_entries(self) -> list[tuple[str, Path]]:
-        """Key and folder of what is being written, or was when its process was killed."""
+        """Return key and folder of each entry that is being written, or was when its process was killed."""
         folder = self.root / UNFINISHED
         if not folder.is_dir():
             return []
-        found = ((LEFTOVER.fullmatch(path.name), path) for path in sorted(folder.iterdir()))
-        return [(match[1], path) for match, path in found if match]
+        matches = ((INCOMPLETE_NAME.fullmatch(path.name), path) for path in sorted(folder.iterdir()))
+        return [(match[1], path) for match, path in matches if match]
 
     def parts(self, key: str) -> Iterator[FrameSequence]:
-        """The stretches of an entry in order, each mapped from disk.
+        """Iterate over the parts of an entry in order, each mapped from disk.
 
         Raises:
-            CacheError: there is no such entry, or a part is missing or not sound.
+            CacheError: There is no such entry, or a part is missing or corrupt.
         """
         entry = self.entry(key)
         if entry is None:
@@ -245,30 +257,30 @@ class SequenceCache:
             yield read_part(self.root / key / part.name)
 
     def read(self, key: str) -> FrameSequence:
-        """A whole sequence; mapped from disk where the entry has one part, joined in memory where it has several."""
+        """Read a whole sequence: mapped from disk if the entry has one part, joined in memory if it has several."""
         return FrameSequence.concatenate(list(self.parts(key)))
 
     def verify(self, key: str) -> list[str]:
-        """What is unsound about an entry, in words; empty where it is sound. Reads every byte."""
+        """Check an entry, reading every byte. Return a description of each fault; empty if it is valid."""
         try:
             entry = self.entry(key)
         except CacheError as error:
             return [error.message]
         if entry is None:
-            return ["found unsound before"] if self.is_marked_corrupt(key) else ["not finished: no entry.json"]
-        return [wrong for part in entry.parts if (wrong := fault(self.root / key, part))]
+            return ["found corrupt earlier" if self.is_marked_corrupt(key) else "not finished: no entry.json"]
+        return [fault for part in entry.parts if (fault := verify_part(self.root / key, part))]
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def writer(self, key: str, run_info: Mapping[str, Any]) -> EntryWriter:
-        """A writer of entry `key`, to be used in a `with` block by who holds the lease of the key."""
+        """Return a writer of entry `key`, to use in a `with` block while holding the lock of the key."""
         return EntryWriter(self.root / key, run_info)
 
     def mark_corrupt(self, key: str) -> None:
-        """Have an entry that `verify` found unsound count as not finished, so that the next run makes it again.
+        """Mark an entry that `verify` found corrupt as not finished, so that the next run makes it again.
 
         Raises:
-            OutputError: the cache cannot be written.
+            OutputError: The cache cannot be written.
         """
         try:
             os.replace(self.root / key / "entry.json", self.root / key / "unsound.json")
@@ -278,38 +290,22 @@ class SequenceCache:
             raise OutputError(f"cannot mark {self.root / key}: {error.strerror}", "delete that folder") from error
 
     def is_marked_corrupt(self, key: str) -> bool:
-        """Whether an entry was found unsound and has not been made again since."""
+        """Whether an entry was found corrupt and has not been made again since."""
         return (self.root / key / "unsound.json").exists()
 
     def remove(self, folder: Path) -> None:
-        """Delete an entry or a leftover; killed half-way, it leaves a leftover and no half entry.
+        """Delete a finished or incomplete entry. A kill meanwhile leaves it incomplete, never half deleted.
 
         Raises:
-            OutputError: it cannot be deleted.
+            OutputError: It cannot be deleted.
         """
         try:
-            if not LEFTOVER.fullmatch(folder.name):
-                apart = private_folder(folder)
-                apart.parent.mkdir(exist_ok=True)
-                folder = folder.rename(apart)
+            if not INCOMPLETE_NAME.fullmatch(folder.name):
+                target = private_folder(folder)
+                target.parent.mkdir(exist_ok=True)
+                folder = folder.rename(target)
             shutil.rmtree(folder)
         except FileNotFoundError:
             return
         except OSError as error:
             raise OutputError(f"cannot delete {folder}: {error.strerror}", "check its permissions") from error
-
-    def compact(self, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """Rewrite `index.jsonl` with the records that `keep` is true of, unless another process adds to it meanwhile.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        path = self.root / "index.jsonl"
-        size = path.stat().st_size
-        kept: dict[tuple[str, str], bytes] = {}
-        for record in self.records():
-            kept.pop((record["path"], record["key"]), None)  # the last of equal ones, in its place
-            if keep(record):
-                kept[record["path"], record["key"]] = canonical_json(record) + b"\n"
-        if path.stat().st_size == size:
-            write_atomic(path, b"".join(kept.values()))

@@ -148,7 +148,7 @@ def _is_needed(cache: SequenceCache, record: Mapping[str, Any]) -> bool:
 
 def _is_latest(cache: SequenceCache, record: Mapping[str, Any]) -> bool:
     """Whether the detections of a recording are not known to have changed since."""
-    return bool(cache.alias(Path(record["path"])).get("sha256") == record["sha256"])
+    return bool(cache.record(Path(record["path"])).get("sha256") == record["sha256"])
 
 
 def _entries(count: int) -> str:

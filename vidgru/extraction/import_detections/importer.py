@@ -214,7 +214,7 @@ class _Import:
             return self._ended("reused", entry)
         path = collection.origin / (name or self._recording.name)
         stamp = self._stamp()
-        record = cache.alias(path)
+        record = cache.record(path)
         if (
             stamp
             and record.get("stamp") == stamp
@@ -274,7 +274,7 @@ class _Import:
         facts = {"name": self._recording.name, "detections": str(self._collection.origin)}
         facts |= {"stamp": stamp} if stamp else {}
         facts |= {"video": str(self._video.resolve())} if self._video else {}
-        known = self._cache.alias(path).get("key") == key
+        known = self._cache.record(path).get("key") == key
         with suppress(OutputError) if known else nullcontext():  # a cache to read from may be read-only
             self._cache.set_alias(path, key, sha256, **facts)
 
