@@ -1,4 +1,4 @@
-"""The package as Python users see it: what it exports, and that the examples of its documentation run as they stand."""
+"""The public Python API: its exports, and the examples of its documentation."""
 
 import ast
 import doctest
@@ -11,7 +11,8 @@ import pytest
 import vidgru
 from tests.detectors import make_weights
 from tests.videos import write_video
-from vidgru.config import ConvertConfig, ExportConfig, ExtractConfig, PredictConfig, TrainConfig, from_flags
+from vidgru import api, cli
+from vidgru.config import ExtractConfig, PredictConfig, TrainConfig
 from vidgru.errors import SettingsError
 
 INIT = Path(vidgru.__file__)
@@ -19,10 +20,10 @@ DOCS = Path(__file__).parent.parent / "docs"
 EVENTS = ((0.2, "run"), (1.6, "walk"))
 
 
-def test_what_is_exported_is_there_and_told_to_type_checkers() -> None:
+def test_exports_exist_and_are_typed() -> None:
     tree = ast.parse(INIT.read_text(encoding="utf-8"))
     typed = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
-    typed -= {"annotations", "import_module", "TYPE_CHECKING"}
+    typed -= {"annotations", "import_module", "TYPE_CHECKING"}  # of the file itself
     assert typed == set(vidgru.__all__)
     assert len(vidgru.__all__) == len(typed)
     for name in vidgru.__all__:
@@ -32,59 +33,41 @@ def test_what_is_exported_is_there_and_told_to_type_checkers() -> None:
     assert (INIT.parent / "py.typed").is_file()
 
 
-def test_the_verbs_are_functions_whatever_was_imported_before() -> None:
+def test_commands_are_functions_after_any_import() -> None:
     code = (
-        "import vidgru.extraction.pipeline, vidgru.training.run, vidgru.prediction.batch\n"
-        "from vidgru import extract, train, evaluate, predict, load_model, FrameSequence, Event, EventStream\n"
-        "assert all(map(callable, (extract, train, evaluate, predict, load_model)))"
+        "import vidgru.extraction.pipeline, vidgru.training.compare\n"
+        "import vidgru.prediction.explain, vidgru.datasets.convert\n"
+        "from vidgru import compare, convert, evaluate, explain, export, extract, predict, train\n"
+        "assert all(map(callable, (compare, convert, evaluate, explain, export, extract, predict, train)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_importing_the_package_imports_nothing_heavy() -> None:
-    code = "import sys, vidgru; assert not {'torch', 'numpy', 'cv2', 'yaml'} & set(sys.modules)"
+def test_import_is_cheap() -> None:
+    code = "import sys, vidgru.api; assert not {'torch', 'numpy', 'cv2', 'yaml'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_there_is_no_such_name() -> None:
+def test_unknown_name() -> None:
     with pytest.raises(AttributeError, match=r"module 'vidgru' has no attribute 'detect'"):
         vidgru.detect  # noqa: B018
 
 
-def test_a_camera_is_not_for_the_function() -> None:
-    with pytest.raises(SettingsError, match=r"rtsp://camera/1 is live, and predict is for recordings"):
+def test_predict_refuses_live_sources() -> None:
+    with pytest.raises(SettingsError, match=r"rtsp://camera/1 is a live source.*\n  use vidgru.api.predict_live"):
         vidgru.predict("runs/train", "rtsp://camera/1", PredictConfig())
 
 
-def test_settings_of_another_verb_and_a_dry_run_are_refused() -> None:
-    with pytest.raises(SettingsError, match=r"config is TrainConfig\(...\)\n  give ExtractConfig\(...\)"):
+def test_config_of_another_command_is_rejected() -> None:
+    with pytest.raises(SettingsError, match=r"config is TrainConfig\(...\)\n  pass ExtractConfig\(...\)"):
         vidgru.extract("videos", TrainConfig())  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="dry_run is set, and extract is for making features"):
+    with pytest.raises(SettingsError, match=r"dry_run is set.*\n  use vidgru.api.estimate"):
         vidgru.extract("videos", ExtractConfig(dry_run=True))
-
-
-@pytest.mark.parametrize(
-    ("kind", "settings", "message"),
-    [
-        (ExtractConfig, {"tracker": "sort"}, "tracker is 'sort'; it must be one of bytetrack, ocsort, none"),
-        (PredictConfig, {"precision": "fp8"}, "precision is 'fp8'; it must be one of auto, fp32, bf16, fp16"),
-        (PredictConfig, {"labels": "run"}, "labels is 'run'; it must be a tuple"),
-        (ExtractConfig, {"ray": "auto", "gpus_per_worker": 1.5}, "1.5; it must be a whole number, or less than 1"),
-        (PredictConfig, {"merge_only": True, "shard": "1/2"}, "shard is '1/2'; it must be left out with merge_only"),
-        (TrainConfig, {"cell": "qrnn"}, "cell is 'qrnn'; it must be one of gru, lstm, rnn, none"),
-        (TrainConfig, {"drop_features": ("looks",)}, "drop_features is 'looks'; it must be one of geometry"),
-        (ConvertConfig, {"format": "xml"}, "format is 'xml'; it must be one of native"),
-        (ExportConfig, {"format": "coreml"}, "format is 'coreml'; it must be one of onnx"),
-    ],
-)
-def test_settings_are_checked_in_python_too(kind: type, settings: dict[str, object], message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
-        from_flags(kind, **settings)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the examples speak of: `dataset/`, with `annotations.csv` and `videos/`, and `detector.pt`."""
+    """A folder as the examples expect it: `dataset/` with `annotations.csv` and `videos/`, and `detector.pt`."""
     rows = ["video,start,end,label,description,split"]
     for number, name in enumerate(("a.mp4", "b.mp4")):
         write_video(tmp_path / "dataset" / "videos" / name, frames=30 + number)
@@ -92,18 +75,23 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_weights(tmp_path / "detector.pt")
     (tmp_path / "dataset" / "annotations.csv").write_text("\n".join(rows))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, out, **options: None)  # it takes longest
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, out, **options: None)  # the slowest part
     return tmp_path
 
 
 @pytest.mark.parametrize("page", ["python.md"])
-def test_examples_of_the_pages_run(page: str, folder: Path) -> None:
+def test_examples_of_the_documentation_run(page: str, folder: Path) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     run_examples(doctest.DocTestParser().get_doctest(text, {}, page, page, 0))
 
 
+def test_every_command_is_a_function() -> None:
+    names = {"evaluate" if name == "eval" else name for name in cli._COMMANDS}
+    assert all(callable(getattr(api, name)) and getattr(api, name).__doc__ for name in names)
+
+
 def test_examples_of_the_functions_run(folder: Path) -> None:
-    """In the order in which they are used: training wants the features of the first, prediction the model."""
+    """In order of use: training needs the features of the first, prediction the model."""
     finder = doctest.DocTestFinder(recurse=False)
     for name in ("extract", "train", "evaluate", "predict"):
         (test,) = finder.find(getattr(vidgru, name), name, globs={})
@@ -111,7 +99,7 @@ def test_examples_of_the_functions_run(folder: Path) -> None:
 
 
 def run_examples(test: doctest.DocTest) -> None:
-    said: list[str] = []
-    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
+    failures: list[str] = []
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=failures.append)
     assert test.examples, f"{test.name} has no example"
-    assert not said, "".join(said)
+    assert not failures, "".join(failures)

@@ -1,18 +1,21 @@
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from vidgru import cli
-from vidgru.config import ExtractConfig
+from vidgru.cli import _COMMANDS, parse
 
-VERBS = ("extract", "train", "eval", "predict", "explain", "info", "demo")
+ROOT = Path(__file__).parent.parent
+PRESETS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """What stderr says of a command that must exit with 2, and write nothing to stdout."""
+def usage_error(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run a command that must exit with 2 and print nothing to stdout; return its message."""
     assert cli.run(words) == 2
     output = capsys.readouterr()
     assert output.out == ""
@@ -27,133 +30,197 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out
 
 
-def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+def config_of(*words: str) -> object:
+    return parse(words[0], words[1:])[1]
+
+
+# --- help -----------------------------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"\n  {verb} " in text for verb in VERBS)
+    assert all(f"\n  {name} " in text for name in _COMMANDS)
 
 
-def test_help_does_not_wait_for_heavy_imports() -> None:
-    asked = [["--help"], *([verb, "--help"] for verb in VERBS)]
+def test_no_arguments_print_help_and_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([]) == 2
+    assert capsys.readouterr().out.startswith("usage: vidgru COMMAND")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    calls = [["--help"], *([name, "--help"] for name in _COMMANDS)]
     code = (
         "import sys\nfrom vidgru import cli\n"
-        f"for words in {asked}:\n    try:\n        cli.run(words)\n    except SystemExit:\n        pass\n"
-        "    loaded = {'torch', 'cv2', 'ultralytics', 'av', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        f"for words in {calls}:\n    try:\n        cli.run(words)\n    except SystemExit:\n        pass\n"
+        "    loaded = {'torch', 'cv2', 'ultralytics', 'av', 'numpy', 'matplotlib', 'yaml'} & set(sys.modules)\n"
         "    assert not loaded, (words, loaded)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("usage: vidgru ") == len(asked)
+    assert done.stdout.count("usage: vidgru ") == len(calls)
 
 
-def test_flags_have_dashes_and_switches_have_a_no(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_groups_flags(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     text = printed(capsys, "train", "--help")
-    assert "--weight-decay" in text
+    titles = [line for line in text.splitlines() if re.fullmatch(r"\w.*:", line)]
+    assert [title.split()[0].strip(",:") for title in titles] == [
+        "arguments", "options", "Detector", "Runtime", "Imported", "Network",
+    ]  # fmt: skip
+    assert "--weight-decay X" in text
     assert "--augment, --no-augment" in text
-    assert "--weight_decay" not in text
+    assert "--tracker {bytetrack,ocsort,none}" in text
+    assert "(default: bytetrack)" in text
+    assert "Choices: {geometry, angle, score," in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
 
 
-def test_flags_come_on_top_of_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "mine.yaml").write_text("fps: 4\nmax_objects: 7\n")
-    text = printed(
-        capsys, "extract", "a.mp4", "--config", str(tmp_path / "mine.yaml"), "--max-objects", "9", "--print_config"
-    )
-    assert "fps: 4.0" in text
-    assert "max_objects: 9" in text
-
-
-@pytest.mark.parametrize(("words", "value"), [(["--no-augment"], "false"), (["--augment"], "true"), ([], "true")])
-def test_switches(words: list[str], value: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert f"\naugment: {value}\n" in printed(capsys, "train", "data", *words, "--print_config")
-
-
-@pytest.mark.parametrize(
-    ("words", "labels"),
-    [
-        (["--labels", "fall"], "- fall\n"),
-        (["--labels=fall,lying down"], "- fall\n- lying down\n"),
-        (["--labels", "[fall, walk]"], "- fall\n- walk\n"),
-    ],
-)
-def test_lists_are_written_with_commas(words: list[str], labels: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert f"\nlabels:\n{labels}" in printed(capsys, "predict", "model", "videos", *words, "--print_config")
-
-
-@pytest.mark.parametrize("preset", sorted(p.name for p in (Path(__file__).parent.parent / "configs").glob("*.yaml")))
-def test_presets_load_by_name(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
-    text = (Path(__file__).parent.parent / "configs" / preset).read_text()
-    assert text.startswith("# "), "its first line says when to use it"
-    verb = text.splitlines()[0].split("vidgru ")[1].split()[0]
-    places = {"extract": ["a"], "train": ["a"], "compare": ["a"], "predict": ["m", "a"], "eval": ["m", "a"]}[verb]
-    assert printed(capsys, verb, *places, "--config", preset, "--print_config")
-
-
-@pytest.mark.parametrize(("verb", "words"), [
-    ("extract", "Frames per second to sample"), ("train", "Peak learning rate"),
-    ("compare", "Recurrent cells to compare"),
-    ("eval", "Split of the dataset"), ("predict", "Score below which events are dropped"),
-    ("convert", "detected from its content"),
-])  # fmt: skip
-def test_help_tells_what_settings_mean(verb: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    text = printed(capsys, verb, "--help")
-    assert words in " ".join(text.split())
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_help_explains_every_flag(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, name, "--help")
     assert "_" not in "".join(re.findall(r"--[a-z][a-z_-]*", text))
-    assert "<class" not in text
+    assert "Literal" not in text
+    for flag in parse_defaults(name):
+        assert re.search(rf"  --{flag.replace('_', '-')}\b[^\n]*\s+[A-Z]", text), flag
 
 
-def test_an_unknown_key_names_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "mine.yaml").write_text("fsp: 4\n")
-    text = refused(capsys, "extract", "a.mp4", "--config", str(tmp_path / "mine.yaml"))
-    assert f"{tmp_path / 'mine.yaml'}: unknown key 'fsp'" in text
+def parse_defaults(name: str) -> Sequence[str]:
+    return list(cli.configs.to_flags(_COMMANDS[name].config()))
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["extrat"], "there is no command 'extrat'"),
-        (["extract"], "there is nothing to extract"),
-        (["predict", "model"], "the following arguments are required: sources"),
-        (["extract", "a", "--fsp", "4"], "unrecognized arguments: --fsp 4"),
-        (["extract", "a", "--fps", "four"], "fps: Expected a float. Got value: four"),
-        (["extract", "a", "--fps", "-4"], "fps is -4.0; it must be above 0"),
-        (["extract", "a", "--imgsz", "100"], "imgsz is 100; it must be a multiple of 32"),
-        (["extract", "a", "--tracker", "sort"], "tracker: Expected"),
-        (["extract", "a", "--config", "nope.yaml"], "config: File does not exist: "),
-        (["extract", "nope.mp4"], "no such file or folder: nope.mp4"),
-        (["info", "nope.mp4"], "no such file or folder: nope.mp4"),
-    ],
-)
-def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert message in refused(capsys, *words)
+def test_compare_help_shows_its_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(printed(capsys, "compare", "--help").split())
+    assert "(default: runs/compare)" in text
+    assert "--captions, --no-captions Learn to write descriptions, if the annotations have any. --amp" in text
+
+
+# --- flags and YAML -------------------------------------------------------------------------------------------------
+
+
+def test_flags_override_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text("fps: 4\nmax_objects: 7\n")
+    flags = ("--config", str(tmp_path / "mine.yaml"), "--max-objects", "9", "--print-config")
+    text = printed(capsys, "extract", "a.mp4", *flags)
+    assert "fps: 4.0\n" in text
+    assert "max_objects: 9\n" in text
+
+
+def test_print_config_can_be_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--labels", "fall,lying down", "--no-report", "--since", "2024-05-01T12:00:00", "--min-score", "0.5")
+    (tmp_path / "mine.yaml").write_text(printed(capsys, "predict", "m", "a", *flags, "--print-config"))
+    assert config_of("predict", "m", "a", "--config", str(tmp_path / "mine.yaml")) == config_of(
+        "predict", "m", "a", *flags
+    )
+
+
+@pytest.mark.parametrize(("words", "value"), [(["--no-augment"], False), (["--augment"], True), ([], True)])
+def test_boolean_flags(words: list[str], value: bool) -> None:
+    assert config_of("train", "data", *words).augment is value
+
+
+@pytest.mark.parametrize(("words", "labels"), [
+    (["--labels", "fall"], ("fall",)),
+    (["--labels=fall,lying down"], ("fall", "lying down")),
+    (["--labels", "[fall, walk]"], ("fall", "walk")),
+])  # fmt: skip
+def test_lists_are_separated_by_commas(words: list[str], labels: tuple[str, ...]) -> None:
+    assert config_of("predict", "model", "videos", *words).labels == labels
+
+
+def test_sources_may_surround_flags() -> None:
+    (sources,), config = parse("extract", ["a.mp4", "--fps", "5", "b.mp4"])
+    assert sources == ["a.mp4", "b.mp4"]
+    assert config.detector.fps == 5.0
+
+
+def test_yaml_holds_masks_and_lists(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("mask: [[[0, 0], [1, 0], [1, 0.5]]]\nverbose: yes\nstart_time: 2024\n")
+    config = config_of("extract", "a", "--config", str(tmp_path / "mine.yaml"))
+    assert config.detector.mask == "[[[0.0, 0.0], [1.0, 0.0], [1.0, 0.5]]]"
+    assert config.verbose is True
+    assert config.runtime.start_time == "2024"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_load_by_name(preset: str) -> None:
+    text = (ROOT / "configs" / preset).read_text()
+    assert text.startswith("# "), "its first line says when to use it"
+    name = text.splitlines()[0].split("vidgru ")[1].split()[0]
+    assert config_of(name, *("a" for _ in _COMMANDS[name].arguments), "--config", preset)
 
 
 @pytest.mark.parametrize(
     "address", ["auto", "local", "head-1.lan:6379", "10.0.0.1:6379", "[::1]:6379", "ray://h:10001"]
 )
-def test_an_address_of_ray_is_told_from_a_source(address: str) -> None:
-    assert cli._as_fields(["--ray", address, "a.mp4"], ExtractConfig)[:2] == ["--ray", address]
+def test_ray_takes_an_address(address: str) -> None:
+    (sources,), config = parse("extract", ["--ray", address, "a.mp4"])
+    assert (sources, config.scale.ray) == (["a.mp4"], address)
 
 
-@pytest.mark.parametrize("source", ["a.mp4", "videos/10:30", ""])
-def test_a_source_behind_ray_is_no_address(source: str) -> None:
-    assert cli._as_fields(["--ray", source], ExtractConfig)[0] == "--ray=auto"
+@pytest.mark.parametrize("source", ["a.mp4", "videos/10:30"])
+def test_ray_does_not_take_a_source(source: str) -> None:
+    (sources,), config = parse("extract", ["--ray", source])
+    assert (sources, config.scale.ray) == ([source], "auto")
 
 
-def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(argv: object) -> int:
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("fsp: 4\n", "unknown key 'fsp'\n  did you mean fps?"),
+    ("zzz: 4\n", "unknown key 'zzz'\n  vidgru extract --help lists the settings"),
+    ("fps: four\n", "fps is 'four'; it must be a number"),
+    ("fps: [4, 5]\n", "fps is ['4', '5']; it must be a single value"),
+    ("- fps\n", "is not a mapping of settings"),
+    ("fps: {", "cannot be read: while parsing"),
+])  # fmt: skip
+def test_yaml_errors_name_the_file(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    error = usage_error(capsys, "extract", "a.mp4", "--config", str(tmp_path / "mine.yaml"))
+    assert str(tmp_path / "mine.yaml") in error
+    assert message in error
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["extrat"], "unknown command 'extrat'\n  did you mean extract?"),
+    (["zzz"], "unknown command 'zzz'\n  the commands are: extract, train"),
+    (["extract"], "no recordings to extract\n  pass files, folders"),
+    (["predict", "model"], "the following arguments are required: sources\n  vidgru predict --help lists"),
+    (["train", "data", "more"], "unexpected argument 'more'\n  vidgru train --help lists"),
+    (["extract", "a", "--fsp", "4"], "unknown flag --fsp\n  did you mean --fps?"),
+    (["extract", "a", "--verb"], "unknown flag --verb\n  did you mean --verbose?"),
+    (["extract", "a", "--zzz=4"], "unknown flag --zzz\n  vidgru extract --help lists"),
+    (["extract", "a", "--fps"], "--fps: expected one argument"),
+    (["extract", "a", "--fps", "four"], "fps is 'four'; it must be a number"),
+    (["extract", "a", "--fps", "-4"], "fps is -4.0; it must be above 0"),
+    (["extract", "a", "--imgsz", "100"], "imgsz is 100; it must be a multiple of 32"),
+    (["extract", "a", "--tracker", "sort"], "tracker is 'sort'; it must be one of bytetrack, ocsort, none"),
+    (["extract", "a", "--config", "nope.yaml"], "no config file or preset nope.yaml\n  the presets are: ablation.yaml"),
+    (["extract", "nope.mp4"], "no such file or folder: nope.mp4"),
+    (["predict", "model", "rtsp://a", "b.mp4"], "a live source must be the only source\n  run one command per live"),
+    (["info", "nope.mp4"], "no such file or folder: nope.mp4"),
+])  # fmt: skip
+def test_usage_errors(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in usage_error(capsys, *words)
+
+
+def test_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*arguments: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli._VERBS, "extract", interrupted)
+    monkeypatch.setitem(cli._COMMANDS, "extract", cli._COMMANDS["extract"]._replace(run=interrupt))
     assert cli.run(["extract"]) == 130
-    assert "what was finished stays" in capsys.readouterr().err
+    assert "finished work is kept" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["extract", "train", "predict"])
-def test_scripts_are_the_commands(verb: str) -> None:
-    script = Path(__file__).parent.parent / "scripts" / f"{verb}.py"
-    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("name", ["extract", "train", "predict"])
+def test_scripts_run_the_commands(name: str) -> None:
+    command = [sys.executable, ROOT / "scripts" / f"{name}.py", "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0
-    assert done.stdout.startswith(f"usage: vidgru {verb} ")
+    assert done.stdout.startswith(f"usage: vidgru {name} ")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,3 @@
-"""What a path is, and whether it is sound."""
-
 import errno
 import json
 import os
@@ -18,8 +16,7 @@ from tests.prediction.test_recorder import BEGAN, PART_SAMPLES, record
 from vidgru.cache import SequenceCache
 from vidgru.cache.entry import UNFINISHED
 from vidgru.errors import AnnotationError, CacheError, ModelError, SettingsError, SourceError
-from vidgru.info import info
-from vidgru.info.formatting import bytes_text, duration_text
+from vidgru.info import format_bytes, format_duration, inspect_path
 from vidgru.locks import Locks
 
 
@@ -44,149 +41,149 @@ def write_video(path: Path, frames: int = 30, creation_time: str | None = None) 
 # --- a cache --------------------------------------------------------------------------------------------------------
 
 
-def test_a_cache_in_numbers(world: World) -> None:
+def test_cache_totals(world: World) -> None:
     paths = [world.record("a.mp4", frames=40), world.record("b.mp4", frames=24, status="partial")]
-    found = info(world.cache.root)
-    assert found.sound
-    assert found.lines[0] == f"cache {world.cache.root}: 2 entries, 1 of damaged recordings"
-    assert "fps 8," in found.lines[1]
-    assert f"weights_sha256 {world.feature_settings['weights_sha256'][:12]}…" in found.lines[1]
-    assert found.lines[2].startswith("  8.000 s, 64 samples, ")
+    report = inspect_path(world.cache.root)
+    assert report.is_valid
+    assert report.lines[0] == f"cache {world.cache.root}: 2 entries, 1 of damaged recordings"
+    assert "fps 8," in report.lines[1]
+    assert f"weights_sha256 {world.feature_settings['weights_sha256'][:12]}…" in report.lines[1]
+    assert report.lines[2].startswith("  8.000 s, 64 samples, ")
 
     sequences = [world.cache.read(world.cache.key(world.cache.sha256(path), world.feature_settings)) for path in paths]
     total = sum(len(sequence.boxes) for sequence in sequences)
-    assert f"  objects: {total / 64:.1f} a frame" in found.lines
+    assert f"  objects: {total / 64:.1f} per frame" in report.lines
     people = sum(int((sequence.classes == 0).sum()) for sequence in sequences)
     rate = people / 64
-    assert f"    person {f'{rate:.1f}' if rate >= 1 else f'{rate:.2g}'} a frame" in found.lines
+    assert f"    person {f'{rate:.1f}' if rate >= 1 else f'{rate:.2g}'} per frame" in report.lines
 
 
-def test_a_cache_tells_its_tensors(world: World) -> None:
+def test_cache_lists_tensors(world: World) -> None:
     world.record("a.mp4")
-    (line,) = [line for line in info(world.cache.root).lines if line.startswith("  tensors: ")]
+    (line,) = [line for line in inspect_path(world.cache.root).lines if line.startswith("  tensors: ")]
     assert "boxes [4]" in line
     assert "scores, classes, tracks" in line
     assert "offsets" not in line
 
 
-def test_a_data_set_too_small_to_split_is_described(tmp_path: Path) -> None:
+def test_dataset_too_small_to_split(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4")
     (tmp_path / "labels.csv").write_text("video,start,end,label,description,split\na.mp4,,,fall,,\n")
-    text = str(info(tmp_path / "labels.csv"))
+    text = str(inspect_path(tmp_path / "labels.csv"))
     assert "fall" in text
     assert "make 2 splits" in text
 
 
-def test_a_cache_of_several_settings(world: World) -> None:
+def test_cache_groups_by_settings(world: World) -> None:
     world.record("a.mp4")
     world.feature_settings = {**world.feature_settings, "fps": 4.0}
     world.record("a.mp4", frames=16)
-    settings = [line for line in info(world.cache.root).lines if line.startswith("settings: ")]
+    settings = [line for line in inspect_path(world.cache.root).lines if line.startswith("settings: ")]
     assert len(settings) == 2
     assert {"fps 8", "fps 4"} == {part for line in settings for part in line.split(", ") if part.startswith("fps ")}
 
 
 def test_rare_classes_are_summed_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.record("a.mp4")
-    monkeypatch.setattr("vidgru.info.cache.SHOWN_CLASSES", 1)
-    assert any(line.startswith("    2 more classes ") for line in info(world.cache.root).lines)
+    monkeypatch.setattr("vidgru.info.SHOWN_CLASSES", 1)
+    assert any(line.startswith("    2 more classes ") for line in inspect_path(world.cache.root).lines)
     monkeypatch.undo()
-    assert not any("more classes" in line for line in info(world.cache.root).lines)
+    assert not any("more classes" in line for line in inspect_path(world.cache.root).lines)
 
 
-def test_an_empty_cache(world: World) -> None:
+def test_empty_cache(world: World) -> None:
     world.cache.root.mkdir()
     (world.cache.root / "index.jsonl").touch()
-    assert info(world.cache.root).lines == (f"cache {world.cache.root}: 0 entries",)
+    assert inspect_path(world.cache.root).lines == (f"cache {world.cache.root}: 0 entries",)
 
 
-def test_an_entry(world: World) -> None:
+def test_entry_details(world: World) -> None:
     path = world.record(
         "a.mp4", recorded_at="2024-05-01T12:00:00+00:00", status="partial", damage={"corrupt_frames": 3}
     )
     world.record("b.mp4")
     key = world.cache.key(world.cache.sha256(path), world.feature_settings)
-    found = info(world.cache.root / key)
-    assert found.lines[0] == f"cache {world.cache.root}: 1 entry, 1 of damaged recordings"
+    report = inspect_path(world.cache.root / key)
+    assert report.lines[0] == f"cache {world.cache.root}: 1 entry, 1 of damaged recordings"
     for line in (
-        f"made from: {path}",
-        "frame: 320x192 px, 8 samples a second asked for",
+        f"source: {path}",
+        "frame: 320x192 px, sampled at 8 per second",
         "recorded at: 2024-05-01T12:00:00+00:00",
         "damage: corrupt_frames 3",
         "run: device cpu",
     ):
-        assert line in found.lines
+        assert line in report.lines
 
 
-def test_unfinished_entries_are_counted_and_are_no_fault(world: World) -> None:
+def test_incomplete_entries_are_valid(world: World) -> None:
     path = world.record("a.mp4")
     world.record("b.mp4")
     (world.cache.root / world.cache.key(world.cache.sha256(path), world.feature_settings) / "entry.json").unlink()
     for verify in (False, True):
-        found = info(world.cache.root, verify=verify)
-        assert found.sound
-        assert found.lines[0].endswith(": 1 entry")
-        assert found.lines[1].startswith("1 unfinished: extracting their recordings again completes them")
+        report = inspect_path(world.cache.root, verify=verify)
+        assert report.is_valid
+        assert report.lines[0].endswith(": 1 entry")
+        assert report.lines[1].startswith("1 incomplete: extracting their recordings again completes them")
 
 
-def test_what_killed_runs_left_is_counted(world: World) -> None:
+def test_leftovers_of_killed_runs_are_counted(world: World) -> None:
     key = "ab" * 32
     for name in (f"{key}.00000000", f"{key}.00000001"):
         (world.cache.root / UNFINISHED / name).mkdir(parents=True)
-    found = info(world.cache.root)
-    assert found.lines[0].endswith(": 0 entries")
-    assert found.lines[1] == "1 unfinished: extracting their recordings again completes them"
+    report = inspect_path(world.cache.root)
+    assert report.lines[0].endswith(": 0 entries")
+    assert report.lines[1] == "1 incomplete: extracting their recordings again completes them"
     path = world.record("a.mp4")
-    assert "1 unfinished: extracting their recordings again completes them" in info(world.cache.root).lines
-    assert not any("unfinished" in line for line in info(folder(world, path)).lines)
+    assert "1 incomplete: extracting their recordings again completes them" in inspect_path(world.cache.root).lines
+    assert not any("incomplete" in line for line in inspect_path(folder(world, path)).lines)
 
 
-def test_verify_lists_what_is_unsound(world: World) -> None:
+def test_verify_lists_corrupt_entries(world: World) -> None:
     names = ("a.mp4", "b.mp4", "c.mp4")
     paths = {name: world.record(name) for name in names}
     folders = {
         n: world.cache.root / world.cache.key(world.cache.sha256(p), world.feature_settings) for n, p in paths.items()
     }
-    assert info(world.cache.root, verify=True).sound
-    assert info(world.cache.root, verify=True).lines[-1] == "every byte of the finished entries is as it was written"
+    assert inspect_path(world.cache.root, verify=True).is_valid
+    assert inspect_path(world.cache.root, verify=True).lines[-1] == "all checksums match"
 
     flip(folders["b.mp4"])
-    assert info(world.cache.root).sound  # a flipped bit is not seen without reading every byte
+    assert inspect_path(world.cache.root).is_valid  # a flipped bit is not seen without reading every byte
     assert world.cache.lookup(paths["b.mp4"], world.feature_settings)
-    found = info(world.cache.root, verify=True)
-    assert not found.sound
-    assert f"UNSOUND {folders['b.mp4'].name}, of {paths['b.mp4']}" in found.lines
-    assert "  part-00000.safetensors: its bytes differ from those that were written" in found.lines
-    assert found.lines[-1] == "1 unsound: extracting their recordings again replaces them"
+    report = inspect_path(world.cache.root, verify=True)
+    assert not report.is_valid
+    assert f"CORRUPT {folders['b.mp4'].name}, of {paths['b.mp4']}" in report.lines
+    assert "  part-00000.safetensors: its bytes differ from those that were written" in report.lines
+    assert report.lines[-1] == "1 corrupt: extracting their recordings again replaces them"
     assert world.cache.lookup(paths["b.mp4"], world.feature_settings) is None  # so that they do
     for verify in (True, False):
-        found = info(folders["b.mp4"], verify=verify)
-        assert not found.sound
-        assert "  found corrupt earlier" in found.lines
-    assert info(folders["c.mp4"], verify=True).sound
+        report = inspect_path(folders["b.mp4"], verify=verify)
+        assert not report.is_valid
+        assert "  found corrupt earlier" in report.lines
+    assert inspect_path(folders["c.mp4"], verify=True).is_valid
     world.record("b.mp4")
     assert world.cache.lookup(paths["b.mp4"], world.feature_settings)
-    assert info(world.cache.root, verify=True).sound
+    assert inspect_path(world.cache.root, verify=True).is_valid
 
     (folders["a.mp4"] / "part-00000.safetensors").unlink()
     (folders["c.mp4"] / "entry.json").write_text("{")
-    found = info(world.cache.root)
-    assert not found.sound
-    assert found.lines[-1].startswith("2 unsound")
-    assert any("entry.json is corrupt" in line for line in found.lines)
-    assert any("part-00000.safetensors is missing" in line for line in found.lines)
+    report = inspect_path(world.cache.root)
+    assert not report.is_valid
+    assert report.lines[-1].startswith("2 corrupt")
+    assert any("entry.json is corrupt" in line for line in report.lines)
+    assert any("part-00000.safetensors is missing" in line for line in report.lines)
 
 
-def test_verify_of_a_cache_that_cannot_be_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_of_a_read_only_cache(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     flip(folder(world, world.record("a.mp4")))
 
     def read_only(*names: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(os, "replace", read_only)
-    found = info(world.cache.root, verify=True)
-    assert not found.sound
-    assert any("Read-only file system: delete that folder, or it is taken for sound" in line for line in found.lines)
+    report = inspect_path(world.cache.root, verify=True)
+    assert not report.is_valid
+    assert any("Read-only file system: delete that folder, else the next run uses it" in line for line in report.lines)
 
 
 def folder(world: World, path: Path) -> Path:
@@ -204,20 +201,20 @@ def flip(entry: Path) -> None:
 
 
 def prune(world: World) -> tuple[str, ...]:
-    found = info(world.cache.root, prune=True)
-    assert found.sound
-    return found.lines
+    report = inspect_path(world.cache.root, prune=True)
+    assert report.is_valid
+    return report.lines
 
 
 def keys(world: World) -> set[str]:
     return {path.name for path in world.cache.root.glob("[!.]*") if path.is_dir()}
 
 
-def noted(world: World) -> list[str]:
+def listed(world: World) -> list[str]:
     return [Path(record["path"]).name for record in SequenceCache(world.cache.root).records()]
 
 
-def test_prune_deletes_what_no_recording_needs(world: World) -> None:
+def test_prune_deletes_unneeded_entries(world: World) -> None:
     gone, changed, kept = (world.record(name) for name in ("gone.mp4", "changed.mp4", "kept.mp4"))
     folders = [folder(world, path) for path in (gone, changed, kept)]
     size = sum(file.stat().st_size for file in folders[0].iterdir())
@@ -230,11 +227,11 @@ def test_prune_deletes_what_no_recording_needs(world: World) -> None:
         for line in lines
     )
     assert any(line.startswith(f"removed {folders[1].name}, of {changed}: {why}, ") for line in lines)
-    assert lines[-1].startswith("removed 2 entries and 0 unfinished, ")
+    assert lines[-1].startswith("removed 2 entries and 0 incomplete, ")
     assert lines[-1].endswith(" kB freed; 1 entry kept")
     assert keys(world) == {folders[2].name}
-    assert noted(world) == ["kept.mp4"]
-    assert prune(world) == ("removed 0 entries and 0 unfinished, 0 bytes freed; 1 entry kept",)
+    assert listed(world) == ["kept.mp4"]
+    assert prune(world) == ("removed 0 entries and 0 incomplete, 0 bytes freed; 1 entry kept",)
 
 
 def test_prune_keeps_every_entry_of_a_recording(world: World) -> None:
@@ -243,39 +240,39 @@ def test_prune_keeps_every_entry_of_a_recording(world: World) -> None:
     world.record("a.mp4", frames=16)
     prune(world)
     assert len(keys(world)) == 2
-    assert noted(world) == ["a.mp4", "a.mp4"]
+    assert listed(world) == ["a.mp4", "a.mp4"]
 
 
-def test_prune_keeps_what_equal_recordings_share(world: World) -> None:
+def test_prune_keeps_entries_of_equal_recordings(world: World) -> None:
     one, _ = world.record("one.mp4", content="same"), world.record("other.mp4", content="same")
     one.unlink()
     prune(world)
     assert len(keys(world)) == 1
-    assert noted(world) == ["other.mp4"]
+    assert listed(world) == ["other.mp4"]
 
 
-def test_prune_keeps_entries_of_touched_recordings_and_of_disks_that_are_not_there(world: World) -> None:
+def test_prune_keeps_touched_and_unmounted_recordings(world: World) -> None:
     touched, far = world.record("touched.mp4"), world.record("far.mp4", folder=world.root / "disk")
     os.utime(touched, (time.time(),) * 2)
     far.parent.rename(world.root / "unmounted")
     prune(world)
     assert len(keys(world)) == 2
-    assert noted(world) == ["touched.mp4", "far.mp4"]
+    assert listed(world) == ["touched.mp4", "far.mp4"]
 
 
-def test_prune_keeps_what_was_recorded_from_cameras(world: World) -> None:
+def test_prune_keeps_live_recordings(world: World) -> None:
     """There is no file to make it again from."""
     world.record("a.mp4")
     finished, left = record(world.cache, 5), record(world.cache, PART_SAMPLES, began="2024-05-02T12:00:00.000+00:00")
     finished.finish(1.0, BEGAN, {})
     left.close()
     lines = prune(world)
-    assert lines == ("removed 0 entries and 0 unfinished, 0 bytes freed; 2 entries kept",)
+    assert lines == ("removed 0 entries and 0 incomplete, 0 bytes freed; 2 entries kept",)
     assert finished.key in keys(world)
     assert [key for key, _ in world.cache.incomplete_entries()] == [left.key]
 
 
-def test_prune_deletes_unsound_entries_and_what_killed_runs_left(world: World) -> None:
+def test_prune_deletes_corrupt_and_incomplete_entries(world: World) -> None:
     paths = {name: world.record(name) for name in ("a.mp4", "flipped.mp4", "c.mp4")}
     flip(folder(world, paths["flipped.mp4"]))
     (folder(world, paths["c.mp4"]) / "entry.json").write_text("{")
@@ -284,21 +281,21 @@ def test_prune_deletes_unsound_entries_and_what_killed_runs_left(world: World) -
     (left / "part-00000.safetensors").write_bytes(b"1234")
     world.record("gone.mp4").unlink()
     lines = prune(world)
-    assert f"removed {left.name}, of {paths['c.mp4']}: unfinished, 4 bytes" in lines
+    assert f"removed {left.name}, of {paths['c.mp4']}: incomplete, 4 bytes" in lines
     assert any(
-        line.startswith(f"removed {folder(world, paths['c.mp4']).name}, of {paths['c.mp4']}: not") for line in lines
+        line.startswith(f"removed {folder(world, paths['c.mp4']).name}, of {paths['c.mp4']}: corrupt") for line in lines
     )
-    assert lines[-1].startswith("removed 2 entries and 1 unfinished, ")
+    assert lines[-1].startswith("removed 2 entries and 1 incomplete, ")
     assert lines[-1].endswith("; 2 entries kept")
-    found = info(world.cache.root, verify=True, prune=True)
-    assert not found.sound
-    assert any(line.startswith("UNSOUND") for line in found.lines)
-    assert any(f"of {paths['flipped.mp4']}: not sound" in line for line in found.lines)
+    report = inspect_path(world.cache.root, verify=True, prune=True)
+    assert not report.is_valid
+    assert any(line.startswith("CORRUPT") for line in report.lines)
+    assert any(f"of {paths['flipped.mp4']}: corrupt" in line for line in report.lines)
     assert keys(world) == {folder(world, paths["a.mp4"]).name}
-    assert noted(world) == ["a.mp4"]
+    assert listed(world) == ["a.mp4"]
 
 
-def test_prune_leaves_alone_what_another_process_works_on(world: World) -> None:
+def test_prune_keeps_locked_entries(world: World) -> None:
     path = world.record("a.mp4")
     key = folder(world, path).name
     path.unlink()
@@ -309,19 +306,19 @@ def test_prune_leaves_alone_what_another_process_works_on(world: World) -> None:
         assert other.acquire(key)
         assert other.acquire("ab" * 32)
         lines = prune(world)
-        assert f"kept {key}, of {path}: another process works on it" in lines
-        assert f"kept {left.name}, of a recording not known here: another process works on it" in lines
-        assert lines[-1].startswith("removed 1 entry and 0 unfinished, ")
+        assert f"kept {key}, of {path}: locked by another process" in lines
+        assert f"kept {left.name}, of an unknown recording: locked by another process" in lines
+        assert lines[-1].startswith("removed 1 entry and 0 incomplete, ")
         assert keys(world) == {key}
         assert left.is_dir()
-        assert noted(world) == ["a.mp4", "b.mp4"]
+        assert listed(world) == ["a.mp4", "b.mp4"]
     prune(world)
     assert keys(world) == set()
     assert not left.exists()
-    assert noted(world) == []
+    assert listed(world) == []
 
 
-def test_prune_clears_dead_leases_away(world: World) -> None:
+def test_prune_clears_locks_of_dead_processes(world: World) -> None:
     world.record("a.mp4")
     world.cache.lock_folder.mkdir()
     lock = world.cache.lock_folder / f"{'ab' * 32}.lease"
@@ -331,66 +328,66 @@ def test_prune_clears_dead_leases_away(world: World) -> None:
     assert not world.cache.lock_folder.exists()
 
 
-def test_prune_deletes_nothing_where_nothing_tells_what_is_needed(world: World) -> None:
+def test_prune_needs_an_index(world: World) -> None:
     world.record("a.mp4")
     before = keys(world)
     for text in (None, "", '{"path":'):
         (world.cache.root / "index.jsonl").unlink()
         if text is not None:
             (world.cache.root / "index.jsonl").write_text(text)
-        with pytest.raises(CacheError, match=r"index\.jsonl holds no recording, .*\n  run vidgru extract"):
-            info(world.cache.root, prune=True)
+        with pytest.raises(CacheError, match=r"index\.jsonl lists no recordings, .*\n  run vidgru extract"):
+            inspect_path(world.cache.root, prune=True)
         (world.cache.root / "index.jsonl").touch()
     assert keys(world) == before
 
 
-def test_prune_is_for_caches(world: World) -> None:
+def test_prune_applies_to_caches(world: World) -> None:
     path = world.record("a.mp4")
     for other in (world.model, world.videos, folder(world, path)):
-        with pytest.raises(SettingsError, match=r"prune is for a cache, and .* is not one"):
-            info(other, prune=True)
+        with pytest.raises(SettingsError, match=r"prune applies to caches, and .* is not a cache"):
+            inspect_path(other, prune=True)
 
 
 # --- the others -----------------------------------------------------------------------------------------------------
 
 
-def test_a_video(tmp_path: Path) -> None:
+def test_video(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", creation_time="2024-05-01T12:00:00Z")
-    assert info(path).lines == (
+    assert inspect_path(path).lines == (
         f"video {path}: 64x48 px, {path.stat().st_size / 1000:.1f} kB",
-        "length: 3.000 s",
-        "frames: 10.000 a second",
-        "frames announced: 30",
+        "duration: 3.000 s",
+        "frame rate: 10.000 per second",
+        "frames, from the header: 30",
         "codec: mpeg4 in mov,mp4,m4a,3gp,3g2,mj2",
         "recorded at: 2024-05-01T12:00:00+00:00",
     )
-    assert "recorded at: not known" in info(write_video(tmp_path / "b.mp4")).lines
+    assert "recorded at: unknown" in inspect_path(write_video(tmp_path / "b.mp4")).lines
 
 
-def test_a_model_and_its_run(world: World) -> None:
-    lines = info(world.model).lines
+def test_model_and_run(world: World) -> None:
+    lines = inspect_path(world.model).lines
     assert lines[0].startswith(f"model {world.model}: 3 labels, ")
     assert " parameters, " in lines[0]
     text = "\n".join(lines)
     assert "architecture: bidirectional False, cell gru, " in text
-    assert "labels: fall, run, walk\nhead on clips: several labels at a time\n" in text
-    assert "reads windows of 2 s at 8 samples a second" in text
+    assert "labels: fall, run, walk\nclip head: several labels at a time\n" in text
+    assert "reads windows of 2 s at 8 samples per second" in text
     assert "detector.pt, 3 classes" in text
-    assert "  fall: begins at score 0.500, ends below 0.500" in text
-    assert "metrics on validation: macro_f1 0.75" in text
+    assert "  fall: starts at score 0.500, ends below 0.500" in text
+    assert "validation metrics: macro_f1 0.75" in text
     shutil.copy(world.model, world.root / "best.safetensors")
-    assert info(world.root).lines[1:] == lines[1:]
+    assert inspect_path(world.root).lines[1:] == lines[1:]
 
 
-def test_a_model_of_timed_events(world: World) -> None:
+def test_model_of_timed_events(world: World) -> None:
     replace(make_model(world.model, world.feature_settings, timed=True), lookahead=4).save(world.model)
-    text = str(info(world.model))
-    assert "head on frames: several labels at a time\n" in text
-    assert "head on clips" not in text
-    assert "reads recordings at 8 samples a second; scores come 0.5 s late" in text
+    text = str(inspect_path(world.model))
+    assert "frame head: several labels at a time\n" in text
+    assert "clip head" not in text
+    assert "reads recordings at 8 samples per second, with a lookahead of 0.5 s" in text
 
 
-def test_a_data_set(tmp_path: Path) -> None:
+def test_dataset(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     write_video(tmp_path / "videos/a.mp4")
     (tmp_path / "videos/b.mp4").touch()
@@ -401,8 +398,8 @@ def test_a_data_set(tmp_path: Path) -> None:
     )
     (tmp_path / "set.yaml").write_text("path: .\n")
     for path in (tmp_path, file, tmp_path / "set.yaml"):
-        text = str(info(path))
-        assert text.startswith(f"data set {path}\n")
+        text = str(inspect_path(path))
+        assert text.startswith(f"dataset {path}\n")
         assert "3 events of 2 labels in 2 recordings (one label at a time)" in text
         assert "something happens in 66.7% of the time (2.0 of 3.0 s)" in text
         assert "warning: 1 video missing: z.mp4 (line 4); left out" in text
@@ -410,17 +407,17 @@ def test_a_data_set(tmp_path: Path) -> None:
         assert "warning: 1 recording cannot be read (first: b.mp4 is empty (0 bytes)" in text
 
 
-def test_a_data_set_that_cannot_be_trained_on_is_described(tmp_path: Path) -> None:
+def test_untrainable_dataset_is_described(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4")
     (tmp_path / "annotations.csv").write_text("video,start,end,label\na.mp4,0,1,fall\na.mp4,4,5,fall\n")
-    text = str(info(tmp_path))
+    text = str(inspect_path(tmp_path))
     assert "2 events of 1 label in 1 recording" in text
     assert "1 group by video cannot make 2 splits" in text
     assert "line 3: start 4 s is past the end of a.mp4 (3.00 s)" in text
 
 
 @pytest.mark.parametrize("kind", ["activitynet", "elan", "cvat", "list", "kinetics", "folders"])
-def test_data_sets_of_other_tools(tmp_path: Path, kind: str) -> None:
+def test_datasets_of_other_tools(tmp_path: Path, kind: str) -> None:
     videos = (
         "v_abc_-012345.mp4|quiet000000.mp4|rec 1.mp4|yard.mp4|000.mp4|001.mp4|002.mp4|-3B32lodo2M.mp4|_dbcJuKJQNs.mp4"
     )
@@ -431,56 +428,56 @@ def test_data_sets_of_other_tools(tmp_path: Path, kind: str) -> None:
         path = write(tmp_path, "set.yaml", "annotations: annotations.xml\nfps: 25\n")
     else:
         path = write(tmp_path, *FILES[kind], videos)
-    text = str(info(path))
-    assert text.startswith(f"data set {path}\n")
+    text = str(inspect_path(path))
+    assert text.startswith(f"dataset {path}\n")
     assert " label" in text.splitlines()[1]
 
 
-def test_errors_name_what_was_expected(world: World) -> None:
-    expected = "vidgru info takes a video, a cache or an entry of one, a data set"
+def test_errors_list_accepted_paths(world: World) -> None:
+    expected = "vidgru info takes a video, a cache or a cache entry, a dataset"
     with pytest.raises(SourceError, match=rf"no such file or folder: .*none\n  {expected}"):
-        info(world.root / "none")
+        inspect_path(world.root / "none")
     (world.root / "notes.md").write_text("hello")
     with pytest.raises(SourceError, match=rf"notes\.md is not a video that can be read: .*\n  {expected}"):
-        info(world.root / "notes.md")
+        inspect_path(world.root / "notes.md")
     with pytest.raises(
         SourceError, match=rf"holds no cache entry, no annotations and no best\.safetensors\n  {expected}"
     ):
-        info(world.videos)
+        inspect_path(world.videos)
     path = world.record("a.mp4")
     part = (
         world.cache.root / world.cache.key(world.cache.sha256(path), world.feature_settings) / "part-00000.safetensors"
     )
-    with pytest.raises(SourceError, match=rf"is a part of a cache entry\n  give its folder: {part.parent}"):
-        info(part)
+    with pytest.raises(SourceError, match=rf"is a part of a cache entry\n  pass its folder: {part.parent}"):
+        inspect_path(part)
     (world.root / "other.safetensors").write_bytes(b"none")
     with pytest.raises(ModelError, match="is not a vidgru model"):
-        info(world.root / "other.safetensors")
+        inspect_path(world.root / "other.safetensors")
     (world.root / "table.csv").write_text(json.dumps({}))
     with pytest.raises(AnnotationError, match="missing column"):
-        info(world.root / "table.csv")
+        inspect_path(world.root / "table.csv")
     (world.root / "metrics.json").write_text(json.dumps({"accuracy": 1.0}))
     with pytest.raises(AnnotationError, match=r"metrics.json is in none of the formats that can be read\n"):
-        info(world.root / "metrics.json")
+        inspect_path(world.root / "metrics.json")
 
 
-def test_verify_is_for_caches(world: World) -> None:
+def test_verify_applies_to_caches(world: World) -> None:
     with pytest.raises(
-        SettingsError, match=r"verify is for a cache or an entry of one, and .*model\.safetensors is neither"
+        SettingsError, match=r"verify applies to caches and cache entries, and .*model\.safetensors is neither"
     ):
-        info(world.model, verify=True)
+        inspect_path(world.model, verify=True)
 
 
 @pytest.mark.parametrize(
-    ("size", "said"),
+    ("size", "text"),
     [(999, "999 bytes"), (1000, "1.0 kB"), (3_700_000, "3.7 MB"), (10**9, "1.0 GB"), (10**16, "10000.0 TB")],
 )
-def test_sizes(size: int, said: str) -> None:
-    assert bytes_text(size) == said
+def test_format_bytes(size: int, text: str) -> None:
+    assert format_bytes(size) == text
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0, "0.000 s"), (59.9, "59.900 s"), (61, "1 min 1.0 s"), (36000, "10.00 hours")]
+    ("seconds", "text"), [(0, "0.000 s"), (59.9, "59.900 s"), (61, "1 min 1.0 s"), (36000, "10.00 hours")]
 )
-def test_lengths(seconds: float, said: str) -> None:
-    assert duration_text(seconds) == said
+def test_format_duration(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text

@@ -1,12 +1,12 @@
-"""vidgru: folders of recordings into timelines of labelled, described events.
+"""vidgru: turn folders of recordings into timelines of labelled, described events.
 
 from vidgru import DetectorSettings, EvalConfig, ExtractConfig, TrainConfig, evaluate, extract, predict, train
 
-extract("videos", ExtractConfig(detector=DetectorSettings(weights="yolo26n.pt")))
-train("dataset", TrainConfig(detector=DetectorSettings(weights="yolo26n.pt")))
+extract("videos", ExtractConfig(detector=DetectorSettings(weights="yolo26n.pt", fps=5)))
+train("dataset", TrainConfig(detector=DetectorSettings(weights="yolo26n.pt", fps=5), epochs=60))
 evaluate("runs/train", "dataset", EvalConfig(split="test"))
-for prediction in predict("runs/train", "recordings"):
-    for event in prediction.events:
+for result in predict("runs/train", "recordings"):
+    for event in result.events:
         print(event.video, event.start_s, event.end_s, event.label, event.description)
 """
 
@@ -15,21 +15,26 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from vidgru.config import (
+    CompareConfig,
+    ConvertConfig,
+    DetectorSettings,
+    EvalConfig,
+    ExplainConfig,
+    ExportConfig,
+    ExtractConfig,
+    ImportedDetectionSettings,
+    NetworkSettings,
+    PredictConfig,
+    RuntimeSettings,
+    ScaleSettings,
+    TrainConfig,
+)
+from vidgru.errors import VidgruError
+
 if TYPE_CHECKING:
-    from vidgru.api import evaluate, extract, predict, train
+    from vidgru.api import compare, convert, evaluate, explain, export, extract, predict, predict_live, train
     from vidgru.cache import SequenceCache
-    from vidgru.config import (
-        DetectorSettings,
-        EvalConfig,
-        ExtractConfig,
-        ImportedDetectionSettings,
-        NetworkSettings,
-        PredictConfig,
-        RuntimeSettings,
-        ScaleSettings,
-        TrainConfig,
-    )
-    from vidgru.errors import VidgruError
     from vidgru.extraction.import_detections import add_sequence
     from vidgru.extraction.results import ExtractionResult
     from vidgru.model.checkpoint import EventModel, load_model
@@ -38,44 +43,43 @@ if TYPE_CHECKING:
     from vidgru.prediction.results import PredictionResult
     from vidgru.types import Annotation, Event, FrameSequence, Recording
 
-# Loaded on first use, so that `vidgru --help` does not wait for torch.
-_HOME = {
-    "DetectorSettings": "vidgru.config",
-    "RuntimeSettings": "vidgru.config",
-    "ImportedDetectionSettings": "vidgru.config",
-    "NetworkSettings": "vidgru.config",
-    "ScaleSettings": "vidgru.config",
-    "Annotation": "vidgru.types",
-    "EvalConfig": "vidgru.config",
-    "Event": "vidgru.types",
-    "EventModel": "vidgru.model.checkpoint",
-    "EventStream": "vidgru.model.stream",
-    "ExtractConfig": "vidgru.config",
-    "ExtractionResult": "vidgru.extraction.results",
-    "PredictConfig": "vidgru.config",
-    "PredictionResult": "vidgru.prediction.results",
-    "Recording": "vidgru.types",
-    "FrameSequence": "vidgru.types",
-    "SequenceCache": "vidgru.cache",
-    "TrainConfig": "vidgru.config",
-    "VidgruError": "vidgru.errors",
-    "add_sequence": "vidgru.extraction.import_detections",
-    "compute_features": "vidgru.model.features",
+# Imported on first use, so that `import vidgru` and `vidgru --help` do not wait for NumPy and PyTorch.
+_MODULES = {
+    "compare": "vidgru.api",
+    "convert": "vidgru.api",
     "evaluate": "vidgru.api",
+    "explain": "vidgru.api",
+    "export": "vidgru.api",
     "extract": "vidgru.api",
-    "load_model": "vidgru.model.checkpoint",
     "predict": "vidgru.api",
+    "predict_live": "vidgru.api",
     "train": "vidgru.api",
+    "SequenceCache": "vidgru.cache",
+    "add_sequence": "vidgru.extraction.import_detections",
+    "ExtractionResult": "vidgru.extraction.results",
+    "EventModel": "vidgru.model.checkpoint",
+    "load_model": "vidgru.model.checkpoint",
+    "compute_features": "vidgru.model.features",
+    "EventStream": "vidgru.model.stream",
+    "PredictionResult": "vidgru.prediction.results",
+    "Annotation": "vidgru.types",
+    "Event": "vidgru.types",
+    "FrameSequence": "vidgru.types",
+    "Recording": "vidgru.types",
 }
 
 __version__ = "0.1.0"
 __all__ = [
     "Annotation",
+    "CompareConfig",
+    "ConvertConfig",
     "DetectorSettings",
     "EvalConfig",
     "Event",
     "EventModel",
     "EventStream",
+    "ExplainConfig",
+    "ExportConfig",
     "ExtractConfig",
     "ExtractionResult",
     "FrameSequence",
@@ -90,18 +94,23 @@ __all__ = [
     "TrainConfig",
     "VidgruError",
     "add_sequence",
+    "compare",
     "compute_features",
+    "convert",
     "evaluate",
+    "explain",
+    "export",
     "extract",
     "load_model",
     "predict",
+    "predict_live",
     "train",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'vidgru' has no attribute {name!r}")
 
 

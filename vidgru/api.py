@@ -1,23 +1,38 @@
-"""The verbs as Python functions: what the command line calls. `import vidgru` has them all, loaded when first used.
+"""Every command as a Python function; the command line calls only these.
 
-A verb takes what stands before the flags on the command line, and a config whose fields are the flags:
+A function takes the positional arguments of its command, and a config whose fields are the flags:
 `vidgru extract videos --fps 5` is `extract("videos", ExtractConfig(detector=DetectorSettings(fps=5)))`.
+
+Importing this module is cheap: what a command needs is imported when it is called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from vidgru.cache import SequenceCache
-from vidgru.config import EvalConfig, ExtractConfig, PredictConfig, TrainConfig
+from vidgru.config import (
+    CompareConfig,
+    ConvertConfig,
+    DemoConfig,
+    EvalConfig,
+    ExplainConfig,
+    ExportConfig,
+    ExtractConfig,
+    InfoConfig,
+    PredictConfig,
+    TrainConfig,
+)
 from vidgru.errors import SettingsError, SourceError
-from vidgru.extraction.results import ExtractionResult
-from vidgru.extraction.sharding import shard_recordings
-from vidgru.prediction.results import PredictionResult
-from vidgru.sources import find_recordings, is_live_source
-from vidgru.types import Recording
+
+if TYPE_CHECKING:
+    from vidgru.cache import SequenceCache
+    from vidgru.extraction.results import ExtractionResult
+    from vidgru.info import InfoReport
+    from vidgru.prediction.results import PredictionResult
+    from vidgru.training.compare import Row
+    from vidgru.types import Recording
 
 Sources = str | Path | Iterable[str | Path]
 Config = TypeVar("Config")
@@ -30,49 +45,48 @@ def extract(
     progress: bool = True,
     on_result: Callable[[ExtractionResult], None] | None = None,
 ) -> list[ExtractionResult]:
-    """See every sampled frame of recordings once, and cache what was seen.
+    """Run the detector on recordings and cache per-frame features.
 
     >>> from vidgru import DetectorSettings, ExtractConfig, SequenceCache, extract
     >>> detector = DetectorSettings(weights="detector.pt", fps=5, imgsz=64)
-    >>> outcomes = extract("dataset/videos", ExtractConfig(detector=detector, out="features"), progress=False)
-    >>> for outcome in outcomes:
-    ...     print(outcome.recording.name, outcome.status, outcome.samples)
+    >>> results = extract("dataset/videos", ExtractConfig(detector=detector, out="features"), progress=False)
+    >>> for result in results:
+    ...     print(result.recording.name, result.status, result.samples)
     a.mp4 done 15
     b.mp4 done 16
     >>> cache = SequenceCache("features")
-    >>> sequence = cache.read(outcomes[0].key)
+    >>> sequence = cache.read(results[0].key)
     >>> sequence.time_s[:3].tolist()
     [0.0, 0.2, 0.4]
 
     Args:
-        sources: files, folders, globs, text lists; of detections (`config.imported`) none, or the videos that they
-            were made of.
-        config: the settings; their defaults where it is None.
-        progress: tell on stderr which detector runs, and show a bar if that is a terminal.
-        on_result: called with each recording's outcome as it ends.
+        sources: Files, folders, globs, text lists. For imported detections (`config.imported`) none, or the videos
+            that were detected.
+        config: Settings; their defaults if None.
+        progress: Print the detector in use to stderr, and show a progress bar if that is a terminal.
+        on_result: Called with the result of each recording as it ends.
 
     Returns:
-        One outcome a recording, in their order. A recording that cannot be read is one that failed, with the reason.
+        One result per recording, in their order. A recording that cannot be read is a result with status `failed`
+        and the reason.
 
     Raises:
-        SourceError: a source does not exist, or holds no recordings.
-        WeightsError, SettingsError, MissingDependencyError: the detector is not there, or cannot run as asked.
-        OutputError: the cache cannot be written.
+        SourceError: A source does not exist, or holds no recordings.
+        WeightsError, SettingsError, MissingDependencyError: The detector is missing, or cannot run with these settings.
+        OutputError: The cache cannot be written.
     """
-    config = _settings(config, ExtractConfig)
+    config, sources = _settings(config, ExtractConfig), _as_list(sources)
     if config.dry_run:
-        raise SettingsError("dry_run is set, and extract is for making features", "use vidgru extract --dry-run")
-    several = _several(sources)
+        raise SettingsError("dry_run is set, which extract does not support", "use vidgru.api.estimate")
     if config.imported.detections:
         from vidgru.extraction.import_detections import extract_detections, open_detections
+        from vidgru.sources import find_recordings
 
-        detection_source = open_detections(config.imported, config.detector)
-        videos = find_recordings(several) if several else None
-        return extract_detections(
-            detection_source, videos, detection_source.cache(config.out), progress=progress, on_result=on_result
-        )
-    cache = SequenceCache(config.out)
-    recordings = recordings_of(several, config, cache)
+        detections = open_detections(config.imported, config.detector)
+        videos = find_recordings(sources) if sources else None
+        cache = detections.cache(config.out)
+        return extract_detections(detections, videos, cache, progress=progress, on_result=on_result)
+    recordings, cache = _recordings(sources, config)
     if config.scale.ray:
         from vidgru.scale.ray import extract_with_ray
 
@@ -90,20 +104,25 @@ def extract(
     )
 
 
-def recordings_of(sources: Sources, config: ExtractConfig, cache: SequenceCache) -> list[Recording]:
-    """The recordings that `extract` is to work on: those of its shard.
+def estimate(sources: Sources, config: ExtractConfig | None = None) -> str:
+    """Return, as text, what `extract` would do and how long it would take, from a trial on a few seconds.
+
+    Args:
+        sources: As for `extract`.
+        config: As for `extract`.
 
     Raises:
-        SourceError: there is no source, or one does not exist, or holds no recordings.
+        SourceError, WeightsError, SettingsError, MissingDependencyError: As `extract`.
     """
-    several = _several(sources)
-    if not several:
-        raise SourceError("there is nothing to extract", "give recordings: files, folders, globs, .txt lists")
-    return shard_recordings(find_recordings(several), config.scale.part, cache)
+    from vidgru.extraction.estimate import estimate as estimate_extraction
+
+    config = _settings(config, ExtractConfig)
+    recordings, cache = _recordings(_as_list(sources), config)
+    return str(estimate_extraction(recordings, cache, config.detector, config.runtime))
 
 
 def train(dataset: str | Path, config: TrainConfig | None = None) -> Path:
-    """Train a model on annotated recordings; features that are missing are extracted first.
+    """Train a model on annotated recordings, extracting missing features first.
 
     >>> from vidgru import DetectorSettings, TrainConfig, train
     >>> detector = DetectorSettings(weights="detector.pt", fps=5, imgsz=64)
@@ -115,41 +134,60 @@ def train(dataset: str | Path, config: TrainConfig | None = None) -> Path:
     ['best.safetensors', 'last.safetensors', 'state.safetensors']
 
     Args:
-        dataset: a YAML, an annotation file, or a folder with one, or with a folder for each class.
-        config: the settings; their defaults where it is None.
+        dataset: A dataset YAML, an annotation file, or a folder with an annotation file or with a folder per class.
+        config: Settings; their defaults if None.
 
     Returns:
-        The run's folder, with `best.safetensors`, `results.csv`, `metrics.json`, plots; `folds.json` of a
-        cross-validation.
+        Folder of the run, with `best.safetensors`, `results.csv`, `metrics.json` and plots; for cross-validation, with
+        `folds.json`.
 
     Raises:
-        AnnotationError, WeightsError, SettingsError, ModelError, OutputError: each with its remedy.
+        AnnotationError, WeightsError, SettingsError, ModelError, OutputError: With a remedy each.
     """
     from vidgru.training.run import train as train_model
 
     return train_model(dataset, _settings(config, TrainConfig))
 
 
+def compare(dataset: str | Path, config: CompareConfig | None = None) -> list[Row]:
+    """Train several settings on the same splits and compare cost and accuracy; prints a table and writes charts.
+
+    Args:
+        dataset: As for `train`.
+        config: The settings to compare, and those they share; their defaults if None.
+
+    Returns:
+        One row per setting.
+
+    Raises:
+        AnnotationError, WeightsError, SettingsError, OutputError: With a remedy each.
+    """
+    from vidgru.training.compare import compare as compare_settings
+
+    return compare_settings(dataset, _settings(config, CompareConfig))
+
+
 def evaluate(model: str | Path, dataset: str | Path, config: EvalConfig | None = None) -> dict[str, Any]:
-    """Judge a model on a split of annotated recordings: prints tables, writes `metrics.json` and plots.
+    """Evaluate a model on a split of annotated recordings; prints tables, writes `metrics.json` and plots.
 
     >>> from vidgru import EvalConfig, evaluate
-    >>> metrics = evaluate("runs/train", "dataset", EvalConfig(features="features", weights="detector.pt", split="val"))
+    >>> config = EvalConfig(features="features", weights="detector.pt", split="val")
+    >>> metrics = evaluate("runs/train", "dataset", config)
           events  precision  recall      f1
     ...
     >>> sorted(metrics["events"]["per_class"])
     ['run', 'walk']
 
     Args:
-        model: a model file, or a training run's folder.
-        dataset: as for `train`.
-        config: the split, and where things are; defaults where it is None.
+        model: A model file, or the folder of a training run.
+        dataset: As for `train`.
+        config: Settings; their defaults if None.
 
     Returns:
-        What `metrics.json` holds.
+        The contents of `metrics.json`.
 
     Raises:
-        AnnotationError, ModelError, SettingsMismatchError, WeightsError, OutputError: each with its remedy.
+        AnnotationError, ModelError, SettingsMismatchError, WeightsError, OutputError: With a remedy each.
     """
     from vidgru.training.evaluate import evaluate as evaluate_model
 
@@ -159,50 +197,173 @@ def evaluate(model: str | Path, dataset: str | Path, config: EvalConfig | None =
 def predict(
     model: str | Path, sources: Sources, config: PredictConfig | None = None, *, progress: bool = True
 ) -> list[PredictionResult]:
-    """Find the events of recordings, and write them below `config.out`.
+    """Predict the events of recordings and write them below `config.out`.
 
     >>> from vidgru import PredictConfig, predict
     >>> config = PredictConfig(features="features", weights="detector.pt", report=False)
-    >>> for prediction in predict("runs/train", "dataset/videos", config, progress=False):
-    ...     print(prediction.recording.name, prediction.status, prediction.duration_s)
+    >>> for result in predict("runs/train", "dataset/videos", config, progress=False):
+    ...     print(result.recording.name, result.status, result.duration_s)
     a.mp4 done 3.0
     b.mp4 done 3.1
 
     Args:
-        model: a model file, or a training run's folder.
-        sources: as for `extract`; also caches, and their entries. For cameras there is `EventStream`, and the command.
-        config: where to, and which events; defaults where it is None.
-        progress: show a bar on stderr if that is a terminal.
+        model: A model file, or the folder of a training run.
+        sources: As for `extract`; also caches and their entries. For live sources use `vidgru.api.predict_live` or
+            `EventStream`.
+        config: Settings; their defaults if None.
+        progress: Show a progress bar on stderr if that is a terminal.
 
     Returns:
-        One prediction a recording, in the order of the sources, those of caches last.
+        One result per recording, in the order of the sources, those of caches last.
 
     Raises:
-        ModelError, SourceError, SettingsError, SettingsMismatchError, WeightsError: before any recording is opened.
-        OutputError: the output cannot be written; what was finished stays.
+        ModelError, SourceError, SettingsError, SettingsMismatchError, WeightsError: Before any recording is opened.
+        OutputError: The output cannot be written; finished recordings are kept.
     """
-    config, several = _settings(config, PredictConfig), _several(sources)
-    if live := [source for source in map(str, several) if is_live_source(source)]:
-        raise SettingsError(
-            f"{live[0]} is live, and predict is for recordings", "use EventStream, or the command vidgru predict"
-        )
+    from vidgru.sources import is_live_source
+
+    config, sources = _settings(config, PredictConfig), _as_list(sources)
+    if live := [source for source in map(str, sources) if is_live_source(source)]:
+        raise SettingsError(f"{live[0]} is a live source, not a recording", "use vidgru.api.predict_live")
     if config.scale.ray:
         from vidgru.scale.ray import predict_with_ray
 
-        return predict_with_ray(model, several, config, progress=progress)
+        return predict_with_ray(model, sources, config, progress=progress)
     from vidgru.prediction import batch
 
     if config.merge_only:
-        return batch.collect(model, several, config, progress=progress)
-    return batch.predict(model, several, config, progress=progress)
+        return batch.collect(model, sources, config, progress=progress)
+    return batch.predict(model, sources, config, progress=progress)
+
+
+def predict_live(model: str | Path, source: str, config: PredictConfig | None = None) -> int:
+    """Predict the events of a live source and print them as JSON lines until it ends or SIGINT or SIGTERM arrives.
+
+    Args:
+        model: A model file, or the folder of a training run.
+        source: A URL, or the number of a camera.
+        config: Settings; their defaults if None.
+
+    Returns:
+        Exit code: 0, or 1 if the source broke off or the cache could not be written.
+
+    Raises:
+        SourceError: The source cannot be opened.
+        ModelError, SettingsError, WeightsError, SettingsMismatchError: Before the source is opened.
+    """
+    from vidgru.prediction.live import predict_live as predict_source
+
+    return predict_source(model, source, _settings(config, PredictConfig))
+
+
+def explain(model: str | Path, recording: str | Path, config: ExplainConfig | None = None) -> str:
+    """Explain, as text, the events that a model predicts in a recording.
+
+    Args:
+        model: A model file, or the folder of a training run.
+        recording: A video, or the folder of a cache entry.
+        config: Settings; their defaults if None.
+
+    Raises:
+        ModelError, SourceError, SettingsError, SettingsMismatchError, WeightsError: With a remedy each.
+    """
+    from vidgru.prediction.explain import explain_recording
+
+    return explain_recording(model, recording, _settings(config, ExplainConfig))
+
+
+def export(model: str | Path, config: ExportConfig | None = None) -> Path:
+    """Export a model to ONNX, for other runtimes.
+
+    Args:
+        model: A model file, or the folder of a training run.
+        config: Settings; their defaults if None.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ModelError, SettingsError, MissingDependencyError, OutputError: With a remedy each.
+    """
+    from vidgru.model.onnx_export import export_model
+
+    return export_model(model, _settings(config, ExportConfig))
+
+
+def convert(dataset: str | Path, out: str | Path, config: ConvertConfig | None = None) -> list[str]:
+    """Convert annotations to vidgru's CSV or JSONL, ActivityNet JSON, or subtitles.
+
+    Args:
+        dataset: As for `train`, in any known format.
+        out: Output: .csv, .jsonl, .json (ActivityNet), .vtt, or a folder (a .vtt per video).
+        config: Settings; their defaults if None.
+
+    Returns:
+        A summary of what was written, and notes on what could not be converted, as sentences.
+
+    Raises:
+        AnnotationError, SettingsError, OutputError: With a remedy each.
+    """
+    from vidgru.datasets.convert import convert as convert_annotations
+
+    return convert_annotations(dataset, out, _settings(config, ConvertConfig))
+
+
+def info(path: str | Path, config: InfoConfig | None = None) -> InfoReport:
+    """Inspect and verify a video, cache, dataset or model.
+
+    Args:
+        path: A video, a cache or the folder of one of its entries, a dataset, a model file or the folder of a run.
+        config: Settings; their defaults if None.
+
+    Raises:
+        SourceError: It is none of these.
+        SettingsError: `verify` or `prune` does not apply to it.
+        VidgruError: It cannot be read; the error of its kind.
+    """
+    from vidgru.info import inspect_path
+
+    config = _settings(config, InfoConfig)
+    return inspect_path(path, verify=config.verify, prune=config.prune)
+
+
+def demo(config: DemoConfig | None = None) -> str:
+    """Run the whole pipeline offline on synthetic scenes, and return the metrics and events as text.
+
+    Args:
+        config: Settings; their defaults if None.
+
+    Raises:
+        WeightsError: The detector of the demo is not installed.
+        OutputError: `config.out` cannot be written.
+    """
+    from vidgru.demo.run import run
+
+    return run(_settings(config, DemoConfig))
+
+
+def _recordings(sources: list[str | Path], config: ExtractConfig) -> tuple[list[Recording], SequenceCache]:
+    """Return the recordings of this run's shard, and the cache.
+
+    Raises:
+        SourceError: There is no source, or one does not exist, or holds no recordings.
+    """
+    from vidgru.cache import SequenceCache
+    from vidgru.extraction.sharding import shard_recordings
+    from vidgru.sources import find_recordings
+
+    if not sources:
+        raise SourceError("no recordings to extract", "pass files, folders, globs or .txt lists")
+    cache = SequenceCache(config.out)
+    return shard_recordings(find_recordings(sources), config.scale.part, cache), cache
 
 
 def _settings(config: Config | None, kind: type[Config]) -> Config:
-    """The settings, or their defaults. Raises SettingsError where they are another verb's."""
+    """Return the settings, or their defaults. Raises SettingsError if they are those of another command."""
     if config is not None and not isinstance(config, kind):
-        raise SettingsError(f"config is {type(config).__name__}(...)", f"give {kind.__name__}(...)")
+        raise SettingsError(f"config is {type(config).__name__}(...)", f"pass {kind.__name__}(...)")
     return config or kind()
 
 
-def _several(sources: Sources) -> list[str | Path]:
+def _as_list(sources: Sources) -> list[str | Path]:
     return [sources] if isinstance(sources, str | Path) else list(sources)

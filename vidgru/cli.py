@@ -1,324 +1,367 @@
-"""The command line: `vidgru VERB ...`.
+"""The command line: `vidgru COMMAND ...`.
 
-Flags and YAML keys are the fields of each verb's config dataclass. Only the verb that is asked for is set up, and its
-code imported after its flags have passed, so that `--help` and mistakes are answered at once.
+Flags and YAML keys are the fields of each command's config; their help is the config's docstrings. Only the requested
+command is set up, and its code imported after its flags are parsed, so that `--help` and usage errors are instant.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from inspect import getdoc
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar, get_origin
+from typing import Any, NamedTuple, NoReturn, get_args, get_origin
 
 import vidgru
+from vidgru import config as configs
 from vidgru.errors import SettingsError, VidgruError
 from vidgru.storage import bundled_file
 
-Config = TypeVar("Config")
+_MAX_METAVAR_CHOICES = 5  # more are listed in the text of the flag, which wraps
+_INTERRUPTED = 130  # as shells report a process ended by Ctrl-C
+_RAY_ADDRESS = re.compile(r"auto|local|(ray://)?([\w.-]+|\[[\da-fA-F:]+\]):\d+")
 
-_ADDRESS = re.compile(r"auto|local|(ray://)?([\w.-]+|\[[\da-fA-F:]+\]):\d+")  # of a Ray cluster
-INTERRUPTED = 130  # as a shell reports a process that Ctrl-C ended
 
+class Command(NamedTuple):
+    """A command.
 
-class Positional(NamedTuple):
-    """An argument without a dash, or several; `nargs` is argparse's."""
+    Attributes:
+        run: Runs it on the parsed arguments and returns the exit code. Its docstring is the help text.
+        config: Class of its settings.
+        arguments: Names of its positional arguments, keys of `_ARGUMENTS`.
+    """
 
-    name: str
-    help: str
-    nargs: str | None = None
+    run: Callable[..., int]
+    config: type[Any]
+    arguments: tuple[str, ...]
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit: 0 all done or reused, 1 something partial, failed or unsound, 2 bad usage or input."""
+    """Run a command and exit: 0 all done or reused, 1 something partial, failed or corrupt, 2 bad usage or input."""
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command; returns its exit code."""
+    """Run a command and return its exit code."""
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
         return 0 if argv else 2
     if argv[0] == "--version":
         print(f"vidgru {vidgru.__version__}")
         return 0
-    verb = _VERBS.get(argv[0])
+    name = argv[0]
     try:
-        if verb is None:
-            raise SettingsError(f"there is no command {argv[0]!r}", f"one of: {', '.join(_VERBS)}")
-        return verb(argv[1:])
+        if name not in _COMMANDS:
+            near = get_close_matches(name, _COMMANDS, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"the commands are: {', '.join(_COMMANDS)}"
+            raise SettingsError(f"unknown command {name!r}", remedy)
+        arguments, config = parse(name, argv[1:])
+        return _COMMANDS[name].run(*arguments, config)
     except VidgruError as error:
         print(f"vidgru: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("vidgru: interrupted; what was finished stays", file=sys.stderr)
-        return INTERRUPTED
+        print("vidgru: interrupted; finished work is kept", file=sys.stderr)
+        return _INTERRUPTED
 
 
-def _extract(argv: Sequence[str]) -> int:
-    """See every sampled frame once: recordings into a cache of sequences."""
-    from vidgru.config import ExtractConfig
+# --- commands -------------------------------------------------------------------------------------------------------
 
-    given, config = _parse("extract", ExtractConfig, argv, _SOURCES)
+
+def _extract(sources: list[str], config: configs.ExtractConfig) -> int:
+    """Run the detector and cache per-frame features."""
     from vidgru import api
-    from vidgru.extraction.results import print_result, summary_table
 
     if config.dry_run:
-        from vidgru.cache import SequenceCache
-        from vidgru.extraction.estimate import estimate
-
-        cache = SequenceCache(config.out)
-        print(estimate(api.recordings_of(given["sources"], config, cache), cache, config.detector, config.runtime))
+        print(api.estimate(sources, config))
         return 0
-    outcomes = api.extract(given["sources"], config, on_result=print_result if config.verbose else None)
-    print(summary_table(outcomes))
-    return _code(outcomes)
+    from vidgru.extraction.results import print_result, summary_table
+
+    results = api.extract(sources, config, on_result=print_result if config.verbose else None)
+    print(summary_table(results))
+    return _exit_code(results)
 
 
-def _train(argv: Sequence[str]) -> int:
-    """Train a model on annotated recordings; features that are missing are extracted first."""
-    from vidgru.config import TrainConfig
-
-    given, config = _parse("train", TrainConfig, argv, _DATASET)
+def _train(dataset: str, config: configs.TrainConfig) -> int:
+    """Train a model on annotated recordings, extracting missing features first."""
     from vidgru import api
 
-    api.train(given["dataset"], config)
+    api.train(dataset, config)
     return 0
 
 
-def _compare(argv: Sequence[str]) -> int:
-    """Train cells, or any other settings, alike, and tell what each costs and what it is worth."""
-    from vidgru.config import CompareConfig
-
-    given, config = _parse("compare", CompareConfig, argv, _DATASET)
-    from vidgru.training.compare import compare
-
-    compare(given["dataset"], config)
-    return 0
-
-
-def _eval(argv: Sequence[str]) -> int:
-    """Judge a model on a split of annotated recordings."""
-    from vidgru.config import EvalConfig
-
-    given, config = _parse("eval", EvalConfig, argv, _MODEL, _DATASET)
+def _compare(dataset: str, config: configs.CompareConfig) -> int:
+    """Train several settings on the same splits and compare cost and accuracy."""
     from vidgru import api
 
-    api.evaluate(given["model"], given["dataset"], config)
+    api.compare(dataset, config)
     return 0
 
 
-def _predict(argv: Sequence[str]) -> int:
-    """Find events in recordings that nobody annotated, and in live streams."""
-    from vidgru.config import PredictConfig
+def _eval(model: str, dataset: str, config: configs.EvalConfig) -> int:
+    """Evaluate a model on a split of annotated recordings."""
+    from vidgru import api
 
-    given, config = _parse("predict", PredictConfig, argv, _MODEL, _INPUTS)
+    api.evaluate(model, dataset, config)
+    return 0
+
+
+def _predict(model: str, sources: list[str], config: configs.PredictConfig) -> int:
+    """Predict events in recordings or a live stream."""
+    from vidgru import api
     from vidgru.sources import is_live_source
 
-    if any(map(is_live_source, given["sources"])):
-        if len(given["sources"]) > 1:
-            raise SettingsError("a live source is predicted alone, and several sources are given", "run one for each")
-        from vidgru.prediction.live import predict_live
-
-        return predict_live(given["model"], given["sources"][0], config)
-    from vidgru import api
+    if any(map(is_live_source, sources)):
+        if len(sources) > 1:
+            raise SettingsError("a live source must be the only source", "run one command per live source")
+        return api.predict_live(model, sources[0], config)
     from vidgru.prediction.outputs import INDEX
     from vidgru.prediction.results import summary_table
 
-    predictions = api.predict(given["model"], given["sources"], config)
-    print(summary_table(predictions))
-    if config.report and (Path(config.out).expanduser() / INDEX).exists():  # not yet where another run collects
-        print(f"open {Path(config.out) / INDEX} in a browser")
-    return _code(predictions)
+    results = api.predict(model, sources, config)
+    print(summary_table(results))
+    index = Path(config.out).expanduser() / INDEX
+    if config.report and index.exists():  # absent as long as another process still predicts into the same folder
+        print(f"open {index} in a browser")
+    return _exit_code(results)
 
 
-def _explain(argv: Sequence[str]) -> int:
-    """Say why a model finds what it finds in a recording."""
-    from vidgru.config import ExplainConfig
+def _explain(model: str, recording: str, config: configs.ExplainConfig) -> int:
+    """Explain the events predicted in a recording."""
+    from vidgru import api
 
-    given, config = _parse("explain", ExplainConfig, argv, _MODEL, _RECORDING)
-    from vidgru.prediction.explain import explain_recording
-
-    print(explain_recording(given["model"], given["recording"], config))
+    print(api.explain(model, recording, config))
     return 0
 
 
-def _export(argv: Sequence[str]) -> int:
-    """Export a model to ONNX, without its captions."""
-    from vidgru.config import ExportConfig
+def _export(model: str, config: configs.ExportConfig) -> int:
+    """Export a model to ONNX."""
+    from vidgru import api
 
-    given, config = _parse("export", ExportConfig, argv, _MODEL)
-    from vidgru.model.onnx_export import export_model
-
-    print(export_model(given["model"], config))
+    print(api.export(model, config))
     return 0
 
 
-def _info(argv: Sequence[str]) -> int:
-    """Say what a video, a cache, a data set or a model is, and whether it is sound."""
-    from vidgru.config import InfoConfig
+def _convert(dataset: str, out: str, config: configs.ConvertConfig) -> int:
+    """Convert annotations to vidgru's CSV or JSONL, ActivityNet JSON, or subtitles."""
+    from vidgru import api
 
-    given, config = _parse("info", InfoConfig, argv, _PATH)
-    from vidgru.info import info
-
-    found = info(given["path"], verify=config.verify, prune=config.prune)
-    print(found)
-    return 0 if found.sound else 1
-
-
-def _convert(argv: Sequence[str]) -> int:
-    """Turn annotations of other tools into vidgru's CSV or JSONL, ActivityNet JSON, or subtitles."""
-    from vidgru.config import ConvertConfig
-
-    given, config = _parse("convert", ConvertConfig, argv, _DATASET, _OUT)
-    from vidgru.datasets.convert import convert
-
-    written, *said = convert(given["dataset"], given["out"], config)
-    print(written)
-    for sentence in said:
-        print(sentence, file=sys.stderr)
+    summary, *notes = api.convert(dataset, out, config)
+    print(summary)
+    for note in notes:
+        print(note, file=sys.stderr)
     return 0
 
 
-def _demo(argv: Sequence[str]) -> int:
-    """Do all of it on drawn street scenes, with nothing but this package."""
-    from vidgru.config import DemoConfig
+def _info(path: str, config: configs.InfoConfig) -> int:
+    """Inspect and verify a video, cache, dataset or model."""
+    from vidgru import api
 
-    _, config = _parse("demo", DemoConfig, argv)
-    from vidgru.demo.run import run as run_demo
+    report = api.info(path, config)
+    print(report)
+    return 0 if report.is_valid else 1
 
-    print(run_demo(config))
+
+def _demo(config: configs.DemoConfig) -> int:
+    """Run the whole pipeline offline on synthetic scenes."""
+    from vidgru import api
+
+    print(api.demo(config))
     return 0
 
 
-_SOURCES = Positional("sources", "recordings: files, folders, globs, .txt lists", "*")  # detections need none
-_INPUTS = Positional(
-    "sources",
-    "recordings, as for extract; caches or their entries; or a live source: a URL, a camera's number",
-    "+",
-)
-_DATASET = Positional("dataset", "a YAML, an annotation file, or a folder with one, or with a folder for each class")
-_OUT = Positional("out", "what to write: .csv, .jsonl, .json (ActivityNet), .vtt, or a folder (a .vtt a video)")
-_MODEL = Positional("model", "a model file, or the folder of a training run")
-_RECORDING = Positional("recording", "a video, or an entry of a cache (its folder)")
-_PATH = Positional("path", "a video, a cache or one of its entries, a data set, a model")
-_VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    "extract": _extract,
-    "train": _train,
-    "compare": _compare,
-    "eval": _eval,
-    "predict": _predict,
-    "explain": _explain,
-    "export": _export,
-    "convert": _convert,
-    "info": _info,
-    "demo": _demo,
+_ARGUMENTS = {
+    "sources": "recordings: files, folders, globs, .txt lists",
+    "inputs": "recordings, as for extract; caches or their entries; or a live source: a URL or a camera number",
+    "dataset": "dataset YAML, annotation file, or a folder with an annotation file or with a folder per class",
+    "out": "output: .csv, .jsonl, .json (ActivityNet), .vtt, or a folder (a .vtt per video)",
+    "model": "model file, or folder of a training run",
+    "recording": "video, or folder of a cache entry",
+    "path": "video, cache or cache entry, dataset, model",
+}
+_NARGS = {"sources": "*", "inputs": "+"}  # imported detections need no sources
+_COMMANDS = {
+    "extract": Command(_extract, configs.ExtractConfig, ("sources",)),
+    "train": Command(_train, configs.TrainConfig, ("dataset",)),
+    "compare": Command(_compare, configs.CompareConfig, ("dataset",)),
+    "eval": Command(_eval, configs.EvalConfig, ("model", "dataset")),
+    "predict": Command(_predict, configs.PredictConfig, ("model", "inputs")),
+    "explain": Command(_explain, configs.ExplainConfig, ("model", "recording")),
+    "export": Command(_export, configs.ExportConfig, ("model",)),
+    "convert": Command(_convert, configs.ConvertConfig, ("dataset", "out")),
+    "info": Command(_info, configs.InfoConfig, ("path",)),
+    "demo": Command(_demo, configs.DemoConfig, ()),
 }
 
 
-def _code(ends: Iterable[Any]) -> int:
-    """0 if every recording is done or reused, else 1."""
-    return 0 if all(end.status in ("done", "reused") for end in ends) else 1
+def _exit_code(results: Iterable[Any]) -> int:
+    return 0 if all(result.status in ("done", "reused") for result in results) else 1
 
 
 def _overview() -> str:
-    lines = [
-        "usage: vidgru COMMAND ... (vidgru COMMAND --help tells its flags)",
-        "",
-        "Turns folders of recordings into timelines of labelled, described events.",
-        "",
-    ]
-    lines += [f"  {name:<9} {(verb.__doc__ or '').splitlines()[0]}" for name, verb in _VERBS.items()]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            "usage: vidgru COMMAND ...",
+            "",
+            "Turn folders of recordings into timelines of labelled, described events.",
+            "",
+            *(f"  {name:<9}{getdoc(command.run)}" for name, command in _COMMANDS.items()),
+            "",
+            "vidgru COMMAND --help lists the flags of a command.",
+        ]
+    )
 
 
-def _parse(
-    verb: str, config: type[Config], argv: Sequence[str], *positionals: Positional
-) -> tuple[dict[str, Any], Config]:
-    """Positional arguments by name, and the verb's config from its YAML (`--config FILE`) with flags on top.
+# --- flags ----------------------------------------------------------------------------------------------------------
+
+
+def parse(name: str, argv: Sequence[str]) -> tuple[list[Any], Any]:
+    """Parse the words after a command's name.
+
+    Args:
+        name: Name of the command.
+        argv: Positional arguments and flags. Flags override the YAML file of `--config`.
+
+    Returns:
+        The positional arguments, and the config.
 
     Raises:
-        SettingsError: a flag or key that there is not, or a value that cannot be.
+        SettingsError: An unknown flag or key, a missing argument, or a bad value.
     """
-    from jsonargparse import ArgumentParser
+    command = _COMMANDS[name]
+    kinds = configs.flag_types(command.config())
+    parser = _parser(name, command, kinds)
+    known, unknown = parser.parse_known_intermixed_args(_with_ray_address(argv))
+    if unknown:
+        flag = unknown[0].partition("=")[0]
+        options = [option for action in parser._actions for option in action.option_strings]
+        near = get_close_matches(flag, options, n=1)
+        remedy = f"did you mean {near[0]}?" if near else f"vidgru {name} --help lists the flags"
+        raise SettingsError(f"unknown flag {flag}" if flag.startswith("-") else f"unexpected argument {flag!r}", remedy)
+    values = vars(known)
+    flags: dict[str, Any] = {}
+    for file in values.get("config", ()):
+        flags |= _read_yaml(file, name, kinds)
+    flags |= {
+        key: configs.parse_flag(key, value, kinds[key]) if isinstance(value, str) else value
+        for key, value in values.items()
+        if key in kinds
+    }
+    config = configs.from_flags(command.config, **flags)
+    if "print_config" in values:
+        import yaml
 
-    from vidgru.config import flag_groups, from_flags, to_flags
+        plain = {key: list(v) if isinstance(v, tuple) else v for key, v in configs.to_flags(config).items()}
+        print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), end="")
+        sys.exit(0)
+    return [values.get(f"<{argument}>", []) for argument in command.arguments], config
 
-    class Parser(ArgumentParser):
-        """Says what is wrong in a line, with dashes in flags, as users type them."""
 
-        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            raise SettingsError(_one_line(message, argv), f"vidgru {verb} --help tells what can be given")
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are SettingsError."""
 
-        def format_help(self, *options: Any, **named: Any) -> str:
-            text = re.sub(r"--(\w+) \{true,false\}", r"--\1, --no-\1", super().format_help(*options, **named))
-            return re.sub(r"--[a-z][a-z_-]+", lambda flag: flag[0].replace("_", "-"), text)
+    def error(self, message: str) -> NoReturn:
+        message = re.sub(r"<(\w+)>", r"\1", message)
+        raise SettingsError(message.removeprefix("argument "), f"{self.prog} --help lists the arguments and flags")
 
-    usage = " ".join(f"{p.name.upper()}{'...' if p.nargs else ''}" for p in positionals)
-    parser = Parser(prog=f"vidgru {verb}", usage=" ".join(f"vidgru {verb} {usage} [--config FILE] [flags]".split()))
-    for p in positionals:
-        parser.add_argument(p.name, help=p.help, nargs=p.nargs)
-    parser.add_argument(
-        "--config", action="config", help="YAML of the settings below, or the name of a preset; flags come on top"
+
+def _parser(name: str, command: Command, kinds: Mapping[str, Any]) -> argparse.ArgumentParser:
+    """Return the parser of a command. Values are left as text, so that flags and YAML are checked by the same code."""
+    metavars = {argument: argument.upper() + ("..." if argument in _NARGS else "") for argument in command.arguments}
+    parser = _Parser(
+        prog=f"vidgru {name}",
+        usage=" ".join(["%(prog)s", *metavars.values(), "[--config FILE] [flags]"]).replace("INPUTS", "SOURCES"),
+        description=getdoc(command.run),
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        add_help=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
     )
-    names: list[str] = []
-    for _, group in flag_groups(config()):
-        nested = {item.name for item in fields(group) if is_dataclass(item.default_factory) or item.name == "train"}
-        parser.add_class_arguments(group, skip=nested)
-        names += [item.name for item in fields(group) if item.name not in nested]
-    parser.set_defaults(to_flags(config()))
-    values = parser.parse_args(_as_fields(argv, config))
-    return {p.name: values[p.name] for p in positionals}, from_flags(config, **{name: values[name] for name in names})
+    if command.arguments:
+        positionals = parser.add_argument_group("arguments")
+        for argument in command.arguments:
+            metavar = "sources" if argument == "inputs" else argument
+            positionals.add_argument(
+                f"<{argument}>", metavar=metavar, nargs=_NARGS.get(argument), help=_ARGUMENTS[argument]
+            )
+    options = parser.add_argument_group("options")
+    options.add_argument("-h", "--help", action="help", help="Show this help and exit.")
+    options.add_argument(
+        "--config", metavar="FILE", action="append", help="YAML of these flags, or a preset; flags override it."
+    )
+    options.add_argument("--print-config", action="store_true", help="Print the resulting settings as YAML and exit.")
+    defaults = configs.to_flags(command.config())
+    for kind in configs.flag_groups(command.config()):
+        title = (getdoc(kind) or "").partition("\n")[0].removesuffix(".")
+        section = options if kind is command.config else parser.add_argument_group(title)
+        for flag, text in _attributes(kind).items():
+            if flag in kinds:
+                _add_flag(section, flag, kinds[flag], text, defaults[flag])
+    return parser
 
 
-def _as_fields(argv: Sequence[str], config: type[Any]) -> list[str]:
-    """Flags as jsonargparse wants them: `--max-objects` is `--max_objects`, `--no-augment` is `--augment=false`.
+def _add_flag(section: argparse._ArgumentGroup, name: str, kind: Any, text: str, default: Any) -> None:
+    option = f"--{name.replace('_', '-')}"
+    shown = {True: "on", False: ""}[default] if isinstance(default, bool) else configs.format_flag(default)
+    text += f" (default: {shown})" if shown else ""
+    is_list = get_origin(kind) is tuple
+    metavar = "A,B" if is_list else {int: "N", int | None: "N", float: "X", float | None: "X"}.get(kind, "TEXT")
+    choices = configs.choices(get_args(kind)[0] if is_list else kind)
+    if choices and len(choices) <= _MAX_METAVAR_CHOICES and not is_list:
+        metavar = f"{{{','.join(choices)}}}"
+    elif choices:
+        text += f" Choices: {{{', '.join(choices)}}}."
+    text = text.replace("%", "%%")
+    if kind is bool:
+        section.add_argument(option, action=argparse.BooleanOptionalAction, help=text)
+    else:
+        section.add_argument(option, metavar=metavar, help=text)
 
-    A `--config` that is not a file here is a preset of the package, lists may be written `a,b`, and `--ray` needs no
-    address.
-    """
-    from vidgru.config import flag_types
 
-    kinds = flag_types(config())
-    words: list[str] = []
-    awaited = ""  # the flag that the next word is the value of
-    for position, word in enumerate(argv):
-        if word == "--":
-            return [*words, *argv[position:]]
-        flag, equals, value = word.partition("=")
-        name = flag[2:].replace("-", "_") if flag.startswith("--") else ""
-        if not name:
-            words.append(_value(awaited, word, kinds))
-        elif name == "ray" and not equals and not _ADDRESS.fullmatch("".join(argv[position + 1 : position + 2])):
-            words.append("--ray=auto")
-        elif kinds.get(name.removeprefix("no_")) is bool and not equals:
-            words.append(f"--{name.removeprefix('no_')}={'false' if name.startswith('no_') else 'true'}")
-        else:
-            words.append(f"--{name}{equals}{_value(name, value, kinds) if equals else ''}")
-        awaited = "" if equals else name
+def _attributes(kind: type[Any]) -> dict[str, str]:
+    """Return the text of each field under `Attributes:` of a class's docstring."""
+    block = (getdoc(kind) or "").partition("Attributes:\n")[2]
+    entries = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", block, flags=re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def _with_ray_address(argv: Sequence[str]) -> list[str]:
+    """Complete `--ray` without an address to `--ray=auto`; else it would swallow a source that follows it."""
+    words = list(argv)
+    for position, word in enumerate(words):
+        if word == "--ray" and not _RAY_ADDRESS.fullmatch("".join(words[position + 1 : position + 2])):
+            words[position] = "--ray=auto"
     return words
 
 
-def _value(name: str, text: str, kinds: dict[str, Any]) -> str:
-    """What the flag `name` was given, spelt for jsonargparse."""
-    if name == "config" and not Path(text).is_file():
-        return str(bundled_file(text) or text)
-    if get_origin(kinds.get(name)) is tuple and not text.startswith("["):
-        return json.dumps(text.split(","))
-    return text
+def _read_yaml(file: str, command: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags in a YAML file, or in the preset of that name."""
+    import yaml
 
-
-def _one_line(message: str, argv: Sequence[str]) -> str:
-    """jsonargparse's message without line breaks and in vidgru's words; a key that no flag gave is the YAML file's."""
-    message = re.sub(r"\s+", " ", message).strip()
-    message = re.sub(r'^Parser key "(\w+)": ', r"\1: ", message)
-    message = re.sub(r"<class '(\w+)'>", r"\1", message)
-    unknown = re.search(r"Option '(\w+)' is not accepted", message)
-    words = " ".join(argv).replace("-", "_")
-    if unknown and f"__{unknown[1]}" not in words:
-        files = re.findall(r"--config[= ](\S+)", " ".join(argv))
-        return f"{', '.join(files)}: unknown key {unknown[1]!r}"
-    return message
+    path = Path(file).expanduser()
+    preset = bundled_file(file) if file.endswith(".yaml") else None
+    if not path.is_file() and preset is None:
+        folder = bundled_file("extract.yaml")
+        names = sorted(p.name for p in folder.parent.glob("*.yaml")) if folder else []
+        raise SettingsError(f"no config file or preset {file}", f"the presets are: {', '.join(names)}")
+    try:
+        values = yaml.load((path if path.is_file() else preset or path).read_bytes(), yaml.BaseLoader)  # all text
+    except (OSError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise SettingsError(f"{file} cannot be read: {reason}", "give a YAML file of settings") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{file} is not a mapping of settings", "write a line such as `fps: 5` per setting")
+    flags = {}
+    for key, value in values.items():
+        if key not in kinds:
+            near = get_close_matches(key, kinds, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"vidgru {command} --help lists the settings"
+            raise SettingsError(f"{file}: unknown key {key!r}", remedy)
+        try:
+            flags[key] = configs.parse_flag(key, value, kinds[key])
+        except SettingsError as error:
+            raise SettingsError(f"{file}: {error.message}", error.remedy) from None
+    return flags

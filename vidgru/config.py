@@ -41,7 +41,7 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorSettings:
-    """Detector and sampling; these decide the features, are part of a cache entry's key and are stored in models.
+    """Detector and sampling, which decide the features and their cache key.
 
     Attributes:
         weights: Ultralytics detector weights: detect, segment, pose or OBB; v8, 11, 26 or your own `.pt`.
@@ -95,7 +95,7 @@ class DetectorSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeSettings:
-    """Runtime; recorded with the features, but not part of their key.
+    """Runtime, which is recorded with the features but not part of their key.
 
     Attributes:
         backend: Inference backend; auto is OpenVINO on x86 CPUs where the extra is installed, else torch.
@@ -162,7 +162,7 @@ def uses_imported_detections(feature_settings: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleSettings:
-    """Sharding and Ray; results do not depend on these.
+    """Sharding and Ray, which do not change results.
 
     Attributes:
         shard: Share of the recordings to process, such as 2/8: the second of eight shares of about equal duration.
@@ -204,7 +204,7 @@ class ScaleSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """Network.
+    """Network architecture and regularization.
 
     Attributes:
         cell: Recurrent cell; none is the mean-pooling baseline.
@@ -583,18 +583,72 @@ def to_flags(config: object) -> dict[str, Any]:
 def flag_types(config: object) -> dict[str, Any]:
     """Return the type of each flag of a config."""
     kinds: dict[str, Any] = {}
-    for _, group in flag_groups(config):
+    for group in flag_groups(config):
         hints = get_type_hints(group)
         kinds |= {item.name: hints[item.name] for item in fields(group) if not is_dataclass(hints[item.name])}
     return kinds
 
 
-def flag_groups(config: object, title: str = "options") -> Iterator[tuple[str, type[Any]]]:
-    """Yield title and class of each group of a config, and last of the config itself, whose own fields are a group."""
-    for name, value in vars(config).items():
+def choices(kind: Any) -> tuple[str, ...]:
+    """Return the values that a flag of this type can have; empty if it is not a `Literal`."""
+    kind = _without_none(kind)
+    return tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
+
+
+def parse_flag(name: str, value: Any, kind: Any, separator: str = ",") -> Any:
+    """Convert the text of a flag, or the texts that a YAML list holds, to the flag's type.
+
+    Args:
+        name: Name of the flag, for messages.
+        value: Text; a list of texts for tuples, whose items are otherwise separated by `separator`.
+        kind: Type: str, int, float, bool, a `Literal`, one of these or None, or a tuple of these.
+        separator: Separator of list items.
+
+    Raises:
+        SettingsError: The text is not a value of this type.
+    """
+    if get_origin(kind) is tuple:
+        items = value if isinstance(value, list) else value.strip("[]").split(separator)
+        return tuple(parse_flag(name, item.strip(), get_args(kind)[0]) for item in items if item.strip())
+    if not isinstance(value, str):
+        require(kind is str, name, value, "a single value")
+        return json.dumps(value)  # a mask written as a YAML list
+    if kind is not str and type(None) in get_args(kind) and value in ("", "null", "~"):
+        return None
+    kind = _without_none(kind)
+    if kind is bool:
+        truth = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+        require(value.lower() in truth, name, value, "one of true, false")
+        return truth[value.lower()]
+    if allowed := choices(kind):
+        require(value in allowed, name, value, f"one of {', '.join(allowed)}")
+    elif kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            require(False, name, value, "a whole number" if kind is int else "a number")
+    return value
+
+
+def format_flag(value: Any) -> str:
+    """Return a value as it is written on the command line; empty for None."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _without_none(kind: Any) -> Any:
+    """Return X of `X | None`, and any other type as it is."""
+    options = [option for option in get_args(kind) if option is not type(None)]
+    return options[0] if get_origin(kind) in (Union, UnionType) else kind
+
+
+def flag_groups(config: object) -> Iterator[type[Any]]:
+    """Yield the class of a config, whose own fields are the first group of flags, and those of its groups."""
+    yield type(config)
+    for value in vars(config).values():
         if is_dataclass(value):
-            yield from flag_groups(value, name)
-    yield title, type(config)
+            yield from flag_groups(value)
 
 
 # --- checks ---------------------------------------------------------------------------------------------------------
@@ -627,17 +681,12 @@ def _check_types(config: Any) -> None:
     """
     for name, kind in get_type_hints(type(config)).items():
         value: Any = getattr(config, name, None)
-        if get_origin(kind) in (Union, UnionType):
-            if value is None:
-                continue
-            kind = next(option for option in get_args(kind) if option is not type(None))
-        values: tuple[Any, ...] = (value,)
         if get_origin(kind) is tuple:
             require(isinstance(value, tuple), name, value, "a tuple")
-            kind, values = get_args(kind)[0], value
-        if get_origin(kind) is Literal:
-            for item in values:
-                require(item in get_args(kind), name, item, f"one of {', '.join(map(str, get_args(kind)))}")
+            kind = get_args(kind)[0]
+        allowed = choices(kind)
+        for item in value if isinstance(value, tuple) else () if value is None else (value,):
+            require(not allowed or item in allowed, name, item, f"one of {', '.join(allowed)}")
 
 
 def _read_polygons(mask: str) -> str:

@@ -189,7 +189,7 @@ def test_settings_that_cannot_be(settings: dict[str, object], message: str) -> N
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--cells", "gru,none", "--variants", "drop_features=scene+time lr=0.01,hidden=64", "--distances", "4,16"]
     with pytest.raises(SystemExit):
-        cli.run(["compare", "data", *words, "--no-probe", "--print_config"])
+        cli.run(["compare", "data", *words, "--no-probe", "--print-config"])
     shown = capsys.readouterr().out
     for text in (
         "cells:\n- gru\n- none\n", "variants:\n- drop_features=scene+time lr=0.01\n- hidden=64\n",

@@ -20,7 +20,7 @@ from vidgru.config import (
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import AnnotationError, SettingsMismatchError
 from vidgru.extraction.import_detections import extract_detections, open_detections
-from vidgru.info import info
+from vidgru.info import inspect_path
 from vidgru.model.checkpoint import check_feature_settings, load_model
 from vidgru.prediction.batch import predict
 from vidgru.prediction.detector import model_detector
@@ -144,15 +144,15 @@ def test_info_tells_and_prunes(tmp_path: Path) -> None:
     cache = SequenceCache(tmp_path / "features")
     detection_source = open_detections(settings, DetectorSettings())
     first = extract_detections(detection_source, None, cache, progress=False)
-    told = str(info(cache.root))
+    told = str(inspect_path(cache.root))
     assert "24 entries" in told
     assert "names class 1, class 2, class 3 and 97 more" in told
-    assert "24 entries kept" in str(info(cache.root, prune=True))
+    assert "24 entries kept" in str(inspect_path(cache.root, prune=True))
     changed = root / "mot" / "00.txt"
     changed.write_text(changed.read_text() + "21,1,0,0,30,80,0.9,1,1\n")
     extract_detections(open_detections(settings, DetectorSettings()), None, SequenceCache(cache.root), progress=False)
-    told = str(info(cache.root, prune=True))
+    told = str(inspect_path(cache.root, prune=True))
     assert f"removed {first[0].key}" in told
     assert "24 entries kept" in told
     changed.parent.rename(root / "elsewhere")
-    assert "0 entries kept" in str(info(cache.root, prune=True))
+    assert "0 entries kept" in str(inspect_path(cache.root, prune=True))

@@ -1,0 +1,163 @@
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from vidgru.config import (
+    CompareConfig,
+    ConvertConfig,
+    DemoConfig,
+    DetectorSettings,
+    EvalConfig,
+    ExplainConfig,
+    ExportConfig,
+    ExtractConfig,
+    ImportedDetectionSettings,
+    NetworkSettings,
+    PredictConfig,
+    RuntimeSettings,
+    TrainConfig,
+    flag_types,
+    from_flags,
+    parse_flag,
+    to_flags,
+    with_flags,
+)
+from vidgru.errors import SettingsError
+from vidgru.model.event_gru import Architecture
+
+CONFIGS = [
+    CompareConfig, ConvertConfig, DemoConfig, EvalConfig, ExplainConfig, ExportConfig, ExtractConfig, PredictConfig,
+    TrainConfig,
+]  # fmt: skip
+MASK = "[[[0, 0], [1, 0], [1, 1]]]"
+
+
+# --- checks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "flags", "message"), [
+    (ExtractConfig, {"fps": 0.0}, "fps is 0.0; it must be above 0 and at most 240"),
+    (ExtractConfig, {"imgsz": 100}, "imgsz is 100; it must be a multiple of 32"),
+    (ExtractConfig, {"conf": 1.0}, "conf is 1.0; it must be between 0 and 1"),
+    (ExtractConfig, {"iou": 0.0}, "iou is 0.0; it must be above 0 and at most 1"),
+    (ExtractConfig, {"max_objects": 0}, "max_objects is 0; it must be at least 1"),
+    (ExtractConfig, {"tracker": "sort"}, "tracker is 'sort'; it must be one of bytetrack, ocsort, none"),
+    (ExtractConfig, {"shard": "3/2"}, "shard is '3/2'; it must be a number and how many there are"),
+    (ExtractConfig, {"shard": "1/2", "ray": "auto"}, "shard is '1/2'; it must be left out with ray"),
+    (ExtractConfig, {"workers": 2}, "workers is 2; it must be left out without ray"),
+    (ExtractConfig, {"ray": "auto", "gpus_per_worker": 1.5}, "1.5; it must be a whole number, or less than 1"),
+    (EvalConfig, {"threads": -1}, "threads is -1; it must be 0 or more"),
+    (EvalConfig, {"beam": 0}, "beam is 0; it must be from 1 to 64"),
+    (PredictConfig, {"precision": "fp8"}, "precision is 'fp8'; it must be one of auto, fp32, bf16, fp16"),
+    (PredictConfig, {"labels": "run"}, "labels is 'run'; it must be a tuple"),
+    (PredictConfig, {"since": "noon"}, "since is 'noon'; it must be an ISO 8601 time\n  such as 2024"),
+    (PredictConfig, {"since": "2024-05-02", "until": "2024-05-01"}, "until is '2024-05-01'; it must be after since"),
+    (PredictConfig, {"merge_only": True, "shard": "1/2"}, "shard is '1/2'; it must be left out with merge_only"),
+    (TrainConfig, {"folds": 1}, "folds is 1; it must be 0, or at least 2"),
+    (TrainConfig, {"group_by": "video"}, "group_by is 'video'; it must be left out without --folds"),
+    (TrainConfig, {"epochs": 0}, "epochs is 0; it must be at least 1"),
+    (TrainConfig, {"batch": 0}, "batch is 0; it must be at least 1"),
+    (TrainConfig, {"patience": -1}, "patience is -1; it must be 0 or more"),
+    (TrainConfig, {"seed": -1}, "seed is -1; it must be 0 or more"),
+    (TrainConfig, {"lr": 0.0}, "lr is 0.0; it must be above 0 and at most 1"),
+    (TrainConfig, {"weight_decay": -0.1}, "weight_decay is -0.1; it must be 0 or more"),
+    (TrainConfig, {"window": 0.5}, "window is 0.5; it must be 0, or from 1 to 3600 seconds"),
+    (TrainConfig, {"dropout": 1.0}, "dropout is 1.0; it must be at least 0 and below 1"),
+    (TrainConfig, {"group_dropout": -0.1}, "group_dropout is -0.1; it must be at least 0 and below 1"),
+    (TrainConfig, {"hidden": 0}, "hidden is 0; it must be at least 1"),
+    (TrainConfig, {"cell": "qrnn"}, "cell is 'qrnn'; it must be one of gru, lstm, rnn, none"),
+    (TrainConfig, {"drop_features": ("looks",)}, "drop_features is 'looks'; it must be one of geometry"),
+    (CompareConfig, {"resume": True}, "resume is True; it must be left out: a comparison always trains from scratch"),
+    (ExplainConfig, {"at": -1.0}, "at is -1.0; it must be a second of the recording"),
+    (ConvertConfig, {"format": "xml"}, "format is 'xml'; it must be one of native"),
+    (ExportConfig, {"format": "coreml"}, "format is 'coreml'; it must be one of onnx"),
+    (DemoConfig, {"recordings": 2}, "recordings is 2; it must be at least 3"),
+])  # fmt: skip
+def test_config_rejects_bad_values(kind: type, flags: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        from_flags(kind, **flags)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    ({"source_fps": 25.0}, "source_fps is 25.0; it must be left out without detections"),
+    ({"source_size": "9x9"}, "source_size is '9x9'; it must be left out without detections"),
+    ({"classes": "data.yaml"}, "classes is 'data.yaml'; it must be left out without detections"),
+    ({"detections": "labels", "source_fps": -1.0}, "source_fps is -1.0; it must be from 0 to 1000"),
+    ({"detections": "labels", "source_size": "big"}, "source_size is 'big'; it must be width and height in pixels"),
+    ({"detections": "labels", "mask": MASK}, "mask is .* it must be left out with detections"),
+])  # fmt: skip
+@pytest.mark.parametrize("kind", [ExtractConfig, TrainConfig])
+def test_imported_detections_reject_bad_values(kind: type, flags: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        from_flags(kind, **flags)
+
+
+@pytest.mark.parametrize("flags", [{"shard": "1/2"}, {"ray": "auto"}, {"dry_run": True}])
+def test_imported_detections_exclude_scaling(flags: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match="it must be left out with detections"):
+        from_flags(ExtractConfig, detections="labels", **flags)
+
+
+def test_source_size_is_parsed() -> None:
+    assert ImportedDetectionSettings(detections="labels", source_size="1920x1080").size_px == (1920, 1080)
+    assert ImportedDetectionSettings(detections="labels").size_px is None
+
+
+def test_network_settings_match_the_architecture() -> None:
+    assert vars(NetworkSettings()) == vars(Architecture())
+
+
+# --- flat flags -----------------------------------------------------------------------------------------------------
+
+
+def test_from_flags_reaches_every_group() -> None:
+    config = from_flags(TrainConfig, fps=5, device="cpu", hidden=32, epochs=2)
+    assert config == TrainConfig(
+        detector=DetectorSettings(fps=5),
+        runtime=RuntimeSettings(device="cpu"),
+        network=NetworkSettings(hidden=32),
+        epochs=2,
+    )
+    with pytest.raises(FrozenInstanceError):
+        config.epochs = 3  # type: ignore[misc]
+
+
+def test_with_flags_keeps_defaults_of_nested_configs() -> None:
+    config = with_flags(CompareConfig(), fps=5, epochs=2)
+    assert (config.train.out, config.train.captions) == ("runs/compare", False)
+    assert (config.train.detector.fps, config.train.epochs) == (5.0, 2)
+
+
+def test_with_flags_rejects_unknown_settings() -> None:
+    with pytest.raises(SettingsError, match=r"unknown setting 'epoch'\n  did you mean epochs\?"):
+        from_flags(TrainConfig, epoch=3)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_flags_round_trip(kind: type) -> None:
+    flags = to_flags(kind())
+    assert flags.keys() == flag_types(kind()).keys()
+    assert from_flags(kind, **flags) == kind()
+
+
+@pytest.mark.parametrize(("text", "kind", "value"), [
+    ("5", float, 5.0), ("5", int, 5), ("5", str, "5"), ("5", float | None, 5.0), ("null", float | None, None),
+    ("true", bool, True), ("off", bool, False), ("a, b", tuple[str, ...], ("a", "b")), ("", tuple[str, ...], ()),
+    ("[8,32]", tuple[int, ...], (8, 32)), (["a", "b,c"], tuple[str, ...], ("a", "b,c")),
+    ([[["0", "0"]]], str, '[[["0", "0"]]]'),
+])  # fmt: skip
+def test_parse_flag_converts_text(text: str, kind: object, value: object) -> None:
+    assert parse_flag("name", text, kind) == value
+
+
+@pytest.mark.parametrize(("text", "kind", "message"), [
+    ("x", float, "name is 'x'; it must be a number"),
+    ("1.5", int, "name is '1.5'; it must be a whole number"),
+    ("1", bool, "name is '1'; it must be one of true, false"),
+    ("8,x", tuple[int, ...], "name is 'x'; it must be a whole number"),
+    (["1", "2"], int, r"name is \['1', '2'\]; it must be a single value"),
+])  # fmt: skip
+def test_parse_flag_rejects_other_types(text: str, kind: object, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse_flag("name", text, kind)

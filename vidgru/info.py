@@ -1,0 +1,434 @@
+"""Inspection of a path: a video, a cache or one of its entries, a dataset, a model or its run; and pruning of caches.
+
+Whatever needs PyTorch or a decoder is imported when it is needed: inspecting a cache is frequent and must be fast.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from vidgru.cache import Entry, SequenceCache
+from vidgru.cache.entry import KEY, live_source
+from vidgru.errors import AnnotationError, CacheError, OutputError, RecordingError, SettingsError, SourceError
+from vidgru.locks import Locks
+from vidgru.types import FrameSequence, Recording
+
+if TYPE_CHECKING:
+    from vidgru.model.checkpoint import EventModel
+
+SHOWN_CLASSES = 15
+_SHOWN_ITEMS = 3  # of a list
+_PROBE_THREADS = 4
+_INCOMPLETE = "incomplete"
+_UNKNOWN_SOURCE = "an unknown recording"
+_EXPECTED = (
+    "vidgru info takes a video, a cache or a cache entry, a dataset (YAML, annotation file, folder), a model file, "
+    "or the folder of a training run"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoReport:
+    """Result of an inspection.
+
+    Attributes:
+        lines: Lines of text to print.
+        is_valid: False if a cache entry is corrupt.
+    """
+
+    lines: tuple[str, ...]
+    is_valid: bool = True
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def inspect_path(path: str | Path, *, verify: bool = False, prune: bool = False) -> InfoReport:
+    """Inspect a video, cache, cache entry, dataset or model.
+
+    Args:
+        path: A video, a cache or the folder of one of its entries, a dataset (YAML, annotation file or folder), a model
+            file or the folder of a training run.
+        verify: Read every byte of a cache or an entry and compare checksums. Marks corrupt entries, so that the next
+            extraction replaces them.
+        prune: Delete from a cache what no recording needs: entries of recordings that are gone or have changed, corrupt
+            entries, and leftovers of killed runs. Keeps what another process has locked.
+
+    Raises:
+        SourceError: It is none of these.
+        SettingsError: `verify` of something other than a cache or an entry, or `prune` of something other than a cache.
+        CacheError: `prune` of a cache without an index, so that needed entries are unknown.
+        VidgruError: It is one of these but cannot be read; the error of its kind.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise SourceError(f"no such file or folder: {path}", _EXPECTED)
+    is_entry = path.is_dir() and (KEY.fullmatch(path.resolve().name) or (path / "entry.json").is_file())
+    is_cache = path.is_dir() and not is_entry and _is_cache(path)
+    if prune and not is_cache:
+        raise SettingsError(f"prune applies to caches, and {path} is not a cache", "pass the folder of a cache")
+    if is_entry:
+        return _inspect_cache(path.resolve().parent, path.resolve().name, verify)
+    if is_cache:
+        report = _inspect_cache(path, None, verify) if verify or not prune else InfoReport(lines=())
+        return InfoReport(lines=(*report.lines, *prune_cache(path)), is_valid=report.is_valid) if prune else report
+    if verify:
+        raise SettingsError(
+            f"verify applies to caches and cache entries, and {path} is neither", "pass the folder of a cache"
+        )
+    return InfoReport(lines=tuple(_inspect_folder(path) if path.is_dir() else _inspect_file(path)))
+
+
+def _inspect_folder(path: Path) -> list[str]:
+    from vidgru.datasets.spec import holds_annotations
+    from vidgru.model.checkpoint import BEST
+
+    if (path / BEST).is_file():
+        return _inspect_model(path / BEST)
+    if holds_annotations(path):
+        return _inspect_dataset(path)
+    raise SourceError(f"{path} holds no cache entry, no annotations and no {BEST}", _EXPECTED)
+
+
+def _inspect_file(path: Path) -> list[str]:
+    from vidgru.datasets.formats import SUFFIXES
+
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors" and path.with_name("entry.json").is_file():
+        raise SourceError(f"{path} is a part of a cache entry", f"pass its folder: {path.parent}")
+    if suffix in (".safetensors", ".onnx"):
+        return _inspect_model(path)
+    if suffix in (".yaml", ".yml", *SUFFIXES):
+        return _inspect_dataset(path)
+    return _inspect_video(path)
+
+
+# --- video, dataset, model ------------------------------------------------------------------------------------------
+
+
+def _inspect_video(path: Path) -> list[str]:
+    """Return duration, size and codec of a video. Raises SourceError if it is not a video."""
+    from vidgru.video.reader import probe
+
+    try:
+        video = probe(path)
+    except RecordingError as error:
+        raise SourceError(f"{path} {error.message}", _EXPECTED) from None
+    lines = [
+        f"video {path}: {video.size_px[0]}x{video.size_px[1]} px, {format_bytes(path.stat().st_size)}",
+        f"duration: {'unknown' if video.duration_s is None else format_duration(video.duration_s)}",
+        f"frame rate: {'unknown' if video.fps is None else f'{video.fps:.3f} per second'}",
+        f"frames, from the header: {'unknown' if video.frames is None else video.frames}",
+        f"codec: {video.codec} in {video.container}",
+    ]
+    lines += [f"rotation: {video.rotation} degrees"] if video.rotation else []
+    return [*lines, f"recorded at: {video.recorded_at or 'unknown'}"]
+
+
+def _inspect_dataset(path: Path) -> list[str]:
+    """Return what the annotations hold, and what prevents training on them.
+
+    Raises:
+        AnnotationError: They cannot be read.
+    """
+    from vidgru.datasets.annotations import check_times, load_dataset
+    from vidgru.datasets.splits import assign_splits, report
+
+    dataset = load_dataset(path, allow_missing=True)
+    durations, warnings = _probe_durations(dataset.recordings.values())
+    problems: list[str] = []
+    for check in (assign_splits, partial(check_times, durations=durations)):
+        try:
+            dataset = check(dataset)
+        except AnnotationError as error:  # describe it nevertheless
+            problems += ["", *str(error).splitlines()]
+    return [f"dataset {path}", *str(report(dataset)).splitlines(), *warnings, *problems]
+
+
+def _probe_durations(recordings: Iterable[Recording]) -> tuple[dict[str, float], list[str]]:
+    """Return seconds by name of the recordings with a known duration, and a warning if some cannot be read."""
+    from vidgru.video.reader import probe
+
+    def duration(recording: Recording) -> float | str:
+        try:
+            return probe(recording.path).duration_s or 0.0
+        except RecordingError as error:
+            return f"{recording.name} {error.message}"
+
+    recordings = list(recordings)
+    with ThreadPoolExecutor(_PROBE_THREADS) as pool:  # opening files is mostly waiting
+        results = list(tqdm(pool.map(duration, recordings), "recordings", len(recordings), leave=False, disable=None))
+    errors = [result for result in results if isinstance(result, str)]
+    pairs = zip(recordings, results, strict=True)
+    known = {recording.name: result for recording, result in pairs if not isinstance(result, str) and result > 0}
+    noun = f"{len(errors)} recording{'s' if len(errors) > 1 else ''}"
+    return known, [f"warning: {noun} cannot be read (first: {errors[0]})"] if errors else []
+
+
+def _inspect_model(path: Path) -> list[str]:
+    """Return the labels, network, features and metrics of a model. Raises ModelError if it is not a model."""
+    from vidgru.model.checkpoint import load_model
+    from vidgru.model.event_gru import count_parameters
+
+    model = load_model(path)
+    decode, network = model.decode, model.network
+    parameters = f"{count_parameters(network):,} parameters"
+    thresholds = zip(model.labels, decode.high, decode.low, strict=True)
+    return [
+        f"model {path}: {len(model.labels)} labels, {parameters}, {format_bytes(path.stat().st_size)}",
+        f"architecture: {format_settings(asdict(network.architecture))}",
+        f"labels: {', '.join(model.labels)}",
+        *_model_heads(model),
+        f"detector: {model.weights or 'imported detections'}, {len(model.names)} classes",
+        f"settings: {format_settings(model.feature_settings)}",
+        f"features: {format_settings(asdict(model.feature_spec))}",
+        f"events: scores smoothed over {decode.smooth_s:g} s, minimum length {decode.min_s:g} s, merged across gaps of "
+        f"up to {decode.merge_s:g} s",
+        *(f"  {label}: starts at score {high:.3f}, ends below {low:.3f}" for label, high, low in thresholds),
+        "validation metrics: " + (format_settings(model.metrics) or "none"),
+        "versions: " + (format_settings(model.versions) or "unknown"),
+    ]
+
+
+def _model_heads(model: EventModel) -> list[str]:
+    """Return a line per head, and one on how the model reads recordings."""
+    lines = []
+    for name, head in (("clip", model.task.clip_head), ("frame", model.task.frame_head)):
+        if head:
+            labels = "several labels" if head.multi_label else "one label"
+            lines.append(f"{name} head: {labels} at a time{', or none' if head.background else ''}")
+    rate = f"{model.fps:g} samples per second"
+    if model.task.frame_head:
+        lines.append(f"reads recordings at {rate}, with a lookahead of {model.lookahead / model.fps:g} s")
+    elif model.task.clip_head:
+        lines.append(f"reads windows of {model.window_s:g} s at {rate}")
+    else:
+        lines.append(f"describes windows of {model.window_s:g} s at {rate}")
+    if model.caption:
+        words, threshold = len(model.caption.tokenizer), model.caption.threshold
+        lines.append(f"captions: vocabulary of {words}, used from score {threshold:.2f}")
+    return lines
+
+
+# --- cache ----------------------------------------------------------------------------------------------------------
+
+
+def _is_cache(path: Path) -> bool:
+    return bool(_keys(path) or SequenceCache(path).incomplete_entries() or (path / "index.jsonl").is_file())
+
+
+def _inspect_cache(root: Path, only_key: str | None, verify: bool) -> InfoReport:
+    """Return the totals by settings of the cache at `root`, or of one of its entries."""
+    cache = SequenceCache(root)
+    sources = cache.sources()
+    keys = _keys(root) if only_key is None else [only_key]
+    incomplete = {key for key, _ in cache.incomplete_entries() if only_key in (None, key)}
+    corrupt: dict[str, list[str]] = {}
+    groups: dict[str, list[tuple[Entry, Counter[str]]]] = {}
+    for key in keys:
+        try:
+            entry = cache.entry(key)
+            if entry is None and not cache.is_marked_corrupt(key):
+                incomplete.add(key)
+            elif faults := cache.verify(key) if verify or entry is None else []:
+                corrupt[key] = faults
+            elif entry is not None:
+                group = groups.setdefault(format_settings(entry.feature_settings), [])
+                group.append((entry, _count_objects(cache, entry)))
+        except CacheError as error:
+            corrupt[key] = [error.message]
+    finished = [entry for group in groups.values() for entry, _ in group]
+    partial_count = sum(entry.status == "partial" for entry in finished)
+    lines = [f"cache {root}: {_format_entries(len(finished))}"]
+    lines[0] += f", {partial_count} of damaged recordings" if partial_count else ""
+    if incomplete:
+        lines.append(f"{len(incomplete)} incomplete: extracting their recordings again completes them")
+    for settings, group in groups.items():
+        lines += [f"settings: {settings}", *(f"  {line}" for line in _totals(cache, group))]
+    if len(keys) == 1 and finished:
+        lines += _entry_details(finished[0], sources)
+    for key, faults in corrupt.items():
+        lines += [f"CORRUPT {key}, of {_format_sources(sources, key)}", *(f"  {fault}" for fault in faults)]
+        try:
+            if verify:
+                cache.mark_corrupt(key)
+        except OutputError as error:  # the cache may be read-only
+            lines.append(f"  {error.message}: {error.remedy}, else the next run uses it")
+    if corrupt:
+        lines.append(f"{len(corrupt)} corrupt: extracting their recordings again replaces them")
+    elif verify:
+        lines.append("all checksums match")
+    return InfoReport(lines=tuple(lines), is_valid=not corrupt)
+
+
+def _totals(cache: SequenceCache, group: list[tuple[Entry, Counter[str]]]) -> list[str]:
+    """Return duration and size of entries with the same settings, and their objects per frame by class."""
+    samples = sum(entry.samples for entry, _ in group)
+    files = [cache.root / entry.key / part.name for entry, _ in group for part in entry.parts]
+    counts: Counter[str] = sum((counts for _, counts in group), Counter())
+    rates = [(name, count / samples) for name, count in counts.most_common()]
+    lines = [
+        f"{format_duration(sum(entry.duration_s for entry, _ in group))}, {samples:,} samples, "
+        f"{format_bytes(sum(file.stat().st_size for file in files))}",
+        f"tensors: {_format_tensors(next(cache.parts(group[0][0].key)))}",
+        f"objects: {_format_rate(counts.total() / samples)} per frame",
+        *(f"  {name} {_format_rate(rate)} per frame" for name, rate in rates[:SHOWN_CLASSES]),
+    ]
+    if rest := rates[SHOWN_CLASSES:]:
+        lines.append(f"  {len(rest)} more classes {_format_rate(sum(rate for _, rate in rest))} per frame")
+    return lines
+
+
+def _entry_details(entry: Entry, sources: Mapping[str, Iterable[str]]) -> list[str]:
+    lines = [f"source: {path}" for path in sources.get(entry.key, [])]
+    lines.append(f"frame: {entry.size_px[0]}x{entry.size_px[1]} px, sampled at {entry.fps:g} per second")
+    lines += [f"recorded at: {entry.recorded_at}"] if entry.recorded_at else []
+    lines += [f"damage: {kind} {amount}" for kind, amount in sorted(entry.damage.items())]
+    return [*lines, f"run: {format_settings(entry.run_info)}"]
+
+
+def _count_objects(cache: SequenceCache, entry: Entry) -> Counter[str]:
+    """Return the number of objects of an entry by class name; reads only the classes from disk."""
+    counts: Counter[str] = Counter()
+    for part in cache.parts(entry.key):
+        for index, count in zip(*np.unique(part.classes, return_counts=True), strict=True):
+            name = part.names[index] if 0 <= index < len(part.names) else f"class {index}"
+            counts[name] += int(count)
+    return counts
+
+
+def _keys(root: Path) -> list[str]:
+    return sorted(folder.name for folder in root.iterdir() if KEY.fullmatch(folder.name) and folder.is_dir())
+
+
+# --- pruning --------------------------------------------------------------------------------------------------------
+
+
+def prune_cache(root: Path) -> list[str]:
+    """Delete from a cache what no recording needs, and return a line per deletion and the totals.
+
+    Raises:
+        CacheError: The index is empty, so that needed entries are unknown.
+        OutputError: Something cannot be deleted.
+    """
+    cache = SequenceCache(root)
+    if not cache.records():
+        raise CacheError(
+            f"{root / 'index.jsonl'} lists no recordings, so needed entries are unknown",
+            "run vidgru extract on the recordings: it reuses their entries and lists them",
+        )
+    sources, removed, freed = cache.sources(), Counter[str](), 0
+    lines: list[str] = []
+    with Locks(cache.lock_folder) as locks:
+        busy = {name for name in locks.names() if not locks.acquire(name)}  # this also clears locks of dead processes
+        for key in {key for key, _, _ in _unneeded(cache)}:
+            if key not in busy and not locks.holds(key) and not locks.acquire(key):
+                busy.add(key)
+        # again: before all locks were held, another process may have finished an entry and listed it
+        for key, folder, reason in _unneeded(cache):
+            title = f"{folder.name}, of {_format_sources(sources, key)}"
+            if not locks.holds(key):
+                lines.append(f"kept {title}: locked by another process")
+                continue
+            size = sum(path.stat().st_size for path in folder.iterdir())
+            cache.remove(folder)
+            lines.append(f"removed {title}: {reason}, {format_bytes(size)}")
+            removed[reason] += 1
+            freed += size
+        keys = set(_keys(root))
+        if not busy:  # else another process may be appending to the index
+            cache.compact(lambda record: record["key"] in keys and _is_needed(cache, record))
+    incomplete = removed.pop(_INCOMPLETE, 0)
+    total = f"removed {_format_entries(removed.total())} and {incomplete} incomplete, {format_bytes(freed)} freed"
+    return [*lines, f"{total}; {_format_entries(len(keys))} kept"]
+
+
+def _unneeded(cache: SequenceCache) -> list[tuple[str, Path, str]]:
+    """Return key, folder and reason of what can be deleted. Recordings of live sources cannot be made again."""
+    needed = {record["key"] for record in cache.records() if _is_needed(cache, record)}
+    unneeded = [(key, path, _INCOMPLETE) for key, path in cache.incomplete_entries() if live_source(path) is None]
+    for key in _keys(cache.root):
+        folder = cache.root / key
+        if live_source(folder) is not None:
+            continue
+        if key not in needed:
+            unneeded.append((key, folder, "its recording is gone or has changed"))
+        elif cache.valid_entry(key) is None:
+            unneeded.append((key, folder, "corrupt"))
+    return unneeded
+
+
+def _is_needed(cache: SequenceCache, record: Mapping[str, Any]) -> bool:
+    """Return whether the recording of an index record exists, or may exist on a disk that is not mounted.
+
+    An entry of imported detections is needed as long as these exist and are the latest of their recording.
+    """
+    path = Path(record["path"])
+    if "detections" in record:
+        origin = Path(record["detections"])
+        is_latest = cache.record(path).get("sha256") == record["sha256"]
+        return is_latest and (origin.exists() or not origin.parent.exists())
+    try:
+        stat = path.stat()
+        if stat.st_size != record.get("size"):
+            return False
+        return stat.st_mtime_ns == record.get("mtime_ns") or cache.sha256(path) == record["sha256"]
+    except (FileNotFoundError, NotADirectoryError):
+        return not path.parent.exists()
+    except OSError:  # it exists, but cannot be read now
+        return True
+
+
+# --- formatting -----------------------------------------------------------------------------------------------------
+
+
+def format_settings(values: Mapping[str, Any]) -> str:
+    """Format names and values as a line; abbreviates hashes and lists."""
+    items = []
+    for name, value in sorted(values.items()):
+        if name.endswith("sha256"):
+            value = f"{value[:12]}…"
+        if isinstance(value, list) and len(value) > _SHOWN_ITEMS:
+            value = f"{', '.join(map(str, value[:_SHOWN_ITEMS]))} and {len(value) - _SHOWN_ITEMS} more"
+        items.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
+    return ", ".join(items)
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration in hours, minutes or seconds."""
+    if seconds >= 3600:
+        return f"{seconds / 3600:,.2f} hours"
+    return f"{int(seconds // 60)} min {seconds % 60:.1f} s" if seconds >= 60 else f"{seconds:.3f} s"
+
+
+def format_bytes(size: int) -> str:
+    """Format a number of bytes with a decimal prefix."""
+    power = min(len(f"{size}") - 1, 14) // 3
+    return f"{size / 1000**power:.1f} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}" if power else f"{size} bytes"
+
+
+def _format_rate(value: float) -> str:
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def _format_entries(count: int) -> str:
+    return f"{count} {'entry' if count == 1 else 'entries'}"
+
+
+def _format_sources(sources: Mapping[str, Iterable[str]], key: str) -> str:
+    return ", ".join(sources.get(key, [_UNKNOWN_SOURCE]))
+
+
+def _format_tensors(sequence: FrameSequence) -> str:
+    """List the tensors of a sequence with their shapes per object or per frame."""
+    shapes = {name: list(tensor.shape[1:]) for name, tensor in sequence.tensors().items() if name != "offsets"}
+    return ", ".join(f"{name} {shape}" if shape else name for name, shape in shapes.items())
