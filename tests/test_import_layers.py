@@ -25,7 +25,7 @@ ENTRY_POINTS = {
     "extraction.sharding",
 }  # the modules of `extraction` that training and prediction may import
 HEAVY = {
-    "ultralytics": {"detector.yolo_head", "detector.yolo", "detector.tracker"},
+    "ultralytics": {"detector.yolo_head", "detector.weights", "detector.yolo", "detector.tracker"},
     "openvino": {"detector.openvino_export"},
     "onnx": {"model.onnx_graph"},
     "onnxruntime": set(),

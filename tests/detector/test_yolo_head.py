@@ -7,7 +7,8 @@ import torch
 
 from tests.detector.test_yolo import Weights
 from tests.detectors import KINDS, NAMES
-from vidgru.detector.yolo_head import find_weights, load_network
+from vidgru.detector.weights import find_weights
+from vidgru.detector.yolo_head import load_network
 from vidgru.errors import WeightsError
 
 

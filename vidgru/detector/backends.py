@@ -16,7 +16,8 @@ import torch
 
 from vidgru.config import RuntimeSettings
 from vidgru.detector.openvino_export import open_core, open_graph
-from vidgru.detector.yolo_head import NetworkSpec, RawOutput, first_line, load_network
+from vidgru.detector.weights import first_line
+from vidgru.detector.yolo_head import NetworkSpec, RawOutput, load_network
 from vidgru.errors import MissingDependencyError, SettingsError, WeightsError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from safetensors.numpy import load, save
 
-from vidgru.detector.yolo_head import NetworkSpec, RawOutput, first_line, load_network
+from vidgru.detector.weights import first_line
+from vidgru.detector.yolo_head import NetworkSpec, RawOutput, load_network
 from vidgru.errors import MissingDependencyError, OutputError, WeightsError
 from vidgru.storage import write_atomic
 

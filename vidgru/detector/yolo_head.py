@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from vidgru.detector.weights import first_line
 from vidgru.errors import WeightsError
 
 _HEADS = {"Detect": "detect", "v10Detect": "detect", "Segment": "segment", "Segment26": "segment"}
@@ -94,29 +95,6 @@ class _RawHead:
         )
 
 
-def find_weights(weights: str) -> Path:
-    """The weights file. A stock name such as `yolo26n.pt` that is not there is fetched by Ultralytics.
-
-    Raises:
-        WeightsError: there is no such file, and it cannot be fetched.
-    """
-    path = Path(weights).expanduser()
-    if path.is_file():
-        return path
-    remedy = "pass --weights with the path of an Ultralytics detector (.pt)"
-    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
-
-    if weights not in GITHUB_ASSETS_NAMES:
-        raise WeightsError(f"no such weights file: {weights}", remedy)
-    try:
-        found = Path(attempt_download_asset(weights, retry=1))
-    except Exception as error:  # whatever the network, a proxy or the disk has to say
-        raise WeightsError(f"{weights} is not here and cannot be downloaded: {first_line(error)}", remedy) from None
-    if not found.is_file():
-        raise WeightsError(f"{weights} is not here and cannot be downloaded", remedy)
-    return found
-
-
 def load_network(path: Path) -> tuple[torch.nn.Module, NetworkSpec]:
     """Load and fuse an Ultralytics detector, in fp32 on the CPU. YOLO26 keeps its one-to-one head, free of NMS.
 
@@ -171,9 +149,3 @@ def _precise(layers: Any, features: torch.Tensor) -> torch.Tensor:
 def _cells(levels: list[torch.Tensor]) -> torch.Tensor:
     """Maps [B, C, h, w] of all levels as cells [B, N, C]."""
     return torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in levels], 1)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception of other packages says, for an error's message."""
-    lines = str(error).strip().splitlines()
-    return lines[0].lstrip("❌ ") if lines else type(error).__name__  # Ultralytics puts a cross before its errors

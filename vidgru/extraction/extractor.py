@@ -27,7 +27,7 @@ from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.detector.tracker import Tracker
-from vidgru.detector.yolo_head import find_weights
+from vidgru.detector.weights import find_weights
 from vidgru.errors import LockLostError, OutputError
 from vidgru.extraction.decode_process import DecoderProcess, watching
 from vidgru.extraction.decode_stage import Intake

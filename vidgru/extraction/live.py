@@ -21,7 +21,7 @@ from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.detector.motion import scene_motion
 from vidgru.detector.preprocess import FramePreprocessor
 from vidgru.detector.tracker import Tracker
-from vidgru.detector.yolo_head import find_weights
+from vidgru.detector.weights import find_weights
 from vidgru.extraction.detector_pool import DetectedFrame, DetectorPool, FrameRef, WorkerThreads, to_sequence
 from vidgru.storage import sha256_file
 from vidgru.types import FrameSequence

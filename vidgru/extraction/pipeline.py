@@ -8,7 +8,7 @@ from typing import Any
 
 from vidgru.cache import Entry, SequenceCache
 from vidgru.config import DetectorSettings, RuntimeSettings
-from vidgru.detector.yolo_head import find_weights
+from vidgru.detector.weights import find_weights
 from vidgru.extraction.extractor import Extractor
 from vidgru.extraction.results import ExtractionResult, ProgressBar, print_result, summary_table, summary_writer
 from vidgru.extraction.sharding import summary_name

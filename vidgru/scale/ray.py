@@ -15,7 +15,7 @@ from typing import Any
 
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, ExtractConfig, PredictConfig, ScaleSettings
-from vidgru.detector.yolo_head import find_weights
+from vidgru.detector.weights import find_weights
 from vidgru.extraction.results import ExtractionResult, ProgressBar, summary_writer
 from vidgru.extraction.sharding import summary_name
 from vidgru.model.checkpoint import model_file
