@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.model.networks import Inputs, diversify_captions, frames_of, make_network, random_batch, stretch
 from tests.sequences import make_sequence
-from vidgru.model.caption_head import _POWER, CaptionHead
+from vidgru.model.caption_head import _LENGTH_POWER, CaptionHead
 from vidgru.model.event_gru import EventGRU
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.tokenizer import Tokenizer
@@ -71,7 +71,7 @@ def log_probabilities(network: EventGRU, batch: Inputs, first: int, sentence: li
 
 def worth(each: Tensor) -> float:
     """What sentences are held against each other by."""
-    return float(each.sum()) / len(each) ** _POWER
+    return float(each.sum()) / len(each) ** _LENGTH_POWER
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -230,7 +230,7 @@ def test_a_sentence_begins_with_its_label() -> None:
 
 
 def test_a_network_that_does_not_describe() -> None:
-    with pytest.raises(ValueError, match="the network has no head for descriptions"):
+    with pytest.raises(ValueError, match="the network has no caption head"):
         make_network(SEQUENCE).caption_memory(*BATCH)
 
 

@@ -32,7 +32,7 @@ def test_the_groups_are_those_that_are_looked_at() -> None:
 def test_a_removed_group_is_one_whose_projection_is_zero(group: str) -> None:
     encoder, silenced = make_encoder(), make_encoder()
     with torch.inference_mode():
-        found, attention, _ = encoder(*BATCH, removed=group)
+        found, attention, _ = encoder(*BATCH, masked_group=group)
         plain, _, _ = encoder(*BATCH)
     with torch.no_grad():
         for weight in (silenced.classes if group == "class" else silenced.project[group]).parameters():
@@ -46,16 +46,18 @@ def test_a_removed_group_is_one_whose_projection_is_zero(group: str) -> None:
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_removed_group_is_one_that_a_clip_has_lost_in_training(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = make_encoder(dropout=0.0, group_dropout=0.5)
-    removed, _, _ = encoder(*BATCH, removed=group)
-    monkeypatch.setattr(
-        encoder, "_kept", lambda name, clips, like, dropped: torch.full((clips, 1), 0.0 if name == group else 1.0)
-    )
+    removed, _, _ = encoder(*BATCH, masked_group=group)
+
+    def lose_group(name: str, clips: int, like: torch.Tensor, dropout_scale: float) -> torch.Tensor:
+        return torch.full((clips, 1), 0.0 if name == group else 1.0)
+
+    monkeypatch.setattr(encoder, "_group_mask", lose_group)
     lost, _, _ = encoder.train()(*BATCH)
     torch.testing.assert_close(removed, lost)
 
 
 def test_a_group_that_there_is_not() -> None:
-    with pytest.raises(ValueError, match="there is no group 'sound' to remove; there are geometry, angle, score"):
-        make_encoder()(*BATCH, removed="sound")
+    with pytest.raises(ValueError, match="there is no group 'sound' to mask; groups are geometry, angle, score"):
+        make_encoder()(*BATCH, masked_group="sound")
     with pytest.raises(ValueError, match="there is no group 'motion'"):
-        make_encoder(drop_features=("motion",))(*BATCH, removed="motion")
+        make_encoder(drop_features=("motion",))(*BATCH, masked_group="motion")

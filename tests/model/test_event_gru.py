@@ -247,7 +247,7 @@ def test_few_groups_are_enough(kept: tuple[str, ...]) -> None:
 
 def test_nothing_left_to_look_at() -> None:
     with pytest.raises(
-        SettingsError, match=r"drop_features is geometry,.*scene_motion: no feature is left\n  leave some"
+        SettingsError, match=r"drop_features is geometry,.*scene_motion: no feature is left\n  drop fewer"
     ):
         make_network(RICH, drop_features=GROUPS)
 

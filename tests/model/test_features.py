@@ -135,7 +135,7 @@ def test_keypoints_the_detector_does_not_see_say_nothing() -> None:
 
 def test_other_tensors_than_the_layout_says_are_refused() -> None:
     feature_spec = FeatureSpec.from_sequence(make_sequence(3))
-    told = r"otherwise than the model's: motion is 0, the model's is 6; appear.*; colour is 0, the model's is 3"
+    told = r"differ from the model's: motion is 0, the model's is 6; appear.*; colour is 0, the model's is 3"
     with pytest.raises(SettingsMismatchError, match=told):
         list(stream_features([make_sequence(3, optional=False)], feature_spec))
 

@@ -73,7 +73,7 @@ def test_events_carry_the_name_and_end_with_the_recording() -> None:
 
 
 def test_other_features_are_refused() -> None:
-    with pytest.raises(SettingsMismatchError, match="laid out otherwise"):
+    with pytest.raises(SettingsMismatchError, match="the features differ from the model's"):
         score_recording(MODEL, [make_sequence(5, optional=False)], video="a.mp4", duration_s=1.0)
 
 

@@ -1,1 +1,1 @@
-"""The model: features of a sequence, encoder, GRU, its file, and from scores to events."""
+"""The model: features, encoder, GRU and heads, model files, scores, events and captions."""

@@ -205,13 +205,13 @@ def _slide(model: EventModel, vectors: Tensor) -> Array:
 
 
 @torch.inference_mode()
-def _encode(encoder: Encoder, features: Sequence[Features], removed: str | None) -> Tensor:
+def _encode(encoder: Encoder, features: Sequence[Features], masked_group: str | None) -> Tensor:
     """Frames as vectors, float32 [T, width], without a group of features."""
     device = encoder.object_mean.device
     vectors = []
     for part in features:
         inputs = part.objects, np.diff(part.offsets)[None], part.frame[None]
-        vectors.append(encoder(*(torch.from_numpy(array).to(device) for array in inputs), removed).vectors[0])
+        vectors.append(encoder(*(torch.from_numpy(array).to(device) for array in inputs), masked_group).vectors[0])
     return torch.cat(vectors)
 
 

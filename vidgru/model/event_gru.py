@@ -1,4 +1,4 @@
-"""The network: encoder, a recurrent layer over time, heads on every step, and one that writes descriptions."""
+"""The network: encoder, recurrent layer over time, linear heads on every step, and a caption head."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vidgru.model.fast_gru import GRU
 from vidgru.model.feature_spec import FeatureSpec
 
 Cell = Literal["gru", "lstm", "rnn", "none"]
-# Sentences speak of what groups of features tell, and cannot be learnt from a clip that has lost one. Measured on 384
-# drawn events: after 20 epochs 0.37 of the sentences were right where groups were lost so much less often, 0.15 else.
-_DROPPED = 0.2
-RNNState = Any  # of the recurrent layer: a tensor, a pair of them for an LSTM, None at the beginning
+# A caption cannot be learnt from a clip that has lost the features it mentions, so group dropout is scaled down for
+# captions. Measured on 384 synthetic events: after 20 epochs 0.37 of the captions were correct with it, 0.15 without.
+_CAPTION_DROPOUT_SCALE = 0.2
+RNNState = Any  # a tensor [layers,B,hidden], a pair of them for an LSTM, None at the beginning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +25,15 @@ class Architecture:
     """Shape of the network.
 
     Attributes:
-        cell: what remembers; "none" is the baseline without memory: frames are averaged, their order is lost.
-        width: of a frame's vector, which the cell reads.
-        hidden: of the cell's state.
-        layers: cells on top of each other.
-        bidirectional: read backwards as well; such a model cannot run live.
-        dropout: before the last layer of the encoder, between recurrent layers, and before the heads.
-        group_dropout: probability that a clip loses appearance, colour, the scene or its motion in a training step;
-            each other group is lost a fifth as often.
-        drop_features: groups of features that are not looked at.
+        cell: Recurrent cell; `none` is the mean-pooling baseline, which ignores the order of frames.
+        width: Width of a frame's vector, the input of the cell.
+        hidden: Width of the cell's state.
+        layers: Number of stacked recurrent layers.
+        bidirectional: Whether frames are read backwards as well; such a model cannot run live.
+        dropout: Dropout before the last layer of the encoder, between recurrent layers, and before the heads.
+        group_dropout: Probability that a training clip loses appearance, colour, scene or scene motion; every other
+            group is lost a fifth as often.
+        drop_features: Feature groups to ignore.
     """
 
     cell: Cell = "gru"
@@ -47,19 +47,24 @@ class Architecture:
 
 
 class EventLogits(NamedTuple):
-    """Logits: `clips` [B,C] of clips as a whole, `frames` [B,T,K] of every step; None without such a head."""
+    """Logits of both heads.
+
+    Attributes:
+        clips: [B,C], one row per clip; None without a clip head.
+        frames: [B,T,K], one row per step; None without a frame head.
+    """
 
     clips: Tensor | None
     frames: Tensor | None
 
 
 class RNNOutput(NamedTuple):
-    """What reading some steps comes to.
+    """Output of the recurrent layer and of the frame head.
 
     Attributes:
-        frames: logits [B,T,K] of every step; None without such a head.
+        frames: Logits [B,T,K] of every step; None without a frame head.
         hidden: [B,T,hidden], outputs of the recurrent layer.
-        state: behind the last step.
+        state: State after the last step.
     """
 
     frames: Tensor | None
@@ -68,19 +73,19 @@ class RNNOutput(NamedTuple):
 
 
 class EventGRU(nn.Module):
-    """Encoder, recurrent layer, a linear head on every step for each of two questions, and one that writes sentences.
+    """Encoder, recurrent layer, a linear clip head and a linear frame head on every step, and a caption head.
 
     The default cell is `nn.GRU(input_size=64, hidden_size=128, batch_first=True)` (Cho et al. 2014, in PyTorch's
-    variant, trained faster on CPUs by `recurrent.py`). Its steps depend on the past alone: a stream is scored as it
-    comes.
+    variant; `fast_gru.py` trains it faster on CPUs). Its steps depend on the past only, so a stream can be scored as it
+    arrives.
 
     Args:
-        feature_spec: the features' groups and widths.
-        clip_outputs: C, scores of a clip as a whole; 0 for no such head.
-        frame_outputs: K, scores of a frame; 0 for no such head.
-        architecture: shape of the network.
-        words: size of the vocabulary of descriptions; 0 for no head that writes them.
-        labels: that descriptions may begin with.
+        feature_spec: Groups and widths of the features.
+        clip_outputs: C, outputs of the clip head; 0 for no clip head.
+        frame_outputs: K, outputs of the frame head; 0 for no frame head.
+        architecture: Shape of the network.
+        words: Size of the caption vocabulary; 0 for no caption head.
+        labels: Number of labels a caption can be conditioned on.
     """
 
     def __init__(
@@ -101,64 +106,88 @@ class EventGRU(nn.Module):
         )
         self.gru: nn.GRU | nn.LSTM | nn.RNN | None = None
         if a.cell != "none":
-            kind = {"gru": GRU, "lstm": nn.LSTM, "rnn": nn.RNN}[a.cell]
-            between = a.dropout if a.layers > 1 else 0.0
-            self.gru = kind(
-                a.width, a.hidden, a.layers, batch_first=True, dropout=between, bidirectional=a.bidirectional
+            cell = {"gru": GRU, "lstm": nn.LSTM, "rnn": nn.RNN}[a.cell]
+            dropout = a.dropout if a.layers > 1 else 0.0
+            self.gru = cell(
+                a.width, a.hidden, a.layers, batch_first=True, dropout=dropout, bidirectional=a.bidirectional
             )
-        wide = self.hidden_width
-        self.clip_head = _head(a.dropout, wide, clip_outputs)
-        self.frame_head = _head(a.dropout, wide, frame_outputs)
+        self.clip_head = _linear_head(a.dropout, self.hidden_width, clip_outputs)
+        self.frame_head = _linear_head(a.dropout, self.hidden_width, frame_outputs)
         self.caption_head: CaptionHead | None = None
         if words:
             self.caption_head = CaptionHead(
-                words, labels, step_width=wide, object_width=self.encoder.object_width, dropout=a.dropout
+                words,
+                labels,
+                step_width=self.hidden_width,
+                object_width=self.encoder.object_width,
+                dropout=a.dropout,
             )
 
     @property
     def feature_spec(self) -> FeatureSpec:
-        """The features it reads."""
+        """Groups and widths of the features."""
         return self.encoder.feature_spec
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """Device of the weights."""
         return self.encoder.object_mean.device
 
     @property
     def hidden_width(self) -> int:
-        """Of the outputs of the recurrent layer."""
+        """Width of the outputs of the recurrent layer."""
         a = self.architecture
         return a.width if self.gru is None else a.hidden * (2 if a.bidirectional else 1)
-
-    def encode(self, objects: Tensor, counts: Tensor, frame: Tensor) -> EncodedFrames:
-        """Frames as vectors; arguments as of `forward`."""
-        encoded: EncodedFrames = self.encoder(objects, counts, frame)
-        return encoded
-
-    def step(self, vectors: Tensor, mask: Tensor, state: RNNState = None) -> RNNOutput:
-        """Read encoded frames, and score each; arguments as of `run_rnn`."""
-        hidden, state = self.run_rnn(vectors, mask, state)
-        return RNNOutput(None if self.frame_head is None else self.frame_head(hidden), hidden, state)
 
     def forward(self, objects: Tensor, counts: Tensor, frame: Tensor, mask: Tensor) -> EventLogits:
         """Score clips or windows.
 
         Args:
             objects: float32 [M,F], the objects of all frames, clip after clip.
-            counts: int64 [B,T], objects of each frame; M in all.
+            counts: int64 [B,T], objects per frame; M in total.
             frame: float32 [B,T,G].
-            mask: bool [B,T], True where there is a frame; padding lies behind.
+            mask: bool [B,T], True for frames; padding comes last.
         """
         return self.event_logits(self.encode(objects, counts, frame).vectors, mask)
 
-    def event_logits(self, vectors: Tensor, mask: Tensor) -> EventLogits:
-        """Score clips or windows whose frames are encoded: float32 [B,T,width], bool [B,T].
+    def encode(self, objects: Tensor, counts: Tensor, frame: Tensor) -> EncodedFrames:
+        """Encode frames. Arguments as for `forward`."""
+        encoded: EncodedFrames = self.encoder(objects, counts, frame)
+        return encoded
 
-        Frames are scored at every step, those behind the end too: what was seen is read there for as long as the scores
-        lag behind. A clip's score is the soft maximum over its frames (log of the mean of exponentials; Pinheiro and
-        Collobert 2015, "From Image-level to Pixel-level Labeling"): what happens need not last the whole clip. The
-        baseline without memory takes their mean.
+    def run_rnn(self, vectors: Tensor, mask: Tensor, state: RNNState = None) -> tuple[Tensor, RNNState]:
+        """Return the outputs of the recurrent layer, [B,T,hidden], and its state after the last step.
+
+        Padding is read as zeros, which no frame is encoded as.
+
+        Args:
+            vectors: float32 [B,T,width], encoded frames.
+            mask: bool [B,T], True for frames; padding comes last.
+            state: State returned for the preceding steps; None at the beginning of a recording.
+        """
+        vectors = vectors * mask[..., None]
+        if self.gru is None:
+            return vectors.relu(), None
+        if not self.architecture.bidirectional:
+            out, state = self.gru(vectors, state)
+            return out, state
+        # The backward direction would read the padding first; packed sequences leave it out.
+        lengths = mask.sum(dim=1).clamp(min=1).cpu()
+        packed = nn.utils.rnn.pack_padded_sequence(vectors, lengths, batch_first=True, enforce_sorted=False)
+        out = nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])[0]
+        return out, None
+
+    def step(self, vectors: Tensor, mask: Tensor, state: RNNState = None) -> RNNOutput:
+        """Advance over encoded frames and score each. Arguments as for `run_rnn`."""
+        hidden, state = self.run_rnn(vectors, mask, state)
+        return RNNOutput(None if self.frame_head is None else self.frame_head(hidden), hidden, state)
+
+    def event_logits(self, vectors: Tensor, mask: Tensor) -> EventLogits:
+        """Score clips or windows of encoded frames: float32 [B,T,width], bool [B,T].
+
+        Padding steps are scored too: with a lookahead, they hold the scores of the last frames. A clip's score is the
+        soft maximum over its frames (log of the mean of exponentials; Pinheiro and Collobert 2015, "From Image-level to
+        Pixel-level Labeling"), because an event need not last the whole clip. The mean-pooling baseline takes the mean.
         """
         frames, hidden, _ = self.step(vectors, mask)
         if self.clip_head is None:
@@ -172,59 +201,39 @@ class EventGRU(nn.Module):
         return EventLogits(clips, frames)
 
     def caption_memory(self, objects: Tensor, counts: Tensor, frame: Tensor, mask: Tensor) -> CaptionMemory:
-        """What the head for descriptions looks at: clips or events, read from an empty state; arguments as `forward`.
+        """Return what the caption head attends to in each clip or event, read from an empty state.
+
+        Arguments as for `forward`.
 
         Raises:
-            ValueError: there is no such head.
+            ValueError: The network has no caption head.
         """
         if self.caption_head is None:
-            raise ValueError("the network has no head for descriptions")
-        encoded = self.encoder(objects, counts, frame, dropped=_DROPPED)
+            raise ValueError("the network has no caption head")
+        encoded = self.encoder(objects, counts, frame, dropout_scale=_CAPTION_DROPOUT_SCALE)
         hidden, _ = self.run_rnn(encoded.vectors, mask)
         return self.caption_head.memory(hidden, mask, encoded.objects, counts)
 
     def caption_logits(self, objects: Tensor, counts: Tensor, frame: Tensor, mask: Tensor, words: Tensor) -> Tensor:
-        """Logits of the word behind each word of a sentence but the last, float32 [B,W-1,vocabulary].
+        """Return the logits of each caption's next words (teacher forcing), float32 [B,W-1,vocabulary].
 
         Args:
-            objects, counts, frame, mask: as `forward`.
-            words: int64 [B,W], -1 behind a sentence's end.
+            objects, counts, frame, mask: As for `forward`.
+            words: int64 [B,W], the words of each caption, padded with -1.
 
         Raises:
-            ValueError: there is no head for descriptions.
+            ValueError: The network has no caption head.
         """
         memory = self.caption_memory(objects, counts, frame, mask)
         assert self.caption_head is not None
         logits: Tensor = self.caption_head(memory, words[:, :-1].clamp(min=0))
         return logits
 
-    def run_rnn(self, vectors: Tensor, mask: Tensor, state: RNNState = None) -> tuple[Tensor, RNNState]:
-        """Outputs of the recurrent layer, [B,T,hidden], and its state behind the last step.
 
-        Padding is read as zeros, which no frame is encoded to.
-
-        Args:
-            vectors: float32 [B,T,width].
-            mask: bool [B,T].
-            state: as returned for the steps before these; None at the beginning of a recording.
-        """
-        vectors = vectors * mask[..., None]
-        if self.gru is None:
-            return vectors.relu(), None
-        if not self.architecture.bidirectional:
-            out, state = self.gru(vectors, state)
-            return out, state
-        # Backwards the padding would be read first: packed sequences leave it out.
-        lengths = mask.sum(dim=1).clamp(min=1).cpu()
-        packed = nn.utils.rnn.pack_padded_sequence(vectors, lengths, batch_first=True, enforce_sorted=False)
-        out = nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])[0]
-        return out, None
-
-
-def _head(dropout: float, width: int, outputs: int) -> nn.Sequential | None:
+def _linear_head(dropout: float, width: int, outputs: int) -> nn.Sequential | None:
     return nn.Sequential(nn.Dropout(dropout), nn.Linear(width, outputs)) if outputs else None
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Numbers that training can change."""
+    """Return the number of trainable parameters."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)

@@ -1,4 +1,4 @@
-"""Which columns features have, in named groups, and what a mirror does to them."""
+"""Column layout of features: named groups, their widths, and how a left-right mirror changes them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 from vidgru.types import Array, FrameSequence
 
-# Columns that a mirror negates start with "-".
+# A leading "-" marks columns that a left-right mirror negates.
 GEOMETRY = ("-x", "y", "width", "height", "log_width", "log_height", "bottom", "log_aspect")
-ANGLE = ("cos", "-sin")  # of twice the angle: an oriented box is the same after half a turn
+ANGLE = ("cos", "-sin")  # of twice the angle: an oriented box repeats after half a turn
 SCORE = ("score", "log_score")
 CLASS = ("index",)
 SPEED = ("known", "-x", "y", "-x_own", "y_own", "size", "log_width", "log_height")
@@ -19,23 +19,24 @@ TIME = ("step_s", "log_count", "scores")
 
 NEIGHBOURS = 2
 
-# The columns of `Sequence.motion` and `Sequence.scene_motion` that change sign or place in a mirror, as extraction
-# lays them out (a test holds them together): sideways flow; a grid of 3 rows by 4 columns; the camera's sideways flow.
-_MOTION_WIDTH, _MOTION_SIDED = 22, (0, 6, 7, 8, 9, 12, 15)
-_SCENE_MOTION_WIDTH, _SCENE_MOTION_SIDED, _GRID = 20, (18,), (3, 4)
-# Left and right of the 17 keypoints of COCO (https://cocodataset.org/#keypoints-2020): eyes, ears, shoulders, ...
+# Columns of `FrameSequence.motion` and `FrameSequence.scene_motion` that a mirror negates: horizontal flow of objects
+# and of the camera. The first columns of `scene_motion` are a grid of 3 rows by 4 columns, which a mirror reverses.
+# The layout is defined in extraction, which this package cannot import; a test compares the two.
+_MOTION_WIDTH, _MOTION_NEGATED = 22, (0, 6, 7, 8, 9, 12, 15)
+_SCENE_MOTION_WIDTH, _SCENE_MOTION_NEGATED, _GRID = 20, (18,), (3, 4)
+# Swaps left and right of the 17 COCO keypoints (https://cocodataset.org/#keypoints-2020): eyes, ears, shoulders, ...
 _COCO_SWAP = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSpec:
-    """Which groups of columns there are, and how wide: decided by the detector and the extraction.
+    """Groups of feature columns and their widths, as the detector and the feature settings determine them.
 
     Attributes:
-        classes: number of the detector's classes.
-        motion, appearance, colour, keypoints, scene, scene_motion: width (keypoints: number) of the optional tensors of
-            the sequence, 0 where absent.
-        angle: whether boxes are oriented.
+        classes: Number of detector classes.
+        motion, appearance, colour, scene, scene_motion: Width of the optional tensor; 0 if absent.
+        keypoints: Number of keypoints per object; 0 if absent.
+        angle: Whether boxes are oriented.
     """
 
     classes: int
@@ -49,7 +50,7 @@ class FeatureSpec:
 
     @staticmethod
     def from_sequence(sequence: FrameSequence) -> FeatureSpec:
-        """The layout that a sequence has."""
+        """Return the spec of a frame sequence's tensors."""
 
         def width(tensor: Array | None) -> int:
             return 0 if tensor is None else int(tensor.shape[1])
@@ -66,7 +67,7 @@ class FeatureSpec:
         )
 
     def object_groups(self) -> dict[str, slice]:
-        """Columns of each group in `Features.objects`."""
+        """Return the columns of each group in `Features.objects`."""
         return _slices(
             geometry=len(GEOMETRY),
             angle=len(ANGLE) if self.angle else 0,
@@ -82,27 +83,27 @@ class FeatureSpec:
         )
 
     def frame_groups(self) -> dict[str, slice]:
-        """Columns of each group in `Features.frame`."""
+        """Return the columns of each group in `Features.frame`."""
         return _slices(time=len(TIME), scene=self.scene, scene_motion=self.scene_motion)
 
     @property
     def object_width(self) -> int:
-        """F, columns of `Features.objects`."""
+        """F, the number of columns of `Features.objects`."""
         return _width(self.object_groups())
 
     @property
     def frame_width(self) -> int:
-        """G, columns of `Features.frame`."""
+        """G, the number of columns of `Features.frame`."""
         return _width(self.frame_groups())
 
 
 def _slices(**widths: int) -> dict[str, slice]:
-    found, start = {}, 0
+    slices, start = {}, 0
     for name, width in widths.items():
         if width:
-            found[name] = slice(start, start + width)
+            slices[name] = slice(start, start + width)
         start += width
-    return found
+    return slices
 
 
 def _width(groups: dict[str, slice]) -> int:
@@ -110,26 +111,28 @@ def _width(groups: dict[str, slice]) -> int:
 
 
 def mirror_columns(feature_spec: FeatureSpec) -> tuple[Array, Array, Array, Array] | None:
-    """How a left-right mirror changes features: `objects[:, order] * sign` and `frame[:, frame_order] * frame_sign`.
+    """Return how a left-right mirror permutes and negates feature columns.
 
-    Appearance and scene vectors cannot be mirrored and stay as they are; colours are of bands that a mirror keeps.
+    Mirrored features are `objects[:, order] * sign` and `frame[:, frame_order] * frame_sign`. Appearance and scene
+    vectors have no mirror image and stay unchanged; colours are averages over bands that a mirror keeps.
 
     Returns:
-        order int64 [F], sign float32 [F], frame_order int64 [G], frame_sign float32 [G]; None where left and right are
-        not known: keypoints other than COCO's 17, motion from elsewhere.
+        `order` int64 [F], `sign` float32 [F], `frame_order` int64 [G], `frame_sign` float32 [G]; None if left and right
+        are unknown: keypoints other than COCO's 17, or motion in another layout than extraction's.
     """
-    known = feature_spec.keypoints in (0, len(_COCO_SWAP)) and feature_spec.motion in (0, _MOTION_WIDTH)
-    if not (known and feature_spec.scene_motion in (0, _SCENE_MOTION_WIDTH)):
+    known_keypoints = feature_spec.keypoints in (0, len(_COCO_SWAP))
+    known_motion = feature_spec.motion in (0, _MOTION_WIDTH)
+    if not (known_keypoints and known_motion and feature_spec.scene_motion in (0, _SCENE_MOTION_WIDTH)):
         return None
     order, sign = np.arange(feature_spec.object_width), np.ones(feature_spec.object_width, np.float32)
     groups = feature_spec.object_groups()
-    named: dict[str, tuple[str, ...]] = {
+    column_names: dict[str, tuple[str, ...]] = {
         "geometry": GEOMETRY,
         "angle": ANGLE,
         "speed": SPEED,
         "relations": RELATION * NEIGHBOURS,
     }
-    for name, columns in named.items():
+    for name, columns in column_names.items():
         if name in groups:
             sign[groups[name]] = [-1.0 if column.startswith("-") else 1.0 for column in columns]
     for name, width in (("keypoints", 3), ("keypoint_speed", 2)):
@@ -138,11 +141,11 @@ def mirror_columns(feature_spec: FeatureSpec) -> tuple[Array, Array, Array, Arra
             order[groups[name]] = start + (np.array(_COCO_SWAP)[:, None] * width + np.arange(width)).ravel()
             sign[groups[name]] = np.tile([-1.0, *[1.0] * (width - 1)], feature_spec.keypoints)
     if "motion" in groups:
-        sign[groups["motion"].start + np.array(_MOTION_SIDED)] = -1.0
+        sign[groups["motion"].start + np.array(_MOTION_NEGATED)] = -1.0
     frame_order, frame_sign = np.arange(feature_spec.frame_width), np.ones(feature_spec.frame_width, np.float32)
     if feature_spec.scene_motion:
         start = feature_spec.frame_groups()["scene_motion"].start
         cells = np.arange(_GRID[0] * _GRID[1])
         frame_order[start + cells] = start + cells.reshape(_GRID)[:, ::-1].ravel()
-        frame_sign[start + np.array(_SCENE_MOTION_SIDED)] = -1.0
+        frame_sign[start + np.array(_SCENE_MOTION_NEGATED)] = -1.0
     return order, sign, frame_order, frame_sign

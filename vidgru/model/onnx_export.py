@@ -37,7 +37,7 @@ from torch import nn
 from vidgru.config import ExportConfig
 from vidgru.errors import ModelError, SettingsError
 from vidgru.model.checkpoint import EventModel, HeadSpec, load_model, model_file
-from vidgru.model.encoder import FAR, HEADS, LEAST_SCORE, Encoder
+from vidgru.model.encoder import HEADS, MAX_DEVIATION, MIN_SCORE, Encoder
 from vidgru.model.event_gru import EventGRU
 from vidgru.model.onnx_graph import GraphWriter, ints, numbers, recurrent_weights
 from vidgru.storage import write_atomic
@@ -135,7 +135,7 @@ def _encode(graph: GraphWriter, encoder: Encoder, objects: str, counts: str, fra
     logits = graph.linear(vectors, encoder.query)
     if "score" in encoder.object_groups:
         column = encoder.object_groups["score"].start
-        score = graph.add("Max", graph.add("Slice", objects, ints(column), ints(column + 1), ints(1)), LEAST_SCORE)
+        score = graph.add("Max", graph.add("Slice", objects, ints(column), ints(column + 1), ints(1)), MIN_SCORE)
         logits = graph.add("Add", logits, graph.add("Mul", graph.add("Log", score), numbers(encoder.trust)))
     pooled, attention = _attend(graph, vectors, logits, index, there, encoder.query.in_features)
     shape = graph.size(counts, 0), graph.size(counts, 1), encoder.query.in_features
@@ -143,7 +143,7 @@ def _encode(graph: GraphWriter, encoder: Encoder, objects: str, counts: str, fra
 
 
 def _normal(graph: GraphWriter, value: str, mean: Array, std: Array) -> str:
-    return graph.add("Clip", graph.add("Mul", graph.add("Sub", value, mean), 1 / std), -FAR, FAR)
+    return graph.add("Clip", graph.add("Mul", graph.add("Sub", value, mean), 1 / std), -MAX_DEVIATION, MAX_DEVIATION)
 
 
 def _narrow(graph: GraphWriter, encoder: Encoder, groups: dict[str, slice], value: str, normal: str, axis: int) -> str:
