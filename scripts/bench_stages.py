@@ -190,7 +190,7 @@ class _Replayed:
     """A backend that has run already, so that the detector's own work stands alone."""
 
     def __init__(self, backend: Backend) -> None:
-        self.name, self.network, self.device = backend.name, backend.network, backend.device
+        self.name, self.spec, self.device = backend.name, backend.spec, backend.device
         self.precision = backend.precision
         self.raw: RawOutput | None = None
 
@@ -227,7 +227,7 @@ def run_stages(files: list[str], detect: DetectorSettings, *, backends: list[lis
     opened = [open_backend(weights, sha256, run, 1) for run in runs]
     clock, kept, total = _Clock(), [], 0
     for number, file in enumerate(files):
-        total += _decode(number, Path(file), detect, max(opened[0].network.strides), clock, kept)
+        total += _decode(number, Path(file), detect, max(opened[0].spec.strides), clock, kept)
     decoded = {name: seconds / total * 1e3 for name, seconds in clock.seconds.items()}
     decoded["scale"] -= decoded["decode"]  # it was decoded once more to be scaled
     clock = _Clock()

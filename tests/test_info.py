@@ -438,7 +438,7 @@ def test_errors_list_accepted_paths(world: World) -> None:
     with pytest.raises(SourceError, match=rf"no such file or folder: .*none\n  {expected}"):
         inspect_path(world.root / "none")
     (world.root / "notes.md").write_text("hello")
-    with pytest.raises(SourceError, match=rf"notes\.md is not a video that can be read: .*\n  {expected}"):
+    with pytest.raises(SourceError, match=rf"notes\.md is not a readable video: .*\n  {expected}"):
         inspect_path(world.root / "notes.md")
     with pytest.raises(
         SourceError, match=rf"holds no cache entry, no annotations and no best\.safetensors\n  {expected}"

@@ -119,7 +119,7 @@ def test_what_openvino_cannot_do(tiny_weights: Weights, monkeypatch: pytest.Monk
     weights = tiny_weights("yolo26n")
     with pytest.raises(SettingsError, match="device is 'cuda:0', which the backend 'openvino' cannot use"):
         opened(weights, backend="openvino", device="cuda:0")
-    with pytest.raises(SettingsError, match="precision is 'fp16', which the backend 'openvino' cannot do"):
+    with pytest.raises(SettingsError, match="precision is 'fp16', which the backend 'openvino' does not support"):
         opened(weights, backend="openvino", precision="fp16")
 
     class Core:
@@ -127,7 +127,7 @@ def test_what_openvino_cannot_do(tiny_weights: Weights, monkeypatch: pytest.Monk
             return ["FP32"]
 
     monkeypatch.setattr(backends, "open_core", Core)
-    with pytest.raises(SettingsError, match="precision is 'bf16', which this cpu cannot do in OpenVINO"):
+    with pytest.raises(SettingsError, match="precision is 'bf16', which OpenVINO does not support on this CPU"):
         opened(weights, backend="openvino", precision="bf16")
     assert opened(weights, device="cpu", precision="bf16").name == "torch"
 
@@ -138,7 +138,7 @@ def test_devices_and_precisions(tiny_weights: Weights, monkeypatch: pytest.Monke
         TorchBackend(*loaded, "nonsense")
     with pytest.raises(SettingsError, match="device is 'nonsense', which cannot be used"):
         opened(tiny_weights("yolo26n"), device="nonsense")
-    with pytest.raises(SettingsError, match="precision is 'fp16', which the cpu cannot do"):
+    with pytest.raises(SettingsError, match="precision is 'fp16', which the CPU does not support"):
         opened(tiny_weights("yolo26n"), device="cpu", precision="fp16")
     monkeypatch.setattr(backends, "has_bf16_units", lambda: True)
     assert TorchBackend(*loaded, "cpu", "auto").precision == "bf16"
@@ -163,7 +163,7 @@ def test_a_cuda_device_that_is_not_there(tiny_weights: Weights) -> None:
 def test_openvino_puts_out_what_torch_does(tiny_weights: Weights, kind: str) -> None:
     """One graph for every kind and shape, those it was not traced with too."""
     ours, theirs = openvino(tiny_weights(kind)), TorchBackend(*load_network(tiny_weights(kind)), "cpu", "fp32")
-    assert ours.network == theirs.network
+    assert ours.spec == theirs.spec
     for shown in (batch(1, 2, 3), batch(4, height=160, width=64)):
         pairs = list(zip(tensors(ours(shown)), tensors(theirs(shown)), strict=True))
         for mine, other in pairs:
@@ -279,7 +279,7 @@ def test_openvino_output_is_the_callers_to_keep(tiny_weights: Weights) -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_openvino_runs_as_it_is_told(tiny_weights: Weights, precision: str) -> None:
     backend = openvino(tiny_weights("yolo26n"), precision, streams=2)
-    model = backend._ready((2, 64, 64, 3))._model
+    model = backend._compile((2, 64, 64, 3))._model
     assert model.get_property("INFERENCE_PRECISION_HINT").get_type_name() == {"fp32": "f32"}.get(precision, precision)
     assert model.get_property("NUM_STREAMS") == model.get_property("INFERENCE_NUM_THREADS") == min(2, count_cores())
     assert model.get_property("ENABLE_CPU_PINNING") is False
@@ -303,7 +303,7 @@ def test_a_shape_is_compiled_once_and_a_few_are_kept(tiny_weights: Weights, monk
     for thread in threads:
         thread.join()
     assert compiled == [[1, 96, 128, 3]]
-    monkeypatch.setattr(backends, "_SHAPES_KEPT", 2)
+    monkeypatch.setattr(backends, "_MAX_COMPILED_SHAPES", 2)
     for shown in (batch(1, 2), batch(3), batch(4, 5, 6), batch(7)):  # the single ones are never the longest unused
         backend(shown)
     assert [shape[0] for shape in compiled] == [1, 2, 3]

@@ -28,7 +28,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def logits(weights: Path, sha256: str = "") -> bytes:
     backend = OpenVinoBackend(weights, sha256 or sha256_file(weights), "cpu", "fp32")
     values = backend(torch.from_numpy(draw_counter(3, 96, 64))[None]).logits.numpy()
-    return values.tobytes() + repr(backend.network).encode()
+    return values.tobytes() + repr(backend.spec).encode()
 
 
 @pytest.fixture(scope="module")

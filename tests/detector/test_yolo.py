@@ -12,10 +12,10 @@ import torch
 from tests.detectors import KINDS, NAMES
 from tests.videos import draw_counter
 from vidgru.config import DetectorSettings
-from vidgru.detector.appearance import COLOUR_COLUMNS
+from vidgru.detector.appearance import APPEARANCE, COLOUR_COLUMNS, SCENE, random_projection
 from vidgru.detector.backends import TorchBackend
 from vidgru.detector.preprocess import Letterbox
-from vidgru.detector.yolo import APPEARANCE, SCENE, Detections, Detector, projection
+from vidgru.detector.yolo import Detections, Detector
 from vidgru.detector.yolo_head import load_network
 
 Weights = Callable[[str], Path]
@@ -220,7 +220,7 @@ def test_letterbox_is_that_of_ultralytics(size_px: tuple[int, int]) -> None:
 
 
 def test_projection_is_fixed_for_ever() -> None:
-    matrix = projection("level 0", 64, 16)
+    matrix = random_projection("level 0", 64, 16)
     assert matrix.shape == (64, 16)
     assert torch.equal(matrix.abs(), torch.full((64, 16), 0.125))
     assert (matrix[0] > 0).int().tolist() == [0, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1]

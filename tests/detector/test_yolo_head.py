@@ -17,12 +17,12 @@ def test_what_a_network_is(tiny_weights: Weights, kind: str) -> None:
     module, network = load_network(tiny_weights(kind))
     new = kind.startswith("yolo26")
     assert (network.names, network.task, network.strides) == (NAMES, KINDS[kind], (8, 16, 32))
-    assert (network.bins, network.nms) == (1 if new else 16, not new)
-    assert KINDS[kind] not in ("pose", "obb") or network.doubled == (not new)
+    assert (network.reg_max, network.needs_nms) == (1 if new else 16, not new)
+    assert KINDS[kind] not in ("pose", "obb") or network.has_legacy_coding == (not new)
     assert network.keypoints == ((17, 3) if KINDS[kind] == "pose" else None)
     with torch.inference_mode():
         raw = module(torch.zeros(2, 3, 64, 96))
-    assert raw.distances.shape == (2, 126, 4 * network.bins)
+    assert raw.distances.shape == (2, 126, 4 * network.reg_max)
     assert raw.logits.shape == (2, 126, 3)
     assert [tuple(level.shape[1:]) for level in raw.pyramid] == [
         (channels, 64 // stride, 96 // stride)
@@ -44,7 +44,7 @@ def test_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise ConnectionError("Download failure: no route to host")
 
     monkeypatch.setattr("ultralytics.utils.downloads.attempt_download_asset", offline)
-    with pytest.raises(WeightsError, match=r"yolo26n\.pt is not here and cannot be downloaded: .*no route") as caught:
+    with pytest.raises(WeightsError, match=r"yolo26n\.pt cannot be downloaded: .*no route") as caught:
         find_weights("yolo26n.pt")
     assert "--weights" in caught.value.remedy
 
@@ -66,5 +66,5 @@ def test_a_classifier_is_no_detector(tmp_path: Path) -> None:
 
     model = ClassificationModel("yolov8n-cls.yaml", nc=3, verbose=False)
     torch.save({"model": model, "train_args": {}}, tmp_path / "cls.pt")
-    with pytest.raises(WeightsError, match="not a detector that vidgru can use: its head is Classify"):
+    with pytest.raises(WeightsError, match="not a supported detector: its head is Classify"):
         load_network(tmp_path / "cls.pt")

@@ -34,7 +34,7 @@ def test_an_estimate_of_a_folder(
     assert (found.recordings, found.unknown) == (5, 0)
     assert found.there == 0, "a file this young is hashed again, which an estimate does not do"
     assert len(found.unreadable) == 1
-    assert found.unreadable[0].startswith("e.mp4: is not a video that can be read")
+    assert found.unreadable[0].startswith("e.mp4: is not a readable video")
     assert found.video_s == pytest.approx(2 + 6 + 4 + 3, abs=0.1)
     assert found.samples == round(found.video_s * 5)
     assert found.tried == ("b.mp4", "d.mp4"), "the longest of each size"

@@ -107,7 +107,7 @@ def test_a_slow_detector_sees_the_newest(
     assert dropped_frames > 0
     assert len(found) + dropped_frames == 50
     assert found.time_s[-1] == pytest.approx(9.8)
-    assert any("is behind; the newest frame is next" in line for line in said)
+    assert any("is behind; dropping frames to keep up" in line for line in said)
     assert said[0].startswith("detector: ")
 
 

@@ -165,7 +165,7 @@ def test_one_bad_file_costs_only_itself(tmp_path: Path, settings: DetectorSettin
         "cut.mp4": "partial",
     }
     assert outcomes["text.mp4"].key is None
-    assert "is not a video that can be read" in outcomes["text.mp4"].reason
+    assert "is not a readable video" in outcomes["text.mp4"].reason
     assert "is empty" in outcomes["empty.mp4"].reason
     assert "s missing" in outcomes["cut.mp4"].reason
     assert outcomes["cut.mp4"].samples > 10

@@ -371,7 +371,7 @@ def test_features_that_are_not_sound_are_made_again(world: World) -> None:
     (broken[1] / "part-00000.safetensors").write_bytes(b"nothing of the kind")
     predictions = run(world)
     assert states(predictions) == {"a.mp4": "failed", "b.mp4": "failed", "c.mp4": "done"}
-    assert all("is not a video that can be read" in prediction.reason for prediction in predictions[:2])
+    assert all("is not a readable video" in prediction.reason for prediction in predictions[:2])
 
 
 @pytest.mark.parametrize("detector", [True, False])
@@ -481,7 +481,7 @@ def test_features_come_from_the_models_settings(world: World) -> None:
     replace(load_model(world.model), feature_settings={**world.feature_settings, "fps": 4.0}).save(world.model)
     (prediction,) = run(world)  # those at 8 a second do not serve, and the file cannot be decoded
     assert prediction.status == "failed"
-    assert "is not a video that can be read" in prediction.reason
+    assert "is not a readable video" in prediction.reason
 
 
 # --- the summary ----------------------------------------------------------------------------------------------------
@@ -630,7 +630,7 @@ def test_clips_of_a_recording_that_cannot_be_read(world: World) -> None:
     world.record("a.mp4")
     (prediction,) = run(world, clips=True, save_video=True)
     assert prediction.status == "partial"
-    assert prediction.reason.count("is not a video that can be read") == 2
+    assert prediction.reason.count("is not a readable video") == 2
     assert prediction.reason.startswith("no clips: ")
     assert "; no video: " in prediction.reason
     assert len(read_jsonl(world.out / "a.mp4/events.jsonl")) == 2

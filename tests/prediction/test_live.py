@@ -409,10 +409,10 @@ def test_a_camera_that_is_not_there(stage: Stage, tmp_path: Path, monkeypatch: p
     """It is known at once, before anyone waits for a frame."""
 
     def absent(address: object) -> None:
-        raise SourceLostError("there is no such camera, or it is in use", hopeless=True)
+        raise SourceLostError("there is no such camera, or it is in use", is_permanent=True)
 
     monkeypatch.setattr("vidgru.video.live_source.connect", absent)
-    message = r"camera 7 cannot be opened, tried once: there is no such camera, or it is in use\n  see whether another"
+    message = r"camera 7 cannot be opened, tried once: there is no such camera, or it is in use\n  check the camera"
     for _ in range(3):
         with listening(), pytest.raises(SourceError, match=message):
             predict_live(stage.save(tmp_path), "7", stage.config(tmp_path), patience=SOON)

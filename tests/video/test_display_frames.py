@@ -103,7 +103,7 @@ def test_what_cannot_be_sought_in_is_begun_again_but_once(tmp_path: Path, decode
 
 
 def test_frames_without_key_frames_to_seek_to_are_read_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "_LEAP_S", 1)
+    monkeypatch.setattr(frames, "_MIN_SEEK_S", 1)
     path = write_video(tmp_path / "a.ts", 200, options={"g": "1000", "sc_threshold": "0"})
     assert numbers(read(path, (12, 12.3), (17, 17.2))) == [120, 121, 122, 170, 171]
 

@@ -7,7 +7,7 @@ import av
 import pytest
 
 from tests.videos import faststart, write_video
-from vidgru.video.integrity import Damage, broken_packets, missing_bytes
+from vidgru.video.integrity import Damage, count_broken_packets, count_missing_bytes
 from vidgru.video.reader import VideoReader
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check_damage.py"
@@ -37,18 +37,18 @@ def damage(path: Path) -> Damage:
 def test_a_good_file_misses_nothing_and_a_truncated_one_does(tmp_path: Path, suffix: str) -> None:
     path = video(tmp_path, suffix)
     data = path.read_bytes()
-    assert missing_bytes(path, FORMATS[suffix]) == 0
+    assert count_missing_bytes(path, FORMATS[suffix]) == 0
     assert not damage(path).facts()
     for size in (len(data) - 7, len(data) * 3 // 4 // 188 * 188 + 5):
         path.write_bytes(data[:size])
-        missing = missing_bytes(path, FORMATS[suffix])
+        missing = count_missing_bytes(path, FORMATS[suffix])
         assert missing == (-size % 188 if suffix == "ts" else len(data) - size)
     assert damage(path).missing_bytes == missing
 
 
 def test_other_containers_announce_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.flv").write_bytes(b"FLV\x01" * 10)
-    assert missing_bytes(tmp_path / "a.flv", "flv") == 0
+    assert count_missing_bytes(tmp_path / "a.flv", "flv") == 0
 
 
 def riff(length: int, content: int) -> bytes:
@@ -71,7 +71,7 @@ def riff(length: int, content: int) -> bytes:
 )
 def test_riff(tmp_path: Path, data: bytes, missing: int) -> None:
     (tmp_path / "a.avi").write_bytes(data)
-    assert missing_bytes(tmp_path / "a.avi", "avi") == missing
+    assert count_missing_bytes(tmp_path / "a.avi", "avi") == missing
 
 
 def box(length: int, content: int, *, kind: bytes = b"mdat", long: int | None = None) -> bytes:
@@ -92,7 +92,7 @@ def box(length: int, content: int, *, kind: bytes = b"mdat", long: int | None = 
 )
 def test_boxes(tmp_path: Path, data: bytes, missing: int) -> None:
     (tmp_path / "a.mp4").write_bytes(data)
-    assert missing_bytes(tmp_path / "a.mp4", FORMATS["mp4"]) == missing
+    assert count_missing_bytes(tmp_path / "a.mp4", FORMATS["mp4"]) == missing
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_boxes(tmp_path: Path, data: bytes, missing: int) -> None:
 def test_segments(tmp_path: Path, segment: bytes, missing: int) -> None:
     head = b"\x1a\x45\xdf\xa3\x84" + bytes(4) + b"\x18\x53\x80\x67"
     (tmp_path / "a.mkv").write_bytes(head + segment)
-    assert missing_bytes(tmp_path / "a.mkv", "matroska,webm") == missing
+    assert count_missing_bytes(tmp_path / "a.mkv", "matroska,webm") == missing
 
 
 def test_live_matroska_is_whole(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_live_matroska_is_whole(tmp_path: Path) -> None:
     assert data[length] == 1, "eight bytes"
     data[length + 1 : length + 8] = b"\xff" * 7
     path.write_bytes(data)
-    assert missing_bytes(path, "matroska,webm") == 0
+    assert count_missing_bytes(path, "matroska,webm") == 0
     assert not damage(path).facts()
 
 
@@ -129,23 +129,23 @@ def test_packets_of_transport_streams(tmp_path: Path, length: int, offset: int) 
     path = tmp_path / "a.ts"
     packet = bytes(offset) + b"\x47" + bytes(length - offset - 1)
     path.write_bytes(packet * 10)
-    assert (missing_bytes(path, "mpegts"), broken_packets(path, "mpegts")) == (0, 0)
+    assert (count_missing_bytes(path, "mpegts"), count_broken_packets(path, "mpegts")) == (0, 0)
     path.write_bytes((packet * 10)[:-7])
-    assert (missing_bytes(path, "mpegts"), broken_packets(path, "mpegts")) == (7, 0)
+    assert (count_missing_bytes(path, "mpegts"), count_broken_packets(path, "mpegts")) == (7, 0)
     path.write_bytes(packet * 6 + bytes(2 * length) + packet * 2)
-    assert (missing_bytes(path, "mpegts"), broken_packets(path, "mpegts")) == (0, 2)
+    assert (count_missing_bytes(path, "mpegts"), count_broken_packets(path, "mpegts")) == (0, 2)
     path.write_bytes(packet * 6 + bytes(2 * length))
-    assert broken_packets(path, "mpegts") == 0, "what a recorder fills up its last block with"
+    assert count_broken_packets(path, "mpegts") == 0, "what a recorder fills up its last block with"
     path.write_bytes(b"\x00" + packet * 10)
-    assert (missing_bytes(path, "mpegts"), broken_packets(path, "mpegts")) == (0, 0)
+    assert (count_missing_bytes(path, "mpegts"), count_broken_packets(path, "mpegts")) == (0, 0)
 
 
 def test_broken_packets_over_several_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidgru.video.integrity._TS_PACKETS_AT_ONCE", 3)
+    monkeypatch.setattr("vidgru.video.integrity._TS_PACKETS_PER_READ", 3)
     good, bad = b"\x47" + bytes(187), bytes(188)
     (tmp_path / "a.ts").write_bytes(good * 5 + bad * 4 + good + bad + good + bad * 4)
-    assert broken_packets(tmp_path / "a.ts", "mpegts") == 5
-    assert broken_packets(tmp_path / "a.ts", "avi") == 0
+    assert count_broken_packets(tmp_path / "a.ts", "mpegts") == 5
+    assert count_broken_packets(tmp_path / "a.ts", "avi") == 0
 
 
 def test_a_transport_packet_that_ffmpeg_passes_over_in_silence(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_transport_packet_that_ffmpeg_passes_over_in_silence(tmp_path: Path) -
     data[len(data) // 2 // 188 * 188] = 0
     path.write_bytes(data)
     assert damage(path).broken_packets == 1
-    assert "1 packets of the transport stream are broken" in str(damage(path))
+    assert "1 broken transport stream packets" in str(damage(path))
 
 
 def test_frames_before_the_first_that_can_be_decoded(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.streams import as_file, as_stream, serving
 from tests.videos import draw_counter, read_counter, write_video
-from vidgru.video.live_connection import Connection, Decoded, LiveAddress, SourceLostError, connect
+from vidgru.video.live_connection import Connection, DecodedFrame, LiveAddress, SourceLostError, connect
 
 
 class Capture:
@@ -31,9 +31,9 @@ class Capture:
         self.released = True
 
 
-def drain(connection: Connection) -> tuple[list[Decoded], str]:
+def drain(connection: Connection) -> tuple[list[DecodedFrame], str]:
     """All frames, and what it was lost by; the connection is closed."""
-    frames: list[Decoded] = []
+    frames: list[DecodedFrame] = []
     try:
         for decoded in connection.frames():
             frames.append(decoded)  # also those before a loss
@@ -44,7 +44,7 @@ def drain(connection: Connection) -> tuple[list[Decoded], str]:
     return frames, ""
 
 
-def image_of(decoded: Decoded) -> np.ndarray:
+def image_of(decoded: DecodedFrame) -> np.ndarray:
     image: np.ndarray = decoded.frame.to_ndarray(format="rgb24")
     return image
 
@@ -56,7 +56,7 @@ def test_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why == "the camera gives no more frames"
     assert [decoded.stamp for decoded in frames] == [None] * 3
     assert all(np.array_equal(image_of(frames[n]), draw_counter(n, 160, 96)) for n in range(3))
-    assert (connection.finite, connection.duration_s, connection.rotation) == (False, None, 0)
+    assert (connection.is_finite, connection.duration_s, connection.rotation) == (False, None, 0)
     with pytest.raises(SourceLostError, match="there is no such camera, or it is in use"):
         connect(LiveAddress("8"))
 
@@ -70,7 +70,7 @@ def test_stamps_are_exact_and_count_from_the_start_of_the_container(tmp_path: Pa
         frames, why = drain(connection)
     assert why == ""
     assert [decoded.stamp for decoded in frames] == [Fraction(tick, 1000) for tick in (0, 33, 67, 100)]
-    assert connection.finite
+    assert connection.is_finite
     assert connection.recorded_at == "2024-05-01T12:00:00+00:00"
 
 
@@ -81,7 +81,7 @@ def test_frames_without_stamps(served: Any, tmp_path: Path) -> None:
     with serving(served(path)) as url:
         connection = connect(LiveAddress(url))
         frames, _ = drain(connection)
-    assert connection.finite == (served is as_file)
+    assert connection.is_finite == (served is as_file)
     expected = [Fraction(n, 25) if served is as_file else None for n in range(len(frames))]
     assert [decoded.stamp for decoded in frames] == expected
     assert len(frames) == 6
@@ -102,19 +102,19 @@ def test_sound_alone(tmp_path: Path) -> None:
 
 
 def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidgru.video.live_connection.OPEN_S", 1.0)
+    monkeypatch.setattr("vidgru.video.live_connection.OPEN_TIMEOUT_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(SourceLostError, match="nothing came for 1 s"):
+        with pytest.raises(SourceLostError, match="no data for 1 s"):
             connect(LiveAddress(url))
 
 
 def test_a_stream_that_falls_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidgru.video.live_connection.SILENCE_S", 1.0)
+    monkeypatch.setattr("vidgru.video.live_connection.PACKET_TIMEOUT_S", 1.0)
     path = write_video(tmp_path / "a.ts", 60, tick=Fraction(1, 90000))
     with serving(as_stream(path, lambda: time.sleep(3))) as url:
         frames, why = drain(connect(LiveAddress(url)))
-    assert why == "nothing came for 1 s"
+    assert why == "no data for 1 s"
     numbers = [read_counter(image_of(decoded)) for decoded in frames]
     assert numbers == list(range(len(numbers)))
     assert len(numbers) >= 58  # those that the decoder held are among them

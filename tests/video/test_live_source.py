@@ -14,7 +14,7 @@ from tests.streams import as_file, as_stream, refusal, serving
 from tests.videos import draw_counter, read_counter, rotate_mp4, write_video
 from vidgru.errors import SourceError
 from vidgru.video.integrity import Damage
-from vidgru.video.live_connection import Decoded, LiveAddress, SourceLostError
+from vidgru.video.live_connection import DecodedFrame, LiveAddress, SourceLostError
 from vidgru.video.live_source import LiveFrame, LiveSource, ReconnectPolicy
 from vidgru.video.reader import VideoReader
 
@@ -43,8 +43,8 @@ def take_all(feed: LiveSource, most: int | None = None) -> list[LiveFrame]:
     """Samples until the feed is over, or so many."""
     frames: list[LiveFrame] = []
     while most is None or len(frames) < most:
-        until(feed, lambda: feed.waiting() or feed.is_finished)
-        frame = feed.take(idle=True)
+        until(feed, lambda: feed.has_frames() or feed.is_finished)
+        frame = feed.take(is_idle=True)
         if frame is None:
             break
         frames.append(frame)
@@ -68,15 +68,15 @@ class Made:
         before: Callable[[int], object] = lambda number: None,
     ) -> None:
         self.stamps, self.lost, self.first, self.size_px, self.before = stamps, lost, first, size_px, before
-        self.finite = False
+        self.is_finite = False
         self.damage = Damage()
         self.closed = False
 
-    def frames(self) -> Iterator[Decoded]:
+    def frames(self) -> Iterator[DecodedFrame]:
         for number, stamp in enumerate(self.stamps, start=self.first):
             self.before(number)
             frame = av.VideoFrame.from_ndarray(draw_counter(number, *self.size_px), format="rgb24")
-            yield Decoded(None if stamp is None else Fraction(str(stamp)), Fraction(1, 10), frame)
+            yield DecodedFrame(None if stamp is None else Fraction(str(stamp)), Fraction(1, 10), frame)
         if self.lost:
             raise SourceLostError(self.lost)
 
@@ -167,7 +167,7 @@ def test_a_served_recording_ends(tmp_path: Path) -> None:
 
 def test_a_served_recording_that_breaks_off(connections: list[Made | SourceLostError]) -> None:
     made = Made(seconds(4), lost="Input/output error")
-    made.finite = True
+    made.is_finite = True
     connections.append(made)
     with feeding("http://cam/a.mp4", 10) as (feed, _):
         assert len(take_all(feed)) == 4
@@ -193,14 +193,14 @@ def test_it_connects_again_and_again(connections: list[Made | SourceLostError]) 
     back = said.pop(5)
     assert back.startswith("rtsp://cam is back after 0.")
     assert said[:8] == [
-        "rtsp://cam cannot be opened (refused); trying again in 0.01 s",
+        "rtsp://cam cannot be opened (refused); retrying in 0.01 s",
         "rtsp://cam is open: 160x96",
-        "rtsp://cam was lost (Connection reset by peer); trying again in 0.01 s",
-        "rtsp://cam cannot be opened (refused); trying again in 0.02 s",
-        "rtsp://cam cannot be opened (refused); trying again in 0.04 s",
-        "rtsp://cam was lost (it ended); trying again in 0.01 s",
-        "rtsp://cam cannot be opened (nothing there); trying again in 0.02 s",
-        "rtsp://cam cannot be opened (nothing there); trying again in 0.04 s",
+        "rtsp://cam was lost (Connection reset by peer); retrying in 0.01 s",
+        "rtsp://cam cannot be opened (refused); retrying in 0.02 s",
+        "rtsp://cam cannot be opened (refused); retrying in 0.04 s",
+        "rtsp://cam was lost (it ended); retrying in 0.01 s",
+        "rtsp://cam cannot be opened (nothing there); retrying in 0.02 s",
+        "rtsp://cam cannot be opened (nothing there); retrying in 0.04 s",
     ]
     assert first.closed
     assert second.closed
@@ -259,7 +259,7 @@ def test_closing_ends_the_thread(connections: list[Made | SourceLostError]) -> N
     made = Made([None] * 10**6)
     connections.append(made)
     with feeding("0") as (feed, _):
-        until(feed, feed.waiting)
+        until(feed, feed.has_frames)
     assert not feed._thread.is_alive()
     assert made.closed
 
@@ -272,30 +272,30 @@ def test_who_is_behind_gets_the_newest(connections: list[Made | SourceLostError]
     waits = {20: go[0], 23: go[1], 24: go[2]}
     connections.append(Made(seconds(30), before=lambda n: waits[n].wait(ENOUGH_S) if n in waits else None))
     with feeding("rtsp://cam", 5) as (feed, said):  # every other frame is a sample; ten may wait
-        until(feed, lambda: len(feed._waiting) == 10)
+        until(feed, lambda: len(feed._queue) == 10)
         assert feed.dropped_frames == 0
         go[0].set()  # 20 is the eleventh sample, 22 another
         until(feed, lambda: feed.dropped_frames == 11)
         (newest,) = take_all(feed, 1)
         assert read_counter(newest.image) == 22
-        assert feed.take(idle=False) is None
+        assert feed.take(is_idle=False) is None
         assert len(said) == 2
-        assert feed.take(idle=True) is None  # has caught up: all is as it was before
+        assert feed.take(is_idle=True) is None  # has caught up: all is as it was before
         go[1].set()
         go[2].set()
         assert [read_counter(frame.image) for frame in take_all(feed, 3)] == [24, 26, 28]
     assert said[1:3] == [
-        "rtsp://cam: the detector is behind; the newest frame is next, others are passed over",
-        "rtsp://cam: caught up; 11 frames were passed over",
+        "rtsp://cam: the detector is behind; dropping frames to keep up",
+        "rtsp://cam: caught up, 11 frames dropped",
     ]
 
 
 def test_a_served_recording_waits(connections: list[Made | SourceLostError]) -> None:
     made = Made(seconds(100))
-    made.finite = True
+    made.is_finite = True
     connections.append(made)
     with feeding("http://cam/a.mp4", 5) as (feed, _):
-        until(feed, lambda: len(feed._waiting) == 10)
+        until(feed, lambda: len(feed._queue) == 10)
         frames = take_all(feed)
     assert [read_counter(frame.image) for frame in frames] == list(range(0, 100, 2))
     assert feed.dropped_frames == 0

@@ -174,7 +174,7 @@ def test_a_clock_that_was_never_set_is_no_recording_time(tmp_path: Path) -> None
 
 def test_text_is_no_video(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("This is not a video.\n" * 100)
-    with pytest.raises(RecordingError, match="is not a video that can be read: Invalid data"):
+    with pytest.raises(RecordingError, match="is not a readable video: Invalid data"):
         VideoReader(tmp_path / "a.mp4")
 
 
@@ -209,20 +209,20 @@ def test_no_frame_can_be_decoded(tmp_path: Path) -> None:
             length = int.from_bytes(data[position + 4 : position + 8], "little")
             data[position + 8 : position + 8 + length] = bytes(length)
     path.write_bytes(data)
-    with pytest.raises(RecordingError, match=r"no frame of it can be decoded \(\d+ packets failed\)"):
+    with pytest.raises(RecordingError, match=r"has no frame that can be decoded \(\d+ packets failed\)"):
         VideoReader(path)
 
 
 def test_frames_of_absurd_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidgru.video.container.LONGEST_SIDE_PX", 100)
-    with pytest.raises(RecordingError, match="frames are too large: 160x96"):
+    monkeypatch.setattr("vidgru.video.container.MAX_SIDE_PX", 100)
+    with pytest.raises(RecordingError, match="frames that are too large: 160x96"):
         VideoReader(write_video(tmp_path / "a.mp4", 2))
 
 
 def test_a_file_without_its_header_fails(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 60)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # the index of an mp4 stands at its end
-    with pytest.raises(RecordingError, match="is not a video that can be read"):
+    with pytest.raises(RecordingError, match="is not a readable video"):
         VideoReader(path)
 
 

@@ -173,14 +173,14 @@ def test_what_may_be_read_is_bounded_where_there_are_no_key_frames(
     path = write_video(tmp_path / "a.ts", 400, options={"g": "9999", "sc_threshold": "0"})
     with opened(monkeypatch) as log:
         found = at(path, [float(n) for n in range(20, 40)], max_frames=20)
-        assert log.packets <= 20 * (pictures_module._READ + 1 + pictures_module._HELD_BACK)
+        assert log.packets <= 20 * (pictures_module._PACKETS_PER_FRAME + 1 + pictures_module._MAX_HELD_BACK)
     assert found == []
 
 
 def test_what_is_no_video(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_text("a diary")
-    with pytest.raises(RecordingError, match="is not a video that can be read"):
+    with pytest.raises(RecordingError, match="is not a readable video"):
         at(path, [0.0])
     with pytest.raises(RecordingError, match="is not a file"):
         at(tmp_path / "none.mp4", [0.0])

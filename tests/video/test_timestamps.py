@@ -37,7 +37,7 @@ def test_what_the_user_says(start_time: str, name: str, begins: str | None) -> N
 def test_what_is_no_time() -> None:
     with pytest.raises(SettingsError, match=r"start_time is 'noon'; it must be an ISO 8601 time such as"):
         StartTimes("noon")
-    with pytest.raises(SettingsError, match=r"the field %Q is not known\n  fields are %Y %m"):
+    with pytest.raises(SettingsError, match=r"the field %Q is not supported\n  supported fields: %Y %m"):
         StartTimes("%Y%Q")
 
 

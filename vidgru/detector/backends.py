@@ -1,7 +1,7 @@
-"""How the detector's network runs: in PyTorch (fp32, bf16, fp16) or in OpenVINO (fp32, bf16; CPUs only).
+"""Run the detector's network in PyTorch (fp32, bf16, fp16) or in OpenVINO (fp32, bf16; CPUs only).
 
-A backend turns a batch of images into the network's raw output. Every backend is told its precision by name, never
-chooses it, and runs one batch on one core: cores are used by calling it from several threads at once.
+A backend maps a batch of images to the network's raw output. It runs one batch on one core: several threads that call
+it at the same time use several cores. The precision is always given by name and never left to the library.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ from vidgru.detector.yolo_head import NetworkSpec, RawOutput, load_network
 from vidgru.errors import MissingDependencyError, SettingsError, WeightsError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_HINTS = {"fp32": "f32", "bf16": "bf16"}
-_SHAPES_KEPT = 8  # compiled graphs, one for each shape of a batch
+_OPENVINO_PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+_MAX_COMPILED_SHAPES = 8
 
 
 class Backend(Protocol):
-    """What runs a network. It may be called by several threads at once.
+    """Runs a network. Several threads may call it at the same time.
 
     Attributes:
         name: torch or openvino.
-        network: what is needed to decode the output.
-        device: where images may be and the output is.
-        precision: of the convolutions: fp32, bf16 or fp16.
+        spec: Properties of the network, to decode its output.
+        device: Device of the output; images may be there or on the CPU.
+        precision: Precision of the convolutions: fp32, bf16 or fp16.
     """
 
     name: str
-    network: NetworkSpec
+    spec: NetworkSpec
     device: torch.device
     precision: str
 
     def __call__(self, images: torch.Tensor) -> RawOutput:
-        """Run the network on uint8 images [B, H, W, 3], RGB. The output is the caller's to keep."""
+        """Run the network on uint8 images [B, H, W, 3], RGB. Later calls do not overwrite the output."""
 
 
 def open_backend(weights: Path, weights_sha256: str, run: RuntimeSettings, streams: int) -> Backend:
-    """The backend that the settings ask for, with its network loaded.
+    """Load the network into the backend that the settings choose.
 
-    With `backend: auto` that is OpenVINO where it is faster and installed, on x86 CPUs; and PyTorch where it is not, or
-    where OpenVINO turns out to be broken or cannot run this network.
+    `auto` is OpenVINO if it is installed and faster than PyTorch (on x86 CPUs), else PyTorch; also PyTorch if OpenVINO
+    is broken or does not support the network.
 
     Args:
-        weights: an Ultralytics detector.
-        weights_sha256: of the file, in hex.
-        run: how to run it.
-        streams: threads that will call it at the same time.
+        weights: Weights file of an Ultralytics detector.
+        weights_sha256: Hash of the file, in hex.
+        run: Backend, device and precision.
+        streams: Number of threads that will call the backend at the same time.
 
     Raises:
-        WeightsError: it is not an Ultralytics detector, or cannot run in the backend asked for.
-        SettingsError: the device is not there, or the backend or the device cannot do the precision.
-        MissingDependencyError: the backend asked for is not installed.
+        WeightsError: The file is not an Ultralytics detector, or the chosen backend does not support it.
+        SettingsError: The device is not available, or the backend or device does not support the precision.
+        MissingDependencyError: The chosen backend is not installed.
     """
     if run.backend == "openvino":
         return OpenVinoBackend(weights, weights_sha256, run.device, run.precision, streams)
@@ -67,7 +67,7 @@ def open_backend(weights: Path, weights_sha256: str, run: RuntimeSettings, strea
         try:
             return OpenVinoBackend(weights, weights_sha256, "cpu", run.precision, streams)
         except (MissingDependencyError, SettingsError, WeightsError):
-            pass  # what is wrong with settings or weights themselves, PyTorch will say
+            pass  # if the settings or weights are at fault, PyTorch raises the error
     return TorchBackend(*load_network(weights), run.device, run.precision)
 
 
@@ -75,56 +75,56 @@ class TorchBackend:
     """Runs a network with PyTorch.
 
     Args:
-        module: what to run; the backend takes it over and converts it in place.
-        network: what it is.
+        module: Network with a raw head; it is converted in place.
+        spec: Properties of the network.
         device: auto, cpu, cuda, cuda:1, mps.
-        precision: of the convolutions. auto is bf16 on CPUs with units for it, fp16 on CUDA, else fp32.
+        precision: Precision of the convolutions. auto is bf16 on CPUs with bf16 units, fp16 on CUDA, else fp32.
 
     Attributes:
-        name, network, device, precision: see `Backend`.
+        name, spec, device, precision: See `Backend`.
 
     Raises:
-        SettingsError: the device is not there, or cannot do the precision.
+        SettingsError: The device is not available, or does not support the precision.
     """
 
     name = "torch"
 
     def __init__(
-        self, module: torch.nn.Module, network: NetworkSpec, device: str = "auto", precision: str = "auto"
+        self, module: torch.nn.Module, spec: NetworkSpec, device: str = "auto", precision: str = "auto"
     ) -> None:
-        self.network = network
+        self.spec = spec
         self.device = resolve_device(device)
         self.precision = _resolve_precision(precision, self.device)
         self._dtype = _DTYPES[self.precision]
         self._module: Any = module.to(self.device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for last in self._module.model[-1].forward.last_layers():
-            last.float()
+        for layer in self._module.model[-1].forward.fp32_layers():
+            layer.float()
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> RawOutput:
-        """Run the network on uint8 images [B, H, W, 3], RGB, on any device; the output is on the backend's."""
+        """Run the network on uint8 images [B, H, W, 3], RGB, on any device."""
         pixels = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)  # NHWC in memory is channels_last
         output: RawOutput = self._module(pixels.to(self._dtype))
         return output
 
 
 class OpenVinoBackend:
-    """Runs a network with OpenVINO, on the CPU.
+    """Runs a network with OpenVINO on the CPU.
 
     Args:
-        weights: an Ultralytics detector.
-        weights_sha256: of the file, in hex.
+        weights: Weights file of an Ultralytics detector.
+        weights_sha256: Hash of the file, in hex.
         device: auto or cpu.
-        precision: of the convolutions. auto is bf16 on CPUs with units for it, else fp32.
-        streams: batches that may run at the same time, each on one core.
+        precision: Precision of the convolutions. auto is bf16 on CPUs with bf16 units, else fp32.
+        streams: Number of batches that may run at the same time, each on one core.
 
     Attributes:
-        name, network, device, precision: see `Backend`.
+        name, spec, device, precision: See `Backend`.
 
     Raises:
         MissingDependencyError: OpenVINO is not installed, or broken.
-        SettingsError: the device is another, or cannot do the precision.
-        WeightsError: it is not an Ultralytics detector, or has parts that OpenVINO cannot run.
+        SettingsError: The device is not the CPU, or does not support the precision.
+        WeightsError: The file is not an Ultralytics detector, or has operations that OpenVINO does not support.
     """
 
     name = "openvino"
@@ -135,27 +135,29 @@ class OpenVinoBackend:
         if device not in ("auto", "cpu"):
             raise SettingsError(f"device is {device!r}, which the backend 'openvino' cannot use", "use cpu or auto")
         if precision == "fp16":
-            raise SettingsError("precision is 'fp16', which the backend 'openvino' cannot do", "use fp32, bf16 or auto")
+            raise SettingsError(
+                "precision is 'fp16', which the backend 'openvino' does not support", "use fp32, bf16 or auto"
+            )
         self.device = torch.device("cpu")
         self.precision = _resolve_precision(precision, self.device)
         self._core = open_core()
         if self.precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise SettingsError("precision is 'bf16', which this cpu cannot do in OpenVINO", "use fp32 or auto")
-        self._graph, self.network = open_graph(weights, weights_sha256, self._core)
+            raise SettingsError("precision is 'bf16', which OpenVINO does not support on this CPU", "use fp32 or auto")
+        self._graph, self.spec = open_graph(weights, weights_sha256, self._core)
         self._options = {
-            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+            "INFERENCE_PRECISION_HINT": _OPENVINO_PRECISIONS[self.precision],
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": streams,
             "ENABLE_HYPER_THREADING": True,  # streams count logical cores
             "ENABLE_CPU_PINNING": False,  # decoders share the cores
         }
         self._lock = threading.Lock()
-        self._compiled: dict[tuple[int, ...], _Compiled] = {}  # the latest used last
+        self._compiled: dict[tuple[int, ...], _CompiledGraph] = {}  # least recently used first
 
     def __call__(self, images: torch.Tensor) -> RawOutput:
-        """Run the network on uint8 images [B, H, W, 3], RGB, in the host's memory. The first of a shape compiles."""
-        distances, logits, *others = self._ready(tuple(images.shape))(images)
-        levels = len(self.network.strides)
+        """Run the network on uint8 images [B, H, W, 3], RGB, on the CPU. The first call with a shape compiles it."""
+        distances, logits, *others = self._compile(tuple(images.shape))(images)
+        levels = len(self.spec.strides)
         return RawOutput(
             distances=distances,
             logits=logits,
@@ -163,24 +165,25 @@ class OpenVinoBackend:
             pyramid=tuple(level.permute(0, 3, 1, 2) for level in others[-levels:]),
         )
 
-    def _ready(self, shape: tuple[int, ...]) -> _Compiled:
-        with self._lock:  # also while it compiles: nobody compiles the same twice
+    def _compile(self, shape: tuple[int, ...]) -> _CompiledGraph:
+        """Return the graph compiled for a shape, from the latest ones or newly compiled."""
+        with self._lock:  # held during compilation, so that no two threads compile the same shape
             compiled = self._compiled.pop(shape, None)
             if compiled is None:
                 graph = self._graph.clone()
                 graph.reshape(list(shape))
-                compiled = _Compiled(self._core.compile_model(graph, "CPU", self._options))
-                # OpenVINO's Python side sets itself up for NumPy in the first inference; two threads that do so at
-                # the same time wait for one another for ever (2026.4). So the first one runs alone.
+                compiled = _CompiledGraph(self._core.compile_model(graph, "CPU", self._options))
+                # OpenVINO's Python bindings set themselves up for NumPy in the first inference; two threads that do
+                # so at the same time deadlock (2026.4). So the first inference runs alone.
                 compiled(torch.zeros(shape, dtype=torch.uint8))
-                while len(self._compiled) >= _SHAPES_KEPT:
+                while len(self._compiled) >= _MAX_COMPILED_SHAPES:
                     del self._compiled[next(iter(self._compiled))]
             self._compiled[shape] = compiled
             return compiled
 
 
-class _Compiled:
-    """A graph compiled for one shape, and its requests that are not in use."""
+class _CompiledGraph:
+    """A graph compiled for one shape, and its idle inference requests."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -191,7 +194,7 @@ class _Compiled:
             request = self._idle.pop()
         except IndexError:
             request = self._model.create_infer_request()
-        # Outputs are copied: the request's own are overwritten by the next batch.
+        # Copy the outputs (share_outputs=False), because the next batch overwrites the request's own.
         outputs = request.infer([images.contiguous().numpy()], share_inputs=True, share_outputs=False)
         tensors = [torch.from_numpy(outputs[number]) for number in range(len(outputs))]
         self._idle.append(request)
@@ -199,26 +202,26 @@ class _Compiled:
 
 
 def has_bf16_units() -> bool:
-    """Whether this CPU multiplies bf16 in hardware (AVX512-BF16 or AMX); elsewhere bf16 is slower than fp32."""
+    """Return whether this CPU multiplies bf16 in hardware (AVX512-BF16 or AMX). Elsewhere, bf16 is slower than fp32."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device of this name; auto is CUDA, else MPS, else the CPU.
+    """Return the device of this name; auto is CUDA, else MPS, else the CPU.
 
     Raises:
-        SettingsError: it is not there.
+        SettingsError: The device is not available.
     """
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        found = torch.device(device)
-        torch.zeros(1, device=found)
+        resolved = torch.device(device)
+        torch.zeros(1, device=resolved)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise SettingsError(f"device is {device!r}, which cannot be used: {first_line(error)}") from None
-    return found
+    return resolved
 
 
 def _resolve_precision(precision: str, device: torch.device) -> str:
@@ -227,12 +230,12 @@ def _resolve_precision(precision: str, device: torch.device) -> str:
             return "fp16"
         return "bf16" if device.type == "cpu" and has_bf16_units() else "fp32"
     if precision == "fp16" and device.type == "cpu":
-        raise SettingsError("precision is 'fp16', which the cpu cannot do", "use fp32, bf16 or auto")
+        raise SettingsError("precision is 'fp16', which the CPU does not support", "use fp32, bf16 or auto")
     return precision
 
 
 def _suits_openvino(device: torch.device) -> bool:
-    """Whether OpenVINO is installed, and faster than PyTorch on this device: measured on x86 CPUs only."""
+    """Return whether OpenVINO is installed, and faster than PyTorch on this device (measured on x86 CPUs only)."""
     return (
         device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64") and find_spec("openvino") is not None
     )

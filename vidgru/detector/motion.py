@@ -1,9 +1,9 @@
-"""What moves: dense optical flow between consecutive samples, pooled inside boxes and over the frame.
+"""Measure motion: dense optical flow between consecutive samples, pooled inside boxes and over the frame.
 
-A detector sees frames; events are change. Flow is DIS (Kroeger et al. 2016, "Fast Optical Flow using Dense Inverse
-Search", as in OpenCV) at low resolution. It is measured from the current sample back to the one before it, so that
-it lies where the current boxes are. The camera's motion (the median of the frame) is taken out, distances are divided
-by the time between the samples and by the box's size, and compressed: `sign(x) * log(1 + gain * |x|)`.
+A detector sees single frames, but events are changes. The flow is DIS (Kroeger et al. 2016, "Fast Optical Flow using
+Dense Inverse Search", as in OpenCV) at low resolution, measured from the current sample back to the previous one, so
+that it is aligned with the current boxes. The camera's motion (the median flow of the frame) is subtracted, distances
+are divided by the time between the samples and by the box's size, and compressed: `sign(x) * log(1 + gain * |x|)`.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import numpy as np
 from vidgru.types import Array
 
 LONGER_SIDE_PX = 192
-LONGEST_STEP_S = 2.0  # samples farther apart are not compared
-GRID = (3, 4)  # rows and columns of the frame's grid
+MAX_STEP_S = 2.0  # samples farther apart are not compared
+GRID = (3, 4)  # rows and columns of cells in the frame
 
 _BANDS = ("upper", "middle", "lower")
 MOTION_COLUMNS = (
     "flow_x",  # mean flow, box sizes per second, right and down positive
     "flow_y",
     "speed",  # mean length of the flow
-    "spread",  # how much flow differs within the box: limbs that move apart from the body
-    "widening",  # flow_x of the right half less that of the left half
-    "heightening",  # flow_y of the lower third less that of the upper third
-    "rolling",  # flow_y of the right half less that of the left half
-    "leaning",  # flow_x of the lower third less that of the upper third
-    "sided",  # speed of the right half less that of the left half
+    "spread",  # standard deviation of the flow within the box: limbs that move against the body
+    "widening",  # flow_x of the right half minus that of the left half
+    "heightening",  # flow_y of the lower third minus that of the upper third
+    "rolling",  # flow_y of the right half minus that of the left half
+    "leaning",  # flow_x of the lower third minus that of the upper third
+    "sided",  # speed of the right half minus that of the left half
     *(f"{band}_{part}" for band in _BANDS for part in ("x", "y", "speed")),
-    "difference",  # mean absolute change of grey, a share of white, not per second
+    "difference",  # mean absolute change of grey as a share of white, not per second
     *(f"{band}_difference" for band in _BANDS),
 )
 SCENE_MOTION_COLUMNS = (
@@ -41,13 +41,13 @@ SCENE_MOTION_COLUMNS = (
     "spread",  # standard deviation of the speed over the frame
     "peak",  # its 99th percentile
     "moving",  # share of the frame that moves
-    "difference",  # mean absolute change of grey, a share of white
+    "difference",  # mean absolute change of grey as a share of white
     "difference_peak",
     "camera_x",  # the camera's apparent motion: median flow
     "camera_y",
 )
 
-# Mirrored left to right, column j holds MIRROR_SIGN[j] times what column MIRROR_COLUMN[j] held.
+# In a frame mirrored left to right, column j is MIRROR_SIGN[j] times the original column MIRROR_COLUMN[j].
 MOTION_MIRROR_SIGN = tuple(
     -1.0 if name.endswith("_x") or name in ("rolling", "leaning", "sided") else 1.0 for name in MOTION_COLUMNS
 )
@@ -63,10 +63,10 @@ _MOVING = 0.02  # frame sides per second
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Flow:
-    """Motion of one sample against the one before it.
+    """Motion of a sample since the previous one.
 
     Attributes:
-        rate: float32 [h, w, 2], x and y in pixels per second, camera motion taken out.
+        rate: float32 [h, w, 2], x and y in pixels per second, camera motion subtracted.
         camera: x and y of the camera's apparent motion in pixels per second.
         grey_change: uint8 [h, w], absolute change of grey.
     """
@@ -79,7 +79,7 @@ class Flow:
     def speed(self) -> Array:
         """Length of the flow, float32 [h, w]."""
         x, y = self.rate[..., 0], self.rate[..., 1]
-        speed: Array = np.sqrt(x * x + y * y)  # cv2.magnitude differs in the last bit with the arrays' place in memory
+        speed: Array = np.sqrt(x * x + y * y)  # the last bit of cv2.magnitude depends on memory alignment
         return speed
 
     @cached_property
@@ -90,49 +90,49 @@ class Flow:
 
 
 class FlowMeter:
-    """Measures the motion of each sample of one recording against the one before it."""
+    """Measures the motion of each sample of one recording since the previous one."""
 
     def __init__(self) -> None:
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-        # The presets leave out the finest scales, which is right for large pictures. On ours they would explain the
-        # change between samples worse than no flow at all: warped by it, a street at 5 samples a second differs by
-        # 3.5 grey levels from what was seen, unwarped by 2.8, with these settings by 1.6 (1.4 without the stride).
+        # The presets skip the finest scales, which suits large images. At this size their flow predicts the next
+        # sample worse than no flow: on a street at 5 samples per second, warped images differ by 3.5 grey levels from
+        # the actual ones, unwarped images by 2.8, and with these settings by 1.6 (1.4 without the stride).
         self._dis.setFinestScale(0)
         self._dis.setPatchStride(5)
         self._grey: Array | None = None
         self._time_s = 0.0
 
     def step(self, image: Array, time_s: float) -> Flow | None:
-        """Flow since the previous call.
+        """Measure the flow since the previous call.
 
         Args:
-            image: uint8 [height, width, 3] RGB, of the same size in all calls.
-            time_s: its time.
+            image: uint8 [height, width, 3], RGB, of the same size in all calls.
+            time_s: Time of the sample.
 
         Returns:
-            None at the first sample, and after a pause of more than LONGEST_STEP_S.
+            None for the first sample, and after a pause of more than MAX_STEP_S.
         """
         if cv2.getNumThreads() != 1:
-            cv2.setNumThreads(1)  # DIS gives other flow with other numbers of threads
+            cv2.setNumThreads(1)  # the flow of DIS depends on the number of threads
         gain = LONGER_SIDE_PX / max(image.shape[:2])
         height, width = (max(round(side * gain), 16) for side in image.shape[:2])
         grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (width, height), interpolation=cv2.INTER_AREA)
-        before, self._grey = self._grey, grey
+        previous, self._grey = self._grey, grey
         step_s, self._time_s = time_s - self._time_s, time_s
-        if before is None or step_s > LONGEST_STEP_S:
+        if previous is None or step_s > MAX_STEP_S:
             return None
         flow = np.zeros((height, width, 2), np.float32)
-        rate = self._dis.calc(grey, before, flow) * np.float32(-1 / step_s)
+        rate = self._dis.calc(grey, previous, flow) * np.float32(-1 / step_s)
         camera = np.median(rate[::2, ::2].reshape(-1, 2), axis=0)
         rate -= camera
-        return Flow(rate=rate, camera=(float(camera[0]), float(camera[1])), grey_change=cv2.absdiff(grey, before))
+        return Flow(rate=rate, camera=(float(camera[0]), float(camera[1])), grey_change=cv2.absdiff(grey, previous))
 
 
 def object_motion(flow: Flow | None, boxes: Array) -> Array:
-    """Motion inside boxes: float16 [M, len(MOTION_COLUMNS)], zeros where there is no flow.
+    """Return the motion inside boxes: float16 [M, len(MOTION_COLUMNS)], zeros without flow.
 
     Args:
-        flow: of the frame.
+        flow: Flow of the frame.
         boxes: float32 [M, 4], xyxy, normalised.
     """
     if flow is None or not len(boxes):
@@ -144,7 +144,7 @@ def object_motion(flow: Flow | None, boxes: Array) -> Array:
     rows = top[:, None] + (bottom - top)[:, None] * np.linspace(0, 1, 4)
     columns = left[:, None] + (right - left)[:, None] * np.linspace(0, 1, 3)
     sums = _integrate(planes, rows, columns)  # [M, 3, 2, planes]
-    sums /= ((bottom - top) * (right - left) / 6)[:, None, None, None]  # means of a box's six cells of equal area
+    sums /= ((bottom - top) * (right - left) / 6)[:, None, None, None]  # means over the six equal cells of a box
     size = np.sqrt((bottom - top) * (right - left))[:, None, None, None]
     sums[..., :3] /= size
     sums[..., 3:4] /= size**2
@@ -166,7 +166,7 @@ def object_motion(flow: Flow | None, boxes: Array) -> Array:
 
 
 def scene_motion(flow: Flow | None) -> Array:
-    """Motion of the frame: float16 [len(SCENE_MOTION_COLUMNS)], zeros where there is no flow."""
+    """Return the motion of the frame: float16 [len(SCENE_MOTION_COLUMNS)], zeros without flow."""
     if flow is None:
         return np.zeros(len(SCENE_MOTION_COLUMNS), np.float16)
     side = max(flow.difference.shape)
@@ -185,9 +185,9 @@ def scene_motion(flow: Flow | None) -> Array:
 
 
 def _integrate(planes: Array, rows: Array, columns: Array) -> Array:
-    """Sums of `planes` [h, w, P] over grids with fractional edges: rows [M, R + 1], columns [M, C + 1] -> [M, R, C, P].
+    """Sum `planes` [h, w, P] over grids with fractional edges: rows [M, R + 1], columns [M, C + 1] -> [M, R, C, P].
 
-    The summed-area table is interpolated, which is exact for pixels that are squares of one value.
+    Interpolates the summed-area table, which is exact if each pixel is a square of constant value.
     """
     height, width = planes.shape[:2]
     table = cv2.integral(planes, sdepth=cv2.CV_64F)
@@ -203,10 +203,10 @@ def _integrate(planes: Array, rows: Array, columns: Array) -> Array:
 
 
 def _peak(values: Array) -> float:
-    """99th percentile of every fourth value."""
+    """Return the 99th percentile of every fourth value."""
     flat = values[::2, ::2].ravel()
-    place = len(flat) - 1 - len(flat) // 100
-    return float(np.partition(flat, place)[place])
+    rank = len(flat) - 1 - len(flat) // 100
+    return float(np.partition(flat, rank)[rank])
 
 
 def _compress(values: Array, gain: float) -> Array:

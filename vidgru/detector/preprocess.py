@@ -1,6 +1,6 @@
-"""Sampled frames made ready: scaled and upright, what is not to be looked at covered, motion measured, letterboxed.
+"""Prepare sampled frames for the detector: mask regions, measure motion and letterbox.
 
-Recordings and live sources go the same way, so that both come to the same features.
+Recordings and live sources share this step, so that they give the same features.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from vidgru.types import Array
 from vidgru.video.scaling import scaled_size
 
 PAD_VALUE = 114  # the grey that Ultralytics pads with
-Polygon = Sequence[Sequence[float]]  # corners x, y, normalised to the upright frame
+Polygon = Sequence[Sequence[float]]  # corners (x, y), normalised to the upright frame
 
 
 @dataclass(frozen=True, kw_only=True)
 class Letterbox:
-    """Where an upright frame lies in the network's input: scaled to the longer side, centred, padded to the stride.
+    """Placement of an upright frame in the network's input: scaled to the longer side, centred, padded to the stride.
 
     Attributes:
-        input_hw: height and width of the network's input.
-        content_wh: width and height of the scaled frame in it.
-        left, top: where it begins.
+        input_hw: Height and width of the network's input.
+        content_wh: Width and height of the scaled frame in it.
+        left, top: Position of the frame's upper left corner.
     """
 
     input_hw: tuple[int, int]
@@ -36,7 +36,7 @@ class Letterbox:
 
     @staticmethod
     def fit(size_px: tuple[int, int], imgsz: int, stride: int) -> Letterbox:
-        """The letterbox that Ultralytics uses for single images of `size_px` (width, height)."""
+        """Return the letterbox that Ultralytics uses for single images of `size_px` (width, height)."""
         width, height = scaled_size(size_px, imgsz)
         pad_x, pad_y = -width % stride, -height % stride
         return Letterbox(
@@ -47,38 +47,27 @@ class Letterbox:
         )
 
     def place(self, image: Array, canvas: Array) -> None:
-        """Copy an image of the content's size into uint8 `canvas` [height, width, 3], and grey around it."""
+        """Copy an image of size `content_wh` into uint8 `canvas` [height, width, 3], with grey around it."""
         canvas[:] = PAD_VALUE
         self.content(canvas)[:] = image
 
     def content(self, canvas: Array) -> Array:
-        """The frame in a canvas, without what is around it; a view."""
+        """Return the frame in a canvas without its padding, as a view."""
         width, height = self.content_wh
         return canvas[self.top : self.top + height, self.left : self.left + width]
 
 
-def rasterize_polygons(polygons: Sequence[Polygon], size_px: tuple[int, int]) -> Array | None:
-    """Pixels [height, width] that lie in any of the polygons, as bool; None where there are no polygons."""
-    if not polygons:
-        return None
-    width, height = size_px
-    mask = np.zeros((height, width), np.uint8)
-    for polygon in polygons:  # one by one: together, what two of them cover would be left out
-        cv2.fillPoly(mask, [np.round(np.array(polygon) * [width, height]).astype(np.int32)], 1)
-    return mask.astype(bool)
-
-
 class FramePreprocessor:
-    """Makes the samples of one recording, or of a live source, ready for the detector.
+    """Prepares the samples of one recording or live source for the detector.
 
     Args:
-        size_px: width and height of the upright frame.
-        imgsz: longer side of the network's input.
-        stride: what the sides of that input are multiples of.
-        mask: polygons that are not to be looked at.
+        size_px: Width and height of the upright frame.
+        imgsz: Longer side of the network's input.
+        stride: Number that the sides of the input are multiples of.
+        mask: Polygons to hide.
 
     Attributes:
-        letterbox: where a frame lies in the network's input.
+        letterbox: Placement of frames in the network's input.
     """
 
     def __init__(self, size_px: tuple[int, int], imgsz: int, stride: int, mask: Sequence[Polygon]) -> None:
@@ -88,17 +77,28 @@ class FramePreprocessor:
         self._canvas = np.empty((*self.letterbox.input_hw, 3), np.uint8)
 
     def __call__(self, image: Array, time_s: float) -> tuple[Array, Flow | None]:
-        """Make the next sample ready.
+        """Prepare the next sample.
 
         Args:
-            image: uint8 [height, width, 3] RGB, upright, of the letterbox's content size.
-            time_s: its time.
+            image: uint8 [height, width, 3], RGB, upright, of the letterbox's content size.
+            time_s: Time of the sample.
 
         Returns:
-            The network's input, uint8 [H, W, 3], overwritten by the next call; and the motion since the last one.
+            The network's input, uint8 [H, W, 3], which the next call overwrites; and the motion since the last sample.
         """
         if self._hidden is not None:
             image = np.where(self._hidden[..., None], np.uint8(PAD_VALUE), image)
         flow = self._meter.step(image, time_s)
         self.letterbox.place(image, self._canvas)
         return self._canvas, flow
+
+
+def rasterize_polygons(polygons: Sequence[Polygon], size_px: tuple[int, int]) -> Array | None:
+    """Return the pixels inside any of the polygons as bool [height, width]; None without polygons."""
+    if not polygons:
+        return None
+    width, height = size_px
+    mask = np.zeros((height, width), np.uint8)
+    for polygon in polygons:  # one call per polygon: a single call would leave out what two of them cover
+        cv2.fillPoly(mask, [np.round(np.array(polygon) * [width, height]).astype(np.int32)], 1)
+    return mask.astype(bool)

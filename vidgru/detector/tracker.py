@@ -1,7 +1,7 @@
-"""Track ids: Ultralytics' ByteTrack and OC-SORT, fed boxes alone.
+"""Track objects with Ultralytics' ByteTrack or OC-SORT, from boxes alone.
 
-Trackers see the values as they are cached, so that replaying a finished part of a recording brings them into the state
-in which it was left. There is no camera-motion step, which needs pixels.
+Trackers get the values as they are cached, so that replaying the finished part of a recording restores their state.
+Camera-motion compensation is off, because it needs pixels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from vidgru.types import Array
 
-# Ultralytics' own defaults, written out: features must not change when they do.
+# Ultralytics' defaults, written out: features must not change when they do.
 _SETTINGS = {
     "track_high_thresh": 0.25,
     "track_low_thresh": 0.1,
@@ -28,11 +28,11 @@ _SETTINGS = {
 
 
 class Tracker:
-    """Gives the objects of one recording their track ids, frame after frame.
+    """Assigns track ids to the objects of one recording, frame by frame.
 
     Args:
         kind: bytetrack, ocsort or none.
-        size_px: width and height of the upright frame; tracks are followed in pixels.
+        size_px: Width and height of the upright frame; objects are tracked in pixels.
     """
 
     def __init__(self, kind: str, size_px: tuple[int, int]) -> None:
@@ -48,7 +48,7 @@ class Tracker:
             self._tracker = OCSORT(SimpleNamespace(**_SETTINGS))
 
     def update(self, boxes: Array, scores: Array, classes: Array) -> Array:
-        """Track ids of the next frame's objects, int32 [M]; from 1 upward, -1 where not tracked (yet).
+        """Return the track ids of the next frame's objects, int32 [M], from 1 up; -1 if not tracked (yet).
 
         Args:
             boxes: float32 [M, 4], xyxy, normalised.
@@ -57,14 +57,14 @@ class Tracker:
         """
         ids = np.full(len(boxes), -1, np.int32)
         if self._tracker is not None:
-            rows = self._tracker.update(_Boxes(boxes * self._scale, scores.astype(np.float32), classes))
+            rows = self._tracker.update(_TrackerInput(boxes * self._scale, scores.astype(np.float32), classes))
             if len(rows):
                 ids[rows[:, -1].astype(np.int64)] = rows[:, -4].astype(np.int32)
         return ids
 
 
-class _Boxes:
-    """What Ultralytics' trackers ask of detections."""
+class _TrackerInput:
+    """Detections with the interface that Ultralytics' trackers use."""
 
     def __init__(self, xyxy: Array, conf: Array, cls: Array) -> None:
         self.xyxy, self.conf, self.cls = xyxy, conf, cls
@@ -77,5 +77,5 @@ class _Boxes:
     def __len__(self) -> int:
         return len(self.conf)
 
-    def __getitem__(self, rows: Array) -> _Boxes:
-        return _Boxes(self.xyxy[rows], self.conf[rows], self.cls[rows])
+    def __getitem__(self, rows: Array) -> _TrackerInput:
+        return _TrackerInput(self.xyxy[rows], self.conf[rows], self.cls[rows])

@@ -1,8 +1,8 @@
-"""What a live source shows, frame by frame, as sequences of one frame: the same features that extraction makes.
+"""Extract features from a live source frame by frame, the same features as from its recording.
 
-the feed's thread       the calling thread        detector threads
-samples, scaled    ──▶  motion, letterbox    ──▶  objects, scene
-                        in order: tracks     ◀──
+reading thread          calling thread           detector threads
+scaled samples    ──▶   motion, letterbox   ──▶  objects, scene
+                        tracks, in order    ◀──
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = ["LiveExtractor", "LiveSample", "ReconnectPolicy"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LiveSample:
-    """What was seen in one sample.
+    """Features of one sampled frame of a live source.
 
     Attributes:
-        sequence: of one frame.
-        decoded_s: when the frame had been decoded, by the monotonic clock.
+        sequence: Frame sequence of one frame.
+        decoded_s: Monotonic clock time at which the frame had been decoded.
     """
 
     sequence: FrameSequence
@@ -45,24 +45,23 @@ class LiveSample:
 
 
 class LiveExtractor:
-    """A live source and a detector that looks at it. Use it in a `with` block, which it is read in.
+    """A live source and its detector. Use it as a context manager; reading starts when it is entered.
 
     Args:
-        source: a URL, or the number of a camera of this machine.
-        detect: what is computed.
-        run: how; frames are not held back to fill a batch.
-        patience: with a source that is not there.
-        say: tells the user something; called by several threads.
+        source: URL of a stream, or number of a local camera.
+        detect: What to compute.
+        run: How to run it; the batch is always one frame, because waiting for others to fill it would add delay.
+        reconnect: When to retry a source that cannot be opened or is lost.
+        notify: Shows the user a line; called by several threads.
 
     Attributes:
-        name: of the source, without credentials.
-        names: the detector's class names.
-        run_info: settings and versions that are only recorded.
-        feed: where frames come from, and what is known of the source.
+        name: Name of the source without credentials.
+        names: Class names of the detector.
+        run_info: Backend, precision, device and versions.
+        source: The source, with what is known about it.
 
     Raises:
-        WeightsError, SettingsError, MissingDependencyError: when entered: the detector is not there, or cannot run
-            as asked.
+        WeightsError, SettingsError, MissingDependencyError: On entering, if the detector cannot run as asked.
     """
 
     def __init__(
@@ -80,22 +79,23 @@ class LiveExtractor:
         self._run = replace(run, detector_batch=1)
         self._polygons = json.loads(detect.mask or "[]")
         self._stop = threading.Event()
-        self._crash: BaseException | None = None
-        self._sent = self._handled = 0
-        self._pending: dict[int, LiveFrame] = {}  # with the detector, by number
-        self._rows: dict[int, DetectedFrame] = {}  # back from it, and not yet their turn
-        self._preparation: tuple[tuple[int, int], FramePreprocessor] | None = None
+        self._error: BaseException | None = None  # of a detector thread
+        self._sent = self._returned = 0  # samples sent to the detector, and returned by `read`
+        self._in_detector: dict[int, LiveFrame] = {}  # by number
+        self._detected: dict[int, DetectedFrame] = {}  # by number, until it is their turn
+        self._preprocessor: tuple[tuple[int, int], FramePreprocessor] | None = None  # with the frame size it is for
         self._tracker: Tracker | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> LiveExtractor:
         weights = find_weights(self._detect.weights)
+        # One frame is too little work to share: threads that wait for one another cost more than they save.
         self._stack.callback(torch.set_num_threads, torch.get_num_threads())
-        torch.set_num_threads(1)  # one frame is little work: threads that wait for one another cost more than they save
-        threads = WorkerThreads(self._stop, self._on_crash)
+        torch.set_num_threads(1)
+        threads = WorkerThreads(self._stop, self._on_error)
         self._stack.callback(threads.close)
         self._pool = DetectorPool(
-            weights, sha256_file(weights), self._detect, self._run, threads, self._stop, self._on_seen, self._notify
+            weights, sha256_file(weights), self._detect, self._run, threads, self._stop, self._on_detected, self._notify
         )
         with ExitStack() as on_error:
             on_error.callback(self._stack.close)
@@ -103,7 +103,7 @@ class LiveExtractor:
             on_error.pop_all()
         self.names, self.run_info = detector.names, self._pool.run_info
         self.source = LiveSource(self._address, self._detect.fps, self._detect.imgsz, self._reconnect, self._notify)
-        self._news = self.source.condition
+        self._condition = self.source.condition
         self._stack.callback(self.source.close)
         self.source.start()
         return self
@@ -115,82 +115,83 @@ class LiveExtractor:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing more is to be seen. Not where something went wrong: `see` tells what."""
+        """Whether `read` will return no more samples. False after an error, which `read` raises."""
         return (
             self.source.error is None
-            and self._crash is None
+            and self._error is None
             and self.source.is_finished
-            and not self.source.waiting()
-            and self._sent == self._handled
+            and not self.source.has_frames()
+            and self._sent == self._returned
         )
 
     def read(self, timeout_s: float) -> LiveSample | None:
-        """What is seen next, in the order of the samples.
+        """Return the next sample, in order.
 
         Returns:
-            None where there is nothing new for so long, or never will be.
+            None if there is no new sample within `timeout_s` seconds, or none will follow.
 
         Raises:
-            SourceError: the source cannot be opened.
+            SourceError: The source cannot be opened.
         """
-        until = time.monotonic() + timeout_s
-        most = int(self._pool.run_info["threads"])
+        deadline_s = time.monotonic() + timeout_s
+        max_in_detector = int(self._pool.run_info["threads"])
         while True:
             frame: LiveFrame | None = None
-            with self._news:
+            with self._condition:
                 while True:
-                    if error := self._crash or self.source.error:
+                    if error := self._error or self.source.error:
                         raise error
-                    row = self._rows.pop(self._handled, None)
-                    if row is None and self._sent - self._handled < most:
-                        frame = self.source.take(idle=self._sent == self._handled)
-                    rest_s = until - time.monotonic()
-                    if row is not None or frame is not None or self.is_finished or rest_s <= 0:
+                    detected = self._detected.pop(self._returned, None)
+                    if detected is None and self._sent - self._returned < max_in_detector:
+                        frame = self.source.take(is_idle=self._sent == self._returned)
+                    remaining_s = deadline_s - time.monotonic()
+                    if detected is not None or frame is not None or self.is_finished or remaining_s <= 0:
                         break
-                    self._news.wait(rest_s)
-            if row is not None:
-                return self._follow(row)
+                    self._condition.wait(remaining_s)
+            if detected is not None:
+                return self._track(detected)
             if frame is None:
                 return None
             self._send(frame)
 
     def _send(self, frame: LiveFrame) -> None:
-        """Hand a sample to the detector."""
-        if self._preparation is None or self._preparation[0] != frame.size_px:
+        """Preprocess a sample and send it to the detector."""
+        if self._preprocessor is None or self._preprocessor[0] != frame.size_px:
             stride = self._pool.load().stride
-            prepare = FramePreprocessor(frame.size_px, self._detect.imgsz, stride, self._polygons)
-            self._preparation = (frame.size_px, prepare)
-        prepare = self._preparation[1]
-        canvas, flow = prepare(frame.image, frame.time_s)
-        sample = FrameRef(
+            preprocess = FramePreprocessor(frame.size_px, self._detect.imgsz, stride, self._polygons)
+            self._preprocessor = (frame.size_px, preprocess)
+        preprocess = self._preprocessor[1]
+        canvas, flow = preprocess(frame.image, frame.time_s)
+        frame_ref = FrameRef(
             number=self._sent,
             time_s=frame.time_s,
             index=frame.index,
-            letterbox=prepare.letterbox,
+            letterbox=preprocess.letterbox,
             flow=flow,
             scene_motion=scene_motion(flow),
         )
-        self._pending[self._sent] = frame
+        self._in_detector[self._sent] = frame
         self._sent += 1
-        self._pool.add(sample, canvas)
+        self._pool.add(frame_ref, canvas)
 
-    def _follow(self, row: DetectedFrame) -> LiveSample:
-        """Follow the objects of the next sample, and make a sequence of it."""
-        frame = self._pending.pop(row.frame.number)
-        self._handled += 1
+    def _track(self, detected: DetectedFrame) -> LiveSample:
+        """Track the objects of the next sample and make it a sequence."""
+        frame = self._in_detector.pop(detected.frame.number)
+        self._returned += 1
         self._tracker = self._tracker or Tracker(self._detect.tracker, frame.size_px)
-        tracks = self._tracker.update(row.detections.boxes, row.detections.scores, row.detections.classes)
-        sequence = to_sequence([replace(row, tracks=tracks)], self._detect.fps, frame.size_px, self.names)
+        objects = detected.detections
+        tracks = self._tracker.update(objects.boxes, objects.scores, objects.classes)
+        sequence = to_sequence([replace(detected, tracks=tracks)], self._detect.fps, frame.size_px, self.names)
         return LiveSample(sequence=sequence, decoded_s=frame.decoded_s)
 
-    # --- detector threads -------------------------------------------------------------------------------------------
+    # --- called by detector threads ---------------------------------------------------------------------------------
 
-    def _on_seen(self, rows: list[DetectedFrame]) -> None:
-        with self._news:
-            self._rows |= {row.frame.number: row for row in rows}
-            self._news.notify_all()
+    def _on_detected(self, frames: list[DetectedFrame]) -> None:
+        with self._condition:
+            self._detected |= {detected.frame.number: detected for detected in frames}
+            self._condition.notify_all()
 
-    def _on_crash(self, error: BaseException) -> None:
-        self._crash = error
-        with self._news:
-            self._news.notify_all()
+    def _on_error(self, error: BaseException) -> None:
+        self._error = error
+        with self._condition:
+            self._condition.notify_all()

@@ -1,39 +1,43 @@
-"""Where a long recording can be cut, so that several decoders share it and give together what one would give."""
+"""Split a long recording at key frames, so that several decoders share it and together give the same samples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
 import av
 
 from vidgru.errors import RecordingError
-from vidgru.video.container import container_start, find_video_stream, open_container
+from vidgru.video.container import container_start, find_video_stream, open_container, time_base
 from vidgru.video.reader import ResumePoint
+from vidgru.video.timestamps import SamplingGrid
 
 
 def find_split_points(
     path: Path, fps: float, min_samples: int, on_progress: Callable[[], None] = lambda: None
 ) -> list[ResumePoint]:
-    """Places after which a decoder can begin, at least `min_samples` samples apart, the first as far from the start.
+    """Find samples at which a decoder can start, each at least `min_samples` after the one before.
 
-    All packets are read, none is decoded: stamps and key frames tell which frames there are and which of them are
-    samples (by the rule of `VideoReader.sample`). Each place is the first sample at or after a key frame, so that
-    hardly anything is decoded twice: one decoder ends with it, the next begins with it for the motion alone.
-    `on_progress` is called as each packet is read.
+    Reads all packets and decodes none: their PTS and key frames tell which frames there are and which of them are
+    samples. Each split point is the first sample at or after a key frame, so that hardly any frame is decoded twice:
+    one decoder ends with that sample, and the next starts with it only to measure motion from it.
+
+    Args:
+        path: Path of the recording.
+        fps: Samples per second.
+        min_samples: Minimum number of samples per segment.
+        on_progress: Called per packet.
 
     Returns:
-        No places where the stamps do not tell for sure: missing, repeated, or of damaged packets.
+        Split points in order; none if the packets do not tell for certain (PTS missing or repeated, damage).
     """
     stamps: list[int] = []
     keys: set[int] = set()
     try:
         with open_container(path) as container:
             stream = find_video_stream(container)
-            start = container_start(container)
-            tick = Fraction(stream.time_base.numerator, stream.time_base.denominator)
+            start, tick = container_start(container), time_base(stream)
             for packet in container.demux(stream):
                 on_progress()
                 if not packet.size or packet.is_discard:
@@ -43,33 +47,31 @@ def find_split_points(
                 stamps.append(packet.pts)
                 if packet.is_keyframe:
                     keys.add(packet.pts)
-    except (
-        RecordingError,
-        av.error.FFmpegError,
-        OSError,
-        ValueError,
-        IndexError,
-    ):  # the last is PyAV's, see `VideoReader`
+    except (RecordingError, av.error.FFmpegError, OSError, ValueError, IndexError):  # for IndexError see `VideoReader`
         return []
     stamps.sort()
     if any(a == b for a, b in pairwise(stamps)):
         return []
-    # point = (stamp * tick - start + tick / 2) * rate, in whole numbers: there may be millions of stamps
-    rate = Fraction(repr(float(fps)))
-    half, shift = tick * rate / 2, start * rate
-    by, minus, over = half.numerator * shift.denominator, shift.numerator * half.denominator, half.denominator
-    over *= shift.denominator
-    places: list[ResumePoint] = []
-    samples, next_point, begun, before, key = 0, 0, 0, 0, (0, 0)
+    # The rule of `SamplingGrid`, floor((stamp * tick - start + tick / 2) * rate), in whole numbers: a recording of many
+    # hours has millions of stamps, for which arithmetic with fractions is slow.
+    rate = SamplingGrid(fps).rate
+    half_tick, offset = tick * rate / 2, start * rate
+    factor = half_tick.numerator * offset.denominator
+    shift = offset.numerator * half_tick.denominator
+    divisor = half_tick.denominator * offset.denominator
+    split_points: list[ResumePoint] = []
+    samples = next_point = segment_start = previous_sample = key_pts = key_index = 0
     for index, stamp in enumerate(stamps):
         if stamp in keys:
-            key = (stamp, index)
-        point = ((2 * stamp + 1) * by - minus) // over
+            key_pts, key_index = stamp, index
+        point = ((2 * stamp + 1) * factor - shift) // divisor
         if point < next_point:
             continue
         samples, next_point = samples + 1, point + 1
-        if samples - begun >= min_samples and before < key[1]:
-            places.append(ResumePoint(samples=samples, index=index, key_pts=key[0], key_index=key[1], image=None))
-            begun = samples
-        before = index
-    return places
+        if samples - segment_start >= min_samples and previous_sample < key_index:
+            split_points.append(
+                ResumePoint(samples=samples, index=index, key_pts=key_pts, key_index=key_index, image=None)
+            )
+            segment_start = samples
+        previous_sample = index
+    return split_points

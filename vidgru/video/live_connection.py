@@ -1,11 +1,10 @@
-"""One connection to a live source: opened, its frames decoded with the source's own stamps, until it ends or is lost.
+"""Connect to a live source and decode its frames with the source's own timestamps, until it ends or is lost.
 
-Streams are read by PyAV (FFmpeg), cameras of this machine by OpenCV. What ended a connection is told without the
-address, which may hold a password.
+PyAV (FFmpeg) reads streams, OpenCV reads local cameras. Errors never contain the address, which may hold a password.
 
-FFmpeg is not asked for less delay. `nobuffer` throws away what was read to find out what the stream is, and with it
+FFmpeg's options for low delay are not used. `nobuffer` discards what was read to identify the stream, and with it
 everything up to the next key frame; `low_delay` gives frames that refer to later ones out of order. Without them a
-frame comes as soon as it can be decoded, since decoding is done by one thread.
+frame comes as soon as it can be decoded, because one thread decodes.
 """
 
 from __future__ import annotations
@@ -21,82 +20,81 @@ import av
 import cv2
 
 from vidgru.errors import RecordingError
-from vidgru.video.container import container_start, find_video_stream, frame_rate, probe_stream
+from vidgru.video.container import container_start, find_video_stream, frame_rate, probe_stream, time_base
 from vidgru.video.integrity import Damage
 from vidgru.video.timestamps import TimestampSelector
 
-_HARMLESS = 2  # characters of a query's value that cannot be a secret: a channel's number
+OPEN_TIMEOUT_S = 10.0
+PACKET_TIMEOUT_S = 10.0  # without a packet, after which a stream counts as lost
+_FRAME_TIMEOUT_S = 30.0  # without a frame, although packets arrive
+_OPTIONS = {"rtsp": {"rtsp_transport": "tcp"}, "rtsps": {"rtsp_transport": "tcp"}}  # UDP loses packets
+# FFmpeg invents the timestamps of these formats.
+_UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v", "mpegvideo"})
+# Retrying after these is useless, or could lock the user's account.
+_PERMANENT_ERRORS = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError, av.error.ProtocolNotFoundError)
+_MAX_PUBLIC_CHARACTERS = 2  # a query value this short cannot be a secret; channel numbers stay readable
 _HIDDEN = "***"
 
 
 @dataclass(frozen=True)
 class LiveAddress:
-    """Where a live source is.
+    """Address of a live source: the URL of a stream, or the number of a local camera.
 
     Attributes:
-        source: as the user gave it. It may hold a password, so it is never to be printed or stored.
+        source: As the user gave it. It may hold a password, so it must not be printed or stored.
     """
 
     source: str = field(repr=False)
 
     @property
     def scheme(self) -> str:
-        """Of the URL, in lower case; empty for a camera."""
+        """Scheme of the URL in lower case; empty for a camera."""
         scheme, separator, _ = self.source.partition("://")
         return scheme.lower() if separator else ""
 
     @property
     def device(self) -> int | None:
-        """The camera's number; None for a URL."""
+        """Number of the camera; None for a URL."""
         return None if self.scheme else int(self.source)
 
     @property
     def name(self) -> str:
-        """What the source is called: without user and password, and without values of its query that might be one.
+        """Name of the source without credentials: no user, password or query value that may be a secret.
 
-        Rather too little is told than too much: everything up to the last `@` is left out, for a password may hold
-        any character, unescaped too.
+        Everything up to the last `@` is dropped, because passwords may contain any character, also unescaped.
         """
         if not self.scheme:
             return f"camera {self.source}"
         rest = self.source.partition("://")[2].rpartition("@")[2].partition("#")[0]
-        place, question, query = rest.partition("?")
-        return f"{self.scheme}://{place}{question}{'&'.join(map(_shown, query.split('&')))}"
+        path, question_mark, query = rest.partition("?")
+        return f"{self.scheme}://{path}{question_mark}{'&'.join(map(_mask_parameter, query.split('&')))}"
 
 
-def _shown(parameter: str) -> str:
-    """A parameter of a query as it may be shown: `channel=1`, `token=***`."""
+def _mask_parameter(parameter: str) -> str:
+    """Hide the value of a query parameter: `channel=1` stays, `token=secret` becomes `token=***`."""
     name, equals, value = parameter.partition("=") if "=" in parameter else ("", "", parameter)
-    return f"{name}{equals}{value if len(value) <= _HARMLESS else _HIDDEN}"
-
-
-OPEN_S = 10.0  # for a stream to say what it is
-SILENCE_S = 10.0  # without a packet, after which a stream counts as lost
-_BLIND_S = 30.0  # without a frame, though packets come
-_OPTIONS = {"rtsp": {"rtsp_transport": "tcp"}, "rtsps": {"rtsp_transport": "tcp"}}  # UDP loses packets
-_UNSTAMPED = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v", "mpegvideo"})  # FFmpeg makes their stamps up
-_HOPELESS = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError, av.error.ProtocolNotFoundError)
+    return f"{name}{equals}{value if len(value) <= _MAX_PUBLIC_CHARACTERS else _HIDDEN}"
 
 
 class SourceLostError(Exception):
-    """A source that cannot be opened, or gives no more frames; the message says why.
+    """A source cannot be opened or gives no more frames; the message says why.
 
     Attributes:
-        hopeless: trying again is of no use, or could have the user locked out.
+        is_permanent: Whether retrying is useless, or could lock the user's account.
     """
 
-    def __init__(self, message: str, *, hopeless: bool = False) -> None:
+    def __init__(self, message: str, *, is_permanent: bool = False) -> None:
         super().__init__(message)
-        self.hopeless = hopeless
+        self.is_permanent = is_permanent
 
 
-class Decoded(NamedTuple):
-    """A decoded frame.
+class DecodedFrame(NamedTuple):
+    """A decoded frame of a live source.
 
     Attributes:
-        stamp: seconds by the source's clock, from where its container starts; None where it has no stamp.
-        duration: seconds that it stands for; 0 if unknown.
-        frame: PyAV's.
+        stamp: Seconds on the source's clock from the start of its container; None without a timestamp.
+        duration: Seconds; 0 if unknown.
+        frame: PyAV's frame.
     """
 
     stamp: Fraction | None
@@ -105,36 +103,36 @@ class Decoded(NamedTuple):
 
 
 class Connection(Protocol):
-    """An open source. All but `duration_s` and `finite` are known when the first frame has been decoded.
+    """An open source. All attributes but `duration_s` and `is_finite` are known from the first decoded frame on.
 
     Attributes:
-        tick: seconds, the grain of its stamps.
-        rotation: degrees the stored frame is turned clockwise to stand upright.
-        duration_s: of what comes, as its container says; None if it does not.
-        finite: it is a recording that is served as it is, and not a live stream: it has an end, and waits to be read.
-        recorded_at: ISO 8601 time at which it was made, as its container says; None if it does not.
-        damage: counted as it is read.
+        tick: Resolution of the timestamps in seconds.
+        rotation: Degrees to turn the stored frame clockwise to make it upright.
+        duration_s: Declared duration; None if not declared.
+        is_finite: Whether the source is a served recording and not a live stream: it has an end, and can wait.
+        recorded_at: ISO 8601 creation time; None if not declared.
+        damage: Damage found so far.
     """
 
     tick: Fraction
     rotation: int
     duration_s: float | None
-    finite: bool
+    is_finite: bool
     recorded_at: str | None
     damage: Damage
 
-    def frames(self) -> Iterator[Decoded]:
-        """All frames, to the end of the source. Raises SourceLostError."""
+    def frames(self) -> Iterator[DecodedFrame]:
+        """Yield all frames to the end of the source. Raises SourceLostError."""
 
     def close(self) -> None:
-        """End it; not while another thread reads from it."""
+        """Close the source. No other thread may be reading it."""
 
 
 def connect(address: LiveAddress) -> Connection:
     """Open a source.
 
     Raises:
-        SourceLostError: that cannot be done.
+        SourceLostError: The source cannot be opened.
     """
     if address.device is not None:
         return _CameraConnection(address.device)
@@ -142,7 +140,7 @@ def connect(address: LiveAddress) -> Connection:
 
 
 class _StreamConnection:
-    """A stream; see `Connection`."""
+    """A stream read with PyAV; see `Connection`."""
 
     def __init__(self, address: LiveAddress) -> None:
         self.damage = Damage()
@@ -151,10 +149,11 @@ class _StreamConnection:
         options = _OPTIONS.get(address.scheme, {})
         try:
             self._container: Any = av.open(
-                address.source, options=options, timeout=(OPEN_S, SILENCE_S), metadata_errors="replace"
+                address.source, options=options, timeout=(OPEN_TIMEOUT_S, PACKET_TIMEOUT_S), metadata_errors="replace"
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise SourceLostError(_why(error, OPEN_S), hopeless=isinstance(error, _HOPELESS)) from None
+            is_permanent = isinstance(error, _PERMANENT_ERRORS)
+            raise SourceLostError(_reason(error, OPEN_TIMEOUT_S), is_permanent=is_permanent) from None
         try:
             self._stream = find_video_stream(self._container)
         except RecordingError as error:
@@ -162,42 +161,42 @@ class _StreamConnection:
             raise SourceLostError(error.message) from None
         duration = self._container.duration
         self.duration_s: float | None = duration / av.time_base if duration and duration > 0 else None
-        sized = address.scheme in ("http", "https") and self._container.size > 0
-        self.finite = self.duration_s is not None or sized
-        self.tick = Fraction(self._stream.time_base.numerator, self._stream.time_base.denominator)
+        has_size = address.scheme in ("http", "https") and self._container.size > 0
+        self.is_finite = self.duration_s is not None or has_size
+        self.tick = time_base(self._stream)
         self._start = container_start(self._container)
 
-    def frames(self) -> Iterator[Decoded]:
-        """See `Connection`. What comes damaged before the first sound frame is passed over."""
-        clock, begun, untimed = TimestampSelector(), False, 0
-        stamped = self._container.format.name not in _UNSTAMPED
-        step = 1 / (frame_rate(self._stream) or Fraction(25))
-        seen = time.monotonic()
+    def frames(self) -> Iterator[DecodedFrame]:
+        """See `Connection`. Corrupt frames before the first intact one are skipped."""
+        timestamps, is_started, untimed = TimestampSelector(), False, 0
+        has_timestamps = self._container.format.name not in _UNTIMED_FORMATS
+        frame_s = 1 / (frame_rate(self._stream) or Fraction(25))
+        latest_s = time.monotonic()  # when the latest frame came
         for frames in self._decode():
             for frame in frames:
-                seen = time.monotonic()
+                latest_s = time.monotonic()
                 if frame.is_corrupt:
-                    if not begun:
+                    if not is_started:
                         continue
                     self.damage.corrupt_frames += 1
-                if not begun:
-                    begun = True
+                if not is_started:
+                    is_started = True
                     info = probe_stream(self._container, self._stream, frame)
                     self.rotation, self.recorded_at = info.rotation, info.recorded_at
-                ticks = clock.stamp(frame.pts, frame.dts) if stamped else None
+                ticks = timestamps.select(frame.pts, frame.dts) if has_timestamps else None
                 stamp = None if ticks is None else ticks * self.tick - self._start
-                if stamp is None and self.finite:
-                    stamp, untimed = untimed * step, untimed + 1
-                yield Decoded(stamp, frame.duration * self.tick if frame.duration else step, frame)
-            if time.monotonic() - seen > _BLIND_S:
-                raise SourceLostError(f"none of its frames could be decoded for {_BLIND_S:.0f} s")
+                if stamp is None and self.is_finite:
+                    stamp, untimed = untimed * frame_s, untimed + 1
+                yield DecodedFrame(stamp, frame.duration * self.tick if frame.duration else frame_s, frame)
+            if time.monotonic() - latest_s > _FRAME_TIMEOUT_S:
+                raise SourceLostError(f"no frame could be decoded for {_FRAME_TIMEOUT_S:.0f} s")
 
     def close(self) -> None:
         """See `Connection`."""
         self._container.close()
 
     def _decode(self) -> Iterator[list[Any]]:
-        """The frames of each packet. Also where the source is lost, those that the decoder still holds come first."""
+        """Yield the frames of each packet. If the source is lost, yield those that the decoder holds back first."""
         lost = None
         try:
             for packet in self._container.demux(self._stream):
@@ -208,46 +207,45 @@ class _StreamConnection:
                     self.damage.decode_errors += 1
                     yield []
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            lost = SourceLostError(_why(error, SILENCE_S))
-        except IndexError:  # PyAV's, when at the end it flushes a stream that has turned up since the opening
+            lost = SourceLostError(_reason(error, PACKET_TIMEOUT_S))
+        except IndexError:  # PyAV raises it at the end when it flushes a stream that appeared after opening
             pass
-        with suppress(av.error.FFmpegError, ValueError):  # flushed already
+        with suppress(av.error.FFmpegError, ValueError):  # already flushed
             yield self._stream.codec_context.decode(None)
         if lost is not None:
             raise lost
 
 
 class _CameraConnection:
-    """A camera of this machine; see `Connection`."""
+    """A local camera read with OpenCV; see `Connection`."""
 
     def __init__(self, device: int) -> None:
         self.damage = Damage()
-        self.tick, self.rotation, self.finite = Fraction(0), 0, False
+        self.tick, self.rotation, self.is_finite = Fraction(0), 0, False
         self.duration_s: float | None = None
         self.recorded_at: str | None = None
-        cv2.utils.logging.setLogLevel(
-            cv2.utils.logging.LOG_LEVEL_SILENT
-        )  # what it has to say of cameras that are not there is not for users
+        # OpenCV's messages about missing cameras name its internal backends; SourceLostError says what users need.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture = cv2.VideoCapture(device)
         if not self._capture.isOpened():
             self.close()
-            raise SourceLostError("there is no such camera, or it is in use", hopeless=True)
+            raise SourceLostError("there is no such camera, or it is in use", is_permanent=True)
 
-    def frames(self) -> Iterator[Decoded]:
-        """See `Connection`. OpenCV gives no stamps that can be relied on."""
+    def frames(self) -> Iterator[DecodedFrame]:
+        """See `Connection`. Frames have no stamps: OpenCV's are unreliable."""
         while True:
-            there, image = self._capture.read()
-            if not there:
+            is_read, image = self._capture.read()
+            if not is_read:
                 raise SourceLostError("the camera gives no more frames")
-            yield Decoded(None, Fraction(0), av.VideoFrame.from_ndarray(image, format="bgr24"))
+            yield DecodedFrame(None, Fraction(0), av.VideoFrame.from_ndarray(image, format="bgr24"))
 
     def close(self) -> None:
         """See `Connection`."""
         self._capture.release()
 
 
-def _why(error: Exception, patience_s: float) -> str:
-    """What FFmpeg says, without the address."""
-    if isinstance(error, av.error.ExitError):  # PyAV's time-out
-        return f"nothing came for {patience_s:.0f} s"
-    return str(getattr(error, "strerror", None) or "FFmpeg cannot make out the address")
+def _reason(error: Exception, timeout_s: float) -> str:
+    """Return FFmpeg's message without the address."""
+    if isinstance(error, av.error.ExitError):  # PyAV's timeout
+        return f"no data for {timeout_s:.0f} s"
+    return str(getattr(error, "strerror", None) or "FFmpeg does not understand the address")

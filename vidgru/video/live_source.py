@@ -1,7 +1,7 @@
-"""A live source as a stream of samples: connected again when it is lost, sampled as recordings are, never far behind.
+"""A live source as a stream of samples: reconnected when it is lost, sampled like recordings, never far behind.
 
-A thread of its own reads, so that the source is not kept waiting. Samples wait in a short queue: a moment's delay costs
-nothing, and who cannot keep up gets the newest sample and is told how many were passed over.
+A thread of its own reads, so that the source never waits. Samples wait in a short queue: a short delay costs nothing,
+and a consumer that cannot keep up gets the newest sample while older ones are dropped, with a notice.
 """
 
 from __future__ import annotations
@@ -19,92 +19,30 @@ from fractions import Fraction
 from vidgru.errors import SourceError
 from vidgru.types import Array
 from vidgru.video.integrity import Damage
-from vidgru.video.live_connection import Connection, Decoded, LiveAddress, SourceLostError, connect
+from vidgru.video.live_connection import Connection, DecodedFrame, LiveAddress, SourceLostError, connect
 from vidgru.video.scaling import FrameScaler, scaled_size
+from vidgru.video.timestamps import SamplingGrid
 
-_AHEAD_S = 5  # stamps that leap ahead of this machine's clock by more are not believed
-_BACK_S = Fraction(1, 2)  # nor are those that go back by more
-_DRIFT = 1e-3  # most that the clocks of camera and machine differ, seconds a second
-_LEAST_S = Fraction(1, 1000)  # by which time goes on in any case where stamps are not believed
+_MAX_BACKLOG_S = 2.0  # samples that may wait, in seconds
+_MAX_BACKLOG = 64  # and in number
+_CLOSE_TIMEOUT_S = 2.0  # a thread that waits for a silent source ends later, by itself
 
-
-class LiveClock:
-    """Gives the frames of a live source their times: seconds from its beginning.
-
-    While a connection lasts, and its stamps neither go back nor leap, frames are as far apart as their stamps are.
-    Where they do, where there are none, and from one connection to the next, time goes on by this machine's clock.
-
-    Attributes:
-        zero_s: when time was 0, by the monotonic clock and judged by the present connection: as early as its frames
-            have come. So frames that come late for once do not move it, while clocks that run at different speed do.
-    """
-
-    def __init__(self) -> None:
-        self.zero_s = 0.0
-        self._first_zero_s: float | None = None  # as the first connection left it
-        self._time: Fraction | None = None  # of the latest frame
-        self._stamp: Fraction | None = None  # its stamp
-        self._offset: Fraction | None = None  # from stamps to times; None: not known for this connection
-        self._came_s = 0.0
-
-    def reconnected(self) -> None:
-        """What follows comes by a new connection, whose stamps begin anew."""
-        if self._time is not None and self._first_zero_s is None:
-            self._first_zero_s = self.zero_s
-        self._offset = self._stamp = None
-
-    @property
-    def began_s(self) -> float:
-        """When time was 0, by the monotonic clock and judged by the first connection.
-
-        The frames that come first have waited until it was known what the stream is, for seconds perhaps. By so much
-        time runs ahead until the next connection, which is set right by this: it does not add up.
-        """
-        return self.zero_s if self._first_zero_s is None else self._first_zero_s
-
-    def time(self, stamp: Fraction | None, now_s: float, *, finite: bool) -> Fraction:
-        """The time of the next frame.
-
-        Args:
-            stamp: seconds by the source's clock, from where its container starts; None where there is none.
-            now_s: when it came, by the monotonic clock.
-            finite: it is of a recording that is served as it is: its stamps are believed, as those of files are.
-        """
-        if self._time is None:
-            known = stamp is not None and (finite or 0 <= stamp <= _AHEAD_S)
-            time = stamp if known and stamp is not None else Fraction(0)
-            self.zero_s = now_s - float(time)
-        elif stamp is not None and self._offset is not None and (finite or self._is_steady(stamp, now_s)):
-            time = stamp + self._offset
-        else:
-            zero_s = self.began_s if self._offset is None else self.zero_s
-            time = max(Fraction(now_s - zero_s).limit_denominator(10**6), self._time + _LEAST_S)
-            self.zero_s = now_s - float(time)
-        self.zero_s = min(now_s - float(time), self.zero_s + _DRIFT * max(now_s - self._came_s, 0.0))
-        self._offset = time - (stamp or 0)  # without a stamp it only says that the connection has begun
-        self._time, self._stamp, self._came_s = time, stamp, now_s
-        return time
-
-    def _is_steady(self, stamp: Fraction, now_s: float) -> bool:
-        if self._stamp is None:
-            return False
-        step = stamp - self._stamp
-        return step >= -_BACK_S and step - Fraction(now_s - self._came_s) <= _AHEAD_S
-
-
-_MAX_BACKLOG_S = 2.0  # of samples that wait, at most
-_BACKLOG = 64  # and this many
-_CLOSING_S = 2.0  # that closing waits for a source that says nothing
+_MAX_LEAP_S = 5  # stamps that run ahead of the local clock by more are not used
+_MAX_BACKSTEP_S = Fraction(1, 2)  # nor are those that go back by more
+_MAX_DRIFT = 1e-3  # between the clocks of source and machine, seconds per second
+_MIN_STEP_S = Fraction(1, 1000)  # minimum step of time if stamps are not used
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReconnectPolicy:
-    """How long a source that is not there is waited for.
+    """When to retry a source that cannot be opened or is lost.
 
     Attributes:
-        first_s, longest_s: pause before the first new attempt, and before any; it doubles from one to the next.
-        attempts: after which a source that has never been open is given up. One that has been is never.
-        gap_s: without a frame, after which what went on before counts as over.
+        initial_delay_s: Seconds before the first retry; each further delay is twice the one before.
+        max_delay_s: Maximum seconds before a retry.
+        max_attempts: Attempts after which a source that has never been open is given up. A source that has been open
+            is retried forever.
+        max_gap_s: Seconds without a frame after which open events are closed.
     """
 
     initial_delay_s: float = 1.0
@@ -113,16 +51,80 @@ class ReconnectPolicy:
     max_gap_s: float = 10.0
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LiveFrame:
-    """One sampled frame.
+class LiveClock:
+    """Time of the frames of a live source in seconds from its start: by its own stamps, or by the local clock.
+
+    Within a connection, frames are as far apart as their stamps, unless stamps are missing, go back or leap. Then, and
+    from one connection to the next, time follows the local clock.
 
     Attributes:
-        time_s: seconds from the beginning of the source.
-        index: number of the frame among the decoded frames of the source.
-        image: uint8 [height, width, 3] RGB, upright, scaled to the letterbox of its size.
-        size_px: width and height of the upright frame.
-        decoded_s: when it had been decoded, by the monotonic clock.
+        zero_s: Monotonic clock time of source time 0, estimated from the present connection as the earliest that fits
+            its frames. So a single late frame does not change it, but clocks of different speed do.
+    """
+
+    def __init__(self) -> None:
+        self.zero_s = 0.0
+        self._first_zero_s: float | None = None  # `zero_s` at the end of the first connection
+        self._time: Fraction | None = None  # of the latest frame
+        self._stamp: Fraction | None = None  # of the latest frame
+        self._offset: Fraction | None = None  # from stamps to times; None before the connection's first frame
+        self._arrival_s = 0.0  # of the latest frame
+
+    @property
+    def first_zero_s(self) -> float:
+        """Monotonic clock time of source time 0, estimated from the first connection.
+
+        The first frames of a connection have waited until FFmpeg identified the stream, perhaps for seconds, and time
+        runs ahead by as much. Starting the next connection from this value keeps those delays from adding up.
+        """
+        return self.zero_s if self._first_zero_s is None else self._first_zero_s
+
+    def reconnect(self) -> None:
+        """Start a new connection, whose stamps start anew."""
+        if self._time is not None and self._first_zero_s is None:
+            self._first_zero_s = self.zero_s
+        self._offset = self._stamp = None
+
+    def time(self, stamp: Fraction | None, arrival_s: float, *, is_finite: bool) -> Fraction:
+        """Return the time of the next frame.
+
+        Args:
+            stamp: Seconds on the source's clock from the start of its container; None without a timestamp.
+            arrival_s: Monotonic clock time at which the frame arrived.
+            is_finite: Whether the source is a served recording, whose stamps are always used, as those of files are.
+        """
+        if self._time is None:
+            is_usable = stamp is not None and (is_finite or 0 <= stamp <= _MAX_LEAP_S)
+            time = stamp if is_usable and stamp is not None else Fraction(0)
+            self.zero_s = arrival_s - float(time)
+        elif stamp is not None and self._offset is not None and (is_finite or self._is_steady(stamp, arrival_s)):
+            time = stamp + self._offset
+        else:
+            zero_s = self.first_zero_s if self._offset is None else self.zero_s
+            time = max(Fraction(arrival_s - zero_s).limit_denominator(10**6), self._time + _MIN_STEP_S)
+            self.zero_s = arrival_s - float(time)
+        self.zero_s = min(arrival_s - float(time), self.zero_s + _MAX_DRIFT * max(arrival_s - self._arrival_s, 0.0))
+        self._offset = time - (stamp or 0)  # without a stamp it only marks that the connection has started
+        self._time, self._stamp, self._arrival_s = time, stamp, arrival_s
+        return time
+
+    def _is_steady(self, stamp: Fraction, arrival_s: float) -> bool:
+        if self._stamp is None:
+            return False
+        step = stamp - self._stamp
+        return step >= -_MAX_BACKSTEP_S and step - Fraction(arrival_s - self._arrival_s) <= _MAX_LEAP_S
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LiveFrame:
+    """A sampled frame of a live source.
+
+    Attributes:
+        time_s: Seconds from the start of the source.
+        index: Index of the frame among the decoded frames of the source.
+        image: uint8 [height, width, 3], RGB, upright, its longer side scaled to `imgsz`.
+        size_px: Width and height of the upright frame before scaling.
+        decoded_s: Monotonic clock time at which the frame had been decoded.
     """
 
     time_s: float
@@ -133,23 +135,23 @@ class LiveFrame:
 
 
 class LiveSource:
-    """The samples of a live source. Reading begins with `start`.
+    """Samples of a live source. Reading starts with `start`.
 
     Args:
-        address: the source.
-        fps: samples a second, taken by the rule of `VideoReader.sample`.
-        imgsz, stride: longer side of the detector's input, and what its sides are multiples of.
-        patience: with a source that is not there.
-        say: tells the user something; called by the thread that reads.
+        address: Address of the source.
+        fps: Samples per second, taken by the rule of `SamplingGrid`.
+        imgsz: Longer side of the detector's input, to which frames are scaled.
+        reconnect: When to retry a source that cannot be opened or is lost.
+        notify: Shows the user a line; called by the reading thread.
 
     Attributes:
-        news: notified when there is a sample, or reading has ended; others may use it too.
-        over: reading has ended: the source had an end, or was closed.
-        error: why, where it went wrong.
-        cut_short: why a source of finite length ended before its end; empty where it did not.
-        passed_over: samples that were dropped because newer ones had come.
-        end_s: end of the last decoded frame; of a finite source that ended well, of its container.
-        damage: what was wrong, gaps between connections included.
+        condition: Notified when there is a sample and when reading ends; others may use it too.
+        is_finished: Whether reading has ended, because the source ended, was closed or failed.
+        error: Error that ended the reading; None if there was none.
+        truncation: Reason why a served recording ended early; empty if it did not.
+        dropped_frames: Samples dropped in favour of newer ones.
+        end_s: End of the last decoded frame; the container's duration once a served recording has been read whole.
+        damage: Damage found so far, gaps between connections included.
     """
 
     def __init__(
@@ -160,9 +162,7 @@ class LiveSource:
         reconnect: ReconnectPolicy,
         notify: Callable[[str], None],
     ) -> None:
-        self._address, self._reconnect, self._notify = address, reconnect, notify
-        self._rate, self._imgsz = Fraction(repr(float(fps))), imgsz
-        self._most = min(max(math.ceil(_MAX_BACKLOG_S * fps), 1), _BACKLOG)
+        self._address, self._imgsz, self._reconnect, self._notify = address, imgsz, reconnect, notify
         self.condition = threading.Condition()
         self.is_finished = False
         self.error: BaseException | None = None
@@ -170,198 +170,193 @@ class LiveSource:
         self.dropped_frames = 0
         self.end_s = 0.0
         self.damage = Damage()
-        self._waiting: deque[LiveFrame] = deque()
-        self._behind_since: int | None = None  # what had been passed over before; None while keeping up
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="vidgru-feed", daemon=True)
-        self._timeline = LiveClock()
+        self._queue: deque[LiveFrame] = deque()
+        self._queue_size = min(max(math.ceil(_MAX_BACKLOG_S * fps), 1), _MAX_BACKLOG)
+        self._dropped_before: int | None = None  # `dropped_frames` when the consumer fell behind; None if it keeps up
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="vidgru-live", daemon=True)
+        self._clock = LiveClock()
+        self._grid = SamplingGrid(fps)
         self._epoch_s = time.time() - time.monotonic()
-        self._index, self._next_point = 0, 0
+        self._index = 0
         self._recorded_at: str | None = None
-        self._latest_s: float | None = None  # when the latest frame came, by the monotonic clock; None: none has
+        self._latest_s: float | None = None  # monotonic clock time of the latest frame; None before the first
         self._scaler: tuple[tuple[int, int, int], FrameScaler, tuple[int, int]] | None = None
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start reading."""
         self._thread.start()
 
-    def take(self, *, idle: bool) -> LiveFrame | None:
-        """The next sample; None where none waits.
+    def take(self, *, is_idle: bool) -> LiveFrame | None:
+        """Return the next sample, None if none is waiting.
 
         Args:
-            idle: whether there is nothing else to be done: who waits for samples then has caught up.
+            is_idle: Whether the consumer has nothing else to do. If it is idle and no sample waits, it has caught up.
         """
-        caught_up = None
+        dropped = None
         with self.condition:
-            if self._waiting:
-                frame = self._waiting.popleft()
+            if self._queue:
+                frame = self._queue.popleft()
                 self.condition.notify_all()
                 return frame
-            if idle and self._behind_since is not None:
-                caught_up, self._behind_since = self.dropped_frames - self._behind_since, None
-        if caught_up is not None:
-            self._notify(f"{self._address.name}: caught up; {caught_up} frames were passed over")
+            if is_idle and self._dropped_before is not None:
+                dropped, self._dropped_before = self.dropped_frames - self._dropped_before, None
+        if dropped is not None:
+            self._notify(f"{self._address.name}: caught up, {dropped} frames dropped")
         return None
 
-    def waiting(self) -> bool:
-        """Whether samples wait."""
-        return bool(self._waiting)
+    def has_frames(self) -> bool:
+        """Return whether samples are waiting."""
+        return bool(self._queue)
 
     @property
     def recorded_at(self) -> str:
-        """ISO 8601 time of the source's beginning, UTC. It gets more exact in the first seconds of a live stream.
+        """ISO 8601 time of the start of the source, UTC. Of a live stream it settles in the first seconds.
 
-        A recording that is served as it is began when its container says, else when it was opened.
+        A served recording starts at its creation time or, if its container declares none, when it was opened.
         """
-        return self._recorded_at or self._iso(self._timeline.began_s)
+        return self._recorded_at or self._iso_time(self._clock.first_zero_s)
 
     def wall_clock(self, time_s: float) -> str:
-        """ISO 8601 time that a time of the source was, UTC."""
+        """Return the ISO 8601 time, UTC, of a time of the source."""
         if self._recorded_at is not None:
-            began = datetime.fromisoformat(self._recorded_at)
-            return (began + timedelta(seconds=time_s)).isoformat(timespec="milliseconds")
-        return self._iso(self._timeline.zero_s + time_s)
+            start = datetime.fromisoformat(self._recorded_at)
+            return (start + timedelta(seconds=time_s)).isoformat(timespec="milliseconds")
+        return self._iso_time(self._clock.zero_s + time_s)
 
     def age_s(self, time_s: float) -> float:
-        """How long ago a time of the source was; of a finite one, how long ago it was received."""
-        return time.monotonic() - self._timeline.zero_s - time_s
+        """Return how many seconds ago a time of the source was; of a served recording, how long ago it arrived."""
+        return time.monotonic() - self._clock.zero_s - time_s
 
     def close(self) -> None:
-        """Stop reading. Where the source is silent, the thread ends by itself when that has lasted too long."""
-        self._closing.set()
+        """Stop reading. If the source is silent, the thread ends later, when the source times out."""
+        self._stop.set()
         with self.condition:
             self.condition.notify_all()
         if self._thread.ident is not None:
-            self._thread.join(_CLOSING_S)
+            self._thread.join(_CLOSE_TIMEOUT_S)
 
-    def _iso(self, clock_s: float) -> str:
-        """ISO 8601 time of a moment by the monotonic clock."""
-        return datetime.fromtimestamp(self._epoch_s + clock_s, UTC).isoformat(timespec="milliseconds")
+    def _iso_time(self, monotonic_s: float) -> str:
+        return datetime.fromtimestamp(self._epoch_s + monotonic_s, UTC).isoformat(timespec="milliseconds")
 
-    # --- the thread that reads --------------------------------------------------------------------------------------
+    # --- reading thread ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            self._follow()
-        except BaseException as error:  # a bug must not leave anyone waiting for a dead thread
+            self._read_source()
+        except BaseException as error:  # a bug must not leave consumers waiting for a dead thread
             self.error = error
         with self.condition:
             self.is_finished = True
             self.condition.notify_all()
 
-    def _follow(self) -> None:
-        """Read the source, over and over again where it is lost, until it ends."""
-        attempts, pause_s = 0, self._reconnect.initial_delay_s
-        while not self._closing.is_set():
-            before = self._latest_s
+    def _read_source(self) -> None:
+        """Read the source to its end, reconnecting when it is lost."""
+        attempts, delay_s = 0, self._reconnect.initial_delay_s
+        while not self._stop.is_set():
+            latest_before = self._latest_s
             try:
                 with closing(connect(self._address)) as connection:
-                    finished = self._read(connection)
-                if finished:
+                    has_ended = self._read_connection(connection)
+                if has_ended:
                     return
-                why, hopeless = "it ended", False
+                reason, is_permanent = "it ended", False
             except SourceLostError as lost:
-                why, hopeless = str(lost), lost.hopeless
-            if self._closing.is_set():
+                reason, is_permanent = str(lost), lost.is_permanent
+            if self._stop.is_set():
                 return
-            if self._latest_s != before:
-                attempts, pause_s = 0, self._reconnect.initial_delay_s
+            was_open = self._latest_s != latest_before
+            if was_open:
+                attempts, delay_s = 0, self._reconnect.initial_delay_s
             attempts += 1
-            if self._latest_s is None and (hopeless or attempts >= self._reconnect.max_attempts):
+            if self._latest_s is None and (is_permanent or attempts >= self._reconnect.max_attempts):
+                tries = "once" if attempts == 1 else f"{attempts} times"
                 raise SourceError(
-                    f"{self._address.name} cannot be opened, tried {'once' if attempts == 1 else f'{attempts} times'}: "
-                    f"{why}",
-                    "see whether another camera of this machine is meant: they are counted from 0"
+                    f"{self._address.name} cannot be opened, tried {tries}: {reason}",
+                    "check the camera's number; cameras of this machine count from 0"
                     if self._address.device is not None
-                    else "see whether the address is right, and whether a player such as ffplay can open it from here",
+                    else "check the address, and that a player such as ffplay can open it from this machine",
                 )
-            what = "cannot be opened" if self._latest_s == before else "was lost"
-            self._notify(f"{self._address.name} {what} ({why}); trying again in {pause_s:g} s")
-            self._closing.wait(pause_s)
-            pause_s = min(2 * pause_s, self._reconnect.max_delay_s)
+            problem = "was lost" if was_open else "cannot be opened"
+            self._notify(f"{self._address.name} {problem} ({reason}); retrying in {delay_s:g} s")
+            self._stop.wait(delay_s)
+            delay_s = min(2 * delay_s, self._reconnect.max_delay_s)
 
-    def _read(self, connection: Connection) -> bool:
-        """Read to the end of a connection; return True if the source has ended. Raises SourceLostError."""
-        self._timeline.reconnected()
-        fresh = True
+    def _read_connection(self, connection: Connection) -> bool:
+        """Read a connection to its end; return whether the source has ended too. Raises SourceLostError."""
+        self._clock.reconnect()
+        is_first = True
         try:
             for decoded in connection.frames():
-                if self._closing.is_set():
+                if self._stop.is_set():
                     return True
-                came_s = time.monotonic()
-                if fresh:
-                    fresh = False
-                    self._greet(connection, decoded, came_s)
-                self._latest_s = came_s
-                self._receive(connection, decoded, came_s)
+                arrival_s = time.monotonic()
+                if is_first:
+                    is_first = False
+                    self._report_open(connection, decoded, arrival_s)
+                self._latest_s = arrival_s
+                self._sample(connection, decoded, arrival_s)
         except SourceLostError as lost:
-            if fresh or not connection.finite:
+            if is_first or not connection.is_finite:
                 raise
             self.truncation = str(lost)
             return True
         finally:
             self.damage.corrupt_frames += connection.damage.corrupt_frames
             self.damage.decode_errors += connection.damage.decode_errors
-        if fresh:
+        if is_first:
             raise SourceLostError("it ended before a frame could be decoded")
         if connection.duration_s is not None:
             self.end_s = connection.duration_s
-        return connection.finite
+        return connection.is_finite
 
-    def _greet(self, connection: Connection, first: Decoded, came_s: float) -> None:
-        """Tell that a connection gives frames."""
+    def _report_open(self, connection: Connection, first: DecodedFrame, arrival_s: float) -> None:
+        """Notify the user that a connection gives frames, and count the gap before it."""
         if self._latest_s is None:
-            if connection.finite:
-                self._recorded_at = connection.recorded_at or self._iso(came_s)
+            if connection.is_finite:
+                self._recorded_at = connection.recorded_at or self._iso_time(arrival_s)
             self._notify(f"{self._address.name} is open: {first.frame.width}x{first.frame.height}")
             return
-        gap_s = came_s - self._latest_s
+        gap_s = arrival_s - self._latest_s
         self.damage.gaps += 1
         self.damage.gap_s += gap_s
         self._notify(f"{self._address.name} is back after {gap_s:.1f} s")
 
-    def _receive(self, connection: Connection, decoded: Decoded, came_s: float) -> None:
-        """Take a frame if it is a sample."""
-        time_s = self._timeline.time(decoded.stamp, came_s, finite=connection.finite)
-        self.end_s = max(self.end_s, float(time_s + decoded.duration))
+    def _sample(self, connection: Connection, decoded: DecodedFrame, arrival_s: float) -> None:
+        """Queue a frame if it is a sample."""
+        time = self._clock.time(decoded.stamp, arrival_s, is_finite=connection.is_finite)
+        self.end_s = max(self.end_s, float(time + decoded.duration))
         index, self._index = self._index, self._index + 1
-        point = (time_s + connection.tick / 2) * self._rate
-        if point < self._next_point:
+        if not self._grid.is_sample(time, connection.tick):
             return
-        self._next_point = int(point) + 1
-        scaler, size_px = self._fit(decoded, connection.rotation)
-        image = scaler.upright(scaler.scale(decoded.frame))
-        frame = LiveFrame(time_s=float(time_s), index=index, image=image, size_px=size_px, decoded_s=came_s)
-        self._put(frame, patiently=connection.finite)
-
-    def _fit(self, decoded: Decoded, rotation: int) -> tuple[FrameScaler, tuple[int, int]]:
-        """The scaler for frames like this one, and their upright size. A source may change its size at any time."""
-        width, height = decoded.frame.width, decoded.frame.height
-        stored = (width, height, rotation)
-        if self._scaler is None or self._scaler[0] != stored:
+        # A source may change its frame size at any time.
+        stored_format = (decoded.frame.width, decoded.frame.height, connection.rotation)
+        if self._scaler is None or self._scaler[0] != stored_format:
+            width, height, rotation = stored_format
             size_px = (height, width) if rotation in (90, 270) else (width, height)
-            content_wh = scaled_size(size_px, self._imgsz)
-            self._scaler = (stored, FrameScaler(content_wh, rotation), size_px)
-        return self._scaler[1:]
+            self._scaler = (stored_format, FrameScaler(scaled_size(size_px, self._imgsz), rotation), size_px)
+        _, scaler, size_px = self._scaler
+        image = scaler.upright(scaler.scale(decoded.frame))
+        frame = LiveFrame(time_s=float(time), index=index, image=image, size_px=size_px, decoded_s=arrival_s)
+        self._put(frame, can_wait=connection.is_finite)
 
-    def _put(self, frame: LiveFrame, *, patiently: bool) -> None:
-        """Have a sample wait for its turn; where too many do, they are dropped for it, unless the source can wait."""
+    def _put(self, frame: LiveFrame, *, can_wait: bool) -> None:
+        """Queue a sample. If the queue is full, wait if the source can, else drop the waiting samples."""
         falls_behind = False
         with self.condition:
-            while patiently and len(self._waiting) >= self._most and not self._closing.is_set():
+            while can_wait and len(self._queue) >= self._queue_size and not self._stop.is_set():
                 self.condition.wait()
-            if self._closing.is_set():
+            if self._stop.is_set():
                 return
-            # Who has fallen behind gets evenly spaced samples until it has caught up, and not stretches with gaps.
-            if len(self._waiting) >= (self._most if self._behind_since is None else 1):
-                falls_behind = self._behind_since is None
+            # Once behind, the consumer gets the newest sample only, until it has caught up: evenly spaced samples are
+            # better than full seconds with gaps between them.
+            if len(self._queue) >= (self._queue_size if self._dropped_before is None else 1):
+                falls_behind = self._dropped_before is None
                 if falls_behind:
-                    self._behind_since = self.dropped_frames
-                self.dropped_frames += len(self._waiting)
-                self._waiting.clear()
-            self._waiting.append(frame)
+                    self._dropped_before = self.dropped_frames
+                self.dropped_frames += len(self._queue)
+                self._queue.clear()
+            self._queue.append(frame)
             self.condition.notify_all()
         if falls_behind:
-            self._notify(
-                f"{self._address.name}: the detector is behind; the newest frame is next, others are passed over"
-            )
+            self._notify(f"{self._address.name}: the detector is behind; dropping frames to keep up")

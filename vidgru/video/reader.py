@@ -1,9 +1,9 @@
-"""Decode recordings: sampled frames with exact time, upright, and a count of what was damaged.
+"""Decode recordings: sampled frames with exact times, upright, and a count of the damage.
 
-Decoding is PyAV's (FFmpeg): it gives exact presentation times, rotation and damage flags, where OpenCV's reader gives
-none of them. Each recording is decoded by one thread. With FFmpeg's frame threads a damaged file decodes to other
-pixels on each run, and they are not cheaper: on 1080p H.264 two of them raise the CPU time of a frame by 15 %.
-Parallelism comes from decoding several recordings at once.
+PyAV (FFmpeg) decodes, because it gives exact presentation times, rotation and damage flags; OpenCV's reader gives none
+of them. Each recording is decoded by one thread: with FFmpeg's frame threads a damaged file decodes to different pixels
+on each run, and they are not cheaper (on 1080p H.264, two of them raise the CPU time per frame by 15 %). Parallelism
+comes from decoding several recordings, or several segments of one, at the same time.
 """
 
 from __future__ import annotations
@@ -29,22 +29,31 @@ from vidgru.video.container import (
     frame_rate,
     open_container,
     probe_stream,
+    time_base,
 )
-from vidgru.video.integrity import Damage, broken_packets, missing_bytes
+from vidgru.video.integrity import Damage, count_broken_packets, count_missing_bytes
 from vidgru.video.scaling import FrameScaler
-from vidgru.video.timestamps import TimestampSelector
+from vidgru.video.timestamps import SamplingGrid, TimestampSelector
+
+_MAX_READ_FAILURES = 100  # consecutive failed reads after which the rest of the file counts as lost
+_SEEK_MARGINS_S = (0, 2, 10, 60)  # in containers without an index, a seek may land after its target
+_TAIL_TOLERANCE_S = 0.25
+_MAX_REORDERED = 32  # upper bound of the frames that a decoder holds back
+_EMPTY_BYTES = 16  # packets up to this size may only say that nothing has changed, and give no frame
+_DECLARE_DURATION = ("mov", "matroska", "avi", "flv", "asf")  # FFmpeg estimates the duration of other containers
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResumePoint:
-    """The last sample of a stretch that is done: where decoding can go on.
+    """The last sample of a finished segment, from which decoding can resume.
 
     Attributes:
-        samples: how many there are up to it, itself included.
-        index: of its frame among the decoded frames of the source.
-        key_pts, key_index: stamp and index of a key frame at or before it, from which decoding gives the same frames
-            again. None where that is not sure (damaged so far, times out of order): then it goes from the start.
-        image: hash of its image, which has to come out the same; None where none is known.
+        samples: Number of samples up to and including this one.
+        index: Index of its frame among the decoded frames of the source.
+        key_pts, key_index: PTS and index of a key frame at or before it, from which decoding gives the same frames
+            again. `key_pts` is None if that is not certain (damage so far, or timestamps out of order); decoding then
+            starts at the beginning.
+        image: SHA-256 of its image, to verify that decoding gives the same one; None if unknown.
     """
 
     samples: int
@@ -55,27 +64,19 @@ class ResumePoint:
 
 
 class ResumePointNotFoundError(Exception):
-    """Decoding does not come by the place at which it was to go on."""
-
-
-_READ_FAILURES = 100  # reads that fail in a row, after which the rest of the file counts as lost
-_SEEKS_BACK_S = (0, 2, 10, 60)  # containers without an index may land behind what was sought
-_TAIL_TOLERANCE_S = 0.25
-_MOST_REORDERED = 32  # frames that a decoder holds back, and more
-_EMPTY_BYTES = 16  # packets up to it may say no more than that nothing has changed
-_ANNOUNCING = ("mov", "matroska", "avi", "flv", "asf")  # containers whose header tells the duration; others estimate it
+    """Decoding does not reach the resume point, or gives another image there."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SampledFrame:
-    """One sampled frame.
+    """A sampled frame.
 
     Attributes:
-        time_s: seconds from the start of the container.
-        index: number of the frame among the decoded frames of the source.
-        number: place among the samples, from 0.
-        image: uint8 [height, width, 3] RGB, upright, scaled to the size asked for.
-        place: where to go on after it; only for the samples that were asked to be marked.
+        time_s: Seconds from the start of the container.
+        index: Index of the frame among the decoded frames of the source.
+        number: Index of the frame among the samples.
+        image: uint8 [height, width, 3], RGB, upright, scaled to the requested size.
+        resume_point: Where to resume after this sample; None for samples for which it was not requested.
     """
 
     time_s: float
@@ -86,51 +87,53 @@ class SampledFrame:
 
 
 def probe(path: Path) -> VideoInfo:
-    """Read what the container of `path` says of its video.
+    """Read the properties of a video.
 
     Raises:
-        RecordingError: it is not a file with a video that FFmpeg can read; the message says what it is.
+        RecordingError: FFmpeg cannot read a video from the file; the message gives the reason.
     """
     with VideoReader(path) as reader:
         return reader.info
 
 
 class VideoReader:
-    """An open recording, its first frame decoded. Use it in a `with` block; call `sample` or `decoded`, and that once.
+    """An open recording. Use it as a context manager, and call one of `sample` or `decoded` once.
+
+    Opening it decodes the first frame, so an undecodable file fails here.
 
     Args:
-        path: the file.
-        on_progress: called as it is read, at least once a packet.
+        path: Path of the file.
+        on_progress: Called at least once per packet read. What it raises ends the reading.
 
     Attributes:
-        info: what the container says.
-        identity: the file's size and modification time when it was opened.
-        damage: filled while `sample` runs.
-        end_s: end of the last decoded frame in seconds, filled while `sample` runs.
+        info: Properties of the video.
+        identity: Size and modification time of the file when it was opened.
+        damage: Damage found so far; complete when `sample` ends.
+        end_s: End of the last decoded frame in seconds.
 
     Raises:
-        RecordingError: it is not a file with a video that FFmpeg can read; the message says what it is.
+        RecordingError: FFmpeg cannot read a video from the file; the message gives the reason.
     """
 
     def __init__(self, path: Path, on_progress: Callable[[], None] = lambda: None) -> None:
         self.path = path
         self.damage = Damage()
         self.end_s = 0.0
-        self._passed_over = False  # a packet gave no frame between the last two
-        self._errors_before = self._errors()
+        self._is_packet_lost = False  # whether a packet between the last two frames gave no frame
+        self._errors_before = self._error_count()
         self._on_progress = on_progress
         self.identity = file_identity(path)
         self._container = open_container(path)
         try:
             self._stream = find_video_stream(self._container)
             self._start = container_start(self._container)
-            self._tick = Fraction(self._stream.time_base.numerator, self._stream.time_base.denominator)
+            self._tick = time_base(self._stream)
             self._read_end = Fraction(0)  # end of the last packet of any stream
             self._frames = self._decode()
             first = next(self._frames, None)
             if first is None:
                 errors = self.damage.decode_errors
-                raise RecordingError(f"no frame of it can be decoded ({errors} packets failed); copy it again")
+                raise RecordingError(f"has no frame that can be decoded ({errors} packets failed); copy it again")
             self._first = first
             self.info = probe_stream(self._container, self._stream, first[1])
         except BaseException:
@@ -141,7 +144,17 @@ class VideoReader:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._container.close()
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a stored pixel divided by its height; 1 if neither container nor stream declares it."""
+        aspect = self._stream.sample_aspect_ratio
+        return Fraction(aspect.numerator, aspect.denominator) if aspect else Fraction(1)
 
     def sample(
         self,
@@ -152,63 +165,65 @@ class VideoReader:
         stop_after: int | None = None,
         resume_point_every: int = 0,
     ) -> Iterator[SampledFrame]:
-        """Decode the recording and yield its samples in order.
-
-        The sample of grid point `k / fps` is the first frame with `time_s >= k / fps`, within half a tick of the
-        stream's time base. A frame is taken once, so a gap or a slow source gives fewer samples.
+        """Decode the recording and yield its samples in order, by the rule of `SamplingGrid`.
 
         Args:
-            fps: samples a second.
-            size_px: width and height the upright frames are scaled to.
-            after: begin with this sample, given once more because motion is measured from it.
-            until: end after so many samples, counted from the start of the recording, and tell the place.
-            resume_point_every: every so many samples, tell the place.
+            fps: Samples per second.
+            size_px: Width and height to which upright frames are scaled.
+            resume_from: Start with this sample. It is yielded again, because motion is measured from it.
+            stop_after: Stop after this number of samples, counted from the start of the recording; the last one has a
+                resume point.
+            resume_point_every: Give every n-th sample a resume point; 0 gives it to none.
 
         Raises:
-            RecordingChangedError: the file's size or modification time changed while it was read.
-            ResumePointNotFoundError: the sample `after` does not come out as it was, or what follows is damaged: how a
-                decoder
-                fills in what is missing depends on all it has seen, so that it has to begin at the start.
+            RecordingChangedError: The file's size or modification time changed while it was read.
+            ResumePointNotFoundError: The sample at `resume_from` is not reached or differs, or damage follows it.
+                How a decoder conceals damage depends on all frames before, so decoding has to start at the beginning.
         """
-        rate = Fraction(repr(float(fps)))
+        grid = SamplingGrid(fps)
         scaler = FrameScaler(size_px, self.info.rotation)
-        number, next_point = 0, 0
-        key: tuple[int | None, int] = (None, 0)
-        latest: Fraction | None = None
-        errors, erring = self._errors(), 0
-        index, frames = -1, self._with_first()
+        has_seeked = resume_from is not None and resume_from.key_pts is not None
         if resume_from is not None and resume_from.key_pts is not None:
-            index, frames = resume_from.key_index - 1, self._from_key(resume_from.key_pts)
+            index, frames = resume_from.key_index - 1, self._frames_from_key(resume_from.key_pts)
+        else:
+            index, frames = -1, self._all_frames()
+        number = 0
+        key: tuple[int | None, int] = (None, 0)  # PTS and index of the latest key frame
+        latest: Fraction | None = None
+        errors, error_countdown = self._error_count(), 0
         for time, frame in frames:
             index += 1
-            erring = _MOST_REORDERED if self._errors() > errors else erring - 1
-            self._note_damage(time, frame, latest, erring > 0, index == 0)
-            wrong = latest is not None and (self._errors() > errors or self.damage.facts())
-            if wrong and resume_from is not None and resume_from.key_pts is not None:
+            # The decoder holds frames back, so a frame next to an error may come many frames after it.
+            error_countdown = _MAX_REORDERED if self._error_count() > errors else error_countdown - 1
+            self._count_frame_damage(time, frame, latest, near_error=error_countdown > 0, is_first=index == 0)
+            if has_seeked and latest is not None and (self._error_count() > errors or self.damage.facts()):
                 raise ResumePointNotFoundError
-            latest, errors = time if latest is None else max(time, latest), self._errors()
+            latest, errors = time if latest is None else max(time, latest), self._error_count()
             if frame.key_frame:
                 key = (frame.pts, index)
-            point = (time + self._tick / 2) * rate
             if resume_from is not None and index <= resume_from.index:
                 if index < resume_from.index:
                     continue
                 number = resume_from.samples - 1
-            elif point < next_point:
+                grid.take(time, self._tick)
+            elif not grid.is_sample(time, self._tick):
                 continue
-            next_point = int(point) + 1
             image = scaler.scale(frame)
-            place = None
-            if number + 1 == stop_after or (resume_point_every and (number + 1) % resume_point_every == 0):
-                place = self._place(number + 1, index, key, image)
-            if (
-                resume_from is not None
-                and index == resume_from.index
-                and resume_from.image not in (None, _digest(image))
-            ):
+            is_resumed = resume_from is not None and index == resume_from.index
+            if resume_from is not None and is_resumed and resume_from.image not in (None, _sha256(image)):
                 raise ResumePointNotFoundError
+            resume_point = None
+            if number + 1 == stop_after or (resume_point_every and (number + 1) % resume_point_every == 0):
+                can_seek = not self.damage.facts() and self._timestamps.is_steady
+                resume_point = ResumePoint(
+                    samples=number + 1,
+                    index=index,
+                    key_pts=key[0] if can_seek else None,
+                    key_index=key[1],
+                    image=_sha256(image),
+                )
             yield SampledFrame(
-                time_s=float(time), index=index, number=number, image=scaler.upright(image), resume_point=place
+                time_s=float(time), index=index, number=number, image=scaler.upright(image), resume_point=resume_point
             )
             number += 1
             if number == stop_after:
@@ -216,32 +231,31 @@ class VideoReader:
         if resume_from is not None and index < resume_from.index:
             raise ResumePointNotFoundError
         self.check_unchanged()
-        self._note_missing_tail()
+        self._count_file_damage()
 
     def check_unchanged(self) -> None:
-        """Raises RecordingChangedError where the file's size or modification time is not what it was at the opening."""
+        """Check that the file is still the one that was opened.
+
+        Raises:
+            RecordingChangedError: Its size or modification time has changed.
+        """
         if file_identity(self.path) != self.identity:
             raise RecordingChangedError("changed while it was read; run again when it is complete")
 
     def decoded(self) -> Iterator[tuple[Fraction, Any]]:
-        """Every frame as the decoder gives it (PyAV's), and its time in seconds from the start of the container."""
-        return self._with_first()
+        """Yield every frame (PyAV's) with its time in seconds from the start of the container."""
+        return self._all_frames()
 
     def decoded_from(self, time: Fraction) -> Iterator[tuple[Fraction, Any]]:
-        """As `decoded`, from a key frame on that is not after this time; it may be called after either.
+        """Yield frames like `decoded`, from a key frame at or before `time`. It may be called after `decoded`.
 
         Raises:
-            ResumePointNotFoundError: the container cannot be sought in, or its times are not to be relied on.
+            ResumePointNotFoundError: The container does not support seeking, or its timestamps are unreliable.
         """
-        if self.info.container == "avi" or self._stream.start_time is None or not self._clock.steady:
+        if self.info.container == "avi" or self._stream.start_time is None or not self._timestamps.is_steady:
             raise ResumePointNotFoundError
-        for back_s in _SEEKS_BACK_S:
-            pts = int((time + self._start - back_s) / self._tick)
-            try:
-                self._container.seek(pts, stream=self._stream, backward=True)
-            except (av.error.FFmpegError, OSError):
-                raise ResumePointNotFoundError from None
-            frames = self._decode()
+        for margin_s in _SEEK_MARGINS_S:
+            frames = self._seek(int((time + self._start - margin_s) / self._tick))
             for first in frames:
                 if first[0] > time:
                     break
@@ -249,156 +263,158 @@ class VideoReader:
                     return itertools.chain([first], frames)
         raise ResumePointNotFoundError
 
-    @property
-    def pixel_aspect(self) -> Fraction:
-        """Width of a stored pixel by its height; 1 where the container and the stream do not say."""
-        aspect = self._stream.sample_aspect_ratio
-        return Fraction(aspect.numerator, aspect.denominator) if aspect else Fraction(1)
-
     # --- decoding ---------------------------------------------------------------------------------------------------
 
-    def _with_first(self) -> Iterator[tuple[Fraction, Any]]:
+    def _all_frames(self) -> Iterator[tuple[Fraction, Any]]:
         yield self._first
-        del self._first
+        del self._first  # frees its memory
         yield from self._frames
 
-    def _from_key(self, pts: int) -> Iterator[tuple[Fraction, Any]]:
-        """The frames from the key frame with this stamp on. Raises PlaceNotFound."""
+    def _frames_from_key(self, pts: int) -> Iterator[tuple[Fraction, Any]]:
+        """Yield frames from the key frame with this PTS. Raises ResumePointNotFoundError."""
         del self._first
-        for back_s in _SEEKS_BACK_S:
-            try:
-                self._container.seek(pts - int(back_s / self._tick), stream=self._stream, backward=True)
-            except (av.error.FFmpegError, OSError):
-                raise ResumePointNotFoundError from None
-            self._frames = self._decode()
+        for margin_s in _SEEK_MARGINS_S:
+            self._frames = self._seek(pts - int(margin_s / self._tick))
             for time, frame in self._frames:
                 if frame.pts is None or frame.pts > pts:
                     break
                 if frame.pts == pts:
-                    self.damage = Damage()  # what a seek lands amidst of is no damage
+                    self.damage = Damage()  # frames between the seek's landing and the key frame are not damaged
                     yield time, frame
                     yield from self._frames
                     return
         raise ResumePointNotFoundError
 
-    def _place(self, samples: int, index: int, key: tuple[int | None, int], image: Array) -> ResumePoint:
-        sure = not self.damage.facts() and self._clock.steady
-        return ResumePoint(
-            samples=samples, index=index, key_pts=key[0] if sure else None, key_index=key[1], image=_digest(image)
-        )
+    def _seek(self, pts: int) -> Iterator[tuple[Fraction, Any]]:
+        """Seek to a key frame at or before a PTS; return the frames from there. Raises ResumePointNotFoundError."""
+        try:
+            self._container.seek(pts, stream=self._stream, backward=True)
+        except (av.error.FFmpegError, OSError):
+            raise ResumePointNotFoundError from None
+        return self._decode()
 
     def _decode(self) -> Iterator[tuple[Fraction, Any]]:
-        """All frames with their times. Packets that cannot be read or decoded are counted and passed over."""
-        untimed, self._clock, begun = 0, TimestampSelector(), False
-        waiting: list[int] = []  # stamps of packets whose frame has not come
-        stamped = self._container.format.name != "avi"  # there FFmpeg makes the stamps up, those of B-frames wrongly
-        fallback = frame_rate(self._stream) or Fraction(25)
+        """Yield frames with their times. Packets that cannot be read or decoded are counted and skipped."""
+        self._timestamps = TimestampSelector()
+        untimed, is_started = 0, False
+        pending: list[int] = []  # PTS of packets whose frame has not come
+        # FFmpeg invents the timestamps of AVI packets, and those of B-frames wrongly.
+        has_packet_pts = self._container.format.name != "avi"
+        default_rate = frame_rate(self._stream) or Fraction(25)
         for packet in self._demux():
             self._on_progress()
             if packet.stream_index != self._stream.index:
                 continue
             if packet.pts is not None and packet.size > _EMPTY_BYTES and not packet.is_discard:
-                waiting.append(packet.pts)
+                pending.append(packet.pts)
             try:
                 frames = packet.decode()
             except (av.error.FFmpegError, ValueError):
                 self.damage.decode_errors += 1
                 continue
             for frame in frames:
-                if not begun:
-                    self._note_missing_head(waiting, frame.pts)
-                elif frame.pts is not None and stamped:
-                    self._passed_over = any(stamp < frame.pts for stamp in waiting)
-                begun = True
-                waiting = [stamp for stamp in waiting if frame.pts is not None and stamp > frame.pts][-_MOST_REORDERED:]
-                stamp = self._clock.stamp(frame.pts, frame.dts)
-                if stamp is None:  # elementary streams carry no times
-                    time, untimed = untimed / fallback, untimed + 1
+                if not is_started:
+                    self._count_missing_head(pending, frame.pts)
+                elif frame.pts is not None and has_packet_pts:
+                    self._is_packet_lost = any(pts < frame.pts for pts in pending)
+                is_started = True
+                pending = [pts for pts in pending if frame.pts is not None and pts > frame.pts][-_MAX_REORDERED:]
+                stamp = self._timestamps.select(frame.pts, frame.dts)
+                if stamp is None:  # elementary streams have no timestamps
+                    time, untimed = untimed / default_rate, untimed + 1
                 else:
                     time = stamp * self._tick - self._start
-                end = time + (frame.duration * self._tick if frame.duration else 1 / fallback)
+                end = time + (frame.duration * self._tick if frame.duration else 1 / default_rate)
                 self.end_s = max(self.end_s, float(end))
                 yield time, frame
 
     def _demux(self) -> Iterator[Any]:
-        """All packets of the video, and of its sound, which tells how far the file goes."""
+        """Yield the packets of video and audio; audio shows how far the file extends."""
         streams = [self._stream, *self._container.streams.audio]
-        failures, flushed = 0, False
-        while failures < _READ_FAILURES:
+        failures, is_flushed = 0, False
+        while failures < _MAX_READ_FAILURES:
             try:
                 for packet in self._container.demux(streams):
-                    ours = packet.stream_index == self._stream.index
+                    is_video = packet.stream_index == self._stream.index
                     if packet.size:
                         failures = 0
-                    elif ours:
-                        if flushed:
+                    elif is_video:  # the flush at the end, which comes again after each failed read
+                        if is_flushed:
                             continue
-                        flushed = True
-                    if packet.is_corrupt and ours:
+                        is_flushed = True
+                    if packet.is_corrupt and is_video:
                         self.damage.decode_errors += 1
                     if packet.pts is not None:
-                        tick = Fraction(packet.time_base.numerator, packet.time_base.denominator)
-                        end = (packet.pts + (packet.duration or 0)) * tick - self._start
+                        end = (packet.pts + (packet.duration or 0)) * time_base(packet) - self._start
                         self._read_end = max(self._read_end, end)
                     yield packet
                 return
-            except IndexError:  # PyAV's, when at the end it flushes a stream that has turned up since the opening
+            except IndexError:  # PyAV raises it at the end when it flushes a stream that appeared after opening
                 failures += 1
             except (av.error.FFmpegError, ValueError):
                 self.damage.decode_errors += 1
                 failures += 1
 
-    # --- facts and damage -------------------------------------------------------------------------------------------
+    # --- damage -----------------------------------------------------------------------------------------------------
 
-    def _errors(self) -> int:
-        """What went wrong so far, in numbers that mean something only by rising."""
+    def _error_count(self) -> int:
+        """Return a number that rises with each error of the decoder; its value means nothing."""
         return self.damage.decode_errors + int(av.logging.get_last_error()[0])
 
-    def _note_damage(self, time: Fraction, frame: Any, latest: Fraction | None, erring: bool, first: bool) -> None:
-        """Count what is wrong with a frame, and a stretch without frames before it if there is a sign of a loss.
+    def _count_frame_damage(
+        self, time: Fraction, frame: Any, latest: Fraction | None, *, near_error: bool, is_first: bool
+    ) -> None:
+        """Count the damage of a frame, and a gap before it if there is a sign of lost frames.
 
-        Signs are an error, also one a while before, since frames come after later packets were read; and a packet that
-        gave no frame. Without any such a stretch is a pause, and no damage.
+        Signs are errors, also some frames back, because packets are read before frames come; and a packet that gave no
+        frame. Without a sign, a long step between frames is a pause and not damage.
+
+        Args:
+            time: Time of the frame.
+            frame: The frame.
+            latest: Latest time before it; None for the first frame that was decoded.
+            near_error: Whether there was an error at most `_MAX_REORDERED` frames ago.
+            is_first: Whether the frame is the first one of the source.
         """
-        corrupt = bool(frame.is_corrupt)
-        self.damage.corrupt_frames += corrupt
+        is_corrupt = bool(frame.is_corrupt)
+        self.damage.corrupt_frames += is_corrupt
         if latest is None:
-            if not first or time <= 0 or not self.info.container.startswith("matroska"):
+            if not is_first or time <= 0 or not self.info.container.startswith("matroska"):
                 return
-            latest, erring = Fraction(0), self._errors() > self._errors_before  # a lost block is told in the log alone
+            # FFmpeg reports a lost Matroska block only in its log.
+            latest, near_error = Fraction(0), self._error_count() > self._errors_before
         if time < latest:
             self.damage.backward_frames += 1
-        elif self.info.fps and (corrupt or erring or self._passed_over):
-            seconds = float(time - latest)
-            if seconds > 1.5 / self.info.fps:
+        elif self.info.fps and (is_corrupt or near_error or self._is_packet_lost):
+            step_s = float(time - latest)
+            if step_s > 1.5 / self.info.fps:
                 self.damage.gaps += 1
-                self.damage.gap_s += seconds - 1 / self.info.fps
+                self.damage.gap_s += step_s - 1 / self.info.fps
 
-    def _note_missing_head(self, stamps: list[int], first: Any) -> None:
-        """Count what lay before the first frame: decoders pass over all up to a key frame, and not all say so."""
-        lost = stamps[: stamps.index(first)] if first in stamps else []
-        if lost:
+    def _count_missing_head(self, packet_pts: list[int], first_pts: int | None) -> None:
+        """Count packets before the first frame as a gap: decoders skip to a key frame, and not all report it."""
+        lost = packet_pts[: packet_pts.index(first_pts)] if first_pts in packet_pts else []
+        if lost and first_pts is not None:
             self.damage.gaps += 1
-            self.damage.gap_s += max(float((first - min(lost)) * self._tick), 0.0)
+            self.damage.gap_s += max(float((first_pts - min(lost)) * self._tick), 0.0)
 
-    def _note_missing_tail(self) -> None:
-        """Compare how far the file and its frames go with what is announced.
-
-        Where only the container has a length, packets of any stream count as frames.
-        """
-        self.damage.missing_bytes = missing_bytes(self.path, self.info.container)
-        self.damage.broken_packets = broken_packets(self.path, self.info.container, self._on_progress)
-        if not self.info.container.startswith(_ANNOUNCING):
+    def _count_file_damage(self) -> None:
+        """Compare the end of the file, and of its frames, with what the container declares."""
+        self.damage.missing_bytes = count_missing_bytes(self.path, self.info.container)
+        self.damage.broken_packets = count_broken_packets(self.path, self.info.container, self._on_progress)
+        if not self.info.container.startswith(_DECLARE_DURATION):
             return
-        stream, reached = self._stream, self.end_s
-        guessed = self.info.container.startswith("matroska")  # of a stream FFmpeg can only make up a length there
-        if stream.duration and stream.start_time is not None and not guessed:
-            announced = float((stream.start_time + stream.duration) * self._tick - self._start)
+        stream, reached_s = self._stream, self.end_s
+        # Matroska declares no duration per stream; FFmpeg invents it.
+        has_own_duration = stream.duration and stream.start_time is not None
+        if has_own_duration and not self.info.container.startswith("matroska"):
+            declared_s = float((stream.start_time + stream.duration) * self._tick - self._start)
         else:
-            announced, reached = self.info.duration_s or 0.0, max(reached, float(self._read_end))
-        if announced - reached > max(_TAIL_TOLERANCE_S, 2 / (self.info.fps or 25)):
-            self.damage.missing_tail_s = announced - reached
+            # The container's duration covers all streams, so packets of any of them count.
+            declared_s, reached_s = self.info.duration_s or 0.0, max(reached_s, float(self._read_end))
+        if declared_s - reached_s > max(_TAIL_TOLERANCE_S, 2 / (self.info.fps or 25)):
+            self.damage.missing_tail_s = declared_s - reached_s
 
 
-def _digest(image: Array) -> str:
+def _sha256(image: Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()

@@ -1,4 +1,4 @@
-"""Scale decoded frames to the same bytes on every machine."""
+"""Scale decoded frames for the detector, to the same bytes on every machine."""
 
 from __future__ import annotations
 
@@ -9,38 +9,39 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from vidgru.types import Array
 
-_SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+# Without the last two flags swscale rounds differently with the SIMD instructions of each CPU.
+_INTERPOLATION = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
 def scaled_size(size_px: tuple[int, int], longer_side_px: int) -> tuple[int, int]:
-    """Scale a size (width, height) so that its longer side is `longer_side_px`; no side falls below 1."""
+    """Return the size (width, height) with the longer side scaled to `longer_side_px`; no side is below 1."""
     gain = longer_side_px / max(size_px)
     width, height = (max(round(side * gain), 1) for side in size_px)
     return width, height
 
 
 class FrameScaler:
-    """Scales decoded frames of one size, to the same bytes on every machine.
+    """Scale decoded frames of one size and make them upright.
 
     Args:
-        size_px: width and height of the upright image that is wanted.
-        rotation: degrees the stored frame is turned clockwise to stand upright.
+        size_px: Width and height of the upright image.
+        rotation: Degrees to turn the stored frame clockwise to make it upright.
     """
 
     def __init__(self, size_px: tuple[int, int], rotation: int) -> None:
-        self._turns = -rotation // 90
-        self._size_px = size_px if self._turns % 2 == 0 else size_px[::-1]
-        self._scaler = VideoReformatter()
+        self._quarter_turns = -rotation // 90
+        self._stored_size_px = size_px if self._quarter_turns % 2 == 0 else size_px[::-1]
+        self._reformatter = VideoReformatter()
 
     def scale(self, frame: Any) -> Array:
-        """A decoded frame (PyAV's) as uint8 [height, width, 3] RGB, as it is stored."""
-        width, height = self._size_px
-        small = self._scaler.reformat(
-            frame, width, height, "rgb24", interpolation=_SCALING, dst_color_range=ColorRange.JPEG, threads=1
+        """Return a decoded frame (PyAV's) as uint8 [height, width, 3], RGB, in its stored orientation."""
+        width, height = self._stored_size_px
+        scaled = self._reformatter.reformat(
+            frame, width, height, "rgb24", interpolation=_INTERPOLATION, dst_color_range=ColorRange.JPEG, threads=1
         )
-        image: Array = small.to_ndarray()
+        image: Array = scaled.to_ndarray()
         return image
 
     def upright(self, image: Array) -> Array:
-        """A scaled frame as it is to be looked at; a view."""
-        return np.rot90(image, self._turns) if self._turns else image
+        """Return a scaled frame turned upright, as a view."""
+        return np.rot90(image, self._quarter_turns) if self._quarter_turns else image

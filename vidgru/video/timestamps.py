@@ -1,21 +1,23 @@
-"""Times that containers and streams tell: where they start, how fast they run, when they were made."""
+"""Frame timestamps: choose a frame's stamp, decide which frames are samples, date recordings by their file names."""
 
 from __future__ import annotations
 
 import re
 from datetime import datetime
+from fractions import Fraction
 from pathlib import Path
 
 from vidgru.errors import SettingsError
 
-_DIGITS = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2, "y": 2, "j": 3, "I": 2}  # of strptime's fields
+# Digits of each numeric strptime field.
+_DIGITS = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2, "y": 2, "j": 3, "I": 2}
 
 
 class TimestampSelector:
-    """Chooses between a frame's presentation and decoding stamps as players do.
+    """Choose between presentation (PTS) and decoding (DTS) timestamps as players do.
 
-    Some writers (AVI with packed B-frames) give presentation stamps that go back and forth. This is
-    `guess_correct_pts` of FFmpeg's libavcodec/decode.c: whichever of the two went back less often is believed.
+    Some writers (AVI with packed B-frames) store PTS that jump back and forth. As in `guess_correct_pts` of
+    FFmpeg's libavcodec/decode.c, whichever of the two has decreased less often is used.
     """
 
     def __init__(self) -> None:
@@ -23,12 +25,12 @@ class TimestampSelector:
         self._faults = [0, 0]
 
     @property
-    def steady(self) -> bool:
-        """Whether no stamp has gone back so far."""
+    def is_steady(self) -> bool:
+        """Whether neither PTS nor DTS has decreased so far."""
         return not any(self._faults)
 
-    def stamp(self, pts: int | None, dts: int | None) -> int | None:
-        """The stamp to believe, in ticks; None if there is none."""
+    def select(self, pts: int | None, dts: int | None) -> int | None:
+        """Return the timestamp of the next frame in ticks; None if it has none."""
         for kind, (value, other) in enumerate(((pts, dts), (dts, pts))):
             latest = self._latest[kind]
             if value is not None:
@@ -36,19 +38,47 @@ class TimestampSelector:
                 self._latest[kind] = value
             elif other is not None:
                 self._latest[kind] = other
-        believed = pts is not None and (self._faults[0] <= self._faults[1] or dts is None)
-        return pts if believed else dts
+        use_pts = pts is not None and (self._faults[0] <= self._faults[1] or dts is None)
+        return pts if use_pts else dts
+
+
+class SamplingGrid:
+    """The sampling rule.
+
+    Grid point k is at `k / fps` seconds. Its sample is the first frame with `time >= k / fps`, within half a tick of
+    the stream's time base, because containers round times to ticks. A frame is taken once, so a gap, or a source
+    slower than `fps`, gives fewer samples and never repeats.
+
+    Args:
+        fps: Samples per second.
+    """
+
+    def __init__(self, fps: float) -> None:
+        self.rate = Fraction(repr(float(fps)))  # 0.1 means 1/10, not its nearest binary fraction
+        self._next_point = 0
+
+    def is_sample(self, time: Fraction, tick: Fraction) -> bool:
+        """Return whether the next frame, at `time` seconds, is a sample. Frames may come in any order of time."""
+        point = (time + tick / 2) * self.rate
+        if point < self._next_point:
+            return False
+        self.take(time, tick)
+        return True
+
+    def take(self, time: Fraction, tick: Fraction) -> None:
+        """Take a frame as a sample unconditionally: the next sample belongs to a later grid point."""
+        self._next_point = int((time + tick / 2) * self.rate) + 1
 
 
 class StartTimes:
-    """When recordings begin, as the user says.
+    """Start times of recordings, from the setting `start_time`.
 
     Args:
-        start_time: an ISO 8601 time, of all recordings, or a `strptime` pattern to be looked for in their names, such
-            as `%Y%m%d_%H%M%S`; empty where nothing is said.
+        start_time: An ISO 8601 time for all recordings, or a `strptime` pattern to search for in their file names,
+            such as `%Y%m%d_%H%M%S`. Empty: unknown.
 
     Raises:
-        SettingsError: it is neither.
+        SettingsError: `start_time` is neither.
     """
 
     def __init__(self, start_time: str) -> None:
@@ -57,11 +87,11 @@ class StartTimes:
         if "%" in start_time:
             self._pattern = start_time
             try:
-                self._regex = re.compile(_as_regex(start_time))
+                self._regex = re.compile(_pattern_regex(start_time))
             except KeyError as error:
                 raise SettingsError(
-                    f"start_time is {start_time!r}; the field %{error.args[0]} is not known",
-                    f"fields are {' '.join(f'%{field}' for field in (*_DIGITS, 'f', 'p', 'b', 'B', 'z'))}",
+                    f"start_time is {start_time!r}; the field %{error.args[0]} is not supported",
+                    f"supported fields: {' '.join(f'%{field}' for field in (*_DIGITS, 'f', 'p', 'b', 'B', 'z'))}",
                 ) from None
         elif start_time:
             try:
@@ -73,19 +103,23 @@ class StartTimes:
                 ) from None
 
     def of(self, path: Path) -> str | None:
-        """ISO 8601 time at which a recording begins; None where nothing is said, or its name does not tell."""
+        """Return the ISO 8601 time at which a recording starts; None if it is unknown or not in the file name."""
         if self._pattern is None:
             return self._fixed
-        for found in self._regex.finditer(path.name):
+        for match in self._regex.finditer(path.name):
             try:
-                return datetime.strptime(found[0], self._pattern).isoformat()
-            except ValueError:  # digits that are no date
+                return datetime.strptime(match[0], self._pattern).isoformat()
+            except ValueError:  # digits that are not a date
                 continue
         return None
 
 
-def _as_regex(pattern: str) -> str:
-    """A regular expression for what a `strptime` pattern may match. Raises KeyError for fields it does not know."""
+def _pattern_regex(pattern: str) -> str:
+    """Return a regular expression of the text that a `strptime` pattern matches.
+
+    Raises:
+        KeyError: The pattern has an unsupported field.
+    """
     others = {"f": r"\d{1,6}", "p": "[AaPp][Mm]", "b": r"[^\W\d_]{3,}", "B": r"[^\W\d_]{3,}", "%": "%"}
     others["z"] = r"(?:[+-]\d{2}:?\d{2}|Z)"
     pieces = re.split("%(.)", pattern)
