@@ -1,9 +1,11 @@
+import doctest
 import re
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+import vidgru.types
 from tests.sequences import make_sequence, sequences_equal
 from vidgru.types import Annotation, Event, Features, FrameSequence, Recording
 
@@ -189,3 +191,9 @@ def test_from_detections_without_objects() -> None:
 def test_from_detections_rejects_invalid_arguments(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         from_detections(**changes)
+
+
+def test_docstring_examples() -> None:
+    result = doctest.testmod(vidgru.types)
+    assert result.attempted
+    assert not result.failed

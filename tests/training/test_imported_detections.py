@@ -134,7 +134,7 @@ def test_models_refuse_what_they_cannot_read(trained: Path, tmp_path: Path) -> N
     coco = tmp_path / "pose.json"
     kinds = [{"id": 1, "name": "class 1", "keypoints": ["nose"]}]
     coco.write_text(json.dumps({"videos": [], "annotations": [], "categories": kinds}))
-    with pytest.raises(SettingsMismatchError, match="have 1 keypoints, those that the model was trained on 0"):
+    with pytest.raises(SettingsMismatchError, match="have 1 keypoints, but the model was trained on 0"):
         evaluate(trained / "run", trained / "set.csv", eval_config(trained, detections=str(coco)))
 
 

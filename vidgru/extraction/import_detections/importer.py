@@ -1,4 +1,4 @@
-"""Detections in, cache entries out: the samples of each recording, with tracks where it has none."""
+"""Import detections: one cache entry per recording, with tracks if the detections have none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,93 +21,85 @@ from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.entry import canonical_json
 from vidgru.config import DetectorSettings
 from vidgru.errors import LockLostError, OutputError, RecordingError, SourceError
-from vidgru.extraction.import_detections.parsed import Seen, nothing
-from vidgru.extraction.import_detections.sampling import digest_of, normalised, sampled
+from vidgru.extraction.import_detections.parsed import ParsedDetections
+from vidgru.extraction.import_detections.sampling import FrameTimes, find_frame_times, hash_detections, to_sequence
 from vidgru.extraction.import_detections.source import CACHE, SAVE_TXT, DetectionSource
-from vidgru.extraction.import_detections.timing import Frames, frames_of
 from vidgru.extraction.results import ExtractionResult, ExtractionStoppedError, Status, summary_writer
 from vidgru.extraction.sharding import summary_name
 from vidgru.locks import Locks
 from vidgru.types import FrameSequence, Recording
 from vidgru.video.container import file_identity
 
-_SIDE_BY_SIDE = 4  # recordings: most of their time they wait for the disk
-_POLL_S = 0.2  # between looks at what another process is making
-_NAMED = 3  # of the recordings that one may be
-_SETTLED_NS = 2_000_000_000  # a file changed later may change again without its time changing (see `SequenceCache`)
+_THREADS = 4  # most of their time they wait for the disk
+_POLL_S = 0.2  # between checks for an entry that another process is making
+_LISTED = 3  # recordings listed if several match a video
+_SETTLED_NS = 2_000_000_000  # a file modified later may change again without a new mtime (see `SequenceCache.sha256`)
 
 
 def extract_detections(
-    collection: DetectionSource,
+    detection_source: DetectionSource,
     recordings: Sequence[Recording] | None,
     cache: SequenceCache,
     *,
     progress: bool = True,
     on_result: Callable[[ExtractionResult], None] | None = None,
 ) -> list[ExtractionResult]:
-    """Make sequences of what a detector saw that was run elsewhere, and cache them.
+    """Make frame sequences of imported detections, and cache them.
 
-    They have no motion, appearance, colour or scene. Recordings whose sequences are there already are not read, and
-    those with equal detections share one entry. One that cannot be read ends as failed and the run goes on. Other
+    They have no motion, appearance, colour or scene. Recordings whose sequences are cached are not read, and those
+    with equal detections share an entry. A recording that cannot be read ends as failed, and the run continues. Other
     processes may work on the same cache at the same time.
 
     Args:
-        collection: the detections.
-        recordings: which are wanted, by name, with the videos that tell times and sizes where those are there; None:
-            all of the collection, without videos.
-        cache: where entries are, and go.
-        progress: show a bar on stderr, if that is a terminal.
-        on_result: called with each recording's outcome as it ends.
+        detection_source: The detections.
+        recordings: Recordings to make, matched by name; their videos, if available, provide times and sizes. None
+            for all recordings of the source, without videos.
+        cache: Cache to read from and write to.
+        progress: Show a bar on stderr, if that is a terminal.
+        on_result: Called with the result of each recording.
 
     Returns:
-        One outcome a recording, in their order. They are also written to `summary.jsonl` in the cache's folder.
+        One result per recording, in order. They are also written to `summary.jsonl` in the cache's folder.
 
     Raises:
-        SourceError: the detections are another cache already, or of none of the recordings.
-        OutputError: the cache cannot be written; what was finished stays.
+        SourceError: The detections are another cache, or of none of the recordings.
+        OutputError: The cache cannot be written; finished entries remain.
     """
-    if collection.format == CACHE and cache.root.resolve() != collection.origin:
-        raise SourceError(f"{collection.origin} is a cache of sequences already", "use it as it is")
+    origin = detection_source.origin
+    if detection_source.format == CACHE and cache.root.resolve() != origin:
+        raise SourceError(f"{origin} is already a cache of sequences", "use it as it is")
     if recordings is None:
-        recordings = [recording_of(collection, name) for name in collection.recordings]
-    elif recordings and not any(collection.called(recording.name) for recording in recordings):
+        recordings = [detection_source.recording(name) for name in detection_source.recording_names]
+    elif recordings and not any(detection_source.find_all(recording.name) for recording in recordings):
         raise SourceError(
             f"none of the {len(recordings)} recordings, such as {recordings[0].name}, is among the detections in "
-            f"{collection.origin}, such as {collection.recordings[0]}",
-            "give the videos that they were made of, under the names that they had",
+            f"{origin}, such as {detection_source.recording_names[0]}",
+            "pass the videos that the detections were made from, under their original names",
         )
-    hidden = not (progress and sys.stderr.isatty())
-    summary = cache.root / summary_name((1, 1))
     with (
-        summary_writer(summary) as outcomes,
+        summary_writer(cache.root / summary_name((1, 1))) as results,
         Locks(cache.lock_folder) as locks,
-        ThreadPoolExecutor(_SIDE_BY_SIDE) as pool,
+        ThreadPoolExecutor(_THREADS) as pool,
     ):
-        run_info, stop = _how(collection.format), threading.Event()
-        jobs = [
-            pool.submit(_Import(collection, recording, cache, locks, run_info, stop).outcome)
-            for recording in recordings
-        ]
+        stop = threading.Event()
+        importer = _Importer(detection_source, cache, locks, stop)
+        futures = [pool.submit(importer.run, recording) for recording in recordings]
         try:
-            for number, job in enumerate(tqdm(jobs, "recordings", disable=hidden)):
-                outcomes[number] = job.result()
+            bar = tqdm(futures, "recordings", disable=not (progress and sys.stderr.isatty()))
+            for number, future in enumerate(bar):
+                results[number] = future.result()
                 if on_result is not None:
-                    on_result(outcomes[number])
+                    on_result(results[number])
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
-    return [outcomes[number] for number in sorted(outcomes)]
-
-
-def recording_of(collection: DetectionSource, name: str) -> Recording:
-    """A recording whose video is not here: its path is one below its detections."""
-    return Recording(path=collection.origin / name, name=name)
+    return [results[number] for number in sorted(results)]
 
 
 def add_sequence(
     cache: SequenceCache, name: str, sequence: FrameSequence, detect: DetectorSettings | None = None
 ) -> str:
-    """Put a sequence, such as `Sequence.from_detections` makes, into a cache under a recording's name.
+    """Add a sequence, such as one from `FrameSequence.from_detections`, to a cache under a recording's name.
 
     >>> from vidgru import FrameSequence, SequenceCache
     >>> from vidgru.extraction.import_detections import add_sequence
@@ -122,21 +114,21 @@ def add_sequence(
     `vidgru predict MODEL features` finds events in it.
 
     Args:
-        cache: where to.
-        name: of the recording, as annotations and outputs call it.
-        sequence: T frames, at least one.
-        detect: conf, max_objects and tracker that it is to count as made with; the defaults where it is None. A model
-            reads sequences of its own settings alone.
+        cache: The cache.
+        name: Name of the recording in annotations and outputs.
+        sequence: T frames, T at least 1.
+        detect: Its conf, max_objects and tracker, as recorded settings; defaults if None. A model accepts only
+            sequences with its own settings.
 
     Returns:
         The key of its entry.
 
     Raises:
-        ValueError: it has no frame, or the name is not a path below the recordings' folder.
-        OutputError: the cache cannot be written.
+        ValueError: The sequence is empty, or the name is not a relative path.
+        OutputError: The cache cannot be written.
     """
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"name is {name!r}; it must be one that annotations call the recording, such as cam1/a.mp4")
+        raise ValueError(f"name is {name!r}; it must be the recording's name in annotations, such as cam1/a.mp4")
     keypoints = 0 if sequence.keypoints is None else sequence.keypoints.shape[1]
     detect = replace(detect or DetectorSettings(), fps=sequence.fps)
     digest = hashlib.sha256(canonical_json({"size_px": sequence.size_px, "names": sequence.names}))
@@ -145,144 +137,157 @@ def add_sequence(
     sha256, feature_settings = digest.hexdigest(), detect.imported_detections_settings(sequence.names, keypoints)
     key = cache.key(sha256, feature_settings)
     with Locks(cache.lock_folder) as locks:
-        entry = _wait_or_take(cache, locks, key, threading.Event())
-        if entry is None:
+        if _wait_or_lock(cache, locks, key, threading.Event()) is None:
             end_s = float(sequence.time_s[-1]) + 1 / sequence.fps if len(sequence) else 0.0
-            with cache.writer(key, _how("python")) as writer:
-                writer.append(sequence)
-                writer.finish(
-                    status="done", duration_s=end_s, fps=sequence.fps, size_px=sequence.size_px, names=sequence.names,
-                    feature_settings=feature_settings,
-                )  # fmt: skip
+            _write_entry(cache, key, sequence, "python", feature_settings, duration_s=end_s)
         cache.set_alias(cache.root / name, key, sha256, name=name, detections=str(cache.root.resolve()))
     return key
 
 
-class _Import:
-    """One recording."""
+@dataclass(frozen=True)
+class _Importer:
+    """Import of recordings from one source into one cache; its threads share it."""
 
-    def __init__(
-        self,
-        collection: DetectionSource,
-        recording: Recording,
-        cache: SequenceCache,
-        locks: Locks,
-        run_info: dict[str, Any],
-        stop: threading.Event,
-    ) -> None:
-        self._collection, self._recording, self._cache = collection, recording, cache
-        self._locks, self._how, self._stop = locks, run_info, stop
-        self._video = recording.path if recording.path.is_file() else None
-        self._called = collection.called(recording.name)
-        self._name = self._called[0] if self._called else None
-        self._began = 0.0
+    source: DetectionSource
+    cache: SequenceCache
+    locks: Locks
+    stop: threading.Event
 
-    def outcome(self) -> ExtractionResult:
-        """Make its entry, unless it is there."""
-        self._began = time.monotonic()
+    def run(self, recording: Recording) -> ExtractionResult:
+        """Make the entry of a recording, unless it exists."""
+        start = time.monotonic()
+        entry: Entry | None = None
+        status: Status
         try:
-            return self._made()
+            status, entry, reason = self._import(recording)
         except RecordingError as error:
-            return self._ended("failed", None, error.message)
+            status, reason = "failed", error.message
         except LockLostError:
-            return self._ended("failed", None, "was taken over by another process; run again to reuse it")
-
-    def _ended(self, status: Status, entry: Entry | None, reason: str = "") -> ExtractionResult:
+            status, reason = "failed", "was taken over by another process; run again to reuse its result"
         return ExtractionResult(
-            recording=self._recording,
+            recording=recording,
             status=status,
             key=entry.key if entry else None,
             samples=entry.samples if entry else 0,
             duration_s=entry.duration_s if entry else None,
             reason=reason,
-            seconds=time.monotonic() - self._began,
+            seconds=time.monotonic() - start,
         )
 
-    def _made(self) -> ExtractionResult:
-        collection, cache = self._collection, self._cache
-        feature_settings, name = collection.feature_settings, self._name
-        if len(self._called) > 1:
-            named = ", ".join(self._called[:_NAMED])
-            raise RecordingError(f"may be any of {named} in {collection.origin}; give the folder of one of them")
-        # of a video in which nothing was ever seen there are no labels
-        if name is None and (collection.format != SAVE_TXT or self._video is None):
-            raise RecordingError(f"is not among the detections in {collection.origin}")
-        if name is not None and collection.format == CACHE:
-            entry = cache.valid_entry(collection.keys[name])
-            if entry is None:
-                raise RecordingError("has no sound entry any more; give its detections themselves")
-            return self._ended("reused", entry)
-        path = collection.origin / (name or self._recording.name)
-        stamp = self._stamp()
-        record = cache.record(path)
-        if (
-            stamp
-            and record.get("stamp") == stamp
-            and (entry := cache.valid_entry(cache.key(record["sha256"], feature_settings)))
-        ):
-            self._note(path, entry.key, record["sha256"], stamp)
-            return self._ended("reused", entry)
-        seen = collection.read(name) if name is not None else nothing(feature_settings["keypoints"])
-        frames = frames_of(seen, self._video, collection.settings)
-        seen = normalised(seen, frames.size_px)
-        sha256 = digest_of(seen, frames)
-        key = cache.key(sha256, feature_settings)
-        entry = _wait_or_take(cache, self._locks, key, self._stop)
-        try:
-            status: Status = "done" if entry is None else "reused"
-            entry = entry or self._write(key, seen, frames)
-            self._note(path, key, sha256, stamp)
-        finally:
-            self._locks.release(key)
-        odd = "" if name is not None else f"there are no labels of it in {collection.origin}: nothing was seen in it"
-        return self._ended(status, entry, odd)
+    def _import(self, recording: Recording) -> tuple[Status, Entry, str]:
+        """Return status, entry and a note. Raises RecordingError and LockLostError."""
+        source, cache, feature_settings = self.source, self.cache, self.source.feature_settings
+        video = recording.path if recording.path.is_file() else None
+        matches = source.find_all(recording.name)
+        name = matches[0] if matches else None
+        if len(matches) > 1:
+            listed = ", ".join(matches[:_LISTED])
+            raise RecordingError(f"matches several recordings, {listed}, in {source.origin}; pass the folder of one")
+        # save_txt writes no file for a video in which it detects nothing.
+        if name is None and (source.format != SAVE_TXT or video is None):
+            raise RecordingError(f"is not among the detections in {source.origin}")
+        if name is not None and source.format == CACHE:
+            cached = cache.valid_entry(source.keys[name])
+            if cached is None:
+                raise RecordingError("its cache entry is gone or corrupt; pass the detections themselves")
+            return "reused", cached, ""
 
-    def _stamp(self) -> str:
-        """What changes when any of the files does that decide the sequence; empty where one may still be written to."""
-        settings = self._collection.settings
+        path = source.origin / (name or recording.name)
+        stamp = self._stamp(name, video)
+        record = cache.record(path)
+        if stamp and record.get("stamp") == stamp:
+            cached = cache.valid_entry(cache.key(record["sha256"], feature_settings))
+            if cached is not None:
+                self._set_alias(path, recording, video, cached.key, record["sha256"], stamp)
+                return "reused", cached, ""
+
+        if name is not None:
+            detections = source.read(name)
+        else:
+            detections = ParsedDetections.empty(feature_settings["keypoints"])
+        frames = find_frame_times(detections, video, source.settings)
+        detections = detections.normalise(frames.size_px)
+        sha256 = hash_detections(detections, frames)
+        key = cache.key(sha256, feature_settings)
+        cached = _wait_or_lock(cache, self.locks, key, self.stop)
+        try:
+            entry = cached or self._write(key, detections, frames)
+            self._set_alias(path, recording, video, key, sha256, stamp)
+        finally:
+            self.locks.release(key)
+        note = "" if name is not None else f"has no labels in {source.origin}, so it has no objects"
+        return "done" if cached is None else "reused", entry, note
+
+    def _stamp(self, name: str | None, video: Path | None) -> str:
+        """Return a hash that changes with any file that decides the sequence; empty if one was modified just now."""
+        settings = self.source.settings
         parts: list[object] = [settings.source_fps, settings.size_px]
         changed_ns = 0
-        if self._name is not None:
-            source = self._collection.sources[self._name]
-            parts.append(source.stamp)
-            changed_ns = source.changed_ns
-        if self._video is not None:
-            parts.append(file_identity(self._video))
-            changed_ns = max(changed_ns, file_identity(self._video)[1])
-        settled = abs(time.time_ns() - changed_ns) >= _SETTLED_NS
-        return hashlib.sha256(repr(parts).encode()).hexdigest() if settled else ""
+        if name is not None:
+            parts.append(self.source.recordings[name].stamp)
+            changed_ns = self.source.recordings[name].changed_ns
+        if video is not None:
+            parts.append(file_identity(video))
+            changed_ns = max(changed_ns, file_identity(video)[1])
+        is_settled = abs(time.time_ns() - changed_ns) >= _SETTLED_NS
+        return hashlib.sha256(repr(parts).encode()).hexdigest() if is_settled else ""
 
-    def _write(self, key: str, seen: Seen, frames: Frames) -> Entry:
-        collection = self._collection
-        sequence = sampled(seen, frames, collection.feature_settings, collection.names)
-        with self._cache.writer(key, self._how) as writer:
-            writer.append(sequence)
-            writer.finish(
-                status="done",
-                duration_s=frames.duration_s,
-                fps=sequence.fps,
-                size_px=sequence.size_px,
-                names=sequence.names,
-                feature_settings=collection.feature_settings,
-                recorded_at=frames.recorded_at,
-            )
-        entry = self._cache.entry(key)
+    def _write(self, key: str, detections: ParsedDetections, frames: FrameTimes) -> Entry:
+        source = self.source
+        sequence = to_sequence(detections, frames, source.feature_settings, source.class_names)
+        _write_entry(
+            self.cache,
+            key,
+            sequence,
+            source.format,
+            source.feature_settings,
+            duration_s=frames.duration_s,
+            recorded_at=frames.recorded_at,
+        )
+        entry = self.cache.entry(key)
         assert entry is not None
         return entry
 
-    def _note(self, path: Path, key: str, sha256: str, stamp: str) -> None:
-        facts = {"name": self._recording.name, "detections": str(self._collection.origin)}
-        facts |= {"stamp": stamp} if stamp else {}
-        facts |= {"video": str(self._video.resolve())} if self._video else {}
-        known = self._cache.record(path).get("key") == key
-        with suppress(OutputError) if known else nullcontext():  # a cache to read from may be read-only
-            self._cache.set_alias(path, key, sha256, **facts)
+    def _set_alias(
+        self, path: Path, recording: Recording, video: Path | None, key: str, sha256: str, stamp: str
+    ) -> None:
+        fields = {"name": recording.name, "detections": str(self.source.origin)}
+        fields |= {"stamp": stamp} if stamp else {}
+        fields |= {"video": str(video.resolve())} if video else {}
+        is_known = self.cache.record(path).get("key") == key
+        with suppress(OutputError) if is_known else nullcontext():  # a cache that is only read may be read-only
+            self.cache.set_alias(path, key, sha256, **fields)
 
 
-def _wait_or_take(cache: SequenceCache, locks: Locks, key: str, stop: threading.Event) -> Entry | None:
-    """The entry, if it is there, or another process is making it; else None, and the lease of it is held.
+def _write_entry(
+    cache: SequenceCache,
+    key: str,
+    sequence: FrameSequence,
+    kind: str,
+    feature_settings: dict[str, Any],
+    *,
+    duration_s: float,
+    recorded_at: str | None = None,
+) -> None:
+    versions = {name: version(name) for name in ("vidgru", "ultralytics", "numpy")}
+    with cache.writer(key, {"detections": kind, "versions": versions}) as writer:
+        writer.append(sequence)
+        writer.finish(
+            status="done",
+            duration_s=duration_s,
+            fps=sequence.fps,
+            size_px=sequence.size_px,
+            names=sequence.names,
+            feature_settings=feature_settings,
+            recorded_at=recorded_at,
+        )
 
-    Raises ExtractionStoppedError where `stop` is set meanwhile.
+
+def _wait_or_lock(cache: SequenceCache, locks: Locks, key: str, stop: threading.Event) -> Entry | None:
+    """Return the entry once it exists; or acquire its lock and return None.
+
+    Raises:
+        ExtractionStoppedError: `stop` was set while another process held the lock.
     """
     while True:
         if entry := cache.valid_entry(key):
@@ -291,7 +296,3 @@ def _wait_or_take(cache: SequenceCache, locks: Locks, key: str, stop: threading.
             return cache.valid_entry(key)
         if stop.wait(_POLL_S):
             raise ExtractionStoppedError
-
-
-def _how(kind: str) -> dict[str, Any]:
-    return {"detections": kind, "versions": {name: version(name) for name in ("vidgru", "ultralytics", "numpy")}}

@@ -1,13 +1,13 @@
-"""Detections and tracks as the MOTChallenge writes them: a CSV for each recording, a line an object.
+"""Detections and tracks in the MOTChallenge format: one CSV per recording, one line per object.
 
     frame, id, left, top, width, height, conf, class, visibility        frames and classes from 1, in pixels
 
 (Milan et al., "MOT16: A Benchmark for Multi-Object Tracking", 2016, section 4.3; https://motchallenge.net/instructions.)
-An id of -1 is no track, a conf of -1 is none given, a class of -1 is the first. In true tracks conf tells what is to
-be counted, 1 or 0: what is not is left out.
+An id of -1 means untracked, a conf of -1 unspecified, a class of -1 the first class. In ground truth, conf is 1 or 0:
+whether the object counts; those with 0 are dropped.
 
-A recording is a folder `<name>/det/det.txt` or, without one, `<name>/gt/gt.txt`, where `<name>/seqinfo.ini` tells
-frames a second, length and size; or a file `<name>.txt` or `<name>.csv`, as trackers write them.
+A recording is a folder `<name>/det/det.txt` or, without one, `<name>/gt/gt.txt`, with frame rate, length and size in
+`<name>/seqinfo.ini`; or a file `<name>.txt` or `<name>.csv`, as trackers write them.
 """
 
 from __future__ import annotations
@@ -22,55 +22,64 @@ from typing import Any
 import numpy as np
 
 from vidgru.errors import RecordingError, SourceError
-from vidgru.extraction.import_detections.class_names import FACTS, find_facts
-from vidgru.extraction.import_detections.parsed import Seen, Source, from_corner, whole
+from vidgru.extraction.import_detections.parsed import (
+    CLASS_FILES,
+    ParsedDetections,
+    RecordingDetections,
+    find_class_file,
+    ltwh_to_xyxy,
+    to_integers,
+)
 from vidgru.types import Array
 
-_NOT_GIVEN = -1
-_FEWEST_COLUMNS = 6
+_UNSPECIFIED = -1
+_MIN_COLUMNS = 6
 
 
 def is_mot(path: Path) -> bool:
-    """Whether a text file begins with a line of MOT's, or is empty."""
+    """Whether a text file is empty or begins with a MOT line."""
     with open(path, "rb") as file:
         lines = [line.removeprefix(codecs.BOM_UTF8) for _, line in zip(range(2), file, strict=False)]
-    return not lines or any(len(_numbers(line)) >= _FEWEST_COLUMNS for line in lines)  # the first may be a header
+    return not lines or any(len(_parse_line(line)) >= _MIN_COLUMNS for line in lines)  # the first may be a header
 
 
-def _numbers(line: bytes) -> list[float]:
+def _parse_line(line: bytes) -> list[float]:
     try:
-        return [float(field) for field in line.split(b",") if field.strip()]
+        return [float(value) for value in line.split(b",") if value.strip()]
     except ValueError:
         return []
 
 
-def find_mot(root: Path) -> tuple[dict[str, Source], dict[str, Any]]:
-    """The recordings of a file or folder, by name, and what a file of names beside one says.
+def open_mot(root: Path) -> tuple[dict[str, RecordingDetections], dict[str, Any]]:
+    """Return the recordings of a file or folder by name, and the content of a class file beside one.
 
     Raises:
-        SourceError: two of them are called alike.
+        SourceError: Two recordings have the same name.
     """
-    found: dict[str, Source] = {}
-    facts: dict[str, Any] = {}
+    recordings: dict[str, RecordingDetections] = {}
+    class_file: dict[str, Any] = {}
     paths: dict[str, Path] = {}
-    for path, name, folder in _files(root):
+    for path, name, folder in _find_files(root):
         info = folder / "seqinfo.ini" if folder else None
         files = [path, *([info] if info and info.is_file() else [])]
         states = [(status.st_size, status.st_mtime_ns) for status in map(Path.stat, files)]
-        changed_ns = max(mtime_ns for _, mtime_ns in states)
         if name in paths:
-            raise SourceError(f"{paths[name]} and {path} are both of the recording {name!r}", "rename or remove one")
+            raise SourceError(f"{paths[name]} and {path} both belong to recording {name!r}", "rename or remove one")
         paths[name] = path
-        found[name] = Source(name=name, stamp=repr(states), changed_ns=changed_ns, read=partial(_read, path, info))
-        facts = facts or find_facts(path.parent)
-    return found, facts
+        recordings[name] = RecordingDetections(
+            name=name,
+            stamp=repr(states),
+            changed_ns=max(mtime_ns for _, mtime_ns in states),
+            read=partial(_read, path, info),
+        )
+        class_file = class_file or find_class_file(path.parent)
+    return recordings, class_file
 
 
-def _files(root: Path) -> Iterator[tuple[Path, str, Path | None]]:
-    """File, name of the recording, and the folder of a sequence where it is one."""
+def _find_files(root: Path) -> Iterator[tuple[Path, str, Path | None]]:
+    """Yield file, name of the recording, and the folder of the recording if it has one."""
     if root.is_file():
-        alone = root.parent.name not in ("det", "gt")
-        folder = None if alone else root.parent.parent
+        folder = root.parent.parent if root.parent.name in ("det", "gt") else None
         yield root, root.stem if folder is None else folder.resolve().name, folder
         return
     for path in sorted(p for p in root.rglob("*") if p.suffix in (".txt", ".csv") and p.is_file()):
@@ -80,62 +89,54 @@ def _files(root: Path) -> Iterator[tuple[Path, str, Path | None]]:
             if kind == "gt" and (folder / "det" / "det.txt").is_file():
                 continue
             yield path, folder.relative_to(root).as_posix() if folder != root else root.resolve().name, folder
-        elif kind not in ("det", "gt") and path.name not in FACTS and is_mot(path):
+        elif kind not in ("det", "gt") and path.name not in CLASS_FILES and is_mot(path):
             yield path, path.relative_to(root).with_suffix("").as_posix(), None
 
 
-def _read(path: Path, info: Path | None) -> Seen:
+def _read(path: Path, info: Path | None) -> ParsedDetections:
     try:
-        text = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
-        if text and not _numbers(text[0]):
-            text = text[1:]  # a header
-        table = np.genfromtxt(text, delimiter=",", dtype=np.float64, ndmin=2) if text else np.zeros((0, 6))
+        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
+        if lines and not _parse_line(lines[0]):
+            lines = lines[1:]  # a header
+        table = np.genfromtxt(lines, delimiter=",", dtype=np.float64, ndmin=2) if lines else np.zeros((0, 6))
     except (OSError, ValueError) as error:
         raise RecordingError(f"its tracks cannot be read from {path}: {str(error).splitlines()[0]}") from None
-    if table.shape[1] < _FEWEST_COLUMNS or not np.isfinite(table[:, :6]).all():
-        raise RecordingError(f"{path} holds lines that are not frame, id, left, top, width, height and more")
-    return _seen(path, table, info)
-
-
-def _seen(path: Path, table: Array, info: Path | None) -> Seen:
-    conf = _optional(table, 6)
-    kinds = _optional(table, 7)  # from here on x, y, z in lists of detections and of tracks in space; -1 says nothing
-    if len(kinds) and (kinds.min() < 1 or (kinds != np.round(kinds)).any()):
-        raise RecordingError(f"{path} holds the class {kinds.min():g}; MOT counts them from 1")
-    ids = whole(table[:, 1])
-    facts = _facts(info)
-    return Seen(
-        frame=whole(table[:, 0]) - 1,
-        boxes=from_corner(table[:, 2:6]),
-        scores=conf,
-        classes=whole(kinds) - 1,
-        tracks=None if (ids == _NOT_GIVEN).all() else ids,
-        frames=facts.get("frames"),
-        fps=facts.get("fps"),
-        size_px=facts.get("size_px"),
+    if table.shape[1] < _MIN_COLUMNS or not np.isfinite(table[:, :6]).all():
+        raise RecordingError(f"{path} contains lines that do not begin with frame, id, left, top, width, height")
+    scores = _optional_column(table, 6)
+    # In lists of detections, and in 3D tracks, this and the further columns are x, y, z, which are -1 in 2D.
+    classes = _optional_column(table, 7)
+    if len(classes) and (classes.min() < 1 or (classes != np.round(classes)).any()):
+        raise RecordingError(f"{path} contains class {classes.min():g}; MOT classes count from 1")
+    ids = to_integers(table[:, 1])
+    sequence = _read_seqinfo(info) if info is not None and info.is_file() else {}
+    return ParsedDetections(
+        frame=to_integers(table[:, 0]) - 1,
+        boxes=ltwh_to_xyxy(table[:, 2:6]),
+        scores=scores,
+        classes=to_integers(classes) - 1,
+        tracks=None if (ids == _UNSPECIFIED).all() else ids,
+        **sequence,
     )
 
 
-def _optional(table: Array, column: int) -> Array:
-    """A column, with 1 where it says nothing: it is not there, -1, or empty in every line, as after a last comma."""
+def _optional_column(table: Array, column: int) -> Array:
+    """Return a column, with 1 for values that are missing, -1, or empty in all lines, as after a trailing comma."""
     values = table[:, column] if table.shape[1] > column else np.full(len(table), np.nan)
-    return np.where((values == _NOT_GIVEN) | np.isnan(values).all(), 1.0, values)
+    return np.where((values == _UNSPECIFIED) | np.isnan(values).all(), 1.0, values)
 
 
-def _facts(info: Path | None) -> dict[str, Any]:
-    """What a `seqinfo.ini` says."""
-    if info is None or not info.is_file():
-        return {}
+def _read_seqinfo(path: Path) -> dict[str, Any]:
+    """Read the fields of `ParsedDetections` that a `seqinfo.ini` specifies."""
     try:
         parser = configparser.ConfigParser()
-        parser.read(info, encoding="utf-8-sig")
-        said = parser["Sequence"]
+        parser.read(path, encoding="utf-8-sig")
+        section = parser["Sequence"]
+        has_size = "imWidth" in section and "imHeight" in section
         return {
-            "frames": said.getint("seqLength"),
-            "fps": said.getfloat("frameRate"),
-            "size_px": (said.getint("imWidth"), said.getint("imHeight"))
-            if "imWidth" in said and "imHeight" in said
-            else None,
+            "num_frames": section.getint("seqLength"),
+            "fps": section.getfloat("frameRate"),
+            "size_px": (section.getint("imWidth"), section.getint("imHeight")) if has_size else None,
         }
     except (configparser.Error, KeyError, ValueError) as error:
-        raise RecordingError(f"{info} cannot be read: {str(error).splitlines()[0]}") from None
+        raise RecordingError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None

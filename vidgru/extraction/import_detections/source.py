@@ -1,10 +1,9 @@
-"""Detections on disk: which format they have, of which recordings and classes they are."""
+"""Detections on disk: their format, recordings and classes."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -15,153 +14,172 @@ import numpy as np
 from vidgru.cache import Entry, SequenceCache
 from vidgru.config import DetectorSettings, ImportedDetectionSettings, uses_imported_detections
 from vidgru.errors import RecordingError, SettingsMismatchError, SourceError
-from vidgru.extraction.import_detections.class_names import FACTS, find_facts, numbered, read_facts
-from vidgru.extraction.import_detections.coco import find_coco
-from vidgru.extraction.import_detections.mot import find_mot, is_mot
-from vidgru.extraction.import_detections.parsed import Seen, Source
-from vidgru.extraction.import_detections.save_txt import FRAME_FILE, find_save_txt, is_save_txt
+from vidgru.extraction.import_detections.coco import open_coco
+from vidgru.extraction.import_detections.mot import is_mot, open_mot
+from vidgru.extraction.import_detections.parsed import (
+    CLASS_FILES,
+    ParsedDetections,
+    RecordingDetections,
+    find_class_file,
+    numbered_class_names,
+    read_class_file,
+)
+from vidgru.extraction.import_detections.save_txt import FRAME_FILE, is_save_txt, open_save_txt
 from vidgru.sources import VIDEO_SUFFIXES
+from vidgru.types import Recording
 
 _EXPECTED = (
-    "give the folder of Ultralytics' save_txt labels (video_1.txt, ...), a MOT CSV (separated by commas) or a folder "
-    "of such, a COCO JSON of videos, or a cache that holds such sequences"
+    "pass the folder of Ultralytics' save_txt labels (video_1.txt, ...), a MOT CSV (separated by commas) or a folder "
+    "of them, a COCO JSON of videos, or a cache of imported detections"
 )
 SAVE_TXT, MOT, COCO, CACHE = "save_txt", "mot", "coco", "cache"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DetectionSource:
-    """Detections of recordings.
+    """Detections of other tools, or a cache with sequences of them.
 
     Attributes:
-        origin: the file or folder.
+        origin: The file or folder.
         format: save_txt, mot, coco or cache.
-        sources: recordings by name; none of a cache.
-        keys: of a cache, the entry of each recording by name.
-        own_names: of the classes, as the detections number them.
-        feature_settings: settings of the sequences to be made of them, as in cache entries.
-        settings: what the user says of them.
+        recordings: Detections of each recording by name; empty for a cache.
+        keys: Cache entry of each recording by name; empty unless `format` is cache.
+        source_class_names: Class names as the detections number them.
+        feature_settings: Settings of the sequences to make, as in cache entries.
+        settings: Frame rate, size and classes that the user specifies.
     """
 
     origin: Path
     format: str
-    sources: dict[str, Source]
+    recordings: dict[str, RecordingDetections]
     keys: dict[str, str]
-    own_names: tuple[str, ...]
+    source_class_names: tuple[str, ...]
     feature_settings: dict[str, Any]
     settings: ImportedDetectionSettings
 
     @property
-    def recordings(self) -> list[str]:
+    def recording_names(self) -> list[str]:
         """Names of the recordings."""
-        return list(self.keys if self.format == CACHE else self.sources)
+        return list(self.keys if self.format == CACHE else self.recordings)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Of the classes, in sequences."""
+    def class_names(self) -> tuple[str, ...]:
+        """Class names in sequences."""
         return tuple(self.feature_settings["names"])
 
     def cache(self, features: str) -> SequenceCache:
-        """Where the sequences are, or go: the folder `features`, unless these detections are a cache."""
+        """Return the cache for the sequences: the folder `features`, unless these detections are a cache themselves."""
         return SequenceCache(self.origin if self.format == CACHE else Path(features).expanduser())
 
+    def recording(self, name: str) -> Recording:
+        """Return a recording without a video: its path is one below the detections."""
+        return Recording(path=self.origin / name, name=name)
+
     def find(self, video: str) -> str | None:
-        """The recording that a video is called; None if there is none, or several may be meant."""
-        called = self.called(video)
-        return called[0] if len(called) == 1 else None
+        """Return the name of the recording of a video; None if none or several match."""
+        matches = self.find_all(video)
+        return matches[0] if len(matches) == 1 else None
 
-    def called(self, video: str) -> list[str]:
-        """The recordings that a video may be: the one of its name, with or without its suffix.
+    def find_all(self, video: str) -> list[str]:
+        """Return the names of the recordings that a video may be.
 
-        Else those whose path is the end of the video's or the other way round.
+        That is the recording with the same name, with or without suffix; else those whose path is the end of the
+        video's path or the other way round.
         """
-        if video in self._spelt:
-            return [self._spelt[video]]
+        if video in self._by_name:
+            return [self._by_name[video]]
         parts = _stem(video).split("/")
         return [
             name
-            for name, theirs in self._ends.get(parts[-1], ())
-            if all(a == b for a, b in zip(reversed(parts), reversed(theirs), strict=False))
+            for name, name_parts in self._by_last_part.get(parts[-1], ())
+            if all(a == b for a, b in zip(reversed(parts), reversed(name_parts), strict=False))
         ]
 
     @cached_property
-    def _spelt(self) -> dict[str, str]:
-        return {**{_stem(name): name for name in self.recordings}, **{name: name for name in self.recordings}}
+    def _by_name(self) -> dict[str, str]:
+        names = self.recording_names
+        return {**{_stem(name): name for name in names}, **{name: name for name in names}}
 
     @cached_property
-    def _ends(self) -> dict[str, list[tuple[str, list[str]]]]:
-        found = defaultdict(list)
-        for name in self.recordings:
+    def _by_last_part(self) -> dict[str, list[tuple[str, list[str]]]]:
+        index = defaultdict(list)
+        for name in self.recording_names:
             parts = _stem(name).split("/")
-            found[parts[-1]].append((name, parts))
-        return found
+            index[parts[-1]].append((name, parts))
+        return index
 
-    def read(self, name: str) -> Seen:
-        """What was seen in a recording, with classes as indices into `names`.
+    def read(self, name: str) -> ParsedDetections:
+        """Read the detections of a recording, with classes as indices into `class_names`.
 
         Raises:
-            RecordingError: it cannot be read, or holds a class that is not among `names`.
+            RecordingError: They cannot be read, or contain a class that is not in `class_names`.
         """
-        seen = self.sources[name].read().checked(len(self.own_names))
-        if self.own_names == self.names:
-            return seen
-        index = np.array([self.names.index(one) if one in self.names else -1 for one in self.own_names])
-        classes = index[seen.classes]
-        if len(seen) and classes.min() < 0:
-            unknown = self.own_names[seen.classes[classes < 0][0]]
-            raise RecordingError(f"holds an object of the class {unknown!r}, which is not among those to be told apart")
-        return replace(seen, classes=classes)
+        detections = self.recordings[name].read()
+        detections.validate(len(self.source_class_names))
+        if self.source_class_names == self.class_names:
+            return detections
+        index = np.array(
+            [self.class_names.index(name) if name in self.class_names else -1 for name in self.source_class_names]
+        )
+        classes = index[detections.classes]
+        if len(detections) and classes.min() < 0:
+            unknown = self.source_class_names[detections.classes[classes < 0][0]]
+            raise RecordingError(f"contains an object of class {unknown!r}, which is not among the classes in use")
+        return replace(detections, classes=classes)
 
 
 def open_detections(
-    settings: ImportedDetectionSettings, detect: DetectorSettings, model_feature_settings: dict[str, Any] | None = None
+    settings: ImportedDetectionSettings,
+    detect: DetectorSettings,
+    model_feature_settings: dict[str, Any] | None = None,
 ) -> DetectionSource:
-    """See what detections there are; the format is recognised by content.
+    """Open detections; their format is recognised by content.
 
     Args:
-        settings: where they are, and what is known of them.
+        settings: Location of the detections, and what the user specifies about them.
         detect: fps, conf, max_objects and tracker of the sequences.
-        model_feature_settings: settings of the sequences that a model reads, which these have to be like; None where
-            there is none.
+        model_feature_settings: Settings of the features that a model expects, which the sequences must match; None
+            without a model.
 
     Raises:
-        SourceError: there are none, or in no known format.
-        SettingsError: classes, or columns, cannot be told.
-        SettingsMismatchError: they cannot be what the model reads.
+        SourceError: There are no detections, or their format is unknown.
+        SettingsError: Class names cannot be read, or the meaning of columns cannot be determined.
+        SettingsMismatchError: The detections do not fit the model.
     """
     origin = Path(settings.detections).expanduser()
-    kind = _format(origin)
-    given = tuple(read_facts(Path(settings.classes))["names"]) if settings.classes else ()
-    keypoints, sources, keys, own = 0, dict[str, Source](), dict[str, str](), tuple[str, ...]()
+    kind = _detect_format(origin)
+    class_names = tuple(read_class_file(Path(settings.classes))["names"]) if settings.classes else ()
+    keypoints, recordings, keys = 0, dict[str, RecordingDetections](), dict[str, str]()
     if kind == CACHE:
-        keys, own, keypoints = _entries(origin, detect, model_feature_settings)
+        keys, source_class_names, keypoints = _find_entries(origin, detect, model_feature_settings)
     elif kind == COCO:
-        sources, own, keypoints = find_coco([origin] if origin.is_file() else sorted(origin.glob("*.json")))
+        paths = [origin] if origin.is_file() else sorted(origin.glob("*.json"))
+        recordings, source_class_names, keypoints = open_coco(paths)
     elif kind == MOT:
-        sources, facts = find_mot(origin)
-        own = given or facts.get("names") or numbered(1)
+        recordings, class_file = open_mot(origin)
+        source_class_names = class_names or class_file.get("names") or numbered_class_names(1)
     else:
         folders = (origin, origin / "labels", *([origin.parent] if origin.resolve().name == "labels" else []))
-        facts = next((facts for facts in map(find_facts, folders) if facts), {})
-        sources, keypoints = find_save_txt(origin, facts)
-        own = given or facts.get("names") or numbered(0)
-    feature_settings = detect.imported_detections_settings(given or own, keypoints)
+        class_file = next((content for content in map(find_class_file, folders) if content), {})
+        recordings, keypoints = open_save_txt(origin, class_file)
+        source_class_names = class_names or class_file.get("names") or numbered_class_names(0)
+    feature_settings = detect.imported_detections_settings(class_names or source_class_names, keypoints)
     if model_feature_settings is not None:
         if model_feature_settings["keypoints"] != keypoints:
             raise SettingsMismatchError(
-                f"the objects in {origin} have {keypoints} keypoints, those that the model was trained on "
+                f"objects in {origin} have {keypoints} keypoints, but the model was trained on "
                 f"{model_feature_settings['keypoints']}",
-                "give detections of the same kind of model",
+                "pass detections of the same kind of model",
             )
         feature_settings = model_feature_settings
-    if not sources and not keys:
-        raise SourceError(f"{origin} holds no detections", _EXPECTED)
+    if not recordings and not keys:
+        raise SourceError(f"{origin} contains no detections", _EXPECTED)
     return DetectionSource(
         origin=origin.resolve(),
         format=kind,
-        sources=sources,
+        recordings=recordings,
         keys=keys,
-        own_names=own,
+        source_class_names=source_class_names,
         feature_settings=feature_settings,
         settings=settings,
     )
@@ -172,8 +190,8 @@ def _stem(name: str) -> str:
     return (path.with_suffix("") if path.suffix.lower() in VIDEO_SUFFIXES else path).as_posix()
 
 
-def _format(origin: Path) -> str:
-    """Raises SourceError."""
+def _detect_format(origin: Path) -> str:
+    """Return the format of a file or folder. Raises SourceError."""
     if not origin.exists():
         raise SourceError(f"no such file or folder: {origin}", _EXPECTED)
     if origin.is_file():
@@ -186,75 +204,75 @@ def _format(origin: Path) -> str:
         return CACHE
     if any(origin.glob("*.json")):
         return COCO
-    frame_files = False
-    for path in _texts(str(origin)):
-        if os.path.getsize(path):
-            if is_mot(Path(path)):
-                return MOT
-            if is_save_txt(Path(path)):
-                return SAVE_TXT
-        else:
-            frame_files |= bool(FRAME_FILE.fullmatch(os.path.basename(path)))
-    if frame_files:
-        return SAVE_TXT
-    raise SourceError(f"{origin} holds no detections", _EXPECTED)
-
-
-def _texts(folder: str) -> Iterator[str]:
-    """Text files below a folder, without those of names."""
-    for base, folders, files in os.walk(folder):
+    has_frame_files = False  # empty ones: an empty MOT file or frame decides only if nothing else does
+    for folder, folders, files in os.walk(origin):
         folders.sort()
         for name in sorted(files):
-            if name.endswith((".txt", ".csv")) and name not in FACTS:
-                yield os.path.join(base, name)
+            path = Path(folder, name)
+            if path.suffix not in (".txt", ".csv") or name in CLASS_FILES:
+                continue
+            if not path.stat().st_size:
+                has_frame_files |= bool(FRAME_FILE.fullmatch(name))
+            elif is_mot(path):
+                return MOT
+            elif is_save_txt(path):
+                return SAVE_TXT
+    if has_frame_files:
+        return SAVE_TXT
+    raise SourceError(f"{origin} contains no detections", _EXPECTED)
 
 
-def _entries(
+def _find_entries(
     origin: Path, detect: DetectorSettings, model_feature_settings: dict[str, Any] | None
 ) -> tuple[dict[str, str], tuple[str, ...], int]:
-    """Keys of a cache's entries by recording, the names of their classes, and their keypoints.
+    """Return the keys of a cache's entries by recording, their class names, and their number of keypoints.
 
     Raises:
-        SourceError: two of them are called alike.
-        SettingsMismatchError: none has these settings, or they have several sets of classes.
+        SourceError: Two recordings have the same name.
+        SettingsMismatchError: No entry has these settings, or entries differ in their classes.
     """
     cache = SequenceCache(origin)
     records = [record for record in cache.records() if "detections" in record]
-    wanted: dict[str, Entry] = {}
-    other: dict[str, Any] = {}
+    entries: dict[str, Entry] = {}
+    other_settings: dict[str, Any] = {}
     for key in dict.fromkeys(record["key"] for record in records):
         entry = cache.valid_entry(key)
         if entry is None or not uses_imported_detections(entry.feature_settings):
             continue
-        asked = model_feature_settings or detect.imported_detections_settings(
+        expected = model_feature_settings or detect.imported_detections_settings(
             entry.names, entry.feature_settings["keypoints"]
         )
-        if entry.feature_settings == asked:
-            wanted[key] = entry
+        if entry.feature_settings == expected:
+            entries[key] = entry
         else:
-            other = {name: value for name, value in entry.feature_settings.items() if value != asked.get(name)}
-    if not wanted:
-        settings = ", ".join(f"{name} {value}" for name, value in sorted(other.items()) if name != "names")
+            other_settings = {
+                name: value for name, value in entry.feature_settings.items() if value != expected.get(name)
+            }
+    if not entries:
+        settings = ", ".join(f"{name} {value}" for name, value in sorted(other_settings.items()) if name != "names")
         raise SettingsMismatchError(
-            f"{origin} holds no sequences of these settings" + (f"; there are some of {settings}" if settings else ""),
-            "ask for the settings they were made with, or give the detections themselves",
+            f"{origin} contains no sequences with these settings"
+            + (f"; it has some with {settings}" if settings else ""),
+            "use the settings they were made with, or pass the detections themselves",
         )
-    latest = {record["path"]: record for record in records if record["key"] in wanted}
-    kinds = {
-        (wanted[record["key"]].names, wanted[record["key"]].feature_settings["keypoints"]) for record in latest.values()
+    latest = {record["path"]: record for record in records if record["key"] in entries}
+    class_sets = {
+        (entries[record["key"]].names, entries[record["key"]].feature_settings["keypoints"])
+        for record in latest.values()
     }
-    if len(kinds) > 1:
+    if len(class_sets) > 1:
         raise SettingsMismatchError(
-            f"{origin} holds sequences of {len(kinds)} sets of classes", "give the detections of one set themselves"
+            f"{origin} contains sequences with {len(class_sets)} different sets of classes",
+            "pass the detections of one set themselves",
         )
-    found: dict[str, dict[str, Any]] = {}
+    by_name: dict[str, dict[str, Any]] = {}
     for record in latest.values():
-        twin = found.setdefault(record["name"], record)
-        if twin["key"] != record["key"]:
+        first = by_name.setdefault(record["name"], record)
+        if first["key"] != record["key"]:
             raise SourceError(
-                f"{origin} holds different sequences of {record['name']}, made of {twin['detections']} and of "
+                f"{origin} contains different sequences of {record['name']}, made from {first['detections']} and from "
                 f"{record['detections']}",
-                "give the detections themselves, or extract each of these folders to its own --out",
+                "pass the detections themselves, or extract each of these folders to its own --out",
             )
-    names, keypoints = kinds.pop()
-    return {name: record["key"] for name, record in found.items()}, names, int(keypoints)
+    names, keypoints = class_sets.pop()
+    return {name: record["key"] for name, record in by_name.items()}, names, int(keypoints)
