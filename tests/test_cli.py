@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.prediction.fake_project import World
 from vidgru import cli
+from vidgru.cache import Entry
 from vidgru.cli import _COMMANDS, parse
+from vidgru.config import ExtractConfig
 
 ROOT = Path(__file__).parent.parent
 PRESETS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
@@ -212,6 +215,21 @@ def test_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setitem(cli._COMMANDS, "extract", cli._COMMANDS["extract"]._replace(run=interrupt))
     assert cli.run(["extract"]) == 130
     assert "finished work is kept" in capsys.readouterr().err
+
+
+def test_extract_warns_if_nothing_is_detected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.record("a.mp4")
+    (entry,) = world.cache.entries()
+    config = ExtractConfig(out=str(world.cache.root))
+    cli._warn_of_no_objects({entry.key}, config)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(Entry, "objects", 0)
+    cli._warn_of_no_objects({entry.key}, config)
+    warning = "vidgru: warning: yolo26n.pt detected no objects in any recording; try a lower --conf"
+    assert capsys.readouterr().err.startswith(warning)
 
 
 @pytest.mark.parametrize("name", ["extract", "train", "predict"])

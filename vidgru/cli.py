@@ -82,6 +82,7 @@ def _extract(sources: list[str], config: configs.ExtractConfig) -> int:
 
     results = api.extract(sources, config, on_result=print_result if config.verbose else None)
     print(summary_table(results))
+    _warn_of_no_objects({result.key for result in results if result.key}, config)
     return _exit_code(results)
 
 
@@ -195,6 +196,20 @@ _COMMANDS = {
     "info": Command(_info, configs.InfoConfig, ("path",)),
     "demo": Command(_demo, configs.DemoConfig, ()),
 }
+
+
+def _warn_of_no_objects(keys: set[str], config: configs.ExtractConfig) -> None:
+    """Warn if nothing was detected in any recording, which wrong weights or thresholds cause more often than scenes."""
+    from vidgru.cache import SequenceCache
+
+    cache = SequenceCache(config.out)
+    entries = [] if config.imported.detections else [cache.entry(key) for key in sorted(keys)]
+    if entries and not any(entry is None or entry.objects for entry in entries):
+        remedy = "try a lower --conf, a larger --imgsz or other --weights"
+        print(
+            f"vidgru: warning: {config.detector.weights} detected no objects in any recording; {remedy}",
+            file=sys.stderr,
+        )
 
 
 def _exit_code(results: Iterable[Any]) -> int:

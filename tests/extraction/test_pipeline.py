@@ -350,6 +350,8 @@ def test_of_many_that_ended_alike_a_few_are_named() -> None:
         "10 failed: 0.00 hours of video, 0 samples",
     ]
     assert "more" not in summary_table(ended[:5]), "a line that says 1 more could as well name it"
+    many = summary_table([failed(f"{n}.mp4", f"reason {n}") for n in range(30)]).splitlines()
+    assert many[20:] == ["... and 10 more in summary.jsonl", "30 failed: 0.00 hours of video, 0 samples"]
 
 
 def test_missing_weights_stop_the_run_before_it_starts(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from vidgru.model.checkpoint import load_model
 from vidgru.prediction.batch import predict
 from vidgru.prediction.event_files import read_jsonl
 from vidgru.prediction.results import PredictionResult, summary_table
-from vidgru.types import Event
+from vidgru.types import Event, Recording
 
 
 def run(world: World, *sources: Path, **settings: object) -> list[PredictionResult]:
@@ -505,6 +505,18 @@ def test_summary_table(world: World) -> None:
 def test_summary_table_without_events(world: World) -> None:
     world.record("a.mp4")
     assert summary_table(run(world, min_score=1.0)) == "1 done: 0.00 hours of video, 0 events"
+
+
+def test_summary_table_fits_a_screen() -> None:
+    recordings = [Recording(path=Path(f"{n:02}.mp4"), name=f"{n:02}.mp4") for n in range(30)]
+    events = [Event(video="00.mp4", start_s=n, end_s=n + 1, label=f"label {n:02}", score=1.0) for n in range(25)]
+    results = [
+        PredictionResult(recording=each, status="failed", reason=f"reason of {each.name}") for each in recordings
+    ]
+    lines = summary_table([*results, PredictionResult(recording=recordings[0], status="done", events=tuple(events))])
+    assert "... and 10 more in summary.jsonl" in lines.splitlines()
+    assert "... and 5 more labels in events.csv" in lines.splitlines()
+    assert len(lines.splitlines()) == 20 + 1 + 1 + 20 + 1 + 1
 
 
 def test_progress_stays_off_stdout(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,7 +102,7 @@ def _export(weights: Path) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         xml = Path(folder) / "graph.xml"
         try:
-            with _without_telemetry(), warnings.catch_warnings():
+            with _without_telemetry(), _without_arguments(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # PyTorch warns that tracing is deprecated and may freeze sizes
                 graph = openvino.convert_model(
                     _TupleOutput(module), example_input=example, input=[(shape, openvino.Type.u8)]
@@ -147,6 +147,17 @@ def _cache_folder() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "vidgru" / "cache"
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "vidgru"
+
+
+@contextmanager
+def _without_arguments() -> Iterator[None]:
+    """Hide the command line: OpenVINO prints a report of the conversion if it finds `--verbose` there."""
+    arguments = sys.argv
+    sys.argv = arguments[:1]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from vidgru.storage import write_atomic
 from vidgru.types import Recording
 
 _LISTED = 3  # recordings listed by name of those with the same status and reason
+_MAX_LINES = 20  # of a summary, so that it fits a screen
 
 Status = Literal["done", "reused", "partial", "failed"]
 
@@ -78,6 +79,8 @@ def summary_table(results: Sequence[ExtractionResult]) -> str:
         lines += [f"{status:8} {name}: {reason}" for name in listed]
         if len(listed) < len(names):
             lines.append(f"{status:8} {len(names) - len(listed)} more: {reason}")
+    if len(lines) > _MAX_LINES:
+        lines[_MAX_LINES:] = [f"... and {len(lines) - _MAX_LINES} more in summary.jsonl"]
     counts = {
         status: sum(result.status == status for result in results) for status in ("done", "reused", "partial", "failed")
     }

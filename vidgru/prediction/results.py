@@ -9,6 +9,8 @@ from typing import Literal
 
 from vidgru.types import Event, Recording
 
+_MAX_LINES = 20  # recordings, and labels, of a summary, so that it fits a screen
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionResult:
@@ -38,18 +40,22 @@ def failed(recording: Recording, reason: str, duration_s: float | None, seconds:
 
 
 def summary_table(predictions: Iterable[PredictionResult]) -> str:
-    """A line for each recording that is not whole, events by label, and the counts."""
+    """Format results: a line per recording with a reason, events by label, and the counts; at most one screen."""
     predictions = list(predictions)
     lines = [f"{p.status:8} {p.recording.name}: {p.reason}" for p in predictions if p.reason]
+    if len(lines) > _MAX_LINES:
+        lines[_MAX_LINES:] = [f"... and {len(lines) - _MAX_LINES} more in summary.jsonl"]
     events = [event for p in predictions for event in p.events]
     found = Counter(event.label for event in events)
     wide = max(map(len, found), default=0)
     if found:
         lines.append(f"{'':{wide}}  events  recordings      seconds")
-    for label, count in sorted(found.items()):
+    for label, count in sorted(found.most_common(_MAX_LINES)):
         own = [event for event in events if event.label == label]
         seconds = sum(event.end_s - event.start_s for event in own)
         lines.append(f"{label:{wide}}  {count:6}  {len({event.video for event in own}):10}  {seconds:11.1f}")
+    if len(found) > _MAX_LINES:
+        lines.append(f"... and {len(found) - _MAX_LINES} more labels in events.csv")
     ended = Counter(p.status for p in predictions)
     counts = ", ".join(f"{ended[s]} {s}" for s in ("done", "reused", "partial", "failed") if ended[s])
     hours = sum(p.duration_s or 0 for p in predictions) / 3600
