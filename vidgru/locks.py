@@ -6,7 +6,7 @@ must not exist yet is atomic, on NFS 3 and later too. A lock is dead, and may be
 - its holder ran on this machine and that process has ended: a run after `kill -9` does not wait; or
 - it has not been touched for EXPIRY_S seconds by the clock of the file system. Clocks of machines differ, so its mtime
   is compared with that of a file written to the same folder at that moment, never with the local clock. A lock file
-  that cannot be parsed, cut short by a kill, is judged by this rule alone.
+  that cannot be parsed, cut short by a kill, is subject to this rule alone.
 
 Only one process at a time may take over a lock: it needs `<name>.steal`, created as a lock is, under which it checks
 the lock again and replaces it by a rename.

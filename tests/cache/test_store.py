@@ -26,7 +26,7 @@ from vidgru.cache.entry import UNFINISHED
 from vidgru.errors import CacheError, OutputError
 
 
-def fail_on_read(path: Path, between: object = None) -> str:
+def fail_on_read(path: Path, on_chunk: object = None) -> str:
     raise AssertionError(f"{path} was hashed again")
 
 

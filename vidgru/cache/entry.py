@@ -32,7 +32,7 @@ _MAX_HEADER_BYTES = 1 << 20  # the header of a part is under 2 kB
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class EntryPart:
     """One file of an entry.
 
     Attributes:
@@ -78,7 +78,7 @@ class Entry:
     run_info: dict[str, Any]
     damage: dict[str, Any] = field(default_factory=dict)
     recorded_at: str | None = None
-    parts: tuple[Part, ...]
+    parts: tuple[EntryPart, ...]
 
     @property
     def samples(self) -> int:
@@ -128,7 +128,7 @@ def read_entry(folder: Path) -> Entry | None:
     path = folder / "entry.json"
     try:
         values = json.loads(path.read_bytes())
-        values["parts"] = tuple(Part(**part) for part in values["parts"])
+        values["parts"] = tuple(EntryPart(**part) for part in values["parts"])
         values["size_px"], values["names"] = tuple(values["size_px"]), tuple(values["names"])
         return Entry(key=folder.name, **values)
     except FileNotFoundError:
@@ -164,7 +164,7 @@ def read_part(path: Path) -> FrameSequence:
         raise CacheError(f"{path} is corrupt: {error}", REMEDY) from None
 
 
-def check_part(folder: Path, part: Part) -> str | None:
+def check_part(folder: Path, part: EntryPart) -> str | None:
     """Check size, header and shapes of a part without reading its tensors. Return a description of the first fault."""
     try:
         if (size := (folder / part.name).stat().st_size) != part.bytes:
@@ -181,7 +181,7 @@ def check_part(folder: Path, part: Part) -> str | None:
     return None
 
 
-def verify_part(folder: Path, part: Part) -> str | None:
+def verify_part(folder: Path, part: EntryPart) -> str | None:
     """Check a part and its SHA-256, reading every byte. Return a description of the first fault."""
     if fault := check_part(folder, part):
         return fault

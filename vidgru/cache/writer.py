@@ -20,7 +20,7 @@ from vidgru.cache.entry import (
     RESUME,
     UNFINISHED,
     Entry,
-    Part,
+    EntryPart,
     canonical_json,
     delete_resume_file,
     private_folder,
@@ -64,7 +64,7 @@ class EntryWriter:
 
     def _reset(self) -> None:
         self._folder, self._folder_exists = private_folder(self._entry), False
-        self._parts: list[Part] = []
+        self._parts: list[EntryPart] = []
         self._states: list[dict[str, Any] | None] = []  # state after each part, None if unknown
         self._pending: list[FrameSequence] = []
         self._pending_samples = 0
@@ -173,11 +173,11 @@ class EntryWriter:
         sync_folder(self._entry.parent)
         shutil.rmtree(replaced, ignore_errors=True)
 
-    def _read_resume_file(self, folder: Path) -> tuple[list[Part], list[dict[str, Any] | None]]:
+    def _read_resume_file(self, folder: Path) -> tuple[list[EntryPart], list[dict[str, Any] | None]]:
         """Read the parts up to the last resume point of a folder, with the state after each; empty if unusable."""
         try:
             content = json.loads((folder / RESUME).read_bytes())
-            parts, states = [Part(**part) for part in content["parts"]], content["states"]
+            parts, states = [EntryPart(**part) for part in content["parts"]], content["states"]
             is_usable = content["run_info"] == self._run_info and len(parts) == len(states)
             return (parts, states) if is_usable else ([], [])
         except (OSError, ValueError, TypeError, KeyError):
@@ -211,7 +211,7 @@ class EntryWriter:
         metadata = {"fps": sequence.fps, "names": sequence.names, "size_px": sequence.size_px}
         tensors = {name: np.ascontiguousarray(value) for name, value in sequence.tensors().items()}
         data = save(tensors, metadata={"vidgru": canonical_json(metadata).decode()})
-        part = Part(
+        part = EntryPart(
             name=f"part-{len(self._parts):05d}.safetensors",
             samples=len(sequence),
             objects=len(sequence.boxes),

@@ -189,7 +189,7 @@ class _Importer:
         if name is not None and source.format == CACHE:
             cached = cache.valid_entry(source.keys[name])
             if cached is None:
-                raise RecordingError("its cache entry is gone or corrupt; pass the detections themselves")
+                raise RecordingError("its cache entry is gone or corrupt; pass the original detections")
             return "reused", cached, ""
 
         path = source.origin / (name or recording.name)

@@ -218,8 +218,8 @@ def _add_missing_ids(rows: list[list[bytes]], columns: int) -> list[list[bytes]]
 def _parse_outlines(rows: list[list[bytes]], points: int) -> tuple[Array, Array]:
     """Return the boxes around outlines, and the columns after them (score and track id, both optional).
 
-    Outlines of any length (`points` is 0) are told from these columns by parity, because coordinates come in pairs,
-    and by value, because coordinates are up to 1 and track ids whole numbers from 1.
+    For outlines of any length (`points` is 0), parity shows whether such columns follow, because coordinates come in
+    pairs, and their values which: coordinates are up to 1, track ids whole numbers from 1.
     """
     extra = 0
     if rows and points:

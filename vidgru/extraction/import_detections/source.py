@@ -253,7 +253,7 @@ def _find_entries(
         raise SettingsMismatchError(
             f"{origin} contains no sequences with these settings"
             + (f"; it has some with {settings}" if settings else ""),
-            "use the settings they were made with, or pass the detections themselves",
+            "use the settings they were made with, or pass the original detections",
         )
     latest = {record["path"]: record for record in records if record["key"] in entries}
     class_sets = {
@@ -263,7 +263,7 @@ def _find_entries(
     if len(class_sets) > 1:
         raise SettingsMismatchError(
             f"{origin} contains sequences with {len(class_sets)} different sets of classes",
-            "pass the detections of one set themselves",
+            "pass the original detections of one set",
         )
     by_name: dict[str, dict[str, Any]] = {}
     for record in latest.values():
@@ -272,7 +272,7 @@ def _find_entries(
             raise SourceError(
                 f"{origin} contains different sequences of {record['name']}, made from {first['detections']} and from "
                 f"{record['detections']}",
-                "pass the detections themselves, or extract each of these folders to its own --out",
+                "pass the original detections, or extract each of these folders to its own --out",
             )
     names, keypoints = class_sets.pop()
     return {name: record["key"] for name, record in by_name.items()}, names, int(keypoints)
