@@ -192,7 +192,7 @@ def test_however_a_recording_is_cut_up_its_events_are_told_alike(kind: str) -> N
 @pytest.mark.parametrize("longest", [1024, 12])
 def test_a_live_stream_tells_what_prediction_tells(kind: str, longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of events that are longer than what is read, of which the stream has forgotten the beginning."""
-    monkeypatch.setattr(module, "_LONGEST", longest)
+    monkeypatch.setattr(module, "_MAX_FRAMES", longest)
     model, sequence = KINDS[kind], SEQUENCE.frames(0, 160)
     expected = by_start(caption_events(model, PARTS, found_by(model, 160)))
     for edges in (range(161), [0, 1, 57, 57, 120, 160]):
@@ -214,7 +214,7 @@ def test_a_stream_that_is_not_asked_to_does_not_describe() -> None:
 
 
 def test_an_event_that_ended_too_long_ago_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LONGEST", 10)
+    monkeypatch.setattr(module, "_MAX_FRAMES", 10)
     recent = RecentFeatures(0)
     for t in range(300):
         recent.push(FEATURES.frames(t, t + 1))
@@ -231,7 +231,7 @@ def test_a_model_without_captions_leaves_events_as_they_are(kind: str) -> None:
     assert caption_events_from_features(model, FEATURES, EVENTS) == EVENTS
     stream = EventStream(model, video="a.mp4", beam=4)
     assert all(one.description is None for one in stream.push(SEQUENCE).closed + stream.finish(DURATION_S).closed)
-    with pytest.raises(ValueError, match="the model writes no descriptions"):
+    with pytest.raises(ValueError, match="the model writes no captions"):
         caption_segments(model, [CaptionSegment(features=FEATURES)])
 
 
@@ -357,7 +357,7 @@ def test_how_likely_a_sentence_is() -> None:
     firsts = {"fall": len(tokenizer), "walk": Tokenizer.START}
     for row, stretch in enumerate(some):
         own = stretch.features
-        first = firsts[stretch.label or module._own_label(MODEL, own)]
+        first = firsts[stretch.label or module._best_label(MODEL, own)]
         counts, frame = torch.from_numpy(np.diff(own.offsets))[None], torch.from_numpy(own.frame)[None]
         mask = torch.ones(1, len(own), dtype=torch.bool)
         for column, text in enumerate(texts):
@@ -373,7 +373,7 @@ def test_many_stretches_are_told_as_each_alone(monkeypatch: pytest.MonkeyPatch) 
         CaptionSegment(features=FEATURES.frames(a, a + n), label="fall") for a in range(0, 250, 31) for n in (1, 8, 50)
     ]
     together = caption_segments(MODEL, some)
-    monkeypatch.setattr(module, "_AT_ONCE", 60)
+    monkeypatch.setattr(module, "_FRAMES_PER_PASS", 60)
     for one, other in zip(together, caption_segments(MODEL, some), strict=True):
         assert one.text == other.text
         assert one.score == pytest.approx(other.score, abs=1e-5)

@@ -98,7 +98,7 @@ def test_a_run_folder_stands_for_its_best_model(tmp_path: Path) -> None:
 def test_no_such_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"there is no model .*gone\n  give a model file, or the folder that vidgru"):
         load_model(tmp_path / "gone")
-    with pytest.raises(ModelError, match=r"holds no best\.safetensors"):
+    with pytest.raises(ModelError, match=r"contains no best\.safetensors"):
         load_model(tmp_path)
 
 
@@ -141,7 +141,7 @@ def test_a_model_of_another_version(tmp_path: Path) -> None:
 
 def test_a_model_from_before_descriptions(tmp_path: Path) -> None:
     changed(tmp_path / "m", format=2)
-    told = r"m has model format 2, this vidgru reads 3\n  train it again, or use the vidgru that made it"
+    told = r"m has model format 2, this vidgru reads 3\n  train it again, or use the vidgru version that wrote it"
     with pytest.raises(ModelError, match=told):
         load_model(tmp_path / "m")
 

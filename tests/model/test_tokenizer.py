@@ -165,13 +165,3 @@ def test_a_character_cut_in_two_is_replaced() -> None:
 def test_ids_that_are_none(wrong: int) -> None:
     with pytest.raises(ValueError, match="ids must be within 0 and 258"):
         Tokenizer.train([]).decode([5, wrong])
-
-
-def test_pieces_are_the_bytes_of_a_text() -> None:
-    tokenizer = Tokenizer.train(["a person falls", "人が転ぶ", "a\u00adb\x00 \x7f"] * 2)
-    pieces = tokenizer.pieces()
-    assert len(pieces) == len(tokenizer)
-    assert pieces[:3] == [b"", b"", b""]
-    assert len({piece for piece in pieces if len(piece) == 1}) == 256
-    for text in ("a person", "転ぶ人 \N{GRINNING FACE}", "x\u00ad\x00\x7f\n"):
-        assert b"".join(pieces[i] for i in tokenizer.encode(text)).decode() == " " + text

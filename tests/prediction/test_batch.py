@@ -443,7 +443,7 @@ def test_without_the_detector_features_of_other_settings_are_named(world: World)
     world.record("a.mp4")
     world.feature_settings = ours
     world.weights.unlink()
-    message = r"the features of a\.mp4 in .* are of other settings than the model's: fps is 4\.0, the model's is 8\.0"
+    message = r"the features of a\.mp4 in .* differ from the model's: fps is 4\.0, the model's is 8\.0"
     with pytest.raises(SettingsMismatchError, match=message):
         run(world)
 

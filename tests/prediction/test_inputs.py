@@ -63,7 +63,7 @@ def test_entries_of_other_settings(world: World, capsys: pytest.CaptureFixture[s
     entry = world.cache.root / world.cache.key(world.cache.sha256(path), world.feature_settings)
     assert names(run(world, world.cache.root)) == [("a.mp4", "done")]
     assert "holds 1 more entries, of other settings than the model's: they are left out" in capsys.readouterr().err
-    message = r"the features in .* are of other settings than the model's: fps is 4\.0, the model's is 8\.0"
+    message = r"the features in .* differ from the model's: fps is 4\.0, the model's is 8\.0"
     with pytest.raises(SettingsMismatchError, match=message):
         run(world, entry)
     shutil.rmtree(world.cache.root / world.cache.key(world.cache.sha256(world.videos / "a.mp4"), ours))

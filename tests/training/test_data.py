@@ -111,9 +111,9 @@ def test_outputs_and_their_names() -> None:
     assert both.target_vector(SOME, []).tolist() == [0, 0, 1]
     assert both.target_vector(SEVERAL, ["fall", "walk"]).tolist() == [1, 1]
     assert both.target_vector(SEVERAL, []).tolist() == [0, 0]
-    with pytest.raises(ValueError, match="Task needs labels"):
+    with pytest.raises(ValueError, match="EventTask needs labels"):
         EventTask(labels=(), clip_head=ONE)
-    with pytest.raises(ValueError, match="Task needs a head that tells fall, walk apart"):
+    with pytest.raises(ValueError, match="EventTask needs a head for its labels fall, walk"):
         EventTask(labels=("fall", "walk"))
     assert EventTask(labels=(DESCRIBED,)).num_outputs(None) == 0
 

@@ -116,15 +116,13 @@ def test_models_refuse_what_they_cannot_read(trained: Path, tmp_path: Path) -> N
         evaluate(trained / "run", trained / "set.csv", eval_config(trained, **changed))
     theirs = DetectorSettings().feature_settings("ab" * 32)
     with pytest.raises(
-        SettingsMismatchError, match="features of a are of a detector that vidgru runs, the model reads what"
+        SettingsMismatchError, match="features of a come from vidgru's own detector, the model expects imported"
     ):
         check_feature_settings(model, theirs, "features of a")
     other = make_model(tmp_path / "m.safetensors", theirs)
-    with pytest.raises(
-        SettingsMismatchError, match=r"are of a detector that was run elsewhere, .* features of detector.pt"
-    ):
+    with pytest.raises(SettingsMismatchError, match=r"come from imported detections, .* features of detector.pt"):
         check_feature_settings(other, model.feature_settings, "features of a")
-    with pytest.raises(SettingsMismatchError, match=r"the sequences of .*mot are of a detector that was run elsewhere"):
+    with pytest.raises(SettingsMismatchError, match=r"the sequences of .*mot come from imported detections"):
         evaluate(tmp_path / "m.safetensors", trained / "set.csv", eval_config(trained))
     names = {**model.feature_settings, "names": ["cat"]}
     with pytest.raises(

@@ -93,7 +93,7 @@ def test_a_model_of_another_detector(data: MadeData, taught: Path, tmp_path: Pat
     replace(model, feature_settings={**model.feature_settings, "weights_sha256": "0" * 64}).save(
         tmp_path / "other.safetensors"
     )
-    message = "the features of this data set are of other settings than the model's: weights_sha256 is"
+    message = "the features of this data set differ from the model's: weights_sha256 is"
     with pytest.raises(SettingsMismatchError, match=message):
         train(data.root, config(data, tmp_path / "run", init=str(tmp_path / "other.safetensors")))
 

@@ -1,7 +1,7 @@
-"""Sentences on events: a stretch of a recording is read again from its beginning, and the head for descriptions writes.
+"""Captions of events: the event's frames are read from an empty state, and the caption head writes.
 
-What is read depends on the event's frames alone, and on none that come after it: a live stream, which keeps the latest
-frames, describes its events as prediction over the whole recording does (scores to rounding).
+A caption depends on the event's frames only, never on later ones, so a live stream that keeps the latest frames writes
+the same captions as prediction over the whole recording (scores up to rounding).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidgru.model.checkpoint import EventModel
+from vidgru.model.caption_head import CaptionHead
+from vidgru.model.checkpoint import CaptionSettings, EventModel
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import FeatureStream
 from vidgru.model.scoring import encode_features, score_clips, score_frames
@@ -21,22 +22,23 @@ from vidgru.model.tokenizer import Tokenizer
 from vidgru.types import DESCRIBED, Array, Event, Features, FrameSequence
 
 BEAM = 4
-_BEFORE_S = 0.5  # events are found a little late: what is read begins so much before them
-_LONGEST = 1024  # frames; of a longer stretch the last are read
-_RUN_IN_S = 1.5  # what is read before a stretch, so that speeds at its beginning are known
-_AT_ONCE = 1 << 13  # frames that are read together
-_SENTENCES_AT_ONCE = 256  # that are written together
-_EVENTS_AT_ONCE = 64  # whose features are held together
-_SLIP_S = 1e-3  # an event's times may be cut to milliseconds, and its frames' times are not
+_LEAD_S = 0.5  # events are detected slightly late, so captions read from this long before them
+_MAX_FRAMES = 1024  # of a longer segment, captions read the last frames
+_WARM_UP_S = 1.5  # frames before a segment that determine the speeds at its beginning
+_FRAMES_PER_PASS = 1 << 13
+_BEAMS_PER_PASS = 256
+_EVENTS_PER_PASS = 64  # whose features are held in memory together
+_ROUNDING_S = 1e-3  # times of events may be rounded to milliseconds, times of frames are not
+_TEMPLATE_CLASSES = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CaptionSegment:
-    """What is to be described.
+    """Frames to write a caption for.
 
     Attributes:
-        features: of its frames.
-        label: what happens in it, "" if that has no label; None leaves it to the model's other heads.
+        features: Features of the frames, at least one.
+        label: Label of the event; "" for none. None takes the label that the model's other heads score highest.
     """
 
     features: Features
@@ -45,243 +47,94 @@ class CaptionSegment:
 
 @dataclass(frozen=True, kw_only=True)
 class Caption:
-    """A sentence.
+    """A caption written by the model.
 
     Attributes:
-        text: the model's.
-        score: 0 to 1, geometric mean of the probabilities of its words and of its end.
+        text: The caption.
+        score: 0 to 1, the geometric mean of the probabilities of its words and its end.
     """
 
     text: str
     score: float
 
 
-def caption_frames(time_s: Array, start_s: float, end_s: float) -> tuple[int, int]:
-    """Frames [first, stop) that are read for a description of the interval [start_s, end_s): one at least.
+# --- captions of features ---------------------------------------------------------------------------------------------
+
+
+def caption_segments(model: EventModel, segments: Sequence[CaptionSegment], *, beam: int = BEAM) -> list[Caption]:
+    """Write a caption for each segment, whatever its score.
 
     Args:
-        time_s: float64 [T], T at least 1.
-        start_s, end_s: seconds.
-    """
-    last = int(np.searchsorted(time_s, end_s - _SLIP_S))
-    stop = max(last, 1)
-    first = int(np.searchsorted(time_s, start_s - _BEFORE_S - _SLIP_S))
-    return max(min(first, stop - 1), stop - _LONGEST), stop
-
-
-def caption_segments(model: EventModel, stretches: Sequence[CaptionSegment], *, beam: int = BEAM) -> list[Caption]:
-    """Write a sentence on each stretch, as sure as the model may be of it.
-
-    Args:
-        model: in eval mode.
-        stretches: of one frame at least each.
-        beam: sentences that are followed at once; 1 is greedy.
+        model: Model in eval mode.
+        segments: Segments of at least one frame each.
+        beam: Number of captions followed in parallel; 1 is greedy search.
 
     Raises:
-        ValueError: the model writes no descriptions.
+        ValueError: The model writes no captions.
     """
-    network, facts = model.network, model.caption
-    head = network.caption_head
-    if head is None or facts is None:
-        raise ValueError("the model writes no descriptions")
-    found: dict[int, Caption] = {}
-    for some in _batches([len(stretch.features) for stretch in stretches], beam):
-        first = torch.tensor(_first_words(model, [stretches[index] for index in some]))
+    head, settings = _require_captions(model)
+    device = model.network.device
+    captions: dict[int, Caption] = {}
+    for batch in _batches([len(segment.features) for segment in segments], beam):
+        first = torch.tensor(_first_words(model, [segments[index] for index in batch]))
         with torch.inference_mode():
-            device = network.device
-            inputs = [tensor.to(device) for tensor in _side_by_side([stretches[index].features for index in some])]
-            memory = network.caption_memory(*inputs)
-            sentences, mean = head.write(memory, first.to(device), beam=beam, most=facts.longest)
-        for index, words, score in zip(some, sentences, mean.exp().tolist(), strict=True):
-            found[index] = Caption(text=facts.tokenizer.decode(words).strip(), score=min(score, 1.0))
-    return [found[index] for index in range(len(stretches))]
+            inputs = [tensor.to(device) for tensor in _collate([segments[index].features for index in batch])]
+            memory = model.network.caption_memory(*inputs)
+            words, mean = head.write(memory, first.to(device), beam=beam, most=settings.longest)
+        for index, ids, score in zip(batch, words, mean.exp().tolist(), strict=True):
+            captions[index] = Caption(text=settings.tokenizer.decode(ids).strip(), score=min(score, 1.0))
+    return [captions[index] for index in range(len(segments))]
 
 
-def caption_log_likelihoods(model: EventModel, stretches: Sequence[CaptionSegment], sentences: Sequence[str]) -> Array:
-    """How likely the model finds each sentence on each stretch: log probability, float64 [stretches, sentences].
+def caption_log_likelihoods(model: EventModel, segments: Sequence[CaptionSegment], texts: Sequence[str]) -> Array:
+    """Return the log probability of each text as the caption of each segment, float64 [segments,texts].
 
     Args:
-        model: that writes descriptions, in eval mode.
-        stretches: of one frame at least each.
-        sentences: at least one.
+        model: Model in eval mode that writes captions.
+        segments: Segments of at least one frame each.
+        texts: Captions to score, at least one.
+
+    Raises:
+        ValueError: The model writes no captions.
     """
-    network, facts = model.network, model.caption
-    head = network.caption_head
-    assert head is not None
-    assert facts is not None
-    device = network.device
-    ids = [torch.tensor([*facts.tokenizer.encode(sentence), Tokenizer.END]) for sentence in sentences]
+    head, settings = _require_captions(model)
+    device = model.network.device
+    ids = [torch.tensor([*settings.tokenizer.encode(text), Tokenizer.END]) for text in texts]
     words = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=Tokenizer.PAD).to(device)
-    firsts = _first_words(model, stretches)
-    found = np.zeros((len(stretches), len(sentences)))
-    for row, (stretch, first) in enumerate(zip(stretches, firsts, strict=True)):
+    result = np.zeros((len(segments), len(texts)))
+    for row, (segment, first) in enumerate(zip(segments, _first_words(model, segments), strict=True)):
         with torch.inference_mode():
-            memory = network.caption_memory(*(tensor.to(device) for tensor in _side_by_side([stretch.features])))
-            read = torch.cat([words.new_full((len(words), 1), first), words[:, :-1]], dim=1)
-            logs = head(memory, read).log_softmax(dim=2)
-            each = logs.gather(2, words[..., None])[..., 0]
-            found[row] = (each * (words != Tokenizer.PAD)).sum(dim=1).double().cpu().numpy()
-    return found
+            memory = model.network.caption_memory(*(tensor.to(device) for tensor in _collate([segment.features])))
+            inputs = torch.cat([words.new_full((len(words), 1), first), words[:, :-1]], dim=1)
+            log_probabilities = head(memory, inputs).log_softmax(dim=2).gather(2, words[..., None])[..., 0]
+            result[row] = (log_probabilities * (words != Tokenizer.PAD)).sum(dim=1).double().cpu().numpy()
+    return result
 
 
-def caption_events(
-    model: EventModel,
-    parts: Sequence[FrameSequence],
-    events: Sequence[Event],
-    *,
-    beam: int = BEAM,
-    progress: Callable[[], None] | None = None,
-) -> list[Event]:
-    """The same events with their sentences; as they are where the model writes none.
+def is_confident(model: EventModel, caption: Caption) -> bool:
+    """Whether a caption reaches the model's threshold.
 
-    Args:
-        model: in eval mode.
-        parts: the recording's stretches in order, as `SequenceCache.parts` gives them.
-        events: of this recording.
-        beam: sentences that are followed at once; 1 is greedy.
-        progress: called before every some of them.
-
-    Raises:
-        SettingsMismatchError: the sequence does not have the tensors that the model reads.
+    The score is rounded as in files, because its last digits depend on the batch.
     """
-    if model.caption is None:
-        return list(events)
-    told: list[Event] = []
-    for first in range(0, len(events), _EVENTS_AT_ONCE):
-        if progress:
-            progress()
-        some = events[first : first + _EVENTS_AT_ONCE]
-        spans = [(event.start_s, event.end_s) for event in some]
-        told += _told(model, some, caption_features(parts, model.feature_spec, spans), beam)
-    return told
+    return model.caption is not None and bool(caption.text) and round(caption.score, 6) >= model.caption.threshold
 
 
-def caption_events_from_features(
-    model: EventModel, features: Features, events: Sequence[Event], *, beam: int = BEAM
-) -> list[Event]:
-    """As `caption_events`, from the features of the recording, or of what of it holds the events."""
-    if model.caption is None or not events:
-        return list(events)
-    spans = [caption_frames(features.time_s, event.start_s, event.end_s) for event in events]
-    return _told(model, events, [features.frames(*span) for span in spans], beam)
+def _require_captions(model: EventModel) -> tuple[CaptionHead, CaptionSettings]:
+    if model.network.caption_head is None or model.caption is None:
+        raise ValueError("the model writes no captions")
+    return model.network.caption_head, model.caption
 
 
-def caption_intervals(
-    model: EventModel,
-    stretches: Sequence[tuple[Sequence[FrameSequence], float | None, float | None]],
-    *,
-    beam: int = BEAM,
-) -> list[Caption]:
-    """Write a sentence on each stretch of a recording, whatever its score.
-
-    Args:
-        model: in eval mode.
-        stretches: the recording's stretches in order, and start and end in seconds; None and None: the whole recording.
-        beam: sentences that are followed at once; 1 is greedy.
-
-    Raises:
-        ValueError: the model writes no descriptions.
-        SettingsMismatchError: the sequence does not have the tensors that the model reads.
-    """
-    found = []
-    for parts, start_s, end_s in stretches:
-        span = (0.0 if start_s is None else start_s, np.inf if end_s is None else end_s)
-        found += [CaptionSegment(features=some) for some in caption_features(parts, model.feature_spec, [span])]
-    return caption_segments(model, found, beam=beam)
+def _first_words(model: EventModel, segments: Sequence[CaptionSegment]) -> list[int]:
+    """Return each caption's first input: its label's word, or START for labels without training captions."""
+    _, settings = _require_captions(model)
+    labels = [_best_label(model, segment.features) if segment.label is None else segment.label for segment in segments]
+    words = len(settings.tokenizer)
+    return [words + model.labels.index(label) if label in settings.labels else Tokenizer.START for label in labels]
 
 
-class RecentFeatures:
-    """The latest frames of a stream, enough of them to describe an event that ends.
-
-    Args:
-        lookahead: frames after which a frame's score is known.
-    """
-
-    def __init__(self, lookahead: int) -> None:
-        self._parts: list[Features] = []
-        self._most = 2 * _LONGEST + lookahead  # whether an event is over may be known late
-        self._frames = 0
-
-    def push(self, features: Features) -> None:
-        """Take the next frames."""
-        self._parts.append(features)
-        # what came before stays: an event that these frames show to be over may have ended with the frame before them
-        while self._frames - len(self._parts[0]) >= self._most:
-            self._frames -= len(self._parts.pop(0))
-        self._frames += len(features)
-
-    def caption_events(self, model: EventModel, events: Sequence[Event], *, beam: int = BEAM) -> list[Event]:
-        """As `caption_events`; an event that ended too long ago stays as it is."""
-        whole = Features.concatenate(self._parts)
-        near = [event for event in events if event.end_s > whole.time_s[0]]
-        told = iter(caption_events_from_features(model, whole, near, beam=beam))
-        return [next(told) if event in near else event for event in events]
-
-
-def caption_features(
-    parts: Sequence[FrameSequence], feature_spec: FeatureSpec, spans: Sequence[tuple[float, float]]
-) -> list[Features]:
-    """Features of what is read for a description of each span (start and end in seconds), as of the whole recording.
-
-    Raises:
-        SettingsMismatchError: the sequence does not have the tensors of the layout.
-    """
-    edges = np.cumsum([0] + [len(part) for part in parts])
-    time_s = np.concatenate([part.time_s for part in parts])
-    fps = parts[0].fps
-    found = []
-    for start_s, end_s in spans:
-        first, stop = caption_frames(time_s, start_s, end_s)
-        early = int(np.searchsorted(time_s, time_s[first] - max(_RUN_IN_S, 3 / fps)))
-        early = min(early, max(first - 1, 0))  # how long the first step is, also behind a gap
-        stream = FeatureStream(feature_spec)
-        pieces = [
-            stream.push(part.frames(max(early - int(edge), 0), stop - int(edge)))
-            for part, edge in zip(parts, edges, strict=False)
-            if edge < stop and edge + len(part) > early
-        ]
-        found.append(Features.concatenate(pieces).frames(first - early, stop - early))
-    return found
-
-
-def _told(model: EventModel, events: Sequence[Event], features: Sequence[Features], beam: int) -> list[Event]:
-    """Events with their sentences, or, where the model is not sure enough of one, with what was found put together."""
-    assert model.caption is not None
-    stretches = [CaptionSegment(features=some, label=event.label) for event, some in zip(events, features, strict=True)]
-    told = []
-    for event, stretch, one in zip(events, stretches, caption_segments(model, stretches, beam=beam), strict=True):
-        if is_confident(model, one):
-            told.append(replace(event, description=one.text, description_score=one.score, description_source="model"))
-            continue
-        text = template(event, detected_class_names(stretch.features, model))
-        told.append(replace(event, description=text, description_score=one.score, description_source="template"))
-    return told
-
-
-def is_confident(model: EventModel, one: Caption) -> bool:
-    """Whether a sentence is told. Its score is taken as files tell it: its last digits depend on what is beside it."""
-    return model.caption is not None and bool(one.text) and round(one.score, 6) >= model.caption.threshold
-
-
-def detected_class_names(features: Features, model: EventModel) -> list[str]:
-    """Names of the classes of which an object was seen in these frames, the most seen first."""
-    column = model.feature_spec.object_groups()["class"].start
-    classes, counts = np.unique(features.objects[:, column].astype(np.int64), return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    return [model.names[kind] for kind in classes[order].tolist() if 0 <= kind < len(model.names)]
-
-
-def _first_words(model: EventModel, stretches: Sequence[CaptionSegment]) -> list[int]:
-    """What each sentence begins with: its label, or that none is known."""
-    facts = model.caption
-    assert facts is not None
-    labels = [_own_label(model, one.features) if one.label is None else one.label for one in stretches]
-    words = len(facts.tokenizer)
-    return [words + model.labels.index(label) if label in facts.labels else Tokenizer.START for label in labels]
-
-
-def _own_label(model: EventModel, features: Features) -> str:
-    """What the model's other heads say of a stretch: that for clips, else that for frames, over all of them."""
+def _best_label(model: EventModel, features: Features) -> str:
+    """Return the label with the highest score by the clip head, else by the frame head, averaged over the frames."""
     vectors = [encode_features(model, [features]).vectors]
     if model.task.clip_head:
         scores = score_clips(model, vectors)[0]
@@ -293,53 +146,215 @@ def _own_label(model: EventModel, features: Features) -> str:
 
 
 def _batches(lengths: Sequence[int], beam: int) -> Iterator[list[int]]:
-    """Indices of stretches that are read together, of like lengths; so many sentences are followed on each."""
-    some: list[int] = []
+    """Yield the indices of segments to process together, grouped by similar length."""
+    batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
-        many = len(some) + 1
-        if some and (lengths[index] * many > _AT_ONCE or beam * many > _SENTENCES_AT_ONCE):
-            yield some
-            some = []
-        some.append(index)
-    if some:
-        yield some
+        size = len(batch) + 1
+        if batch and (lengths[index] * size > _FRAMES_PER_PASS or beam * size > _BEAMS_PER_PASS):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
-def _side_by_side(parts: Sequence[Features]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Stretches as the network reads them: objects [M,F], counts [B,T], frame [B,T,G], mask [B,T]."""
-    steps = max(len(part) for part in parts)
-    counts = np.zeros((len(parts), steps), np.int64)
-    frame = np.zeros((len(parts), steps, parts[0].frame.shape[1]), np.float32)
-    mask = np.zeros((len(parts), steps), np.bool_)
-    for row, part in enumerate(parts):
-        counts[row, : len(part)] = np.diff(part.offsets)
-        frame[row, : len(part)] = part.frame
-        mask[row, : len(part)] = True
-    objects = np.concatenate([part.objects for part in parts])
+def _collate(segments: Sequence[Features]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return padded network inputs: objects [M,F], counts [B,T], frame [B,T,G], mask [B,T]."""
+    steps = max(len(segment) for segment in segments)
+    counts = np.zeros((len(segments), steps), np.int64)
+    frame = np.zeros((len(segments), steps, segments[0].frame.shape[1]), np.float32)
+    mask = np.zeros((len(segments), steps), np.bool_)
+    for row, segment in enumerate(segments):
+        counts[row, : len(segment)] = np.diff(segment.offsets)
+        frame[row, : len(segment)] = segment.frame
+        mask[row, : len(segment)] = True
+    objects = np.concatenate([segment.objects for segment in segments])
     return torch.from_numpy(objects), torch.from_numpy(counts), torch.from_numpy(frame), torch.from_numpy(mask)
 
 
-_MOST = 3  # classes that are named
+# --- captions of events -----------------------------------------------------------------------------------------------
 
 
-def template(event: Event, names: Sequence[str]) -> str:
-    """Objects, label and time: "person, bag: left behind, 00:12\N{EN DASH}00:15".
-
-    Without the label where it says no more than that there is something to describe: "person, 00:12\N{EN DASH}00:15".
+def caption_events(
+    model: EventModel,
+    parts: Sequence[FrameSequence],
+    events: Sequence[Event],
+    *,
+    beam: int = BEAM,
+    progress: Callable[[], None] | None = None,
+) -> list[Event]:
+    """Return the events with their captions, unchanged if the model writes none.
 
     Args:
-        event: its label and times are told.
-        names: of the classes that were seen, the most seen first; the first few are named.
+        model: Model in eval mode.
+        parts: Consecutive chunks of the recording, as `SequenceCache.parts` returns them.
+        events: Events of this recording.
+        beam: Number of captions followed in parallel; 1 is greedy search.
+        progress: Called before every batch of events.
+
+    Raises:
+        SettingsMismatchError: The sequence does not have the tensors that the model reads.
+    """
+    if model.caption is None:
+        return list(events)
+    captioned: list[Event] = []
+    for first in range(0, len(events), _EVENTS_PER_PASS):
+        if progress:
+            progress()
+        batch = events[first : first + _EVENTS_PER_PASS]
+        intervals = [(event.start_s, event.end_s) for event in batch]
+        captioned += _with_captions(model, batch, caption_features(parts, model.feature_spec, intervals), beam)
+    return captioned
+
+
+def caption_events_from_features(
+    model: EventModel, features: Features, events: Sequence[Event], *, beam: int = BEAM
+) -> list[Event]:
+    """Like `caption_events`, from the features of the recording, or of a part of it that holds the events."""
+    if model.caption is None or not events:
+        return list(events)
+    frames = [caption_frames(features.time_s, event.start_s, event.end_s) for event in events]
+    return _with_captions(model, events, [features.frames(first, stop) for first, stop in frames], beam)
+
+
+def caption_intervals(
+    model: EventModel,
+    intervals: Sequence[tuple[Sequence[FrameSequence], float | None, float | None]],
+    *,
+    beam: int = BEAM,
+) -> list[Caption]:
+    """Write a caption for each interval of a recording, whatever its score.
+
+    Args:
+        model: Model in eval mode.
+        intervals: Consecutive chunks of a recording, start and end in seconds; None and None take the whole recording.
+        beam: Number of captions followed in parallel; 1 is greedy search.
+
+    Raises:
+        ValueError: The model writes no captions.
+        SettingsMismatchError: The sequence does not have the tensors that the model reads.
+    """
+    segments = []
+    for parts, start_s, end_s in intervals:
+        interval = (0.0 if start_s is None else start_s, np.inf if end_s is None else end_s)
+        segments += [CaptionSegment(features=f) for f in caption_features(parts, model.feature_spec, [interval])]
+    return caption_segments(model, segments, beam=beam)
+
+
+class RecentFeatures:
+    """The latest frames of a stream, enough to caption an event when it ends.
+
+    Args:
+        lookahead: Frames after which a frame's score is known.
+    """
+
+    def __init__(self, lookahead: int) -> None:
+        self._parts: list[Features] = []
+        self._most = 2 * _MAX_FRAMES + lookahead  # an event may be closed well after its last frame
+        self._frames = 0
+
+    def push(self, features: Features) -> None:
+        """Add the next frames."""
+        self._parts.append(features)
+        # The previous part stays: an event that the new frames close may have ended with the frame before them.
+        while self._frames - len(self._parts[0]) >= self._most:
+            self._frames -= len(self._parts.pop(0))
+        self._frames += len(features)
+
+    def caption_events(self, model: EventModel, events: Sequence[Event], *, beam: int = BEAM) -> list[Event]:
+        """Like `caption_events`; events that ended before the oldest frame kept stay unchanged."""
+        features = Features.concatenate(self._parts)
+        recent = [event for event in events if event.end_s > features.time_s[0]]
+        captioned = iter(caption_events_from_features(model, features, recent, beam=beam))
+        return [next(captioned) if event in recent else event for event in events]
+
+
+def caption_frames(time_s: Array, start_s: float, end_s: float) -> tuple[int, int]:
+    """Return the frames [first,stop) that a caption of the interval [start_s, end_s) reads, at least one.
+
+    Args:
+        time_s: float64 [T], T at least 1.
+        start_s, end_s: Interval in seconds.
+    """
+    last = int(np.searchsorted(time_s, end_s - _ROUNDING_S))
+    stop = max(last, 1)
+    first = int(np.searchsorted(time_s, start_s - _LEAD_S - _ROUNDING_S))
+    return max(min(first, stop - 1), stop - _MAX_FRAMES), stop
+
+
+def caption_features(
+    parts: Sequence[FrameSequence], feature_spec: FeatureSpec, intervals: Sequence[tuple[float, float]]
+) -> list[Features]:
+    """Return the features that a caption of each interval reads, equal to those of the whole recording.
+
+    Args:
+        parts: Consecutive chunks of the recording.
+        feature_spec: Features the model expects.
+        intervals: Start and end of each interval in seconds.
+
+    Raises:
+        SettingsMismatchError: The sequence does not have the tensors of the feature spec.
+    """
+    edges = np.cumsum([0] + [len(part) for part in parts])
+    time_s = np.concatenate([part.time_s for part in parts])
+    fps = parts[0].fps
+    result = []
+    for start_s, end_s in intervals:
+        first, stop = caption_frames(time_s, start_s, end_s)
+        early = int(np.searchsorted(time_s, time_s[first] - max(_WARM_UP_S, 3 / fps)))
+        early = min(early, max(first - 1, 0))  # the frame before sets the length of the first step, also after a gap
+        stream = FeatureStream(feature_spec)
+        pieces = [
+            stream.push(part.frames(max(early - int(edge), 0), stop - int(edge)))
+            for part, edge in zip(parts, edges, strict=False)
+            if edge < stop and edge + len(part) > early
+        ]
+        result.append(Features.concatenate(pieces).frames(first - early, stop - early))
+    return result
+
+
+def _with_captions(model: EventModel, events: Sequence[Event], features: Sequence[Features], beam: int) -> list[Event]:
+    """Return events with the model's captions, or with template captions where the model is not confident."""
+    segments = [CaptionSegment(features=f, label=event.label) for event, f in zip(events, features, strict=True)]
+    captioned = []
+    for event, segment, caption in zip(events, segments, caption_segments(model, segments, beam=beam), strict=True):
+        written = replace(event, description=caption.text, description_score=caption.score, description_source="model")
+        if not is_confident(model, caption):
+            text = template_caption(event, detected_class_names(segment.features, model))
+            written = replace(written, description=text, description_source="template")
+        captioned.append(written)
+    return captioned
+
+
+# --- fallback for captions of low score -------------------------------------------------------------------------------
+
+
+def template_caption(event: Event, class_names: Sequence[str]) -> str:
+    """Compose a caption of objects, label and time: "person, bag: left behind, 00:12\N{EN DASH}00:15".
+
+    The label is left out if the model has captions only: "person, 00:12\N{EN DASH}00:15".
+
+    Args:
+        event: Event with label and times.
+        class_names: Classes detected in the event, most frequent first; the first few are named.
     """
     label = "" if event.label == DESCRIBED else event.label.replace("_", " ").strip()
-    hours = event.end_s >= 3600
-    when = f"{_clock(event.start_s, hours)}\N{EN DASH}{_clock(event.end_s, hours)}"
-    objects = ", ".join(names[:_MOST])
-    what = ": ".join(filter(None, (objects, label)))
-    return ", ".join(filter(None, (what, when)))
+    with_hours = event.end_s >= 3600
+    interval = f"{_clock(event.start_s, with_hours)}\N{EN DASH}{_clock(event.end_s, with_hours)}"
+    objects = ", ".join(class_names[:_TEMPLATE_CLASSES])
+    subject = ": ".join(filter(None, (objects, label)))
+    return ", ".join(filter(None, (subject, interval)))
 
 
-def _clock(seconds: float, hours: bool) -> str:
+def detected_class_names(features: Features, model: EventModel) -> list[str]:
+    """Return the names of the classes detected in these frames, most frequent first."""
+    column = model.feature_spec.object_groups()["class"].start
+    classes, counts = np.unique(features.objects[:, column].astype(np.int64), return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return [model.names[index] for index in classes[order].tolist() if 0 <= index < len(model.names)]
+
+
+def _clock(seconds: float, with_hours: bool) -> str:
     whole = int(seconds)
     text = f"{whole // 60 % 60:02d}:{whole % 60:02d}"
-    return f"{whole // 3600}:{text}" if hours else text
+    return f"{whole // 3600}:{text}" if with_hours else text

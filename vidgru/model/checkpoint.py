@@ -1,6 +1,6 @@
-"""A trained model as a file: safetensors with one JSON metadata key, so that equal models are equal bytes.
+"""Models and model files: safetensors with one JSON metadata key; equal models give equal bytes.
 
-Format: https://github.com/huggingface/safetensors ("Format"). Nothing in it is executed on loading.
+Format: https://github.com/huggingface/safetensors ("Format"). Loading a file never executes code from it.
 """
 
 from __future__ import annotations
@@ -27,40 +27,42 @@ from vidgru.storage import write_atomic
 from vidgru.types import Array
 
 FORMAT = 3
-METADATA = "vidgru"  # the key of a file's metadata that holds all but the weights, as JSON
+METADATA = "vidgru"  # metadata key that holds everything but the weights, as JSON
 BEST = "best.safetensors"
+NO_EVENT = "(no event)"
 _NO_MODEL = "give a model file, or the folder that vidgru train wrote"
 
 
-NO_EVENT = "(no event)"
+# --- models -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSpec:
-    """How labels are told: of clips as a whole, or of every frame.
+    """Outputs of the clip head or of the frame head.
 
     Attributes:
-        background: one output more, the last: nothing happens. Never with `multi_label`.
-        multi_label: labels are independent of each other (sigmoid) rather than exclusive (softmax).
+        background: Whether there is one more output, the last, for "no event"; never with `multi_label`.
+        multi_label: Whether labels are independent (sigmoid) rather than exclusive (softmax).
     """
 
     background: bool
     multi_label: bool
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Scores from 0 to 1, of the same shape; the last column is the background's where there is one."""
+        """Return scores from 0 to 1, of the same shape; with `background` its column is the last."""
         return logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventTask:
-    """What is to be told apart. What the annotations hold decides the heads.
+    """Labels of a model, and the heads that score them; the annotations determine both.
+
+    Without any head, the model has a single label and writes captions only.
 
     Attributes:
-        labels: names, the background not among them.
-        clip_head: how a label of a clip as a whole is told; None where no clip is labelled so.
-        frame_head: how it is told when something happens; None where no label has times. With neither, there is one
-            label, and descriptions are all that the model is for.
+        labels: Names of the labels, without the background.
+        clip_head: Head for labels of whole clips; None if no annotation labels a whole clip.
+        frame_head: Head for labels of frames; None if no annotation has times.
     """
 
     labels: tuple[str, ...]
@@ -69,20 +71,20 @@ class EventTask:
 
     def __post_init__(self) -> None:
         if not self.labels:
-            raise ValueError("Task needs labels")
+            raise ValueError("EventTask needs labels")
         if self.clip_head is None and self.frame_head is None and len(self.labels) > 1:
-            raise ValueError(f"Task needs a head that tells {', '.join(self.labels)} apart")
+            raise ValueError(f"EventTask needs a head for its labels {', '.join(self.labels)}")
 
     def output_names(self, head: HeadSpec) -> tuple[str, ...]:
-        """Names of a head's outputs, as tables and plots show them."""
+        """Return the names of a head's outputs, as tables and plots show them."""
         return (*self.labels, NO_EVENT) if head.background else self.labels
 
     def num_outputs(self, head: HeadSpec | None) -> int:
-        """Number of a head's outputs, 0 where there is none."""
+        """Return the number of a head's outputs, 0 for None."""
         return 0 if head is None else len(self.labels) + head.background
 
     def target_vector(self, head: HeadSpec, labels: Iterable[str]) -> Array:
-        """What a head should say where these labels hold: float32 [C], 0 and 1."""
+        """Return a head's target for a clip or frame with these labels: float32 [C], 0 and 1."""
         vector = np.zeros(self.num_outputs(head), np.float32)
         vector[[self.labels.index(label) for label in labels]] = 1.0
         if head.background and not vector.any():
@@ -92,13 +94,13 @@ class EventTask:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CaptionSettings:
-    """How a model writes descriptions.
+    """How a model writes captions.
 
     Attributes:
-        tokenizer: between words of its head and text.
-        longest: words of a sentence at most.
-        labels: that sentences of training had; a sentence on anything else begins as on something unknown.
-        threshold: a sentence scored below is not told; what was found is put together in its place.
+        tokenizer: Tokenizer of the caption head.
+        longest: Maximum number of words per caption.
+        labels: Labels with captions in training; captions of other events start as those of unknown ones.
+        threshold: Minimum score of a caption; below it a template caption is used.
     """
 
     tokenizer: Tokenizer
@@ -109,24 +111,22 @@ class CaptionSettings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EventModel:
-    """A network and all that is needed to run it.
+    """A network and everything needed to run it.
 
     Attributes:
-        network: on the CPU and in eval mode when loaded; an exported model's runs by ONNX Runtime.
-        task: what it tells apart, in the order of the network's outputs.
-        feature_settings: the settings the features were made with, as in a cache entry.
-        weights: name of the detector's file; empty where it was run elsewhere.
-        names: the detector's class names.
-        decode: how scores become events.
-        window_s: length of the clips it was trained on: where there is no head for frames, a long recording is cut into
-            windows of this length.
-        lookahead: steps by which the scores of frames lag behind: the step that reads frame t scores frame t - lag,
-            so that a
-            little of what follows is known.
-        caption: how it writes descriptions; None if it writes none.
-        metrics: on the validation split, by name.
-        versions: of vidgru and torch, when it was trained.
-        trained_on: digests of the features it was trained and validated on, sorted; evaluation warns if they recur.
+        network: The network; loaded models are on the CPU and in eval mode.
+        task: Labels and heads, in the order of the network's outputs.
+        feature_settings: Settings that decide the features, as in a cache entry.
+        weights: File name of the detector's weights; empty for imported detections.
+        names: Class names of the detector.
+        decode: How scores become events.
+        window_s: Length of the clips the model was trained on; without a frame head, recordings are read in windows of
+            this length.
+        lookahead: Frames the frame head sees ahead: step t scores frame t - lookahead.
+        caption: How the model writes captions; None if it writes none.
+        metrics: Metrics on the validation split, by name.
+        versions: Versions of vidgru and torch at training.
+        trained_on: Sorted digests of the entries in training and validation; evaluation warns if they recur.
     """
 
     network: EventGRU
@@ -144,21 +144,21 @@ class EventModel:
 
     @property
     def feature_spec(self) -> FeatureSpec:
-        """The features it reads."""
+        """Groups and widths of the features the model reads."""
         return self.network.feature_spec
 
     @property
     def fps(self) -> float:
-        """Samples a second that it expects."""
+        """Samples per second the model expects."""
         return float(self.feature_settings["fps"])
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What can happen, in the order of the network's outputs."""
+        """Labels in the order of the network's outputs."""
         return self.task.labels
 
     def metadata(self) -> dict[str, Any]:
-        """All but the weights, as a file tells it in its metadata."""
+        """Return everything but the weights, as stored in the file's metadata."""
         return {
             "format": FORMAT,
             "architecture": asdict(self.network.architecture),
@@ -177,31 +177,46 @@ class EventModel:
         }
 
     def to_bytes(self) -> bytes:
-        """The file's bytes: a pure function of the model."""
-        weights = self.network.state_dict()
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        """Return the file's bytes, a pure function of the model."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         text = json.dumps(self.metadata(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return save(tensors, metadata={METADATA: text})
 
     def save(self, path: Path) -> None:
-        """Write the file, whole or not at all.
+        """Write the model file atomically.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: The file cannot be written.
         """
         write_atomic(path, self.to_bytes())
 
 
+def build_network(
+    feature_spec: FeatureSpec, task: EventTask, architecture: Architecture, *, words: int = 0
+) -> EventGRU:
+    """Build a network with random weights; a caption vocabulary of `words` > 0 adds a caption head."""
+    outputs = task.num_outputs(task.clip_head), task.num_outputs(task.frame_head)
+    return EventGRU(feature_spec, *outputs, architecture, words=words, labels=len(task.labels))
+
+
+def entry_digest(key: str) -> str:
+    """Return the digest of a cache entry's key by which a model recognises the entries it was trained on."""
+    return key[:16]
+
+
+# --- model files ------------------------------------------------------------------------------------------------------
+
+
 def model_file(path: str | Path) -> Path:
-    """The model file that is meant: the file itself, or the best one of a training run's folder.
+    """Return the path of a model file: the file itself, or the best model in the folder of a training run.
 
     Raises:
-        ModelError: there is none, or it is an exported model (`.onnx`).
+        ModelError: There is no model, or it is an exported one (`.onnx`).
     """
     path = Path(path).expanduser()
     if path.is_dir():
         if not (path / BEST).is_file():
-            raise ModelError(f"{path} holds no {BEST}", _NO_MODEL)
+            raise ModelError(f"{path} contains no {BEST}", _NO_MODEL)
         return path / BEST
     if not path.exists():
         raise ModelError(f"there is no model {path}", _NO_MODEL)
@@ -214,159 +229,134 @@ def model_file(path: str | Path) -> Path:
 
 
 def load_model(path: str | Path) -> EventModel:
-    """Read a model file, or the best model of a training run's folder.
+    """Load a model file, or the best model in the folder of a training run.
 
     Returns:
         The model, on the CPU and in eval mode.
 
     Raises:
-        ModelError: there is none, it is not a model of vidgru, or it is of another version.
+        ModelError: There is no model, it is not a valid vidgru model, or it has another format version.
     """
     path = model_file(path)
-    content, metadata = _read_tensors(path)
-    if METADATA not in metadata:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            file_metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a vidgru model: {error}", _NO_MODEL) from None
+    if METADATA not in file_metadata:
         raise ModelError(f"{path} is not a vidgru model: its metadata has no key {METADATA}", _NO_MODEL)
     try:
-        facts = json.loads(metadata[METADATA])
-        if facts["format"] != FORMAT:
+        metadata = json.loads(file_metadata[METADATA])
+        if metadata["format"] != FORMAT:
             raise ModelError(
-                f"{path} has model format {facts['format']}, this vidgru reads {FORMAT}",
-                "train it again, or use the vidgru that made it",
+                f"{path} has model format {metadata['format']}, this vidgru reads {FORMAT}",
+                "train it again, or use the vidgru version that wrote it",
             )
-        return _assemble(facts, content)
+        return _assemble(metadata, tensors)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         problem = str(error).splitlines()[0]
         raise ModelError(f"{path} is not a valid vidgru model: {problem}", "train it again") from None
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            return tensors, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is not a vidgru model: {error}", _NO_MODEL) from None
-
-
-def _assemble(facts: dict[str, Any], content: dict[str, Tensor]) -> EventModel:
-    """A model of its facts and of its weights by name."""
-    labels = tuple(facts["task"]["labels"])
+def _assemble(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> EventModel:
     clip_head, frame_head = (
-        HeadSpec(**head) if (head := facts["task"][name]) else None for name in ("clip_head", "frame_head")
+        HeadSpec(**head) if (head := metadata["task"][name]) else None for name in ("clip_head", "frame_head")
     )
-    task = EventTask(labels=labels, clip_head=clip_head, frame_head=frame_head)
-    feature_spec = FeatureSpec(**facts["feature_spec"])
+    task = EventTask(labels=tuple(metadata["task"]["labels"]), clip_head=clip_head, frame_head=frame_head)
+    feature_spec = FeatureSpec(**metadata["feature_spec"])
     architecture = Architecture(
-        **{**facts["architecture"], "drop_features": tuple(facts["architecture"]["drop_features"])}
+        **{**metadata["architecture"], "drop_features": tuple(metadata["architecture"]["drop_features"])}
     )
-    decode = dict(facts["decode"])
+    decode = dict(metadata["decode"])
     decode["high"], decode["low"] = tuple(decode["high"]), tuple(decode["low"])
-    caption = None
-    if facts["caption"]:
-        caption = _caption(facts["caption"])
-    network = _loaded(feature_spec, task, architecture, len(caption.tokenizer) if caption else 0, content)
+    caption = _caption_settings(metadata["caption"]) if metadata["caption"] else None
+    words = len(caption.tokenizer) if caption else 0
+    with torch.device("meta"):  # spends no time and no random numbers on weights that are replaced below
+        network = build_network(feature_spec, task, architecture, words=words)
+    # Copied rather than assigned: tensors in memory that torch did not align give other last bits.
+    network.to_empty(device="cpu").load_state_dict(tensors)
     return EventModel(
-        network=network,
+        network=network.eval(),
         task=task,
-        feature_settings=facts["feature_settings"],
-        weights=facts["weights"],
-        names=tuple(facts["names"]),
+        feature_settings=metadata["feature_settings"],
+        weights=metadata["weights"],
+        names=tuple(metadata["names"]),
         decode=DecodeSettings(**decode),
-        window_s=facts["window_s"],
-        lookahead=facts["lookahead"],
+        window_s=metadata["window_s"],
+        lookahead=metadata["lookahead"],
         caption=caption,
-        metrics=facts["metrics"],
-        versions=facts["versions"],
-        trained_on=tuple(facts["trained_on"]),
+        metrics=metadata["metrics"],
+        versions=metadata["versions"],
+        trained_on=tuple(metadata["trained_on"]),
     )
 
 
-def _caption(facts: dict[str, Any]) -> CaptionSettings:
+def _caption_settings(metadata: dict[str, Any]) -> CaptionSettings:
     try:
-        tokenizer = Tokenizer.from_json(facts["tokenizer"])
+        tokenizer = Tokenizer.from_json(metadata["tokenizer"])
     except ModelError as error:
-        raise ValueError(error.message) from None  # the caller says of which file
-    return CaptionSettings(**{**facts, "tokenizer": tokenizer, "labels": tuple(facts["labels"])})
+        raise ValueError(error.message) from None  # load_model adds the file
+    return CaptionSettings(**{**metadata, "tokenizer": tokenizer, "labels": tuple(metadata["labels"])})
 
 
-def _loaded(
-    feature_spec: FeatureSpec, task: EventTask, architecture: Architecture, words: int, tensors: dict[str, Tensor]
-) -> EventGRU:
-    with torch.device("meta"):  # no time and no random numbers are spent on weights that are replaced at once
-        network = build_network(feature_spec, task, architecture, words=words)
-    # copied, not assigned: memory aligned otherwise than torch aligns it gives other last bits
-    network.to_empty(device="cpu").load_state_dict(tensors)
-    return network.eval()
-
-
-def build_network(
-    feature_spec: FeatureSpec, task: EventTask, architecture: Architecture, *, words: int = 0
-) -> EventGRU:
-    """A network for a task, with random weights; with a vocabulary of `words`, it also writes descriptions."""
-    outputs = task.num_outputs(task.clip_head), task.num_outputs(task.frame_head)
-    return EventGRU(feature_spec, *outputs, architecture, words=words, labels=len(task.labels))
-
-
-def entry_digest(key: str) -> str:
-    """What a model remembers of a cache entry it was trained on: enough to know it again."""
-    return key[:16]
+# --- features of a model ----------------------------------------------------------------------------------------------
 
 
 def detector_settings(model: EventModel, weights: str = "") -> DetectorSettings:
-    """Settings that make the features a model reads.
+    """Return the detector settings that produce the features a model reads.
 
     Args:
-        model: as loaded.
-        weights: where its detector lies; under the name it was trained with where this is empty.
+        model: The model.
+        weights: Path of the detector's weights; empty uses the file name the model was trained with.
     """
     fields = DetectorSettings.__dataclass_fields__.keys() & model.feature_settings.keys()
     return DetectorSettings(weights=weights or model.weights, **{name: model.feature_settings[name] for name in fields})
 
 
 def check_feature_settings(model: EventModel, feature_settings: Mapping[str, Any], subject: str) -> None:
-    """Refuse features that were made with other settings than the model's.
+    """Check that features have the settings the model expects.
 
     Args:
-        model: that is to read them.
-        feature_settings: settings of the features, as a cache entry has them.
-        subject: whose they are, for the message: "features of a.mp4".
+        model: Model that will read the features.
+        feature_settings: Settings of the features, as in a cache entry.
+        subject: The features, for the message, such as "features of a.mp4".
 
     Raises:
-        SettingsMismatchError: naming the settings that differ, with both values.
+        SettingsMismatchError: Settings differ; the message has each with both values.
     """
     check_detection_source(model, feature_settings, subject)
-    differ = sorted(
+    differing = sorted(
         key
         for key in model.feature_settings.keys() | dict(feature_settings).keys()
         if model.feature_settings.get(key) != feature_settings.get(key)
     )
-    if differ:
+    if differing:
         values = "; ".join(
-            f"{key} is {_shown(feature_settings.get(key))}, the model's is {_shown(model.feature_settings.get(key))}"
-            for key in differ
+            f"{key} is {_format_setting(feature_settings.get(key))}, "
+            f"the model's is {_format_setting(model.feature_settings.get(key))}"
+            for key in differing
         )
         raise SettingsMismatchError(
-            f"{subject} are of other settings than the model's: {values}",
-            "pass --weights with the model's own detector to make them anew, or train a model on these features",
+            f"{subject} differ from the model's: {values}",
+            "pass --weights with the model's own detector to extract them again, or train a model on these features",
         )
 
 
 def check_detection_source(model: EventModel, feature_settings: Mapping[str, Any], subject: str) -> None:
-    """Refuse what a detector saw that was run elsewhere where the model reads features of one of vidgru's, and the
-    other way round. Arguments and errors are those of `check_feature_settings`.
-    """
+    """Check that features and model agree on whether detections are imported. As `check_feature_settings`."""
     if uses_imported_detections(model.feature_settings) and not uses_imported_detections(feature_settings):
         raise SettingsMismatchError(
-            f"{subject} are of a detector that vidgru runs, the model reads what one saw that was run elsewhere",
-            "make such sequences with vidgru extract --detections, and give their cache",
+            f"{subject} come from vidgru's own detector, the model expects imported detections",
+            "import detections with vidgru extract --detections, and pass their cache",
         )
     if uses_imported_detections(feature_settings) and not uses_imported_detections(model.feature_settings):
         raise SettingsMismatchError(
-            f"{subject} are of a detector that was run elsewhere, the model reads features of {model.weights}",
-            "give the recordings themselves, or train a model with --detections",
+            f"{subject} come from imported detections, the model expects features of {model.weights}",
+            "pass the recordings themselves, or train a model with --detections",
         )
 
 
-def _shown(value: object) -> str:
-    """A setting in a message; of many names how many, and the first."""
+def _format_setting(value: object) -> str:
+    """Format a setting for a message; long lists are shortened to their length and first items."""
     return f"{len(value)} ({', '.join(map(str, value[:3]))}, ...)" if isinstance(value, list) else repr(value)

@@ -1,8 +1,8 @@
-"""Sentences as numbers: byte-level byte-pair encoding, learnt from the training descriptions.
+"""Byte-level byte-pair encoding of captions, trained on the descriptions of the training split.
 
-Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units" (arXiv 1508.07909), on
-bytes as in Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". All 256 bytes are entries, so
-there is no unknown token: what was never seen in training is spelt out in bytes.
+Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units" (arXiv 1508.07909), on bytes
+as in Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". All 256 bytes are in the vocabulary,
+so there is no unknown token: words absent from training are spelt in bytes.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from tokenizers.decoders import ByteLevel
 from vidgru.errors import ModelError
 
 _KIND = "byte-level BPE 1"
-_LARGEST = 8192  # entries; descriptions of scenes hold fewer words than that, and rare ones are left in pieces
-_OFTEN = 2  # a pair seen once is no pattern
+_MAX_VOCABULARY = 8192  # descriptions of scenes use fewer words; rare ones stay in pieces
+_MIN_FREQUENCY = 2  # merging pairs that occur once would memorise single sentences
 
-# Scripts without spaces between words, as ranges of a character class, for `re` and Oniguruma alike: Thai and Lao,
+# Scripts without spaces between words, as ranges of a character class for both `re` and Oniguruma: Thai and Lao,
 # Myanmar, Khmer, kana and their extensions, Han with its radicals and extensions.
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
     "\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaa7f\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff"
 )
 
-# No entry reaches across the borders of these: a word with the space before it, a character of a script without spaces
-# and its marks (else a Chinese sentence that comes twice would be one entry), digits, signs, white space.
+# No token crosses the borders of these pieces: one character of an unspaced script with its marks (else a repeated
+# Chinese sentence would become one token), a word with the space before it, digits, punctuation, white space.
 _PIECES = (
     rf" ?[{UNSPACED}]\p{{M}}*"
     rf"| ?[[\p{{L}}\p{{M}}]&&[^{UNSPACED}]]+"
@@ -40,12 +40,15 @@ _PIECES = (
 
 
 class Tokenizer:
-    """Text to ids and back. `decode(encode(text)) == text` for every text that can be written as UTF-8.
+    """Text to ids and back: `decode(encode(text)) == text` for every text that is valid UTF-8.
 
-    Ids 0, 1 and 2 are special and stand for no text; 256 bytes follow, then the merges in the order they were learnt.
-    Text is taken as it is: nothing is normalised, lowered or stripped. Halves of surrogate pairs, which are no
-    characters, become U+FFFD. Inside, a space stands before every text, so that its first word is the entry that it is
-    elsewhere: where sentences begin with what they speak of, as Korean ones do, there are half as many words to learn.
+    Ids 0, 1 and 2 are special tokens without text; the 256 bytes follow, then the merges in training order. Text is not
+    normalized, lowercased or stripped; lone surrogates, which are not characters, become U+FFFD. Internally a space is
+    put before every text, so that its first word has the same token as elsewhere: in languages such as Korean, whose
+    sentences begin with the subject, this halves the words to learn.
+
+    Args:
+        merges: Pairs of tokens to merge, in training order.
     """
 
     START = 0
@@ -56,74 +59,69 @@ class Tokenizer:
     def __init__(self, merges: Iterable[tuple[str, str]]) -> None:
         self._merges = list(merges)
         letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-        entries = dict.fromkeys([*letters, *(a + b for a, b in self._merges)])  # two merges may give one entry
-        vocabulary = {entry: i for i, entry in enumerate(entries)}
+        # dict.fromkeys drops duplicates: different merges may give the same token
+        tokens = dict.fromkeys([*letters, *(a + b for a, b in self._merges)])
+        vocabulary = {token: i for i, token in enumerate(tokens)}
         self._pairs = _byte_pairs(models.BPE(vocab=vocabulary, merges=self._merges))
 
     @staticmethod
     def train(sentences: Iterable[str]) -> Tokenizer:
-        """Learn the vocabulary; its size follows the sentences: pairs are merged that occur at least twice.
+        """Train a vocabulary, whose size follows the sentences: pairs that occur at least twice are merged.
 
         The order of the sentences does not matter. Without sentences the vocabulary is the 256 bytes.
         """
-        # More threads would save seconds at most, and a process that forks later would be warned about them.
+        # Parallel training would save seconds at most, and causes warnings in processes that fork later.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         pairs = _byte_pairs(models.BPE())
         trainer = trainers.BpeTrainer(
-            vocab_size=_LARGEST - Tokenizer._SPECIALS,
-            min_frequency=_OFTEN,
+            vocab_size=_MAX_VOCABULARY - Tokenizer._SPECIALS,
+            min_frequency=_MIN_FREQUENCY,
             show_progress=False,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         )
-        pairs.train_from_iterator((" " + _characters(sentence) for sentence in sentences), trainer)
+        pairs.train_from_iterator((" " + _replace_surrogates(sentence) for sentence in sentences), trainer)
         merges: list[list[str]] = json.loads(pairs.to_str())["model"]["merges"]
         return Tokenizer((first, second) for first, second in merges)
 
     @staticmethod
     def from_json(text: str) -> Tokenizer:
-        """The tokenizer that `to_json` wrote.
+        """Create the tokenizer that `to_json` wrote.
 
         Raises:
-            ModelError: the text is not one.
+            ModelError: The text is not a tokenizer.
         """
         try:
-            facts = json.loads(text)
-            if facts["kind"] != _KIND:
-                raise ValueError(f"its kind is {facts['kind']!r}, not {_KIND!r}")
-            pairs = [merge.split(" ") for merge in facts["merges"]]
+            content = json.loads(text)
+            if content["kind"] != _KIND:
+                raise ValueError(f"its kind is {content['kind']!r}, not {_KIND!r}")
+            pairs = [merge.split(" ") for merge in content["merges"]]
             return Tokenizer((first, second) for first, second in pairs)
-        except Exception as error:  # the bindings of `tokenizers` raise plain Exception where a merge has no parts
+        except Exception as error:  # the bindings of `tokenizers` raise plain Exception for merges of unknown tokens
             raise ModelError(
                 f"the model's tokenizer cannot be read: {error}", "use a model file as vidgru train wrote it"
             ) from error
 
     def to_json(self) -> str:
-        """All there is to it, compact; equal for equal sentences in any order."""
-        facts = {"kind": _KIND, "merges": [f"{first} {second}" for first, second in self._merges]}
-        return json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+        """Return compact JSON that `from_json` reads; independent of the order of training sentences."""
+        content = {"kind": _KIND, "merges": [f"{first} {second}" for first, second in self._merges]}
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
     def __len__(self) -> int:
-        """Number of ids, the special ones included."""
+        """Number of ids, including special tokens."""
         return self._SPECIALS + self._pairs.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special ones; none for an empty text."""
+        """Return the ids of a text, without special tokens; an empty text has none."""
         if not text:
             return []
-        ids: list[int] = self._pairs.encode(" " + _characters(text)).ids
+        ids: list[int] = self._pairs.encode(" " + _replace_surrogates(text)).ids
         return [i + self._SPECIALS for i in ids]
 
-    def pieces(self) -> list[bytes]:
-        """The bytes of each id, none for special ones: joined and read as UTF-8 they are a text behind a space."""
-        entries: dict[str, int] = self._pairs.get_vocab()
-        spelt, byte_of = sorted(entries, key=entries.__getitem__), _byte_of()
-        return [b""] * self._SPECIALS + [bytes(byte_of[letter] for letter in entry) for entry in spelt]
-
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, special ones skipped. Bytes that are no UTF-8, as of a character cut in two, give U+FFFD.
+        """Return the text of ids, skipping special tokens. Invalid UTF-8, such as a partial character, gives U+FFFD.
 
         Raises:
-            ValueError: an id that the vocabulary does not have.
+            ValueError: An id is not in the vocabulary.
         """
         plain = [int(i) - self._SPECIALS for i in ids]
         if plain and not (min(plain) >= -self._SPECIALS and max(plain) < len(self) - self._SPECIALS):
@@ -144,13 +142,6 @@ def _byte_pairs(model: models.BPE) -> BytePairs:
     return pairs
 
 
-def _byte_of() -> dict[str, int]:
-    """The byte that each letter of an entry stands for: itself if it can be seen, the others from 256 on in order."""
-    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    unseen = [byte for byte in range(256) if byte not in seen]
-    return {chr(byte): byte for byte in seen} | {chr(256 + i): byte for i, byte in enumerate(unseen)}
-
-
-def _characters(text: str) -> str:
-    """The text with pairs of surrogates joined and halves of them replaced, so that it can be written as UTF-8."""
+def _replace_surrogates(text: str) -> str:
+    """Join surrogate pairs and replace lone surrogates, so that the text can be encoded as UTF-8."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
