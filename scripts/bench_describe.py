@@ -55,7 +55,7 @@ from describe_baselines import (
 from vidgru.cache import SequenceCache
 from vidgru.config import RuntimeSettings, TrainConfig, from_flags
 from vidgru.datasets.annotations import load_dataset
-from vidgru.datasets.dataset import Dataset, Described
+from vidgru.datasets.dataset import Dataset, DescribedSegment
 from vidgru.datasets.splits import assign_splits
 from vidgru.demo.attributes import ATTRIBUTES, attribute_accuracy, value_accuracy
 from vidgru.demo.scene import SIZE_PX
@@ -88,28 +88,28 @@ class Scene:
     loaded: Loaded
     encoded: Mapping[str, EncodedRecording]
 
-    def features(self, stretch: Described) -> Features:
+    def features(self, stretch: DescribedSegment) -> Features:
         """Features of a stretch, as its description is read from them."""
         features = self.loaded.features[stretch.video]
         span = frames_of(stretch, features.time_s)
         return features.frames(span.start, span.stop)
 
-    def seen(self, stretch: Described) -> set[str]:
+    def seen(self, stretch: DescribedSegment) -> set[str]:
         """Names of the classes that were seen in a stretch, or near it."""
         features = self.loaded.features[stretch.video]
         return detected_near(features, self.model.feature_spec, self.model.names, *span_of(stretch))
 
-    def mean_features(self, stretches: Sequence[Described]) -> Array:
+    def mean_features(self, stretches: Sequence[DescribedSegment]) -> Array:
         """Means of what the model is given, float64 [n, D]."""
         some = [(self.loaded.features[s.video], frames_of(s, self.encoded[s.video].time_s)) for s in stretches]
         return np.stack([mean_features(features, span, self.model.feature_spec) for features, span in some])
 
-    def mean_states(self, stretches: Sequence[Described]) -> Array:
+    def mean_states(self, stretches: Sequence[DescribedSegment]) -> Array:
         """Means of the recurrent layer's state, float64 [n, hidden]."""
         some = [(self.encoded[s.video], s) for s in stretches]
         return np.stack([mean_state(self.model, one.vectors[frames_of(s, one.time_s)]) for one, s in some])
 
-    def found(self, truth: Sequence[Described]) -> list[tuple[Event, Described]]:
+    def found(self, truth: Sequence[DescribedSegment]) -> list[tuple[Event, DescribedSegment]]:
         """The events found in the recordings of these, each with the true one that it matches."""
         videos = list(dict.fromkeys(stretch.video for stretch in truth))
         recordings = [(self.encoded[v], v, self.dataset.durations.get(v, np.inf)) for v in videos]

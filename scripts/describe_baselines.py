@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidgru.datasets.dataset import Dataset, Described, descriptions
+from vidgru.datasets.dataset import Dataset, DescribedSegment, described_segments
 from vidgru.model.captioner import caption_frames
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.feature_spec import FeatureSpec
@@ -21,13 +21,13 @@ from vidgru.model.scoring import EncodedRecording, score_clips, score_frames
 from vidgru.types import Annotation, Array, Event, Features
 
 
-def described(dataset: Dataset, split: str) -> list[Described]:
+def described(dataset: Dataset, split: str) -> list[DescribedSegment]:
     """The described stretches of a split, in the order of the file.
 
     A stretch whose rows give no label has that of the timed event which takes most of it, if there is one.
     """
     found = []
-    for stretch in descriptions(dataset, split):
+    for stretch in described_segments(dataset, split):
         if stretch.label is None:
             rows = (note for note in dataset.annotations if note.video == stretch.video and note.start_s is not None)
             others = [note for note in rows if note.label in dataset.labels and _common_s(note, stretch) > 0]
@@ -38,7 +38,7 @@ def described(dataset: Dataset, split: str) -> list[Described]:
     return found
 
 
-def _common_s(note: Annotation, stretch: Described) -> float:
+def _common_s(note: Annotation, stretch: DescribedSegment) -> float:
     assert note.start_s is not None
     assert note.end_s is not None
     if stretch.start_s is None or stretch.end_s is None:
@@ -46,20 +46,22 @@ def _common_s(note: Annotation, stretch: Described) -> float:
     return min(note.end_s, stretch.end_s) - max(note.start_s, stretch.start_s)
 
 
-def frames_of(stretch: Described, time_s: Array) -> slice:
+def frames_of(stretch: DescribedSegment, time_s: Array) -> slice:
     """The frames of a stretch that the model reads, of a recording with frames at these times."""
     start_s, end_s = span_of(stretch)
     return slice(*caption_frames(time_s, start_s, end_s))
 
 
-def span_of(stretch: Described) -> tuple[float, float]:
+def span_of(stretch: DescribedSegment) -> tuple[float, float]:
     """Its start and end in seconds; those of a recording as a whole are 0 and infinity."""
     if stretch.start_s is None or stretch.end_s is None:
         return 0.0, np.inf
     return stretch.start_s, stretch.end_s
 
 
-def match(found: Sequence[Event], truth: Sequence[Described], least: float = 0.5) -> list[tuple[Event, Described]]:
+def match(
+    found: Sequence[Event], truth: Sequence[DescribedSegment], least: float = 0.5
+) -> list[tuple[Event, DescribedSegment]]:
     """Pairs of found and true events of one recording, whatever their labels: the largest overlap first, each once.
 
     Args:
@@ -80,7 +82,7 @@ def match(found: Sequence[Event], truth: Sequence[Described], least: float = 0.5
     return [(found[i], truth[j]) for i, j in sorted(pairs.items())]
 
 
-def _overlap(event: Event, true: Described) -> float:
+def _overlap(event: Event, true: DescribedSegment) -> float:
     assert true.start_s is not None
     assert true.end_s is not None
     common = min(event.end_s, true.end_s) - max(event.start_s, true.start_s)
@@ -135,7 +137,7 @@ def nearest(train: Array, test: Array) -> Array:
 # --- the usual sentence of a label ------------------------------------------------------------------------------------
 
 
-def usual(train: Sequence[Described], labels: Sequence[str]) -> dict[str | None, str]:
+def usual(train: Sequence[DescribedSegment], labels: Sequence[str]) -> dict[str | None, str]:
     """The most frequent training sentence of each label, and under None that of all; of equals the first.
 
     Args:
@@ -151,7 +153,7 @@ def usual(train: Sequence[Described], labels: Sequence[str]) -> dict[str | None,
 
 
 def predicted_labels(
-    model: EventModel, encoded: Mapping[str, EncodedRecording], given: Sequence[Described]
+    model: EventModel, encoded: Mapping[str, EncodedRecording], given: Sequence[DescribedSegment]
 ) -> list[str]:
     """The label that the model gives each stretch.
 

@@ -14,8 +14,8 @@ import torch
 
 from tests.model.networks import make_model
 from tests.sequences import make_sequence
-from vidgru.datasets.dataset import Dataset, Described
-from vidgru.datasets.rows import Row
+from vidgru.datasets.dataset import Dataset, DescribedSegment
+from vidgru.datasets.rows import AnnotationRow
 from vidgru.demo.dataset import write_dataset
 from vidgru.demo.sentences import LANGUAGES, Language, Told, tell
 from vidgru.model.captioner import caption_features
@@ -40,9 +40,9 @@ OTHER = Told(kind="car_stops", attributes={"car": "blue", "way": "right"})
 
 def stretch(
     *sentences: str, label: int | None = 0, video: str = "a.mp4", at: tuple[float, float] | None = None
-) -> Described:
+) -> DescribedSegment:
     start_s, end_s = at or (None, None)
-    return Described(video=video, start_s=start_s, end_s=end_s, label=label, sentences=sentences, split="train")
+    return DescribedSegment(video=video, start_s=start_s, end_s=end_s, label=label, sentences=sentences, split="train")
 
 
 # --- baselines --------------------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_a_clip_has_the_label_of_the_event_that_takes_most_of_it() -> None:
         Annotation(video="b.mp4", description="Nobody is there.", split="train"),
         Annotation(video="b.mp4", label="walk", description="He walks.", split="test"),
     ]
-    rows = tuple(Row(annotation=note, where="") for note in notes)
+    rows = tuple(AnnotationRow(annotation=note, where="") for note in notes)
     dataset = Dataset(root=Path(), source=Path(), rows=rows, recordings={}, labels=("fall", "walk"))
     found = baselines.described(dataset, "train")
     assert [(one.sentences, one.label) for one in found] == [

@@ -89,12 +89,12 @@ def inspect_path(path: str | Path, *, verify: bool = False, prune: bool = False)
 
 
 def _inspect_folder(path: Path) -> list[str]:
-    from vidgru.datasets.spec import holds_annotations
+    from vidgru.datasets.spec import contains_annotations
     from vidgru.model.checkpoint import BEST
 
     if (path / BEST).is_file():
         return _inspect_model(path / BEST)
-    if holds_annotations(path):
+    if contains_annotations(path):
         return _inspect_dataset(path)
     raise SourceError(f"{path} holds no cache entry, no annotations and no {BEST}", _EXPECTED)
 
@@ -140,13 +140,13 @@ def _inspect_dataset(path: Path) -> list[str]:
     Raises:
         AnnotationError: They cannot be read.
     """
-    from vidgru.datasets.annotations import check_times, load_dataset
+    from vidgru.datasets.annotations import clip_to_durations, load_dataset
     from vidgru.datasets.splits import assign_splits, report
 
     dataset = load_dataset(path, allow_missing=True)
     durations, warnings = _probe_durations(dataset.recordings.values())
     problems: list[str] = []
-    for check in (assign_splits, partial(check_times, durations=durations)):
+    for check in (assign_splits, partial(clip_to_durations, durations=durations)):
         try:
             dataset = check(dataset)
         except AnnotationError as error:  # describe it nevertheless

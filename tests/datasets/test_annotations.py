@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.datasets.annotation_files import HEADER, csv_set, write_set
-from vidgru.datasets.annotations import check_times, load_dataset
+from vidgru.datasets.annotations import clip_to_durations, load_dataset
 from vidgru.datasets.dataset import Clip, clips
 from vidgru.errors import AnnotationError
 from vidgru.types import Annotation
@@ -408,7 +408,7 @@ def test_overlaps(tmp_path: Path) -> None:
 
 def test_check_times_clips_late_ends(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,1,6,walk,,", "b.mp4,1,6,walk,,", "c.mp4,1,6,walk,,", "d.mp4,,,walk,,")
-    checked = check_times(dataset, {"a.mp4": 6.0, "b.mp4": 5.5, "d.mp4": 2.0})
+    checked = clip_to_durations(dataset, {"a.mp4": 6.0, "b.mp4": 5.5, "d.mp4": 2.0})
     assert [note.end_s for note in checked.annotations] == [6.0, 5.5, 6.0, None]
     assert checked.warnings == ("1 end past the end of the recording, clipped (line 3: b.mp4 ends at 5.50 s, not 6)",)
     assert checked.durations == {"a.mp4": 6.0, "b.mp4": 5.5, "d.mp4": 2.0}
@@ -420,7 +420,7 @@ def test_check_times_refuses_late_starts(tmp_path: Path) -> None:
     with pytest.raises(
         AnnotationError, match=r"2 bad entries\n  line 3: start 5.5 s is past the end of b.mp4 \(5.50 s\)"
     ):
-        check_times(dataset, {"a.mp4": 6.0, "b.mp4": 5.5})
+        clip_to_durations(dataset, {"a.mp4": 6.0, "b.mp4": 5.5})
 
 
 def test_repr(tmp_path: Path) -> None:

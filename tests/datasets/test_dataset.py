@@ -6,14 +6,20 @@ import pytest
 
 from tests.datasets.annotation_files import csv_set, write_set
 from vidgru.datasets.annotations import load_dataset
-from vidgru.datasets.dataset import Described, clips, descriptions, timelines, unlabelled
+from vidgru.datasets.dataset import (
+    DescribedSegment,
+    clips,
+    described_segments,
+    event_timelines,
+    without_placeholder_labels,
+)
 from vidgru.types import DESCRIBED
 
 
 def described(
     video: str, start_s: float | None, end_s: float | None, label: int | None, *sentences: str, split: str = "train"
-) -> Described:
-    return Described(video=video, start_s=start_s, end_s=end_s, label=label, sentences=sentences, split=split)
+) -> DescribedSegment:
+    return DescribedSegment(video=video, start_s=start_s, end_s=end_s, label=label, sentences=sentences, split=split)
 
 
 def test_rows_of_one_label_on_one_interval_are_ways_to_say_it(tmp_path: Path) -> None:
@@ -28,7 +34,7 @@ def test_rows_of_one_label_on_one_interval_are_ways_to_say_it(tmp_path: Path) ->
         "b.mp4,1,2,fall,She falls.,train",
     )
     assert dataset.labels == ("fall", "walk")
-    assert descriptions(dataset) == [
+    assert described_segments(dataset) == [
         described("a.mp4", 1.0, 2.0, 0, "He falls.", "넘어진다."),
         described("a.mp4", 1.0, 2.0, 1, "그가 걷는다."),
         described("a.mp4", 1.0, 2.5, 0, "He falls and stays."),
@@ -53,16 +59,16 @@ def test_whole_clips_splits_and_rows_that_are_not_described(tmp_path: Path) -> N
         described("e.mp4", None, None, None, "Two people meet.", split="val"),
     ]
     test = [described("e.mp4", 0.0, 2.0, 1, "They walk.", split="test")]
-    assert descriptions(dataset, "train") == train
-    assert descriptions(dataset, "val") == val
-    assert descriptions(dataset, "test") == test
-    assert descriptions(dataset) == train + val + test
-    assert descriptions(dataset, "other") == []
+    assert described_segments(dataset, "train") == train
+    assert described_segments(dataset, "val") == val
+    assert described_segments(dataset, "test") == test
+    assert described_segments(dataset) == train + val + test
+    assert described_segments(dataset, "other") == []
 
 
 def test_one_interval_in_two_splits_is_two_stretches(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,1,2,fall,He falls.,train", "a.mp4,1,2,fall,She falls.,val")
-    assert [one.sentences for one in descriptions(dataset)] == [("He falls.",), ("She falls.",)]
+    assert [one.sentences for one in described_segments(dataset)] == [("He falls.",), ("She falls.",)]
 
 
 def with_background(folder: Path, *rows: str) -> Path:
@@ -73,7 +79,7 @@ def with_background(folder: Path, *rows: str) -> Path:
 
 def test_what_is_said_of_the_background_has_no_label(tmp_path: Path) -> None:
     path = with_background(tmp_path, "a.mp4,1,2,fall,He falls.,train", "b.mp4,,,nothing,An empty room.,train")
-    assert descriptions(load_dataset(path)) == [
+    assert described_segments(load_dataset(path)) == [
         described("a.mp4", 1.0, 2.0, 0, "He falls."),
         described("b.mp4", None, None, None, "An empty room."),
     ]
@@ -87,7 +93,7 @@ def test_without_labels_what_is_described_is_labelled_so(tmp_path: Path, rows: t
     dataset = csv_set(tmp_path, *rows)
     assert dataset.labels == (DESCRIBED,)
     assert "no row has a label: what is described is labelled 'described'" in dataset.notes
-    assert descriptions(dataset) == [
+    assert described_segments(dataset) == [
         described("a.mp4", 1.0, 2.0, 0, "He falls.", "넘어진다."),
         described("b.mp4", None, None, 0, "An empty room.", split="val"),
     ]
@@ -95,7 +101,7 @@ def test_without_labels_what_is_described_is_labelled_so(tmp_path: Path, rows: t
     assert found == {("a.mp4", frozenset({0})), ("b.mp4", frozenset({0}))} | (
         {("c.mp4", frozenset())} if len(rows) == 4 else set()
     )
-    assert [timeline.events for timeline in timelines(dataset, "train")][:1] == [((1.0, 2.0, 0),)]
+    assert [timeline.events for timeline in event_timelines(dataset, "train")][:1] == [((1.0, 2.0, 0),)]
 
 
 def test_where_the_background_is_the_only_label_what_is_described_is_labelled_too(tmp_path: Path) -> None:
@@ -106,7 +112,7 @@ def test_where_the_background_is_the_only_label_what_is_described_is_labelled_to
     assert dataset.labels == (DESCRIBED,)
     assert [note.label for note in dataset.annotations] == [DESCRIBED, "nothing", "nothing"]
     assert [clip.labels for clip in clips(dataset)] == [frozenset({0}), frozenset(), frozenset()]
-    assert [one.label for one in descriptions(dataset)] == [0, None]
+    assert [one.label for one in described_segments(dataset)] == [0, None]
 
 
 def test_where_some_rows_have_labels_the_others_get_none(tmp_path: Path) -> None:
@@ -119,15 +125,17 @@ def test_where_some_rows_have_labels_the_others_get_none(tmp_path: Path) -> None
 def test_eventless_recordings_alone_are_not_described(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,,,,,train", "b.mp4,,,,,val")
     assert dataset.labels == ()
-    assert descriptions(dataset) == []
+    assert described_segments(dataset) == []
 
 
 def test_what_is_labelled_for_want_of_labels_can_be_taken_back(tmp_path: Path) -> None:
-    dataset = unlabelled(csv_set(tmp_path, "a.mp4,2,4,,He falls.,test", "b.mp4,,,,Two people meet.,test"))
+    dataset = without_placeholder_labels(
+        csv_set(tmp_path, "a.mp4,2,4,,He falls.,test", "b.mp4,,,,Two people meet.,test")
+    )
     assert dataset.labels == ()
     assert [note.label for note in dataset.annotations] == [None, None]
-    assert [(one.label, one.sentences) for one in descriptions(dataset)] == [
+    assert [(one.label, one.sentences) for one in described_segments(dataset)] == [
         (None, ("He falls.",)),
         (None, ("Two people meet.",)),
     ]
-    assert timelines(dataset) == []
+    assert event_timelines(dataset) == []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.datasets.annotation_files import HEADER, csv_set, write_set
-from vidgru.datasets.annotations import check_times, load_dataset
+from vidgru.datasets.annotations import clip_to_durations, load_dataset
 from vidgru.datasets.dataset import Dataset, clips
 from vidgru.datasets.groups import groups, stratify
 from vidgru.datasets.splits import assign_splits, folds, report
@@ -268,9 +268,9 @@ def test_a_column_called_group_is_taken_unasked(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, *rows, header=f"{HEADER},group")
     assert groups(dataset)[1] == "group"
     assert groups(dataset, "folder")[1] == "folder"
-    drop_features = csv_set(tmp_path / "none", *(row.rpartition(",")[0] for row in rows))
-    assert groups(drop_features, "group") == groups(drop_features)
-    assert groups(drop_features)[1] == "folder"
+    without_tracks = csv_set(tmp_path / "none", *(row.rpartition(",")[0] for row in rows))
+    assert groups(without_tracks, "group") == groups(without_tracks)
+    assert groups(without_tracks)[1] == "folder"
 
 
 def test_report_of_timed_events(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_report_of_timed_events(tmp_path: Path) -> None:
         *(f"a{i}.mp4,1,3,fall,,train" for i in range(6)), "a0.mp4,2,6,walk,,train", "a1.mp4,8,9,walk,,train",
         "b.mp4,0,5,fall,,val", "c.mp4,,,,,val", "d.mp4,,,,,test",
     )  # fmt: skip
-    made = report(check_times(dataset, dict.fromkeys(dataset.recordings, 10.0)))
+    made = report(clip_to_durations(dataset, dict.fromkeys(dataset.recordings, 10.0)))
     assert made.lines[0].endswith(
         "annotations.csv: 9 events of 2 labels in 9 recordings (events of different labels overlap)"
     )

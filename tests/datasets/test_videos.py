@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from vidgru.datasets.rows import Row
+from vidgru.datasets.rows import AnnotationRow
 from vidgru.datasets.videos import Videos, locate
 from vidgru.types import Annotation
 
@@ -77,7 +77,7 @@ def test_a_name_as_an_upload_writes_it_comes_after_the_name_itself(tmp_path: Pat
 
 
 def test_a_name_that_may_be_several_is_said_to_be(videos: Videos) -> None:
-    row = Row(annotation=Annotation(video="x"), where="line 2")
+    row = AnnotationRow(annotation=Annotation(video="x"), where="line 2")
     _, _, missing = locate([row], videos, {}, exact=False)
     assert list(missing) == ["x, which may be twice/x.avi or twice/x.mp4"]
     _, _, missing = locate([row], videos, {}, exact=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.datasets.annotation_files import csv_set
-from vidgru.datasets.dataset import Dataset, timelines
+from vidgru.datasets.dataset import Dataset, event_timelines
 from vidgru.errors import AnnotationError
 from vidgru.model.checkpoint import EventTask, HeadSpec
 from vidgru.training.data import check_labels, place, place_timed, task_of, whole_clips
@@ -122,7 +122,7 @@ def test_outputs_and_their_names() -> None:
 
 
 def checked(dataset: Dataset, model: EventTask) -> None:
-    check_labels(model, dataset, whole_clips(dataset), timelines(dataset))
+    check_labels(model, dataset, whole_clips(dataset), event_timelines(dataset))
 
 
 @pytest.mark.parametrize(("rows", "head", "message"), [

@@ -20,9 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidgru.datasets import formats
-from vidgru.datasets.dataset import Dataset, busy_videos, is_denied
+from vidgru.datasets.dataset import Dataset, contradicts_events, videos_with_events
 from vidgru.datasets.formats.native import COLUMNS
-from vidgru.datasets.rows import SPLIT_NAMES, Problem, Reading, Row, did_you_mean, plural, raise_problems
+from vidgru.datasets.rows import SPLIT_NAMES, AnnotationRow, ParseResult, Problem, did_you_mean, plural, raise_problems
 from vidgru.datasets.spec import DatasetSpec, find_dataset
 from vidgru.datasets.videos import Videos, locate
 from vidgru.errors import AnnotationError
@@ -50,31 +50,31 @@ def load_dataset(
         AnnotationError: with file, place and remedy; up to ten bad entries at once.
     """
     spec = find_dataset(Path(path).expanduser())
-    reading = read_annotations(spec)
+    result = read_annotations(spec)
     videos = Videos(spec.roots, seen)
-    recordings, rows, missing = locate(reading.rows, videos, reading.spellings, exact=reading.exact)
+    recordings, rows, missing = locate(result.rows, videos, result.spellings, exact=result.exact)
     looked = " and ".join([*map(str, spec.roots), *(["among the detections"] if seen else [])])
     left_out = [_missing(spec, missing, looked, allow_missing and bool(rows))] if missing else []
-    warnings = [*reading.warnings, *left_out]
+    warnings = [*result.warnings, *left_out]
     if not rows:
         raise AnnotationError(
             f"{spec.source}: no usable row",
             f"it needs a row for each clip or event; a CSV also a header line ({','.join(COLUMNS)})",
         )
     used = {row.annotation.label for row in rows if row.annotation.label is not None}
-    labels = spec.names or tuple(dict.fromkeys((*reading.names, *sorted(used))))
+    labels = spec.names or tuple(dict.fromkeys((*result.names, *sorted(used))))
     labels = tuple(label for label in labels if label != spec.background)
     if spec.background is not None and spec.background not in used:
         warnings.append(f"background {spec.background!r} is not the label of any row")
-    notes = [*spec.notes, *reading.notes]
+    notes = [*spec.notes, *result.notes]
     if not labels and any(row.annotation.description for row in rows):
         labels = (DESCRIBED,)
         rows = [_described(row) for row in rows]
         notes.append(f"no row has a label: what is described is labelled {DESCRIBED!r}")
     durations = {
         recording.name: seconds
-        for video, seconds in reading.durations.items()
-        if (recording := videos.find(video, reading.spellings.get(video, ()), exact=reading.exact))
+        for video, seconds in result.durations.items()
+        if (recording := videos.find(video, result.spellings.get(video, ()), exact=result.exact))
     }
     dataset = Dataset(
         root=spec.roots[0],
@@ -84,19 +84,19 @@ def load_dataset(
         labels=labels,
         background=spec.background,
         split=spec.split,
-        half_width_s=reading.half_width_s,
+        half_width_s=result.half_width_s,
         durations=durations,
         notes=tuple(notes),
     )
     return replace(dataset, warnings=(*warnings, *_oddities(dataset)))
 
 
-def _described(row: Row) -> Row:
+def _described(row: AnnotationRow) -> AnnotationRow:
     note = row.annotation
     return replace(row, annotation=replace(note, label=DESCRIBED)) if note.description and note.label is None else row
 
 
-def read_annotations(spec: DatasetSpec) -> Reading:
+def read_annotations(spec: DatasetSpec) -> ParseResult:
     """The rows of all annotation files of a data set, whether their videos exist or not.
 
     Of several files, the name of one tells the split of its rows, if they do not (train.json, val_1.json,
@@ -105,41 +105,41 @@ def read_annotations(spec: DatasetSpec) -> Reading:
     Raises:
         AnnotationError: with file, place and remedy; up to ten bad entries at once.
     """
-    whole = Reading(exact=True)
+    whole = ParseResult(exact=True)
     for path in spec.annotations:
-        reading = formats.read(path, spec.format, spec.options)
+        result = formats.read(path, spec.format, spec.options)
         if len(spec.annotations) > 1:
             named = _SPLIT_IN_NAME.search(path.stem)
-            _tell_apart(reading, path.name, SPLIT_NAMES.get(named[1].lower(), named[1].lower()) if named else None)
-        whole.rows += reading.rows
-        whole.problems += reading.problems
-        whole.notes += [note for note in reading.notes if note not in whole.notes]
-        whole.warnings += [warning for warning in reading.warnings if warning not in whole.warnings]
-        whole.names += reading.names
-        whole.half_width_s = reading.half_width_s or whole.half_width_s
-        whole.durations |= reading.durations
-        whole.spellings |= reading.spellings
-        whole.exact &= reading.exact
+            _tell_apart(result, path.name, SPLIT_NAMES.get(named[1].lower(), named[1].lower()) if named else None)
+        whole.rows += result.rows
+        whole.problems += result.problems
+        whole.notes += [note for note in result.notes if note not in whole.notes]
+        whole.warnings += [warning for warning in result.warnings if warning not in whole.warnings]
+        whole.names += result.names
+        whole.half_width_s = result.half_width_s or whole.half_width_s
+        whole.durations |= result.durations
+        whole.spellings |= result.spellings
+        whole.exact &= result.exact
     if spec.names is not None:
         whole.problems += _not_in_names(whole.rows, spec)
     raise_problems(spec.source, whole.problems)
     return whole
 
 
-def _tell_apart(reading: Reading, file: str, split: str | None) -> None:
+def _tell_apart(result: ParseResult, file: str, split: str | None) -> None:
     """Put the file's name before all places, as there are several, and its split where a row tells none."""
-    reading.problems = [(f"{file}, {where}", what, remedy) for where, what, remedy in reading.problems]
-    reading.rows = [
+    result.problems = [(f"{file}, {where}", what, remedy) for where, what, remedy in result.problems]
+    result.rows = [
         replace(
             row,
             where=f"{file}, {row.where}",
             annotation=replace(row.annotation, split=row.annotation.split or split),
         )
-        for row in reading.rows
+        for row in result.rows
     ]
 
 
-def _not_in_names(rows: list[Row], spec: DatasetSpec) -> list[Problem]:
+def _not_in_names(rows: list[AnnotationRow], spec: DatasetSpec) -> list[Problem]:
     known = {*(spec.names or ()), spec.background}
     return [
         (
@@ -152,7 +152,7 @@ def _not_in_names(rows: list[Row], spec: DatasetSpec) -> list[Problem]:
     ]
 
 
-def check_times(dataset: Dataset, durations: Mapping[str, float]) -> Dataset:
+def clip_to_durations(dataset: Dataset, durations: Mapping[str, float]) -> Dataset:
     """Hold intervals against the length of their recordings; ends that reach too far are clipped, with a warning.
 
     Args:
@@ -162,7 +162,7 @@ def check_times(dataset: Dataset, durations: Mapping[str, float]) -> Dataset:
     Raises:
         AnnotationError: an interval starts where its recording is already over.
     """
-    rows: list[Row] = []
+    rows: list[AnnotationRow] = []
     problems: list[Problem] = []
     late: list[str] = []
     for row in dataset.rows:
@@ -185,7 +185,7 @@ def check_times(dataset: Dataset, durations: Mapping[str, float]) -> Dataset:
     return replace(dataset, rows=tuple(rows), durations={**dataset.durations, **durations}, warnings=warnings)
 
 
-def _missing(spec: DatasetSpec, missing: Mapping[str, Row], looked: str, allow: bool) -> str:
+def _missing(spec: DatasetSpec, missing: Mapping[str, AnnotationRow], looked: str, allow: bool) -> str:
     some = ", ".join(f"{video} ({row.where})" for video, row in list(missing.items())[:_MOST_SHOWN])
     more = f" and {len(missing) - _MOST_SHOWN} more" if len(missing) > _MOST_SHOWN else ""
     text = f"{plural(len(missing), 'video')} missing: {some}{more}"
@@ -219,8 +219,8 @@ def _oddities(dataset: Dataset) -> list[str]:
             repeated.append(f"{row.where} says what {first} says")
     if repeated:
         found.append(f"{plural(len(repeated), 'repeated row')} ({repeated[0]})")
-    busy = busy_videos(dataset)
-    denied = [row.where for row in dataset.rows if is_denied(row.annotation, busy, dataset.background)]
+    busy = videos_with_events(dataset)
+    denied = [row.where for row in dataset.rows if contradicts_events(row.annotation, busy, dataset.background)]
     if denied:
         found.append(
             f"{plural(len(denied), 'row')} (first: {denied[0]}) say that nothing happens where others say that "

@@ -15,7 +15,7 @@ from typing import Any
 from vidgru.config import ConvertConfig
 from vidgru.datasets.annotations import read_annotations
 from vidgru.datasets.formats.native import COLUMNS
-from vidgru.datasets.rows import Row, plural
+from vidgru.datasets.rows import AnnotationRow, plural
 from vidgru.datasets.spec import find_dataset
 from vidgru.datasets.videos import Videos
 from vidgru.errors import AnnotationError, SettingsError
@@ -54,20 +54,20 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig) -> list[
             "use .csv or .jsonl (vidgru's own), .json (ActivityNet), .vtt, or a folder (a .vtt a video)",
         )
     spec = find_dataset(Path(source).expanduser()).on_top(config)
-    reading = read_annotations(spec)
+    result = read_annotations(spec)
     videos = Videos(spec.roots)
     lengths: dict[str, float] = {}
-    rows: list[Row] = []
-    for row in reading.rows:
+    rows: list[AnnotationRow] = []
+    for row in result.rows:
         spelling = row.annotation.video
-        found = videos.find(spelling, reading.spellings.get(spelling, ()), exact=reading.exact, home=row.home)
+        found = videos.find(spelling, result.spellings.get(spelling, ()), exact=result.exact, home=row.home)
         name = spelling if found is None else _name(found, spec.roots)
         rows.append(replace(row, annotation=replace(row.annotation, video=name)))
-        if spelling in reading.durations:
-            lengths[name] = reading.durations[spelling]
+        if spelling in result.durations:
+            lengths[name] = result.durations[spelling]
     if not rows:
         raise AnnotationError(f"{spec.source}: no usable row", "there is nothing to convert")
-    said = [*spec.notes, *reading.notes, *reading.warnings]
+    said = [*spec.notes, *result.notes, *result.warnings]
     if suffix in ("", ".vtt"):
         written = _write_vtt(spec.source, out, rows, lengths, said, one=suffix == ".vtt")
     else:
@@ -89,7 +89,7 @@ def _name(recording: Recording, roots: tuple[Path, ...]) -> str:
 # --- native ---------------------------------------------------------------------------------------------------------
 
 
-def _values(row: Row) -> dict[str, Any]:
+def _values(row: AnnotationRow) -> dict[str, Any]:
     """A row by column, those that hold nothing left out; times to the microsecond."""
     note = row.annotation
     values = {
@@ -103,7 +103,7 @@ def _values(row: Row) -> dict[str, Any]:
     return {name: value for name, value in {**values, **row.extra}.items() if value not in (None, "")}
 
 
-def _csv(rows: list[Row]) -> str:
+def _csv(rows: list[AnnotationRow]) -> str:
     extra = dict.fromkeys(name for row in rows for name, value in row.extra.items() if value)
     text = io.StringIO()
     writer = csv.DictWriter(text, [*COLUMNS, *extra], restval="", lineterminator="\n")
@@ -114,14 +114,14 @@ def _csv(rows: list[Row]) -> str:
     return text.getvalue()
 
 
-def _jsonl(rows: list[Row]) -> str:
+def _jsonl(rows: list[AnnotationRow]) -> str:
     return "".join(json.dumps(_values(row), ensure_ascii=False) + "\n" for row in rows)
 
 
 # --- ActivityNet ----------------------------------------------------------------------------------------------------
 
 
-def _activitynet(rows: list[Row], lengths: dict[str, float], said: list[str]) -> str:
+def _activitynet(rows: list[AnnotationRow], lengths: dict[str, float], said: list[str]) -> str:
     """Ground truth of detection; rows without times have no segment, and descriptions stand beside the labels."""
     database: dict[str, dict[str, Any]] = {}
     left_out = several = 0
@@ -164,7 +164,7 @@ def _segment(note: Annotation) -> dict[str, Any]:
 
 
 def _write_vtt(
-    source: Path, out: Path, rows: list[Row], lengths: dict[str, float], said: list[str], *, one: bool
+    source: Path, out: Path, rows: list[AnnotationRow], lengths: dict[str, float], said: list[str], *, one: bool
 ) -> str:
     """Write a WebVTT file a video into the folder `out`, or, of `one` video, the file `out`."""
     cues: dict[str, list[tuple[float, float, str]]] = {row.annotation.video: [] for row in rows}

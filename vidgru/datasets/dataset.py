@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vidgru.datasets.rows import Row
+from vidgru.datasets.rows import AnnotationRow
 from vidgru.datasets.spec import SplitSettings
 from vidgru.types import Annotation, Recording
 
@@ -28,14 +28,14 @@ class Dataset:
         split: how to set clips aside.
         half_width_s: where the file marks moments: how far before and after one its event reaches; None where it has
             intervals.
-        durations: seconds, of the recordings whose annotation file tells them, or that `check_times` was told of.
+        durations: seconds, of the recordings whose annotation file tells them, or that `clip_to_durations` was told of.
         warnings: what a person should look at, in sentences.
         notes: what was done that the file did not say, in sentences.
     """
 
     root: Path
     source: Path
-    rows: tuple[Row, ...]
+    rows: tuple[AnnotationRow, ...]
     recordings: Mapping[str, Recording]
     labels: tuple[str, ...]
     background: str | None = None
@@ -86,14 +86,14 @@ def clips(dataset: Dataset, split: str | None = None) -> list[Clip]:
     says "nothing happens" of a whole recording is left out where other rows say that something does.
     """
     number = {label: index for index, label in enumerate(dataset.labels)}
-    busy = busy_videos(dataset)
+    busy = videos_with_events(dataset)
     found: dict[tuple[str, float | None, float | None, str], set[int]] = {}
     for row in dataset.rows:
         note = row.annotation
         own_split = note.split or "train"
         if (split is not None and own_split != split) or (note.label is None and note.description is not None):
             continue
-        if is_denied(note, busy, dataset.background):
+        if contradicts_events(note, busy, dataset.background):
             continue
         labels = found.setdefault((note.video, note.start_s, note.end_s, own_split), set())
         if note.label is not None and note.label != dataset.background:
@@ -105,7 +105,7 @@ def clips(dataset: Dataset, split: str | None = None) -> list[Clip]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Described:
+class DescribedSegment:
     """A stretch of a recording and what was written on it.
 
     Attributes:
@@ -124,7 +124,7 @@ class Described:
     split: str
 
 
-def descriptions(dataset: Dataset, split: str | None = None) -> list[Described]:
+def described_segments(dataset: Dataset, split: str | None = None) -> list[DescribedSegment]:
     """The described stretches of a split (None: of all), in the order of the file.
 
     Rows of one label on the same interval of the same video make one stretch with several sentences.
@@ -139,7 +139,7 @@ def descriptions(dataset: Dataset, split: str | None = None) -> list[Described]:
         label = None if note.label is None else number.get(note.label)  # the background has none
         found.setdefault((note.video, note.start_s, note.end_s, label, own_split), []).append(note.description)
     return [
-        Described(
+        DescribedSegment(
             video=video,
             start_s=start_s,
             end_s=end_s,
@@ -151,19 +151,19 @@ def descriptions(dataset: Dataset, split: str | None = None) -> list[Described]:
     ]
 
 
-def unlabelled(dataset: Dataset) -> Dataset:
+def without_placeholder_labels(dataset: Dataset) -> Dataset:
     """The data set as it is written where it has descriptions alone, which are labelled `DESCRIBED` when it is read."""
     rows = tuple(replace(row, annotation=replace(row.annotation, label=None)) for row in dataset.rows)
     return replace(dataset, rows=rows, labels=())
 
 
-def only(dataset: Dataset, splits: Collection[str]) -> Dataset:
+def select_splits(dataset: Dataset, splits: Collection[str]) -> Dataset:
     """The data set without the rows of other splits; its labels are those of all."""
     return replace(dataset, rows=tuple(row for row in dataset.rows if (row.annotation.split or "train") in splits))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timeline:
+class EventTimeline:
     """What happens when in a recording whose events have times.
 
     Attributes:
@@ -192,7 +192,7 @@ class Timeline:
         return False
 
 
-def timelines(dataset: Dataset, split: str | None = None) -> list[Timeline]:
+def event_timelines(dataset: Dataset, split: str | None = None) -> list[EventTimeline]:
     """Recordings with timed events, and those in which nothing happens, of a split (None: of all).
 
     Outside its events nothing happens in such a recording: what is annotated is annotated whole. Recordings of which
@@ -212,7 +212,7 @@ def timelines(dataset: Dataset, split: str | None = None) -> list[Timeline]:
     for (video, own_split), events in found.items():
         of_video.setdefault(video, {})[own_split] = [(start_s, end_s) for start_s, end_s, _ in events]
     return [
-        Timeline(
+        EventTimeline(
             video=video,
             split=own_split,
             events=tuple(sorted(events)),
@@ -223,13 +223,13 @@ def timelines(dataset: Dataset, split: str | None = None) -> list[Timeline]:
     ]
 
 
-def busy_videos(dataset: Dataset) -> set[str]:
+def videos_with_events(dataset: Dataset) -> set[str]:
     """Videos in which something happens."""
     quiet = (None, dataset.background)
     return {row.annotation.video for row in dataset.rows if row.annotation.label not in quiet}
 
 
-def is_denied(note: Annotation, busy: set[str], background: str | None) -> bool:
+def contradicts_events(note: Annotation, busy: set[str], background: str | None) -> bool:
     """Whether a row says "nothing happens" of a whole recording in which something does."""
     if note.video not in busy or note.start_s is not None:
         return False

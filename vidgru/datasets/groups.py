@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from vidgru.datasets.dataset import Dataset
-from vidgru.datasets.rows import Row, did_you_mean
+from vidgru.datasets.rows import AnnotationRow, did_you_mean
 from vidgru.errors import AnnotationError
 from vidgru.types import Array
 
@@ -110,5 +110,5 @@ def _folders_are_groups(dataset: Dataset) -> bool:
     return len(labels_in) >= _FEWEST_FOLDERS and not per_class
 
 
-def _column(row: Row, name: str) -> str:
+def _column(row: AnnotationRow, name: str) -> str:
     return row.extra.get(name) or row.extra.get(name.lower(), "")  # a CSV header is read in lower case

@@ -1,6 +1,6 @@
 """Rows: what an annotation file says, one annotation each, with the place where it stands, and what is wrong in it.
 
-Every format is read into a `Reading`, which holds all rows to the same rules.
+Every format is read into a `ParseResult`, which holds all rows to the same rules.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Problem = tuple[str, str, str]  # where, what is wrong, remedy
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class AnnotationRow:
     """An annotation, where it stands ("line 3", "database.v_abc.annotations[2]"), and what other columns hold.
 
     `home` is the folder of its file, under which its video may be.
@@ -64,7 +64,7 @@ class InvalidEntryError(Exception):
 
 
 @dataclass(kw_only=True)
-class Reading:
+class ParseResult:
     """What was read from annotation files.
 
     Attributes:
@@ -79,7 +79,7 @@ class Reading:
         empty: where intervals of no length stand, of which exports of other tools hold some; they are left out.
     """
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[AnnotationRow] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -137,7 +137,7 @@ class Reading:
             description=description or None,
             split=SPLIT_NAMES.get(split, split) or None,
         )
-        self.rows.append(Row(annotation=note, where=where, extra=extra or {}))
+        self.rows.append(AnnotationRow(annotation=note, where=where, extra=extra or {}))
 
     def add_moment(self, where: str, video: str, time_s: float, half_width_s: float, label: str) -> None:
         """Take in an event that the file marks as a moment: an interval around it, cut at the recording's start.

@@ -116,7 +116,7 @@ def find_dataset(path: Path) -> DatasetSpec:
     return DatasetSpec(file=path, annotations=(path,), roots=_roots(path.parent))
 
 
-def holds_annotations(folder: Path) -> bool:
+def contains_annotations(folder: Path) -> bool:
     """Whether a folder is a data set: it holds annotation files, or a folder for each class."""
     try:
         return bool(_native_in(folder) or _files_in(folder)[0] or has_class_folders(folder))

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from vidgru.datasets.dataset import Clip, Dataset, Timeline, clips, descriptions, timelines
+from vidgru.datasets.dataset import Clip, Dataset, EventTimeline, clips, described_segments, event_timelines
 from vidgru.datasets.groups import groups, stratify
-from vidgru.datasets.rows import Row, plural
+from vidgru.datasets.rows import AnnotationRow, plural
 from vidgru.datasets.spec import SplitSettings
 from vidgru.errors import AnnotationError, SettingsError
 from vidgru.types import Array
@@ -118,7 +118,7 @@ def report(dataset: Dataset) -> Report:
     """What a data set holds, and what to look at in it; of the splits as they are, so after `assign_splits`."""
     every = clips(dataset)
     events = [clip for clip in every if clip.start_s is not None and clip.labels]
-    timed = timelines(dataset)
+    timed = event_timelines(dataset)
     noun = "event" if timed and all(clip.start_s is not None for clip in every if clip.labels) else "clip"
     group, what = groups(dataset)
     splits = dataset.splits
@@ -163,7 +163,7 @@ def report(dataset: Dataset) -> Report:
         busy_s, recorded_s = counts["busy_s"], counts["recorded_s"]
         share = f"{busy_s / recorded_s:.1%} of the time ({busy_s:.1f} of {recorded_s:.1f} s)"
         lines.append(f"something happens in {share}")
-    if told := descriptions(dataset):
+    if told := described_segments(dataset):
         counts["described"] = {split: sum(one.split == split for one in told) for split in splits}
         shares = ", ".join(f"{number} in {split}" for split, number in counts["described"].items())
         sentences = sum(len(one.sentences) for one in told)
@@ -198,12 +198,12 @@ def _set_aside(dataset: Dataset, name: str, share: float, settings: SplitSetting
     return replace(changed, notes=(*dataset.notes, note))
 
 
-def _moved(row: Row, split: str) -> Row:
+def _moved(row: AnnotationRow, split: str) -> AnnotationRow:
     return replace(row, annotation=replace(row.annotation, split=split))
 
 
 def _parts(
-    dataset: Dataset, rows: tuple[Row, ...], shares: Array, settings: SplitSettings
+    dataset: Dataset, rows: tuple[AnnotationRow, ...], shares: Array, settings: SplitSettings
 ) -> tuple[dict[str, int], str]:
     """The part that each video of `rows` goes to, and what the groups are."""
     group, what = groups(dataset, settings.by)
@@ -241,7 +241,7 @@ def _tally(some: list[Clip], splits: tuple[str, ...], durations: Mapping[str, fl
     return {**{split: number[split] for split in splits}, "seconds": seconds}
 
 
-def _sizes(dataset: Dataset, splits: tuple[str, ...], timed: list[Timeline]) -> dict[str, dict[str, Any]]:
+def _sizes(dataset: Dataset, splits: tuple[str, ...], timed: list[EventTimeline]) -> dict[str, dict[str, Any]]:
     """Clips, events, recordings and their seconds (None where a duration is not known) of each split."""
     every = clips(dataset)
     busy = {line.video for line in timed if line.events}
@@ -266,7 +266,7 @@ def _length(durations: Mapping[str, float], video: str) -> float | None:
     return length if length is not None and math.isfinite(length) else None
 
 
-def _shares(timed: list[Timeline], dataset: Dataset) -> dict[str, Any]:
+def _shares(timed: list[EventTimeline], dataset: Dataset) -> dict[str, Any]:
     """How much of the recordings, as far as their length is known, has an event in it."""
     busy_s = recorded_s = 0.0
     spans: dict[str, list[tuple[float, float]]] = {}

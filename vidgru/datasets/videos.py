@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from unicodedata import normalize
 
-from vidgru.datasets.rows import Row
+from vidgru.datasets.rows import AnnotationRow
 from vidgru.errors import SourceError
 from vidgru.sources import find_recordings
 from vidgru.types import Recording
@@ -148,15 +148,15 @@ def _below(root: Path) -> list[Recording]:
 
 
 def locate(
-    rows: list[Row], videos: Videos, spellings: Mapping[str, tuple[str, ...]], *, exact: bool
-) -> tuple[dict[str, Recording], list[Row], dict[str, Row]]:
+    rows: list[AnnotationRow], videos: Videos, spellings: Mapping[str, tuple[str, ...]], *, exact: bool
+) -> tuple[dict[str, Recording], list[AnnotationRow], dict[str, AnnotationRow]]:
     """Recordings by name, rows with that name as their video, and the first row of each missing video.
 
     A video that is missing because several could be meant is called so.
     """
     recordings: dict[str, Recording] = {}
-    present: list[Row] = []
-    missing: dict[str, Row] = {}
+    present: list[AnnotationRow] = []
+    missing: dict[str, AnnotationRow] = {}
     known: set[str] = set()
     for row in rows:
         video = row.annotation.video

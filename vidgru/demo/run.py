@@ -12,7 +12,7 @@ from pathlib import Path
 from vidgru.cache import SequenceCache
 from vidgru.config import DemoConfig, DetectorSettings, EvalConfig, PredictConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
-from vidgru.datasets.dataset import descriptions
+from vidgru.datasets.dataset import described_segments
 from vidgru.demo.dataset import write_dataset
 from vidgru.demo.report import by_label, descriptions_line, headlines, line_up, side_by_side
 from vidgru.demo.scene import FPS, SIZE_PX
@@ -90,7 +90,7 @@ def _descriptions(model_path: str, dataset_path: str, features: str) -> list[str
     model, dataset, cache = load_model(model_path), load_dataset(dataset_path), SequenceCache(features)
     if model.caption is None:
         return []
-    held = descriptions(dataset, "test")
+    held = described_segments(dataset, "test")
     clips = [one for one in held if one.start_s is None]
     entries = {one.video: cache.lookup(dataset.recordings[one.video].path, model.feature_settings) for one in held}
     parts = {video: list(cache.parts(entry.key)) for video, entry in entries.items() if entry}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vidgru.datasets.dataset import Dataset, descriptions
+from vidgru.datasets.dataset import Dataset, described_segments
 from vidgru.datasets.windows import Batch, Window, collate, epoch_batches, slice_window
 from vidgru.model.captioner import CaptionSegment, caption_frames, caption_log_likelihoods, caption_segments
 from vidgru.model.checkpoint import CaptionSettings, EventModel, EventTask
@@ -64,7 +64,7 @@ def place_described(dataset: Dataset, split: str, times: Mapping[str, Array], ta
         task: its labels.
     """
     placed = []
-    for one in descriptions(dataset, split):
+    for one in described_segments(dataset, split):
         time_s = times[one.video]
         if not len(time_s):
             continue

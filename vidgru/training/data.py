@@ -11,8 +11,8 @@ import numpy as np
 
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RuntimeSettings
-from vidgru.datasets.annotations import check_times
-from vidgru.datasets.dataset import Clip, Dataset, Timeline, clips, descriptions, timelines
+from vidgru.datasets.annotations import clip_to_durations
+from vidgru.datasets.dataset import Clip, Dataset, EventTimeline, clips, described_segments, event_timelines
 from vidgru.datasets.windows import frames_between
 from vidgru.errors import AnnotationError
 from vidgru.extraction.import_detections import DetectionSource, extract_detections
@@ -95,7 +95,7 @@ def extract_missing(
             "vidgru info VIDEO tells what is wrong with one",
         )
     rows = tuple(row for row in dataset.rows if row.annotation.video not in failed)
-    checked = check_times(replace(dataset, rows=rows), durations)
+    checked = clip_to_durations(replace(dataset, rows=rows), durations)
     return FeatureLocations(dataset=checked, keys=keys, failed=failed)
 
 
@@ -109,13 +109,13 @@ def task_of(dataset: Dataset, *, captions: bool = True) -> EventTask:
     Raises:
         AnnotationError: there is nothing to tell apart.
     """
-    told = bool(descriptions(dataset))
+    told = bool(described_segments(dataset))
     if dataset.labels in ((), (DESCRIBED,)) and not (captions and told):
         raise AnnotationError(
             f"{dataset.source}: no row has a label",
             "fill in the column label" + (", or pass --captions to learn the descriptions alone" if told else ""),
         )
-    whole, timed = whole_clips(dataset), timelines(dataset)
+    whole, timed = whole_clips(dataset), event_timelines(dataset)
     clip_head = None
     if any(clip.labels for clip in whole):
         several = any(len(clip.labels) > 1 for clip in whole)
@@ -146,7 +146,7 @@ def whole_clips(dataset: Dataset, split: str | None = None) -> list[Clip]:
     return [clip for clip in clips(dataset, split) if clip.start_s is None]
 
 
-def check_labels(task: EventTask, dataset: Dataset, clips: Iterable[Clip], timed: Iterable[Timeline]) -> None:
+def check_labels(task: EventTask, dataset: Dataset, clips: Iterable[Clip], timed: Iterable[EventTimeline]) -> None:
     """Refuse annotations that a model of this task cannot get right.
 
     Raises:
@@ -247,7 +247,7 @@ def place_timed(dataset: Dataset, split: str, times: Mapping[str, Array], task: 
     if head is None:
         return []
     placed = []
-    for timeline in timelines(dataset, split):
+    for timeline in event_timelines(dataset, split):
         time_s = times[timeline.video]
         if not len(time_s):
             continue

@@ -12,7 +12,13 @@ import numpy as np
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig, uses_imported_detections
 from vidgru.datasets.annotations import load_dataset
-from vidgru.datasets.dataset import Dataset, Timeline, descriptions, timelines, unlabelled
+from vidgru.datasets.dataset import (
+    Dataset,
+    EventTimeline,
+    described_segments,
+    event_timelines,
+    without_placeholder_labels,
+)
 from vidgru.datasets.splits import assign_splits
 from vidgru.errors import AnnotationError, SettingsMismatchError, WeightsError
 from vidgru.extraction.import_detections import DetectionSource, open_detections
@@ -73,10 +79,10 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     seen = detection_source.find if detection_source else None
     dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing, seen=seen))
     if dataset.labels == (DESCRIBED,) and model.labels != (DESCRIBED,):
-        dataset = unlabelled(dataset)
+        dataset = without_placeholder_labels(dataset)
     whole = whole_clips(dataset, config.split) if model.task.clip_head else []
-    timed = timelines(dataset, config.split) if model.task.frame_head or model.task.clip_head else []
-    told = descriptions(dataset, config.split) if model.caption else []
+    timed = event_timelines(dataset, config.split) if model.task.frame_head or model.task.clip_head else []
+    told = described_segments(dataset, config.split) if model.caption else []
     if not (whole or timed or told):
         wanted = "clips" if model.task.clip_head else "timed events" if model.task.frame_head else "descriptions"
         raise AnnotationError(
@@ -189,7 +195,7 @@ def evaluate_model(
         if out and model.task.clip_head:
             _draw_clips(metrics, scores, np.stack([clip.labels for clip in placed]), model.task.clip_head, split, out)
     found: list[Event] = []
-    if (timed := timelines(dataset, split)) and (model.task.frame_head or model.task.clip_head):
+    if (timed := event_timelines(dataset, split)) and (model.task.frame_head or model.task.clip_head):
         events, found = _judge_events(model, dataset, timed, encoded, intervals=intervals, out=out)
         metrics |= {name: events[name] for name in ("event_f1", "map_50", "frame_map")} | {"events": events}
     searched = {timeline.video for timeline in timed}
@@ -212,7 +218,7 @@ def _draw_clips(
 def _judge_events(
     model: EventModel,
     dataset: Dataset,
-    timed: list[Timeline],
+    timed: list[EventTimeline],
     encoded: Mapping[str, EncodedRecording],
     *,
     intervals: bool,

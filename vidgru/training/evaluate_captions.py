@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vidgru.datasets.dataset import Dataset, Described, descriptions
+from vidgru.datasets.dataset import Dataset, DescribedSegment, described_segments
 from vidgru.model.captioner import (
     Caption,
     CaptionSegment,
@@ -63,11 +63,11 @@ def evaluate_captions(
         references, the worst first. Empty where the split has no descriptions.
     """
     assert model.caption is not None
-    stretches = descriptions(dataset, split)
+    stretches = described_segments(dataset, split)
     told: list[Caption] = []
     seen: list[set[str]] = []
     dense: list[Event] = []
-    placed: list[Described] = []
+    placed: list[DescribedSegment] = []
     for video in dict.fromkeys(one.video for one in stretches):
         features = read(video)
         own = [one for one in stretches if one.video == video and _is_there(one, features)]
@@ -116,24 +116,24 @@ def description_table(metrics: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _is_there(one: Described, features: Features) -> bool:
+def _is_there(one: DescribedSegment, features: Features) -> bool:
     """Whether it could be decoded: of a file cut short the tail is missing."""
     return bool(len(features)) and (one.start_s is None or one.start_s <= features.time_s[-1])
 
 
-def _span(one: Described) -> tuple[float, float]:
+def _span(one: DescribedSegment) -> tuple[float, float]:
     if one.start_s is None or one.end_s is None:
         return 0.0, np.inf
     return one.start_s, one.end_s
 
 
-def _stretch(features: Features, one: Described) -> CaptionSegment:
+def _stretch(features: Features, one: DescribedSegment) -> CaptionSegment:
     """What the model is given: that something has a label, but not which."""
     cut = features.frames(*caption_frames(features.time_s, *_span(one)))
     return CaptionSegment(features=cut, label="" if one.label is None else None)
 
 
-def _truth(timed: Sequence[Described]) -> list[Annotation]:
+def _truth(timed: Sequence[DescribedSegment]) -> list[Annotation]:
     return [
         Annotation(video=one.video, start_s=one.start_s, end_s=one.end_s, description=sentence)
         for one in timed
@@ -141,7 +141,7 @@ def _truth(timed: Sequence[Described]) -> list[Annotation]:
     ]
 
 
-def _sentence(one: Described, told: Caption, cider_d: float) -> dict[str, Any]:
+def _sentence(one: DescribedSegment, told: Caption, cider_d: float) -> dict[str, Any]:
     return {
         "video": one.video,
         "start": one.start_s,

@@ -14,7 +14,7 @@ import yaml
 from vidgru.cache import SequenceCache
 from vidgru.config import TrainConfig, to_flags
 from vidgru.datasets.annotations import load_dataset
-from vidgru.datasets.dataset import Dataset, clips, descriptions, only
+from vidgru.datasets.dataset import Dataset, clips, described_segments, select_splits
 from vidgru.datasets.splits import assign_splits, folds, report
 from vidgru.errors import VidgruError
 from vidgru.extraction.import_detections import open_detections
@@ -107,13 +107,13 @@ def prepare(
     detection_source = open_detections(config.imported, config.detector) if config.imported.detections else None
     seen = detection_source.find if detection_source else None
     dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing, seen=seen))
-    own = dataset if config.folds else only(dataset, ("train", "val"))
+    own = dataset if config.folds else select_splits(dataset, ("train", "val"))
     task = task_of(own, captions=config.captions)
     cache = detection_source.cache(config.features) if detection_source else SequenceCache(config.features)
     feature_settings = detection_source.feature_settings if detection_source else feature_settings_for(config.detector)
     videos = [clip.video for clip in clips(own)]
     if config.captions:
-        videos += [one.video for one in descriptions(own)]
+        videos += [one.video for one in described_segments(own)]
     extracted = extract_missing(
         dataset, videos, cache, feature_settings, config.detector, config.runtime, detection_source
     )
@@ -166,7 +166,7 @@ def evaluate_loaded(
 ) -> dict[str, Any]:
     """Metrics of a split whose features are in memory; as `evaluate_model`."""
     videos = dict.fromkeys(clip.video for clip in clips(dataset, split))
-    videos |= dict.fromkeys(one.video for one in descriptions(dataset, split) if one.video in loaded.features)
+    videos |= dict.fromkeys(one.video for one in described_segments(dataset, split) if one.video in loaded.features)
     encoded = {video: encode_features(model, [loaded.features[video]]) for video in videos}
     return evaluate_model(model, dataset, split, encoded, loaded.features.__getitem__, intervals=intervals, out=out)
 

@@ -17,7 +17,7 @@ from vidgru.datasets.formats.msr_vtt import is_msr_vtt, read_msr_vtt
 from vidgru.datasets.formats.native import header_of, read_kinetics, read_native
 from vidgru.datasets.formats.parsing import read_bytes
 from vidgru.datasets.formats.spotting import is_soccernet, is_spot, read_soccernet, read_spot
-from vidgru.datasets.rows import Options, Reading, plural
+from vidgru.datasets.rows import Options, ParseResult, plural
 from vidgru.errors import AnnotationError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".xml", ".eaf")
@@ -77,7 +77,7 @@ def _json_format(root: object) -> AnnotationFormat | None:
     return "activitynet" if is_activitynet(root) else None
 
 
-def read(path: Path, kind: AnnotationFormat | None, options: Options) -> Reading:
+def read(path: Path, kind: AnnotationFormat | None, options: Options) -> ParseResult:
     """Read an annotation file, or a folder of class folders.
 
     Args:
@@ -100,16 +100,16 @@ def read(path: Path, kind: AnnotationFormat | None, options: Options) -> Reading
             f"{path} is in none of the formats that can be read",
             f"those are: {KNOWN}; if it is one of them, name it with `format`",
         )
-    reading = _read(path, kind, options)
+    result = _read(path, kind, options)
     home = path if path.is_dir() else path.parent
-    reading.rows = [replace(row, home=home) for row in reading.rows]
-    if reading.empty:
-        what = f"{plural(len(reading.empty), 'interval')} of no length left out (first: {reading.empty[0]})"
-        reading.warnings.append(what)
-    return reading
+    result.rows = [replace(row, home=home) for row in result.rows]
+    if result.empty:
+        what = f"{plural(len(result.empty), 'interval')} of no length left out (first: {result.empty[0]})"
+        result.warnings.append(what)
+    return result
 
 
-def _read(path: Path, kind: AnnotationFormat, options: Options) -> Reading:
+def _read(path: Path, kind: AnnotationFormat, options: Options) -> ParseResult:
     if kind == "native":
         return read_native(path)
     if kind == "kinetics":

@@ -14,42 +14,42 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidgru.datasets.formats.json_reader import Node
-from vidgru.datasets.rows import InvalidEntryError, Reading, plural
+from vidgru.datasets.rows import InvalidEntryError, ParseResult, plural
 
 
-def read_activitynet(path: Path, root: Node) -> Reading:
+def read_activitynet(path: Path, root: Node) -> ParseResult:
     """Segments of videos that are named by id; an annotation without segment speaks of the whole clip.
 
     A video without annotation is one in which nothing happens, except in the testing part of the published file, whose
     annotations are withheld: that is left out, and said.
     """
-    reading = Reading()
-    with reading.entry():
+    result = ParseResult()
+    with result.entry():
         if "results" in root:
             for video, results in root["results"].items():
-                _video(reading, video)
-                _annotations(reading, video, results, "")
+                _video(result, video)
+                _annotations(result, video, results, "")
         elif "database" in root:
             withheld = _withheld(root) if "taxonomy" in root else set()
             for video, entry in root["database"].items():
-                with reading.entry():
+                with result.entry():
                     if video not in withheld:
-                        _entry(reading, video, entry)
+                        _entry(result, video, entry)
             if withheld:
-                reading.notes.append(f"{plural(len(withheld), 'testing video')} without annotations left out: withheld")
+                result.notes.append(f"{plural(len(withheld), 'testing video')} without annotations left out: withheld")
         else:
             for video, entry in root.items():
-                with reading.entry():
-                    _entry(reading, video, entry)
-    return reading
+                with result.entry():
+                    _entry(result, video, entry)
+    return result
 
 
-def _video(reading: Reading, video: str) -> None:
+def _video(result: ParseResult, video: str) -> None:
     """Files are called by the id, with any suffix, and with `v_` before it where ActivityNet's crawler fetched them.
 
     The ids of captions have that `v_`, and files need not.
     """
-    reading.spellings[video] = (f"v_{video}", video.removeprefix("v_"))
+    result.spellings[video] = (f"v_{video}", video.removeprefix("v_"))
 
 
 def _withheld(root: Node) -> set[str]:
@@ -63,48 +63,48 @@ def _is_testing(entry: Node) -> bool:
     return "subset" in entry and entry["subset"].value == "testing"
 
 
-def _entry(reading: Reading, video: str, entry: Node) -> None:
-    _video(reading, video)
+def _entry(result: ParseResult, video: str, entry: Node) -> None:
+    _video(result, video)
     for key in ("duration", "duration_second"):
         if key in entry:
-            reading.durations[video] = entry[key].above_0()
+            result.durations[video] = entry[key].above_0()
     split = entry["subset"].maybe_text()
     if "timestamps" in entry:
-        _captions(reading, video, entry, split)
+        _captions(result, video, entry, split)
     else:
-        _annotations(reading, video, entry["annotations"], split)
+        _annotations(result, video, entry["annotations"], split)
 
 
-def _annotations(reading: Reading, video: str, annotations: Node, split: str) -> None:
+def _annotations(result: ParseResult, video: str, annotations: Node, split: str) -> None:
     some = False
     for note in annotations.each():
         some = True
-        with reading.entry():
+        with result.entry():
             label, description = note["label"].maybe_text(), note["description"].maybe_text()
             if not label.strip() and not description.strip():
                 raise note["label"].bad("text")
             start_s, end_s = note["segment"].pair() if "segment" in note else (None, None)
             extra = {"score": str(note["score"].number())} if "score" in note else {}
-            reading.add(
+            result.add(
                 note.path, video, start_s=start_s, end_s=end_s, label=label, description=description, split=split,
                 extra=extra,
             )  # fmt: skip
     if not some:
-        reading.add(annotations.path, video, split=split)
+        result.add(annotations.path, video, split=split)
 
 
-def _captions(reading: Reading, video: str, entry: Node, split: str) -> None:
+def _captions(result: ParseResult, video: str, entry: Node, split: str) -> None:
     times, sentences = list(entry["timestamps"].each()), list(entry["sentences"].each())
     if len(times) != len(sentences):
         what = f"{len(times)} timestamps for {len(sentences)} sentences"
         raise InvalidEntryError(entry.path, what, "each sentence has its own [start, end]")
     for time, sentence in zip(times, sentences, strict=True):
-        with reading.entry():
+        with result.entry():
             start_s, end_s = time.pair()
             text = sentence.text()
             if not text.strip():
                 raise sentence.bad("a sentence")
-            reading.add(sentence.path, video, start_s=start_s, end_s=end_s, description=text, split=split)
+            result.add(sentence.path, video, start_s=start_s, end_s=end_s, description=text, split=split)
 
 
 def is_activitynet(root: object) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from vidgru.datasets.formats.parsing import number
 from vidgru.datasets.formats.xml_reader import Element, children
-from vidgru.datasets.rows import SPLIT_NAMES, InvalidEntryError, Options, Reading, did_you_mean, plural
+from vidgru.datasets.rows import SPLIT_NAMES, InvalidEntryError, Options, ParseResult, did_you_mean, plural
 from vidgru.errors import AnnotationError
 
 ROOT = "annotations"
@@ -38,7 +38,7 @@ class _Task:
     split: str = ""
 
 
-def read_cvat(path: Path, options: Options) -> Reading:
+def read_cvat(path: Path, options: Options) -> ParseResult:
     """Each stretch of a track that is not outside is an event of its label, and so is each of an attribute's value.
 
     A ticked box is an event of the attribute's name; what is not ticked or undefined is none, and numbers are none.
@@ -49,7 +49,7 @@ def read_cvat(path: Path, options: Options) -> Reading:
     Raises:
         AnnotationError: no frame rate was given, or it is CVAT for images.
     """
-    reading = Reading()
+    result = ParseResult()
     if not options.fps:
         raise AnnotationError(
             f"{path}: CVAT's files count frames and do not tell the frame rate of the video",
@@ -59,7 +59,7 @@ def read_cvat(path: Path, options: Options) -> Reading:
     tracked: set[_Task] = set()
     tiers: dict[str, None] = {_LABEL: None}
     for element in children(path, ROOT):
-        with reading.entry():
+        with result.entry():
             if element.tag == "image":
                 raise AnnotationError(f"{path}: is CVAT for images", "export the task as CVAT for video 1.1")
             if element.tag == "meta":
@@ -67,22 +67,22 @@ def read_cvat(path: Path, options: Options) -> Reading:
             elif element.tag == "track":
                 task = tasks.get(element.attributes.get("task_id", ""), tasks[""])
                 tracked.add(task)
-                _track(reading, element, task, tiers, options)
+                _track(result, element, task, tiers, options)
     for name in options.tiers:
         if name not in tiers and tracked:
             known = f"its attributes are {', '.join(list(tiers)[1:]) or 'none'}; `label` is the tracks' own"
             raise AnnotationError(f"{path}: no attribute {name!r}{did_you_mean(name, tiers)}", known)
     if not options.tiers and len(tiers) > 1:
-        reading.notes.append(f"labels come from {', '.join(tiers)}; `tiers` chooses among them")
-    drop_features = [task for task in dict.fromkeys(tasks.values()) if task not in tracked]
-    if len(drop_features) > 1 or (tracked and drop_features):
-        reading.notes.append(
-            f"{plural(len(drop_features), 'task')} of a project without tracks left out ({drop_features[0].video})"
+        result.notes.append(f"labels come from {', '.join(tiers)}; `tiers` chooses among them")
+    without_tracks = [task for task in dict.fromkeys(tasks.values()) if task not in tracked]
+    if len(without_tracks) > 1 or (tracked and without_tracks):
+        result.notes.append(
+            f"{plural(len(without_tracks), 'task')} of a project without tracks left out ({without_tracks[0].video})"
         )
-    elif drop_features:
-        with reading.entry():
-            reading.add("the file", drop_features[0].video, split=drop_features[0].split)
-    return reading
+    elif without_tracks:
+        with result.entry():
+            result.add("the file", without_tracks[0].video, split=without_tracks[0].split)
+    return result
 
 
 def _meta(path: Path, meta: Element) -> dict[str, _Task]:
@@ -105,7 +105,7 @@ def _step(task: Element) -> int:
     return int(value) if 1 <= value < 2**31 else 1
 
 
-def _track(reading: Reading, track: Element, task: _Task, tiers: dict[str, None], options: Options) -> None:
+def _track(result: ParseResult, track: Element, task: _Task, tiers: dict[str, None], options: Options) -> None:
     label = track.require("label")
     fixed = _attributes(track)
     placed = [(shape.whole("frame"), shape) for shape in track.children if "frame" in shape.attributes]
@@ -123,7 +123,7 @@ def _track(reading: Reading, track: Element, task: _Task, tiers: dict[str, None]
                 end = frames[last + 1] if last + 1 < len(frames) else frames[last] + task.step
                 start_s, end_s = frames[first] / options.fps, end / options.fps
                 where = shapes[first].where
-                reading.add(where, task.video, start_s=start_s, end_s=end_s, label=value, split=task.split)
+                result.add(where, task.video, start_s=start_s, end_s=end_s, label=value, split=task.split)
     if not shapes:
         raise InvalidEntryError(track.where, "a track without shapes", "delete it in CVAT, or export again")
 

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 from vidgru.datasets.formats.parsing import number
 from vidgru.datasets.formats.xml_reader import Element, children
-from vidgru.datasets.rows import InvalidEntryError, Options, Reading, did_you_mean
+from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult, did_you_mean
 from vidgru.errors import AnnotationError
 from vidgru.sources import VIDEO_SUFFIXES
 
@@ -39,38 +39,38 @@ class _Note:
     parent: str = ""
 
 
-def read_elan(path: Path, options: Options) -> Reading:
+def read_elan(path: Path, options: Options) -> ParseResult:
     """Annotations with times are labels: their value, or the tier's name where it is empty.
 
     Annotations that refer to another are its description, or labels with its times where its tier was not asked for.
     Slots without a time are spread evenly between their neighbours, as ELAN does. All times are those of the first
     video (`TIME_ORIGIN` is what ELAN leaves out of its start).
     """
-    reading = Reading()
+    result = ParseResult()
     video, origin_ms = path.stem, 0.0
     slots: dict[str, float | None] = {}
     notes: dict[str, _Note] = {}
     tiers: dict[str, None] = {}
     for element in children(path, ROOT):
-        with reading.entry():
+        with result.entry():
             if element.tag == "HEADER":
-                video, origin_ms = _media(path, element, reading)
+                video, origin_ms = _media(path, element, result)
             elif element.tag == "TIME_ORDER":
                 slots = {slot.require("TIME_SLOT_ID"): _time(slot) for slot in element.all("TIME_SLOT")}
             elif element.tag == "TIER":
                 tiers[element.require("TIER_ID")] = None
-                _tier(element, slots, notes, reading)
+                _tier(element, slots, notes, result)
     _check_tiers(path, tiers, options.tiers)
-    _add(reading, video, origin_ms, notes, set(options.tiers or tiers))
-    if not notes and not reading.problems:
-        with reading.entry():
-            reading.add("the file", video)
+    _add(result, video, origin_ms, notes, set(options.tiers or tiers))
+    if not notes and not result.problems:
+        with result.entry():
+            result.add("the file", video)
     if len(tiers) > 1 and not options.tiers:
-        reading.notes.append(f"labels come from the tiers {', '.join(tiers)}; `tiers` chooses among them")
-    return reading
+        result.notes.append(f"labels come from the tiers {', '.join(tiers)}; `tiers` chooses among them")
+    return result
 
 
-def _media(path: Path, header: Element, reading: Reading) -> tuple[str, float]:
+def _media(path: Path, header: Element, result: ParseResult) -> tuple[str, float]:
     """The video's path, and the milliseconds of it that lie before ELAN's zero."""
     units = header.attributes.get("TIME_UNITS", "milliseconds")
     if units != "milliseconds":
@@ -88,9 +88,9 @@ def _media(path: Path, header: Element, reading: Reading) -> tuple[str, float]:
         return path.stem, 0.0
     medium, address = media[0]
     if len(media) > 1:
-        reading.notes.append(f"{path.name} has {len(media)} videos; {address} is used")
+        result.notes.append(f"{path.name} has {len(media)} videos; {address} is used")
     full = _path(medium.attributes.get("MEDIA_URL", ""))
-    reading.spellings[address] = (full, f"/{full}", PurePosixPath(address).name)
+    result.spellings[address] = (full, f"/{full}", PurePosixPath(address).name)
     origin = medium.attributes.get("TIME_ORIGIN", "0")
     origin_ms = number(origin.strip())
     if math.isnan(origin_ms):
@@ -108,20 +108,20 @@ def _time(slot: Element) -> float | None:
     return float(slot.whole("TIME_VALUE")) if "TIME_VALUE" in slot.attributes else None
 
 
-def _tier(tier: Element, slots: dict[str, float | None], notes: dict[str, _Note], reading: Reading) -> None:
+def _tier(tier: Element, slots: dict[str, float | None], notes: dict[str, _Note], result: ParseResult) -> None:
     """Take the annotations of a tier in."""
     name = tier.attributes["TIER_ID"]
     timed = list(tier.all("ALIGNABLE_ANNOTATION"))
     times = _filled(timed, slots)
     for element, span in zip(timed, times, strict=True):
-        with reading.entry():
+        with result.entry():
             if span is None:
                 raise InvalidEntryError(element.where, "its time slots have no times", "align it in ELAN, or delete it")
             value = element.first_text("ANNOTATION_VALUE")
             key = element.require("ANNOTATION_ID")
             notes[key] = _Note(tier=name, where=element.where, value=value, span=span)
     for element in tier.all("REF_ANNOTATION"):
-        with reading.entry():
+        with result.entry():
             value = element.first_text("ANNOTATION_VALUE")
             key, parent = element.require("ANNOTATION_ID"), element.require("ANNOTATION_REF")
             notes[key] = _Note(tier=name, where=element.where, value=value, parent=parent)
@@ -162,13 +162,13 @@ def _check_tiers(path: Path, tiers: dict[str, None], wanted: tuple[str, ...]) ->
             )
 
 
-def _add(reading: Reading, video: str, origin_ms: float, notes: dict[str, _Note], wanted: set[str]) -> None:
+def _add(result: ParseResult, video: str, origin_ms: float, notes: dict[str, _Note], wanted: set[str]) -> None:
     """Make rows of the annotations on the tiers that are wanted."""
     texts: dict[str, list[str]] = {}  # what refers to an annotation with times
     labels: list[tuple[str, str]] = []  # annotations that are labels, and those whose times they have
     for key, note in notes.items():
         if note.tier in wanted:
-            with reading.entry():
+            with result.entry():
                 root = _root(key, notes)
                 if root == key or notes[root].tier not in wanted:
                     labels.append((key, root))
@@ -177,11 +177,11 @@ def _add(reading: Reading, video: str, origin_ms: float, notes: dict[str, _Note]
     for key, root in labels:
         note, span = notes[key], notes[root].span
         if span is not None:
-            with reading.entry():
+            with result.entry():
                 start_s, end_s = ((time_ms + origin_ms) / 1000 for time_ms in span)
                 text = " ".join(texts.get(key, ()))
                 label = note.value or note.tier
-                reading.add(note.where, video, start_s=start_s, end_s=end_s, label=label, description=text)
+                result.add(note.where, video, start_s=start_s, end_s=end_s, label=label, description=text)
 
 
 def _root(key: str, notes: dict[str, _Note]) -> str:

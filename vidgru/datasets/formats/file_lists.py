@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from vidgru.datasets.formats.parsing import read_text
-from vidgru.datasets.rows import SPLIT_NAMES, InvalidEntryError, Options, Reading
+from vidgru.datasets.rows import SPLIT_NAMES, InvalidEntryError, Options, ParseResult
 from vidgru.errors import AnnotationError, SourceError
 from vidgru.sources import VIDEO_SUFFIXES, find_recordings
 
@@ -26,13 +26,13 @@ _CLASS_FILES = ("class.txt", "classes.txt", "labels.txt", "label_map.txt")
 # --- a folder for each class ----------------------------------------------------------------------------------------
 
 
-def read_folders(root: Path) -> Reading:
+def read_folders(root: Path) -> ParseResult:
     """A folder for each class, holding its clips; `train`, `val` and `test` folders may stand above or inside them.
 
     Raises:
         AnnotationError: no videos, or not two classes at least.
     """
-    reading = Reading(exact=True)
+    result = ParseResult(exact=True)
     if not root.is_dir():
         raise AnnotationError(f"{root} is a file", "format folders is of a folder that holds one for each class")
     try:
@@ -40,19 +40,19 @@ def read_folders(root: Path) -> Reading:
     except SourceError as error:
         raise AnnotationError(f"no annotations and no videos in {root}", error.remedy) from error
     for recording in recordings:
-        with reading.entry():
+        with result.entry():
             label, split = _class_of(recording.name)
             if not label:
                 remedy = "a class is a folder: move it into one, or write an annotation file"
                 raise InvalidEntryError(recording.name, "lies in no folder that could be its class", remedy)
-            reading.add(recording.name, recording.name, label=label, split=split)
-    labels = {row.annotation.label for row in reading.rows}
+            result.add(recording.name, recording.name, label=label, split=split)
+    labels = {row.annotation.label for row in result.rows}
     if len(labels) < 2:
         raise AnnotationError(
             f"no annotations in {root}, and no folders that could be classes",
             "it needs an annotation file (annotations.csv, or a tool's export), or a folder of clips for each class",
         )
-    return reading
+    return result
 
 
 def has_class_folders(root: Path) -> bool:
@@ -84,7 +84,7 @@ def is_list(head: str) -> bool:
     return bool(lines) and all(_LINE.fullmatch(line.strip()) for line in lines)
 
 
-def read_list(path: Path, options: Options) -> Reading:
+def read_list(path: Path, options: Options) -> ParseResult:
     """A list of `path label [label...]`; a line without label is of the class that its folder is named for.
 
     UCF101's names tell which clips were cut from one film: that becomes the column "group".
@@ -94,14 +94,14 @@ def read_list(path: Path, options: Options) -> Reading:
     Raises:
         AnnotationError: it is not UTF-8, or classInd.txt is not what it should be.
     """
-    reading = Reading()
+    result = ParseResult()
     names = _ucf_names(path) or dict(enumerate(options.names)) or _names_beside(path)
-    reading.names = () if options.names else tuple(names[index] for index in sorted(names))
+    result.names = () if options.names else tuple(names[index] for index in sorted(names))
     for line, text in enumerate(read_text(path).splitlines(), start=1):
         if not text.strip():
             continue
         where = f"line {line}"
-        with reading.entry():
+        with result.entry():
             match = _LINE.fullmatch(text.strip())
             if match is None:
                 remedy = 'a line looks like "some/path/a.mp4 3", with numbers for labels'
@@ -109,8 +109,8 @@ def read_list(path: Path, options: Options) -> Reading:
             video, numbers = match[1].strip("\"'"), match[2]
             film = _UCF_NAME.search(video)
             for label in _labels(where, video, numbers, names):
-                reading.add(where, video, label=label, extra={"group": film[1]} if film else None)
-    return reading
+                result.add(where, video, label=label, extra={"group": film[1]} if film else None)
+    return result
 
 
 def _labels(where: str, video: str, numbers: str | None, names: Mapping[int, str]) -> list[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from vidgru.datasets.formats.json_reader import Node
-from vidgru.datasets.rows import InvalidEntryError, Options, Reading, plural
+from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult, plural
 from vidgru.errors import AnnotationError
 from vidgru.sources import VIDEO_SUFFIXES
 
@@ -30,7 +30,7 @@ _VIDEO = re.compile(rf"\.(?:{'|'.join(sorted(suffix[1:] for suffix in VIDEO_SUFF
 _RATES = ("fps", "frameRate", "framerate", "frame_rate")
 
 
-def read_label_studio(path: Path, root: Node, options: Options) -> Reading:
+def read_label_studio(path: Path, root: Node, options: Options) -> ParseResult:
     """Ranges of all tasks; a task whose annotation is empty is a recording in which nothing happens.
 
     Of several annotations of a task the one marked as ground truth counts, else the first that was not cancelled.
@@ -38,43 +38,43 @@ def read_label_studio(path: Path, root: Node, options: Options) -> Reading:
     Raises:
         AnnotationError: JSON-MIN without timelines.
     """
-    reading = Reading()
-    unlabelled = several = assumed = 0
+    result = ParseResult()
+    without_placeholder_labels = several = assumed = 0
     entries: dict[str, int] = {}  # of JSON-MIN, which has an entry for each annotation of a task: how many, by task
     tasks = [root] if isinstance(root.value, dict) else None
-    with reading.entry():
+    with result.entry():
         for task in tasks or root.each():
-            with reading.entry():
+            with result.entry():
                 if "annotations" not in task:
                     key = task["id"].maybe_text() or task.path
                     entries[key] = entries.get(key, 0) + 1
                     if entries[key] > 1:
                         continue
                 video, fps = _video(task), options.fps or _rate(task)
-                _spellings(reading, video)
+                _spellings(result, video)
                 results, number = _results(task)
-                unlabelled += number == 0
+                without_placeholder_labels += number == 0
                 several += number > 1
                 assumed += not fps and any("ranges" in value for value in results)
                 for value in results:
-                    with reading.entry():
-                        _result(reading, video, value, fps or _DEFAULT_FPS)
+                    with result.entry():
+                        _result(result, video, value, fps or _DEFAULT_FPS)
                 if number and not results:
-                    reading.add(task.path, video)
-    if entries and not (reading.problems or any(row.annotation.label for row in reading.rows)):
+                    result.add(task.path, video)
+    if entries and not (result.problems or any(row.annotation.label for row in result.rows)):
         what = "no labels on timelines, and JSON-MIN does not tell choices from a task's data"
         raise AnnotationError(f"{path}: {what}", "export it as JSON")
     several += sum(number > 1 for number in entries.values())
     if assumed:
-        reading.warnings.append(
+        result.warnings.append(
             f"frames are taken for {_DEFAULT_FPS:g} a second, Label Studio's default; if the labelling configuration "
             'says another (<Video frameRate="...">), give it as `fps`'
         )
-    if unlabelled:
-        reading.notes.append(f"{plural(unlabelled, 'task')} that nobody annotated left out")
+    if without_placeholder_labels:
+        result.notes.append(f"{plural(without_placeholder_labels, 'task')} that nobody annotated left out")
     if several:
-        reading.notes.append(f"{plural(several, 'task')} annotated more than once; one annotation of each is used")
-    return reading
+        result.notes.append(f"{plural(several, 'task')} annotated more than once; one annotation of each is used")
+    return result
 
 
 def _data(task: Node) -> Node:
@@ -97,12 +97,12 @@ def _video(task: Node) -> str:
     return _UPLOAD.sub("", name, count=1).lstrip("/")
 
 
-def _spellings(reading: Reading, video: str) -> None:
+def _spellings(result: ParseResult, video: str) -> None:
     """Uploaded files get eight random digits before their name, which the user's own do not have."""
     folder, slash, name = video.rpartition("/")
     bare = _PREFIX.sub("", name, count=1)
     if bare != name:
-        reading.spellings[video] = (f"{folder}{slash}{bare}",)
+        result.spellings[video] = (f"{folder}{slash}{bare}",)
 
 
 def _rate(task: Node) -> float:
@@ -128,10 +128,10 @@ def _results(task: Node) -> tuple[list[Node], int]:
     return found, 1
 
 
-def _result(reading: Reading, video: str, value: Node, fps: float) -> None:
+def _result(result: ParseResult, video: str, value: Node, fps: float) -> None:
     if "choices" in value:
         for choice in value["choices"].each():
-            reading.add(value.path, video, label=choice.text())
+            result.add(value.path, video, label=choice.text())
         return
     for span in value["ranges"].each():
         start, end = span["start"].number(), span["end"].number()
@@ -139,7 +139,7 @@ def _result(reading: Reading, video: str, value: Node, fps: float) -> None:
             what = f"frames {start:g} to {end:g} are no range"
             raise InvalidEntryError(span.path, what, "frames count from 1, and the end is not before the start")
         for label in value["timelinelabels"].each():
-            reading.add(span.path, video, start_s=(start - 1) / fps, end_s=end / fps, label=label.text())
+            result.add(span.path, video, start_s=(start - 1) / fps, end_s=end / fps, label=label.text())
 
 
 def is_label_studio(root: object) -> bool:

@@ -11,19 +11,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidgru.datasets.formats.json_reader import Node
-from vidgru.datasets.rows import InvalidEntryError, Reading
+from vidgru.datasets.rows import InvalidEntryError, ParseResult
 
 
-def read_msr_vtt(path: Path, root: Node) -> Reading:
+def read_msr_vtt(path: Path, root: Node) -> ParseResult:
     """A row with a description for each sentence. Start and end are those of the film it was cut from: not read."""
-    reading = Reading()
+    result = ParseResult()
     splits: dict[str, str] = {}
-    with reading.entry():
+    with result.entry():
         for entry in root["videos"].each():
-            with reading.entry():
+            with result.entry():
                 splits[entry["video_id"].text()] = entry["split"].maybe_text()
         for note in root["sentences"].each():
-            with reading.entry():
+            with result.entry():
                 video, caption = note["video_id"].text(), note["caption"].text()
                 if video not in splits:
                     raise InvalidEntryError(
@@ -31,8 +31,8 @@ def read_msr_vtt(path: Path, root: Node) -> Reading:
                     )
                 if not caption.strip():
                     raise note["caption"].bad("a sentence")
-                reading.add(note.path, video, description=caption, split=splits[video])
-    return reading
+                result.add(note.path, video, description=caption, split=splits[video])
+    return result
 
 
 def is_msr_vtt(root: object) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vidgru.datasets.formats.parsing import number, read_text, seconds
-from vidgru.datasets.rows import InvalidEntryError, Reading, plural
+from vidgru.datasets.rows import InvalidEntryError, ParseResult, plural
 from vidgru.errors import AnnotationError
 
 COLUMNS = ("video", "start", "end", "label", "description", "split")
@@ -28,31 +28,31 @@ _COMMA = re.compile(r"\s*(\d+),(\d+)\s*", re.ASCII)
 _HEADER_REMEDY = f"the columns are {','.join(COLUMNS)}"
 
 
-def read_native(path: Path) -> Reading:
+def read_native(path: Path) -> ParseResult:
     """Rows in the native schema; JSONL where the suffix or the first character says so, else CSV.
 
     Raises:
         AnnotationError: not UTF-8, a column is missing or there twice, or no row has what a label could be.
     """
-    reading = Reading(exact=True)
+    result = ParseResult(exact=True)
     text = read_text(path)
     is_json = path.suffix.lower() == ".jsonl" or (path.suffix.lower() != ".csv" and text.lstrip()[:1] == "{")
     templates: list[str] = []
-    for where, values in _json_lines(path, text, reading) if is_json else _csv_lines(path, text, reading):
-        with reading.entry():
+    for where, values in _json_lines(path, text, result) if is_json else _csv_lines(path, text, result):
+        with result.entry():
             if values.get("description_source", "").strip().lower() == "template":
                 templates.append(where)
                 values = {name: value for name, value in values.items() if name not in ("description", *_TOLD)}
-            _add(reading, where, values)
+            _add(result, where, values)
     if templates:
-        reading.notes.append(
+        result.notes.append(
             f"{plural(len(templates), 'description')} that vidgru predict put together left out (first: "
             f"{templates[0]}); where you wrote your own, delete the word template"
         )
-    return reading
+    return result
 
 
-def read_kinetics(path: Path) -> Reading:
+def read_kinetics(path: Path) -> ParseResult:
     """Kinetics' CSV (`label,youtube_id,time_start,time_end,split`), of clips that are cut already.
 
     The usual downloaders call them `ID_000010_000020.mp4`; a file that has the id alone for its name is found too.
@@ -60,9 +60,9 @@ def read_kinetics(path: Path) -> Reading:
     Raises:
         AnnotationError: not UTF-8, or a column is missing or there twice.
     """
-    reading = Reading()
-    for where, values in _csv_lines(path, read_text(path), reading, _KINETICS):
-        with reading.entry():
+    result = ParseResult()
+    for where, values in _csv_lines(path, read_text(path), result, _KINETICS):
+        with result.entry():
             name = values.get("youtube_id", "").strip()
             bounds = [number(values.get(column, "").strip()) for column in ("time_start", "time_end")]
             if not all(0 <= bound < 10**6 for bound in bounds):  # NaN fails too
@@ -72,10 +72,10 @@ def read_kinetics(path: Path) -> Reading:
             if not values["label"].strip():
                 raise InvalidEntryError(where, "no label", "each row names what the clip shows")
             video = f"{name}_{int(bounds[0]):06d}_{int(bounds[1]):06d}" if name else ""
-            reading.spellings[video] = (name,)
+            result.spellings[video] = (name,)
             extra = {"group": name}  # clips of one film
-            reading.add(where, video, label=values["label"], split=values.get("split", ""), extra=extra)
-    return reading
+            result.add(where, video, label=values["label"], split=values.get("split", ""), extra=extra)
+    return result
 
 
 def header_of(text: str) -> list[str]:
@@ -89,7 +89,7 @@ def _delimiter(line: str) -> str:
 
 
 def _csv_lines(
-    path: Path, text: str, reading: Reading, columns: tuple[str, ...] = ()
+    path: Path, text: str, result: ParseResult, columns: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows of a table, each with its line; the header must hold `columns`, or else what the native schema needs."""
     delimiter = _delimiter(text.lstrip().partition("\n")[0])
@@ -105,14 +105,14 @@ def _csv_lines(
                 _check_header(f"{path}, line {line}", header, columns)
             elif len(cells) > len(header) > 0:
                 what = f"{len(cells)} cells where the header has {len(header)}"
-                reading.problems.append((f"line {line}", what, f'put text that holds a "{delimiter}" in double quotes'))
+                result.problems.append((f"line {line}", what, f'put text that holds a "{delimiter}" in double quotes'))
             elif not blank:
                 values = dict(zip(header, cells, strict=False))  # spreadsheets cut empty cells at the end
                 yield f"line {line}", _with_points(values) if delimiter == ";" else values
             line = reader.line_num + 1
     except csv.Error as error:
         what = f"not readable as CSV: {error}"
-        reading.problems.append((f"line {line}", what, "is a double quote not closed, or not doubled?"))
+        result.problems.append((f"line {line}", what, "is a double quote not closed, or not doubled?"))
 
 
 def _with_points(values: dict[str, str]) -> dict[str, str]:
@@ -138,7 +138,7 @@ def _check_header(where: str, header: list[str], columns: tuple[str, ...]) -> No
         )
 
 
-def _json_lines(path: Path, text: str, reading: Reading) -> Iterator[tuple[str, dict[str, str]]]:
+def _json_lines(path: Path, text: str, result: ParseResult) -> Iterator[tuple[str, dict[str, str]]]:
     seen: set[str] = set()
     # not splitlines(), which also cuts at separators that may stand inside a JSON text
     for line, content in enumerate(text.split("\n"), start=1):
@@ -148,11 +148,11 @@ def _json_lines(path: Path, text: str, reading: Reading) -> Iterator[tuple[str, 
         try:
             values = json.loads(content)
         except (ValueError, RecursionError) as error:
-            reading.problems.append((where, f"not JSON: {error}", "each line is one JSON object"))
+            result.problems.append((where, f"not JSON: {error}", "each line is one JSON object"))
             continue
         if not isinstance(values, dict):
             remedy = 'a line looks like {"video": "a.mp4", "label": "walk"}'
-            reading.problems.append((where, "not a JSON object", remedy))
+            result.problems.append((where, "not a JSON object", remedy))
             continue
         seen.update(values)
         yield where, {name: _cell(values[name]) for name in values}
@@ -168,7 +168,7 @@ def _cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _add(reading: Reading, where: str, values: Mapping[str, str]) -> None:
+def _add(result: ParseResult, where: str, values: Mapping[str, str]) -> None:
     video, start, end, label, description, split = (values.get(name, "").strip() for name in COLUMNS)
     if not video:
         raise InvalidEntryError(where, "no video", "each row names a file in the column video")
@@ -177,7 +177,7 @@ def _add(reading: Reading, where: str, values: Mapping[str, str]) -> None:
     if bool(start) != bool(end):
         has, lacks = ("start", "end") if start else ("end", "start")
         raise InvalidEntryError(where, f"{has} without {lacks}", "give both, or neither for the whole clip")
-    reading.add(
+    result.add(
         where,
         video,
         start_s=seconds(where, "start", start) if start else None,

@@ -14,54 +14,54 @@ import re
 from pathlib import Path
 
 from vidgru.datasets.formats.json_reader import Node
-from vidgru.datasets.rows import InvalidEntryError, Options, Reading
+from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult
 
 _GAME_TIME = re.compile(r"\s*([1-9])\s*-\s*(\d{1,3}):(\d{2})\s*", re.ASCII)
 _RESOLUTIONS = ("720p", "224p", "HQ")
 
 
-def read_spot(path: Path, root: Node, options: Options) -> Reading:
+def read_spot(path: Path, root: Node, options: Options) -> ParseResult:
     """E2E-Spot: frames counted from 0, at the rate that stands beside them; a video without events is one."""
-    reading = Reading(half_width_s=options.half_width_s)
-    with reading.entry():
+    result = ParseResult(half_width_s=options.half_width_s)
+    with result.entry():
         for entry in root.each():
-            with reading.entry():
-                _spotted(reading, entry, options)
-    return reading
+            with result.entry():
+                _spotted(result, entry, options)
+    return result
 
 
-def _spotted(reading: Reading, entry: Node, options: Options) -> None:
+def _spotted(result: ParseResult, entry: Node, options: Options) -> None:
     video = entry["video"].text()
     fps = options.fps or entry["fps"].above_0()
     if "num_frames" in entry:
-        reading.durations[video] = entry["num_frames"].above_0() / fps
+        result.durations[video] = entry["num_frames"].above_0() / fps
     some = False
     for event in entry["events"].each():
         some = True
-        with reading.entry():
+        with result.entry():
             time_s = event["frame"].number() / fps
-            reading.add_moment(event.path, video, time_s, options.half_width_s, _label(event))
+            result.add_moment(event.path, video, time_s, options.half_width_s, _label(event))
     if not some:
-        reading.add(entry.path, video)
+        result.add(entry.path, video)
 
 
-def read_soccernet(path: Path, root: Node, options: Options) -> Reading:
+def read_soccernet(path: Path, root: Node, options: Options) -> ParseResult:
     """SoccerNet: milliseconds from the start of a half, or seconds of `gameTime`; each half is a video of its own.
 
     `UrlLocal/1` stands for `1_720p.mkv` or whatever resolution is there, beside the file or under that folder; where a
     game is one video (`720p.mp4`), for that.
     """
-    reading = Reading(half_width_s=options.half_width_s)
-    with reading.entry():
+    result = ParseResult(half_width_s=options.half_width_s)
+    with result.entry():
         game = root["UrlLocal"].maybe_text().replace("\\", "/").strip("/ ") or path.parent.name
         for note in root["annotations"].each():
-            with reading.entry():
+            with result.entry():
                 half, time_s = _game_time(note)
                 video = f"{game}/{half}"
                 cut, whole = ([f"{game}/{head}{size}" for size in _RESOLUTIONS] for head in (f"{half}_", ""))
-                reading.spellings[video] = (*cut, *whole) if half == "1" else tuple(cut)
-                reading.add_moment(note.path, video, time_s, options.half_width_s, _label(note))
-    return reading
+                result.spellings[video] = (*cut, *whole) if half == "1" else tuple(cut)
+                result.add_moment(note.path, video, time_s, options.half_width_s, _label(note))
+    return result
 
 
 def _game_time(note: Node) -> tuple[str, float]:
