@@ -12,7 +12,7 @@ import pytest
 
 from tests.datasets.formats.files import FILES, write
 from tests.prediction.fake_project import World, make_model
-from tests.prediction.test_recorder import BEGAN, PART_SAMPLES, record
+from tests.prediction.live_recording import BEGAN, PART_SAMPLES, record
 from vidgru.cache import SequenceCache
 from vidgru.cache.entry import UNFINISHED
 from vidgru.errors import AnnotationError, CacheError, ModelError, SettingsError, SourceError

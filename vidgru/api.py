@@ -232,7 +232,7 @@ def predict(
     from vidgru.prediction import batch
 
     if config.merge_only:
-        return batch.collect(model, sources, config, progress=progress)
+        return batch.merge(model, sources, config, progress=progress)
     return batch.predict(model, sources, config, progress=progress)
 
 

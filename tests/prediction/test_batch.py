@@ -156,7 +156,7 @@ def test_only_events_that_are_asked_for(world: World) -> None:
 def test_labels_that_the_model_does_not_know(world: World) -> None:
     world.record("a.mp4")
     with pytest.raises(
-        SettingsError, match=r"labels holds 'fal', which the model does not know\n  its labels are fall, run, walk"
+        SettingsError, match=r"labels holds 'fal', which the model does not have\n  its labels are fall, run, walk"
     ):
         run(world, labels=("fal", "walk"))
 
@@ -278,7 +278,9 @@ def test_events_of_another_model_are_not_mixed_in(world: World, capsys: pytest.C
     assert "more recordings" not in capsys.readouterr().err
     run(world, two, min_score=0.7)
     assert [row["video"] for row in rows(world.out / "events.csv")] == ["b.mp4"]
-    assert "holds 1 more recordings, of another model, other settings or with spoilt files" in capsys.readouterr().err
+    assert (
+        "holds 1 more recordings, from another model, other settings or with corrupt files" in capsys.readouterr().err
+    )
     run(world, one, two, min_score=0.7)
     assert [row["video"] for row in rows(world.out / "events.csv")] == ["a.mp4", "b.mp4"]
 
@@ -472,7 +474,9 @@ def test_a_file_of_the_detectors_name_that_is_another(world: World) -> None:
 def test_features_that_this_version_cannot_make(world: World) -> None:
     world.record("a.mp4")
     replace(load_model(world.model), feature_settings={**world.feature_settings, "schema": 0}).save(world.model)
-    with pytest.raises(SettingsMismatchError, match="this vidgru cannot make the model's features: schema differs"):
+    with pytest.raises(
+        SettingsMismatchError, match="this version of vidgru cannot compute the model's features: schema differs"
+    ):
         run(world)
 
 
@@ -514,9 +518,9 @@ def test_summary_table_fits_a_screen() -> None:
         PredictionResult(recording=each, status="failed", reason=f"reason of {each.name}") for each in recordings
     ]
     lines = summary_table([*results, PredictionResult(recording=recordings[0], status="done", events=tuple(events))])
-    assert "... and 10 more in summary.jsonl" in lines.splitlines()
-    assert "... and 5 more labels in events.csv" in lines.splitlines()
-    assert len(lines.splitlines()) == 20 + 1 + 1 + 20 + 1 + 1
+    assert "... and 20 more in summary.jsonl" in lines.splitlines()
+    assert "... and 15 more labels in events.csv" in lines.splitlines()
+    assert len(lines.splitlines()) == 10 + 1 + 1 + 10 + 1 + 1
 
 
 def test_progress_stays_off_stdout(world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -542,7 +546,7 @@ def test_only_events_of_a_period(world: World) -> None:
     since = {"since": "2024-05-06T08:30:00+00:00"}
     predictions = run(world, world.cache.root, **since)
     assert states(predictions) == {"b.mp4": "done", "c.mp4": "failed"}
-    assert predictions[1].reason == "does not tell when it was recorded; pass --start-time"
+    assert predictions[1].reason == "its recording time is unknown; pass --start-time"
     assert {row["video"] for row in rows(world.out / "events.csv")} == {"b.mp4"}
     until = {"until": "2024-05-06T08:00:05+00:00"}
     assert [len(p.events) for p in run(world, world.cache.root, **until)] == [2, 0]
@@ -629,7 +633,7 @@ def test_a_label_that_somebody_else_wrote(world: World, capsys: pytest.CaptureFi
     path.write_text(path.read_text().replace("fall", "tumble"))
     run(world, world.videos / "b.mp4", report=True)
     assert {row["video"] for row in rows(world.out / "events.csv")} == {"b.mp4"}
-    assert "with spoilt files" in capsys.readouterr().err
+    assert "with corrupt files" in capsys.readouterr().err
 
 
 def test_record_is_for_live_sources(world: World) -> None:

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.prediction.annotate_video.synthetic import FLASH_S, watch, write_flash_and_beep
+from tests.prediction.flash_and_beep import FLASH_S, watch, write_flash_and_beep
 from tests.videos import read_counter, rotate_mp4, write_video
 from vidgru.errors import OutputError, RecordingError
 from vidgru.prediction import clips

@@ -104,8 +104,8 @@ def test_a_description_that_is_put_together_is_marked_in_subtitles() -> None:
     events = [event(0, 1, **TEMPLATE), event(1, 2, **SENTENCE)]
     assert writers.to_vtt(events) == (
         "WEBVTT\n\n"
-        "NOTE\nText in square brackets is put together from label, objects and time:\n"
-        "there the model was not sure enough of a sentence of its own.\n\n"
+        "NOTE\nText in square brackets comes from a template of label, objects and time,\n"
+        "because the score of the model's own caption was too low.\n\n"
         "00:00:00.000 --> 00:00:01.000\nfall 50%\n[person: fall]\n\n"
         "00:00:01.000 --> 00:00:02.000\nfall 50%\n빨간 옷 👕\n"
     )

@@ -12,7 +12,7 @@ from vidgru.config import DetectorSettings, ExplainConfig, from_flags
 from vidgru.errors import RecordingError, SettingsError, SettingsMismatchError, SourceError, WeightsError
 from vidgru.extraction.pipeline import feature_settings_for
 from vidgru.model.attribution import AttendedObject, Explanation, GatePeak
-from vidgru.prediction.explain import _text, explain_recording
+from vidgru.prediction.explain import _format, explain_recording
 from vidgru.storage import bundled_file
 from vidgru.types import Event
 
@@ -66,7 +66,7 @@ def test_text_is_aligned_and_sorted_by_loss() -> None:
         keep_peaks=(GatePeak(time_s=61.04, update=0.8, reset=0.7),),
         forget_peaks=(GatePeak(time_s=63.0, update=0.5, reset=0.2), GatePeak(time_s=65.0, update=0.6, reset=0.3)),
     )
-    assert _text(why, "event 3 of 7 in a.mp4").splitlines() == [
+    assert _format(why, "event 3 of 7 in a.mp4").splitlines() == [
         "meet  62.0-65.5 s  score 0.80  (event 3 of 7 in a.mp4)",
         "",
         "  looked at    share",
@@ -82,16 +82,16 @@ def test_text_is_aligned_and_sorted_by_loss() -> None:
         "  time          0.70  +0.00",
         "  relations     0.90  +0.20   ++++++",
         "  (nothing)     0.70",
-        "  (read again from 30 s before the event, and at most 120 s of it, it scores 0.70, not 0.80)",
+        "  (computed from 30 s before the event, and at most 120 s of it: score 0.70 instead of 0.80)",
         "",
         "  kept most   at 61.0 s (update 0.80, reset 0.70)",
         "  forgot most at 63.0 s (update 0.50, reset 0.20), 65.0 s (update 0.60, reset 0.30)",
     ]
     bare = replace(why, objects=(), keep_peaks=(), forget_peaks=(), baseline=0.8)
-    assert "  looked at no object" in _text(bare, "")
-    assert "read again" not in _text(bare, "")
-    assert "kept" not in _text(bare, "")
-    untold = _text(replace(why, score_without={}), "")  # the model scores nothing
+    assert "  looked at no object" in _format(bare, "")
+    assert "computed from" not in _format(bare, "")
+    assert "kept" not in _format(bare, "")
+    untold = _format(replace(why, score_without={}), "")  # the model scores nothing
     assert "without" not in untold
     assert "(nothing)" not in untold
     assert "\n\n\n" not in untold
@@ -105,14 +105,14 @@ def test_the_sentence_stands_below_the_headline() -> None:
     why = Explanation(
         event=event, score=0.8, baseline=0.8, score_without={}, objects=(), keep_peaks=(), forget_peaks=()
     )
-    assert _text(why, "it").splitlines()[:3] == [
+    assert _format(why, "it").splitlines()[:3] == [
         "meet  62.0-65.5 s  score 0.80  (it)",
-        "  두 사람이 만난다  (sentence score 0.83)",
+        "  두 사람이 만난다  (caption score 0.83)",
         "",
     ]
     why = replace(why, event=replace(event, description="person: meet", description_source="template"))
-    assert _text(why, "it").splitlines()[1] == (
-        "  [person: meet]  (put together, as the model is not sure enough of its own sentence: 0.83)"
+    assert _format(why, "it").splitlines()[1] == (
+        "  [person: meet]  (template: the model's own caption scored only 0.83)"
     )
 
 
@@ -123,7 +123,7 @@ def test_events_are_described(world: World, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("vidgru.prediction.explain.caption_events", tell)
     text = said(world, world.record("a.mp4"), event=2)
-    assert text.splitlines()[1] == "  A walk  (sentence score 0.90)"
+    assert text.splitlines()[1] == "  A walk  (caption score 0.90)"
 
 
 # --- what a user can do wrong ---------------------------------------------------------------------------------------
@@ -135,15 +135,15 @@ def test_no_event_names_the_best_candidate(world: World) -> None:
     with pytest.raises(SourceError) as error:
         said(world, path)
     assert error.value.message == (
-        "the model finds no event in quiet.mp4: its best candidate is fall at 0.0-5.0 s, whose score reaches 0.41, "
-        "and an event has to reach 0.50"
+        "the model finds no event in quiet.mp4: its best candidate is fall at 0.0-5.0 s with a peak score of 0.41, "
+        "below the threshold of 0.50"
     )
     assert "nothing to explain" in error.value.remedy
 
 
 def test_no_event_and_no_candidate(world: World) -> None:
     timed(world, fall=0.01, walk=0.02)
-    with pytest.raises(SourceError, match=r"highest score is 0\.02, of walk at 0\.0 s, and an event has to reach 0"):
+    with pytest.raises(SourceError, match=r"highest score is 0\.02 for walk at 0\.0 s, below the threshold of 0\.50"):
         said(world, world.record("quiet.mp4"))
 
 
@@ -151,7 +151,7 @@ def test_a_candidate_that_gives_way_to_another_label(world: World) -> None:
     model = make_model(world.model, world.feature_settings, weights=str(world.weights), timed=True, fall=0.6, walk=0.8)
     # walk scores higher throughout, and not high enough for an event
     replace(model, decode=replace(model.decode, high=(0.5, 0.9), low=(0.5, 0.9), exclusive=True)).save(world.model)
-    with pytest.raises(SourceError, match=r"fall at 0\.0-5\.0 s, whose score reaches 0\.60, but .* another label"):
+    with pytest.raises(SourceError, match=r"fall at 0\.0-5\.0 s with a peak score of 0\.60, but .* another label"):
         said(world, world.record("a.mp4"))
 
 
@@ -162,7 +162,7 @@ def test_a_time_at_which_there_is_no_event(world: World) -> None:
 
 
 def test_a_number_that_no_event_has(world: World) -> None:
-    with pytest.raises(SettingsError, match=r"event is 3, and a\.mp4 has 2") as error:
+    with pytest.raises(SettingsError, match=r"event is 3, but a\.mp4 has 2") as error:
         said(world, world.record("a.mp4"), event=3)
     assert "2: walk at 0.0-5.0 s" in error.value.remedy
 
@@ -190,7 +190,7 @@ def test_a_folder_that_is_no_entry(world: World) -> None:
     world.record("a.mp4")
     for folder in (world.videos, world.cache.root, world.cache.root / ("0" * 64)):
         folder.mkdir(exist_ok=True)
-        with pytest.raises(SourceError, match="is neither a recording nor a sound entry of a cache"):
+        with pytest.raises(SourceError, match="is neither a recording nor a valid cache entry"):
             said(world, folder)
 
 
@@ -236,4 +236,4 @@ def test_the_command(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["explain", str(world.model), str(path), "--features", features, "--at", "1"]) == 0
     assert capsys.readouterr().out.startswith("fall  0.0-5.0 s  score 0.90  (event 1 of 2 in a.mp4)\n")
     assert cli.run(["explain", str(world.model), str(path), "--features", features, "--event", "7"]) == 2
-    assert "vidgru: error: event is 7, and a.mp4 has 2" in capsys.readouterr().err
+    assert "vidgru: error: event is 7, but a.mp4 has 2" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from vidgru.errors import OutputError, SettingsMismatchError, SourceError
 from vidgru.model.checkpoint import load_model
 from vidgru.prediction.batch import predict
 from vidgru.prediction.inputs import find_inputs
-from vidgru.prediction.recorder import Recorder
+from vidgru.prediction.live import LiveRecorder
 from vidgru.prediction.results import PredictionResult
 from vidgru.types import Recording
 
@@ -62,7 +62,7 @@ def test_entries_of_other_settings(world: World, capsys: pytest.CaptureFixture[s
     path = world.record("b.mp4")
     entry = world.cache.root / world.cache.key(world.cache.sha256(path), world.feature_settings)
     assert names(run(world, world.cache.root)) == [("a.mp4", "done")]
-    assert "holds 1 more entries, of other settings than the model's: they are left out" in capsys.readouterr().err
+    assert "holds 1 more entries with other settings than the model's; they are skipped" in capsys.readouterr().err
     message = r"the features in .* differ from the model's: fps is 4\.0, the model's is 8\.0"
     with pytest.raises(SettingsMismatchError, match=message):
         run(world, entry)
@@ -75,7 +75,7 @@ def test_what_is_no_entry(world: World) -> None:
     folder = world.root / "other"
     folder.mkdir()
     (folder / "entry.json").write_text("{}")
-    with pytest.raises(SourceError, match=r"other is neither a recording nor a sound entry of a cache"):
+    with pytest.raises(SourceError, match=r"other is neither a recording nor a valid cache entry"):
         run(world, folder)
     path = world.record("a.mp4")
     shutil.rmtree(world.cache.root / world.cache.key(world.cache.sha256(path), world.feature_settings))
@@ -102,12 +102,12 @@ def test_features_of_bytes_that_are_gone_are_not_shown_on_others(world: World) -
     path.write_text("another take, not extracted")
     (found,) = run(world, world.cache.root, report=True, clips=True)
     assert (found.recording.name, found.status) == ("a.mp4", "partial")
-    assert found.reason == "no clips: its features are there, and its video is not"
+    assert found.reason == "no clips: its features are cached, but its video does not exist"
     assert "videos/a.mp4" not in (world.out / "a.mp4/report.html").read_text()
 
 
 def test_what_a_camera_showed_is_named_for_it(world: World) -> None:
-    recorder = Recorder(
+    recorder = LiveRecorder(
         world.cache, "rtsp://10.0.0.4:554/door", "2024-05-06T07:08:09.123+00:00", world.feature_settings, {}
     )
     recorder.append(make_sequence(40, seed=40))

@@ -35,8 +35,7 @@ from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.stream import score_recording
 from vidgru.prediction.batch import predict
-from vidgru.prediction.live import predict_live
-from vidgru.prediction.recorder import Recorder
+from vidgru.prediction.live import LiveRecorder, predict_live
 from vidgru.types import DESCRIBED, FrameSequence, Recording
 from vidgru.video.live_connection import SourceLostError
 
@@ -142,15 +141,15 @@ class Recorded:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.times: list[float] = []
         self._news = threading.Condition()
-        append = Recorder.append
+        append = LiveRecorder.append
 
-        def watched(recorder: Recorder, sequence: FrameSequence) -> None:
+        def watched(recorder: LiveRecorder, sequence: FrameSequence) -> None:
             append(recorder, sequence)
             with self._news:
                 self.times += list(sequence.time_s)
                 self._news.notify_all()
 
-        monkeypatch.setattr(Recorder, "append", watched)
+        monkeypatch.setattr(LiveRecorder, "append", watched)
 
     def wait(self, true: Callable[[list[float]], bool]) -> bool:
         """Wait until something is true of them; False where that takes too long."""
@@ -203,7 +202,7 @@ def test_an_event_is_described_when_it_closes(stage: Stage, tmp_path: Path) -> N
     assert told.caption is not None
     model = saved(replace(told, caption=replace(told.caption, threshold=float(np.median(sure)))), tmp_path)
     with serving(as_file(stage.long)) as url, listening() as (out, _):
-        assert predict_live(model, url, stage.config(tmp_path, beam=2), patience=SOON) == 0
+        assert predict_live(model, url, stage.config(tmp_path, beam=2), reconnect=SOON) == 0
     expected = in_files(stage, model, stage.long, tmp_path, **settings)
     closed = of_kind("close", out.events())
     assert described(closed) == described(expected)
@@ -217,7 +216,7 @@ def test_an_event_is_described_when_it_closes(stage: Stage, tmp_path: Path) -> N
 def test_events_are_those_of_the_file(stage: Stage, tmp_path: Path) -> None:
     model = stage.save(tmp_path)
     with serving(as_file(stage.long)) as url, listening() as (out, err):
-        assert predict_live(model, url, stage.config(tmp_path), patience=SOON) == 0
+        assert predict_live(model, url, stage.config(tmp_path), reconnect=SOON) == 0
     expected = in_files(stage, model, stage.long, tmp_path)
     lines = out.events()
     closed = of_kind("close", lines)
@@ -237,11 +236,11 @@ def test_events_are_those_of_the_file(stage: Stage, tmp_path: Path) -> None:
             assert "end" not in first
     told = err.getvalue().splitlines()
     # The thread that receives tells of the first frame while the run tells of its delays: either may be first.
-    opened_line, delays_line = sorted(told[1:3], key=lambda line: "settled" in line)
+    opened_line, delays_line = sorted(told[1:3], key=lambda line: "final" in line)
     assert opened_line.endswith("/live is open: 160x96")
-    assert "scores are settled 0.60 s after their frame" in delays_line
+    assert "scores are final 0.60 s after their frame" in delays_line
     assert re.search(
-        r": 0:00:\d\d, 60 frames, 0 passed over, from decoded to scored \d+ ms \(p50\), \d+ ms \(p99\), ", told[-1]
+        r": 0:00:\d\d, 60 frames, 0 dropped, decoded to scored in \d+ ms \(p50\), \d+ ms \(p99\), ", told[-1]
     )
     assert told[-1].endswith(f", {len(closed)} events")
 
@@ -258,7 +257,7 @@ def test_a_stream_that_is_lost_and_comes_back(stage: Stage, tmp_path: Path, monk
     )  # the first of its frames may not be a sample
     with serving(first, second, then=stop.set) as url, listening() as (out, err):
         url = url.replace("http://", "http://user:hunter2@")
-        assert predict_live(model, url, config, patience=SOON, stop=stop) == 0
+        assert predict_live(model, url, config, reconnect=SOON, stop=stop) == 0
     said = err.getvalue()
     assert said.count("was lost (") == 2
     assert said.count("is back after ") == 1
@@ -281,7 +280,7 @@ def test_after_a_long_silence_events_are_closed(stage: Stage, tmp_path: Path, mo
     closed: list[bool] = []
     served = as_stream(stage.short, lambda: closed.append(out.wait('"close"')))
     with listening() as (out, _), serving(served, then=stop.set) as url:
-        predict_live(model, url, stage.config(tmp_path), patience=replace(SOON, max_gap_s=0.3), stop=stop)
+        predict_live(model, url, stage.config(tmp_path), reconnect=replace(SOON, max_gap_s=0.3), stop=stop)
     assert closed == [True]  # while the connection was held, and nothing came
     one = of_kind("close", out.events())[0]
     assert (one["id"], one["start"], one["end"]) == (1, 0.0, 5.8)
@@ -294,7 +293,7 @@ def test_only_the_events_asked_for(stage: Stage, tmp_path: Path) -> None:
     least = float(np.mean(scores[-2:]))
     settings = {"labels": ("fall",), "min_score": least}
     with serving(as_file(stage.long)) as url, listening() as (out, _):
-        predict_live(model, url, stage.config(tmp_path, **settings), patience=SOON)
+        predict_live(model, url, stage.config(tmp_path, **settings), reconnect=SOON)
     lines = out.events()
     wanted = [event for event in expected if event["label"] == "fall" and event["score"] >= least]
     assert 0 < len(wanted) < len(scores)
@@ -324,10 +323,10 @@ def describing(stage: Stage) -> EventModel:
 def test_a_model_that_only_describes(stage: Stage, describing: EventModel, tmp_path: Path) -> None:
     model = saved(describing, tmp_path)
     with serving(as_file(stage.long)) as url, listening() as (out, err):
-        assert predict_live(model, url, stage.config(tmp_path), patience=SOON) == 0
+        assert predict_live(model, url, stage.config(tmp_path), reconnect=SOON) == 0
     said = err.getvalue()
-    assert "stretches of 2.00 s are described, each 1.00 s after its end" in said
-    assert "scores are settled" not in said
+    assert "captions cover 2.00 s each, and are printed 1.00 s after their end" in said
+    assert "scores are final" not in said
     closed = of_kind("close", out.events())
     assert [(event["start"], event["end"]) for event in closed] == [(a, a + 2) for a in range(0, 12, 2)]
     assert described(closed) == described(in_files(stage, model, stage.long, tmp_path))
@@ -339,7 +338,7 @@ def test_after_a_long_silence_stretches_begin_with_what_comes_then(
     model, stop = saved(describing, tmp_path), threading.Event()
     held = [as_stream(stage.short, lambda most=most: out.wait('"close"', most)) for most in (3, 6)]
     with listening() as (out, err), serving(*held, then=stop.set) as url:
-        predict_live(model, url, stage.config(tmp_path), patience=replace(SOON, max_gap_s=0.5), stop=stop)
+        predict_live(model, url, stage.config(tmp_path), reconnect=replace(SOON, max_gap_s=0.5), stop=stop)
     assert err.getvalue().count("is back after ") == 1
     times = [(event["start"], event["end"]) for event in of_kind("close", out.events())]
     assert times[:3] == [(0, 2), (2, 4), (4, 5.8)]
@@ -365,9 +364,9 @@ def test_a_clean_stop(number: signal.Signals, stage: Stage, tmp_path: Path) -> N
         config = stage.config(tmp_path, record=True)
         if number == signal.SIGINT:
             with pytest.raises(KeyboardInterrupt):
-                predict_live(model, url, config, patience=SOON)
+                predict_live(model, url, config, reconnect=SOON)
         else:
-            assert predict_live(model, url, config, patience=SOON) == 0
+            assert predict_live(model, url, config, reconnect=SOON) == 0
     assert [line["kind"] for line in out.events()] == ["open", "close"]
     assert signal.getsignal(number) == before
     (entry,) = SequenceCache(tmp_path / "features").entries()
@@ -380,7 +379,7 @@ def test_a_clean_stop(number: signal.Signals, stage: Stage, tmp_path: Path) -> N
 def test_nobody_listens_any_more(stage: Stage, tmp_path: Path) -> None:
     """As in `vidgru predict ... | head -1`."""
     model = stage.save(tmp_path)
-    settings = [f"--{name}={value}" for name, value in HOW.items() if name != "report"]
+    settings = [f"--{name.replace('_', '-')}={value}" for name, value in HOW.items() if name != "report"]
     with serving(as_file(stage.long)) as url:
         command = [sys.executable, "-m", "vidgru", "predict", str(model), url, *settings]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -400,7 +399,7 @@ def test_a_source_that_never_opens(stage: Stage, tmp_path: Path) -> None:
         listening() as (out, _),
         pytest.raises(SourceError, match=r"tcp://127\.0\.0\.1:1 cannot be opened, tried 3 times: Connection refused"),
     ):
-        predict_live(stage.save(tmp_path), "tcp://me:hunter2@127.0.0.1:1", config, patience=SOON)
+        predict_live(stage.save(tmp_path), "tcp://me:hunter2@127.0.0.1:1", config, reconnect=SOON)
     assert out.getvalue() == ""
     assert not (tmp_path / "features").exists()
 
@@ -415,18 +414,18 @@ def test_a_camera_that_is_not_there(stage: Stage, tmp_path: Path, monkeypatch: p
     message = r"camera 7 cannot be opened, tried once: there is no such camera, or it is in use\n  check the camera"
     for _ in range(3):
         with listening(), pytest.raises(SourceError, match=message):
-            predict_live(stage.save(tmp_path), "7", stage.config(tmp_path), patience=SOON)
+            predict_live(stage.save(tmp_path), "7", stage.config(tmp_path), reconnect=SOON)
 
 
 def test_a_full_disk_does_not_end_it(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise OutputError("cannot write features: No space left on device")
 
-    monkeypatch.setattr("vidgru.prediction.recorder.Recorder.append", full)
+    monkeypatch.setattr("vidgru.prediction.live.LiveRecorder.append", full)
     model = stage.save(tmp_path)
     with serving(as_file(stage.long)) as url, listening() as (out, err):
-        assert predict_live(model, url, stage.config(tmp_path, record=True), patience=SOON) == 1
-    assert err.getvalue().count("No space left on device; nothing more is recorded") == 1
+        assert predict_live(model, url, stage.config(tmp_path, record=True), reconnect=SOON) == 1
+    assert err.getvalue().count("No space left on device; recording has stopped") == 1
     assert of_kind("close", out.events())
 
 
@@ -441,12 +440,12 @@ def test_a_full_disk_does_not_end_it(stage: Stage, tmp_path: Path, monkeypatch: 
         ({"clips": True}, "clips is True, which is for recordings"),
         ({"save_video": True}, "save_video is True, which is for recordings"),
         ({"start_time": "%Y"}, "start_time is '%Y', which is for recordings"),
-        ({"labels": ("jump",)}, "labels holds 'jump', which the model does not know"),
+        ({"labels": ("jump",)}, "labels holds 'jump', which the model does not have"),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], message: str, stage: Stage, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=re.escape(message)):
-        predict_live(stage.save(tmp_path), "tcp://127.0.0.1:1", stage.config(tmp_path, **settings), patience=SOON)
+        predict_live(stage.save(tmp_path), "tcp://127.0.0.1:1", stage.config(tmp_path, **settings), reconnect=SOON)
 
 
 def test_a_model_that_reads_backwards(stage: Stage, tmp_path: Path) -> None:
@@ -465,7 +464,7 @@ def test_a_model_that_reads_backwards(stage: Stage, tmp_path: Path) -> None:
         network = make_network(cache.read(outcome.key), 0, frame_outputs=2, bidirectional=True)
         model = stage.save(tmp_path, network=network, lookahead=0)
         with pytest.raises(SettingsError, match=r"the model is bidirectional: .* cannot run live"):
-            predict_live(model, url, stage.config(tmp_path), patience=SOON)
+            predict_live(model, url, stage.config(tmp_path), reconnect=SOON)
 
 
 def test_another_detector(stage: Stage, tmp_path: Path) -> None:
@@ -478,7 +477,7 @@ def test_the_command_line(
     stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = str(stage.save(tmp_path))
-    settings = [f"--{name}={value}" for name, value in HOW.items() if name != "report"]
+    settings = [f"--{name.replace('_', '-')}={value}" for name, value in HOW.items() if name != "report"]
     with serving(as_file(stage.long)) as url:
         assert cli.run(["predict", model, url, *settings]) == 0
     assert [json.loads(line)["kind"] for line in capsys.readouterr().out.splitlines()].count("close") >= 3
@@ -533,7 +532,7 @@ def test_a_server_that_is_killed_and_restarted(stage: Stage, tmp_path: Path, mon
     thread = threading.Thread(target=handle_server)
     with listening() as (out, err):
         thread.start()
-        assert predict_live(model, f"tcp://127.0.0.1:{port}", config, patience=patience, stop=stop) == 0
+        assert predict_live(model, f"tcp://127.0.0.1:{port}", config, reconnect=patience, stop=stop) == 0
         thread.join()
     assert done == [True] * 6
     cache = SequenceCache(tmp_path / "features")

@@ -38,7 +38,7 @@ from vidgru.cli import main
 from vidgru.prediction.outputs import OutputFolder
 
 log, where, *argv = sys.argv[1:]
-append, finish, collect = EntryWriter.append, OutputFolder.finish, OutputFolder.collect
+append, finish, merge = EntryWriter.append, OutputFolder.finish, OutputFolder.merge
 been = 0
 
 def note(text):
@@ -60,11 +60,11 @@ def noted_finish(out, recording, *rest):
     finish(out, recording, *rest)
     note(f"scored {recording.name}")
 
-def noted_collect(out, *rest):
-    note("collects")
-    collect(out, *rest)
+def noted_merge(out, *rest):
+    note("merges")
+    merge(out, *rest)
 
-EntryWriter.append, OutputFolder.finish, OutputFolder.collect = noted_append, noted_finish, noted_collect
+EntryWriter.append, OutputFolder.finish, OutputFolder.merge = noted_append, noted_finish, noted_merge
 main(argv)
 """
 
@@ -186,7 +186,8 @@ def test_one_of_three_shards_is_killed_and_started_again(site: Site, where: str)
     before = site.notes()
     (looked,) = site.run(("nowhere", "--merge-only"))
     assert looked.code == 1
-    missing = looked.out.count("not predicted yet; start the command that is to predict it")
+    summary = (site.out / "summary.jsonl").read_text()
+    missing = summary.count("not predicted yet; run vidgru predict on it")
     scored = sum(note.startswith("scored") for note in before)
     assert missing > 0
     assert scored + missing in (RECORDINGS, RECORDINGS - 1)  # the one that cannot be read is missing, or has failed
@@ -208,4 +209,4 @@ def test_one_of_three_equal_commands_is_killed(site: Site, where: str) -> None:
     whole(site)
     for one in (ended[0], ended[2]):
         print(f"\n{where}: {one.out.splitlines()[-2]}")
-    print(Counter(site.notes())["collects"], "collected")
+    print(Counter(site.notes())["merges"], "merged")

@@ -5,7 +5,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +16,9 @@ from tests.prediction.fake_project import World, make_model
 from vidgru.config import DetectorSettings
 from vidgru.extraction.pipeline import ExtractionResult
 from vidgru.locks import EXPIRY_S, Locks
-from vidgru.prediction.batch import collect, predict
+from vidgru.prediction.batch import merge, predict
 from vidgru.prediction.outputs import OutputFolder
-from vidgru.prediction.predictor import Predictor
-from vidgru.prediction.process_recording import PredictionStoppedError, lock_name
+from vidgru.prediction.predictor import PredictionStoppedError, Predictor, lock_name
 from vidgru.prediction.results import PredictionResult
 from vidgru.types import Recording
 
@@ -92,7 +91,7 @@ def test_a_recording_that_another_works_on_is_left_to_the_end(
             assert not (world.out / "a.mp4").exists()
             other.close()
             assert states(running.result(30)) == {"a.mp4": "done", "b.mp4": "done", "c.mp4": "done"}
-    assert "a.mp4 is worked on by another process; it is waited for" in capsys.readouterr().err
+    assert "waiting for a.mp4: locked by another process" in capsys.readouterr().err
     assert not (world.out / ".leases").exists()
 
 
@@ -142,7 +141,7 @@ def test_who_loses_a_lease_writes_no_more(world: World, monkeypatch: pytest.Monk
 
 
 def test_runs_at_the_same_time_share_the_work(world: World, scored: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidgru.prediction.process_recording._MOST", 2)
+    monkeypatch.setattr("vidgru.prediction.predictor._BATCH_RECORDINGS", 2)
     for number in range(12):
         world.record(f"{number:03d}.mp4", frames=16 + number)
     run(world)
@@ -185,7 +184,7 @@ def test_a_predictor_finishes_recordings_one_by_one_in_any_thread(world: World) 
         found = predictor.finished(recording(world, "3.mp4"))
         assert found is not None
         assert (found.status, found.events) == ("reused", ended[3].events)
-        predictor.collect()
+        predictor.merge()
     assert content(world.out) == content(world.root / "theirs")
 
 
@@ -207,16 +206,14 @@ def test_recordings_may_be_finished_elsewhere(world: World) -> None:
     config = world.config(report=True)
     (world.videos / "c.mp4").write_text("another film")
 
-    def elsewhere(
-        recordings: list[Recording], detect: DetectorSettings, on_end: Callable[[PredictionResult], None]
-    ) -> None:
-        assert detect.weights == str(world.weights)
+    def remote(recordings: list[Recording], detector: DetectorSettings) -> Generator[PredictionResult, None, None]:
+        assert detector.weights == str(world.weights)
         with Predictor(world.model, config) as predictor:
-            for one in recordings[:-1]:
-                on_end(predictor.finish(outcome_of(world, one.name)))
-        on_end(PredictionResult(recording=recordings[-1], status="failed", reason="its worker died three times"))
+            for recording in recordings[:-1]:
+                yield predictor.finish(outcome_of(world, recording.name))
+        yield PredictionResult(recording=recordings[-1], status="failed", reason="its worker died three times")
 
-    predictions = predict(world.model, [world.videos], config, elsewhere=elsewhere)
+    predictions = predict(world.model, [world.videos], config, remote=remote)
     assert states(predictions) == {"a.mp4": "done", "b.mp4": "done", "c.mp4": "failed"}
     assert "its worker died three times" in (world.out / "index.html").read_text()
     assert json.loads((world.out / "c.mp4/failure.json").read_text())["reason"] == "its worker died three times"
@@ -230,7 +227,7 @@ def test_the_run_that_ends_last_collects(world: World, capsys: pytest.CaptureFix
     with Locks(world.out / ".leases") as other:
         assert other.acquire("run-other")
         assert states(run(world)) == {"a.mp4": "done"}
-        assert "is also written by another run, which will bring events.csv up to date" in capsys.readouterr().err
+        assert "another run is writing to" in capsys.readouterr().err
         assert not any((world.out / name).exists() for name in RUN_WIDE)
         then = time.time() - EXPIRY_S - 5
         lock = world.out / ".leases/run-other.lease"
@@ -244,7 +241,7 @@ def test_the_run_that_ends_last_collects(world: World, capsys: pytest.CaptureFix
 def test_one_collects_at_a_time(world: World) -> None:
     world.record("a.mp4")
     with Locks(world.out / ".leases") as other:
-        assert other.acquire("collect")
+        assert other.acquire("merge")
         with beside(world, other) as running:
             until(lambda: (world.out / "summary.jsonl").exists())
             time.sleep(0.05)
@@ -344,11 +341,11 @@ def test_collecting_scores_nothing_and_tells_what_is_missing(world: World, score
     world.record("c.mp4")
     world.weights.unlink()
     scored.clear()
-    found = collect(world.model, [world.videos], world.config(report=True, merge_only=True))
+    found = merge(world.model, [world.videos], world.config(report=True, merge_only=True))
     assert scored == []
     assert states(found) == {"a.mp4": "reused", "b.mp4": "failed", "c.mp4": "failed"}
     assert [p.reason for p in found] == [
-        "", "is empty (0 bytes); copy it again", "not predicted yet; start the command that is to predict it",
+        "", "is empty (0 bytes); copy it again", "not predicted yet; run vidgru predict on it",
     ]  # fmt: skip
     assert content(world.out) == expected
     summary = [json.loads(line) for line in (world.out / "summary.jsonl").read_text().splitlines()]
@@ -363,7 +360,7 @@ def test_collecting_from_the_features(world: World) -> None:
     predict(world.model, [world.cache.root], world.config(shard="2/2"))
     (world.out / "events.csv").unlink()
     shutil.rmtree(world.out / "b.mp4")
-    found = collect(world.model, [world.cache.root], world.config(merge_only=True))
+    found = merge(world.model, [world.cache.root], world.config(merge_only=True))
     assert states(found) == {"a.mp4": "reused", "b.mp4": "failed"}
     assert {line.split(",")[0] for line in (world.out / "events.csv").read_text().splitlines()[1:]} == {"a.mp4"}
 
@@ -372,5 +369,5 @@ def test_what_another_model_found_is_not_collected(world: World) -> None:
     world.record("a.mp4")
     run(world)
     make_model(world.model, world.feature_settings, weights=str(world.weights), fall=0.9, sit=0.8)
-    (found,) = collect(world.model, [world.videos], world.config(merge_only=True))
+    (found,) = merge(world.model, [world.videos], world.config(merge_only=True))
     assert (found.status, found.reason.split(";")[0]) == ("failed", "not predicted yet")

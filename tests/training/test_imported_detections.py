@@ -23,7 +23,7 @@ from vidgru.extraction.import_detections import extract_detections, open_detecti
 from vidgru.info import inspect_path
 from vidgru.model.checkpoint import check_feature_settings, load_model
 from vidgru.prediction.batch import predict
-from vidgru.prediction.detector import model_detector
+from vidgru.prediction.inputs import model_detector
 from vidgru.training.evaluate import evaluate
 from vidgru.training.run import train
 

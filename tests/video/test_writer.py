@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.prediction.annotate_video.synthetic import FLASH_S, watch, write_flash_and_beep
+from tests.prediction.flash_and_beep import FLASH_S, watch, write_flash_and_beep
 from tests.videos import draw_counter, read_counter, write_video
 from vidgru.errors import MissingDependencyError, OutputError, RecordingError
 from vidgru.video import writer as film

@@ -1,36 +1,44 @@
-"""Recordings and a model to events in files. A finished recording is not looked at again.
+"""`vidgru predict` over recordings: what is finished, what is to be extracted, score, write, merge.
 
-`output.py` tells which files. Recordings are scored, and their files written, beside the extraction of those after
-them. Any number of runs may share the folder: see `finish.py` and `sharing.py`.
+Recordings are scored and their files written in one thread, beside the extraction of those after them. Several runs may
+share the output folder and the cache: each processes what no other has locked (see `Predictor`).
 """
 
 from __future__ import annotations
 
+import queue
+import secrets
 import sys
-from collections.abc import Callable, Iterable
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 
 from tqdm import tqdm
 
 from vidgru.config import DetectorSettings, PredictConfig
 from vidgru.errors import SettingsError, WeightsError
-from vidgru.extraction.pipeline import extract_recordings, recorded_at
+from vidgru.extraction.pipeline import extract_recordings
 from vidgru.extraction.sharding import ShardItem, read_spans, select_shard, shard_recordings, summary_name
+from vidgru.locks import Locks
 from vidgru.model.checkpoint import check_feature_settings
-from vidgru.prediction.detector import model_detector
-from vidgru.prediction.inputs import Cached, find_inputs
-from vidgru.prediction.predictor import Predictor
-from vidgru.prediction.process_recording import NO_TIME, WorkItem
-from vidgru.prediction.results import PredictionResult, counted, failed, summary_record
-from vidgru.prediction.shared_run import SharedRun, collecting
-from vidgru.prediction.worker_thread import WorkerThread
+from vidgru.prediction.inputs import CachedRecording, find_inputs, model_detector
+from vidgru.prediction.predictor import NO_START_TIME, Predictor, WorkItem
+from vidgru.prediction.results import PredictionResult, counted, failed
 from vidgru.types import Recording
 
-NOT_YET = "not predicted yet; start the command that is to predict it"
+NOT_PREDICTED = "not predicted yet; run vidgru predict on it"
+_MAX_QUEUED = 256  # items; extraction waits when scoring falls behind, so that memory stays bounded
+_STOP_WAIT_S = 10.0
+_MERGE_LOCK = "merge"
+_RUN_LOCK = "run-"
+_RETRY_S = 0.2
 
-Elsewhere = Callable[[list[Recording], DetectorSettings, Callable[[PredictionResult], None]], None]
-"""Has recordings extracted with a detector, and finished by a `Predictor` each, in other processes. Calls what it is
-given with each as it ends, in the calling thread; returns when all have ended."""
+RemotePredict = Callable[[list[Recording], DetectorSettings], Generator[PredictionResult, None, None]]
+"""Extracts and predicts recordings in other processes, which have a `Predictor` each; yields results as they come."""
 
 
 def predict(
@@ -39,215 +47,291 @@ def predict(
     config: PredictConfig,
     *,
     progress: bool = True,
-    elsewhere: Elsewhere | None = None,
+    remote: RemotePredict | None = None,
 ) -> list[PredictionResult]:
     """Find the events of recordings and write them below `config.out`.
 
-    Each recording is scored as soon as its features are there: in the cache, or made on the way with the detector and
-    the sampling that the model was trained on. A recording that cannot be read ends as failed, and the run goes on.
-    Other processes may write to the same folders at the same time, each what no other is at; the last that ends
-    rebuilds the files of the run as a whole.
+    Each recording is scored as soon as its features exist: in the cache, or extracted now with the detector and the
+    sampling that the model was trained on. A recording that cannot be read is a failed result, and the run goes on.
+    Other processes may write to the same folders at the same time; the last one to end merges the run's files.
 
     Args:
-        model_path: a model file or a training run's folder.
-        sources: files, folders, globs, text lists, caches and their entries.
-        config: where to, and which events.
-        progress: show a bar on stderr if that is a terminal.
-        elsewhere: does the work, in place of this process.
+        model_path: A model file, or the folder of a training run.
+        sources: Files, folders, globs, text lists, caches and cache entries.
+        config: Settings.
+        progress: Show a progress bar on stderr if that is a terminal, and print notices.
+        remote: Processes the recordings that need extraction, instead of this process.
 
     Returns:
-        One prediction a recording, in the order of the sources, those of caches last. They are also written to
-        `summary.jsonl`.
+        One result per recording, in the order of the sources, cache entries last. `summary.jsonl` has them too.
 
     Raises:
-        ModelError, SourceError, SettingsError: before any recording is opened.
-        WeightsError: features are missing, and so is the detector to make them.
-        SettingsMismatchError: the detector is not the one that the model was trained on.
-        OutputError: the output cannot be written, or two recordings would share a folder; what was finished stays.
+        ModelError, SourceError, SettingsError: Before any recording is opened.
+        WeightsError: Features are missing, and the detector to extract them does not exist.
+        SettingsMismatchError: The detector is not the one that the model was trained on.
+        OutputError: The output cannot be written, or two recordings would share a folder. Finished recordings stay.
     """
     if config.record:
         raise SettingsError("record is for live sources, and these are recordings", "leave it out")
-    with Predictor(model_path, config, _say if progress else _silent) as predictor:
-        return _Run(predictor, progress).predict(*find_inputs(sources, predictor.model), elsewhere)
+    with Predictor(model_path, config, _print if progress else _ignore) as predictor:
+        # Weights that were given are checked even if every recording turns out to be finished.
+        detector = model_detector(predictor.model, config.weights) if config.weights else None
+        plan = _plan(predictor, *find_inputs(sources, predictor.model), progress)
+        if plan.to_extract and detector is None:
+            try:
+                detector = model_detector(predictor.model)
+            except WeightsError as error:
+                plan.to_score[:0] = _from_cache(predictor, plan.to_extract, error)
+                plan.to_extract = []
+
+        # Every run holds a lock of its own while it works. It gives that up while holding the merge lock, so of several
+        # runs exactly the last to get there sees no other, and merges for all.
+        run_lock = _RUN_LOCK + secrets.token_hex(8)
+        predictor.locks.acquire(run_lock)
+        with ScoringThread(predictor) as scoring:
+            for item in plan.to_score:
+                scoring.submit(item)
+            if plan.to_extract and detector is not None and remote is not None:
+                with closing(remote(plan.to_extract, detector)) as remote_results:
+                    for result in remote_results:
+                        if result.status == "failed":
+                            scoring.submit(result)  # a worker that died could not write why
+                        else:
+                            plan.finished[result.recording.name] = result
+            elif plan.to_extract and detector is not None:
+                extract_recordings(
+                    plan.to_extract,
+                    predictor.cache,
+                    detector,
+                    config.runtime,
+                    part=config.scale.part,
+                    progress=progress,
+                    on_result=lambda outcome: scoring.submit(predictor.work_item(outcome)),
+                )
+        results = plan.ordered(scoring.results)
+        predictor.out.write_summary(summary_name(config.scale.part), results)
+        with _merging(predictor.locks):
+            predictor.locks.release(run_lock)
+            if any(name.startswith(_RUN_LOCK) for name in predictor.locks.held_by_others()):
+                predictor.say(
+                    f"another run is writing to {config.out} and will update events.csv when it ends; "
+                    "if it breaks off, run vidgru predict --merge-only"
+                )
+            else:
+                predictor.merge()
+        return results
 
 
-def collect(
+def merge(
     model_path: str | Path, sources: Iterable[str | Path], config: PredictConfig, *, progress: bool = True
 ) -> list[PredictionResult]:
-    """Rebuild the files of the run as a whole, and tell what is still to be predicted. Nothing is scored.
+    """Merge the files of a run from those of its recordings, and report what is not predicted yet. Scores nothing.
 
     Args:
-        model_path, sources, config, progress: as for `predict`.
+        model_path, sources, config, progress: As for `predict`.
 
     Returns:
-        One prediction a recording: reused, or failed with the reason. They are also written to `summary.jsonl`.
+        One result per recording: reused, or failed with the reason. `summary.jsonl` has them too.
 
     Raises:
-        ModelError, SourceError, SettingsError, OutputError: as for `predict`.
+        ModelError, SourceError, SettingsError, OutputError: As for `predict`.
     """
-    with Predictor(model_path, config, _say if progress else _silent) as predictor:
-        return _Run(predictor, progress).collect(*find_inputs(sources, predictor.model))
-
-
-class _Run:
-    """One call of `predict` or `collect`: the recordings that are asked for, and how they end."""
-
-    def __init__(self, predictor: Predictor, progress: bool) -> None:
-        self.predictor, self.progress = predictor, progress
-        self.model, self.config, self.cache = predictor.model, predictor.config, predictor.cache
-        self.quiet = not (progress and sys.stderr.isatty())
-        self.names: list[str] = []
-        self.ended: dict[str, PredictionResult] = {}
-
-    def predict(
-        self, recordings: list[Recording], cached: list[Cached], elsewhere: Elsewhere | None
-    ) -> list[PredictionResult]:
-        """All of it, and the files of the run as a whole."""
-        # a detector that is named is checked, used or not
-        detect = model_detector(self.model, self.config.weights) if self.config.weights else None
-        items, waiting = self._left(recordings, cached)
-        try:
-            detect = detect or model_detector(self.model) if waiting else None
-        except WeightsError as error:
-            items = [*self._all_cached(waiting, error), *items]
-        run = SharedRun(self.predictor.locks)
-        finisher = self.predictor.finisher(self._end)
-        with WorkerThread(finisher.finish, self.predictor.stop, last=finisher.wait) as background:
-            for item in items:
-                background.submit(item)
-            if detect is not None and elsewhere is not None:
-                elsewhere(waiting, detect, lambda one: self._on_prediction(one, background))
-            elif detect is not None:
-                extract_recordings(
-                    waiting,
-                    self.cache,
-                    detect,
-                    self.config.runtime,
-                    progress=self.progress,
-                    on_result=lambda outcome: background.submit(self.predictor.item(outcome)),
-                    part=self.config.scale.part,
-                )
-        predictions = self._predictions()
-        with run.last() as last:
-            if last:
-                self.predictor.collect()
-            else:
-                self.predictor.say(
-                    f"{self.config.out} is also written by another run, which will bring events.csv up to date; "
-                    "if that one breaks off, --merge-only does"
-                )
-        return predictions
-
-    def collect(self, recordings: list[Recording], cached: list[Cached]) -> list[PredictionResult]:
-        """The files of the run as a whole, and what is there and what is not."""
-        items, waiting = self._left(recordings, cached)
-        for item in items:
-            self._end(item if isinstance(item, PredictionResult) else self._missing(item.recording))
-        for recording in waiting:
-            self._end(self._missing(recording))
-        predictions = self._predictions()
-        with collecting(self.predictor.locks):
-            self.predictor.collect()
-        return predictions
-
-    # --- what is to be done -----------------------------------------------------------------------------------------
-
-    def _left(self, recordings: list[Recording], cached: list[Cached]) -> tuple[list[WorkItem], list[Recording]]:
-        """Of the shard and the period: what can be finished at once, and the recordings that are to be extracted."""
-        recordings, timeless = self._of_the_period(recordings)
-        cached = [one for one in cached if self._touches(one)]
-        if self.config.scale.part != (1, 1):
-            recordings = shard_recordings(recordings, self.config.scale.part, self.cache)
-            cached = select_shard(
-                [(one, ShardItem(one.entry.key, one.entry.duration_s)) for one in cached], self.config.scale.part
-            )
-        self.names = [recording.name for recording in (*recordings, *(one.recording for one in cached))]
-        items: list[WorkItem] = [timeless[name] for name in self.names if name in timeless]
-        waiting = [
-            recording
-            for recording in tqdm(recordings, "finished before", disable=self.quiet)
-            if recording.name not in timeless and not self._is_finished(recording)
+    with Predictor(model_path, config, _print if progress else _ignore) as predictor:
+        plan = _plan(predictor, *find_inputs(sources, predictor.model), progress)
+        missing = [item for item in plan.to_score if isinstance(item, PredictionResult)]
+        recordings = [item.recording for item in plan.to_score if isinstance(item, CachedRecording)] + plan.to_extract
+        missing += [
+            predictor.out.read_failure(recording) or failed(recording, NOT_PREDICTED, None, 0.0)
+            for recording in recordings
         ]
-        return items + [ready for one in cached if (ready := self._cached(one))], waiting
+        results = plan.ordered(missing)
+        predictor.out.write_summary(summary_name(config.scale.part), results)
+        with _merging(predictor.locks):
+            predictor.merge()
+        return results
 
-    def _of_the_period(self, recordings: list[Recording]) -> tuple[list[Recording], dict[str, PredictionResult]]:
-        """Recordings that reach into the time that is asked for; and those that do not tell their time, which fail."""
-        timeless: dict[str, PredictionResult] = {}
-        if not self.predictor.period:
-            return recordings, timeless
-        found = []
-        for recording, (began, duration_s) in read_spans(recordings, self.cache, self.config.runtime.start_time):
-            if duration_s is None:
-                found.append(recording)  # extraction says what is wrong with it, or how long it is
-            elif began is None:
-                found.append(recording)
-                timeless[recording.name] = failed(recording, NO_TIME, duration_s, 0.0)
-            elif self.predictor.period.touches(began, 0.0, duration_s):
-                found.append(recording)
-        if len(found) < len(recordings):
-            left_out = counted(len(recordings) - len(found), "recording")
-            self.predictor.say(f"{left_out} outside the time that is asked for")
-        return found, timeless
 
-    def _touches(self, one: Cached) -> bool:
-        period, began = self.predictor.period, None
-        if period:
-            began = recorded_at(one.cache, one.entry, one.recording.path, self.config.runtime.start_time)
-        return began is None or period.touches(began, 0.0, one.entry.duration_s)
+# --- what is to be done ---------------------------------------------------------------------------------------------
 
-    def _is_finished(self, recording: Recording) -> bool:
-        found = self.predictor.finished(recording)
-        if found is not None:
-            self._end(found)
-        return found is not None
 
-    def _all_cached(self, recordings: list[Recording], error: WeightsError) -> list[WorkItem]:
-        """Recordings to score without the detector, for all features are there; else the error that it is missing."""
-        ready: list[WorkItem] = []
-        for recording in recordings:
-            entry = self.cache.lookup(recording.path, self.model.feature_settings)
-            if entry is None:
-                if other := self.cache.last_entry(recording.path):
-                    check_feature_settings(
-                        self.model, other.feature_settings, f"the features of {recording.name} in {self.cache.root}"
-                    )
-                raise error
-            ready.append(self.predictor.ready(recording, self.cache, entry, self.cache.sha256(recording.path)))
-        return ready
+@dataclass(kw_only=True)
+class _Plan:
+    """The recordings of a run.
 
-    def _cached(self, one: Cached) -> WorkItem | None:
-        """A recording known by its features; None if it is finished."""
-        ready = self.predictor.ready(one.recording, one.cache, one.entry, one.sha256)
-        found = self.predictor.finished_ready(ready)
-        if found is not None:
-            self._end(found)
-        return None if found is not None else ready
+    Attributes:
+        names: All of them, in the order of the results.
+        finished: Results of those that need no work, by name.
+        to_score: Those with features, and those that fail before they have any.
+        to_extract: Those that may need extraction.
+    """
 
-    # --- how it ends ------------------------------------------------------------------------------------------------
+    names: list[str]
+    finished: dict[str, PredictionResult] = field(default_factory=dict)
+    to_score: list[WorkItem] = field(default_factory=list)
+    to_extract: list[Recording] = field(default_factory=list)
 
-    def _on_prediction(self, prediction: PredictionResult, background: WorkerThread[WorkItem]) -> None:
-        """Called as another process has finished a recording; the folder of one that failed may not tell yet why."""
-        if prediction.status == "failed":
-            background.submit(prediction)
+    def ordered(self, results: Iterable[PredictionResult]) -> list[PredictionResult]:
+        """Return the finished results and these, in order."""
+        by_name = self.finished | {result.recording.name: result for result in results}
+        return [by_name[name] for name in self.names]
+
+
+def _plan(predictor: Predictor, recordings: list[Recording], cached: list[CachedRecording], progress: bool) -> _Plan:
+    """Select the recordings of this shard and time range, and sort out those that are finished."""
+    config = predictor.config
+    without_time: dict[str, PredictionResult] = {}
+    if predictor.time_range:
+        recordings, without_time = _in_time_range(predictor, recordings)
+        cached = [
+            item
+            for item in cached
+            if (at := predictor.recorded_at(item)) is None  # fails when it is processed
+            or predictor.time_range.overlaps(at, 0.0, item.entry.duration_s)
+        ]
+    if config.scale.part != (1, 1):
+        recordings = shard_recordings(recordings, config.scale.part, predictor.cache)
+        cached = select_shard(
+            [(item, ShardItem(item.entry.key, item.entry.duration_s)) for item in cached], config.scale.part
+        )
+    plan = _Plan(names=[recording.name for recording in (*recordings, *(item.recording for item in cached))])
+    for recording in tqdm(recordings, "checking files", disable=not (progress and sys.stderr.isatty())):
+        if recording.name in without_time:
+            plan.to_score.append(without_time[recording.name])
+        elif result := predictor.finished(recording):
+            plan.finished[recording.name] = result
         else:
-            self._end(prediction)
-
-    def _missing(self, recording: Recording) -> PredictionResult:
-        return self.predictor.out.failure(recording) or failed(recording, NOT_YET, None, 0.0)
-
-    def _end(self, prediction: PredictionResult) -> None:
-        self.ended[prediction.recording.name] = prediction
-
-    def _predictions(self) -> list[PredictionResult]:
-        """How all ended, which is also written down."""
-        predictions = [self.ended[name] for name in self.names]
-        self.predictor.out.write_summary(summary_name(self.config.scale.part), map(summary_record, predictions))
-        return predictions
+            plan.to_extract.append(recording)
+    for item in cached:
+        if result := predictor.finished(item):
+            plan.finished[item.recording.name] = result
+        else:
+            plan.to_score.append(item)
+    return plan
 
 
-def _say(text: str) -> None:
+def _in_time_range(
+    predictor: Predictor, recordings: list[Recording]
+) -> tuple[list[Recording], dict[str, PredictionResult]]:
+    """Select recordings that overlap the time range; those whose time is unknown also get a failed result, by name."""
+    selected: list[Recording] = []
+    without_time: dict[str, PredictionResult] = {}
+    for recording, (recorded_at, duration_s) in read_spans(
+        recordings, predictor.cache, predictor.config.runtime.start_time
+    ):
+        if duration_s is None:
+            selected.append(recording)  # extraction reports what is wrong with it, or finds out how long it is
+        elif recorded_at is None:
+            selected.append(recording)
+            without_time[recording.name] = failed(recording, NO_START_TIME, duration_s, 0.0)
+        elif predictor.time_range.overlaps(recorded_at, 0.0, duration_s):
+            selected.append(recording)
+    if skipped := len(recordings) - len(selected):
+        predictor.say(f"skipped {counted(skipped, 'recording')} outside --since and --until")
+    return selected, without_time
+
+
+def _from_cache(predictor: Predictor, recordings: list[Recording], error: WeightsError) -> list[CachedRecording]:
+    """Look up the features of all recordings, when the detector is missing. Raises its error if any are missing."""
+    cache, items = predictor.cache, []
+    for recording in recordings:
+        entry = cache.lookup(recording.path, predictor.model.feature_settings)
+        if entry is None:
+            # Features with other settings are the likelier cause, so name what differs.
+            if other := cache.last_entry(recording.path):
+                where = f"the features of {recording.name} in {cache.root}"
+                check_feature_settings(predictor.model, other.feature_settings, where)
+            raise error
+        sha256 = cache.sha256(recording.path)
+        items.append(CachedRecording(recording=recording, cache=cache, entry=entry, sha256=sha256))
+    return items
+
+
+# --- plumbing -------------------------------------------------------------------------------------------------------
+
+
+class ScoringThread:
+    """Process work items in one thread, in order, as many together as are waiting.
+
+    Leaving the `with` block waits until all is done. An error ends the work, and the next call here raises it. If the
+    block itself fails, for example on Ctrl-C, the work is stopped and waited for briefly, because a process that exits
+    while one of its threads is inside FFmpeg or PyTorch is aborted.
+
+    Args:
+        predictor: Processes the items.
+
+    Attributes:
+        results: Results so far.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.results: list[PredictionResult] = []
+        self._predictor = predictor
+        self._queue: queue.Queue[WorkItem | None] = queue.Queue(_MAX_QUEUED)
+        self._error: BaseException | None = None
+        # Not Thread.join, which until Python 3.12 considers a thread ended if Ctrl-C interrupts it.
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="vidgru-scoring", daemon=True)
+
+    def __enter__(self) -> ScoringThread:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self.submit(None)
+                while not self._ended.wait(0.1):  # in slices, because some platforms deliver Ctrl-C only between waits
+                    pass
+                if self._error is not None:
+                    raise self._error
+        finally:
+            if not self._ended.is_set():
+                self._predictor.stop()
+                with suppress(queue.Full):  # then the thread is not waiting for an item
+                    self._queue.put_nowait(None)
+                self._ended.wait(_STOP_WAIT_S)
+
+    def submit(self, item: WorkItem | None) -> None:
+        """Queue an item, waiting if the queue is full; None is the last."""
+        while self._error is None:
+            with suppress(queue.Full):
+                return self._queue.put(item, timeout=0.1)
+        raise self._error
+
+    def _run(self) -> None:
+        locked: list[WorkItem] = []
+        try:
+            more = True
+            while more:
+                batch = [self._queue.get()]
+                with suppress(queue.Empty):
+                    while True:
+                        batch.append(self._queue.get_nowait())
+                more = None not in batch
+                results, skipped = self._predictor.process(item for item in batch if item is not None)
+                self.results += results
+                locked += skipped
+            self.results += self._predictor.process_all(locked)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ended.set()
+
+
+@contextmanager
+def _merging(locks: Locks) -> Iterator[None]:
+    """Hold the lock of the merged files, waiting for other processes that hold it."""
+    while not locks.acquire(_MERGE_LOCK):
+        time.sleep(_RETRY_S)
+    try:
+        yield
+    finally:
+        locks.release(_MERGE_LOCK)
+
+
+def _print(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
-def _silent(text: str) -> None:
+def _ignore(text: str) -> None:
     pass

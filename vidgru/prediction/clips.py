@@ -1,4 +1,4 @@
-"""Every event cut to a file of its own, with what comes before and after it."""
+"""Cut each event of a recording to a video of its own, with some context before and after."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from vidgru.types import Event
 from vidgru.video.display_frames import AudioReader, DisplayFrame, DisplayFrameReader, Interval
 from vidgru.video.writer import VideoWriter, fit_video_size
 
-_MOST_PX = 4096  # longer side, of what browsers play
-_MOST_OPEN = 4  # films written at a time: each keeps some tens of frames in memory
-_LONGEST_LABEL = 40  # characters of it in a file's name
-_GRAIN = Fraction(
-    1, 4000
-)  # s; events are told to a millisecond: a frame that ends or begins by less within is not meant
+_MAX_SIDE_PX = 4096  # of what browsers play
+_MAX_OPEN = 4  # clips written at a time: each keeps some tens of frames in memory
+_MAX_LABEL_CHARACTERS = 40  # in a file name
+# Events have millisecond times: a frame that overlaps a clip by less than this is not part of it.
+_TOLERANCE = Fraction(1, 4000)  # seconds
 _NAME = re.compile(r"\d{3,}_.*_\d+\.\d\ds\.mp4")
 
 
@@ -30,9 +29,9 @@ class _Clip:
     end: Fraction
 
     @property
-    def shows(self) -> Interval:
-        """A frame belongs to it if it is on screen at any time in this stretch."""
-        return self.start + _GRAIN, self.end - _GRAIN
+    def visible(self) -> Interval:
+        """Interval in which a frame that is on screen belongs to the clip."""
+        return self.start + _TOLERANCE, self.end - _TOLERANCE
 
 
 def cut_clips(
@@ -43,123 +42,129 @@ def cut_clips(
     context_s: float,
     progress: Callable[[float], None] = lambda seconds: None,
 ) -> list[Path | None]:
-    """Write the stretch of a recording around each event as H.264 with its sound.
+    """Write the part of a recording around each event, as H.264 with its sound.
 
-    A clip's time 0 is `context_s` before its event, or the start of the recording; what is on screen then is its first
-    frame. The recording is decoded once for up to four events that overlap, and only where there are events.
+    A clip starts `context_s` before its event, or with the recording; its first frame is the one on screen then. The
+    recording is decoded once for up to four overlapping events, and only around events.
 
     Args:
-        folder: where to; it is made. Clips of an earlier run that are none of these are deleted from it.
-        source: the recording.
-        events: found in it.
-        context_s: seconds before and after each.
-        progress: called with how far the recording is, in seconds, after each frame and also where frames are passed
-            over. It goes back where more events overlap than can be written in one go. What it raises ends the work:
-            of clips that are not finished nothing is left.
+        folder: Folder to write to. Other clips in it, of an earlier run, are deleted.
+        source: The recording.
+        events: Its events.
+        context_s: Seconds before and after each.
+        progress: Called with the position in the recording in seconds, after each frame and also while frames are
+            skipped. It starts over if more events overlap than can be written at a time. What it raises ends the
+            work, and of unfinished clips nothing is left.
 
     Returns:
-        A path for each event, `<number>_<label>_<start>s.mp4`; None where no frame can be decoded there.
+        Path of each event's clip, `<number>_<label>_<start>s.mp4`; None if no frame can be decoded there.
 
     Raises:
-        RecordingError: the recording cannot be read, or changed on the way, or FFmpeg makes no clip of it; clips that
-            are finished stay.
+        RecordingError: The recording cannot be read, has changed meanwhile, or FFmpeg cannot encode it. Finished clips
+            stay.
         MissingDependencyError: PyAV has no H.264 encoder.
-        OutputError: a clip cannot be written.
+        OutputError: A clip cannot be written.
     """
     paths = [folder / clip_name(number, event) for number, event in enumerate(events, start=1)]
     clips = [
-        _Clip(path=path, start=_exact(max(event.start_s - context_s, 0.0)), end=_exact(event.end_s + context_s))
+        _Clip(
+            path=path,
+            start=_milliseconds(max(event.start_s - context_s, 0.0)),
+            end=_milliseconds(event.end_s + context_s),
+        )
         for path, event in zip(paths, events, strict=True)
     ]
-    reached = 0.0
+    position_s = 0.0
 
-    def shown(seconds: float) -> None:
-        nonlocal reached
-        reached = seconds
+    def advance(seconds: float) -> None:
+        nonlocal position_s
+        position_s = seconds
         progress(seconds)
 
-    _tidy(folder, set(paths))
+    _delete_other_clips(folder, set(paths))
     written: set[Path] = set()
     waiting = sorted(clips, key=lambda clip: (clip.start, clip.end))
     while waiting:
-        now, waiting = _share_out(waiting)
-        with DisplayFrameReader(source, on_progress=lambda: progress(reached)) as reader:
-            size_px = fit_video_size(reader.size_px, min_px=1, max_px=_MOST_PX)
-            frames = reader.frames(size_px, _stretches(now))
-            written |= _cut(now, source, frames, size_px, reader.info.fps, shown)
+        clips, waiting = _first_pass(waiting)
+        with DisplayFrameReader(source, on_progress=lambda: progress(position_s)) as reader:
+            size_px = fit_video_size(reader.size_px, min_px=1, max_px=_MAX_SIDE_PX)
+            frames = reader.frames(size_px, _merge_intervals(clip.visible for clip in clips))
+            written |= _write_clips(clips, source, frames, size_px, reader.info.fps, advance)
     return [path if path in written else None for path in paths]
 
 
 def clip_name(number: int, event: Event) -> str:
-    """Name of an event's file: its number among the events of its recording, its label, when it starts.
+    """File name of an event's clip: its number in the recording, its label, its start.
 
-    Letters and digits of any script are kept of the label; it is in the file of events as it is.
+    Of the label it keeps letters and digits of any script; the event files have it unchanged.
     """
-    label = re.sub(r"[^\w-]+", "-", event.label)[:_LONGEST_LABEL].strip("-") or "event"
+    label = re.sub(r"[^\w-]+", "-", event.label)[:_MAX_LABEL_CHARACTERS].strip("-") or "event"
     return f"{number:03d}_{label}_{event.start_s:.2f}s.mp4"
 
 
-def _cut(
+def _write_clips(
     clips: list[_Clip],
     source: Path,
     frames: Iterable[DisplayFrame],
     size_px: tuple[int, int],
     fps: float | None,
-    shown: Callable[[float], None],
+    advance: Callable[[float], None],
 ) -> set[Path]:
-    """Write clips, by start, of which no more overlap than may be open at a time; the paths of those that have frames.
+    """Write clips in one pass over the recording. Returns the paths of those that have frames.
 
-    Each is closed as soon as it is whole. Where something goes wrong, those that are open are none.
+    Each is closed as soon as it is complete. If anything fails, the open ones are discarded.
+
+    Args:
+        clips: Clips by start, no more overlapping than may be open at a time.
     """
     waiting, written = list(reversed(clips)), set()
-    films: list[tuple[_Clip, VideoWriter, ExitStack]] = []
-    with ExitStack() as everything:
+    writers: list[tuple[_Clip, VideoWriter, ExitStack]] = []
+    with ExitStack() as all_open:
         for frame in frames:
-            while waiting and waiting[-1].shows[0] < frame.end:
+            while waiting and waiting[-1].visible[0] < frame.end:
                 clip = waiting.pop()
-                if frame.time >= clip.shows[1]:
+                if frame.time >= clip.visible[1]:
                     continue
-                stack = everything.enter_context(ExitStack())
-                sound = stack.enter_context(AudioReader(source))
-                film = VideoWriter(clip.path, size_px=size_px, fps=fps, audio=sound, start=clip.start, end=clip.end)
-                films.append((clip, stack.enter_context(film), stack))
-            for clip, film, stack in list(films):
-                if frame.time < clip.shows[1]:
-                    film.write(frame.image, frame.time, frame.end)
-                if frame.end >= clip.shows[1]:
-                    films.remove((clip, film, stack))
+                stack = all_open.enter_context(ExitStack())
+                audio = stack.enter_context(AudioReader(source))
+                writer = VideoWriter(clip.path, size_px=size_px, fps=fps, audio=audio, start=clip.start, end=clip.end)
+                writers.append((clip, stack.enter_context(writer), stack))
+            for clip, writer, stack in list(writers):
+                if frame.time < clip.visible[1]:
+                    writer.write(frame.image, frame.time, frame.end)
+                if frame.end >= clip.visible[1]:
+                    writers.remove((clip, writer, stack))
                     stack.close()
                     written.add(clip.path)
-            shown(float(frame.end))
-        for clip, _, stack in films:  # the recording ends within them
+            advance(float(frame.end))
+        for clip, _, stack in writers:  # the recording ends during them
             stack.close()
             written.add(clip.path)
     return written
 
 
-def _share_out(clips: list[_Clip]) -> tuple[list[_Clip], list[_Clip]]:
-    """Of clips, by start, those that can be written in one go, and those that have to wait for the next."""
+def _first_pass(clips: list[_Clip]) -> tuple[list[_Clip], list[_Clip]]:
+    """Split clips, sorted by start, into those that can be written in one pass and those for the next."""
     now: list[_Clip] = []
     later: list[_Clip] = []
     for clip in clips:
         overlapping = sum(other.end > clip.start for other in now)
-        (now if overlapping < _MOST_OPEN else later).append(clip)
+        (now if overlapping < _MAX_OPEN else later).append(clip)
     return now, later
 
 
-def _stretches(clips: list[_Clip]) -> list[Interval]:
-    """What clips, by start, show of the recording, in stretches that are apart."""
-    joined: list[Interval] = []
-    for start, end in (clip.shows for clip in clips):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = joined[-1][0], max(joined[-1][1], end)
+def _merge_intervals(intervals: Iterable[Interval]) -> list[Interval]:
+    """Merge overlapping intervals, sorted by start."""
+    merged: list[Interval] = []
+    for start, end in intervals:
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], end)
         else:
-            joined.append((start, end))
-    return joined
+            merged.append((start, end))
+    return merged
 
 
-def _tidy(folder: Path, keep: set[Path]) -> None:
-    """Delete the clips of an earlier run."""
+def _delete_other_clips(folder: Path, keep: set[Path]) -> None:
     try:
         for path in folder.iterdir() if folder.exists() else ():
             if _NAME.fullmatch(path.name) and path not in keep:
@@ -170,5 +175,6 @@ def _tidy(folder: Path, keep: set[Path]) -> None:
         ) from error
 
 
-def _exact(seconds: float) -> Fraction:
+def _milliseconds(seconds: float) -> Fraction:
+    """Seconds rounded to milliseconds, exactly."""
     return Fraction(round(seconds * 1000), 1000)

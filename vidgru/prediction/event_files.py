@@ -1,8 +1,7 @@
 """Events as files: JSON lines, CSV in the annotation schema, WebVTT and SubRip subtitles, ActivityNet results.
 
-Each function takes events and returns the file's text; `read_jsonl` is the way back. Times are cut to milliseconds,
-the resolution of subtitles, in every format alike, so that the files of one recording agree; an interval keeps at least
-one millisecond.
+Each function takes events and returns the file's text; `read_jsonl` reads events back. Every format cuts times down to
+milliseconds, the resolution of subtitles, so that the files of a recording agree; intervals last at least one.
 """
 
 from __future__ import annotations
@@ -25,59 +24,59 @@ CSV_COLUMNS = (
 
 _NEW_LINE = re.compile(r"\r\n?")
 _LINE_BREAK = re.compile(r"\s*[\r\n]\s*")
-_BRACKETS = (
-    "NOTE\nText in square brackets is put together from label, objects and time:\n"
-    "there the model was not sure enough of a sentence of its own.\n"
+_BRACKETS_NOTE = (
+    "NOTE\nText in square brackets comes from a template of label, objects and time,\n"
+    "because the score of the model's own caption was too low.\n"
 )
 _SRT_MARKUP = str.maketrans("<>{}", "\u2039\u203a()")
 
 
 def interval_ms(event: Event) -> tuple[int, int]:
-    """Start and end in whole milliseconds, start before end."""
-    # Downwards, so that an event that lasts to the end of its recording does not pass it. What floats make of a
-    # millisecond is not a millisecond less: 1.2 * 1000 may be 1199.9999999999998.
-    start, end = (math.floor(second * 1000 + 1e-6) for second in (event.start_s, event.end_s))
+    """Start and end of an event in whole milliseconds, start before end."""
+    # Rounded down, so that an event at the end of its recording does not exceed it. The small term makes up for
+    # floating-point error: 1.2 * 1000 may be 1199.9999999999998.
+    start, end = (math.floor(seconds * 1000 + 1e-6) for seconds in (event.start_s, event.end_s))
     return start, max(end, start + 1)
 
 
 def rounded(event: Event) -> Event:
-    """The event as every file tells it: times cut to a millisecond, scores rounded to a millionth."""
+    """Round an event as all files do: times down to milliseconds, scores to six decimals."""
     start, end = interval_ms(event)
-    sure = event.description_score
+    caption_score = event.description_score
     return replace(
         event,
         start_s=start / 1000,
         end_s=end / 1000,
         score=round(event.score, 6),
-        description_score=None if sure is None else round(sure, 6),
+        description_score=None if caption_score is None else round(caption_score, 6),
     )
 
 
 def one_line(event: Event) -> str:
-    """The description as people read it, line breaks taken out; one that is put together stands in square brackets."""
+    """An event's caption on one line; a caption from the template in square brackets."""
     text = _LINE_BREAK.sub(" ", event.description or "").strip()
     return f"[{text}]" if text and event.description_source == "template" else text
 
 
 def as_record(event: Event) -> dict[str, Any]:
-    """An event as it stands in a JSON line: the columns of `CSV_COLUMNS` that are known."""
+    """Convert an event to a JSON record: those of `CSV_COLUMNS` that have a value."""
     values = {name.removesuffix("_s"): value for name, value in vars(rounded(event)).items()}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def to_jsonl(events: Iterable[Event]) -> str:
-    """One JSON object a line, keys sorted, not escaped beyond what JSON needs."""
+    """Format events as JSON lines, keys sorted, no more escapes than JSON needs."""
     return "".join(json.dumps(as_record(event), sort_keys=True, ensure_ascii=False) + "\n" for event in events)
 
 
 def read_jsonl(path: Path) -> list[Event]:
-    """Events of a file that `to_jsonl` made.
+    """Read events from a file that `to_jsonl` made.
 
     Raises:
-        ValueError: a line is not an event.
+        ValueError: A line is not an event.
     """
     events = []
-    # Not splitlines: a description may hold U+2028 and its like, which JSON leaves as they are.
+    # Not splitlines, which also splits at U+2028 and the like, and JSON does not escape these.
     for line in path.read_text(encoding="utf-8").split("\n"):
         if not line:
             continue
@@ -91,10 +90,10 @@ def read_jsonl(path: Path) -> list[Event]:
 
 
 def to_csv(recordings: Iterable[tuple[str, Iterable[Event]]]) -> str:
-    """Events by recording (name, events) in the annotation schema, so that the file, edited or not, can be trained on.
+    """Format recordings (name, events) as CSV in the annotation schema, so that the file can be edited and trained on.
 
-    A recording without an event has the row that says so in an annotation file: its name alone. Descriptions that are
-    put together are not read back as annotations (`vidgru.datasets.formats.native`).
+    A recording without events has one row with only its name, which marks it as event-free in annotations too. Captions
+    from the template are not read back as annotations (`vidgru.datasets.formats.native`).
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
@@ -103,20 +102,20 @@ def to_csv(recordings: Iterable[tuple[str, Iterable[Event]]]) -> str:
         rows: list[dict[str, Any]] = [as_record(event) for event in events] or [{"video": name}]
         for row in rows:
             times: dict[str, Any] = {column: f"{row[column]:.3f}" for column in ("start", "end") if column in row}
-            # A lone carriage return is not quoted by the csv module, yet ends the row when read.
+            # The csv module does not quote a lone carriage return, but ends the row there when reading.
             writer.writerow({column: _NEW_LINE.sub("\n", str(value)) for column, value in {**row, **times}.items()})
     return text.getvalue()
 
 
 def to_vtt(events: Iterable[Event]) -> str:
-    """Subtitles as WebVTT (W3C Candidate Recommendation, https://www.w3.org/TR/webvtt1/, section 4.1).
+    """Format events as WebVTT subtitles (W3C Candidate Recommendation, https://www.w3.org/TR/webvtt1/, section 4.1).
 
-    Cues stand in order of start; a file without cues is its header.
+    Cues are sorted by start. Without events the file is only its header.
     """
     cues = []
     ordered = _by_start(events)
     if any(event.description_source == "template" for event in ordered):
-        cues.append(_BRACKETS)
+        cues.append(_BRACKETS_NOTE)
     for event in ordered:
         text = "\n".join(_lines(event)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         cues.append(f"{_timing(event, '.')}\n{text}\n")
@@ -124,10 +123,10 @@ def to_vtt(events: Iterable[Event]) -> str:
 
 
 def to_srt(events: Iterable[Event]) -> str:
-    """Subtitles as SubRip, numbered from 1; without events the file is empty.
+    """Format events as SubRip subtitles, numbered from 1. Without events the file is empty.
 
-    SubRip cannot escape, and players take `<…>` and `{…}` for markup: such brackets become single
-    angle quotation marks and `(…)`.
+    SubRip has no escapes, and players take `<…>` and `{…}` for markup, so these brackets become single angle quotation
+    marks and `(…)`.
     """
     cues = []
     for number, event in enumerate(_by_start(events), start=1):
@@ -137,12 +136,15 @@ def to_srt(events: Iterable[Event]) -> str:
 
 
 def to_activitynet(recordings: Mapping[str, Iterable[Event]], details: str) -> str:
-    """Events by recording as ActivityNet detection results, version 1.3 (activitynet.org, "Evaluation").
+    """Format events as ActivityNet detection results, version 1.3 (activitynet.org, "Evaluation").
 
-    A video's id is its name with extension, as in the other files. `details` says what made them. Events that are
-    described have what results of ActivityNet Captions have, too: those have the same outer object, and the evaluators
-    of both (github.com/activitynet/ActivityNet at 2795199, Evaluation/eval_detection.py; github.com/ranjaykrishna/
-    densevid_eval at 1f0951c, evaluate.py) pass over keys that they do not know. So one file serves both.
+    Captioned events also have the fields of ActivityNet Captions. Both formats share the outer object, and the
+    evaluators of both (github.com/activitynet/ActivityNet at 2795199, Evaluation/eval_detection.py; github.com/
+    ranjaykrishna/densevid_eval at 1f0951c, evaluate.py) ignore unknown keys, so one file serves both.
+
+    Args:
+        recordings: Events by recording; a video's id is its name with extension, as in the other files.
+        details: What made the events.
     """
     results = {name: [_result(as_record(event)) for event in events] for name, events in recordings.items()}
     whole = {"version": "VERSION 1.3", "results": results, "external_data": {"used": True, "details": details}}
@@ -151,10 +153,10 @@ def to_activitynet(recordings: Mapping[str, Iterable[Event]], details: str) -> s
 
 def _result(record: Mapping[str, Any]) -> dict[str, Any]:
     segment = [record["start"], record["end"]]
-    found = {"label": record["label"], "score": record["score"], "segment": segment}
+    result = {"label": record["label"], "score": record["score"], "segment": segment}
     if "description" in record:
-        found |= {"sentence": record["description"], "timestamp": segment}
-    return found
+        result |= {"sentence": record["description"], "timestamp": segment}
+    return result
 
 
 def _by_start(events: Iterable[Event]) -> list[Event]:
@@ -162,7 +164,7 @@ def _by_start(events: Iterable[Event]) -> list[Event]:
 
 
 def _lines(event: Event) -> list[str]:
-    """What a viewer reads: the label with its score, then the description. A blank line would end the cue."""
+    """Lines of a subtitle: label and score, then the caption. None is blank, because that would end the cue."""
     texts = [f"{event.label} {event.score:.0%}", one_line(event)]
     lines = [_LINE_BREAK.sub(" ", text).replace("\0", "\N{REPLACEMENT CHARACTER}").strip() for text in texts]
     return [line for line in lines if line]

@@ -1,4 +1,4 @@
-"""What is to be predicted: recordings, and entries of a cache, whose recordings may be gone."""
+"""Inputs of a prediction: recordings, entries of a sequence cache, and the detector that the model was trained on."""
 
 from __future__ import annotations
 
@@ -11,39 +11,43 @@ from pathlib import Path
 
 from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.entry import KEY, LIVE
-from vidgru.errors import OutputError, SourceError
-from vidgru.model.checkpoint import EventModel, check_feature_settings
+from vidgru.config import DetectorSettings, uses_imported_detections
+from vidgru.errors import OutputError, SettingsMismatchError, SourceError, WeightsError
+from vidgru.extraction.pipeline import feature_settings_for
+from vidgru.model.checkpoint import EventModel, check_feature_settings, detector_settings
 from vidgru.sources import find_recordings
 from vidgru.types import Recording
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cached:
-    """A recording of which only the features are asked for.
+class CachedRecording:
+    """A recording whose features are in a cache.
 
     Attributes:
-        recording: where it lies; where it is gone, or holds other bytes by now, its path is that of the entry.
-        cache: that holds its features.
-        entry: which they are.
-        sha256: of its bytes; empty where it is gone.
+        recording: The recording. If its file is gone or has changed since extraction, its path is the entry's folder.
+        cache: The cache that holds its features.
+        entry: Its entry in that cache.
+        sha256: Hash of the file's bytes; empty if the file is gone.
+        seconds: Wall time spent on it so far.
     """
 
     recording: Recording
     cache: SequenceCache
     entry: Entry
     sha256: str
+    seconds: float = 0.0
 
 
-def find_inputs(sources: Iterable[str | Path], model: EventModel) -> tuple[list[Recording], list[Cached]]:
-    """Recordings, and what is named by its features: the folder of a cache, or of an entry.
+def find_inputs(sources: Iterable[str | Path], model: EventModel) -> tuple[list[Recording], list[CachedRecording]]:
+    """Find recordings, and the entries of sources that are a cache or a single entry.
 
     Raises:
-        SourceError: a source does not exist, or holds nothing.
-        SettingsMismatchError: an entry is of other settings than the model's.
-        OutputError: two recordings would have one name in the output.
+        SourceError: A source does not exist, or holds no recordings.
+        SettingsMismatchError: An entry was extracted with other settings than the model's.
+        OutputError: Two recordings would share one name in the output.
     """
     files: list[str | Path] = []
-    cached: list[Cached] = []
+    cached: list[CachedRecording] = []
     for source in sources:
         folder = Path(source).expanduser()
         if (folder / "entry.json").is_file():
@@ -53,108 +57,157 @@ def find_inputs(sources: Iterable[str | Path], model: EventModel) -> tuple[list[
         else:
             files.append(source)
     recordings = find_recordings(files) if files else []
-    _refuse_twins([*recordings, *(one.recording for one in cached)])
+    by_name: dict[str, Recording] = {}
+    for recording in (*recordings, *(item.recording for item in cached)):
+        other = by_name.setdefault(recording.name, recording)
+        if other is not recording:
+            raise OutputError(
+                f"{other.path} and {recording.path} would both be {recording.name} in the output",
+                "give the folder above both as the source, or predict each with its own --out",
+            )
     return recordings, cached
 
 
-def cached_entry(folder: Path, model: EventModel) -> Cached:
-    """An entry of a cache, given by its folder.
+def cached_entry(folder: Path, model: EventModel) -> CachedRecording:
+    """Open one cache entry, given by its folder.
 
     Raises:
-        SourceError: it is not a finished entry.
-        SettingsMismatchError: it is of other settings than the model's.
+        SourceError: The folder is not a finished entry.
+        SettingsMismatchError: The entry was extracted with other settings than the model's.
     """
     folder = folder.resolve()
     cache = SequenceCache(folder.parent)
     entry = cache.valid_entry(folder.name) if KEY.fullmatch(folder.name) else None
     if entry is None:
         raise SourceError(
-            f"{folder} is neither a recording nor a sound entry of a cache",
+            f"{folder} is neither a recording nor a valid cache entry",
             "give a video, or the folder of an entry that vidgru extract has finished",
         )
     check_feature_settings(model, entry.feature_settings, f"the features in {folder}")
-    if named := _detected(cache, {entry.key: entry}):
-        return named[0]
-    return _named(cache, entry, _sources(cache, [entry]).get(entry.key), Path())
+    if imported := _imported(cache, {entry.key: entry}):
+        return imported[0]
+    return _as_recording(cache, entry, _source_paths(cache, [entry]).get(entry.key), Path())
+
+
+def model_detector(model: EventModel, weights: str = "") -> DetectorSettings:
+    """Find the detector that a model was trained on, and the settings that its features were extracted with.
+
+    Args:
+        model: The model, as loaded.
+        weights: Path of the detector's weights; if empty, the path they had in training.
+
+    Raises:
+        WeightsError: The weights do not exist.
+        SettingsMismatchError: They are of another detector, this version of vidgru computes other features with them,
+            or the model expects imported detections.
+    """
+    if uses_imported_detections(model.feature_settings):
+        raise SettingsMismatchError(
+            "the model expects imported detections; vidgru cannot run its detector",
+            "import their detections with vidgru extract --detections, and give the cache as the source",
+        )
+    feature_settings, settings = model.feature_settings, detector_settings(model, weights)
+    remedy = (
+        f"pass --weights with the detector that the model was trained on (SHA-256 {feature_settings['weights_sha256']})"
+    )
+    try:
+        here = feature_settings_for(settings)
+    except WeightsError as error:
+        raise WeightsError(error.message, remedy) from None
+    if here["weights_sha256"] != feature_settings["weights_sha256"]:
+        raise SettingsMismatchError(
+            f"{settings.weights} is not the detector that the model was trained on: "
+            f"its SHA-256 is {here['weights_sha256']}",
+            remedy,
+        )
+    names = here.keys() | feature_settings.keys()
+    if different := sorted(name for name in names if here.get(name) != feature_settings.get(name)):
+        raise SettingsMismatchError(
+            f"this version of vidgru cannot compute the model's features: {', '.join(different)} differs",
+            "use the version that trained the model, or train it again",
+        )
+    return settings
+
+
+# --- caches as sources ----------------------------------------------------------------------------------------------
 
 
 def _is_cache(folder: Path) -> bool:
-    """Whether it holds an entry, or did: any folder may hold a file called index.jsonl."""
+    """Whether a folder holds entries, or once did. Any folder may hold a file called index.jsonl."""
     if SequenceCache(folder).records():
         return True
     return any(KEY.fullmatch(path.name) and (path / "entry.json").is_file() for path in folder.iterdir())
 
 
-def _whole_cache(root: Path, model: EventModel) -> list[Cached]:
-    """The entries of a cache that the model reads, named by their paths below the folder that holds them all."""
+def _whole_cache(root: Path, model: EventModel) -> list[CachedRecording]:
+    """Entries of a cache that match the model, named by their paths below the folder that holds all recordings."""
     cache = SequenceCache(root)
     entries = [entry for entry in cache.entries() if cache.valid_entry(entry.key)]
-    ours = [entry for entry in entries if entry.feature_settings == model.feature_settings]
-    if not ours:
+    matching = [entry for entry in entries if entry.feature_settings == model.feature_settings]
+    if not matching:
         for entry in entries[:1]:
             check_feature_settings(model, entry.feature_settings, f"the features in {root}")
         raise SourceError(f"no features in {root}", "give a folder that vidgru extract has filled, or recordings")
-    if len(ours) < len(entries):
+    if len(matching) < len(entries):
         print(
-            f"{root} holds {len(entries) - len(ours)} more entries, of other settings than the model's: they are left "
-            "out",
+            f"{root} holds {len(entries) - len(matching)} more entries with other settings than the model's; "
+            "they are skipped",
             file=sys.stderr,
         )
-    sources = _sources(cache, ours)
+    sources = _source_paths(cache, matching)
     common = Path(os.path.commonpath([path.parent for path in sources.values()])) if sources else Path()
-    superseded = cache.sources().keys() - sources.keys()  # by later bytes under the same path
-    found = _detected(cache, {entry.key: entry for entry in ours if entry.key not in superseded})
-    named = {one.entry.key for one in found}
-    found += [
-        _named(cache, entry, sources.get(entry.key), common)
-        for entry in ours
-        if entry.key not in superseded and entry.key not in named
+    # A path whose bytes have changed has several entries; only the latest stands for it.
+    superseded = cache.sources().keys() - sources.keys()
+    current = {entry.key: entry for entry in matching if entry.key not in superseded}
+    items = _imported(cache, current)
+    imported_keys = {item.entry.key for item in items}
+    items += [
+        _as_recording(cache, entry, sources.get(key), common)
+        for key, entry in current.items()
+        if key not in imported_keys
     ]
-    return sorted(found, key=lambda one: one.recording.name)
+    return sorted(items, key=lambda item: item.recording.name)
 
 
-def _sources(cache: SequenceCache, entries: Iterable[Entry]) -> dict[str, Path]:
-    """A path for each of these entries that is the latest that was made from it."""
+def _source_paths(cache: SequenceCache, entries: Iterable[Entry]) -> dict[str, Path]:
+    """Path of the file that each entry was extracted from, for entries that are the latest of their path."""
     keys = {entry.key for entry in entries}
     latest = {record["path"]: record["key"] for record in cache.records() if record["key"] in keys}
     return {key: Path(path) for path, key in latest.items()}
 
 
-def _detected(cache: SequenceCache, entries: Mapping[str, Entry]) -> list[Cached]:
-    """The recordings that entries were made of whose detector ran elsewhere, shown with their videos if those are here.
+def _imported(cache: SequenceCache, entries: Mapping[str, Entry]) -> list[CachedRecording]:
+    """Recordings whose detections were imported, with their videos if these exist.
 
-    Several have one entry where equal things were seen in them.
+    Recordings with equal detections share an entry, so there may be more recordings than entries.
     """
     records = (record for record in cache.records() if "detections" in record and record["key"] in entries)
-    found = []
-    for record in {record["path"]: record for record in records}.values():  # the latest of each, of these settings
+    items = []
+    for record in {record["path"]: record for record in records}.values():  # the latest record of each path
         entry, video = entries[record["key"]], Path(record.get("video", ""))
         path = video if record.get("video") and video.is_file() else cache.root / entry.key
         recording = Recording(path=path, name=record["name"])
-        found.append(Cached(recording=recording, cache=cache, entry=entry, sha256=record["sha256"]))
-    return found
+        items.append(CachedRecording(recording=recording, cache=cache, entry=entry, sha256=record["sha256"]))
+    return items
 
 
-def _named(cache: SequenceCache, entry: Entry, source: Path | None, common: Path) -> Cached:
+def _as_recording(cache: SequenceCache, entry: Entry, source: Path | None, common: Path) -> CachedRecording:
+    """Name an entry after its source, a live stream's address and time, or its key.
+
+    Args:
+        cache: The entry's cache.
+        entry: The entry.
+        source: File that it was extracted from, if known.
+        common: Folder above the sources of all entries.
+    """
     sha256 = ""
     if source is not None:
-        under = source.is_relative_to(common) and common != Path()
-        name = source.relative_to(common).as_posix() if under else source.name
+        is_below = source.is_relative_to(common) and common != Path()
+        name = source.relative_to(common).as_posix() if is_below else source.name
         if source.is_file() and cache.key(cache.sha256(source), entry.feature_settings) == entry.key:
             sha256 = cache.sha256(source)
     else:
         live = f"{entry.run_info[LIVE]} {entry.recorded_at}" if LIVE in entry.run_info else ""
         name = re.sub(r"[^\w.]+", "-", live).strip("-.") or entry.key[:16]
     path = source if source is not None and sha256 else cache.root / entry.key
-    return Cached(recording=Recording(path=path, name=name), cache=cache, entry=entry, sha256=sha256)
-
-
-def _refuse_twins(recordings: list[Recording]) -> None:
-    seen: dict[str, Recording] = {}
-    for recording in recordings:
-        other = seen.setdefault(recording.name, recording)
-        if other is not recording:
-            raise OutputError(
-                f"{other.path} and {recording.path} would both be {recording.name} in the output",
-                "give the folder above both as the source, or predict each with its own --out",
-            )
+    return CachedRecording(recording=Recording(path=path, name=name), cache=cache, entry=entry, sha256=sha256)

@@ -1,57 +1,130 @@
-"""A model and a folder for its events, with what is done for one recording: by a run, or by any of its workers."""
+"""Score recordings whose features are cached, caption their events, and write their files."""
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 
-from vidgru.cache import Entry, SequenceCache
+import torch
+
+from vidgru.cache import SequenceCache
 from vidgru.config import PredictConfig
-from vidgru.errors import SettingsError
+from vidgru.errors import CacheError, RecordingError, SettingsError
 from vidgru.extraction.pipeline import ExtractionResult, describe_damage, recorded_at, user_start_time
 from vidgru.locks import Locks
+from vidgru.model.attribution import explain_events
+from vidgru.model.captioner import caption_events
 from vidgru.model.checkpoint import EventModel, load_model, model_file
+from vidgru.model.scoring import EncodedRecording, encode_recording
+from vidgru.model.stream import ScoredRecording, score_encoded
+from vidgru.prediction.annotate_video import save_video
+from vidgru.prediction.clips import cut_clips
+from vidgru.prediction.event_files import rounded
+from vidgru.prediction.inputs import CachedRecording
 from vidgru.prediction.outputs import OutputFolder
-from vidgru.prediction.process_recording import ExtractedRecording, RecordingProcessor, WorkItem
+from vidgru.prediction.report.page import write_page
 from vidgru.prediction.results import PredictionResult, failed
-from vidgru.prediction.time_range import Period
 from vidgru.storage import sha256_file
-from vidgru.types import Recording
+from vidgru.types import Event, FrameSequence, Recording
+
+NO_START_TIME = "its recording time is unknown; pass --start-time"
+_BATCH_FRAMES = 1 << 17  # frames of recordings that are scored together; a longer recording is scored alone
+_BATCH_RECORDINGS = 32  # at most; other processes find all of them locked
+_RETRY_S = 0.5  # between attempts to lock what other processes work on
+_MAX_EXPLAINED = 40  # events per report with an explanation, best scored first
+
+WorkItem = CachedRecording | PredictionResult
+"""What a `Predictor` processes: a recording with features, or the failure of one whose features could not be made."""
+
+EncodedItem = tuple[CachedRecording, list[FrameSequence], EncodedRecording]
+
+
+class PredictionStoppedError(Exception):
+    """The `with` block of a `Predictor` ended while another thread was using it."""
+
+
+class _LockLostError(Exception):
+    """Another process has taken over a recording's lock, because this one was suspended."""
+
+
+class TimeRange:
+    """Wall-clock time from `since` until `until` (exclusive); either may be open. False if both are.
+
+    Args:
+        since, until: ISO 8601 times; empty if open. Without an offset they are in this machine's time zone, like the
+            times of recordings.
+    """
+
+    def __init__(self, since: str, until: str) -> None:
+        self._since, self._until = (
+            datetime.fromisoformat(text).astimezone() if text else None for text in (since, until)
+        )
+
+    def __bool__(self) -> bool:
+        return self._since is not None or self._until is not None
+
+    def overlaps(self, recorded_at: str, start_s: float, end_s: float) -> bool:
+        """Whether an interval in seconds of a recording that starts at `recorded_at` (ISO 8601) overlaps the range."""
+        recording_start = datetime.fromisoformat(recorded_at).astimezone()
+        start, end = (recording_start + timedelta(seconds=seconds) for seconds in (start_s, end_s))
+        return (self._until is None or start < self._until) and (self._since is None or end > self._since)
+
+
+def event_start_time(event: Event, recorded_at: str) -> str:
+    """ISO 8601 wall-clock time of an event's start, to the millisecond.
+
+    Args:
+        event: The event.
+        recorded_at: ISO 8601 time of its recording's start.
+    """
+    recording_start, offset = datetime.fromisoformat(recorded_at), timedelta(seconds=event.start_s)
+    if recording_start.tzinfo is None:  # local time, whose offset may change during the recording
+        start = (recording_start.astimezone() + offset).astimezone().replace(tzinfo=None)
+    else:
+        start = recording_start + offset
+    return start.isoformat(timespec="milliseconds")
 
 
 def check_labels(model: EventModel, labels: Iterable[str]) -> frozenset[str]:
-    """The labels that are asked for; all the model's where none is.
+    """Return the requested labels; all of the model's if none is requested.
 
     Raises:
-        SettingsError: the model does not know one.
+        SettingsError: The model does not have one of them.
     """
     labels = frozenset(labels)
     if unknown := sorted(labels.difference(model.labels)):
         raise SettingsError(
-            f"labels holds {', '.join(map(repr, unknown))}, which the model does not know",
+            f"labels holds {', '.join(map(repr, unknown))}, which the model does not have",
             f"its labels are {', '.join(model.labels)}",
         )
     return labels or frozenset(model.labels)
 
 
-class Predictor:
-    """Finds the events of recordings whose features are there, and writes their files below `config.out`.
+def lock_name(recording: Recording) -> str:
+    """Name of a recording's lock, which must be valid as a file name."""
+    return hashlib.sha256(recording.name.encode(errors="surrogatepass")).hexdigest()[:32]
 
-    To be used in a `with` block, at whose end its leases are released. Threads may share one, and any number of
-    processes may each have one over the same folders: a recording is worked on by one at a time.
+
+class Predictor:
+    """Predict recordings whose features are cached, and write their files below `config.out`.
+
+    Use it in a `with` block, which releases its locks. Threads may share one, and several processes may each have one
+    over the same folders: whoever holds a recording's lock processes it.
 
     Args:
-        model_path: a model file or a training run's folder.
-        config: where to, and which events.
-        say: tells the user something.
+        model_path: A model file, or the folder of a training run.
+        config: Settings.
+        say: Prints a message to the user.
 
     Raises:
-        ModelError, SettingsError: the model cannot be used, or not so.
+        ModelError, SettingsError: The model cannot be loaded, or not used with these settings.
         OutputError: `config.out` is a file.
     """
 
@@ -59,21 +132,23 @@ class Predictor:
         self, model_path: str | Path, config: PredictConfig, say: Callable[[str], None] = lambda text: None
     ) -> None:
         file = model_file(model_path)
+        sha256 = sha256_file(file)
         self.model = load_model(file)
         self.config, self.say = config, say
-        sha256 = sha256_file(file)
-        self._keep = check_labels(self.model, config.labels)
-        self.period = Period(config.since, config.until)
-        extras = {"report": config.report, f"clips {config.context:g}": config.clips, "video": config.save_video}
-        wanted = [name for name, asked_for in extras.items() if asked_for]
-        settings = {"min_score": config.min_score, "labels": sorted(self._keep)}
-        settings |= {"since": config.since, "until": config.until} if self.period else {}
+        self.time_range = TimeRange(config.since, config.until)
+        self._labels = check_labels(self.model, config.labels)
+        settings = {"min_score": config.min_score, "labels": sorted(self._labels)}
+        settings |= {"since": config.since, "until": config.until} if self.time_range else {}
         settings |= {"beam": config.beam} if self.model.caption else {}
-        identity = {"model_sha256": sha256, "settings": settings}
-        self.out = OutputFolder(Path(config.out).expanduser(), identity, tuple(wanted))
+        extras = {"report": config.report, f"clips {config.context:g}": config.clips, "video": config.save_video}
+        self.out = OutputFolder(
+            Path(config.out).expanduser(),
+            {"model_sha256": sha256, "settings": settings},
+            tuple(extra for extra, requested in extras.items() if requested),
+        )
         self.cache = SequenceCache(config.features)
-        self.locks = Locks(self.out.locks)
-        self.stop = threading.Event()
+        self.locks = Locks(self.out.lock_folder)
+        self._stop = threading.Event()
         self._details = f"vidgru {version('vidgru')}, model {sha256}, detector {self.model.weights or 'run elsewhere'}"
 
     def __enter__(self) -> Predictor:
@@ -82,91 +157,260 @@ class Predictor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop.set()
+        self.stop()
         self.locks.close()
 
-    def finished(self, recording: Recording) -> PredictionResult | None:
-        """A recording whose files are there, and are those of this model, these settings and these bytes."""
-        if not self.out.folder(recording).is_dir():
-            return None
-        began = time.monotonic()
-        try:
-            sha256 = self.cache.sha256(recording.path)
-        except OSError:
-            return None  # extraction says what is wrong with a recording
-        told = user_start_time(self.cache, recording.path, self.config.runtime.start_time)
-        found = self.out.finished(recording, sha256, self.cache.key(sha256, self.model.feature_settings), told)
-        return found and replace(found, seconds=time.monotonic() - began)
+    def stop(self) -> None:
+        """End `process` and `process_all` in other threads: they raise PredictionStoppedError."""
+        self._stop.set()
 
-    def finished_ready(self, ready: ExtractedRecording) -> PredictionResult | None:
-        """As `finished`, for a recording that is known by its features."""
-        told = user_start_time(ready.cache, ready.recording.path, self.config.runtime.start_time)
-        return self.out.finished(ready.recording, ready.sha256, ready.entry.key, told)
+    def finished(self, item: Recording | WorkItem) -> PredictionResult | None:
+        """Return the result of a recording whose files are up to date with this model, settings and its bytes."""
+        started = time.monotonic()
+        if isinstance(item, CachedRecording):
+            recording, cache, sha256, key = item.recording, item.cache, item.sha256, item.entry.key
+        else:
+            recording, cache = item.recording if isinstance(item, PredictionResult) else item, self.cache
+            if not self.out.folder(recording).is_dir():
+                return None  # saves hashing the file
+            try:
+                sha256 = cache.sha256(recording.path)
+            except OSError:
+                return None  # extraction reports why the file cannot be read
+            key = cache.key(sha256, self.model.feature_settings)
+        start_time = user_start_time(cache, recording.path, self.config.runtime.start_time)
+        result = self.out.finished(recording, sha256, key, start_time)
+        return result and replace(result, seconds=time.monotonic() - started)
 
-    def finish(self, outcome: ExtractionResult) -> PredictionResult:
-        """Score a recording whose features are there, describe its events, and write its files.
-
-        Where another process is at it, it is waited for. What is there already is left as it is. A recording whose
-        features could not be made fails, and its folder tells why.
-
-        Args:
-            outcome: of its extraction into `config.features`.
-
-        Raises:
-            OutputError: the files cannot be written.
-            PredictionStoppedError: the `with` block ended meanwhile, in another thread.
-        """
-        ended: list[PredictionResult] = []
-        finisher = self.finisher(ended.append)
-        finisher.finish([self.item(outcome)])
-        finisher.wait()
-        return ended[0]
-
-    def finisher(self, on_end: Callable[[PredictionResult], None]) -> RecordingProcessor:
-        """What does that with several at once, for one thread; `on_end` takes how each ended."""
-        return RecordingProcessor(
-            self.model,
-            self.config,
-            self._keep,
-            self.period,
-            self.out,
-            self.locks,
-            self._found,
-            on_end,
-            self.stop,
-            self.say,
-        )
-
-    def item(self, outcome: ExtractionResult) -> WorkItem:
-        """A recording as it comes from extraction, for a finisher."""
-        recording, entry = outcome.recording, self.cache.entry(outcome.key) if outcome.key else None
+    def work_item(self, outcome: ExtractionResult) -> WorkItem:
+        """Convert the result of extracting a recording into `config.features`."""
+        recording = outcome.recording
+        entry = self.cache.entry(outcome.key) if outcome.key else None
         if entry is None:
             return failed(recording, outcome.reason, outcome.duration_s, outcome.seconds)
         try:
             sha256 = self.cache.sha256(recording.path)
         except OSError as error:
-            reason = f"cannot be read any more: {error.strerror}"
+            reason = f"can no longer be read: {error.strerror}"
             return failed(recording, reason, outcome.duration_s, outcome.seconds)
-        return self.ready(recording, self.cache, entry, sha256, outcome.seconds)
-
-    def ready(
-        self, recording: Recording, cache: SequenceCache, entry: Entry, sha256: str, seconds: float = 0.0
-    ) -> ExtractedRecording:
-        """A recording known by its features, for a finisher."""
-        return ExtractedRecording(
-            recording=recording,
-            cache=cache,
-            entry=entry,
-            sha256=sha256,
-            damage=describe_damage(entry),
-            recorded_at=recorded_at(cache, entry, recording.path, self.config.runtime.start_time),
-            seconds=seconds,
+        return CachedRecording(
+            recording=recording, cache=self.cache, entry=entry, sha256=sha256, seconds=outcome.seconds
         )
 
-    def _found(self, item: WorkItem) -> PredictionResult | None:
-        """What another process made of a recording meanwhile: one that failed here may be whole there."""
-        return self.finished(item.recording) if isinstance(item, PredictionResult) else self.finished_ready(item)
+    def recorded_at(self, item: CachedRecording) -> str | None:
+        """ISO 8601 time of a recording's start; None if unknown."""
+        return recorded_at(item.cache, item.entry, item.recording.path, self.config.runtime.start_time)
 
-    def collect(self) -> None:
-        """Rebuild the files of the run as a whole from those of the recordings."""
-        self.out.collect(self.model.labels, self._details)
+    def finish(self, outcome: ExtractionResult) -> PredictionResult:
+        """Process one recording after its extraction, in any thread. Raises as `process` does."""
+        (result,) = self.process_all([self.work_item(outcome)])
+        return result
+
+    def process_all(self, items: list[WorkItem]) -> list[PredictionResult]:
+        """Process recordings, waiting for those that other processes have locked. Raises as `process` does."""
+        results, locked = self.process(items)
+        announced = False
+        while locked:
+            more_results, still_locked = self.process(locked)
+            results += more_results
+            if len(still_locked) == len(locked):
+                if not announced:
+                    others = f" and {len(locked) - 1} more" if len(locked) > 1 else ""
+                    self.say(f"waiting for {locked[0].recording.name}{others}: locked by another process")
+                    announced = True
+                self._stop.wait(_RETRY_S)
+            locked = still_locked
+        return results
+
+    def process(self, items: Iterable[WorkItem]) -> tuple[list[PredictionResult], list[WorkItem]]:
+        """Score recordings and write their files, unless another process has done so meanwhile.
+
+        Short recordings are scored together, because a step of the network for several costs little more than for one.
+
+        Returns:
+            Results, and the items that were skipped because another process holds their lock.
+
+        Raises:
+            OutputError: A file cannot be written.
+            PredictionStoppedError: `stop` was called.
+        """
+        torch.set_num_threads(1)  # for this thread: the steps are so small that synchronising threads costs more
+        results: list[PredictionResult] = []
+        locked: list[WorkItem] = []
+        for batch in _batches(items):
+            started = time.monotonic()
+            held: list[str] = []  # locks
+            encoded: list[EncodedItem] = []
+            try:
+                for item in batch:
+                    self._raise_if_stopped()
+                    lock = lock_name(item.recording)
+                    if not self.locks.acquire(lock):
+                        locked.append(item)
+                        continue
+                    held.append(lock)
+                    # Another process may have finished it between the run's first look and this lock.
+                    prepared = self.finished(item) or self._encode(item)
+                    if isinstance(prepared, PredictionResult):
+                        results.append(prepared)
+                        self._release(held, lock)
+                    else:
+                        encoded.append(prepared)
+                inputs = [(frames, item.recording.name, item.entry.duration_s) for item, _, frames in encoded]
+                scored = score_encoded(self.model, inputs, gates=self.config.report)
+                seconds = (time.monotonic() - started) / max(len(encoded), 1)
+                for (item, parts, _), scores in zip(encoded, scored, strict=True):
+                    self._raise_if_stopped()
+                    item = replace(item, seconds=item.seconds + seconds)
+                    try:
+                        results.append(self._write(item, parts, scores))
+                    except _LockLostError:
+                        locked.append(item)
+                    self._release(held, lock_name(item.recording))
+            finally:
+                for lock in held:  # after an error
+                    self.locks.release(lock)
+        return results, locked
+
+    def merge(self) -> None:
+        """Rebuild the merged files of the output folder from those of the recordings."""
+        self.out.merge(self.model.labels, self._details)
+
+    # --- one recording, while its lock is held ----------------------------------------------------------------------
+
+    def _encode(self, item: WorkItem) -> PredictionResult | EncodedItem:
+        """Read a recording's features, and encode them as the recurrent layer reads them; or write why that fails."""
+        if isinstance(item, PredictionResult):
+            failure = item
+        elif self.time_range and self.recorded_at(item) is None:
+            failure = failed(item.recording, NO_START_TIME, item.entry.duration_s, item.seconds)
+        else:
+            try:
+                parts = list(item.cache.parts(item.entry.key))
+                return item, parts, encode_recording(self.model, parts)
+            except (CacheError, OSError, ValueError) as error:
+                reason = error.message if isinstance(error, CacheError) else str(error)
+                failure = failed(item.recording, reason, item.entry.duration_s, item.seconds)
+        self.out.write_failure(failure)
+        return failure
+
+    def _write(self, item: CachedRecording, parts: list[FrameSequence], scored: ScoredRecording) -> PredictionResult:
+        """Caption a recording's events, and write all of its files, the fingerprint last.
+
+        Raises:
+            _LockLostError: Another process has taken over the recording; nothing was written after that.
+        """
+        started = time.monotonic() - item.seconds
+        recording, entry, at = item.recording, item.entry, self.recorded_at(item)
+        events = [event for event in scored.events if self._is_requested(event, at)]
+        events = caption_events(self.model, parts, events, beam=self.config.beam, progress=self._raise_if_stopped)
+        events = [rounded(event) for event in events]
+        if at is not None:
+            events = [replace(event, start_time=event_start_time(event, at)) for event in events]
+        damage = describe_damage(entry)
+        self._check_lock(recording)
+        extras = self.out.begin(recording, entry.key, at)
+        self.out.write_events(recording, events)
+        problems = [damage] if damage else []
+        for extra in self.out.extras:
+            if extra in extras:
+                continue
+            self._raise_if_stopped()
+            self._check_lock(recording)
+            try:
+                self._write_extra(extra, item, parts, scored, events)
+                extras.append(extra)
+            except RecordingError as error:
+                problems.append(f"no {extra.split()[0]}: {error.message}")
+        facts = {
+            "sha256": item.sha256,
+            "key": entry.key,
+            "duration_s": entry.duration_s,
+            "recorded_at": at,
+            "reason": damage,
+        }
+        self._check_lock(recording)
+        self.out.finish(recording, extras, facts)
+        return PredictionResult(
+            recording=recording,
+            status="partial" if problems else "done",
+            events=tuple(events),
+            duration_s=entry.duration_s,
+            reason="; ".join(problems),
+            seconds=time.monotonic() - started,
+        )
+
+    def _write_extra(
+        self,
+        extra: str,
+        item: CachedRecording,
+        parts: list[FrameSequence],
+        scored: ScoredRecording,
+        events: list[Event],
+    ) -> None:
+        path, source = self.out.path(item.recording, extra), item.recording.path
+        progress: Callable[[float], None] = lambda seconds: self._raise_if_stopped()  # noqa: E731
+        if extra == "report":
+            best = sorted(events, key=lambda event: -event.score)[:_MAX_EXPLAINED]
+            write_page(
+                path,
+                model=self.model,
+                recording=item.recording,
+                entry=item.entry,
+                parts=parts,
+                scored=scored,
+                events=events,
+                recorded_at=self.recorded_at(item),
+                damage=describe_damage(item.entry),
+                explanations={why.event: why for why in explain_events(self.model, parts, scored, best)},
+            )
+        elif not source.is_file():
+            raise RecordingError("its features are cached, but its video does not exist")
+        elif extra == "video":
+            save_video(
+                path,
+                source=source,
+                parts=parts,
+                attention=scored.attention,
+                events=events,
+                names=item.entry.names,
+                labels=self.model.labels,
+                progress=progress,
+            )
+        else:
+            cut_clips(path, source=source, events=events, context_s=self.config.context, progress=progress)
+
+    def _is_requested(self, event: Event, recorded_at: str | None) -> bool:
+        if event.label not in self._labels or event.score < self.config.min_score:
+            return False
+        if recorded_at is None or not self.time_range:
+            return True
+        return self.time_range.overlaps(recorded_at, event.start_s, event.end_s)
+
+    def _check_lock(self, recording: Recording) -> None:
+        """Call before writing anything that other processes read. Raises _LockLostError."""
+        if not self.locks.holds(lock_name(recording)):
+            raise _LockLostError
+
+    def _release(self, held: list[str], lock: str) -> None:
+        held.remove(lock)
+        self.locks.release(lock)
+
+    def _raise_if_stopped(self) -> None:
+        if self._stop.is_set():
+            raise PredictionStoppedError
+
+
+def _batches(items: Iterable[WorkItem]) -> Iterator[list[WorkItem]]:
+    """Group items in order, so that the frames of each group fit into one scoring batch."""
+    batch: list[WorkItem] = []
+    frames = 0
+    for item in items:
+        samples = item.entry.samples if isinstance(item, CachedRecording) else 0
+        if batch and (len(batch) == _BATCH_RECORDINGS or frames + samples > _BATCH_FRAMES):
+            yield batch
+            batch, frames = [], 0
+        batch.append(item)
+        frames += samples
+    if batch:
+        yield batch

@@ -1,29 +1,32 @@
-"""How recordings end, and the words for it."""
+"""Result of each recording of a prediction, and the summary of a run."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from vidgru.types import Event, Recording
 
-_MAX_LINES = 20  # recordings, and labels, of a summary, so that it fits a screen
+_STATUSES = ("done", "reused", "partial", "failed")
+_MAX_PROBLEMS = 10  # rows of the summary; with the labels it fits on one screen
+_MAX_LABELS = 10
+_MAX_NAMED = 3  # recordings named per reason
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionResult:
-    """How one recording ended.
+    """Result of one recording.
 
     Attributes:
-        recording: which.
-        status: done, reused (its files were there already), partial (damaged; what could be decoded was scored) or
-            failed.
-        events: what was written, by start.
-        duration_s: of the recording; None if unknown.
-        reason: why it failed or is partial; empty otherwise.
-        seconds: wall time it took.
+        recording: The recording.
+        status: `done`, `reused` (its files were up to date), `partial` (it is damaged, or a report, clip or video is
+            missing) or `failed`.
+        events: Events written to its files, by start.
+        duration_s: Length of the recording in seconds; None if unknown.
+        reason: Why it is partial or failed; else empty.
+        seconds: Wall time spent on it.
     """
 
     recording: Recording
@@ -35,46 +38,73 @@ class PredictionResult:
 
 
 def failed(recording: Recording, reason: str, duration_s: float | None, seconds: float) -> PredictionResult:
-    """The prediction of a recording that cannot be read."""
+    """Result of a recording that cannot be predicted."""
     return PredictionResult(recording=recording, status="failed", duration_s=duration_s, reason=reason, seconds=seconds)
 
 
-def summary_table(predictions: Iterable[PredictionResult]) -> str:
-    """Format results: a line per recording with a reason, events by label, and the counts; at most one screen."""
-    predictions = list(predictions)
-    lines = [f"{p.status:8} {p.recording.name}: {p.reason}" for p in predictions if p.reason]
-    if len(lines) > _MAX_LINES:
-        lines[_MAX_LINES:] = [f"... and {len(lines) - _MAX_LINES} more in summary.jsonl"]
-    events = [event for p in predictions for event in p.events]
-    found = Counter(event.label for event in events)
-    wide = max(map(len, found), default=0)
-    if found:
-        lines.append(f"{'':{wide}}  events  recordings      seconds")
-    for label, count in sorted(found.most_common(_MAX_LINES)):
-        own = [event for event in events if event.label == label]
-        seconds = sum(event.end_s - event.start_s for event in own)
-        lines.append(f"{label:{wide}}  {count:6}  {len({event.video for event in own}):10}  {seconds:11.1f}")
-    if len(found) > _MAX_LINES:
-        lines.append(f"... and {len(found) - _MAX_LINES} more labels in events.csv")
-    ended = Counter(p.status for p in predictions)
-    counts = ", ".join(f"{ended[s]} {s}" for s in ("done", "reused", "partial", "failed") if ended[s])
-    hours = sum(p.duration_s or 0 for p in predictions) / 3600
-    lines.append(f"{counts or 'no recordings'}: {hours:.2f} hours of video, {counted(len(events), 'event')}")
+def summary_table(results: Iterable[PredictionResult]) -> str:
+    """Summarise a run on one screen: recordings with problems, events by label, totals.
+
+    `summary.jsonl` and `events.csv` in the output folder have every recording and event.
+    """
+    results = list(results)
+    lines = _problem_rows(results)
+    events = [event for result in results for event in result.events]
+    counts = Counter(event.label for event in events)
+    labels = sorted(counts, key=lambda label: (-counts[label], label))
+    shown = labels if len(labels) <= _MAX_LABELS + 1 else labels[:_MAX_LABELS]
+    width = max(map(len, shown), default=0)
+    if shown:
+        lines.append(f"{'':{width}}  events  recordings      seconds")
+    for label in shown:
+        of_label = [event for event in events if event.label == label]
+        seconds = sum(event.end_s - event.start_s for event in of_label)
+        videos = len({event.video for event in of_label})
+        lines.append(f"{label:{width}}  {counts[label]:6}  {videos:10}  {seconds:11.1f}")
+    if len(shown) < len(labels):
+        lines.append(f"... and {len(labels) - len(shown)} more labels in events.csv")
+    statuses: Counter[str] = Counter(result.status for result in results)
+    totals = ", ".join(f"{statuses[status]} {status}" for status in _STATUSES if statuses[status])
+    hours = sum(result.duration_s or 0 for result in results) / 3600
+    lines.append(f"{totals or 'no recordings'}: {hours:.2f} hours of video, {counted(len(events), 'event')}")
     return "\n".join(lines)
 
 
-def summary_record(prediction: PredictionResult) -> dict[str, object]:
-    """A prediction as a line of `summary.jsonl`."""
+def summary_record(result: PredictionResult) -> dict[str, object]:
+    """Return a result as a line of `summary.jsonl`."""
     return {
-        "video": prediction.recording.name,
-        "status": prediction.status,
-        "reason": prediction.reason,
-        "events": len(prediction.events),
-        "duration_s": prediction.duration_s,
-        "seconds": round(prediction.seconds, 3),
+        "video": result.recording.name,
+        "status": result.status,
+        "reason": result.reason,
+        "events": len(result.events),
+        "duration_s": result.duration_s,
+        "seconds": round(result.seconds, 3),
     }
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things, as in 1 event, 2 events."""
+    """Format a count: `1 event`, `2 events`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _problem_rows(results: Sequence[PredictionResult]) -> list[str]:
+    """Rows of recordings that failed or are partial; of many with one reason, the first few."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        if result.reason:
+            names.setdefault((result.status, result.reason), []).append(result.recording.name)
+    rows: list[str] = []
+    listed = 0
+    for (status, reason), recordings in names.items():
+        shown = recordings if len(recordings) <= _MAX_NAMED + 1 else recordings[:_MAX_NAMED]
+        more = len(recordings) - len(shown)
+        group = [f"{status:8} {name}: {reason}" for name in shown]
+        group += [f"{status:8} {more} more: {reason}"] if more else []
+        if len(rows) + len(group) > _MAX_PROBLEMS:
+            break
+        rows += group
+        listed += len(recordings)
+    problems = sum(map(len, names.values()))
+    if listed < problems:
+        rows.append(f"... and {problems - listed} more in summary.jsonl")
+    return rows

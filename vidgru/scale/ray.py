@@ -94,9 +94,9 @@ def predict_with_ray(
     model = model_file(model_path).absolute()
     out, features = (Path(folder).expanduser().absolute() for folder in (config.out, config.features))
 
-    def elsewhere(
-        recordings: list[Recording], detect: DetectorSettings, on_end: Callable[[PredictionResult], None]
-    ) -> None:
+    def predict_remotely(
+        recordings: list[Recording], detect: DetectorSettings
+    ) -> Generator[PredictionResult, None, None]:
         there = _everywhere(detect)
         task = Task(
             cache=features,
@@ -109,9 +109,9 @@ def predict_with_ray(
             for number, ended in ends:
                 recording = recordings[number]
                 lost = isinstance(ended, Lost)
-                on_end(failed(recording, ended.reason, None, 0.0) if lost else replace(ended, recording=recording))
+                yield failed(recording, ended.reason, None, 0.0) if lost else replace(ended, recording=recording)
 
-    return batch.predict(model_path, sources, config, progress=progress, elsewhere=elsewhere)
+    return batch.predict(model_path, sources, config, progress=progress, remote=predict_remotely)
 
 
 def _work(

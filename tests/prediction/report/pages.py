@@ -14,7 +14,7 @@ from tests.videos import write_video
 from vidgru.cache import Entry
 from vidgru.model.gru_gates import GRUGates
 from vidgru.model.stream import ScoredRecording
-from vidgru.prediction.report import write_page
+from vidgru.prediction.report.page import write_page
 from vidgru.types import Event, FrameSequence, Recording
 
 SIZE = (320, 192)

@@ -27,7 +27,7 @@ from vidgru.datasets.annotations import load_dataset
 from vidgru.model.attribution import AttendedObject, Explanation
 from vidgru.model.checkpoint import load_model
 from vidgru.model.stream import score_recording
-from vidgru.prediction.report import write_page
+from vidgru.prediction.report.page import write_page
 from vidgru.training.run import train
 from vidgru.types import Event, Recording
 
@@ -212,9 +212,9 @@ def test_a_moment_without_boxes_is_told(tmp_path: Path, visit: Visit) -> None:
         page.wait_for_timeout(300)
         assert page.locator("#no_boxes").is_visible() == told
         assert len(corners(page)) == (0 if told else 2)
-    assert "Boxes are kept from 1 s before" in page.locator("#left_out").inner_text()
+    assert "Boxes are included from 1 s before" in page.locator("#left_out").inner_text()
     page.locator("#about_button").click()
-    assert "Boxes are kept from 1 s before" in page.locator("#notes").inner_text()
+    assert "Boxes are included from 1 s before" in page.locator("#notes").inner_text()
 
 
 def test_boxes_move_evenly_between_samples(tmp_path: Path, visit: Visit) -> None:
@@ -270,7 +270,7 @@ def test_why_an_event_was_found(tmp_path: Path, visit: Visit) -> None:
         keep_peaks=(), forget_peaks=(),
         objects=(AttendedObject(track=7, label="square", share=0.6),),
     )  # fmt: skip
-    page = ready(visit(make_page(tmp_path, FOUND, why={FOUND[0]: reason})))
+    page = ready(visit(make_page(tmp_path, FOUND, explanations={FOUND[0]: reason})))
     page.keyboard.press("n")
     text = page.locator("#why").inner_text()
     assert "square 7\n60 %" in text.replace("\n\n", "\n")
@@ -455,7 +455,7 @@ def test_what_the_page_lacks_is_said_before_it_saves(tmp_path: Path, visit: Visi
     page.on("download", lambda download: downloads.append(download))
     for close in (lambda: page.keyboard.press("Escape"), lambda: page.get_by_text("Do not save").click()):
         page.keyboard.press("Control+s")
-        assert "3 findings were left out of this page by --min-score" in page.locator("#incomplete").inner_text()
+        assert "3 events were left out of this page by --min-score" in page.locator("#incomplete").inner_text()
         close()
         assert not page.locator("#incomplete").is_visible()
     page.wait_for_timeout(300)

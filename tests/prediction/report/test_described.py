@@ -8,7 +8,7 @@ import pytest
 
 from tests.prediction.report.browsing import annotations, click_time, listed, ready, saved, settle
 from tests.prediction.report.pages import event, make_page
-from vidgru.prediction.report import IndexRow, write_index
+from vidgru.prediction.report.index import IndexRow, write_index
 from vidgru.types import Event
 
 pytestmark = pytest.mark.slow

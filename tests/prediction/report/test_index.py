@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.prediction.report.pages import FPS, NASTY, data_of, event, make_page
-from vidgru.prediction.report import IndexRow, write_index
 from vidgru.prediction.report import index as module
+from vidgru.prediction.report.index import IndexRow, write_index
 
 LABELS = ("fall", "walk", NASTY)
 Visit = Callable[..., Any]
@@ -55,11 +55,11 @@ def test_an_index_holds_what_it_was_given(tmp_path: Path) -> None:
 
 
 def test_of_very_many_events_the_best_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_EVENTS", 2)
+    monkeypatch.setattr(module, "MAX_EVENTS", 2)
     data = data_of(make_index(tmp_path))
     assert [row[4] for row in data["events"]] == [0.9, 0.7]
     assert data["notes"] == [
-        "The page has room for the 2 best scored of 3 events; the pages of the recordings, and events.csv, hold all."
+        "This page shows the 2 best scored of 3 events; the recordings' own pages and events.csv have all."
     ]
     assert data["recordings"][0]["events"] == 2
 
@@ -73,9 +73,7 @@ def test_sentences_leave_room_for_the_rest(tmp_path: Path) -> None:
     data = data_of(page)
     assert 10_000_000 < page.stat().st_size < 20_000_000
     assert data["events"][-1] == [0, 19_999_000, 20_000_000, 0, 1.0, 19_999, text, 0.25, False]
-    assert data["notes"][0].startswith(
-        f"The page has room for the {len(data['events']):,} best scored of 20,000 events"
-    )
+    assert data["notes"][0].startswith(f"This page shows the {len(data['events']):,} best scored of 20,000 events")
 
 
 def many(root: Path) -> Path:

@@ -16,7 +16,7 @@ from tests.sequences import make_sequence
 from vidgru.errors import OutputError
 from vidgru.model.attribution import AttendedObject, Explanation, GatePeak
 from vidgru.model.gru_gates import GRUGates
-from vidgru.prediction.report import write_page
+from vidgru.prediction.report.page import write_page
 from vidgru.types import Event, FrameSequence, Recording
 
 LIMIT = 20_000_000
@@ -42,7 +42,7 @@ def test_a_page_holds_what_it_was_given(tmp_path: Path) -> None:
         events,
         recorded_at="2024-05-06T07:08:09+02:00",
         damage="3 corrupt frames",
-        why={events[0]: why(events[0])},
+        explanations={events[0]: why(events[0])},
     )
     data = data_of(page)
     assert data["events"] == [[5000, 7500, 0, 0.8], [12000, 13000, 1, 0.1235, "Two people\nwalk", 0.1235, True]]
@@ -55,7 +55,7 @@ def test_a_page_holds_what_it_was_given(tmp_path: Path) -> None:
     )
     assert data["damage"] == "3 corrupt frames"
     assert data["recorded"] == {"ms": 1714979289000, "zone": "+0200"}
-    assert data["why"] == {
+    assert data["explanations"] == {
         "0": {
             "baseline": 0.75,
             "objects": [[7, NASTY, 0.6], [-1, "cloud", 0.4]],
@@ -71,7 +71,7 @@ def test_a_page_holds_what_it_was_given(tmp_path: Path) -> None:
     assert unpacked(data["scores"]["time"], "<u4")[:3].tolist() == [0, 100, 200]
     assert unpacked(data["gates"]["high"], "u1").reshape(2, 200)[:, 0].tolist() == [128, 128]
     assert unpacked(data["objects"]["time_ms"], "<u4").tolist() == [100 * frame for frame in range(200)]
-    assert (data["notes"], data["lacks"]) == ([], [])
+    assert (data["notes"], data["missing"]) == ([], [])
     assert data["numbers"] is None
 
 
@@ -101,11 +101,11 @@ def test_events_that_the_run_was_not_asked_for_are_told(tmp_path: Path) -> None:
     found = [event(1.0, 2.0), event(5.0, 6.0), event(8.0, 9.0, score=0.3)]
     whole = scored(np.arange(200) / FPS, 400, 2, found)
     data = data_of(make_page(tmp_path, found[:2], scored=whole, video=False))
-    assert data["notes"] == ["The run was asked for 2 of the 3 events that were found."]
-    (lacks,) = data["lacks"]
-    assert lacks.startswith("1 finding was left out of this page by --min-score, --labels or --since; in the saved")
-    lacks = data_of(make_page(tmp_path, [], scored=whole, video=False))["lacks"]
-    assert lacks[0].startswith("3 findings were left out of this page")
+    assert data["notes"] == ["The options of this run selected 2 of 3 events."]
+    (lacks,) = data["missing"]
+    assert lacks.startswith("1 event was left out of this page by --min-score, --labels or --since; the saved")
+    lacks = data_of(make_page(tmp_path, [], scored=whole, video=False))["missing"]
+    assert lacks[0].startswith("3 events were left out of this page")
 
 
 @pytest.mark.parametrize("events", [[], [event(5.0, 7.5)]])
@@ -116,10 +116,10 @@ def test_the_page_says_which_boxes_it_has_no_room_for(tmp_path: Path, events: li
     kept = unpacked(data["objects"]["time_ms"], "<u4") / 1000
     assert 200 < len(kept) < frames
     assert data["notes"] == [
-        f"Boxes of {len(kept)} of 400 frames are kept: those around the best scored events first, as far as they fit."
+        f"Boxes are included for {len(kept)} of 400 frames: as many as fit, starting around the best scored events."
     ]
     long = data_of(make_page(tmp_path, events, frames=4001, video=False))
-    assert "Boxes are kept from 1 s before to 1 s after each event." in long["notes"]
+    assert "Boxes are included from 1 s before to 1 s after each event." in long["notes"]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,13 @@ def test_the_page_says_which_boxes_it_has_no_room_for(tmp_path: Path, events: li
 def test_names_and_labels_are_text_wherever_they_stand(tmp_path: Path, name: str) -> None:
     found = [event(5.0, 7.5, NASTY, description=NASTY)]
     page = make_page(
-        tmp_path, found, name=name, labels=[NASTY, "walk"], damage=NASTY, video=b"x", why={found[0]: why(found[0])}
+        tmp_path,
+        found,
+        name=name,
+        labels=[NASTY, "walk"],
+        damage=NASTY,
+        video=b"x",
+        explanations={found[0]: why(found[0])},
     )
     text, data = page.read_text(), data_of(page)
     assert "<b onclick" not in text
@@ -150,8 +156,11 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
 
 
 def test_equal_pages_are_equal_bytes(tmp_path: Path) -> None:
-    first, second = (make_page(tmp_path, [event(5.0, 7.5)]).read_bytes() for _ in range(2))
-    assert first == second
+    path = make_page(tmp_path, [event(5.0, 7.5)])
+    first = path.read_bytes()
+    # The same video: libx264 does not encode one twice to the same bytes.
+    assert make_page(tmp_path, [event(5.0, 7.5)], video=(tmp_path / "videos/a.mp4").read_bytes()) == path
+    assert path.read_bytes() == first
 
 
 def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
@@ -200,7 +209,7 @@ def test_eight_hours_stay_under_twenty_megabytes(tmp_path: Path, events: int, le
         events=found,
         recorded_at=None,
         damage="",
-        why={one: why(one) for one in found[::50]},
+        explanations={one: why(one) for one in found[::50]},
     )
     size = (tmp_path / "p.html").stat().st_size
     assert size < LIMIT
@@ -211,15 +220,17 @@ def test_eight_hours_stay_under_twenty_megabytes(tmp_path: Path, events: int, le
     assert abs(unpacked(data["scores"]["time"], "<u4")[high[5].argmax()] / 1000 - peak / 8) < 60
     assert size > LIMIT * 0.3, "the budget is there to be used"
     notes = " ".join(data["notes"])
-    assert "are thinned to 4,000 points a curve" in notes
+    assert "are thinned to 4,000 points per curve" in notes
     assert "They did not all fit" in notes
     kept = unpacked(data["objects"]["time_ms"], "<u4") / 1000
     if events == 1:
         assert kept[0] == 0
         assert kept[-1] < 28_000
     if events == 60_000:
-        assert "The page has room for the" in notes
-        assert "had no room in this page; in the saved file nothing happens there" in " ".join(data["lacks"])
+        assert "This page shows the" in notes
+        assert "did not fit into this page; the saved file will say that nothing happens there" in " ".join(
+            data["missing"]
+        )
         numbers = data["numbers"]
         assert len(numbers) == len(data["events"]) < events
         left_out = set(range(events)) - set(numbers)
@@ -238,7 +249,7 @@ def test_many_labels_leave_room_for_the_rest(tmp_path: Path) -> None:
     data = data_of(tmp_path / "p.html")
     assert 850 in data["scores"]["labels"]
     assert len(data["scores"]["labels"]) < 900
-    assert f"Scores are drawn of {len(data['scores']['labels'])} of 900 labels" in data["notes"][-1]
+    assert f"Scores are drawn for {len(data['scores']['labels'])} of 900 labels" in data["notes"][-1]
 
 
 def test_an_empty_recording(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.prediction.report.pages import event
 from tests.videos import read_counter, write_video
-from vidgru.prediction.report.thumbnails import EVENLY, MOST, thumbnails
+from vidgru.prediction.report.page import EVENLY_SPACED, MAX_PICTURES, make_pictures
 
 
 def image_of(uri: str) -> np.ndarray:
@@ -20,8 +20,8 @@ def image_of(uri: str) -> np.ndarray:
 
 def test_pictures_over_the_recording_and_of_each_event(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 480)
-    found = thumbnails(path, 48.0, [event(10.0, 10.6)], 10**7)
-    evenly = [1000 + 2000 * number for number in range(EVENLY)]
+    found = make_pictures(path, 48.0, [event(10.0, 10.6)], 10**7)
+    evenly = [1000 + 2000 * number for number in range(EVENLY_SPACED)]
     assert [time for time, _ in found] == sorted([*evenly, 10_300])
     assert [read_counter(image_of(uri)) for _, uri in found] == [time // 100 for time, _ in found]
 
@@ -32,15 +32,15 @@ def test_no_more_than_the_budget_holds(tmp_path: Path) -> None:
 
     path = write_video(tmp_path / "a.mp4", 100, size_px=(240, 136), options={"preset": "ultrafast"}, draw=noise)
     events = [event(i / 20, i / 20 + 0.02, score=i / 200) for i in range(190)]
-    many = thumbnails(path, 10.0, events, 10**8)
-    assert EVENLY < len(many) <= MOST
+    many = make_pictures(path, 10.0, events, 10**8)
+    assert EVENLY_SPACED < len(many) <= MAX_PICTURES
     for budget in (1_000_000, 200_000):
-        found = thumbnails(path, 10.0, events, budget)
+        found = make_pictures(path, 10.0, events, budget)
         assert sum(len(uri) for _, uri in found) <= budget
-    assert thumbnails(path, 10.0, events, 0) == []
+    assert make_pictures(path, 10.0, events, 0) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"no video"])
 def test_no_pictures_of_what_cannot_be_read(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.mp4").write_bytes(content)
-    assert thumbnails(tmp_path / "a.mp4", 10.0, [], 10**6) == []
+    assert make_pictures(tmp_path / "a.mp4", 10.0, [], 10**6) == []

@@ -1,40 +1,70 @@
-"""The page of one recording: its video, what was found in it and why, and a way to correct it."""
+"""The report of one recording: its video, its events and their explanations, and an editor to correct them."""
 
 from __future__ import annotations
 
+import base64
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import cv2
 import numpy as np
 
 from vidgru.cache import Entry
+from vidgru.errors import RecordingError
 from vidgru.model.attribution import Explanation
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.event_decoder import smooth_scores
 from vidgru.model.stream import ScoredRecording
 from vidgru.prediction.event_files import interval_ms
-from vidgru.prediction.report.clock import clock
-from vidgru.prediction.report.curves import MOST_POINTS, Curves, stretches, thin
-from vidgru.prediction.report.objects import FEW_FRAMES, MARGIN_S, QuantisedObjects, shown, turns_of
-from vidgru.prediction.report.render import description_cells, link, packed, packed_bytes, render, text_bytes
-from vidgru.prediction.report.thumbnails import thumbnails
+from vidgru.prediction.report.html import (
+    caption_cells,
+    clock,
+    encode_array,
+    encoded_size,
+    link,
+    render_html,
+    text_size,
+)
+from vidgru.prediction.report.packing import (
+    FEW_FRAMES,
+    MARGIN_S,
+    MAX_POINTS,
+    QuantisedObjects,
+    ThinnedCurves,
+    bucket_starts,
+    frame_ranks,
+    kept_shares,
+    select_objects,
+    thin,
+)
 from vidgru.storage import write_atomic
 from vidgru.types import Array, Event, FrameSequence, Recording
+from vidgru.video.thumbnails import read_thumbnails
 
-# Bytes of a page's text; together, with the code, they stay under 20 MB.
+# Bytes of a page's parts; with the code, the whole stays under 20 MB.
 EVENT_BYTES = 3_000_000
 CURVE_BYTES = 3_000_000
 OBJECT_BYTES = 10_000_000
 PICTURE_BYTES = 3_000_000
 
-_MOST_ATTENDED = 5  # objects told of an event
+EVENLY_SPACED = 24  # pictures spread over the recording
+MAX_PICTURES = 96  # including those of events
+_PICTURE_SIDE_PX = 480
+_MAX_DECODED = 1500  # frames for all pictures: a few seconds of work at most
+_JPEG_QUALITIES = (76, 55, 35, 20)  # the first that fits is used
+_MAX_ATTENDED = 5  # objects per explanation
 _SCRIPTS = (
-    "data.js", "times.js", "colours.js", "sentence.js", "rows.js", "store.js", "player.js", "objects.js", "overlay.js",
-    "view.js", "timeline.js", "curves.js", "captions.js", "event_list.js", "event_panel.js", "save.js", "keys.js",
+    "common.js",
+    "store.js",
+    "player.js",
+    "overlay.js",
+    "timeline.js",
+    "curves.js",
+    "events.js",
     "page.js",
-)  # fmt: skip
+)
 
 
 def write_page(
@@ -48,43 +78,46 @@ def write_page(
     events: list[Event],
     recorded_at: str | None,
     damage: str,
-    why: Mapping[Event, Explanation] | None = None,
+    explanations: Mapping[Event, Explanation] | None = None,
 ) -> None:
-    """Write a page that shows a recording's events, under 20 MB whatever its length; it says what it leaves out.
+    """Write a recording's report: under 20 MB whatever its length, with notes on what it leaves out.
 
     Args:
-        path: of the page; it refers to the recording from there.
-        model: that found the events.
-        recording: what they were found in. The page can do without the file.
-        entry: its cache entry.
-        parts: its sequence in stretches, in order.
-        scored: what the model said of it.
-        events: those that are written to files; `#event=3` in the page's address is the fourth of them.
-        recorded_at: ISO 8601 time of its start; None where it is not known.
-        damage: what is wrong with it; empty where nothing is.
-        why: reasons for events, as far as they are known.
+        path: File to write; its links are relative to it.
+        model: The model that found the events.
+        recording: The recording. Its file need not exist.
+        entry: Its cache entry.
+        parts: Consecutive parts of its frame sequence.
+        scored: Its scores.
+        events: Events that are written to files; `#event=3` in the page's address selects the fourth.
+        recorded_at: ISO 8601 time of its start; None if unknown.
+        damage: What is wrong with it; empty if nothing is.
+        explanations: Explanations of events; some or all may be missing.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: The file cannot be written.
     """
-    kept = _affordable(events, why or {})
-    told = [events[number] for number in kept]
-    turns = turns_of(scored.time_s, told)
-    objects = QuantisedObjects.gather(parts, scored.attention, turns, OBJECT_BYTES * 3 // 4)
-    starts = stretches(len(scored.time_s), turns >= 0)
+    explanations = explanations or {}
+    numbers = _fitting_events(events, explanations)
+    shown = [events[number] for number in numbers]
+    ranks = frame_ranks(scored.time_s, shown)
+    objects = select_objects(parts, scored.attention, ranks, OBJECT_BYTES * 3 // 4)  # base64 adds a third
+    starts = bucket_starts(len(scored.time_s), ranks >= 0)
     scores = thin(scored.time_s, smooth_scores(scored.time_s, scored.scores, model.decode.smooth_s), starts)
-    curves = _most_telling(scores, CURVE_BYTES)
-    pictures: list[tuple[int, str]] = []
-    if recording.path.is_file():
-        pictures = thumbnails(recording.path, entry.duration_s, told, PICTURE_BYTES)
+    curve_labels = _fitting_labels(scores)
+    gates = None
+    if scored.gates is not None:
+        curves = thin(scored.time_s, np.column_stack([scored.gates.update, scored.gates.reset]), starts)
+        gates = _encode_curves(curves, [0, 1])
+    exists = recording.path.is_file()
     folders = PurePosixPath(recording.name).parts
-    above = Path(os.path.abspath(recording.path)).parents
-    under_out = path.parent.parts[-len(folders) :] == folders
+    parents = Path(os.path.abspath(recording.path)).parents
+    is_in_output_folder = path.parent.parts[-len(folders) :] == folders
     data = {
         "name": recording.name,
-        "root": str(above[min(len(folders), len(above)) - 1]),
-        "video": link(recording.path, path) if recording.path.is_file() else None,
-        "index": "../" * len(folders) + "index.html" if under_out else None,
+        "root": str(parents[min(len(folders), len(parents)) - 1]),
+        "video": link(recording.path, path) if exists else None,
+        "index": "../" * len(folders) + "index.html" if is_in_output_folder else None,
         "duration": max(entry.duration_s, 1e-3),
         "fps": entry.fps,
         "size": entry.size_px,
@@ -95,126 +128,154 @@ def write_page(
         "low": model.decode.low,
         "smooth": model.decode.smooth_s,
         "names": entry.names,
-        "events": [_event(event, model.labels) for event in told],
-        "numbers": kept if len(kept) < len(events) else None,
-        "why": {n: _why((why or {})[event]) for n, event in enumerate(told) if event in (why or {})},
-        "scores": _packed_curves(scores, curves),
-        "gates": _gates(scored, starts),
-        "objects": {name: packed(getattr(objects, name)) for name in QuantisedObjects.__dataclass_fields__},
-        "pictures": pictures,
-        "lacks": _lacks(events, told, scored),
-        "notes": _notes(events, told, scored, objects, scores, curves, model),
+        "events": [
+            [*interval_ms(event), model.labels.index(event.label), round(event.score, 4), *caption_cells(event)]
+            for event in shown
+        ],
+        "numbers": numbers if len(numbers) < len(events) else None,
+        "explanations": {
+            number: _encode_explanation(explanations[event])
+            for number, event in enumerate(shown)
+            if event in explanations
+        },
+        "scores": _encode_curves(scores, curve_labels),
+        "gates": gates,
+        "objects": {name: encode_array(getattr(objects, name)) for name in QuantisedObjects.__dataclass_fields__},
+        "pictures": make_pictures(recording.path, entry.duration_s, shown, PICTURE_BYTES) if exists else [],
+        "missing": _missing_events(events, shown, scored),
+        "notes": _notes(events, shown, scored, objects, scores, curve_labels, model),
     }
-    write_atomic(path, render("page.html", recording.name, _SCRIPTS, data))
+    write_atomic(path, render_html("page.html", recording.name, _SCRIPTS, data))
 
 
-def _event(event: Event, labels: tuple[str, ...]) -> list[Any]:
-    return [*interval_ms(event), labels.index(event.label), round(event.score, 4), *description_cells(event)]
+def make_pictures(path: Path, duration_s: float, events: Sequence[Event], budget_bytes: int) -> list[tuple[int, str]]:
+    """Decode still pictures for browsers that cannot play a recording: evenly spaced, and the middle of each event.
+
+    Returns:
+        Time in milliseconds and JPEG data URI of each, by time; fewer or none if the recording cannot be read.
+    """
+    times = [(number + 0.5) / EVENLY_SPACED * duration_s for number in range(EVENLY_SPACED)]
+    best = sorted(events, key=lambda event: -event.score)[: MAX_PICTURES - EVENLY_SPACED]
+    times += [(event.start_s + event.end_s) / 2 for event in best]
+    encoded: list[tuple[int, str]] = []
+    try:
+        for picture in read_thumbnails(path, times, longer_side_px=_PICTURE_SIDE_PX, max_frames=_MAX_DECODED):
+            uri = _jpeg_uri(picture.image, budget_bytes // len(times))
+            if uri:
+                encoded.append((round(picture.time_s * 1000), uri))
+    except RecordingError:
+        pass
+    return encoded
 
 
-def _why(why: Explanation) -> dict[str, Any]:
+def _jpeg_uri(image: Array, max_bytes: int) -> str:
+    """Encode a picture with the best quality that fits; empty if none does."""
+    for quality in _JPEG_QUALITIES:
+        _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        uri = "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
+        if len(uri) <= max_bytes:
+            return uri
+    return ""
+
+
+def _encode_explanation(explanation: Explanation) -> dict[str, Any]:
     return {
-        "baseline": round(why.baseline, 4),
-        "objects": [[o.track, o.label, round(o.share, 3)] for o in why.objects[:_MOST_ATTENDED]],
-        "without": {group: round(score, 4) for group, score in why.score_without.items()},
-        "kept": [round(moment.time_s, 3) for moment in why.keep_peaks],
-        "forgot": [round(moment.time_s, 3) for moment in why.forget_peaks],
+        "baseline": round(explanation.baseline, 4),
+        "objects": [[o.track, o.label, round(o.share, 3)] for o in explanation.objects[:_MAX_ATTENDED]],
+        "without": {group: round(score, 4) for group, score in explanation.score_without.items()},
+        "kept": [round(frame.time_s, 3) for frame in explanation.keep_peaks],
+        "forgot": [round(frame.time_s, 3) for frame in explanation.forget_peaks],
     }
 
 
-def _affordable(events: list[Event], why: Mapping[Event, Explanation]) -> list[int]:
-    """Indices of the events that the page has room for, the best scored, in their order."""
+def _encode_curves(curves: ThinnedCurves, rows: list[int]) -> dict[str, Any]:
+    return {
+        "labels": rows,
+        "time": encode_array(curves.time_ms),
+        "high": encode_array(curves.high[rows]),
+        "low": encode_array(curves.low[rows]) if curves.is_thinned else None,
+    }
+
+
+def _fitting_events(events: list[Event], explanations: Mapping[Event, Explanation]) -> list[int]:
+    """Numbers of the events that fit into the page, best scored first, in their order."""
     by_score = sorted(range(len(events)), key=lambda number: -events[number].score)
-    cost = [60 + text_bytes(events[n].description or "") + 800 * (events[n] in why) for n in by_score]
+    cost = [60 + text_size(events[n].description or "") + 800 * (events[n] in explanations) for n in by_score]
     return sorted(by_score[: np.searchsorted(np.cumsum(cost), EVENT_BYTES, side="right")])
 
 
-def _most_telling(scores: Curves, budget_bytes: int) -> list[int]:
-    """Indices of the labels whose curves the page has room for, those that reach highest, in their order."""
-    one = packed_bytes(scores.high[:1]) * (1 + scores.thinned)
-    highest = scores.high.max(axis=1, initial=0).astype(int)
-    return sorted(np.argsort(-highest, kind="stable")[: budget_bytes // max(one, 1)].tolist())
+def _fitting_labels(scores: ThinnedCurves) -> list[int]:
+    """Numbers of the labels whose curves fit into the page, those with the highest peaks first, in their order."""
+    curve_bytes = encoded_size(scores.high[:1]) * (1 + scores.is_thinned)
+    peaks = scores.high.max(axis=1, initial=0).astype(int)
+    return sorted(np.argsort(-peaks, kind="stable")[: CURVE_BYTES // max(curve_bytes, 1)].tolist())
 
 
-def _packed_curves(curves: Curves, rows: list[int]) -> dict[str, Any]:
-    return {
-        "labels": rows,
-        "time": packed(curves.time_ms),
-        "high": packed(curves.high[rows]),
-        "low": packed(curves.low[rows]) if curves.thinned else None,
-    }
-
-
-def _gates(scored: ScoredRecording, starts: Array) -> dict[str, Any] | None:
-    if scored.gates is None:
-        return None
-    curves = thin(scored.time_s, np.column_stack([scored.gates.update, scored.gates.reset]), starts)
-    return _packed_curves(curves, [0, 1])
-
-
-def _lacks(events: list[Event], told: list[Event], scored: ScoredRecording) -> list[str]:
-    """Which findings a person cannot correct in the page, in sentences: a file that is saved there denies them."""
+def _missing_events(events: list[Event], shown: list[Event], scored: ScoredRecording) -> list[str]:
+    """Sentences on events that cannot be corrected in the page, because a file saved there says they did not happen."""
     sentences = []
-    unasked, unfit = len(scored.events) - len(events), len(events) - len(told)
-    if unasked > 0:
-        were = "1 finding was" if unasked == 1 else f"{unasked:,} findings were"
+    not_requested, not_fitting = len(scored.events) - len(events), len(events) - len(shown)
+    if not_requested > 0:
+        were = "1 event was" if not_requested == 1 else f"{not_requested:,} events were"
         sentences.append(
-            f"{were} left out of this page by --min-score, --labels or --since; in the saved file nothing happens "
-            "there. Predict without them before you correct."
+            f"{were} left out of this page by --min-score, --labels or --since; the saved file will say that nothing "
+            "happens there. Predict without these options before you correct events."
         )
-    if unfit > 0:
+    if not_fitting > 0:
         sentences.append(
-            f"{unfit:,} of the {len(events):,} events, those that score least, had no room in this page; in the saved "
-            "file nothing happens there."
+            f"{not_fitting:,} of the {len(events):,} events, those with the lowest scores, did not fit into this page; "
+            "the saved file will say that nothing happens there."
         )
     return sentences
 
 
-def _boxes_note(told: list[Event], scored: ScoredRecording, objects: QuantisedObjects) -> str:
-    """Of which frames boxes are not kept; empty where all are."""
+def _notes(
+    events: list[Event],
+    shown: list[Event],
+    scored: ScoredRecording,
+    objects: QuantisedObjects,
+    scores: ThinnedCurves,
+    curve_labels: list[int],
+    model: EventModel,
+) -> list[str]:
+    """Sentences on what the page leaves out."""
+    notes = []
+    if len(shown) < len(events):
+        notes.append(
+            f"This page shows the {len(shown):,} best scored of {len(events):,} events; annotations saved here lack "
+            "the others."
+        )
+    if len(events) < len(scored.events):
+        notes.append(f"The options of this run selected {len(events):,} of {len(scored.events):,} events.")
+    if boxes := _boxes_note(shown, scored, objects):
+        notes.append(boxes)
+    if scores.is_thinned:
+        notes.append(
+            f"Scores and gates of {len(scored.time_s):,} frames are thinned to {MAX_POINTS:,} points per curve: the "
+            "minimum and maximum of each interval. Intervals are short around events."
+        )
+    if len(curve_labels) < len(model.labels):
+        notes.append(
+            f"Scores are drawn for {len(curve_labels):,} of {len(model.labels):,} labels, those with the highest peaks."
+        )
+    return notes
+
+
+def _boxes_note(shown: list[Event], scored: ScoredRecording, objects: QuantisedObjects) -> str:
+    """Sentence on the frames whose boxes are left out; empty if none are."""
     kept, frames = len(objects.time_ms), len(scored.time_s)
     if kept == frames:
         return ""
     if frames <= FEW_FRAMES:
         return (
-            f"Boxes of {kept:,} of {frames:,} frames are kept: those around the best scored events first, as far as "
-            "they fit."
+            f"Boxes are included for {kept:,} of {frames:,} frames: as many as fit, starting around the best scored "
+            "events."
         )
-    note = f"Boxes are kept from {MARGIN_S:g} s before to {MARGIN_S:g} s after each event."
-    share = shown(told, objects, scored.time_s)
-    if (share < 1).any():
+    note = f"Boxes are included from {MARGIN_S:g} s before to {MARGIN_S:g} s after each event."
+    shares = kept_shares(shown, objects, scored.time_s)
+    if (shares < 1).any():
         note += (
-            f" They did not all fit: of {int((share == 0).sum()):,} events none are kept, of "
-            f"{int(((share > 0) & (share < 1)).sum()):,} a part; the best scored came first."
+            f" They did not all fit: {int((shares == 0).sum()):,} events have none, "
+            f"{int(((shares > 0) & (shares < 1)).sum()):,} have some; the best scored came first."
         )
     return note
-
-
-def _notes(
-    events: list[Event],
-    told: list[Event],
-    scored: ScoredRecording,
-    objects: QuantisedObjects,
-    scores: Curves,
-    curves: list[int],
-    model: EventModel,
-) -> list[str]:
-    """What the page leaves out, in sentences."""
-    notes = []
-    if len(told) < len(events):
-        notes.append(
-            f"The page has room for the {len(told):,} best scored of {len(events):,} events; annotations saved here "
-            "lack the others."
-        )
-    if len(events) < len(scored.events):
-        notes.append(f"The run was asked for {len(events):,} of the {len(scored.events):,} events that were found.")
-    if boxes := _boxes_note(told, scored, objects):
-        notes.append(boxes)
-    if scores.thinned:
-        notes.append(
-            f"Scores and gates of {len(scored.time_s):,} frames are thinned to {MOST_POINTS:,} points a curve: the "
-            "least and the greatest value of each stretch. Stretches are short around events."
-        )
-    if len(curves) < len(model.labels):
-        notes.append(f"Scores are drawn of {len(curves):,} of {len(model.labels):,} labels, those that come highest.")
-    return notes

@@ -1,0 +1,78 @@
+import time
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from vidgru.config import PredictConfig, from_flags
+from vidgru.errors import SettingsError
+from vidgru.prediction.predictor import TimeRange, event_start_time
+from vidgru.types import Event
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "expected"),
+    [
+        ("", "", "abc"),
+        ("2024-05-06T08:00:10+00:00", "", "bc"),
+        ("2024-05-06T08:00:11+00:00", "", "c"),
+        ("", "2024-05-06T08:00:10+00:00", "a"),
+        ("", "2024-05-06T08:00:10.001+00:00", "ab"),
+        ("2024-05-06T10:00:05+02:00", "2024-05-06T08:00:25+00:00", "abc"),
+        ("2024-05-06T08:01:00+00:00", "", ""),
+    ],
+)
+def test_what_reaches_into_a_period(since: str, until: str, expected: str) -> None:
+    spans = {"a": (0.0, 10.0), "b": (10.0, 11.0), "c": (20.0, 30.0)}
+    period = TimeRange(since, until)
+    touching = [name for name, span in spans.items() if period.overlaps("2024-05-06T08:00:00+00:00", *span)]
+    assert "".join(touching) == expected
+    assert bool(period) == bool(since or until)
+
+
+def test_times_without_an_offset_are_this_machines() -> None:
+    here = datetime(2024, 5, 6, 8).astimezone()
+    period = TimeRange("2024-05-06T08:00:05", "2024-05-06T08:00:06")
+    for recorded_at in (
+        "2024-05-06T08:00:00",
+        here.isoformat(),
+        here.astimezone(timezone(timedelta(hours=5))).isoformat(),
+    ):
+        assert period.overlaps(recorded_at, 5.0, 5.5)
+        assert not period.overlaps(recorded_at, 6.0, 7.0)
+
+
+def test_the_time_of_an_event() -> None:
+    event = Event(video="a.mp4", start_s=61.5, end_s=62.0, label="fall", score=0.5)
+    assert event_start_time(event, "2024-05-06T23:59:00+02:00") == "2024-05-07T00:00:01.500+02:00"
+    assert event_start_time(event, "2024-05-06T23:59:00") == "2024-05-07T00:00:01.500"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"since": "yesterday"}, r"since is 'yesterday'; it must be an ISO 8601 time\n  such as 2024-05-06T07:08:09"),
+        ({"until": "12:00"}, r"until is '12:00'; it must be an ISO 8601 time"),
+        (
+            {"since": "2024-05-06T08:00", "until": "2024-05-06T07:00"},
+            r"until is '2024-05-06T07:00'; it must be after since, which is '2024-05-06T08:00'",
+        ),
+        ({"context": -1.0}, r"context is -1\.0; it must be from 0 to 3600 seconds"),
+    ],
+)
+def test_settings_that_cannot_be(values: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        from_flags(PredictConfig, **values)
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone cannot be set here")
+def test_the_clock_is_changed_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        event = Event(video="a.mp4", start_s=7200.0, end_s=7201.0, label="fall", score=0.5)
+        said = event_start_time(event, "2024-10-27T01:30:00")
+        assert said == "2024-10-27T02:30:00.000"  # for the second time: at three the clock was put back to two
+        assert not TimeRange("2024-10-27T03:00", "").overlaps("2024-10-27T01:30:00", event.start_s, event.end_s)
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -1,1 +1,0 @@
-"""Annotated videos and clips of events."""

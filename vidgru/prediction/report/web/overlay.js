@@ -1,0 +1,158 @@
+// What the detector saw: boxes at any moment, between samples by their tracks.
+
+const LONGEST_STEP_S = 1; // samples further apart have a gap between them
+
+const LEAST_OVERLAP = 0.1; // of two boxes without a track, to be taken for one object
+
+// Intersection over union of two boxes.
+function overlap(a, b) {
+  const wide = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
+  const high = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+  if (wide <= 0 || high <= 0) return 0;
+  const area = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
+  return (wide * high) / (area(a) + area(b) - wide * high);
+}
+
+class Objects {
+  constructor() {
+    const packed = data.objects;
+    const times = unpack(packed.time_ms, Uint32Array);
+    this.times = Float64Array.from(times, (ms) => ms / 1000);
+    this.joined = unpack(packed.joined, Uint8Array);
+    this.counts = unpack(packed.counts, Uint16Array);
+    this.boxes = unpack(packed.boxes, Uint16Array);
+    this.tracks = unpack(packed.tracks, Int32Array);
+    this.classes = unpack(packed.classes, Int16Array);
+    this.scores = unpack(packed.scores, Uint8Array);
+    this.attention = unpack(packed.attention, Uint8Array);
+    this.offsets = new Uint32Array(this.counts.length + 1);
+    for (let i = 0; i < this.counts.length; i++) this.offsets[i + 1] = this.offsets[i] + this.counts[i];
+  }
+
+  one(row) {
+    return {
+      box: Array.from(this.boxes.subarray(row * 4, row * 4 + 4), (value) => value / 65535),
+      track: this.tracks[row],
+      name: data.names[this.classes[row]] ?? `class ${this.classes[row]}`,
+      score: this.scores[row] / 255,
+      attention: this.attention[row] / 255,
+    };
+  }
+
+  frame(index) {
+    const rows = [];
+    for (let row = this.offsets[index]; row < this.offsets[index + 1]; row++) rows.push(this.one(row));
+    return rows;
+  }
+
+  // Objects at a time; null where none were kept.
+  at(time) {
+    const next = lowerBound(this.times, time + 0.0005, true);
+    const last = next - 1;
+    const joined = next < this.times.length && last >= 0 && this.joined[next] && this.times[next] - this.times[last] <= LONGEST_STEP_S;
+    if (joined) return this.between(last, next, (time - this.times[last]) / (this.times[next] - this.times[last]));
+    if (last >= 0 && time - this.times[last] <= 1 / data.fps + 0.001) return this.frame(last);
+    return null;
+  }
+
+  // Objects move evenly from one sample to the next. The same one has the same track or, where that is not known, the
+  // same class and a box that overlaps. One that is in a single sample is shown for the half that is nearer to it.
+  between(last, next, share) {
+    const before = this.frame(last);
+    const after = new Set(this.frame(next));
+    const found = [];
+    const pair = (object, same) => {
+      after.delete(same);
+      const mix = (a, b) => a + clamp(share, 0, 1) * (b - a);
+      const box = object.box.map((value, side) => mix(value, same.box[side]));
+      found.push({ ...object, box, attention: mix(object.attention, same.attention) });
+    };
+    const single = before.filter((object) => {
+      const same = object.track < 0 ? undefined : [...after].find(({ track }) => track === object.track);
+      if (same) pair(object, same);
+      return !same;
+    });
+    for (const object of single) {
+      const like = [...after].filter(({ name, track }) => name === object.name && (track < 0 || object.track < 0));
+      const best = like.sort((a, b) => overlap(object.box, b.box) - overlap(object.box, a.box))[0];
+      if (best && overlap(object.box, best.box) >= LEAST_OVERLAP) pair(object, best);
+      else if (share < 0.5) found.push(object);
+    }
+    if (share >= 0.5) found.push(...after);
+    return found;
+  }
+}
+// Boxes over the picture. What the model attended to stands out by its share of the frame's attention.
+
+const ATTENDED = '#ffb000';
+const LEAST_TOLD = 0.1; // of the attention, to be told in a box's name
+
+class Overlay {
+  constructor(topics, player) {
+    this.player = player;
+    this.objects = new Objects();
+    this.canvas = byId('overlay');
+    const redraw = oncePerFrame(() => this.draw());
+    topics.on('time media', redraw);
+    new ResizeObserver(redraw).observe(byId('stage'));
+    for (const id of ['show_boxes', 'show_names', 'show_attention']) byId(id).addEventListener('change', redraw);
+    redraw();
+  }
+
+  // Where the picture lies on the stage.
+  place(width, height) {
+    const aspect = this.player.aspect;
+    const wide = Math.min(width, height * aspect);
+    return { left: (width - wide) / 2, top: (height - wide / aspect) / 2, width: wide, height: wide / aspect };
+  }
+
+  draw() {
+    const { context, width, height } = prepare(this.canvas);
+    const place = this.place(width, height);
+    const objects = this.objects.at(this.player.shownTime);
+    byId('no_boxes').hidden = objects !== null || !byId('show_boxes').checked;
+    if (!objects || !byId('show_boxes').checked) return;
+    const attention = byId('show_attention').checked;
+    objects.sort((a, b) => a.attention - b.attention);
+    for (const object of objects) this.drawBox(context, place, object, attention);
+    if (byId('show_names').checked) for (const object of objects) this.drawName(context, place, object, attention);
+  }
+
+  drawBox(context, place, object, attention) {
+    const [x1, y1, x2, y2] = object.box;
+    const frame = [place.left + x1 * place.width, place.top + y1 * place.height, (x2 - x1) * place.width, (y2 - y1) * place.height];
+    const strength = attention ? Math.sqrt(object.attention) : 0;
+    context.lineJoin = 'round';
+    context.strokeStyle = 'rgba(0, 0, 0, 0.55)';
+    context.lineWidth = 3 + 3 * strength;
+    context.strokeRect(...frame);
+    if (strength > 0.2) {
+      context.globalAlpha = 0.16 * strength;
+      context.fillStyle = ATTENDED;
+      context.fillRect(...frame);
+      context.globalAlpha = 1;
+    }
+    context.strokeStyle = 'rgba(255, 255, 255, 0.9)';
+    context.lineWidth = 1.25;
+    if (strength > 0.2) {
+      context.strokeStyle = ATTENDED;
+      context.lineWidth = 1.25 + 3 * strength;
+    }
+    context.strokeRect(...frame);
+  }
+
+  drawName(context, place, object, attention) {
+    const told = attention && object.attention >= LEAST_TOLD;
+    const text = [object.name, object.track >= 0 ? ` ${object.track}` : '', told ? ` · ${percent(object.attention)}` : ''].join('');
+    context.font = '600 11px system-ui, sans-serif';
+    const width = context.measureText(text).width + 8;
+    const x = clamp(place.left + object.box[0] * place.width, place.left, place.left + place.width - width);
+    const y = Math.max(place.top, place.top + object.box[1] * place.height - 17);
+    context.fillStyle = told ? ATTENDED : 'rgba(16, 20, 26, 0.78)';
+    context.beginPath();
+    context.roundRect(x, y, width, 15, 3);
+    context.fill();
+    context.fillStyle = told ? '#1a1200' : '#ffffff';
+    context.fillText(text, x + 4, y + 11.5);
+  }
+}

@@ -1,0 +1,232 @@
+// The keyboard. In fields keys write; in dialogs they do what they do there.
+
+function keysOf(page) {
+  const step = (seconds) => page.player.seek(page.player.time + seconds);
+  return {
+    n: () => page.step(1),
+    p: () => page.step(-1),
+    ArrowDown: () => page.step(1),
+    ArrowUp: () => page.step(-1),
+    ' ': () => page.player.toggle(),
+    ArrowLeft: (shift) => step(shift ? -10 : -1),
+    ArrowRight: (shift) => step(shift ? 10 : 1),
+    ',': () => step(-1 / data.fps),
+    '.': () => step(1 / data.fps),
+    e: () => page.edit(),
+    m: () => page.selected !== null && page.store.toggleRight(page.selected),
+    a: () => page.add(),
+    u: () => page.undo(),
+    Delete: () => page.remove(),
+    Backspace: () => page.remove(),
+    z: () => page.zoomToEvent(),
+    '+': () => page.view.zoom(0.5, page.player.time),
+    '=': () => page.view.zoom(0.5, page.player.time),
+    '-': () => page.view.zoom(2, page.player.time),
+    0: () => page.view.set(0, data.duration),
+    '?': () => byId('help').showModal(),
+    Escape: () => page.letGo(),
+  };
+}
+
+function listenToKeys(page) {
+  const keys = keysOf(page);
+  document.addEventListener('keydown', (press) => {
+    const command = press.ctrlKey || press.metaKey;
+    if (document.querySelector('dialog[open]')) return;
+    if (command && press.key === 's') {
+      press.preventDefault();
+      document.activeElement.blur(); // what is being written counts
+      byId('save').click();
+      return;
+    }
+    const writes = press.target.closest('input:not([type=checkbox], [type=range]), select, textarea');
+    if (writes) {
+      if (press.key === 'Escape') press.target.blur();
+      return;
+    }
+    if (command && press.key === 'z') {
+      press.preventDefault();
+      page.undo();
+      return;
+    }
+    const slides = press.target.matches('input[type=range]') && press.key.startsWith('Arrow');
+    const pushes = press.key === ' ' && press.target.closest('button, input, summary, a');
+    const act = keys[press.key];
+    if (!act || command || press.altKey || slides || pushes) return;
+    press.preventDefault();
+    act(press.shiftKey);
+  });
+}
+// The page of one recording: what is selected, filtered and edited, and the parts that show it.
+
+class Page {
+  constructor() {
+    this.topics = new Topics();
+    this.store = new Store(this.topics);
+    this.filters = { hidden: new Set(), minScore: 0 };
+    this.selected = null;
+    this.editing = false;
+    this.player = new Player(this.topics);
+    this.view = new View(this.topics);
+    this.topics.on('events filters', () => (this.shown = null));
+    this.overlay = new Overlay(this.topics, this.player);
+    this.timeline = new Timeline(this);
+    this.captions = new Captions(this);
+    this.list = new EventList(this);
+    this.panel = new EventPanel(this);
+    this.saver = new Saver(this);
+    listenToKeys(this);
+    this.listen();
+    this.describe();
+    this.goToAddress();
+  }
+
+  // --- events --------------------------------------------------------------------------------------------------------
+
+  // Events that pass the filters, by start. What a person said passes whatever its score.
+  shownEvents() {
+    const passes = (event) => !this.filters.hidden.has(event.label) && (event.state !== 'found' || event.score >= this.filters.minScore);
+    return (this.shown ??= this.store.sorted.filter(passes));
+  }
+
+  select(id, { seek = true } = {}) {
+    if (id !== this.selected) this.editing = false;
+    this.selected = id;
+    const event = this.store.get(id);
+    if (event && seek) {
+      this.player.seek(event.start + 0.001); // times are cut down to milliseconds, the event's first frame is after it
+      this.view.reveal(event.start, event.end);
+    }
+    this.topics.tell('selection');
+  }
+
+  // To the next or previous event of the list: from the one in hand, else, where it goes by time, from the playhead.
+  step(direction) {
+    const events = this.list.rows.items;
+    const index = events.findIndex((event) => event.id === this.selected);
+    const { time } = this.player;
+    let next = index + direction;
+    if (index < 0 && this.list.byScore) next = direction > 0 ? 0 : events.length - 1;
+    else if (index < 0) next = direction > 0 ? events.findIndex((event) => event.start > time + 0.01) : events.findLastIndex((event) => event.start < time - 0.01);
+    if (events[next]) this.select(events[next].id);
+  }
+
+  edit() {
+    if (!this.store.get(this.selected)) return;
+    this.editing = !this.editing;
+    this.topics.tell('selection');
+    if (this.editing) byId('edit_label').focus();
+  }
+
+  add() {
+    const start = toMilliseconds(clamp(this.player.time, 0, Math.max(data.duration - 0.1, 0)));
+    const end = toMilliseconds(Math.min(start + 2, data.duration));
+    const label = this.store.get(this.selected)?.label ?? data.labels[0];
+    this.filters.hidden.delete(label);
+    this.select(this.store.add(start, end, label), { seek: false });
+    this.view.reveal(start, end);
+    this.edit();
+  }
+
+  remove() {
+    if (!this.store.get(this.selected)) return;
+    const events = this.list.rows.items;
+    const index = events.findIndex((event) => event.id === this.selected);
+    const next = events[index + 1] ?? events[index - 1];
+    this.store.remove(this.selected);
+    this.select(next?.id ?? null, { seek: false });
+  }
+
+  undo() {
+    const event = this.store.undo();
+    if (event) this.select(event.id, { seek: false });
+    else if (!this.store.get(this.selected)) this.select(null);
+  }
+
+  letGo() {
+    if (this.editing) this.edit();
+    else this.select(null);
+  }
+
+  toggleLabel(label) {
+    if (!this.filters.hidden.delete(label)) this.filters.hidden.add(label);
+    this.topics.tell('filters');
+  }
+
+  zoomToEvent() {
+    const event = this.store.get(this.selected);
+    if (event) this.view.fit(event.start, event.end);
+  }
+
+  // --- the rest ------------------------------------------------------------------------------------------------------
+
+  listen() {
+    const click = (id, action) => byId(id).addEventListener('click', action);
+    click('play', () => this.player.toggle());
+    click('previous', () => this.step(-1));
+    click('next', () => this.step(1));
+    click('mute', () => (this.player.video.muted = !this.player.video.muted));
+    click('stage', () => this.player.toggle());
+    click('add', () => this.add());
+    click('zoom_in', () => this.view.zoom(0.5, this.player.time));
+    click('zoom_out', () => this.view.zoom(2, this.player.time));
+    click('zoom_all', () => this.view.set(0, data.duration));
+    click('help_button', () => byId('help').showModal());
+    click('about_button', () => byId('about').showModal());
+    byId('speed').addEventListener('change', () => (this.player.video.playbackRate = Number(byId('speed').value)));
+    window.addEventListener('hashchange', () => this.goToAddress());
+    this.topics.on('media time', () => this.showPlayer());
+    this.topics.on('view', () => (byId('zoom_all').disabled = byId('zoom_out').disabled = this.view.whole));
+    this.view.set(0, data.duration);
+    this.showPlayer();
+  }
+
+  showPlayer() {
+    const { paused, mode, time, video } = this.player;
+    byId('play').classList.toggle('playing', !paused);
+    byId('play').setAttribute('aria-label', paused ? 'Play' : 'Pause');
+    for (const id of ['play', 'mute', 'speed']) byId(id).disabled = mode === 'still';
+    byId('mute').setAttribute('aria-pressed', video.muted);
+    byId('time').textContent = formatTime(time);
+    byId('clock').textContent = byId('clock').title = wallClock(data.recorded, time, 'date');
+  }
+
+  // The recording in words, and what the page leaves out.
+  describe() {
+    const facts = [formatLength(data.duration), `${data.size[0]} × ${data.size[1]}`, `${data.fps} samples a second`];
+    if (data.recorded) facts.unshift(wallClock(data.recorded, 0, 'date'));
+    byId('facts').textContent = facts.join(' · ');
+    byId('length').textContent = formatTime(data.duration);
+    byId('damage').hidden = !data.damage;
+    byId('damage').textContent = data.damage ? `Partial: ${data.damage}` : '';
+    byId('damage').title = data.damage;
+    byId('notes').replaceChildren(...data.notes.map((note) => make('li', {}, note)));
+    byId('left_out').textContent = data.notes.join(' ');
+    byId('left_out_line').hidden = data.notes.length === 0;
+    byId('smoothing').textContent = data.smooth > 0 ? `, averaged over ${data.smooth} s` : '';
+    byId('back').hidden = data.index === null;
+    if (data.index !== null) byId('back').href = data.index;
+    byId('ruler').setAttribute('aria-valuemax', data.duration.toFixed(1));
+  }
+
+  say(text) {
+    const toast = byId('toast');
+    toast.textContent = text;
+    toast.hidden = false;
+    clearTimeout(this.saying);
+    this.saying = setTimeout(() => (toast.hidden = true), 12_000);
+    document.addEventListener('pointerdown', () => (toast.hidden = true), { once: true });
+  }
+
+  // `#event=3` and `#t=12.5`, as the index links to them.
+  goToAddress() {
+    const [, what, value] = /^#(event|t)=([\d.]+)$/.exec(location.hash) ?? [];
+    if (what === 't') this.player.seek(Number(value));
+    if (what !== 'event' || !this.store.get(Number(value))) return;
+    const { id, start, end } = this.store.get(Number(value));
+    if (end - start < this.view.length / 60) this.view.set((start + end) / 2 - 60, 120);
+    this.select(id);
+  }
+}
+
+new Page();

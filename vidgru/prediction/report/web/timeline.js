@@ -1,0 +1,334 @@
+// Events on lanes, one a label, over a time axis; click and drag to seek, edges of the event in hand to move them.
+
+const LANE_PX = 20;
+const EDGE_PX = 6;
+
+class Timeline {
+  constructor(page) {
+    this.page = page;
+    this.area = byId('timeline');
+    this.ruler = byId('ruler');
+    this.scroller = byId('lanes');
+    this.canvas = byId('lanes_canvas');
+    this.overview = byId('overview');
+    this.curves = new Curves(page);
+    this.lanes = [];
+    this.drag = null;
+    const redraw = oncePerFrame(() => this.draw());
+    const relane = oncePerFrame(() => this.layLanes());
+    page.topics.on('events filters', relane);
+    page.topics.on('view selection', redraw);
+    page.topics.on('selection', () => this.revealLane());
+    page.topics.on('time view', () => this.movePlayhead());
+    this.scroller.addEventListener('scroll', redraw);
+    this.scroller.addEventListener('scroll', () => {
+      byId('lane_names').style.transform = `translateY(${-this.scroller.scrollTop}px)`;
+    });
+    themed.addEventListener('change', redraw);
+    new ResizeObserver(() => this.layLanes()).observe(this.area);
+    this.listen();
+    this.layLanes();
+  }
+
+  // --- places --------------------------------------------------------------------------------------------------------
+
+  get width() {
+    return this.ruler.clientWidth;
+  }
+
+  x(time) {
+    return ((time - this.page.view.start) / this.page.view.length) * this.width;
+  }
+
+  timeAt(clientX) {
+    const share = (clientX - this.ruler.getBoundingClientRect().left) / this.width;
+    return clamp(this.page.view.start + share * this.page.view.length, 0, data.duration);
+  }
+
+  // The shown event under the pointer, the one in hand first; undefined where there is none.
+  eventAt(pointer) {
+    if (pointer.target !== this.canvas) return undefined;
+    const label = this.lanes[Math.floor((pointer.offsetY + this.scroller.scrollTop) / LANE_PX)];
+    const near = ({ start, end }) => pointer.offsetX >= this.x(start) - 2 && pointer.offsetX <= Math.max(this.x(end), this.x(start) + 3) + 2;
+    const found = this.page.shownEvents().filter((event) => event.label === label && near(event));
+    return found.find((event) => event.id === this.page.selected) ?? found.at(-1);
+  }
+
+  // Which edge of the event in hand the pointer is on: 'start', 'end', or null.
+  edgeAt(pointer) {
+    const event = this.page.store.get(this.page.selected);
+    if (!this.page.editing || !event || pointer.target !== this.canvas) return null;
+    const lane = this.lanes.indexOf(event.label) * LANE_PX - this.scroller.scrollTop;
+    if (pointer.offsetY < lane || pointer.offsetY > lane + LANE_PX) return null;
+    const [toStart, toEnd] = [pointer.offsetX - this.x(event.start), pointer.offsetX - this.x(event.end)];
+    if (Math.abs(toEnd) <= EDGE_PX && Math.abs(toEnd) <= Math.abs(toStart)) return 'end';
+    return Math.abs(toStart) <= EDGE_PX ? 'start' : null;
+  }
+
+  // --- pointer -------------------------------------------------------------------------------------------------------
+
+  listen() {
+    const area = byId('time_area');
+    area.addEventListener('pointerdown', (pointer) => this.press(pointer));
+    area.addEventListener('pointermove', (pointer) => this.move(pointer));
+    area.addEventListener('pointerup', () => this.release());
+    area.addEventListener('pointercancel', () => this.release());
+    area.addEventListener('pointerleave', () => (byId('hover').hidden = true));
+    area.addEventListener('dblclick', (pointer) => {
+      const event = this.eventAt(pointer);
+      if (event) this.page.view.fit(event.start, event.end);
+    });
+    area.addEventListener('wheel', (wheel) => this.turn(wheel), { passive: false });
+    const pan = (pointer) => {
+      const box = this.overview.getBoundingClientRect();
+      const time = ((pointer.clientX - box.left) / box.width) * data.duration;
+      this.page.view.set(time - this.page.view.length / 2, this.page.view.length);
+    };
+    this.overview.addEventListener('pointerdown', (pointer) => {
+      this.overview.setPointerCapture(pointer.pointerId);
+      pan(pointer);
+    });
+    this.overview.addEventListener('pointermove', (pointer) => {
+      if (this.overview.hasPointerCapture(pointer.pointerId)) pan(pointer);
+    });
+  }
+
+  press(pointer) {
+    const onScrollbar = pointer.target === this.scroller;
+    if (pointer.button !== 0 || onScrollbar) return;
+    const edge = this.edgeAt(pointer);
+    if (edge) {
+      const { start, end, label } = this.page.store.get(this.page.selected);
+      this.drag = { edge, start, end, label };
+    } else {
+      const event = this.eventAt(pointer);
+      if (event) this.page.select(event.id, { seek: false });
+      this.drag = { edge: null };
+      this.page.player.seek(this.timeAt(pointer.clientX));
+    }
+    byId('time_area').setPointerCapture(pointer.pointerId);
+    pointer.preventDefault();
+    this.ruler.focus({ preventScroll: true });
+  }
+
+  move(pointer) {
+    this.showHover(pointer);
+    if (!this.drag) {
+      this.canvas.style.cursor = this.edgeAt(pointer) ? 'ew-resize' : this.eventAt(pointer) ? 'pointer' : '';
+      return;
+    }
+    const time = this.timeAt(pointer.clientX);
+    if (!this.drag.edge) {
+      this.page.player.seek(time);
+      return;
+    }
+    const moved = { ...this.drag, [this.drag.edge]: toMilliseconds(time) };
+    if (faultOf(moved)) return;
+    this.drag = moved;
+    this.page.player.seek(time);
+    this.draw();
+  }
+
+  release() {
+    const drag = this.drag;
+    this.drag = null;
+    if (!drag?.edge) return;
+    const { start, end } = this.page.store.get(this.page.selected);
+    if (drag.start !== start || drag.end !== end) this.page.store.change(this.page.selected, { start: drag.start, end: drag.end });
+  }
+
+  turn(wheel) {
+    if (wheel.target.closest('#lanes') && this.scroller.scrollHeight > this.scroller.clientHeight && !wheel.ctrlKey) return;
+    wheel.preventDefault();
+    const sideways = wheel.shiftKey ? wheel.deltaX || wheel.deltaY : Math.abs(wheel.deltaX) > Math.abs(wheel.deltaY) ? wheel.deltaX : 0;
+    if (sideways) this.page.view.pan((sideways / this.width) * this.page.view.length);
+    else this.page.view.zoom(wheel.deltaY < 0 ? 0.8 : 1.25, this.timeAt(wheel.clientX));
+  }
+
+  showHover(pointer) {
+    const time = this.timeAt(pointer.clientX);
+    const event = this.eventAt(pointer);
+    const what = event ? ` · ${event.label}${event.score === null ? '' : ` ${percent(event.score)}`}` : this.curves.describe(pointer.target, time);
+    const hover = byId('hover');
+    hover.hidden = false;
+    hover.style.left = `${this.x(time)}px`;
+    byId('hover_text').textContent = formatTime(time) + what;
+    byId('hover_sentence').textContent = event?.description ?? '';
+    byId('hover_sentence').classList.toggle('template', Boolean(event?.template));
+    hover.classList.toggle('leftwards', this.x(time) > this.width * 0.6);
+  }
+
+  // --- drawing -------------------------------------------------------------------------------------------------------
+
+  layLanes() {
+    const labels = new Set(this.page.shownEvents().map((event) => event.label));
+    this.lanes = this.page.store.labels().filter((label) => labels.has(label));
+    byId('lane_names').replaceChildren(
+      ...this.lanes.map((label) => make('div', { class: 'lane_name', title: label, style: { '--label': labelColour(label) } }, label)),
+    );
+    const height = this.lanes.length * LANE_PX;
+    this.area.style.setProperty('--lanes-height', `${height}px`);
+    byId('lane_body').style.height = `${height}px`;
+    this.canvas.style.height = `${this.scroller.clientHeight}px`;
+    this.scroller.classList.toggle('more', height > this.scroller.clientHeight);
+    this.draw();
+  }
+
+  revealLane() {
+    const top = this.lanes.indexOf(this.page.store.get(this.page.selected)?.label) * LANE_PX;
+    const { scrollTop, clientHeight } = this.scroller;
+    if (top >= 0) this.scroller.scrollTop = clamp(scrollTop, top + LANE_PX - clientHeight, top);
+  }
+
+  draw() {
+    this.drawRuler();
+    this.drawLanes();
+    this.drawOverview();
+    this.curves.draw();
+    this.movePlayhead();
+  }
+
+  movePlayhead() {
+    const time = this.page.player.time;
+    const { start, end, whole } = this.page.view;
+    if (!this.page.player.paused && !whole && !this.drag && (time > end || time < start)) {
+      this.page.view.set(time - this.page.view.length * 0.05, this.page.view.length);
+      return;
+    }
+    const playhead = byId('playhead');
+    playhead.hidden = time < start || time > end;
+    playhead.style.transform = `translateX(${this.x(time)}px)`;
+    this.ruler.setAttribute('aria-valuenow', time.toFixed(1));
+    this.ruler.setAttribute('aria-valuetext', formatTime(time));
+  }
+
+  drawRuler() {
+    const { context, width, height } = prepare(this.ruler);
+    const { start, end, length } = this.page.view;
+    const step = axisStep(length, width / 90);
+    context.fillStyle = themeColour('muted');
+    context.strokeStyle = themeColour('line');
+    context.font = '11px system-ui, sans-serif';
+    context.beginPath();
+    for (let tick = Math.ceil(start / step - 1e-9); tick * step <= end; tick++) {
+      const x = Math.round(this.x(tick * step)) + 0.5;
+      context.moveTo(x, height - 5);
+      context.lineTo(x, height);
+      context.fillText(formatTime(tick * step, step < 1 ? 1 : 0), x + 4, height - 6);
+    }
+    context.stroke();
+  }
+
+  drawLanes() {
+    const { context, width, height } = prepare(this.canvas);
+    const top = this.scroller.scrollTop;
+    context.fillStyle = themeColour('lane');
+    this.lanes.forEach((_, lane) => context.fillRect(0, lane * LANE_PX + 2 - top, width, LANE_PX - 4));
+    const rows = new Map(this.lanes.map((label, lane) => [label, lane * LANE_PX - top]));
+    const drawn = new Map(); // by lane, the last pixel that an event covers: of very many, few are drawn
+    for (const event of this.page.shownEvents()) {
+      const held = event.id === this.page.selected;
+      const place = held && this.drag?.edge ? { ...event, ...this.drag } : event;
+      const [left, right, y] = [this.x(place.start), Math.max(this.x(place.end), this.x(place.start) + 2), rows.get(event.label)];
+      if (right < 0 || left > width || y < -LANE_PX || y > height) continue;
+      if (!held && right <= (drawn.get(event.label) ?? -1)) continue;
+      drawn.set(event.label, Math.ceil(right));
+      this.drawEvent(context, event, left, right - left, y + 2, held);
+    }
+  }
+
+  drawEvent(context, event, x, width, y, held) {
+    const height = LANE_PX - 4;
+    context.fillStyle = labelColour(event.label);
+    context.globalAlpha = held ? 1 : 0.82;
+    context.beginPath();
+    context.roundRect(x, y, width, height, Math.min(3, width / 2));
+    context.fill();
+    context.globalAlpha = 1;
+    if (held) {
+      context.strokeStyle = themeColour('text');
+      context.lineWidth = 2;
+      context.stroke();
+      if (this.page.editing) {
+        context.fillStyle = themeColour('text');
+        context.fillRect(x - 2, y - 1, 4, height + 2);
+        context.fillRect(x + width - 2, y - 1, 4, height + 2);
+      }
+    }
+    const marks = { right: '✓', changed: '✎', added: '+' };
+    const text = [marks[event.state], event.score === null ? null : percent(event.score)].filter(Boolean).join(' ');
+    context.font = '600 11px system-ui, sans-serif';
+    if (width > context.measureText(text).width + 12) {
+      context.fillStyle = '#0b0f14';
+      context.fillText(text, Math.max(x, 0) + 6, y + 12);
+    }
+  }
+
+  drawOverview() {
+    const { context, width, height } = prepare(this.overview);
+    const scale = width / data.duration;
+    context.fillStyle = themeColour('lane');
+    context.fillRect(0, 0, width, height);
+    let last = -1;
+    for (const event of this.page.shownEvents()) {
+      const right = Math.max(event.end * scale, event.start * scale + 1);
+      if (right <= last) continue;
+      last = right;
+      context.fillStyle = labelColour(event.label);
+      context.fillRect(event.start * scale, 3, right - event.start * scale, height - 6);
+    }
+    const { start, length, whole } = this.page.view;
+    if (whole) return;
+    context.strokeStyle = themeColour('text');
+    context.lineWidth = 1.5;
+    context.strokeRect(start * scale + 0.75, 0.75, Math.max(length * scale - 1.5, 4), height - 1.5);
+  }
+}
+// Which stretch of the recording the timeline shows.
+
+const SHORTEST_S = 1;
+
+class View {
+  constructor(topics) {
+    this.topics = topics;
+    this.start = 0;
+    this.end = data.duration;
+  }
+
+  get length() {
+    return this.end - this.start;
+  }
+
+  get whole() {
+    return this.length >= data.duration - 1e-6;
+  }
+
+  set(start, length) {
+    const fits = clamp(length, Math.min(SHORTEST_S, data.duration), data.duration);
+    this.start = clamp(start, 0, data.duration - fits);
+    this.end = this.start + fits;
+    this.topics.tell('view');
+  }
+
+  // Larger or smaller, with one moment staying where it is.
+  zoom(factor, time) {
+    const length = clamp(this.length * factor, Math.min(SHORTEST_S, data.duration), data.duration);
+    this.set(time - ((time - this.start) / this.length) * length, length);
+  }
+
+  pan(seconds) {
+    this.set(this.start + seconds, this.length);
+  }
+
+  // Move so that a stretch is seen; nothing where it is.
+  reveal(start, end = start) {
+    if (start >= this.start && end <= this.end) return;
+    const middle = end - start > this.length * 0.9 ? start + this.length * 0.4 : (start + end) / 2;
+    this.set(middle - this.length / 2, this.length);
+  }
+
+  fit(start, end) {
+    const margin = Math.max((end - start) * 0.6, 2);
+    this.set(start - margin, end - start + 2 * margin);
+  }
+}
