@@ -53,13 +53,14 @@ from describe_baselines import (
 )
 
 from vidgru.cache import SequenceCache
-from vidgru.config import RuntimeSettings, TrainConfig, from_flags
+from vidgru.config import RuntimeSettings, TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, DescribedSegment
 from vidgru.datasets.splits import assign_splits
 from vidgru.demo.attributes import ATTRIBUTES, attribute_accuracy, value_accuracy
 from vidgru.demo.scene import SIZE_PX
 from vidgru.demo.sentences import LANGUAGES, WORDINGS, Language, parse, tell
+from vidgru.flags import from_flags
 from vidgru.model.captioner import CaptionSegment, caption_segments, is_confident
 from vidgru.model.checkpoint import EventModel, detector_settings, load_model
 from vidgru.model.scoring import EncodedRecording, encode_features

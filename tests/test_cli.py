@@ -89,7 +89,7 @@ def test_help_explains_every_flag(name: str, capsys: pytest.CaptureFixture[str])
 
 
 def parse_defaults(name: str) -> Sequence[str]:
-    return list(cli.configs.to_flags(_COMMANDS[name].config()))
+    return list(cli.to_flags(_COMMANDS[name].config()))
 
 
 def test_compare_help_shows_its_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,7 +212,7 @@ def test_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     def interrupt(*arguments: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli._COMMANDS, "extract", cli._COMMANDS["extract"]._replace(run=interrupt))
+    monkeypatch.setitem(cli._COMMANDS, "extract", cli._COMMANDS["extract"]._replace(handler=interrupt))
     assert cli.run(["extract"]) == 130
     assert "finished work is kept" in capsys.readouterr().err
 

@@ -16,13 +16,9 @@ from vidgru.config import (
     PredictConfig,
     RuntimeSettings,
     TrainConfig,
-    flag_types,
-    from_flags,
-    parse_flag,
-    to_flags,
-    with_flags,
 )
 from vidgru.errors import SettingsError
+from vidgru.flags import from_flags, list_flags, to_flags, with_flags
 from vidgru.model.event_gru import Architecture
 
 CONFIGS = [
@@ -137,27 +133,30 @@ def test_with_flags_rejects_unknown_settings() -> None:
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_flags_round_trip(kind: type) -> None:
     flags = to_flags(kind())
-    assert flags.keys() == flag_types(kind()).keys()
+    assert flags.keys() == list_flags(kind()).keys()
     assert from_flags(kind, **flags) == kind()
 
 
-@pytest.mark.parametrize(("text", "kind", "value"), [
-    ("5", float, 5.0), ("5", int, 5), ("5", str, "5"), ("5", float | None, 5.0), ("null", float | None, None),
-    ("true", bool, True), ("off", bool, False), ("a, b", tuple[str, ...], ("a", "b")), ("", tuple[str, ...], ()),
-    ("[8,32]", tuple[int, ...], (8, 32)), (["a", "b,c"], tuple[str, ...], ("a", "b,c")),
-    ([[["0", "0"]]], str, '[[["0", "0"]]]'),
+@pytest.mark.parametrize(("kind", "name", "text", "value"), [
+    (ExtractConfig, "fps", "5", 5.0), (ExtractConfig, "imgsz", "64", 64), (ExtractConfig, "weights", "5", "5"),
+    (ExplainConfig, "at", "5", 5.0), (ExplainConfig, "at", "null", None), (ExtractConfig, "verbose", "true", True),
+    (ExtractConfig, "verbose", "Off", False), (PredictConfig, "labels", "a, b", ("a", "b")),
+    (PredictConfig, "labels", "", ()), (CompareConfig, "distances", "[8,32]", (8, 32)),
+    (PredictConfig, "labels", ["a", "b,c"], ("a", "b,c")), (ExtractConfig, "mask", [[["0", "0"]]], '[[["0", "0"]]]'),
 ])  # fmt: skip
-def test_parse_flag_converts_text(text: str, kind: object, value: object) -> None:
-    assert parse_flag("name", text, kind) == value
+def test_flags_parse_text(kind: type, name: str, text: object, value: object) -> None:
+    assert list_flags(kind())[name].parse(text) == value
 
 
-@pytest.mark.parametrize(("text", "kind", "message"), [
-    ("x", float, "name is 'x'; it must be a number"),
-    ("1.5", int, "name is '1.5'; it must be a whole number"),
-    ("1", bool, "name is '1'; it must be one of true, false"),
-    ("8,x", tuple[int, ...], "name is 'x'; it must be a whole number"),
-    (["1", "2"], int, r"name is \['1', '2'\]; it must be a single value"),
+@pytest.mark.parametrize(("kind", "name", "text", "message"), [
+    (ExtractConfig, "fps", "x", "fps is 'x'; it must be a number"),
+    (ExtractConfig, "imgsz", "1.5", "imgsz is '1.5'; it must be a whole number"),
+    (ExtractConfig, "verbose", "1", "verbose is '1'; it must be one of true, false"),
+    (ExtractConfig, "tracker", "sort", "tracker is 'sort'; it must be one of bytetrack, ocsort, none"),
+    (CompareConfig, "distances", "8,x", "distances is 'x'; it must be a whole number"),
+    (CompareConfig, "cells", "gru,x", "cells is 'x'; it must be one of gru, lstm, rnn, none"),
+    (ExtractConfig, "imgsz", ["1", "2"], r"imgsz is \['1', '2'\]; it must be a single value"),
 ])  # fmt: skip
-def test_parse_flag_rejects_other_types(text: str, kind: object, message: str) -> None:
+def test_flags_reject_other_types(kind: type, name: str, text: object, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        parse_flag("name", text, kind)
+        list_flags(kind())[name].parse(text)

@@ -150,7 +150,9 @@ def train(dataset: str | Path, config: TrainConfig | None = None) -> Path:
 
 
 def compare(dataset: str | Path, config: CompareConfig | None = None) -> list[Row]:
-    """Train several settings on the same splits and compare cost and accuracy; prints a table and writes charts.
+    """Train several settings on the same splits and compare cost and accuracy.
+
+    Prints a table, and writes it and charts below `config.train.out`.
 
     Args:
         dataset: As for `train`.
@@ -168,7 +170,9 @@ def compare(dataset: str | Path, config: CompareConfig | None = None) -> list[Ro
 
 
 def evaluate(model: str | Path, dataset: str | Path, config: EvalConfig | None = None) -> dict[str, Any]:
-    """Evaluate a model on a split of annotated recordings; prints tables, writes `metrics.json` and plots.
+    """Evaluate a model on a split of annotated recordings.
+
+    Prints tables, and writes `metrics.json` and plots below `config.out`.
 
     >>> from vidgru import EvalConfig, evaluate
     >>> config = EvalConfig(features="features", weights="detector.pt", split="val")
@@ -197,7 +201,9 @@ def evaluate(model: str | Path, dataset: str | Path, config: EvalConfig | None =
 def predict(
     model: str | Path, sources: Sources, config: PredictConfig | None = None, *, progress: bool = True
 ) -> list[PredictionResult]:
-    """Predict the events of recordings and write them below `config.out`.
+    """Predict events in recordings.
+
+    They are returned, and written below `config.out`.
 
     >>> from vidgru import PredictConfig, predict
     >>> config = PredictConfig(features="features", weights="detector.pt", report=False)
@@ -257,7 +263,9 @@ def predict_live(model: str | Path, source: str, config: PredictConfig | None = 
 
 
 def explain(model: str | Path, recording: str | Path, config: ExplainConfig | None = None) -> str:
-    """Explain, as text, the events that a model predicts in a recording.
+    """Explain the events that a model predicts in a recording.
+
+    Returns text.
 
     Args:
         model: A model file, or the folder of a training run.
@@ -273,7 +281,7 @@ def explain(model: str | Path, recording: str | Path, config: ExplainConfig | No
 
 
 def export(model: str | Path, config: ExportConfig | None = None) -> Path:
-    """Export a model to ONNX, for other runtimes.
+    """Export a model to ONNX for other runtimes.
 
     Args:
         model: A model file, or the folder of a training run.
@@ -328,7 +336,9 @@ def info(path: str | Path, config: InfoConfig | None = None) -> InfoReport:
 
 
 def demo(config: DemoConfig | None = None) -> str:
-    """Run the whole pipeline offline on synthetic scenes, and return the metrics and events as text.
+    """Run the whole pipeline offline on synthetic scenes.
+
+    Returns metrics and events as text.
 
     Args:
         config: Settings; their defaults if None.

@@ -1,7 +1,7 @@
 """The command line: `vidgru COMMAND ...`.
 
-Flags and YAML keys are the fields of each command's config; their help is the config's docstrings. Only the requested
-command is set up, and its code imported after its flags are parsed, so that `--help` and usage errors are instant.
+A command is a function of `vidgru.api`, which is imported once the command line is parsed, so that `--help` and usage
+errors are instant. Its flags, and the keys of its YAML files, are the settings of its config.
 """
 
 from __future__ import annotations
@@ -10,33 +10,20 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from inspect import getdoc
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, get_args, get_origin
+from typing import Any, NamedTuple, NoReturn
 
 import vidgru
+from vidgru import api
 from vidgru import config as configs
 from vidgru.errors import SettingsError, VidgruError
+from vidgru.flags import Flag, from_flags, list_flags, suggest, to_flags
 from vidgru.storage import bundled_file
 
-_MAX_METAVAR_CHOICES = 5  # more are listed in the text of the flag, which wraps
 _INTERRUPTED = 130  # as shells report a process ended by Ctrl-C
+_MAX_METAVAR_CHOICES = 5  # more are listed in the text of the flag, which wraps
 _RAY_ADDRESS = re.compile(r"auto|local|(ray://)?([\w.-]+|\[[\da-fA-F:]+\]):\d+")
-
-
-class Command(NamedTuple):
-    """A command.
-
-    Attributes:
-        run: Runs it on the parsed arguments and returns the exit code. Its docstring is the help text.
-        config: Class of its settings.
-        arguments: Names of its positional arguments, keys of `_ARGUMENTS`.
-    """
-
-    run: Callable[..., int]
-    config: type[Any]
-    arguments: tuple[str, ...]
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -55,11 +42,16 @@ def run(argv: Sequence[str]) -> int:
     name = argv[0]
     try:
         if name not in _COMMANDS:
-            near = get_close_matches(name, _COMMANDS, n=1)
-            remedy = f"did you mean {near[0]}?" if near else f"the commands are: {', '.join(_COMMANDS)}"
+            remedy = suggest(name, _COMMANDS, f"the commands are: {', '.join(_COMMANDS)}")
             raise SettingsError(f"unknown command {name!r}", remedy)
         arguments, config = parse(name, argv[1:])
-        return _COMMANDS[name].run(*arguments, config)
+        command = _COMMANDS[name]
+        if command.handler is not None:
+            return command.handler(*arguments, config)
+        result = command.function(*arguments, config)
+        if command.prints:
+            print(result)
+        return 0
     except VidgruError as error:
         print(f"vidgru: error: {error}", file=sys.stderr)
         return error.exit_code
@@ -68,13 +60,10 @@ def run(argv: Sequence[str]) -> int:
         return _INTERRUPTED
 
 
-# --- commands -------------------------------------------------------------------------------------------------------
+# --- commands: their output and exit codes --------------------------------------------------------------------------
 
 
 def _extract(sources: list[str], config: configs.ExtractConfig) -> int:
-    """Run the detector and cache per-frame features."""
-    from vidgru import api
-
     if config.dry_run:
         print(api.estimate(sources, config))
         return 0
@@ -86,33 +75,18 @@ def _extract(sources: list[str], config: configs.ExtractConfig) -> int:
     return _exit_code(results)
 
 
-def _train(dataset: str, config: configs.TrainConfig) -> int:
-    """Train a model on annotated recordings, extracting missing features first."""
-    from vidgru import api
+def _warn_of_no_objects(keys: set[str], config: configs.ExtractConfig) -> None:
+    """Warn if nothing was detected in any recording, which wrong weights or thresholds cause more often than scenes."""
+    from vidgru.cache import SequenceCache
 
-    api.train(dataset, config)
-    return 0
-
-
-def _compare(dataset: str, config: configs.CompareConfig) -> int:
-    """Train several settings on the same splits and compare cost and accuracy."""
-    from vidgru import api
-
-    api.compare(dataset, config)
-    return 0
-
-
-def _eval(model: str, dataset: str, config: configs.EvalConfig) -> int:
-    """Evaluate a model on a split of annotated recordings."""
-    from vidgru import api
-
-    api.evaluate(model, dataset, config)
-    return 0
+    cache = SequenceCache(config.out)
+    entries = [] if config.imported.detections else [cache.entry(key) for key in sorted(keys)]
+    if entries and not any(entry is None or entry.objects for entry in entries):
+        warning = f"{config.detector.weights} detected no objects in any recording"
+        print(f"vidgru: warning: {warning}; try a lower --conf, a larger --imgsz or other --weights", file=sys.stderr)
 
 
 def _predict(model: str, sources: list[str], config: configs.PredictConfig) -> int:
-    """Predict events in recordings or a live stream."""
-    from vidgru import api
     from vidgru.sources import is_live_source
 
     if any(map(is_live_source, sources)):
@@ -130,26 +104,7 @@ def _predict(model: str, sources: list[str], config: configs.PredictConfig) -> i
     return _exit_code(results)
 
 
-def _explain(model: str, recording: str, config: configs.ExplainConfig) -> int:
-    """Explain the events predicted in a recording."""
-    from vidgru import api
-
-    print(api.explain(model, recording, config))
-    return 0
-
-
-def _export(model: str, config: configs.ExportConfig) -> int:
-    """Export a model to ONNX."""
-    from vidgru import api
-
-    print(api.export(model, config))
-    return 0
-
-
 def _convert(dataset: str, out: str, config: configs.ConvertConfig) -> int:
-    """Convert annotations to vidgru's CSV or JSONL, ActivityNet JSON, or subtitles."""
-    from vidgru import api
-
     summary, *notes = api.convert(dataset, out, config)
     print(summary)
     for note in notes:
@@ -158,76 +113,66 @@ def _convert(dataset: str, out: str, config: configs.ConvertConfig) -> int:
 
 
 def _info(path: str, config: configs.InfoConfig) -> int:
-    """Inspect and verify a video, cache, dataset or model."""
-    from vidgru import api
-
     report = api.info(path, config)
     print(report)
     return 0 if report.is_valid else 1
-
-
-def _demo(config: configs.DemoConfig) -> int:
-    """Run the whole pipeline offline on synthetic scenes."""
-    from vidgru import api
-
-    print(api.demo(config))
-    return 0
-
-
-_ARGUMENTS = {
-    "sources": "recordings: files, folders, globs, .txt lists",
-    "inputs": "recordings, as for extract; caches or their entries; or a live source: a URL or a camera number",
-    "dataset": "dataset YAML, annotation file, or a folder with an annotation file or with a folder per class",
-    "out": "output: .csv, .jsonl, .json (ActivityNet), .vtt, or a folder (a .vtt per video)",
-    "model": "model file, or folder of a training run",
-    "recording": "video, or folder of a cache entry",
-    "path": "video, cache or cache entry, dataset, model",
-}
-_NARGS = {"sources": "*", "inputs": "+"}  # imported detections need no sources
-_COMMANDS = {
-    "extract": Command(_extract, configs.ExtractConfig, ("sources",)),
-    "train": Command(_train, configs.TrainConfig, ("dataset",)),
-    "compare": Command(_compare, configs.CompareConfig, ("dataset",)),
-    "eval": Command(_eval, configs.EvalConfig, ("model", "dataset")),
-    "predict": Command(_predict, configs.PredictConfig, ("model", "inputs")),
-    "explain": Command(_explain, configs.ExplainConfig, ("model", "recording")),
-    "export": Command(_export, configs.ExportConfig, ("model",)),
-    "convert": Command(_convert, configs.ConvertConfig, ("dataset", "out")),
-    "info": Command(_info, configs.InfoConfig, ("path",)),
-    "demo": Command(_demo, configs.DemoConfig, ()),
-}
-
-
-def _warn_of_no_objects(keys: set[str], config: configs.ExtractConfig) -> None:
-    """Warn if nothing was detected in any recording, which wrong weights or thresholds cause more often than scenes."""
-    from vidgru.cache import SequenceCache
-
-    cache = SequenceCache(config.out)
-    entries = [] if config.imported.detections else [cache.entry(key) for key in sorted(keys)]
-    if entries and not any(entry is None or entry.objects for entry in entries):
-        remedy = "try a lower --conf, a larger --imgsz or other --weights"
-        print(
-            f"vidgru: warning: {config.detector.weights} detected no objects in any recording; {remedy}",
-            file=sys.stderr,
-        )
 
 
 def _exit_code(results: Iterable[Any]) -> int:
     return 0 if all(result.status in ("done", "reused") for result in results) else 1
 
 
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        function: Function of `vidgru.api`; the first line of its docstring is the help text.
+        config: Class of its settings.
+        arguments: Names of its positional arguments.
+        prints: The function returns what is to be printed.
+        handler: Called instead of the function, for other output; returns the exit code.
+    """
+
+    function: Callable[..., Any]
+    config: type[Any]
+    arguments: tuple[str, ...]
+    prints: bool = False
+    handler: Callable[..., int] | None = None
+
+    @property
+    def summary(self) -> str:
+        """Help text in one line."""
+        return (getdoc(self.function) or "").partition("\n")[0]
+
+
+_COMMANDS = {
+    "extract": Command(api.extract, configs.ExtractConfig, ("sources",), handler=_extract),
+    "train": Command(api.train, configs.TrainConfig, ("dataset",)),
+    "compare": Command(api.compare, configs.CompareConfig, ("dataset",)),
+    "eval": Command(api.evaluate, configs.EvalConfig, ("model", "dataset")),
+    "predict": Command(api.predict, configs.PredictConfig, ("model", "inputs"), handler=_predict),
+    "explain": Command(api.explain, configs.ExplainConfig, ("model", "recording"), prints=True),
+    "export": Command(api.export, configs.ExportConfig, ("model",), prints=True),
+    "convert": Command(api.convert, configs.ConvertConfig, ("dataset", "out"), handler=_convert),
+    "info": Command(api.info, configs.InfoConfig, ("path",), handler=_info),
+    "demo": Command(api.demo, configs.DemoConfig, (), prints=True),
+}
+_ARGUMENTS = {
+    "sources": "Recordings: files, folders, globs, .txt lists.",
+    "inputs": "Recordings, as for extract; caches or their entries; or a live source: a URL or a camera number.",
+    "dataset": "Dataset YAML, annotation file, or a folder with an annotation file or with a folder per class.",
+    "out": "Output: .csv, .jsonl, .json (ActivityNet), .vtt, or a folder (a .vtt per video).",
+    "model": "Model file, or folder of a training run.",
+    "recording": "Video, or folder of a cache entry.",
+    "path": "Video, cache or cache entry, dataset, model.",
+}
+_NARGS = {"sources": "*", "inputs": "+"}  # imported detections need no sources
+
+
 def _overview() -> str:
-    return "\n".join(
-        [
-            "usage: vidgru COMMAND ...",
-            "",
-            "Turn folders of recordings into timelines of labelled, described events.",
-            "",
-            *(f"  {name:<9}{getdoc(command.run)}" for name, command in _COMMANDS.items()),
-            "",
-            "vidgru COMMAND --help lists the flags of a command.",
-        ]
-    )
+    lines = ["usage: vidgru COMMAND ...", "", vidgru.__doc__.partition(": ")[2].partition("\n")[0].capitalize(), ""]
+    lines += [f"  {name:<9}{command.summary}" for name, command in _COMMANDS.items()]
+    return "\n".join([*lines, "", "vidgru COMMAND --help lists the flags of a command."])
 
 
 # --- flags ----------------------------------------------------------------------------------------------------------
@@ -247,29 +192,26 @@ def parse(name: str, argv: Sequence[str]) -> tuple[list[Any], Any]:
         SettingsError: An unknown flag or key, a missing argument, or a bad value.
     """
     command = _COMMANDS[name]
-    kinds = configs.flag_types(command.config())
-    parser = _parser(name, command, kinds)
+    flags = list_flags(command.config())
+    parser = _parser(name, command, flags)
     known, unknown = parser.parse_known_intermixed_args(_with_ray_address(argv))
     if unknown:
-        flag = unknown[0].partition("=")[0]
+        word = unknown[0].partition("=")[0]
         options = [option for action in parser._actions for option in action.option_strings]
-        near = get_close_matches(flag, options, n=1)
-        remedy = f"did you mean {near[0]}?" if near else f"vidgru {name} --help lists the flags"
-        raise SettingsError(f"unknown flag {flag}" if flag.startswith("-") else f"unexpected argument {flag!r}", remedy)
+        message = f"unknown flag {word}" if word.startswith("-") else f"unexpected argument {word!r}"
+        raise SettingsError(message, suggest(word, options, f"vidgru {name} --help lists the flags"))
     values = vars(known)
-    flags: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for file in values.get("config", ()):
-        flags |= _read_yaml(file, name, kinds)
-    flags |= {
-        key: configs.parse_flag(key, value, kinds[key]) if isinstance(value, str) else value
-        for key, value in values.items()
-        if key in kinds
-    }
-    config = configs.from_flags(command.config, **flags)
+        settings |= _read_yaml(file, name, flags)
+    for key in values.keys() & flags.keys():
+        value = values[key]
+        settings[key] = flags[key].parse(value) if isinstance(value, str) else value
+    config = from_flags(command.config, **settings)
     if "print_config" in values:
         import yaml
 
-        plain = {key: list(v) if isinstance(v, tuple) else v for key, v in configs.to_flags(config).items()}
+        plain = {key: list(v) if isinstance(v, tuple) else v for key, v in to_flags(config).items()}
         print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), end="")
         sys.exit(0)
     return [values.get(f"<{argument}>", []) for argument in command.arguments], config
@@ -279,68 +221,55 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are SettingsError."""
 
     def error(self, message: str) -> NoReturn:
-        message = re.sub(r"<(\w+)>", r"\1", message)
-        raise SettingsError(message.removeprefix("argument "), f"{self.prog} --help lists the arguments and flags")
+        message = re.sub(r"<(\w+)>", r"\1", message).removeprefix("argument ")
+        raise SettingsError(message, f"{self.prog} --help lists the arguments and flags")
 
 
-def _parser(name: str, command: Command, kinds: Mapping[str, Any]) -> argparse.ArgumentParser:
-    """Return the parser of a command. Values are left as text, so that flags and YAML are checked by the same code."""
-    metavars = {argument: argument.upper() + ("..." if argument in _NARGS else "") for argument in command.arguments}
+def _parser(name: str, command: Command, flags: Mapping[str, Flag]) -> argparse.ArgumentParser:
+    """Return the parser of a command. Values stay text, so that flags and YAML are checked by the same code."""
+    shown = {argument: argument.replace("inputs", "sources") for argument in command.arguments}
+    words = [shown[argument].upper() + ("..." if argument in _NARGS else "") for argument in command.arguments]
     parser = _Parser(
         prog=f"vidgru {name}",
-        usage=" ".join(["%(prog)s", *metavars.values(), "[--config FILE] [flags]"]).replace("INPUTS", "SOURCES"),
-        description=getdoc(command.run),
+        usage=" ".join(["%(prog)s", *words, "[--config FILE] [flags]"]),
+        description=command.summary,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
         add_help=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
     )
-    if command.arguments:
-        positionals = parser.add_argument_group("arguments")
-        for argument in command.arguments:
-            metavar = "sources" if argument == "inputs" else argument
-            positionals.add_argument(
-                f"<{argument}>", metavar=metavar, nargs=_NARGS.get(argument), help=_ARGUMENTS[argument]
-            )
-    options = parser.add_argument_group("options")
-    options.add_argument("-h", "--help", action="help", help="Show this help and exit.")
-    options.add_argument(
-        "--config", metavar="FILE", action="append", help="YAML of these flags, or a preset; flags override it."
-    )
-    options.add_argument("--print-config", action="store_true", help="Print the resulting settings as YAML and exit.")
-    defaults = configs.to_flags(command.config())
-    for kind in configs.flag_groups(command.config()):
-        title = (getdoc(kind) or "").partition("\n")[0].removesuffix(".")
-        section = options if kind is command.config else parser.add_argument_group(title)
-        for flag, text in _attributes(kind).items():
-            if flag in kinds:
-                _add_flag(section, flag, kinds[flag], text, defaults[flag])
+    section = parser.add_argument_group("arguments")
+    for argument in command.arguments:
+        help_text = _ARGUMENTS[argument]
+        section.add_argument(f"<{argument}>", metavar=shown[argument], nargs=_NARGS.get(argument), help=help_text)
+    section = parser.add_argument_group("options")
+    section.add_argument("-h", "--help", action="help", help="Show this help and exit.")
+    file_help = "YAML of these flags, or a preset; flags override it."
+    section.add_argument("--config", metavar="FILE", action="append", help=file_help)
+    section.add_argument("--print-config", action="store_true", help="Print the resulting settings as YAML and exit.")
+    defaults, group = to_flags(command.config()), next(iter(flags.values())).group
+    for flag in flags.values():
+        if flag.group != group:
+            section, group = parser.add_argument_group(flag.group), flag.group
+        _add_flag(section, flag, defaults[flag.name])
     return parser
 
 
-def _add_flag(section: argparse._ArgumentGroup, name: str, kind: Any, text: str, default: Any) -> None:
-    option = f"--{name.replace('_', '-')}"
-    shown = {True: "on", False: ""}[default] if isinstance(default, bool) else configs.format_flag(default)
-    text += f" (default: {shown})" if shown else ""
-    is_list = get_origin(kind) is tuple
-    metavar = "A,B" if is_list else {int: "N", int | None: "N", float: "X", float | None: "X"}.get(kind, "TEXT")
-    choices = configs.choices(get_args(kind)[0] if is_list else kind)
-    if choices and len(choices) <= _MAX_METAVAR_CHOICES and not is_list:
-        metavar = f"{{{','.join(choices)}}}"
-    elif choices:
-        text += f" Choices: {{{', '.join(choices)}}}."
+def _add_flag(section: argparse._ArgumentGroup, flag: Flag, default: Any) -> None:
+    option, text = f"--{flag.name.replace('_', '-')}", flag.help
+    if default not in ("", (), None) and default is not False:
+        value = ",".join(map(str, default)) if flag.is_list else f"{default:g}" if flag.type is float else default
+        text += f" (default: {'on' if default is True else value})"
+    metavar = "A,B" if flag.is_list else {int: "N", float: "X"}.get(flag.type, "TEXT")
+    if flag.choices and len(flag.choices) <= _MAX_METAVAR_CHOICES and not flag.is_list:
+        metavar = f"{{{','.join(flag.choices)}}}"
+    elif flag.choices:
+        text += f" Choices: {{{', '.join(flag.choices)}}}."
     text = text.replace("%", "%%")
-    if kind is bool:
+    if flag.type is bool:
         section.add_argument(option, action=argparse.BooleanOptionalAction, help=text)
     else:
         section.add_argument(option, metavar=metavar, help=text)
-
-
-def _attributes(kind: type[Any]) -> dict[str, str]:
-    """Return the text of each field under `Attributes:` of a class's docstring."""
-    block = (getdoc(kind) or "").partition("Attributes:\n")[2]
-    entries = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", block, flags=re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
 
 
 def _with_ray_address(argv: Sequence[str]) -> list[str]:
@@ -352,31 +281,32 @@ def _with_ray_address(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _read_yaml(file: str, command: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the flags in a YAML file, or in the preset of that name."""
+def _read_yaml(file: str, command: str, flags: Mapping[str, Flag]) -> dict[str, Any]:
+    """Return the settings in a YAML file, or in the preset of that name."""
     import yaml
 
     path = Path(file).expanduser()
     preset = bundled_file(file) if file.endswith(".yaml") else None
-    if not path.is_file() and preset is None:
+    if not path.is_file() and preset is not None:
+        path = preset
+    elif not path.is_file():
         folder = bundled_file("extract.yaml")
-        names = sorted(p.name for p in folder.parent.glob("*.yaml")) if folder else []
-        raise SettingsError(f"no config file or preset {file}", f"the presets are: {', '.join(names)}")
+        presets = sorted(item.name for item in folder.parent.glob("*.yaml")) if folder else []
+        raise SettingsError(f"no config file or preset {file}", f"the presets are: {', '.join(presets)}")
     try:
-        values = yaml.load((path if path.is_file() else preset or path).read_bytes(), yaml.BaseLoader)  # all text
+        values = yaml.load(path.read_bytes(), yaml.BaseLoader)  # scalars stay text
     except (OSError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise SettingsError(f"{file} cannot be read: {reason}", "give a YAML file of settings") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{file} is not a mapping of settings", "write a line such as `fps: 5` per setting")
-    flags = {}
+    settings = {}
     for key, value in values.items():
-        if key not in kinds:
-            near = get_close_matches(key, kinds, n=1)
-            remedy = f"did you mean {near[0]}?" if near else f"vidgru {command} --help lists the settings"
+        if key not in flags:
+            remedy = suggest(key, flags, f"vidgru {command} --help lists the settings")
             raise SettingsError(f"{file}: unknown key {key!r}", remedy)
         try:
-            flags[key] = configs.parse_flag(key, value, kinds[key])
+            settings[key] = flags[key].parse(value)
         except SettingsError as error:
             raise SettingsError(f"{file}: {error.message}", error.remedy) from None
-    return flags
+    return settings

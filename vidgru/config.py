@@ -3,23 +3,21 @@
     ExtractConfig(detector=DetectorSettings(fps=5), runtime=RuntimeSettings(device="cuda"), out="features")
 
 Each group checks its own values, a command's config only what spans groups; a bad value raises `SettingsError` before
-any heavy work. Command-line flags and YAML keys are flat (`--fps 5 --device cuda --out features`): `from_flags`,
-`with_flags` and `to_flags` convert. The `Attributes:` of these docstrings are the help texts of the flags.
+any heavy work. On the command line and in YAML the settings are flat (`--fps 5 --device cuda --out features`), see
+`vidgru.flags`; their help is under `Attributes:` here.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from datetime import datetime
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from vidgru.errors import SettingsError
+from vidgru.flags import check_types, parse_time, require
 
 FEATURE_SCHEMA = 2  # raised whenever equal settings would give other features
 DETECTIONS_SCHEMA = 1  # raised whenever equal imported detections would give other sequences
@@ -33,7 +31,6 @@ FeatureGroup = Literal[
     "geometry", "angle", "score", "class", "speed", "motion", "keypoints", "keypoint_speed", "relations", "appearance",
     "colour", "time", "scene", "scene_motion",
 ]  # fmt: skip
-Config = TypeVar("Config")
 
 
 # --- groups of settings ---------------------------------------------------------------------------------------------
@@ -68,7 +65,7 @@ class DetectorSettings:
         for name in ("fps", "conf", "iou"):  # 5 and 5.0 are the same setting and must give the same key
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "mask", _read_polygons(self.mask))
-        _check_types(self)
+        check_types(self)
         require(0 < self.fps <= 240, "fps", self.fps, "above 0 and at most 240")
         require(self.imgsz >= 32 and self.imgsz % 32 == 0, "imgsz", self.imgsz, "a multiple of 32")
         require(0 < self.conf < 1, "conf", self.conf, "between 0 and 1")
@@ -91,6 +88,32 @@ class DetectorSettings:
         """
         values = {name: getattr(self, name) for name in ("fps", "conf", "max_objects", "tracker")}
         return {**values, "names": list(names), "keypoints": keypoints, "detections": DETECTIONS_SCHEMA}
+
+
+def _read_polygons(mask: str) -> str:
+    """Return the polygons of a mask, given as a file or as a list, as JSON; empty if there is no mask."""
+    if not mask:
+        return ""
+    import yaml
+
+    text = mask
+    if not mask.lstrip().startswith("["):
+        try:
+            text = Path(mask).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", error)
+            raise SettingsError(f"mask is {mask!r}, which cannot be read: {reason}") from None
+    try:
+        polygons = [[[float(x), float(y)] for x, y in polygon] for polygon in yaml.safe_load(text)]
+    except (yaml.YAMLError, TypeError, ValueError):
+        polygons = []
+    inside = all(0 <= number <= 1 for polygon in polygons for corner in polygon for number in corner)
+    if not polygons or not inside or min(map(len, polygons)) < 3:
+        raise SettingsError(
+            f"mask is {mask!r}; it must be a list of polygons, each of three corners or more, [x, y] from 0 to 1",
+            "for example [[[0, 0], [0.3, 0], [0.3, 0.1], [0, 0.1]]] for the upper left",
+        )
+    return json.dumps(polygons)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +140,7 @@ class RuntimeSettings:
     start_time: str = ""
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         require(self.detector_batch >= 0, "detector_batch", self.detector_batch, "0 or more")
         require(self.threads >= 0, "threads", self.threads, "0 or more")
 
@@ -228,7 +251,7 @@ class NetworkSettings:
     drop_features: tuple[FeatureGroup, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         for name in ("width", "hidden", "layers"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("dropout", "group_dropout"):
@@ -248,10 +271,10 @@ class ExtractConfig:
         dry_run: Print what would be done and an estimate of the time, from a trial on a few seconds; write nothing.
     """
 
-    detector: DetectorSettings = field(default_factory=DetectorSettings)
-    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
-    imported: ImportedDetectionSettings = field(default_factory=ImportedDetectionSettings)
-    scale: ScaleSettings = field(default_factory=ScaleSettings)
+    detector: DetectorSettings = DetectorSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+    imported: ImportedDetectionSettings = ImportedDetectionSettings()
+    scale: ScaleSettings = ScaleSettings()
     out: str = "features"
     verbose: bool = False
     dry_run: bool = False
@@ -293,10 +316,10 @@ class TrainConfig:
         seed: Random seed.
     """
 
-    detector: DetectorSettings = field(default_factory=DetectorSettings)
-    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
-    imported: ImportedDetectionSettings = field(default_factory=ImportedDetectionSettings)
-    network: NetworkSettings = field(default_factory=NetworkSettings)
+    detector: DetectorSettings = DetectorSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+    imported: ImportedDetectionSettings = ImportedDetectionSettings()
+    network: NetworkSettings = NetworkSettings()
     features: str = "features"
     out: str = "runs/train"
     allow_missing: bool = False
@@ -350,14 +373,14 @@ class CompareConfig:
         distances: Distances of the probe, in frames between cue and event.
     """
 
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(out="runs/compare", captions=False))
+    train: TrainConfig = TrainConfig(out="runs/compare", captions=False)
     cells: tuple[Cell, ...] = ("gru", "lstm", "rnn")
     variants: tuple[str, ...] = ()
     probe: bool = True
     distances: tuple[int, ...] = (8, 32, 128, 512)
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         require(not self.train.resume, "resume", self.train.resume, "left out: a comparison always trains from scratch")
         require(bool(self.cells or self.variants), "cells", self.cells, "at least one, or give variants")
         require(bool(self.distances) and min(self.distances) >= 1, "distances", self.distances, "1 or more, each")
@@ -376,8 +399,8 @@ class EvalConfig:
         beam: Beam width for writing descriptions; 1 is greedy, and faster.
     """
 
-    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
-    imported: ImportedDetectionSettings = field(default_factory=ImportedDetectionSettings)
+    runtime: RuntimeSettings = RuntimeSettings()
+    imported: ImportedDetectionSettings = ImportedDetectionSettings()
     split: str = "test"
     features: str = "features"
     weights: str = ""
@@ -410,8 +433,8 @@ class PredictConfig:
         merge_only: Predict nothing: rebuild the files of the whole run, and list what is still to be predicted.
     """
 
-    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
-    scale: ScaleSettings = field(default_factory=ScaleSettings)
+    runtime: RuntimeSettings = RuntimeSettings()
+    scale: ScaleSettings = ScaleSettings()
     out: str = "events"
     features: str = "features"
     weights: str = ""
@@ -428,7 +451,7 @@ class PredictConfig:
     merge_only: bool = False
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         require(0 <= self.min_score <= 1, "min_score", self.min_score, "between 0 and 1")
         require(0 <= self.context <= 3600, "context", self.context, "from 0 to 3600 seconds")
         require(1 <= self.beam <= 64, "beam", self.beam, "from 1 to 64")
@@ -453,7 +476,7 @@ class ExplainConfig:
         weights: Path of the model's detector weights, if they have moved; the file must be the same.
     """
 
-    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    runtime: RuntimeSettings = RuntimeSettings()
     at: float | None = None
     event: int | None = None
     features: str = "features"
@@ -478,7 +501,7 @@ class ExportConfig:
     out: str = ""
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -500,7 +523,7 @@ class ConvertConfig:
     tiers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         require(0 <= self.fps <= 1000, "fps", self.fps, "from 0 to 1000")
         require(0 <= self.half_width <= 3600, "half_width", self.half_width, "from 0 to 3600 seconds")
 
@@ -540,176 +563,3 @@ class DemoConfig:
         for name in ("clips_per_kind", "recordings"):
             require(getattr(self, name) >= 3, name, getattr(self, name), "at least 3, one for each split")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
-
-
-# --- flat flags -----------------------------------------------------------------------------------------------------
-
-
-def from_flags(kind: type[Config], /, **flags: Any) -> Config:
-    """Build a config from flat flags: `from_flags(ExtractConfig, fps=5, out="features")`.
-
-    Raises:
-        SettingsError: An unknown flag or a bad value.
-    """
-    return with_flags(kind(), **flags)
-
-
-def with_flags(config: Config, /, **flags: Any) -> Config:
-    """Return a copy of a config with some flags changed, whichever group they belong to.
-
-    Raises:
-        SettingsError: An unknown flag or a bad value.
-    """
-    known = to_flags(config)
-    for name in flags.keys() - known.keys():
-        near = get_close_matches(name, known, n=1)
-        remedy = f"did you mean {near[0]}?" if near else f"the settings are: {', '.join(known)}"
-        raise SettingsError(f"unknown setting {name!r}", remedy)
-    changes = {name: value for name, value in flags.items() if name in vars(config)}
-    for name, group in vars(config).items():
-        if is_dataclass(group) and (inner := {flag: flags[flag] for flag in to_flags(group) if flag in flags}):
-            changes[name] = with_flags(group, **inner)
-    return replace(config, **changes)  # type: ignore[type-var]
-
-
-def to_flags(config: object) -> dict[str, Any]:
-    """Return the settings of a config, of all its groups, as flat flags."""
-    flags: dict[str, Any] = {}
-    for name, value in vars(config).items():
-        flags |= to_flags(value) if is_dataclass(value) else {name: value}
-    return flags
-
-
-def flag_types(config: object) -> dict[str, Any]:
-    """Return the type of each flag of a config."""
-    kinds: dict[str, Any] = {}
-    for group in flag_groups(config):
-        hints = get_type_hints(group)
-        kinds |= {item.name: hints[item.name] for item in fields(group) if not is_dataclass(hints[item.name])}
-    return kinds
-
-
-def choices(kind: Any) -> tuple[str, ...]:
-    """Return the values that a flag of this type can have; empty if it is not a `Literal`."""
-    kind = _without_none(kind)
-    return tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
-
-
-def parse_flag(name: str, value: Any, kind: Any, separator: str = ",") -> Any:
-    """Convert the text of a flag, or the texts that a YAML list holds, to the flag's type.
-
-    Args:
-        name: Name of the flag, for messages.
-        value: Text; a list of texts for tuples, whose items are otherwise separated by `separator`.
-        kind: Type: str, int, float, bool, a `Literal`, one of these or None, or a tuple of these.
-        separator: Separator of list items.
-
-    Raises:
-        SettingsError: The text is not a value of this type.
-    """
-    if get_origin(kind) is tuple:
-        items = value if isinstance(value, list) else value.strip("[]").split(separator)
-        return tuple(parse_flag(name, item.strip(), get_args(kind)[0]) for item in items if item.strip())
-    if not isinstance(value, str):
-        require(kind is str, name, value, "a single value")
-        return json.dumps(value)  # a mask written as a YAML list
-    if kind is not str and type(None) in get_args(kind) and value in ("", "null", "~"):
-        return None
-    kind = _without_none(kind)
-    if kind is bool:
-        truth = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-        require(value.lower() in truth, name, value, "one of true, false")
-        return truth[value.lower()]
-    if allowed := choices(kind):
-        require(value in allowed, name, value, f"one of {', '.join(allowed)}")
-    elif kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            require(False, name, value, "a whole number" if kind is int else "a number")
-    return value
-
-
-def format_flag(value: Any) -> str:
-    """Return a value as it is written on the command line; empty for None."""
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _without_none(kind: Any) -> Any:
-    """Return X of `X | None`, and any other type as it is."""
-    options = [option for option in get_args(kind) if option is not type(None)]
-    return options[0] if get_origin(kind) in (Union, UnionType) else kind
-
-
-def flag_groups(config: object) -> Iterator[type[Any]]:
-    """Yield the class of a config, whose own fields are the first group of flags, and those of its groups."""
-    yield type(config)
-    for value in vars(config).values():
-        if is_dataclass(value):
-            yield from flag_groups(value)
-
-
-# --- checks ---------------------------------------------------------------------------------------------------------
-
-
-def require(condition: bool, name: str, value: object, allowed: str) -> None:
-    """Raise SettingsError, naming the setting, its value and what is allowed, unless the condition holds."""
-    if not condition:
-        raise SettingsError(f"{name} is {value!r}; it must be {allowed}")
-
-
-def parse_time(name: str, text: str) -> datetime | None:
-    """Parse an ISO 8601 time, in local time if it has no offset; None if it is empty.
-
-    Raises:
-        SettingsError: It is not a time.
-    """
-    if not text:
-        return None
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        raise SettingsError(f"{name} is {text!r}; it must be an ISO 8601 time", "such as 2024-05-06T07:08:09") from None
-
-
-def _check_types(config: Any) -> None:
-    """Check the values of `Literal` fields, and that tuple fields are tuples.
-
-    The command line has done so already; Python callers have not.
-    """
-    for name, kind in get_type_hints(type(config)).items():
-        value: Any = getattr(config, name, None)
-        if get_origin(kind) is tuple:
-            require(isinstance(value, tuple), name, value, "a tuple")
-            kind = get_args(kind)[0]
-        allowed = choices(kind)
-        for item in value if isinstance(value, tuple) else () if value is None else (value,):
-            require(not allowed or item in allowed, name, item, f"one of {', '.join(allowed)}")
-
-
-def _read_polygons(mask: str) -> str:
-    """Return the polygons of a mask, given as a file or as a list, as JSON; empty if there is no mask."""
-    if not mask:
-        return ""
-    import yaml
-
-    text = mask
-    if not mask.lstrip().startswith("["):
-        try:
-            text = Path(mask).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", error)
-            raise SettingsError(f"mask is {mask!r}, which cannot be read: {reason}") from None
-    try:
-        polygons = [[[float(x), float(y)] for x, y in polygon] for polygon in yaml.safe_load(text)]
-    except (yaml.YAMLError, TypeError, ValueError):
-        polygons = []
-    inside = all(0 <= number <= 1 for polygon in polygons for corner in polygon for number in corner)
-    if not polygons or not inside or min(map(len, polygons)) < 3:
-        raise SettingsError(
-            f"mask is {mask!r}; it must be a list of polygons, each of three corners or more, [x, y] from 0 to 1",
-            "for example [[[0, 0], [0.3, 0], [0.3, 0.1], [0, 0.1]]] for the upper left",
-        )
-    return json.dumps(polygons)

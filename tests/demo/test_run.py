@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidgru.config import DemoConfig, EvalConfig, TrainConfig, from_flags
+from vidgru.config import DemoConfig, EvalConfig, TrainConfig
 from vidgru.demo.run import run
 from vidgru.demo.scene import KINDS as EVENTS
 from vidgru.demo.scene import plan_clip, write_video
+from vidgru.flags import from_flags
 from vidgru.storage import bundled_file
 from vidgru.training.evaluate import evaluate
 from vidgru.training.run import train

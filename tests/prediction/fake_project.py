@@ -8,7 +8,8 @@ import torch
 
 from tests.sequences import NAMES, make_sequence
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, PredictConfig, from_flags
+from vidgru.config import DetectorSettings, PredictConfig
+from vidgru.flags import from_flags
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import Architecture

@@ -8,9 +8,10 @@ import pytest
 
 from tests.prediction.fake_project import World, make_model
 from vidgru import cli
-from vidgru.config import DetectorSettings, ExplainConfig, from_flags
+from vidgru.config import DetectorSettings, ExplainConfig
 from vidgru.errors import RecordingError, SettingsError, SettingsMismatchError, SourceError, WeightsError
 from vidgru.extraction.pipeline import feature_settings_for
+from vidgru.flags import from_flags
 from vidgru.model.attribution import AttendedObject, Explanation, GatePeak
 from vidgru.prediction.explain import _format, explain_recording
 from vidgru.storage import bundled_file

@@ -27,10 +27,11 @@ from tests.streams import as_file, as_stream, serving
 from tests.videos import write_video
 from vidgru import cli
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, PredictConfig, from_flags
+from vidgru.config import DetectorSettings, PredictConfig
 from vidgru.errors import OutputError, SettingsError, SettingsMismatchError, SourceError
 from vidgru.extraction.live import ReconnectPolicy
 from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
+from vidgru.flags import from_flags
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.stream import score_recording

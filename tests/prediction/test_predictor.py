@@ -3,8 +3,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from vidgru.config import PredictConfig, from_flags
+from vidgru.config import PredictConfig
 from vidgru.errors import SettingsError
+from vidgru.flags import from_flags
 from vidgru.prediction.predictor import TimeRange, event_start_time
 from vidgru.types import Event
 

@@ -18,9 +18,10 @@ import pytest
 from tests.prediction.fake_project import make_model
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
-from vidgru.config import ExtractConfig, PredictConfig, from_flags
+from vidgru.config import ExtractConfig, PredictConfig
 from vidgru.errors import MissingDependencyError, SettingsError, WeightsError
 from vidgru.extraction.pipeline import ExtractionResult, extract_recordings, feature_settings_for
+from vidgru.flags import from_flags
 from vidgru.prediction import batch
 from vidgru.scale.ray import extract_with_ray, predict_with_ray
 from vidgru.sources import find_recordings

@@ -9,8 +9,9 @@ import pytest
 
 from tests.training.synthetic import MadeData, crossing, order_data
 from vidgru import cli
-from vidgru.config import CompareConfig, TrainConfig, from_flags
+from vidgru.config import CompareConfig, TrainConfig
 from vidgru.errors import SettingsError
+from vidgru.flags import from_flags
 from vidgru.training import compare as comparing
 from vidgru.training.compare import Row, compare, table
 from vidgru.training.comparison_plots import plot_comparison, plot_probe

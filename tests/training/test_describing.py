@@ -10,9 +10,10 @@ import torch
 
 from tests.training.synthetic import SENTENCES, TOLD, MadeData, timed_data, told_data
 from vidgru import cli
-from vidgru.config import EvalConfig, PredictConfig, TrainConfig, from_flags
+from vidgru.config import EvalConfig, PredictConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import AnnotationError
+from vidgru.flags import from_flags
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network, load_model
 from vidgru.prediction.batch import predict
 from vidgru.training.evaluate import evaluate

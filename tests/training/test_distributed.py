@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from tests.training.synthetic import MadeData, both_data
-from vidgru.config import CompareConfig, TrainConfig, from_flags
+from vidgru.config import CompareConfig, TrainConfig
 from vidgru.errors import SettingsError
+from vidgru.flags import from_flags
 from vidgru.model.checkpoint import load_model
 from vidgru.training.compare import compare
 from vidgru.training.run import train

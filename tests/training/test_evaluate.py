@@ -8,8 +8,9 @@ import pytest
 from tests.model.networks import make_model
 from tests.training.synthetic import MadeData, order_data
 from vidgru.cache import SequenceCache
-from vidgru.config import EvalConfig, from_flags
+from vidgru.config import EvalConfig
 from vidgru.errors import AnnotationError, ModelError
+from vidgru.flags import from_flags
 from vidgru.model.checkpoint import EventModel, entry_digest, load_model
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.features import compute_features

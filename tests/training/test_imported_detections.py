@@ -9,17 +9,11 @@ import pytest
 
 from tests.prediction.fake_project import make_model
 from vidgru.cache import SequenceCache
-from vidgru.config import (
-    DetectorSettings,
-    EvalConfig,
-    ImportedDetectionSettings,
-    PredictConfig,
-    TrainConfig,
-    from_flags,
-)
+from vidgru.config import DetectorSettings, EvalConfig, ImportedDetectionSettings, PredictConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import AnnotationError, SettingsMismatchError
 from vidgru.extraction.import_detections import extract_detections, open_detections
+from vidgru.flags import from_flags
 from vidgru.info import inspect_path
 from vidgru.model.checkpoint import check_feature_settings, load_model
 from vidgru.prediction.batch import predict

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tests.training.synthetic import MadeData, order_data
-from vidgru.config import TrainConfig, from_flags
+from vidgru.config import TrainConfig
 from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
+from vidgru.flags import from_flags
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network, load_model
 from vidgru.training.run import train
 from vidgru.training.trainer import _begin_with

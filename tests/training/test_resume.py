@@ -9,8 +9,9 @@ import pytest
 
 from tests.training.synthetic import MadeData, order_data
 from vidgru import cli
-from vidgru.config import TrainConfig, from_flags
+from vidgru.config import TrainConfig
 from vidgru.errors import ModelError, OutputError, SettingsError
+from vidgru.flags import from_flags
 from vidgru.training import batches, state
 from vidgru.training import trainer as fit
 from vidgru.training.run import train

@@ -8,10 +8,11 @@ import yaml
 
 from tests.training.synthetic import FPS, MadeData, crossing, order_data
 from vidgru.cache import SequenceCache
-from vidgru.config import EvalConfig, TrainConfig, from_flags
+from vidgru.config import EvalConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import clips
 from vidgru.errors import AnnotationError, SettingsError, SettingsMismatchError, VidgruError, WeightsError
+from vidgru.flags import from_flags
 from vidgru.model.checkpoint import EventTask, HeadSpec, entry_digest, load_model
 from vidgru.training.evaluate import evaluate
 from vidgru.training.run import train

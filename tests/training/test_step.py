@@ -5,9 +5,10 @@ import torch
 
 from tests.model.networks import make_network
 from tests.sequences import make_sequence
-from vidgru.config import TrainConfig, from_flags
+from vidgru.config import TrainConfig
 from vidgru.datasets.windows import Batch, collate, slice_window
 from vidgru.errors import VidgruError
+from vidgru.flags import from_flags
 from vidgru.model.checkpoint import EventTask, HeadSpec
 from vidgru.model.features import compute_features
 from vidgru.training.distributed import ProcessGroup

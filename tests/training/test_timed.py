@@ -7,9 +7,10 @@ import pytest
 
 from tests.training.synthetic import CLASSES, MadeData, both_data, timed_data
 from vidgru.cache import SequenceCache
-from vidgru.config import EvalConfig, PredictConfig, TrainConfig, from_flags
+from vidgru.config import EvalConfig, PredictConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import AnnotationError
+from vidgru.flags import from_flags
 from vidgru.model.checkpoint import HeadSpec, load_model
 from vidgru.model.stream import score_recording
 from vidgru.prediction.batch import predict

@@ -31,9 +31,10 @@ import numpy as np
 from vidgru.cache import SequenceCache
 from vidgru.cache.entry import LIVE, RESUME, canonical_json, live_source
 from vidgru.cache.writer import PART_SAMPLES
-from vidgru.config import PredictConfig, to_flags
+from vidgru.config import PredictConfig
 from vidgru.errors import OutputError, SettingsError
 from vidgru.extraction.live import LiveExtractor, LiveSample, ReconnectPolicy
+from vidgru.flags import to_flags
 from vidgru.locks import Locks
 from vidgru.model.checkpoint import EventModel, load_model
 from vidgru.model.event_decoder import WINDOW_DELAY

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from vidgru.config import CompareConfig, TrainConfig, to_flags
+from vidgru.config import CompareConfig, TrainConfig
 from vidgru.datasets.dataset import Dataset
 from vidgru.datasets.splits import folds
+from vidgru.flags import to_flags
 from vidgru.model.checkpoint import EventModel, EventTask
 from vidgru.model.event_gru import count_parameters
 from vidgru.model.scoring import encode_features, score_clips, score_frames

@@ -12,13 +12,14 @@ import numpy as np
 import yaml
 
 from vidgru.cache import SequenceCache
-from vidgru.config import TrainConfig, to_flags
+from vidgru.config import TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, clips, described_segments, select_splits
 from vidgru.datasets.splits import assign_splits, folds, report
 from vidgru.errors import VidgruError
 from vidgru.extraction.import_detections import open_detections
 from vidgru.extraction.pipeline import feature_settings_for
+from vidgru.flags import to_flags
 from vidgru.model.checkpoint import BEST, EventModel, EventTask, load_model
 from vidgru.model.scoring import encode_features
 from vidgru.storage import write_atomic, write_json

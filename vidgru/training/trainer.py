@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vidgru.config import TrainConfig, to_flags
+from vidgru.config import TrainConfig
 from vidgru.datasets.dataset import Dataset
 from vidgru.errors import SettingsError
+from vidgru.flags import to_flags
 from vidgru.model.checkpoint import (
     EventModel,
     EventTask,

@@ -22,8 +22,9 @@ from tests.prediction.report.browsing import (
 from tests.prediction.report.pages import FPS, NASTY, SIZE, entry, event, make_page, scored, sequence, square
 from tests.training.synthetic import timed_data, visits
 from vidgru.cache import SequenceCache
-from vidgru.config import TrainConfig, from_flags
+from vidgru.config import TrainConfig
 from vidgru.datasets.annotations import load_dataset
+from vidgru.flags import from_flags
 from vidgru.model.attribution import AttendedObject, Explanation
 from vidgru.model.checkpoint import load_model
 from vidgru.model.stream import score_recording

@@ -1,0 +1,189 @@
+"""Flat flags of nested configs: the flags of the command line, the keys of YAML files, and checks of their values.
+
+A config is a frozen dataclass whose fields are settings, or groups of settings that are dataclasses themselves. Its
+flags are its own settings and those of its groups, with unique names; `Attributes:` of the docstrings holds their help.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import datetime
+from difflib import get_close_matches
+from functools import cache
+from inspect import getdoc
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from vidgru.errors import SettingsError
+
+Config = TypeVar("Config")
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """A setting as a flag.
+
+    Attributes:
+        name: Name of the field, with underscores.
+        type: str, int, float or bool; the type of an item if it is a list.
+        is_list: The value is a tuple.
+        is_optional: The value may be None.
+        choices: Allowed values; empty if there is no list of them.
+        group: First line of the docstring of the class that it belongs to.
+        help: Help text.
+    """
+
+    name: str
+    type: type[Any]
+    is_list: bool
+    is_optional: bool
+    choices: tuple[str, ...]
+    group: str
+    help: str
+
+    def parse(self, value: Any, separator: str = ",") -> Any:
+        """Convert text to the type of the setting.
+
+        Args:
+            value: Text, or what a YAML file holds, whose scalars are texts.
+            separator: Separator of the items of a list, unless they come as a list.
+
+        Raises:
+            SettingsError: It is no value of this type.
+        """
+        if self.is_list:
+            items = value if isinstance(value, list) else value.strip("[]").split(separator)
+            return tuple(self._parse_item(item.strip()) for item in items if item.strip())
+        if self.is_optional and value in ("", "null", "~"):
+            return None
+        return self._parse_item(value)
+
+    def _parse_item(self, value: Any) -> Any:
+        if not isinstance(value, str):
+            require(self.type is str and not self.choices, self.name, value, "a single value")
+            return json.dumps(value)  # a mask written as a YAML list
+        if self.type is bool:
+            require(value.lower() in _BOOLEANS, self.name, value, "one of true, false")
+            return _BOOLEANS[value.lower()]
+        self.check(value, is_item=True)
+        try:
+            return self.type(value)
+        except ValueError:
+            require(False, self.name, value, "a whole number" if self.type is int else "a number")
+
+    def check(self, value: Any, *, is_item: bool = False) -> None:
+        """Check that a value is one of the choices, and a list a tuple. Raises SettingsError."""
+        if self.is_list and not is_item:
+            require(isinstance(value, tuple), self.name, value, "a tuple")
+        for item in value if isinstance(value, tuple) else (value,):
+            allowed = not self.choices or item in self.choices or (item is None and self.is_optional)
+            require(allowed, self.name, item, f"one of {', '.join(self.choices)}")
+
+
+def list_flags(config: Any) -> dict[str, Flag]:
+    """Return the flags of a config by name: those of its own fields, then those of its groups."""
+    flags = dict(_own_flags(config.__class__))
+    for value in vars(config).values():
+        if is_dataclass(value):
+            flags |= list_flags(value)
+    return flags
+
+
+@cache
+def _own_flags(kind: Any) -> dict[str, Flag]:
+    """Return the flags of a dataclass without those of its groups."""
+    hints, document = get_type_hints(kind), getdoc(kind) or ""
+    entries = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", document.partition("Attributes:\n")[2], flags=re.MULTILINE)
+    texts = {name: " ".join(text.split()) for name, text in entries}
+    flags = {}
+    for name in (item.name for item in fields(kind)):
+        hint = hints[name]
+        if is_dataclass(hint):
+            continue
+        is_list, is_optional = get_origin(hint) is tuple, get_origin(hint) in (Union, UnionType)
+        if is_list or is_optional:
+            hint = next(part for part in get_args(hint) if part is not type(None))
+        choices = tuple(map(str, get_args(hint))) if get_origin(hint) is Literal else ()
+        flags[name] = Flag(
+            name=name,
+            type=str if choices else hint,
+            is_list=is_list,
+            is_optional=is_optional,
+            choices=choices,
+            group=document.partition("\n")[0].removesuffix("."),
+            help=texts[name],
+        )
+    return flags
+
+
+def to_flags(config: object) -> dict[str, Any]:
+    """Return the settings of a config, of all its groups, as flat flags."""
+    flags: dict[str, Any] = {}
+    for name, value in vars(config).items():
+        flags |= to_flags(value) if is_dataclass(value) else {name: value}
+    return flags
+
+
+def from_flags(kind: type[Config], /, **flags: Any) -> Config:
+    """Build a config from flat flags: `from_flags(ExtractConfig, fps=5, out="features")`.
+
+    Raises:
+        SettingsError: An unknown flag or a bad value.
+    """
+    return with_flags(kind(), **flags)
+
+
+def with_flags(config: Config, /, **flags: Any) -> Config:
+    """Return a copy of a config with some flags changed, whichever group they belong to.
+
+    Raises:
+        SettingsError: An unknown flag or a bad value.
+    """
+    known = to_flags(config)
+    if unknown := flags.keys() - known.keys():
+        name = min(unknown)
+        raise SettingsError(f"unknown setting {name!r}", suggest(name, known, f"the settings are: {', '.join(known)}"))
+    changes = {name: value for name, value in flags.items() if name in vars(config)}
+    for name, group in vars(config).items():
+        if is_dataclass(group) and (inner := {flag: flags[flag] for flag in to_flags(group) if flag in flags}):
+            changes[name] = with_flags(group, **inner)
+    return replace(config, **changes)  # type: ignore[type-var]
+
+
+def suggest(name: str, known: Iterable[str], remedy: str) -> str:
+    """Return "did you mean ...?" if a known name is similar, else the remedy."""
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else remedy
+
+
+# --- checks ---------------------------------------------------------------------------------------------------------
+
+
+def require(condition: bool, name: str, value: object, allowed: str) -> None:
+    """Raise SettingsError, naming the setting, its value and what is allowed, unless the condition holds."""
+    if not condition:
+        raise SettingsError(f"{name} is {value!r}; it must be {allowed}")
+
+
+def check_types(config: Any) -> None:
+    """Check choices and tuples, which the command line has done already, but Python callers have not."""
+    for name, flag in _own_flags(config.__class__).items():
+        flag.check(getattr(config, name))
+
+
+def parse_time(name: str, text: str) -> datetime | None:
+    """Parse an ISO 8601 time, in local time if it has no offset; None if it is empty.
+
+    Raises:
+        SettingsError: It is not a time.
+    """
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise SettingsError(f"{name} is {text!r}; it must be an ISO 8601 time", "such as 2024-05-06T07:08:09") from None
