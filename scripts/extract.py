@@ -1,4 +1,4 @@
-"""`python scripts/extract.py ...` is `vidgru extract ...`, for those who like scripts."""
+"""`python scripts/extract.py ...` is `vidgru extract ...`."""
 
 import sys
 

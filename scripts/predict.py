@@ -1,4 +1,4 @@
-"""`python scripts/predict.py ...` is `vidgru predict ...`, for those who like scripts."""
+"""`python scripts/predict.py ...` is `vidgru predict ...`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python scripts/train.py ...` is `vidgru train ...`, for those who like scripts."""
+"""`python scripts/train.py ...` is `vidgru train ...`."""
 
 import sys
 

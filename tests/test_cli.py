@@ -137,6 +137,12 @@ def test_sources_may_surround_flags() -> None:
     assert config.detector.fps == 5.0
 
 
+@pytest.mark.parametrize("words", [["--fps", "5", "--", "a.mp4", "-b.mp4"], ["a.mp4", "--fps", "5", "--", "-b.mp4"]])
+def test_sources_after_a_double_dash(words: list[str]) -> None:
+    (sources,), config = parse("extract", words)
+    assert (sources, config.detector.fps) == (["a.mp4", "./-b.mp4"], 5.0)
+
+
 def test_yaml_holds_masks_and_lists(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("mask: [[[0, 0], [1, 0], [1, 0.5]]]\nverbose: yes\nstart_time: 2024\n")
     config = config_of("extract", "a", "--config", str(tmp_path / "mine.yaml"))

@@ -1,4 +1,4 @@
-"""`python -m vidgru` is the command `vidgru`."""
+"""Run the command line as `python -m vidgru`."""
 
 from vidgru.cli import main
 

@@ -19,7 +19,6 @@ from vidgru import api
 from vidgru import config as configs
 from vidgru.errors import SettingsError, VidgruError
 from vidgru.flags import Flag, from_flags, list_flags, suggest, to_flags
-from vidgru.storage import bundled_file
 
 _INTERRUPTED = 130  # as shells report a process ended by Ctrl-C
 _MAX_METAVAR_CHOICES = 5  # more are listed in the text of the flag, which wraps
@@ -194,7 +193,7 @@ def parse(name: str, argv: Sequence[str]) -> tuple[list[Any], Any]:
     command = _COMMANDS[name]
     flags = list_flags(command.config())
     parser = _parser(name, command, flags)
-    known, unknown = parser.parse_known_intermixed_args(_with_ray_address(argv))
+    known, unknown = parser.parse_known_intermixed_args(_prepare(argv))
     if unknown:
         word = unknown[0].partition("=")[0]
         options = [option for action in parser._actions for option in action.option_strings]
@@ -272,18 +271,25 @@ def _add_flag(section: argparse._ArgumentGroup, flag: Flag, default: Any) -> Non
         section.add_argument(option, metavar=metavar, help=text)
 
 
-def _with_ray_address(argv: Sequence[str]) -> list[str]:
-    """Complete `--ray` without an address to `--ray=auto`; else it would swallow a source that follows it."""
-    words = list(argv)
+def _prepare(argv: Sequence[str]) -> list[str]:
+    """Rewrite what argparse would misunderstand.
+
+    `--ray` without an address would swallow a source that follows it. Paths after `--` that start with a dash would be
+    flags, for argparse reads intermixed words in two passes and forgets the `--` in the second.
+    """
+    end = argv.index("--") if "--" in argv else len(argv)
+    words = list(argv[:end])
     for position, word in enumerate(words):
         if word == "--ray" and not _RAY_ADDRESS.fullmatch("".join(words[position + 1 : position + 2])):
             words[position] = "--ray=auto"
-    return words
+    return words + [f"./{word}" if word.startswith("-") else word for word in argv[end + 1 :]]
 
 
 def _read_yaml(file: str, command: str, flags: Mapping[str, Flag]) -> dict[str, Any]:
     """Return the settings in a YAML file, or in the preset of that name."""
     import yaml
+
+    from vidgru.storage import bundled_file
 
     path = Path(file).expanduser()
     preset = bundled_file(file) if file.endswith(".yaml") else None

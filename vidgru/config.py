@@ -22,6 +22,8 @@ from vidgru.flags import check_types, parse_time, require
 FEATURE_SCHEMA = 2  # raised whenever equal settings would give other features
 DETECTIONS_SCHEMA = 1  # raised whenever equal imported detections would give other sequences
 
+_MASK_HINT = "for example [[[0, 0], [0.3, 0], [0.3, 0.1], [0, 0.1]]] for the upper left, or a file that holds it"
+
 AnnotationFormat = Literal[
     "native", "folders", "list", "activitynet", "e2e-spot", "soccernet", "label-studio", "elan", "msr-vtt", "cvat",
     "kinetics",
@@ -102,7 +104,7 @@ def _read_polygons(mask: str) -> str:
             text = Path(mask).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", error)
-            raise SettingsError(f"mask is {mask!r}, which cannot be read: {reason}") from None
+            raise SettingsError(f"mask is {mask!r}, which cannot be read: {reason}", _MASK_HINT) from None
     try:
         polygons = [[[float(x), float(y)] for x, y in polygon] for polygon in yaml.safe_load(text)]
     except (yaml.YAMLError, TypeError, ValueError):
@@ -111,7 +113,7 @@ def _read_polygons(mask: str) -> str:
     if not polygons or not inside or min(map(len, polygons)) < 3:
         raise SettingsError(
             f"mask is {mask!r}; it must be a list of polygons, each of three corners or more, [x, y] from 0 to 1",
-            "for example [[[0, 0], [0.3, 0], [0.3, 0.1], [0, 0.1]]] for the upper left",
+            _MASK_HINT,
         )
     return json.dumps(polygons)
 
