@@ -52,7 +52,7 @@ def test_chunks_give_what_a_whole_recording_gives(
     model = timed(**shape)
     vectors = [vectors_of(model), vectors_of(model, 11)]
     whole = score_frames(model, vectors)
-    monkeypatch.setattr(scoring, "_CHUNK", chunk)
+    monkeypatch.setattr(scoring, "_CHUNK_STEPS", chunk)
     for cut, one in zip(score_frames(model, vectors), whole, strict=True):
         np.testing.assert_allclose(cut, one, rtol=0, atol=1e-5)
 
@@ -96,7 +96,7 @@ def test_a_bidirectional_model_reads_a_recording_at_once(monkeypatch: pytest.Mon
     model = timed(bidirectional=True, lookahead=0)
     vectors = vectors_of(model, 40)
     whole = score_frames(model, [vectors])[0]
-    monkeypatch.setattr(scoring, "_CHUNK", 8)
+    monkeypatch.setattr(scoring, "_CHUNK_STEPS", 8)
     assert np.array_equal(score_frames(model, [vectors])[0], whole)
     changed = vectors.clone()
     changed[39] = -changed[39]
@@ -105,7 +105,7 @@ def test_a_bidirectional_model_reads_a_recording_at_once(monkeypatch: pytest.Mon
 
 def test_a_model_without_the_head_that_is_asked_for() -> None:
     clips, frames = make_model(SEQUENCE), make_model(SEQUENCE, clips=False, timed=True)
-    with pytest.raises(ValueError, match="the model has no head for frames"):
+    with pytest.raises(ValueError, match="the model has no frame head"):
         score_frames(clips, [vectors_of(clips)])
-    with pytest.raises(ValueError, match="the model has no head for clips"):
+    with pytest.raises(ValueError, match="the model has no clip head"):
         score_clips(frames, [vectors_of(frames)])

@@ -56,7 +56,7 @@ def test_a_frames_score_is_the_mean_of_its_windows_however_frames_are_cut_up(fra
             found.append(scorer.push(vectors[first:stop])[0])
             settled = sum(map(len, found))
             assert settled == max(stop - length, 0) if stop >= 1.5 * length else settled == 0
-            assert len(scorer._vectors) == stop - settled <= scorer.most_lag + len(vectors)
+            assert len(scorer._vectors) == stop - settled <= scorer.max_lookahead + len(vectors)
         found.append(scorer.finish()[0])
         np.testing.assert_allclose(np.concatenate(found), expected, rtol=0, atol=1e-6)
         assert np.concatenate(found).dtype == np.float32
@@ -77,5 +77,5 @@ def test_gates_are_those_of_the_windows() -> None:
 
 
 def test_a_model_without_a_head_for_clips() -> None:
-    with pytest.raises(ValueError, match="the model has no head for clips"):
+    with pytest.raises(ValueError, match="the model has no clip head"):
         SlidingWindowScorer(make_model(SEQUENCE, clips=False, timed=True))

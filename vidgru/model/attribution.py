@@ -1,8 +1,7 @@
-"""Why an event: what the model attended to, when its state was kept and when it was replaced, and what its score owes
-to each group of features.
+"""Explanations of events: attention to objects, gates, and how the score changes without each feature group.
 
-Attention and gates are those of the pass that found the event. For the rest the model reads the stretch around the
-event again, once as it is and once without each group.
+Attention and gates are those of the pass that detected the event. For the feature groups, the model scores the frames
+around the event again: once as they are, and once with each group masked.
 """
 
 from __future__ import annotations
@@ -23,21 +22,22 @@ from vidgru.model.scoring import FRAMES_PER_PASS, SlidingWindowScorer, score_fra
 from vidgru.model.stream import ScoredRecording
 from vidgru.types import Array, Event, Features, FrameSequence
 
-CONTEXT_S = 30.0  # what is read before an event
-LONGEST_S = 120.0  # of a longer event, its beginning alone is read again
-_AROUND_S = 2.0  # before and after an event, in which its gates are looked at
-_MOMENTS = 2
-_APART_S = 1.0
+CONTEXT_S = 30.0  # read before an event when it is scored again
+LONGEST_S = 120.0  # of a longer event, only the beginning is scored again
+_GATE_MARGIN_S = 2.0  # before and after an event, in which gate peaks are searched
+_MAX_PEAKS = 2
+_PEAK_DISTANCE_S = 1.0
+_ROUNDING_S = 1e-3  # times of events may be rounded to milliseconds, times of frames are not
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttendedObject:
-    """What the model looked at.
+    """An object the model attended to during an event.
 
     Attributes:
-        track: -1 for objects of a class that have no track.
-        label: class name.
-        share: 0 to 1, mean attention over the event's frames. Frames without an object add to no share.
+        track: Track id; -1 stands for all untracked objects of the class.
+        label: Class name.
+        share: 0 to 1, attention averaged over the event's frames; frames without objects count as 0.
     """
 
     track: int
@@ -47,12 +47,12 @@ class AttendedObject:
 
 @dataclass(frozen=True, kw_only=True)
 class GatePeak:
-    """A frame at which the gates stand out.
+    """A frame in which the GRU kept or replaced most of its state.
 
     Attributes:
-        time_s: of the frame.
-        update: 0 to 1, the share of the state that was kept.
-        reset: 0 to 1, how much the state counted in what replaced the rest of it.
+        time_s: Time of the frame.
+        update: 0 to 1, the fraction of the state that was kept.
+        reset: 0 to 1, the weight of the old state in what replaced the rest.
     """
 
     time_s: float
@@ -62,17 +62,17 @@ class GatePeak:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Why an event was found.
+    """Why an event was detected.
 
     Attributes:
-        event: which.
-        score: its mean score, as it was found.
-        baseline: that score where the model reads only the stretch around the event: from `CONTEXT_S` before it, and
-            of an event longer than `LONGEST_S` no more than that. What `score_without` is to be held against.
-        score_without: the same, by the group of features that is removed; empty where the model has no scores.
-        objects: what was looked at, by share.
-        keep_peaks: moments at which the state was kept most; none where the cell has no gates.
-        forget_peaks: moments at which most of the state was replaced by something that does not depend on it.
+        event: The event.
+        score: Mean score of the event when it was detected.
+        baseline: Mean score when the model reads only the frames from `CONTEXT_S` before the event to its end, at most
+            `LONGEST_S` of it. Reference for `score_without`.
+        score_without: The same with one feature group masked, by group; empty if the model has no scores.
+        objects: Objects attended to, by decreasing share.
+        keep_peaks: Frames in which most of the state was kept; empty for networks without gates.
+        forget_peaks: Frames in which most of the state was replaced by something independent of it.
     """
 
     event: Event
@@ -87,126 +87,132 @@ class Explanation:
 def explain_events(
     model: EventModel, parts: Sequence[FrameSequence], scored: ScoredRecording, events: Sequence[Event]
 ) -> list[Explanation]:
-    """Why these events.
+    """Explain events of a recording.
 
     Args:
-        model: that found them, in eval mode.
-        parts: the recording's stretches in order, as `SequenceCache.parts` gives them.
-        scored: the recording, scored by the model.
-        events: to explain, of this recording; their times may be rounded to milliseconds.
+        model: Model that detected them, in eval mode.
+        parts: Consecutive chunks of the recording, as `SequenceCache.parts` returns them.
+        scored: The recording, scored by the model.
+        events: Events of this recording; their times may be rounded to milliseconds.
 
     Returns:
-        One for each event.
+        One explanation per event.
     """
-    return [_why(model, parts, scored, event) for event in events]
+    explanations = []
+    for event in events:
+        frames = event_frames(scored.time_s, event)
+        baseline, score_without = event.score, dict[str, float]()
+        if model.task.frame_head or model.task.clip_head:
+            baseline, score_without = _ablate_groups(model, parts, scored.time_s, event, frames)
+        keep_peaks, forget_peaks = _gate_peaks(scored, event)
+        explanations.append(
+            Explanation(
+                event=event,
+                score=event.score,
+                baseline=baseline,
+                score_without=score_without,
+                objects=_attended_objects(parts, scored.attention, frames),
+                keep_peaks=keep_peaks,
+                forget_peaks=forget_peaks,
+            )
+        )
+    return explanations
 
 
 def event_frames(time_s: Array, event: Event) -> slice:
-    """The frames of a recording that make up an event: one at least."""
-    # an event's times may be cut to milliseconds, and its frames' times are not
-    first, stop = (int(np.searchsorted(time_s, at - 1e-3)) for at in (event.start_s, event.end_s))
+    """Return the frames of a recording that belong to an event, at least one."""
+    first, stop = (int(np.searchsorted(time_s, at_s - _ROUNDING_S)) for at_s in (event.start_s, event.end_s))
     first = min(first, len(time_s) - 1)
     return slice(first, max(stop, first + 1))
 
 
-def _why(model: EventModel, parts: Sequence[FrameSequence], scored: ScoredRecording, event: Event) -> Explanation:
-    own = event_frames(scored.time_s, event)
-    network, scoring = model.network, model.task.frame_head or model.task.clip_head
-    baseline, score_without = event.score, dict[str, float]()
-    if scoring:
-        baseline, score_without = _without(model, network.encoder, parts, scored.time_s, event, own)
-    keep_peaks, forget_peaks = _moments(scored, event)
-    return Explanation(
-        event=event,
-        score=event.score,
-        baseline=baseline,
-        score_without=score_without,
-        objects=_attended(parts, scored.attention, own),
-        keep_peaks=keep_peaks,
-        forget_peaks=forget_peaks,
-    )
-
-
-def _attended(parts: Sequence[FrameSequence], attention: Array, own: slice) -> tuple[AttendedObject, ...]:
-    """Mean attention over these frames by track and class, the highest first."""
+def _attended_objects(parts: Sequence[FrameSequence], attention: Array, frames: slice) -> tuple[AttendedObject, ...]:
+    """Average attention over frames by track and class, the highest first."""
     total: dict[tuple[int, int], float] = defaultdict(float)
-    for piece, row in _pieces(parts, own):
+    for piece, row in _cut_parts(parts, frames):
         pairs, index = np.unique(np.column_stack([piece.tracks, piece.classes]), axis=0, return_inverse=True)
         sums = np.bincount(index.ravel(), weights=attention[row : row + len(piece.boxes)], minlength=len(pairs))
-        for (track, kind), share in zip(pairs.tolist(), sums.tolist(), strict=True):
-            total[max(track, -1), kind] += share
-    names, frames = parts[0].names, own.stop - own.start
-    found = [
-        AttendedObject(track=track, label=names[kind] if kind < len(names) else f"class {kind}", share=share / frames)
-        for (track, kind), share in total.items()
+        for (track, class_index), attended in zip(pairs.tolist(), sums.tolist(), strict=True):
+            total[max(track, -1), class_index] += attended
+    names, count = parts[0].names, frames.stop - frames.start
+    objects = [
+        AttendedObject(
+            track=track,
+            label=names[class_index] if class_index < len(names) else f"class {class_index}",
+            share=attended / count,
+        )
+        for (track, class_index), attended in total.items()
     ]
-    return tuple(sorted(found, key=lambda one: (-one.share, one.label, one.track)))
+    return tuple(sorted(objects, key=lambda attended: (-attended.share, attended.label, attended.track)))
 
 
-def _moments(scored: ScoredRecording, event: Event) -> tuple[tuple[GatePeak, ...], tuple[GatePeak, ...]]:
-    """When the state was kept most around an event, and when it was forgotten most."""
+def _gate_peaks(scored: ScoredRecording, event: Event) -> tuple[tuple[GatePeak, ...], tuple[GatePeak, ...]]:
+    """Return the frames around an event in which the GRU kept most of its state, and those in which it forgot most."""
     if scored.gates is None:
         return (), ()
-    first, stop = np.searchsorted(scored.time_s, [event.start_s - _AROUND_S, event.end_s + _AROUND_S])
+    first, stop = np.searchsorted(scored.time_s, [event.start_s - _GATE_MARGIN_S, event.end_s + _GATE_MARGIN_S])
     time_s, update, reset = (x[first:stop] for x in (scored.time_s, scored.gates.update, scored.gates.reset))
 
     def highest(values: Array) -> tuple[GatePeak, ...]:
-        chosen: list[int] = []
-        for at in np.argsort(-values, kind="stable").tolist():
-            if all(abs(time_s[at] - time_s[other]) >= _APART_S for other in chosen):
-                chosen.append(at)
-            if len(chosen) == _MOMENTS:
+        peaks: list[int] = []
+        for index in np.argsort(-values, kind="stable").tolist():
+            if all(abs(time_s[index] - time_s[peak]) >= _PEAK_DISTANCE_S for peak in peaks):
+                peaks.append(index)
+            if len(peaks) == _MAX_PEAKS:
                 break
-        return tuple(GatePeak(time_s=float(time_s[i]), update=float(update[i]), reset=float(reset[i])) for i in chosen)
+        return tuple(GatePeak(time_s=float(time_s[i]), update=float(update[i]), reset=float(reset[i])) for i in peaks)
 
     return highest(update), highest((1 - update) * (1 - reset))
 
 
-def _without(
-    model: EventModel, encoder: Encoder, parts: Sequence[FrameSequence], time_s: Array, event: Event, own: slice
+def _ablate_groups(
+    model: EventModel, parts: Sequence[FrameSequence], time_s: Array, event: Event, frames: slice
 ) -> tuple[float, dict[str, float]]:
-    """Mean score of an event from the stretch around it: with all groups of features, and without each."""
+    """Return the mean score of an event from the frames around it: with all feature groups, and without each."""
     end_s = min(event.end_s, event.start_s + LONGEST_S)
-    own = slice(own.start, max(own.start + 1, min(own.stop, int(np.searchsorted(time_s, end_s - 1e-3)))))
-    stretch = _stretch(model, time_s, own)
-    features = list(stream_features((piece for piece, _ in _pieces(parts, stretch)), model.feature_spec))
-    groups = encoder.groups
-    variants = [_encode(encoder, features, removed) for removed in (None, *groups)]
-    scores = score_frames(model, variants) if model.task.frame_head else [_slide(model, some) for some in variants]
-    column, inside = model.labels.index(event.label), slice(own.start - stretch.start, own.stop - stretch.start)
+    stop = min(frames.stop, int(np.searchsorted(time_s, end_s - _ROUNDING_S)))
+    frames = slice(frames.start, max(frames.start + 1, stop))
+    context = _context_frames(model, time_s, frames)
+    features = list(stream_features((piece for piece, _ in _cut_parts(parts, context)), model.feature_spec))
+    encoder = model.network.encoder
+    variants = [_encode_without(encoder, features, group) for group in (None, *encoder.groups)]
+    if model.task.frame_head:
+        scores = score_frames(model, variants)
+    else:
+        scores = [_score_windows(model, vectors) for vectors in variants]
+    column, inside = model.labels.index(event.label), slice(frames.start - context.start, frames.stop - context.start)
     means = [
-        float(smooth_scores(time_s[stretch], some, model.decode.smooth_s)[inside, column].mean(dtype=np.float64))
-        for some in scores
+        float(smooth_scores(time_s[context], values, model.decode.smooth_s)[inside, column].mean(dtype=np.float64))
+        for values in scores
     ]
-    return means[0], dict(zip(groups, means[1:], strict=True))
+    return means[0], dict(zip(encoder.groups, means[1:], strict=True))
 
 
-def _stretch(model: EventModel, time_s: Array, own: slice) -> slice:
-    """What the model has to read for the scores of these frames."""
+def _context_frames(model: EventModel, time_s: Array, frames: slice) -> slice:
+    """Return the frames the model has to read to score these frames."""
     half_s = model.decode.smooth_s / 2
-    first_s, last_s = time_s[own.start] - half_s, time_s[own.stop - 1] + half_s
+    first_s, last_s = time_s[frames.start] - half_s, time_s[frames.stop - 1] + half_s
     if model.task.frame_head:
         ahead_s = CONTEXT_S if model.network.architecture.bidirectional else 0.0
         first, stop = np.searchsorted(time_s, (first_s - CONTEXT_S - 1e-6, last_s + ahead_s + 1e-6))
-        return slice(
-            int(first), min(len(time_s), int(stop) + model.lookahead)
-        )  # the lag counts frames, however far apart
-    # All windows that cover them, and none that would not be there in the whole recording but behind them.
+        # The lookahead counts frames, however far apart they are.
+        return slice(int(first), min(len(time_s), int(stop) + model.lookahead))
+    # All windows that cover the frames, at the positions they have in the whole recording (except for the last one).
     first, stop = np.searchsorted(time_s, (first_s - 1e-6, last_s + 1e-6))
     scorer = SlidingWindowScorer(model)
     first = max(0, int(first) - 2 * scorer.window)
     return slice(first - first % scorer.stride, min(len(time_s), int(stop) + scorer.window))
 
 
-def _slide(model: EventModel, vectors: Tensor) -> Array:
-    """Scores of frames, float32 [T, C], by the windows of a model of clips."""
+def _score_windows(model: EventModel, vectors: Tensor) -> Array:
+    """Score frames by sliding windows, float32 [T,C]."""
     scorer = SlidingWindowScorer(model)
     return np.concatenate([scorer.push(vectors)[0], scorer.finish()[0]])
 
 
 @torch.inference_mode()
-def _encode(encoder: Encoder, features: Sequence[Features], masked_group: str | None) -> Tensor:
-    """Frames as vectors, float32 [T, width], without a group of features."""
+def _encode_without(encoder: Encoder, features: Sequence[Features], masked_group: str | None) -> Tensor:
+    """Encode frames without a feature group, float32 [T,width]."""
     device = encoder.object_mean.device
     vectors = []
     for part in features:
@@ -215,11 +221,11 @@ def _encode(encoder: Encoder, features: Sequence[Features], masked_group: str | 
     return torch.cat(vectors)
 
 
-def _pieces(parts: Sequence[FrameSequence], frames: slice) -> Iterator[tuple[FrameSequence, int]]:
-    """The stretches of a recording that hold these frames, cut to them, each with the row of its first object."""
-    at = row = 0
+def _cut_parts(parts: Sequence[FrameSequence], frames: slice) -> Iterator[tuple[FrameSequence, int]]:
+    """Yield the chunks of a recording that hold these frames, cut to them, each with the row of its first object."""
+    start = row = 0
     for part in parts:
-        low, high = max(frames.start - at, 0), min(frames.stop - at, len(part))
+        low, high = max(frames.start - start, 0), min(frames.stop - start, len(part))
         for first in range(low, high, FRAMES_PER_PASS):
             yield part.frames(first, min(first + FRAMES_PER_PASS, high)), row + int(part.offsets[first])
-        at, row = at + len(part), row + len(part.boxes)
+        start, row = start + len(part), row + len(part.boxes)

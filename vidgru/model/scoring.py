@@ -1,6 +1,6 @@
-"""From features to scores: encoder, recurrent layer, heads, over stretches and batches of any sizes.
+"""Scores of clips and frames: encoder, recurrent layer and heads over recordings of any length, in batches.
 
-Frames are encoded once, stretch by stretch, so memory holds a vector a frame and not its objects.
+Frames are encoded once, chunk by chunk, so memory holds one vector per frame instead of its objects.
 """
 
 from __future__ import annotations
@@ -13,24 +13,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidgru.model.checkpoint import EventModel
+from vidgru.model.checkpoint import EventModel, HeadSpec
 from vidgru.model.event_gru import EventGRU, RNNState
 from vidgru.model.features import stream_features
 from vidgru.model.gru_gates import GRUGates, has_gates, mean_gates
 from vidgru.types import Array, Features, FrameSequence
 
-FRAMES_PER_PASS = 1024  # frames
-_STEPS_AT_ONCE = 1 << 13  # steps of all clips in one pass of the recurrent layer
-_CHUNK = 1 << 11  # steps of each recording in one pass of the recurrent layer
+FRAMES_PER_PASS = 1024  # of the encoder
+_STEPS_PER_PASS = 1 << 13  # of the recurrent layer, over all clips of a batch
+_CHUNK_STEPS = 1 << 11  # of the recurrent layer, per recording of a batch
+_WINDOW_STEPS_PER_PASS = 1 << 14  # over all windows of a batch
+_WINDOWS_PER_FRAME = 4  # windows start every quarter of their length
+_MIN_WINDOWS = 1.5  # a recording shorter than this many windows is scored as one
+
+
+# --- encoding ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EncodedRecording:
-    """A recording as the recurrent layer reads it.
+    """Input of the recurrent layer for one recording.
 
     Attributes:
-        vectors: float32 [T, width], on the network's device.
-        attention: float32 [M], how much each object counted in its frame, rows as in the sequence.
+        vectors: float32 [T,width], on the network's device.
+        attention: float32 [M], attention to each object in its frame, in the order of the frame sequence.
         time_s: float64 [T].
     """
 
@@ -45,7 +51,7 @@ class EncodedRecording:
 
 @torch.inference_mode()
 def encode_features(model: EventModel, features: Iterable[Features]) -> EncodedRecording:
-    """Encode consecutive stretches of one recording."""
+    """Encode the features of consecutive chunks of one recording."""
     device = model.network.device
     vectors, attention, times = [], [], []
     for part in features:
@@ -68,128 +74,227 @@ def encode_features(model: EventModel, features: Iterable[Features]) -> EncodedR
     )
 
 
-@torch.inference_mode()
-def score_clips(model: EventModel, clips: Sequence[Tensor]) -> Array:
-    """Score clips of any lengths, each on its own: the state starts empty.
-
-    Args:
-        model: in eval mode.
-        clips: float32 [L, width] each, stretches of `Encoded.vectors`, L at least 1.
-
-    Returns:
-        float32 [n, C], 0 to 1; the last column is the background's where the model has one.
-
-    Raises:
-        ValueError: the model has no head for clips.
-    """
-    head = model.task.clip_head
-    if head is None:
-        raise ValueError("the model has no head for clips")
-    scores = np.zeros((len(clips), model.task.num_outputs(head)), np.float32)
-    for some, padded, mask in _padded(clips, _STEPS_AT_ONCE):
-        logits = model.network.event_logits(padded, mask).clips
-        assert logits is not None
-        scores[some] = head.probabilities(logits).cpu().numpy()
-    return scores
-
-
 def encode_recording(model: EventModel, parts: Iterable[FrameSequence]) -> EncodedRecording:
-    """Encode a recording, given by its stretches in order.
+    """Encode a recording, given as consecutive chunks.
 
     Raises:
-        SettingsMismatchError: the sequence does not have the tensors that the model reads.
+        SettingsMismatchError: The sequence does not have the tensors that the model reads.
     """
     return encode_features(model, stream_features(parts, model.feature_spec))
 
 
-class FrameScorer:
-    """Scores of consecutive frames by the head for frames: the state is carried on from stretch to stretch.
+# --- clips ------------------------------------------------------------------------------------------------------------
 
-    A frame is settled when `EventModel.lookahead` more have come. Only a bidirectional model waits for the whole
-    recording.
+
+@torch.inference_mode()
+def score_clips(model: EventModel, clips: Sequence[Tensor]) -> Array:
+    """Score clips of any lengths with the clip head, each from an empty state.
 
     Args:
-        model: in eval mode, with a head for frames.
-        gates: recompute the gates as well; None stands for them where the network has none.
+        model: Model in eval mode.
+        clips: float32 [L,width] each, L at least 1: slices of `EncodedRecording.vectors`.
+
+    Returns:
+        float32 [clips,C], 0 to 1; the last column is the background's if the head has one.
+
+    Raises:
+        ValueError: The model has no clip head.
+    """
+    head = _require_clip_head(model)
+    scores = np.zeros((len(clips), model.task.num_outputs(head)), np.float32)
+    for batch, padded, mask in _padded_batches(clips, _STEPS_PER_PASS):
+        logits = model.network.event_logits(padded, mask).clips
+        assert logits is not None
+        scores[batch] = head.probabilities(logits).cpu().numpy()
+    return scores
+
+
+class SlidingWindowScorer:
+    """Scores frames with the clip head: the mean over the windows that cover a frame, weighted towards their centres.
+
+    Windows start every quarter of their length, and the last one ends with the recording; a recording shorter than one
+    and a half windows is one window. A frame is settled after `window` more frames, when no later window can cover it.
+
+    Args:
+        model: Model in eval mode.
+        gates: Whether to return gates as well, averaged like scores; they are None for networks without gates.
+
+    Attributes:
+        window: Frames per window.
+        stride: Frames from the start of a window to the start of the next.
+        max_lookahead: Frames after which a frame is settled at the latest; the first frames of a recording take longer
+            than later ones.
+
+    Raises:
+        ValueError: The model has no clip head.
+    """
+
+    def __init__(self, model: EventModel, *, gates: bool = False) -> None:
+        head = _require_clip_head(model)
+        self.window = max(1, round(model.window_s * model.fps))
+        self.stride = max(1, self.window // _WINDOWS_PER_FRAME)
+        self.max_lookahead = math.ceil(_MIN_WINDOWS * self.window)
+        self._model = model
+        self._gated_network: EventGRU | None = model.network if gates and has_gates(model.network) else None
+        self._outputs = model.task.num_outputs(head)
+        self._frames = 0  # pushed so far
+        self._next = 0  # start of the next window
+        self._settled = 0
+        # of the frames from `_settled` on
+        self._vectors: Tensor = torch.zeros(0, model.network.architecture.width)
+        self._total = np.zeros((0, self._outputs + 2 * (self._gated_network is not None)))
+        self._weight = np.zeros(0)
+
+    def push(self, vectors: Tensor) -> tuple[Array, GRUGates | None]:
+        """Add the next frames, float32 [n,width].
+
+        Returns:
+            Scores of the frames that are now settled, float32 [m,C], and their gates if requested.
+        """
+        self._vectors = torch.cat([self._vectors.to(vectors.device), vectors])
+        self._frames += len(vectors)
+        padding = ((0, len(vectors)), (0, 0))
+        self._total, self._weight = np.pad(self._total, padding), np.pad(self._weight, padding[0])
+        if self._frames < _MIN_WINDOWS * self.window:
+            return self._settle(0)
+        starts = np.arange(self._next, self._frames - self.window, self.stride)
+        self._score(np.column_stack([starts, starts + self.window]))
+        self._next += len(starts) * self.stride
+        return self._settle(self._frames - self.window - self._settled)
+
+    def finish(self) -> tuple[Array, GRUGates | None]:
+        """Settle the remaining frames at the end of the recording. Returns as `push`."""
+        if self._frames > self._settled:
+            last = 0 if self._frames < _MIN_WINDOWS * self.window else self._frames - self.window
+            self._score(np.array([[last, self._frames]]))
+        return self._settle(self._frames - self._settled)
+
+    def _score(self, windows: Array) -> None:
+        """Add windows of equal length to the weighted sums: first and stop frame of each, int64 [W,2]."""
+        for batch in np.array_split(windows, -(-len(windows) * self.window // _WINDOW_STEPS_PER_PASS) or 1):
+            if len(batch):
+                self._score_batch(batch - self._settled)
+
+    def _score_batch(self, windows: Array) -> None:
+        clips = [self._vectors[first:stop] for first, stop in windows]
+        columns = [np.broadcast_to(score, (len(clips[0]), self._outputs)) for score in score_clips(self._model, clips)]
+        if self._gated_network:
+            stacked = torch.stack(clips)
+            with torch.inference_mode():
+                hidden, _ = self._gated_network.run_rnn(stacked, stacked.new_ones(stacked.shape[:2], dtype=torch.bool))
+            gates = mean_gates(self._gated_network, stacked, hidden)
+            columns = [np.concatenate(pair, axis=1) for pair in zip(columns, gates, strict=True)]
+        for (first, stop), values in zip(windows, columns, strict=True):
+            length = stop - first
+            weight = 1.0 - np.abs(2 * np.arange(length) + 1 - length) / (length + 1)
+            self._total[first:stop] += weight[:, None] * values
+            self._weight[first:stop] += weight
+
+    def _settle(self, frames: int) -> tuple[Array, GRUGates | None]:
+        mean = (self._total[:frames] / np.maximum(self._weight[:frames], 1e-12)[:, None]).astype(np.float32)
+        self._total, self._weight = self._total[frames:], self._weight[frames:]
+        self._vectors = self._vectors[frames:].clone()  # a view would keep all frames in memory
+        self._settled += frames
+        gates = GRUGates.from_means(mean[:, self._outputs :]) if self._gated_network else None
+        return mean[:, : self._outputs], gates
+
+
+def _require_clip_head(model: EventModel) -> HeadSpec:
+    if model.task.clip_head is None:
+        raise ValueError("the model has no clip head")
+    return model.task.clip_head
+
+
+# --- frames -----------------------------------------------------------------------------------------------------------
+
+
+class FrameScorer:
+    """Scores consecutive frames with the frame head, carrying the recurrent state from chunk to chunk.
+
+    A frame is settled after `EventModel.lookahead` more frames. A bidirectional model waits for the whole recording.
+
+    Args:
+        model: Model in eval mode.
+        gates: Whether to return gates as well; they are None for networks without gates.
 
     Attributes:
         outputs: K, columns of the scores.
 
     Raises:
-        ValueError: the model has no head for frames.
+        ValueError: The model has no frame head.
     """
 
     def __init__(self, model: EventModel, *, gates: bool = False) -> None:
         if model.task.frame_head is None:
-            raise ValueError("the model has no head for frames")
+            raise ValueError("the model has no frame head")
         self._head = model.task.frame_head
         self.outputs = model.task.num_outputs(self._head)
-        self._network, self._lag = model.network, model.lookahead
-        self._gated: EventGRU | None = model.network if gates and has_gates(model.network) else None
-        self._early = model.lookahead  # scores still to come of what lies before the first frame
+        self._network, self._lookahead = model.network, model.lookahead
+        self._gated_network: EventGRU | None = model.network if gates and has_gates(model.network) else None
+        self._to_skip = model.lookahead  # the first steps score times before the first frame
         self._state: RNNState = None
-        self._whole: list[tuple[Tensor, Tensor]] = []  # what a bidirectional model has been given
+        self._pending: list[tuple[Tensor, Tensor]] = []  # frames and masks of a bidirectional model
 
     def push(self, vectors: Tensor, mask: Tensor | None = None) -> tuple[Array, Array | None]:
-        """Take the next frames of recordings side by side.
+        """Add the next frames of a batch of recordings.
 
         Args:
-            vectors: float32 [B, n, width].
-            mask: bool [B, n], False behind the end of a recording; None where all are frames.
+            vectors: float32 [B,n,width].
+            mask: bool [B,n], False after the end of a recording; None if all are frames.
 
         Returns:
-            Scores of the frames that are settled by them, float32 [B, m, K], 0 to 1, the last column the background's
-            where the model has one; and the gates of the frames pushed, as of `mean_gates`, where they are wanted.
+            Scores of the frames that are now settled, float32 [B,m,K], 0 to 1, the last column the background's if the
+            head has one; and the gates of the pushed frames as from `mean_gates`, if requested.
         """
         if mask is None:
             mask = vectors.new_ones(vectors.shape[:2], dtype=torch.bool)
         if self._network.architecture.bidirectional:
-            self._whole.append((vectors, mask))
-            return self._read(vectors[:, :0], mask[:, :0])
-        return self._read(vectors, mask)
+            self._pending.append((vectors, mask))
+            return self._advance(vectors[:, :0], mask[:, :0])
+        return self._advance(vectors, mask)
 
     def finish(self, like: Tensor) -> tuple[Array, Array | None]:
-        """Settle the frames that are left: nothing follows. As `push`.
+        """Settle the remaining frames at the end of the recordings. Returns as `push`.
 
         Args:
-            like: float32 [B, 0, width], for its shape and device.
+            like: float32 [B,0,width], for its shape and device.
         """
-        if self._whole:
-            vectors, mask = (torch.cat(pieces, dim=1) for pieces in zip(*self._whole, strict=True))
-            return self._read(vectors, mask)
-        nothing = like.new_zeros(len(like), self._lag, like.shape[2])
-        scores, _ = self._read(nothing, nothing.new_zeros(nothing.shape[:2], dtype=torch.bool))
-        return scores, self._no_gates(like)
+        if self._pending:
+            vectors, mask = (torch.cat(pieces, dim=1) for pieces in zip(*self._pending, strict=True))
+            return self._advance(vectors, mask)
+        padding = like.new_zeros(len(like), self._lookahead, like.shape[2])
+        scores, _ = self._advance(padding, padding.new_zeros(padding.shape[:2], dtype=torch.bool))
+        return scores, self._empty_gates(like)
 
     @torch.inference_mode()
-    def _read(self, vectors: Tensor, mask: Tensor) -> tuple[Array, Array | None]:
+    def _advance(self, vectors: Tensor, mask: Tensor) -> tuple[Array, Array | None]:
         if not vectors.shape[1]:
             scores = np.zeros((len(vectors), 0, self.outputs), np.float32)
-            return scores, self._no_gates(vectors)
-        before = self._state
-        logits, hidden, self._state = self._network.step(vectors, mask, before)
+            return scores, self._empty_gates(vectors)
+        state = self._state
+        logits, hidden, self._state = self._network.step(vectors, mask, state)
         assert logits is not None
-        gates = mean_gates(self._gated, vectors, hidden, before) if self._gated else None
-        early = min(self._early, logits.shape[1])
-        self._early -= early
-        return self._head.probabilities(logits)[:, early:].cpu().numpy(), gates
+        gates = mean_gates(self._gated_network, vectors, hidden, state) if self._gated_network else None
+        skip = min(self._to_skip, logits.shape[1])
+        self._to_skip -= skip
+        return self._head.probabilities(logits)[:, skip:].cpu().numpy(), gates
 
-    def _no_gates(self, like: Tensor) -> Array | None:
-        return np.zeros((len(like), 0, 2), np.float32) if self._gated else None
+    def _empty_gates(self, like: Tensor) -> Array | None:
+        return np.zeros((len(like), 0, 2), np.float32) if self._gated_network else None
 
 
 def score_frames(model: EventModel, recordings: Sequence[Tensor]) -> list[Array]:
-    """Score every frame of whole recordings, each read from its beginning to its end, those of like lengths at once.
+    """Score every frame of whole recordings with the frame head; recordings of similar length share a batch.
 
     Args:
-        model: in eval mode.
-        recordings: float32 [T, width] each, as in `Encoded.vectors`.
+        model: Model in eval mode.
+        recordings: float32 [T,width] each, as in `EncodedRecording.vectors`.
 
     Returns:
-        float32 [T, K] each, 0 to 1; the last column is the background's where the model has one.
+        float32 [T,K] each, 0 to 1; the last column is the background's if the head has one.
 
     Raises:
-        ValueError: the model has no head for frames.
+        ValueError: The model has no frame head.
     """
     return [scores for scores, _ in score_frames_and_gates(model, recordings, gates=False)]
 
@@ -197,29 +302,31 @@ def score_frames(model: EventModel, recordings: Sequence[Tensor]) -> list[Array]
 def score_frames_and_gates(
     model: EventModel, recordings: Sequence[Tensor], *, gates: bool
 ) -> list[tuple[Array, Array | None]]:
-    """As `score_frames`, each with its gates, as of `mean_gates`, where they are wanted and there are any."""
-    wanted = gates and has_gates(model.network)
-    nothing = np.zeros((0, FrameScorer(model).outputs), np.float32)
-    found: list[tuple[Array, Array | None]] = [
-        (nothing, np.zeros((0, 2), np.float32) if wanted else None) for _ in recordings
-    ]
-    for some, padded, mask in _padded(recordings, _STEPS_AT_ONCE * 4):
+    """Like `score_frames`, each with its gates as from `mean_gates`, if requested and the network has gates."""
+    with_gates = gates and has_gates(model.network)
+    no_scores = np.zeros((0, FrameScorer(model).outputs), np.float32)
+    no_gates = np.zeros((0, 2), np.float32) if with_gates else None
+    result: list[tuple[Array, Array | None]] = [(no_scores, no_gates)] * len(recordings)
+    for batch, padded, mask in _padded_batches(recordings, _STEPS_PER_PASS * 4):
         scorer = FrameScorer(model, gates=gates)
         pieces = [
-            scorer.push(padded[:, first : first + _CHUNK], mask[:, first : first + _CHUNK])
-            for first in range(0, padded.shape[1], _CHUNK)
+            scorer.push(padded[:, first : first + _CHUNK_STEPS], mask[:, first : first + _CHUNK_STEPS])
+            for first in range(0, padded.shape[1], _CHUNK_STEPS)
         ]
         pieces.append(scorer.finish(padded[:, :0]))
-        settled = np.concatenate([scores for scores, _ in pieces], axis=1)
-        whole = np.concatenate([means for _, means in pieces if means is not None], axis=1) if wanted else None
-        for row, index in enumerate(some):
+        scores = np.concatenate([piece for piece, _ in pieces], axis=1)
+        means = np.concatenate([piece for _, piece in pieces if piece is not None], axis=1) if with_gates else None
+        for row, index in enumerate(batch):
             length = len(recordings[index])
-            found[index] = settled[row, :length], None if whole is None else whole[row, :length]
-    return found
+            result[index] = scores[row, :length], None if means is None else means[row, :length]
+    return result
 
 
-def _padded(clips: Sequence[Tensor], most: int) -> Iterator[tuple[Array, Tensor, Tensor]]:
-    """Clips of like lengths side by side, at most so many steps in all: indices [B], [B,T,width], mask bool [B,T]."""
+def _padded_batches(clips: Sequence[Tensor], most: int) -> Iterator[tuple[Array, Tensor, Tensor]]:
+    """Yield batches of clips of similar length, at most `most` steps each: indices [B], [B,T,width], mask bool [B,T].
+
+    Empty clips are left out.
+    """
     lengths = np.array([len(clip) for clip in clips], dtype=np.int64)
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
@@ -228,102 +335,7 @@ def _padded(clips: Sequence[Tensor], most: int) -> Iterator[tuple[Array, Tensor,
         stop = first + 1
         while stop < len(order) and lengths[order[stop]] * (stop + 1 - first) <= most:
             stop += 1
-        some = order[first:stop]
-        padded = torch.nn.utils.rnn.pad_sequence([clips[i] for i in some], batch_first=True)
-        yield some, padded, torch.from_numpy(np.arange(padded.shape[1]) < lengths[some, None]).to(padded.device)
+        batch = order[first:stop]
+        padded = torch.nn.utils.rnn.pad_sequence([clips[i] for i in batch], batch_first=True)
+        yield batch, padded, torch.from_numpy(np.arange(padded.shape[1]) < lengths[batch, None]).to(padded.device)
         first = stop
-
-
-_WINDOW_STEPS_PER_PASS = 1 << 14  # steps of all windows that are scored together
-_OVERLAP = 4  # windows that cover a frame
-_LONG = 1.5  # recordings of fewer window lengths are one window
-
-
-class SlidingWindowScorer:
-    """Scores of frames from those of the windows that cover them: a mean that trusts a window most at its middle.
-
-    Windows begin every quarter of their length, and the last is flush with the recording's end; a recording of less
-    than one and a half lengths is one window. A frame is settled when `window` more have come: no window can cover it
-    any more.
-
-    Args:
-        model: in eval mode.
-        gates: recompute the gates as well, as the windows' mean; None stands for them where the network has none.
-
-    Raises:
-        ValueError: the model has no head for clips.
-
-    Attributes:
-        window: frames of a window.
-        stride: frames from the beginning of a window to that of the next.
-        most_lag: frames after which a frame is settled at the latest: at the beginning it takes longer.
-    """
-
-    def __init__(self, model: EventModel, *, gates: bool = False) -> None:
-        if model.task.clip_head is None:
-            raise ValueError("the model has no head for clips")
-        self.window = max(1, round(model.window_s * model.fps))
-        self.most_lag = math.ceil(_LONG * self.window)
-        self._model = model
-        self._gated: EventGRU | None = model.network if gates and has_gates(model.network) else None
-        self.stride = max(1, self.window // _OVERLAP)
-        self._outputs = model.task.num_outputs(model.task.clip_head)
-        self._frames = 0  # pushed so far
-        self._next = 0  # where the next window begins
-        self._settled = 0
-        self._vectors: Tensor = torch.zeros(0, model.network.architecture.width)  # of frames from `_settled` on
-        self._total = np.zeros((0, self._outputs + 2 * (self._gated is not None)))
-        self._weight = np.zeros(0)
-
-    def push(self, vectors: Tensor) -> tuple[Array, GRUGates | None]:
-        """Take the next frames, float32 [n, width].
-
-        Returns:
-            Scores of the frames that are settled by them, float32 [m, C], and their gates where these are wanted.
-        """
-        self._vectors = torch.cat([self._vectors.to(vectors.device), vectors])
-        self._frames += len(vectors)
-        more = ((0, len(vectors)), (0, 0))
-        self._total, self._weight = np.pad(self._total, more), np.pad(self._weight, more[0])
-        if self._frames < _LONG * self.window:
-            return self._settle(0)
-        starts = np.arange(self._next, self._frames - self.window, self.stride)
-        self._score(np.column_stack([starts, starts + self.window]))
-        self._next += len(starts) * self.stride
-        return self._settle(self._frames - self.window - self._settled)
-
-    def finish(self) -> tuple[Array, GRUGates | None]:
-        """Settle the frames that are left: nothing follows. As `push`."""
-        if self._frames > self._settled:
-            last = 0 if self._frames < _LONG * self.window else self._frames - self.window
-            self._score(np.array([[last, self._frames]]))
-        return self._settle(self._frames - self._settled)
-
-    def _score(self, windows: Array) -> None:
-        """Count in windows of one length, int64 [W, 2]: first frame of the recording and the one after the last."""
-        for some in np.array_split(windows, -(-len(windows) * self.window // _WINDOW_STEPS_PER_PASS) or 1):
-            if len(some):
-                self._score_some(some - self._settled)
-
-    def _score_some(self, windows: Array) -> None:
-        clips = [self._vectors[first:stop] for first, stop in windows]
-        columns = [np.broadcast_to(score, (len(clips[0]), self._outputs)) for score in score_clips(self._model, clips)]
-        if self._gated:
-            both = torch.stack(clips)
-            with torch.inference_mode():
-                hidden, _ = self._gated.run_rnn(both, both.new_ones(both.shape[:2], dtype=torch.bool))
-            gates = mean_gates(self._gated, both, hidden)
-            columns = [np.concatenate(pair, axis=1) for pair in zip(columns, gates, strict=True)]
-        for (first, stop), values in zip(windows, columns, strict=True):
-            length = stop - first
-            trust = 1.0 - np.abs(2 * np.arange(length) + 1 - length) / (length + 1)
-            self._total[first:stop] += trust[:, None] * values
-            self._weight[first:stop] += trust
-
-    def _settle(self, frames: int) -> tuple[Array, GRUGates | None]:
-        mean = (self._total[:frames] / np.maximum(self._weight[:frames], 1e-12)[:, None]).astype(np.float32)
-        self._total, self._weight = self._total[frames:], self._weight[frames:]
-        self._vectors = self._vectors[frames:].clone()  # not a view, which would keep all that was pushed
-        self._settled += frames
-        gates = GRUGates.from_means(mean[:, self._outputs :]) if self._gated else None
-        return mean[:, : self._outputs], gates

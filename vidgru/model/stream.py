@@ -1,9 +1,9 @@
-"""Frames in, events out, as they come: what `vidgru eval`, `vidgru predict` and a live camera all run.
+"""Frames in, events out, as they arrive: the same code runs `vidgru eval`, `vidgru predict` and live cameras.
 
-A model of timed events reads a recording from its beginning to its end and scores every frame; a model of clips reads
-windows as long as the clips it was trained on, slid over the recording; one that only describes takes one stretch as
-long as these clips after the other. Either way memory and time a frame do not grow
-with the recording, and what comes out does not depend on how it was cut up: scores to rounding, events exactly.
+A model with a frame head reads a recording from beginning to end and scores every frame. A model with a clip head only
+scores sliding windows as long as the clips it was trained on. A model without either cuts the recording into windows of
+this length and captions each. In every case memory and time per frame do not grow with the recording, and results do
+not depend on how the recording is split into chunks: scores up to rounding, events exactly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ import torch
 
 from vidgru.model.captioner import RecentFeatures
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.event_decoder import EventDecoder, FixedWindowDecoder, decode_candidates, decode_events, sort_events
+from vidgru.model.event_decoder import (
+    EventDecoder,
+    FixedWindowDecoder,
+    decode_candidates,
+    decode_events,
+    sort_events,
+)
 from vidgru.model.features import FeatureStream
 from vidgru.model.gru_gates import GRUGates
 from vidgru.model.scoring import (
@@ -31,15 +37,15 @@ from vidgru.types import Array, Event, FrameSequence
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StreamOutput:
-    """What a stretch of a stream has settled.
+    """Results that became known with one chunk of a stream.
 
     Attributes:
-        time_s: float64 [n], of the frames settled, in general not those that were pushed.
-        scores: float32 [n, C], 0 to 1, of each label, without the background, before they are smoothed.
-        attention: float32 [m], how much each object that was pushed counted in its frame.
-        gates: of the next frames of the stream, if they are wanted and there are any such.
-        opened: events that are certain now, with the end and the score that they have so far.
-        closed: events that are over. Each was opened before, or in this step; (label, start_s) tells which.
+        time_s: float64 [n], times of the frames now settled, in general earlier ones than those pushed.
+        scores: float32 [n,C], 0 to 1, scores of each label before smoothing, without the background.
+        attention: float32 [m], attention to each pushed object in its frame.
+        gates: Gates of the next frames of the stream, if requested and the network has gates.
+        opened: Events that are now certain, with the end and the score they have so far.
+        closed: Events that are over. Each was opened before or in this output; (label, start_s) identifies it.
     """
 
     time_s: Array
@@ -52,14 +58,14 @@ class StreamOutput:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoredRecording:
-    """Scores of a whole recording.
+    """Scores and events of a whole recording.
 
     Attributes:
         time_s: float64 [T].
-        scores: float32 [T, C], 0 to 1, of each label, without the background, before they are smoothed.
-        attention: float32 [M], how much each object counted in its frame, rows as in the sequence.
-        gates: of its frames, if they are wanted and there are any such.
-        events: what the scores amount to, by start.
+        scores: float32 [T,C], 0 to 1, scores of each label before smoothing, without the background.
+        attention: float32 [M], attention to each object in its frame, in the order of the frame sequence.
+        gates: Gates of its frames, if requested and the network has gates.
+        events: Events, sorted by start.
     """
 
     time_s: Array
@@ -70,23 +76,22 @@ class ScoredRecording:
 
 
 class EventStream:
-    """One recording or live stream: frames in, events out.
+    """Detects the events of one recording or live stream, chunk by chunk.
 
     Args:
-        model: in eval mode.
-        video: what its events are to call it.
-        gates: recompute the gates of the recurrent layer as well.
-        beam: sentences that are followed at once for the description of an event that closes; 0 describes none. What is
-            pushed encoded is not described.
+        model: Model in eval mode.
+        video: Name of the recording in the events.
+        gates: Whether to return the gates of the recurrent layer.
+        beam: Number of captions followed in parallel when an event closes; 0 writes no captions. Frames pushed by
+            `push_encoded` cannot be captioned.
 
     Attributes:
-        lookahead_s: a frame's score is known so many seconds after the frame, at its latest. An event is then opened
-            when it
-            has lasted `DecodeSettings.min_s`, and closed `DecodeSettings.merge_s` after its end.
+        lookahead_s: Seconds after a frame at which its score is known at the latest. An event opens when it has then
+            lasted `DecodeSettings.min_s`, and closes `DecodeSettings.merge_s` after its end.
     """
 
     def __init__(self, model: EventModel, *, video: str, gates: bool = False, beam: int = 0) -> None:
-        self._model, self._video, self._labels, self._beam = model, video, len(model.labels), beam
+        self._model, self._beam = model, beam
         self._features = FeatureStream(model.feature_spec)
         self._scorer: FrameScorer | SlidingWindowScorer | None = None
         self._decoder: EventDecoder | FixedWindowDecoder
@@ -96,22 +101,21 @@ class EventStream:
             lookahead = model.lookahead
         elif model.task.clip_head:
             self._scorer = SlidingWindowScorer(model, gates=gates)
-            lookahead = self._scorer.most_lag
+            lookahead = self._scorer.max_lookahead
+        step_s = 1 / model.fps
         if self._scorer is None:
-            self._decoder = FixedWindowDecoder(
-                model.labels[0], video=video, length_s=model.window_s, step_s=1 / model.fps
-            )
+            self._decoder = FixedWindowDecoder(model.labels[0], video=video, length_s=model.window_s, step_s=step_s)
         else:
-            self._decoder = EventDecoder(model.labels, model.decode, video=video, step_s=1 / model.fps)
+            self._decoder = EventDecoder(model.labels, model.decode, video=video, step_s=step_s)
         self._recent = RecentFeatures(lookahead) if beam and model.caption else None
         self._time_s = np.zeros(0)  # of frames that are not settled
         self.lookahead_s = lookahead / model.fps + model.decode.smooth_s / 2
 
     def push(self, part: FrameSequence) -> StreamOutput:
-        """Read the next stretch, of any length.
+        """Read the next chunk, of any length.
 
         Raises:
-            SettingsMismatchError: the sequence does not have the tensors that the model reads.
+            SettingsMismatchError: The sequence does not have the tensors that the model reads.
         """
         features = self._features.push(part)
         if self._recent is not None:
@@ -119,7 +123,7 @@ class EventStream:
         return self.push_encoded(encode_features(self._model, [features]))
 
     def push_encoded(self, encoded: EncodedRecording) -> StreamOutput:
-        """Read the next stretch, encoded already."""
+        """Read the next chunk, which is already encoded."""
         self._time_s = np.concatenate([self._time_s, encoded.time_s])
         if isinstance(self._scorer, FrameScorer):
             (scores,), means = self._scorer.push(encoded.vectors[None])
@@ -127,34 +131,35 @@ class EventStream:
         elif self._scorer is not None:
             scores, gates = self._scorer.push(encoded.vectors)
         else:
-            scores, gates = np.ones((len(encoded), self._labels), np.float32), None
+            scores, gates = np.ones((len(encoded), len(self._model.labels)), np.float32), None
         settled, self._time_s = self._time_s[: len(scores)], self._time_s[len(scores) :]
         next_s = float(self._time_s[0]) if len(self._time_s) else None
         opened, closed = self._decoder.push(settled, scores, next_s)
-        return self._step(settled, scores, encoded.attention, gates, opened, closed)
+        return self._output(settled, scores, encoded.attention, gates, opened, closed)
 
     def finish(self, end_s: float) -> StreamOutput:
-        """Settle and close what is open: nothing follows.
+        """Settle the remaining frames and close all open events at the end of the recording.
 
         Args:
-            end_s: the recording's end: events end there at the latest.
+            end_s: End of the recording, at which events end at the latest.
         """
         if isinstance(self._scorer, FrameScorer):
             network = self._model.network
-            nothing = torch.zeros(1, 0, network.architecture.width, device=network.device)
-            (scores,), means = self._scorer.finish(nothing)
+            empty = torch.zeros(1, 0, network.architecture.width, device=network.device)
+            (scores,), means = self._scorer.finish(empty)
             gates = None if means is None else GRUGates.from_means(means[0])
         elif self._scorer is not None:
             scores, gates = self._scorer.finish()
         else:
-            scores, gates = np.ones((0, self._labels), np.float32), None
+            scores, gates = np.ones((0, len(self._model.labels)), np.float32), None
         settled = self._time_s
-        certain, over = self._decoder.push(settled, scores[: len(settled)])
-        opened, closed = self._decoder.finish(end_s)
-        no_object = np.zeros(0, np.float32)
-        return self._step(settled, scores[: len(settled)], no_object, gates, certain + opened, over + closed)
+        opened, closed = self._decoder.push(settled, scores[: len(settled)])
+        last_opened, last_closed = self._decoder.finish(end_s)
+        attention = np.zeros(0, np.float32)
+        scores = scores[: len(settled)]
+        return self._output(settled, scores, attention, gates, opened + last_opened, closed + last_closed)
 
-    def _step(
+    def _output(
         self,
         time_s: Array,
         scores: Array,
@@ -163,9 +168,9 @@ class EventStream:
         opened: list[Event],
         closed: list[Event],
     ) -> StreamOutput:
-        scores = scores[:, : self._labels]
         if self._recent is not None and closed:
             closed = self._recent.caption_events(self._model, closed, beam=self._beam)
+        scores = scores[:, : len(self._model.labels)]
         return StreamOutput(
             time_s=time_s, scores=scores, attention=attention, gates=gates, opened=opened, closed=closed
         )
@@ -174,72 +179,81 @@ class EventStream:
 def score_recording(
     model: EventModel, parts: Iterable[FrameSequence], *, video: str, duration_s: float, gates: bool = False
 ) -> ScoredRecording:
-    """Scores and events of a whole recording.
+    """Score a whole recording and decode its events.
 
     Args:
-        model: as loaded.
-        parts: its stretches in order, as `SequenceCache.parts` gives them.
-        video: what its events are to call it.
-        duration_s: its length; events end there at the latest.
-        gates: recompute the gates of the recurrent layer as well.
+        model: Model in eval mode.
+        parts: Consecutive chunks of the recording, as `SequenceCache.parts` returns them.
+        video: Name of the recording in the events.
+        duration_s: Length of the recording, at which events end at the latest.
+        gates: Whether to return the gates of the recurrent layer.
 
     Raises:
-        SettingsMismatchError: the sequence does not have the tensors that the model reads.
+        SettingsMismatchError: The sequence does not have the tensors that the model reads.
     """
     stream = EventStream(model, video=video, gates=gates)
-    steps = [stream.push(part) for part in parts]
-    return _whole(model, [*steps, stream.finish(duration_s)])
+    outputs = [stream.push(part) for part in parts]
+    return _concatenate(model, [*outputs, stream.finish(duration_s)])
 
 
 def score_encoded(
     model: EventModel, recordings: Sequence[tuple[EncodedRecording, str, float]], *, gates: bool = False
 ) -> list[ScoredRecording]:
-    """Scores and events of whole recordings that are encoded, side by side where the model is one of timed events.
+    """Score encoded recordings and decode their events, in batches if the model has a frame head.
 
     Args:
-        model: in eval mode.
-        recordings: each with what its events are to call it, and its length in seconds; as for `score_recording`.
-        gates: recompute the gates of the recurrent layer as well.
+        model: Model in eval mode.
+        recordings: Each with its name and its length in seconds, as for `score_recording`.
+        gates: Whether to return the gates of the recurrent layer.
     """
     if model.task.frame_head is None:
-        return [_score_alone(model, *recording, gates) for recording in recordings]
+        return [_score_encoded_stream(model, *recording, gates=gates) for recording in recordings]
     vectors = [encoded.vectors for encoded, _, _ in recordings]
-    return [
-        ScoredRecording(
-            time_s=encoded.time_s,
-            scores=scores[:, : len(model.labels)],
-            attention=encoded.attention,
-            gates=None if means is None else GRUGates.from_means(means),
-            events=decode_events(
-                encoded.time_s, scores, model.labels, model.decode, video=video, step_s=1 / model.fps, end_s=duration_s
-            ),
+    result = []
+    for (encoded, video, duration_s), (scores, means) in zip(
+        recordings, score_frames_and_gates(model, vectors, gates=gates), strict=True
+    ):
+        events = decode_events(
+            encoded.time_s, scores, model.labels, model.decode, video=video, step_s=1 / model.fps, end_s=duration_s
         )
-        for (encoded, video, duration_s), (scores, means) in zip(
-            recordings, score_frames_and_gates(model, vectors, gates=gates), strict=True
+        result.append(
+            ScoredRecording(
+                time_s=encoded.time_s,
+                scores=scores[:, : len(model.labels)],
+                attention=encoded.attention,
+                gates=None if means is None else GRUGates.from_means(means),
+                events=events,
+            )
         )
-    ]
+    return result
 
 
-def _score_alone(
-    model: EventModel, encoded: EncodedRecording, video: str, duration_s: float, gates: bool
+def _score_encoded_stream(
+    model: EventModel, encoded: EncodedRecording, video: str, duration_s: float, *, gates: bool
 ) -> ScoredRecording:
     stream = EventStream(model, video=video, gates=gates)
-    steps = [stream.push_encoded(encoded), stream.finish(duration_s)]
-    return _whole(model, steps)
+    return _concatenate(model, [stream.push_encoded(encoded), stream.finish(duration_s)])
 
 
 def rank_events(model: EventModel, scored: ScoredRecording, *, video: str, duration_s: float) -> list[Event]:
-    """The events of a recording, and weaker ones below the thresholds: what a ranking is judged by."""
-    where = {"step_s": 1 / model.fps, "end_s": duration_s}
-    return decode_candidates(scored.time_s, scored.scores, model.labels, model.decode, video=video, **where)
+    """Return the events of a recording and weaker candidates below the thresholds, for metrics of a ranking."""
+    return decode_candidates(
+        scored.time_s,
+        scored.scores,
+        model.labels,
+        model.decode,
+        video=video,
+        step_s=1 / model.fps,
+        end_s=duration_s,
+    )
 
 
-def _whole(model: EventModel, steps: list[StreamOutput]) -> ScoredRecording:
-    gates = [step.gates for step in steps]
+def _concatenate(model: EventModel, outputs: list[StreamOutput]) -> ScoredRecording:
+    gates = [output.gates for output in outputs if output.gates is not None]
     return ScoredRecording(
-        time_s=np.concatenate([step.time_s for step in steps]),
-        scores=np.concatenate([step.scores for step in steps]),
-        attention=np.concatenate([step.attention for step in steps]),
-        gates=GRUGates.concatenate([some for some in gates if some is not None]) if None not in gates else None,
-        events=sort_events([event for step in steps for event in step.closed], model.labels),
+        time_s=np.concatenate([output.time_s for output in outputs]),
+        scores=np.concatenate([output.scores for output in outputs]),
+        attention=np.concatenate([output.attention for output in outputs]),
+        gates=GRUGates.concatenate(gates) if len(gates) == len(outputs) else None,
+        events=sort_events([event for output in outputs for event in output.closed], model.labels),
     )
