@@ -172,3 +172,14 @@ def _without_telemetry() -> Iterator[None]:
         del sys.modules[name]
         if module is not None:
             sys.modules[name] = module
+
+
+@contextmanager
+def _without_arguments() -> Iterator[None]:
+    """Hide the command line: OpenVINO takes `--verbose` for its own, prints a report and traces all memory."""
+    arguments = sys.argv
+    sys.argv = arguments[:1]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
