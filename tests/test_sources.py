@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from vidgru.errors import SourceError
-from vidgru.sources import find_recordings
+from vidgru.sources import find_recordings, is_live_source
 
 
 @pytest.fixture
@@ -77,3 +77,20 @@ def test_text_list_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"caf\xe9.mp4\n")
     with pytest.raises(SourceError, match=r"list\.txt is not a list of paths in UTF-8"):
         names(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("source", ["rtsp://cam/1", "RTSPS://cam/1", "http://cam/a.mp4", "tcp://1.2.3.4:5", "0", "12"])
+def test_is_live_source_accepts_urls_and_cameras(source: str) -> None:
+    assert is_live_source(source)
+
+
+@pytest.mark.parametrize("source", ["a.mp4", "videos", "videos/*.mp4", "C:/videos", "list.txt", "-1", "1.5", "", "²"])
+def test_is_live_source_rejects_recordings(source: str) -> None:
+    assert not is_live_source(source)
+
+
+def test_file_takes_precedence_over_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert is_live_source("0")
+    (tmp_path / "0").mkdir()
+    assert not is_live_source("0")

@@ -1,3 +1,5 @@
+"""Damage of recordings: truncated files, broken packets, gaps."""
+
 import struct
 import subprocess
 import sys
@@ -34,7 +36,7 @@ def damage(path: Path) -> Damage:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_good_file_misses_nothing_and_a_truncated_one_does(tmp_path: Path, suffix: str) -> None:
+def test_missing_bytes_are_counted_if_truncated(tmp_path: Path, suffix: str) -> None:
     path = video(tmp_path, suffix)
     data = path.read_bytes()
     assert count_missing_bytes(path, FORMATS[suffix]) == 0
@@ -46,7 +48,7 @@ def test_a_good_file_misses_nothing_and_a_truncated_one_does(tmp_path: Path, suf
     assert damage(path).missing_bytes == missing
 
 
-def test_other_containers_announce_nothing(tmp_path: Path) -> None:
+def test_missing_bytes_are_0_for_other_containers(tmp_path: Path) -> None:
     (tmp_path / "a.flv").write_bytes(b"FLV\x01" * 10)
     assert count_missing_bytes(tmp_path / "a.flv", "flv") == 0
 
@@ -61,15 +63,15 @@ def riff(length: int, content: int) -> bytes:
         (riff(10, 10) + riff(6, 6), 0),  # OpenDML: several chunks
         (riff(10, 10) + riff(60, 6), 54),
         (riff(11, 12), 0),
-        (riff(11, 11), 0),  # the padding byte left out
+        (riff(11, 11), 0),  # padding byte omitted
         (riff(11, 10), 2),
-        (riff(0, 50), 0),  # a writer that could not go back
+        (riff(0, 50), 0),  # length never set
         (riff(0xFFFFFFFF, 50), 0),
         (riff(10, 10) + b"garbage after the end", 0),
         (b"", 0),
     ],
 )
-def test_riff(tmp_path: Path, data: bytes, missing: int) -> None:
+def test_riff_chunks_declare_end(tmp_path: Path, data: bytes, missing: int) -> None:
     (tmp_path / "a.avi").write_bytes(data)
     assert count_missing_bytes(tmp_path / "a.avi", "avi") == missing
 
@@ -86,11 +88,11 @@ def box(length: int, content: int, *, kind: bytes = b"mdat", long: int | None = 
         (box(1, 10, long=26), 0),
         (box(1, 10, long=1 << 33), (1 << 33) - 26),
         (box(0, 10), 0),  # to the end of the file
-        (box(16, 8) + box(0xF00000, 9, kind=b"\xff\xfe\x01\x80"), 0),  # no box
+        (box(16, 8) + box(0xF00000, 9, kind=b"\xff\xfe\x01\x80"), 0),  # not a box
         (box(16, 8) + bytes(5), 0),
     ],
 )
-def test_boxes(tmp_path: Path, data: bytes, missing: int) -> None:
+def test_mp4_boxes_declare_end(tmp_path: Path, data: bytes, missing: int) -> None:
     (tmp_path / "a.mp4").write_bytes(data)
     assert count_missing_bytes(tmp_path / "a.mp4", FORMATS["mp4"]) == missing
 
@@ -101,19 +103,19 @@ def test_boxes(tmp_path: Path, data: bytes, missing: int) -> None:
         (b"\x8a" + bytes(10), 0),
         (b"\x8a" + bytes(4), 6),
         (b"\x01" + (10).to_bytes(7, "big") + bytes(7), 3),
-        (b"\xff" + bytes(4), 0),  # live: no length, in one byte or in eight
+        (b"\xff" + bytes(4), 0),  # live: unknown length, in one byte or in eight
         (b"\x01" + b"\xff" * 7 + bytes(4), 0),
-        (b"\x00" + bytes(10), 0),  # no number
+        (b"\x00" + bytes(10), 0),  # not a number
         (b"\x8a" + bytes(10) + b"tags of another program", 0),
     ],
 )
-def test_segments(tmp_path: Path, segment: bytes, missing: int) -> None:
+def test_matroska_segment_declares_end(tmp_path: Path, segment: bytes, missing: int) -> None:
     head = b"\x1a\x45\xdf\xa3\x84" + bytes(4) + b"\x18\x53\x80\x67"
     (tmp_path / "a.mkv").write_bytes(head + segment)
     assert count_missing_bytes(tmp_path / "a.mkv", "matroska,webm") == missing
 
 
-def test_live_matroska_is_whole(tmp_path: Path) -> None:
+def test_live_matroska_is_complete(tmp_path: Path) -> None:
     path = video(tmp_path, "mkv")
     data = bytearray(path.read_bytes())
     length = data.index(b"\x18\x53\x80\x67") + 4
@@ -125,7 +127,7 @@ def test_live_matroska_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("length", "offset"), [(188, 0), (192, 4), (204, 0)])
-def test_packets_of_transport_streams(tmp_path: Path, length: int, offset: int) -> None:
+def test_transport_stream_packets_are_counted(tmp_path: Path, length: int, offset: int) -> None:
     path = tmp_path / "a.ts"
     packet = bytes(offset) + b"\x47" + bytes(length - offset - 1)
     path.write_bytes(packet * 10)
@@ -135,12 +137,12 @@ def test_packets_of_transport_streams(tmp_path: Path, length: int, offset: int) 
     path.write_bytes(packet * 6 + bytes(2 * length) + packet * 2)
     assert (count_missing_bytes(path, "mpegts"), count_broken_packets(path, "mpegts")) == (0, 2)
     path.write_bytes(packet * 6 + bytes(2 * length))
-    assert count_broken_packets(path, "mpegts") == 0, "what a recorder fills up its last block with"
+    assert count_broken_packets(path, "mpegts") == 0, "recorders fill their last block with zeros"
     path.write_bytes(b"\x00" + packet * 10)
     assert (count_missing_bytes(path, "mpegts"), count_broken_packets(path, "mpegts")) == (0, 0)
 
 
-def test_broken_packets_over_several_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_packets_are_counted_across_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidgru.video.integrity._TS_PACKETS_PER_READ", 3)
     good, bad = b"\x47" + bytes(187), bytes(188)
     (tmp_path / "a.ts").write_bytes(good * 5 + bad * 4 + good + bad + good + bad * 4)
@@ -148,7 +150,7 @@ def test_broken_packets_over_several_reads(tmp_path: Path, monkeypatch: pytest.M
     assert count_broken_packets(tmp_path / "a.ts", "avi") == 0
 
 
-def test_a_transport_packet_that_ffmpeg_passes_over_in_silence(tmp_path: Path) -> None:
+def test_broken_transport_packet_is_reported(tmp_path: Path) -> None:
     path = video(tmp_path, "ts", frames=120)
     data = bytearray(path.read_bytes())
     data[len(data) // 2 // 188 * 188] = 0
@@ -157,33 +159,33 @@ def test_a_transport_packet_that_ffmpeg_passes_over_in_silence(tmp_path: Path) -
     assert "1 broken transport stream packets" in str(damage(path))
 
 
-def test_frames_before_the_first_that_can_be_decoded(tmp_path: Path) -> None:
-    whole = write_video(tmp_path / "a.mkv", 40, options={"g": "10", "bf": "0"})
+def test_missing_head_is_a_gap(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", 40, options={"g": "10", "bf": "0"})
     headless = tmp_path / "headless.mkv"
-    with av.open(str(whole)) as source, av.open(str(headless), "w") as target:
+    with av.open(str(path)) as source, av.open(str(headless), "w") as target:
         stream = source.streams.video[0]
         copy = target.add_stream_from_template(stream)
         for packet in list(source.demux(stream))[3:-1]:
             packet.stream = copy
             target.mux(packet)
-    found = damage(headless)
-    assert found.gaps >= 1
-    assert found.gap_s >= 0.6
+    result = damage(headless)
+    assert result.gaps >= 1
+    assert result.gap_s >= 0.6
 
 
-def test_a_block_that_matroska_lost_is_a_gap_though_the_error_comes_frames_before_it(tmp_path: Path) -> None:
+def test_lost_matroska_block_is_a_gap(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", 100, options={"g": "20"})
     with av.open(str(path)) as container:
-        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+        positions = [packet.pos for packet in container.demux(video=0) if packet.size]
     data = bytearray(path.read_bytes())
-    data[places[50] : places[53]] = bytes(places[53] - places[50])
+    data[positions[50] : positions[53]] = bytes(positions[53] - positions[50])
     path.write_bytes(data)
-    found = damage(path)
-    assert found.gaps >= 1
-    assert found.gap_s >= 0.1
+    result = damage(path)
+    assert result.gaps >= 1
+    assert result.gap_s >= 0.1
 
 
-def test_a_packet_that_gives_no_frame_is_a_gap(tmp_path: Path) -> None:
+def test_packet_without_frame_is_a_gap(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.webm", 60, codec="libvpx", options={"deadline": "realtime", "cpu-used": "8"})
     with av.open(str(path)) as container:
         sizes = [(bytes(packet), packet.pts) for packet in container.demux(video=0) if packet.size]
@@ -195,27 +197,27 @@ def test_a_packet_that_gives_no_frame_is_a_gap(tmp_path: Path) -> None:
     assert damage(path).gaps == 1
 
 
-def test_frames_that_are_stamped_out_of_order_are_no_gap(tmp_path: Path) -> None:
-    """As packed B-frames are in AVI: the stamps of their packets mean nothing."""
+def test_packed_b_frames_are_no_gap(tmp_path: Path) -> None:
+    """The packet timestamps of packed B-frames in AVI are out of order."""
     path = write_video(tmp_path / "a.avi", 60, codec="mpeg4", options={"bf": "2", "g": "12"})
     assert not damage(path).facts()
 
 
 @pytest.mark.parametrize("frames", [1, 30])
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "ts"])
-def test_sound_that_goes_on_after_the_pictures_is_no_loss(tmp_path: Path, suffix: str, frames: int) -> None:
+def test_audio_longer_than_video_is_no_damage(tmp_path: Path, suffix: str, frames: int) -> None:
     assert not damage(write_video(tmp_path / f"a.{suffix}", frames, audio_s=4.8)).facts()
 
 
-def test_a_stream_that_turns_up_late_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyAV raises IndexError when it flushes one; which file makes it do so is up to how FFmpeg probes."""
+def test_late_stream_does_not_end_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyAV raises IndexError when it flushes such a stream; no file reproduces this reliably."""
     path = video(tmp_path, "ts", frames=50)
     with VideoReader(path) as reader:
-        whole = [frame.index for frame in reader.sample(5, (64, 64))]
+        expected = [frame.index for frame in reader.sample(5, (64, 64))]
     with VideoReader(path) as reader:
         demux, calls = reader._container.demux, []
 
-        class Late:
+        class LateStreamContainer:
             def __getattr__(self, name: str) -> object:
                 return getattr(container, name)
 
@@ -227,17 +229,17 @@ def test_a_stream_that_turns_up_late_does_not_end_the_run(tmp_path: Path, monkey
 
         container = reader._container
         reader._frames.close()
-        reader._container, reader._frames = Late(), reader._decode()
+        reader._container, reader._frames = LateStreamContainer(), reader._decode()
         reader._container.seek(0)
         reader._first = next(reader._frames)
-        assert [frame.index for frame in reader.sample(5, (64, 64))] == whole
+        assert [frame.index for frame in reader.sample(5, (64, 64))] == expected
     assert len(calls) == 2
     assert not reader.damage.facts()
 
 
 @pytest.mark.slow
-def test_nothing_crashes_and_nothing_is_lost_in_silence() -> None:
+def test_damage_check_finds_no_silent_loss() -> None:
     command = [sys.executable, str(SCRIPT), "--variants", "72", "--seed", "3"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "\n0 wrong" in ran.stdout
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert "\n0 wrong" in completed.stdout

@@ -1,3 +1,5 @@
+"""Addresses and connections of live sources, with servers on this machine."""
+
 import socket
 import time
 from fractions import Fraction
@@ -12,9 +14,39 @@ from tests.streams import as_file, as_stream, serving
 from tests.videos import draw_counter, read_counter, write_video
 from vidgru.video.live_connection import Connection, DecodedFrame, LiveAddress, SourceLostError, connect
 
+# --- addresses --------------------------------------------------------------------------------------------------------
 
-class Capture:
-    """A camera as OpenCV has it: three frames, in BGR."""
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("0", "camera 0"),
+        ("rtsp://cam:554/stream1", "rtsp://cam:554/stream1"),
+        ("rtsp://admin:secret@cam:554/stream1", "rtsp://cam:554/stream1"),
+        ("RTSP://admin:secret@cam", "rtsp://cam"),
+        ("rtsp://admin:se@c/r?e#t@cam/a", "rtsp://cam/a"),
+        ("rtsp://nvr/cam?channel=1&subtype=0", "rtsp://nvr/cam?channel=1&subtype=0"),
+        ("http://cam/video?user=admin&pwd=secret&x=1", "http://cam/video?user=***&pwd=***&x=1"),
+        ("srt://host:9000?passphrase=a=secret==", "srt://host:9000?passphrase=***"),
+        ("http://cam/video?secrettoken", "http://cam/video?***"),
+        ("http://cam/video#secret", "http://cam/video"),
+        ("http://[::1]:80/a", "http://[::1]:80/a"),
+    ],
+)  # fmt: skip
+def test_address_name_hides_credentials(source: str, name: str) -> None:
+    address = LiveAddress(source)
+    assert address.name == name
+    assert source not in repr(address)
+
+
+def test_address_device_and_scheme() -> None:
+    assert LiveAddress("3").device == 3
+    assert LiveAddress("http://cam").device is None
+    assert (LiveAddress("3").scheme, LiveAddress("HTTP://cam").scheme) == ("", "http")
+
+
+class FakeCapture:
+    """Stand-in for cv2.VideoCapture of camera 7, with three BGR frames."""
 
     def __init__(self, device: int) -> None:
         self.device, self.left, self.released = device, [0, 1, 2], False
@@ -32,11 +64,11 @@ class Capture:
 
 
 def drain(connection: Connection) -> tuple[list[DecodedFrame], str]:
-    """All frames, and what it was lost by; the connection is closed."""
+    """Read a connection to its end; return its frames and the reason if it was lost."""
     frames: list[DecodedFrame] = []
     try:
         for decoded in connection.frames():
-            frames.append(decoded)  # also those before a loss
+            frames.append(decoded)  # keep the frames before a loss
     except SourceLostError as lost:
         return frames, str(lost)
     finally:
@@ -49,11 +81,11 @@ def image_of(decoded: DecodedFrame) -> np.ndarray:
     return image
 
 
-def test_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidgru.video.live_connection.cv2.VideoCapture", Capture)
+def test_camera_gives_frames_without_stamps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidgru.video.live_connection.cv2.VideoCapture", FakeCapture)
     connection = connect(LiveAddress("7"))
-    frames, why = drain(connection)
-    assert why == "the camera gives no more frames"
+    frames, reason = drain(connection)
+    assert reason == "the camera gives no more frames"
     assert [decoded.stamp for decoded in frames] == [None] * 3
     assert all(np.array_equal(image_of(frames[n]), draw_counter(n, 160, 96)) for n in range(3))
     assert (connection.is_finite, connection.duration_s, connection.rotation) == (False, None, 0)
@@ -61,22 +93,22 @@ def test_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(LiveAddress("8"))
 
 
-def test_stamps_are_exact_and_count_from_the_start_of_the_container(tmp_path: Path) -> None:
+def test_stream_stamps_are_exact(tmp_path: Path) -> None:
     path = write_video(
         tmp_path / "a.mp4", 4, ticks=[0, 33, 67, 100], metadata={"creation_time": "2024-05-01T12:00:00Z"}
     )
     with serving(as_file(path)) as url:
         connection = connect(LiveAddress(url))
-        frames, why = drain(connection)
-    assert why == ""
+        frames, reason = drain(connection)
+    assert reason == ""
     assert [decoded.stamp for decoded in frames] == [Fraction(tick, 1000) for tick in (0, 33, 67, 100)]
     assert connection.is_finite
     assert connection.recorded_at == "2024-05-01T12:00:00+00:00"
 
 
 @pytest.mark.parametrize("served", [as_file, as_stream])
-def test_frames_without_stamps(served: Any, tmp_path: Path) -> None:
-    """Of a recording they have those of its frame rate, as in files; of a live stream none."""
+def test_untimed_stream_uses_frame_rate_if_finite(served: Any, tmp_path: Path) -> None:
+    """A served recording has times at its frame rate, like a file; a live stream has none."""
     path = write_video(tmp_path / "a.h264", 6, options={"bf": "0"})
     with serving(served(path)) as url:
         connection = connect(LiveAddress(url))
@@ -87,7 +119,7 @@ def test_frames_without_stamps(served: Any, tmp_path: Path) -> None:
     assert len(frames) == 6
 
 
-def test_sound_alone(tmp_path: Path) -> None:
+def test_stream_without_video_is_lost(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.wav"), "w") as container:
         stream: Any = container.add_stream("pcm_s16le", rate=8000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 4000), np.int16), format="s16", layout="mono")
@@ -101,7 +133,7 @@ def test_sound_alone(tmp_path: Path) -> None:
         connect(LiveAddress(url))
 
 
-def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidgru.video.live_connection.OPEN_TIMEOUT_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
@@ -109,18 +141,18 @@ def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             connect(LiveAddress(url))
 
 
-def test_a_stream_that_falls_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_stream_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidgru.video.live_connection.PACKET_TIMEOUT_S", 1.0)
     path = write_video(tmp_path / "a.ts", 60, tick=Fraction(1, 90000))
     with serving(as_stream(path, lambda: time.sleep(3))) as url:
-        frames, why = drain(connect(LiveAddress(url)))
-    assert why == "no data for 1 s"
+        frames, reason = drain(connect(LiveAddress(url)))
+    assert reason == "no data for 1 s"
     numbers = [read_counter(image_of(decoded)) for decoded in frames]
     assert numbers == list(range(len(numbers)))
-    assert len(numbers) >= 58  # those that the decoder held are among them
+    assert len(numbers) >= 58  # including those the decoder held back
 
 
-def test_an_error_does_not_tell_the_address() -> None:
+def test_error_hides_address() -> None:
     with pytest.raises(SourceLostError) as error:
         connect(LiveAddress("tcp://me:hunter2@127.0.0.1:1"))
     assert str(error.value) == "Connection refused"

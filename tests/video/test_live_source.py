@@ -1,3 +1,5 @@
+"""Live sources: clock, sampling, reconnection, dropped frames."""
+
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,46 +17,142 @@ from tests.videos import draw_counter, read_counter, rotate_mp4, write_video
 from vidgru.errors import SourceError
 from vidgru.video.integrity import Damage
 from vidgru.video.live_connection import DecodedFrame, LiveAddress, SourceLostError
-from vidgru.video.live_source import LiveFrame, LiveSource, ReconnectPolicy
+from vidgru.video.live_source import LiveClock, LiveFrame, LiveSource, ReconnectPolicy
 from vidgru.video.reader import VideoReader
 
+# --- clock ------------------------------------------------------------------------------------------------------------
+
+START_S = 1000.0  # monotonic clock
+
+
+def times(*frames: tuple[float | None, float], is_finite: bool = False, clock: LiveClock | None = None) -> list[float]:
+    """Return the times of frames given as (stamp, arrival) in seconds."""
+    clock = clock or LiveClock()
+    return [
+        float(clock.time(None if stamp is None else Fraction(str(stamp)), START_S + arrival_s, is_finite=is_finite))
+        for stamp, arrival_s in frames
+    ]
+
+
+def test_clock_follows_stamps() -> None:
+    assert times((0, 0), (0.2, 0.9), (0.4, 0.91), (0.6, 0.92)) == [0, 0.2, 0.4, 0.6]
+
+
+def test_clock_counts_from_container_start() -> None:
+    assert times((0.5, 0), (0.7, 0.2)) == [0.5, 0.7]
+    assert times((0.5, 0), (0.7, 0.2), is_finite=True) == [0.5, 0.7]
+
+
+def test_clock_starts_running_stream_at_zero() -> None:
+    assert times((86400, 0), (86400.5, 0.5)) == [0, 0.5]
+    assert times((-3, 0), (-2.5, 0.5)) == [0, 0.5]
+
+
+def test_clock_uses_arrival_without_stamps() -> None:
+    assert times((None, 0), (None, 0.25), (None, 0.75)) == [0, 0.25, 0.75]
+
+
+def test_clock_advances_without_stamps() -> None:
+    assert times((None, 0), (None, 0), (None, 0)) == [0, 0.001, 0.002]
+
+
+@pytest.mark.parametrize("stamp", [500, 0.1, -40])
+def test_clock_uses_arrival_if_stamps_leap(stamp: float) -> None:
+    result = times((0, 0), (1, 1), (stamp, 1.5), (stamp + 0.5, 2))
+    assert result == pytest.approx([0, 1, 1.5, 2], abs=0.01)
+
+
+def test_clock_follows_stamps_over_pause() -> None:
+    assert times((0, 0), (60, 60), (60.5, 60.5)) == [0, 60, 60.5]
+
+
+def test_clock_follows_stamps_over_delay() -> None:
+    assert times((0, 0), (0.5, 8), (1, 8), (1.5, 8)) == [0, 0.5, 1, 1.5]
+
+
+def test_clock_follows_stamps_of_served_recording() -> None:
+    assert times((0, 0), (60, 0.1), (59, 0.1), (120, 0.2), is_finite=True) == [0, 60, 59, 120]
+
+
+def test_clock_resumes_by_arrival_after_reconnect() -> None:
+    clock = LiveClock()
+    assert times((0, 0), (1, 1), clock=clock) == [0, 1]
+    clock.reconnect()
+    assert times((77, 5), (77.5, 5.1), (78, 5.2), clock=clock) == pytest.approx([5, 5.5, 6], abs=0.01)
+
+
+def test_clock_does_not_go_back_after_reconnect() -> None:
+    clock = LiveClock()
+    before = times((0, 0), (9, 0.1), clock=clock, is_finite=True)
+    clock.reconnect()
+    assert times((0, 0.2), clock=clock)[0] > before[-1]
+
+
+def test_clock_does_not_add_up_connection_delays() -> None:
+    clock = LiveClock()
+    times((0, 3), (1, 3), (2, 3), (3, 3), (4, 4), clock=clock)  # the first frame is 3 s late
+    assert (clock.first_zero_s, clock.zero_s) == (START_S, START_S)
+    for number, second in enumerate(range(10, 60, 10), start=1):
+        clock.reconnect()
+        stamps = [(0.0, second + 3.0), (3.0, second + 3.0), (4.0, second + 4.0)]
+        assert times(*stamps, clock=clock) == pytest.approx([second + 3, second + 6, second + 7], abs=0.05)
+        assert clock.zero_s == pytest.approx(START_S - 3, abs=0.05), number
+    assert clock.first_zero_s == pytest.approx(START_S, abs=0.05)
+
+
+def test_clock_zero_is_earliest_estimate() -> None:
+    clock = LiveClock()
+    times((0, 3), (1, 3), (2, 3), (3, 3), clock=clock)  # all read at once: the first is 3 s late
+    assert clock.zero_s == pytest.approx(START_S)
+    times((4, 4.5), clock=clock)  # a late frame
+    assert clock.zero_s == pytest.approx(START_S, abs=0.01)
+
+
+def test_clock_zero_follows_slow_source() -> None:
+    clock = LiveClock()
+    times(*((second * 0.9995, second) for second in range(2000)), clock=clock)
+    assert clock.zero_s == pytest.approx(START_S + 1, abs=0.01)
+
+
+# --- source -----------------------------------------------------------------------------------------------------------
+
 SOON = ReconnectPolicy(initial_delay_s=0.01, max_delay_s=0.04, max_attempts=3)
-ENOUGH_S = 20.0  # for anything here
+TIMEOUT_S = 20.0  # longer than any test takes
 
 
 @contextmanager
-def feeding(source: str, fps: float = 5, patience: ReconnectPolicy = SOON) -> Iterator[tuple[LiveSource, list[str]]]:
-    """A feed that is read, and what it says."""
-    said: list[str] = []
-    feed = LiveSource(LiveAddress(source), fps, 160, patience, said.append)
-    feed.start()
+def running(url: str, fps: float = 5, reconnect: ReconnectPolicy = SOON) -> Iterator[tuple[LiveSource, list[str]]]:
+    """Run a live source; yield the source and its messages."""
+    messages: list[str] = []
+    source = LiveSource(LiveAddress(url), fps, 160, reconnect, messages.append)
+    source.start()
     try:
-        yield feed, said
+        yield source, messages
     finally:
-        feed.close()
+        source.close()
 
 
-def until(feed: LiveSource, true: Callable[[], object]) -> None:
-    with feed.condition:
-        assert feed.condition.wait_for(true, ENOUGH_S)
+def wait_until(source: LiveSource, condition: Callable[[], object]) -> None:
+    with source.condition:
+        assert source.condition.wait_for(condition, TIMEOUT_S)
 
 
-def take_all(feed: LiveSource, most: int | None = None) -> list[LiveFrame]:
-    """Samples until the feed is over, or so many."""
+def take_all(source: LiveSource, max_frames: int | None = None) -> list[LiveFrame]:
+    """Return the samples until the source has ended, or at most `max_frames`."""
     frames: list[LiveFrame] = []
-    while most is None or len(frames) < most:
-        until(feed, lambda: feed.has_frames() or feed.is_finished)
-        frame = feed.take(is_idle=True)
+    while max_frames is None or len(frames) < max_frames:
+        wait_until(source, lambda: source.has_frames() or source.is_finished)
+        frame = source.take(is_idle=True)
         if frame is None:
             break
         frames.append(frame)
-    if feed.error:
-        raise feed.error
+    if source.error:
+        raise source.error
     return frames
 
 
-class Made:
-    """A connection whose frames are given: stamps in seconds, each drawn with its number; then the end, or a loss."""
+class FakeConnection:
+    """A connection with frames at the given stamps (seconds), each showing its number; then the end, or a loss."""
 
     tick, rotation, duration_s, recorded_at = Fraction(1, 1000), 0, None, None
 
@@ -85,18 +183,18 @@ class Made:
 
 
 @pytest.fixture
-def connections(monkeypatch: pytest.MonkeyPatch) -> list[Made | SourceLostError]:
-    """What each attempt to connect comes to, in turn; after the last, it fails."""
-    left: list[Made | SourceLostError] = []
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[FakeConnection | SourceLostError]:
+    """List to fill with the result of each attempt to connect; after the last, attempts fail."""
+    remaining: list[FakeConnection | SourceLostError] = []
 
-    def connect(address: LiveAddress) -> Made:
-        found = left.pop(0) if left else SourceLostError("nothing there")
-        if isinstance(found, SourceLostError):
-            raise found
-        return found
+    def connect(address: LiveAddress) -> FakeConnection:
+        result = remaining.pop(0) if remaining else SourceLostError("nothing there")
+        if isinstance(result, SourceLostError):
+            raise result
+        return result
 
     monkeypatch.setattr("vidgru.video.live_source.connect", connect)
-    return left
+    return remaining
 
 
 def seconds(count: int, step: float = 0.1) -> list[float | None]:
@@ -108,45 +206,45 @@ def seconds(count: int, step: float = 0.1) -> list[float | None]:
 
 @pytest.mark.parametrize("fps", [3, 5, 10, 30])
 @pytest.mark.parametrize("served", [as_file, as_stream])
-def test_samples_are_those_of_the_file(served: Callable[[Path], object], fps: float, tmp_path: Path) -> None:
+def test_live_samples_equal_file_samples(served: Callable[[Path], object], fps: float, tmp_path: Path) -> None:
     options = {"bf": "2", "g": "7"}
-    path = write_video(tmp_path / "a.ts", 16, options=options, tick=Fraction(1, 90000))  # 1.6 s: all may wait
+    path = write_video(tmp_path / "a.ts", 16, options=options, tick=Fraction(1, 90000))  # 1.6 s: all fit into the queue
     with VideoReader(path) as reader:
         expected = [(f.time_s, f.index, f.image) for f in reader.sample(fps, (160, 96))]
-    with serving(served(path)) as url, feeding(url, fps) as (feed, _):
-        frames = take_all(feed, len(expected))
+    with serving(served(path)) as url, running(url, fps) as (source, _):
+        frames = take_all(source, len(expected))
     assert [(f.time_s, f.index) for f in frames] == [(time_s, index) for time_s, index, _ in expected]
     assert all(np.array_equal(f.image, image) for f, (_, _, image) in zip(frames, expected, strict=True))
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
-def test_frames_stand_upright(rotation: int, tmp_path: Path) -> None:
+def test_live_frames_are_upright(rotation: int, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 4, draw=lambda n, w, h: turned(n, w, h, rotation))
     rotate_mp4(path, rotation)
-    with serving(as_file(path)) as url, feeding(url, 10) as (feed, _):
-        frames = take_all(feed)
+    with serving(as_file(path)) as url, running(url, 10) as (source, _):
+        frames = take_all(source)
     assert [read_counter(frame.image) for frame in frames] == [0, 1, 2, 3]
     assert {frame.size_px for frame in frames} == {(160, 96) if rotation == 180 else (96, 160)}
 
 
 def turned(number: int, width: int, height: int, clockwise: int) -> np.ndarray:
-    """A counter as a camera stores it that is turned so far."""
+    """Draw a counter as a camera that is turned by so many degrees stores it."""
     upright = (height, width) if clockwise in (90, 270) else (width, height)
     return np.ascontiguousarray(np.rot90(draw_counter(number, *upright), clockwise // 90))
 
 
-def test_a_camera_gives_frames_by_the_clock(connections: list[Made | SourceLostError]) -> None:
-    connections.append(Made([None] * 5, before=lambda number: time.sleep(0.02)))
-    with feeding("0", 100) as (feed, _):
-        times = [frame.time_s for frame in take_all(feed, 5)]
+def test_camera_frames_are_timed_by_arrival(connections: list[FakeConnection | SourceLostError]) -> None:
+    connections.append(FakeConnection([None] * 5, before=lambda number: time.sleep(0.02)))
+    with running("0", 100) as (source, _):
+        times = [frame.time_s for frame in take_all(source, 5)]
     assert times[0] == 0
     assert all(later - earlier >= 0.02 - 1e-4 for earlier, later in pairwise(times))
 
 
-def test_a_source_may_change_its_size(connections: list[Made | SourceLostError]) -> None:
-    connections += [Made(seconds(2), lost="gone"), Made(seconds(2), size_px=(96, 160))]
-    with feeding("rtsp://cam", 240) as (feed, _):  # every frame is a sample
-        frames = take_all(feed, 4)
+def test_source_may_change_frame_size(connections: list[FakeConnection | SourceLostError]) -> None:
+    connections += [FakeConnection(seconds(2), lost="gone"), FakeConnection(seconds(2), size_px=(96, 160))]
+    with running("rtsp://cam", 240) as (source, _):  # every frame is a sample
+        frames = take_all(source, 4)
     assert [frame.size_px for frame in frames] == [(160, 96)] * 2 + [(96, 160)] * 2
     assert [frame.image.shape for frame in frames] == [(96, 160, 3)] * 2 + [(160, 96, 3)] * 2
 
@@ -154,45 +252,45 @@ def test_a_source_may_change_its_size(connections: list[Made | SourceLostError])
 # --- ends -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_served_recording_ends(tmp_path: Path) -> None:
+def test_served_recording_ends(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 60, metadata={"creation_time": "2024-05-01T12:00:00Z"})
-    with serving(as_file(path)) as url, feeding(url) as (feed, said):
-        frames = take_all(feed)
-        until(feed, lambda: feed.is_finished)
-    assert len(frames) == 30  # more than may wait: none is passed over
-    assert (feed.dropped_frames, feed.truncation, feed.end_s) == (0, "", 6.0)
-    assert feed.recorded_at == "2024-05-01T12:00:00+00:00"
-    assert said == [f"{url} is open: 160x96"]
+    with serving(as_file(path)) as url, running(url) as (source, messages):
+        frames = take_all(source)
+        wait_until(source, lambda: source.is_finished)
+    assert len(frames) == 30  # more than the queue holds: none is dropped
+    assert (source.dropped_frames, source.truncation, source.end_s) == (0, "", 6.0)
+    assert source.recorded_at == "2024-05-01T12:00:00+00:00"
+    assert messages == [f"{url} is open: 160x96"]
 
 
-def test_a_served_recording_that_breaks_off(connections: list[Made | SourceLostError]) -> None:
-    made = Made(seconds(4), lost="Input/output error")
-    made.is_finite = True
-    connections.append(made)
-    with feeding("http://cam/a.mp4", 10) as (feed, _):
-        assert len(take_all(feed)) == 4
-        until(feed, lambda: feed.is_finished)
-    assert feed.truncation == "Input/output error"
-    assert made.closed
+def test_served_recording_reports_truncation(connections: list[FakeConnection | SourceLostError]) -> None:
+    connection = FakeConnection(seconds(4), lost="Input/output error")
+    connection.is_finite = True
+    connections.append(connection)
+    with running("http://cam/a.mp4", 10) as (source, _):
+        assert len(take_all(source)) == 4
+        wait_until(source, lambda: source.is_finished)
+    assert source.truncation == "Input/output error"
+    assert connection.closed
 
 
-def test_it_connects_again_and_again(connections: list[Made | SourceLostError]) -> None:
-    first, second = Made(seconds(3), lost="Connection reset by peer"), Made(seconds(3), first=3)
+def test_lost_source_is_reconnected(connections: list[FakeConnection | SourceLostError]) -> None:
+    first, second = FakeConnection(seconds(3), lost="Connection reset by peer"), FakeConnection(seconds(3), first=3)
     connections += [SourceLostError("refused"), first, SourceLostError("refused"), SourceLostError("refused"), second]
-    with feeding("rtsp://u:secret@cam", 240) as (feed, said):  # every frame is a sample
-        frames = take_all(feed, 6)
-        while len(said) < 9:
+    with running("rtsp://u:secret@cam", 240) as (source, messages):  # every frame is a sample
+        frames = take_all(source, 6)
+        while len(messages) < 9:
             time.sleep(0.01)
-        assert not feed.is_finished  # nor is it ever: three attempts are for a source that has not been open
+        assert not source.is_finished  # the limit of attempts is for sources that have never been open
     assert [read_counter(frame.image) for frame in frames] == [0, 1, 2, 3, 4, 5]
     times = [frame.time_s for frame in frames]
     assert times[:3] == [0, 0.1, 0.2]
     assert times == sorted(set(times))
-    assert feed.damage.gaps == 1
-    assert feed.damage.gap_s > 0
-    back = said.pop(5)
+    assert source.damage.gaps == 1
+    assert source.damage.gap_s > 0
+    back = messages.pop(5)
     assert back.startswith("rtsp://cam is back after 0.")
-    assert said[:8] == [
+    assert messages[:8] == [
         "rtsp://cam cannot be opened (refused); retrying in 0.01 s",
         "rtsp://cam is open: 160x96",
         "rtsp://cam was lost (Connection reset by peer); retrying in 0.01 s",
@@ -206,96 +304,96 @@ def test_it_connects_again_and_again(connections: list[Made | SourceLostError]) 
     assert second.closed
 
 
-def test_a_source_that_never_opens(connections: list[Made | SourceLostError]) -> None:
+def test_unopened_source_is_given_up(connections: list[FakeConnection | SourceLostError]) -> None:
     with (
-        feeding("rtsp://u:secret@cam") as (feed, said),
+        running("rtsp://u:secret@cam") as (source, messages),
         pytest.raises(SourceError, match="rtsp://cam cannot be opened, tried 3 times: nothing there") as error,
     ):
-        take_all(feed)
-    assert len(said) == 2
-    assert "secret" not in "".join([*said, str(error.value)])
+        take_all(source)
+    assert len(messages) == 2
+    assert "secret" not in "".join([*messages, str(error.value)])
 
 
-def test_nothing_listens() -> None:
-    with feeding("tcp://u:secret@127.0.0.1:1") as (feed, _), pytest.raises(SourceError, match="Connection refused"):
-        take_all(feed)
+def test_refused_connection_raises() -> None:
+    with running("tcp://u:secret@127.0.0.1:1") as (source, _), pytest.raises(SourceError, match="Connection refused"):
+        take_all(source)
 
 
-@pytest.mark.parametrize(("status", "why"), [(401, "Unauthorized"), (403, "Forbidden")])
-def test_a_wrong_password_is_tried_once(status: int, why: str) -> None:
+@pytest.mark.parametrize(("status", "reason"), [(401, "Unauthorized"), (403, "Forbidden")])
+def test_rejected_password_is_not_retried(status: int, reason: str) -> None:
     with (
         serving(*[refusal(status)] * 3) as url,
-        feeding(url) as (feed, _),
-        pytest.raises(SourceError, match=f"tried once: .*{why}"),
+        running(url) as (source, _),
+        pytest.raises(SourceError, match=f"tried once: .*{reason}"),
     ):
-        take_all(feed)
+        take_all(source)
 
 
-def test_an_unknown_kind_of_address_is_tried_once() -> None:
-    with feeding("rstp://cam") as (feed, _), pytest.raises(SourceError, match="tried once: Protocol not found"):
-        take_all(feed)
+def test_unknown_protocol_is_not_retried() -> None:
+    with running("rstp://cam") as (source, _), pytest.raises(SourceError, match="tried once: Protocol not found"):
+        take_all(source)
 
 
-def test_what_is_no_video(tmp_path: Path) -> None:
+def test_served_page_is_no_video(tmp_path: Path) -> None:
     (tmp_path / "page").write_text("<html>" * 1000)
     with (
         serving(*[as_file(tmp_path / "page")] * 3) as url,
-        feeding(url) as (feed, _),
+        running(url) as (source, _),
         pytest.raises(SourceError, match="tried 3 times: Invalid data found"),
     ):
-        take_all(feed)
+        take_all(source)
 
 
-def test_a_bug_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def connect(address: LiveAddress) -> Made:
+def test_unexpected_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(address: LiveAddress) -> FakeConnection:
         raise ZeroDivisionError
 
     monkeypatch.setattr("vidgru.video.live_source.connect", connect)
-    with feeding("rtsp://cam") as (feed, _), pytest.raises(ZeroDivisionError):
-        take_all(feed)
+    with running("rtsp://cam") as (source, _), pytest.raises(ZeroDivisionError):
+        take_all(source)
 
 
-def test_closing_ends_the_thread(connections: list[Made | SourceLostError]) -> None:
-    made = Made([None] * 10**6)
-    connections.append(made)
-    with feeding("0") as (feed, _):
-        until(feed, feed.has_frames)
-    assert not feed._thread.is_alive()
-    assert made.closed
+def test_close_ends_thread(connections: list[FakeConnection | SourceLostError]) -> None:
+    connection = FakeConnection([None] * 10**6)
+    connections.append(connection)
+    with running("0") as (source, _):
+        wait_until(source, source.has_frames)
+    assert not source._thread.is_alive()
+    assert connection.closed
 
 
 # --- keeping up -------------------------------------------------------------------------------------------------------
 
 
-def test_who_is_behind_gets_the_newest(connections: list[Made | SourceLostError]) -> None:
+def test_slow_consumer_gets_newest_frame(connections: list[FakeConnection | SourceLostError]) -> None:
     go = [threading.Event() for _ in range(3)]
     waits = {20: go[0], 23: go[1], 24: go[2]}
-    connections.append(Made(seconds(30), before=lambda n: waits[n].wait(ENOUGH_S) if n in waits else None))
-    with feeding("rtsp://cam", 5) as (feed, said):  # every other frame is a sample; ten may wait
-        until(feed, lambda: len(feed._queue) == 10)
-        assert feed.dropped_frames == 0
-        go[0].set()  # 20 is the eleventh sample, 22 another
-        until(feed, lambda: feed.dropped_frames == 11)
-        (newest,) = take_all(feed, 1)
+    connections.append(FakeConnection(seconds(30), before=lambda n: waits[n].wait(TIMEOUT_S) if n in waits else None))
+    with running("rtsp://cam", 5) as (source, messages):  # every other frame is a sample; the queue holds ten
+        wait_until(source, lambda: len(source._queue) == 10)
+        assert source.dropped_frames == 0
+        go[0].set()  # frames 20 and 22 are the samples 11 and 12
+        wait_until(source, lambda: source.dropped_frames == 11)
+        (newest,) = take_all(source, 1)
         assert read_counter(newest.image) == 22
-        assert feed.take(is_idle=False) is None
-        assert len(said) == 2
-        assert feed.take(is_idle=True) is None  # has caught up: all is as it was before
+        assert source.take(is_idle=False) is None
+        assert len(messages) == 2
+        assert source.take(is_idle=True) is None  # caught up
         go[1].set()
         go[2].set()
-        assert [read_counter(frame.image) for frame in take_all(feed, 3)] == [24, 26, 28]
-    assert said[1:3] == [
+        assert [read_counter(frame.image) for frame in take_all(source, 3)] == [24, 26, 28]
+    assert messages[1:3] == [
         "rtsp://cam: the detector is behind; dropping frames to keep up",
         "rtsp://cam: caught up, 11 frames dropped",
     ]
 
 
-def test_a_served_recording_waits(connections: list[Made | SourceLostError]) -> None:
-    made = Made(seconds(100))
-    made.is_finite = True
-    connections.append(made)
-    with feeding("http://cam/a.mp4", 5) as (feed, _):
-        until(feed, lambda: len(feed._queue) == 10)
-        frames = take_all(feed)
+def test_served_recording_waits_for_consumer(connections: list[FakeConnection | SourceLostError]) -> None:
+    connection = FakeConnection(seconds(100))
+    connection.is_finite = True
+    connections.append(connection)
+    with running("http://cam/a.mp4", 5) as (source, _):
+        wait_until(source, lambda: len(source._queue) == 10)
+        frames = take_all(source)
     assert [read_counter(frame.image) for frame in frames] == list(range(0, 100, 2))
-    assert feed.dropped_frames == 0
+    assert source.dropped_frames == 0

@@ -1,4 +1,4 @@
-"""Sampling, time, orientation and damage, on videos whose frames show their own numbers."""
+"""Sampling, times, orientation and damage, of videos whose frames show their own numbers."""
 
 import os
 from fractions import Fraction
@@ -22,7 +22,7 @@ def sampled(path: Path, fps: float, size_px: tuple[int, int] = SIZE) -> tuple[li
 
 
 def expected(times: list[Fraction], fps: Fraction, tick: Fraction) -> list[int]:
-    """The sampling rule, grid point by grid point."""
+    """Return the sampled frames by the definition of the sampling rule, grid point by grid point."""
     taken: list[int] = []
     for k in range(int(times[-1] * fps) + 2):
         after = [i for i, time in enumerate(times) if time >= Fraction(k) / fps - tick / 2]
@@ -32,7 +32,7 @@ def expected(times: list[Fraction], fps: Fraction, tick: Fraction) -> list[int]:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts", "mov", "flv", "webm"])
-def test_every_container_gives_each_frame_its_time(tmp_path: Path, suffix: str) -> None:
+def test_frame_times_are_exact_in_every_container(tmp_path: Path, suffix: str) -> None:
     tick = Fraction(1, 10) if suffix == "avi" else Fraction(1, 1000)
     codec = {"avi": "mpeg4", "webm": "libvpx"}.get(suffix, "libx264")
     frames, reader = sampled(write_video(tmp_path / f"a.{suffix}", tick=tick, codec=codec), 10)
@@ -44,7 +44,7 @@ def test_every_container_gives_each_frame_its_time(tmp_path: Path, suffix: str) 
 
 
 @pytest.mark.parametrize("fps", [1, 3, 7.5, 8, 10, 25, 240])
-def test_even_frame_rate_is_sampled_by_the_rule(tmp_path: Path, fps: float) -> None:
+def test_sampling_of_even_frame_rate(tmp_path: Path, fps: float) -> None:
     frames, _ = sampled(write_video(tmp_path / "a.mp4", 40, fps=10), fps)
     truth = expected([Fraction(i, 10) for i in range(40)], Fraction(str(fps)), Fraction(1, 1000))
     assert [read_counter(frame.image) for frame in frames] == truth
@@ -52,8 +52,8 @@ def test_even_frame_rate_is_sampled_by_the_rule(tmp_path: Path, fps: float) -> N
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
 @pytest.mark.parametrize(("numerator", "fps"), [(24000, 8), (24000, 24), (30000, 8), (30000, 10), (60000, 7.5)])
-def test_television_rates_are_sampled_by_the_rule(tmp_path: Path, suffix: str, numerator: int, fps: float) -> None:
-    """23.976, 29.97 and 59.94 frames a second, whose stamps the containers round to ticks of their own."""
+def test_sampling_of_television_rates(tmp_path: Path, suffix: str, numerator: int, fps: float) -> None:
+    """Containers round the timestamps of 23.976, 29.97 and 59.94 frames per second to ticks of their own."""
     frame = Fraction(1001, numerator)
     if suffix == "avi":
         path = write_video(tmp_path / "a.avi", 90, ticks=range(90), tick=frame, codec="mpeg4")
@@ -64,27 +64,27 @@ def test_television_rates_are_sampled_by_the_rule(tmp_path: Path, suffix: str, n
         tick = Fraction(str(container.streams.video[0].time_base))
     times = [round(i * frame / tick) * tick for i in range(90)]
     assert [read_counter(frame.image) for frame in frames] == expected(times, Fraction(str(fps)), tick)
-    assert all(abs(found.time_s - float(found.index * frame)) <= float(tick) for found in frames)
+    assert all(abs(sample.time_s - float(sample.index * frame)) <= float(tick) for sample in frames)
     assert not reader.damage.facts()
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 @pytest.mark.parametrize("fps", [2, 8, 30])
-def test_variable_frame_rate_and_pauses_are_sampled_by_the_rule(tmp_path: Path, suffix: str, fps: int) -> None:
+def test_sampling_of_variable_rate_and_pauses(tmp_path: Path, suffix: str, fps: int) -> None:
     rng = np.random.default_rng(fps)
     ticks = np.cumsum([0, *rng.choice([10, 33, 40, 125, 700, 5000], 40)]).tolist()
     path = write_video(tmp_path / f"a.{suffix}", len(ticks), ticks=ticks)
     frames, reader = sampled(path, fps)
     times = [Fraction(t, 1000) for t in ticks]
-    with av.open(str(path)) as container:  # muxers choose a finer tick than the one asked for
+    with av.open(str(path)) as container:  # muxers choose a finer tick than requested
         tick = Fraction(str(container.streams.video[0].time_base))
     truth = expected(times, Fraction(fps), tick)
     assert [read_counter(frame.image) for frame in frames] == truth
     assert [frame.time_s for frame in frames] == pytest.approx([float(times[i]) for i in truth], abs=1e-9)
-    assert not reader.damage.facts(), "pauses are no damage"
+    assert not reader.damage.facts(), "pauses are not damage"
 
 
-def test_a_frame_half_a_tick_early_still_counts(tmp_path: Path) -> None:
+def test_sampling_accepts_frame_half_tick_early(tmp_path: Path) -> None:
     """At 3 fps in milliseconds, frame 1 is at 0.333 s: before 1/3 s, but by less than half a tick."""
     ticks = [0, 333, 667, 1000]
     frames, _ = sampled(write_video(tmp_path / "a.mkv", 4, ticks=ticks), 3)
@@ -92,23 +92,23 @@ def test_a_frame_half_a_tick_early_still_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_time_counts_from_the_earliest_stream(tmp_path: Path, suffix: str) -> None:
-    """Sound starts at 0, the video half a second later: its first frame is at 0.5 s."""
+def test_times_count_from_earliest_stream(tmp_path: Path, suffix: str) -> None:
+    """Audio starts at 0 and the video half a second later, so its first frame is at 0.5 s."""
     path = write_video(tmp_path / f"late.{suffix}", 20, ticks=[500 + 100 * i for i in range(20)], audio_s=3)
     frames, reader = sampled(path, 10)
     assert [frame.time_s for frame in frames] == pytest.approx([0.5 + i / 10 for i in range(20)], abs=1e-9)
     assert [read_counter(frame.image) for frame in frames] == list(range(20))
-    assert not reader.damage.facts(), "sound that goes on longer than the video is no damage"
+    assert not reader.damage.facts(), "audio longer than the video is not damage"
 
 
-def test_first_pts_far_from_zero(tmp_path: Path) -> None:
+def test_times_start_at_zero_despite_late_pts(tmp_path: Path) -> None:
     path = write_video(tmp_path / "late.ts", 20, ticks=[77_000 + 100 * i for i in range(20)])
     frames, reader = sampled(path, 5)
     assert [frame.time_s for frame in frames] == pytest.approx([i / 5 for i in range(10)], abs=1e-9)
     assert reader.info.duration_s == pytest.approx(2.0, abs=0.15)
 
 
-def test_stream_without_times_is_read_at_its_frame_rate(tmp_path: Path) -> None:
+def test_untimed_stream_uses_frame_rate(tmp_path: Path) -> None:
     frames, reader = sampled(write_video(tmp_path / "raw.h264", options={"bf": "0"}), 25)
     assert [read_counter(frame.image) for frame in frames] == list(range(30))
     assert [frame.time_s for frame in frames] == pytest.approx([i / 25 for i in range(30)])
@@ -117,7 +117,7 @@ def test_stream_without_times_is_read_at_its_frame_rate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("clockwise", [0, 90, 180, 270])
-def test_rotation_is_applied(tmp_path: Path, clockwise: int) -> None:
+def test_sampled_frames_are_upright(tmp_path: Path, clockwise: int) -> None:
     path = write_video(tmp_path / "a.mp4", 5)
     rotate_mp4(path, clockwise)
     info = probe(path)
@@ -140,7 +140,7 @@ def test_rotation_is_applied(tmp_path: Path, clockwise: int) -> None:
         ("libvpx-vp9", "yuv420p", (150, 90)),
     ],
 )
-def test_unusual_sizes_and_pixels(tmp_path: Path, codec: str, pix_fmt: str, size_px: tuple[int, int]) -> None:
+def test_unusual_sizes_and_pixel_formats(tmp_path: Path, codec: str, pix_fmt: str, size_px: tuple[int, int]) -> None:
     path = write_video(tmp_path / "a.mkv", 12, codec=codec, pix_fmt=pix_fmt, size_px=size_px)
     frames, reader = sampled(path, 10, (120, 72))
     assert reader.info.size_px == size_px
@@ -148,37 +148,37 @@ def test_unusual_sizes_and_pixels(tmp_path: Path, codec: str, pix_fmt: str, size
     assert all(frame.image.shape == (72, 120, 3) and frame.image.dtype == np.uint8 for frame in frames)
 
 
-def test_video_range_becomes_full_range(tmp_path: Path) -> None:
+def test_limited_range_becomes_full_range(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", 2, codec="ffv1", draw=lambda n, w, h: np.full((h, w, 3), 255 * n, np.uint8))
     frames, _ = sampled(path, 10)
     assert frames[0].image.max() <= 1
     assert frames[1].image.min() >= 250
 
 
-def test_probe_tells_what_the_container_says(tmp_path: Path) -> None:
+def test_probe_reads_container_properties(tmp_path: Path) -> None:
     info = probe(write_video(tmp_path / "a.mp4", metadata={"creation_time": "2024-05-06T07:08:09.000000Z"}))
     assert (info.size_px, info.rotation, info.fps, info.frames, info.codec) == (SIZE, 0, 10.0, 30, "h264")
     assert info.duration_s == pytest.approx(3.0)
     assert info.recorded_at == "2024-05-06T07:08:09+00:00"
 
 
-def test_a_clock_that_was_never_set_is_no_recording_time(tmp_path: Path) -> None:
+def test_probe_ignores_unset_creation_time(tmp_path: Path) -> None:
     assert (
         probe(write_video(tmp_path / "a.mp4", metadata={"creation_time": "1970-01-01T00:00:00Z"})).recorded_at is None
     )
     assert probe(write_video(tmp_path / "b.mp4")).recorded_at is None
 
 
-# --- what cannot be read ----------------------------------------------------------------------------------------------
+# --- unreadable files -------------------------------------------------------------------------------------------------
 
 
-def test_text_is_no_video(tmp_path: Path) -> None:
+def test_text_file_raises(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("This is not a video.\n" * 100)
     with pytest.raises(RecordingError, match="is not a readable video: Invalid data"):
         VideoReader(tmp_path / "a.mp4")
 
 
-def test_empty_missing_and_folder(tmp_path: Path) -> None:
+def test_empty_missing_and_folder_raise(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(RecordingError, match=r"is empty \(0 bytes\)"):
         VideoReader(tmp_path / "empty.mp4")
@@ -189,7 +189,7 @@ def test_empty_missing_and_folder(tmp_path: Path) -> None:
         VideoReader(tmp_path / "folder.mp4")
 
 
-def test_sound_alone(tmp_path: Path) -> None:
+def test_audio_without_video_raises(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=8000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
@@ -200,7 +200,7 @@ def test_sound_alone(tmp_path: Path) -> None:
         VideoReader(tmp_path / "a.mp4")
 
 
-def test_no_frame_can_be_decoded(tmp_path: Path) -> None:
+def test_undecodable_video_raises(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", 3, codec="mjpeg", pix_fmt="yuvj420p", tick=Fraction(1, 10))
     data = bytearray(path.read_bytes())
     start = data.index(b"movi")
@@ -213,20 +213,20 @@ def test_no_frame_can_be_decoded(tmp_path: Path) -> None:
         VideoReader(path)
 
 
-def test_frames_of_absurd_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_frames_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidgru.video.container.MAX_SIDE_PX", 100)
     with pytest.raises(RecordingError, match="frames that are too large: 160x96"):
         VideoReader(write_video(tmp_path / "a.mp4", 2))
 
 
-def test_a_file_without_its_header_fails(tmp_path: Path) -> None:
+def test_mp4_without_index_raises(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 60)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # the index of an mp4 stands at its end
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # an mp4 has its index at the end
     with pytest.raises(RecordingError, match="is not a readable video"):
         VideoReader(path)
 
 
-def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
+def test_file_changed_during_reading_raises(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4")
     with VideoReader(path) as reader:
         samples = reader.sample(10, SIZE)
@@ -240,7 +240,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "flv"])
-def test_a_lost_tail_is_counted(tmp_path: Path, suffix: str) -> None:
+def test_damage_counts_missing_tail(tmp_path: Path, suffix: str) -> None:
     tick = Fraction(1, 10) if suffix == "avi" else Fraction(1, 1000)
     path = write_video(tmp_path / f"a.{suffix}", 100, tick=tick)
     path = faststart(path) if suffix == "mp4" else path
@@ -252,7 +252,7 @@ def test_a_lost_tail_is_counted(tmp_path: Path, suffix: str) -> None:
     assert "s missing" in str(reader.damage)
 
 
-def test_flipped_bits_are_counted_and_decode_the_same_each_time(tmp_path: Path) -> None:
+def test_damage_of_flipped_bits_is_reproducible(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 100, options={"g": "20"})
     data = bytearray(path.read_bytes())
     start = data.index(b"mdat")
@@ -267,8 +267,8 @@ def test_flipped_bits_are_counted_and_decode_the_same_each_time(tmp_path: Path) 
         assert all(np.array_equal(a.image, b.image) for a, b in zip(frames, runs[0][0], strict=True))
 
 
-def test_a_gap_beside_damage_is_counted(tmp_path: Path) -> None:
-    """Packets 30 to 59 are overwritten: two seconds (20 key frames and more) cannot be decoded."""
+def test_damage_counts_gap_next_to_errors(tmp_path: Path) -> None:
+    """Packets 30 to 59 are overwritten, so three seconds cannot be decoded."""
     path = write_video(tmp_path / "a.mkv", 90, codec="mjpeg", pix_fmt="yuvj420p")
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
@@ -284,7 +284,7 @@ def test_a_gap_beside_damage_is_counted(tmp_path: Path) -> None:
     assert reader.damage.decode_errors == 30
 
 
-def test_times_that_go_back_are_counted(tmp_path: Path) -> None:
+def test_damage_counts_backward_times(tmp_path: Path) -> None:
     first = write_video(tmp_path / "a.ts", 20).read_bytes()
     (tmp_path / "b.ts").write_bytes(first + first)
     frames, reader = sampled(tmp_path / "b.ts", 10)
@@ -292,14 +292,14 @@ def test_times_that_go_back_are_counted(tmp_path: Path) -> None:
     assert reader.damage.backward_frames > 0
 
 
-def test_damage_in_words() -> None:
+def test_damage_str_lists_nonzero_counts() -> None:
     assert str(Damage()) == ""
     damage = Damage(corrupt_frames=3, gap_s=1.23456, gaps=1)
     assert damage.facts() == {"corrupt_frames": 3, "gaps": 1, "gap_s": 1.235}
     assert str(damage) == "3 corrupt frames, 1 gaps, 1.235 s in gaps"
 
 
-def test_a_name_with_colons_is_a_file_not_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_name_with_colons_is_not_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / "2024-01-01T12:30:00.mp4", 5)
     monkeypatch.chdir(tmp_path)
     assert probe(Path("2024-01-01T12:30:00.mp4")).frames == 5

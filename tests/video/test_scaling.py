@@ -5,7 +5,7 @@ from tests.videos import draw_counter, read_counter
 from vidgru.video.scaling import FrameScaler
 
 
-def test_frames_are_turned_upright() -> None:
+def test_scaled_frames_are_upright() -> None:
     for rotation in (0, 90, 180, 270):
         upright = draw_counter(421, 160, 96)
         stored = np.ascontiguousarray(np.rot90(upright, rotation // 90))

@@ -30,18 +30,18 @@ from vidgru.video.timestamps import StartTimes
         ("%b %d %Y", "May 06 2024.mp4", "2024-05-06T00:00:00"),
     ],
 )
-def test_what_the_user_says(start_time: str, name: str, begins: str | None) -> None:
+def test_start_time_is_fixed_or_from_name(start_time: str, name: str, begins: str | None) -> None:
     assert StartTimes(start_time).of(Path("20200101_000000") / name) == begins
 
 
-def test_what_is_no_time() -> None:
+def test_invalid_start_time_raises() -> None:
     with pytest.raises(SettingsError, match=r"start_time is 'noon'; it must be an ISO 8601 time such as"):
         StartTimes("noon")
     with pytest.raises(SettingsError, match=r"the field %Q is not supported\n  supported fields: %Y %m"):
         StartTimes("%Y%Q")
 
 
-def test_a_start_time_is_kept_beside_the_entry_not_in_it(tmp_path: Path, tiny_weights: Callable[[str], Path]) -> None:
+def test_start_time_is_stored_per_path(tmp_path: Path, tiny_weights: Callable[[str], Path]) -> None:
     """The same bytes under two names begin at two times, and have one entry."""
     made = {"creation_time": "2024-01-01T00:00:00.000000Z"}
     first = write_video(tmp_path / "v" / "20240506_070809.mp4", 10, metadata=made)
