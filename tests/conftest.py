@@ -1,4 +1,4 @@
-"""Offline, and without a screen: set before anything heavy is imported."""
+"""Shared fixtures. The environment is set before heavy imports: offline, without a display, one thread."""
 
 import os
 import sys
@@ -11,33 +11,33 @@ import pytest
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ["YOLO_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
-os.environ["OMP_NUM_THREADS"] = "1"  # threads of several workers that wait for one another cost many times the work
+os.environ["OMP_NUM_THREADS"] = "1"  # threads of several test workers would wait for one another
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _graphs(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What vidgru keeps for the user is kept among the tests' own files, one folder for all workers."""
+def _cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Use one cache folder for all test workers instead of the user's."""
     base = tmp_path_factory.getbasetemp()
-    os.environ["VIDGRU_CACHE"] = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kept")
+    os.environ["VIDGRU_CACHE"] = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "user_cache")
 
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Path of a tiny detector with random weights, of the kind named; each is made once, for all workers."""
+    """Return a function that gives the path of a tiny detector of a kind; each is made once for all workers."""
     from tests.detectors import make_weights
 
-    own, base = tmp_path_factory.mktemp("weights"), tmp_path_factory.getbasetemp()
+    folder, base = tmp_path_factory.mktemp("weights"), tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
     shared.mkdir(exist_ok=True)
 
-    def made(kind: str = "yolo26n") -> Path:
+    def get_path(kind: str = "yolo26n") -> Path:
         path = shared / f"{kind}.pt"
         if not path.exists():
-            with suppress(FileExistsError):  # another worker was faster: one file, never exchanged
-                os.link(make_weights(own / path.name, kind), path)
+            with suppress(FileExistsError):  # another worker was faster; its file stays
+                os.link(make_weights(folder / path.name, kind), path)
         return path
 
-    return made
+    return get_path
 
 
 @pytest.fixture

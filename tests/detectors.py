@@ -1,5 +1,6 @@
-"""Tiny detectors with random weights that see something everywhere, in Ultralytics' own checkpoint format."""
+"""Tiny detectors with random weights that detect objects everywhere, as Ultralytics checkpoints."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from ultralytics.utils.checks import check_yaml
 
 from tests.videos import draw_counter
 
+Weights = Callable[[str], Path]  # type of the fixture `tiny_weights`
+DEMO = Path(__file__).parents[1] / "data" / "demo" / "demo.pt"
 KINDS = {
     "yolo26n": "detect",
     "yolo11n": "detect",
@@ -32,31 +35,31 @@ _CLASSES = {
 
 
 def make_weights(path: Path, kind: str = "yolo26n", *, seed: int = 0) -> Path:
-    """Write a detector of `kind` (a name in Ultralytics' model zoo), half as wide as its nano size, three classes."""
+    """Write a detector of `kind` (a name in Ultralytics' model zoo), half as wide as its nano size."""
     torch.manual_seed(seed)
     family, _, suffix = kind.partition("-")
     recipe = YAML.load(check_yaml(f"{family.removesuffix('n')}{suffix and '-'}{suffix}.yaml"))
     recipe["scales"], recipe["scale"] = {"n": [0.33, 0.125, 1024]}, "n"
     model: Any = _CLASSES[KINDS[kind]](recipe, ch=3, nc=len(NAMES), verbose=False)
     model.names, model.task = dict(enumerate(NAMES)), KINDS[kind]
-    _settle(model)
+    _calibrate(model)
     torch.save({"model": model, "train_args": {"task": KINDS[kind]}}, path)
     return path
 
 
-def _settle(model: Any) -> None:
-    """Fit the batch norms to pictures and the last layers to sensible ranges, as training would.
+def _calibrate(model: Any) -> None:
+    """Fit the batch norms to images and the last layers to sensible ranges, as training would.
 
-    Without it random weights see the same everywhere, or scores so near to 1 that their order is chance.
+    Otherwise random weights give the same output everywhere, or scores so near to 1 that their order is random.
     """
     frames = np.full((16, 128, 128, 3), 114, np.uint8)
-    for number, frame in enumerate(frames):  # letterboxed as well as filling
+    for number, frame in enumerate(frames):  # every other frame is letterboxed
         top = number % 2 * 25
         frame[top : 128 - top] = draw_counter(number * 61 + 5, 128, 128 - 2 * top)
     images = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
     for layer in model.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum, layer.eps = 1.0, 0.1  # channels that hardly vary stay so
+            layer.momentum, layer.eps = 1.0, 0.1  # do not amplify channels that hardly vary
     head = model.model[-1]
     with torch.no_grad():
         model.train()(images)
@@ -75,12 +78,12 @@ def _settle(model: Any) -> None:
 
 
 def _rescale(model: Any, images: torch.Tensor, last: torch.nn.Conv2d, spread: float, centre: float, bins: int) -> None:
-    """Give a last layer's output this standard deviation and mean; distances in bins get a mean of a few cells."""
-    seen: list[torch.Tensor] = []
+    """Give a last layer's output this standard deviation and mean; binned distances get a mean of a few cells."""
+    outputs: list[torch.Tensor] = []
     torch.nn.init.normal_(last.weight)
     torch.nn.init.zeros_(last.bias)
-    hook = last.register_forward_hook(lambda layer, inputs, output: seen.append(output))
+    hook = last.register_forward_hook(lambda layer, inputs, output: outputs.append(output))
     model(images)
     hook.remove()
-    last.weight *= spread / seen[0].std().clamp(min=1e-3)
+    last.weight *= spread / outputs[0].std().clamp(min=1e-3)
     last.bias[:] = -0.7 * torch.arange(bins).repeat(4) if bins > 1 else centre

@@ -1,4 +1,4 @@
-"""Streams on loopback: an HTTP server that serves files as they are, or bytes without an end that is announced."""
+"""Serve files over HTTP on the loopback interface, with their length or as a live stream of unknown length."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 def as_file(path: Path) -> Answer:
-    """Serve a file whole, its length announced."""
+    """Serve a file with its length, as a recording."""
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         data = path.read_bytes()
@@ -23,7 +23,7 @@ def as_file(path: Path) -> Answer:
 
 
 def as_stream(path: Path, wait: Callable[[], object] = lambda: None) -> Answer:
-    """Serve a file as a live stream: its length is not known. The connection is held until `wait` returns."""
+    """Serve a file without its length, as a live stream. The connection stays open until `wait` returns."""
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
@@ -36,7 +36,7 @@ def as_stream(path: Path, wait: Callable[[], object] = lambda: None) -> Answer:
 
 
 def refusal(status: int) -> Answer:
-    """Answer with an error."""
+    """Answer with an HTTP error."""
     return lambda request: request.send_error(status)
 
 
@@ -45,15 +45,15 @@ def serving(*answers: Answer, then: Callable[[], object] = lambda: None) -> Iter
     """Serve each connection in turn with the next answer. Yields the URL.
 
     Args:
-        answers: one a connection.
-        then: called at every connection after the last answer, which gets an error.
+        answers: One per connection.
+        then: Called for each connection after the last answer, before it gets an error.
     """
-    left = list(answers)
+    remaining = list(answers)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if left:
-                left.pop(0)(self)
+            if remaining:
+                remaining.pop(0)(self)
             else:
                 then()
                 self.send_error(503)
@@ -61,7 +61,7 @@ def serving(*answers: Answer, then: Callable[[], object] = lambda: None) -> Iter
         def handle(self) -> None:
             try:
                 super().handle()
-            except ConnectionError:  # whoever read has seen enough
+            except ConnectionError:  # the client has closed the connection
                 self.close_connection = True
 
         def log_message(self, format: str, *values: object) -> None:

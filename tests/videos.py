@@ -1,4 +1,4 @@
-"""Made-up videos whose truth is known: each frame shows its own number as bars, and a square that moves steadily."""
+"""Synthetic videos with known content: each frame shows its own number as bars, and a square that moves steadily."""
 
 import struct
 from collections.abc import Callable, Iterable
@@ -9,11 +9,11 @@ from typing import Any
 import av
 import numpy as np
 
-BITS = 10  # of the frame number, most significant first, one bar each
+BITS = 10  # bars, one per bit of the frame number, most significant first
 
 
 def draw_counter(number: int, width: int, height: int) -> np.ndarray:
-    """RGB frame [height, width, 3]: upper half bars (white is 1), lower half a gradient that a red square crosses."""
+    """Draw an RGB frame [height, width, 3]: bars above (white is 1), a gradient crossed by a red square below."""
     frame = np.zeros((height, width, 3), np.uint8)
     for bit in range(BITS):
         left, right = bit * width // BITS, (bit + 1) * width // BITS
@@ -26,7 +26,7 @@ def draw_counter(number: int, width: int, height: int) -> np.ndarray:
 
 
 def read_counter(image: np.ndarray) -> int:
-    """The number that an upright frame shows, at any size."""
+    """Return the number that an upright frame of any size shows."""
     height, width = image.shape[:2]
     number = 0
     for bit in range(BITS):
@@ -51,12 +51,12 @@ def write_video(
     metadata: dict[str, str] | None = None,
     draw: Callable[[int, int, int], np.ndarray] = draw_counter,
 ) -> Path:
-    """Write a video of `frames` frames that show their numbers.
+    """Write a video whose frames show their numbers.
 
     Args:
-        ticks: presentation time of each frame in `tick`s; evenly at `fps` where None.
-        audio_s: seconds of silence beside the video, from time 0.
-        metadata: of the container.
+        ticks: Presentation time of each frame in units of `tick`; None for evenly at `fps`.
+        audio_s: Seconds of silent audio from time 0; 0 for no audio.
+        metadata: Metadata of the container.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     times = [round(i / (fps * tick)) for i in range(frames)] if ticks is None else list(ticks)
@@ -68,26 +68,28 @@ def write_video(
         stream.codec_context.time_base = tick
         stream.time_base = tick
         stream.options = {"threads": "1", **(options or {})}
-        sound: Any = container.add_stream("aac", rate=8000) if audio_s else None
+        audio: Any = container.add_stream("aac", rate=8000) if audio_s else None
         for number, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(draw(number, width, height), format="rgb24").reformat(format=pix_fmt)
             frame.pts, frame.time_base = time, tick
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-        if sound is not None:
+        if audio is not None:
             for start in range(0, int(audio_s * 8000), 1024):
                 silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
                 silence.sample_rate, silence.pts, silence.time_base = 8000, start, Fraction(1, 8000)
-                container.mux(sound.encode(silence))
-            container.mux(sound.encode(None))
+                container.mux(audio.encode(silence))
+            container.mux(audio.encode(None))
     return path
 
 
 def rotate_mp4(path: Path, clockwise: int) -> None:
     """Set the display matrix of an mp4 file's only track, as phones do (ISO 14496-12, tkhd)."""
     cos, sin = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[clockwise]
-    one = 1 << 16
-    matrix = struct.pack(">9i", cos * one, sin * one, 0, -sin * one, cos * one, 0, 0, 0, 1 << 30)
+    fixed_one = 1 << 16  # 16.16 fixed point
+    matrix = struct.pack(
+        ">9i", cos * fixed_one, sin * fixed_one, 0, -sin * fixed_one, cos * fixed_one, 0, 0, 0, 1 << 30
+    )
     data = bytearray(path.read_bytes())
     start = data.index(b"tkhd") + 44
     data[start : start + 36] = matrix
@@ -95,7 +97,7 @@ def rotate_mp4(path: Path, clockwise: int) -> None:
 
 
 def faststart(path: Path) -> Path:
-    """The same mp4 with its index in front, so that a truncated copy still opens."""
+    """Copy an mp4 with its index in front, so that it still opens when truncated."""
     out = path.with_name(f"front_{path.name}")
     with av.open(str(path)) as source, av.open(str(out), "w", options={"movflags": "faststart"}) as target:
         stream = source.streams.video[0]

@@ -1,4 +1,4 @@
-"""Backends: which one runs, that they agree, and that bytes depend on the frame alone."""
+"""Backends: choice, agreement between them, and bytes that depend on the frame alone."""
 
 import threading
 from collections.abc import Callable
@@ -13,14 +13,12 @@ import pytest
 import torch
 
 from tests.compare_runs import Agreement, agreement
-from tests.detector.test_yolo import DEMO, Weights
-from tests.detectors import KINDS
+from tests.detectors import DEMO, KINDS, Weights
 from tests.videos import draw_counter
 from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.demo.scene import KINDS as EVENTS
 from vidgru.demo.scene import SIZE_PX, plan_clip
-from vidgru.detector import backends
-from vidgru.detector import openvino_export as graphs
+from vidgru.detector import backends, openvino_export
 from vidgru.detector.backends import Backend, OpenVinoBackend, TorchBackend, has_bf16_units, open_backend
 from vidgru.detector.preprocess import Letterbox
 from vidgru.detector.yolo import Detections, Detector
@@ -30,11 +28,11 @@ from vidgru.extraction.detector_pool import count_cores
 from vidgru.storage import sha256_file
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
-needs_bf16 = pytest.mark.skipif(not has_bf16_units(), reason="this cpu has no units for bf16")
+needs_bf16 = pytest.mark.skipif(not has_bf16_units(), reason="this CPU has no bf16 units")
 PRECISIONS = ["fp32", pytest.param("bf16", marks=needs_bf16)]
 
 
-def opened(weights: Path, streams: int = 1, **run: Any) -> Backend:
+def open_with(weights: Path, streams: int = 1, **run: Any) -> Backend:
     return open_backend(weights, sha256_file(weights), RuntimeSettings(**run), streams)
 
 
@@ -50,61 +48,61 @@ def tensors(raw: RawOutput) -> list[torch.Tensor]:
     return [raw.distances, raw.logits, *([] if raw.extra is None else [raw.extra]), *raw.pyramid]
 
 
-def images(raw: RawOutput) -> list[bytes]:
-    """What was put out for each image of a batch."""
+def bytes_per_image(raw: RawOutput) -> list[bytes]:
+    """Return the output for each image of a batch as bytes."""
     parts = [tensor.contiguous().numpy() for tensor in tensors(raw)]
     return [b"".join(part[number].tobytes() for part in parts) for number in range(len(parts[0]))]
 
 
-# --- which one runs ---------------------------------------------------------------------------------------------------
+# --- choice of the backend --------------------------------------------------------------------------------------------
 
 
 @needs_openvino
-def test_auto_is_openvino_on_x86_only(tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_backend_is_openvino_on_x86_only(tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = tiny_weights("yolo26n")
     for machine, name in (("x86_64", "openvino"), ("AMD64", "openvino"), ("arm64", "torch")):
         monkeypatch.setattr(backends.platform, "machine", lambda machine=machine: machine)
-        assert opened(weights, device="cpu").name == name
-        assert opened(weights, device="cpu", backend="torch").name == "torch"
-        assert opened(weights, device="cpu", backend="openvino").name == "openvino"
+        assert open_with(weights, device="cpu").name == name
+        assert open_with(weights, device="cpu", backend="torch").name == "torch"
+        assert open_with(weights, device="cpu", backend="openvino").name == "openvino"
 
 
-def test_auto_without_openvino_is_torch(tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_backend_is_torch_without_openvino(tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     weights = tiny_weights("yolo26n")
-    assert opened(weights, device="cpu").name == "torch"
+    assert open_with(weights, device="cpu").name == "torch"
     with pytest.raises(MissingDependencyError, match="the backend 'openvino' is not installed") as caught:
-        opened(weights, backend="openvino")
+        open_with(weights, backend="openvino")
     assert caught.value.remedy == 'pip install "vidgru[openvino]"'
     assert caught.value.exit_code == 2
 
 
 @needs_openvino
-def test_auto_with_a_broken_openvino_is_torch(tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    graphs.open_core()
+def test_auto_backend_is_torch_if_openvino_is_broken(tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino_export.open_core()
     monkeypatch.setattr("openvino.Core", fails("cannot open shared object file"))
     monkeypatch.setattr(backends.platform, "machine", lambda: "x86_64")
     weights = tiny_weights("yolo26n")
-    assert opened(weights, device="cpu").name == "torch"
+    assert open_with(weights, device="cpu").name == "torch"
     with pytest.raises(
         MissingDependencyError, match="openvino is installed but cannot be used: cannot open shared object file"
     ):
-        opened(weights, backend="openvino")
+        open_with(weights, backend="openvino")
 
 
 @needs_openvino
-def test_auto_is_torch_for_what_openvino_cannot_run(
+def test_auto_backend_is_torch_for_unsupported_network(
     tiny_weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graphs.open_core()
+    openvino_export.open_core()
     monkeypatch.setenv("VIDGRU_CACHE", str(tmp_path))
     monkeypatch.setattr("openvino.convert_model", fails("No conversion rule for aten::new"))
     monkeypatch.setattr(backends.platform, "machine", lambda: "x86_64")
     weights = tiny_weights("yolo26n")
-    assert opened(weights, device="cpu").name == "torch"
+    assert open_with(weights, device="cpu").name == "torch"
     with pytest.raises(WeightsError, match=r"\.pt cannot run in OpenVINO: No conversion rule for aten::new") as caught:
-        opened(weights, backend="openvino")
+        open_with(weights, backend="openvino")
     assert caught.value.remedy == "pass --backend torch"
 
 
@@ -115,12 +113,12 @@ def fails(message: str) -> Callable[..., None]:
     return fail
 
 
-def test_what_openvino_cannot_do(tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openvino_rejects_unsupported_settings(tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = tiny_weights("yolo26n")
     with pytest.raises(SettingsError, match="device is 'cuda:0', which the backend 'openvino' cannot use"):
-        opened(weights, backend="openvino", device="cuda:0")
+        open_with(weights, backend="openvino", device="cuda:0")
     with pytest.raises(SettingsError, match="precision is 'fp16', which the backend 'openvino' does not support"):
-        opened(weights, backend="openvino", precision="fp16")
+        open_with(weights, backend="openvino", precision="fp16")
 
     class Core:
         def get_property(self, device: str, name: str) -> list[str]:
@@ -128,29 +126,31 @@ def test_what_openvino_cannot_do(tiny_weights: Weights, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(backends, "open_core", Core)
     with pytest.raises(SettingsError, match="precision is 'bf16', which OpenVINO does not support on this CPU"):
-        opened(weights, backend="openvino", precision="bf16")
-    assert opened(weights, device="cpu", precision="bf16").name == "torch"
+        open_with(weights, backend="openvino", precision="bf16")
+    assert open_with(weights, device="cpu", precision="bf16").name == "torch"
 
 
-def test_devices_and_precisions(tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_backend_resolves_device_and_precision(tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load_network(tiny_weights("yolo26n"))
     with pytest.raises(SettingsError, match="device is 'nonsense', which cannot be used"):
         TorchBackend(*loaded, "nonsense")
     with pytest.raises(SettingsError, match="device is 'nonsense', which cannot be used"):
-        opened(tiny_weights("yolo26n"), device="nonsense")
+        open_with(tiny_weights("yolo26n"), device="nonsense")
     with pytest.raises(SettingsError, match="precision is 'fp16', which the CPU does not support"):
-        opened(tiny_weights("yolo26n"), device="cpu", precision="fp16")
+        open_with(tiny_weights("yolo26n"), device="cpu", precision="fp16")
     monkeypatch.setattr(backends, "has_bf16_units", lambda: True)
     assert TorchBackend(*loaded, "cpu", "auto").precision == "bf16"
     monkeypatch.setattr(backends, "has_bf16_units", lambda: False)
     assert TorchBackend(*loaded, "cpu", "auto").precision == "fp32"
     if find_spec("openvino"):
-        assert opened(tiny_weights("yolo26n"), backend="openvino").precision == "fp32", "never what OpenVINO chooses"
+        assert open_with(tiny_weights("yolo26n"), backend="openvino").precision == "fp32", (
+            "the precision is never left to OpenVINO"
+        )
 
 
-def test_a_cuda_device_that_is_not_there(tiny_weights: Weights) -> None:
+def test_missing_cuda_device_raises(tiny_weights: Weights) -> None:
     if torch.cuda.is_available():
-        pytest.skip("there is one")
+        pytest.skip("CUDA is available")
     with pytest.raises(SettingsError, match="device is 'cuda:0', which cannot be used"):
         TorchBackend(*load_network(tiny_weights("yolo26n")), "cuda:0")
 
@@ -160,29 +160,34 @@ def test_a_cuda_device_that_is_not_there(tiny_weights: Weights) -> None:
 
 @needs_openvino
 @pytest.mark.parametrize("kind", KINDS)
-def test_openvino_puts_out_what_torch_does(tiny_weights: Weights, kind: str) -> None:
-    """One graph for every kind and shape, those it was not traced with too."""
-    ours, theirs = openvino(tiny_weights(kind)), TorchBackend(*load_network(tiny_weights(kind)), "cpu", "fp32")
-    assert ours.spec == theirs.spec
-    for shown in (batch(1, 2, 3), batch(4, height=160, width=64)):
-        pairs = list(zip(tensors(ours(shown)), tensors(theirs(shown)), strict=True))
-        for mine, other in pairs:
-            assert (mine.shape, mine.dtype) == (other.shape, torch.float32)
-            torch.testing.assert_close(mine, other, atol=2e-3, rtol=1e-3)
+def test_openvino_output_equals_torch(tiny_weights: Weights, kind: str) -> None:
+    """One graph serves all shapes, also those it was not traced with."""
+    openvino_backend, torch_backend = (
+        openvino(tiny_weights(kind)),
+        TorchBackend(*load_network(tiny_weights(kind)), "cpu", "fp32"),
+    )
+    assert openvino_backend.spec == torch_backend.spec
+    for images in (batch(1, 2, 3), batch(4, height=160, width=64)):
+        pairs = list(zip(tensors(openvino_backend(images)), tensors(torch_backend(images)), strict=True))
+        for actual, expected in pairs:
+            assert (actual.shape, actual.dtype) == (expected.shape, torch.float32)
+            torch.testing.assert_close(actual, expected, atol=2e-3, rtol=1e-3)
 
 
 @cache
 def detections(backend: str, precision: str) -> list[Detections]:
-    """What the demo detector sees in drawn scenes, four frames of each kind of event."""
-    detector = Detector(opened(DEMO, backend=backend, device="cpu", precision=precision), DetectorSettings(imgsz=320))
+    """Detect with the demo detector in synthetic scenes, four frames per kind of event."""
+    detector = Detector(
+        open_with(DEMO, backend=backend, device="cpu", precision=precision), DetectorSettings(imgsz=320)
+    )
     box = Letterbox.fit(SIZE_PX, 320, detector.stride)
     canvas = np.empty((4, *box.input_hw, 3), np.uint8)
-    found = []
+    result = []
     for images in scenes():
         for image, place in zip(images, canvas, strict=True):
             box.place(image, place)
-        found += detector.detect(canvas, [box] * 4)
-    return found
+        result += detector.detect(canvas, [box] * 4)
+    return result
 
 
 @cache
@@ -191,7 +196,7 @@ def scenes() -> list[list[np.ndarray]]:
     return [[image for image, _, _ in islice(frames, 8, 36, 8)] for frames in clips]
 
 
-@pytest.mark.skipif(not DEMO.exists(), reason="the demo detector is not there")
+@pytest.mark.skipif(not DEMO.exists(), reason="the demo detector is missing")
 @pytest.mark.parametrize(
     ("backend", "precision"),
     [
@@ -200,20 +205,20 @@ def scenes() -> list[list[np.ndarray]]:
         pytest.param("openvino", "bf16", marks=[needs_openvino, needs_bf16]),
     ],
 )
-def test_backends_and_precisions_agree_with_torch_fp32(backend: str, precision: str) -> None:
+def test_backends_agree_with_torch_fp32(backend: str, precision: str) -> None:
     measured = agreement(detections("torch", "fp32"), detections(backend, precision))
     assert min(measured.boxes) > 40
     assert measured.holds(), measured
 
 
-def test_the_measure_of_agreement() -> None:
-    def seen(boxes: list[list[float]], scores: list[float], classes: list[int]) -> Detections:
-        many = np.eye(len(boxes), 64, dtype=np.float16)
+def test_agreement_measures_matches() -> None:
+    def make_detections(boxes: list[list[float]], scores: list[float], classes: list[int]) -> Detections:
+        one_hot = np.eye(len(boxes), 64, dtype=np.float16)
         return Detections(
             boxes=np.array(boxes, np.float32),
             scores=np.array(scores, np.float16),
             classes=np.array(classes, np.int16),
-            appearance=many,
+            appearance=one_hot,
             colour=np.zeros((len(boxes), 9), np.float16),
             scene=np.ones(64, np.float16),
             angle=None,
@@ -221,38 +226,38 @@ def test_the_measure_of_agreement() -> None:
         )
 
     here, near, there = [0.0, 0.0, 0.2, 0.5], [0.0, 0.0, 0.2, 0.4], [0.6, 0.6, 0.8, 0.8]
-    first = seen([here, here, there], [0.9, 0.3, 0.2], [0, 1, 0])
+    first = make_detections([here, here, there], [0.9, 0.3, 0.2], [0, 1, 0])
     assert agreement([first], [first]) == Agreement(
         boxes=(2, 2), matched=(1.0, 1.0), iou=1.0, classes=1.0, appearance=1.0, colour=0.0, scene=1.0
     )
-    second = seen([near, there], [0.2, 0.5], [1, 2])
-    measured = agreement([first], [second])  # `here` of class 1 goes with `near`, the weak `there` with the strong one
+    second = make_detections([near, there], [0.2, 0.5], [1, 2])
+    measured = agreement([first], [second])  # `here` of class 1 matches `near`, the weak `there` the strong one
     assert (measured.boxes, measured.matched) == ((2, 1), (0.5, 1.0))
     assert (measured.iou, measured.classes) == (pytest.approx(0.9), 0.5)
     assert not measured.holds()
 
 
-# --- the same bytes ---------------------------------------------------------------------------------------------------
+# --- reproducible bytes -----------------------------------------------------------------------------------------------
 
 
 @needs_openvino
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_openvino_sees_an_image_alike_whatever_runs_beside_it(tiny_weights: Weights, precision: str) -> None:
-    """In whatever batch and place, with any number of streams, and from threads that call at the same time."""
+def test_openvino_output_is_independent_of_batch_and_threads(tiny_weights: Weights, precision: str) -> None:
+    """Check any position in the batch, any number of streams, and concurrent calls."""
     weights = tiny_weights("yolo26n")
-    truth = dict(enumerate(images(openvino(weights, precision)(batch(*range(4))))))
+    truth = dict(enumerate(bytes_per_image(openvino(weights, precision)(batch(*range(4))))))
     assert len(set(truth.values())) == 4
     for streams in (1, 2, 3):
         backend = openvino(weights, precision, streams)
         wrong: list[tuple[int, ...]] = []
 
-        def look(turn: int, backend: OpenVinoBackend = backend, wrong: list[tuple[int, ...]] = wrong) -> None:
+        def run_batches(turn: int, backend: OpenVinoBackend = backend, wrong: list[tuple[int, ...]] = wrong) -> None:
             for step in range(4):
-                numbers = tuple((turn + step * (place + 1)) % 4 for place in range(4))
-                if images(backend(batch(*numbers))) != [truth[number] for number in numbers]:
+                numbers = tuple((turn + step * (position + 1)) % 4 for position in range(4))
+                if bytes_per_image(backend(batch(*numbers))) != [truth[number] for number in numbers]:
                     wrong.append(numbers)
 
-        threads = [threading.Thread(target=look, args=(turn,)) for turn in range(streams + 1)]
+        threads = [threading.Thread(target=run_batches, args=(turn,)) for turn in range(streams + 1)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -261,23 +266,23 @@ def test_openvino_sees_an_image_alike_whatever_runs_beside_it(tiny_weights: Weig
 
 
 @needs_openvino
-def test_openvino_output_is_the_callers_to_keep(tiny_weights: Weights) -> None:
+def test_openvino_output_is_not_overwritten(tiny_weights: Weights) -> None:
     backend = openvino(tiny_weights("yolo26n"))
-    shown = batch(5, 6)
-    first = backend(shown)
-    before = images(first)
+    images = batch(5, 6)
+    first = backend(images)
+    before = bytes_per_image(first)
     backend(batch(7, 8))
-    assert images(first) == before
-    assert torch.equal(shown, batch(5, 6)), "the input is only read"
-    assert images(backend(shown[:, :, :64]))[0] == images(backend(shown[:, :, :64].contiguous()))[0]
+    assert bytes_per_image(first) == before
+    assert torch.equal(images, batch(5, 6)), "the input is not modified"
+    assert bytes_per_image(backend(images[:, :, :64]))[0] == bytes_per_image(backend(images[:, :, :64].contiguous()))[0]
 
 
-# --- how OpenVINO runs ------------------------------------------------------------------------------------------------
+# --- compilation ------------------------------------------------------------------------------------------------------
 
 
 @needs_openvino
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_openvino_runs_as_it_is_told(tiny_weights: Weights, precision: str) -> None:
+def test_openvino_compiles_with_requested_settings(tiny_weights: Weights, precision: str) -> None:
     backend = openvino(tiny_weights("yolo26n"), precision, streams=2)
     model = backend._compile((2, 64, 64, 3))._model
     assert model.get_property("INFERENCE_PRECISION_HINT").get_type_name() == {"fp32": "f32"}.get(precision, precision)
@@ -286,7 +291,7 @@ def test_openvino_runs_as_it_is_told(tiny_weights: Weights, precision: str) -> N
 
 
 @needs_openvino
-def test_a_shape_is_compiled_once_and_a_few_are_kept(tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openvino_compiles_each_shape_once(tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = openvino(tiny_weights("yolo26n"), streams=2)
     compiled: list[list[int]] = []
     core = backend._core
@@ -304,8 +309,8 @@ def test_a_shape_is_compiled_once_and_a_few_are_kept(tiny_weights: Weights, monk
         thread.join()
     assert compiled == [[1, 96, 128, 3]]
     monkeypatch.setattr(backends, "_MAX_COMPILED_SHAPES", 2)
-    for shown in (batch(1, 2), batch(3), batch(4, 5, 6), batch(7)):  # the single ones are never the longest unused
-        backend(shown)
+    for images in (batch(1, 2), batch(3), batch(4, 5, 6), batch(7)):  # batches of one are never the least recently used
+        backend(images)
     assert [shape[0] for shape in compiled] == [1, 2, 3]
     backend(batch(1, 2))
     assert [shape[0] for shape in compiled] == [1, 2, 3, 2]

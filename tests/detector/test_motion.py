@@ -1,4 +1,4 @@
-"""Flow of pictures that move by a known amount, and pooling against sums taken pixel by pixel."""
+"""Flow of images that move by a known amount, and pooling against sums over pixels."""
 
 import cv2
 import numpy as np
@@ -33,8 +33,8 @@ BACKGROUND = texture(0, WIDTH + 64, HEIGHT + 64)
 PATCH = texture(1, 80, 80)
 
 
-def picture(x: float, y: float, camera: int = 0) -> np.ndarray:
-    """A textured patch at (x, y) over a background that the camera has moved over."""
+def draw_scene(x: float, y: float, camera: int = 0) -> np.ndarray:
+    """Draw a textured patch at (x, y) over a background shifted by camera motion."""
     image = BACKGROUND[16 : 16 + HEIGHT, 16 + camera : 16 + camera + WIDTH].copy()
     image[round(y) : round(y) + 80, round(x) : round(x) + 80] = PATCH
     return image
@@ -57,9 +57,9 @@ def flow_between(first: np.ndarray, second: np.ndarray, step_s: float = 0.1) -> 
     return flow
 
 
-def test_a_moving_patch_moves_at_its_rate() -> None:
-    """8 px right and 4 px up in 0.1 s, of a box of 80 px: 1 and -0.5 boxes a second."""
-    flow = flow_between(picture(100, 60), picture(108, 56))
+def test_object_motion_gives_rate_of_patch() -> None:
+    """8 px right and 4 px up in 0.1 s are 1 and -0.5 box sizes per second for a box of 80 px."""
+    flow = flow_between(draw_scene(100, 60), draw_scene(108, 56))
     motion = object_motion(flow, np.concatenate([box(108, 56), box(260, 60)]))
     assert motion.dtype == np.float16
     assert motion.shape == (2, len(MOTION_COLUMNS))
@@ -72,15 +72,15 @@ def test_a_moving_patch_moves_at_its_rate() -> None:
     assert moving[COLUMN["difference"]] > 5 * still[COLUMN["difference"]]
 
 
-def test_rates_do_not_change_with_the_step() -> None:
-    slow = object_motion(flow_between(picture(100, 60), picture(108, 60), 0.1), box(108, 60)).astype(float)
-    fast = object_motion(flow_between(picture(100, 60), picture(104, 60), 0.05), box(104, 60)).astype(float)
+def test_object_motion_is_independent_of_step() -> None:
+    slow = object_motion(flow_between(draw_scene(100, 60), draw_scene(108, 60), 0.1), box(108, 60)).astype(float)
+    fast = object_motion(flow_between(draw_scene(100, 60), draw_scene(104, 60), 0.05), box(104, 60)).astype(float)
     assert expanded(slow[0, 0]) == pytest.approx(expanded(fast[0, 0]), abs=0.1)
 
 
-def test_camera_motion_is_taken_out() -> None:
-    """The camera pans right: everything shifts 6 px left; the patch stays where it is in the picture."""
-    flow = flow_between(picture(150, 60), picture(150, 60, camera=6))
+def test_camera_motion_is_subtracted() -> None:
+    """The camera pans right: the background shifts 6 px left, the patch keeps its position in the image."""
+    flow = flow_between(draw_scene(150, 60), draw_scene(150, 60, camera=6))
     assert flow.camera == pytest.approx((-6 * SCALE / 0.1, 0), abs=3)
     motion = object_motion(flow, np.concatenate([box(150, 60), box(30, 100)])).astype(float)
     assert expanded(motion[0, COLUMN["flow_x"]]) == pytest.approx(6 / 80 / 0.1, abs=0.12)
@@ -89,8 +89,8 @@ def test_camera_motion_is_taken_out() -> None:
     assert np.expm1(-frame[SCENE_COLUMN["camera_x"]]) / 20 == pytest.approx(6 / WIDTH / 0.1, rel=0.1)
 
 
-def test_where_the_frame_moves() -> None:
-    frame = scene_motion(flow_between(picture(20, 20), picture(28, 20))).astype(float)
+def test_scene_motion_locates_movement() -> None:
+    frame = scene_motion(flow_between(draw_scene(20, 20), draw_scene(28, 20))).astype(float)
     assert frame.shape == (len(SCENE_MOTION_COLUMNS),)
     cells = {name: frame[i] for name, i in SCENE_COLUMN.items() if name.startswith("speed_")}
     assert max(cells, key=lambda name: cells[name]) == "speed_0_0"
@@ -98,28 +98,28 @@ def test_where_the_frame_moves() -> None:
     assert 0.03 < frame[SCENE_COLUMN["moving"]] < 0.3
 
 
-def test_nothing_to_compare_with_gives_zeros() -> None:
+def test_motion_without_flow_is_zero() -> None:
     assert not object_motion(None, box(0, 0)).any()
     assert not scene_motion(None).any()
     assert object_motion(None, np.zeros((0, 4), np.float32)).shape == (0, len(MOTION_COLUMNS))
     meter = FlowMeter()
-    meter.step(picture(0, 0), 1.0)
-    assert meter.step(picture(8, 0), 3.5) is None, "samples more than two seconds apart are not compared"
+    meter.step(draw_scene(0, 0), 1.0)
+    assert meter.step(draw_scene(8, 0), 3.5) is None, "samples more than two seconds apart are not compared"
 
 
-def test_no_objects() -> None:
-    flow = flow_between(picture(0, 0), picture(8, 0))
+def test_object_motion_without_objects() -> None:
+    flow = flow_between(draw_scene(0, 0), draw_scene(8, 0))
     assert object_motion(flow, np.zeros((0, 4), np.float32)).shape == (0, len(MOTION_COLUMNS))
 
 
-def test_pooling_agrees_with_sums_over_pixels() -> None:
+def test_object_motion_equals_sums_over_pixels() -> None:
     rng = np.random.default_rng(3)
     height, width = 108, 192
     rate = rng.standard_normal((height, width, 2)).astype(np.float32)
     grey_change = rng.integers(0, 256, (height, width), np.uint8)
     difference = grey_change / 255
     flow = Flow(rate=rate, camera=(0, 0), grey_change=grey_change)
-    x0, y0, x1, y1 = 30, 24, 78, 84  # a box of whole pixels, whose thirds and halves are whole too
+    x0, y0, x1, y1 = 30, 24, 78, 84  # thirds and halves of this box are whole pixels
     boxes = np.array([[x0 / width, y0 / height, x1 / width, y1 / height]], np.float32)
     got = object_motion(flow, boxes).astype(float)[0]
     size = np.sqrt((x1 - x0) * (y1 - y0))
@@ -147,8 +147,8 @@ def test_pooling_agrees_with_sums_over_pixels() -> None:
     assert np.expm1(got[COLUMN["upper_difference"]]) / 20 == pytest.approx(upper, rel=2e-3)
 
 
-def test_boxes_at_the_edge_and_without_area_are_finite() -> None:
-    flow = flow_between(picture(0, 0), picture(8, 0))
+def test_object_motion_of_degenerate_boxes_is_finite() -> None:
+    flow = flow_between(draw_scene(0, 0), draw_scene(8, 0))
     boxes = np.array([[0, 0, 1, 1], [1, 1, 1, 1], [0.5, 0.5, 0.5, 0.9], [0.999, 0, 1, 1]], np.float32)
     assert np.isfinite(object_motion(flow, boxes)).all()
 
@@ -162,7 +162,7 @@ def mirrored(flow: Flow) -> Flow:
 
 
 def test_mirror_rules_hold_for_every_column() -> None:
-    flow = flow_between(picture(100, 60), picture(109, 55, camera=2))
+    flow = flow_between(draw_scene(100, 60), draw_scene(109, 55, camera=2))
     boxes = np.concatenate([box(104, 56), box(40, 90)])
     straight = object_motion(flow, boxes)
     turned = object_motion(mirrored(flow), boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [1, 0, 1, 0])
@@ -172,8 +172,8 @@ def test_mirror_rules_hold_for_every_column() -> None:
     np.testing.assert_allclose(scene_motion(mirrored(flow)).astype(float), frame.astype(float), atol=0.05)
 
 
-def test_flow_is_the_same_each_time_and_with_any_thread_count() -> None:
-    first, second = picture(100, 60), picture(109, 55)
+def test_flow_is_independent_of_thread_count() -> None:
+    first, second = draw_scene(100, 60), draw_scene(109, 55)
     truth = flow_between(first, second).rate
     cv2.setNumThreads(4)
     assert np.array_equal(flow_between(first, second).rate, truth)

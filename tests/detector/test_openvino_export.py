@@ -1,4 +1,4 @@
-"""OpenVINO graphs in the user's cache folder."""
+"""OpenVINO graphs: export, caching, no telemetry and no output."""
 
 import os
 import subprocess
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.detector.test_yolo import Weights
+from tests.detectors import Weights
 from tests.videos import draw_counter
-from vidgru.detector import openvino_export as graphs
+from vidgru.detector import openvino_export
 from vidgru.detector.backends import OpenVinoBackend
 from vidgru.storage import sha256_file
 
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino 
 
 
 @pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder."""
+def graph_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Use an empty cache folder; return its folder of graphs."""
     monkeypatch.setenv("VIDGRU_CACHE", str(tmp_path / "kept"))
     return tmp_path / "kept" / "graphs"
 
@@ -33,64 +33,68 @@ def logits(weights: Path, sha256: str = "") -> bytes:
 
 @pytest.fixture(scope="module")
 def truth(tiny_weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, bytes]:
-    """A graph's file, its bytes, and what the network puts out."""
+    """Export a graph; return its file, its bytes and the network's output."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VIDGRU_CACHE", str(folder := tmp_path_factory.mktemp("truth")))
-        found = logits(tiny_weights("yolov8n"))
+        output = logits(tiny_weights("yolov8n"))
     (file,) = (folder / "graphs").iterdir()
-    return file, file.read_bytes(), found
+    return file, file.read_bytes(), output
 
 
-def test_a_graph_is_made_once(
-    tiny_weights: Weights, kept: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_graph_is_exported_once_and_silently(
+    tiny_weights: Weights, graph_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(sys, "argv", ["vidgru", "extract", "--verbose"])  # OpenVINO looks for it too
     weights = tiny_weights("yolov8n-pose")
-    monkeypatch.setattr(sys, "argv", ["vidgru", "extract", "--verbose"])  # which OpenVINO would take for its own
     capfd.readouterr()
-    new = logits(weights)
+    first = logits(weights)
     assert capfd.readouterr() == ("", "")
-    (file,) = kept.iterdir()
-    when = file.stat().st_mtime_ns
+    (file,) = graph_folder.iterdir()
+    mtime_ns = file.stat().st_mtime_ns
 
     def load(path: Path) -> None:
-        raise AssertionError("the weights are read again")
+        raise AssertionError("the weights were read again")
 
-    monkeypatch.setattr(graphs, "load_network", load)
-    assert logits(weights) == new
-    assert [file.stat().st_mtime_ns for file in kept.iterdir()] == [when]
-    with pytest.raises(AssertionError, match="read again"):
+    monkeypatch.setattr(openvino_export, "load_network", load)
+    assert logits(weights) == first
+    assert [file.stat().st_mtime_ns for file in graph_folder.iterdir()] == [mtime_ns]
+    with pytest.raises(AssertionError, match="were read again"):
         logits(weights, "0" * 64)  # other weights
 
 
 @pytest.mark.parametrize("name", ["schema", "openvino", "torch", "ultralytics"])
-def test_a_graph_of_other_versions_is_not_used(
-    tiny_weights: Weights, kept: Path, monkeypatch: pytest.MonkeyPatch, name: str
+def test_graph_of_other_version_is_not_used(
+    tiny_weights: Weights, graph_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    made: list[Path] = []
-    monkeypatch.setattr(graphs, "_export", lambda weights: made.append(weights) or b"")
-    weights, core = tiny_weights("yolo26n"), graphs.open_core()
+    exported: list[Path] = []
+    monkeypatch.setattr(openvino_export, "_export", lambda weights: exported.append(weights) or b"")
+    weights, core = tiny_weights("yolo26n"), openvino_export.open_core()
 
-    def open_it() -> None:
-        with pytest.raises(Exception, match="header"):  # what was "exported" is no graph
-            graphs.open_graph(weights, "0" * 64, core)
+    def open_graph() -> None:
+        with pytest.raises(Exception, match="header"):  # the fake export is no graph
+            openvino_export.open_graph(weights, "0" * 64, core)
 
-    open_it()
-    version = graphs.version
-    monkeypatch.setattr(graphs, "_SCHEMA", graphs._SCHEMA + (name == "schema"))
-    monkeypatch.setattr(graphs, "version", lambda package: version(package) + ("1" if package == name else ""))
-    open_it()
-    assert len(list(kept.iterdir())) == len(made) == 2
+    open_graph()
+    version = openvino_export.version
+    monkeypatch.setattr(openvino_export, "_SCHEMA", openvino_export._SCHEMA + (name == "schema"))
+    monkeypatch.setattr(openvino_export, "version", lambda package: version(package) + ("1" if package == name else ""))
+    open_graph()
+    assert len(list(graph_folder.iterdir())) == len(exported) == 2
 
 
 @pytest.mark.parametrize("damage", ["half", "empty", "flipped", "other", "folder"])
-def test_a_spoilt_graph_is_made_again(
-    tiny_weights: Weights, kept: Path, truth: tuple[Path, bytes, bytes], monkeypatch: pytest.MonkeyPatch, damage: str
+def test_corrupt_graph_is_exported_again(
+    tiny_weights: Weights,
+    graph_folder: Path,
+    truth: tuple[Path, bytes, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    damage: str,
 ) -> None:
     weights, data = tiny_weights("yolov8n"), truth[1]
-    made: list[Path] = []
-    monkeypatch.setattr(graphs, "_export", lambda weights: made.append(weights) or data)
-    file = kept / truth[0].name
-    kept.mkdir(parents=True)
+    exported: list[Path] = []
+    monkeypatch.setattr(openvino_export, "_export", lambda weights: exported.append(weights) or data)
+    file = graph_folder / truth[0].name
+    graph_folder.mkdir(parents=True)
     if damage == "folder":
         file.mkdir()
     else:
@@ -98,41 +102,41 @@ def test_a_spoilt_graph_is_made_again(
         bad = {"half": data[: len(data) // 2], "empty": b"", "flipped": flipped, "other": b"not a graph at all"}
         file.write_bytes(bad[damage])
     assert logits(weights) == truth[2]
-    assert made == [weights]
-    assert damage == "folder" or graphs._unpack(file.read_bytes(), graphs.open_core())
-    assert list(kept.iterdir()) == [file], "nothing is left lying about"
+    assert exported == [weights]
+    assert damage == "folder" or openvino_export._unpack(file.read_bytes(), openvino_export.open_core())
+    assert list(graph_folder.iterdir()) == [file], "no temporary file is left"
 
 
-def test_a_folder_that_cannot_be_written_is_done_without(
+def test_unwritable_cache_folder_is_ignored(
     tiny_weights: Weights, truth: tuple[Path, bytes, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("VIDGRU_CACHE", str(tmp_path / "file"))
     assert logits(tiny_weights("yolov8n")) == truth[2]
-    monkeypatch.setattr(graphs, "_cache_folder", lambda: Path(os.devnull) / ".cache")  # a user without a home
+    monkeypatch.setattr(openvino_export, "_cache_folder", lambda: Path(os.devnull) / ".cache")  # a user without a home
     assert logits(tiny_weights("yolov8n")) == truth[2]
 
 
-def test_where_graphs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_folder_by_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIDGRU_CACHE", str(tmp_path))
-    assert graphs._cache_folder() == tmp_path
+    assert openvino_export._cache_folder() == tmp_path
     monkeypatch.delenv("VIDGRU_CACHE")
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert graphs._cache_folder() == tmp_path / "xdg" / "vidgru"
+    assert openvino_export._cache_folder() == tmp_path / "xdg" / "vidgru"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert graphs._cache_folder() == tmp_path / ".cache" / "vidgru"
+    assert openvino_export._cache_folder() == tmp_path / ".cache" / "vidgru"
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert graphs._cache_folder() == tmp_path / "local" / "vidgru" / "cache"
+    assert openvino_export._cache_folder() == tmp_path / "local" / "vidgru" / "cache"
 
-    def homeless() -> Path:
+    def home_is_unknown() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(Path, "home", homeless)
-    assert graphs._cache_folder() == Path(os.devnull) / ".cache" / "vidgru"
+    monkeypatch.setattr(Path, "home", home_is_unknown)
+    assert openvino_export._cache_folder() == Path(os.devnull) / ".cache" / "vidgru"
 
 
 _PROGRAM = """
@@ -148,16 +152,16 @@ assert not any(name.startswith("openvino_telemetry") for name in sys.modules)
 
 
 @pytest.mark.slow
-def test_processes_at_the_same_time_report_to_nobody(tiny_weights: Weights, tmp_path: Path) -> None:
-    """Both make the graph, one file is left, and OpenVINO's telemetry has neither run nor left its files."""
+def test_concurrent_exports_send_no_telemetry(tiny_weights: Weights, tmp_path: Path) -> None:
+    """Both export the graph, one file is left, and OpenVINO's telemetry has neither run nor left files."""
     home = tmp_path / "home"
     home.mkdir()
     environment = os.environ | {"HOME": str(home), "USERPROFILE": str(home), "VIDGRU_CACHE": str(tmp_path / "kept")}
     command = [sys.executable, "-c", _PROGRAM, str(tiny_weights("yolov8n"))]
     running = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in running:
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
-        assert "Warning" not in said
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+        assert "Warning" not in stderr
     assert len(list((tmp_path / "kept" / "graphs").iterdir())) == 1
     assert not (home / "intel").exists()

@@ -1,24 +1,23 @@
-"""Weights files, good and bad, and what is read from them."""
+"""Weights files: finding and loading them, and the properties of networks."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.detector.test_yolo import Weights
-from tests.detectors import KINDS, NAMES
+from tests.detectors import KINDS, NAMES, Weights
 from vidgru.detector.weights import find_weights
 from vidgru.detector.yolo_head import load_network
 from vidgru.errors import WeightsError
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_network_is(tiny_weights: Weights, kind: str) -> None:
+def test_load_network_reads_properties(tiny_weights: Weights, kind: str) -> None:
     module, network = load_network(tiny_weights(kind))
-    new = kind.startswith("yolo26")
+    is_yolo26 = kind.startswith("yolo26")
     assert (network.names, network.task, network.strides) == (NAMES, KINDS[kind], (8, 16, 32))
-    assert (network.reg_max, network.needs_nms) == (1 if new else 16, not new)
-    assert KINDS[kind] not in ("pose", "obb") or network.has_legacy_coding == (not new)
+    assert (network.reg_max, network.needs_nms) == (1 if is_yolo26 else 16, not is_yolo26)
+    assert KINDS[kind] not in ("pose", "obb") or network.has_legacy_coding == (not is_yolo26)
     assert network.keypoints == ((17, 3) if KINDS[kind] == "pose" else None)
     with torch.inference_mode():
         raw = module(torch.zeros(2, 3, 64, 96))
@@ -35,7 +34,7 @@ def test_what_a_network_is(tiny_weights: Weights, kind: str) -> None:
         assert raw.extra is None, "mask coefficients are not computed"
 
 
-def test_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_weights_of_missing_file_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsError, match=r"no such weights file: .*none\.pt"):
         find_weights(str(tmp_path / "none.pt"))
     monkeypatch.chdir(tmp_path)
@@ -49,7 +48,7 @@ def test_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "--weights" in caught.value.remedy
 
 
-def test_weights_that_are_none(tmp_path: Path) -> None:
+def test_load_network_of_other_files_raises(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("not weights")
     with pytest.raises(WeightsError, match=r"text\.pt cannot be loaded"):
         load_network(tmp_path / "text.pt")
@@ -61,7 +60,7 @@ def test_weights_that_are_none(tmp_path: Path) -> None:
         load_network(tmp_path / "other.pt")
 
 
-def test_a_classifier_is_no_detector(tmp_path: Path) -> None:
+def test_load_network_of_classifier_raises(tmp_path: Path) -> None:
     from ultralytics.nn.tasks import ClassificationModel
 
     model = ClassificationModel("yolov8n-cls.yaml", nc=3, verbose=False)

@@ -150,17 +150,6 @@ def _cache_folder() -> Path:
 
 
 @contextmanager
-def _without_arguments() -> Iterator[None]:
-    """Hide the command line: OpenVINO prints a report of the conversion if it finds `--verbose` there."""
-    arguments = sys.argv
-    sys.argv = arguments[:1]
-    try:
-        yield
-    finally:
-        sys.argv = arguments
-
-
-@contextmanager
 def _without_telemetry() -> Iterator[None]:
     """Hide the package `openvino_telemetry`, through which OpenVINO reports to its makers; it is optional."""
     name = "openvino_telemetry"
