@@ -52,7 +52,7 @@ def test_a_model_that_reads_backwards_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), str(exported), str(tmp_path / "f.npz")]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 1
-    assert ran.stderr.endswith("m.onnx reads backwards too, and cannot be read as a stream\n")
+    assert ran.stderr.endswith("m.onnx is bidirectional and cannot read a stream\n")
 
 
 def test_it_needs_neither_vidgru_nor_pytorch() -> None:

@@ -177,7 +177,7 @@ def test_export_model_refuses_caption_only_model(tmp_path: Path) -> None:
 
 def test_a_name_that_is_no_onnx_files_is_refused(tmp_path: Path) -> None:
     MODELS["gru"].save(tmp_path / "m.safetensors")
-    with pytest.raises(SettingsError, match=r"out is '.*m\.safetensors', which is no name of an ONNX file"):
+    with pytest.raises(SettingsError, match=r"out is '.*m\.safetensors.; it must end in \.onnx"):
         export_model(tmp_path / "m.safetensors", ExportConfig(out=str(tmp_path / "m.safetensors")))
 
 
@@ -190,6 +190,6 @@ def test_an_exported_model_is_not_exported_again(tmp_path: Path) -> None:
 
 def test_without_the_package_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(MissingDependencyError, match="need the package onnx, which is not installed") as raised:
+    with pytest.raises(MissingDependencyError, match="needs the package onnx, which is not installed") as raised:
         event_graph(MODELS["gru"])
     assert raised.value.remedy == 'pip install "vidgru[onnx]"'

@@ -3,24 +3,23 @@
 The graph holds the encoder, the recurrent layer and the heads; captions are not exported. Its metadata holds what the
 metadata of the model file holds, as JSON under the key `vidgru`.
 
-Axes: B clips or streams side by side, T frames, M objects of all frames, clip after clip; B, T and M vary. What a model
-has no head or no memory for is missing.
+Axes: B clips or streams, T frames, M objects in all frames, clip after clip; B, T and M are dynamic. Scores of heads
+and states that the model lacks are missing.
 
 | input | dtype, shape | |
 |---|---|---|
-| `objects` | float32 [M,F] | `Features.objects`: columns as the metadata's `object_columns` name them |
-| `counts` | int64 [B,T] | objects of each frame; M in all |
-| `frame` | float32 [B,T,G] | `Features.frame`: columns as `frame_columns` name them |
-| `mask` | bool [B,T] | True where there is a frame; padding lies behind |
-| `state`, `cell` | float32 [layers,B,H] | of the recurrent layer; zeros at the beginning. `cell` is an LSTM's |
+| `objects` | float32 [M,F] | `Features.objects`; the metadata's `object_columns` name the columns |
+| `counts` | int64 [B,T] | objects per frame; M in total |
+| `frame` | float32 [B,T,G] | `Features.frame`; the metadata's `frame_columns` name the columns |
+| `mask` | bool [B,T] | True for frames; padding comes last |
+| `state`, `cell` | float32 [layers,B,H] | state of the recurrent layer, zeros at the beginning; `cell` for an LSTM |
 
 | output | dtype, shape | |
 |---|---|---|
-| `frame_scores` | float32 [B,T,K] | 0 to 1: step t scores frame t - `lookahead`; the last column "nothing" if there
-is one |
-| `clip_scores` | float32 [B,C] | 0 to 1, of the frames given, as a whole |
-| `attention` | float32 [M] | how much each object counted in its frame |
-| `next_state`, `next_cell` | as `state` | behind the last step: what the next frames are read with |
+| `frame_scores` | float32 [B,T,K] | 0 to 1; step t scores frame t - `lookahead`; the background is the last column |
+| `clip_scores` | float32 [B,C] | 0 to 1; the frames as one clip |
+| `attention` | float32 [M] | attention to each object in its frame |
+| `next_state`, `next_cell` | as `state` | state after the last step, input for the next frames |
 | `hidden` | float32 [B,T,H] | outputs of the recurrent layer |
 
 A bidirectional model reads whole recordings and has no state.
@@ -50,22 +49,22 @@ def export_model(model_path: str | Path, config: ExportConfig) -> Path:
     """Export a model as an ONNX graph.
 
     Args:
-        model_path: a model file or a training run's folder.
-        config: where to.
+        model_path: A model file or the folder of a training run.
+        config: Path of the exported file.
 
     Returns:
-        The file written.
+        Path of the file written.
 
     Raises:
-        ModelError: there is no such model, or it only writes captions.
-        SettingsError: `out` is no name of an ONNX file.
-        MissingDependencyError: the package `onnx` is not installed.
-        OutputError: a file cannot be written.
+        ModelError: There is no such model, or it only writes captions.
+        SettingsError: `out` does not end in .onnx.
+        MissingDependencyError: The package `onnx` is not installed.
+        OutputError: The file cannot be written.
     """
     file = model_file(model_path)
     out = Path(config.out).expanduser() if config.out else file.with_suffix(".onnx")
     if out.suffix.lower() != ".onnx":
-        raise SettingsError(f"out is {config.out!r}, which is no name of an ONNX file", "end it in .onnx")
+        raise SettingsError(f"out is {config.out!r}; it must end in .onnx", "pass a file name that ends in .onnx")
     model = load_model(file)
     if not (model.task.clip_head or model.task.frame_head):
         raise ModelError(
@@ -76,10 +75,10 @@ def export_model(model_path: str | Path, config: ExportConfig) -> Path:
 
 
 def event_graph(model: EventModel) -> bytes:
-    """The graph of a model's encoder, recurrent layer and heads, with the model's metadata.
+    """Return an ONNX file with a model's encoder, recurrent layer and heads, and the model's metadata.
 
     Raises:
-        MissingDependencyError: the package `onnx` is not installed.
+        MissingDependencyError: The package `onnx` is not installed.
     """
     network = model.network
     feature_spec = model.feature_spec
@@ -89,21 +88,21 @@ def event_graph(model: EventModel) -> bytes:
     frame = graph.input("frame", np.float32, ["batch", "time", feature_spec.frame_width])
     mask = graph.input("mask", np.bool_, ["batch", "time"])
     encoded = _encode(graph, network.encoder, objects, counts, frame)
-    hidden = _remember(graph, network, encoded.vectors, mask)
+    hidden = _run_rnn(graph, network, encoded.vectors, mask)
     graph.output("attention", encoded.attention, ["objects"])
     if model.task.frame_head and network.frame_head is not None:
         outputs = model.task.num_outputs(model.task.frame_head)
-        logits = graph.linear(hidden, _last(network.frame_head))
+        logits = graph.linear(hidden, _output_layer(network.frame_head))
         graph.output("frame_scores", _probabilities(graph, model.task.frame_head, logits), ["batch", "time", outputs])
     if model.task.clip_head and network.clip_head is not None:
         outputs = model.task.num_outputs(model.task.clip_head)
-        steps = graph.linear(hidden, _last(network.clip_head))
+        steps = graph.linear(hidden, _output_layer(network.clip_head))
         logits = _pool(graph, steps, mask, network.gru is None)
         graph.output("clip_scores", _probabilities(graph, model.task.clip_head, logits), ["batch", outputs])
     graph.output("hidden", hidden, ["batch", "time", network.hidden_width])
     columns = {"object_columns": feature_spec.object_groups(), "frame_columns": feature_spec.frame_groups()}
-    named = {kind: {name: [at.start, at.stop] for name, at in groups.items()} for kind, groups in columns.items()}
-    return graph.to_bytes(model.metadata() | named)
+    ranges = {kind: {name: [at.start, at.stop] for name, at in groups.items()} for kind, groups in columns.items()}
+    return graph.to_bytes(model.metadata() | ranges)
 
 
 # --- encoder ----------------------------------------------------------------------------------------------------------
@@ -117,27 +116,27 @@ class _Encoded(NamedTuple):
 
 
 def _encode(graph: GraphWriter, encoder: Encoder, objects: str, counts: str, frame: str) -> _Encoded:
-    """`Encoder.forward`. Objects are laid out side by side for the attention, which needs no scattered sums so."""
+    """Add `Encoder.forward`. Objects are padded per frame, so that attention needs no scattered sums."""
     parts = []
     if encoder.frame_groups:
         normal = _normal(graph, frame, numbers(encoder.frame_mean), numbers(encoder.frame_std))
-        parts.append(_narrow(graph, encoder, encoder.frame_groups, frame, normal, axis=2))
+        parts.append(_project_groups(graph, encoder, encoder.frame_groups, frame, normal, axis=2))
     flat = graph.reshape(counts, -1)
-    index, there = graph.rows(flat)
+    index, mask = graph.rows(flat)
     if not encoder.object_groups:
-        each = graph.cast(graph.add("Unsqueeze", flat, ints(1)), np.float32)
-        even = graph.add("Expand", graph.add("Div", 1.0, each), graph.add("Shape", there))
-        return _Encoded(_join(graph, encoder, parts), graph.chosen(even, there))
+        sizes = graph.cast(graph.add("Unsqueeze", flat, ints(1)), np.float32)
+        uniform = graph.add("Expand", graph.add("Div", 1.0, sizes), graph.add("Shape", mask))
+        return _Encoded(_join(graph, encoder, parts), graph.compress(uniform, mask))
     normal = _normal(graph, objects, numbers(encoder.object_mean), numbers(encoder.object_std))
-    narrow = _narrow(graph, encoder, encoder.object_groups, objects, normal, axis=1)
+    projected = _project_groups(graph, encoder, encoder.object_groups, objects, normal, axis=1)
     linear, norm, _ = encoder.object
-    vectors = graph.add("Relu", graph.norm(graph.linear(narrow, cast(nn.Linear, linear)), cast(nn.LayerNorm, norm)))
+    vectors = graph.add("Relu", graph.norm(graph.linear(projected, cast(nn.Linear, linear)), cast(nn.LayerNorm, norm)))
     logits = graph.linear(vectors, encoder.query)
     if "score" in encoder.object_groups:
         column = encoder.object_groups["score"].start
         score = graph.add("Max", graph.add("Slice", objects, ints(column), ints(column + 1), ints(1)), MIN_SCORE)
         logits = graph.add("Add", logits, graph.add("Mul", graph.add("Log", score), numbers(encoder.trust)))
-    pooled, attention = _attend(graph, vectors, logits, index, there, encoder.query.in_features)
+    pooled, attention = _attend(graph, vectors, logits, index, mask, encoder.query.in_features)
     shape = graph.size(counts, 0), graph.size(counts, 1), encoder.query.in_features
     return _Encoded(_join(graph, encoder, [graph.reshape(pooled, *shape), *parts]), attention)
 
@@ -146,94 +145,96 @@ def _normal(graph: GraphWriter, value: str, mean: Array, std: Array) -> str:
     return graph.add("Clip", graph.add("Mul", graph.add("Sub", value, mean), 1 / std), -MAX_DEVIATION, MAX_DEVIATION)
 
 
-def _narrow(graph: GraphWriter, encoder: Encoder, groups: dict[str, slice], value: str, normal: str, axis: int) -> str:
-    """Every group's own projection, side by side: classes are looked up in the value, the others read from `normal`."""
+def _project_groups(
+    graph: GraphWriter, encoder: Encoder, groups: dict[str, slice], value: str, normal: str, axis: int
+) -> str:
+    """Project and concatenate groups: classes are looked up from the raw value, other groups are normalized."""
     parts = []
     for name, columns in groups.items():
-        own = [ints(at) for at in (columns.start, columns.stop, axis)]
+        bounds = [ints(at) for at in (columns.start, columns.stop, axis)]
         if name == "class":
             table = numbers(encoder.classes.weight)
-            index = graph.cast(graph.reshape(graph.add("Slice", value, *own), -1), np.int64)
+            index = graph.cast(graph.reshape(graph.add("Slice", value, *bounds), -1), np.int64)
             parts.append(graph.add("Gather", table, graph.add("Clip", index, ints(), np.array(len(table) - 1)), axis=0))
         else:
-            parts.append(graph.linear(graph.add("Slice", normal, *own), cast(nn.Linear, encoder.project[name])))
+            parts.append(graph.linear(graph.add("Slice", normal, *bounds), cast(nn.Linear, encoder.project[name])))
     return graph.add("Relu", graph.add("Concat", *parts, axis=axis))
 
 
-def _attend(graph: GraphWriter, vectors: str, logits: str, index: str, there: str, width: int) -> tuple[str, str]:
-    """Objects of each frame side by side, weighted: pooled [B*T,width], and the attention of each object [M]."""
-    beyond = graph.add("Concat", vectors, np.zeros((1, width), np.float32), axis=0)
-    questions = graph.add("Concat", logits, np.zeros((1, HEADS), np.float32), axis=0)
-    mask = graph.add("Unsqueeze", there, ints(2))
-    weights = graph.add("Softmax", graph.masked(graph.add("Gather", questions, index, axis=0), mask), axis=1)
-    weights = graph.add("Mul", weights, graph.cast(mask, np.float32))  # a frame without objects has no weights
-    # Every head weighs all columns, and keeps its own: cheaper than to bring the heads of each object in order.
-    sides = graph.add(
-        "MatMul", graph.add("Transpose", weights, perm=[0, 2, 1]), graph.add("Gather", beyond, index, axis=0)
+def _attend(graph: GraphWriter, vectors: str, logits: str, index: str, mask: str, width: int) -> tuple[str, str]:
+    """Pool the objects of each frame; return the pooled vectors [B*T,width] and the attention to each object [M]."""
+    # One row more, for the padding indices.
+    padded_vectors = graph.add("Concat", vectors, np.zeros((1, width), np.float32), axis=0)
+    padded_logits = graph.add("Concat", logits, np.zeros((1, HEADS), np.float32), axis=0)
+    head_mask = graph.add("Unsqueeze", mask, ints(2))
+    weights = graph.add("Softmax", graph.masked(graph.add("Gather", padded_logits, index, axis=0), head_mask), axis=1)
+    weights = graph.add("Mul", weights, graph.cast(head_mask, np.float32))  # frames without objects pool to zeros
+    # Every head weights all columns, then only its own are kept: cheaper than transposing the objects' heads.
+    products = graph.add(
+        "MatMul", graph.add("Transpose", weights, perm=[0, 2, 1]), graph.add("Gather", padded_vectors, index, axis=0)
     )
     frames = graph.size(index, 0)
-    own = graph.add(
-        "Mul", graph.reshape(sides, frames, HEADS, HEADS, width // HEADS), np.eye(HEADS, dtype=np.float32)[..., None]
+    heads = graph.add(
+        "Mul", graph.reshape(products, frames, HEADS, HEADS, width // HEADS), np.eye(HEADS, dtype=np.float32)[..., None]
     )
-    pooled = graph.reshape(graph.add("ReduceSum", own, ints(1), keepdims=0), frames, width)
-    return pooled, graph.chosen(graph.add("ReduceMean", weights, ints(2), keepdims=0), there)
+    pooled = graph.reshape(graph.add("ReduceSum", heads, ints(1), keepdims=0), frames, width)
+    return pooled, graph.compress(graph.add("ReduceMean", weights, ints(2), keepdims=0), mask)
 
 
 def _join(graph: GraphWriter, encoder: Encoder, parts: list[str]) -> str:
     norm, _, linear = encoder.join
-    together = graph.add("Concat", *parts, axis=2)
-    return graph.linear(graph.norm(together, cast(nn.LayerNorm, norm)), cast(nn.Linear, linear))
+    joined = graph.add("Concat", *parts, axis=2)
+    return graph.linear(graph.norm(joined, cast(nn.LayerNorm, norm)), cast(nn.Linear, linear))
 
 
 # --- recurrent layer and heads ----------------------------------------------------------------------------------------
 
 
-def _remember(graph: GraphWriter, network: EventGRU, vectors: str, mask: str) -> str:
-    """`EventGRU.run_rnn`: outputs [B,T,hidden]. Declares the state, in and out."""
-    there = graph.add("Unsqueeze", graph.cast(mask, np.float32), ints(2))
-    vectors = graph.add("Mul", vectors, there)
+def _run_rnn(graph: GraphWriter, network: EventGRU, vectors: str, mask: str) -> str:
+    """Add `EventGRU.run_rnn` and return its outputs [B,T,hidden]; declares the states as inputs and outputs."""
+    vectors = graph.add("Mul", vectors, graph.add("Unsqueeze", graph.cast(mask, np.float32), ints(2)))
     if network.gru is None:
         return graph.add("Relu", vectors)
     a = network.architecture
-    ways = 2 if a.bidirectional else 1
+    directions = 2 if a.bidirectional else 1
     names = () if a.bidirectional else ("state", "cell") if a.cell == "lstm" else ("state",)
-    before = [graph.input(name, np.float32, [a.layers, "batch", a.hidden]) for name in names]
+    states = [graph.input(name, np.float32, [a.layers, "batch", a.hidden]) for name in names]
     lengths = ""
-    if a.bidirectional:  # backwards the padding would be read first
+    if a.bidirectional:  # the backward direction would read the padding first
         lengths = graph.add(
             "Max", graph.add("ReduceSum", graph.cast(mask, np.int32), ints(1), keepdims=0), np.ones(1, np.int32)
         )
-    below, after = graph.add("Transpose", vectors, perm=[1, 0, 2]), []
+    below, next_states = graph.add("Transpose", vectors, perm=[1, 0, 2]), []
     for layer in range(a.layers):
-        own = [graph.add("Slice", name, ints(layer), ints(layer + 1), ints(0)) for name in before]
+        layer_states = [graph.add("Slice", state, ints(layer), ints(layer + 1), ints(0)) for state in states]
         out, *last = graph.add_many(
             _OPERATOR[a.cell],
             1 + max(len(names), 1),
             below,
             *recurrent_weights(network.gru, layer),
             lengths,
-            *own,
+            *layer_states,
             hidden_size=a.hidden,
             direction="bidirectional" if a.bidirectional else "forward",
             **({"linear_before_reset": 1} if a.cell == "gru" else {}),
         )
-        after.append(last)
-        beside = graph.add("Transpose", out, perm=[0, 2, 1, 3])  # [T,B,ways,hidden]
-        below = graph.reshape(beside, graph.size(mask, 1), graph.size(mask, 0), ways * a.hidden)
+        next_states.append(last)
+        out = graph.add("Transpose", out, perm=[0, 2, 1, 3])  # [T,B,directions,hidden]
+        below = graph.reshape(out, graph.size(mask, 1), graph.size(mask, 0), directions * a.hidden)
     for number, name in enumerate(names):
-        value = graph.add("Concat", *(last[number] for last in after), axis=0)
+        value = graph.add("Concat", *(last[number] for last in next_states), axis=0)
         graph.output(f"next_{name}", value, [a.layers, "batch", a.hidden])
     return graph.add("Transpose", below, perm=[1, 0, 2])
 
 
 def _pool(graph: GraphWriter, steps: str, mask: str, mean: bool) -> str:
-    """Logits of clips [B,C] from those of their steps: their mean, or the log of the mean of their exponentials."""
-    there = graph.add("Unsqueeze", mask, ints(2))
-    share = graph.cast(there, np.float32)
-    lengths = graph.add("Max", graph.add("ReduceSum", share, ints(1), keepdims=0), 1.0)
+    """Pool the logits of steps into those of clips, [B,C]: their mean, or the log of the mean of exponentials."""
+    step_mask = graph.add("Unsqueeze", mask, ints(2))
+    weights = graph.cast(step_mask, np.float32)
+    lengths = graph.add("Max", graph.add("ReduceSum", weights, ints(1), keepdims=0), 1.0)
     if mean:
-        return graph.add("Div", graph.add("ReduceSum", graph.add("Mul", steps, share), ints(1), keepdims=0), lengths)
-    masked = graph.masked(steps, there)
+        return graph.add("Div", graph.add("ReduceSum", graph.add("Mul", steps, weights), ints(1), keepdims=0), lengths)
+    masked = graph.masked(steps, step_mask)
     highest = graph.add("ReduceMax", masked, ints(1), keepdims=1)
     powers = graph.add("Exp", graph.add("Sub", masked, highest))
     sums = graph.add("Div", graph.add("ReduceSum", powers, ints(1), keepdims=0), lengths)
@@ -241,9 +242,9 @@ def _pool(graph: GraphWriter, steps: str, mask: str, mean: bool) -> str:
 
 
 def _probabilities(graph: GraphWriter, head: HeadSpec, logits: str) -> str:
-    """`Head.probabilities`."""
+    """Add `HeadSpec.probabilities`."""
     return graph.add("Sigmoid", logits) if head.multi_label else graph.add("Softmax", logits, axis=-1)
 
 
-def _last(head: nn.Sequential) -> nn.Linear:
+def _output_layer(head: nn.Sequential) -> nn.Linear:
     return cast(nn.Linear, head[-1])
