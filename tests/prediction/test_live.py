@@ -484,7 +484,7 @@ def test_the_command_line(
     assert [json.loads(line)["kind"] for line in capsys.readouterr().out.splitlines()].count("close") >= 3
     assert cli.run(["predict", model, "rtsp://me:hunter2@cam", str(stage.long)]) == 2
     said = capsys.readouterr().err
-    assert "a live source is predicted alone, and several sources are given" in said
+    assert "a live source must be the only source" in said
     assert "hunter2" not in said
 
 

@@ -169,7 +169,7 @@ def test_filters_filter(plain: Path, visit: Visit) -> None:
     page.keyboard.press("n")
     assert time_of(page) == pytest.approx(15.0, abs=0.01)
     page.locator("#min_score").fill("95")
-    assert page.locator("#no_events").inner_text() == "No event passes the filters."
+    assert page.locator("#no_events").inner_text() == "No event matches the filters."
     page.locator("#min_score").fill("0")
     page.locator(".chip", has_text="fall").click()
     page.locator("#order").select_option("score")
@@ -213,7 +213,7 @@ def test_a_moment_without_boxes_is_told(tmp_path: Path, visit: Visit) -> None:
         page.wait_for_timeout(300)
         assert page.locator("#no_boxes").is_visible() == told
         assert len(corners(page)) == (0 if told else 2)
-    assert "Boxes are included from 1 s before" in page.locator("#left_out").inner_text()
+    assert "Boxes are included from 1 s before" in page.locator("#notes_summary").inner_text()
     page.locator("#about_button").click()
     assert "Boxes are included from 1 s before" in page.locator("#notes").inner_text()
 
@@ -273,12 +273,12 @@ def test_why_an_event_was_found(tmp_path: Path, visit: Visit) -> None:
     )  # fmt: skip
     page = ready(visit(make_page(tmp_path, FOUND, explanations={FOUND[0]: reason})))
     page.keyboard.press("n")
-    text = page.locator("#why").inner_text()
+    text = page.locator("#explanation").inner_text()
     assert "square 7\n60 %" in text.replace("\n\n", "\n")
     assert re.search(r"30 \(.45\)", text)
-    assert "Little changes without scene." in text
+    assert "Little change without scene." in text
     page.keyboard.press("n")
-    assert not page.locator("#why").is_visible()
+    assert not page.locator("#explanation").is_visible()
 
 
 @pytest.mark.parametrize(
@@ -330,8 +330,8 @@ def test_pictures_stand_in_for_what_cannot_be_played(tmp_path: Path, visit: Visi
         video.write_bytes(b"no video")
     page = visit(path, expect="net::ERR_FILE_NOT_FOUND")
     page.wait_for_selector("#unplayable:not([hidden])")
-    reason = f"is no longer where it was (a.mp4 in {video.parent})" if gone else "is there, but its format is not one"
-    assert f"The recording {reason}" in page.locator("#unplayable").inner_text()
+    reason = f"has been moved or deleted (a.mp4 in {video.parent})" if gone else "convert it to H.264 in MP4"
+    assert reason in page.locator("#unplayable").inner_text()
     assert page.locator("#strip button").count() == 27
     assert page.locator("#strip span").nth(0).inner_text() == "0:00.5"
     assert page.locator("#play").is_disabled()
@@ -352,7 +352,7 @@ def test_pictures_stand_in_for_what_cannot_be_played(tmp_path: Path, visit: Visi
 
 def test_a_recording_that_was_never_a_file(tmp_path: Path, visit: Visit) -> None:
     page = visit(make_page(tmp_path, FOUND, video=False, gates=False))
-    assert "was not on disk" in page.locator("#unplayable").inner_text()
+    assert "did not exist when this page was made" in page.locator("#unplayable").inner_text()
     assert not page.locator("#gates").is_visible()
     page.locator("#show_names").uncheck()
     click_time(page, 3.0)
@@ -372,7 +372,7 @@ def test_corrections_are_saved_as_annotations(tmp_path: Path, visit: Visit) -> N
     page.locator("#edit_start").fill("2.25")
     page.locator("#edit_end").fill("1")
     page.keyboard.press("Tab")
-    assert "It has to end after its start." in page.locator("#edit_fault").inner_text()
+    assert "The end must be after the start." in page.locator("#edit_error").inner_text()
     page.locator("#edit_end").fill("4.125")
     page.locator("#edit_form .strong").click()
     page.keyboard.press("n")  # one that is wrong
@@ -380,7 +380,7 @@ def test_corrections_are_saved_as_annotations(tmp_path: Path, visit: Visit) -> N
     assert listed(page) == ["slips, and falls", "fall", "walk"]
     assert selected(page) == "fall"
     page.keyboard.press("m")
-    assert page.locator(".mark.right").count() == 1
+    assert page.locator(".mark.confirmed").count() == 1
     click_time(page, 18.0)  # one that was missed
     settle(page, 18.0)
     page.keyboard.press("a")
@@ -389,7 +389,7 @@ def test_corrections_are_saved_as_annotations(tmp_path: Path, visit: Visit) -> N
     click_time(page, 19.0)
     settle(page, 19.0)
     page.locator("#end_now").click()
-    assert page.locator("#save_state").inner_text() == "3 corrections, not saved"
+    assert page.locator("#save_state").inner_text() == "unsaved: 3 corrections"
     path = saved(page, tmp_path / "videos")
     assert path.name == "cam 1_a.mp4.annotations.csv"
     assert path.read_text().startswith("video,start,end,label,description,split\ncam 1/a.mp4,2.250,4.125,")
@@ -454,17 +454,17 @@ def test_what_the_page_lacks_is_said_before_it_saves(tmp_path: Path, visit: Visi
     page.keyboard.press("m")
     downloads: list[Any] = []
     page.on("download", lambda download: downloads.append(download))
-    for close in (lambda: page.keyboard.press("Escape"), lambda: page.get_by_text("Do not save").click()):
+    for close in (lambda: page.keyboard.press("Escape"), lambda: page.get_by_text("Cancel").click()):
         page.keyboard.press("Control+s")
         assert "3 events were left out of this page by --min-score" in page.locator("#incomplete").inner_text()
         close()
         assert not page.locator("#incomplete").is_visible()
     page.wait_for_timeout(300)
     assert downloads == []
-    assert page.locator("#save_state").inner_text() == "checks, not saved"
+    assert page.locator("#save_state").inner_text() == "unsaved: confirmations"
     page.locator("#save").click()
     with page.expect_download() as download:
-        page.locator("#save_all_the_same").click()
+        page.locator("#save_anyway").click()
     path = tmp_path / "videos" / download.value.suggested_filename
     download.value.save_as(path)
     assert annotations(path) == [(2.0, 4.0, "fall", None)]

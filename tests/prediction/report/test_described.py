@@ -67,18 +67,18 @@ def test_a_sentence_stands_with_its_event(plain: Path, visit: Visit, width: int,
     page = ready(visit(plain, viewport={"width": width, "height": height}))
     row = page.locator(".row.event").nth(1)
     assert row.locator(".words").inner_text() == KOREAN
-    assert row.locator(".sure").inner_text() == "72 %"
+    assert row.locator(".caption_score").inner_text() == "72 %"
     assert row.locator(".words").evaluate("e => e.scrollHeight <= e.clientHeight")  # nothing of it is cut off
     row.click()
     assert sentence(page) == KOREAN
-    assert page.locator("#panel_told").inner_text() == "Sentence score 72 %"
+    assert page.locator("#panel_source").inner_text() == "Caption score 72 %"
     panel = page.locator("#panel").bounding_box()
     assert panel["y"] + panel["height"] <= height
     lanes = page.locator("#lanes_canvas").bounding_box()
     page.mouse.move(lanes["x"] + 7.5 / 20 * lanes["width"], lanes["y"] + 30)  # "walk" is the second lane
-    assert page.locator("#hover_sentence").inner_text() == KOREAN
+    assert page.locator("#hover_caption").inner_text() == KOREAN
     page.mouse.move(lanes["x"] + 5 / 20 * lanes["width"], lanes["y"] + 30)
-    assert not page.locator("#hover_sentence").is_visible()
+    assert not page.locator("#hover_caption").is_visible()
 
 
 def test_sentences_of_the_moment_are_over_the_picture(plain: Path, visit: Visit) -> None:
@@ -116,17 +116,17 @@ def test_sentences_come_and_go_while_it_plays(plain: Path, visit: Visit) -> None
 
 def test_a_template_is_marked_as_such(plain: Path, visit: Visit) -> None:
     page = ready(visit(plain))
-    told = "Put together, not written by the model: not sure enough of its own sentence (31 %)."
+    told = "From a template, because the score of the model\u2019s caption was too low (31 %)."
     row = page.locator(".row.event").nth(3)
     assert row.locator(".mark").inner_text() == "template"
-    assert row.locator(".sentence").get_attribute("title") == f"{TEMPLATE}\n{told}"
+    assert row.locator(".caption").get_attribute("title") == f"{TEMPLATE}\n{told}"
     colours = [page.locator(".words").nth(n).evaluate("e => getComputedStyle(e).color") for n in (2, 3)]
     assert colours[0] != colours[1]
     assert page.locator(".row.event .mark").count() == 1
     row.click()
     settle(page, 10.0)
     assert sentence(page) == TEMPLATE
-    assert page.locator("#panel_told").inner_text() == told
+    assert page.locator("#panel_source").inner_text() == told
     assert "template" in str(page.locator("#panel_text").get_attribute("class"))
     assert captions(page) == [TEMPLATE]
     assert page.locator("#captions .template").count() == 1
@@ -141,7 +141,7 @@ def test_languages_are_written_their_own_way(plain: Path, visit: Visit) -> None:
 def test_a_page_without_sentences_says_nothing_of_them(tmp_path: Path, visit: Visit) -> None:
     page = ready(visit(make_page(tmp_path, [event(2.0, 4.0)])))
     page.keyboard.press("n")
-    for part in ("#captions_choice", "#panel_text", "#panel_told", ".sentence"):
+    for part in ("#captions_option", "#panel_text", "#panel_source", ".caption"):
         assert not page.locator(part).is_visible()
 
 
@@ -184,9 +184,9 @@ def test_the_index_tells_sentences_and_finds_their_words(tmp_path: Path, visit: 
     words = lambda: page.locator("#events .words").all_inner_texts()  # noqa: E731
     assert words() == [PORTUGUESE, ENGLISH, TEMPLATE, ARABIC, KOREAN]  # by score
     assert page.locator("#events .scroll .row").count() == 6
-    assert page.locator("#events .sentence").nth(0).get_attribute("title") == f"{PORTUGUESE}\nSentence score 72 %"
+    assert page.locator("#events .caption").nth(0).get_attribute("title") == f"{PORTUGUESE}\nCaption score 72 %"
     assert page.locator("#events .template .mark").all_inner_texts() == ["template"]
-    page.locator("#events .head").get_by_role("button", name="Description").click()
+    page.locator("#events .head").get_by_role("button", name="Caption").click()
     assert words() == sorted([PORTUGUESE, ENGLISH, TEMPLATE, ARABIC, KOREAN])
     for sought, found in [
         ("가방", [KOREAN]),
@@ -219,8 +219,8 @@ def test_sentences_are_corrected_and_saved(tmp_path: Path, visit: Visit) -> None
     page.keyboard.press("m")  # one that is let stand
     page.keyboard.press("n")
     write(page, "")  # and one that is taken away
-    assert (sentence(page), page.locator("#panel_told").is_visible()) == ("", False)
-    assert page.locator("#save_state").inner_text() == "2 corrections, not saved"
+    assert (sentence(page), page.locator("#panel_source").is_visible()) == ("", False)
+    assert page.locator("#save_state").inner_text() == "unsaved: 2 corrections"
     assert listed(page) == ["fall", "walk", "fall", "fall", "walk"]
     path = saved(page, tmp_path / "videos")
     assert annotations(path) == [
@@ -233,7 +233,7 @@ def test_sentences_are_corrected_and_saved(tmp_path: Path, visit: Visit) -> None
     text = path.read_text(encoding="utf-8")
     assert text.startswith("video,start,end,label,description,split\n")
     assert TEMPLATE not in text
-    assert "Sentences that are put together are left out." in page.locator("#toast").inner_text()
+    assert "Template captions are left out." in page.locator("#toast").inner_text()
 
 
 def test_a_person_writes_what_the_model_could_not(tmp_path: Path, visit: Visit) -> None:
@@ -244,8 +244,8 @@ def test_a_person_writes_what_the_model_could_not(tmp_path: Path, visit: Visit) 
     page.locator("#edit_text").fill("사람이 넘어진다")
     page.keyboard.press("Control+s")  # while it is being written
     page.wait_for_selector("#toast:not([hidden])")
-    assert page.locator(".row.event .mark").all_inner_texts() == ["corrected"]
-    assert not page.locator("#panel_told").is_visible()
+    assert page.locator(".row.event .mark").all_inner_texts() == ["edited"]
+    assert not page.locator("#panel_source").is_visible()
     path = saved(page, tmp_path / "videos")
     assert annotations(path) == [(10.0, 13.0, "fall", "사람이 넘어진다")]
     page.locator("#undo").click()

@@ -127,7 +127,7 @@ def test_recordings_are_sorted_and_filtered(tmp_path: Path, visit: Visit) -> Non
     page.locator("#search").fill("CAM fall")
     assert names(page) == ["cam 1/b#.mp4"]
     page.locator("#search").fill("nowhere")
-    assert "No recording passes the filters." in page.locator("#recordings").inner_text()
+    assert "No recording matches the filters." in page.locator("#recordings").inner_text()
     page.locator("#search").fill("")
     page.locator("#with_events").uncheck()
     page.locator("#status").select_option("failed")

@@ -233,8 +233,8 @@ def test_eight_hours_stay_under_twenty_megabytes(tmp_path: Path, events: int, le
         )
         numbers = data["numbers"]
         assert len(numbers) == len(data["events"]) < events
-        left_out = set(range(events)) - set(numbers)
-        assert max(found[n].score for n in left_out) <= min(found[n].score for n in numbers)
+        notes_summary = set(range(events)) - set(numbers)
+        assert max(found[n].score for n in notes_summary) <= min(found[n].score for n in numbers)
 
 
 def test_many_labels_leave_room_for_the_rest(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-// What the page was given, and the few helpers that everything else uses.
+// Data of the page, and helpers for elements, times, colours, captions and long lists.
 
 const data = JSON.parse(document.getElementById('data').textContent);
 
-function unpack(base64, Type) {
+function decodeArray(base64, Type) {
   const text = atob(base64);
   const bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
@@ -13,7 +13,8 @@ function byId(id) {
   return document.getElementById(id);
 }
 
-// An element with properties (`class`, `data`, `aria` and `on` are groups) and children; text is never read as HTML.
+// Create an element with properties (`data`, `aria`, `on` and `style` are groups) and children. Text is never parsed as
+// HTML.
 function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -29,7 +30,7 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-// Listeners by topic: who changes something tells it, who shows it listens.
+// Publish and subscribe: whoever changes something emits its topic, and whoever shows it listens.
 class Topics {
   constructor() {
     this.listeners = {};
@@ -39,18 +40,18 @@ class Topics {
     for (const topic of topics.split(' ')) (this.listeners[topic] ??= []).push(listener);
   }
 
-  tell(topic) {
+  emit(topic) {
     for (const listener of this.listeners[topic] ?? []) listener();
   }
 }
 
-// First index of a sorted array whose value is at least, or with `after` above, the one that is sought.
-function lowerBound(values, sought, after = false) {
+// First index of a sorted array whose value is at least `target`, or greater with `after`.
+function lowerBound(values, target, after = false) {
   let low = 0;
   let high = values.length;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (values[middle] < sought || (after && values[middle] === sought)) low = middle + 1;
+    if (values[middle] < target || (after && values[middle] === target)) low = middle + 1;
     else high = middle;
   }
   return low;
@@ -68,8 +69,8 @@ function percent(share) {
   return `${Math.round(share * 100)} %`;
 }
 
-// A canvas as sharp as the screen, cleared, measured in CSS pixels.
-function prepare(canvas) {
+// Clear a canvas and match its resolution to the screen; its coordinates are CSS pixels.
+function prepareCanvas(canvas) {
   const { clientWidth: width, clientHeight: height } = canvas;
   const scale = window.devicePixelRatio || 1;
   if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
@@ -82,7 +83,7 @@ function prepare(canvas) {
   return { context, width, height };
 }
 
-// Call at most once a frame, however often it is asked for.
+// Wrap an action so that it runs at most once per screen frame.
 function oncePerFrame(action) {
   let waiting = false;
   return () => {
@@ -94,7 +95,7 @@ function oncePerFrame(action) {
     });
   };
 }
-// Times as people read them. Seconds count from the start of the recording.
+// --- times, in seconds from the start of the recording ---
 
 function formatTime(seconds, decimals = 1) {
   const unit = 10 ** decimals;
@@ -113,7 +114,7 @@ function formatLength(seconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
 }
 
-// The recording's own clock; empty where it is not known.
+// Wall-clock time in the recording's time zone; empty if unknown.
 function wallClock(recorded, seconds, parts = 'time') {
   if (!recorded) return '';
   const text = new Date(recorded.ms + Math.round(seconds * 1000)).toISOString();
@@ -123,60 +124,66 @@ function wallClock(recorded, seconds, parts = 'time') {
   return `${text.slice(0, 10)} ${text.slice(11, 19)}${zone}`;
 }
 
-// Steps of a time axis: about `most` of them over a stretch.
-function axisStep(seconds, most) {
+// Interval between the ticks of a time axis with at most `maxTicks`.
+function axisStep(seconds, maxTicks) {
   const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400];
-  return steps.find((step) => seconds / step <= most) ?? steps.at(-1);
+  return steps.find((step) => seconds / step <= maxTicks) ?? steps.at(-1);
 }
-// Colours of labels: Okabe and Ito's, made to be told apart by colour-blind people too, and one more; the yellow is
-// darker, to be seen on white. With more labels they repeat: lanes and names tell those apart.
+// --- colours ---
+
+// Okabe and Ito's palette, distinguishable with any kind of colour vision, and one more; the yellow is darker, to be
+// visible on white. With more labels colours repeat; lanes and names distinguish those.
 
 const PALETTE = ['#0f7fc4', '#e69f00', '#009e73', '#cc79a7', '#56b4e9', '#d55e00', '#8f7ee0', '#b5a300'];
 
 function labelColour(label) {
   const known = data.labels.indexOf(label);
   if (known >= 0) return PALETTE[known % PALETTE.length];
-  let sum = 0;
+  let sum = 0; // a label added by the user: any colour, but always the same
   for (const letter of label) sum = (sum * 31 + letter.codePointAt(0)) % 9973;
   return PALETTE[sum % PALETTE.length];
 }
 
-const themed = window.matchMedia('(prefers-color-scheme: dark)');
+const darkTheme = window.matchMedia('(prefers-color-scheme: dark)');
 
 function themeColour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
-// Events in words. A sentence is the model's own, with a score; or a template, put together where the model was not sure
-// enough of its own, the score being that of what was not told; or a person's, without a score.
+// --- captions ---
 
-function describedBy([description, sure = null, template = false]) {
-  return { description, sure, template };
+// A caption is the model's, with its score; or from the template, because the score of the model's own was too low (that
+// is the score kept); or the user's, without a score.
+
+function captionFields([description, captionScore = null, isTemplate = false]) {
+  return { description, captionScore, isTemplate };
 }
 
-// Where a sentence comes from; empty where a person wrote it.
-function toldBy({ sure, template }) {
-  const score = sure === null ? '' : percent(sure);
-  if (template) return `Put together, not written by the model: not sure enough of its own sentence${score && ` (${score})`}.`;
-  return score && `Sentence score ${score}`;
+// Where a caption comes from; empty if the user wrote it.
+function captionSource({ captionScore, isTemplate }) {
+  const score = captionScore === null ? '' : percent(captionScore);
+  if (isTemplate) return `From a template, because the score of the model’s caption was too low${score && ` (${score})`}.`;
+  return score && `Caption score ${score}`;
 }
 
-// What there is for a person to correct: a template is not, where nobody wrote a sentence yet.
-function ownWords({ description, template }) {
-  return template ? '' : (description ?? '').trim();
+// The caption to edit: empty for a template, which nobody wrote.
+function editableCaption({ description, isTemplate }) {
+  return isTemplate ? '' : (description ?? '').trim();
 }
 
-// The sentence of an event for a row of a table, which may cut it; all of it is told under the pointer.
-function sentence(event) {
+// Element with the caption of an event for a row of a list, which may cut it off; the tooltip has all of it.
+function captionElement(event) {
   if (!event.description) return null;
   const words = make('span', { class: 'words', dir: 'auto' }, event.description);
-  const score = event.sure === null ? null : make('span', { class: 'sure' }, percent(event.sure));
-  const from = event.template ? make('span', { class: 'mark' }, 'template') : score;
-  const title = [event.description, toldBy(event)].filter(Boolean).join('\n');
-  return make('span', { class: event.template ? 'sentence template' : 'sentence', title }, words, from);
+  const score = event.captionScore === null ? null : make('span', { class: 'caption_score' }, percent(event.captionScore));
+  const source = event.isTemplate ? make('span', { class: 'mark' }, 'template') : score;
+  const title = [event.description, captionSource(event)].filter(Boolean).join('\n');
+  return make('span', { class: event.isTemplate ? 'caption template' : 'caption', title }, words, source);
 }
-// A list of any length in which only what is seen is there: rows of one height, made as they come into sight.
+// --- long lists ---
 
-class Rows {
+// A list of any length that renders only the rows in view, all of the same height.
+
+class VirtualList {
   constructor(container, height, render) {
     this.container = container;
     this.height = height;

@@ -1,26 +1,26 @@
-// Scores of labels with their thresholds, and the gates, as curves; where they are thinned, as bands.
+// Curves of the scores with their thresholds, and of the gates; bands if they are thinned.
 
 class Curves {
   constructor(page) {
     this.page = page;
-    this.scores = this.unpacked(data.scores);
-    this.gates = data.gates && this.unpacked(data.gates);
+    this.scores = this.decodeCurves(data.scores);
+    this.gates = data.gates && this.decodeCurves(data.gates);
     byId('gates_row').hidden = !this.gates;
     document.querySelector('.gates').hidden = !this.gates;
     this.range = [0, 1];
-    if (this.gates?.times.length) this.spread();
+    if (this.gates?.times.length) this.fitGateRange();
   }
 
-  unpacked({ labels, time, high, low }) {
-    const times = Float64Array.from(unpack(time, Uint32Array), (ms) => ms / 1000);
-    const highest = unpack(high, Uint8Array);
-    const lowest = low === null ? highest : unpack(low, Uint8Array);
+  decodeCurves({ labels, time, high, low }) {
+    const times = Float64Array.from(decodeArray(time, Uint32Array), (ms) => ms / 1000);
+    const highest = decodeArray(high, Uint8Array);
+    const lowest = low === null ? highest : decodeArray(low, Uint8Array);
     const part = (values, row) => values.subarray(row * times.length, (row + 1) * times.length);
     return { times, rows: labels.map((label, row) => ({ label, high: part(highest, row), low: part(lowest, row) })) };
   }
 
-  // The gates are means over many units and stay within a narrow range: their axis spans that.
-  spread() {
+  // Gates are means over many units and stay within a narrow range, so their axis is fitted to it.
+  fitGateRange() {
     let [low, high] = [255, 0];
     for (const row of this.gates.rows) {
       low = row.low.reduce((a, b) => Math.min(a, b), low);
@@ -30,7 +30,7 @@ class Curves {
     byId('gates_range').textContent = this.range.map((value) => Math.round(value * 100)).join('–') + ' %';
   }
 
-  // The label that stands out: that of the event in hand.
+  // Label of the selected event, whose curve is emphasised.
   get focus() {
     return data.labels.indexOf(this.page.store.get(this.page.selected)?.label);
   }
@@ -41,21 +41,21 @@ class Curves {
   }
 
   draw() {
-    const scores = prepare(byId('scores'));
+    const scores = prepareCanvas(byId('scores'));
     const rows = this.shownRows();
     this.drawGrid(scores);
-    const known = this.focus >= 0;
+    const hasFocus = this.focus >= 0;
     for (const row of rows) {
-      const stands = !known || row.label === this.focus;
-      this.drawCurve(scores, this.scores.times, row, labelColour(data.labels[row.label]), stands ? 1 : 0.35, known && stands);
+      const isEmphasised = !hasFocus || row.label === this.focus;
+      this.drawCurve(scores, this.scores.times, row, labelColour(data.labels[row.label]), isEmphasised ? 1 : 0.35, hasFocus && isEmphasised);
     }
-    const told = known ? rows.filter((row) => row.label === this.focus) : rows.length <= 4 ? rows : [];
-    for (const { label } of told) {
+    const withThresholds = hasFocus ? rows.filter((row) => row.label === this.focus) : rows.length <= 4 ? rows : [];
+    for (const { label } of withThresholds) {
       this.drawThreshold(scores, data.high[label], labelColour(data.labels[label]), [5, 3]);
       if (data.low[label] !== data.high[label]) this.drawThreshold(scores, data.low[label], labelColour(data.labels[label]), [2, 3]);
     }
     if (!this.gates) return;
-    const gates = prepare(byId('gates'));
+    const gates = prepareCanvas(byId('gates'));
     this.drawGrid(gates);
     this.gates.rows.forEach((row, index) => this.drawCurve(gates, this.gates.times, row, themeColour(['update', 'reset'][index]), 1, false, this.range));
   }
@@ -121,7 +121,7 @@ class Curves {
     context.globalAlpha = 1;
   }
 
-  // What the curves under the pointer say at a time.
+  // Values of the curves under the pointer at a time, as text.
   describe(target, time) {
     const at = (times) => clamp(lowerBound(times, time), 0, times.length - 1);
     if (target === byId('gates') && this.gates.times.length) {

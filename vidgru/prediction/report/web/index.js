@@ -1,23 +1,25 @@
-// A table whose rows are made as they come into sight, sorted by the column whose head is clicked.
+// Index of all recordings and events: two tables with common filters.
+
+// A table that renders only the rows in view, sorted by clicking a column's header.
 
 class Table {
-  // Columns have `name`, `key` (what to sort by; null for none) and perhaps `number` and `down` (the first click sorts
-  // from the greatest).
+  // Columns have `name`, `key` (what to sort by, or null), and optionally `number` (right-aligned) and `down` (the first
+  // click sorts in descending order).
   constructor(box, columns, height, render, empty) {
     this.columns = columns;
     this.order = { column: columns[0], down: false };
     this.head = make('div', { class: 'head', role: 'row' });
     this.body = make('div', { class: 'scroll', role: 'rowgroup' });
-    this.nothing = make('p', { class: 'nothing muted', hidden: true }, empty);
+    this.empty = make('p', { class: 'empty muted', hidden: true }, empty);
     box.append(this.head, this.body);
-    this.body.append(this.nothing);
-    this.rows = new Rows(this.body, height, render);
+    this.body.append(this.empty);
+    this.rows = new VirtualList(this.body, height, render);
     this.items = [];
     this.drawHead();
   }
 
   drawHead() {
-    const held = document.activeElement?.closest('.head') === this.head ? document.activeElement.textContent : null;
+    const focused = document.activeElement?.closest('.head') === this.head ? document.activeElement.textContent : null;
     const cells = this.columns.map((column) => {
       const sorted = column === this.order.column;
       const arrow = sorted ? (this.order.down ? ' ↓' : ' ↑') : '';
@@ -28,7 +30,7 @@ class Table {
       return cell;
     });
     this.head.replaceChildren(...cells);
-    if (held !== null) this.head.querySelector('[aria-sort] button')?.focus();
+    if (focused !== null) this.head.querySelector('[aria-sort] button')?.focus();
   }
 
   sortBy(column) {
@@ -43,18 +45,18 @@ class Table {
     const { column, down } = this.order;
     const keyed = items.map((item) => [column.key(item), item]);
     const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
-    const known = (key) => key !== null && key !== undefined;
-    // What is not known comes last, whichever way.
-    keyed.sort(([a], [b]) => (known(a) && known(b) ? (down ? compare(b, a) : compare(a, b)) : known(b) - known(a)));
-    this.nothing.hidden = items.length > 0;
+    const isKnown = (key) => key !== null && key !== undefined;
+    // Unknown values come last in either order.
+    keyed.sort(([a], [b]) => (isKnown(a) && isKnown(b) ? (down ? compare(b, a) : compare(a, b)) : isKnown(b) - isKnown(a)));
+    this.empty.hidden = items.length > 0;
     this.rows.show(keyed.map(([, item]) => item));
   }
 }
-// The recordings, each with a small timeline of the events that pass the filters.
+// Recordings, each with a small timeline of the events that match the filters.
 
 const STATUS_ORDER = { failed: 0, partial: 1, done: 2 };
 
-class Recordings {
+class RecordingTable {
   constructor(index) {
     this.index = index;
     const columns = [
@@ -63,24 +65,24 @@ class Recordings {
       { name: 'Length', key: (recording) => recording.duration, number: true, down: true },
       { name: 'Status', key: (recording) => STATUS_ORDER[recording.status] },
       { name: 'Timeline', key: null },
-      { name: 'Events', key: (recording) => index.found(recording).length, number: true, down: true },
+      { name: 'Events', key: (recording) => index.eventsOf(recording).length, number: true, down: true },
       { name: 'Best', key: (recording) => this.best(recording), number: true, down: true },
     ];
-    this.table = new Table(byId('recordings'), columns, 40, (recording) => this.row(recording), 'No recording passes the filters.');
+    this.table = new Table(byId('recordings'), columns, 40, (recording) => this.row(recording), 'No recording matches the filters.');
   }
 
   best(recording) {
-    const found = this.index.found(recording);
-    return found.length ? found.reduce((most, event) => Math.max(most, event.score), 0) : null;
+    const events = this.index.eventsOf(recording);
+    return events.length ? events.reduce((best, event) => Math.max(best, event.score), 0) : null;
   }
 
   row(recording) {
     const { name, recorded, duration, status, reason, page } = recording;
     const cell = (kind, ...inside) => make('div', { class: `cell ${kind}`, role: 'cell' }, ...inside);
     const best = this.best(recording);
-    const told = make('bdi', {}, name);
+    const text = make('bdi', {}, name);
     const cells = [
-      make('div', { class: 'cell path', role: 'cell', title: name }, page === null ? told : make('a', { href: page }, told)),
+      make('div', { class: 'cell path', role: 'cell', title: name }, page === null ? text : make('a', { href: page }, text)),
       cell('muted small', wallClock(recorded, 0, 'minute')),
       cell('number', duration === null ? '' : formatTime(duration, 0)),
       make('div', { class: `cell state ${status}`, role: 'cell', title: reason }, status),
@@ -89,19 +91,19 @@ class Recordings {
       cells.push(make('div', { class: 'cell reason', role: 'cell', title: reason, aria: { colspan: 3 } }, make('span', {}, reason)));
     } else {
       cells.push(cell('', this.timeline(recording)));
-      cells.push(cell('number', this.index.found(recording).length.toLocaleString('en')));
+      cells.push(cell('number', this.index.eventsOf(recording).length.toLocaleString('en')));
       cells.push(cell('number', best === null ? '' : percent(best)));
     }
     return make('div', { class: 'row', role: 'row' }, ...cells);
   }
 
   timeline(recording) {
-    const found = this.index.found(recording);
-    const canvas = make('canvas', { role: 'img', aria: { label: `Timeline: ${count(found.length, 'event')}` } });
+    const events = this.index.eventsOf(recording);
+    const canvas = make('canvas', { role: 'img', aria: { label: `Timeline: ${count(events.length, 'event')}` } });
     requestAnimationFrame(() => {
       if (!canvas.isConnected || !recording.duration) return;
-      const { context, width, height } = prepare(canvas);
-      for (const event of found) {
+      const { context, width, height } = prepareCanvas(canvas);
+      for (const event of events) {
         const left = (event.start / recording.duration) * width;
         context.fillStyle = labelColour(event.label);
         context.fillRect(left, 4, Math.max(((event.end - event.start) / recording.duration) * width, 2), height - 8);
@@ -110,11 +112,11 @@ class Recordings {
     return canvas;
   }
 }
-// All events of all recordings.
+// Events of all recordings.
 
-class Events {
-  constructor(described) {
-    this.described = described;
+class EventTable {
+  constructor(hasCaptions) {
+    this.hasCaptions = hasCaptions;
     const columns = [
       { name: 'Label', key: (event) => event.label },
       { name: 'Score', key: (event) => event.score, number: true, down: true },
@@ -123,32 +125,30 @@ class Events {
       { name: 'Length', key: (event) => event.end - event.start, number: true, down: true },
       { name: 'Wall clock', key: (event) => (event.recording.recorded ? event.recording.recorded.ms + event.start * 1000 : null) },
     ];
-    if (described) columns.splice(1, 0, { name: 'Description', key: (event) => event.description });
-    byId('events').classList.toggle('described', described);
-    this.table = new Table(byId('events'), columns, described ? 46 : 34, (event) => this.row(event), 'No event passes the filters.');
+    if (hasCaptions) columns.splice(1, 0, { name: 'Caption', key: (event) => event.description });
+    byId('events').classList.toggle('captioned', hasCaptions);
+    this.table = new Table(byId('events'), columns, hasCaptions ? 46 : 34, (event) => this.row(event), 'No event matches the filters.');
     this.table.sortBy(columns.find(({ name }) => name === 'Score'));
   }
 
   row(event) {
     const { recording, label, score, start, end } = event;
     const cell = (kind, ...inside) => make('div', { class: `cell ${kind}`, role: 'cell' }, ...inside);
-    const told = make('bdi', {}, recording.name);
+    const text = make('bdi', {}, recording.name);
     const cells = [
       make('div', { class: 'cell dot', role: 'cell', title: label }, label),
       make('div', { class: 'cell scored', role: 'cell' }, make('span', { class: 'score_bar', style: { '--share': score } }), make('span', { class: 'number' }, percent(score))),
-      make('div', { class: 'cell path', role: 'cell', title: recording.name }, recording.page === null ? told : make('a', { href: `${recording.page}#event=${event.number}` }, told)),
+      make('div', { class: 'cell path', role: 'cell', title: recording.name }, recording.page === null ? text : make('a', { href: `${recording.page}#event=${event.number}` }, text)),
       cell('number', formatTime(start)),
       cell('number', formatLength(end - start)),
       cell('muted small', wallClock(recording.recorded, start, 'date')),
     ];
-    if (this.described) cells.splice(1, 0, make('div', { class: 'cell', role: 'cell' }, sentence(event)));
+    if (this.hasCaptions) cells.splice(1, 0, make('div', { class: 'cell', role: 'cell' }, captionElement(event)));
     return make('div', { class: 'row', role: 'row', style: { '--label': labelColour(label) } }, ...cells);
   }
 }
-// The page over all recordings: filters, and the two tables they filter.
-
-// A text as it is searched: without regard to case, accents, and how its letters are put together.
-function folded(text) {
+// Normalise text for searching: ignore case, accents and Unicode composition.
+function normalized(text) {
   return text.toLowerCase().normalize('NFKD').replace(/[\u0300-\u036f]/g, '');
 }
 
@@ -156,48 +156,48 @@ class Index {
   constructor() {
     this.hidden = new Set();
     this.recordings = data.recordings;
-    this.events = data.events.map(([row, start, end, label, score, number, ...described]) => ({
-      recording: this.recordings[row], start: start / 1000, end: end / 1000, label: data.labels[label], score, number, ...describedBy(described),
+    this.events = data.events.map(([row, start, end, label, score, number, ...caption]) => ({
+      recording: this.recordings[row], start: start / 1000, end: end / 1000, label: data.labels[label], score, number, ...captionFields(caption),
     }));
     this.byRecording = new Map();
-    this.recordingTable = new Recordings(this);
-    this.eventTable = new Events(this.events.some((event) => event.description));
+    this.recordingTable = new RecordingTable(this);
+    this.eventTable = new EventTable(this.events.some((event) => event.description));
     for (const id of ['search', 'min_score', 'with_events', 'status']) byId(id).addEventListener('input', () => this.show());
-    byId('show_recordings').addEventListener('click', () => this.turnTo('recordings'));
-    byId('show_events').addEventListener('click', () => this.turnTo('events'));
-    themed.addEventListener('change', () => this.show());
+    byId('show_recordings').addEventListener('click', () => this.showTable('recordings'));
+    byId('show_events').addEventListener('click', () => this.showTable('events'));
+    darkTheme.addEventListener('change', () => this.show());
     this.describe();
     this.showChips();
     this.show();
   }
 
-  // The events of a recording that pass the filters.
-  found(recording) {
+  // Events of a recording that match the filters.
+  eventsOf(recording) {
     return this.byRecording.get(recording) ?? [];
   }
 
   show() {
-    const least = byId('min_score').value / 100;
+    const minScore = byId('min_score').value / 100;
     const status = byId('status').value;
-    const words = folded(byId('search').value).split(/\s+/).filter(Boolean);
-    byId('min_score_told').textContent = percent(least);
-    const named = new Map(this.recordings.map((recording) => [recording, folded(recording.name)]));
-    const labelled = new Map(data.labels.map((label) => [label, folded(label)]));
+    const words = normalized(byId('search').value).split(/\s+/).filter(Boolean);
+    byId('min_score_value').textContent = percent(minScore);
+    const names = new Map(this.recordings.map((recording) => [recording, normalized(recording.name)]));
+    const labels = new Map(data.labels.map((label) => [label, normalized(label)]));
     const events = this.events.filter((event) => {
-      if (event.score < least || this.hidden.has(event.label) || (status && event.recording.status !== status)) return false;
-      if (words.length) event.folded ??= folded(event.description ?? '');
-      return words.every((word) => named.get(event.recording).includes(word) || labelled.get(event.label).includes(word) || event.folded.includes(word));
+      if (event.score < minScore || this.hidden.has(event.label) || (status && event.recording.status !== status)) return false;
+      if (words.length) event.searchText ??= normalized(event.description ?? '');
+      return words.every((word) => names.get(event.recording).includes(word) || labels.get(event.label).includes(word) || event.searchText.includes(word));
     });
     this.byRecording.clear();
     for (const event of events) {
       if (this.byRecording.has(event.recording)) this.byRecording.get(event.recording).push(event);
       else this.byRecording.set(event.recording, [event]);
     }
-    const only = byId('with_events').checked;
+    const onlyWithEvents = byId('with_events').checked;
     const recordings = this.recordings.filter((recording) => {
-      const found = this.byRecording.has(recording);
-      if ((status && recording.status !== status) || (only && !found)) return false;
-      return found || words.every((word) => named.get(recording).includes(word));
+      const hasEvents = this.byRecording.has(recording);
+      if ((status && recording.status !== status) || (onlyWithEvents && !hasEvents)) return false;
+      return hasEvents || words.every((word) => names.get(recording).includes(word));
     });
     this.recordingTable.table.show(recordings);
     this.eventTable.table.show(events);
@@ -221,16 +221,16 @@ class Index {
   }
 
   describe() {
-    const of = (status) => this.recordings.filter((recording) => recording.status === status).length;
+    const countOf = (status) => this.recordings.filter((recording) => recording.status === status).length;
     const seconds = this.recordings.reduce((sum, recording) => sum + (recording.duration ?? 0), 0);
     const facts = [count(this.recordings.length, 'recording'), formatLength(seconds), count(data.recordings.reduce((sum, { events }) => sum + events, 0), 'event')];
-    for (const status of ['partial', 'failed']) if (of(status)) facts.push(`${of(status).toLocaleString('en')} ${status}`);
+    for (const status of ['partial', 'failed']) if (countOf(status)) facts.push(`${countOf(status).toLocaleString('en')} ${status}`);
     byId('facts').textContent = facts.join(' · ');
     byId('note').hidden = data.notes.length === 0;
     byId('note').textContent = byId('note').title = data.notes.join(' ');
   }
 
-  turnTo(table) {
+  showTable(table) {
     for (const name of ['recordings', 'events']) {
       byId(name).hidden = name !== table;
       byId(`show_${name}`).setAttribute('aria-pressed', name === table);

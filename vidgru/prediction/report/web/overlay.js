@@ -1,8 +1,7 @@
-// What the detector saw: boxes at any moment, between samples by their tracks.
+// Detected objects at any time, interpolated between samples, and their boxes over the picture.
 
-const LONGEST_STEP_S = 1; // samples further apart have a gap between them
-
-const LEAST_OVERLAP = 0.1; // of two boxes without a track, to be taken for one object
+const MAX_GAP_S = 1; // between samples; nothing is interpolated across a longer one
+const MIN_OVERLAP = 0.1; // IoU of two untracked boxes to count as one object
 
 // Intersection over union of two boxes.
 function overlap(a, b) {
@@ -16,20 +15,20 @@ function overlap(a, b) {
 class Objects {
   constructor() {
     const packed = data.objects;
-    const times = unpack(packed.time_ms, Uint32Array);
+    const times = decodeArray(packed.time_ms, Uint32Array);
     this.times = Float64Array.from(times, (ms) => ms / 1000);
-    this.joined = unpack(packed.joined, Uint8Array);
-    this.counts = unpack(packed.counts, Uint16Array);
-    this.boxes = unpack(packed.boxes, Uint16Array);
-    this.tracks = unpack(packed.tracks, Int32Array);
-    this.classes = unpack(packed.classes, Int16Array);
-    this.scores = unpack(packed.scores, Uint8Array);
-    this.attention = unpack(packed.attention, Uint8Array);
+    this.joined = decodeArray(packed.joined, Uint8Array);
+    this.counts = decodeArray(packed.counts, Uint16Array);
+    this.boxes = decodeArray(packed.boxes, Uint16Array);
+    this.tracks = decodeArray(packed.tracks, Int32Array);
+    this.classes = decodeArray(packed.classes, Int16Array);
+    this.scores = decodeArray(packed.scores, Uint8Array);
+    this.attention = decodeArray(packed.attention, Uint8Array);
     this.offsets = new Uint32Array(this.counts.length + 1);
     for (let i = 0; i < this.counts.length; i++) this.offsets[i + 1] = this.offsets[i] + this.counts[i];
   }
 
-  one(row) {
+  object(row) {
     return {
       box: Array.from(this.boxes.subarray(row * 4, row * 4 + 4), (value) => value / 65535),
       track: this.tracks[row],
@@ -40,52 +39,52 @@ class Objects {
   }
 
   frame(index) {
-    const rows = [];
-    for (let row = this.offsets[index]; row < this.offsets[index + 1]; row++) rows.push(this.one(row));
-    return rows;
+    const objects = [];
+    for (let row = this.offsets[index]; row < this.offsets[index + 1]; row++) objects.push(this.object(row));
+    return objects;
   }
 
-  // Objects at a time; null where none were kept.
+  // Objects at a time; null if the page has none for it.
   at(time) {
     const next = lowerBound(this.times, time + 0.0005, true);
     const last = next - 1;
-    const joined = next < this.times.length && last >= 0 && this.joined[next] && this.times[next] - this.times[last] <= LONGEST_STEP_S;
+    const joined = next < this.times.length && last >= 0 && this.joined[next] && this.times[next] - this.times[last] <= MAX_GAP_S;
     if (joined) return this.between(last, next, (time - this.times[last]) / (this.times[next] - this.times[last]));
     if (last >= 0 && time - this.times[last] <= 1 / data.fps + 0.001) return this.frame(last);
     return null;
   }
 
-  // Objects move evenly from one sample to the next. The same one has the same track or, where that is not known, the
-  // same class and a box that overlaps. One that is in a single sample is shown for the half that is nearer to it.
+  // Objects move in a straight line from one sample to the next. They are matched by track or, if untracked, by class and
+  // overlap. An object in only one of the samples is shown for the half of the interval nearer to it.
   between(last, next, share) {
     const before = this.frame(last);
     const after = new Set(this.frame(next));
-    const found = [];
+    const objects = [];
     const pair = (object, same) => {
       after.delete(same);
       const mix = (a, b) => a + clamp(share, 0, 1) * (b - a);
       const box = object.box.map((value, side) => mix(value, same.box[side]));
-      found.push({ ...object, box, attention: mix(object.attention, same.attention) });
+      objects.push({ ...object, box, attention: mix(object.attention, same.attention) });
     };
-    const single = before.filter((object) => {
+    const unmatched = before.filter((object) => {
       const same = object.track < 0 ? undefined : [...after].find(({ track }) => track === object.track);
       if (same) pair(object, same);
       return !same;
     });
-    for (const object of single) {
-      const like = [...after].filter(({ name, track }) => name === object.name && (track < 0 || object.track < 0));
-      const best = like.sort((a, b) => overlap(object.box, b.box) - overlap(object.box, a.box))[0];
-      if (best && overlap(object.box, best.box) >= LEAST_OVERLAP) pair(object, best);
-      else if (share < 0.5) found.push(object);
+    for (const object of unmatched) {
+      const candidates = [...after].filter(({ name, track }) => name === object.name && (track < 0 || object.track < 0));
+      const best = candidates.sort((a, b) => overlap(object.box, b.box) - overlap(object.box, a.box))[0];
+      if (best && overlap(object.box, best.box) >= MIN_OVERLAP) pair(object, best);
+      else if (share < 0.5) objects.push(object);
     }
-    if (share >= 0.5) found.push(...after);
-    return found;
+    if (share >= 0.5) objects.push(...after);
+    return objects;
   }
 }
-// Boxes over the picture. What the model attended to stands out by its share of the frame's attention.
+// --- drawing ---
 
 const ATTENDED = '#ffb000';
-const LEAST_TOLD = 0.1; // of the attention, to be told in a box's name
+const MIN_NAMED_ATTENTION = 0.1; // share of the attention from which it is shown with the name
 
 class Overlay {
   constructor(topics, player) {
@@ -99,37 +98,37 @@ class Overlay {
     redraw();
   }
 
-  // Where the picture lies on the stage.
-  place(width, height) {
+  // Rectangle of the picture within the stage.
+  pictureRect(width, height) {
     const aspect = this.player.aspect;
     const wide = Math.min(width, height * aspect);
     return { left: (width - wide) / 2, top: (height - wide / aspect) / 2, width: wide, height: wide / aspect };
   }
 
   draw() {
-    const { context, width, height } = prepare(this.canvas);
-    const place = this.place(width, height);
+    const { context, width, height } = prepareCanvas(this.canvas);
+    const rect = this.pictureRect(width, height);
     const objects = this.objects.at(this.player.shownTime);
     byId('no_boxes').hidden = objects !== null || !byId('show_boxes').checked;
     if (!objects || !byId('show_boxes').checked) return;
     const attention = byId('show_attention').checked;
     objects.sort((a, b) => a.attention - b.attention);
-    for (const object of objects) this.drawBox(context, place, object, attention);
-    if (byId('show_names').checked) for (const object of objects) this.drawName(context, place, object, attention);
+    for (const object of objects) this.drawBox(context, rect, object, attention);
+    if (byId('show_names').checked) for (const object of objects) this.drawName(context, rect, object, attention);
   }
 
-  drawBox(context, place, object, attention) {
+  drawBox(context, rect, object, attention) {
     const [x1, y1, x2, y2] = object.box;
-    const frame = [place.left + x1 * place.width, place.top + y1 * place.height, (x2 - x1) * place.width, (y2 - y1) * place.height];
+    const box = [rect.left + x1 * rect.width, rect.top + y1 * rect.height, (x2 - x1) * rect.width, (y2 - y1) * rect.height];
     const strength = attention ? Math.sqrt(object.attention) : 0;
     context.lineJoin = 'round';
     context.strokeStyle = 'rgba(0, 0, 0, 0.55)';
     context.lineWidth = 3 + 3 * strength;
-    context.strokeRect(...frame);
+    context.strokeRect(...box);
     if (strength > 0.2) {
       context.globalAlpha = 0.16 * strength;
       context.fillStyle = ATTENDED;
-      context.fillRect(...frame);
+      context.fillRect(...box);
       context.globalAlpha = 1;
     }
     context.strokeStyle = 'rgba(255, 255, 255, 0.9)';
@@ -138,21 +137,21 @@ class Overlay {
       context.strokeStyle = ATTENDED;
       context.lineWidth = 1.25 + 3 * strength;
     }
-    context.strokeRect(...frame);
+    context.strokeRect(...box);
   }
 
-  drawName(context, place, object, attention) {
-    const told = attention && object.attention >= LEAST_TOLD;
-    const text = [object.name, object.track >= 0 ? ` ${object.track}` : '', told ? ` · ${percent(object.attention)}` : ''].join('');
+  drawName(context, rect, object, attention) {
+    const isAttended = attention && object.attention >= MIN_NAMED_ATTENTION;
+    const text = [object.name, object.track >= 0 ? ` ${object.track}` : '', isAttended ? ` · ${percent(object.attention)}` : ''].join('');
     context.font = '600 11px system-ui, sans-serif';
     const width = context.measureText(text).width + 8;
-    const x = clamp(place.left + object.box[0] * place.width, place.left, place.left + place.width - width);
-    const y = Math.max(place.top, place.top + object.box[1] * place.height - 17);
-    context.fillStyle = told ? ATTENDED : 'rgba(16, 20, 26, 0.78)';
+    const x = clamp(rect.left + object.box[0] * rect.width, rect.left, rect.left + rect.width - width);
+    const y = Math.max(rect.top, rect.top + object.box[1] * rect.height - 17);
+    context.fillStyle = isAttended ? ATTENDED : 'rgba(16, 20, 26, 0.78)';
     context.beginPath();
     context.roundRect(x, y, width, 15, 3);
     context.fill();
-    context.fillStyle = told ? '#1a1200' : '#ffffff';
+    context.fillStyle = isAttended ? '#1a1200' : '#ffffff';
     context.fillText(text, x + 4, y + 11.5);
   }
 }

@@ -1,6 +1,6 @@
-// The keyboard. In fields keys write; in dialogs they do what they do there.
+// Page of one recording: selection, filters, editing, keyboard, and the parts that show them.
 
-function keysOf(page) {
+function keyActions(page) {
   const step = (seconds) => page.player.seek(page.player.time + seconds);
   return {
     n: () => page.step(1),
@@ -13,7 +13,7 @@ function keysOf(page) {
     ',': () => step(-1 / data.fps),
     '.': () => step(1 / data.fps),
     e: () => page.edit(),
-    m: () => page.selected !== null && page.store.toggleRight(page.selected),
+    m: () => page.selected !== null && page.store.toggleConfirmed(page.selected),
     a: () => page.add(),
     u: () => page.undo(),
     Delete: () => page.remove(),
@@ -24,23 +24,23 @@ function keysOf(page) {
     '-': () => page.view.zoom(2, page.player.time),
     0: () => page.view.set(0, data.duration),
     '?': () => byId('help').showModal(),
-    Escape: () => page.letGo(),
+    Escape: () => page.deselect(),
   };
 }
 
 function listenToKeys(page) {
-  const keys = keysOf(page);
+  const actions = keyActions(page);
   document.addEventListener('keydown', (press) => {
     const command = press.ctrlKey || press.metaKey;
     if (document.querySelector('dialog[open]')) return;
     if (command && press.key === 's') {
       press.preventDefault();
-      document.activeElement.blur(); // what is being written counts
+      document.activeElement.blur(); // applies the edit in progress
       byId('save').click();
       return;
     }
-    const writes = press.target.closest('input:not([type=checkbox], [type=range]), select, textarea');
-    if (writes) {
+    const isTyping = press.target.closest('input:not([type=checkbox], [type=range]), select, textarea');
+    if (isTyping) {
       if (press.key === 'Escape') press.target.blur();
       return;
     }
@@ -49,16 +49,14 @@ function listenToKeys(page) {
       page.undo();
       return;
     }
-    const slides = press.target.matches('input[type=range]') && press.key.startsWith('Arrow');
-    const pushes = press.key === ' ' && press.target.closest('button, input, summary, a');
-    const act = keys[press.key];
-    if (!act || command || press.altKey || slides || pushes) return;
+    const movesSlider = press.target.matches('input[type=range]') && press.key.startsWith('Arrow');
+    const pressesButton = press.key === ' ' && press.target.closest('button, input, summary, a');
+    const action = actions[press.key];
+    if (!action || command || press.altKey || movesSlider || pressesButton) return;
     press.preventDefault();
-    act(press.shiftKey);
+    action(press.shiftKey);
   });
 }
-// The page of one recording: what is selected, filtered and edited, and the parts that show it.
-
 class Page {
   constructor() {
     this.topics = new Topics();
@@ -78,15 +76,15 @@ class Page {
     listenToKeys(this);
     this.listen();
     this.describe();
-    this.goToAddress();
+    this.followAddress();
   }
 
   // --- events --------------------------------------------------------------------------------------------------------
 
-  // Events that pass the filters, by start. What a person said passes whatever its score.
+  // Events that match the filters, by start. Events that the user reviewed match whatever their score.
   shownEvents() {
-    const passes = (event) => !this.filters.hidden.has(event.label) && (event.state !== 'found' || event.score >= this.filters.minScore);
-    return (this.shown ??= this.store.sorted.filter(passes));
+    const matches = (event) => !this.filters.hidden.has(event.label) && (event.state !== 'predicted' || event.score >= this.filters.minScore);
+    return (this.shown ??= this.store.sorted.filter(matches));
   }
 
   select(id, { seek = true } = {}) {
@@ -94,13 +92,13 @@ class Page {
     this.selected = id;
     const event = this.store.get(id);
     if (event && seek) {
-      this.player.seek(event.start + 0.001); // times are cut down to milliseconds, the event's first frame is after it
+      this.player.seek(event.start + 0.001); // times are rounded down to milliseconds, so the event's first frame is later
       this.view.reveal(event.start, event.end);
     }
-    this.topics.tell('selection');
+    this.topics.emit('selection');
   }
 
-  // To the next or previous event of the list: from the one in hand, else, where it goes by time, from the playhead.
+  // Select the next or previous event of the list: from the selected one or, in a list by time, from the playhead.
   step(direction) {
     const events = this.list.rows.items;
     const index = events.findIndex((event) => event.id === this.selected);
@@ -114,7 +112,7 @@ class Page {
   edit() {
     if (!this.store.get(this.selected)) return;
     this.editing = !this.editing;
-    this.topics.tell('selection');
+    this.topics.emit('selection');
     if (this.editing) byId('edit_label').focus();
   }
 
@@ -143,14 +141,14 @@ class Page {
     else if (!this.store.get(this.selected)) this.select(null);
   }
 
-  letGo() {
+  deselect() {
     if (this.editing) this.edit();
     else this.select(null);
   }
 
   toggleLabel(label) {
     if (!this.filters.hidden.delete(label)) this.filters.hidden.add(label);
-    this.topics.tell('filters');
+    this.topics.emit('filters');
   }
 
   zoomToEvent() {
@@ -158,7 +156,7 @@ class Page {
     if (event) this.view.fit(event.start, event.end);
   }
 
-  // --- the rest ------------------------------------------------------------------------------------------------------
+  // --- page ------------------------------------------------------------------------------------------------------
 
   listen() {
     const click = (id, action) => byId(id).addEventListener('click', action);
@@ -174,7 +172,7 @@ class Page {
     click('help_button', () => byId('help').showModal());
     click('about_button', () => byId('about').showModal());
     byId('speed').addEventListener('change', () => (this.player.video.playbackRate = Number(byId('speed').value)));
-    window.addEventListener('hashchange', () => this.goToAddress());
+    window.addEventListener('hashchange', () => this.followAddress());
     this.topics.on('media time', () => this.showPlayer());
     this.topics.on('view', () => (byId('zoom_all').disabled = byId('zoom_out').disabled = this.view.whole));
     this.view.set(0, data.duration);
@@ -191,9 +189,9 @@ class Page {
     byId('clock').textContent = byId('clock').title = wallClock(data.recorded, time, 'date');
   }
 
-  // The recording in words, and what the page leaves out.
+  // Facts of the recording, and notes on what the page leaves out.
   describe() {
-    const facts = [formatLength(data.duration), `${data.size[0]} × ${data.size[1]}`, `${data.fps} samples a second`];
+    const facts = [formatLength(data.duration), `${data.size[0]} × ${data.size[1]}`, `${data.fps} samples/s`];
     if (data.recorded) facts.unshift(wallClock(data.recorded, 0, 'date'));
     byId('facts').textContent = facts.join(' · ');
     byId('length').textContent = formatTime(data.duration);
@@ -201,28 +199,28 @@ class Page {
     byId('damage').textContent = data.damage ? `Partial: ${data.damage}` : '';
     byId('damage').title = data.damage;
     byId('notes').replaceChildren(...data.notes.map((note) => make('li', {}, note)));
-    byId('left_out').textContent = data.notes.join(' ');
-    byId('left_out_line').hidden = data.notes.length === 0;
-    byId('smoothing').textContent = data.smooth > 0 ? `, averaged over ${data.smooth} s` : '';
+    byId('notes_summary').textContent = data.notes.join(' ');
+    byId('notes_line').hidden = data.notes.length === 0;
+    byId('smoothing').textContent = data.smooth > 0 ? `, smoothed over ${data.smooth} s` : '';
     byId('back').hidden = data.index === null;
     if (data.index !== null) byId('back').href = data.index;
     byId('ruler').setAttribute('aria-valuemax', data.duration.toFixed(1));
   }
 
-  say(text) {
+  showToast(text) {
     const toast = byId('toast');
     toast.textContent = text;
     toast.hidden = false;
-    clearTimeout(this.saying);
-    this.saying = setTimeout(() => (toast.hidden = true), 12_000);
+    clearTimeout(this.toastTimer);
+    this.toastTimer = setTimeout(() => (toast.hidden = true), 12_000);
     document.addEventListener('pointerdown', () => (toast.hidden = true), { once: true });
   }
 
-  // `#event=3` and `#t=12.5`, as the index links to them.
-  goToAddress() {
-    const [, what, value] = /^#(event|t)=([\d.]+)$/.exec(location.hash) ?? [];
-    if (what === 't') this.player.seek(Number(value));
-    if (what !== 'event' || !this.store.get(Number(value))) return;
+  // Addresses end in `#event=3`, as in links of the index, or `#t=12.5`.
+  followAddress() {
+    const [, kind, value] = /^#(event|t)=([\d.]+)$/.exec(location.hash) ?? [];
+    if (kind === 't') this.player.seek(Number(value));
+    if (kind !== 'event' || !this.store.get(Number(value))) return;
     const { id, start, end } = this.store.get(Number(value));
     if (end - start < this.view.length / 60) this.view.set((start + end) / 2 - 60, 120);
     this.select(id);

@@ -1,7 +1,7 @@
-// The recording: as video where the browser can play it, else as still pictures.
+// Plays the recording, or shows still pictures if the browser cannot play it.
 
-const UNPLAYABLE = 'The recording is there, but its format is not one that this browser plays (H.264 in MP4 is).';
-const LONGEST_FRAME_S = 0.5; // a frame that is further from the time is one that is about to go
+const UNPLAYABLE = 'This browser cannot play the recording’s format; convert it to H.264 in MP4.';
+const MAX_FRAME_OFFSET_S = 0.5; // a frame further from the current time is about to be replaced
 
 class Player {
   constructor(topics) {
@@ -9,22 +9,22 @@ class Player {
     this.video = byId('video');
     this.still = byId('still');
     this.mode = 'video';
-    this.now = 0;
-    this.picture = null;
+    this.stillTime = 0;
+    this.pictureIndex = null;
     if (data.video === null) {
-      this.fallBack('The recording was not on disk when this page was made.');
+      this.useStills('The recording did not exist when this page was made.');
       return;
     }
-    this.video.addEventListener('error', () => this.fallBack(this.reason()));
+    this.video.addEventListener('error', () => this.useStills(this.reason()));
     this.video.addEventListener('loadedmetadata', () => {
-      if (!this.video.videoWidth) this.fallBack(UNPLAYABLE);
-      else topics.tell('media');
+      if (!this.video.videoWidth) this.useStills(UNPLAYABLE);
+      else topics.emit('media');
     });
     for (const name of ['seeking', 'seeked', 'timeupdate', 'loadeddata']) {
-      this.video.addEventListener(name, () => topics.tell('time'));
+      this.video.addEventListener(name, () => topics.emit('time'));
     }
     for (const name of ['play', 'pause', 'ended', 'volumechange', 'ratechange']) {
-      this.video.addEventListener(name, () => topics.tell('media'));
+      this.video.addEventListener(name, () => topics.emit('media'));
     }
     this.video.addEventListener('play', () => this.follow());
     this.frameTime = null;
@@ -32,35 +32,35 @@ class Player {
     this.video.src = data.video;
   }
 
-  // Browsers that can tell which frame is on the screen do so: boxes then lie where that frame's objects are.
+  // Where the browser reports which frame is on the screen, boxes are drawn for exactly that frame.
   watchFrames() {
     this.video.requestVideoFrameCallback?.((_, { mediaTime }) => {
       this.frameTime = mediaTime;
-      this.topics.tell('time');
+      this.topics.emit('time');
       this.watchFrames();
     });
   }
 
-  // Browsers give one code to a file that is gone and to one that they cannot read. Chromium's message tells them apart
-  // where pages are opened from disk: it says nothing of what a file holds that it could open.
+  // Browsers report a missing file and an unreadable one by the same code. Chromium's message distinguishes them on pages
+  // opened from disk: it is empty for a file that could be opened.
   reason() {
     const { code, message } = this.video.error;
-    const tells = /Chrome\//.test(navigator.userAgent) && location.protocol === 'file:';
-    if (code === MediaError.MEDIA_ERR_DECODE || (tells && message === '')) return UNPLAYABLE;
-    if (tells && message.startsWith('MEDIA_ELEMENT_ERROR')) return `The recording is no longer where it was (${data.name} in ${data.root}).`;
+    const isChromium = /Chrome\//.test(navigator.userAgent) && location.protocol === 'file:';
+    if (code === MediaError.MEDIA_ERR_DECODE || (isChromium && message === '')) return UNPLAYABLE;
+    if (isChromium && message.startsWith('MEDIA_ELEMENT_ERROR')) return `The recording has been moved or deleted (${data.name} in ${data.root}).`;
     return (
-      'This browser cannot play the recording: the file is no longer where it was, or its format is not one of ' +
-      'browsers (convert it to H.264 in MP4).'
+      'This browser cannot play the recording: the file has been moved or deleted, or its format is not supported ' +
+      '(convert it to H.264 in MP4).'
     );
   }
 
-  fallBack(reason) {
+  useStills(reason) {
     if (this.mode === 'still') return;
     this.mode = 'still';
-    this.now = this.time;
+    this.stillTime = this.time;
     this.video.hidden = true;
     const rest = data.pictures.length
-      ? ` ${count(data.pictures.length, 'still picture')} stand in; boxes are those of a picture's own moment.`
+      ? ` Showing ${count(data.pictures.length, 'still picture')} instead, with boxes at the time of each picture.`
       : ' Boxes are drawn on an empty frame.';
     byId('unplayable').textContent = reason + rest;
     byId('unplayable').hidden = false;
@@ -74,26 +74,26 @@ class Player {
       const caption = make('span', {}, formatTime(ms / 1000, decimals));
       byId('strip').append(make('button', { type: 'button', aria: { label: name }, data: { index }, on: { click: go } }, image, caption));
     });
-    this.seek(this.now);
-    this.topics.tell('media');
+    this.seek(this.stillTime);
+    this.topics.emit('media');
   }
 
   get time() {
-    return this.mode === 'video' ? this.video.currentTime : this.now;
+    return this.mode === 'video' ? this.video.currentTime : this.stillTime;
   }
 
-  // The moment that is to be seen: that of the frame, or of a still picture, which may lie apart from the time.
+  // Time of the frame or picture on the screen, which may differ from the current time.
   get shownTime() {
-    if (this.mode === 'still') return this.picture === null ? this.now : data.pictures[this.picture][0] / 1000;
-    const settled = this.frameTime !== null && Math.abs(this.frameTime - this.time) <= LONGEST_FRAME_S;
-    return settled ? this.frameTime : this.time;
+    if (this.mode === 'still') return this.pictureIndex === null ? this.stillTime : data.pictures[this.pictureIndex][0] / 1000;
+    const isCurrent = this.frameTime !== null && Math.abs(this.frameTime - this.time) <= MAX_FRAME_OFFSET_S;
+    return isCurrent ? this.frameTime : this.time;
   }
 
   get paused() {
     return this.mode === 'still' || this.video.paused;
   }
 
-  // Width over height of what is seen.
+  // Aspect ratio of the video or picture.
   get aspect() {
     if (this.mode === 'video' && this.video.videoWidth) return this.video.videoWidth / this.video.videoHeight;
     return data.size[0] / data.size[1];
@@ -102,19 +102,19 @@ class Player {
   seek(seconds) {
     const time = clamp(seconds, 0, data.duration);
     if (this.mode === 'video') this.video.currentTime = time;
-    this.now = time;
+    this.stillTime = time;
     if (this.mode === 'still' && data.pictures.length) this.showNearest();
-    this.topics.tell('time');
+    this.topics.emit('time');
   }
 
   showNearest() {
-    const distance = ([ms]) => Math.abs(ms / 1000 - this.now);
+    const distance = ([ms]) => Math.abs(ms / 1000 - this.stillTime);
     let best = 0;
     data.pictures.forEach((picture, index) => {
       if (distance(picture) < distance(data.pictures[best])) best = index;
     });
-    if (best === this.picture) return;
-    this.picture = best;
+    if (best === this.pictureIndex) return;
+    this.pictureIndex = best;
     this.still.src = data.pictures[best][1];
     this.still.hidden = false;
     [...byId('strip').children].forEach((button, index) => button.classList.toggle('current', index === best));
@@ -123,14 +123,14 @@ class Player {
 
   toggle() {
     if (this.mode === 'still') return;
-    if (this.video.paused) this.video.play().catch(() => this.topics.tell('media'));
+    if (this.video.paused) this.video.play().catch(() => this.topics.emit('media'));
     else this.video.pause();
   }
 
-  // While it plays, what goes with the time is drawn with every frame of the screen.
+  // While playing, redraw whatever depends on the time with every screen frame.
   follow() {
     if (this.paused) return;
-    this.topics.tell('time');
+    this.topics.emit('time');
     requestAnimationFrame(() => this.follow());
   }
 }

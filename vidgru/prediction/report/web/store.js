@@ -1,16 +1,16 @@
-// The events as found, what a person changed about them, and the way back.
+// Events as predicted, the user's corrections, undo, and saving them as an annotation file.
 
 class Store {
   constructor(topics) {
     this.topics = topics;
     this.events = new Map();
-    this.done = []; // [id, before, after], either may be undefined
+    this.history = []; // [id, before, after] per change; before or after is undefined for an added or removed event
     this.savedAt = 0;
     this.next = 0;
-    data.events.forEach(([start, end, label, score, ...described], index) => {
+    data.events.forEach(([start, end, label, score, ...caption], index) => {
       const number = data.numbers ? data.numbers[index] : index;
-      const found = { start: start / 1000, end: end / 1000, label: data.labels[label], score, ...describedBy(described) };
-      this.events.set(number, { id: number, index, state: 'found', ...found });
+      const fields = { start: start / 1000, end: end / 1000, label: data.labels[label], score, ...captionFields(caption) };
+      this.events.set(number, { id: number, index, state: 'predicted', ...fields });
       this.next = Math.max(this.next, number + 1);
     });
     this.sort();
@@ -18,7 +18,7 @@ class Store {
 
   sort() {
     this.sorted = [...this.events.values()].sort((a, b) => a.start - b.start || a.end - b.end || a.id - b.id);
-    this.described = this.sorted.some((event) => event.description);
+    this.hasCaptions = this.sorted.some((event) => event.description);
   }
 
   get(id) {
@@ -30,48 +30,48 @@ class Store {
   }
 
   get unsaved() {
-    return this.done.length !== this.savedAt;
+    return this.history.length !== this.savedAt;
   }
 
-  // How many events differ from what was found.
+  // Number of events that differ from the prediction.
   corrections() {
-    const touched = this.sorted.filter((event) => event.state === 'changed' || event.state === 'added').length;
-    return touched + data.events.length - this.sorted.filter((event) => event.index !== undefined).length;
+    const changed = this.sorted.filter((event) => event.state === 'edited' || event.state === 'added').length;
+    return changed + data.events.length - this.sorted.filter((event) => event.index !== undefined).length;
   }
 
   change(id, fields) {
     const before = this.events.get(id);
-    const state = before.state === 'added' ? 'added' : 'changed';
-    // What a person writes has no score. And a template tells label and times: it does not outlive them.
-    const rewritten = before.template || 'description' in fields ? describedBy([fields.description]) : {};
-    this.put(id, before, { ...before, state, ...fields, ...rewritten });
+    const state = before.state === 'added' ? 'added' : 'edited';
+    // The user's caption has no score. A template states label and times, so it is dropped when they change.
+    const caption = before.isTemplate || 'description' in fields ? captionFields([fields.description]) : {};
+    this.record(id, before, { ...before, state, ...fields, ...caption });
   }
 
-  toggleRight(id) {
+  toggleConfirmed(id) {
     const before = this.events.get(id);
-    if (before.state === 'found') this.put(id, before, { ...before, state: 'right' });
-    else if (before.state === 'right') this.put(id, before, { ...before, state: 'found' });
+    if (before.state === 'predicted') this.record(id, before, { ...before, state: 'confirmed' });
+    else if (before.state === 'confirmed') this.record(id, before, { ...before, state: 'predicted' });
   }
 
   add(start, end, label) {
     const id = this.next++;
-    this.put(id, undefined, { id, start, end, label, score: null, state: 'added', ...describedBy([]) });
+    this.record(id, undefined, { id, start, end, label, score: null, state: 'added', ...captionFields([]) });
     return id;
   }
 
   remove(id) {
-    this.put(id, this.events.get(id), undefined);
+    this.record(id, this.events.get(id), undefined);
   }
 
-  put(id, before, after) {
-    this.done.push([id, before, after]);
-    if (this.savedAt >= this.done.length) this.savedAt = -1; // what was saved was undone, and then something else done
+  record(id, before, after) {
+    this.history.push([id, before, after]);
+    if (this.savedAt >= this.history.length) this.savedAt = -1; // the saved state was undone and replaced
     this.set(id, after);
   }
 
-  // The event that came back or changed; undefined where there is nothing to undo, or an event that was added goes.
+  // Undo the last change. Returns the restored event; undefined if there is none.
   undo() {
-    const last = this.done.pop();
+    const last = this.history.pop();
     if (!last) return undefined;
     this.set(last[0], last[1]);
     return last[1];
@@ -81,23 +81,23 @@ class Store {
     if (event) this.events.set(id, event);
     else this.events.delete(id);
     this.sort();
-    this.topics.tell('events');
+    this.topics.emit('events');
   }
 
-  saved() {
-    this.savedAt = this.done.length;
-    this.topics.tell('events');
+  markSaved() {
+    this.savedAt = this.history.length;
+    this.topics.emit('events');
   }
 }
 
-// What is wrong with an event's times and label; empty where nothing is.
-function faultOf({ start, end, label }) {
+// Error message for an event's times and label; empty if they are valid.
+function validationError({ start, end, label }) {
   if (!label) return 'An event needs a label.';
   if (label.startsWith('[') || label.startsWith('{')) return 'A label cannot begin with a bracket.';
-  if (!Number.isFinite(start) || !Number.isFinite(end)) return 'Start and end are seconds.';
-  if (start < 0) return 'It cannot start before the recording.';
+  if (!Number.isFinite(start) || !Number.isFinite(end)) return 'Start and end must be numbers of seconds.';
+  if (start < 0) return 'The start must not be negative.';
   if (end > data.duration + 0.0015) return `The recording ends at ${data.duration.toFixed(3)} s.`;
-  if (end - start < 0.0005) return 'It has to end after its start.';
+  if (end - start < 0.0005) return 'The end must be after the start.';
   return '';
 }
 
@@ -108,7 +108,7 @@ function tidyLabel(text) {
 function toMilliseconds(seconds) {
   return Math.round(seconds * 1000) / 1000;
 }
-// What a person says happens in the recording, as an annotation file that `vidgru train` takes.
+// --- saving ---
 
 const COLUMNS = ['video', 'start', 'end', 'label', 'description', 'split'];
 
@@ -117,10 +117,10 @@ function csvCell(text) {
   return /[",;\t\n]|^\s|\s$/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
 }
 
-// A recording in which nothing happens has one row, its name alone. A template is nobody's sentence, and is left out: a
-// model must not learn to write it.
+// Annotations for `vidgru train`. An event-free recording has one row with only its name. Template captions are left
+// out, because a model must not learn to write them.
 function annotationsCsv(events) {
-  const row = (event) => [data.name, event.start.toFixed(3), event.end.toFixed(3), event.label, event.template ? '' : event.description ?? '', ''];
+  const row = (event) => [data.name, event.start.toFixed(3), event.end.toFixed(3), event.label, event.isTemplate ? '' : event.description ?? '', ''];
   const rows = events.length ? events.map(row) : [[data.name, '', '', '', '', '']];
   return [COLUMNS, ...rows].map((cells) => `${cells.map(csvCell).join(',')}\n`).join('');
 }
@@ -128,27 +128,27 @@ function annotationsCsv(events) {
 class Saver {
   constructor(page) {
     this.page = page;
-    byId('save').addEventListener('click', () => this.ask());
-    byId('lacks').replaceChildren(...data.missing.map((sentence) => make('p', {}, sentence)));
-    byId('save_all_the_same').addEventListener('click', () => this.save());
+    byId('save').addEventListener('click', () => this.saveOrAsk());
+    byId('missing_events').replaceChildren(...data.missing.map((sentence) => make('p', {}, sentence)));
+    byId('save_anyway').addEventListener('click', () => this.save());
     byId('undo').addEventListener('click', () => page.undo());
     page.topics.on('events', () => this.show());
-    window.addEventListener('beforeunload', (leaving) => {
-      if (page.store.unsaved) leaving.preventDefault();
+    window.addEventListener('beforeunload', (event) => {
+      if (page.store.unsaved) event.preventDefault();
     });
     this.show();
   }
 
   show() {
     const { store } = this.page;
-    const changed = store.corrections();
-    byId('undo').disabled = store.done.length === 0;
+    const corrections = store.corrections();
+    byId('undo').disabled = store.history.length === 0;
     byId('save').classList.toggle('unsaved', store.unsaved);
-    byId('save_state').textContent = store.unsaved ? `${changed ? count(changed, 'correction') : 'checks'}, not saved` : '';
+    byId('save_state').textContent = store.unsaved ? `unsaved: ${corrections ? count(corrections, 'correction') : 'confirmations'}` : '';
   }
 
-  // What the page lacks would count as wrong findings in the file: a person has to know.
-  ask() {
+  // In the saved file, events missing from the page count as wrong predictions, so the user must know.
+  saveOrAsk() {
     if (data.missing.length) byId('incomplete').showModal();
     else this.save();
   }
@@ -159,9 +159,9 @@ class Saver {
     const url = URL.createObjectURL(new Blob([annotationsCsv(store.sorted)], { type: 'text/csv' }));
     make('a', { href: url, download: name }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10_000);
-    store.saved();
-    const what = store.sorted.length ? count(store.sorted.length, 'event') : 'the recording as one without events';
-    const without = store.sorted.some((event) => event.template) ? ' Sentences that are put together are left out.' : '';
-    this.page.say(`Saved ${what} as ${name}.${without} Put the file into ${data.root}: vidgru train takes it, alone or with others in a data set YAML.`);
+    store.markSaved();
+    const content = store.sorted.length ? count(store.sorted.length, 'event') : 'an event-free recording';
+    const note = store.sorted.some((event) => event.isTemplate) ? ' Template captions are left out.' : '';
+    this.page.showToast(`Saved ${content} as ${name}.${note} Move the file to ${data.root}: vidgru train reads it there, alone or listed in a dataset YAML.`);
   }
 }

@@ -1,4 +1,4 @@
-// Events on lanes, one a label, over a time axis; click and drag to seek, edges of the event in hand to move them.
+// Events on a time axis, with a lane per label. Click and drag to seek; drag the edges of the edited event to move them.
 
 const LANE_PX = 20;
 const EDGE_PX = 6;
@@ -15,8 +15,8 @@ class Timeline {
     this.lanes = [];
     this.drag = null;
     const redraw = oncePerFrame(() => this.draw());
-    const relane = oncePerFrame(() => this.layLanes());
-    page.topics.on('events filters', relane);
+    const layOut = oncePerFrame(() => this.layOutLanes());
+    page.topics.on('events filters', layOut);
     page.topics.on('view selection', redraw);
     page.topics.on('selection', () => this.revealLane());
     page.topics.on('time view', () => this.movePlayhead());
@@ -24,13 +24,13 @@ class Timeline {
     this.scroller.addEventListener('scroll', () => {
       byId('lane_names').style.transform = `translateY(${-this.scroller.scrollTop}px)`;
     });
-    themed.addEventListener('change', redraw);
-    new ResizeObserver(() => this.layLanes()).observe(this.area);
+    darkTheme.addEventListener('change', redraw);
+    new ResizeObserver(() => this.layOutLanes()).observe(this.area);
     this.listen();
-    this.layLanes();
+    this.layOutLanes();
   }
 
-  // --- places --------------------------------------------------------------------------------------------------------
+  // --- positions --------------------------------------------------------------------------------------------------------
 
   get width() {
     return this.ruler.clientWidth;
@@ -45,16 +45,16 @@ class Timeline {
     return clamp(this.page.view.start + share * this.page.view.length, 0, data.duration);
   }
 
-  // The shown event under the pointer, the one in hand first; undefined where there is none.
+  // The event under the pointer, the selected one first; undefined if there is none.
   eventAt(pointer) {
     if (pointer.target !== this.canvas) return undefined;
     const label = this.lanes[Math.floor((pointer.offsetY + this.scroller.scrollTop) / LANE_PX)];
-    const near = ({ start, end }) => pointer.offsetX >= this.x(start) - 2 && pointer.offsetX <= Math.max(this.x(end), this.x(start) + 3) + 2;
-    const found = this.page.shownEvents().filter((event) => event.label === label && near(event));
-    return found.find((event) => event.id === this.page.selected) ?? found.at(-1);
+    const isNear = ({ start, end }) => pointer.offsetX >= this.x(start) - 2 && pointer.offsetX <= Math.max(this.x(end), this.x(start) + 3) + 2;
+    const events = this.page.shownEvents().filter((event) => event.label === label && isNear(event));
+    return events.find((event) => event.id === this.page.selected) ?? events.at(-1);
   }
 
-  // Which edge of the event in hand the pointer is on: 'start', 'end', or null.
+  // Which edge of the edited event the pointer is on: 'start', 'end' or null.
   edgeAt(pointer) {
     const event = this.page.store.get(this.page.selected);
     if (!this.page.editing || !event || pointer.target !== this.canvas) return null;
@@ -69,16 +69,16 @@ class Timeline {
 
   listen() {
     const area = byId('time_area');
-    area.addEventListener('pointerdown', (pointer) => this.press(pointer));
-    area.addEventListener('pointermove', (pointer) => this.move(pointer));
-    area.addEventListener('pointerup', () => this.release());
-    area.addEventListener('pointercancel', () => this.release());
+    area.addEventListener('pointerdown', (pointer) => this.startDrag(pointer));
+    area.addEventListener('pointermove', (pointer) => this.moveDrag(pointer));
+    area.addEventListener('pointerup', () => this.endDrag());
+    area.addEventListener('pointercancel', () => this.endDrag());
     area.addEventListener('pointerleave', () => (byId('hover').hidden = true));
     area.addEventListener('dblclick', (pointer) => {
       const event = this.eventAt(pointer);
       if (event) this.page.view.fit(event.start, event.end);
     });
-    area.addEventListener('wheel', (wheel) => this.turn(wheel), { passive: false });
+    area.addEventListener('wheel', (wheel) => this.scroll(wheel), { passive: false });
     const pan = (pointer) => {
       const box = this.overview.getBoundingClientRect();
       const time = ((pointer.clientX - box.left) / box.width) * data.duration;
@@ -93,7 +93,7 @@ class Timeline {
     });
   }
 
-  press(pointer) {
+  startDrag(pointer) {
     const onScrollbar = pointer.target === this.scroller;
     if (pointer.button !== 0 || onScrollbar) return;
     const edge = this.edgeAt(pointer);
@@ -111,7 +111,7 @@ class Timeline {
     this.ruler.focus({ preventScroll: true });
   }
 
-  move(pointer) {
+  moveDrag(pointer) {
     this.showHover(pointer);
     if (!this.drag) {
       this.canvas.style.cursor = this.edgeAt(pointer) ? 'ew-resize' : this.eventAt(pointer) ? 'pointer' : '';
@@ -123,13 +123,13 @@ class Timeline {
       return;
     }
     const moved = { ...this.drag, [this.drag.edge]: toMilliseconds(time) };
-    if (faultOf(moved)) return;
+    if (validationError(moved)) return;
     this.drag = moved;
     this.page.player.seek(time);
     this.draw();
   }
 
-  release() {
+  endDrag() {
     const drag = this.drag;
     this.drag = null;
     if (!drag?.edge) return;
@@ -137,7 +137,7 @@ class Timeline {
     if (drag.start !== start || drag.end !== end) this.page.store.change(this.page.selected, { start: drag.start, end: drag.end });
   }
 
-  turn(wheel) {
+  scroll(wheel) {
     if (wheel.target.closest('#lanes') && this.scroller.scrollHeight > this.scroller.clientHeight && !wheel.ctrlKey) return;
     wheel.preventDefault();
     const sideways = wheel.shiftKey ? wheel.deltaX || wheel.deltaY : Math.abs(wheel.deltaX) > Math.abs(wheel.deltaY) ? wheel.deltaX : 0;
@@ -148,19 +148,19 @@ class Timeline {
   showHover(pointer) {
     const time = this.timeAt(pointer.clientX);
     const event = this.eventAt(pointer);
-    const what = event ? ` · ${event.label}${event.score === null ? '' : ` ${percent(event.score)}`}` : this.curves.describe(pointer.target, time);
+    const text = event ? ` · ${event.label}${event.score === null ? '' : ` ${percent(event.score)}`}` : this.curves.describe(pointer.target, time);
     const hover = byId('hover');
     hover.hidden = false;
     hover.style.left = `${this.x(time)}px`;
-    byId('hover_text').textContent = formatTime(time) + what;
-    byId('hover_sentence').textContent = event?.description ?? '';
-    byId('hover_sentence').classList.toggle('template', Boolean(event?.template));
-    hover.classList.toggle('leftwards', this.x(time) > this.width * 0.6);
+    byId('hover_text').textContent = formatTime(time) + text;
+    byId('hover_caption').textContent = event?.description ?? '';
+    byId('hover_caption').classList.toggle('template', Boolean(event?.isTemplate));
+    hover.classList.toggle('left', this.x(time) > this.width * 0.6);
   }
 
   // --- drawing -------------------------------------------------------------------------------------------------------
 
-  layLanes() {
+  layOutLanes() {
     const labels = new Set(this.page.shownEvents().map((event) => event.label));
     this.lanes = this.page.store.labels().filter((label) => labels.has(label));
     byId('lane_names').replaceChildren(
@@ -203,7 +203,7 @@ class Timeline {
   }
 
   drawRuler() {
-    const { context, width, height } = prepare(this.ruler);
+    const { context, width, height } = prepareCanvas(this.ruler);
     const { start, end, length } = this.page.view;
     const step = axisStep(length, width / 90);
     context.fillStyle = themeColour('muted');
@@ -220,32 +220,32 @@ class Timeline {
   }
 
   drawLanes() {
-    const { context, width, height } = prepare(this.canvas);
+    const { context, width, height } = prepareCanvas(this.canvas);
     const top = this.scroller.scrollTop;
     context.fillStyle = themeColour('lane');
     this.lanes.forEach((_, lane) => context.fillRect(0, lane * LANE_PX + 2 - top, width, LANE_PX - 4));
     const rows = new Map(this.lanes.map((label, lane) => [label, lane * LANE_PX - top]));
-    const drawn = new Map(); // by lane, the last pixel that an event covers: of very many, few are drawn
+    const drawn = new Map(); // last pixel covered per lane: of very many events few are drawn
     for (const event of this.page.shownEvents()) {
-      const held = event.id === this.page.selected;
-      const place = held && this.drag?.edge ? { ...event, ...this.drag } : event;
-      const [left, right, y] = [this.x(place.start), Math.max(this.x(place.end), this.x(place.start) + 2), rows.get(event.label)];
+      const isSelected = event.id === this.page.selected;
+      const shown = isSelected && this.drag?.edge ? { ...event, ...this.drag } : event;
+      const [left, right, y] = [this.x(shown.start), Math.max(this.x(shown.end), this.x(shown.start) + 2), rows.get(event.label)];
       if (right < 0 || left > width || y < -LANE_PX || y > height) continue;
-      if (!held && right <= (drawn.get(event.label) ?? -1)) continue;
+      if (!isSelected && right <= (drawn.get(event.label) ?? -1)) continue;
       drawn.set(event.label, Math.ceil(right));
-      this.drawEvent(context, event, left, right - left, y + 2, held);
+      this.drawEvent(context, event, left, right - left, y + 2, isSelected);
     }
   }
 
-  drawEvent(context, event, x, width, y, held) {
+  drawEvent(context, event, x, width, y, isSelected) {
     const height = LANE_PX - 4;
     context.fillStyle = labelColour(event.label);
-    context.globalAlpha = held ? 1 : 0.82;
+    context.globalAlpha = isSelected ? 1 : 0.82;
     context.beginPath();
     context.roundRect(x, y, width, height, Math.min(3, width / 2));
     context.fill();
     context.globalAlpha = 1;
-    if (held) {
+    if (isSelected) {
       context.strokeStyle = themeColour('text');
       context.lineWidth = 2;
       context.stroke();
@@ -255,7 +255,7 @@ class Timeline {
         context.fillRect(x + width - 2, y - 1, 4, height + 2);
       }
     }
-    const marks = { right: '✓', changed: '✎', added: '+' };
+    const marks = { confirmed: '✓', edited: '✎', added: '+' };
     const text = [marks[event.state], event.score === null ? null : percent(event.score)].filter(Boolean).join(' ');
     context.font = '600 11px system-ui, sans-serif';
     if (width > context.measureText(text).width + 12) {
@@ -265,7 +265,7 @@ class Timeline {
   }
 
   drawOverview() {
-    const { context, width, height } = prepare(this.overview);
+    const { context, width, height } = prepareCanvas(this.overview);
     const scale = width / data.duration;
     context.fillStyle = themeColour('lane');
     context.fillRect(0, 0, width, height);
@@ -284,9 +284,9 @@ class Timeline {
     context.strokeRect(start * scale + 0.75, 0.75, Math.max(length * scale - 1.5, 4), height - 1.5);
   }
 }
-// Which stretch of the recording the timeline shows.
+// --- visible interval ---
 
-const SHORTEST_S = 1;
+const MIN_LENGTH_S = 1;
 
 class View {
   constructor(topics) {
@@ -304,15 +304,15 @@ class View {
   }
 
   set(start, length) {
-    const fits = clamp(length, Math.min(SHORTEST_S, data.duration), data.duration);
-    this.start = clamp(start, 0, data.duration - fits);
-    this.end = this.start + fits;
-    this.topics.tell('view');
+    const fitting = clamp(length, Math.min(MIN_LENGTH_S, data.duration), data.duration);
+    this.start = clamp(start, 0, data.duration - fitting);
+    this.end = this.start + fitting;
+    this.topics.emit('view');
   }
 
-  // Larger or smaller, with one moment staying where it is.
+  // Zoom, keeping a time at its position.
   zoom(factor, time) {
-    const length = clamp(this.length * factor, Math.min(SHORTEST_S, data.duration), data.duration);
+    const length = clamp(this.length * factor, Math.min(MIN_LENGTH_S, data.duration), data.duration);
     this.set(time - ((time - this.start) / this.length) * length, length);
   }
 
@@ -320,7 +320,7 @@ class View {
     this.set(this.start + seconds, this.length);
   }
 
-  // Move so that a stretch is seen; nothing where it is.
+  // Move so that an interval is visible; do nothing if it is.
   reveal(start, end = start) {
     if (start >= this.start && end <= this.end) return;
     const middle = end - start > this.length * 0.9 ? start + this.length * 0.4 : (start + end) / 2;
