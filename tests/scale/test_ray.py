@@ -200,7 +200,7 @@ def test_ctrl_c_ends_the_cluster_and_keeps_what_is_finished(tmp_path: Path, made
     run.send_signal(signal.SIGINT)
     out, err = run.communicate(timeout=120)
     assert (run.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "vidgru: interrupted; what was finished stays"
+    assert err.splitlines()[-1] == "vidgru: interrupted; finished work is kept"
     assert not psutil.wait_procs(started, timeout=30)[1]
     cache = SequenceCache(settings.out)
     assert not cache.lock_folder.exists(), "no other machine has to wait for them to expire"

@@ -138,7 +138,7 @@ def test_an_interrupt_keeps_what_was_finished_and_exits_130(
     stopping(4, 0, monkeypatch)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in {**data.settings(), **SMALL, "epochs": 6}.items()]
     assert cli.run(["train", str(data.root), f"--out={tmp_path / 'run'}", *flags]) == 130
-    assert "vidgru: interrupted; what was finished stays" in capsys.readouterr().err
+    assert "vidgru: interrupted; finished work is kept" in capsys.readouterr().err
     same(tmp_path / "run", three)
 
 
