@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torchvision.ops import roi_align
 
 from vidgru.detector.preprocess import Letterbox
+from vidgru.detector.torchvision_ops import roi_align
 from vidgru.types import Array
 
 APPEARANCE = 64  # values per object
@@ -111,8 +111,8 @@ def _cell_weights(box: Letterbox, stride: int, cells_hw: torch.Size) -> torch.Te
 def object_colour(image: Array, boxes: Array) -> Array:
     """Return the mean colour of each third of each box: float16 [M, len(COLOUR_COLUMNS)], CIELAB in hundredths.
 
-    Lightness is 0 for black and 1 for white; green to red and blue to yellow are 0 for grey and within about 1. Light
-    is averaged and not its sRGB codes, as if the thirds were seen from afar.
+    Lightness is 0 for black and 1 for white; green to red and blue to yellow are 0 for grey and within about 1. Linear
+    light is averaged instead of sRGB codes, as if the thirds were viewed from far away.
 
     Args:
         image: uint8 [height, width, 3], RGB, the frame without padding.

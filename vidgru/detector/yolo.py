@@ -13,17 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torchvision.ops import nms
 
 from vidgru.config import DetectorSettings
 from vidgru.detector.appearance import AppearancePooling, object_colour
 from vidgru.detector.backends import Backend
 from vidgru.detector.preprocess import Letterbox
+from vidgru.detector.torchvision_ops import nms
 from vidgru.detector.yolo_head import RawOutput
 from vidgru.types import Array
 
 _MAX_CANDIDATES = 4096  # per frame, before NMS
-_CLASS_OFFSET_PX = 7680  # Ultralytics' value, so that boxes are rounded alike
+_CLASS_OFFSET_PX = 7680  # Ultralytics' value, so that boxes are rounded in the same way
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

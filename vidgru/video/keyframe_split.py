@@ -30,7 +30,7 @@ def find_split_points(
         on_progress: Called per packet.
 
     Returns:
-        Split points in order; none if the packets do not tell for certain (PTS missing or repeated, damage).
+        Split points in order; none if the packets are ambiguous (PTS missing or repeated) or damaged.
     """
     stamps: list[int] = []
     keys: set[int] = set()
