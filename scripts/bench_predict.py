@@ -272,7 +272,7 @@ def measure_detector(video: Path, model: EventModel, detect: DetectorSettings, s
                 number=frame.number,
                 time_s=frame.time_s,
                 index=frame.index,
-                letterbox=letterbox,
+                size_px=size_px,
                 flow=flow,
                 scene_motion=moved,
             )

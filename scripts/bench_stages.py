@@ -328,7 +328,7 @@ def _keep(detect: DetectorSettings, feature_settings: dict[str, Any], kept: list
                     number=one.number,
                     time_s=one.time_s,
                     index=one.index,
-                    letterbox=one.letterbox,
+                    size_px=one.size_px,
                     flow=None,
                     scene_motion=one.scene_motion,
                 )

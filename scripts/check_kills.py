@@ -36,14 +36,14 @@ from tests.detectors import make_weights
 from tests.videos import faststart, write_video
 from vidgru.cache import EntryWriter, SequenceCache
 from vidgru.config import DetectorSettings, RuntimeSettings
-from vidgru.extraction import decode_stage as intake
+from vidgru.extraction import decode_task
 from vidgru.extraction.decode_process import DecoderProcess
 from vidgru.extraction.detector_pool import count_cores
 from vidgru.extraction.pipeline import extract_recordings, summary_table
 from vidgru.sources import find_recordings
 
 PART_SAMPLES = 16  # so that short recordings have parts enough to go on from
-CUT_SAMPLES = 24
+SEGMENT_SAMPLES = 24
 MARK = "VIDGRU_CHECK_KILLS"  # in the environment of the runs and so of their decoders, which are found by it
 ORPHANS_MAY_TAKE_S = 10.0
 HOW = RuntimeSettings(backend="torch", precision="fp32", threads=count_cores())
@@ -108,9 +108,9 @@ class Runs:
             begin(decoder)
             note(f"decoder-{decoder._process.pid}")  # type: ignore[union-attr]
 
-        for module in ("vidgru.cache.writer", "vidgru.extraction.decode_stage", "vidgru.extraction.extractor"):
+        for module in ("vidgru.cache.writer", "vidgru.extraction.decode_task", "vidgru.extraction.pipeline"):
             patch(f"{module}.PART_SAMPLES", PART_SAMPLES).start()
-        patch.object(intake, "CUT_SAMPLES", CUT_SAMPLES).start()
+        patch.object(decode_task, "SEGMENT_SAMPLES", SEGMENT_SAMPLES).start()
         patch.object(EntryWriter, "__enter__", noted).start()
         patch.object(DecoderProcess, "_start", begun).start()
         settings = DetectorSettings(weights=str(self.weights), imgsz=64, fps=10, conf=0.2, max_objects=6)

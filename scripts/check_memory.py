@@ -37,7 +37,7 @@ from tests.videos import draw_counter, write_video
 from vidgru.cache import SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings, RuntimeSettings
-from vidgru.extraction.decode_stage import CUT_SAMPLES
+from vidgru.extraction.decode_task import SEGMENT_SAMPLES
 from vidgru.extraction.detector_pool import count_cores
 from vidgru.extraction.pipeline import extract_recordings
 from vidgru.sources import find_recordings
@@ -47,7 +47,7 @@ SOURCE_FPS = 10  # of the recordings; every frame is sampled
 PIECE_S = 60
 LOOK_S = 0.1
 _M_ARENA_MAX = -8  # of glibc's malloc.h
-_USE_PARTS = ("vidgru.cache.writer", "vidgru.extraction.decode_stage", "vidgru.extraction.extractor")
+_USE_PARTS = ("vidgru.cache.writer", "vidgru.extraction.decode_task", "vidgru.extraction.pipeline")
 HOW = RuntimeSettings(backend="torch", precision="fp32", threads=count_cores())
 
 
@@ -137,8 +137,8 @@ def _use_one_arena() -> None:
 def _extract(video: Path, cache: Path, settings: DetectorSettings, scale: float) -> None:
     scaled = {
         **dict.fromkeys((f"{module}.PART_SAMPLES" for module in _USE_PARTS), max(round(PART_SAMPLES * scale), 8)),
-        "vidgru.extraction.decode_stage.CUT_SAMPLES": min(max(round(CUT_SAMPLES * scale), 16), CUT_SAMPLES),
-        "vidgru.extraction.extractor._CHUNK_SAMPLES": 16,
+        "vidgru.extraction.decode_task.SEGMENT_SAMPLES": min(max(round(SEGMENT_SAMPLES * scale), 16), SEGMENT_SAMPLES),
+        "vidgru.extraction.pipeline._CHUNK_SAMPLES": 16,
     }
     with ExitStack() as stack:
         for name, value in scaled.items() if scale < 1 else ():

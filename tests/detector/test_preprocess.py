@@ -34,19 +34,25 @@ def test_letterbox_equals_ultralytics(size_px: tuple[int, int]) -> None:
     assert np.array_equal(canvas, truth)
 
 
-def test_preprocessor_letterboxes_frames() -> None:
-    preprocess = FramePreprocessor((160, 90), 160, 32, [])
+def test_preprocessor_leaves_unmasked_frames_unchanged() -> None:
+    preprocess = FramePreprocessor((160, 90), 160, [])
     image = draw_counter(5, 160, 90)
-    canvas, flow = preprocess(image, 0.0)
+    prepared, flow = preprocess(image, 0.0)
+    assert preprocess.scaled_wh == (160, 90)
     assert flow is None
-    assert canvas.shape == (96, 160, 3)
+    assert np.array_equal(prepared, image)
+
+
+def test_letterbox_pads_with_grey() -> None:
+    image, canvas = draw_counter(5, 160, 90), np.empty((96, 160, 3), np.uint8)
+    Letterbox.fit((160, 90), 160, 32).place(image, canvas)
     assert np.array_equal(canvas[3:93], image)
     assert (canvas[:3] == PAD_VALUE).all()
     assert (canvas[93:] == PAD_VALUE).all()
 
 
 def test_preprocessor_masks_image_and_motion() -> None:
-    preprocess = FramePreprocessor((160, 96), 160, 32, UPPER_LEFT)
+    preprocess = FramePreprocessor((160, 96), 160, UPPER_LEFT)
     meter = FlowMeter()
     for number, time_s in ((0, 0.0), (1023, 0.2)):
         image = draw_counter(number, 160, 96)

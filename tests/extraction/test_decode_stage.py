@@ -18,9 +18,7 @@ from vidgru import cli
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings
 from vidgru.extraction import decode_process as decoder
-from vidgru.extraction import decode_stage as intake
-from vidgru.extraction import extractor, pipeline
-from vidgru.extraction.schedule import Schedule
+from vidgru.extraction import decode_task, pipeline
 from vidgru.locks import Locks
 
 Weights = Callable[[str], Path]
@@ -146,14 +144,14 @@ class Killed(BaseException):
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What decoders are asked to decode from now on."""
     asked: list[dict[str, Any]] = []
-    ask = decoder.DecoderProcess.ask
+    ask = decoder.DecoderProcess.request
 
     def noted(self: decoder.DecoderProcess, request: dict[str, Any]) -> Any:
         if "probe" not in request:
             asked.append(request)
         return ask(self, request)
 
-    monkeypatch.setattr(decoder.DecoderProcess, "ask", noted)
+    monkeypatch.setattr(decoder.DecoderProcess, "request", noted)
     return asked
 
 
@@ -186,8 +184,8 @@ def test_a_killed_run_goes_on_inside_the_recording(
     asked.clear()
     outcome = run(tmp_path / "v", tmp_path / "cut", settings)[0]
     assert (outcome.status, outcome.samples) == ("done", 80)
-    assert (asked[0]["after"]["samples"], asked[0]["after"]["index"]) == (30, 58)
-    assert asked[0]["after"]["key_index"] == 50, "decoding restarts at the key frame before"
+    assert (asked[0]["resume_from"]["samples"], asked[0]["resume_from"]["index"]) == (30, 58)
+    assert asked[0]["resume_from"]["key_index"] == 50, "decoding restarts at the key frame before"
     assert len(asked) == 1, "and comes by the same frame"
     assert entries(tmp_path / "cut") == entries(tmp_path / "whole")
 
@@ -203,9 +201,9 @@ def test_a_place_that_is_not_found_again_is_looked_for_from_the_start(
         kill_after(killing, 33)
         with pytest.raises(Killed):
             run(tmp_path / "v", tmp_path / "cut", settings)
-    place = intake.ResumePoint
+    place = decode_task.ResumePoint
     misled = lambda **facts: replace(place(**facts), **(wrong if facts["samples"] == 30 else {}))  # noqa: E731
-    monkeypatch.setattr(intake, "ResumePoint", misled)
+    monkeypatch.setattr(decode_task, "ResumePoint", misled)
     run(tmp_path / "v", tmp_path / "cut", settings)
     assert entries(tmp_path / "cut") == entries(tmp_path / "whole")
 
@@ -233,15 +231,17 @@ def test_a_damaged_recording_goes_on_too(
 
 def sharing(monkeypatch: pytest.MonkeyPatch, decoders: int = 3) -> list[dict[str, Any]]:
     """Let several decoders share every recording; returns what they were asked for."""
-    monkeypatch.setattr(extractor, "count_threads", lambda run: decoders)
-    monkeypatch.setattr(intake, "CUT_SAMPLES", 10)
+    monkeypatch.setattr(pipeline, "count_threads", lambda run: decoders)
+    monkeypatch.setattr(decode_task, "SEGMENT_SAMPLES", 10)
     monkeypatch.setattr("vidgru.extraction.detector_pool.DetectorPool.is_idle", lambda self: True)
     return requests(monkeypatch)
 
 
 def stretches(asked: list[dict[str, Any]]) -> list[tuple[int, int | None]]:
     """The sample after which each begins, and with which it ends."""
-    return sorted((request["after"]["samples"] if request["after"] else 0, request["until"]) for request in asked)
+    return sorted(
+        (request["resume_from"]["samples"] if request["resume_from"] else 0, request["stop_after"]) for request in asked
+    )
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -293,57 +293,18 @@ def test_a_shared_recording_that_changes_fails_once(
 ) -> None:
     path = write_video(tmp_path / "v" / "a.mp4", 200, options=GOP)
     asked = sharing(monkeypatch)
-    ask = decoder.DecoderProcess.ask
+    ask = decoder.DecoderProcess.request
 
     def touched(self: decoder.DecoderProcess, request: dict[str, Any]) -> Any:
         if len(asked) == 2:
             os.utime(path, ns=(5, 5))
         return ask(self, request)
 
-    monkeypatch.setattr(decoder.DecoderProcess, "ask", touched)
+    monkeypatch.setattr(decoder.DecoderProcess, "request", touched)
     ended: list[str] = []
     outcome = run(tmp_path / "v", tmp_path / "f", settings, on_result=lambda one: ended.append(one.reason))[0]
     assert outcome.status == "failed"
     assert ended == ["changed while it was read; run again when it is complete"]
-
-
-def test_a_recording_is_shared_only_where_decoding_holds_it_up() -> None:
-    from vidgru.video.reader import ResumePoint
-
-    starving, stop = False, threading.Event()
-    schedule: Schedule[str] = Schedule(2, lambda: starving, lambda: None, stop)
-    schedule.add("a")
-    places = [ResumePoint(samples=n, index=n, key_pts=n, key_index=n, image=None) for n in (10, 20, 30)]
-    with schedule.draw() as first:
-        assert first is not None
-        schedule.cut(first, places)
-        assert schedule._choose() == (None, False)
-        starving = True
-        stretch, over = schedule._choose()
-        assert stretch is not None
-        assert (stretch.order, stretch.after, stretch.last, over) == (1, places[0], places[1], False)
-
-
-def test_what_was_begun_goes_before_what_comes_later() -> None:
-    from vidgru.video.reader import ResumePoint
-
-    schedule: Schedule[str] = Schedule(2, lambda: False, lambda: None, threading.Event())
-    schedule.add("a")
-    with schedule.draw() as first:
-        assert first is not None
-        schedule.cut(first, [ResumePoint(samples=10, index=10, key_pts=10, key_index=10, image=None)])
-        schedule.add("b")
-        schedule.add("c")
-        stretch, _ = schedule._choose()
-        assert stretch is not None
-        assert stretch.job == "b", "the start of a is being decoded, and the detectors are busy"
-    drawn = []
-    schedule.finish()
-    for _ in range(3):
-        with schedule.draw() as stretch:
-            drawn.append(stretch and (stretch.job, stretch.order))
-    assert drawn == [("a", 1), ("c", 0), None]
-    assert not schedule._cuts
 
 
 @pytest.mark.slow

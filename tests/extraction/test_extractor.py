@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_recordings_that_come_over_time_give_the_same_bytes(
     found: dict[int, ExtractionResult] = {}
     with Extractor(SequenceCache(tmp_path / "came"), settings, HOW, quiet) as extractor:
         extractor.submit(3, recordings[0])
-        for number, outcome in extractor.ended():
+        for number, outcome in extractor.results():
             found[number] = outcome
             if number == 3:  # the next come when nothing is left to do, and from other threads
                 for thread in [
@@ -67,16 +68,20 @@ def test_one_that_several_share_is_not_left_for_those_that_come_later(
 ) -> None:
     path = write_video(tmp_path / "v" / "long.mp4", 100, options={"g": "10", "sc_threshold": "0"})
     asked = sharing(monkeypatch, decoders=2)
-    with Extractor(SequenceCache(tmp_path / "came"), settings, HOW, quiet) as extractor:
+    with (
+        Extractor(SequenceCache(tmp_path / "came"), settings, HOW, quiet) as extractor,
+        ThreadPoolExecutor(1) as reader,
+    ):
+        results = reader.submit(lambda: list(extractor.results()))
         extractor.submit(0, Recording(path=path, name="long.mp4"))
-        while len(asked) < 2:  # it has been cut
+        while len(asked) < 2:  # it has been split
             threading.Event().wait(0.01)
         for number in (1, 2, 3):
             extractor.submit(number, recorded(tmp_path, f"{number}.mp4", 10 + number))
         extractor.finish()
-        assert {outcome.status for _, outcome in extractor.ended()} == {"done"}
-    assert not extractor._schedule._cuts, "nothing is kept of what has ended"
-    assert not extractor._intake._claimed
+        assert {result.status for _, result in results.result()} == {"done"}
+    assert not extractor._segment_decoder._claims, "nothing is kept of what has ended"
+    assert not extractor._started
     run(tmp_path / "v", tmp_path / "at once", settings)
     assert entries(tmp_path / "came") == entries(tmp_path / "at once")
 
@@ -86,7 +91,7 @@ def test_the_end_of_the_block_ends_the_reading(tmp_path: Path, settings: Detecto
 
     def read() -> None:
         try:
-            list(extractor.ended())
+            list(extractor.results())
         except ExtractionStoppedError as error:
             ended.append(error)
 

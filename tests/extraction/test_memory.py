@@ -12,12 +12,12 @@ LEAKY = """
 import sys
 sys.path.insert(0, "scripts")
 import check_memory
-from vidgru.extraction import extractor
-to_sequence, kept = extractor.to_sequence, []
+from vidgru.extraction import pipeline
+to_sequence, kept = pipeline.to_sequence, []
 def keeping(rows, *arguments):
     kept.append(list(rows))
     return to_sequence(rows, *arguments)
-extractor.to_sequence = keeping
+pipeline.to_sequence = keeping
 sys.exit(check_memory.main())
 """
 

@@ -18,7 +18,7 @@ from vidgru.detector.motion import MOTION_COLUMNS, SCENE_MOTION_COLUMNS
 from vidgru.detector.tracker import Tracker
 from vidgru.errors import WeightsError
 from vidgru.extraction import decode_process as decoder
-from vidgru.extraction import extractor
+from vidgru.extraction import pipeline
 from vidgru.extraction.pipeline import ExtractionResult, extract_recordings, feature_settings_for, summary_table
 from vidgru.sources import find_recordings
 from vidgru.types import Recording
@@ -43,7 +43,7 @@ def run(
 
 
 def small_parts(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
-    for where in ("cache.writer", "extraction.decode_stage", "extraction.extractor"):
+    for where in ("cache.writer", "extraction.decode_task", "extraction.pipeline"):
         monkeypatch.setattr(f"vidgru.{where}.PART_SAMPLES", samples)
 
 
@@ -197,7 +197,7 @@ def test_a_recording_that_is_gone_fails(tmp_path: Path, settings: DetectorSettin
 
 
 @pytest.mark.parametrize(
-    "where", ["vidgru.extraction.extractor.Tracker", "vidgru.extraction.detector_pool.object_motion"]
+    "where", ["vidgru.extraction.pipeline.Tracker", "vidgru.extraction.detector_pool.object_motion"]
 )
 def test_a_bug_is_not_a_bad_file(
     tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch, where: str
@@ -264,7 +264,7 @@ def test_parts_are_cut_and_tracks_replay_over_them(
     write_video(tmp_path / "v" / "a.mp4", 60)
     run(tmp_path / "v", tmp_path / "whole", settings)
     small_parts(monkeypatch, 7)
-    monkeypatch.setattr(extractor, "_CHUNK_SAMPLES", 4)
+    monkeypatch.setattr(pipeline, "_CHUNK_SAMPLES", 4)
     outcome = run(tmp_path / "v", tmp_path / "cut", settings)[0]
     assert outcome.key is not None
     cut, whole = SequenceCache(tmp_path / "cut"), SequenceCache(tmp_path / "whole").read(outcome.key)

@@ -1,4 +1,4 @@
-"""Prepare sampled frames for the detector: mask regions, measure motion and letterbox.
+"""Prepare sampled frames for the detector: mask regions and measure motion; and the letterbox.
 
 Recordings and live sources share this step, so that they give the same features.
 """
@@ -63,34 +63,30 @@ class FramePreprocessor:
     Args:
         size_px: Width and height of the upright frame.
         imgsz: Longer side of the network's input.
-        stride: Number that the sides of the input are multiples of.
         mask: Polygons to hide.
 
     Attributes:
-        letterbox: Placement of frames in the network's input.
+        scaled_wh: Width and height of the scaled frame, without padding.
     """
 
-    def __init__(self, size_px: tuple[int, int], imgsz: int, stride: int, mask: Sequence[Polygon]) -> None:
-        self.letterbox = Letterbox.fit(size_px, imgsz, stride)
-        self._hidden = rasterize_polygons(mask, self.letterbox.content_wh)
+    def __init__(self, size_px: tuple[int, int], imgsz: int, mask: Sequence[Polygon]) -> None:
+        self.scaled_wh = scaled_size(size_px, imgsz)
+        self._hidden = rasterize_polygons(mask, self.scaled_wh)
         self._meter = FlowMeter()
-        self._canvas = np.empty((*self.letterbox.input_hw, 3), np.uint8)
 
     def __call__(self, image: Array, time_s: float) -> tuple[Array, Flow | None]:
         """Prepare the next sample.
 
         Args:
-            image: uint8 [height, width, 3], RGB, upright, of the letterbox's content size.
+            image: uint8 [height, width, 3], RGB, upright, of size `scaled_wh`.
             time_s: Time of the sample.
 
         Returns:
-            The network's input, uint8 [H, W, 3], which the next call overwrites; and the motion since the last sample.
+            The image with masked regions grey, and the motion since the last sample.
         """
         if self._hidden is not None:
             image = np.where(self._hidden[..., None], np.uint8(PAD_VALUE), image)
-        flow = self._meter.step(image, time_s)
-        self.letterbox.place(image, self._canvas)
-        return self._canvas, flow
+        return image, self._meter.step(image, time_s)
 
 
 def rasterize_polygons(polygons: Sequence[Polygon], size_px: tuple[int, int]) -> Array | None:

@@ -1,4 +1,4 @@
-"""Decoder processes as the run sees them: started, asked, watched, ended. `worker.py` is what runs in them."""
+"""The parent's side of decoder processes: start, request, watch, restart. `decode_worker.py` runs in them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +22,13 @@ from vidgru.errors import RecordingError
 from vidgru.extraction.decode_worker import HEADER
 from vidgru.types import Array
 from vidgru.video.container import VideoInfo
+from vidgru.video.reader import ResumePoint
 
 COMMAND = [sys.executable, "-m", "vidgru.extraction.decode_worker"]
-HANG_S = 60.0  # a decoder that gives no sign for so long while it is waited for has hung
+HANG_S = 60.0  # a decoder that sends nothing for this long while it is waited for has hung
 WATCH_S = 1.0
-_DEATH_S = 10.0
-_PIPE_BYTES = 1 << 20  # a frame passes in one piece or two; Linux' limit for users
+_EXIT_S = 10.0
+_PIPE_BYTES = 1 << 20  # a frame passes in one or two pieces; the most that Linux grants users
 _SCENE_BYTES = 2 * len(SCENE_MOTION_COLUMNS)
 
 
@@ -34,108 +36,120 @@ class DecoderDiedError(Exception):
     """A decoder process crashed or hung; the message says how.
 
     Attributes:
-        crashed: by a signal, or it hung; else it ended by itself.
-        outside: it was killed by somebody else, such as a system that has no memory left.
+        crashed: Whether a signal or a hang ended it; otherwise it exited by itself.
+        killed_from_outside: Whether it was killed by somebody else, such as a system that is out of memory.
     """
 
-    def __init__(self, message: str, *, crashed: bool = False, outside: bool = False) -> None:
+    def __init__(self, message: str, *, crashed: bool = False, killed_from_outside: bool = False) -> None:
         super().__init__(message)
-        self.crashed, self.outside = crashed, outside
+        self.crashed, self.killed_from_outside = crashed, killed_from_outside
 
 
-class Sampled(NamedTuple):
-    """A sample as it arrives.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecodedSample:
+    """A sampled frame as it arrives.
 
     Attributes:
-        facts: its number, time, index and place.
-        canvas: uint8 [H, W, 3], letterboxed; overwritten by the next one.
+        number: Position among the recording's samples.
+        time_s: Seconds from the start of the container.
+        index: Position among the decoded frames.
+        resume_point: How to resume after it; None for most.
+        image: uint8 [h, w, 3], scaled, without padding; overwritten by the next sample.
         scene_motion: float16 [len(SCENE_MOTION_COLUMNS)].
-        flow: motion since the sample before; None at the first.
+        flow: Motion since the previous sample; None at the first.
     """
 
-    facts: dict[str, Any]
-    canvas: Array
+    number: int
+    time_s: float
+    index: int
+    resume_point: ResumePoint | None
+    image: Array
     scene_motion: Array
     flow: Flow | None
 
 
 class DecoderProcess:
-    """A process that decodes one recording after the other. It is started when first asked, and again after a death.
+    """A process that decodes one segment after another. It is started by the first request, and again after a death.
 
-    One thread asks, and ends it; any may watch and close.
+    One thread sends requests and stops it; any thread may watch and close it.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._waiting_since: float | None = None
-        self._hung = self._closed = False
+        self._has_hung = self._is_closed = False
         self._lock = threading.Lock()
 
-    def ask(self, request: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Sampled | None]]:
-        """Send a request and yield the messages of its answer, the last one included; samples with their arrays.
+    def request(self, request: dict[str, Any]) -> Iterator[tuple[dict[str, Any], DecodedSample | None]]:
+        """Send a request and yield the messages of its answer, including the last; samples with their arrays.
 
         Raises:
-            DecoderDiedError: the process crashed or hung meanwhile.
+            DecoderDiedError: The process crashed or hung.
         """
         self._start()
         assert self._process is not None
         assert self._process.stdin is not None
-        canvas: Array | None = None
+        image: Array | None = None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise self._bury() from None
+            raise self._reap() from None
         while True:
-            facts, length = self._header()
-            if facts["kind"] == "opened":
-                canvas = np.empty((*facts["letterbox"]["input_hw"], 3), np.uint8)
-            if facts["kind"] == "sample":
-                assert canvas is not None
-                self._read(canvas.reshape(-1))
-                rest = np.empty(length - canvas.nbytes, np.uint8)
-                self._read(rest)
-                yield facts, Sampled(facts, canvas, rest[:_SCENE_BYTES].view(np.float16), _flow(facts, rest))
-            elif facts["kind"] != "beat":
-                yield facts, None
-            if facts["kind"] in ("end", "failed", "lost"):
-                return
+            message, payload_bytes = self._read_message()
+            match message["kind"]:
+                case "opened":
+                    image = np.empty((*message["image_hw"], 3), np.uint8)
+                    yield message, None
+                case "sample":
+                    assert image is not None
+                    self._read(image.reshape(-1))
+                    rest = np.empty(payload_bytes - image.nbytes, np.uint8)
+                    self._read(rest)
+                    yield message, _decoded_sample(message, image, rest)
+                case "end" | "failed" | "lost":
+                    yield message, None
+                    return
+                case "split":
+                    yield message, None
 
     def probe(self, path: Path) -> VideoInfo:
-        """What a recording's container says.
+        """Return what a recording's container says.
 
         Raises:
-            RecordingError: it is not a video that can be read.
-            DecoderDiedError: the process crashed over it.
+            RecordingError: It is not a readable video.
+            DecoderDiedError: The process crashed or hung.
         """
-        for facts, _ in self.ask({"probe": str(path)}):
-            if facts["kind"] == "end":
-                return video_info(facts["info"])
-            if facts["kind"] == "failed":
-                raise RecordingError(facts["reason"])
+        for message, _ in self.request({"probe": str(path)}):
+            if message["kind"] == "end":
+                return to_video_info(message["info"])
+            if message["kind"] == "failed":
+                raise RecordingError(message["reason"])
         raise AssertionError("an answer ends with one of the two")
 
-    def watch(self) -> None:
-        """Kill the process if it has hung."""
+    def kill_if_hung(self) -> None:
+        """Kill the process if it has sent nothing for HANG_S while it was waited for."""
         with self._lock:
             since = self._waiting_since
             if self._process is not None and since is not None and time.monotonic() - since > HANG_S:
-                self._hung = True
+                self._has_hung = True
                 self._process.kill()
 
     def close(self) -> None:
         """Kill the process for good; a thread that waits for it gets DecoderDiedError."""
-        self._closed = True
-        self._kill()
+        self._is_closed = True
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """End the process, if there is one, and wait for it; the next request starts another."""
         if self._process is not None:
-            self._bury()
+            self._reap()
 
     def _start(self) -> None:
         with self._lock:
-            if self._closed:
+            if self._is_closed:
                 raise DecoderDiedError("closed")
             if self._process is not None:
                 return
@@ -156,92 +170,95 @@ class DecoderProcess:
             with suppress(OSError):  # the user's share of pipe memory is used up: smaller pieces then
                 fcntl.fcntl(self._process.stdout.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
-            self._header(watched=False)  # "ready": imports may take their time on a slow disk
+            self._read_message(is_watched=False)  # "ready": imports may take their time on a slow disk
         except DecoderDiedError as error:
-            if self._closed or error.crashed:
+            if self._is_closed or error.crashed:
                 raise
             raise RuntimeError(f"decoder processes cannot be started: {error}") from None
 
-    def _header(self, *, watched: bool = True) -> tuple[dict[str, Any], int]:
-        """The next message's facts, and how many bytes follow."""
-        head = np.empty(HEADER.size, np.uint8)
-        self._read(head, watched=watched)
-        text, payload = HEADER.unpack(head.tobytes())
-        body = np.empty(text, np.uint8)
-        self._read(body)
-        facts: dict[str, Any] = json.loads(body.tobytes())
-        return facts, payload
+    def _read_message(self, *, is_watched: bool = True) -> tuple[dict[str, Any], int]:
+        """Read the next message and return it with the number of bytes that follow."""
+        header = np.empty(HEADER.size, np.uint8)
+        self._read(header, is_watched=is_watched)
+        text_bytes, payload_bytes = HEADER.unpack(header.tobytes())
+        text = np.empty(text_bytes, np.uint8)
+        self._read(text)
+        message: dict[str, Any] = json.loads(text.tobytes())
+        return message, payload_bytes
 
-    def _read(self, target: Array, *, watched: bool = True) -> None:
-        """Fill an array of bytes from the process."""
+    def _read(self, target: Array, *, is_watched: bool = True) -> None:
+        """Fill an array with bytes from the process."""
         assert self._process is not None
         assert self._process.stdout is not None
-        self._waiting_since = time.monotonic() if watched else None
+        self._waiting_since = time.monotonic() if is_watched else None
         count = self._process.stdout.readinto(target.data)  # type: ignore[attr-defined]
         self._waiting_since = None
         if count < target.nbytes:
-            raise self._bury()
+            raise self._reap()
 
-    def _kill(self) -> None:
-        with self._lock:
-            if self._process is not None:
-                self._process.kill()
-
-    def _bury(self) -> DecoderDiedError:
-        """Forget a process that has ended, or end it; says how it did."""
+    def _reap(self) -> DecoderDiedError:
+        """Kill the process unless it has ended, wait for it, and describe how it ended."""
         with self._lock:
             process, self._process = self._process, None
         assert process is not None
         process.kill()
         code = None
         with suppress(subprocess.TimeoutExpired):  # one that waits for a dead disk cannot even be killed
-            code = process.wait(_DEATH_S)
+            code = process.wait(_EXIT_S)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                with suppress(BrokenPipeError):  # what was still to be sent
+                with suppress(BrokenPipeError):  # unsent bytes
                     pipe.close()
-        hung, self._hung = self._hung, False
-        if hung:
+        has_hung, self._has_hung = self._has_hung, False
+        if has_hung:
             return DecoderDiedError(f"its decoder hung (no sign of life for {HANG_S:.0f} s)", crashed=True)
         if code is not None and code < 0:
-            outside = -code == signal.SIGKILL
-            return DecoderDiedError(
-                f"its decoder crashed ({signal.Signals(-code).name})", crashed=True, outside=outside
-            )
+            name = signal.Signals(-code).name
+            is_kill = -code == signal.SIGKILL
+            return DecoderDiedError(f"its decoder crashed ({name})", crashed=True, killed_from_outside=is_kill)
         return DecoderDiedError(f"its decoder ended with exit code {code}")
 
 
 @contextmanager
-def watching(decoders: Sequence[DecoderProcess]) -> Iterator[None]:
-    """Meanwhile, kill those that hang."""
-    over = threading.Event()
+def watch_for_hangs(decoders: Sequence[DecoderProcess]) -> Iterator[None]:
+    """Kill the processes that hang, as long as the `with` block lasts."""
+    is_over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(WATCH_S):
+        while not is_over.wait(WATCH_S):
             for decoder in decoders:
-                decoder.watch()
+                decoder.kill_if_hung()
 
     thread = threading.Thread(target=watch, name="vidgru-watch", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        is_over.set()
         thread.join()
 
 
-def video_info(facts: dict[str, Any]) -> VideoInfo:
-    """A `VideoInfo` that has been through JSON."""
-    return VideoInfo(**facts | {"size_px": tuple(facts["size_px"])})
+def to_video_info(values: dict[str, Any]) -> VideoInfo:
+    """Restore a `VideoInfo` from JSON."""
+    return VideoInfo(**values | {"size_px": tuple(values["size_px"])})
 
 
-def _flow(facts: dict[str, Any], rest: Array) -> Flow | None:
-    if facts["flow"] is None:
-        return None
-    height, width = facts["flow"]
-    end = _SCENE_BYTES + height * width * 8
-    return Flow(
-        rate=rest[_SCENE_BYTES:end].view(np.float32).reshape(height, width, 2),
-        camera=tuple(facts["camera"]),
-        grey_change=rest[end:].reshape(height, width),
+def _decoded_sample(message: dict[str, Any], image: Array, rest: Array) -> DecodedSample:
+    flow = None
+    if message["flow"] is not None:
+        height, width = message["flow"]
+        rate_end = _SCENE_BYTES + height * width * 8
+        flow = Flow(
+            rate=rest[_SCENE_BYTES:rate_end].view(np.float32).reshape(height, width, 2),
+            camera=tuple(message["camera"]),
+            grey_change=rest[rate_end:].reshape(height, width),
+        )
+    return DecodedSample(
+        number=message["number"],
+        time_s=message["time_s"],
+        index=message["index"],
+        resume_point=None if message["resume_point"] is None else ResumePoint(**message["resume_point"]),
+        image=image,
+        scene_motion=rest[:_SCENE_BYTES].view(np.float16),
+        flow=flow,
     )

@@ -1,9 +1,9 @@
-"""A process that decodes: `python -m vidgru.extraction.decode_worker`, one recording (or a stretch of one) at a time.
+"""The decoder process: `python -m vidgru.extraction.decode_worker` decodes one segment of a recording at a time.
 
 FFmpeg runs here and not beside the detector, because a decoder that crashes takes its process with it, one that hangs
-can only be ended with its process, and because Python's lock is then not shared. Requests come as JSON lines on the
-standard input; what is decoded goes to the standard output as messages: two lengths (uint32), JSON of the first
-length, bytes of the second. `decoder.py` is the other end.
+can only be ended with its process, and because Python's global lock is then not shared. Requests arrive as JSON lines
+on standard input. Replies leave on standard output as messages: two lengths (uint32), JSON of the first length, bytes
+of the second. `decode_process.py` is the other end.
 """
 
 from __future__ import annotations
@@ -31,42 +31,42 @@ from vidgru.video.keyframe_split import find_split_points
 from vidgru.video.reader import ResumePoint, ResumePointNotFoundError, VideoReader, probe
 
 HEADER = struct.Struct("<II")
-BEAT_S = 5.0  # a sign of life at least so often while nothing is sampled
+ALIVE_S = 5.0  # a sign of life is sent at least this often while nothing is sampled
 
 
 def main() -> None:
-    """Serve requests until the standard input ends."""
+    """Serve requests until standard input ends."""
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not get among the messages
+    os.dup2(2, 1)  # whatever a library prints must not get between the messages
     requests: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
-    worker = Worker(out)
+    worker = DecodeWorker(out)
     worker.send({"kind": "ready"})
     while True:
         worker.serve(requests.get())
 
 
 def _listen(requests: queue.Queue[dict[str, Any]]) -> None:
-    """Take requests; leave with the parent, however it ended, also amidst a recording."""
+    """Receive requests. Exit with the parent however it ended, also in the middle of a recording."""
     for line in sys.stdin.buffer:
         requests.put(json.loads(line))
     os._exit(0)
 
 
-class Worker:
+class DecodeWorker:
     """Answers requests.
 
     Args:
-        out: where messages go.
+        out: Binary stream that messages are written to.
     """
 
     def __init__(self, out: Any) -> None:
         self._out = out
-        self._spoke = 0.0
+        self._last_sent = 0.0
 
-    def send(self, facts: dict[str, Any], *arrays: Array) -> None:
-        """Send a message. A parent that is gone ends this process."""
-        text = json.dumps(facts).encode()
+    def send(self, message: dict[str, Any], *arrays: Array) -> None:
+        """Send a message. If the parent is gone, exit."""
+        text = json.dumps(message).encode()
         try:
             self._out.write(HEADER.pack(len(text), sum(array.nbytes for array in arrays)) + text)
             for array in arrays:
@@ -74,10 +74,10 @@ class Worker:
             self._out.flush()
         except BrokenPipeError:
             os._exit(0)
-        self._spoke = time.monotonic()
+        self._last_sent = time.monotonic()
 
     def serve(self, request: dict[str, Any]) -> None:
-        """Answer one request; what is wrong with the recording, or with this program, is an answer too."""
+        """Answer one request. Errors of the recording, and bugs, are answers too."""
         try:
             if "probe" in request:
                 self.send({"kind": "end", "info": asdict(probe(Path(request["probe"])))})
@@ -89,7 +89,7 @@ class Worker:
             self.send({"kind": "lost"})
         except (OSError, MemoryError, av.error.FFmpegError) as error:
             self.send({"kind": "failed", "reason": f"cannot be read on: {getattr(error, 'strerror', None) or error}"})
-        except Exception as error:  # a fault of this program's costs the recording, not the run; and is not hidden
+        except Exception as error:  # a bug costs the recording, not the run, and is not hidden
             traceback.print_exc()
             self.send({"kind": "failed", "reason": f"stumbles over a fault in vidgru, please report it: {error!r}"})
 
@@ -99,58 +99,59 @@ class Worker:
         path: str,
         fps: float,
         imgsz: int,
-        stride: int,
         mask: list[list[list[float]]],
         identity: list[int],
-        after: dict[str, Any] | None,
-        until: int | None,
-        mark_every: int,
-        cut_every: int,
+        resume_from: dict[str, Any] | None,
+        stop_after: int | None,
+        resume_point_every: int,
+        split_every: int,
     ) -> None:
-        """Decode a recording.
+        """Decode a segment.
 
         Args:
-            path: the file.
-            fps, imgsz, stride, mask: what is sampled, and the form the network wants it in.
-            identity: size and modification time that the file must have.
-            after, until, mark_every: see `VideoReader.sample`.
-            cut_every: samples after which the recording may be cut for several decoders; 0 is not asking.
+            path: The file.
+            fps: Samples per second.
+            imgsz: Longer side that frames are scaled to, in pixels.
+            mask: Polygons to grey out.
+            identity: Size and modification time the file must have.
+            resume_from, stop_after, resume_point_every: See `VideoReader.sample`.
+            split_every: Least samples per segment if the recording can be split among decoders; 0 does not split.
         """
-        with VideoReader(Path(path), self._beat) as reader:
+        with VideoReader(Path(path), self._send_alive) as reader:
             if list(reader.identity) != identity:
                 raise RecordingError("changed while it was read; run again when it is complete")
-            prepare = FramePreprocessor(reader.info.size_px, imgsz, stride, mask)
-            self.send({"kind": "opened", "info": asdict(reader.info), "letterbox": asdict(prepare.letterbox)})
-            if cut_every:
-                begun = after["samples"] if after else 0
-                found = find_split_points(Path(path), fps, cut_every, self._beat)
-                places = [place for place in found if place.samples > begun]
-                self.send({"kind": "cuts", "places": [asdict(place) for place in places]})
-                until = places[0].samples if places else None
-            known = None if after is None else ResumePoint(**after)
-            size_px = prepare.letterbox.content_wh
+            # Frames are not padded here: how much the network needs is known once the detector is loaded.
+            preprocess = FramePreprocessor(reader.info.size_px, imgsz, mask)
+            width, height = preprocess.scaled_wh
+            self.send({"kind": "opened", "info": asdict(reader.info), "image_hw": [height, width]})
+            start = None if resume_from is None else ResumePoint(**resume_from)
+            if split_every:
+                points = find_split_points(Path(path), fps, split_every, self._send_alive)
+                points = [point for point in points if start is None or point.samples > start.samples]
+                self.send({"kind": "split", "points": [asdict(point) for point in points]})
+                stop_after = points[0].samples if points else None
             for frame in reader.sample(
-                fps, size_px, resume_from=known, stop_after=until, resume_point_every=mark_every
+                fps, (width, height), resume_from=start, stop_after=stop_after, resume_point_every=resume_point_every
             ):
-                canvas, flow = prepare(frame.image, frame.time_s)
-                if known is not None and frame.number < known.samples:
-                    continue
-                facts = {
+                image, flow = preprocess(frame.image, frame.time_s)
+                if start is not None and frame.number < start.samples:
+                    continue  # decoded only to measure motion from it
+                message = {
                     "kind": "sample",
                     "number": frame.number,
                     "time_s": frame.time_s,
                     "index": frame.index,
-                    "place": None if frame.resume_point is None else asdict(frame.resume_point),
+                    "resume_point": None if frame.resume_point is None else asdict(frame.resume_point),
                     "flow": None if flow is None else [*flow.grey_change.shape],
                     "camera": None if flow is None else [*flow.camera],
                 }
-                moved = () if flow is None else (flow.rate, flow.grey_change)
-                self.send(facts, canvas, scene_motion(flow), *moved)
+                flow_arrays = () if flow is None else (flow.rate, flow.grey_change)
+                self.send(message, image, scene_motion(flow), *flow_arrays)
             self.send({"kind": "end", "damage": reader.damage.facts(), "end_s": reader.end_s})
 
-    def _beat(self) -> None:
-        if time.monotonic() - self._spoke > BEAT_S:
-            self.send({"kind": "beat"})
+    def _send_alive(self) -> None:
+        if time.monotonic() - self._last_sent > ALIVE_S:
+            self.send({"kind": "alive"})
 
 
 if __name__ == "__main__":

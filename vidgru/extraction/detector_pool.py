@@ -59,7 +59,7 @@ class FrameRef:
         number: Position among the recording's samples, from 0.
         time_s: Seconds from the start of the container.
         index: Position among the decoded frames of the source.
-        letterbox: Where the frame is in the network's input.
+        size_px: Width and height of the upright frame.
         flow: Motion since the previous sample; dropped once it has been used.
         scene_motion: float16 [len(SCENE_MOTION_COLUMNS)].
         segment: The segment of a recording it was decoded from; None for live sources.
@@ -69,7 +69,7 @@ class FrameRef:
     number: int
     time_s: float
     index: int
-    letterbox: Letterbox
+    size_px: tuple[int, int]
     flow: Flow | None
     scene_motion: Array
     segment: Any = None
@@ -100,10 +100,12 @@ class FrameBatch:
     Attributes:
         images: uint8 [B, H, W, 3], always of the full batch size; rows beyond `frames` are grey.
         frames: The frames in the first rows.
+        letterboxes: Where each of them is in its row.
     """
 
     images: Array
     frames: list[FrameRef] = field(default_factory=list)
+    letterboxes: list[Letterbox] = field(default_factory=list)
 
 
 def to_sequence(
@@ -188,7 +190,7 @@ class WorkerThreads:
         self._stop, self._on_error = stop, on_error
         self._threads: list[threading.Thread] = []
 
-    def start(self, name: str, work: Callable[[], None]) -> None:
+    def start(self, name: str, work: Callable[[], object]) -> None:
         """Run `work` in a new thread."""
 
         def guarded() -> None:
@@ -249,23 +251,32 @@ class DetectorPool:
         self._detect, self._run = detect, run
         self._threads, self._stop, self._on_detected, self._log = threads, stop, on_detected, log
         self._load_lock, self._batch_lock = threading.Lock(), threading.Lock()
+        self._is_loading = self._has_failed = False
         self._detector: Detector | None = None
         self._batches: Channel[FrameBatch] | None = None
         self._batch_size = 0
         self._open: dict[tuple[int, int], FrameBatch] = {}  # batches being filled, by input shape
+        self._is_flushing = False
         self._torch_threads: int | None = None
         self.run_info: dict[str, Any] = {}
 
+    def start_loading(self) -> None:
+        """Load the detector in a thread of its own, while frames are decoded. If that fails, the run ends."""
+        if not self._is_loading:
+            self._is_loading = True
+            self._threads.start("load", self.load)
+
     def load(self) -> Detector:
-        """Load the detector and start its threads, unless that has been done.
+        """Load the detector and start its threads, or wait for another thread that does.
 
         Raises:
             WeightsError, SettingsError, MissingDependencyError: The detector cannot run as asked.
         """
         with self._load_lock:
-            if self._stop.is_set():  # another thread has failed to load it
+            if self._stop.is_set() or self._has_failed:  # another thread reports why
                 raise ExtractionStoppedError
             if self._detector is None:
+                self._has_failed = True  # until it has succeeded
                 import torch
 
                 from vidgru.detector.backends import open_backend
@@ -292,24 +303,26 @@ class DetectorPool:
                 detector = Detector(backend, self._detect)
                 for number in range(threads):
                     self._threads.start(f"detector-{number}", partial(self._detect_batches, detector, self._batches))
-                self._detector = detector
+                self._detector, self._has_failed = detector, False
             return self._detector
 
-    @property
-    def is_loaded(self) -> bool:
-        """Whether `load` has been called."""
-        return self._detector is not None
+    def add(self, frame: FrameRef, image: Array) -> None:
+        """Copy a frame into the batch of its input shape. Waits while the detector is busy or not yet loaded.
 
-    def add(self, frame: FrameRef, canvas: Array) -> None:
-        """Copy a letterboxed frame, uint8 [H, W, 3], into the batch of its shape. Waits while the detector is busy."""
+        Args:
+            frame: The frame.
+            image: uint8 [h, w, 3] RGB, scaled to the network's input but without padding.
+        """
+        letterbox = Letterbox.fit(frame.size_px, self._detect.imgsz, self.load().stride)
         assert self._batches is not None
-        shape, ready = frame.letterbox.input_hw, None
+        shape, ready = letterbox.input_hw, None
         with self._batch_lock:
             batch = self._open.pop(shape, None)
             if batch is None:
                 batch = FrameBatch(images=np.full((self._batch_size, *shape, 3), PAD_VALUE, np.uint8))
-            batch.images[len(batch.frames)] = canvas
+            letterbox.content(batch.images[len(batch.frames)])[:] = image  # grey around it already
             batch.frames.append(frame)
+            batch.letterboxes.append(letterbox)
             if len(batch.frames) == self._batch_size:
                 ready = batch
             else:
@@ -320,16 +333,25 @@ class DetectorPool:
             self._batches.put(ready)
 
     def flush(self) -> None:
-        """Detect in the frames that are waiting for their batch to fill."""
+        """Have the detector, once it is idle, take the frames that are waiting for their batch to fill.
+
+        Returns at once, so that the thread that consumes the detections can call it.
+        """
         with self._batch_lock:
-            waiting, self._open = list(self._open.values()), {}
-        for batch in waiting:
-            assert self._batches is not None
-            self._batches.put(batch)
+            self._is_flushing = bool(self._open)
 
     def is_idle(self) -> bool:
         """Whether no batch is waiting: decoding, not detection, limits the run."""
         return self._batches is not None and self._batches.is_empty()
+
+    def _take_unfilled(self) -> FrameBatch | None:
+        """Take a batch that is not full, if they are being flushed."""
+        with self._batch_lock:
+            if not self._is_flushing or not self._open:
+                return None
+            batch = self._open.pop(next(iter(self._open)))
+            self._is_flushing = bool(self._open)
+            return batch
 
     def restore_torch_threads(self) -> None:
         """Give PyTorch the number of threads it had before the detector was loaded."""
@@ -343,8 +365,10 @@ class DetectorPool:
 
         torch.set_num_threads(1)  # this thread's own loops, whatever OMP_NUM_THREADS says
         while True:
-            batch = batches.get()
-            detections = detector.detect(batch.images, [frame.letterbox for frame in batch.frames])
+            batch = batches.poll() or self._take_unfilled()
+            if batch is None:
+                continue
+            detections = detector.detect(batch.images, batch.letterboxes)
             rows = []
             for frame, objects in zip(batch.frames, detections, strict=True):
                 motion = object_motion(frame.flow, objects.boxes)

@@ -12,7 +12,7 @@ from pathlib import Path
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.errors import RecordingError
-from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, watching
+from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, watch_for_hangs
 from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
 from vidgru.types import Recording
 
@@ -81,8 +81,8 @@ def estimate(
     unreadable: list[str] = []
     todo: list[tuple[Recording, tuple[int, int], float]] = []
     decoder = DecoderProcess()
-    with watching([decoder]), ExitStack() as stack:
-        stack.callback(decoder.end)
+    with watch_for_hangs([decoder]), ExitStack() as stack:
+        stack.callback(decoder.stop)
         for recording in recordings:
             if _is_there(recording.path, cache, feature_settings):
                 there += 1

@@ -1,7 +1,7 @@
 """Extract features from a live source frame by frame, the same features as from its recording.
 
 reading thread          calling thread           detector threads
-scaled samples    ──▶   motion, letterbox   ──▶  objects, scene
+scaled samples    ──▶   motion              ──▶  objects, scene
                         tracks, in order    ◀──
 """
 
@@ -157,22 +157,21 @@ class LiveExtractor:
     def _send(self, frame: LiveFrame) -> None:
         """Preprocess a sample and send it to the detector."""
         if self._preprocessor is None or self._preprocessor[0] != frame.size_px:
-            stride = self._pool.load().stride
-            preprocess = FramePreprocessor(frame.size_px, self._detect.imgsz, stride, self._polygons)
+            preprocess = FramePreprocessor(frame.size_px, self._detect.imgsz, self._polygons)
             self._preprocessor = (frame.size_px, preprocess)
         preprocess = self._preprocessor[1]
-        canvas, flow = preprocess(frame.image, frame.time_s)
+        image, flow = preprocess(frame.image, frame.time_s)
         frame_ref = FrameRef(
             number=self._sent,
             time_s=frame.time_s,
             index=frame.index,
-            letterbox=preprocess.letterbox,
+            size_px=frame.size_px,
             flow=flow,
             scene_motion=scene_motion(flow),
         )
         self._in_detector[self._sent] = frame
         self._sent += 1
-        self._pool.add(frame_ref, canvas)
+        self._pool.add(frame_ref, image)
 
     def _track(self, detected: DetectedFrame) -> LiveSample:
         """Track the objects of the next sample and make it a sequence."""

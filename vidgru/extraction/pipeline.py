@@ -1,20 +1,59 @@
-"""Extraction as the other wings use it: recordings in, outcomes out, and what is known of an entry's recording."""
+"""Extract recordings: decode, detect, measure motion, track and cache, several recordings side by side.
+
+    decoder threads, a process each       detector threads            the ordering loop
+    segments to sampled frames, flow ──▶  batches to objects    ──▶   per recording, in order:
+                                          scene, motion               tracks, cache entry
+
+A segment is a recording, or a part of it from one key frame to another: decoding the last recordings, or a single one,
+is shared among idle decoders. `Extractor.results` is the ordering loop. It runs in the thread that reads the results
+and alone decides what is decoded, tracked, written and finished; other threads only send it events. An entry's bytes do
+not depend on what ran beside it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Literal
 
 from vidgru.cache import Entry, SequenceCache
+from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings, RuntimeSettings
+from vidgru.detector.tracker import Tracker
 from vidgru.detector.weights import find_weights
-from vidgru.extraction.extractor import Extractor
-from vidgru.extraction.results import ExtractionResult, ProgressBar, print_result, summary_table, summary_writer
+from vidgru.errors import LockLostError, OutputError, RecordingError
+from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, watch_for_hangs
+from vidgru.extraction.decode_task import DecodedEnd, Outcome, RecordingState, Segment, SegmentDecoder, SplitEvent
+from vidgru.extraction.detector_pool import (
+    Channel,
+    DetectedFrame,
+    DetectorPool,
+    WorkerThreads,
+    count_threads,
+    to_sequence,
+)
+from vidgru.extraction.results import (
+    ExtractionResult,
+    ProgressBar,
+    ProgressListener,
+    Status,
+    print_result,
+    summary_table,
+    summary_writer,
+)
 from vidgru.extraction.sharding import summary_name
+from vidgru.locks import Locks
 from vidgru.storage import sha256_file
 from vidgru.types import Recording
 from vidgru.video.integrity import Damage
+from vidgru.video.reader import ResumePoint, ResumePointNotFoundError
 from vidgru.video.timestamps import StartTimes
 
 __all__ = [
@@ -29,33 +68,9 @@ __all__ = [
     "user_start_time",
 ]
 
-
-def describe_damage(entry: Entry) -> str:
-    """What was wrong with an entry's recording, in the words of its outcome; empty where nothing was."""
-    return str(Damage(**entry.damage))
-
-
-def recorded_at(cache: SequenceCache, entry: Entry, path: Path, start_time: str) -> str | None:
-    """ISO 8601 time at which a recording begins, None if unknown.
-
-    It is what `start_time` (see `RuntimeSettings`) says, else what it said when the recording was extracted, else what
-    the container says.
-    """
-    return user_start_time(cache, path, start_time) or entry.recorded_at
-
-
-def user_start_time(cache: SequenceCache, path: Path, start_time: str) -> str | None:
-    """As `recorded_at`, without what the container says."""
-    return StartTimes(start_time).of(path) or cache.recorded_at(path)
-
-
-def feature_settings_for(detect: DetectorSettings) -> dict[str, Any]:
-    """The settings that decide the features, with the hash of the weights.
-
-    Raises:
-        WeightsError: there is no such weights file.
-    """
-    return detect.feature_settings(sha256_file(find_weights(detect.weights)))
+_CHUNK_SAMPLES = 256  # samples given to the writer at a time
+_RETRY_S = 0.5  # how often a recording that another process has locked is tried again
+_EVENTS_WAITING = 256
 
 
 def extract_recordings(
@@ -64,48 +79,435 @@ def extract_recordings(
     detect: DetectorSettings,
     run: RuntimeSettings,
     *,
+    part: tuple[int, int] = (1, 1),
     progress: bool = True,
     on_result: Callable[[ExtractionResult], None] | None = None,
     limit: int | None = None,
-    part: tuple[int, int] = (1, 1),
 ) -> list[ExtractionResult]:
-    """See every sampled frame of the recordings once and cache what was seen.
+    """Run the detector on every sampled frame of the recordings and cache the features.
 
-    Recordings whose features are there already are not decoded, and equal recordings share one entry. A recording
-    that cannot be read ends as failed and the run goes on. Other processes may work on the same cache at the same
-    time: each takes what no other is working on, and waits for what is left. A recording that a killed run left goes
-    on where that one was.
+    Recordings that are in the cache are not decoded, and recordings of equal content share one entry. A recording that
+    cannot be read ends as failed and the run continues. Several processes may work on one cache: each takes what no
+    other has locked and waits for the rest. Recordings that a killed run left incomplete are resumed.
 
     Args:
-        recordings: what to work on.
-        cache: where entries are, and go.
-        detect: what is computed.
-        run: how.
-        progress: tell on stderr which detector runs, and show a bar if that is a terminal.
-        on_result: called in this thread with each recording's outcome as it ends.
-        limit: stop after so many samples of each recording, as if it ended there: for trying.
-        part: number and count of the shard that `recordings` are, which names the summary file.
+        recordings: What to extract.
+        cache: Where entries are looked up and written.
+        detect: What to compute.
+        run: How to run.
+        part: Number of the shard that `recordings` are, from 1, and the number of shards; names the summary file.
+        progress: Name the detector on stderr, and show a progress bar if that is a terminal.
+        on_result: Called in this thread with the result of each recording as it ends.
+        limit: Samples after which each recording counts as complete, to try a run out.
 
     Returns:
-        One outcome a recording, in their order. They are also written to `summary.jsonl` in the cache's folder.
+        One result per recording, in their order. They are also written to `summary.jsonl` in the cache's folder.
 
     Raises:
-        WeightsError, SettingsError, MissingDependencyError: the detector is not there, or cannot run as asked, and a
-            recording
-            needs it.
-        OutputError: the cache cannot be written; what was finished stays.
+        WeightsError, SettingsError, MissingDependencyError: A recording needs the detector, which is missing or cannot
+            run as asked.
+        OutputError: The cache cannot be written; finished recordings are kept.
     """
     paths = [recording.path for recording in recordings]
     with (
-        summary_writer(cache.root / summary_name(part)) as outcomes,
+        summary_writer(cache.root / summary_name(part)) as results,
         ProgressBar(paths, progress) as bar,
         Extractor(cache, detect, run, bar, limit=limit) as extractor,
     ):
         for number, recording in enumerate(recordings):
             extractor.submit(number, recording)
         extractor.finish()
-        for number, outcome in extractor.ended():
-            outcomes[number] = outcome
+        for number, result in extractor.results():
+            results[number] = result
             if on_result is not None:
-                on_result(outcome)
-    return [outcomes[number] for number in sorted(outcomes)]
+                on_result(result)
+    return [results[number] for number in sorted(results)]
+
+
+def feature_settings_for(detect: DetectorSettings) -> dict[str, Any]:
+    """Return the settings that decide the features, with the hash of the weights.
+
+    Raises:
+        WeightsError: There is no such weights file.
+    """
+    return detect.feature_settings(sha256_file(find_weights(detect.weights)))
+
+
+def describe_damage(entry: Entry) -> str:
+    """Describe the damage of an entry's recording as its result did; empty if there was none."""
+    return str(Damage(**entry.damage))
+
+
+def recorded_at(cache: SequenceCache, entry: Entry, path: Path, start_time: str) -> str | None:
+    """Return the ISO 8601 time at which a recording starts; None if unknown.
+
+    `start_time` (see `RuntimeSettings`) comes first, then what it was when the recording was extracted, then the
+    container.
+    """
+    return user_start_time(cache, path, start_time) or entry.recorded_at
+
+
+def user_start_time(cache: SequenceCache, path: Path, start_time: str) -> str | None:
+    """As `recorded_at`, without the container's time."""
+    return StartTimes(start_time).of(path) or cache.recorded_at(path)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SegmentEvent:
+    """A decoder has finished a task."""
+
+    segment: Segment
+    outcome: Outcome
+
+
+Event = list[DetectedFrame] | SegmentEvent | SplitEvent | BaseException
+
+
+class Extractor:
+    """Extract recordings as they are submitted. Use it in a `with` block; the detector stays loaded meanwhile.
+
+    Any thread may submit. One thread reads `results`, which is where recordings are ordered, tracked and written:
+    nothing ends unless it is read. Leaving the block stops all work; what is unfinished stays in the cache and is
+    resumed by the next run.
+
+    Args:
+        cache: Where entries are looked up and written.
+        detect: What to compute.
+        run: How to run.
+        listener: Follows the progress of recordings.
+        limit: Samples after which each recording counts as complete, to try a run out.
+
+    Raises:
+        WeightsError: There is no such weights file.
+    """
+
+    def __init__(
+        self,
+        cache: SequenceCache,
+        detect: DetectorSettings,
+        run: RuntimeSettings,
+        listener: ProgressListener,
+        *,
+        limit: int | None = None,
+    ) -> None:
+        self._cache, self._detect, self._listener = cache, detect, listener
+        self._start_times = StartTimes(run.start_time)
+        weights = find_weights(detect.weights)
+        weights_sha256 = sha256_file(weights)
+        self._feature_settings = detect.feature_settings(weights_sha256)
+        if limit is not None:
+            self._feature_settings["limit"] = limit  # so that such an entry is never taken for a complete one
+
+        self._stop = threading.Event()
+        self._events: Channel[Event] = Channel(_EVENTS_WAITING, self._stop)
+        self._threads = WorkerThreads(self._stop, self._events.put)
+        self._pool = DetectorPool(
+            weights, weights_sha256, detect, run, self._threads, self._stop, self._events.put, listener.log
+        )
+        self._decoders = [DecoderProcess() for _ in range(count_threads(run))]
+        self._tasks: Channel[Segment] = Channel(len(self._decoders), self._stop)
+        self._idle_decoders = len(self._decoders)
+        self._locks = Locks(cache.lock_folder)
+
+        self._states: dict[int, RecordingState] = {}  # submitted and not ended
+        self._new: deque[RecordingState] = deque()  # of those, not yet started
+        self._started: list[RecordingState] = []
+        self._locked: deque[tuple[float, RecordingState]] = deque()  # by another process; with the time to try again
+        self._is_finished = False  # nothing more will be submitted
+        self._results: deque[tuple[int, ExtractionResult]] = deque()
+        self._segment_decoder = SegmentDecoder(
+            cache,
+            detect,
+            self._feature_settings,
+            self._pool,
+            self._locks,
+            self._new,
+            can_split=len(self._decoders) > 1,
+            on_split=self._events.put,
+            stop=self._stop,
+            limit=limit,
+            log=listener.log,
+        )
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Extractor:
+        with ExitStack() as stack:  # unwound in reverse order whatever fails, also if Ctrl-C comes twice
+            stack.callback(self._pool.restore_torch_threads)
+            stack.callback(self._locks.close)
+            stack.callback(self._abandon)
+            stack.callback(self._threads.close)
+            for decoder in self._decoders:
+                stack.callback(decoder.close)
+            stack.callback(self._stop.set)
+            stack.enter_context(watch_for_hangs(self._decoders))
+            for number, decoder in enumerate(self._decoders):
+                self._threads.start(f"decoder-{number}", partial(self._run_decoder, decoder))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def submit(self, number: int, recording: Recording) -> None:
+        """Extract a recording after those submitted before it.
+
+        Args:
+            number: Identifies it among the recordings of this extractor.
+            recording: The recording; one that cannot be read ends as failed.
+        """
+        self._states[number] = state = RecordingState(number=number, recording=recording)
+        self._new.append(state)
+
+    def finish(self) -> None:
+        """Submit nothing more: `results` ends with the last recording."""
+        self._is_finished = True
+
+    def _run_decoder(self, decoder: DecoderProcess) -> None:
+        """Work on decoding tasks, in a thread of its own, until the run stops."""
+        try:
+            while True:
+                segment = self._tasks.get()
+                outcome = self._segment_decoder.run(segment, decoder)
+                self._events.put(SegmentEvent(segment=segment, outcome=outcome))
+        finally:
+            decoder.stop()
+
+    # --- the ordering loop ------------------------------------------------------------------------------------------
+
+    def results(self) -> Iterator[tuple[int, ExtractionResult]]:
+        """Yield the number and result of each recording as it ends.
+
+        Raises:
+            WeightsError, SettingsError, MissingDependencyError: A recording needs the detector, which cannot run as
+                asked.
+            OutputError: The cache cannot be written.
+            ExtractionStoppedError: The `with` block was left, in another thread.
+        """
+        while not self._is_finished or self._states:
+            while self._idle_decoders and (segment := self._next_segment()):
+                segment.status = "running"
+                self._idle_decoders -= 1
+                self._tasks.put(segment)
+            if self._idle_decoders == len(self._decoders):
+                self._pool.flush()  # no frames will come to fill its batches
+            try:
+                match self._events.poll():
+                    case list(rows):
+                        for state in self._collect(rows):
+                            self._advance(state)
+                    case SplitEvent(segment=segment, points=points):
+                        self._share(segment, points)
+                    case SegmentEvent(segment=segment, outcome=outcome):
+                        self._idle_decoders += 1
+                        segment.status = "done"
+                        if not segment.is_superseded:
+                            self._end_segment(segment, outcome)
+                    case BaseException() as error:  # a bug, or a detector that cannot run
+                        raise error
+            finally:  # also of the event that broke off: what has ended is reported
+                while self._results:
+                    yield self._results.popleft()
+
+    def _next_segment(self) -> Segment | None:
+        """Choose what the next idle decoder works on; None if there is nothing now."""
+        # What is decoded ahead of its turn waits in memory, so a segment that others wait for comes first.
+        for state in self._started:
+            first = next(state.unfinished, None)
+            if first is not None and first.status == "waiting":
+                return first
+        if self._new:
+            return self._start(self._new.popleft())
+        # Splitting pays only while decoding limits the run: the detector is waiting for frames.
+        for state in self._started if self._pool.is_idle() else ():
+            first = next(state.unfinished, None)
+            waiting = next((segment for segment in state.unfinished if segment.status == "waiting"), None)
+            if first and waiting and waiting.number - first.number < 2 * len(self._decoders):
+                return waiting
+        if self._locked and self._locked[0][0] < time.monotonic():
+            return self._start(self._locked.popleft()[1])
+        return None
+
+    def _start(self, state: RecordingState) -> Segment:
+        state.segments = [Segment(state=state)]
+        self._started.append(state)
+        return state.segments[0]
+
+    def _collect(self, rows: list[DetectedFrame]) -> list[RecordingState]:
+        """Sort detected frames into their recordings, and return these."""
+        states: dict[int, RecordingState] = {}
+        for row in rows:
+            segment: Segment = row.frame.segment
+            if not segment.is_superseded:
+                segment.state.arrived[row.frame.number] = row
+                states[segment.state.number] = segment.state
+        return list(states.values())
+
+    def _advance(self, state: RecordingState) -> None:
+        """Track and write the frames of a recording whose turn it is, and finish it after the last."""
+        try:
+            while row := state.arrived.pop(state.samples, None):
+                assert state.info is not None
+                state.tracker = state.tracker or Tracker(self._detect.tracker, state.info.size_px)
+                objects = row.detections
+                tracks = state.tracker.update(objects.boxes, objects.scores, objects.classes)
+                state.tracked.append(replace(row, tracks=tracks))
+                state.samples += 1
+                share = row.frame.time_s / state.info.duration_s if state.info.duration_s else 0.0
+                self._listener.advance(state.number, row.frame.time_s - state.time_s, min(share, 1.0))
+                state.time_s = row.frame.time_s
+                if len(state.tracked) == _CHUNK_SAMPLES or state.samples % PART_SAMPLES == 0:
+                    self._write(state)
+            while state.segments and state.segments[0].status == "done" and state.segments[0].passed <= state.samples:
+                state.segments.pop(0)
+            if state.end is not None and state.samples == state.end.samples:
+                self._finish_entry(state, state.end)
+        except LockLostError:  # this process was suspended until its lock expired
+            self._fail(state, "was taken over by another process, as this one stood still; run again to reuse it")
+
+    def _write(self, state: RecordingState) -> None:
+        """Hand the tracked frames to the writer, with the point from which a later run can resume after them."""
+        assert state.info is not None
+        if state.writer is None:  # the detector has been loaded by now: `run_info` says how it runs
+            state.writer = state.cleanup.enter_context(self._cache.writer(state.key, self._pool.run_info))
+        if state.tracked:
+            resume_point = state.tracked[-1].frame.resume_point
+            names = self._pool.load().names
+            sequence = to_sequence(state.tracked, self._detect.fps, state.info.size_px, names)
+            state.tracked = []
+            state.writer.append(sequence, None if resume_point is None else asdict(resume_point))
+
+    def _finish_entry(self, state: RecordingState, end: DecodedEnd) -> None:
+        """Write what is left of a recording's entry, which makes it valid."""
+        assert state.info is not None
+        duration_s = state.info.duration_s or end.end_s or state.time_s
+        damage = end.damage
+        if end.end_s is None:
+            damage = replace(damage, missing_tail_s=max(duration_s - state.time_s, 0.0))
+        self._write(state)
+        assert state.writer is not None
+        status: Literal["done", "partial"] = "partial" if damage.facts() else "done"
+        state.writer.finish(
+            status=status,
+            duration_s=duration_s,
+            fps=self._detect.fps,
+            size_px=state.info.size_px,
+            names=self._pool.load().names,
+            feature_settings=self._feature_settings,
+            damage=damage.facts(),
+            recorded_at=state.info.recorded_at,
+        )
+        self._end(state, status, state.samples, duration_s, str(damage))
+
+    def _share(self, segment: Segment, points: list[ResumePoint]) -> None:
+        """Split what follows a running segment, which ends at the first point, into segments for other decoders."""
+        for number, (start, end) in enumerate(zip(points, [*points[1:], None], strict=True), segment.number + 1):
+            segment.state.segments.append(
+                Segment(state=segment.state, number=number, resume_from=start, end=end, passed=start.samples)
+            )
+
+    def _end_segment(self, segment: Segment, outcome: Outcome) -> None:
+        """Act on how a decoding task ended."""
+        state = segment.state
+        match outcome:
+            case Entry() as entry:
+                self._end(state, "reused", entry.samples, entry.duration_s, describe_damage(entry))
+            case "locked":
+                self._started.remove(state)
+                self._locked.append((time.monotonic() + _RETRY_S, state))
+            case DecodedEnd() as end:
+                state.end = end
+                if not self._new:
+                    self._pool.flush()  # few frames may come to fill the batch with its last ones
+                self._advance(state)  # its frames may all have been tracked already
+            case "overrun":
+                self._extend(segment)
+                segment.status = "waiting"
+            case RecordingError(message=reason):
+                self._fail(state, reason)
+            case DecoderDiedError() as death:
+                self._restart(segment, death)
+            case ResumePointNotFoundError():
+                self._resume_earlier(segment)
+        first = next(state.unfinished, None)
+        if first is not None and first.status == "lost":  # an earlier segment might have found out why, and gone on
+            self._fail(state, "does not decode to the same frames twice; convert it with ffmpeg")
+
+    def _extend(self, segment: Segment) -> None:
+        """Have a segment continue to the end of the recording: what later ones decoded does not count."""
+        segment.end = None
+        state = segment.state
+        for other in state.segments:
+            other.is_superseded = other.is_superseded or other.number > segment.number
+        state.end = None
+        state.arrived = {n: row for n, row in state.arrived.items() if not row.frame.segment.is_superseded}
+
+    def _restart(self, segment: Segment, death: DecoderDiedError) -> None:
+        """Have another decoder process continue, unless two have died at the same place: then the recording ends there.
+
+        A crash or hang while nothing is decoded costs this recording only what lies behind that place.
+        """
+        state = segment.state
+        if segment.passed != segment.passed_at_death:
+            segment.passed_at_death = segment.passed
+            segment.status = "waiting"
+        elif death.killed_from_outside:
+            self._fail(state, f"{death} twice at one place: no memory left? Run again; what is done is kept")
+        elif not segment.passed or state.info is None:
+            self._fail(state, f"{death} before it gave a frame; convert the file with ffmpeg")
+        else:
+            self._extend(segment)
+            state.end = DecodedEnd(samples=segment.passed, damage=Damage(decoder_deaths=1), end_s=None)
+            self._advance(state)
+
+    def _resume_earlier(self, segment: Segment) -> None:
+        """Find the frame to resume from by decoding from the start; if that fails too, decode everything again."""
+        state, resume_from = segment.state, segment.resume_from
+        assert resume_from is not None
+        if segment.number:
+            self._extend(segment)
+        segment.status = "waiting"
+        if resume_from.key_pts is not None:
+            segment.resume_from = replace(resume_from, key_pts=None)
+        elif not segment.number and state.writer is not None and segment.passed == state.writer.samples:
+            state.writer.restart()  # nothing has been added to what an earlier run left
+            state.tracker, state.samples, state.time_s = None, 0, 0.0
+            segment.resume_from, segment.passed = None, 0
+        else:
+            segment.status = "lost"
+
+    def _fail(self, state: RecordingState, reason: str) -> None:
+        self._end(state, "failed", 0, None, reason)
+
+    def _end(self, state: RecordingState, status: Status, samples: int, duration_s: float | None, reason: str) -> None:
+        """End a recording, and drop what is still on its way."""
+        for segment in state.segments:
+            segment.is_superseded = True
+        self._started.remove(state)
+        self._listener.end(state.number, reused=status == "reused")
+        result = ExtractionResult(
+            recording=state.recording,
+            status=status,
+            key=None if status == "failed" else state.key,
+            samples=samples,
+            duration_s=duration_s,
+            reason=reason,
+            seconds=time.monotonic() - state.started,
+        )
+        if result.key:
+            with (
+                suppress(OutputError) if status == "reused" else nullcontext()
+            ):  # a cache that is read may be read-only
+                path = state.recording.path
+                self._cache.set_last_entry(path, result.key, self._start_times.of(path))
+        state.cleanup.close()  # unlock last: pruning removes entries that are neither locked nor in the index
+        self._segment_decoder.release_claim(state)
+        del self._states[state.number]
+        self._results.append((state.number, result))
+
+    def _abandon(self) -> None:
+        """Give up the recordings that have not ended; the next run resumes them."""
+        with ExitStack() as stack:
+            for state in self._states.values():
+                stack.callback(state.cleanup.close)

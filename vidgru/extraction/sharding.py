@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from vidgru.cache import SequenceCache
 from vidgru.errors import RecordingError
-from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, watching
+from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, watch_for_hangs
 from vidgru.types import Recording
 from vidgru.video.timestamps import StartTimes
 
@@ -133,8 +133,8 @@ def read_spans(
     """
     start_times = StartTimes(start_time)
     decoder = DecoderProcess()
-    with watching([decoder]), ExitStack() as stack:
-        stack.callback(decoder.end)
+    with watch_for_hangs([decoder]), ExitStack() as stack:
+        stack.callback(decoder.stop)
         for recording in recordings:
             recorded_at, duration_s = start_times.of(recording.path) or cache.recorded_at(recording.path), None
             try:

@@ -132,7 +132,7 @@ class Worker:
     def _read(self) -> None:
         assert self._extractor is not None
         try:
-            for number, outcome in self._extractor.ended():
+            for number, outcome in self._extractor.results():
                 self._waiting.pop(number).set_result(outcome)
             error: BaseException = ExtractionStoppedError()
         except BaseException as end:
