@@ -69,7 +69,7 @@ def test_help_groups_flags(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     text = printed(capsys, "train", "--help")
     titles = [line for line in text.splitlines() if re.fullmatch(r"\w.*:", line)]
     assert [title.split()[0].strip(",:") for title in titles] == [
-        "arguments", "options", "Detector", "Runtime", "Imported", "Network",
+        "arguments", "options", "Settings", "Detector", "Runtime", "Imported", "Network",
     ]  # fmt: skip
     assert "--weight-decay X" in text
     assert "--augment, --no-augment" in text

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import getdoc
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -246,11 +247,11 @@ def _parser(name: str, command: Command, flags: Mapping[str, Flag]) -> argparse.
     file_help = "YAML of these flags, or a preset; flags override it."
     section.add_argument("--config", metavar="FILE", action="append", help=file_help)
     section.add_argument("--print-config", action="store_true", help="Print the resulting settings as YAML and exit.")
-    defaults, group = to_flags(command.config()), next(iter(flags.values())).group
-    for flag in flags.values():
-        if flag.group != group:
-            section, group = parser.add_argument_group(flag.group), flag.group
-        _add_flag(section, flag, defaults[flag.name])
+    defaults = to_flags(command.config())
+    for group, members in groupby(flags.values(), lambda flag: flag.group):
+        section = parser.add_argument_group(group.replace("`", ""))
+        for flag in members:
+            _add_flag(section, flag, defaults[flag.name])
     return parser
 
 

@@ -33,7 +33,7 @@ class Flag:
         is_list: The value is a tuple.
         is_optional: The value may be None.
         choices: Allowed values; empty if there is no list of them.
-        group: First line of the docstring of the class that it belongs to.
+        group: First sentence of the docstring of the class that it belongs to.
         help: Help text.
     """
 
@@ -114,7 +114,7 @@ def _own_flags(kind: Any) -> dict[str, Flag]:
             is_list=is_list,
             is_optional=is_optional,
             choices=choices,
-            group=document.partition("\n")[0].removesuffix("."),
+            group=document.partition("\n")[0].partition(". ")[0].removesuffix("."),
             help=texts[name],
         )
     return flags
