@@ -66,7 +66,7 @@ from vidgru.model.checkpoint import EventModel, detector_settings, load_model
 from vidgru.model.scoring import EncodedRecording, encode_features
 from vidgru.model.stream import score_encoded
 from vidgru.storage import bundled_file, write_json
-from vidgru.training.data import Loaded, extract_missing, load_features
+from vidgru.training.data import LoadedFeatures, extract_missing, load_features
 from vidgru.training.metrics.captions import ObjectWords, caption_metrics, detected_near, hallucination_metrics
 from vidgru.training.run import train
 from vidgru.types import Array, Event, Features
@@ -86,7 +86,7 @@ class Scene:
 
     model: EventModel
     dataset: Dataset
-    loaded: Loaded
+    loaded: LoadedFeatures
     encoded: Mapping[str, EncodedRecording]
 
     def features(self, stretch: DescribedSegment) -> Features:

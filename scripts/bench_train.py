@@ -33,15 +33,17 @@ from torch.utils.data import DataLoader
 
 from vidgru.config import TrainConfig
 from vidgru.datasets.windows import Batch
-from vidgru.model.checkpoint import EventTask, HeadSpec, build_network
+from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network
+from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import Architecture, EventGRU
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.storage import write_atomic
 from vidgru.training.augment import Augmenter
-from vidgru.training.batches import Batches, ClipBatches, WindowBatches
-from vidgru.training.data import LabelledClip, Loaded, TimedRecording
+from vidgru.training.batches import ClipBatches, EpochBatches, WindowBatches
+from vidgru.training.data import LoadedFeatures
 from vidgru.training.distributed import ProcessGroup
-from vidgru.training.step import Stepper
+from vidgru.training.examples import LabelledClip, TimedRecording
+from vidgru.training.trainer import Learner
 from vidgru.types import Features
 
 # as extraction with yolo26n.pt lays features out
@@ -64,12 +66,14 @@ def make_features(frames: int, objects: int, rng: np.random.Generator) -> Featur
     )
 
 
-def clip_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tuple[EventTask, Batches, Loaded]:
+def clip_set(
+    clips: int, steps: int, objects: int, config: TrainConfig
+) -> tuple[EventTask, EpochBatches, LoadedFeatures]:
     """Clips with one label each."""
     rng = np.random.default_rng(0)
     task = EventTask(labels=LABELS, clip_head=HeadSpec(background=False, multi_label=False))
     features = {f"clip {n}": make_features(steps, objects, rng) for n in range(clips)}
-    loaded = Loaded(features=features, feature_spec=LAYOUT, names=(), keys={})
+    loaded = LoadedFeatures(features=features, feature_spec=LAYOUT, names=(), keys={})
     labels = np.eye(len(LABELS), dtype=np.float32)
     some = [LabelledClip(video=v, frames=steps, labels=labels[n % len(LABELS)]) for n, v in enumerate(features)]
     part = ClipBatches(
@@ -81,16 +85,16 @@ def clip_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tuple
         balance=True,
         augment=Augmenter(LAYOUT, LABELS),
     )
-    return task, Batches([part], 0), loaded
+    return task, EpochBatches(clips=part, seed=0), loaded
 
 
-def timed_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tuple[EventTask, Batches]:
+def timed_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tuple[EventTask, EpochBatches]:
     """As many frames in recordings of twenty clips' length, an event in every clip's length."""
     rng = np.random.default_rng(0)
     task = EventTask(labels=LABELS, frame_head=HeadSpec(background=True, multi_label=False))
     length = 20 * steps
     features = {f"recording {n}": make_features(length, objects, rng) for n in range(max(1, clips // 20))}
-    loaded = Loaded(features=features, feature_spec=LAYOUT, names=(), keys={})
+    loaded = LoadedFeatures(features=features, feature_spec=LAYOUT, names=(), keys={})
     recordings = []
     for video in features:
         targets = np.zeros((length, len(LABELS) + 1), np.float32)
@@ -110,18 +114,25 @@ def timed_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tupl
         augment=Augmenter(LAYOUT, LABELS),
         length=steps,
         lookahead=4,
-        fps=FPS,
     )
-    return task, Batches([part], 0)
+    return task, EpochBatches(windows=part, seed=0)
 
 
-def stepper_of(task: EventTask, config: TrainConfig, lookahead: int) -> Stepper:
-    """A network with an optimizer."""
+def make_learner(task: EventTask, config: TrainConfig, lookahead: int) -> Learner:
+    """Return a network with an optimizer."""
     torch.manual_seed(0)
-    network = build_network(LAYOUT, task, Architecture())
-    network.train()
+    model = EventModel(
+        network=build_network(LAYOUT, task, Architecture()),
+        task=task,
+        feature_settings={"fps": FPS},
+        weights="",
+        names=(),
+        decode=DecodeSettings(high=(), low=(), min_s=0, merge_s=0, exclusive=False),
+        window_s=0.0,
+        lookahead=lookahead,
+    )
     weights = torch.ones(task.num_outputs(task.frame_head))
-    return Stepper(network, task, config, lookahead=lookahead, class_weights=weights, process_group=ProcessGroup())
+    return Learner(model, config, torch.device("cpu"), class_weights=weights, process_group=ProcessGroup())
 
 
 def bare(network: EventGRU, batches: list[Batch]) -> None:
@@ -144,7 +155,7 @@ def with_pytorch_gru(network: EventGRU) -> EventGRU:
 class Files(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, np.ndarray, int]]):
     """A file for each clip: objects padded to the most in any frame."""
 
-    def __init__(self, folder: Path, loaded: Loaded) -> None:
+    def __init__(self, folder: Path, loaded: LoadedFeatures) -> None:
         self.paths = []
         for number, features in enumerate(loaded.features.values()):
             counts = np.diff(features.offsets)
@@ -212,8 +223,8 @@ def main() -> None:
         else:
             (task, batches), lookahead = timed_set(args.clips, args.steps, args.objects, config), 4
         ready = [batch for batch, _ in batches(0) if batch is not None]
-        taking, looping, naive = (stepper_of(task, config, lookahead) for _ in range(3))
-        alone, pytorch = (stepper_of(task, config, lookahead).network for _ in range(2))
+        taking, looping, naive = (make_learner(task, config, lookahead) for _ in range(3))
+        alone, pytorch = (make_learner(task, config, lookahead).network for _ in range(2))
         with_pytorch_gru(pytorch)
 
         def bare_pass(_: int, network: EventGRU = alone, ready: list[Batch] = ready) -> int:
@@ -224,15 +235,15 @@ def main() -> None:
             bare(network, ready)
             return len(ready)
 
-        def step_pass(number: int, stepper: Stepper = taking, ready: list[Batch] = ready) -> int:
+        def step_pass(number: int, learner: Learner = taking, ready: list[Batch] = ready) -> int:
             for batch in ready:
-                stepper.take(batch, len(batch), number)
+                learner.step(batch, len(batch), number)
             return len(ready)
 
-        def loop_pass(number: int, stepper: Stepper = looping, batches: Batches = batches) -> int:
+        def loop_pass(number: int, learner: Learner = looping, batches: EpochBatches = batches) -> int:
             made = 0
             for batch, size in batches(number):
-                stepper.take(batch, size, number)
+                learner.step(batch, size, number)
                 made += 1
             return made
 
@@ -242,9 +253,9 @@ def main() -> None:
                 files = Files(Path(folder), loaded)
                 loader = DataLoader(files, config.batch, shuffle=True, collate_fn=padded)
 
-                def naive_pass(number: int, stepper: Stepper = naive, loader: DataLoader[object] = loader) -> int:
+                def naive_pass(number: int, learner: Learner = naive, loader: DataLoader[object] = loader) -> int:
                     for batch in loader:
-                        stepper.take(batch, len(batch), number)  # type: ignore[arg-type]
+                        learner.step(batch, len(batch), number)  # type: ignore[arg-type]
                     return len(loader)
 
                 ways["naive"] = naive_pass

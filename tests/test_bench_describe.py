@@ -22,7 +22,7 @@ from vidgru.model.captioner import caption_features
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
 from vidgru.model.scoring import EncodedRecording, encode_features
-from vidgru.training.data import Loaded
+from vidgru.training.data import LoadedFeatures
 from vidgru.training.metrics.captions import ObjectWords
 from vidgru.types import DESCRIBED, Annotation, Event
 
@@ -137,7 +137,7 @@ def test_a_model_without_heads_has_one_label_for_all() -> None:
 def test_what_is_read_of_a_long_clip_is_what_training_reads() -> None:
     sequence = make_sequence(1100, 1)
     features, feature_spec = compute_features(sequence), FeatureSpec.from_sequence(sequence)
-    loaded = Loaded(
+    loaded = LoadedFeatures(
         features={"a.mp4": features}, feature_spec=feature_spec, names=sequence.names, keys={"a.mp4": "key"}
     )
     model = make_model(sequence, sentences=("A man falls.",))

@@ -141,7 +141,7 @@ def test_flags_round_trip(kind: type) -> None:
     (ExtractConfig, "fps", "5", 5.0), (ExtractConfig, "imgsz", "64", 64), (ExtractConfig, "weights", "5", "5"),
     (ExplainConfig, "at", "5", 5.0), (ExplainConfig, "at", "null", None), (ExtractConfig, "verbose", "true", True),
     (ExtractConfig, "verbose", "Off", False), (PredictConfig, "labels", "a, b", ("a", "b")),
-    (PredictConfig, "labels", "", ()), (CompareConfig, "distances", "[8,32]", (8, 32)),
+    (PredictConfig, "labels", "", ()), (CompareConfig, "cells", "[gru,none]", ("gru", "none")),
     (PredictConfig, "labels", ["a", "b,c"], ("a", "b,c")), (ExtractConfig, "mask", [[["0", "0"]]], '[[["0", "0"]]]'),
 ])  # fmt: skip
 def test_flags_parse_text(kind: type, name: str, text: object, value: object) -> None:
@@ -153,7 +153,6 @@ def test_flags_parse_text(kind: type, name: str, text: object, value: object) ->
     (ExtractConfig, "imgsz", "1.5", "imgsz is '1.5'; it must be a whole number"),
     (ExtractConfig, "verbose", "1", "verbose is '1'; it must be one of true, false"),
     (ExtractConfig, "tracker", "sort", "tracker is 'sort'; it must be one of bytetrack, ocsort, none"),
-    (CompareConfig, "distances", "8,x", "distances is 'x'; it must be a whole number"),
     (CompareConfig, "cells", "gru,x", "cells is 'x'; it must be one of gru, lstm, rnn, none"),
     (ExtractConfig, "imgsz", ["1", "2"], r"imgsz is \['1', '2'\]; it must be a single value"),
 ])  # fmt: skip

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vidgru.extraction.results import ExtractionResult
     from vidgru.info import InfoReport
     from vidgru.prediction.results import PredictionResult
-    from vidgru.training.compare import Row
+    from vidgru.training.compare import ComparisonRow
     from vidgru.types import Recording
 
 Sources = str | Path | Iterable[str | Path]
@@ -149,10 +149,10 @@ def train(dataset: str | Path, config: TrainConfig | None = None) -> Path:
     return train_model(dataset, _settings(config, TrainConfig))
 
 
-def compare(dataset: str | Path, config: CompareConfig | None = None) -> list[Row]:
+def compare(dataset: str | Path, config: CompareConfig | None = None) -> list[ComparisonRow]:
     """Train several settings on the same splits and compare cost and accuracy.
 
-    Prints a table, and writes it and charts below `config.train.out`.
+    Prints a table, and writes it below `config.train.out`.
 
     Args:
         dataset: As for `train`.

@@ -366,26 +366,21 @@ class CompareConfig:
     """Settings of `vidgru compare`.
 
     Attributes:
-        train: Training settings that all rows share. `out` is the folder of the tables and charts; `captions` is off by
+        train: Training settings that all rows share. `out` is the folder of the tables; `captions` is off by
             default.
         cells: Recurrent cells to compare.
         variants: Further rows: settings on top of the common ones, such as hidden=64; separated by spaces, list values
             by plus signs: "drop_features=appearance+scene lr=0.001".
-        probe: Measure on synthetic sequences how far back each cell remembers.
-        distances: Distances of the probe, in frames between cue and event.
     """
 
     train: TrainConfig = TrainConfig(out="runs/compare", captions=False)
     cells: tuple[Cell, ...] = ("gru", "lstm", "rnn")
     variants: tuple[str, ...] = ()
-    probe: bool = True
-    distances: tuple[int, ...] = (8, 32, 128, 512)
 
     def __post_init__(self) -> None:
         check_types(self)
         require(not self.train.resume, "resume", self.train.resume, "left out: a comparison always trains from scratch")
         require(bool(self.cells or self.variants), "cells", self.cells, "at least one, or give variants")
-        require(bool(self.distances) and min(self.distances) >= 1, "distances", self.distances, "1 or more, each")
 
 
 @dataclass(frozen=True, kw_only=True)

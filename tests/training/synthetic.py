@@ -1,4 +1,4 @@
-"""Data sets for tests: files that stand for videos, and a cache that has their features already."""
+"""Datasets for tests: placeholder video files, and a cache that already has their features."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,22 +11,22 @@ from vidgru.storage import sha256_file
 from vidgru.types import FrameSequence
 
 FRAMES, FPS = 16, 8.0
-SIZES = {"person": (0.08, 0.3), "car": (0.3, 0.15)}  # width and height, as shares of the picture's
+SIZES = {"person": (0.08, 0.3), "car": (0.3, 0.15)}  # width and height, as shares of the frame
 
 
 def crossing(first: str, then: str, seed: int, *, names: tuple[str, ...] = ("person", "car")) -> FrameSequence:
-    """One object crosses the picture after the other; with `""` nothing does. Noise makes each clip another."""
+    """One object crosses the frame after the other; with `""` none does. Noise makes every clip different."""
     rng = np.random.default_rng(seed)
     boxes, classes, tracks, counts = [], [], [], []
     for t in range(FRAMES):
-        feature_settings = (first, then)[t >= FRAMES // 2]
-        counts.append(int(bool(feature_settings)))
-        if feature_settings:
-            wide, high = SIZES[feature_settings]
+        kind = (first, then)[t >= FRAMES // 2]
+        counts.append(int(bool(kind)))
+        if kind:
+            width, height = SIZES[kind]
             x = 0.1 + 0.8 * (t % (FRAMES // 2)) / (FRAMES // 2) + rng.normal(0, 0.02)
             y = 0.5 + rng.normal(0, 0.02)
-            boxes.append([x - wide / 2, y - high / 2, x + wide / 2, y + high / 2])
-            classes.append(names.index(feature_settings))
+            boxes.append([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
+            classes.append(names.index(kind))
             tracks.append(1 + (t >= FRAMES // 2))
     total = len(boxes)
     return FrameSequence(
@@ -45,7 +45,7 @@ def crossing(first: str, then: str, seed: int, *, names: tuple[str, ...] = ("per
     )
 
 
-class MadeData:
+class FakeDataset:
     """A folder with `videos/`, `annotations.csv`, `features/` and `detector.pt`."""
 
     def __init__(self, root: Path) -> None:
@@ -61,7 +61,7 @@ class MadeData:
     def add(
         self, name: str, sequence: FrameSequence, label: str, split: str, *, times: str = ",", description: str = ""
     ) -> None:
-        """A recording, its features, and a row about it; again for another row about it."""
+        """Add a recording with its features and a row; called again, only another row."""
         path = self.root / "videos" / name
         if not path.exists():
             path.write_bytes(name.encode())
@@ -82,19 +82,19 @@ class MadeData:
         (self.root / "annotations.csv").write_text(text, encoding="utf-8")
 
     def settings(self, **changes: object) -> dict[str, object]:
-        """Settings that train and eval share."""
+        """Flags that train and eval share."""
         return {"features": str(self.features), "weights": str(self.weights), "device": "cpu", **changes}
 
 
 ORDERS = {"person_then_car": ("person", "car"), "car_then_person": ("car", "person")}
 
 
-def order_data(root: Path, *, train: int = 16, held: int = 6, eventless: bool = False) -> MadeData:
-    """Pairs that differ in their order alone, so many of each kind."""
-    data = MadeData(root)
+def order_data(root: Path, *, train: int = 16, val: int = 6, eventless: bool = False) -> FakeDataset:
+    """Clips that differ only in the order of their objects, `train` or `val` of each order per split."""
+    data = FakeDataset(root)
     kinds = {**ORDERS, **({"": ("", "person")} if eventless else {})}
     seed = 0
-    for split, count in (("train", train), ("val", held), ("test", held)):
+    for split, count in (("train", train), ("val", val), ("test", val)):
         for label, order in kinds.items():
             for _ in range(count):
                 seed += 1
@@ -108,42 +108,44 @@ SENTENCES = {
 }
 
 
-def told_data(root: Path, *, train: int = 12, held: int = 4, labels: bool = True, described: bool = True) -> MadeData:
-    """`order_data` with two sentences on each clip, or with these alone, or without."""
-    data = MadeData(root)
+def captioned_data(
+    root: Path, *, train: int = 12, val: int = 4, labels: bool = True, captions: bool = True
+) -> FakeDataset:
+    """`order_data` with two descriptions per clip; or with descriptions only, or without."""
+    data = FakeDataset(root)
     seed = 0
-    for split, count in (("train", train), ("val", held), ("test", held)):
+    for split, count in (("train", train), ("val", val), ("test", val)):
         for label, order in ORDERS.items():
             for _ in range(count):
                 seed += 1
-                for sentence in SENTENCES[label] if described else ("",):
-                    named = label if labels else ""
-                    data.add(f"{seed:03d}.mp4", crossing(*order, seed), named, split, description=sentence)
+                for sentence in SENTENCES[label] if captions else ("",):
+                    sequence = crossing(*order, seed)
+                    data.add(f"{seed:03d}.mp4", sequence, label if labels else "", split, description=sentence)
     return data
 
 
 CLASSES = {"visit": "person", "delivery": "car"}  # the object of each timed event
-TOLD = {"visit": "누가 잠깐 왔다 갔다.", "delivery": "A car 한 대가 왔다 갔다."}
+EVENT_SENTENCES = {"visit": "누가 잠깐 왔다 갔다.", "delivery": "A car 한 대가 왔다 갔다."}
 Span = tuple[float, float, str]  # start and end in seconds, label
 
 
 def visits(
     spans: Sequence[Span], seed: int, *, frames: int = 80, names: tuple[str, ...] = ("person", "car")
 ) -> FrameSequence:
-    """An object is there while its event lasts, its class tells which; nothing but noise is there otherwise."""
+    """An object is visible while its event lasts, and its class says which event; otherwise the frames are empty."""
     rng = np.random.default_rng(seed)
     time_s = np.arange(frames) / FPS
-    seen = [[names.index(CLASSES[label]) for a, b, label in spans if a <= t < b] for t in time_s]
-    counts = [len(some) for some in seen]
+    visible = [[names.index(CLASSES[label]) for a, b, label in spans if a <= t < b] for t in time_s]
+    counts = [len(indices) for indices in visible]
     total = sum(counts)
-    classes = np.array([index for some in seen for index in some], np.int16)
-    middle = rng.uniform(0.3, 0.7, (total, 2))
+    classes = np.array([index for indices in visible for index in indices], np.int16)
+    centre = rng.uniform(0.3, 0.7, (total, 2))
     half = np.array([SIZES[names[index]] for index in classes]).reshape(-1, 2) / 2
     return FrameSequence(
         time_s=time_s,
         frame_index=np.arange(frames, dtype=np.int64),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        boxes=np.concatenate([middle - half, middle + half], axis=1).astype(np.float32),
+        boxes=np.concatenate([centre - half, centre + half], axis=1).astype(np.float32),
         scores=np.full(total, 0.8, np.float16),
         classes=classes,
         tracks=np.full(total, -1, np.int32),
@@ -156,34 +158,34 @@ def visits(
 
 
 def add_visits(
-    data: MadeData,
+    data: FakeDataset,
     name: str,
     spans: Sequence[Span],
     split: str,
     seed: int,
     *,
     frames: int = 80,
-    described: bool = False,
+    captions: bool = False,
 ) -> None:
-    """A recording of ten seconds with timed events, described or not, or one in which nothing happens."""
+    """Add a recording with timed events, with descriptions or without, or an event-free one."""
     sequence = visits(spans, seed, frames=frames)
     for start_s, end_s, label in spans:
-        told = TOLD[label] if described else ""
-        data.add(name, sequence, label, split, times=f"{start_s:g},{end_s:g}", description=told)
+        sentence = EVENT_SENTENCES[label] if captions else ""
+        data.add(name, sequence, label, split, times=f"{start_s:g},{end_s:g}", description=sentence)
     if not spans:
         data.add(name, sequence, "", split)
 
 
 def timed_data(
-    root: Path, *, train: int = 8, held: int = 4, overlap: bool = False, described: bool = False
-) -> MadeData:
-    """Recordings with an event of each label, one after the other or overlapping; every fourth is without events.
+    root: Path, *, train: int = 8, val: int = 4, overlap: bool = False, captions: bool = False
+) -> FakeDataset:
+    """Recordings with an event of each label, consecutive or overlapping; every fourth is event-free.
 
-    Either label comes first as often as the other, or a few recordings would teach their order.
+    Each label comes first equally often, or a few recordings would teach their order.
     """
-    data = MadeData(root)
+    data = FakeDataset(root)
     seed = 0
-    for split, count in (("train", train), ("val", held), ("test", held)):
+    for split, count in (("train", train), ("val", val), ("test", val)):
         for number in range(count):
             seed += 1
             rng = np.random.default_rng(seed)
@@ -191,17 +193,17 @@ def timed_data(
             start = round(float(rng.uniform(0.5, 2.0)) * 8) / 8
             later = start + (1.0 if overlap else 4.0)
             spans = [(start, start + 2.5, first), (later, later + 2.5, second)]
-            add_visits(data, f"t{seed:03d}.mp4", spans if number % 4 < 3 else [], split, seed, described=described)
+            add_visits(data, f"t{seed:03d}.mp4", spans if number % 4 < 3 else [], split, seed, captions=captions)
     return data
 
 
-def both_data(root: Path, *, train: int = 8, held: int = 4, described: bool = False) -> MadeData:
-    """`timed_data`, and clips as a whole, in which an object crosses the picture: the same labels."""
-    data = timed_data(root, train=train, held=held, described=described)
+def both_data(root: Path, *, train: int = 8, val: int = 4, captions: bool = False) -> FakeDataset:
+    """`timed_data`, and whole clips with the same labels in which an object crosses the frame."""
+    data = timed_data(root, train=train, val=val, captions=captions)
     seed = 100
-    for split, count in (("train", train), ("val", held), ("test", held)):
-        for label, feature_settings in CLASSES.items():
+    for split, count in (("train", train), ("val", val), ("test", val)):
+        for label, kind in CLASSES.items():
             for _ in range(count):
                 seed += 1
-                data.add(f"c{seed}.mp4", crossing(feature_settings, feature_settings, seed), label, split)
+                data.add(f"c{seed}.mp4", crossing(kind, kind, seed), label, split)
     return data

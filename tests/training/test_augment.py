@@ -19,7 +19,7 @@ def window(length: int = 40) -> Window:
     return slice_window(FEATURES, 5, length, labels=np.array([0, 1, 0], np.float32))
 
 
-def test_changes_keep_labels_and_leave_something() -> None:
+def test_augmentation_keeps_labels_and_steps() -> None:
     augment, rng = Augmenter(LAYOUT, LABELS), np.random.default_rng(0)
     lengths = []
     for _ in range(200):
@@ -35,7 +35,7 @@ def test_changes_keep_labels_and_leave_something() -> None:
     assert len(set(lengths)) > 10
 
 
-def test_changes_take_whole_frames_in_order() -> None:
+def test_augmentation_keeps_frame_order() -> None:
     augment, rng = Augmenter(LAYOUT, ["turn_left"]), np.random.default_rng(0)  # no mirror
     plain = window()
     marks = np.arange(40, dtype=np.float32)
@@ -48,7 +48,7 @@ def test_changes_take_whole_frames_in_order() -> None:
         assert np.array_equal(changed.objects[:, -1], np.repeat(steps, np.diff(changed.offsets)))
 
 
-def test_mirrored_twice_is_as_it_was() -> None:
+def test_mirror_is_its_own_inverse() -> None:
     columns = mirror_columns(LAYOUT)
     assert columns is not None
     features = window()
@@ -74,11 +74,11 @@ def test_mirrored_twice_is_as_it_was() -> None:
         (("bright", "leftover"), False),
     ],
 )
-def test_labels_that_name_a_side_are_not_mirrored(labels: tuple[str, ...], sided: bool) -> None:
+def test_labels_naming_a_side_prevent_mirroring(labels: tuple[str, ...], sided: bool) -> None:
     assert (Augmenter(LAYOUT, labels).mirror is None) == sided
 
 
-def test_targets_and_weights_stay_with_their_steps() -> None:
+def test_targets_and_weights_stay_with_steps() -> None:
     augment, rng = Augmenter(LAYOUT, ["turn_left"]), np.random.default_rng(0)
     marks = np.arange(100, dtype=np.float32)
     FEATURES.frame[:, 0] = marks

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,15 +11,16 @@ from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
 from vidgru.training import batches as batching
 from vidgru.training.augment import Augmenter
-from vidgru.training.batches import Batches, ClipBatches, WindowBatches
-from vidgru.training.data import LabelledClip, Loaded, TimedRecording
+from vidgru.training.batches import ClipBatches, EpochBatches, WindowBatches, typical_clip_steps, window_steps
+from vidgru.training.data import LoadedFeatures
+from vidgru.training.examples import LabelledClip, TimedRecording
 
 HEAD = HeadSpec(background=True, multi_label=False)
 TASK = EventTask(labels=("fall", "walk"), clip_head=HEAD, frame_head=HEAD)
 SEQUENCE = make_sequence(400, 1, optional=False)
 FEATURES = compute_features(SEQUENCE)
-FEATURES.frame[:, 0] = np.arange(400)  # a frame can be told by what it holds
-LOADED = Loaded(
+FEATURES.frame[:, 0] = np.arange(400)  # marks each frame
+LOADED = LoadedFeatures(
     features=dict.fromkeys(("a.mp4", "b.mp4", "c.mp4"), FEATURES),
     feature_spec=FeatureSpec.from_sequence(SEQUENCE),
     names=SEQUENCE.names,
@@ -34,14 +37,15 @@ def clip_batches(clips: list[LabelledClip], **changes: object) -> ClipBatches:
     return ClipBatches(clips, LOADED, len(TASK.labels), **{**settings, **changes})
 
 
-def shown(part: ClipBatches | WindowBatches, epoch: int = 1, seed: int = 0) -> list[Batch]:
-    return [batch for batch, _ in Batches([part], seed)(epoch) if batch]
+def epoch_of(source: ClipBatches | WindowBatches, epoch: int = 1) -> list[Batch]:
+    kind = "clips" if isinstance(source, ClipBatches) else "windows"
+    return [batch for batch, _ in EpochBatches(**{kind: source}, seed=0)(epoch) if batch]
 
 
 def drawn(clips: list[LabelledClip], epochs: int = 1, **changes: object) -> np.ndarray:
     """How many clips of each class."""
     made = clip_batches(clips, **changes)
-    return sum(batch.labels.sum(0).numpy() for epoch in range(epochs) for batch in shown(made, epoch))
+    return sum(batch.labels.sum(0).numpy() for epoch in range(epochs) for batch in epoch_of(made, epoch))
 
 
 def same(one: Batch, two: Batch) -> bool:
@@ -55,26 +59,26 @@ def same(one: Batch, two: Batch) -> bool:
 # --- clips ----------------------------------------------------------------------------------------------------------
 
 
-def test_every_clip_comes_once_an_epoch() -> None:
+def test_clip_batches_show_every_clip_once() -> None:
     clips = [clip(5 + t, "fall" if t % 2 else "walk") for t in range(10)]
     assert drawn(clips).tolist() == [5, 5, 0]
-    assert len(shown(clip_batches(clips))) == 3
+    assert len(epoch_of(clip_batches(clips))) == 3
 
 
-def test_rare_labels_are_drawn_more_often_if_asked() -> None:
+def test_clip_batches_balance_rare_labels() -> None:
     clips = [clip(5, "fall") for t in range(8)] + [clip(5, "walk") for t in range(32)]
     assert drawn(clips).tolist() == [8, 32, 0]
     fall, walk, _ = drawn(clips, epochs=5, balance=True)
     assert fall == pytest.approx(walk, rel=0.1)
 
 
-def test_of_long_eventless_clips_stretches_are_shown() -> None:
+def test_clip_batches_cut_long_event_free_clips() -> None:
     clips = [clip(8, "fall"), clip(10, "fall"), clip(9, "walk"), clip(100)]
     made = clip_batches(clips, size=1)
-    assert made.steps == 9
+    assert typical_clip_steps(clips, len(TASK.labels)) == 9
     starts = set()
     for epoch in range(5):
-        (quiet,) = [batch for batch in shown(made, epoch) if batch.labels[0, 2]]
+        (quiet,) = [batch for batch in epoch_of(made, epoch) if batch.labels[0, 2]]
         assert quiet.mask.shape == (1, 9)
         starts.add(float(quiet.frame[0, 0, 0]))
         assert quiet.sources == (f"a.mp4, samples {int(quiet.frame[0, 0, 0])} to {int(quiet.frame[0, 0, 0]) + 9}",)
@@ -97,12 +101,12 @@ SOME = [recording("a.mp4", (50, 60, 0), (300, 304, 1)), recording("b.mp4", (100,
 
 
 def window_batches(recordings: list[TimedRecording] = SOME, **changes: object) -> WindowBatches:
-    settings = {"size": 4, "seed": 0, "balance": True, "augment": None, "length": 40, "lookahead": 4, "fps": 8.0}
+    settings = {"size": 4, "seed": 0, "balance": True, "augment": None, "length": 40, "lookahead": 4}
     return WindowBatches(recordings, LOADED, **{**settings, **changes})
 
 
-def test_steps_of_windows_are_frames_of_their_recording() -> None:
-    for batch in shown(window_batches()):
+def test_window_steps_are_frames_of_recording() -> None:
+    for batch in epoch_of(window_batches()):
         assert batch.targets.shape == (4, 44, 3)
         assert batch.labels is None
         for row, source in enumerate(batch.sources):
@@ -127,14 +131,14 @@ def starts(part: WindowBatches, epochs: int = 3) -> list[tuple[int, int]]:
     ]
 
 
-def test_windows_begin_in_their_recordings_and_some_at_the_beginning() -> None:
+def test_windows_start_within_recordings() -> None:
     found = starts(window_batches())
     assert all(0 <= start < 400 - 10 for _, start in found)
     assert any(start == 0 for _, start in found)
     assert {index for index, _ in found} == {0, 1, 2}
 
 
-def test_windows_over_events_are_of_each_label_alike_and_of_eventless_recordings_too() -> None:
+def test_windows_cover_labels_and_event_free_recordings() -> None:
     found = starts(window_batches(), epochs=20)
 
     def sees(index: int, start: int, label: int) -> bool:
@@ -149,25 +153,24 @@ def test_windows_over_events_are_of_each_label_alike_and_of_eventless_recordings
 
 
 @pytest.mark.parametrize("event", [(0, 3, 0), (397, 400, 0), (0, 400, 0), (200, 201, 0)])
-def test_an_event_anywhere_is_reached_with_a_loss(event: tuple[int, int, int]) -> None:
+def test_windows_reach_events_anywhere(event: tuple[int, int, int]) -> None:
     made = window_batches([recording("a.mp4", event)])
     hit = 0
-    for batch in shown(made):
+    for batch in epoch_of(made):
         hit += int(((batch.targets[..., 0] * batch.weights).sum(dim=1) > 0).sum())
     assert hit >= 0.4 * 4 * len(made.plan(0))
 
 
 @pytest.mark.parametrize("frames", [1, 5, 10, 11, 39])
-def test_recordings_shorter_than_a_window(frames: int) -> None:
+def test_windows_of_short_recordings(frames: int) -> None:
     features = compute_features(SEQUENCE.frames(0, frames))
-    short = Loaded(features={"a.mp4": features}, feature_spec=LOADED.feature_spec, names=LOADED.names, keys=LOADED.keys)
+    short = replace(LOADED, features={"a.mp4": features})
     events = [(frames // 2, frames // 2 + 1, 0)]
     made = WindowBatches(
         [recording("a.mp4", *events, frames=frames)],
         short, size=4, seed=0, balance=True, augment=Augmenter(LOADED.feature_spec, ()), length=40, lookahead=4,
-        fps=8.0,
     )  # fmt: skip
-    batches = [batch for batch, _ in Batches([made], 0)(1)]
+    batches = epoch_of(made)
     assert len(batches) == len(made.plan(1)) == 16
     assert all(batch.mask.any(dim=1).all() for batch in batches)
     assert sum(float((batch.targets[..., 0] * batch.weights).sum()) for batch in batches) > 0
@@ -176,27 +179,27 @@ def test_recordings_shorter_than_a_window(frames: int) -> None:
 @pytest.mark.parametrize(("events", "steps"), [
     ([], 64), ([(0, 8, 0)], 64), ([(0, 80, 0)], 240), ([(0, 390, 0)], 480), ([(0, 80, 0)] * 19 + [(0, 390, 0)], 240),
 ])  # fmt: skip
-def test_windows_are_as_long_as_events_want(events: list[tuple[int, int, int]], steps: int) -> None:
-    assert window_batches([recording("a.mp4", *events)], length=0).length == steps
+def test_window_length_follows_events(events: list[tuple[int, int, int]], steps: int) -> None:
+    assert window_steps([recording("a.mp4", *events)], 0.0, 8.0) == steps
+    assert window_steps([recording("a.mp4", *events)], 3.0, 8.0) == 24
 
 
-def test_long_clips_come_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "_MOST_STEPS", 700)
-    sizes = [tuple(batch.mask.shape) for batch in shown(clip_batches([clip(400, "fall"), *[clip(300, "walk")] * 6]))]
+def test_long_clips_make_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_MAX_CLIP_STEPS", 700)
+    sizes = [tuple(batch.mask.shape) for batch in epoch_of(clip_batches([clip(400, "fall"), *[clip(300, "walk")] * 6]))]
     assert sorted(sizes) == [(1, 300), (1, 300), (1, 400), (2, 300), (2, 300)]
 
 
-def test_an_epoch_shows_about_all_there_is() -> None:
-    long = Loaded(features=LOADED.features, feature_spec=LOADED.feature_spec, names=LOADED.names, keys=LOADED.keys)
+def test_epoch_covers_recordings() -> None:
     made = WindowBatches(
-        [recording("a.mp4", (5, 9, 0))] * 30, long,
-        size=4, seed=0, balance=True, augment=None, length=40, lookahead=0, fps=8.0,
+        [recording("a.mp4", (5, 9, 0))] * 30, LOADED,
+        size=4, seed=0, balance=True, augment=None, length=40, lookahead=0,
     )  # fmt: skip
     assert len(made.plan(1)) == 30 * 400 / 30 / 4  # windows of which thirty steps count
     assert all(len(chosen) == 4 for chosen in made.plan(1))
 
 
-def test_rare_classes_count_more() -> None:
+def test_class_weights_favour_rare_classes() -> None:
     weights = window_batches().class_weights()
     share = np.array([30, 4, 1200 - 34]) / 1200
     assert (weights * share).sum() == pytest.approx(1)
@@ -211,13 +214,13 @@ def test_rare_classes_count_more() -> None:
 CLIPS = [clip(20 + t, "fall" if t % 3 else "walk") for t in range(11)]
 
 
-def both(seed: int = 0, share: tuple[int, int] = (0, 1)) -> Batches:
+def both(seed: int = 0, rank: int = 0, size: int = 1) -> EpochBatches:
     augment = Augmenter(LOADED.feature_spec, TASK.labels)
-    parts = [clip_batches(CLIPS, seed=seed, augment=augment), window_batches(seed=seed, augment=augment)]
-    return Batches(parts, seed, share)
+    clips, windows = clip_batches(CLIPS, seed=seed, augment=augment), window_batches(seed=seed, augment=augment)
+    return EpochBatches(clips=clips, windows=windows, seed=seed, rank=rank, size=size)
 
 
-def test_an_epoch_is_a_function_of_seed_and_number() -> None:
+def test_epoch_is_function_of_seed_and_number() -> None:
     one, again = list(both()(1)), list(both()(1))
     assert len(one) == 3 + 16
     assert all(same(a, b) and m == n for (a, m), (b, n) in zip(one, again, strict=True))
@@ -225,25 +228,25 @@ def test_an_epoch_is_a_function_of_seed_and_number() -> None:
         assert not any(same(a, b) for (a, _), (b, _) in zip(one, other, strict=True))
 
 
-def test_clips_and_windows_come_mixed() -> None:
+def test_clips_and_windows_are_mixed() -> None:
     kinds = [batch.labels is None for batch, _ in both()(1)]
     assert 0 < sum(kinds) < len(kinds)
     assert sorted(kinds) != kinds
 
 
-@pytest.mark.parametrize("process_group", [2, 3, 5])
-def test_the_shares_of_processes_are_the_batch_of_one(process_group: int) -> None:
-    """Also where a batch has fewer windows than there are processes: those without one still take the step."""
-    shares = [list(both(share=(rank, process_group))(1)) for rank in range(process_group)]
+@pytest.mark.parametrize("processes", [2, 3, 5])
+def test_process_shares_make_up_batch(processes: int) -> None:
+    """Also if a batch has fewer windows than there are processes: those without one still take the step."""
+    shares = [list(both(rank=rank, size=processes)(1)) for rank in range(processes)]
     whole = list(both()(1))
     assert [size for _, size in whole] == [size for _, size in shares[0]]
-    assert any(part is None for part, _ in shares[-1]) == (process_group > 3)
+    assert any(part is None for part, _ in shares[-1]) == (processes > 3)
     for number, (batch, size) in enumerate(whole):
         assert batch is not None
         parts = [share[number][0] for share in shares]
         assert sum(len(part) for part in parts if part) == size == len(batch)
         for row in range(size):
-            part, own = parts[row % process_group], row // process_group
+            part, own = parts[row % processes], row // processes
             assert part is not None
             assert part.sources[own] == batch.sources[row]
             steps = int(batch.mask[row].sum())

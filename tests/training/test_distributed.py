@@ -1,4 +1,4 @@
-"""Processes that train one model between them."""
+"""Data-parallel training."""
 
 import csv
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.synthetic import MadeData, both_data
+from tests.training.synthetic import FakeDataset, both_data
 from vidgru.config import CompareConfig, TrainConfig
 from vidgru.errors import SettingsError
 from vidgru.flags import from_flags
@@ -26,7 +26,7 @@ def rows(run: Path) -> list[dict[str, float]]:
     return [{name: float(value) for name, value in row.items() if name != "seconds"} for row in found]
 
 
-def together(data: MadeData, out: Path, processes: int, **changes: object) -> subprocess.CompletedProcess[str]:
+def together(data: FakeDataset, out: Path, processes: int, **changes: object) -> subprocess.CompletedProcess[str]:
     settings = data.settings(**{"out": str(out), **ALIKE, **changes})
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     return launched(processes, SCRIPT, str(data.root), *flags)
@@ -41,9 +41,9 @@ def launched(processes: int, *command: str | Path) -> subprocess.CompletedProces
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_model_that_one_trains(tmp_path: Path) -> None:
+def test_two_processes_train_same_model_as_one(tmp_path: Path) -> None:
     """Sixteen clips in batches of five: in the last one the second process has no share. Every head has its batches."""
-    data = both_data(tmp_path / "data", train=8, held=2, described=True)
+    data = both_data(tmp_path / "data", train=8, val=2, captions=True)
     alone = train(
         data.root, from_flags(TrainConfig, **data.settings(**{"out": str(tmp_path / "alone"), **ALIKE, "epochs": 3}))
     )
@@ -69,21 +69,21 @@ def test_two_processes_train_the_model_that_one_trains(tmp_path: Path) -> None:
     assert "caption_head.bias" in ours
 
 
-def test_what_one_process_does_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_process_commands_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    data = both_data(tmp_path / "data", train=2, held=2)
+    data = both_data(tmp_path / "data", train=2, val=2)
     settings = data.settings(out=str(tmp_path / "run"))
-    message = "{} is not shared out between processes\n  start it without torchrun"
+    message = "{} runs in a single process\n  start it without torchrun"
     with pytest.raises(SettingsError, match=message.format("cross-validation")):
         train(data.root, from_flags(TrainConfig, **settings, folds=2))
-    with pytest.raises(SettingsError, match=message.format("a comparison")):
+    with pytest.raises(SettingsError, match=message.format("compare")):
         compare(data.root, from_flags(CompareConfig, **settings))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-def test_what_is_wrong_ends_all_processes(tmp_path: Path) -> None:
-    data = both_data(tmp_path / "data", train=2, held=2)
+def test_error_ends_all_processes(tmp_path: Path) -> None:
+    data = both_data(tmp_path / "data", train=2, val=2)
     ended = together(data, tmp_path / "team", 2, epochs=1, resume="true")
     assert ended.returncode != 0
     assert "there is no run to resume in" in ended.stderr
@@ -91,13 +91,13 @@ def test_what_is_wrong_ends_all_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_processes_that_know_different_things_all_see_it(tmp_path: Path) -> None:
+def test_is_equal_compares_processes(tmp_path: Path) -> None:
     script = tmp_path / "ask.py"
     script.write_text(
         "import os, sys\n"
         "from vidgru.training.distributed import process_group\n"
         "with process_group() as processes:\n"
-        "    told = [processes.alike(value) for value in ('a', os.environ['RANK'], 'b')]\n"
+        "    told = [processes.is_equal(value) for value in ('a', os.environ['RANK'], 'b')]\n"
         "sys.exit(0 if told == [True, False, True] else 3)\n"
     )
     ended = launched(2, script)

@@ -1,4 +1,4 @@
-"""Sentences of a model held against what people wrote."""
+"""Captions of a model compared with annotated descriptions."""
 
 import json
 from dataclasses import replace
@@ -14,7 +14,7 @@ from vidgru.model.captioner import Caption, CaptionSegment, caption_events_from_
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.features import compute_features
 from vidgru.training import evaluate_captions as module
-from vidgru.training.evaluate_captions import description_table, evaluate_captions
+from vidgru.training.evaluate_captions import captions_table, evaluate_captions
 from vidgru.training.metrics.captions import cider_d_each
 from vidgru.training.metrics.dense_captions import dense_metrics
 from vidgru.types import Annotation, Event, Features
@@ -57,7 +57,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("scripted")
-def test_sentences_with_their_references_the_worst_first(dataset: Dataset) -> None:
+def test_captions_with_references_worst_first(dataset: Dataset) -> None:
     assert MODEL.caption is not None
     metrics = judged(dataset, replace(MODEL, caption=replace(MODEL.caption, threshold=0.5)))
     assert metrics["stretches"] == 3
@@ -95,7 +95,7 @@ def drop_features(features: Features, kind: str, start_s: float, end_s: float) -
 
 
 @pytest.mark.usefixtures("scripted")
-def test_objects_that_were_not_seen_are_counted(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_undetected_objects_are_counted(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     assert judged(dataset)["hallucination"] == {
         "sentences": 3, "object_words": 3, "unseen_words": 0, "chair_s": 0.0, "chair_i": 0.0,
     }  # fmt: skip
@@ -108,7 +108,7 @@ def test_objects_that_were_not_seen_are_counted(dataset: Dataset, monkeypatch: p
     assert judged(dataset)["hallucination"]["unseen_words"] == 0
 
 
-def test_stretches_are_described_as_by_the_model_itself(dataset: Dataset) -> None:
+def test_segments_are_captioned_like_caption_segments(dataset: Dataset) -> None:
     stretches = [
         CaptionSegment(features=FEATURES["a.mp4"].frames(12, 32)),
         CaptionSegment(features=FEATURES["a.mp4"].frames(76, 112)),
@@ -127,7 +127,7 @@ def event(start_s: float, end_s: float, label: str = "fall", video: str = "a.mp4
     return Event(video=video, start_s=start_s, end_s=end_s, label=label, score=0.5)
 
 
-def test_what_the_model_finds_is_judged_as_prediction_tells_it(dataset: Dataset) -> None:
+def test_predicted_events_are_captioned_like_prediction(dataset: Dataset) -> None:
     found = (event(2.1, 4.2), event(11.0, 13.5, "walk"), event(0.0, 5.0, video="b.mp4"))
     dense = judged(dataset, found=found)["dense"]
     told = caption_events_from_features(MODEL, FEATURES["a.mp4"], found[:2]) + caption_events_from_features(
@@ -143,20 +143,20 @@ def test_what_the_model_finds_is_judged_as_prediction_tells_it(dataset: Dataset)
     assert dense != judged(dataset, found=found[:1])["dense"]
 
 
-def test_dense_descriptions_need_times_on_both_sides(dataset: Dataset, tmp_path: Path) -> None:
+def test_dense_captions_need_times_on_both_sides(dataset: Dataset, tmp_path: Path) -> None:
     whole = csv_set(tmp_path / "whole", "a.mp4,,,fall,A man falls.,test", "b.mp4,,,walk,He walks.,test")
     assert judged(whole)["dense"] is None
     assert judged(dataset, make_model(SEQUENCE, sentences=SENTENCES))["dense"] is None
     assert judged(dataset)["dense"] is not None
 
 
-def test_a_split_without_descriptions(dataset: Dataset, tmp_path: Path) -> None:
+def test_split_without_descriptions(dataset: Dataset, tmp_path: Path) -> None:
     assert evaluate_captions(MODEL, dataset, "train", FEATURES.__getitem__, [], (), beam=1) == {}
     bare = csv_set(tmp_path / "bare", "a.mp4,2,4,fall,,test")
     assert judged(bare) == {}
 
 
-def test_what_could_not_be_decoded_is_not_judged(tmp_path: Path) -> None:
+def test_undecoded_segments_are_skipped(tmp_path: Path) -> None:
     cut = csv_set(tmp_path, "b.mp4,2,4,fall,A man falls.,test", "b.mp4,60,64,walk,He walks.,test")
     assert [one["start"] for one in judged(cut)["sentences"]] == [2.0]
     nothing = csv_set(tmp_path / "nothing", "b.mp4,60,64,walk,He walks.,test")
@@ -164,21 +164,22 @@ def test_what_could_not_be_decoded_is_not_judged(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("scripted")
-def test_the_table_shows_the_worst_and_what_was_written(dataset: Dataset) -> None:
+def test_captions_table_shows_worst(dataset: Dataset) -> None:
     metrics = judged(dataset, found=(event(2.1, 4.2),))
-    lines = description_table(metrics)
-    assert lines[0] == "3 descriptions, 0% of them too unsure to be told"
+    lines = captions_table(metrics)
+    assert lines[0] == "3 captions, 0% of them below the confidence threshold"
     assert f"cider_d {metrics['cider_d']:.3f}" in lines
     assert f"chrf {metrics['chrf']:.3f}" in lines
-    assert "chair_s 0.000  (0 of 3 object words name what the detector did not see)" in lines
-    assert "1 events found and described, of 2" in lines
+    assert "chair_s 0.000  (0 of 3 object words name an undetected class)" in lines
+    assert "1 predicted events with captions, 2 true ones" in lines
     assert f"dense soda_f1 {metrics['dense']['soda_f1']:.3f}" in lines
-    worst = lines[lines.index("the worst:") + 1 :]
+    worst = lines[lines.index("worst captions:") + 1 :]
     assert worst[:2] == ["  a.mp4, 10.0-14.0 s: a car next to a bag  (0.40)", "    is He walks left."]
     assert worst[-3:] == ["  a.mp4, 2.0-4.0 s: A man falls.  (0.90)", "    is A man falls.", "    or 그가 넘어진다."]
     assert "  b.mp4: He walks past a person.  (0.70)" in worst
     many = {**metrics, "sentences": metrics["sentences"] * 4, "dense": None}
     many["hallucination"] = {**metrics["hallucination"], "chair_s": None}
-    shorter = description_table(many)
+    shorter = captions_table(many)
     assert sum("(0." in line for line in shorter) == 5
-    assert not any("dense" in line or "chair" in line for line in shorter)
+    assert not any("dense" in line for line in shorter)
+    assert "chair_s -  (no caption names a class of the detector)" in shorter

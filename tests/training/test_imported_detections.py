@@ -1,4 +1,4 @@
-"""Training, judging and predicting on what a detector saw that was run elsewhere: no video, no weights."""
+"""Training, evaluation and prediction on imported detections: no video, no weights."""
 
 import json
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def eval_config(root: Path, **changes: object) -> EvalConfig:
     )
 
 
-def test_trained_judged_and_predicted(trained: Path) -> None:
+def test_train_evaluate_and_predict(trained: Path) -> None:
     model = load_model(trained / "run")
     assert (model.weights, model.feature_settings["detections"], len(model.names)) == ("", 1, 100)
     metrics = evaluate(trained / "run", trained / "set.csv", eval_config(trained))
@@ -83,7 +83,7 @@ def test_trained_judged_and_predicted(trained: Path) -> None:
     assert {prediction.status for prediction in again} == {"reused"}
 
 
-def test_a_cache_of_sequences_is_trained_on(trained: Path, tmp_path: Path) -> None:
+def test_train_on_cache_of_detections(trained: Path, tmp_path: Path) -> None:
     train(trained / "set.csv", config(trained, detections=str(trained / "features"), source_fps=0.0, source_size="",
                                       out=str(tmp_path / "run"), epochs=1))  # fmt: skip
     one, two = (load_model(path / "run") for path in (trained, tmp_path))
@@ -91,7 +91,7 @@ def test_a_cache_of_sequences_is_trained_on(trained: Path, tmp_path: Path) -> No
     assert one.trained_on == two.trained_on
 
 
-def test_videos_that_are_nowhere(tmp_path: Path) -> None:
+def test_videos_without_detections_are_refused(tmp_path: Path) -> None:
     root = write_set(tmp_path)
     (root / "mot" / "03.txt").unlink()
     with pytest.raises(AnnotationError, match=r"1 video missing: clips/03.mp4 .* and among the detections"):
@@ -101,12 +101,14 @@ def test_videos_that_are_nowhere(tmp_path: Path) -> None:
     assert list(dataset.recordings) == ["00"]
 
 
-def test_models_refuse_what_they_cannot_read(trained: Path, tmp_path: Path) -> None:
+def test_model_refuses_other_features(trained: Path, tmp_path: Path) -> None:
     model = load_model(trained / "run")
-    with pytest.raises(SettingsMismatchError, match=r"finds nothing in recordings themselves\n.*extract --detections"):
+    with pytest.raises(SettingsMismatchError, match=r"vidgru cannot run its detector\n.*extract --detections"):
         model_detector(model)
     changed = {"detections": "", "source_fps": 0.0, "source_size": ""}
-    with pytest.raises(SettingsMismatchError, match=r"run elsewhere\n.*pass it with --detections"):
+    with pytest.raises(
+        SettingsMismatchError, match="the model expects imported detections\n  pass them with --detections"
+    ):
         evaluate(trained / "run", trained / "set.csv", eval_config(trained, **changed))
     theirs = DetectorSettings().feature_settings("ab" * 32)
     with pytest.raises(

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from vidgru.datasets.windows import Batch
 from vidgru.model.checkpoint import EventTask, HeadSpec
 from vidgru.model.event_gru import EventLogits
-from vidgru.training.losses import sentence_losses, window_losses
+from vidgru.training.losses import caption_losses, window_losses
 from vidgru.training.validation import log_loss
 
 SOFTMAX, SIGMOID = HeadSpec(background=True, multi_label=False), HeadSpec(background=False, multi_label=True)
@@ -43,14 +43,14 @@ def losses(
 # --- clips ----------------------------------------------------------------------------------------------------------
 
 
-def test_cross_entropy_of_clips() -> None:
+def test_clip_loss_is_cross_entropy() -> None:
     scores = EventLogits(torch.randn(2, 3), None)
     each = losses(scores, batch(labels=[[1, 0, 0], [0, 0, 1]]), SOFTMAX, smoothing=0.1)
     truth = torch.tensor([0, 2])
     torch.testing.assert_close(each, F.cross_entropy(scores.clips, truth, label_smoothing=0.1, reduction="none"))
 
 
-def test_labels_of_their_own_have_binary_losses() -> None:
+def test_clip_loss_multi_label() -> None:
     scores = EventLogits(torch.tensor([[30.0, -30.0]]), None)
     assert float(losses(scores, batch(labels=[[1, 0]]), SIGMOID)) == pytest.approx(0, abs=1e-6)
     soft = losses(scores, batch(labels=[[1, 0]]), SIGMOID, smoothing=0.2)
@@ -60,7 +60,7 @@ def test_labels_of_their_own_have_binary_losses() -> None:
 # --- frames ---------------------------------------------------------------------------------------------------------
 
 
-def test_cross_entropy_of_frames_by_hand() -> None:
+def test_frame_loss_by_hand() -> None:
     logits = torch.tensor([[[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]]])
     given = batch(targets=[[[1, 0, 0], [0, 0, 1]]], weights=[[0.5, 2.0]], steps=2)
     p = torch.softmax(logits, dim=2)[0]
@@ -76,7 +76,7 @@ def test_cross_entropy_of_frames_by_hand() -> None:
     assert float(soft) == pytest.approx(float(0.5 * first + 2 * second), rel=1e-5)
 
 
-def test_binary_losses_of_frames_by_hand() -> None:
+def test_frame_loss_multi_label_by_hand() -> None:
     logits = torch.tensor([[[2.0, -1.0]]])
     given = batch(targets=[[[1, 0]]], weights=[[0.5]], steps=1)
     on, off = -torch.sigmoid(torch.tensor(2.0)).log(), -torch.sigmoid(torch.tensor(1.0)).log()
@@ -88,7 +88,7 @@ def test_binary_losses_of_frames_by_hand() -> None:
 
 @pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
 @pytest.mark.parametrize("lookahead", [0, 1, 2])
-def test_what_has_no_weight_has_no_gradient(head: HeadSpec, lookahead: int) -> None:
+def test_frames_without_weight_have_no_gradient(head: HeadSpec, lookahead: int) -> None:
     outputs = 3 if head.background else 2
     targets = F.one_hot(torch.arange(6) % outputs, outputs)[None].repeat(2, 1, 1)
     weights = torch.tensor([[0, 0, 1, 1, 0, 1], [1, 1, 1, 1, 0, 0]], dtype=torch.float32)
@@ -102,7 +102,7 @@ def test_what_has_no_weight_has_no_gradient(head: HeadSpec, lookahead: int) -> N
 
 
 @pytest.mark.parametrize("lookahead", [0, 1, 3])
-def test_a_network_that_answers_so_many_steps_late_is_right(lookahead: int) -> None:
+def test_frame_loss_with_lookahead(lookahead: int) -> None:
     truth = F.one_hot(torch.randint(0, 3, (1, 12), generator=torch.Generator().manual_seed(0)), 3).float()
     late = torch.cat([torch.zeros(1, lookahead, 3), truth[:, : 12 - lookahead]], dim=1) * 60
     given = batch(targets=truth, weights=torch.ones(1, 12), steps=12)
@@ -110,7 +110,7 @@ def test_a_network_that_answers_so_many_steps_late_is_right(lookahead: int) -> N
     assert float(losses(EventLogits(None, late), given, SOFTMAX, lookahead=lookahead + 1)) > 1
 
 
-def test_a_windows_loss_does_not_depend_on_the_padding_of_its_batch() -> None:
+def test_frame_loss_ignores_padding() -> None:
     targets, weights = torch.zeros(1, 5, 2), torch.tensor([[0.2, 0.2, 0.2, 0, 0]])  # as of a lag of two
     logits = torch.randn(1, 5, 2)
     alone = losses(EventLogits(None, logits), batch(targets=targets, weights=weights, steps=5), SIGMOID, lookahead=2)
@@ -119,11 +119,11 @@ def test_a_windows_loss_does_not_depend_on_the_padding_of_its_batch() -> None:
     torch.testing.assert_close(alone, padded)
 
 
-def test_a_batch_that_asks_nothing() -> None:
+def test_batch_without_targets_is_refused() -> None:
     scores = EventLogits(torch.zeros(1, 3), torch.zeros(1, 4, 3))
-    with pytest.raises(ValueError, match="the batch has nothing that the network's heads say"):
+    with pytest.raises(ValueError, match="the batch has no labels or targets for the heads of the network"):
         losses(scores, batch(targets=[[[0, 0, 0]] * 4]), SOFTMAX)
-    with pytest.raises(ValueError, match="the batch has nothing that the network's heads say"):
+    with pytest.raises(ValueError, match="the batch has no labels or targets for the heads of the network"):
         losses(EventLogits(None, scores.frames), batch(labels=[[1, 0, 0]]), SOFTMAX)
 
 
@@ -137,25 +137,25 @@ def test_log_loss() -> None:
 # --- sentences ------------------------------------------------------------------------------------------------------
 
 
-def test_cross_entropy_of_sentences_by_hand() -> None:
+def test_caption_loss_by_hand() -> None:
     logits = torch.tensor([[[2.0, 0.0, -1.0], [0.0, 1.0, 0.0], [9.0, -9.0, 5.0]], [[0.0, 0.0, 3.0]] * 3])
     words = torch.tensor([[4, 0, 1, -1], [5, 2, 2, 1]])  # what comes in first is not asked for, nor what is padded
     p = logits.log_softmax(dim=2)
     expected = [-(p[0, 0, 0] + p[0, 1, 1]) / 2, -(p[1, 0, 2] + p[1, 1, 2] + p[1, 2, 1]) / 3]
-    torch.testing.assert_close(sentence_losses(logits, words, 0.0), torch.stack(expected))
+    torch.testing.assert_close(caption_losses(logits, words, 0.0), torch.stack(expected))
     soft = [
         0.7 * expected[0] - 0.3 * p[0, :2].mean(dim=1).mean(),
         0.7 * expected[1] - 0.3 * p[1].mean(dim=1).mean(),
     ]
-    torch.testing.assert_close(sentence_losses(logits, words, 0.3), torch.stack(soft))
+    torch.testing.assert_close(caption_losses(logits, words, 0.3), torch.stack(soft))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_what_stands_behind_a_sentence_costs_and_teaches_nothing(smoothing: float) -> None:
+def test_caption_loss_ignores_padding(smoothing: float) -> None:
     logits = torch.randn(2, 5, 7, requires_grad=True)
     words = torch.tensor([[0, 3, 4, 1, -1, -1], [0, 3, 4, 5, 6, 1]])
-    together = sentence_losses(logits, words, smoothing)
-    alone = sentence_losses(logits[:1, :3], words[:1, :4], smoothing)
+    together = caption_losses(logits, words, smoothing)
+    alone = caption_losses(logits[:1, :3], words[:1, :4], smoothing)
     torch.testing.assert_close(together[0], alone[0])
     together.sum().backward()
     assert logits.grad is not None

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from tests.training.synthetic import FPS, MadeData, crossing, order_data
+from tests.training.synthetic import FPS, FakeDataset, crossing, order_data
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
@@ -19,35 +19,35 @@ from vidgru.training.run import train
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> MadeData:
+def data(tmp_path_factory: pytest.TempPathFactory) -> FakeDataset:
     return order_data(tmp_path_factory.mktemp("orders"))
 
 
 @pytest.fixture(scope="module")
-def plain(data: MadeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plain(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with default settings, of three epochs."""
     return train(data.root, config(data, tmp_path_factory.mktemp("plain")))
 
 
-def config(data: MadeData, out: Path, **changes: object) -> TrainConfig:
+def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
     return from_flags(TrainConfig, **data.settings(out=str(out), epochs=3, **changes))
 
 
-def scored(data: MadeData, run: Path, **changes: object) -> dict[str, object]:
+def scored(data: FakeDataset, run: Path, **changes: object) -> dict[str, object]:
     return evaluate(run, data.root, from_flags(EvalConfig, **data.settings(out=str(run / "eval"), **changes)))
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_order_is_learnt_by_the_gru_and_not_without_memory(data: MadeData, tmp_path: Path) -> None:
-    made = {
+@pytest.mark.usefixtures("no_plots")
+def test_gru_learns_order_and_mean_pooling_does_not(data: FakeDataset, tmp_path: Path) -> None:
+    runs = {
         cell: train(data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path / cell), cell=cell, epochs=30)))
         for cell in ("gru", "none")
     }
-    assert scored(data, made["gru"])["accuracy"] == 1.0
-    assert scored(data, made["none"])["accuracy"] < 0.9
+    assert scored(data, runs["gru"])["accuracy"] == 1.0
+    assert scored(data, runs["none"])["accuracy"] < 0.9
 
 
-def test_a_run_leaves_its_files(data: MadeData, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_folder_contents(data: FakeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = train(data.root, config(data, tmp_path / "a" / "run"))
     names = {"best.safetensors", "last.safetensors", "results.csv", "config.yaml", "metrics.json"}
     names |= {"state.safetensors", "curves.png", "confusion.png"}
@@ -70,32 +70,45 @@ def test_a_run_leaves_its_files(data: MadeData, tmp_path: Path, capsys: pytest.C
     assert model.feature_settings == data.feature_settings()
     assert model.window_s == 16 / FPS
     assert model.metrics["accuracy"] == metrics["accuracy"]
-    shown = capsys.readouterr().out
-    assert "32" in shown
-    assert "accuracy" in shown
+    output = capsys.readouterr().out
+    assert "32" in output
+    assert f"accuracy {metrics['accuracy']:.3f}  (95 %: {low:.3f} to {high:.3f})" in output
+    assert f"metrics: {out / 'metrics.json'}\nmodel: {out / 'best.safetensors'}\n" in output
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_same_seed_same_bytes(data: MadeData, plain: Path, tmp_path: Path) -> None:
+def test_tensorboard_curves_by_epoch(plain: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    curves = EventAccumulator(str(plain / "tensorboard"))
+    curves.Reload()
+    rows = list(csv.DictReader((plain / "results.csv").read_text().splitlines()))
+    assert {"lr", "train/loss", "val/macro_f1"} <= set(curves.Tags()["scalars"])
+    values = [(event.step, event.value) for event in curves.Scalars("val/macro_f1")]
+    assert values == [(int(row["epoch"]), pytest.approx(float(row["val_macro_f1"]), abs=1e-5)) for row in rows]
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_same_seed_gives_same_bytes(data: FakeDataset, plain: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     again = train(data.root, config(data, tmp_path / "again"))
     for name in ("best.safetensors", "last.safetensors"):
         assert (plain / name).read_bytes() == (again / name).read_bytes()
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("changes", [
     {"lr": 1e-4}, {"weight_decay": 0.0}, {"label_smoothing": 0.0}, {"augment": False}, {"dropout": 0.0}, {"batch": 7},
     {"group_dropout": 0.0}, {"seed": 1}, {"hidden": 32}, {"width": 32}, {"layers": 2}, {"bidirectional": True},
     {"cell": "rnn"}, {"drop_features": ("scene",)},
 ])  # fmt: skip
-def test_settings_that_change_results(data: MadeData, plain: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+def test_setting_changes_model(data: FakeDataset, plain: Path, tmp_path: Path, changes: dict[str, object]) -> None:
     other = train(data.root, config(data, tmp_path, **changes))
     assert (plain / "last.safetensors").read_bytes() != (other / "last.safetensors").read_bytes()
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_training_leaves_torch_as_it_was(data: MadeData, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_plots")
+def test_training_restores_torch_state(data: FakeDataset, tmp_path: Path) -> None:
     torch.manual_seed(3)
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     torch.set_num_threads(2)
@@ -105,42 +118,42 @@ def test_training_leaves_torch_as_it_was(data: MadeData, tmp_path: Path) -> None
     torch.set_num_threads(threads)
 
 
-def test_a_model_remembers_what_it_was_trained_and_validated_on(data: MadeData, plain: Path) -> None:
+def test_model_records_training_recordings(data: FakeDataset, plain: Path) -> None:
     cache, dataset = SequenceCache(data.features), load_dataset(data.root)
     used = {clip.video for clip in clips(dataset) if clip.split != "test"}
     keys = (cache.key(cache.sha256(dataset.recordings[video].path), data.feature_settings()) for video in used)
     assert load_model(plain).trained_on == tuple(sorted(entry_digest(key) for key in keys))
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_the_test_split_is_not_looked_at(data: MadeData, plain: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_plots")
+def test_training_ignores_test_split(data: FakeDataset, plain: Path, tmp_path: Path) -> None:
     rows = [row for row in data.rows if not row.endswith("test")]
     (data.root / "without_test.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
     (data.root / "set.yaml").write_text("annotations: without_test.csv\nvideos: videos\n")
-    drop_features = train(data.root / "set.yaml", config(data, tmp_path))
-    assert (plain / "best.safetensors").read_bytes() == (drop_features / "best.safetensors").read_bytes()
+    without = train(data.root / "set.yaml", config(data, tmp_path))
+    assert (plain / "best.safetensors").read_bytes() == (without / "best.safetensors").read_bytes()
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_training_stops_when_nothing_gets_better(data: MadeData, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_plots")
+def test_early_stopping(data: FakeDataset, tmp_path: Path) -> None:
     changes = {"lr": 1e-9, "epochs": 40, "patience": 2}
     out = train(data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path), **changes)))
     assert len((out / "results.csv").read_text().splitlines()) < 40
 
 
-def test_folds(data: MadeData, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cross_validation(data: FakeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = train(data.root, config(data, tmp_path, folds=3))
     assert {path.name for path in out.iterdir()} == {"config.yaml", "folds.json"}
-    figures = json.loads((out / "folds.json").read_text())
-    assert sum(fold["clips"] for fold in figures["folds"]) == 56
-    assert 0 <= figures["mean"]["accuracy"] <= 1
-    assert figures["spread"]["accuracy"] >= 0
+    metrics = json.loads((out / "folds.json").read_text())
+    assert sum(fold["clips"] for fold in metrics["folds"]) == 56
+    assert 0 <= metrics["mean"]["accuracy"] <= 1
+    assert metrics["spread"]["accuracy"] >= 0
     shown = capsys.readouterr().out
     assert "fold 3 of 3: " in shown
-    assert f"accuracy {figures['mean']['accuracy']:.3f} +- {figures['spread']['accuracy']:.3f} over 3 folds" in shown
+    assert f"accuracy {metrics['mean']['accuracy']:.3f} +- {metrics['spread']['accuracy']:.3f} over 3 folds" in shown
 
 
-def test_eventless_clips_are_a_class_of_their_own(tmp_path: Path) -> None:
+def test_event_free_clips_are_a_class(tmp_path: Path) -> None:
     data = order_data(tmp_path / "data", eventless=True)
     out = train(data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path / "run"), epochs=30)))
     model = load_model(out)
@@ -152,16 +165,16 @@ def test_eventless_clips_are_a_class_of_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_several_labels_a_clip(tmp_path: Path) -> None:
-    data = MadeData(tmp_path / "data")
+def test_multi_label_clips(tmp_path: Path) -> None:
+    data = FakeDataset(tmp_path / "data")
     seed = 0
     for split, count in (("train", 14), ("val", 6), ("test", 6)):
         for objects in (("person", ""), ("", "car"), ("person", "car"), ("", "")):
             for _ in range(count):
                 seed += 1
                 sequence = crossing(*objects, seed)
-                for feature_settings in [feature_settings for feature_settings in objects if feature_settings] or [""]:
-                    data.add(f"{seed:03d}.mp4", sequence, feature_settings, split)
+                for label in [kind for kind in objects if kind] or [""]:
+                    data.add(f"{seed:03d}.mp4", sequence, label, split)
     out = train(data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path / "run"), epochs=25)))
     model = load_model(out)
     assert model.task.clip_head == HeadSpec(background=False, multi_label=True)
@@ -171,11 +184,9 @@ def test_several_labels_a_clip(tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} >= {"best.safetensors", "curves.png"}
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_recordings_that_cannot_be_read_are_left_out_and_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = order_data(tmp_path / "data", train=6, held=3)
+@pytest.mark.usefixtures("no_plots")
+def test_unreadable_recordings_are_skipped_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = order_data(tmp_path / "data", train=6, val=3)
     (data.root / "videos" / "broken.mp4").write_bytes(b"no video")
     data.rows += ["broken.mp4,,,car_then_person,,train", "broken.mp4,,,car_then_person,,test"]
     data.write()
@@ -183,25 +194,25 @@ def test_recordings_that_cannot_be_read_are_left_out_and_named(
     assert "broken.mp4" in capsys.readouterr().err
     assert "broken.mp4" in json.loads((out / "metrics.json").read_text())["failed"]
     assert "broken.mp4" in scored(data, out)["failed"]
-    assert "left out, cannot be read: broken.mp4" in capsys.readouterr().out
+    assert "skipped, cannot be read: broken.mp4" in capsys.readouterr().out
 
 
-def test_nothing_but_unreadable_recordings(tmp_path: Path) -> None:
-    data = MadeData(tmp_path)
+def test_only_unreadable_recordings_are_refused(tmp_path: Path) -> None:
+    data = FakeDataset(tmp_path)
     for name, split in (("a", "train"), ("b", "train"), ("c", "val")):
         (data.root / "videos" / f"{name}.mp4").write_bytes(name.encode())
         data.rows.append(f"{name}.mp4,,,{name},,{split}")
     data.write()
-    with pytest.raises(AnnotationError, match="none of its 3 recordings can be read\n  vidgru info VIDEO tells"):
+    with pytest.raises(AnnotationError, match="none of its 3 recordings can be read\n  vidgru info VIDEO says"):
         train(data.root, config(data, tmp_path / "run"))
 
 
 @pytest.mark.parametrize(("split", "message"), [
     ("train", r"the loss of nan\.mp4, samples 0 to 16 is nan.*\n  vidgru info --verify"),
-    ("val", r"the features of nan\.mp4 hold values that are not finite\n  vidgru info --verify"),
+    ("val", r"the features of nan\.mp4 have values that are not finite\n  vidgru info --verify"),
 ])  # fmt: skip
-def test_features_that_are_not_numbers_stop_the_run(tmp_path: Path, split: str, message: str) -> None:
-    data = order_data(tmp_path / "data", train=4, held=2)
+def test_non_finite_features_stop_training(tmp_path: Path, split: str, message: str) -> None:
+    data = order_data(tmp_path / "data", train=4, val=2)
     sequence = crossing("person", "car", 99)
     assert sequence.scene is not None
     sequence.scene[3] = float("nan")
@@ -211,13 +222,13 @@ def test_features_that_are_not_numbers_stop_the_run(tmp_path: Path, split: str, 
 
 
 @pytest.mark.parametrize(("rows", "message"), [
-    (["001.mp4,,,fall,,train", "002.mp4,,,fall,,val"], "every clip has the label 'fall': nothing to tell apart\n  add"),
+    (["001.mp4,,,fall,,train", "002.mp4,,,fall,,val"], "every clip has the label 'fall': nothing to distinguish\n"),
     (["001.mp4,,,,,train", "002.mp4,,,,,val"], "no row has a label\n  fill in the column label"),
-    (["001.mp4,,,fall,,train", "002.mp4,,,walk,He walks,val"], "all 1 clips of split 'train' are labelled alike"),
-    (["001.mp4,,,a,,train", "002.mp4,,,b,,val"], "all 1 clips of split 'train' are labelled alike: nothing"),
-    (["001.mp4,,,fall,,val", "002.mp4,,,walk,,test"], "nothing to train or judge on in split 'train'\n  add rows"),
+    (["001.mp4,,,fall,,train", "002.mp4,,,walk,He walks,val"], "all 1 clips of split 'train' have the same labels"),
+    (["001.mp4,,,a,,train", "002.mp4,,,b,,val"], "all 1 clips of split 'train' have the same labels: nothing"),
+    (["001.mp4,,,fall,,val", "002.mp4,,,walk,,test"], "split 'train' has nothing to train or evaluate on\n  add rows"),
 ])  # fmt: skip
-def test_annotations_that_cannot_be_learnt(data: MadeData, tmp_path: Path, rows: list[str], message: str) -> None:
+def test_unlearnable_annotations_are_refused(data: FakeDataset, tmp_path: Path, rows: list[str], message: str) -> None:
     path = data.root / "bad.csv"
     path.write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
     (data.root / "bad.yaml").write_text("annotations: bad.csv\nvideos: videos\n")
@@ -225,19 +236,19 @@ def test_annotations_that_cannot_be_learnt(data: MadeData, tmp_path: Path, rows:
         train(data.root / "bad.yaml", config(data, tmp_path))
 
 
-def test_a_device_that_is_not_there(data: MadeData, tmp_path: Path) -> None:
+def test_missing_device_is_refused(data: FakeDataset, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="device is 'cuda:99', which cannot be used: "):
         train(data.root, from_flags(TrainConfig, **{**data.settings(out=str(tmp_path)), "device": "cuda:99"}))
 
 
-def test_weights_that_are_not_there(data: MadeData, tmp_path: Path) -> None:
+def test_missing_weights_are_refused(data: FakeDataset, tmp_path: Path) -> None:
     settings = {**data.settings(out=str(tmp_path)), "weights": str(tmp_path / "no.pt")}
     with pytest.raises(WeightsError, match=r"no\.pt"):
         train(data.root, from_flags(TrainConfig, **settings))
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_the_detector_is_not_needed_to_evaluate_what_is_extracted(data: MadeData, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_plots")
+def test_evaluate_cached_features_without_detector(data: FakeDataset, tmp_path: Path) -> None:
     out = train(data.root, config(data, tmp_path))
     settings = {**data.settings(out=str(tmp_path / "eval")), "weights": str(tmp_path / "gone.pt")}
     assert evaluate(out, data.root, from_flags(EvalConfig, **settings))["clips"] == 12

@@ -1,4 +1,4 @@
-"""Thresholds are fitted to what validation shows, and stay at a half where it shows too little."""
+"""Thresholds fitted on validation examples, and defaults where there are too few."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ ONE, SOME, SEVERAL = (
 )
 
 
-def test_thresholds_are_where_f1_is_best() -> None:
+def test_clip_thresholds_maximise_f1() -> None:
     true = np.repeat([1, 0], 10)
     scores = np.column_stack([np.where(true, 0.35, 0.25), np.where(true, 0.9, 0.1)])
     fitted = fit_clips(scores, np.column_stack([true, true]), SEVERAL, 2, 4.0)
@@ -24,12 +24,12 @@ def test_thresholds_are_where_f1_is_best() -> None:
     assert (fitted.min_s, fitted.merge_s, fitted.exclusive) == (1.0, 1.0, False)
 
 
-def test_thresholds_of_few_clips_are_the_usual_ones() -> None:
+def test_clip_thresholds_of_few_clips_are_default() -> None:
     scores, labels = np.full((6, 2), 0.3), np.eye(2)[[0, 0, 1, 1, 1, 1]]
     assert fit_clips(scores, labels, SEVERAL, 2, 4.0).high == (0.5, 0.5)
 
 
-def test_where_something_always_happens_the_best_label_is_taken() -> None:
+def test_clip_thresholds_of_exclusive_labels_are_zero() -> None:
     fitted = fit_clips(np.full((20, 2), 0.5), np.eye(2)[[0, 1] * 10], ONE, 2, 4.0)
     assert fitted.high == fitted.low == (0.0, 0.0)
     assert fitted.exclusive
@@ -54,7 +54,7 @@ def scored(inside: float, outside: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("inside", "outside"), [(0.9, 0.05), (0.3, 0.2), (0.95, 0.6), (0.45, 0.1)])
-def test_thresholds_separate_events_from_the_rest(inside: float, outside: float) -> None:
+def test_frame_thresholds_separate_events(inside: float, outside: float) -> None:
     found = fitted([scored(inside, outside)] * 6)
     assert outside < found.high[0] <= inside
     assert found.low[0] <= found.high[0]
@@ -62,7 +62,7 @@ def test_thresholds_separate_events_from_the_rest(inside: float, outside: float)
     assert [(event.start_s, event.end_s) for event in events] == [(2.0, 5.0), (8.0, 11.0)]
 
 
-def test_scores_that_flicker_are_smoothed() -> None:
+def test_flickering_scores_are_smoothed() -> None:
     assert fitted([scored(0.9, 0.05)] * 6).smooth_s == 0.0
     flicker = []
     for seed in range(6):
@@ -72,7 +72,7 @@ def test_scores_that_flicker_are_smoothed() -> None:
     assert fitted(flicker).smooth_s > 0
 
 
-def test_without_an_event_thresholds_are_a_half() -> None:
+def test_frame_thresholds_without_events_are_default() -> None:
     found = fitted([np.random.default_rng(0).random((120, 1))] * 6, [np.zeros((0, 3), np.int64)] * 6)
     assert found.high == (0.5,)
     assert found.low == (0.4,)
@@ -81,7 +81,7 @@ def test_without_an_event_thresholds_are_a_half() -> None:
     assert fit_frames([], [], [], ("fall",), SEVERAL, 1 / 8, 0.0).high == (0.5,)
 
 
-def test_labels_with_few_events_share_a_threshold() -> None:
+def test_rare_labels_share_a_threshold() -> None:
     fall, walk = scored(0.3, 0.2), np.full((120, 1), 0.01, np.float32)
     scores = [np.concatenate([fall, walk], axis=1)] * 6
     events = [np.array([[16, 40, 0], [64, 88, 0]])] * 2 + [np.zeros((0, 3), np.int64)] * 4

@@ -1,11 +1,11 @@
-"""Timed events from annotations to a model, its figures, and what it predicts; alone and beside clips."""
+"""Timed events from annotations to a model, its metrics and predictions; alone and with clips."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.training.synthetic import CLASSES, MadeData, both_data, timed_data
+from tests.training.synthetic import CLASSES, FakeDataset, both_data, timed_data
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig, PredictConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
@@ -22,27 +22,27 @@ SOME = HeadSpec(background=True, multi_label=False)
 LABELS = tuple(sorted(CLASSES))
 
 
-def config(data: MadeData, out: Path, **changes: object) -> TrainConfig:
+def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
     return from_flags(
         TrainConfig, **data.settings(**{"out": str(out), "epochs": 6, "hidden": 32, "lookahead": 0.25, **changes})
     )
 
 
-def judged(data: MadeData, model: Path, out: Path, **changes: object) -> dict[str, object]:
+def judged(data: FakeDataset, model: Path, out: Path, **changes: object) -> dict[str, object]:
     return evaluate(model, data.root, from_flags(EvalConfig, **data.settings(out=str(out), **changes)))
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> MadeData:
+def data(tmp_path_factory: pytest.TempPathFactory) -> FakeDataset:
     return both_data(tmp_path_factory.mktemp("both"))
 
 
 @pytest.fixture(scope="module")
-def run(data: MadeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(data.root, config(data, tmp_path_factory.mktemp("run"), epochs=10))
 
 
-def test_both_heads_in_one_model(data: MadeData, run: Path) -> None:
+def test_model_with_both_heads(data: FakeDataset, run: Path) -> None:
     model = load_model(run)
     assert model.labels == LABELS
     assert model.task.frame_head == SOME
@@ -54,7 +54,7 @@ def test_both_heads_in_one_model(data: MadeData, run: Path) -> None:
     assert model.decode.exclusive
 
 
-def test_both_heads_are_judged(data: MadeData, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_both_heads(data: FakeDataset, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = judged(data, run, tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     assert metrics["clips"] == 9  # four of each label, one in which nothing happens
@@ -70,16 +70,16 @@ def test_both_heads_are_judged(data: MadeData, run: Path, tmp_path: Path, capsys
     assert "6 events in 4 recordings" in shown
 
 
-def test_what_is_evaluated_is_what_is_predicted(
-    data: MadeData, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_evaluate_scores_like_predict(
+    data: FakeDataset, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, list[tuple[float | None, float | None, str | None, float | None]]] = {}
     plain = evaluation.event_metrics
 
-    def spy(truth: object, found: list, ranked: object, frames: dict, *rest: object, **named: object) -> object:
+    def spy(truth: object, predicted: list, candidates: object, frames: dict, *rest: object, **named: object) -> object:
         for video in frames:
-            seen[video] = [(e.start_s, e.end_s, e.label, e.score) for e in found if e.video == video]
-        return plain(truth, found, ranked, frames, *rest, **named)  # type: ignore[arg-type]
+            seen[video] = [(e.start_s, e.end_s, e.label, e.score) for e in predicted if e.video == video]
+        return plain(truth, predicted, candidates, frames, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(evaluation, "event_metrics", spy)
     judged(data, run, tmp_path / "eval")
@@ -103,8 +103,8 @@ def test_what_is_evaluated_is_what_is_predicted(
         ]
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_events_that_overlap_are_told_apart(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_plots")
+def test_overlapping_events(tmp_path: Path) -> None:
     data = timed_data(tmp_path / "data", overlap=True)
     out = train(data.root, config(data, tmp_path / "run", epochs=8))
     model = load_model(out)
@@ -118,14 +118,12 @@ def test_events_that_overlap_are_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("changes", [
     {"bidirectional": True}, {"cell": "lstm", "layers": 2}, {"cell": "none"}, {"lookahead": 0.0}, {"balance": False},
     {"window": 2.0},
 ])  # fmt: skip
-def test_settings_that_change_a_model_of_timed_events(
-    data: MadeData, run: Path, tmp_path: Path, changes: dict[str, object]
-) -> None:
+def test_setting_changes_timed_model(data: FakeDataset, run: Path, tmp_path: Path, changes: dict[str, object]) -> None:
     short, other = {"epochs": 1}, tmp_path / "other"
     model = load_model(train(data.root, config(data, other, **short, **changes)))
     late = not ({"bidirectional", "lookahead"} & changes.keys()) and changes.get("cell") != "none"
@@ -134,9 +132,9 @@ def test_settings_that_change_a_model_of_timed_events(
     assert judged(data, other, tmp_path / "eval")["events"]
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_ignored_stretches_are_not_judged(run: Path, tmp_path: Path) -> None:
-    data = timed_data(tmp_path / "data", train=4, held=4)
+@pytest.mark.usefixtures("no_plots")
+def test_evaluate_ignores_events_of_other_splits(run: Path, tmp_path: Path) -> None:
+    data = timed_data(tmp_path / "data", train=4, val=4)
     name, times = next(row.split(",")[0] for row in data.rows if row.endswith("test")), "0,9"
     others = [row for row in data.rows if not (row.startswith(name) and row.endswith("test"))]
     kept = [row for row in data.rows if row.startswith(name) and row.endswith("test")]
@@ -156,7 +154,7 @@ def test_ignored_stretches_are_not_judged(run: Path, tmp_path: Path) -> None:
     ("t", "there are clips labelled as a whole, but none in split 'train': nothing to learn them from\n  move rows"),
     ("c", "there are timed events, but none in split 'train': nothing to learn them from"),
 ])  # fmt: skip
-def test_a_head_that_nothing_teaches(data: MadeData, tmp_path: Path, keep: str, message: str) -> None:
+def test_head_without_training_examples_is_refused(data: FakeDataset, tmp_path: Path, keep: str, message: str) -> None:
     rows = [row for row in data.rows if row.startswith(keep) or not row.endswith("train")]
     rows = [row for row in rows if row.split(",")[3] or not row.endswith("train")]  # not the eventless ones
     (data.root / f"{keep}.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
@@ -166,13 +164,13 @@ def test_a_head_that_nothing_teaches(data: MadeData, tmp_path: Path, keep: str, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize(("keep", "message"), [
     ("t", "warning: no clips labelled as a whole in split 'val': epochs and thresholds are chosen without them"),
     ("c", "warning: no timed events in split 'val'"),
 ])  # fmt: skip
-def test_what_validation_cannot_judge_is_said(
-    data: MadeData, tmp_path: Path, keep: str, message: str, capsys: pytest.CaptureFixture[str]
+def test_incomplete_validation_warns(
+    data: FakeDataset, tmp_path: Path, keep: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [row for row in data.rows if row.startswith(keep) or not row.endswith("val")]
     (data.root / f"held{keep}.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
@@ -183,7 +181,7 @@ def test_what_validation_cannot_judge_is_said(
     assert model.task.frame_head
 
 
-def test_eventless_recordings_do_not_stand_for_a_kind(data: MadeData, tmp_path: Path) -> None:
+def test_event_free_recordings_are_no_events(data: FakeDataset, tmp_path: Path) -> None:
     rows = [row for row in data.rows if not (row.startswith("t") and row.endswith("train") and row.split(",")[3])]
     (data.root / "none.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
     (data.root / "none.yaml").write_text("annotations: none.csv\nvideos: videos\n")
@@ -191,8 +189,8 @@ def test_eventless_recordings_do_not_stand_for_a_kind(data: MadeData, tmp_path: 
         train(data.root / "none.yaml", config(data, tmp_path / "run"))
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_the_test_split_does_not_decide_the_heads(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_plots")
+def test_test_split_does_not_decide_heads(tmp_path: Path) -> None:
     data = timed_data(tmp_path / "data")
     number = next(index for index, row in enumerate(data.rows) if row.endswith("test") and row.split(",")[3])
     video, start = data.rows[number].split(",")[:2]
@@ -202,17 +200,17 @@ def test_the_test_split_does_not_decide_the_heads(tmp_path: Path) -> None:
     assert load_model(train(data.root, config(data, tmp_path / "run", epochs=1))).task.frame_head == SOME
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_lag_longer_than_windows_and_recordings(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_plots")
+def test_lookahead_longer_than_recordings(tmp_path: Path) -> None:
     data = timed_data(tmp_path / "data", train=4)
     run = train(data.root, config(data, tmp_path / "run", epochs=1, lookahead=60.0, window=1.0))
     assert judged(data, run, tmp_path / "eval")["events"]
 
 
-def test_recordings_without_events_alone_teach_nothing(data: MadeData, tmp_path: Path) -> None:
+def test_event_free_training_split_is_refused(data: FakeDataset, tmp_path: Path) -> None:
     rows = [row for row in data.rows if row.startswith("t") and not (row.endswith("train") and row.split(",")[3])]
     (data.root / "quiet.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
     (data.root / "quiet.yaml").write_text("annotations: quiet.csv\nvideos: videos\n")
     assert load_dataset(data.root / "quiet.yaml").labels == LABELS
-    with pytest.raises(AnnotationError, match="nothing happens in split 'train': nothing to learn"):
+    with pytest.raises(AnnotationError, match="no events in split 'train': nothing to learn"):
         train(data.root / "quiet.yaml", config(data, tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""Windows as they might have been: mirrored, seen from elsewhere, cut, faster or slower, with objects missed."""
+"""Augmentation of windows: mirror, zoom and shift, crop, speed, dropped objects."""
 
 from __future__ import annotations
 
@@ -12,40 +12,43 @@ from vidgru.datasets.windows import Window
 from vidgru.model.feature_spec import GEOMETRY, FeatureSpec, mirror_columns
 from vidgru.types import Array
 
-_CROP = 0.7  # shortest part of a clip that is kept
+_CROP = 0.7  # shortest share of a clip to keep
 _SPEED = (0.8, 1.25)
-_LOST = 0.1  # most objects that are lost
-_ZOOM, _SHIFT = 0.15, 0.1  # jitter of the picture: most that log size and place (in frame heights) change
+_DROPPED = 0.1  # largest share of objects to drop
+_ZOOM, _SHIFT = 0.15, 0.1  # largest change of log size, and of position in frame heights
 _SCALED, _LOGS, _ACROSS, _DOWN = (
     [GEOMETRY.index(name) for name in names]
     for names in (("-x", "y", "bottom", "width", "height"), ("log_width", "log_height"), ("-x",), ("y", "bottom"))
 )
 _SIDE = re.compile(r"(?<![a-z])(left|right)(wards?)?(?![a-z])", re.IGNORECASE)
-_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # turnLeft is two words
+_CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")  # turnLeft is two words
 
 
 class Augmenter:
-    """Changes windows at random.
+    """Random augmentation of windows.
 
     Args:
-        feature_spec: of the features.
-        labels: windows are not mirrored if one of these names a side.
+        feature_spec: Spec of the features.
+        labels: Labels of the task; windows are not mirrored if one names a side (left, right).
+
+    Attributes:
+        mirror: Columns to swap when mirroring, as returned by `mirror_columns`; None if windows are not mirrored.
     """
 
     def __init__(self, feature_spec: FeatureSpec, labels: Iterable[str]) -> None:
-        sided = any(_SIDE.search(_HUMP.sub(" ", label)) for label in labels)
+        sided = any(_SIDE.search(_CAMEL_CASE.sub(" ", label)) for label in labels)
         self.mirror = None if sided else mirror_columns(feature_spec)
         self._geometry = feature_spec.object_groups()["geometry"].start
 
     def __call__(self, window: Window, rng: np.random.Generator) -> Window:
-        """A changed copy that keeps at least one step; labels stay, and targets stay with their steps.
+        """Return an augmented copy of at least one step; labels are kept, and targets stay with their steps.
 
-        A window of timed events, or one with a sentence, is not cut, but played faster or slower as clips are. One with
-        a sentence is not mirrored either: it may name a side, in whatever language.
+        Windows with timed events or a caption change speed but are not cropped. Those with a caption are not mirrored
+        either: the sentence may name a side, in any language.
         """
-        whole = window.targets is not None or window.words is not None
-        shortest = 1.0 if whole else _CROP
-        window = _take(window, _steps(len(window), shortest, rng), rng.random() * _LOST, rng)
+        keep_whole = window.targets is not None or window.words is not None
+        shortest = 1.0 if keep_whole else _CROP
+        window = _take(window, _steps(len(window), shortest, rng), rng.random() * _DROPPED, rng)
         if self.mirror is not None and window.words is None and rng.random() < 0.5:
             mirror(window, self.mirror)
         zoom, right, down = (2 * rng.random(3) - 1) * (_ZOOM, _SHIFT, _SHIFT)
@@ -54,11 +57,11 @@ class Augmenter:
 
 
 def mirror(window: Window, columns: tuple[Array, Array, Array, Array]) -> None:
-    """Swap left and right, in place; twice is as it was.
+    """Swap left and right in place; doing it twice restores the window.
 
     Args:
-        window: with arrays of its own.
-        columns: as `mirror_columns` gives them.
+        window: Window that owns its arrays.
+        columns: Orders and signs as returned by `mirror_columns`.
     """
     order, sign, frame_order, frame_sign = columns
     for rows, source, signs in ((window.objects, order, sign), (window.frame, frame_order, frame_sign)):
@@ -68,15 +71,15 @@ def mirror(window: Window, columns: tuple[Array, Array, Array, Array]) -> None:
 
 
 def move(objects: Array, geometry: int, zoom: float, right: float, down: float) -> None:
-    """Change objects in place to what a camera would see that stands a little elsewhere.
+    """Move and scale objects in place, as if the camera stood a little elsewhere.
 
-    All objects of the window move alike. Speeds are compressed, and stay as they are.
+    All objects of the window move together. Speeds are unchanged: they are compressed and would hardly differ.
 
     Args:
         objects: float32 [m, F].
-        geometry: first of the columns `GEOMETRY`.
-        zoom: log of the enlargement, about the middle of the frame.
-        right, down: in frame heights.
+        geometry: First column of the group `GEOMETRY`.
+        zoom: Log of the enlargement about the centre of the frame.
+        right, down: Shift in frame heights.
     """
     scale = float(np.exp(zoom))
     times, plus = np.ones(len(GEOMETRY), np.float32), np.zeros(len(GEOMETRY), np.float32)
@@ -84,15 +87,15 @@ def move(objects: Array, geometry: int, zoom: float, right: float, down: float) 
     plus[_LOGS] = zoom
     plus[_ACROSS] = right
     plus[_DOWN] = 0.5 + down - 0.5 * scale
-    own = objects[:, geometry : geometry + len(GEOMETRY)]
-    own *= times
-    own += plus
+    columns = objects[:, geometry : geometry + len(GEOMETRY)]
+    columns *= times
+    columns += plus
 
 
 def _steps(length: int, shortest: float, rng: np.random.Generator) -> Array:
-    """Which steps of the window are shown: a part of it, at another speed.
+    """Steps of the window to show: a part of it, at another speed.
 
-    Rates are not changed with the speed: compressed as they are, they would hardly differ.
+    Rates are not rescaled with the speed: they are compressed and would hardly differ.
     """
     kept = max(1, round(length * rng.uniform(shortest, 1.0)))
     first = int(rng.integers(length - kept + 1))
@@ -100,12 +103,12 @@ def _steps(length: int, shortest: float, rng: np.random.Generator) -> Array:
     return first + steps.astype(np.int64)
 
 
-def _take(window: Window, steps: Array, lost: float, rng: np.random.Generator) -> Window:
-    """Some steps of a window, each object missing with probability `lost`."""
+def _take(window: Window, steps: Array, dropped: float, rng: np.random.Generator) -> Window:
+    """Take steps of a window, dropping each object with probability `dropped`."""
     counts = np.diff(window.offsets)[steps]
     ends = np.cumsum(counts)
     rows = np.arange(counts.sum()) + np.repeat(window.offsets[steps] - (ends - counts), counts)
-    kept = rng.random(len(rows)) >= lost
+    kept = rng.random(len(rows)) >= dropped
     return replace(
         window,
         objects=window.objects.take(rows[kept], axis=0),

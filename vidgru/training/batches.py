@@ -1,51 +1,55 @@
-"""The batches of each epoch, a pure function of the seed and the epoch."""
+"""Training batches of each epoch: a pure function of the examples, the seed and the epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
 
 import numpy as np
 
+from vidgru.config import TrainConfig
 from vidgru.datasets.windows import Batch, Window, balanced_weights, collate, epoch_batches, slice_window
+from vidgru.model.checkpoint import EventTask
+from vidgru.model.tokenizer import Tokenizer
 from vidgru.training.augment import Augmenter
-from vidgru.training.data import LabelledClip, Loaded, TimedRecording
+from vidgru.training.data import LoadedFeatures
+from vidgru.training.examples import CaptionedClip, Examples, LabelledClip, TimedRecording
 from vidgru.types import Array
 
-_MOST_STEPS = 40_000  # of a batch of clips, padding included: clips of an hour come one by one
-_UNEVEN = 1.5  # classes this much larger than others are drawn less often
-_FEWEST = 16  # batches of windows an epoch at least: a small set is passed over several times
-_ON_EVENTS = 0.5  # of the windows are laid over an event, of each label equally often
-_EVENTLESS = 0.2  # of the windows are from recordings in which nothing happens, where there are such
-_WARM = 0.25  # of a window's steps carry no loss, unless the recording begins with it
-_SHORTEST_S, _LONGEST_S, _EVENTS = 8.0, 60.0, 3.0  # a window holds so many long events, within these bounds
+_MAX_CLIP_STEPS = 40_000  # per batch, padding included: clips of an hour come one at a time
+_IMBALANCE = 1.5  # classes are balanced if the largest exceeds the smallest by this factor
+_MIN_WINDOW_BATCHES = 16  # per epoch: a small dataset is passed over several times
+_ON_EVENTS = 0.5  # share of windows placed over an event, each label equally often
+_EVENT_FREE = 0.2  # share of windows from event-free recordings, if there are any
+_WARM_UP = 0.25  # share of a window's steps without loss, unless the recording starts with the window
+_MIN_WINDOW_S, _MAX_WINDOW_S, _EVENTS_PER_WINDOW = 8.0, 60.0, 3.0  # a window holds this many long events
+
+_MAX_CAPTION_STEPS = 20_000  # per batch, padding included
+_MIN_CAPTION_BATCHES, _MAX_PASSES = 48, 4  # per epoch: a small dataset is passed over up to this many times
+_SHIFT = 0.15  # share of an event's length by which its edges move, because predicted edges are not exact either
+_LABEL_DROP = 0.1  # probability of learning a caption without the event's label
 
 
 class ClipBatches:
-    """Training clips in batches.
+    """Batches of clips that are labelled as a whole.
 
-    A clip in which nothing happens is often a long recording: of it, a stretch as long as other clips are is shown,
-    another one in each epoch.
+    Event-free clips are often long recordings: a part as long as the other clips is shown, another one in each epoch.
 
     Args:
-        clips: at least one.
-        loaded: their features.
-        happens: number of labels; an output behind them says that nothing happens.
-        size: clips a batch.
-        seed: of the order and of the changes.
-        balance: draw clips of rare labels more often.
-        augment: changes clips; None leaves them.
-
-    Attributes:
-        steps: typical length of a clip in which something happens, in frames.
+        clips: Clips, at least one.
+        loaded: Features of their recordings.
+        labels: Number of labels; a further output is the background's.
+        size: Clips per batch.
+        seed: Seed of order and augmentation.
+        balance: Draw clips of rare labels more often.
+        augment: Augmentation; None leaves clips unchanged.
     """
 
     def __init__(
         self,
         clips: Sequence[LabelledClip],
-        loaded: Loaded,
-        happens: int,
+        loaded: LoadedFeatures,
+        labels: int,
         *,
         size: int,
         seed: int,
@@ -53,28 +57,27 @@ class ClipBatches:
         augment: Augmenter | None,
     ) -> None:
         self._clips, self._loaded, self._size, self._seed, self._augment = clips, loaded, size, seed, augment
-        labels = np.stack([clip.labels for clip in clips])
-        happening = labels[:, :happens].any(axis=1)
+        targets = np.stack([clip.labels for clip in clips])
+        has_event = targets[:, :labels].any(axis=1)
         lengths = np.array([clip.frames for clip in clips])
-        self.steps = int(np.median(lengths[happening] if happening.any() else lengths))
-        self._lengths = np.where(happening, lengths, np.minimum(lengths, max(self.steps, 2)))
-        counts = labels.sum(axis=0)
-        uneven = counts.max() > _UNEVEN * counts[counts > 0].min()
-        self._weights = balanced_weights(labels) if balance and uneven else None
+        self._lengths = np.where(has_event, lengths, np.minimum(lengths, typical_clip_steps(clips, labels)))
+        counts = targets.sum(axis=0)
+        imbalanced = counts.max() > _IMBALANCE * counts[counts > 0].min()
+        self._weights = balanced_weights(targets) if balance and imbalanced else None
 
     def plan(self, epoch: int) -> list[Array]:
-        """Which clips make up each batch: indices."""
+        """Return the clips of each batch as indices."""
         return epoch_batches(
             self._lengths,
             self._size,
             seed=self._seed,
             epoch=epoch,
             weights=self._weights,
-            most_steps=_MOST_STEPS,
+            most_steps=_MAX_CLIP_STEPS,
         )
 
     def window(self, index: int, rng: np.random.Generator) -> Window:
-        """What is shown of a clip."""
+        """Cut and augment the window of a clip."""
         clip, length = self._clips[index], int(self._lengths[index])
         first = int(rng.integers(clip.frames - length + 1))
         features = self._loaded.features[clip.video]
@@ -83,28 +86,27 @@ class ClipBatches:
 
 
 class WindowBatches:
-    """Windows of recordings with timed events, in batches.
+    """Batches of windows of recordings with timed events.
 
-    Part of the windows are laid over events, each label equally often; part are from recordings in which nothing
-    happens: what is taken for an event there is what a model has to unlearn; the others from anywhere. The first
-    steps of a window carry no loss, for the state behind them is not what a whole recording would have led to.
+    Some windows are placed over events, each label equally often; some come from event-free recordings, because false
+    alarms there are what a model has to unlearn; the others from anywhere. The first steps of a window carry no loss:
+    the recurrent state is not yet what the whole recording would have produced.
 
     Args:
-        recordings: at least one.
-        loaded: their features.
-        size: windows a batch.
-        seed: of the places and of the changes.
-        balance: lay windows over events, and over eventless recordings, more often than chance would.
-        augment: changes windows; None leaves them.
-        length: steps of a window, warm-up included; 0 chooses by the events.
-        lookahead: steps by which scores lag behind: a window is longer by as many.
-        fps: samples a second.
+        recordings: Recordings, at least one.
+        loaded: Features of the recordings.
+        size: Windows per batch.
+        seed: Seed of positions and augmentation.
+        balance: Place windows over events, and in event-free recordings, more often than at random.
+        augment: Augmentation; None leaves windows unchanged.
+        length: Steps per window, warm-up included.
+        lookahead: Steps by which scores lag behind; windows are longer by as many.
     """
 
     def __init__(
         self,
         recordings: Sequence[TimedRecording],
-        loaded: Loaded,
+        loaded: LoadedFeatures,
         *,
         size: int,
         seed: int,
@@ -112,68 +114,66 @@ class WindowBatches:
         augment: Augmenter | None,
         length: int,
         lookahead: int,
-        fps: float,
     ) -> None:
         self._recordings, self._loaded, self._size, self._seed = recordings, loaded, size, seed
-        self._balance, self._augment, self._lag = balance, augment, lookahead
-        found = [(index, *event) for index, recording in enumerate(recordings) for event in recording.events]
-        self._events = np.array(found, dtype=np.int64).reshape(-1, 4)  # recording, first, stop, label
+        self._balance, self._augment, self._lookahead, self._length = balance, augment, lookahead, length
+        rows = [(index, *event) for index, recording in enumerate(recordings) for event in recording.events]
+        self._events = np.array(rows, dtype=np.int64).reshape(-1, 4)  # recording, first, stop, label
         self._by_label = [self._events[self._events[:, 3] == label] for label in np.unique(self._events[:, 3])]
-        self.length = length or _window_steps(self._events[:, 2] - self._events[:, 1], fps)
-        self._warm = int(_WARM * self.length)
+        self._warm_up = int(_WARM_UP * length)
         lengths = np.array([len(recording) for recording in recordings], dtype=np.float64)
         self._anywhere = lengths / lengths.sum()
-        quiet = lengths * np.array([not len(recording.events) for recording in recordings])
-        self._quiet = quiet / quiet.sum() if quiet.any() else None
-        windows = max(lengths.sum() / (self.length - self._warm), len(self._events))
-        self._count = max(int(np.ceil(windows / size)), _FEWEST)
+        event_free = lengths * np.array([not len(recording.events) for recording in recordings])
+        self._event_free = event_free / event_free.sum() if event_free.any() else None
+        windows = max(lengths.sum() / (length - self._warm_up), len(self._events))
+        self._count = max(int(np.ceil(windows / size)), _MIN_WINDOW_BATCHES)
 
     def plan(self, epoch: int) -> list[Array]:
-        """Which windows make up each batch: recording and first step, int64 [size, 2]."""
+        """Return the windows of each batch: recording and first step, int64 [size, 2]."""
         rng = np.random.default_rng((self._seed, epoch, 2))
-        return [np.array([self._place(rng) for _ in range(self._size)]) for _ in range(self._count)]
+        return [np.array([self._draw(rng) for _ in range(self._size)]) for _ in range(self._count)]
 
-    def _place(self, rng: np.random.Generator) -> tuple[int, int]:
+    def _draw(self, rng: np.random.Generator) -> tuple[int, int]:
         kind = rng.random()
         if self._balance and kind < _ON_EVENTS and len(self._events):
-            some = self._by_label[rng.integers(len(self._by_label))]
-            index, first, stop, _ = some[rng.integers(len(some))]
-            # anywhere from its first frame being the last step to its last one being the first step with a loss
-            start = rng.integers(first - self.length + 1, stop - self._warm)
+            events = self._by_label[rng.integers(len(self._by_label))]
+            index, first, stop, _ = events[rng.integers(len(events))]
+            # from "the last step is its first frame" to "the first step with a loss is its last frame"
+            start = rng.integers(first - self._length + 1, stop - self._warm_up)
         else:
-            eventless = self._balance and self._quiet is not None and kind < _ON_EVENTS + _EVENTLESS
-            index = rng.choice(len(self._recordings), p=self._quiet if eventless else self._anywhere)
-            start = rng.integers(-self._warm, max(len(self._recordings[index]) - self._warm, 1 - self._warm))
-        # a window that would begin before the recording begins with it
+            event_free = self._balance and self._event_free is not None and kind < _ON_EVENTS + _EVENT_FREE
+            index = rng.choice(len(self._recordings), p=self._event_free if event_free else self._anywhere)
+            start = rng.integers(-self._warm_up, max(len(self._recordings[index]) - self._warm_up, 1 - self._warm_up))
+        # a window that would start before its recording starts with it
         return int(index), max(int(start), 0)
 
-    def window(self, place: Array, rng: np.random.Generator) -> Window:
-        """What is shown of a recording."""
-        index, start = (int(n) for n in place)
+    def window(self, position: Array, rng: np.random.Generator) -> Window:
+        """Cut and augment the window at a position from `plan`."""
+        index, start = (int(n) for n in position)
         recording = self._recordings[index]
         weights = recording.weights
         if start > 0:
             weights = weights.copy()
-            weights[start : start + self._warm] = 0.0
+            weights[start : start + self._warm_up] = 0.0
         window = slice_window(
             self._loaded.features[recording.video],
             start,
-            self.length + self._lag,
+            self._length + self._lookahead,
             recording.targets,
             weights,
-            source=_source(recording.video, start, self.length),
+            source=_source(recording.video, start, self._length),
         )
         window = self._augment(window, rng) if self._augment else window
         assert window.weights is not None
-        # What the last steps show would be scored behind the window's end, which is not the recording's. Weights are
-        # shares of the usual length: a window's loss does not depend on how its batch is padded.
-        settled = np.arange(len(window)) < len(window) - self._lag
-        return replace(window, weights=window.weights * settled / np.float32(self.length))
+        # The last steps would be scored after the window's end, which is not the recording's. Weights are shares of
+        # the nominal length, so that the loss of a window does not depend on the padding of its batch.
+        scored = np.arange(len(window)) < len(window) - self._lookahead
+        return replace(window, weights=window.weights * scored / np.float32(self._length))
 
     def class_weights(self) -> Array:
-        """How much each class of frames counts, by how rare it is: float32 [K], mean 1 over what targets ask for.
+        """Weight of each class of frames by rarity: float32 [K], mean 1 over the targets.
 
-        The square root of the inverse share: halfway between counting frames and counting classes alike.
+        The square root of the inverse share: halfway between counting frames equally and counting classes equally.
         """
         counts = np.sum([r.targets[r.weights > 0].sum(axis=0) for r in self._recordings], axis=0)
         shares = counts / max(counts.sum(), 1)
@@ -182,50 +182,181 @@ class WindowBatches:
         return balanced
 
 
-class Part(Protocol):
-    """Batches of one kind: `plan` tells which windows make up each of an epoch, `window` makes one."""
-
-    def plan(self, epoch: int) -> list[Array]: ...  # noqa: D102
-
-    def window(self, place: Any, rng: np.random.Generator, /) -> Window: ...  # noqa: D102
-
-
-class Batches:
-    """All batches of an epoch: those of clips, of timed events and of descriptions in one random order.
+class CaptionBatches:
+    """Batches of clips and events with descriptions, each with one of its sentences.
 
     Args:
-        parts: one of each kind, or of one kind.
-        seed: of the order and of the changes.
-        share: which part of each batch is made, as a slice's start and step: processes that train together make one
-            batch between them.
+        clips: Captioned clips, at least one.
+        loaded: Features of their recordings.
+        tokenizer: Tokenizer of the sentences.
+        size: Clips per batch.
+        seed: Seed of order and augmentation.
+        augment: Augmentation; None leaves clips unchanged.
     """
 
-    def __init__(self, parts: Sequence[Part], seed: int, share: tuple[int, int] = (0, 1)) -> None:
-        self._parts, self._seed, self._share = parts, seed, share
+    def __init__(
+        self,
+        clips: Sequence[CaptionedClip],
+        loaded: LoadedFeatures,
+        tokenizer: Tokenizer,
+        *,
+        size: int,
+        seed: int,
+        augment: Augmenter | None,
+    ) -> None:
+        self._clips, self._loaded, self._tokenizer = clips, loaded, tokenizer
+        self._size, self._seed, self._augment = size, seed, augment
+
+    def plan(self, epoch: int) -> list[Array]:
+        """Return the clips of each batch as indices."""
+        lengths = [len(clip) for clip in self._clips]
+        passes = min(max(round(_MIN_CAPTION_BATCHES * self._size / len(lengths)), 1), _MAX_PASSES)
+        batches: list[Array] = []
+        for number in range(passes * epoch, passes * (epoch + 1)):
+            batches += epoch_batches(lengths, self._size, seed=self._seed, epoch=number, most_steps=_MAX_CAPTION_STEPS)
+        return batches
+
+    def window(self, index: int, rng: np.random.Generator) -> Window:
+        """Cut and augment the window of a clip, with one of its sentences."""
+        clip = self._clips[index]
+        features = self._loaded.features[clip.video]
+        first, stop = clip.first, clip.stop
+        if clip.timed and self._augment:
+            low, high = (int(n) for n in np.rint((2 * rng.random(2) - 1) * _SHIFT * len(clip)))
+            first = min(max(first + low, 0), len(features) - 1)
+            stop = min(max(stop + high, first + 1), len(features))
+        sentence = clip.sentences[int(rng.integers(len(clip.sentences)))]
+        label = None if rng.random() < _LABEL_DROP else clip.label
+        window = slice_window(
+            features,
+            first,
+            stop - first,
+            words=sentence_words(self._tokenizer, sentence, label),
+            source=_source(clip.video, first, stop - first),
+        )
+        return self._augment(window, rng) if self._augment else window
+
+
+class EpochBatches:
+    """All batches of an epoch: clips, windows and captions in one random order.
+
+    Args:
+        clips, windows, captions: Batches of each kind; None for a kind without examples.
+        seed: Seed of order and augmentation.
+        rank, size: Number of this process and of all: they make each batch together.
+
+    Attributes:
+        windows: As given.
+    """
+
+    def __init__(
+        self,
+        *,
+        clips: ClipBatches | None = None,
+        windows: WindowBatches | None = None,
+        captions: CaptionBatches | None = None,
+        seed: int,
+        rank: int = 0,
+        size: int = 1,
+    ) -> None:
+        self.windows = windows
+        self._sources = [source for source in (clips, windows, captions) if source]
+        self._seed, self._rank, self._size = seed, rank, size
 
     def __call__(self, epoch: int) -> Iterator[tuple[Batch | None, int]]:
-        """The batches of an epoch, and how many windows each has in all processes; None where this one has no share."""
-        planned = [(part, chosen) for part in self._parts for chosen in part.plan(epoch)]
-        rng = np.random.default_rng((self._seed, epoch, 3))  # the last number keeps draws apart from one another
-        order = rng.permutation(len(planned)).tolist()
-        for number in order:
-            part, chosen = planned[number]
-            yield self._make(part, chosen, epoch, number)
-
-    def _make(self, part: Part, chosen: Array, epoch: int, number: int) -> tuple[Batch | None, int]:
-        first, step = self._share
-        # a generator a window: it looks the same whichever process makes it
-        windows = [
-            part.window(chosen[i], np.random.default_rng((self._seed, epoch, 1, number, i)))
-            for i in range(first, len(chosen), step)
-        ]
-        return (collate(windows) if windows else None), len(chosen)
+        """Yield this process's share of each batch, None if it has none, and the batch's size over all processes."""
+        planned = [(source, batch) for source in self._sources for batch in source.plan(epoch)]
+        rng = np.random.default_rng((self._seed, epoch, 3))  # the last number keeps streams of random numbers apart
+        for number in rng.permutation(len(planned)).tolist():
+            source, batch = planned[number]
+            # a generator per window: it looks the same whichever process makes it
+            windows = [
+                source.window(batch[i], np.random.default_rng((self._seed, epoch, 1, number, i)))
+                for i in range(self._rank, len(batch), self._size)
+            ]
+            yield (collate(windows) if windows else None), len(batch)
 
 
-def _window_steps(lengths: Array, fps: float) -> int:
-    """Steps of a window for events of these lengths, in frames."""
-    long = float(np.quantile(lengths, 0.9)) if len(lengths) else 0.0
-    return round(float(np.clip(_EVENTS * long, _SHORTEST_S * fps, _LONGEST_S * fps)))
+def make_batches(
+    train: Examples,
+    loaded: LoadedFeatures,
+    task: EventTask,
+    config: TrainConfig,
+    *,
+    lookahead: int,
+    tokenizer: Tokenizer | None = None,
+    rank: int = 0,
+    size: int = 1,
+) -> EpochBatches:
+    """Return the batches of a train split.
+
+    Args:
+        train: Training examples.
+        loaded: Features of their recordings.
+        task: Heads and labels.
+        config: Training settings.
+        lookahead: Steps by which the scores of frames lag behind.
+        tokenizer: Tokenizer of the descriptions; None leaves them out.
+        rank, size: Number of this process and of all.
+    """
+    augment = Augmenter(loaded.feature_spec, task.labels) if config.augment else None
+    clips = windows = captions = None
+    if train.clips:
+        clips = ClipBatches(
+            train.clips,
+            loaded,
+            len(task.labels),
+            size=config.batch,
+            seed=config.seed,
+            balance=config.balance,
+            augment=augment,
+        )
+    if train.recordings:
+        windows = WindowBatches(
+            train.recordings,
+            loaded,
+            size=config.batch,
+            seed=config.seed,
+            balance=config.balance,
+            augment=augment,
+            length=window_steps(train.recordings, config.window, config.detector.fps),
+            lookahead=lookahead,
+        )
+    if train.captions and tokenizer:
+        captions = CaptionBatches(
+            train.captions, loaded, tokenizer, size=config.batch, seed=config.seed, augment=augment
+        )
+    return EpochBatches(clips=clips, windows=windows, captions=captions, seed=config.seed, rank=rank, size=size)
+
+
+def typical_steps(train: Examples, task: EventTask, config: TrainConfig) -> int:
+    """Typical length in frames of what the model is trained on: of clips, else of windows, else of captioned clips."""
+    if train.clips:
+        return typical_clip_steps(train.clips, len(task.labels))
+    if train.recordings:
+        return window_steps(train.recordings, config.window, config.detector.fps)
+    return max(int(np.median([len(clip) for clip in train.captions])), 2)
+
+
+def typical_clip_steps(clips: Sequence[LabelledClip], labels: int) -> int:
+    """Median length in frames of clips with an event (of all, if none has one), at least 2."""
+    lengths = [clip.frames for clip in clips if clip.labels[:labels].any()] or [clip.frames for clip in clips]
+    return max(int(np.median(lengths)), 2)
+
+
+def window_steps(recordings: Sequence[TimedRecording], seconds: float, fps: float) -> int:
+    """Steps of a window: of so many seconds, or for 0 as many as hold three long events."""
+    if steps := round(seconds * fps):
+        return steps
+    lengths = np.concatenate([recording.events[:, 1] - recording.events[:, 0] for recording in recordings])
+    long_event = float(np.quantile(lengths, 0.9)) if len(lengths) else 0.0
+    return round(float(np.clip(_EVENTS_PER_WINDOW * long_event, _MIN_WINDOW_S * fps, _MAX_WINDOW_S * fps)))
+
+
+def sentence_words(tokenizer: Tokenizer, sentence: str, label: int | None) -> Array:
+    """A sentence as the caption head reads and writes it: its label or START, its words, END: int64 [W]."""
+    first = Tokenizer.START if label is None else len(tokenizer) + label
+    return np.array([first, *tokenizer.encode(sentence), Tokenizer.END], np.int64)
 
 
 def _source(video: str, first: int, length: int) -> str:

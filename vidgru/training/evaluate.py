@@ -1,4 +1,4 @@
-"""Judging a model on annotated recordings, through the code that predicts."""
+"""Evaluate a model on annotated recordings, through the code that predicts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from vidgru.extraction.pipeline import feature_settings_for
 from vidgru.model.captioner import BEAM
 from vidgru.model.checkpoint import (
     EventModel,
-    HeadSpec,
     check_detection_source,
     check_feature_settings,
     detector_settings,
@@ -37,68 +36,70 @@ from vidgru.model.features import stream_features
 from vidgru.model.scoring import EncodedRecording, encode_recording, score_clips
 from vidgru.model.stream import rank_events, score_encoded
 from vidgru.storage import write_json
-from vidgru.training.data import FeatureLocations, check_labels, extract_missing, place, whole_clips
-from vidgru.training.evaluate_captions import description_table, evaluate_captions
-from vidgru.training.evaluation_plots import plot_average_precision, plot_precision_recall, plot_timelines
+from vidgru.training.data import ExtractedDataset, extract_missing
+from vidgru.training.evaluate_captions import captions_table, evaluate_captions
+from vidgru.training.examples import check_labels, clip_examples, untimed_clips
 from vidgru.training.metrics.clips import clip_curves
 from vidgru.training.metrics.events import FrameScores, event_curves, event_metrics
-from vidgru.training.plots import plot_confusion
-from vidgru.training.validation import evaluate_clips
-from vidgru.types import DESCRIBED, Annotation, Array, Event, Features
+from vidgru.training.plots import plot_average_precision, plot_confusion, plot_precision_recall, plot_timelines
+from vidgru.training.validation import clip_metrics
+from vidgru.types import DESCRIBED, Annotation, Event, Features
 
 _CLIP_HEADLINES = ("accuracy", "balanced_accuracy", "map", "macro_f1", "micro_f1")
 _EVENT_HEADLINES = (
-    "event_f1", "event_precision", "event_recall", "event_f1_30", "map", "map_50", "map_thumos", "frame_map",
-    "false_alarms_per_hour", "segment_f1_50", "edit", "spotting_map",
+    "event_f1", "event_precision", "event_recall", "map", "map_50", "frame_map", "false_alarms_per_hour",
+    "segment_f1_50", "edit", "spotting_map",
 )  # fmt: skip
+_MAX_ROWS = 20  # of all tables together, so that what a command prints fits a screen
 
 
 def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfig) -> dict[str, Any]:
-    """Judge a model on a split of a data set: prints tables, writes `metrics.json` and plots.
+    """Evaluate a model on a split of a dataset: print tables, write `metrics.json` and plots.
 
-    Clips labelled as a whole are judged by the head for clips. Recordings with timed events are scored whole, as
-    prediction does it, and their events judged, whichever heads the model has. Missing features are made with the
-    model's settings. Recordings that cannot be read are left out and named.
+    The clip head is evaluated on clips that are labelled as a whole. Recordings with timed events are scored whole, as
+    in prediction, and their events evaluated, whichever heads the model has. Missing features are extracted with the
+    model's settings. Recordings that cannot be read are left out and listed.
 
     Args:
-        model_path: a model file, or a training run's folder.
-        dataset_path: as for `load_dataset`.
-        config: the split, and where things are.
+        model_path: Model file, or a training run's folder.
+        dataset_path: As for `load_dataset`.
+        config: Split and paths.
 
     Returns:
-        What `metrics.json` holds: `split`, `dataset`, `failed` {video: why}, `seen_in_training` (recordings the model
-        was trained on); of clips, as `classification_metrics` (or `multilabel_metrics`) gives it; `events`, as
-        `event_metrics` gives it, with its `event_f1`, `map_50` and `frame_map` repeated at the top; `descriptions`, as
-        `evaluate_captions` gives it, with its `cider_d` repeated at the top.
+        The content of `metrics.json`: `split`, `dataset`, `failed` {video: reason}, `seen_in_training` (number of
+        recordings the model was trained on); the metrics of clips, as returned by `classification_metrics` or
+        `multilabel_metrics`; `events`, as returned by `event_metrics`, with its `event_f1`, `map_50` and `frame_map`
+        repeated at the top; `descriptions`, as returned by `evaluate_captions`, with its `cider_d` repeated at the
+        top.
 
     Raises:
         ModelError, AnnotationError, WeightsError, SettingsMismatchError, OutputError: each with its remedy.
     """
     model = load_model(model_path)
-    detection_source = _detection_source(model, config)
+    detection_source = _open_detections(model, config)
     seen = detection_source.find if detection_source else None
     dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing, seen=seen))
     if dataset.labels == (DESCRIBED,) and model.labels != (DESCRIBED,):
         dataset = without_placeholder_labels(dataset)
-    whole = whole_clips(dataset, config.split) if model.task.clip_head else []
+    whole = untimed_clips(dataset, config.split) if model.task.clip_head else []
     timed = event_timelines(dataset, config.split) if model.task.frame_head or model.task.clip_head else []
-    told = described_segments(dataset, config.split) if model.caption else []
-    if not (whole or timed or told):
-        wanted = "clips" if model.task.clip_head else "timed events" if model.task.frame_head else "descriptions"
+    captioned = described_segments(dataset, config.split) if model.caption else []
+    if not (whole or timed or captioned):
+        kind = "clips" if model.task.clip_head else "timed events" if model.task.frame_head else "descriptions"
         raise AnnotationError(
-            f"{dataset.source}: no {wanted} in split {config.split!r}",
+            f"{dataset.source}: no {kind} in split {config.split!r}",
             f"it has {', '.join(dataset.splits)}; choose one with --split",
         )
     check_labels(model.task, dataset, whole, timed)
     cache = detection_source.cache(config.features) if detection_source else SequenceCache(config.features)
-    videos = [one.video for kind in (whole, timed, told) for one in kind]
-    extracted = _features(model, dataset, videos, cache, config, detection_source)
+    videos = [annotated.video for kind in (whole, timed, captioned) for annotated in kind]
+    extracted = _extract(model, dataset, videos, cache, config, detection_source)
     encoded = {video: encode_recording(model, cache.parts(key)) for video, key in extracted.keys.items()}
-    known = sum(entry_digest(key) in model.trained_on for key in extracted.keys.values())
-    if known and config.split not in ("train", "val"):
-        # Splits that are made anew for other rows move recordings.
+    trained_on = sum(entry_digest(key) in model.trained_on for key in extracted.keys.values())
+    if trained_on and config.split not in ("train", "val"):
+        # Splits that are assigned anew, because rows were added, move recordings.
         print(
-            f"warning: the model was trained on {known} of these {len(encoded)} recordings; figures flatter it",
+            f"warning: the model was trained on {trained_on} of these {len(encoded)} recordings; metrics are too good",
             file=sys.stderr,
         )
     out = Path(config.out).expanduser()
@@ -106,7 +107,7 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
         "split": config.split,
         "dataset": str(dataset.source),
         "failed": extracted.failed,
-        "seen_in_training": known,
+        "seen_in_training": trained_on,
     }
 
     def read(video: str) -> Features:
@@ -116,49 +117,48 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
         model, extracted.dataset, config.split, encoded, read, intervals=True, out=out, beam=config.beam
     )
     write_json(out / "metrics.json", metrics)
-    print(table(metrics))
+    print(metrics_table(metrics))
+    print(f"metrics: {out / 'metrics.json'}")
     return metrics
 
 
-def _detection_source(model: EventModel, config: EvalConfig) -> DetectionSource | None:
-    """What a detector saw that was run elsewhere, if the model reads such.
+def _open_detections(model: EventModel, config: EvalConfig) -> DetectionSource | None:
+    """Open the imported detections, if the model reads those.
 
     Raises:
-        SettingsMismatchError: it does and there is none, or the other way round.
+        SettingsMismatchError: the model reads imported detections and none are given, or the other way round.
     """
     if not config.imported.detections:
         if uses_imported_detections(model.feature_settings):
-            raise SettingsMismatchError(
-                "the model reads what a detector saw that was run elsewhere", "pass it with --detections"
-            )
+            raise SettingsMismatchError("the model expects imported detections", "pass them with --detections")
         return None
     check_detection_source(model, {"detections": True}, f"the sequences of {config.imported.detections}")
     return open_detections(config.imported, detector_settings(model), model.feature_settings)
 
 
-def _features(
+def _extract(
     model: EventModel,
     dataset: Dataset,
     videos: list[str],
     cache: SequenceCache,
     config: EvalConfig,
     detection_source: DetectionSource | None,
-) -> FeatureLocations:
-    """Features of recordings as the model reads them."""
-    detect = detector_settings(model, config.weights)
-    if detection_source:
-        return extract_missing(dataset, videos, cache, model.feature_settings, detect, config.runtime, detection_source)
+) -> ExtractedDataset:
+    """Extract missing recordings with the model's settings, after checking that its detector is at hand."""
+    detector = detector_settings(model, config.weights)
     paths = {video: dataset.recordings[video].path for video in videos}
-    if missing := [video for video, path in paths.items() if cache.lookup(path, model.feature_settings) is None]:
+    missing = [video for video, path in paths.items() if cache.lookup(path, model.feature_settings) is None]
+    if missing and not detection_source:
         try:
-            here = feature_settings_for(detect)
+            feature_settings = feature_settings_for(detector)
         except WeightsError:
+            # The weights are gone; features of another detector are the more helpful thing to name, if there are any.
             for video in missing:
                 if other := cache.last_entry(paths[video]):
                     check_feature_settings(model, other.feature_settings, f"the features of {video} in {cache.root}")
             raise
-        check_feature_settings(model, here, f"the features that {detect.weights} makes")
-    return extract_missing(dataset, videos, cache, model.feature_settings, detect, config.runtime)
+        check_feature_settings(model, feature_settings, f"the features of {detector.weights}")
+    return extract_missing(dataset, videos, cache, model.feature_settings, detector, config.runtime, detection_source)
 
 
 def evaluate_model(
@@ -172,50 +172,47 @@ def evaluate_model(
     out: Path | None = None,
     beam: int = BEAM,
 ) -> dict[str, Any]:
-    """Metrics of a split: of clips labelled as a whole, if the model has a head for them, of timed events, and of
-    descriptions, if it writes any.
+    """Compute the metrics of a split: of clips labelled as a whole, of timed events, and of captions.
 
     Args:
-        model: that is judged.
-        dataset: its times held against the recordings' lengths.
-        split: its name.
-        encoded: every recording of the split.
-        read: gives the features of one of them, whole.
-        intervals: whether to compute bootstrap intervals, over recordings.
-        out: folder of the plots; None draws none.
-        beam: sentences that are followed at once in writing a description.
+        model: The model.
+        dataset: Dataset whose times are checked against the recordings' durations.
+        split: Name of the split.
+        encoded: Every recording of the split.
+        read: Returns the features of a whole recording.
+        intervals: Whether to compute bootstrap intervals, over recordings.
+        out: Folder of the plots; None draws none.
+        beam: Beam width for writing captions.
 
     Returns:
         As `evaluate`, without what that says of the run.
     """
     metrics: dict[str, Any] = {}
-    if placed := place(dataset, split, {video: some.time_s for video, some in encoded.items()}, model.task):
-        scores = score_clips(model, [encoded[clip.video].vectors for clip in placed])
-        metrics |= evaluate_clips(model, scores, placed, intervals=intervals)
+    times = {video: recording.time_s for video, recording in encoded.items()}
+    if clips := clip_examples(dataset, split, times, model.task):
+        scores = score_clips(model, [encoded[clip.video].vectors for clip in clips])
+        metrics |= clip_metrics(model, scores, clips, intervals=intervals)
         if out and model.task.clip_head:
-            _draw_clips(metrics, scores, np.stack([clip.labels for clip in placed]), model.task.clip_head, split, out)
-    found: list[Event] = []
+            if model.task.clip_head.multi_label:
+                truth = np.stack([clip.labels for clip in clips]) > 0
+                curves = clip_curves(scores, truth, metrics["names"])
+                plot_precision_recall(curves, out / "clip_curves.png", title=split)
+                ap = {name: values["ap"] for name, values in metrics["per_class"].items()}
+                plot_average_precision(ap, out / "clip_ap.png", title=split)
+            else:
+                plot_confusion(metrics["confusion"], metrics["names"], out / "confusion.png", title=split)
+    predicted: list[Event] = []
     if (timed := event_timelines(dataset, split)) and (model.task.frame_head or model.task.clip_head):
-        events, found = _judge_events(model, dataset, timed, encoded, intervals=intervals, out=out)
+        events, predicted = _evaluate_events(model, dataset, timed, encoded, intervals=intervals, out=out)
         metrics |= {name: events[name] for name in ("event_f1", "map_50", "frame_map")} | {"events": events}
-    searched = {timeline.video for timeline in timed}
-    if model.caption and (told := evaluate_captions(model, dataset, split, read, found, searched, beam=beam)):
-        metrics |= {"cider_d": told["cider_d"], "descriptions": told}
+    if model.caption:
+        searched = {timeline.video for timeline in timed}
+        if captions := evaluate_captions(model, dataset, split, read, predicted, searched, beam=beam):
+            metrics |= {"cider_d": captions["cider_d"], "descriptions": captions}
     return metrics
 
 
-def _draw_clips(
-    metrics: Mapping[str, Any], scores: Array, labels: Array, head: HeadSpec, title: str, out: Path
-) -> None:
-    if not head.multi_label:
-        plot_confusion(metrics["confusion"], metrics["names"], out / "confusion.png", title=title)
-        return
-    plot_precision_recall(clip_curves(scores, labels > 0, metrics["names"]), out / "clip_curves.png", title=title)
-    ap = {name: values["ap"] for name, values in metrics["per_class"].items()}
-    plot_average_precision(ap, out / "clip_ap.png", title=title)
-
-
-def _judge_events(
+def _evaluate_events(
     model: EventModel,
     dataset: Dataset,
     timed: list[EventTimeline],
@@ -224,17 +221,17 @@ def _judge_events(
     intervals: bool,
     out: Path | None,
 ) -> tuple[dict[str, Any], list[Event]]:
-    """Metrics of timed events, and those that were found."""
+    """Metrics of timed events, and the predicted events."""
     truth: list[Annotation] = []
-    found: list[Event] = []
-    ranked: list[Event] = []
+    predicted: list[Event] = []
+    candidates: list[Event] = []
     frames: dict[str, FrameScores] = {}
     recordings = []
     for timeline in timed:
-        some = encoded[timeline.video]
-        seen_s = float(some.time_s[-1]) + 1 / model.fps if len(some) else 0.0
-        duration_s = min(dataset.durations.get(timeline.video, seen_s), max(seen_s, 1 / model.fps))
-        recordings.append((some, timeline.video, duration_s))
+        recording = encoded[timeline.video]
+        decoded_s = float(recording.time_s[-1]) + 1 / model.fps if len(recording) else 0.0
+        duration_s = min(dataset.durations.get(timeline.video, decoded_s), max(decoded_s, 1 / model.fps))
+        recordings.append((recording, timeline.video, duration_s))
     for timeline, (_, video, duration_s), scored in zip(
         timed, recordings, score_encoded(model, recordings), strict=True
     ):
@@ -242,15 +239,15 @@ def _judge_events(
             Annotation(video=video, start_s=start_s, end_s=end_s, label=dataset.labels[label])
             for start_s, end_s, label in timeline.events
         ]
-        # what other splits say of the same recording is neither right nor wrong here
-        found += [event for event in scored.events if not _inside(event, timeline.ignored)]
+        # predictions on events of other splits of the same recording are neither right nor wrong
+        predicted += [event for event in scored.events if not _is_inside(event, timeline.ignored)]
         weaker = rank_events(model, scored, video=video, duration_s=duration_s)
-        ranked += [event for event in weaker if not _inside(event, timeline.ignored)]
+        candidates += [event for event in weaker if not _is_inside(event, timeline.ignored)]
         frames[video] = FrameScores(time_s=scored.time_s, scores=scored.scores, duration_s=duration_s)
     metrics = event_metrics(
         truth,
-        found,
-        ranked,
+        predicted,
+        candidates,
         frames,
         model.labels,
         exclusive=model.decode.exclusive,
@@ -258,48 +255,60 @@ def _judge_events(
         intervals=intervals,
     )
     if out:
-        title = timed[0].split
-        plot_precision_recall(
-            event_curves(truth, ranked, list(frames), model.labels), out / "event_curves.png", title=title
-        )
+        split = timed[0].split
+        curves = event_curves(truth, candidates, list(frames), model.labels)
+        plot_precision_recall(curves, out / "event_curves.png", title=split)
         ap = {name: values["ap_50"] for name, values in metrics["per_class"].items()}
-        plot_average_precision(ap, out / "event_ap.png", title=f"{title}, tIoU 0.5")
-        plot_timelines(truth, found, frames, model.labels, out / "timelines.png")
-    return metrics, found
+        plot_average_precision(ap, out / "event_ap.png", title=f"{split}, tIoU 0.5")
+        plot_timelines(truth, predicted, frames, model.labels, out / "timelines.png")
+    return metrics, predicted
 
 
-def _inside(event: Event, spans: tuple[tuple[float, float], ...]) -> bool:
-    """Whether an event lies in one of the spans by more than half."""
-    most = max((min(event.end_s, end_s) - max(event.start_s, start_s) for start_s, end_s in spans), default=0.0)
-    return most > (event.end_s - event.start_s) / 2
+def _is_inside(event: Event, spans: tuple[tuple[float, float], ...]) -> bool:
+    """Whether more than half of an event is in one of the spans."""
+    longest = max((min(event.end_s, end_s) - max(event.start_s, start_s) for start_s, end_s in spans), default=0.0)
+    return longest > (event.end_s - event.start_s) / 2
 
 
-def table(metrics: Mapping[str, Any]) -> str:
-    """Metrics as text: a line a class, then the headlines with their intervals; of clips, then of events."""
+def metrics_table(metrics: Mapping[str, Any]) -> str:
+    """Metrics as text of about a screen: per class, the most frequent first, then the headlines with their intervals.
+
+    Args:
+        metrics: Metrics as returned by `evaluate`.
+    """
     lines = []
+    max_rows = _MAX_ROWS // 2 if "per_class" in metrics and "events" in metrics else _MAX_ROWS
     if "per_class" in metrics:
-        lines += _classes(metrics["per_class"], "clips")
+        lines += _class_rows(metrics["per_class"], "clips", max_rows)
         lines += [f"{metrics['clips']} clips", *_headlines(metrics, _CLIP_HEADLINES)]
     if "events" in metrics:
         events = metrics["events"]
-        lines += _classes(events["per_class"], "events")
-        lines.append(f"{events['events']} events in {events['videos']} recordings, {events['found']} found")
+        lines += _class_rows(events["per_class"], "events", max_rows)
+        lines.append(f"{events['events']} events in {events['videos']} recordings, {events['found']} predicted")
         lines += _headlines(events, _EVENT_HEADLINES)
     if "descriptions" in metrics:
-        lines += description_table(metrics["descriptions"])
-    if metrics.get("failed"):
-        lines.append(f"left out, cannot be read: {', '.join(metrics['failed'])}")
+        lines += captions_table(metrics["descriptions"])
+    if failed := metrics.get("failed"):
+        rest = f" and {len(failed) - _MAX_ROWS} more" if len(failed) > _MAX_ROWS else ""
+        lines.append(f"skipped, cannot be read: {', '.join(list(failed)[:_MAX_ROWS])}{rest}")
     return "\n".join(lines)
 
 
-def _classes(per_class: Mapping[str, Mapping[str, Any]], feature_settings: str) -> list[str]:
-    wide = max(len(name) for name in per_class)
-    lines = [f"{'':{wide}}  {feature_settings:>6}  precision  recall      f1"]
-    for name, values in per_class.items():
+def _class_rows(per_class: Mapping[str, Mapping[str, Any]], unit: str, max_rows: int) -> list[str]:
+    """A row per class, in the order of the classes; of too many only the most frequent."""
+    names = list(per_class)
+    if len(names) > max_rows:
+        names = sorted(names, key=lambda name: -per_class[name]["support"])[:max_rows]
+    width = max(len(name) for name in names)
+    lines = [f"{'':{width}}  {unit:>6}  precision  recall      f1"]
+    for name in names:
+        values = per_class[name]
         recall = "     -" if values["recall"] is None else f"{values['recall']:6.3f}"
-        precision = "        -" if values["precision"] is None else f"{values['precision']:9.3f}"
-        f1 = "     -" if values["f1"] is None else f"{values['f1']:6.3f}"
-        lines.append(f"{name:{wide}}  {values['support']:6}  {precision}  {recall}  {f1}")
+        lines.append(
+            f"{name:{width}}  {values['support']:6}  {values['precision']:9.3f}  {recall}  {values['f1']:6.3f}"
+        )
+    if len(names) < len(per_class):
+        lines.append(f"... and {len(per_class) - len(names)} more labels in metrics.json")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Judging the sentences of a model: of described stretches as they are, and of the events that it finds itself."""
+"""Evaluate captions: of the annotated segments, and of the events that the model predicts itself."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vidgru.training.metrics.captions import (
 from vidgru.training.metrics.dense_captions import dense_metrics
 from vidgru.types import Annotation, Event, Features
 
-_SHOWN = 5  # worst sentences in the table
+_MAX_EXAMPLES = 5  # worst captions in the table
 _HEADLINES = ("cider_d", "cider", "bleu_4", "rouge_l", "chrf")
 
 
@@ -36,118 +36,114 @@ def evaluate_captions(
     dataset: Dataset,
     split: str,
     read: Callable[[str], Features],
-    found: Sequence[Event],
+    predicted: Sequence[Event],
     searched: Collection[str],
     *,
     beam: int,
 ) -> dict[str, Any]:
-    """Metrics of the sentences that a model writes.
+    """Compute the metrics of a model's captions.
 
-    Every stretch that is described in the annotations is described by the model, which is told where it is and nothing
-    else; all its sentences are judged, also those that prediction would not tell. Where events have times, those that
-    the model finds are described as prediction does it, and judged as dense descriptions.
+    The model captions every annotated segment with a description, knowing only where it is; all captions count, even
+    those that prediction would replace by a template. If events have times, the events that the model predicts are
+    captioned as in prediction and evaluated as dense captions.
 
     Args:
-        model: that writes descriptions.
-        dataset: annotations.
-        split: its name.
-        read: gives the features of a recording, whole.
-        found: events that the model found in the recordings with timed events.
-        searched: those recordings; the sentences of others are not judged as dense descriptions.
-        beam: sentences that are followed at once.
+        model: Model that writes captions.
+        dataset: Annotations.
+        split: Name of the split.
+        read: Returns the features of a whole recording.
+        predicted: Events that the model predicted in recordings with timed events.
+        searched: Those recordings; dense captions are evaluated on no others.
+        beam: Beam width for writing captions.
 
     Returns:
-        stretches (described ones), templates (share of sentences below the model's threshold), the metrics of
-        `caption_metrics`, `hallucination` as of `hallucination_metrics`, `dense` as of `dense_metrics` (None without
-        timed descriptions), and `sentences`: of each stretch video, start, end, description, score, cider_d and
-        references, the worst first. Empty where the split has no descriptions.
+        stretches (number of segments with a description), templates (share of captions below the model's threshold),
+        the metrics of `caption_metrics`, `hallucination` as returned by `hallucination_metrics`, `dense` as returned
+        by `dense_metrics` (None without timed descriptions), and `sentences`: video, start, end, description, score,
+        cider_d and references of each segment, the worst first. Empty if the split has no descriptions.
     """
-    assert model.caption is not None
-    stretches = described_segments(dataset, split)
-    told: list[Caption] = []
-    seen: list[set[str]] = []
+    annotated = described_segments(dataset, split)
+    segments: list[DescribedSegment] = []
+    captions: list[Caption] = []
+    detected: list[set[str]] = []
     dense: list[Event] = []
-    placed: list[DescribedSegment] = []
-    for video in dict.fromkeys(one.video for one in stretches):
+    for video in dict.fromkeys(segment.video for segment in annotated):
         features = read(video)
-        own = [one for one in stretches if one.video == video and _is_there(one, features)]
-        placed += own
-        told += caption_segments(model, [_stretch(features, one) for one in own], beam=beam)
-        seen += [detected_near(features, model.feature_spec, model.names, *_span(one)) for one in own]
-        dense += caption_events_from_features(
-            model, features, [event for event in found if event.video == video], beam=beam
-        )
-    if not placed:
+        here = [segment for segment in annotated if segment.video == video and _is_decoded(segment, features)]
+        segments += here
+        # the model is told that a segment has a label, but not which
+        inputs = [
+            CaptionSegment(
+                features=features.frames(*caption_frames(features.time_s, *_span_s(segment))),
+                label="" if segment.label is None else None,
+            )
+            for segment in here
+        ]
+        captions += caption_segments(model, inputs, beam=beam)
+        detected += [detected_near(features, model.feature_spec, model.names, *_span_s(segment)) for segment in here]
+        events = [event for event in predicted if event.video == video]
+        dense += caption_events_from_features(model, features, events, beam=beam)
+    if not segments:
         return {}
-    references = [one.sentences for one in placed]
-    texts = [one.text for one in told]
+    references = [segment.sentences for segment in segments]
+    texts = [caption.text for caption in captions]
     each = cider_d_each(texts, references)
-    timed = [one for one in placed if one.start_s is not None and one.video in searched]
+    truth = [
+        Annotation(video=segment.video, start_s=segment.start_s, end_s=segment.end_s, description=sentence)
+        for segment in segments
+        if segment.start_s is not None and segment.video in searched
+        for sentence in segment.sentences
+    ]
     return {
-        "stretches": len(placed),
-        "templates": float(np.mean([not is_confident(model, one) for one in told])),
+        "stretches": len(segments),
+        "templates": float(np.mean([not is_confident(model, caption) for caption in captions])),
         **caption_metrics(texts, references),
-        "hallucination": hallucination_metrics(texts, seen, ObjectWords(model.names)),
-        "dense": dense_metrics(_truth(timed), dense) if timed and model.task.frame_head else None,
-        "sentences": [_sentence(placed[i], told[i], float(each[i])) for i in np.argsort(each, kind="stable")],
+        "hallucination": hallucination_metrics(texts, detected, ObjectWords(model.names)),
+        "dense": dense_metrics(truth, dense) if truth and model.task.frame_head else None,
+        "sentences": [
+            {
+                "video": segments[i].video,
+                "start": segments[i].start_s,
+                "end": segments[i].end_s,
+                "description": captions[i].text,
+                "score": round(captions[i].score, 6),
+                "cider_d": round(float(each[i]), 6),
+                "references": list(segments[i].sentences),
+            }
+            for i in np.argsort(each, kind="stable")
+        ],
     }
 
 
-def description_table(metrics: Mapping[str, Any]) -> list[str]:
-    """What `evaluate_captions` gives, as lines of text: the headlines, then the worst sentences."""
-    lines = [f"{metrics['stretches']} descriptions, {metrics['templates']:.0%} of them too unsure to be told"]
+def captions_table(metrics: Mapping[str, Any]) -> list[str]:
+    """Metrics from `evaluate_captions` as lines of text: the headlines, then the worst captions."""
+    lines = [f"{metrics['stretches']} captions, {metrics['templates']:.0%} of them below the confidence threshold"]
     lines += [f"{name} {metrics[name]:.3f}" for name in _HEADLINES]
-    made_up = metrics["hallucination"]
-    if made_up["chair_s"] is not None:
+    chair = metrics["hallucination"]
+    if chair["chair_s"] is not None:
         lines.append(
-            f"chair_s {made_up['chair_s']:.3f}  "
-            f"({made_up['unseen_words']} of {made_up['object_words']} object words name what the detector did not see)"
+            f"chair_s {chair['chair_s']:.3f}  "
+            f"({chair['unseen_words']} of {chair['object_words']} object words name an undetected class)"
         )
     else:
-        lines.append("no object words: the sentences use none of the detector's names of classes")
+        lines.append("chair_s -  (no caption names a class of the detector)")
     if dense := metrics["dense"]:
-        lines.append(f"{dense['found']} events found and described, of {dense['events']}")
+        lines.append(f"{dense['found']} predicted events with captions, {dense['events']} true ones")
         lines += [f"dense {name} {dense[name]:.3f}" for name in ("cider_d", "bleu_4", "rouge_l", "soda_f1")]
-    lines.append("the worst:")
-    for one in metrics["sentences"][:_SHOWN]:
-        where = one["video"] if one["start"] is None else f"{one['video']}, {one['start']:.1f}-{one['end']:.1f} s"
-        lines += [f"  {where}: {one['description']}  ({one['score']:.2f})"]
-        lines += [f"    {'or' if number else 'is'} {text}" for number, text in enumerate(one["references"])]
+    lines.append("worst captions:")
+    for row in metrics["sentences"][:_MAX_EXAMPLES]:
+        place = row["video"] if row["start"] is None else f"{row['video']}, {row['start']:.1f}-{row['end']:.1f} s"
+        lines.append(f"  {place}: {row['description']}  ({row['score']:.2f})")
+        lines += [f"    {'or' if number else 'is'} {text}" for number, text in enumerate(row["references"])]
     return lines
 
 
-def _is_there(one: DescribedSegment, features: Features) -> bool:
-    """Whether it could be decoded: of a file cut short the tail is missing."""
-    return bool(len(features)) and (one.start_s is None or one.start_s <= features.time_s[-1])
+def _is_decoded(segment: DescribedSegment, features: Features) -> bool:
+    """Whether a segment could be decoded: the end of a truncated file is missing."""
+    return bool(len(features)) and (segment.start_s is None or segment.start_s <= features.time_s[-1])
 
 
-def _span(one: DescribedSegment) -> tuple[float, float]:
-    if one.start_s is None or one.end_s is None:
+def _span_s(segment: DescribedSegment) -> tuple[float, float]:
+    if segment.start_s is None or segment.end_s is None:
         return 0.0, np.inf
-    return one.start_s, one.end_s
-
-
-def _stretch(features: Features, one: DescribedSegment) -> CaptionSegment:
-    """What the model is given: that something has a label, but not which."""
-    cut = features.frames(*caption_frames(features.time_s, *_span(one)))
-    return CaptionSegment(features=cut, label="" if one.label is None else None)
-
-
-def _truth(timed: Sequence[DescribedSegment]) -> list[Annotation]:
-    return [
-        Annotation(video=one.video, start_s=one.start_s, end_s=one.end_s, description=sentence)
-        for one in timed
-        for sentence in one.sentences
-    ]
-
-
-def _sentence(one: DescribedSegment, told: Caption, cider_d: float) -> dict[str, Any]:
-    return {
-        "video": one.video,
-        "start": one.start_s,
-        "end": one.end_s,
-        "description": told.text,
-        "score": round(told.score, 6),
-        "cider_d": round(cider_d, 6),
-        "references": list(one.sentences),
-    }
+    return segment.start_s, segment.end_s

@@ -1,140 +1,362 @@
-"""What a split holds to train or validate on, and whether that is enough."""
+"""From annotations to the task a model is trained for, and to its training examples."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from vidgru.config import TrainConfig
-from vidgru.datasets.dataset import Dataset
+from vidgru.datasets.dataset import Clip, Dataset, EventTimeline, clips, described_segments, event_timelines
+from vidgru.datasets.windows import frames_between
 from vidgru.errors import AnnotationError
-from vidgru.model.checkpoint import EventTask
-from vidgru.model.tokenizer import Tokenizer
-from vidgru.training.augment import Augmenter
-from vidgru.training.batches import ClipBatches, WindowBatches
-from vidgru.training.captions_data import DescribedBatches, DescribedClip, place_described
-from vidgru.training.data import LabelledClip, Loaded, TimedRecording, place, place_timed
+from vidgru.model.captioner import caption_frames
+from vidgru.model.checkpoint import EventTask, HeadSpec
+from vidgru.types import DESCRIBED, Array
+
+# --- the task ---------------------------------------------------------------------------------------------------------
+
+
+def task_from_dataset(dataset: Dataset, *, captions: bool = True) -> EventTask:
+    """Choose the heads that the annotations ask for: one for labels of whole clips, one for events with times.
+
+    Args:
+        dataset: Dataset as loaded.
+        captions: Whether descriptions are learnt; then a dataset of descriptions alone is enough.
+
+    Raises:
+        AnnotationError: the annotations leave nothing to learn.
+    """
+    has_descriptions = bool(described_segments(dataset))
+    if dataset.labels in ((), (DESCRIBED,)) and not (captions and has_descriptions):
+        hint = ", or pass --captions to learn from the descriptions alone" if has_descriptions else ""
+        raise AnnotationError(f"{dataset.source}: no row has a label", f"fill in the column label{hint}")
+    whole, timed = untimed_clips(dataset), event_timelines(dataset)
+    clip_head = None
+    if any(clip.labels for clip in whole):
+        multi_label = any(len(clip.labels) > 1 for clip in whole)
+        background = not multi_label and not all(clip.labels for clip in whole)
+        clip_head = HeadSpec(background=background, multi_label=multi_label)
+    frame_head = None
+    if timed:
+        multi_label = any(timeline.overlaps for timeline in timed)
+        frame_head = HeadSpec(background=not multi_label, multi_label=multi_label)
+    if not (clip_head or frame_head):
+        raise AnnotationError(
+            f"{dataset.source}: no row of the splits train and val has a label, but the dataset has the labels "
+            f"{', '.join(dataset.labels)}",
+            "label rows of these splits; to learn descriptions alone, remove `names` and the labels of other splits",
+        )
+    same_label = len(dataset.labels) == 1 and clip_head == HeadSpec(background=False, multi_label=False)
+    if captions and has_descriptions and same_label:
+        clip_head = None  # a label that every clip has says nothing; the descriptions do
+    task = EventTask(labels=dataset.labels, clip_head=clip_head, frame_head=frame_head)
+    if clip_head is not None and not clip_head.multi_label and task.num_outputs(clip_head) == 1:
+        hint = ", or remove the rows without times" if frame_head else ""
+        raise AnnotationError(
+            f"{dataset.source}: every clip has the label {task.labels[0]!r}: nothing to distinguish",
+            f"add clips with another label, or event-free recordings (rows with only `video`){hint}",
+        )
+    return task
+
+
+def untimed_clips(dataset: Dataset, split: str | None = None) -> list[Clip]:
+    """Clips that are labelled as a whole, and event-free recordings, of a split (None: of all)."""
+    return [clip for clip in clips(dataset, split) if clip.start_s is None]
+
+
+def check_labels(task: EventTask, dataset: Dataset, clips: Iterable[Clip], timed: Iterable[EventTimeline]) -> None:
+    """Refuse annotations that a model of this task cannot predict.
+
+    Raises:
+        AnnotationError: the model does not know a label, or a clip has several labels or none where the model always
+            predicts exactly one.
+    """
+    remedy = "train a model on these annotations, or choose another split"
+    of_clips = [(clip.video, {dataset.labels[index] for index in clip.labels}) for clip in clips]
+    of_events = [(t.video, {dataset.labels[index] for _, _, index in t.events}) for t in timed]
+    for video, names in (*of_clips, *of_events):
+        if unknown := sorted(names.difference(task.labels)):
+            raise AnnotationError(
+                f"{dataset.source}: {video} has the label {unknown[0]!r}, which the model does not know; "
+                f"it knows {', '.join(task.labels)}",
+                remedy,
+            )
+    if task.clip_head is None or task.clip_head.multi_label:
+        return
+    for video, names in of_clips:
+        if len(names) > 1:
+            raise AnnotationError(
+                f"{dataset.source}: {video} has several labels ({', '.join(sorted(names))}), the model predicts one",
+                remedy,
+            )
+        if not names and not task.clip_head.background and not of_events:
+            raise AnnotationError(
+                f"{dataset.source}: {video} has no event, but the model was trained without event-free clips", remedy
+            )
+
+
+# --- examples ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledClip:
+    """A recording that is labelled as a whole.
+
+    Attributes:
+        video: Key into `Dataset.recordings`.
+        frames: Number of frames, at least one.
+        labels: float32 [C], 1 for its labels; the last is the background's if the head has one.
+    """
+
+    video: str
+    frames: int
+    labels: Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TimedRecording:
+    """A recording with timed events, per frame.
+
+    Attributes:
+        video: Key into `Dataset.recordings`.
+        targets: float32 [T, K], targets of the frame head.
+        weights: float32 [T], 0 for frames whose label is unknown.
+        events: int64 [E, 3], first frame, frame after the last, and label of each event.
+    """
+
+    video: str
+    targets: Array
+    weights: Array
+    events: Array
+
+    def __len__(self) -> int:
+        """Number of frames, T."""
+        return len(self.targets)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CaptionedClip:
+    """A recording, or a part of one, with descriptions.
+
+    Attributes:
+        video: Key into `Dataset.recordings`.
+        first, stop: Frames that the caption head reads, half-open; they begin a little before the event.
+        timed: Whether the description has times; otherwise it is of the whole recording.
+        label: Index into `EventTask.labels`; None if the annotations give none.
+        sentences: Alternative descriptions, at least one.
+    """
+
+    video: str
+    first: int
+    stop: int
+    timed: bool
+    label: int | None
+    sentences: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return self.stop - self.first
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Examples:
-    """What a split holds: clips labelled as a whole, recordings with timed events, and described stretches."""
+    """The examples of a split, one list per head.
+
+    Attributes:
+        clips: Clips labelled as a whole.
+        recordings: Recordings with timed events.
+        captions: Clips and events with descriptions.
+    """
 
     clips: list[LabelledClip]
     recordings: list[TimedRecording]
-    described: list[DescribedClip]
+    captions: list[CaptionedClip]
 
     @staticmethod
-    def of(dataset: Dataset, split: str, loaded: Loaded, task: EventTask, *, captions: bool = True) -> Examples:
-        """Those of a split; descriptions are left aside unless the model is to `captions`.
+    def of(
+        dataset: Dataset, split: str, times: Mapping[str, Array], task: EventTask, *, captions: bool = True
+    ) -> Examples:
+        """Collect the examples of a split.
+
+        Args:
+            dataset: Annotations.
+            split: Name of the split.
+            times: Frame times, float64 [T], of each recording.
+            task: Heads and labels.
+            captions: Whether to include descriptions.
 
         Raises:
-            AnnotationError: the split holds nothing.
+            AnnotationError: the split has no examples.
         """
-        times = {video: features.time_s for video, features in loaded.features.items()}
-        found = Examples(
-            clips=place(dataset, split, times, task),
-            recordings=place_timed(dataset, split, times, task),
-            described=place_described(dataset, split, times, task) if captions else [],
+        examples = Examples(
+            clips=clip_examples(dataset, split, times, task),
+            recordings=recording_examples(dataset, split, times, task),
+            captions=caption_examples(dataset, split, times, task) if captions else [],
         )
-        if not (found.clips or found.recordings or found.described):
+        if not examples.videos:
             raise AnnotationError(
-                f"{dataset.source}: nothing to train or judge on in split {split!r}",
-                "add rows with that split (those of recordings that cannot be read do not count)",
+                f"{dataset.source}: split {split!r} has nothing to train or evaluate on",
+                "add rows with that split (rows of recordings that cannot be read do not count)",
             )
-        return found
+        return examples
 
     @property
     def videos(self) -> list[str]:
         """Recordings, each once."""
-        parts = (self.clips, self.recordings, self.described)
-        return list(dict.fromkeys(one.video for part in parts for one in part))
+        kinds = (self.clips, self.recordings, self.captions)
+        return list(dict.fromkeys(example.video for kind in kinds for example in kind))
+
+
+def clip_examples(dataset: Dataset, split: str, times: Mapping[str, Array], task: EventTask) -> list[LabelledClip]:
+    """Clips of a split that are labelled as a whole; none without a clip head. Arguments as for `Examples.of`."""
+    if task.clip_head is None:
+        return []
+    return [
+        LabelledClip(
+            video=clip.video,
+            frames=len(times[clip.video]),
+            labels=task.target_vector(task.clip_head, (dataset.labels[index] for index in clip.labels)),
+        )
+        for clip in untimed_clips(dataset, split)
+        if len(times[clip.video])
+    ]
+
+
+def recording_examples(
+    dataset: Dataset, split: str, times: Mapping[str, Array], task: EventTask
+) -> list[TimedRecording]:
+    """Recordings of a split with timed events, per frame; none without a frame head. Arguments as for `Examples.of`.
+
+    Events in a part that could not be decoded (the end of a truncated file) are left out, with a notice on stderr.
+    """
+    head = task.frame_head
+    if head is None:
+        return []
+    recordings = []
+    for timeline in event_timelines(dataset, split):
+        time_s = times[timeline.video]
+        if not len(time_s):
+            continue
+        targets = np.tile(task.target_vector(head, ()), (len(time_s), 1))
+        weights = np.ones(len(time_s), np.float32)
+        events = []
+        # Events of other splits must be neither learnt nor unlearnt ...
+        for start_s, end_s in timeline.ignored:
+            weights[slice(*frames_between(time_s, start_s, end_s))] = 0.0
+        for start_s, end_s, index in timeline.events:
+            if _is_beyond(time_s, start_s, timeline.video):
+                continue
+            first, stop = frames_between(time_s, start_s, end_s)
+            label = task.labels.index(dataset.labels[index])
+            if not head.multi_label:
+                targets[first:stop] = 0.0
+            targets[first:stop, label] = 1.0
+            weights[first:stop] = 1.0  # ... but what this split labels counts, whatever others say
+            events.append((first, stop, label))
+        recordings.append(
+            TimedRecording(
+                video=timeline.video,
+                targets=targets,
+                weights=weights,
+                events=np.array(events, dtype=np.int64).reshape(-1, 3),
+            )
+        )
+    return recordings
+
+
+def caption_examples(dataset: Dataset, split: str, times: Mapping[str, Array], task: EventTask) -> list[CaptionedClip]:
+    """Clips and events of a split with descriptions. Arguments as for `Examples.of`.
+
+    Parts that could not be decoded (the end of a truncated file) are left out, with a notice on stderr.
+    """
+    examples = []
+    for segment in described_segments(dataset, split):
+        time_s = times[segment.video]
+        if not len(time_s):
+            continue
+        start_s, end_s, timed = 0.0, np.inf, False
+        if segment.start_s is not None and segment.end_s is not None:
+            start_s, end_s, timed = segment.start_s, segment.end_s, True
+        if _is_beyond(time_s, start_s, segment.video):
+            continue
+        first, stop = caption_frames(time_s, start_s, end_s)
+        label = None if segment.label is None else task.labels.index(dataset.labels[segment.label])
+        examples.append(
+            CaptionedClip(
+                video=segment.video, first=first, stop=stop, timed=timed, label=label, sentences=segment.sentences
+            )
+        )
+    return examples
+
+
+def _is_beyond(time_s: Array, start_s: float, video: str) -> bool:
+    """Whether a time is past the last frame by more than the longest gap; says so on stderr."""
+    beyond = bool(start_s > time_s[-1] + np.diff(time_s).max(initial=1.0))
+    if beyond:
+        print(f"skipped: {video} has no frames from {start_s:g} s on", file=sys.stderr)
+    return beyond
+
+
+def short_event_frames(recordings: list[TimedRecording]) -> float:
+    """Length of a short event in frames: the 10 % quantile, 0 without events."""
+    lengths = [stop - first for recording in recordings for first, stop, _ in recording.events]
+    return float(np.quantile(lengths, 0.1)) if lengths else 0.0
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
 
 
 def check_train(dataset: Dataset, task: EventTask, train: Examples) -> None:
-    """Refuse a train split that teaches nothing, or not what one of the heads is to say.
+    """Refuse a train split from which nothing, or nothing for one of the heads, can be learnt.
 
     Raises:
-        AnnotationError: what is missing, and what to do.
+        AnnotationError: naming what is missing.
     """
     clips = train.clips
-    alike = all(np.array_equal(clip.labels, clips[0].labels) for clip in clips)
-    if alike and not train.described and not any(len(recording.events) for recording in train.recordings):
-        raise AnnotationError(
-            f"{dataset.source}: all {len(clips)} clips of split 'train' are labelled alike: nothing to learn"
-            if clips
-            else f"{dataset.source}: nothing happens in split 'train': nothing to learn",
-            "move rows of other labels to train",
+    all_equal = all(np.array_equal(clip.labels, clips[0].labels) for clip in clips)
+    if all_equal and not train.captions and not any(len(recording.events) for recording in train.recordings):
+        reason = (
+            f"all {len(clips)} clips of split 'train' have the same labels" if clips else "no events in split 'train'"
         )
-    for kind in _lacking(task, train):
+        raise AnnotationError(f"{dataset.source}: {reason}: nothing to learn", "move rows of other labels to train")
+    for kind in _missing_kinds(task, train):
         raise AnnotationError(
             f"{dataset.source}: there are {kind}, but none in split 'train': nothing to learn them from",
-            "move rows of that kind to train, or leave them out",
+            "move rows of that kind to train, or remove them",
         )
 
 
 def check_val(dataset: Dataset, task: EventTask, val: Examples) -> None:
-    """Refuse a validation split by which nothing that is learnt can be chosen.
+    """Refuse a validation split by which epochs and thresholds cannot be chosen.
 
     Raises:
-        AnnotationError: it holds descriptions alone.
+        AnnotationError: it has descriptions only.
     """
     if task.clip_head and not task.frame_head and not val.clips:
         raise AnnotationError(
             f"{dataset.source}: no clip of split 'val' has a label: nothing to choose epochs and thresholds by",
-            "give rows with a label the split val, or no row: then some of train are set aside",
+            "give labelled rows the split val, or no row, and 20 % of train is held out",
         )
 
 
-def warn_of_val(task: EventTask, val: Examples, *, captions: bool) -> None:
-    """Say on stderr what validation cannot judge; whether the model is to `captions`."""
-    for kind in _lacking(task, val, captions):
-        told = "; every sentence will be told, however unsure" if kind == "descriptions" else ""
+def warn_incomplete_val(task: EventTask, val: Examples, *, captions: bool) -> None:
+    """Warn on stderr of the heads that validation cannot measure; `captions` says whether the model writes captions."""
+    for kind in _missing_kinds(task, val, captions):
+        effect = "; captions are never replaced by templates" if kind == "descriptions" else ""
         print(
-            f"warning: no {kind} in split 'val': epochs and thresholds are chosen without them{told}", file=sys.stderr
+            f"warning: no {kind} in split 'val': epochs and thresholds are chosen without them{effect}",
+            file=sys.stderr,
         )
 
 
-def _lacking(task: EventTask, some: Examples, described: bool = False) -> Iterator[str]:
-    """What a head of the task is there for, but no example shows."""
-    number = len(task.labels)
-    if task.clip_head and not any(clip.labels[:number].any() for clip in some.clips):
+def _missing_kinds(task: EventTask, examples: Examples, captions: bool = False) -> Iterator[str]:
+    """Kinds of examples that a head of the task needs and the split lacks."""
+    labels = len(task.labels)
+    if task.clip_head and not any(clip.labels[:labels].any() for clip in examples.clips):
         yield "clips labelled as a whole"
-    if task.frame_head and not any(len(recording.events) for recording in some.recordings):
+    if task.frame_head and not any(len(recording.events) for recording in examples.recordings):
         yield "timed events"
-    if described and not some.described:
+    if captions and not examples.captions:
         yield "descriptions"
-
-
-def batches_of(
-    train: Examples,
-    loaded: Loaded,
-    task: EventTask,
-    config: TrainConfig,
-    lookahead: int,
-    tokenizer: Tokenizer | None = None,
-) -> tuple[ClipBatches | None, WindowBatches | None, DescribedBatches | None]:
-    """Batches of clips, of windows and, with a tokenizer, of described stretches; None for what the split lacks."""
-    augment = Augmenter(loaded.feature_spec, task.labels) if config.augment else None
-    how: dict[str, Any] = {"size": config.batch, "seed": config.seed, "augment": augment}
-    described = None
-    if train.described and tokenizer:
-        described = DescribedBatches(train.described, loaded, tokenizer, **how)
-    how["balance"] = config.balance
-    clips = ClipBatches(train.clips, loaded, len(task.labels), **how) if train.clips else None
-    windows = None
-    if train.recordings:
-        fps = config.detector.fps
-        length = round(config.window * fps)
-        windows = WindowBatches(train.recordings, loaded, length=length, lookahead=lookahead, fps=fps, **how)
-    return clips, windows, described
-
-
-def brief(recordings: list[TimedRecording]) -> float:
-    """Frames that a short event lasts: all but a tenth last longer."""
-    lengths = [stop - first for recording in recordings for first, stop, _ in recording.events]
-    return float(np.quantile(lengths, 0.1)) if lengths else 0.0

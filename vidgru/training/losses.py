@@ -1,4 +1,4 @@
-"""The losses of training."""
+"""Training losses of the clip, frame and caption heads."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from vidgru.model.event_gru import EventLogits
 def window_losses(
     scores: EventLogits, batch: Batch, task: EventTask, *, lookahead: int, class_weights: Tensor, smoothing: float
 ) -> Tensor:
-    """Loss of each window of a batch: of clips where it has labels, of frames where it has targets.
+    """Loss of each window of a batch: of clips if it has labels, of frames if it has targets.
 
     Args:
-        scores: logits.
-        batch: with labels or with targets and weights.
-        task: the heads.
-        lookahead: steps by which the scores of frames lag behind.
-        class_weights: float32 [K], how much each class of frames counts.
-        smoothing: share of each target that is spread over all labels (Szegedy et al. 2016).
+        scores: Logits.
+        batch: Batch with labels, or with targets and weights.
+        task: Heads and labels.
+        lookahead: Steps by which the scores of frames lag behind.
+        class_weights: float32 [K], weight of each class of frames.
+        smoothing: Share of each target that is spread over all labels (Szegedy et al. 2016).
 
     Returns:
         [B], finite where the scores are.
@@ -33,7 +33,7 @@ def window_losses(
     if batch.labels is not None and scores.clips is not None and task.clip_head:
         return _clip_losses(scores.clips, batch.labels, task.clip_head.multi_label, smoothing)
     if batch.targets is not None and batch.weights is not None and scores.frames is not None and task.frame_head:
-        # the step that reads frame t + lag scores frame t
+        # the step that reads frame t + lookahead scores frame t
         steps = max(batch.targets.shape[1] - lookahead, 0)
         return _frame_losses(
             scores.frames[:, lookahead:],
@@ -43,14 +43,14 @@ def window_losses(
             task.frame_head.multi_label,
             smoothing,
         )
-    raise ValueError("the batch has nothing that the network's heads say")
+    raise ValueError("the batch has no labels or targets for the heads of the network")
 
 
 def _clip_losses(logits: Tensor, labels: Tensor, multi_label: bool, smoothing: float) -> Tensor:
     """Cross-entropy, or binary cross-entropy summed over labels: [B].
 
-    Frames have no loss of their own here: asking each of them for the clip's label teaches those before the event to
-    recognise the recording (measured: it costs accuracy where order matters).
+    There is no loss per frame: a frame before the event could only predict the clip's label by recognising the
+    recording (measured: it costs accuracy where order matters).
     """
     if multi_label:
         soft = labels * (1 - smoothing) + smoothing / 2
@@ -61,14 +61,14 @@ def _clip_losses(logits: Tensor, labels: Tensor, multi_label: bool, smoothing: f
 def _frame_losses(
     logits: Tensor, targets: Tensor, weights: Tensor, class_weights: Tensor, multi_label: bool, smoothing: float
 ) -> Tensor:
-    """The same for every frame, weighted by its class; the sum over a window's steps: [B].
+    """The same per frame, weighted by class and summed over the steps of a window: [B].
 
     Args:
         logits, targets: [B,T,K].
         weights: [B,T], 0 where a frame does not count.
         class_weights: [K].
-        multi_label: labels are independent of each other.
-        smoothing: as above.
+        multi_label: Whether labels are independent of each other.
+        smoothing: As for `window_losses`.
     """
     if multi_label:
         soft = targets * (1 - smoothing) + smoothing / 2
@@ -80,13 +80,13 @@ def _frame_losses(
     return (loss * weights).sum(dim=1)
 
 
-def sentence_losses(logits: Tensor, words: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy of a sentence's words and of its end, mean over them: [B].
+def caption_losses(logits: Tensor, words: Tensor, smoothing: float) -> Tensor:
+    """Mean cross-entropy of the words of a sentence and of its end: [B].
 
     Args:
-        logits: [B,W-1,vocabulary], of the word behind each word but the last.
-        words: int64 [B,W], -1 behind a sentence's end.
-        smoothing: share of each target that is spread over all words.
+        logits: [B,W-1,vocabulary], of the word after each word but the last.
+        words: int64 [B,W], -1 after the end of a sentence.
+        smoothing: Share of each target that is spread over all words.
     """
     targets = words[:, 1:]
     loss = F.cross_entropy(

@@ -1,10 +1,11 @@
-"""Training as a command: a data set in, a run's folder out; or figures of a cross-validation."""
+"""The `train` command: a dataset in, a run's folder out, or the metrics of a cross-validation."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,83 +24,73 @@ from vidgru.flags import to_flags
 from vidgru.model.checkpoint import BEST, EventModel, EventTask, load_model
 from vidgru.model.scoring import encode_features
 from vidgru.storage import write_atomic, write_json
-from vidgru.training.data import FeatureLocations, Loaded, extract_missing, load_features, task_of
+from vidgru.training.data import LoadedFeatures, extract_missing, load_features
 from vidgru.training.distributed import ProcessGroup, process_group, refuse_distributed
-from vidgru.training.evaluate import evaluate_model, table
+from vidgru.training.evaluate import evaluate_model, metrics_table
+from vidgru.training.examples import task_from_dataset
 from vidgru.training.plots import plot_curves
-from vidgru.training.trainer import fit
+from vidgru.training.trainer import train_model
 
 LAST = "last.safetensors"
-# of a cross-validation, each with its spread over folds
+# main metrics, averaged over folds
 HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "map", "event_f1", "map_50", "frame_map", "cider_d")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingData:
+    """Everything that training reads.
+
+    Attributes:
+        dataset: Annotations, without recordings that could not be read.
+        failed: Reason by video, for recordings that could not be read.
+        loaded: Features in memory.
+        task: Heads and labels.
+        feature_settings: Settings of the features.
+    """
+
+    dataset: Dataset
+    failed: dict[str, str]
+    loaded: LoadedFeatures
+    task: EventTask
+    feature_settings: dict[str, Any]
 
 
 def train(dataset_path: str | Path, config: TrainConfig) -> Path:
     """Train a model on annotated recordings; with `config.folds`, cross-validate instead.
 
-    Makes missing features first, and says what the annotations hold. Selection and stopping look at the validation
-    split alone. Equal inputs and seeds give equal bytes on one machine with one number of threads. Started by
-    `torchrun`, the processes train one model between them.
+    Extracts missing features first and prints a summary of the annotations. Model selection and early stopping use the
+    validation split only. Equal inputs and seeds give equal bytes on one machine with one number of threads. Under
+    `torchrun`, the processes train one model together.
 
     Args:
-        dataset_path: as for `load_dataset`.
-        config: the settings.
+        dataset_path: As for `load_dataset`.
+        config: Training settings.
 
     Returns:
-        The run's folder. It holds config.yaml, and best.safetensors, last.safetensors, state.safetensors (to resume
-        from), results.csv, metrics.json, and plots; of a cross-validation, folds.json.
+        The run's folder, with config.yaml, best.safetensors, last.safetensors, state.safetensors (to resume from),
+        results.csv, metrics.json and plots; for a cross-validation with config.yaml and folds.json.
 
     Raises:
         AnnotationError, WeightsError, SettingsError, ModelError, OutputError, VidgruError: each with its remedy.
-        KeyboardInterrupt: with what was finished written.
+        KeyboardInterrupt: after writing the finished epochs or folds.
     """
     if config.folds:
         refuse_distributed("cross-validation")
     with process_group() as processes:
-        return _train(dataset_path, config, processes)
+        if config.init:
+            load_model(config.init)  # fails before hours of extraction if there is no such model
+        data = prepare(dataset_path, config)
+        if not processes.is_equal(str(sorted(data.loaded.keys.items()))):  # or they would wait for each other forever
+            raise VidgruError("a recording was read by some processes only", "start it again")
+        if config.folds:
+            return _cross_validate(data, config)
+        return _train(data, config, processes)
 
 
-def _train(dataset_path: str | Path, config: TrainConfig, processes: ProcessGroup) -> Path:
-    if config.init:
-        load_model(config.init)  # what cannot be begun with is said before hours of extraction
-    extracted, loaded, task, feature_settings = prepare(dataset_path, config)
-    if not processes.alike(str(sorted(extracted.keys.items()))):  # or they would wait for one another's batches
-        raise VidgruError("a recording was read by one process and not by another", "start it again")
-    out = Path(config.out).expanduser()
-    first = processes.rank == 0
-    settings = yaml.safe_dump(_plain(to_flags(config)), allow_unicode=True).encode()
-    if config.folds:
-        for figures in cross_validate(extracted.dataset, loaded, task, feature_settings, config):
-            write_atomic(out / "config.yaml", settings)
-            write_json(out / "folds.json", {"failed": extracted.failed, **figures})
-        return out
-    result = fit(extracted.dataset, loaded, task, feature_settings, config, folder=out, process_group=processes)
-    if not first:
-        if result.interrupted:
-            raise KeyboardInterrupt
-        return out
-    # not before: a run that is refused, or interrupted at once, leaves an earlier one as it is
-    write_atomic(out / "config.yaml", settings)
-    result.best.save(out / BEST)
-    result.last.save(out / LAST)
-    write_atomic(out / "results.csv", _csv(result.epochs))
-    metrics = evaluate_loaded(result.best, extracted.dataset, "val", loaded, intervals=True, out=out)
-    facts = {"split": "val", "epoch": result.best_epoch, "failed": extracted.failed, **metrics}
-    write_json(out / "metrics.json", facts)
-    plot_curves(out / "results.csv", out / "curves.png", best_epoch=result.best_epoch)
-    print(f"validation, epoch {result.best_epoch} of {len(result.epochs)}\n{table(facts)}\nmodel: {out / BEST}")
-    if result.interrupted:
-        raise KeyboardInterrupt
-    return out
+def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
+    """Load annotations and features, extracting what is missing; print a summary of the annotations.
 
-
-def prepare(
-    dataset_path: str | Path, config: TrainConfig
-) -> tuple[FeatureLocations, Loaded, EventTask, dict[str, Any]]:
-    """All that training reads: annotations, features in memory, what is to be told apart, settings of the features.
-
-    Makes missing features first, and prints what the annotations hold. Recordings of the test split are left alone
-    unless the settings ask for folds.
+    Recordings of the test split are left out unless `config.folds` is set.
 
     Raises:
         AnnotationError, WeightsError, SourceError, SettingsError, SettingsMismatchError, OutputError: each with its
@@ -108,73 +99,115 @@ def prepare(
     detection_source = open_detections(config.imported, config.detector) if config.imported.detections else None
     seen = detection_source.find if detection_source else None
     dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing, seen=seen))
-    own = dataset if config.folds else select_splits(dataset, ("train", "val"))
-    task = task_of(own, captions=config.captions)
-    cache = detection_source.cache(config.features) if detection_source else SequenceCache(config.features)
-    feature_settings = detection_source.feature_settings if detection_source else feature_settings_for(config.detector)
-    videos = [clip.video for clip in clips(own)]
+    used = dataset if config.folds else select_splits(dataset, ("train", "val"))
+    task = task_from_dataset(used, captions=config.captions)
+    if detection_source:
+        cache, feature_settings = detection_source.cache(config.features), detection_source.feature_settings
+    else:
+        cache, feature_settings = SequenceCache(config.features), feature_settings_for(config.detector)
+    videos = [clip.video for clip in clips(used)]
     if config.captions:
-        videos += [one.video for one in described_segments(own)]
+        videos += [segment.video for segment in described_segments(used)]
     extracted = extract_missing(
         dataset, videos, cache, feature_settings, config.detector, config.runtime, detection_source
     )
     print(report(extracted.dataset))
-    return extracted, load_features(cache, extracted.keys), task, feature_settings
+    return TrainingData(
+        dataset=extracted.dataset,
+        failed=extracted.failed,
+        loaded=load_features(cache, extracted.keys),
+        task=task,
+        feature_settings=feature_settings,
+    )
 
 
-def cross_validate(
-    dataset: Dataset, loaded: Loaded, task: EventTask, feature_settings: dict[str, Any], config: TrainConfig
-) -> Iterator[dict[str, Any]]:
-    """Train once for each of `config.folds` parts and judge each model on the part it has not seen; prints figures.
+def _train(data: TrainingData, config: TrainConfig, processes: ProcessGroup) -> Path:
+    """Train one model and write the run's folder."""
+    out = Path(config.out).expanduser()
+    result = train_model(
+        data.dataset, data.loaded, data.task, data.feature_settings, config, folder=out, process_group=processes
+    )
+    if processes.rank == 0:
+        # not earlier: a run that is refused, or interrupted at once, leaves an earlier run in the folder as it is
+        write_atomic(out / "config.yaml", _yaml(config))
+        result.best.save(out / BEST)
+        result.last.save(out / LAST)
+        write_atomic(out / "results.csv", _csv(result.epochs))
+        metrics = evaluate_loaded(result.best, data.dataset, "val", data.loaded, intervals=True, out=out)
+        metrics = {"split": "val", "epoch": result.best_epoch, "failed": data.failed, **metrics}
+        write_json(out / "metrics.json", metrics)
+        plot_curves(out / "results.csv", out / "curves.png", best_epoch=result.best_epoch)
+        print(f"validation, epoch {result.best_epoch} of {len(result.epochs)}")
+        print(metrics_table(metrics))
+        print(f"metrics: {out / 'metrics.json'}\nmodel: {out / BEST}")
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return out
 
-    Args:
-        dataset: its own splits are not used.
-        loaded: features of all its recordings.
-        task: what is to be told apart.
-        feature_settings: settings of the features.
-        config: how.
 
-    Yields:
-        After each fold: `folds`, the metrics of each so far, and `mean` and `spread` (standard deviation over folds) of
-        the headlines.
-
-    Raises:
-        AnnotationError: fewer groups of recordings than folds.
-        VidgruError: as from `fit`.
-    """
-    judged: list[dict[str, Any]] = []
-    for number, fold in enumerate(folds(dataset, config.folds, config.seed, config.group_by or None), start=1):
-        model = fit(fold, loaded, task, feature_settings, config).best
-        metrics = evaluate_loaded(model, fold, "test", loaded, intervals=False)
-        judged.append(metrics)
-        shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in HEADLINES if metrics.get(name) is not None)
-        print(f"fold {number} of {config.folds}: {shown}")
-        mean, spread = over_folds(judged)
-        yield {"folds": judged, "mean": mean, "spread": spread}
+def _cross_validate(data: TrainingData, config: TrainConfig) -> Path:
+    """Cross-validate; write folds.json and print the metrics after each fold."""
+    out = Path(config.out).expanduser()
+    rows: list[dict[str, Any]] = []
+    mean: dict[str, float] = {}
+    spread: dict[str, float] = {}
+    for metrics in cross_validate(data, config):
+        rows.append(metrics)
+        values = ", ".join(f"{name} {metrics[name]:.3f}" for name in HEADLINES if metrics.get(name) is not None)
+        print(f"fold {len(rows)} of {config.folds}: {values}")
+        mean, spread = over_folds(rows)
+        write_atomic(out / "config.yaml", _yaml(config))
+        write_json(out / "folds.json", {"failed": data.failed, "folds": rows, "mean": mean, "spread": spread})
     for name, value in mean.items():
         print(f"{name} {value:.3f} +- {spread[name]:.3f} over {config.folds} folds")
+    print(f"metrics: {out / 'folds.json'}")
+    return out
 
 
-def over_folds(judged: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean and standard deviation of the headlines, each over the folds that have it."""
-    values = {name: [m[name] for m in judged if m.get(name) is not None] for name in HEADLINES}
-    mean = {name: float(np.mean(some)) for name, some in values.items() if some}
+def cross_validate(data: TrainingData, config: TrainConfig) -> Iterator[dict[str, Any]]:
+    """Train once per fold and evaluate each model on the fold it has not seen; the dataset's own splits are not used.
+
+    Yields:
+        The metrics of each fold.
+
+    Raises:
+        AnnotationError: there are fewer groups of recordings than folds.
+        VidgruError: as raised by `train_model`.
+    """
+    for fold in folds(data.dataset, config.folds, config.seed, config.group_by or None):
+        model = train_model(fold, data.loaded, data.task, data.feature_settings, config).best
+        yield evaluate_loaded(model, fold, "test", data.loaded, intervals=False)
+
+
+def over_folds(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean and standard deviation of the main metrics, each over the folds that have it."""
+    values = {name: [row[name] for row in rows if row.get(name) is not None] for name in HEADLINES}
+    mean = {name: float(np.mean(of_folds)) for name, of_folds in values.items() if of_folds}
     return mean, {name: float(np.std(values[name])) for name in mean}
 
 
 def evaluate_loaded(
-    model: EventModel, dataset: Dataset, split: str, loaded: Loaded, *, intervals: bool, out: Path | None = None
+    model: EventModel,
+    dataset: Dataset,
+    split: str,
+    loaded: LoadedFeatures,
+    *,
+    intervals: bool,
+    out: Path | None = None,
 ) -> dict[str, Any]:
     """Metrics of a split whose features are in memory; as `evaluate_model`."""
     videos = dict.fromkeys(clip.video for clip in clips(dataset, split))
-    videos |= dict.fromkeys(one.video for one in described_segments(dataset, split) if one.video in loaded.features)
+    videos |= dict.fromkeys(
+        segment.video for segment in described_segments(dataset, split) if segment.video in loaded.features
+    )
     encoded = {video: encode_features(model, [loaded.features[video]]) for video in videos}
     return evaluate_model(model, dataset, split, encoded, loaded.features.__getitem__, intervals=intervals, out=out)
 
 
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as YAML writes them: tuples are lists."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+def _yaml(config: TrainConfig) -> bytes:
+    """Settings as YAML; tuples become lists."""
+    settings = {name: list(v) if isinstance(v, tuple) else v for name, v in to_flags(config).items()}
+    return yaml.safe_dump(settings, allow_unicode=True).encode()
 
 
 def _csv(rows: Sequence[Mapping[str, float | None]]) -> bytes:

@@ -1,4 +1,4 @@
-"""Thresholds at which scores become events, fitted on validation clips and recordings."""
+"""Thresholds at which scores become events and captions are trusted, fitted on validation examples."""
 
 from __future__ import annotations
 
@@ -12,49 +12,53 @@ from vidgru.model.event_decoder import DecodeSettings, decode_events, smooth_sco
 from vidgru.types import Array, Event
 
 _GRID = np.linspace(0.1, 0.9, 33)
-_USUAL = 0.5
-_FEWEST = 5  # clips with a label and clips without it (events of a label), for a threshold of its own
-_KEEP = 0.7  # the lower threshold is this share of the upper one
-_SHORTEST, _NEAR = 0.25, 0.25  # of the training clips' length: shorter events go, nearer ones merge
-_BRIEF, _CLOSE = 0.5, 0.5  # of what a short training event lasts: shorter events go, nearer ones merge
-_SMOOTH_S = (0.0, 0.5, 1.0)
-_KEEPS = (0.8, 0.5)
+_DEFAULT = 0.5
+_MIN_SUPPORT = 5  # clips with and without a label, or events of a label, that a threshold of its own needs
+
+_CLIP_LOW = 0.7  # ratio of the lower to the upper threshold
+_CLIP_MIN, _CLIP_MERGE = 0.25, 0.25  # of the training clips' length: shorter events are dropped, closer ones merged
+
+_EVENT_MIN, _EVENT_MERGE = 0.5, 0.5  # the same, of the length of a short training event
+_EVENT_LOWS = (0.8, 0.5)  # tried ratios of the lower to the upper threshold
+_SMOOTH_S = (0.0, 0.5, 1.0)  # tried lengths of smoothing
 _TIOU = (0.3, 0.5, 0.7)
-_BLUR = np.array([1.0, 2, 3, 2, 1]) / 9  # of the curve over thresholds: a plateau is worth more than a peak
-_LEAN = 0.02  # how much of F1 is given up for a threshold near the usual one
+_BLUR = np.array([1.0, 2, 3, 2, 1]) / 9  # of F1 over thresholds: a plateau generalises better than a peak
+_PRIOR = 0.02  # F1 that is given up for a threshold near the default
+
+# A model that knows directions and guesses colours is right about three quarters of the time.
+_MIN_UNDERSTOOD = 0.9
 
 
 def fit_clips(scores: Array, labels: Array, head: HeadSpec, number: int, window_s: float) -> DecodeSettings:
-    """Decoding settings of a model of clips, from validation clips.
+    """Fit the decoding of a model of clips to validation clips.
 
-    Each label's threshold is the one with the best F1, the nearest to 0.5 of equals; without enough clips to tell,
-    0.5. Where exactly one label holds at a time and "nothing" is none of them, the best label is always taken, however
-    unsure.
+    The threshold of each label is the one with the best F1, the nearest to 0.5 of equals; with too few clips it is
+    0.5. If exactly one label always holds and "no event" is none of them, the best label is always predicted.
 
     Args:
         scores: float32 [n, C], 0 to 1.
         labels: float32 [n, C].
-        head: how labels are told.
-        number: of labels.
-        window_s: typical length of the training clips.
+        head: The clip head.
+        number: Number of labels.
+        window_s: Typical length of the training clips in seconds.
     """
     high = []
     for label in range(number):
         true = labels[:, label] > 0
         if not head.multi_label and not head.background:
             high.append(0.0)
-        elif min(true.sum(), (~true).sum()) < _FEWEST:
-            high.append(_USUAL)
+        elif min(true.sum(), (~true).sum()) < _MIN_SUPPORT:
+            high.append(_DEFAULT)
         else:
-            called = scores[:, label, None] >= _GRID
-            f1 = 2 * (called & true[:, None]).sum(axis=0) / (called.sum(axis=0) + true.sum())
+            predicted = scores[:, label, None] >= _GRID
+            f1 = 2 * (predicted & true[:, None]).sum(axis=0) / (predicted.sum(axis=0) + true.sum())
             best = _GRID[f1 == f1.max()]
-            high.append(float(best[np.abs(best - _USUAL).argmin()]))
+            high.append(float(best[np.abs(best - _DEFAULT).argmin()]))
     return DecodeSettings(
         high=tuple(round(value, 4) for value in high),
-        low=tuple(round(value * _KEEP, 4) for value in high),
-        min_s=round(window_s * _SHORTEST, 3),
-        merge_s=round(window_s * _NEAR, 3),
+        low=tuple(round(value * _CLIP_LOW, 4) for value in high),
+        min_s=round(window_s * _CLIP_MIN, 3),
+        merge_s=round(window_s * _CLIP_MERGE, 3),
         exclusive=not head.multi_label,
     )
 
@@ -66,79 +70,127 @@ def fit_frames(
     labels: tuple[str, ...],
     head: HeadSpec,
     step_s: float,
-    brief_s: float,
+    short_event_s: float,
 ) -> DecodeSettings:
-    """Decoding settings of a model of timed events, from whole validation recordings.
+    """Fit the decoding of a model of timed events to whole validation recordings.
 
-    Smoothing and the share of the lower threshold are those with the best mean over labels of event F1 (one to one, at
+    Smoothing and the ratio of the thresholds are those with the best mean over labels of event F1 (one to one, at
     tIoU 0.3, 0.5 and 0.7), each label at its own best threshold; labels with few events share one. Without a single
     event thresholds are 0.5.
 
     Args:
         times: float64 [T] of each recording.
         scores: float32 [T, K] of each.
-        events: int64 [E, 3] of each: first frame, the one after the last, label.
-        labels: names.
-        head: how labels are told.
-        step_s: seconds between samples.
-        brief_s: what a short training event lasts.
+        events: int64 [E, 3] of each: first frame, frame after the last, label.
+        labels: Label names.
+        head: The frame head.
+        step_s: Seconds between samples.
+        short_event_s: Length of a short training event in seconds.
     """
     base = DecodeSettings(
-        high=(_USUAL,) * len(labels),
-        low=(_USUAL * _KEEPS[0],) * len(labels),
-        min_s=round(_BRIEF * brief_s, 3),
-        merge_s=round(_CLOSE * brief_s, 3),
+        high=(_DEFAULT,) * len(labels),
+        low=(_DEFAULT * _EVENT_LOWS[0],) * len(labels),
+        min_s=round(_EVENT_MIN * short_event_s, 3),
+        merge_s=round(_EVENT_MERGE * short_event_s, 3),
         exclusive=not head.multi_label,
     )
-    if not any(len(some) for some in events):
+    if not any(len(rows) for rows in events):
         return base
-    truth = [_seconds(time_s, some, step_s) for time_s, some in zip(times, events, strict=True)]
-    support = np.bincount(np.concatenate([some[:, 2] for some in events]), minlength=len(labels))
-    lean = _LEAN * (1 - np.abs(_GRID - _USUAL))
+    truth = [_spans_s(time_s, rows, step_s) for time_s, rows in zip(times, events, strict=True)]
+    support = np.bincount(np.concatenate([rows[:, 2] for rows in events]), minlength=len(labels))
+    prior = _PRIOR * (1 - np.abs(_GRID - _DEFAULT))
     best, settings = -1.0, base
     for smooth_s in _SMOOTH_S:
-        smoothed = [smooth_scores(time_s, some, smooth_s) for time_s, some in zip(times, scores, strict=True)]
-        for keep in _KEEPS:
-            counts = np.zeros((len(_GRID), len(labels), 2))
+        smoothed = [smooth_scores(time_s, rows, smooth_s) for time_s, rows in zip(times, scores, strict=True)]
+        for ratio in _EVENT_LOWS:
+            counts = np.zeros((len(_GRID), len(labels), 2))  # hits and predictions
             for row, high in enumerate(_GRID):
-                tried = replace(base, high=(high,) * len(labels), low=(high * keep,) * len(labels))
-                for time_s, some, true in zip(times, smoothed, truth, strict=True):
+                trial = replace(base, high=(high,) * len(labels), low=(high * ratio,) * len(labels))
+                for time_s, frame_scores, true in zip(times, smoothed, truth, strict=True):
                     end_s = float(time_s[-1]) + step_s
-                    found = decode_events(time_s, some, labels, tried, video="", step_s=step_s, end_s=end_s)
-                    counts[row] += _count(found, true, labels)
-            few = support < _FEWEST
-            counts[:, few] = counts[:, few].sum(axis=1, keepdims=True)
-            total = np.where(few, support[few].sum(), support)
+                    predicted = decode_events(time_s, frame_scores, labels, trial, video="", step_s=step_s, end_s=end_s)
+                    counts[row] += _count(predicted, true, labels)
+            rare = support < _MIN_SUPPORT
+            counts[:, rare] = counts[:, rare].sum(axis=1, keepdims=True)
+            total = np.where(rare, support[rare].sum(), support)
             f1 = 2 * counts[..., 0] / np.maximum(counts[..., 1] + total, 1e-9)
             padded = np.pad(f1, ((2, 2), (0, 0)), mode="edge")
-            f1 = sum(weight * padded[at : at + len(f1)] for at, weight in enumerate(_BLUR)) + lean[:, None]
+            f1 = sum(weight * padded[at : at + len(f1)] for at, weight in enumerate(_BLUR)) + prior[:, None]
             mean = float(f1.max(axis=0)[support > 0].mean()) if support.any() else 0.0
             if mean > best + 1e-9:
                 best = mean
                 high = [round(float(value), 4) for value in _GRID[f1.argmax(axis=0)]]
-                low = tuple(round(value * keep, 4) for value in high)
+                low = tuple(round(value * ratio, 4) for value in high)
                 settings = replace(base, high=tuple(high), low=low, smooth_s=smooth_s)
     return settings
 
 
-def _seconds(time_s: Array, events: Array, step_s: float) -> Array:
-    """Start, end and label of events given by frames: float64 [E, 3]."""
+def _spans_s(time_s: Array, events: Array, step_s: float) -> Array:
+    """Start, end and label of events that are given by frames: float64 [E, 3]."""
     ends = np.append(time_s[1:], time_s[-1] + step_s)
     return np.column_stack([time_s[events[:, 0]], ends[events[:, 1] - 1], events[:, 2]])
 
 
-def _count(found: list[Event], true: Array, labels: tuple[str, ...]) -> Array:
-    """Hits, as a mean over the least overlaps, and events found, of each label: float64 [C, 2]."""
+def _count(predicted: list[Event], true: Array, labels: tuple[str, ...]) -> Array:
+    """Hits per label, as a mean over the overlaps of `_TIOU`, and number of predicted events: float64 [C, 2]."""
     counts = np.zeros((len(labels), 2))
     for index, label in enumerate(labels):
-        spans = np.array([(event.start_s, event.end_s) for event in found if event.label == label]).reshape(-1, 2)
+        spans = np.array([(event.start_s, event.end_s) for event in predicted if event.label == label]).reshape(-1, 2)
         counts[index, 1] = len(spans)
-        some = true[true[:, 2] == index]
-        common = np.minimum(spans[:, None, 1], some[:, 1]) - np.maximum(spans[:, None, 0], some[:, 0])
-        joint = np.maximum(spans[:, None, 1], some[:, 1]) - np.minimum(spans[:, None, 0], some[:, 0])
+        of_label = true[true[:, 2] == index]
+        common = np.minimum(spans[:, None, 1], of_label[:, 1]) - np.maximum(spans[:, None, 0], of_label[:, 0])
+        joint = np.maximum(spans[:, None, 1], of_label[:, 1]) - np.minimum(spans[:, None, 0], of_label[:, 0])
         tiou = common / joint
-        while tiou.size and (most := tiou.max()) >= min(_TIOU):  # one to one, the largest overlap first
-            counts[index, 0] += sum(most >= least for least in _TIOU) / len(_TIOU)
-            one, two = np.unravel_index(tiou.argmax(), tiou.shape)
-            tiou[one], tiou[:, two] = -1, -1
+        while tiou.size and (largest := tiou.max()) >= min(_TIOU):  # one to one, the largest overlap first
+            counts[index, 0] += sum(largest >= threshold for threshold in _TIOU) / len(_TIOU)
+            row, column = np.unravel_index(tiou.argmax(), tiou.shape)
+            tiou[row], tiou[:, column] = -1, -1
     return counts
+
+
+def caption_understanding(log_likelihoods: Array, texts: Sequence[str], labels: Sequence[int | None]) -> Array:
+    """Measure how well a model tells each segment from others of the same label, whatever words it would choose.
+
+    A reference counts by how much more likely it is in a segment than in segments on average, so that neither its
+    length nor its wording matters. A model that knows the label and guesses the rest scores a half.
+
+    Args:
+        log_likelihoods: float64 [n, n], log probability of reference j in segment i.
+        texts: n references; equal ones are not compared with each other.
+        labels: Labels of the segments. A segment whose label, or whose wording within it, is unique is compared with
+            segments of other labels.
+
+    Returns:
+        float64 [n], share of the other references that fit a segment less than its own; 1 if there are no others.
+    """
+    fits = log_likelihoods - log_likelihoods.mean(axis=0)
+    understood = np.ones(len(texts))
+    for i, (text, label) in enumerate(zip(texts, labels, strict=True)):
+        other_text = np.array([other != text for other in texts])
+        same_label = other_text & np.array([other == label for other in labels])
+        compared = same_label if same_label.any() else other_text
+        if compared.any():
+            understood[i] = (fits[i, i] > fits[i, compared]).mean()
+    return understood
+
+
+def fit_caption_threshold(scores: Sequence[float], understood: Array) -> float:
+    """Fit the score from which on captions are trusted.
+
+    Each segment counts for or against a threshold by how much its understanding exceeds what is required.
+
+    Args:
+        scores: EventLogits of n captions.
+        understood: float64 [n], as returned by `caption_understanding`.
+
+    Returns:
+        0 if all captions are worth it, 1 if none is, else halfway between two scores.
+    """
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    gain = np.concatenate([[0.0], np.cumsum(understood[order] - _MIN_UNDERSTOOD)])
+    number = len(gain) - 1 - int(gain[::-1].argmax())  # the lowest of equally good thresholds
+    if number == len(order):
+        return 0.0
+    if number == 0:
+        return 1.0
+    return round(float(scores[order[number - 1]] + scores[order[number]]) / 2, 6)

@@ -1,59 +1,82 @@
-"""The training loop: labelled clips and timed recordings in, a model out."""
+"""Training, top to bottom: examples in, weights out, and models with thresholds made of them.
+
+`train_model` prepares the examples, builds an untrained model, trains it with `fit` and calibrates the result. `fit`
+is a function of an untrained model and examples: equal inputs and seeds give equal weights on one machine's CPU with
+one number of threads, resumed or not.
+"""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from importlib.metadata import version
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from vidgru.config import TrainConfig
 from vidgru.datasets.dataset import Dataset
-from vidgru.errors import SettingsError
+from vidgru.datasets.windows import Batch
+from vidgru.errors import OutputError, SettingsError, VidgruError
 from vidgru.flags import to_flags
-from vidgru.model.checkpoint import (
-    EventModel,
-    EventTask,
-    build_network,
-    check_feature_settings,
-    entry_digest,
-    load_model,
-)
-from vidgru.model.event_decoder import DecodeSettings
-from vidgru.model.event_gru import Architecture, EventGRU
-from vidgru.training.batches import Batches, ClipBatches, WindowBatches
-from vidgru.training.captions_data import DescribedClip, DescribedValidation, caption_of
-from vidgru.training.data import Loaded
+from vidgru.model.checkpoint import EventModel, EventTask, load_model
+from vidgru.model.event_gru import EventLogits
+from vidgru.training.batches import make_batches
+from vidgru.training.data import LoadedFeatures
 from vidgru.training.distributed import ProcessGroup
-from vidgru.training.examples import Examples, batches_of, brief, check_train, check_val, warn_of_val
-from vidgru.training.reproducibility import choose_device, reproducible
-from vidgru.training.state import FREE, SEEN, STATE, Progress, read_state, write_state
-from vidgru.training.step import Stepper, learning_rate
-from vidgru.training.tensorboard import board
-from vidgru.training.thresholds import fit_clips, fit_frames
+from vidgru.training.examples import Examples, check_train, check_val, short_event_frames, warn_incomplete_val
+from vidgru.training.initial_model import untrained_model, with_weights
+from vidgru.training.losses import caption_losses, window_losses
+from vidgru.training.run_state import DATA, STATE, UNCHECKED, RunProgress, read_state, write_state
 from vidgru.training.validation import Validation, selection_metric
+
+_WARMUP_STEPS = 20
+_LR_DECAY = 200  # steps after which the learning rate has fallen to 0.7 of its peak
+_CLIP_NORM = 1.0
+_AVERAGING = 8.0  # the averaged weights cover about the last ninth of all steps
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Result:
-    """What training came to.
+class TrainedWeights:
+    """Weights from `fit`, by parameter name, on the device of training.
 
     Attributes:
-        best: the model of the best epoch.
-        last: that of the last one.
-        best_epoch: from 1.
-        epochs: a row of figures each.
-        interrupted: whether Ctrl-C ended it.
+        best: Weights of the best epoch.
+        last: Weights of the last epoch.
+        best_epoch: Number of the best epoch, from 1.
+        epochs: Metrics of each epoch.
+        interrupted: Whether Ctrl-C ended training.
+    """
+
+    best: dict[str, Tensor]
+    last: dict[str, Tensor]
+    best_epoch: int
+    epochs: list[dict[str, float]]
+    interrupted: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingResult:
+    """Models from `train_model`, on the CPU, with thresholds.
+
+    Attributes:
+        best: Model of the best epoch.
+        last: Model of the last epoch.
+        best_epoch: Number of the best epoch, from 1.
+        epochs: Metrics of each epoch.
+        interrupted: Whether Ctrl-C ended training.
     """
 
     best: EventModel
@@ -63,249 +86,354 @@ class Result:
     interrupted: bool
 
 
-def fit(
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def train_model(
     dataset: Dataset,
-    loaded: Loaded,
+    loaded: LoadedFeatures,
     task: EventTask,
     feature_settings: dict[str, Any],
     config: TrainConfig,
     *,
     folder: Path | None = None,
     process_group: ProcessGroup | None = None,
-) -> Result:
-    """Train on split `train`, select on split `val`.
-
-    Equal inputs and seeds give equal bytes on one machine's CPU with one number of threads, resumed or not.
+) -> TrainingResult:
+    """Train on split `train`; select the epoch and fit thresholds on split `val`.
 
     Args:
-        dataset: with both splits.
-        loaded: features of the recordings of both.
-        task: what is to be told apart.
-        feature_settings: settings of the features.
-        config: how.
-        folder: where the state of the run is kept after every epoch; None keeps none.
-        process_group: processes that train together.
+        dataset: Dataset with both splits.
+        loaded: Features of the recordings of both.
+        task: Heads and labels.
+        feature_settings: Settings of the features.
+        config: Training settings.
+        folder: Folder of the run's state, to resume from, and of TensorBoard curves; None writes neither.
+        process_group: Processes that train together.
 
     Raises:
-        AnnotationError: one of the splits has nothing, or what is to be trained on does not differ.
-        SettingsError, ModelError: the run cannot be resumed, or not begin with the model `config.init`.
-        VidgruError: the loss is no longer a number; names the window that it came from.
-        KeyboardInterrupt: before the first epoch was finished, or without a folder. Otherwise Ctrl-C ends training, and
-            what the epochs before it came to is returned.
+        AnnotationError: a split is empty, or the training examples do not differ.
+        SettingsError, ModelError: the run cannot be resumed, or cannot start from the model `config.init`.
+        VidgruError: the loss is not finite; names the window.
+        KeyboardInterrupt: before the end of the first epoch, or without a folder. Otherwise Ctrl-C ends training, and
+            the result of the finished epochs is returned.
     """
     process_group = process_group or ProcessGroup()
-    train, val = (Examples.of(dataset, split, loaded, task, captions=config.captions) for split in ("train", "val"))
+    train, val = (
+        Examples.of(dataset, split, loaded.times, task, captions=config.captions) for split in ("train", "val")
+    )
     check_train(dataset, task, train)
-    if not train.described:
-        val = replace(val, described=[])
+    if not train.captions:
+        val = replace(val, captions=[])
     check_val(dataset, task, val)
-    warn_of_val(task, val, captions=bool(train.described))
+    warn_incomplete_val(task, val, captions=bool(train.captions))
     init = load_model(config.init) if config.init else None
-    caption = None
-    if train.described:
-        caption = caption_of(train.described, task, init.caption.tokenizer if init and init.caption else None)
-    sentences = DescribedValidation(val.described, loaded, caption.tokenizer) if caption and val.described else None
-    held = Validation(loaded, val.clips, val.recordings, sentences)
-    lookahead = (
-        0
-        if config.network.cell == "none" or config.network.bidirectional or not train.recordings
-        else round(config.lookahead * config.detector.fps)
-    )
-    clips, windows, described = batches_of(
-        train, loaded, task, config, lookahead, caption.tokenizer if caption else None
-    )
-    parts = [part for part in (clips, windows, described) if part]
-    batches = Batches(parts, config.seed, (process_group.rank, process_group.size))
-    steps = _typical_steps(clips, windows, train.described)
     with reproducible(config.seed, config.runtime.threads or 1):
-        device = choose_device(config.runtime.device)
-        network = build_network(
-            loaded.feature_spec, task, architecture_of(config), words=len(caption.tokenizer) if caption else 0
-        )
-        if init:
-            _begin_with(network, init, task, feature_settings)
-        else:
-            network.encoder.fit_normalization(loaded.features[video] for video in train.videos)
-        network.to(device)
-        class_weights = torch.from_numpy(windows.class_weights()) if windows else torch.ones(0)
-        stepper = Stepper(
-            network, task, config, lookahead=lookahead, class_weights=class_weights, process_group=process_group
-        )
-        usual = (0.5,) * len(task.labels)
-        model = EventModel(
-            network=stepper.kept,
-            task=task,
-            feature_settings=feature_settings,
-            weights="" if config.imported.detections else config.detector.weights,
-            names=loaded.names,
-            # fitted when all is done
-            decode=DecodeSettings(high=usual, low=usual, min_s=0, merge_s=0, exclusive=False),
-            window_s=round(steps / config.detector.fps, 3),
-            lookahead=lookahead,
-            caption=caption,
-            versions={name: version(name) for name in ("vidgru", "torch")},
-            trained_on=tuple(sorted({entry_digest(loaded.keys[video]) for video in (*train.videos, *val.videos)})),
-        )
-        identity = _identity(config, train, val, loaded)
-        progress = Progress(epochs=[], best_epoch=0, best=(-math.inf, -math.inf), best_state={}, step=0)
-        if config.resume and folder:
-            progress = read_state(folder / STATE, network, stepper.kept, stepper.optimizer, identity)
-        last_state = _copied(stepper.kept)
-        interrupted = False
-        bar = tqdm(
-            total=config.epochs,
-            initial=len(progress.epochs),
-            unit="epoch",
-            leave=False,
-            disable=process_group.rank > 0 or not sys.stderr.isatty(),
-        )
-        first = len(progress.epochs) + 1
-        with bar, board(folder if process_group.rank == 0 else None, first) as draw:
-            try:
-                while not _over(progress, config):
-                    epoch, step = len(progress.epochs) + 1, progress.step
-                    started, total, count = time.monotonic(), torch.zeros((), device=device), 0
-                    torch.manual_seed(
-                        int(np.random.SeedSequence((config.seed, epoch, process_group.rank)).generate_state(1)[0])
-                    )
-                    network.train()
-                    for batch, size in batches(epoch):
-                        step += 1
-                        total += stepper.take(batch, size, step)
-                        count += 0 if batch is None else len(batch)
-                    train_loss = process_group.total(torch.tensor([float(total), count], device=device))
-                    figures = held.figures(model, held.look(model))
-                    row = {
-                        "epoch": epoch,
-                        "seconds": time.monotonic() - started,
-                        "lr": config.lr * learning_rate(step),
-                        "train_loss": float(train_loss[0] / train_loss[1]),
-                        **{f"val_{name}": value for name, value in figures.items()},
-                    }
-                    main, val_loss = process_group.agree([selection_metric(figures), figures["loss"]], device)
-                    last_state = _copied(stepper.kept)
-                    progress = progress.after_epoch(row, (main, -val_loss), last_state, step)
-                    if folder and process_group.rank == 0:
-                        write_state(folder / STATE, network, stepper.kept, stepper.optimizer, progress, identity)
-                    draw(row)
-                    bar.update()
-            except KeyboardInterrupt:
-                if folder is None or not progress.epochs:
-                    raise
-                interrupted = True
-        brief_s = brief(train.recordings) / config.detector.fps
-        last = _finished(model, last_state, held, brief_s)
-        chosen_last = progress.best_epoch == len(progress.epochs)
-        best = last if chosen_last else _finished(model, progress.best_state, held, brief_s)
-    return Result(
+        model = untrained_model(train, val, loaded, task, feature_settings, config, init)
+        validation = Validation(val, loaded, model.caption.tokenizer if model.caption else None)
+        weights = fit(model, train, validation, loaded, config, folder=folder, process_group=process_group)
+        short_event_s = short_event_frames(train.recordings) / config.detector.fps
+        last = validation.calibrate(with_weights(model, weights.last), short_event_s)
+        is_last = weights.best_epoch == len(weights.epochs)
+        best = last if is_last else validation.calibrate(with_weights(model, weights.best), short_event_s)
+    return TrainingResult(
         best=best,
         last=last,
+        best_epoch=weights.best_epoch,
+        epochs=weights.epochs,
+        interrupted=weights.interrupted,
+    )
+
+
+def fit(
+    model: EventModel,
+    train: Examples,
+    validation: Validation,
+    loaded: LoadedFeatures,
+    config: TrainConfig,
+    *,
+    folder: Path | None = None,
+    process_group: ProcessGroup,
+) -> TrainedWeights:
+    """Train the network of a model. The model is left as it is: its weights are where training starts.
+
+    Arguments and errors are those of `train_model`.
+    """
+    device = choose_device(config.runtime.device)
+    batches = make_batches(
+        train,
+        loaded,
+        model.task,
+        config,
+        lookahead=model.lookahead,
+        tokenizer=model.caption.tokenizer if model.caption else None,
+        rank=process_group.rank,
+        size=process_group.size,
+    )
+    class_weights = torch.from_numpy(batches.windows.class_weights()) if batches.windows else torch.ones(0)
+    learner = Learner(model, config, device, class_weights=class_weights, process_group=process_group)
+
+    identity = _identity(config, train, validation.examples, loaded)
+    progress = RunProgress()
+    if config.resume and folder:
+        progress = read_state(folder / STATE, learner.network, learner.averaged, learner.optimizer, identity)
+    last = learner.snapshot()
+    interrupted = False
+
+    is_first = process_group.rank == 0
+    first_epoch = len(progress.epochs) + 1
+    writer = tensorboard_writer(folder, first_epoch) if folder and is_first else None
+    bar = tqdm(
+        total=config.epochs,
+        initial=len(progress.epochs),
+        unit="epoch",
+        leave=False,
+        disable=not (is_first and sys.stderr.isatty()),
+    )
+    with bar, closing(writer) if writer else nullcontext():
+        try:
+            for epoch in range(first_epoch, config.epochs + 1):
+                if config.patience and epoch - 1 - progress.best_epoch >= config.patience:
+                    break
+
+                # One epoch. All random numbers are drawn anew from the seed, so that a resumed run draws the same ones.
+                started = time.monotonic()
+                seed = np.random.SeedSequence((config.seed, epoch, process_group.rank))
+                torch.manual_seed(int(seed.generate_state(1)[0]))
+                total, count, step = torch.zeros((), device=device), 0, progress.step
+                for batch, size in batches(epoch):
+                    step += 1
+                    total += learner.step(batch, size, step)
+                    count += 0 if batch is None else len(batch)
+                train_loss = process_group.sum(torch.tensor([float(total), count], device=device))
+
+                # Validation is of the averaged weights, copied so that the model stays as it is while training goes on.
+                snapshot = learner.snapshot()
+                metrics = validation.metrics(snapshot, validation.predict(snapshot))
+                row = {
+                    "epoch": epoch,
+                    "seconds": time.monotonic() - started,
+                    "lr": config.lr * lr_scale(step),
+                    "train_loss": float(train_loss[0] / train_loss[1]),
+                    **{f"val_{name}": value for name, value in metrics.items()},
+                }
+                # Of epochs with the same main metric the one with the lower loss is the better.
+                main, val_loss = process_group.broadcast([selection_metric(metrics), metrics["loss"]], device)
+                progress = progress.after_epoch(row, (main, -val_loss), snapshot.network.state_dict(), step)
+                last = snapshot
+                if folder and is_first:
+                    write_state(
+                        folder / STATE, learner.network, learner.averaged, learner.optimizer, progress, identity
+                    )
+                if writer:
+                    for name, value in row.items():
+                        if name != "epoch":
+                            writer.add_scalar(name.replace("_", "/", 1), value, epoch)
+                bar.update()
+        except KeyboardInterrupt:
+            if folder is None or not progress.epochs:
+                raise
+            interrupted = True
+    return TrainedWeights(
+        best=progress.best_weights,
+        last=last.network.state_dict(),
         best_epoch=progress.best_epoch,
         epochs=progress.epochs,
         interrupted=interrupted,
     )
 
 
-def _begin_with(network: EventGRU, model: EventModel, task: EventTask, feature_settings: Mapping[str, Any]) -> None:
-    """Take over the weights of another model; of its heads, those of the labels that both have.
+class Learner:
+    """The network in training, the running average of its weights, and its optimizer.
+
+    Args:
+        model: The untrained model; its network is copied.
+        config: Training settings.
+        device: Device to train on.
+        class_weights: float32 [K], weight of each class of frames; empty without a frame head.
+        process_group: Processes that train together.
+
+    Attributes:
+        network: The weights in training.
+        averaged: Their average, in eval mode, which is validated and kept.
+        optimizer: AdamW.
+    """
+
+    def __init__(
+        self,
+        model: EventModel,
+        config: TrainConfig,
+        device: torch.device,
+        *,
+        class_weights: Tensor,
+        process_group: ProcessGroup,
+    ) -> None:
+        # moved after copying, so that cuDNN finds the weights of the recurrent layer in one piece
+        self.network = copy.deepcopy(model.network).to(device).train()
+        self.averaged = copy.deepcopy(self.network).to(device).eval()
+        parameters = list(self.network.parameters())
+        groups = [  # weight decay on matrices, none on biases and scales
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=device.type != "mps")
+        self._model, self._config, self._device, self._process_group = model, config, device, process_group
+        self._class_weights = class_weights.to(device)
+        # bfloat16 has the range of float32, so gradients need no scaling; where it is emulated it would be slower
+        cuda = device.type == "cuda"
+        self._mixed = config.amp and cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+
+    def step(self, batch: Batch | None, size: int, step: int) -> Tensor:
+        """Take a training step.
+
+        Args:
+            batch: This process's share of a batch, on any device; None if it has none.
+            size: Number of windows of the whole batch.
+            step: Number of the step, from 1.
+
+        Returns:
+            Sum of the losses of this process's windows.
+
+        Raises:
+            VidgruError: a loss is not finite; names the window.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._config.lr * lr_scale(step)
+        self.optimizer.zero_grad()
+        total = torch.zeros((), device=self._device)
+        if batch is not None:
+            total = self.losses(batch.to(self._device)).sum()
+            (total / size).backward()  # type: ignore[no-untyped-call]
+        self._process_group.sum_gradients(self.network)
+        nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
+        self.optimizer.step()
+        # Polynomial decay averaging (Shamir and Zhang 2013, "Stochastic Gradient Descent for Non-smooth Optimization"):
+        # the average covers a share of all steps that grows with their number, so that it does not swing from epoch to
+        # epoch and is good whenever training stops.
+        share = min((_AVERAGING + 1) / (_AVERAGING + step), 1.0)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.network.parameters()), share)
+        return total.detach()
+
+    def losses(self, batch: Batch) -> Tensor:
+        """Loss of each window of a batch on the device, [B].
+
+        Raises:
+            VidgruError: a loss is not finite; names the window.
+        """
+        inputs = batch.objects, batch.counts, batch.frame, batch.mask
+        smoothing = self._config.label_smoothing
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed):
+            if batch.words is None:
+                clips, frames = self.network(*inputs)
+            else:
+                words = self.network.caption_logits(*inputs, batch.words)
+        if batch.words is None:
+            logits = EventLogits(None if clips is None else clips.float(), None if frames is None else frames.float())
+            losses = window_losses(
+                logits,
+                batch,
+                self._model.task,
+                lookahead=self._model.lookahead,
+                class_weights=self._class_weights,
+                smoothing=smoothing,
+            )
+        else:
+            losses = caption_losses(words.float(), batch.words, smoothing)
+        bad = ~torch.isfinite(losses)
+        if bad.any():
+            index = int(bad.nonzero()[0, 0])
+            raise VidgruError(
+                f"the loss of {batch.sources[index]} is {float(losses[index].detach())}",
+                "vidgru info --verify FEATURES says whether the cache is corrupt; if it is not, lower --lr",
+            )
+        return losses
+
+    def snapshot(self) -> EventModel:
+        """Return the model with a copy of the averaged weights, on the device."""
+        return replace(self._model, network=copy.deepcopy(self.averaged).to(self._device))
+
+
+def lr_scale(step: int) -> float:
+    """Learning rate at a step, from 1, as a share of its peak.
+
+    It warms up, then falls as one over a square root (Vaswani et al. 2017). It has no end to fall towards, so that a
+    run that is resumed with more epochs equals one that had them from the start.
+    """
+    return min(step / _WARMUP_STEPS, math.sqrt(_LR_DECAY / (_LR_DECAY + step)))
+
+
+# --- environment ------------------------------------------------------------------------------------------------------
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device with this name; for "auto" a CUDA device if there is one, else the CPU.
 
     Raises:
-        SettingsMismatchError: it was trained on features of other settings.
-        SettingsError: its network has another shape.
+        SettingsError: the device cannot be used.
     """
-    check_feature_settings(model, feature_settings, "the features of this data set")
-    other = model.network
-    ours, theirs = network.architecture, model.network.architecture
-    free = {"dropout", "group_dropout"}
-    differ = [f.name for f in fields(ours) if f.name not in free and getattr(ours, f.name) != getattr(theirs, f.name)]
-    if differ:
-        values = "; ".join(
-            f"{name} is {getattr(ours, name)!r}, the model's is {getattr(theirs, name)!r}" for name in differ
-        )
-        raise SettingsError(f"init is a model of another shape: {values}", "choose the model's own settings")
-    own, given = network.state_dict(), other.state_dict()
-    for name, value in given.items():
-        if "_head." not in name:
-            own[name] = value
-    for head, new, old in (
-        ("clip_head", task.clip_head, model.task.clip_head),
-        ("frame_head", task.frame_head, model.task.frame_head),
-    ):
-        if new and old and new.multi_label == old.multi_label:
-            names, known = task.output_names(new), model.task.output_names(old)
-            for name in (name for name in own if name.startswith(f"{head}.")):
-                for row, label in enumerate(names):
-                    if label in known:
-                        own[name][row] = given[name][known.index(label)]
-    if network.caption_head and other.caption_head:  # of one vocabulary: the tokenizer is the model's
-        words = network.caption_head.words
-        for name, value in given.items():
-            if name == "caption_head.embed.weight":
-                own[name][:words] = value[:words]
-                for row, label in enumerate(task.labels):
-                    if label in model.labels:
-                        own[name][words + row] = value[words + model.labels.index(label)]
-            elif name.startswith("caption_head."):
-                own[name] = value
-    network.load_state_dict(own)
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        problem = str(error).splitlines()[0]
+        raise SettingsError(
+            f"device is {name!r}, which cannot be used: {problem}", "choose auto, cpu, cuda, cuda:1 or mps"
+        ) from None
+    return device
 
 
-def _typical_steps(clips: ClipBatches | None, windows: WindowBatches | None, described: list[DescribedClip]) -> int:
-    """Frames of a clip, of a window, or of a described stretch, whichever there is first."""
-    if clips:
-        return max(clips.steps, 2)
-    return windows.length if windows else max(int(np.median([len(clip) for clip in described])), 2)
+@contextmanager
+def reproducible(seed: int, threads: int) -> Iterator[None]:
+    """Seed PyTorch's random numbers and set its CPU threads, and restore both afterwards.
+
+    The steps of such a small network do not scale: one thread is the fastest, by far so beside other work.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def _over(progress: Progress, config: TrainConfig) -> bool:
-    done = len(progress.epochs)
-    return done >= config.epochs or bool(config.patience and done - progress.best_epoch >= config.patience)
+def tensorboard_writer(folder: Path, first_epoch: int) -> Any:
+    """Return a writer of TensorBoard curves to `tensorboard` in a folder; None if TensorBoard is not installed.
+
+    Args:
+        folder: Folder of the run.
+        first_epoch: The next epoch; curves of earlier runs are cut there.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    try:
+        return SummaryWriter(str(folder / "tensorboard"), purge_step=first_epoch)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {folder / 'tensorboard'}: {error.strerror}",
+            "free disk space or choose another folder with --out",
+        ) from error
 
 
-def _identity(config: TrainConfig, train: Examples, val: Examples, loaded: Loaded) -> dict[str, Any]:
-    """What a resumed run must have in common with the one that it goes on with."""
-    seen = hashlib.sha256()
-    for part in (train, val):
-        for clip in part.clips:
-            seen.update(f"{loaded.keys[clip.video]} {clip.labels.tolist()}\n".encode())
-        for recording in part.recordings:
-            seen.update(f"{loaded.keys[recording.video]}\n".encode())
-            seen.update(recording.targets.tobytes() + recording.weights.tobytes() + recording.events.tobytes())
-        for one in part.described:
-            seen.update(f"{loaded.keys[one.video]} {one.first} {one.stop} {one.label} {one.sentences}\n".encode())
-        seen.update(b"--\n")
-    settings = {name: value for name, value in to_flags(config).items() if name not in FREE}
-    return {**settings, SEEN: seen.hexdigest()[:16]}
-
-
-def _finished(model: EventModel, state: dict[str, Tensor], val: Validation, brief_s: float) -> EventModel:
-    """A model of its own, on the CPU, with the weights `state` and thresholds that fit them."""
-    words = len(model.caption.tokenizer) if model.caption else 0
-    network = build_network(model.feature_spec, model.task, model.network.architecture, words=words)
-    network.load_state_dict(state)
-    model = replace(model, network=network.eval())
-    look = val.look(model)
-    if model.caption and val.described:
-        model = replace(model, caption=replace(model.caption, threshold=val.described.threshold(model)))
-    if model.task.frame_head:
-        events = [recording.events for recording in val.recordings]
-        # what is found where nothing is known is neither right nor wrong
-        known = [(r.weights > 0)[:, None] * scores for r, scores in zip(val.recordings, look.frames, strict=True)]
-        decode = fit_frames(val.times, known, events, model.labels, model.task.frame_head, 1 / model.fps, brief_s)
-    elif model.task.clip_head is None:
-        decode = model.decode
-    else:
-        assert look.clips is not None
-        decode = fit_clips(look.clips, val.labels, model.task.clip_head, len(model.labels), model.window_s)
-    model = replace(model, decode=decode)
-    figures = {name: round(value, 6) for name, value in val.figures(model, look).items() if name != "loss"}
-    return replace(model, metrics=figures)
-
-
-def _copied(network: EventGRU) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in network.state_dict().items()}
-
-
-def architecture_of(config: TrainConfig) -> Architecture:
-    """The network that the settings ask for."""
-    return Architecture(**vars(config.network))
+def _identity(config: TrainConfig, train: Examples, val: Examples, loaded: LoadedFeatures) -> dict[str, Any]:
+    """The settings and examples that a resumed run must share with the run that it continues."""
+    digest = hashlib.sha256()
+    for examples in (train, val):
+        for clip in examples.clips:
+            digest.update(f"{loaded.keys[clip.video]} {clip.labels.tolist()}\n".encode())
+        for recording in examples.recordings:
+            digest.update(f"{loaded.keys[recording.video]}\n".encode())
+            digest.update(recording.targets.tobytes() + recording.weights.tobytes() + recording.events.tobytes())
+        for c in examples.captions:
+            digest.update(f"{loaded.keys[c.video]} {c.first} {c.stop} {c.label} {c.sentences}\n".encode())
+        digest.update(b"--\n")
+    settings = {name: value for name, value in to_flags(config).items() if name not in UNCHECKED}
+    return {**settings, DATA: digest.hexdigest()[:16]}

@@ -1,30 +1,41 @@
-"""Clips and recordings held back from training, scored again after every epoch."""
+"""Validation examples, scored after every epoch, and the thresholds that are fitted on them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
+from vidgru.datasets.windows import Batch, collate, epoch_batches, slice_window
 from vidgru.errors import VidgruError
+from vidgru.model.captioner import CaptionSegment, caption_log_likelihoods, caption_segments
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.scoring import FRAMES_PER_PASS, encode_features, score_clips, score_frames
-from vidgru.training.captions_data import DescribedValidation
-from vidgru.training.data import LabelledClip, Loaded, TimedRecording
+from vidgru.model.tokenizer import Tokenizer
+from vidgru.training.batches import sentence_words
+from vidgru.training.data import LoadedFeatures
+from vidgru.training.examples import CaptionedClip, Examples, LabelledClip
 from vidgru.training.metrics.clips import classification_metrics, multilabel_metrics
 from vidgru.training.metrics.ranking import RankedClips
+from vidgru.training.thresholds import caption_understanding, fit_caption_threshold, fit_clips, fit_frames
 from vidgru.types import Array, Features
+
+_CAPTION_BATCH = 32  # sentences
+_CAPTION_STEPS = 20_000  # per batch, padding included
+_MAX_SEGMENTS = 100  # that the caption threshold is fitted on: every reference is scored in every segment
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Look:
-    """What a model said of the validation split.
+class ValidationOutputs:
+    """EventLogits of a model on the validation split.
 
     Attributes:
-        clips: float32 [n, C], scores of the clips; None without a head for clips.
-        frames: float32 [T, K] of each recording; empty without a head for frames.
+        clips: float32 [n, C], scores of the clips; None without a clip head or clips.
+        frames: float32 [T, K] of each recording; empty without a frame head or recordings.
     """
 
     clips: Array | None
@@ -32,133 +43,180 @@ class Look:
 
 
 class Validation:
-    """Clips and recordings; short ones are put one behind the other, so that all are encoded in few passes.
+    """Validation examples. Short recordings are concatenated, so that few passes encode all of them.
 
-    That is sound because frames are encoded independently of each other.
+    That is exact because frames are encoded independently of each other.
 
     Args:
-        loaded: features of their recordings.
-        clips: clips labelled as a whole.
-        recordings: recordings with timed events.
-        described: described stretches; None where there are none. One of the three at least.
+        examples: Examples of the validation split.
+        loaded: Features of their recordings.
+        tokenizer: Tokenizer of the descriptions; None leaves them out.
 
     Raises:
-        VidgruError: features are not finite; names the recording.
+        VidgruError: the features of a recording are not finite.
 
     Attributes:
-        clips, recordings: as given.
-        labels: float32 [n, C], of the clips.
-        times: float64 [T] of each recording.
+        examples: As given.
     """
 
-    def __init__(
-        self,
-        loaded: Loaded,
-        clips: Sequence[LabelledClip],
-        recordings: Sequence[TimedRecording],
-        described: DescribedValidation | None = None,
-    ) -> None:
-        self.clips, self.recordings, self.described = clips, recordings, described
-        self.labels: Array = np.array([clip.labels for clip in clips])
-        self.times = [loaded.features[recording.video].time_s for recording in recordings]
-        videos = dict.fromkeys([*(clip.video for clip in clips), *(recording.video for recording in recordings)])
+    def __init__(self, examples: Examples, loaded: LoadedFeatures, tokenizer: Tokenizer | None = None) -> None:
+        self.examples = examples
+        captions = examples.captions if tokenizer else []
+        for video in dict.fromkeys(e.video for kind in (examples.clips, examples.recordings, captions) for e in kind):
+            features = loaded.features[video]
+            if not (np.isfinite(features.objects).all() and np.isfinite(features.frame).all()):
+                raise VidgruError(
+                    f"the features of {video} have values that are not finite",
+                    "vidgru info --verify FEATURES says whether the cache is corrupt",
+                )
+        self._labels: Array = np.array([clip.labels for clip in examples.clips])
+        self._times = [loaded.features[recording.video].time_s for recording in examples.recordings]
+        videos = dict.fromkeys(example.video for kind in (examples.clips, examples.recordings) for example in kind)
         parts = [loaded.features[video] for video in videos]
         self._edges = np.cumsum([len(part) for part in parts])[:-1].tolist()
-        self._place = {video: index for index, video in enumerate(videos)}
-        for video in dict.fromkeys([*videos, *(described.videos if described else ())]):
-            part = loaded.features[video]
-            if not (np.isfinite(part.objects).all() and np.isfinite(part.frame).all()):
-                raise VidgruError(
-                    f"the features of {video} hold values that are not finite",
-                    "vidgru info --verify on the features tells whether they are sound",
-                )
-        self._features = list(_joined(parts))
+        self._index = {video: index for index, video in enumerate(videos)}
+        self._features = list(_concatenate_short(parts))
+        self._captions = _CaptionValidation(captions, loaded, tokenizer) if captions and tokenizer else None
 
-    def look(self, model: EventModel) -> Look:
-        """Scores of everything."""
+    def predict(self, model: EventModel) -> ValidationOutputs:
+        """Score all clips and recordings."""
         vectors = encode_features(model, self._features).vectors.tensor_split(self._edges)
-        clips = [vectors[self._place[clip.video]] for clip in self.clips]
-        recordings = [vectors[self._place[recording.video]] for recording in self.recordings]
-        return Look(
+        clips = [vectors[self._index[clip.video]] for clip in self.examples.clips]
+        recordings = [vectors[self._index[recording.video]] for recording in self.examples.recordings]
+        return ValidationOutputs(
             clips=score_clips(model, clips) if clips else None,
             frames=score_frames(model, recordings) if recordings else [],
         )
 
-    def figures(self, model: EventModel, look: Look) -> dict[str, float]:
-        """What is followed from epoch to epoch: of clips as in `evaluate_clips`, `frame_map`, `next_word` (share of the
-        words of sentences that are guessed right behind the true ones before them), and `loss`, a mean over heads.
+    def metrics(self, model: EventModel, outputs: ValidationOutputs) -> dict[str, float]:
+        """Compute the metrics that are followed from epoch to epoch.
 
-        The loss is the negative log likelihood, without the smoothing and the weights that training uses.
+        Returns:
+            Of clips accuracy, map and macro_f1, as defined by `clip_metrics`; `frame_map`; of captions `next_word`,
+            the share of words predicted correctly after the true ones before them; and `loss`, a mean over heads of
+            the negative log likelihood, without the smoothing and weights of training.
         """
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         losses = []
-        if look.clips is not None and model.task.clip_head:
-            judged = evaluate_clips(model, look.clips, self.clips)
-            figures |= {name: judged[name] for name in ("accuracy", "map", "macro_f1") if judged.get(name) is not None}
-            losses.append(log_loss(look.clips, self.labels, model.task.clip_head.multi_label))
-        if look.frames and model.task.frame_head:
-            scores = np.concatenate(look.frames)
-            truth = np.concatenate([recording.targets for recording in self.recordings])
-            known = np.concatenate([recording.weights for recording in self.recordings]) > 0
-            some = scores[known]
-            own: Array = truth[known] > 0
-            ap = RankedClips(some, own).average_precision(np.ones(len(some)))[: len(model.labels)]
-            there: Array = np.any(own, axis=0)[: len(model.labels)]
-            if there.any():
-                figures["frame_map"] = float(ap[there].mean())
-            losses.append(log_loss(some, truth[known], model.task.frame_head.multi_label))
-        if self.described is not None:
-            figures["next_word"], loss = self.described.figures(model)
+        if outputs.clips is not None and model.task.clip_head:
+            of_clips = clip_metrics(model, outputs.clips, self.examples.clips)
+            names = ("accuracy", "map", "macro_f1")
+            metrics |= {name: of_clips[name] for name in names if of_clips.get(name) is not None}
+            losses.append(log_loss(outputs.clips, self._labels, model.task.clip_head.multi_label))
+        if outputs.frames and model.task.frame_head:
+            scores = np.concatenate(outputs.frames)
+            truth = np.concatenate([recording.targets for recording in self.examples.recordings])
+            known = np.concatenate([recording.weights for recording in self.examples.recordings]) > 0
+            scores, truth = scores[known], truth[known]
+            ap = RankedClips(scores, truth > 0).average_precision(np.ones(len(scores)))[: len(model.labels)]
+            present: Array = np.any(truth > 0, axis=0)[: len(model.labels)]
+            if present.any():
+                metrics["frame_map"] = float(ap[present].mean())
+            losses.append(log_loss(scores, truth, model.task.frame_head.multi_label))
+        if self._captions is not None:
+            metrics["next_word"], loss = self._captions.metrics(model)
             losses.append(loss)
-        return {**figures, "loss": float(np.mean(losses))}
+        return {**metrics, "loss": float(np.mean(losses))}
+
+    def calibrate(self, model: EventModel, short_event_s: float) -> EventModel:
+        """Return the model with thresholds fitted on these examples, and its metrics on them.
+
+        Args:
+            model: A trained model.
+            short_event_s: Length of a short training event in seconds.
+        """
+        outputs = self.predict(model)
+        if model.caption and self._captions:
+            model = replace(model, caption=replace(model.caption, threshold=self._captions.threshold(model)))
+        if model.task.frame_head:
+            # predictions where the truth is unknown are neither right nor wrong
+            pairs = zip(self.examples.recordings, outputs.frames, strict=True)
+            known = [(recording.weights > 0)[:, None] * scores for recording, scores in pairs]
+            events = [recording.events for recording in self.examples.recordings]
+            decode = fit_frames(
+                self._times, known, events, model.labels, model.task.frame_head, 1 / model.fps, short_event_s
+            )
+            model = replace(model, decode=decode)
+        elif model.task.clip_head:
+            assert outputs.clips is not None
+            decode = fit_clips(outputs.clips, self._labels, model.task.clip_head, len(model.labels), model.window_s)
+            model = replace(model, decode=decode)
+        metrics = self.metrics(model, outputs)
+        return replace(model, metrics={name: round(value, 6) for name, value in metrics.items() if name != "loss"})
 
 
-def _joined(parts: Sequence[Features]) -> Iterator[Features]:
-    """The same frames in fewer stretches: short ones are put together, long ones left where they are."""
-    waiting: list[Features] = []
-    for part in parts:
-        waiting.append(part)
-        if sum(map(len, waiting)) >= FRAMES_PER_PASS:
-            yield _concatenated(waiting)
-            waiting = []
-    if waiting:
-        yield _concatenated(waiting)
+class _CaptionValidation:
+    """Clips and events of the validation split with descriptions."""
+
+    def __init__(self, clips: Sequence[CaptionedClip], loaded: LoadedFeatures, tokenizer: Tokenizer) -> None:
+        self._clips, self._loaded = clips, loaded
+        self._sentences = [(c, sentence_words(tokenizer, text, c.label)) for c in clips for text in c.sentences]
+        lengths = [len(clip) for clip, _ in self._sentences]
+        self._batches = epoch_batches(lengths, _CAPTION_BATCH, seed=0, epoch=0, most_steps=_CAPTION_STEPS)
+
+    @torch.inference_mode()
+    def metrics(self, model: EventModel) -> tuple[float, float]:
+        """Share of words predicted correctly after the true ones before them, and their mean loss."""
+        correct = words = 0
+        loss = 0.0
+        for indices in self._batches:
+            batch = self._batch(indices).to(model.network.device)
+            assert batch.words is not None
+            logits = model.network.caption_logits(batch.objects, batch.counts, batch.frame, batch.mask, batch.words)
+            targets = batch.words[:, 1:]
+            known = targets >= 0
+            correct += int((logits.argmax(dim=2) == targets)[known].sum())
+            words += int(known.sum())
+            loss += float(F.cross_entropy(logits[known], targets[known], reduction="sum"))
+        return correct / words, loss / words
+
+    def _batch(self, indices: Array) -> Batch:
+        windows = []
+        for clip, words in (self._sentences[int(index)] for index in indices):
+            windows.append(slice_window(self._loaded.features[clip.video], clip.first, len(clip), words=words))
+        return collate(windows)
+
+    def threshold(self, model: EventModel) -> float:
+        """Fit the score from which on the model's captions are trusted."""
+        number = min(len(self._clips), _MAX_SEGMENTS)
+        clips = [self._clips[int(index)] for index in np.linspace(0, len(self._clips) - 1, number)]
+        segments = [
+            CaptionSegment(
+                features=self._loaded.features[clip.video].frames(clip.first, clip.stop),
+                label="" if clip.label is None else None,  # the true label is not given away
+            )
+            for clip in clips
+        ]
+        scores = [caption.score for caption in caption_segments(model, segments)]
+        texts = [clip.sentences[0] for clip in clips]
+        understood = caption_understanding(
+            caption_log_likelihoods(model, segments, texts), texts, [clip.label for clip in clips]
+        )
+        return fit_caption_threshold(scores, understood)
 
 
-def _concatenated(parts: Sequence[Features]) -> Features:
-    if len(parts) == 1:
-        return parts[0]
-    counts = np.concatenate([np.diff(part.offsets) for part in parts])
-    return Features(
-        objects=np.concatenate([part.objects for part in parts]),
-        offsets=np.concatenate([[0], np.cumsum(counts)]),
-        frame=np.concatenate([part.frame for part in parts]),
-        time_s=np.arange(len(counts), dtype=np.float64),
-    )
+def selection_metric(metrics: dict[str, float]) -> float:
+    """The metric by which the best epoch is chosen: the mean over heads of the main metric of each, 0 without any."""
+    names = ("map" if "map" in metrics else "accuracy", "frame_map", "next_word")
+    values = [metrics[name] for name in names if name in metrics]
+    return float(np.mean(values)) if values else 0.0
 
 
-def selection_metric(figures: dict[str, float]) -> float:
-    """What epochs are chosen by: the mean of the heads' chief figures, 0 where nothing happens in validation."""
-    names = ("map" if "map" in figures else "accuracy", "frame_map", "next_word")
-    chief = [figures[name] for name in names if name in figures]
-    return float(np.mean(chief)) if chief else 0.0
-
-
-def evaluate_clips(
-    model: EventModel, scores: Array, placed: Sequence[LabelledClip], *, intervals: bool = False
+def clip_metrics(
+    model: EventModel, scores: Array, clips: Sequence[LabelledClip], *, intervals: bool = False
 ) -> dict[str, Any]:
-    """Metrics of clips labelled as a whole.
+    """Compute metrics of clips labelled as a whole: `classification_metrics`, or `multilabel_metrics`.
 
     Args:
-        model: its task; labels of multi-label clips are called at its thresholds where these are of clips, else at 0.5.
+        model: The model. Multi-label clips are thresholded at its thresholds if those are of clips, else at 0.5.
         scores: float32 [n, C].
-        placed: n clips.
-        intervals: whether to compute bootstrap intervals, over recordings.
+        clips: n clips.
+        intervals: Whether to compute bootstrap intervals, over recordings.
     """
     head = model.task.clip_head
     assert head is not None
-    truth = np.stack([clip.labels for clip in placed])
-    videos = [clip.video for clip in placed] if intervals else None
+    truth = np.stack([clip.labels for clip in clips])
+    videos = [clip.video for clip in clips] if intervals else None
     if head.multi_label:
         thresholds = np.array(model.decode.high) if model.task.frame_head is None else 0.5
         return multilabel_metrics(scores, truth, model.task.output_names(head), thresholds=thresholds, videos=videos)
@@ -171,10 +229,34 @@ def log_loss(scores: Array, labels: Array, multi_label: bool) -> float:
     Args:
         scores: float32 [n, C], 0 to 1.
         labels: float32 [n, C], 0 or 1.
-        multi_label: labels are independent of each other.
+        multi_label: Whether labels are independent of each other.
     """
     scores = scores.clip(1e-7, 1 - 1e-7)
-    each = labels * np.log(scores)
+    terms = labels * np.log(scores)
     if multi_label:
-        each += (1 - labels) * np.log(1 - scores)
-    return float(-each.sum(axis=1).mean())
+        terms += (1 - labels) * np.log(1 - scores)
+    return float(-terms.sum(axis=1).mean())
+
+
+def _concatenate_short(parts: Sequence[Features]) -> Iterator[Features]:
+    """The same frames in fewer parts: short ones are concatenated, long ones left as they are."""
+    pending: list[Features] = []
+    for part in parts:
+        pending.append(part)
+        if sum(map(len, pending)) >= FRAMES_PER_PASS:
+            yield _concatenate(pending)
+            pending = []
+    if pending:
+        yield _concatenate(pending)
+
+
+def _concatenate(parts: Sequence[Features]) -> Features:
+    if len(parts) == 1:
+        return parts[0]
+    counts = np.concatenate([np.diff(part.offsets) for part in parts])
+    return Features(
+        objects=np.concatenate([part.objects for part in parts]),
+        offsets=np.concatenate([[0], np.cumsum(counts)]),
+        frame=np.concatenate([part.frame for part in parts]),
+        time_s=np.arange(len(counts), dtype=np.float64),
+    )

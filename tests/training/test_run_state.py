@@ -1,4 +1,4 @@
-"""A run that is stopped, killed or interrupted goes on as if it had not been, or says why it cannot."""
+"""A run that is stopped, killed or interrupted resumes exactly, or says why it cannot."""
 
 import csv
 import shutil
@@ -7,38 +7,37 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.synthetic import MadeData, order_data
+from tests.training.synthetic import FakeDataset, order_data
 from vidgru import cli
 from vidgru.config import TrainConfig
 from vidgru.errors import ModelError, OutputError, SettingsError
 from vidgru.flags import from_flags
-from vidgru.training import batches, state
-from vidgru.training import trainer as fit
+from vidgru.training import batches, run_state, trainer
 from vidgru.training.run import train
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("no_plots")
 
 SMALL = {"hidden": 16, "width": 16, "batch": 4, "patience": 0}
 MODELS = ("best.safetensors", "last.safetensors")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> MadeData:
-    return order_data(tmp_path_factory.mktemp("orders"), train=4, held=3)
+def data(tmp_path_factory: pytest.TempPathFactory) -> FakeDataset:
+    return order_data(tmp_path_factory.mktemp("orders"), train=4, val=3)
 
 
 @pytest.fixture(scope="module")
-def six(data: MadeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def six(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six epochs without a stop."""
     return train(data.root, config(data, tmp_path_factory.mktemp("six") / "run"))
 
 
 @pytest.fixture(scope="module")
-def three(data: MadeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def three(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(data.root, config(data, tmp_path_factory.mktemp("three") / "run", epochs=3))
 
 
-def config(data: MadeData, out: Path, **changes: object) -> TrainConfig:
+def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
     return from_flags(TrainConfig, **data.settings(**{"out": str(out), "epochs": 6, **SMALL, **changes}))
 
 
@@ -64,18 +63,18 @@ def same(one: Path, two: Path) -> None:
 
 def stopping(epoch: int, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in an epoch, after so many batches."""
-    plain = batches.Batches.__call__
+    plain = batches.EpochBatches.__call__
 
-    def some(self: batches.Batches, number: int) -> Iterator[object]:
+    def some(self: batches.EpochBatches, number: int) -> Iterator[object]:
         for count, batch in enumerate(plain(self, number)):
             if number == epoch and count == after:
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(batches.Batches, "__call__", some)
+    monkeypatch.setattr(batches.EpochBatches, "__call__", some)
 
 
-def test_three_epochs_and_three_more_are_six(data: MadeData, six: Path, three: Path, tmp_path: Path) -> None:
+def test_resume_with_more_epochs(data: FakeDataset, six: Path, three: Path, tmp_path: Path) -> None:
     run = copied(three, tmp_path)
     assert len(losses(run)) == 3
     train(data.root, config(data, run, resume=True))
@@ -83,8 +82,8 @@ def test_three_epochs_and_three_more_are_six(data: MadeData, six: Path, three: P
     same(run, six)
 
 
-def test_an_interrupted_run_goes_on(
-    data: MadeData, six: Path, three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_resume_after_interrupt(
+    data: FakeDataset, six: Path, three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -98,25 +97,25 @@ def test_an_interrupted_run_goes_on(
     same(run, six)
 
 
-def test_an_interrupt_while_the_state_is_written_keeps_the_epoch(
-    data: MadeData, three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_interrupt_while_writing_state_keeps_epoch(
+    data: FakeDataset, three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(path: Path, *rest: object) -> None:
         if len(rest[3].epochs) == 3:  # type: ignore[attr-defined]
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit, "write_state", interrupt)
+    monkeypatch.setattr(trainer, "write_state", interrupt)
     run = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         train(data.root, config(data, run))
     same(run, three)
 
 
-def test_a_kill_between_epochs_costs_nothing_that_was_written(
-    data: MadeData, six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_resume_after_kill_between_epochs(
+    data: FakeDataset, six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    plain = state.write_state
+    plain = run_state.write_state
 
     def die(path: Path, *rest: object) -> None:
         plain(path, *rest)  # type: ignore[arg-type]
@@ -124,7 +123,7 @@ def test_a_kill_between_epochs_costs_nothing_that_was_written(
             raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "write_state", die)
+        patch.setattr(trainer, "write_state", die)
         with pytest.raises(SystemExit):
             train(data.root, config(data, run))
     assert files(run).keys() == {"state.safetensors"}
@@ -132,8 +131,12 @@ def test_a_kill_between_epochs_costs_nothing_that_was_written(
     same(run, six)
 
 
-def test_an_interrupt_keeps_what_was_finished_and_exits_130(
-    data: MadeData, three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_interrupt_keeps_finished_epochs_and_exits_130(
+    data: FakeDataset,
+    three: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     stopping(4, 0, monkeypatch)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in {**data.settings(), **SMALL, "epochs": 6}.items()]
@@ -142,8 +145,8 @@ def test_an_interrupt_keeps_what_was_finished_and_exits_130(
     same(tmp_path / "run", three)
 
 
-def test_an_interrupt_at_once_leaves_an_earlier_run_alone(
-    data: MadeData, three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_immediate_interrupt_keeps_earlier_run(
+    data: FakeDataset, three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = copied(three, tmp_path)
     before = files(run)
@@ -158,8 +161,8 @@ def test_an_interrupt_at_once_leaves_an_earlier_run_alone(
     ({"hidden": 17, "seed": 4}, "hidden is 17, was 16; seed is 4, was 0"),
     ({"drop_features": ("scene",)}, r"drop_features is \['scene'\], was \[\]"),
 ])  # fmt: skip
-def test_another_setting_is_another_run(
-    data: MadeData, three: Path, tmp_path: Path, changes: dict[str, object], message: str
+def test_resume_with_other_settings_is_refused(
+    data: FakeDataset, three: Path, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     run = copied(three, tmp_path)
     before = files(run)
@@ -168,7 +171,7 @@ def test_another_setting_is_another_run(
     assert files(run) == before
 
 
-def test_other_annotations_are_another_run(data: MadeData, three: Path, tmp_path: Path) -> None:
+def test_resume_with_other_annotations_is_refused(data: FakeDataset, three: Path, tmp_path: Path) -> None:
     rows = [row.replace("car_then_person", "person_then_car") if row.startswith("001") else row for row in data.rows]
     (data.root / "other.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
     (data.root / "other.yaml").write_text("annotations: other.csv\nvideos: videos\n")
@@ -179,20 +182,20 @@ def test_other_annotations_are_another_run(data: MadeData, three: Path, tmp_path
         train(data.root / "other.yaml", config(data, copied(three, tmp_path), resume=True))
 
 
-def test_nothing_to_resume(data: MadeData, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"there is no run to resume in .*gone\n  leave out --resume to begin anew"):
+def test_resume_without_run_is_refused(data: FakeDataset, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"there is no run to resume in .*gone\n  leave out --resume to start anew"):
         train(data.root, config(data, tmp_path / "gone", resume=True))
     assert not (tmp_path / "gone").exists()
 
 
 @pytest.mark.parametrize("left", [b"", b"not tensors", b"\x02\0\0\0\0\0\0\0{}"])
-def test_a_state_that_is_not_one(data: MadeData, tmp_path: Path, left: bytes) -> None:
+def test_corrupt_state_is_refused(data: FakeDataset, tmp_path: Path, left: bytes) -> None:
     (tmp_path / "state.safetensors").write_bytes(left)
     with pytest.raises(ModelError, match=r"state\.safetensors cannot be resumed from: "):
         train(data.root, config(data, tmp_path, resume=True))
 
 
-def test_a_finished_run_stays_as_it_is(data: MadeData, three: Path, tmp_path: Path) -> None:
+def test_resume_of_finished_run_changes_nothing(data: FakeDataset, three: Path, tmp_path: Path) -> None:
     run = copied(three, tmp_path)
     before = files(run)
     train(data.root, config(data, run, epochs=3, resume=True))
@@ -201,7 +204,7 @@ def test_a_finished_run_stays_as_it_is(data: MadeData, three: Path, tmp_path: Pa
         assert after[name] == before[name], name
 
 
-def test_how_it_runs_may_differ(data: MadeData, six: Path, three: Path, tmp_path: Path) -> None:
+def test_resume_with_other_runtime_settings(data: FakeDataset, six: Path, three: Path, tmp_path: Path) -> None:
     run = copied(three, tmp_path)
     moved = tmp_path / "moved.pt"
     shutil.copy(data.weights, moved)
@@ -210,7 +213,7 @@ def test_how_it_runs_may_differ(data: MadeData, six: Path, three: Path, tmp_path
     assert losses(run) == losses(six)
 
 
-def test_a_run_that_began_with_a_model_can_be_resumed(data: MadeData, three: Path, tmp_path: Path) -> None:
+def test_resume_of_run_with_init(data: FakeDataset, three: Path, tmp_path: Path) -> None:
     model = str(three / "best.safetensors")
     straight = train(data.root, config(data, tmp_path / "straight", init=model, epochs=2))
     train(data.root, config(data, tmp_path / "run", init=model, epochs=1))
@@ -218,14 +221,14 @@ def test_a_run_that_began_with_a_model_can_be_resumed(data: MadeData, three: Pat
     same(run, straight)
 
 
-def test_settings_that_exclude_resuming() -> None:
+def test_settings_that_exclude_resume() -> None:
     with pytest.raises(SettingsError, match="init is 'a'; it must be left out with --resume"):
         TrainConfig(resume=True, init="a")
     with pytest.raises(SettingsError, match="folds is 3; it must be left out with --resume"):
         TrainConfig(resume=True, folds=3)
 
 
-def test_a_folder_that_cannot_be_written(data: MadeData, tmp_path: Path) -> None:
+def test_unwritable_folder_is_refused(data: FakeDataset, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         train(data.root, config(data, tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""What annotations ask for: heads, and clips and events as frames of their recordings."""
+"""The task that annotations define, and their clips and events as training examples."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.datasets.annotation_files import csv_set
 from vidgru.datasets.dataset import Dataset, event_timelines
 from vidgru.errors import AnnotationError
 from vidgru.model.checkpoint import EventTask, HeadSpec
-from vidgru.training.data import check_labels, place, place_timed, task_of, whole_clips
+from vidgru.training.examples import check_labels, clip_examples, recording_examples, task_from_dataset, untimed_clips
 from vidgru.types import DESCRIBED
 
 TIMES = np.arange(80) / 8  # ten seconds
@@ -22,7 +22,7 @@ ONE, SOME, SEVERAL = (
 
 
 def task(tmp_path: Path, *rows: str) -> EventTask:
-    return task_of(csv_set(tmp_path / "set", *rows))
+    return task_from_dataset(csv_set(tmp_path / "set", *rows))
 
 
 # --- which heads ----------------------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ def task(tmp_path: Path, *rows: str) -> EventTask:
     (["a.mp4,1,2,walk,,", "b.mp4,,,walk,,", "c.mp4,,,fall,,"], ONE, SOME),
     (["a.mp4,1,2,walk,,", "b.mp4,,,walk,,", "c.mp4,,,,,"], SOME, SOME),
 ])  # fmt: skip
-def test_annotations_decide_the_heads(
+def test_task_heads_from_annotations(
     tmp_path: Path, rows: list[str], clips: HeadSpec | None, timed: HeadSpec | None
 ) -> None:
     found = task(tmp_path, *rows)
@@ -55,10 +55,10 @@ def test_annotations_decide_the_heads(
 
 @pytest.mark.parametrize(("rows", "message"), [
     (["a.mp4,,,,,", "b.mp4,,,,,"], "no row has a label\n  fill in the column label"),
-    (["a.mp4,,,walk,,", "b.mp4,,,walk,,"], "every clip has the label 'walk': nothing to tell apart\n  add clips with"),
-    (["a.mp4,1,2,walk,,", "b.mp4,,,walk,,"], r"every clip has the label 'walk': (?s:.*)or leave the rows without"),
+    (["a.mp4,,,walk,,", "b.mp4,,,walk,,"], "every clip has the label 'walk': nothing to distinguish\n  add clips with"),
+    (["a.mp4,1,2,walk,,", "b.mp4,,,walk,,"], r"every clip has the label 'walk': (?s:.*)or remove the rows without"),
 ])  # fmt: skip
-def test_nothing_to_tell_apart(tmp_path: Path, rows: list[str], message: str) -> None:
+def test_task_with_nothing_to_distinguish_is_refused(tmp_path: Path, rows: list[str], message: str) -> None:
     with pytest.raises(AnnotationError, match=message):
         task(tmp_path, *rows)
 
@@ -69,40 +69,43 @@ def test_nothing_to_tell_apart(tmp_path: Path, rows: list[str], message: str) ->
     (["a.mp4,1,2,,He falls,", "b.mp4,,,,He walks,"], None, SOME),
     (["a.mp4,,,,He falls,", "b.mp4,,,,,"], SOME, None),
 ])  # fmt: skip
-def test_descriptions_alone_are_something_to_learn(
+def test_task_of_descriptions_alone(
     tmp_path: Path, rows: list[str], clips: HeadSpec | None, timed: HeadSpec | None
 ) -> None:
     """Heads tell apart what happens and what does not; with nothing to tell apart there is none."""
     assert task(tmp_path, *rows) == EventTask(labels=(DESCRIBED,), clip_head=clips, frame_head=timed)
     dataset = csv_set(tmp_path, *rows)
     with pytest.raises(AnnotationError, match="no row has a label\n  fill in the column label"):
-        task_of(dataset, captions=False)
+        task_from_dataset(dataset, captions=False)
 
 
-def test_clips_of_one_label_are_told_apart_by_their_descriptions_alone(tmp_path: Path) -> None:
+def test_task_of_single_label_with_descriptions(tmp_path: Path) -> None:
     rows = "a.mp4,,,walk,He walks,", "b.mp4,,,walk,She walks,"
     assert task(tmp_path / "told", *rows) == EventTask(labels=("walk",))
-    with pytest.raises(AnnotationError, match="every clip has the label 'walk': nothing to tell apart"):
-        task_of(csv_set(tmp_path / "plain", *rows), captions=False)
+    with pytest.raises(AnnotationError, match="every clip has the label 'walk': nothing to distinguish"):
+        task_from_dataset(csv_set(tmp_path / "plain", *rows), captions=False)
 
 
-def test_descriptions_alone_are_not_learnt_where_that_is_off(tmp_path: Path) -> None:
+def test_task_of_descriptions_without_captions_is_refused(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path / "set", "a.mp4,,,,He walks,", "b.mp4,,,,She walks,")
-    assert task_of(dataset) == EventTask(labels=(DESCRIBED,))
+    assert task_from_dataset(dataset) == EventTask(labels=(DESCRIBED,))
     with pytest.raises(AnnotationError, match="no row has a label\n  fill in the column label, or pass --captions"):
-        task_of(dataset, captions=False)
+        task_from_dataset(dataset, captions=False)
 
 
-def test_labels_that_no_row_has(tmp_path: Path) -> None:
+def test_task_with_unused_labels_is_refused(tmp_path: Path) -> None:
     dataset = replace(csv_set(tmp_path / "set", "a.mp4,,,,He walks,"), labels=("fall", "walk"))
     unlabelled = replace(
         dataset, rows=tuple(replace(r, annotation=replace(r.annotation, label=None)) for r in dataset.rows)
     )
-    with pytest.raises(AnnotationError, match="no row of these splits has a label, but there are fall, walk\n  label"):
-        task_of(unlabelled)
+    with pytest.raises(
+        AnnotationError,
+        match=r"no row of the splits train and val has a label, .* labels fall, walk\n  label",
+    ):
+        task_from_dataset(unlabelled)
 
 
-def test_outputs_and_their_names() -> None:
+def test_task_outputs_and_names() -> None:
     both = EventTask(labels=("fall", "walk"), clip_head=SEVERAL, frame_head=SOME)
     assert (both.num_outputs(both.clip_head), both.num_outputs(both.frame_head), both.num_outputs(None)) == (2, 3, 0)
     assert both.output_names(SEVERAL) == ("fall", "walk")
@@ -122,16 +125,16 @@ def test_outputs_and_their_names() -> None:
 
 
 def checked(dataset: Dataset, model: EventTask) -> None:
-    check_labels(model, dataset, whole_clips(dataset), event_timelines(dataset))
+    check_labels(model, dataset, untimed_clips(dataset), event_timelines(dataset))
 
 
 @pytest.mark.parametrize(("rows", "head", "message"), [
-    (["a.mp4,,,run,,"], ONE, r"does not know the label 'run' of a\.mp4; it knows fall, walk\n  train a model"),
-    (["a.mp4,1,2,run,,"], ONE, r"the model does not know the label 'run' of a\.mp4; it knows fall, walk"),
-    (["a.mp4,,,fall,,", "a.mp4,,,walk,,"], ONE, r"a\.mp4 has the labels fall, walk at once, the model tells one"),
-    (["a.mp4,,,fall,,", "b.mp4,,,,,"], ONE, r"nothing happens in b\.mp4; the model never saw a clip without an event"),
+    (["a.mp4,,,run,,"], ONE, r"has the label 'run', which the model does not know; it knows fall, walk\n  train a mo"),
+    (["a.mp4,1,2,run,,"], ONE, r"a\.mp4 has the label 'run', which the model does not know; it knows fall, walk"),
+    (["a.mp4,,,fall,,", "a.mp4,,,walk,,"], ONE, r"a\.mp4 has several labels \(fall, walk\), the model predicts one"),
+    (["a.mp4,,,fall,,", "b.mp4,,,,,"], ONE, r"b\.mp4 has no event, but the model was trained without event-free clips"),
 ])  # fmt: skip
-def test_annotations_of_another_task(tmp_path: Path, rows: list[str], head: HeadSpec, message: str) -> None:
+def test_check_labels_refuses_other_task(tmp_path: Path, rows: list[str], head: HeadSpec, message: str) -> None:
     dataset = csv_set(tmp_path / "set", *rows)
     with pytest.raises(AnnotationError, match=message):
         checked(dataset, EventTask(labels=("fall", "walk"), clip_head=head))
@@ -143,7 +146,7 @@ def test_annotations_of_another_task(tmp_path: Path, rows: list[str], head: Head
     (["a.mp4,,,fall,,", "b.mp4,,,,,"], SEVERAL),
     (["a.mp4,1,2,fall,,", "a.mp4,1,2,walk,,", "b.mp4,,,,,"], ONE),  # events may overlap whatever the model tells
 ])  # fmt: skip
-def test_annotations_of_this_task(tmp_path: Path, rows: list[str], head: HeadSpec) -> None:
+def test_check_labels_accepts_same_task(tmp_path: Path, rows: list[str], head: HeadSpec) -> None:
     checked(csv_set(tmp_path / "set", *rows), EventTask(labels=("fall", "walk"), clip_head=head))
     checked(csv_set(tmp_path / "set", *rows), EventTask(labels=("fall", "walk"), frame_head=SOME))
 
@@ -151,23 +154,24 @@ def test_annotations_of_this_task(tmp_path: Path, rows: list[str], head: HeadSpe
 # --- as frames ------------------------------------------------------------------------------------------------------
 
 
-def test_whole_clips_are_all_their_frames(tmp_path: Path) -> None:
+def test_clip_examples_of_whole_recordings(tmp_path: Path) -> None:
     rows = ["a.mp4,,,walk,,train", "b.mp4,,,,,train", "c.mp4,1,2,walk,,train", "d.mp4,,,walk,,val"]
     dataset = csv_set(tmp_path / "set", *rows)
     times = dict.fromkeys(dataset.recordings, TIMES)
-    placed = place(dataset, "train", times, task_of(dataset))
+    placed = clip_examples(dataset, "train", times, task_from_dataset(dataset))
     assert [(clip.video, clip.frames, clip.labels.tolist()) for clip in placed] == [
         ("a.mp4", 80, [1, 0]),
         ("b.mp4", 80, [0, 1]),
     ]
-    assert place(dataset, "train", {**times, "a.mp4": TIMES[:0]}, task_of(dataset))[0].video == "b.mp4"
-    assert place(dataset, "train", times, EventTask(labels=("walk",), frame_head=SOME)) == []
+    empty = {**times, "a.mp4": TIMES[:0]}
+    assert clip_examples(dataset, "train", empty, task_from_dataset(dataset))[0].video == "b.mp4"
+    assert clip_examples(dataset, "train", times, EventTask(labels=("walk",), frame_head=SOME)) == []
 
 
-def test_events_are_targets_of_their_frames(tmp_path: Path) -> None:
+def test_recording_examples_mark_frames_of_events(tmp_path: Path) -> None:
     rows = ["a.mp4,1,2,walk,,train", "a.mp4,4,5.5,fall,,train", "b.mp4,,,,,train"]
     dataset = csv_set(tmp_path / "set", *rows)
-    a, b = place_timed(dataset, "train", dict.fromkeys(dataset.recordings, TIMES), task_of(dataset))
+    a, b = recording_examples(dataset, "train", dict.fromkeys(dataset.recordings, TIMES), task_from_dataset(dataset))
     truth = np.zeros((80, 3), np.float32)
     truth[:, 2] = 1
     truth[8:16], truth[32:44] = [0, 1, 0], [1, 0, 0]
@@ -177,28 +181,29 @@ def test_events_are_targets_of_their_frames(tmp_path: Path) -> None:
     assert b.targets.tolist() == [[0, 0, 1]] * 80
     assert b.events.shape == (0, 3)
     assert len(a) == 80
-    assert place_timed(dataset, "train", {}, EventTask(labels=("fall", "walk"), clip_head=SOME)) == []
+    assert recording_examples(dataset, "train", {}, EventTask(labels=("fall", "walk"), clip_head=SOME)) == []
 
 
-def test_independent_labels_keep_their_overlap(tmp_path: Path) -> None:
+def test_recording_examples_multi_label_overlap(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path / "set", "a.mp4,1,3,walk,,train", "a.mp4,2,4,fall,,train")
-    (a,) = place_timed(dataset, "train", {"a.mp4": TIMES}, task_of(dataset))
+    (a,) = recording_examples(dataset, "train", {"a.mp4": TIMES}, task_from_dataset(dataset))
     assert a.targets[[4, 8, 16, 24, 32]].tolist() == [[0, 0], [0, 1], [1, 1], [1, 0], [0, 0]]
 
 
-def test_what_other_splits_say_is_not_learnt_from(tmp_path: Path) -> None:
+def test_recording_examples_ignore_other_splits(tmp_path: Path) -> None:
     rows = ["a.mp4,1,2,walk,,train", "a.mp4,4,5,walk,,val", "a.mp4,1.5,1.75,walk,,test"]
     dataset = csv_set(tmp_path / "set", *rows)
-    (train,) = place_timed(dataset, "train", {"a.mp4": TIMES}, task_of(dataset))
+    (train,) = recording_examples(dataset, "train", {"a.mp4": TIMES}, task_from_dataset(dataset))
     ignored = np.flatnonzero(train.weights == 0)
     assert ignored.tolist() == list(range(32, 40))  # what is said in train counts, whoever else says something
     assert train.targets[32:40, 1].tolist() == [1] * 8
-    (val,) = place_timed(dataset, "val", {"a.mp4": TIMES}, task_of(dataset))
+    (val,) = recording_examples(dataset, "val", {"a.mp4": TIMES}, task_from_dataset(dataset))
     assert np.flatnonzero(val.weights == 0).tolist() == list(range(8, 16))
 
 
-def test_an_event_without_frames_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recording_examples_skip_undecoded_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = csv_set(tmp_path / "set", "a.mp4,0,1,walk,,train", "a.mp4,8,9,fall,,train")
-    (placed,) = place_timed(dataset, "train", {"a.mp4": TIMES[:32]}, task_of(dataset))  # the file ends after 4 s
-    assert placed.events.tolist() == [[0, 8, 1]]
-    assert "left out: a.mp4 has no frames from 8 s on" in capsys.readouterr().err
+    truncated = {"a.mp4": TIMES[:32]}  # the file ends after 4 s
+    (recording,) = recording_examples(dataset, "train", truncated, task_from_dataset(dataset))
+    assert recording.events.tolist() == [[0, 8, 1]]
+    assert "skipped: a.mp4 has no frames from 8 s on" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Models that learn to describe: from annotated sentences to sentences on recordings that they have not seen."""
+"""Models that learn to write captions, from annotations to captions of unseen recordings."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.synthetic import SENTENCES, TOLD, MadeData, timed_data, told_data
+from tests.training.synthetic import EVENT_SENTENCES, SENTENCES, FakeDataset, captioned_data, timed_data
 from vidgru import cli
 from vidgru.config import EvalConfig, PredictConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
@@ -17,11 +17,11 @@ from vidgru.flags import from_flags
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network, load_model
 from vidgru.prediction.batch import predict
 from vidgru.training.evaluate import evaluate
+from vidgru.training.initial_model import copy_weights
 from vidgru.training.run import train
-from vidgru.training.trainer import _begin_with
 from vidgru.types import DESCRIBED
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("no_plots")
 
 SMALL = {"hidden": 16, "width": 16, "batch": 8, "patience": 0}
 ORDER_OF = dict.fromkeys(SENTENCES["person_then_car"], "person_then_car")
@@ -29,20 +29,20 @@ ORDER_OF |= dict.fromkeys(SENTENCES["car_then_person"], "car_then_person")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> MadeData:
-    return told_data(tmp_path_factory.mktemp("told"), train=10)
+def data(tmp_path_factory: pytest.TempPathFactory) -> FakeDataset:
+    return captioned_data(tmp_path_factory.mktemp("told"), train=10)
 
 
 @pytest.fixture(scope="module")
-def taught(data: MadeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def taught(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(data.root, config(data, tmp_path_factory.mktemp("taught"), epochs=8, hidden=32, width=32))
 
 
-def config(data: MadeData, out: Path, **changes: object) -> TrainConfig:
+def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
     return from_flags(TrainConfig, **data.settings(**{"out": str(out), "epochs": 3, **SMALL, **changes}))
 
 
-def scored(data: MadeData, run: Path, out: Path, **changes: object) -> dict[str, object]:
+def scored(data: FakeDataset, run: Path, out: Path, **changes: object) -> dict[str, object]:
     return evaluate(run, data.root, from_flags(EvalConfig, **data.settings(out=str(out), **changes)))
 
 
@@ -54,8 +54,8 @@ def results(run: Path) -> list[dict[str, str]]:
 # --- what is learnt -------------------------------------------------------------------------------------------------
 
 
-def test_the_right_sentence_is_written(
-    data: MadeData, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_model_writes_correct_sentence(
+    data: FakeDataset, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     metrics = scored(data, taught, tmp_path)
     told = metrics["descriptions"]
@@ -69,11 +69,11 @@ def test_the_right_sentence_is_written(
     assert metrics["accuracy"] == 1.0
     assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["descriptions"] == told
     shown = capsys.readouterr().out
-    assert "8 descriptions, 0% of them too unsure to be told" in shown
+    assert "8 captions, 0% of them below the confidence threshold" in shown
     assert f"    is {SENTENCES['car_then_person'][0]}\n    or {SENTENCES['car_then_person'][1]}" in shown
 
 
-def relabelled(data: MadeData, name: str, splits: tuple[str, ...]) -> Path:
+def relabelled(data: FakeDataset, name: str, splits: tuple[str, ...]) -> Path:
     """The annotations without the labels of some splits, beside them."""
     with (data.root / "annotations.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -85,21 +85,21 @@ def relabelled(data: MadeData, name: str, splits: tuple[str, ...]) -> Path:
     return path
 
 
-def test_a_model_of_labels_is_judged_by_sentences_alone(data: MadeData, taught: Path, tmp_path: Path) -> None:
+def test_evaluate_on_descriptions_alone(data: FakeDataset, taught: Path, tmp_path: Path) -> None:
     path = relabelled(data, "sentences.csv", ("train", "val", "test"))
     metrics = evaluate(taught, path, from_flags(EvalConfig, **data.settings(out=str(tmp_path))))
     assert "accuracy" not in metrics
     assert metrics["descriptions"]["stretches"] == 8
 
 
-def test_validation_by_sentences_alone_is_refused(data: MadeData, tmp_path: Path) -> None:
+def test_validation_by_descriptions_alone_is_refused(data: FakeDataset, tmp_path: Path) -> None:
     path = relabelled(data, "val.csv", ("val",))
-    message = "no clip of split 'val' has a label: nothing to choose epochs and thresholds by\n  give rows with a label"
+    message = "no clip of split 'val' has a label: nothing to choose epochs and thresholds by\n  give labelled rows"
     with pytest.raises(AnnotationError, match=message):
         train(path, config(data, tmp_path, epochs=1))
 
 
-def test_training_follows_the_words(taught: Path) -> None:
+def test_training_tracks_next_word(taught: Path) -> None:
     rows = results(taught)
     assert float(rows[-1]["val_next_word"]) > 0.7 > float(rows[0]["val_next_word"])
     model, metrics = load_model(taught), json.loads((taught / "metrics.json").read_text(encoding="utf-8"))
@@ -110,7 +110,7 @@ def test_training_follows_the_words(taught: Path) -> None:
     assert model.caption.threshold == 0.0, "all sentences of validation are right"
 
 
-def test_prediction_writes_what_was_learnt(data: MadeData, taught: Path, tmp_path: Path) -> None:
+def test_predict_writes_captions(data: FakeDataset, taught: Path, tmp_path: Path) -> None:
     settings = PredictConfig(out=str(tmp_path), features=str(data.features), report=False)
     truth = {row.split(",")[0]: row.split(",")[3] for row in data.rows}
     found = predict(taught, [data.root / "videos"], settings, progress=False)
@@ -125,7 +125,7 @@ def test_prediction_writes_what_was_learnt(data: MadeData, taught: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_resumed_run_is_one_that_was_not_stopped(data: MadeData, tmp_path: Path) -> None:
+def test_resumed_run_equals_uninterrupted(data: FakeDataset, tmp_path: Path) -> None:
     straight = train(data.root, config(data, tmp_path / "straight", epochs=3))
     train(data.root, config(data, tmp_path / "run", epochs=1))
     run = train(data.root, config(data, tmp_path / "run", epochs=3, resume=True))
@@ -134,7 +134,7 @@ def test_a_resumed_run_is_one_that_was_not_stopped(data: MadeData, tmp_path: Pat
         assert (run / name).read_bytes() == (straight / name).read_bytes()
 
 
-def test_other_sentences_are_another_run(data: MadeData, tmp_path: Path) -> None:
+def test_resume_with_other_sentences_is_refused(data: FakeDataset, tmp_path: Path) -> None:
     run = train(data.root, config(data, tmp_path / "run", epochs=1))
     copy = tmp_path / "other"
     shutil.copytree(data.root, copy)
@@ -148,11 +148,11 @@ def begun(model: EventModel, task: EventTask) -> dict[str, torch.Tensor]:
     torch.manual_seed(5)
     assert model.caption is not None
     network = build_network(model.feature_spec, task, model.network.architecture, words=len(model.caption.tokenizer))
-    _begin_with(network, model, task, model.feature_settings)
+    copy_weights(network, model, task, model.feature_settings)
     return network.state_dict()
 
 
-def test_the_head_for_descriptions_is_taken_over(taught: Path) -> None:
+def test_copy_weights_copies_caption_head(taught: Path) -> None:
     model = load_model(taught)
     assert model.caption is not None
     words, theirs = len(model.caption.tokenizer), model.network.state_dict()
@@ -171,16 +171,16 @@ def test_the_head_for_descriptions_is_taken_over(taught: Path) -> None:
     assert not any(torch.equal(mine[words + 1], row) for row in taken)
 
 
-def test_a_network_that_does_not_describe_takes_over_the_rest(taught: Path) -> None:
+def test_copy_weights_without_caption_head(taught: Path) -> None:
     model = load_model(taught)
     network = build_network(model.feature_spec, model.task, model.network.architecture)
-    _begin_with(network, model, model.task, model.feature_settings)
+    copy_weights(network, model, model.task, model.feature_settings)
     theirs = model.network.state_dict()
     for name, value in network.state_dict().items():
         assert torch.equal(value, theirs[name]), name
 
 
-def test_what_was_learnt_is_known_in_another_order_of_labels(data: MadeData, taught: Path, tmp_path: Path) -> None:
+def test_init_with_reordered_labels(data: FakeDataset, taught: Path, tmp_path: Path) -> None:
     shutil.copytree(data.root, tmp_path / "data")
     (tmp_path / "data" / "set.yaml").write_text("names: [person_then_car, car_then_person]\n")
     shape = {"hidden": 32, "width": 32, "epochs": 1, "lr": 1e-6}
@@ -198,7 +198,7 @@ def test_what_was_learnt_is_known_in_another_order_of_labels(data: MadeData, tau
     assert facts.tokenizer.to_json() == before.tokenizer.to_json()
 
 
-def test_words_of_a_model_are_kept_for_sentences_it_has_not_seen(data: MadeData, taught: Path, tmp_path: Path) -> None:
+def test_init_keeps_tokenizer(data: FakeDataset, taught: Path, tmp_path: Path) -> None:
     shutil.copytree(data.root, tmp_path / "data")
     path = tmp_path / "data" / "annotations.csv"
     path.write_text(path.read_text(encoding="utf-8").replace("follows", "é a próxima 🧭"), encoding="utf-8")
@@ -214,10 +214,8 @@ def test_words_of_a_model_are_kept_for_sentences_it_has_not_seen(data: MadeData,
 
 
 @pytest.mark.slow
-def test_a_model_that_shall_not_describe_is_the_one_of_data_without_descriptions(
-    data: MadeData, tmp_path: Path
-) -> None:
-    plain = told_data(tmp_path / "plain", train=10, described=False)
+def test_no_captions_equals_data_without_descriptions(data: FakeDataset, tmp_path: Path) -> None:
+    plain = captioned_data(tmp_path / "plain", train=10, captions=False)
     expected = train(plain.root, config(plain, tmp_path / "expected", weights=str(data.weights)))
     run = train(data.root, config(data, tmp_path / "run", captions=False))
     for name in ("best.safetensors", "last.safetensors"):
@@ -229,16 +227,16 @@ def test_a_model_that_shall_not_describe_is_the_one_of_data_without_descriptions
     assert described.caption is not None
 
 
-def test_the_command_line_has_the_switch(data: MadeData, tmp_path: Path) -> None:
+def test_cli_no_captions(data: FakeDataset, tmp_path: Path) -> None:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in {**data.settings(), **SMALL, "epochs": 1}.items()]
     assert cli.run(["train", str(data.root), f"--out={tmp_path / 'run'}", "--no-captions", *flags]) == 0
     assert load_model(tmp_path / "run").caption is None
 
 
 @pytest.mark.slow
-def test_descriptions_alone(data: MadeData, tmp_path: Path) -> None:
+def test_train_on_descriptions_alone(data: FakeDataset, tmp_path: Path) -> None:
     """Trained, evaluated, and predicted with: no row has a label, and nothing is told apart but in words."""
-    bare = told_data(tmp_path / "bare", train=10, labels=False)
+    bare = captioned_data(tmp_path / "bare", train=10, labels=False)
     run = train(bare.root, config(bare, tmp_path / "run", epochs=8, hidden=32, width=32))
     model = load_model(run)
     assert model.task == EventTask(labels=(DESCRIBED,))
@@ -265,8 +263,8 @@ def test_descriptions_alone(data: MadeData, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_timed_events_are_found_and_described(tmp_path: Path) -> None:
-    data = timed_data(tmp_path / "data", train=16, held=6, described=True)
+def test_timed_events_are_captioned(tmp_path: Path) -> None:
+    data = timed_data(tmp_path / "data", train=16, val=6, captions=True)
     run = train(data.root, config(data, tmp_path / "run", epochs=30, hidden=32, width=32))
     metrics = scored(data, run, tmp_path / "eval")
     told = metrics["descriptions"]
@@ -276,4 +274,4 @@ def test_timed_events_are_found_and_described(tmp_path: Path) -> None:
     assert told["dense"]["soda_f1"] > 0.5
     settings = PredictConfig(out=str(tmp_path / "events"), features=str(data.features), report=False)
     for one in predict(run, [data.root / "videos"], settings, progress=False):
-        assert all(event.description == TOLD[event.label] for event in one.events)
+        assert all(event.description == EVENT_SENTENCES[event.label] for event in one.events)

@@ -1,4 +1,4 @@
-"""Training that begins with the weights of another model."""
+"""Training that starts from the weights of another model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,28 +7,28 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.synthetic import MadeData, order_data
+from tests.training.synthetic import FakeDataset, order_data
 from vidgru.config import TrainConfig
 from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
 from vidgru.flags import from_flags
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network, load_model
+from vidgru.training.initial_model import copy_weights
 from vidgru.training.run import train
-from vidgru.training.trainer import _begin_with
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> MadeData:
-    return order_data(tmp_path_factory.mktemp("orders"), train=12, held=4)
+pytestmark = pytest.mark.usefixtures("no_plots")
 
 
 @pytest.fixture(scope="module")
-def taught(data: MadeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory) -> FakeDataset:
+    return order_data(tmp_path_factory.mktemp("orders"), train=12, val=4)
+
+
+@pytest.fixture(scope="module")
+def taught(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(data.root, config(data, tmp_path_factory.mktemp("taught"), epochs=15))
 
 
-def config(data: MadeData, out: Path, **changes: object) -> TrainConfig:
+def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
     return from_flags(TrainConfig, **data.settings(**{"out": str(out), "epochs": 1, "patience": 0, **changes}))
 
 
@@ -37,7 +37,7 @@ def first_loss(run: Path) -> float:
     return float(row.split(",")[header.split(",").index("train_loss")])
 
 
-def test_what_was_learnt_is_known_from_the_first_epoch_on(data: MadeData, taught: Path, tmp_path: Path) -> None:
+def test_init_lowers_first_loss(data: FakeDataset, taught: Path, tmp_path: Path) -> None:
     fresh = train(data.root, config(data, tmp_path / "fresh"))
     again = train(data.root, config(data, tmp_path / "again", init=str(taught)))
     assert first_loss(again) < 0.8 * first_loss(fresh)
@@ -47,11 +47,11 @@ def test_what_was_learnt_is_known_from_the_first_epoch_on(data: MadeData, taught
 def begun(model: EventModel, task: EventTask) -> dict[str, torch.Tensor]:
     torch.manual_seed(5)
     network = build_network(model.feature_spec, task, model.network.architecture)
-    _begin_with(network, model, task, model.feature_settings)
+    copy_weights(network, model, task, model.feature_settings)
     return network.state_dict()
 
 
-def test_heads_of_labels_that_both_have_are_taken_over(taught: Path) -> None:
+def test_copy_weights_of_shared_labels(taught: Path) -> None:
     model = load_model(taught)
     head = HeadSpec(background=True, multi_label=False)
     task = EventTask(labels=("person_then_car", "something_else", "car_then_person"), clip_head=head, frame_head=head)
@@ -66,7 +66,7 @@ def test_heads_of_labels_that_both_have_are_taken_over(taught: Path) -> None:
     assert own["frame_head.1.weight"].shape == (4, 128)
 
 
-def test_a_head_that_tells_otherwise_is_not_taken_over(taught: Path) -> None:
+def test_copy_weights_skips_other_kind_of_head(taught: Path) -> None:
     model = load_model(taught)
     own = begun(model, EventTask(labels=model.labels, clip_head=HeadSpec(background=False, multi_label=True)))
     assert not torch.equal(own["clip_head.1.weight"], model.network.state_dict()["clip_head.1.weight"])
@@ -74,37 +74,37 @@ def test_a_head_that_tells_otherwise_is_not_taken_over(taught: Path) -> None:
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"hidden": 64}, "init is a model of another shape: hidden is 64, the model's is 128\n  choose the model's own"),
+    ({"hidden": 64}, "init has another architecture: hidden is 64, the model's is 128\n  choose the model's own"),
     ({"cell": "lstm", "layers": 2}, "cell is 'lstm', the model's is 'gru'; layers is 2, the model's is 1"),
     ({"drop_features": ("scene",)}, r"drop_features is \('scene',\), the model's is \(\)"),
 ])  # fmt: skip
-def test_a_model_of_another_shape(
-    data: MadeData, taught: Path, tmp_path: Path, changes: dict[str, object], message: str
+def test_init_with_other_architecture_is_refused(
+    data: FakeDataset, taught: Path, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
         train(data.root, config(data, tmp_path, init=str(taught), **changes))
 
 
-def test_dropout_may_differ(data: MadeData, taught: Path, tmp_path: Path) -> None:
+def test_init_with_other_dropout(data: FakeDataset, taught: Path, tmp_path: Path) -> None:
     train(data.root, config(data, tmp_path, init=str(taught), dropout=0.4, group_dropout=0.1))
 
 
-def test_a_model_of_another_detector(data: MadeData, taught: Path, tmp_path: Path) -> None:
+def test_init_with_other_detector_is_refused(data: FakeDataset, taught: Path, tmp_path: Path) -> None:
     model = load_model(taught)
     replace(model, feature_settings={**model.feature_settings, "weights_sha256": "0" * 64}).save(
         tmp_path / "other.safetensors"
     )
-    message = "the features of this data set differ from the model's: weights_sha256 is"
+    message = "the features of this dataset differ from the model's: weights_sha256 is"
     with pytest.raises(SettingsMismatchError, match=message):
         train(data.root, config(data, tmp_path / "run", init=str(tmp_path / "other.safetensors")))
 
 
-def test_no_model_to_begin_with(data: MadeData, tmp_path: Path) -> None:
+def test_init_without_model_is_refused(data: FakeDataset, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no model"):
         train(data.root, config(data, tmp_path, init=str(tmp_path / "no.safetensors")))
 
 
-def test_normalisation_is_the_models(taught: Path) -> None:
+def test_copy_weights_copies_normalisation(taught: Path) -> None:
     model = load_model(taught)
     own = begun(model, model.task)
     np.testing.assert_array_equal(own["encoder.object_mean"], model.network.encoder.object_mean)

@@ -1,4 +1,4 @@
-"""Described stretches as training sees them, and the threshold below which sentences are not told."""
+"""Captioned clips as training examples, batches and validation, and the caption threshold."""
 
 from pathlib import Path
 
@@ -15,21 +15,14 @@ from vidgru.model.checkpoint import EventTask, HeadSpec
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
 from vidgru.model.tokenizer import Tokenizer
-from vidgru.training import captions_data as module
+from vidgru.training import validation as module
 from vidgru.training.augment import Augmenter
-from vidgru.training.batches import Batches
-from vidgru.training.captions_data import (
-    _SHIFT,
-    DescribedBatches,
-    DescribedClip,
-    DescribedValidation,
-    caption_of,
-    fit_threshold,
-    place_described,
-    sentence_words,
-    understood,
-)
-from vidgru.training.data import Loaded
+from vidgru.training.batches import _SHIFT, CaptionBatches, EpochBatches, sentence_words
+from vidgru.training.data import LoadedFeatures
+from vidgru.training.examples import CaptionedClip, caption_examples
+from vidgru.training.initial_model import caption_settings
+from vidgru.training.thresholds import caption_understanding, fit_caption_threshold
+from vidgru.training.validation import _CaptionValidation
 from vidgru.types import Features
 
 TASK = EventTask(labels=("fall", "walk"), clip_head=HeadSpec(background=False, multi_label=False))
@@ -48,13 +41,13 @@ def clip(
     video: str = "a.mp4",
     timed: bool = True,
     sentences: tuple[str, ...] = FALL,
-) -> DescribedClip:
-    return DescribedClip(video=video, first=first, stop=stop, timed=timed, label=label, sentences=sentences)
+) -> CaptionedClip:
+    return CaptionedClip(video=video, first=first, stop=stop, timed=timed, label=label, sentences=sentences)
 
 
-def loaded(**features: Features) -> Loaded:
+def loaded(**features: Features) -> LoadedFeatures:
     named = {f"{name}.mp4": some for name, some in features.items()} or {"a.mp4": FEATURES}
-    return Loaded(features=named, feature_spec=LAYOUT, names=NAMES, keys={name: name for name in named})
+    return LoadedFeatures(features=named, feature_spec=LAYOUT, names=NAMES, keys={name: name for name in named})
 
 
 # --- by their frames ------------------------------------------------------------------------------------------------
@@ -63,11 +56,11 @@ TIMES = np.arange(80) / 8  # ten seconds
 
 
 def placed(dataset: Dataset, split: str = "train", times: np.ndarray = TIMES) -> list[tuple[object, ...]]:
-    some = place_described(dataset, split, dict.fromkeys(dataset.recordings, times), TASK)
+    some = caption_examples(dataset, split, dict.fromkeys(dataset.recordings, times), TASK)
     return [(one.video, one.first, one.stop, one.timed, one.label, one.sentences, len(one)) for one in some]
 
 
-def test_stretches_by_their_frames(tmp_path: Path) -> None:
+def test_caption_examples_by_frames(tmp_path: Path) -> None:
     dataset = csv_set(
         tmp_path,
         "a.mp4,4,6,walk,She walks.,train",
@@ -87,35 +80,35 @@ def test_stretches_by_their_frames(tmp_path: Path) -> None:
     assert placed(dataset)[0][1:3] == caption_frames(TIMES, 4.0, 6.0), "as prediction reads them"
 
 
-def test_labels_are_those_of_the_task(tmp_path: Path) -> None:
+def test_caption_examples_use_labels_of_task(tmp_path: Path) -> None:
     """The data set may hold them in another order, as one that a model goes on with does."""
     dataset = csv_set(tmp_path, "a.mp4,,,walk,She walks.,train", "b.mp4,,,fall,He falls.,train")
     turned = EventTask(labels=("walk", "jump", "fall"), clip_head=TASK.clip_head)
-    some = place_described(dataset, "train", dict.fromkeys(dataset.recordings, TIMES), turned)
+    some = caption_examples(dataset, "train", dict.fromkeys(dataset.recordings, TIMES), turned)
     assert [one.label for one in some] == [0, 2]
 
 
-def test_what_could_not_be_decoded_is_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_caption_examples_skip_undecoded_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = csv_set(tmp_path, "cut.mp4,1,2,fall,He falls.,train", "cut.mp4,30,32.5,walk,She walks.,train")
     assert [one[1:3] for one in placed(dataset)] == [(4, 16)]
-    assert capsys.readouterr().err == "left out: cut.mp4 has no frames from 30 s on\n"
+    assert capsys.readouterr().err == "skipped: cut.mp4 has no frames from 30 s on\n"
     assert placed(dataset, times=TIMES[:0]) == []
 
 
-def test_how_sentences_like_those_are_written() -> None:
+def test_caption_settings_of_examples() -> None:
     clips = [clip(0, 9), clip(3, 12, 1, sentences=WALK), clip(0, 9, None, sentences=("그가 넘어진다 그가 넘어진다.",))]
-    facts = caption_of(clips, TASK)
+    facts = caption_settings(clips, TASK)
     assert facts.labels == ("fall", "walk")
     assert facts.tokenizer.to_json() == Tokenizer.train([s for one in clips for s in one.sentences]).to_json()
     longest = max(len(facts.tokenizer.encode(s)) for one in clips for s in one.sentences)
     assert facts.longest == round(1.5 * longest) + 1
     assert facts.threshold == 0.0
-    assert caption_of(clips[1:2], TASK).labels == ("walk",)
-    assert caption_of(clips[2:], TASK).labels == ()
-    assert caption_of(clips, TASK, TOKENIZER).tokenizer is TOKENIZER
+    assert caption_settings(clips[1:2], TASK).labels == ("walk",)
+    assert caption_settings(clips[2:], TASK).labels == ()
+    assert caption_settings(clips, TASK, TOKENIZER).tokenizer is TOKENIZER
 
 
-def test_a_sentence_in_words() -> None:
+def test_sentence_words() -> None:
     words = sentence_words(TOKENIZER, FALL[1], 1)
     assert words.dtype == np.int64
     assert words.tolist() == [len(TOKENIZER) + 1, *TOKENIZER.encode(FALL[1]), Tokenizer.END]
@@ -127,16 +120,16 @@ def test_a_sentence_in_words() -> None:
 CLIPS = [clip(8 * n, 8 * n + 12 + n, n % 2, sentences=(FALL, WALK)[n % 2]) for n in range(20)]
 
 
-def batches(clips: list[DescribedClip] = CLIPS, *, augment: bool = True, seed: int = 0) -> DescribedBatches:
+def batches(clips: list[CaptionedClip] = CLIPS, *, augment: bool = True, seed: int = 0) -> CaptionBatches:
     changes = Augmenter(LAYOUT, TASK.labels) if augment else None
-    return DescribedBatches(clips, loaded(), TOKENIZER, size=6, seed=seed, augment=changes)
+    return CaptionBatches(clips, loaded(), TOKENIZER, size=6, seed=seed, augment=changes)
 
 
-def test_an_epoch_is_a_pure_function_of_seed_and_number() -> None:
+def test_caption_epoch_is_function_of_seed_and_number() -> None:
     def epoch(number: int, seed: int = 0) -> list[object]:
         return [
             [batch.objects.tolist(), batch.frame.tolist(), batch.words.tolist(), batch.sources, size]
-            for batch, size in Batches([batches(seed=seed)], seed)(number)
+            for batch, size in EpochBatches(captions=batches(seed=seed), seed=seed)(number)
         ]
 
     first = epoch(1)
@@ -147,8 +140,8 @@ def test_an_epoch_is_a_pure_function_of_seed_and_number() -> None:
 
 
 @pytest.mark.parametrize(("number", "size", "passes"), [(20, 6, 4), (20, 1, 2), (100, 6, 3), (600, 6, 1), (1, 64, 4)])
-def test_small_sets_are_passed_over_several_times_an_epoch(number: int, size: int, passes: int) -> None:
-    some = DescribedBatches([CLIPS[0]] * number, loaded(), TOKENIZER, size=size, seed=0, augment=None)
+def test_small_sets_are_passed_over_several_times(number: int, size: int, passes: int) -> None:
+    some = CaptionBatches([CLIPS[0]] * number, loaded(), TOKENIZER, size=size, seed=0, augment=None)
     orders = []
     for epoch in (1, 2, 3):
         plan = some.plan(epoch)
@@ -158,7 +151,7 @@ def test_small_sets_are_passed_over_several_times_an_epoch(number: int, size: in
     assert number == 1 or len(set(map(tuple, orders))) == 3 * passes, "each time in another order"
 
 
-def test_a_window_shows_its_stretch_and_says_one_of_its_sentences() -> None:
+def test_caption_window_has_clip_and_sentence() -> None:
     plain = batches(augment=False)
     said: set[tuple[int, ...]] = set()
     for number in range(60):
@@ -177,7 +170,7 @@ def test_a_window_shows_its_stretch_and_says_one_of_its_sentences() -> None:
     }
 
 
-def test_some_sentences_are_learnt_without_their_label() -> None:
+def test_some_captions_are_learnt_without_label() -> None:
     plain = batches(augment=False)
     firsts = [int(plain.window(n % 20, np.random.default_rng(n)).words[0]) for n in range(1000)]
     labelled = {len(TOKENIZER) + label for label in (0, 1)}
@@ -195,16 +188,16 @@ def marked() -> Features:
     return compute_features(sequence)
 
 
-def frames_shown(batches: DescribedBatches, index: int, seed: int) -> np.ndarray:
+def frames_shown(batches: CaptionBatches, index: int, seed: int) -> np.ndarray:
     window = batches.window(index, np.random.default_rng(seed))
     column = LAYOUT.frame_groups()["scene"].start
     return window.frame[:, column].astype(int)
 
 
 @pytest.mark.parametrize(("first", "stop"), [(0, 20), (60, 100), (90, 91), (180, 200), (0, 200)])
-def test_edges_of_events_are_moved_a_little_and_stay_in_the_recording(first: int, stop: int) -> None:
+def test_caption_window_edges_are_jittered(first: int, stop: int) -> None:
     changes = Augmenter(LAYOUT, TASK.labels)
-    some = DescribedBatches([clip(first, stop)], loaded(a=marked()), TOKENIZER, size=1, seed=0, augment=changes)
+    some = CaptionBatches([clip(first, stop)], loaded(a=marked()), TOKENIZER, size=1, seed=0, augment=changes)
     most = _SHIFT * (stop - first) + 0.5
     firsts, lasts = set(), set()
     for seed in range(100):
@@ -221,16 +214,16 @@ def test_edges_of_events_are_moved_a_little_and_stay_in_the_recording(first: int
         assert min(firsts) == max(round(first - _SHIFT * (stop - first)), 0)
 
 
-def test_whole_clips_are_shown_from_their_first_frame_to_their_last() -> None:
+def test_whole_clips_are_not_jittered() -> None:
     changes = Augmenter(LAYOUT, TASK.labels)
-    some = DescribedBatches([clip(10, 50, timed=False)], loaded(a=marked()), TOKENIZER, size=1, seed=0, augment=changes)
+    some = CaptionBatches([clip(10, 50, timed=False)], loaded(a=marked()), TOKENIZER, size=1, seed=0, augment=changes)
     for seed in range(50):
         frames = frames_shown(some, 0, seed)
         assert frames[0] == 10
         assert frames[-1] >= 48
 
 
-def test_described_windows_are_not_mirrored() -> None:
+def test_caption_windows_are_not_mirrored() -> None:
     """A sentence may name a side in any language. Sideways speed changes its sign in a mirror and in nothing else."""
     sequence = make_sequence(60, 1, seed=3, optional=False)
     boxes = np.tile([0.0, 0.4, 0.1, 0.6], (60, 1)) + np.arange(60)[:, None] / 80 * [1, 0, 1, 0]
@@ -240,8 +233,8 @@ def test_described_windows_are_not_mirrored() -> None:
     feature_spec = FeatureSpec.from_sequence(sequence)
     changes = Augmenter(feature_spec, TASK.labels)
     assert changes.mirror is not None
-    some = Loaded(features={"a.mp4": moving}, feature_spec=feature_spec, names=NAMES, keys={"a.mp4": "a"})
-    plain = DescribedBatches([clip(0, 60)], some, TOKENIZER, size=1, seed=0, augment=changes)
+    some = LoadedFeatures(features={"a.mp4": moving}, feature_spec=feature_spec, names=NAMES, keys={"a.mp4": "a"})
+    plain = CaptionBatches([clip(0, 60)], some, TOKENIZER, size=1, seed=0, augment=changes)
     column = feature_spec.object_groups()["speed"].start + 1
     for seed in range(30):
         window = plain.window(0, np.random.default_rng(seed))
@@ -252,11 +245,11 @@ def test_described_windows_are_not_mirrored() -> None:
 # --- validation -----------------------------------------------------------------------------------------------------
 
 
-def test_figures_of_validation_by_hand() -> None:
+def test_caption_validation_metrics_by_hand() -> None:
     model = make_model(SEQUENCE, sentences=[*FALL, *WALK])
     assert model.caption is not None
     tokenizer = model.caption.tokenizer
-    held = DescribedValidation(CLIPS, loaded(), tokenizer)
+    held = _CaptionValidation(CLIPS, loaded(), tokenizer)
     right, losses = [], []
     for one in CLIPS:
         own = FEATURES.frames(one.first, one.stop)
@@ -270,29 +263,29 @@ def test_figures_of_validation_by_hand() -> None:
                 ].log_softmax(1)
             right += (log.argmax(dim=1) == words[0, 1:]).tolist()
             losses += (-log.gather(1, words[0, 1:, None])[:, 0]).tolist()
-    next_word, loss = held.figures(model)
+    next_word, loss = held.metrics(model)
     assert next_word == pytest.approx(np.mean(right))
     assert loss == pytest.approx(np.mean(losses), rel=1e-4)
 
 
 @pytest.mark.parametrize("judged", [100, 7])
-def test_the_threshold_is_fitted_on_what_the_model_says(judged: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_JUDGED", judged)
+def test_caption_threshold_is_fitted_on_captions(judged: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_SEGMENTS", judged)
     model = make_model(SEQUENCE, sentences=[*FALL, *WALK])
     some = CLIPS if judged > 20 else [CLIPS[n] for n in (0, 3, 6, 9, 12, 15, 19)]
     stretches = [CaptionSegment(features=FEATURES.frames(one.first, one.stop)) for one in some]
     scores = [one.score for one in caption_segments(model, stretches)]
     texts = [one.sentences[0] for one in some]
-    known = understood(caption_log_likelihoods(model, stretches, texts), texts, [one.label for one in some])
+    known = caption_understanding(caption_log_likelihoods(model, stretches, texts), texts, [one.label for one in some])
     assert model.caption is not None
-    held = DescribedValidation(CLIPS, loaded(), model.caption.tokenizer)
-    assert held.threshold(model) == fit_threshold(scores, known)
+    held = _CaptionValidation(CLIPS, loaded(), model.caption.tokenizer)
+    assert held.threshold(model) == fit_caption_threshold(scores, known)
 
 
 # --- what is worth telling ------------------------------------------------------------------------------------------
 
 
-def test_a_stretch_is_understood_that_its_own_sentence_fits_best() -> None:
+def test_understanding_by_hand() -> None:
     likely = np.array([
         [-1.0, -5.0, -4.0, -9.0],
         [-2.0, -6.0, -3.0, -9.5],
@@ -302,23 +295,23 @@ def test_a_stretch_is_understood_that_its_own_sentence_fits_best() -> None:
     texts, labels = ["a", "b", "c", "d"], [0, 0, 0, 0]
     fits = likely - likely.mean(axis=0)
     expected = [np.mean([fits[i, i] > fits[i, j] for j in range(4) if j != i]) for i in range(4)]
-    assert understood(likely, texts, labels).tolist() == pytest.approx(expected)
+    assert caption_understanding(likely, texts, labels).tolist() == pytest.approx(expected)
     assert 0 < min(expected) < max(expected)
     # neither how long a sentence is, nor how sure the model is of whatever it says in a stretch
     moved = likely + np.array([0.0, -50.0, 3.0, 8.0]) + np.array([[1.0], [2.0], [-30.0], [4.0]])
-    assert understood(moved, texts, labels).tolist() == pytest.approx(expected)
-    assert understood(np.diag([9.0] * 4), texts, labels).tolist() == [1.0] * 4
-    assert understood(-np.diag([9.0] * 4), texts, labels).tolist() == [0.0] * 4
+    assert caption_understanding(moved, texts, labels).tolist() == pytest.approx(expected)
+    assert caption_understanding(np.diag([9.0] * 4), texts, labels).tolist() == [1.0] * 4
+    assert caption_understanding(-np.diag([9.0] * 4), texts, labels).tolist() == [0.0] * 4
 
 
-def test_what_a_stretch_is_held_against() -> None:
+def test_understanding_compares_same_label() -> None:
     """Those of its label that read otherwise; where there are none, those of other labels."""
     likely = np.zeros((5, 5))
     likely[0, 2] = 9.0  # of another label: does not count
     likely[1, 0] = 9.0  # reads alike: does not count
     likely[3, 0] = 9.0  # the only one of its label
     likely[2, 2] = likely[4, 4] = 5.0
-    found = understood(likely, ["a", "a", "b", "c", "b"], [0, 0, 0, 1, None])
+    found = caption_understanding(likely, ["a", "a", "b", "c", "b"], [0, 0, 0, 1, None])
     fits = likely - likely.mean(axis=0)
     assert found.tolist() == pytest.approx([
         float(fits[0, 0] > fits[0, 2]),
@@ -327,8 +320,8 @@ def test_what_a_stretch_is_held_against() -> None:
         np.mean([fits[3, 3] > fits[3, j] for j in (0, 1, 2, 4)]),
         np.mean([fits[4, 4] > fits[4, j] for j in (0, 1, 3)]),
     ])  # fmt: skip
-    assert understood(np.zeros((1, 1)), ["a"], [0]).tolist() == [1.0]
-    assert understood(np.eye(3), ["a"] * 3, [0, 1, 2]).tolist() == [1.0] * 3
+    assert caption_understanding(np.zeros((1, 1)), ["a"], [0]).tolist() == [1.0]
+    assert caption_understanding(np.eye(3), ["a"] * 3, [0, 1, 2]).tolist() == [1.0] * 3
 
 
 SCORES = [0.9, 0.8, 0.75, 0.5, 0.4]
@@ -344,7 +337,7 @@ SCORES = [0.9, 0.8, 0.75, 0.5, 0.4]
     ([0.8, 1.0, 1.0, 1.0, 0.5], 0.45),  # one that is not understood among the surest costs less than it hides
     ([1.0, 1.0, 1.0, 1.0, 0.9], 0.0),  # of equally good thresholds the lowest
 ])  # fmt: skip
-def test_thresholds(understanding: list[float], threshold: float) -> None:
-    assert fit_threshold(SCORES, np.array(understanding)) == pytest.approx(threshold)
-    turned = fit_threshold(SCORES[::-1], np.array(understanding[::-1]))
+def test_fit_caption_threshold(understanding: list[float], threshold: float) -> None:
+    assert fit_caption_threshold(SCORES, np.array(understanding)) == pytest.approx(threshold)
+    turned = fit_caption_threshold(SCORES[::-1], np.array(understanding[::-1]))
     assert turned == pytest.approx(threshold), "the order does not matter"
