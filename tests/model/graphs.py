@@ -18,7 +18,7 @@ class Graph:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self.facts: dict[str, Any] = json.loads(self._session.get_modelmeta().custom_metadata_map["vidgru"])
+        self.metadata: dict[str, Any] = json.loads(self._session.get_modelmeta().custom_metadata_map["vidgru"])
         self.inputs = [value.name for value in self._session.get_inputs()]
         self.outputs = [value.name for value in self._session.get_outputs()]
         self.states = {v.name: (v.shape[0], v.shape[2]) for v in self._session.get_inputs() if v.name in STATES}
@@ -44,11 +44,13 @@ def expected(model: EventModel, batch: Inputs, state: Any = None) -> dict[str, n
     with torch.inference_mode():
         encoded = network.encode(objects, counts, frame)
         reading = network.step(encoded.vectors, mask, state)
-        said = {"attention": encoded.attention, "hidden": reading.hidden}
+        arrays = {"attention": encoded.attention, "hidden": reading.hidden}
         if model.task.frame_head:
-            said["frame_scores"] = model.task.frame_head.probabilities(reading.frames)
+            arrays["frame_scores"] = model.task.frame_head.probabilities(reading.frames)
         if model.task.clip_head and state is None:
-            said["clip_scores"] = model.task.clip_head.probabilities(network.event_logits(encoded.vectors, mask).clips)
-        after = reading.state if isinstance(reading.state, tuple) else (reading.state,)
-        said |= {f"next_{name}": value for name, value in zip(STATES, after, strict=False) if value is not None}
-    return {name: tensor.numpy() for name, tensor in said.items()}
+            arrays["clip_scores"] = model.task.clip_head.probabilities(
+                network.event_logits(encoded.vectors, mask).clips
+            )
+        next_states = reading.state if isinstance(reading.state, tuple) else (reading.state,)
+        arrays |= {f"next_{name}": value for name, value in zip(STATES, next_states, strict=False) if value is not None}
+    return {name: tensor.numpy() for name, tensor in arrays.items()}

@@ -41,9 +41,9 @@ def make_network(
     """In eval mode, normalised to the sequence, with a class embedding that says something."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        made = Architecture(**shape)
+        architecture = Architecture(**shape)
         feature_spec = FeatureSpec.from_sequence(sequence)
-        network = EventGRU(feature_spec, outputs, frame_outputs, made, words=words, labels=labels)
+        network = EventGRU(feature_spec, outputs, frame_outputs, architecture, words=words, labels=labels)
         if "class" in network.encoder.object_groups:
             torch.nn.init.normal_(network.encoder.classes.weight)
     network.encoder.fit_normalization([compute_features(sequence)])
@@ -117,8 +117,8 @@ def diversify_captions(network: EventGRU, sequence: FrameSequence, used: list[in
     assert head is not None
     window = collate([slice_window(compute_features(sequence), first, 20) for first in range(0, len(sequence), 10)])
     inputs = window.objects, window.counts, window.frame, window.mask
-    made = torch.Generator().manual_seed(0)
-    words = torch.tensor(used)[torch.randint(0, len(used), (len(window), 12), generator=made)]
+    rng = torch.Generator().manual_seed(0)
+    words = torch.tensor(used)[torch.randint(0, len(used), (len(window), 12), generator=rng)]
     with torch.no_grad():
         logits = network.caption_logits(*inputs, words)[..., used].flatten(0, 1)
         scale = 3 / logits.std(dim=0).mean()
@@ -133,27 +133,27 @@ Inputs = tuple[Tensor, Tensor, Tensor, Tensor]  # objects, counts, frame, mask, 
 
 def random_batch(feature_spec: FeatureSpec, clips: int = 4, steps: int = 9, most: int = 3, seed: int = 0) -> Inputs:
     """Clips of different lengths, up to so many objects a frame."""
-    made = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(1, steps + 1, (clips,), generator=made)
+    rng = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, steps + 1, (clips,), generator=rng)
     lengths[0] = steps
     mask = torch.arange(steps) < lengths[:, None]
-    counts = torch.randint(0, most + 1, (clips, steps), generator=made) * mask
-    objects = torch.randn(int(counts.sum()), feature_spec.object_width, generator=made)
+    counts = torch.randint(0, most + 1, (clips, steps), generator=rng) * mask
+    objects = torch.randn(int(counts.sum()), feature_spec.object_width, generator=rng)
     columns = feature_spec.object_groups()
     objects[:, columns["class"]] = objects[:, columns["class"]].abs().long().clamp(max=feature_spec.classes - 1).float()
-    frame = torch.randn(clips, steps, feature_spec.frame_width, generator=made) * mask[..., None]
+    frame = torch.randn(clips, steps, feature_spec.frame_width, generator=rng) * mask[..., None]
     return objects, counts, frame, mask
 
 
 def frames_of(batch: Inputs) -> list[list[Tensor]]:
     """The objects of each frame of each clip."""
     objects, counts, *_ = batch
-    some = objects.split(counts.flatten().tolist())
-    return [list(some[row * counts.shape[1] : (row + 1) * counts.shape[1]]) for row in range(len(counts))]
+    per_frame = objects.split(counts.flatten().tolist())
+    return [list(per_frame[row * counts.shape[1] : (row + 1) * counts.shape[1]]) for row in range(len(counts))]
 
 
 def stretch(batch: Inputs, row: int, steps: int) -> Inputs:
     """The first steps of a clip, alone."""
     _, counts, frame, mask = batch
-    own = torch.cat(frames_of(batch)[row][:steps])
-    return own, counts[row : row + 1, :steps], frame[row : row + 1, :steps], mask[row : row + 1, :steps]
+    clip_objects = torch.cat(frames_of(batch)[row][:steps])
+    return clip_objects, counts[row : row + 1, :steps], frame[row : row + 1, :steps], mask[row : row + 1, :steps]

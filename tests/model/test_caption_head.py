@@ -39,11 +39,11 @@ def head_of(network: EventGRU) -> CaptionHead:
 def with_quiet_frames(batch: Inputs) -> Inputs:
     """The second clip without an object, the third without one in every other frame."""
     _, counts, frame, mask = batch
-    some = frames_of(batch)
+    captions = frames_of(batch)
     counts = counts.clone()
     counts[1] = 0
     counts[2, ::2] = 0
-    kept = [one for row, own in enumerate(some) for t, one in enumerate(own) if counts[row, t]]
+    kept = [candidate for row, single in enumerate(captions) for t, candidate in enumerate(single) if counts[row, t]]
     return torch.cat(kept), counts, frame, mask
 
 
@@ -51,7 +51,7 @@ BATCH = with_quiet_frames(random_batch(LAYOUT, clips=6, steps=9, seed=1))
 FIRST = torch.tensor([Tokenizer.START, WORDS, WORDS + 1, Tokenizer.START, WORDS, WORDS + 1])
 
 
-def alone(batch: Inputs, row: int) -> Inputs:
+def select_event(batch: Inputs, row: int) -> Inputs:
     return stretch(batch, row, int(batch[3][row].sum()))
 
 
@@ -69,42 +69,44 @@ def log_probabilities(network: EventGRU, batch: Inputs, first: int, sentence: li
     return logits.log_softmax(dim=1).gather(1, words[0, 1:, None])[:, 0]
 
 
-def worth(each: Tensor) -> float:
+def ranking_score(each: Tensor) -> float:
     """What sentences are held against each other by."""
     return float(each.sum()) / len(each) ** _LENGTH_POWER
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_an_event_is_told_alike_alone_and_among_others(shape: dict[str, object]) -> None:
+def test_captions_are_independent_of_batch(shape: dict[str, object]) -> None:
     network = make(**shape)
-    made = torch.Generator().manual_seed(2)
-    words = torch.cat([FIRST[:, None], torch.randint(3, WORDS, (6, 5), generator=made)], dim=1)
+    rng = torch.Generator().manual_seed(2)
+    words = torch.cat([FIRST[:, None], torch.randint(3, WORDS, (6, 5), generator=rng)], dim=1)
     with torch.inference_mode():
         together = network.caption_logits(*BATCH, words)
     sentences, means = write(network, BATCH, FIRST)
     assert len({tuple(sentence) for sentence in sentences}) > 2, "a test of sentences needs different ones"
     for row in range(6):
-        own = alone(BATCH, row)
+        single = select_event(BATCH, row)
         with torch.inference_mode():
             torch.testing.assert_close(
-                network.caption_logits(*own, words[row : row + 1])[0], together[row], rtol=0, atol=1e-4
+                network.caption_logits(*single, words[row : row + 1])[0], together[row], rtol=0, atol=1e-4
             )
-        (sentence,), mean = write(network, own, FIRST[row : row + 1])
+        (sentence,), mean = write(network, single, FIRST[row : row + 1])
         assert sentence == sentences[row]
         assert float(mean) == pytest.approx(float(means[row]), abs=1e-4)
 
 
-def test_several_sentences_on_each_event() -> None:
+def test_forward_several_captions_per_event() -> None:
     words = torch.cat([FIRST.repeat_interleave(3)[:, None], torch.randint(3, WORDS, (18, 4))], dim=1)
     with torch.inference_mode():
         together = head_of(NETWORK)(NETWORK.caption_memory(*BATCH), words)
         assert together.shape == (18, 5, WORDS)
         for number in range(18):
-            (own,) = head_of(NETWORK)(NETWORK.caption_memory(*alone(BATCH, number // 3)), words[number : number + 1])
-            torch.testing.assert_close(together[number], own, rtol=0, atol=1e-4)
+            (single,) = head_of(NETWORK)(
+                NETWORK.caption_memory(*select_event(BATCH, number // 3)), words[number : number + 1]
+            )
+            torch.testing.assert_close(together[number], single, rtol=0, atol=1e-4)
 
 
-def test_what_stands_behind_an_event_does_not_matter() -> None:
+def test_write_ignores_padding() -> None:
     objects, counts, frame, mask = BATCH
     spoilt = torch.where(mask[..., None], frame, 7.0)
     sentences, means = write(NETWORK, BATCH, FIRST)
@@ -113,15 +115,15 @@ def test_what_stands_behind_an_event_does_not_matter() -> None:
     assert torch.equal(means, others)
 
 
-def test_it_looks_at_steps_and_at_objects() -> None:
-    objects, counts, frame, mask = alone(BATCH, 0)
+def test_logits_depend_on_steps_and_objects() -> None:
+    objects, counts, frame, mask = select_event(BATCH, 0)
     words, head = torch.tensor([[WORDS, 3, 4]]), head_of(NETWORK)
     with torch.inference_mode():
-        vectors, _, seen = NETWORK.encoder(objects, counts, frame)
+        vectors, _, object_rows = NETWORK.encoder(objects, counts, frame)
         hidden, _ = NETWORK.run_rnn(vectors, mask)
-        plain = head(head.memory(hidden, mask, seen, counts), words)
-        other_objects = head(head.memory(hidden, mask, seen.flip(0), counts), words)
-        other_steps = head(head.memory(hidden.flip(1), mask, seen, counts), words)
+        plain = head(head.memory(hidden, mask, object_rows, counts), words)
+        other_objects = head(head.memory(hidden, mask, object_rows.flip(0), counts), words)
+        other_steps = head(head.memory(hidden.flip(1), mask, object_rows, counts), words)
     torch.testing.assert_close(
         plain, NETWORK.caption_logits(objects, counts, frame, mask, torch.tensor([[WORDS, 3, 4, 5]]))
     )
@@ -130,63 +132,63 @@ def test_it_looks_at_steps_and_at_objects() -> None:
 
 
 @pytest.mark.parametrize("row", range(6))
-def test_a_beam_of_one_takes_the_likeliest_word(row: int) -> None:
-    own, first = alone(BATCH, row), FIRST[row : row + 1]
+def test_write_beam_of_one_is_greedy(row: int) -> None:
+    single, first = select_event(BATCH, row), FIRST[row : row + 1]
     greedy: list[int] = []
     while len(greedy) < MOST:
         with torch.no_grad():
-            logits = NETWORK.caption_logits(*own, torch.tensor([[int(first), *greedy, Tokenizer.END]]))[0, -1]
+            logits = NETWORK.caption_logits(*single, torch.tensor([[int(first), *greedy, Tokenizer.END]]))[0, -1]
         logits[[Tokenizer.START, Tokenizer.PAD]] = -torch.inf
         word = int(logits.argmax())
         if word == Tokenizer.END:
             break
         greedy.append(word)
-    assert write(NETWORK, own, first, beam=1)[0] == [greedy]
+    assert write(NETWORK, single, first, beam=1)[0] == [greedy]
 
 
 @pytest.mark.parametrize("most", [1, 2, MOST])
 @pytest.mark.parametrize("beam", [1, 4])
-def test_the_mean_is_that_of_teacher_forcing(beam: int, most: int) -> None:
+def test_write_score_equals_teacher_forcing(beam: int, most: int) -> None:
     """Also where there was no room for the end: that a sentence was cut off is nothing to be sure of."""
     sentences, means = write(NETWORK, BATCH, FIRST, beam=beam, most=most)
     assert max(map(len, sentences)) == most
     for row, sentence in enumerate(sentences):
-        each = log_probabilities(NETWORK, alone(BATCH, row), int(FIRST[row]), sentence)
+        each = log_probabilities(NETWORK, select_event(BATCH, row), int(FIRST[row]), sentence)
         assert float(means[row]) == pytest.approx(float(each.mean()), abs=1e-5)
 
 
-def test_more_beams_find_better_sentences() -> None:
+def test_write_wider_beams_score_higher() -> None:
     batch = random_batch(LAYOUT, clips=40, steps=9, seed=5)
     first = torch.full((40,), Tokenizer.START)
-    found = [write(NETWORK, batch, first, beam=beam)[0] for beam in (1, 4, 16)]
+    captions_by_beam = [write(NETWORK, batch, first, beam=beam)[0] for beam in (1, 4, 16)]
     one, four, sixteen = (
         [
-            worth(log_probabilities(NETWORK, alone(batch, row), Tokenizer.START, sentence))
-            for row, sentence in enumerate(some)
+            ranking_score(log_probabilities(NETWORK, select_event(batch, row), Tokenizer.START, sentence))
+            for row, sentence in enumerate(captions)
         ]
-        for some in found
+        for captions in captions_by_beam
     )
     assert sum(four) > sum(one)
     assert sum(sixteen) > sum(four)
     assert all(b >= a - 1e-5 for a, b in zip(one, sixteen, strict=True))
-    assert len({tuple(sentence) for sentence in found[1]}) > 10
+    assert len({tuple(sentence) for sentence in captions_by_beam[1]}) > 10
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
-def test_a_beam_that_holds_all_sentences_finds_the_best(most: int) -> None:
+def test_write_exhaustive_beam_finds_the_best(most: int) -> None:
     network = make(words=6)
     batch = random_batch(LAYOUT, clips=6, steps=5, seed=7)
     first = torch.tensor([6, 7, Tokenizer.START] * 2)
-    every = [list(some) for length in range(most + 1) for some in itertools.product((3, 4, 5), repeat=length)]
+    every = [list(captions) for length in range(most + 1) for captions in itertools.product((3, 4, 5), repeat=length)]
     sentences, means = write(network, batch, first, beam=3 ** (most + 1), most=most)
     for row, sentence in enumerate(sentences):
-        each = [log_probabilities(network, alone(batch, row), int(first[row]), one) for one in every]
-        best = max(range(len(every)), key=lambda index: worth(each[index]))
+        each = [log_probabilities(network, select_event(batch, row), int(first[row]), candidate) for candidate in every]
+        best = max(range(len(every)), key=lambda index: ranking_score(each[index]))
         assert sentence == every[best]
         assert float(means[row]) == pytest.approx(float(each[best].mean()), abs=1e-5)
 
 
-def test_long_sentences_have_a_chance() -> None:
+def test_write_normalizes_length() -> None:
     """By the plain sum of log probabilities the shortest would be the best where words are hard to foresee."""
     network = make()
     with torch.no_grad():
@@ -195,11 +197,11 @@ def test_long_sentences_have_a_chance() -> None:
         head_of(network).join[0].bias.zero_()
         head_of(network).bias[3] = 6.0
         head_of(network).bias[Tokenizer.END] = 4.5
-    (sentence,), _ = write(network, alone(BATCH, 0), FIRST[:1], beam=8, most=12)
+    (sentence,), _ = write(network, select_event(BATCH, 0), FIRST[:1], beam=8, most=12)
     assert len(sentence) > 1
 
 
-def test_specials_are_never_said() -> None:
+def test_write_never_uses_special_tokens() -> None:
     network = make()
     with torch.no_grad():
         head_of(network).bias[[Tokenizer.START, Tokenizer.PAD]] = 50.0
@@ -210,31 +212,31 @@ def test_specials_are_never_said() -> None:
         assert torch.isfinite(means).all()
 
 
-def test_sentences_that_end_early_wait_for_the_others() -> None:
+def test_write_captions_of_different_lengths() -> None:
     batch = random_batch(LAYOUT, clips=40, steps=9, seed=5)
     sentences, _ = write(NETWORK, batch, torch.full((40,), Tokenizer.START), most=12)
     assert len({len(sentence) for sentence in sentences}) > 1
     assert all(set(sentence) <= set(PLAIN) for sentence in sentences)
 
 
-def test_a_sentence_begins_with_its_label() -> None:
+def test_logits_depend_on_label() -> None:
     """Of overlapping events each has a sentence of its own."""
-    own = alone(BATCH, 0)
-    told = []
+    single = select_event(BATCH, 0)
+    logits_by_label = []
     for first in (Tokenizer.START, WORDS, WORDS + 1):
         with torch.inference_mode():
-            told.append(NETWORK.caption_logits(*own, torch.tensor([[first, 3, 4]]))[0, 0])
-    for one, other in itertools.combinations(told, 2):
-        assert (one - other).abs().max() > 0.01
-    assert told[0].shape == (WORDS,), "a label is no word"
+            logits_by_label.append(NETWORK.caption_logits(*single, torch.tensor([[first, 3, 4]]))[0, 0])
+    for candidate, other in itertools.combinations(logits_by_label, 2):
+        assert (candidate - other).abs().max() > 0.01
+    assert logits_by_label[0].shape == (WORDS,), "a label is no word"
 
 
-def test_a_network_that_does_not_describe() -> None:
+def test_caption_memory_requires_caption_head() -> None:
     with pytest.raises(ValueError, match="the network has no caption head"):
         make_network(SEQUENCE).caption_memory(*BATCH)
 
 
-def test_all_of_it_learns() -> None:
+def test_all_parameters_have_gradients() -> None:
     network = make().train()
     words = torch.cat([FIRST[:, None], torch.randint(3, WORDS, (6, 5))], dim=1)
     network.caption_logits(*BATCH, words).square().sum().backward()

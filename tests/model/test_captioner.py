@@ -49,26 +49,28 @@ def random_model(seed: int, **shape: object) -> EventModel:
         high, low = (tuple(map(float, np.quantile(scores, q, axis=0))) for q in (0.8, 0.6))
         decode = replace(model.decode, high=high, low=low, min_s=0.2, merge_s=0.3, smooth_s=0.5)
         model = replace(model, decode=decode)
-    sure = sorted(one.description_score or 0.0 for one in caption_events(model, [SEQUENCE], found_by(model)))
-    middle = len(sure) // 2
+    caption_scores = sorted(item.description_score or 0.0 for item in caption_events(model, [SEQUENCE], detect(model)))
+    middle = len(caption_scores) // 2
     assert model.caption is not None
-    return replace(model, caption=replace(model.caption, threshold=(sure[middle - 1] + sure[middle]) / 2))
+    return replace(
+        model, caption=replace(model.caption, threshold=(caption_scores[middle - 1] + caption_scores[middle]) / 2)
+    )
 
 
-def found_by(model: EventModel, frames: int = 300) -> list[Event]:
+def detect(model: EventModel, frames: int = 300) -> list[Event]:
     part = SEQUENCE.frames(0, frames)
     return score_recording(model, [part], video="a.mp4", duration_s=frames / 8).events
 
 
 def is_useful(model: EventModel) -> bool:
     """Whether there is something to test: several events, long ones too, and different sentences, told and not told."""
-    found = found_by(model, 160)
-    told = caption_events(model, [SEQUENCE], found_by(model))
+    actual = detect(model, 160)
+    captioned = caption_events(model, [SEQUENCE], detect(model))
     return (
-        len(found) > 3
-        and max(one.end_s - one.start_s for one in found) * 8 > 12
-        and {one.description_source for one in told} == {"model", "template"}
-        and len({one.description for one in caption_events(with_threshold(model, 0.0), [SEQUENCE], EVENTS)}) > 4
+        len(actual) > 3
+        and max(item.end_s - item.start_s for item in actual) * 8 > 12
+        and {item.description_source for item in captioned} == {"model", "template"}
+        and len({item.description for item in caption_events(with_threshold(model, 0.0), [SEQUENCE], EVENTS)}) > 4
     )
 
 
@@ -97,15 +99,15 @@ KINDS = {
 MODEL = KINDS["timed"]
 
 
-def same(found: Sequence[Event], expected: Sequence[Event]) -> None:
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        assert one.description_score == pytest.approx(other.description_score, abs=1e-5)
-        assert replace(one, description_score=None) == replace(other, description_score=None)
+def assert_same_events(actual: Sequence[Event], expected: Sequence[Event]) -> None:
+    assert len(actual) == len(expected)
+    for item, other in zip(actual, expected, strict=True):
+        assert item.description_score == pytest.approx(other.description_score, abs=1e-5)
+        assert replace(item, description_score=None) == replace(other, description_score=None)
 
 
 def by_start(events: Sequence[Event]) -> list[Event]:
-    return sorted(events, key=lambda one: (one.start_s, one.end_s, one.label))
+    return sorted(events, key=lambda item: (item.start_s, item.end_s, item.label))
 
 
 # --- which frames ---------------------------------------------------------------------------------------------------
@@ -122,15 +124,15 @@ def by_start(events: Sequence[Event]) -> list[Event]:
     (50.0, 60.0, (299, 300)),  # nothing was decoded there
     (0.0, math.inf, (0, 300)),
 ])  # fmt: skip
-def test_what_is_read_of_an_event(start_s: float, end_s: float, frames: tuple[int, int]) -> None:
+def test_caption_frames(start_s: float, end_s: float, frames: tuple[int, int]) -> None:
     assert caption_frames(SEQUENCE.time_s, start_s, end_s) == frames
 
 
-def test_of_a_long_event_the_last_frames_are_read() -> None:
+def test_caption_frames_of_long_event() -> None:
     assert caption_frames(np.arange(5000) / 8, 10.0, 400.0) == (3200 - 1024, 3200)
 
 
-def test_times_cut_to_milliseconds_change_nothing() -> None:
+def test_caption_frames_ignore_rounding_to_milliseconds() -> None:
     time_s = np.arange(120) / 29.97
     for first, stop in itertools.combinations(range(0, 120, 3), 2):
         start_s, end_s = float(time_s[first]), float(time_s[stop])
@@ -140,14 +142,14 @@ def test_times_cut_to_milliseconds_change_nothing() -> None:
         assert caption_frames(time_s, start_s, end_s + 0.0009)[1] == stop, "nor does one more"
 
 
-def test_events_at_other_times_are_read_elsewhere() -> None:
+def test_caption_frames_differ_between_events() -> None:
     spans = [caption_frames(SEQUENCE.time_s, start_s, end_s) for start_s, end_s in SPANS]
     assert len(set(spans)) == len(SPANS)
 
 
-def assert_equal(one: Features, other: Features) -> None:
+def assert_equal(item: Features, other: Features) -> None:
     for name in ("objects", "offsets", "frame", "time_s"):
-        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+        assert np.array_equal(getattr(item, name), getattr(other, name)), name
 
 
 def tracked(gap_s: float = 0.0) -> FrameSequence:
@@ -160,131 +162,137 @@ def tracked(gap_s: float = 0.0) -> FrameSequence:
 
 @pytest.mark.parametrize("gap_s", [0.0, 1.0, 60.0])
 @pytest.mark.parametrize("edges", [[0, 300], EDGES, list(range(301))], ids=["whole", "parts", "frames"])
-def test_cut_features_are_those_of_the_whole_recording(edges: list[int], gap_s: float) -> None:
+def test_caption_features_equal_whole_recording(edges: list[int], gap_s: float) -> None:
     sequence = tracked(gap_s)
     whole = compute_features(sequence)
     parts = [sequence.frames(a, b) for a, b in itertools.pairwise(edges)]
     starts = range(0, 300, 1 if len(edges) < 300 else 29)
     spans = [(float(sequence.time_s[t]), float(sequence.time_s[t]) + 1.7) for t in starts]
-    for span, some in zip(spans, caption_features(parts, MODEL.feature_spec, spans), strict=True):
-        assert_equal(some, whole.frames(*caption_frames(sequence.time_s, *span)))
+    for span, segments in zip(spans, caption_features(parts, MODEL.feature_spec, spans), strict=True):
+        assert_equal(segments, whole.frames(*caption_frames(sequence.time_s, *span)))
 
 
 # --- sentences ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_however_a_recording_is_cut_up_its_events_are_told_alike(kind: str) -> None:
+def test_caption_events_is_independent_of_parts(kind: str) -> None:
     model = KINDS[kind]
-    labelled = [replace(one, label=DESCRIBED) for one in EVENTS] if kind == "text" else EVENTS
+    labelled = [replace(item, label=DESCRIBED) for item in EVENTS] if kind == "text" else EVENTS
     expected = caption_events(model, [SEQUENCE], labelled)
-    same(caption_events(model, PARTS, labelled), expected)
-    same(caption_events(model, [SEQUENCE.frames(t, t + 1) for t in range(300)], labelled[:6]), expected[:6])
-    same(caption_events_from_features(model, FEATURES, labelled), expected)
-    for one, other in zip(labelled[::3], expected[::3], strict=True):
-        same(caption_events(model, PARTS, [one]), [other])
-    assert [replace(one, description=None, description_score=None, description_source=None) for one in expected] == (
+    assert_same_events(caption_events(model, PARTS, labelled), expected)
+    assert_same_events(
+        caption_events(model, [SEQUENCE.frames(t, t + 1) for t in range(300)], labelled[:6]), expected[:6]
+    )
+    assert_same_events(caption_events_from_features(model, FEATURES, labelled), expected)
+    for item, other in zip(labelled[::3], expected[::3], strict=True):
+        assert_same_events(caption_events(model, PARTS, [item]), [other])
+    assert [replace(item, description=None, description_score=None, description_source=None) for item in expected] == (
         labelled
     )
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "whole"])
 @pytest.mark.parametrize("longest", [1024, 12])
-def test_a_live_stream_tells_what_prediction_tells(kind: str, longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_stream_captions_equal_prediction(kind: str, longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of events that are longer than what is read, of which the stream has forgotten the beginning."""
     monkeypatch.setattr(module, "_MAX_FRAMES", longest)
     model, sequence = KINDS[kind], SEQUENCE.frames(0, 160)
-    expected = by_start(caption_events(model, PARTS, found_by(model, 160)))
+    expected = by_start(caption_events(model, PARTS, detect(model, 160)))
     for edges in (range(161), [0, 1, 57, 57, 120, 160]):
         stream = EventStream(model, video="a.mp4", beam=4)
         steps = [stream.push(sequence.frames(a, b)) for a, b in itertools.pairwise(edges)]
-        closed = by_start([one for step in [*steps, stream.finish(20.0)] for one in step.closed])
-        for one, other in zip(closed, expected, strict=True):
-            assert one.score == pytest.approx(other.score, abs=1e-5)
-        same([replace(one, score=other.score) for one, other in zip(closed, expected, strict=True)], expected)
+        closed = by_start([item for step in [*steps, stream.finish(20.0)] for item in step.closed])
+        for item, other in zip(closed, expected, strict=True):
+            assert item.score == pytest.approx(other.score, abs=1e-5)
+        assert_same_events(
+            [replace(item, score=other.score) for item, other in zip(closed, expected, strict=True)], expected
+        )
         assert stream._recent is not None
         assert sum(map(len, stream._recent._parts)) <= 2 * longest + stream.lookahead_s * 8 + 2 * max(np.diff(edges))
 
 
-def test_a_stream_that_is_not_asked_to_does_not_describe() -> None:
+def test_event_stream_writes_no_captions_by_default() -> None:
     stream = EventStream(MODEL, video="a.mp4")
     closed = stream.push(SEQUENCE).closed + stream.finish(DURATION_S).closed
     assert closed
-    assert all(one.description is None for one in closed)
+    assert all(item.description is None for item in closed)
 
 
-def test_an_event_that_ended_too_long_ago_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recent_features_skip_old_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_FRAMES", 10)
     recent = RecentFeatures(0)
     for t in range(300):
         recent.push(FEATURES.frames(t, t + 1))
     old, new = event(1.0, 2.0), event(36.0, 37.0)
-    told = recent.caption_events(MODEL, [old, new, old])
-    assert told[::2] == [old, old]
-    same(told[1:2], caption_events(MODEL, PARTS, [new]))
+    captioned = recent.caption_events(MODEL, [old, new, old])
+    assert captioned[::2] == [old, old]
+    assert_same_events(captioned[1:2], caption_events(MODEL, PARTS, [new]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_model_without_captions_leaves_events_as_they_are(kind: str) -> None:
+def test_caption_events_without_captions_is_identity(kind: str) -> None:
     model = replace(KINDS[kind], caption=None)
     assert caption_events(model, PARTS, EVENTS) == EVENTS
     assert caption_events_from_features(model, FEATURES, EVENTS) == EVENTS
     stream = EventStream(model, video="a.mp4", beam=4)
-    assert all(one.description is None for one in stream.push(SEQUENCE).closed + stream.finish(DURATION_S).closed)
+    assert all(item.description is None for item in stream.push(SEQUENCE).closed + stream.finish(DURATION_S).closed)
     with pytest.raises(ValueError, match="the model writes no captions"):
         caption_segments(model, [CaptionSegment(features=FEATURES)])
 
 
-def test_no_events() -> None:
+def test_caption_events_without_events() -> None:
     assert caption_events(MODEL, [], []) == []
     assert caption_events_from_features(MODEL, FEATURES, []) == []
     assert caption_segments(MODEL, []) == []
 
 
 @pytest.mark.parametrize("sequence", [make_sequence(40, 0), make_sequence(1, 3), make_sequence(1, 0)])
-def test_recordings_with_little_to_see(sequence: FrameSequence) -> None:
-    (told,) = caption_events(with_threshold(MODEL, 1.1), [sequence], [event(0.0, 0.125)])
-    assert told.description_score is not None
-    assert 0 < told.description_score <= 1
+def test_caption_events_of_short_recordings(sequence: FrameSequence) -> None:
+    (captioned,) = caption_events(with_threshold(MODEL, 1.1), [sequence], [event(0.0, 0.125)])
+    assert captioned.description_score is not None
+    assert 0 < captioned.description_score <= 1
     names = ", ".join(detected_class_names(compute_features(sequence.frames(0, 1)), MODEL))
-    assert told.description == f"{names}: fall, 00:00\N{EN DASH}00:00".removeprefix(": ")
+    assert captioned.description == f"{names}: fall, 00:00\N{EN DASH}00:00".removeprefix(": ")
 
 
 # --- whose sentence -------------------------------------------------------------------------------------------------
 
 
-def test_below_the_threshold_what_was_found_is_put_together() -> None:
+def test_caption_events_fall_back_to_template() -> None:
     always = caption_events(with_threshold(MODEL, 0.0), PARTS, EVENTS)
     never = caption_events(with_threshold(MODEL, 1.1), PARTS, EVENTS)
-    assert {one.description_source for one in never} == {"template"}
-    assert [one.description_score for one in never] == [one.description_score for one in always]
-    sure = [one.description_score or 0.0 for one in always if one.description_source == "model"]
-    assert len(sure) > len(EVENTS) / 2
-    for least in (round(one, 6) for one in (min(sure), float(np.median(sure)), max(sure))):
-        for one, plain, put_together in zip(
+    assert {item.description_source for item in never} == {"template"}
+    assert [item.description_score for item in never] == [item.description_score for item in always]
+    caption_scores = [item.description_score or 0.0 for item in always if item.description_source == "model"]
+    assert len(caption_scores) > len(EVENTS) / 2
+    for least in (
+        round(item, 6) for item in (min(caption_scores), float(np.median(caption_scores)), max(caption_scores))
+    ):
+        for item, plain, put_together in zip(
             caption_events(with_threshold(MODEL, least), PARTS, EVENTS), always, never, strict=True
         ):
-            assert one.description_score is not None
-            told = plain if round(one.description_score, 6) >= least else put_together
-            assert one == told
+            assert item.description_score is not None
+            captioned = plain if round(item.description_score, 6) >= least else put_together
+            assert item == captioned
     objects = [*SEQUENCE.names]
     assert all(name in (put_together.description or "") for name in objects for put_together in never[6:8])
     assert (never[6].description or "").endswith(": fall, 00:04\N{EN DASH}00:09")
 
 
-def test_a_sentence_without_a_word_is_not_told() -> None:
+def test_caption_events_replace_empty_captions() -> None:
     network = MODEL.network
     assert network.caption_head is not None
     bias = network.caption_head.bias.detach().clone()
     try:
         with torch.no_grad():
             network.caption_head.bias[Tokenizer.END] = 100.0
-        (told,) = caption_events(with_threshold(MODEL, 0.0), PARTS, EVENTS[:1])
+        (captioned,) = caption_events(with_threshold(MODEL, 0.0), PARTS, EVENTS[:1])
     finally:
         with torch.no_grad():
             network.caption_head.bias.copy_(bias)
-    assert told.description_source == "template"
-    assert told.description_score == pytest.approx(1.0)
+    assert captioned.description_source == "template"
+    assert captioned.description_score == pytest.approx(1.0)
 
 
 def by_hand(model: EventModel, features: Features, first: int, beam: int = 4) -> tuple[str, float]:
@@ -302,27 +310,28 @@ def by_hand(model: EventModel, features: Features, first: int, beam: int = 4) ->
     return facts.tokenizer.decode(words).strip(), math.exp(float(mean))
 
 
-def test_sentences_begin_with_the_label_or_that_none_is_known() -> None:
+def test_caption_segments_start_with_label() -> None:
     """The model here has sentences of training for falls, and none for walks."""
     assert MODEL.caption is not None
     assert MODEL.caption.labels == ("fall",)
     words = len(MODEL.caption.tokenizer)
-    some = [FEATURES.frames(first, first + 12) for first in range(0, 280, 20)]
+    segments = [FEATURES.frames(first, first + 12) for first in range(0, 280, 20)]
     firsts = {"fall": words, "walk": Tokenizer.START, "something else": Tokenizer.START}
-    told = {
-        label: caption_segments(MODEL, [CaptionSegment(features=one, label=label) for one in some]) for label in firsts
+    captioned = {
+        label: caption_segments(MODEL, [CaptionSegment(features=item, label=label) for item in segments])
+        for label in firsts
     }
     for label, first in firsts.items():
-        for one, found in zip(some, told[label], strict=True):
-            text, score = by_hand(MODEL, one, first)
-            assert found.text == text
-            assert found.score == pytest.approx(score, abs=1e-4)
-    assert [one.text for one in told["fall"]] != [one.text for one in told["walk"]]
+        for item, actual in zip(segments, captioned[label], strict=True):
+            text, score = by_hand(MODEL, item, first)
+            assert actual.text == text
+            assert actual.score == pytest.approx(score, abs=1e-4)
+    assert [item.text for item in captioned["fall"]] != [item.text for item in captioned["walk"]]
 
 
 @pytest.mark.parametrize("heads", [{"clips": True, "timed": True}, {"clips": False, "timed": True}, {"clips": True}])
 @pytest.mark.parametrize("label", ["fall", "walk"])
-def test_without_a_label_the_other_heads_tell_it(heads: dict[str, bool], label: str) -> None:
+def test_caption_segments_take_label_from_heads(heads: dict[str, bool], label: str) -> None:
     """That for clips where there is one, else that for frames."""
     model = make_model(SEQUENCE, sentences=SENTENCES, lookahead=2 if "timed" in heads else 0, seed=7, **heads)
     for number, head in enumerate([model.network.frame_head, model.network.clip_head]):
@@ -331,65 +340,70 @@ def test_without_a_label_the_other_heads_tell_it(heads: dict[str, bool], label: 
             with torch.no_grad():
                 head[-1].bias[wins] += 50.0
                 head[-1].bias[2] += 80.0  # that nothing happens is no label
-    some = [FEATURES.frames(first, first + 12) for first in range(0, 280, 40)]
-    told = {
-        name: caption_segments(model, [CaptionSegment(features=one, label=name) for one in some])
+    segments = [FEATURES.frames(first, first + 12) for first in range(0, 280, 40)]
+    captioned = {
+        name: caption_segments(model, [CaptionSegment(features=item, label=name) for item in segments])
         for name in model.labels
     }
-    assert told["fall"] != told["walk"]
-    assert [one.text for one in caption_segments(model, [CaptionSegment(features=one) for one in some])] == [
-        one.text for one in told[label]
+    assert captioned["fall"] != captioned["walk"]
+    assert [item.text for item in caption_segments(model, [CaptionSegment(features=item) for item in segments])] == [
+        item.text for item in captioned[label]
     ]
 
 
-def test_how_likely_a_sentence_is() -> None:
-    some = [
+def test_caption_log_likelihoods() -> None:
+    segments = [
         CaptionSegment(features=FEATURES.frames(0, 12), label="fall"),
         CaptionSegment(features=FEATURES.frames(40, 45), label="walk"),
         CaptionSegment(features=FEATURES.frames(100, 180)),
     ]
     texts = ["A man falls.", "He", "남 왼 walks man left", "He"]
-    found = caption_log_likelihoods(MODEL, some, texts)
-    assert found.shape == (3, 4)
-    assert found.dtype == np.float64
+    actual = caption_log_likelihoods(MODEL, segments, texts)
+    assert actual.shape == (3, 4)
+    assert actual.dtype == np.float64
     assert MODEL.caption is not None
     tokenizer = MODEL.caption.tokenizer
     firsts = {"fall": len(tokenizer), "walk": Tokenizer.START}
-    for row, stretch in enumerate(some):
-        own = stretch.features
-        first = firsts[stretch.label or module._best_label(MODEL, own)]
-        counts, frame = torch.from_numpy(np.diff(own.offsets))[None], torch.from_numpy(own.frame)[None]
-        mask = torch.ones(1, len(own), dtype=torch.bool)
+    for row, stretch in enumerate(segments):
+        features = stretch.features
+        first = firsts[stretch.label or module._best_label(MODEL, features)]
+        counts, frame = torch.from_numpy(np.diff(features.offsets))[None], torch.from_numpy(features.frame)[None]
+        mask = torch.ones(1, len(features), dtype=torch.bool)
         for column, text in enumerate(texts):
             words = torch.tensor([[first, *tokenizer.encode(text), Tokenizer.END]])
             with torch.inference_mode():
-                logits = MODEL.network.caption_logits(torch.from_numpy(own.objects), counts, frame, mask, words)
+                logits = MODEL.network.caption_logits(torch.from_numpy(features.objects), counts, frame, mask, words)
             expected = float(logits.log_softmax(dim=2).gather(2, words[:, 1:, None]).sum())
-            assert found[row, column] == pytest.approx(expected, rel=1e-4)
+            assert actual[row, column] == pytest.approx(expected, rel=1e-4)
 
 
-def test_many_stretches_are_told_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    some = [
+def test_caption_segments_are_independent_of_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    segments = [
         CaptionSegment(features=FEATURES.frames(a, a + n), label="fall") for a in range(0, 250, 31) for n in (1, 8, 50)
     ]
-    together = caption_segments(MODEL, some)
+    together = caption_segments(MODEL, segments)
     monkeypatch.setattr(module, "_FRAMES_PER_PASS", 60)
-    for one, other in zip(together, caption_segments(MODEL, some), strict=True):
-        assert one.text == other.text
-        assert one.score == pytest.approx(other.score, abs=1e-5)
-    assert [caption_segments(MODEL, [one])[0].text for one in some] == [one.text for one in together]
-    greedy = caption_segments(MODEL, some, beam=1)
-    assert [one.text for one in greedy] != [one.text for one in together]
-    assert greedy[0].text == by_hand(MODEL, some[0].features, len(MODEL.caption.tokenizer), beam=1)[0]
+    for item, other in zip(together, caption_segments(MODEL, segments), strict=True):
+        assert item.text == other.text
+        assert item.score == pytest.approx(other.score, abs=1e-5)
+    assert [caption_segments(MODEL, [item])[0].text for item in segments] == [item.text for item in together]
+    greedy = caption_segments(MODEL, segments, beam=1)
+    assert [item.text for item in greedy] != [item.text for item in together]
+    assert greedy[0].text == by_hand(MODEL, segments[0].features, len(MODEL.caption.tokenizer), beam=1)[0]
 
 
-def test_stretches_of_recordings_and_whole_ones() -> None:
-    told = caption_intervals(MODEL, [(PARTS, None, None), (PARTS, 4.0, 6.0), ([SEQUENCE.frames(0, 100)], 4.0, 6.0)])
-    own = [CaptionSegment(features=FEATURES), *(CaptionSegment(features=FEATURES.frames(28, 48)) for _ in range(2))]
-    assert [one.text for one in told] == [one.text for one in caption_segments(MODEL, own)]
+def test_caption_intervals() -> None:
+    captioned = caption_intervals(
+        MODEL, [(PARTS, None, None), (PARTS, 4.0, 6.0), ([SEQUENCE.frames(0, 100)], 4.0, 6.0)]
+    )
+    features = [
+        CaptionSegment(features=FEATURES),
+        *(CaptionSegment(features=FEATURES.frames(28, 48)) for _ in range(2)),
+    ]
+    assert [item.text for item in captioned] == [item.text for item in caption_segments(MODEL, features)]
 
 
-def test_what_was_seen_is_named_the_most_seen_first() -> None:
+def test_detected_class_names() -> None:
     classes, counts = np.unique(SEQUENCE.frames(10, 40).classes, return_counts=True)
     order = sorted(zip(-counts, classes, strict=True))
     assert detected_class_names(FEATURES.frames(10, 40), MODEL) == [SEQUENCE.names[index] for _, index in order]

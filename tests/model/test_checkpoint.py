@@ -29,11 +29,11 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_model_comes_back_as_it_went(shape: dict[str, object], tmp_path: Path) -> None:
+def test_load_model_inverts_save(shape: dict[str, object], tmp_path: Path) -> None:
     model = make_model(**shape)
     model.save(tmp_path / "a.safetensors")
-    back = load_model(tmp_path / "a.safetensors")
-    assert back.to_bytes() == model.to_bytes()
+    loaded = load_model(tmp_path / "a.safetensors")
+    assert loaded.to_bytes() == model.to_bytes()
     for name in (
         "task",
         "labels",
@@ -46,56 +46,56 @@ def test_a_model_comes_back_as_it_went(shape: dict[str, object], tmp_path: Path)
         "metrics",
         "versions",
     ):
-        assert getattr(back, name) == getattr(model, name)
-    assert back.feature_spec == model.feature_spec
-    assert back.network.architecture == model.network.architecture
-    assert not back.network.training
+        assert getattr(loaded, name) == getattr(model, name)
+    assert loaded.feature_spec == model.feature_spec
+    assert loaded.network.architecture == model.network.architecture
+    assert not loaded.network.training
     batch = random_batch(model.feature_spec)
-    for ours, theirs in zip(back.network(*batch), model.network(*batch), strict=True):
+    for ours, theirs in zip(loaded.network(*batch), model.network(*batch), strict=True):
         assert (ours is None and theirs is None) or torch.equal(ours, theirs)
-    assert count_parameters(back.network) == count_parameters(model.network)
+    assert count_parameters(loaded.network) == count_parameters(model.network)
 
 
 @pytest.mark.parametrize("heads", [{}, {"timed": True, "clips": False}, {"clips": False}])
-def test_a_model_that_describes_comes_back_as_it_went(heads: dict[str, bool], tmp_path: Path) -> None:
+def test_load_model_inverts_save_with_captions(heads: dict[str, bool], tmp_path: Path) -> None:
     sequence = make_sequence(60, seed=1)
     model = make_model(sequence, sentences=SENTENCES, **heads)
     assert model.caption is not None
     model = replace(model, caption=replace(model.caption, threshold=0.125, longest=9))
     model.save(tmp_path / "m")
-    back = load_model(tmp_path / "m")
-    assert back.to_bytes() == model.to_bytes()
-    assert back.caption is not None
-    assert (back.caption.longest, back.caption.threshold) == (9, 0.125)
-    assert back.caption.labels == model.caption.labels
-    assert len(back.caption.tokenizer) == len(model.caption.tokenizer)
+    loaded = load_model(tmp_path / "m")
+    assert loaded.to_bytes() == model.to_bytes()
+    assert loaded.caption is not None
+    assert (loaded.caption.longest, loaded.caption.threshold) == (9, 0.125)
+    assert loaded.caption.labels == model.caption.labels
+    assert len(loaded.caption.tokenizer) == len(model.caption.tokenizer)
     for sentence in SENTENCES:
-        assert back.caption.tokenizer.encode(sentence) == model.caption.tokenizer.encode(sentence)
+        assert loaded.caption.tokenizer.encode(sentence) == model.caption.tokenizer.encode(sentence)
     features = compute_features(sequence)
-    some = [CaptionSegment(features=features.frames(a, a + 10), label=model.labels[0]) for a in range(0, 50, 9)]
-    told = caption_segments(model, some)
-    assert caption_segments(back, some) == told
-    assert len({one.text for one in told}) > 2
+    segments = [CaptionSegment(features=features.frames(a, a + 10), label=model.labels[0]) for a in range(0, 50, 9)]
+    captions = caption_segments(model, segments)
+    assert caption_segments(loaded, segments) == captions
+    assert len({written.text for written in captions}) > 2
 
 
-def test_what_is_known_of_descriptions_is_part_of_the_file() -> None:
+def test_to_bytes_includes_caption_settings() -> None:
     model = make_model(sentences=SENTENCES)
     assert model.caption is not None
     for changes in ({"threshold": 0.5}, {"longest": 3}, {"labels": ("walk",)}):
         assert replace(model, caption=replace(model.caption, **changes)).to_bytes() != model.to_bytes()
 
 
-def test_equal_models_are_equal_bytes() -> None:
+def test_to_bytes_of_equal_models() -> None:
     assert make_model().to_bytes() == make_model().to_bytes()
     assert make_model().to_bytes() != make_model(seed=1).to_bytes()
 
 
-def test_a_run_folder_stands_for_its_best_model(tmp_path: Path) -> None:
+def test_load_model_of_run_folder(tmp_path: Path) -> None:
     make_model().save(tmp_path / BEST)
     assert load_model(tmp_path).to_bytes() == load_model(str(tmp_path / BEST)).to_bytes()
 
 
-def test_no_such_model(tmp_path: Path) -> None:
+def test_load_model_refuses_missing_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"there is no model .*gone\n  give a model file, or the folder that vidgru"):
         load_model(tmp_path / "gone")
     with pytest.raises(ModelError, match=r"contains no best\.safetensors"):
@@ -110,44 +110,44 @@ def test_load_model_refuses_exported_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"not a model", b"\x10\0\0\0\0\0\0\0{}"])
-def test_a_file_that_is_no_model(data: bytes, tmp_path: Path) -> None:
+def test_load_model_refuses_other_file(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(data)
     with pytest.raises(ModelError, match=r"x\.pt is not a vidgru model: "):
         load_model(tmp_path / "x.pt")
 
 
-def test_a_safetensors_file_of_something_else(tmp_path: Path) -> None:
+def test_load_model_refuses_other_safetensors(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(2)}, tmp_path / "x.safetensors")
     with pytest.raises(ModelError, match=r"x\.safetensors is not a vidgru model: its metadata has no key vidgru"):
         load_model(tmp_path / "x.safetensors")
 
 
-def changed(path: Path, **facts: object) -> None:
+def save_with_metadata(path: Path, **model_metadata: object) -> None:
     model = make_model()
     data = model.to_bytes()
     length = int(np.frombuffer(data[:8], "<u8")[0])
     header = json.loads(data[8 : 8 + length])
     values = json.loads(header["__metadata__"]["vidgru"])
-    header["__metadata__"]["vidgru"] = json.dumps({**values, **facts})
+    header["__metadata__"]["vidgru"] = json.dumps({**values, **model_metadata})
     text = json.dumps(header).encode()
     path.write_bytes(np.array([len(text)], "<u8").tobytes() + text + data[8 + length :])
 
 
-def test_a_model_of_another_version(tmp_path: Path) -> None:
-    changed(tmp_path / "m", format=FORMAT + 1)
+def test_load_model_refuses_newer_format(tmp_path: Path) -> None:
+    save_with_metadata(tmp_path / "m", format=FORMAT + 1)
     with pytest.raises(ModelError, match=rf"m has model format {FORMAT + 1}, this vidgru reads {FORMAT}\n  train"):
         load_model(tmp_path / "m")
 
 
-def test_a_model_from_before_descriptions(tmp_path: Path) -> None:
-    changed(tmp_path / "m", format=2)
-    told = r"m has model format 2, this vidgru reads 3\n  train it again, or use the vidgru version that wrote it"
-    with pytest.raises(ModelError, match=told):
+def test_load_model_refuses_older_format(tmp_path: Path) -> None:
+    save_with_metadata(tmp_path / "m", format=2)
+    message = r"m has model format 2, this vidgru reads 3\n  train it again, or use the vidgru version that wrote it"
+    with pytest.raises(ModelError, match=message):
         load_model(tmp_path / "m")
 
 
 @pytest.mark.parametrize(
-    "facts",
+    "model_metadata",
     [
         {"task": {"labels": ["a"], "clip_head": {"background": True, "multi_label": False}, "frame_head": None}},
         {"task": {"labels": ["fall", "walk"], "clip_head": None, "frame_head": None}},
@@ -160,13 +160,13 @@ def test_a_model_from_before_descriptions(tmp_path: Path) -> None:
         {"caption": {"longest": 3}},
     ],
 )
-def test_a_model_that_does_not_fit_together(facts: dict[str, object], tmp_path: Path) -> None:
-    changed(tmp_path / "m", **facts)
+def test_load_model_refuses_inconsistent_metadata(model_metadata: dict[str, object], tmp_path: Path) -> None:
+    save_with_metadata(tmp_path / "m", **model_metadata)
     with pytest.raises(ModelError, match=r"m is not a valid vidgru model: .+\n  train it again"):
         load_model(tmp_path / "m")
 
 
-def test_features_of_other_settings_are_refused() -> None:
+def test_check_feature_settings() -> None:
     model = make_model()
     check_feature_settings(model, dict(FEATURE_SETTINGS), "features of a.mp4")
     message = (
@@ -180,14 +180,14 @@ def test_features_of_other_settings_are_refused() -> None:
         )
 
 
-def test_detector_settings_are_those_of_the_features() -> None:
+def test_detector_settings() -> None:
     model = make_model()
     assert detector_settings(model).feature_settings("0" * 64) == FEATURE_SETTINGS
     assert detector_settings(model).weights == "detector.pt"
     assert detector_settings(model, "elsewhere.pt").weights == "elsewhere.pt"
 
 
-def test_weights_are_not_pickled(tmp_path: Path) -> None:
+def test_save_writes_tensors_only(tmp_path: Path) -> None:
     make_model().save(tmp_path / "m")
     assert b"pickle" not in (tmp_path / "m").read_bytes()
     network = EventGRU(make_model(make_sequence(5)).feature_spec, 2, 2, Architecture())

@@ -21,7 +21,7 @@ def make_encoder(**shape: object) -> Encoder:
     return make_network(RICH, **shape).encoder
 
 
-def test_the_groups_are_those_that_are_looked_at() -> None:
+def test_encoder_groups() -> None:
     assert make_encoder().groups == GROUPS
     assert make_encoder(drop_features=("motion", "scene")).groups == tuple(
         g for g in GROUPS if g not in ("motion", "scene")
@@ -29,34 +29,34 @@ def test_the_groups_are_those_that_are_looked_at() -> None:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_removed_group_is_one_whose_projection_is_zero(group: str) -> None:
-    encoder, silenced = make_encoder(), make_encoder()
+def test_masked_group_equals_zero_projection(group: str) -> None:
+    encoder, zeroed = make_encoder(), make_encoder()
     with torch.inference_mode():
-        found, attention, _ = encoder(*BATCH, masked_group=group)
+        vectors, attention, _ = encoder(*BATCH, masked_group=group)
         plain, _, _ = encoder(*BATCH)
     with torch.no_grad():
-        for weight in (silenced.classes if group == "class" else silenced.project[group]).parameters():
+        for weight in (zeroed.classes if group == "class" else zeroed.project[group]).parameters():
             weight.zero_()
-        expected, expected_attention, _ = silenced(*BATCH)
-    assert torch.equal(found, expected)
+        expected, expected_attention, _ = zeroed(*BATCH)
+    assert torch.equal(vectors, expected)
     assert torch.equal(attention, expected_attention)
-    assert not torch.equal(found, plain)
+    assert not torch.equal(vectors, plain)
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_removed_group_is_one_that_a_clip_has_lost_in_training(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masked_group_equals_group_dropout(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = make_encoder(dropout=0.0, group_dropout=0.5)
-    removed, _, _ = encoder(*BATCH, masked_group=group)
+    masked, _, _ = encoder(*BATCH, masked_group=group)
 
     def lose_group(name: str, clips: int, like: torch.Tensor, dropout_scale: float) -> torch.Tensor:
         return torch.full((clips, 1), 0.0 if name == group else 1.0)
 
     monkeypatch.setattr(encoder, "_group_mask", lose_group)
-    lost, _, _ = encoder.train()(*BATCH)
-    torch.testing.assert_close(removed, lost)
+    dropped, _, _ = encoder.train()(*BATCH)
+    torch.testing.assert_close(masked, dropped)
 
 
-def test_a_group_that_there_is_not() -> None:
+def test_masked_group_must_exist() -> None:
     with pytest.raises(ValueError, match="there is no group 'sound' to mask; groups are geometry, angle, score"):
         make_encoder()(*BATCH, masked_group="sound")
     with pytest.raises(ValueError, match="there is no group 'motion'"):

@@ -28,92 +28,92 @@ def spans(events: list[Event]) -> list[tuple[float, float]]:
     return [(event.start_s, event.end_s) for event in events]
 
 
-def test_an_event_lasts_while_its_score_keeps_the_lower_threshold() -> None:
+def test_decode_events_hysteresis() -> None:
     (event,) = events_of([0, 0.5, 0.9, 0.5, 0.1])
     assert event == Event(video="a.mp4", start_s=1, end_s=4, label="fall", score=event.score)
     assert event.score == pytest.approx(1.9 / 3, rel=1e-6)
 
 
-def test_what_never_reaches_the_upper_threshold_is_no_event() -> None:
+def test_decode_events_require_upper_threshold() -> None:
     assert events_of([0.5, 0.5, 0.55]) == []
     assert events_of([0.0]) == []
 
 
-def test_an_event_at_the_ends_is_clipped_to_the_recording() -> None:
+def test_decode_events_clip_to_recording() -> None:
     assert spans(events_of([0.9, 0.9, 0.9], end_s=2.4)) == [(0, 2.4)]
     assert spans(events_of([0.9, 0.9, 0.9], end_s=9)) == [(0, 3)]
 
 
-def test_near_events_are_one() -> None:
+def test_decode_events_merge_close_events() -> None:
     scores = [0.9, 0, 0.9, 0, 0, 0.9]
     assert spans(events_of(scores)) == [(0, 1), (2, 3), (5, 6)]
     assert spans(events_of(scores, merge_s=1.0)) == [(0, 3), (5, 6)]
     assert spans(events_of(scores, merge_s=2.0)) == [(0, 6)]
 
 
-def test_short_events_are_left_out_after_merging() -> None:
+def test_decode_events_drop_short_events_after_merging() -> None:
     assert spans(events_of([0.9, 0, 0.9, 0, 0, 0.9], merge_s=1.0, min_s=2.0)) == [(0, 3)]
 
 
-def test_a_recording_shorter_than_the_shortest_event_can_hold_one() -> None:
+def test_decode_events_keep_event_of_whole_recording() -> None:
     assert spans(events_of([0.9, 0.9], min_s=10.0)) == [(0, 2)]
 
 
-def test_a_gap_in_the_recording_is_no_part_of_an_event() -> None:
+def test_decode_events_exclude_gaps() -> None:
     assert spans(events_of([0.9, 0.9, 0.9], times=[0, 1, 10])) == [(0, 11)]
     assert spans(events_of([0.9, 0.9, 0.1], times=[0, 1, 10])) == [(0, 2)]
 
 
-def test_independent_labels_overlap() -> None:
+def test_decode_events_independent_labels_overlap() -> None:
     both = np.array([[0.9, 0.0], [0.9, 0.9], [0.0, 0.9]])
     assert [(e.label, e.start_s, e.end_s) for e in events_of(both)] == [("fall", 0, 2), ("walk", 1, 3)]
 
 
-def test_of_exclusive_labels_the_best_counts() -> None:
+def test_decode_events_exclusive_labels() -> None:
     scores = np.array([[0.9, 0.1, 0.0], [0.45, 0.55, 0.0], [0.1, 0.7, 0.2], [0.3, 0.0, 0.7]])
-    found = events_of(scores, exclusive=True)
-    assert [(e.label, e.start_s, e.end_s) for e in found] == [("fall", 0, 1), ("walk", 1, 3)]
+    events_found = events_of(scores, exclusive=True)
+    assert [(e.label, e.start_s, e.end_s) for e in events_found] == [("fall", 0, 1), ("walk", 1, 3)]
 
 
-def test_exclusive_labels_do_not_merge_across_another() -> None:
+def test_decode_events_exclusive_labels_separate_events() -> None:
     scores = np.array([[0.9, 0.0], [0.1, 0.9], [0.9, 0.0]])
     assert len(events_of(scores, exclusive=True, merge_s=5.0)) == 3
 
 
-def test_no_frames_no_events() -> None:
+def test_decode_events_without_frames() -> None:
     assert decode_events(np.zeros(0), np.zeros((0, 2)), LABELS, settings(), video="a", step_s=1.0, end_s=0.0) == []
 
 
 # --- frames as they come ----------------------------------------------------------------------------------------------
 
 
-def by_definition(time_s: np.ndarray, scores: np.ndarray, chosen: DecodeSettings, step_s: float, end_s: float):
+def by_definition(time_s: np.ndarray, scores: np.ndarray, config: DecodeSettings, step_s: float, end_s: float):
     """Events of a whole recording, in the plainest way there is: label, first frame, frame after the last, mean."""
-    scores = smooth_scores(time_s, scores, chosen.smooth_s)
+    scores = smooth_scores(time_s, scores, config.smooth_s)
     frames, number = scores.shape
     stops = [min(time_s[t + 1], time_s[t] + step_s) if time_s[t + 1] - time_s[t] > 2 * step_s else time_s[t + 1]
              for t in range(frames - 1)]  # fmt: skip
     stops.append(min(time_s[-1] + step_s, max(end_s, time_s[-1] + 1e-3)))
     active = np.zeros((frames, number), bool)
     for label in range(number):
-        may = scores.argmax(axis=1) == label if chosen.exclusive else np.ones(frames, bool)
-        keeps = [*(may & (scores[:, label] >= np.float32(chosen.low[label]))), False]
+        allowed = scores.argmax(axis=1) == label if config.exclusive else np.ones(frames, bool)
+        keeps = [*(allowed & (scores[:, label] >= np.float32(config.low[label]))), False]
         first = None
-        for t, kept in enumerate(keeps):
-            if kept and first is None:
+        for t, is_kept in enumerate(keeps):
+            if is_kept and first is None:
                 first = t
-            if not kept and first is not None:
-                active[first:t, label] = (scores[first:t, label] >= np.float32(chosen.high[label])).any()
+            if not is_kept and first is not None:
+                active[first:t, label] = (scores[first:t, label] >= np.float32(config.high[label])).any()
                 first = None
-    least_s = min(chosen.min_s, 0.99 * (stops[-1] - time_s[0]))
+    least_s = min(config.min_s, 0.99 * (stops[-1] - time_s[0]))
     events = []
     for label in range(number):
         spans: list[list[int]] = []
         for t in np.flatnonzero(active[:, label]):
             if spans:
                 gap = range(spans[-1][1], t)
-                alone = not (chosen.exclusive and any(active[g].any() for g in gap))
-                if not gap or (time_s[t] - stops[gap[0] - 1] <= chosen.merge_s and alone):
+                alone = not (config.exclusive and any(active[g].any() for g in gap))
+                if not gap or (time_s[t] - stops[gap[0] - 1] <= config.merge_s and alone):
                     spans[-1][1] = t + 1
                     continue
             spans.append([t, t + 1])
@@ -124,14 +124,14 @@ def by_definition(time_s: np.ndarray, scores: np.ndarray, chosen: DecodeSettings
     return sorted(events)
 
 
-def drawn(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, DecodeSettings, float]:
+def random_recording(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, DecodeSettings, float]:
     """A recording that rises and falls, with gaps and uneven steps, settings, and an end."""
     frames = int(rng.integers(1, 60))
     steps = np.where(rng.random(frames) < 0.1, rng.choice([0.3, 0.9, 4.0], frames), 0.125)
     time_s = np.cumsum(steps) - steps[0]
     scores = np.clip(np.cumsum(rng.normal(0, 0.25, (frames, 2)), axis=0) % 1.6 - 0.3, 0, 1).astype(np.float32)
     high = tuple(rng.choice([0.0, 0.3, 0.6, 0.8], 2))
-    chosen = DecodeSettings(
+    config = DecodeSettings(
         high=high,
         low=tuple(value * rng.choice([0.5, 1.0]) for value in high),
         min_s=float(rng.choice([0.0, 0.3, 1.0, 20.0])),
@@ -139,60 +139,64 @@ def drawn(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, DecodeSetti
         exclusive=bool(rng.integers(2)),
         smooth_s=float(rng.choice([0.0, 0.25, 0.5, 1.0])),
     )
-    return time_s, scores, chosen, float(time_s[-1] + rng.choice([0.01, 0.125, 3.0]))
+    return time_s, scores, config, float(time_s[-1] + rng.choice([0.01, 0.125, 3.0]))
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_however_frames_are_cut_up_the_events_are_those_of_the_whole(seed: int) -> None:
+def test_event_decoder_equals_reference_for_any_chunks(seed: int) -> None:
     rng = np.random.default_rng(seed)
     for _ in range(5):
-        time_s, scores, chosen, end_s = drawn(rng)
-        expected = by_definition(time_s, scores, chosen, 0.125, end_s)
-        whole = decode_events(time_s, scores, LABELS, chosen, video="a", step_s=0.125, end_s=end_s)
-        found = sorted((event.start_s, event.end_s, event.label, event.score) for event in whole)
-        assert [event[:3] for event in found] == [event[:3] for event in expected]
-        np.testing.assert_allclose([e[3] for e in found], [e[3] for e in expected], rtol=0, atol=1e-6)
+        time_s, scores, config, end_s = random_recording(rng)
+        expected = by_definition(time_s, scores, config, 0.125, end_s)
+        whole = decode_events(time_s, scores, LABELS, config, video="a", step_s=0.125, end_s=end_s)
+        events_found = sorted((event.start_s, event.end_s, event.label, event.score) for event in whole)
+        assert [event[:3] for event in events_found] == [event[:3] for event in expected]
+        np.testing.assert_allclose([e[3] for e in events_found], [e[3] for e in expected], rtol=0, atol=1e-6)
         edges = [0, *sorted(rng.integers(0, len(time_s) + 1, rng.integers(0, 12))), len(time_s)]
         for known in (False, True):  # whether the time of the next frame is told
-            decoder = EventDecoder(LABELS, chosen, video="a", step_s=0.125)
+            decoder = EventDecoder(LABELS, config, video="a", step_s=0.125)
             opened: list[Event] = []
             closed: list[Event] = []
             for first, stop in pairwise(edges):
                 next_s = float(time_s[stop]) if known and stop < len(time_s) else None
-                more, over = decoder.push(time_s[first:stop], scores[first:stop], next_s)
-                opened += more
-                closed += over
+                newly_opened, newly_closed = decoder.push(time_s[first:stop], scores[first:stop], next_s)
+                opened += newly_opened
+                closed += newly_closed
                 assert {(e.label, e.start_s) for e in closed} <= {(e.label, e.start_s) for e in opened}
-            more, over = decoder.finish(end_s)
-            assert sorted(closed + over, key=lambda e: (e.start_s, e.label)) == sorted(
+            newly_opened, newly_closed = decoder.finish(end_s)
+            assert sorted(closed + newly_closed, key=lambda e: (e.start_s, e.label)) == sorted(
                 whole, key=lambda e: (e.start_s, e.label)
             )
-            assert sorted((e.label, e.start_s) for e in opened + more) == sorted((e.label, e.start_s) for e in whole)
+            assert sorted((e.label, e.start_s) for e in opened + newly_opened) == sorted(
+                (e.label, e.start_s) for e in whole
+            )
 
 
-def said_at(scores: list[float], **changes: object) -> list[tuple[int, list[tuple[float, float]], list]]:
+def outputs_by_frame(scores: list[float], **changes: object) -> list[tuple[int, list[tuple[float, float]], list]]:
     """Frame by frame at 1 a second, the next one known: what is opened and closed, where anything is."""
     decoder = EventDecoder(LABELS, settings(**changes), video="a.mp4", step_s=1.0)
-    said = []
+    outputs = []
     for t, score in enumerate(scores):
         opened, closed = decoder.push(np.array([float(t)]), np.array([[score, 0]], np.float32), t + 1.0)
         if opened or closed:
-            said.append((t, spans(opened), spans(closed)))
-    return said
+            outputs.append((t, spans(opened), spans(closed)))
+    return outputs
 
 
-def test_an_event_is_opened_when_it_is_certain_and_closed_when_it_cannot_go_on() -> None:
-    assert said_at([0, 0.5, 0.9, 0.9, 0, 0, 0]) == [(2, [(1, 3)], []), (4, [], [(1, 4)])]
-    assert said_at([0, 0.9, 0.9, 0.9, 0, 0, 0], min_s=3.0) == [(3, [(1, 4)], []), (4, [], [(1, 4)])]
-    assert said_at([0, 0.9, 0, 0, 0, 0], merge_s=2.0) == [(1, [(1, 2)], []), (4, [], [(1, 2)])]
-    assert said_at([0, 0.9, 0, 0, 0.5, 0.5, 0, 0], merge_s=2.0)[1] == (6, [], [(1, 2)]), "what might join is waited for"
-    assert said_at([0, 0.9, 0, 0, 0], smooth_s=2.0, high=(0.3, 1), low=(0.2, 1)) == [
+def test_event_decoder_opens_and_closes_early() -> None:
+    assert outputs_by_frame([0, 0.5, 0.9, 0.9, 0, 0, 0]) == [(2, [(1, 3)], []), (4, [], [(1, 4)])]
+    assert outputs_by_frame([0, 0.9, 0.9, 0.9, 0, 0, 0], min_s=3.0) == [(3, [(1, 4)], []), (4, [], [(1, 4)])]
+    assert outputs_by_frame([0, 0.9, 0, 0, 0, 0], merge_s=2.0) == [(1, [(1, 2)], []), (4, [], [(1, 2)])]
+    assert outputs_by_frame([0, 0.9, 0, 0, 0.5, 0.5, 0, 0], merge_s=2.0)[1] == (6, [], [(1, 2)]), (
+        "what might join is waited for"
+    )
+    assert outputs_by_frame([0, 0.9, 0, 0, 0], smooth_s=2.0, high=(0.3, 1), low=(0.2, 1)) == [
         (1, [(0, 1)], []),
         (4, [], [(0, 3)]),
     ]
 
 
-def test_what_is_kept_does_not_grow() -> None:
+def test_event_decoder_memory_is_bounded() -> None:
     rng = np.random.default_rng(0)
     decoder = EventDecoder(LABELS, settings(smooth_s=4.0, merge_s=1.0), video="a.mp4", step_s=1.0)
     for t in range(500):
@@ -204,7 +208,7 @@ def test_what_is_kept_does_not_grow() -> None:
 # --- smoothing ------------------------------------------------------------------------------------------------------
 
 
-def test_smoothing_is_a_mean_around_each_frame() -> None:
+def test_smooth_scores_is_centred_mean() -> None:
     time_s = np.arange(6) / 8
     scores = np.array([0, 0, 1, 0, 0, 0.5], np.float32)[:, None]
     assert smooth_scores(time_s, scores, 0.25)[:, 0].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 1 / 6, 1 / 4])
@@ -213,20 +217,20 @@ def test_smoothing_is_a_mean_around_each_frame() -> None:
     assert smooth_scores(time_s[:0], scores[:0], 1.0).shape == (0, 1)
 
 
-def test_smoothing_does_not_reach_across_a_gap() -> None:
+def test_smooth_scores_stops_at_gaps() -> None:
     time_s = np.array([0.0, 0.5, 9.0, 9.5])
     scores = np.array([0, 0, 1, 1], np.float32)[:, None]
     assert smooth_scores(time_s, scores, 2.0)[:, 0].tolist() == [0, 0, 1, 1]
 
 
-def test_smoothing_does_not_depend_on_where_a_stream_began() -> None:
+def test_smooth_scores_is_independent_of_stream_start() -> None:
     rng = np.random.default_rng(0)
     time_s, scores = np.arange(400) / 8, rng.random((400, 2)).astype(np.float32)
     late = smooth_scores(time_s[100:], scores[100:], 1.0)
     assert np.array_equal(late[8:], smooth_scores(time_s, scores, 1.0)[108:])
 
 
-def test_flicker_is_one_event_when_smoothed() -> None:
+def test_smooth_scores_joins_flicker() -> None:
     flicker = [0.9, 0.1] * 5
     assert len(events_of(flicker)) == 5
     assert len(events_of(flicker, smooth_s=2.0, high=(0.5, 0.5), low=(0.3, 0.3))) == 1
@@ -240,38 +244,38 @@ def ranked(scores: np.ndarray, **changes: object) -> tuple[list[Event], list[Eve
     values = np.asarray(scores, np.float32)
     time_s = np.arange(len(values), dtype=float)
     where = {"video": "a.mp4", "step_s": 1.0, "end_s": float(len(values))}
-    chosen = settings(**changes)
-    return decode_events(time_s, values, LABELS, chosen, **where), decode_candidates(
-        time_s, values, LABELS, chosen, **where
+    config = settings(**changes)
+    return decode_events(time_s, values, LABELS, config, **where), decode_candidates(
+        time_s, values, LABELS, config, **where
     )
 
 
-def test_candidates_are_the_events_and_weaker_ones_clear_of_them() -> None:
+def test_decode_candidates() -> None:
     fall = [0.9, 0.9, 0.5, 0.1, 0.3, 0.3, 0.0, 0.15, 0.0, 0.01]
-    found, all_ = ranked(np.column_stack([fall, np.zeros(10)]))
-    assert spans(found) == [(0, 3)]
-    assert all_[0] == found[0]
-    assert spans(all_) == [(0, 3), (4, 6), (7, 8)]
+    events_found, ranked_events = ranked(np.column_stack([fall, np.zeros(10)]))
+    assert spans(events_found) == [(0, 3)]
+    assert ranked_events[0] == events_found[0]
+    assert spans(ranked_events) == [(0, 3), (4, 6), (7, 8)]
 
 
 @pytest.mark.parametrize("exclusive", [True, False])
-def test_candidates_of_a_label_do_not_touch(exclusive: bool) -> None:
+def test_decode_candidates_of_label_do_not_overlap(exclusive: bool) -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
         scores = rng.random((40, 2)) ** 3
-        found, all_ = ranked(scores, exclusive=exclusive, high=(0.5, 0.0), low=(0.3, 0.0))
-        assert all_[: len(found)] == found
+        events_found, ranked_events = ranked(scores, exclusive=exclusive, high=(0.5, 0.0), low=(0.3, 0.0))
+        assert ranked_events[: len(events_found)] == events_found
         for label in LABELS:
-            own = sorted(spans([event for event in all_ if event.label == label]))
-            assert all(one[1] <= two[0] for one, two in pairwise(own))
+            intervals = sorted(spans([event for event in ranked_events if event.label == label]))
+            assert all(first_span[1] <= second_span[0] for first_span, second_span in pairwise(intervals))
 
 
-def test_candidates_look_behind_the_best_label() -> None:
+def test_decode_candidates_ignore_exclusivity() -> None:
     scores = np.array([[0.9, 0.5], [0.9, 0.5], [0.0, 0.0]])
-    found, all_ = ranked(scores, exclusive=True)
-    assert [event.label for event in found] == ["fall"]
-    assert sorted(event.label for event in all_) == ["fall", "walk"]
+    events_found, ranked_events = ranked(scores, exclusive=True)
+    assert [event.label for event in events_found] == ["fall"]
+    assert sorted(event.label for event in ranked_events) == ["fall", "walk"]
 
 
-def test_no_candidates_without_frames() -> None:
+def test_decode_candidates_without_frames() -> None:
     assert decode_candidates(np.zeros(0), np.zeros((0, 2)), LABELS, settings(), video="a", step_s=1.0, end_s=0.0) == []

@@ -24,7 +24,7 @@ SHAPES = [
 ]  # fmt: skip
 
 
-def test_the_default_is_the_gru_that_was_asked_for() -> None:
+def test_event_gru_default_cell() -> None:
     gru = EventGRU(LAYOUT, 3, 0, Architecture()).gru
     assert isinstance(gru, torch.nn.GRU)
     assert (gru.input_size, gru.hidden_size, gru.num_layers) == (64, 128, 1)
@@ -36,7 +36,7 @@ def test_the_default_is_the_gru_that_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_shapes(shape: dict[str, object]) -> None:
+def test_event_gru_output_shapes(shape: dict[str, object]) -> None:
     network = make_network(SEQUENCE, 5, frame_outputs=2, **shape)
     objects, counts, frame, mask = random_batch(LAYOUT)
     assert network.encoder(objects, counts, frame)[0].shape == (4, 9, 64)
@@ -45,7 +45,7 @@ def test_shapes(shape: dict[str, object]) -> None:
     assert scores.clips.shape == (4, 5)
 
 
-def test_heads_that_nobody_asked_for_are_not_there() -> None:
+def test_event_gru_without_head_returns_none() -> None:
     batch = random_batch(LAYOUT)
     clips, frames = make_network(SEQUENCE, 5)(*batch), make_network(SEQUENCE, 0, frame_outputs=2)(*batch)
     assert clips.frames is None
@@ -56,7 +56,7 @@ def test_heads_that_nobody_asked_for_are_not_there() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("steps", [1, 7])
-def test_padding_changes_nothing(shape: dict[str, object], steps: int) -> None:
+def test_event_gru_ignores_padding(shape: dict[str, object], steps: int) -> None:
     network = make_network(SEQUENCE, frame_outputs=2, **shape)
     objects, counts, frame, mask = random_batch(LAYOUT)
     plain = network(objects, counts, frame, mask)
@@ -71,7 +71,7 @@ def test_padding_changes_nothing(shape: dict[str, object], steps: int) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_clip_is_scored_alike_alone_and_among_others(shape: dict[str, object]) -> None:
+def test_event_gru_is_independent_of_batch(shape: dict[str, object]) -> None:
     network = make_network(SEQUENCE, frame_outputs=2, **shape)
     batch = random_batch(LAYOUT)
     together = network(*batch)
@@ -82,17 +82,17 @@ def test_a_clip_is_scored_alike_alone_and_among_others(shape: dict[str, object])
         torch.testing.assert_close(alone.frames[0], together.frames[row, :length], rtol=0, atol=1e-6)
 
 
-def test_a_clip_scores_the_log_of_the_mean_of_exponentials() -> None:
+def test_clip_logits_are_log_mean_exp() -> None:
     network = make_network(SEQUENCE)
     objects, counts, frame, mask = random_batch(LAYOUT)
     vectors, _, _ = network.encoder(objects, counts, frame)
     steps = network.clip_head(network.run_rnn(vectors, mask)[0])
     for row, scores in enumerate(network(objects, counts, frame, mask).clips):
-        own = steps[row, : int(mask[row].sum())]
-        torch.testing.assert_close(scores, own.exp().mean(dim=0).log(), rtol=0, atol=1e-5)
+        values = steps[row, : int(mask[row].sum())]
+        torch.testing.assert_close(scores, values.exp().mean(dim=0).log(), rtol=0, atol=1e-5)
 
 
-def test_behind_the_end_scores_come_of_zeros_read() -> None:
+def test_padding_is_read_as_zeros() -> None:
     network = make_network(SEQUENCE, frame_outputs=2)
     objects, counts, frame, mask = random_batch(LAYOUT, clips=1, steps=6)
     mask[:, 4:] = False
@@ -102,7 +102,7 @@ def test_behind_the_end_scores_come_of_zeros_read() -> None:
 
 
 @pytest.mark.parametrize(("shape", "ordered"), [({}, True), ({"cell": "none"}, False)])
-def test_order_matters_to_what_remembers(shape: dict[str, object], ordered: bool) -> None:
+def test_recurrent_cells_depend_on_frame_order(shape: dict[str, object], ordered: bool) -> None:
     network = make_network(SEQUENCE, **shape)
     batch = random_batch(LAYOUT, clips=1)
     _, counts, frame, mask = batch
@@ -111,24 +111,24 @@ def test_order_matters_to_what_remembers(shape: dict[str, object], ordered: bool
     assert bool((forwards - backwards).abs().max() > 1e-4) == ordered
 
 
-@pytest.mark.parametrize(("shape", "sees"), [*((shape, "bidirectional" in shape) for shape in SHAPES)])
-def test_steps_do_not_see_the_future_unless_read_backwards(shape: dict[str, object], sees: bool) -> None:
+@pytest.mark.parametrize(("shape", "sees_future"), [*((shape, "bidirectional" in shape) for shape in SHAPES)])
+def test_only_bidirectional_sees_the_future(shape: dict[str, object], sees_future: bool) -> None:
     network = make_network(SEQUENCE, 0, frame_outputs=3, **shape)
     batch = random_batch(LAYOUT, clips=1)
     part = network(*stretch(batch, 0, 4)).frames
     whole = network(*batch).frames[:, :4]
-    assert bool((whole - part).abs().max() > 1e-5) == sees
+    assert bool((whole - part).abs().max() > 1e-5) == sees_future
 
 
-def test_the_order_of_objects_in_a_frame_does_not_matter() -> None:
+def test_object_order_does_not_matter() -> None:
     network = make_network(SEQUENCE)
     batch = random_batch(LAYOUT)
-    turned = torch.cat([frame.flip(0) for clip in frames_of(batch) for frame in clip])
-    assert not torch.equal(turned, batch[0])
-    torch.testing.assert_close(network(turned, *batch[1:]).clips, network(*batch).clips, rtol=0, atol=1e-6)
+    reordered = torch.cat([frame.flip(0) for clip in frames_of(batch) for frame in clip])
+    assert not torch.equal(reordered, batch[0])
+    torch.testing.assert_close(network(reordered, *batch[1:]).clips, network(*batch).clips, rtol=0, atol=1e-6)
 
 
-def test_attention_sums_to_one_in_a_frame_with_objects() -> None:
+def test_attention_sums_to_one_per_frame() -> None:
     network = make_network(SEQUENCE)
     objects, counts, frame, _ = random_batch(LAYOUT)
     _, attention, _ = network.encoder(objects, counts, frame)
@@ -137,12 +137,12 @@ def test_attention_sums_to_one_in_a_frame_with_objects() -> None:
     torch.testing.assert_close(sums, (counts.flatten() > 0).float())
 
 
-def test_attention_is_a_softmax_whatever_the_logits() -> None:
+def test_attention_is_softmax_for_large_logits() -> None:
     encoder = make_network(SEQUENCE).encoder
     with torch.no_grad():
         encoder.query.weight.mul_(1e4)
     logits = []
-    hook = encoder.query.register_forward_hook(lambda module, given, found: logits.append(found))
+    hook = encoder.query.register_forward_hook(lambda module, inputs, query_output: logits.append(query_output))
     objects, counts, frame, _ = random_batch(LAYOUT)
     _, attention, _ = encoder(objects, counts, frame)
     hook.remove()
@@ -152,14 +152,14 @@ def test_attention_is_a_softmax_whatever_the_logits() -> None:
     torch.testing.assert_close(attention, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_recording_without_an_object_can_be_scored() -> None:
+def test_event_gru_without_objects() -> None:
     network = make_network(SEQUENCE)
     empty = torch.zeros(0, LAYOUT.object_width), torch.zeros(1, 6, dtype=torch.int64)
     scores = network(*empty, torch.zeros(1, 6, LAYOUT.frame_width), torch.ones(1, 6, dtype=torch.bool))
     assert torch.isfinite(scores.clips).all()
 
 
-def test_normalisation_is_fitted_on_rows_of_all_recordings() -> None:
+def test_fit_normalization_uses_all_recordings() -> None:
     encoder = Encoder(LAYOUT)
     parts = [compute_features(make_sequence(n, keypoints=17, seed=n)) for n in (30, 50)]
     encoder.fit_normalization(parts)
@@ -170,7 +170,7 @@ def test_normalisation_is_fitted_on_rows_of_all_recordings() -> None:
     assert "encoder.object_mean" in EventGRU(LAYOUT, 2, 0, Architecture()).state_dict()
 
 
-def test_a_constant_column_does_not_blow_up() -> None:
+def test_fit_normalization_of_constant_column() -> None:
     sequence = make_sequence(30, 2)
     network = make_network(sequence)
     features = compute_features(sequence)
@@ -179,14 +179,14 @@ def test_a_constant_column_does_not_blow_up() -> None:
     assert (network.encoder.object_std > 1e-7).all()
 
 
-def test_groups_are_dropped_in_training_only() -> None:
+def test_group_dropout_in_training_only() -> None:
     network = make_network(SEQUENCE, dropout=0.0, group_dropout=0.5)
     batch = random_batch(LAYOUT)
     assert torch.equal(network(*batch).clips, network(*batch).clips)
     network.train()
     assert not torch.equal(network(*batch).clips, network(*batch).clips)
-    quiet = make_network(SEQUENCE, dropout=0.0, group_dropout=0.0).train()
-    assert torch.equal(quiet(*batch).clips, quiet(*batch).clips)
+    without_dropout = make_network(SEQUENCE, dropout=0.0, group_dropout=0.0).train()
+    assert torch.equal(without_dropout(*batch).clips, without_dropout(*batch).clips)
 
 
 # --- groups of features ---------------------------------------------------------------------------------------------
@@ -207,21 +207,21 @@ def perturbed(group: str) -> Features:
     """The recording with other values in the columns of a group."""
     features = compute_features(RICH)
     if group in RICH_LAYOUT.object_groups():
-        own = features.objects[:, RICH_LAYOUT.object_groups()[group]]
-        own[:] = (own + 1) % 3 if group == "class" else own * 0.5 + 0.3
+        values = features.objects[:, RICH_LAYOUT.object_groups()[group]]
+        values[:] = (values + 1) % 3 if group == "class" else values * 0.5 + 0.3
     else:
-        own = features.frame[:, RICH_LAYOUT.frame_groups()[group]]
-        own[:] = own * 0.5 + 0.3
+        values = features.frame[:, RICH_LAYOUT.frame_groups()[group]]
+        values[:] = values * 0.5 + 0.3
     return features
 
 
-def test_the_groups_that_settings_name_are_those_of_features() -> None:
+def test_feature_groups_match_config() -> None:
     assert set(GROUPS) == {*RICH_LAYOUT.object_groups(), *RICH_LAYOUT.frame_groups()}
     assert len(GROUPS) == len(set(GROUPS))
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_group_that_is_turned_off_is_not_looked_at(group: str) -> None:
+def test_drop_features_ignores_group(group: str) -> None:
     plain = compute_features(RICH)
     on, off = (make_network(RICH, frame_outputs=2, drop_features=drop_features) for drop_features in ((), (group,)))
     assert (scores_of(on, perturbed(group)) - scores_of(on, plain)).abs().max() > 1e-5
@@ -231,7 +231,7 @@ def test_a_group_that_is_turned_off_is_not_looked_at(group: str) -> None:
 
 
 @pytest.mark.parametrize("kept", [("scene",), ("time", "scene_motion"), ("class",), ("keypoints", "geometry")])
-def test_few_groups_are_enough(kept: tuple[str, ...]) -> None:
+def test_drop_features_keeps_few_groups(kept: tuple[str, ...]) -> None:
     network = make_network(RICH, frame_outputs=2, drop_features=tuple(set(GROUPS) - set(kept)))
     features = compute_features(RICH)
     for group in GROUPS:
@@ -245,14 +245,14 @@ def test_few_groups_are_enough(kept: tuple[str, ...]) -> None:
     np.testing.assert_allclose(attention.detach().numpy().reshape(60, 3).sum(axis=1), 1, rtol=1e-5)
 
 
-def test_nothing_left_to_look_at() -> None:
+def test_drop_features_must_leave_a_group() -> None:
     with pytest.raises(
         SettingsError, match=r"drop_features is geometry,.*scene_motion: no feature is left\n  drop fewer"
     ):
         make_network(RICH, drop_features=GROUPS)
 
 
-def test_groups_that_features_do_not_have_do_nothing() -> None:
+def test_drop_features_allows_absent_groups() -> None:
     bare = make_sequence(20, 2, optional=False)
     network = make_network(bare, drop_features=("appearance", "scene", "keypoints"))
     plain = make_network(bare)

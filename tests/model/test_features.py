@@ -40,7 +40,7 @@ def walk(fps: float, seconds: float = 2.0, per_s: float = 0.1) -> np.ndarray:
 
 @pytest.mark.parametrize("cuts", [(0,), (1, 2, 3), (7, 7, 7), (13, 150), tuple(range(1, 200))])
 @pytest.mark.parametrize("keypoints", [0, 17])
-def test_chunks_give_exactly_what_the_whole_gives(cuts: tuple[int, ...], keypoints: int) -> None:
+def test_feature_stream_equals_whole_recording(cuts: tuple[int, ...], keypoints: int) -> None:
     sequence = make_sequence(200, keypoints=keypoints, seed=4)
     whole = compute_features(sequence)
     stream, edges = FeatureStream(), [0, *cuts, 200]
@@ -51,7 +51,7 @@ def test_chunks_give_exactly_what_the_whole_gives(cuts: tuple[int, ...], keypoin
     assert whole.objects.dtype == whole.frame.dtype == np.float32
 
 
-def test_features_do_not_depend_on_the_future() -> None:
+def test_features_are_causal() -> None:
     sequence = make_sequence(60, keypoints=17)
     part, whole = compute_features(sequence.frames(0, 40)), compute_features(sequence)
     assert np.array_equal(part.objects, whole.objects[: len(part.objects)])
@@ -60,7 +60,7 @@ def test_features_do_not_depend_on_the_future() -> None:
 
 @pytest.mark.parametrize("optional", [True, False])
 @pytest.mark.parametrize("objects", [0, 1, 2, 3, None])
-def test_widths_are_those_of_the_layout(objects: int | None, optional: bool) -> None:
+def test_features_have_widths_of_spec(objects: int | None, optional: bool) -> None:
     sequence = make_sequence(9, objects, optional=optional)
     features, feature_spec = compute_features(sequence), FeatureSpec.from_sequence(sequence)
     assert features.objects.shape == (len(sequence.boxes), feature_spec.object_width)
@@ -71,7 +71,7 @@ def test_widths_are_those_of_the_layout(objects: int | None, optional: bool) -> 
             assert np.array_equal(features.objects[:, feature_spec.object_groups()[name]], getattr(sequence, name))
 
 
-def test_a_mirror_leaves_colours() -> None:
+def test_mirror_columns_keep_colours() -> None:
     feature_spec = FeatureSpec(classes=3, motion=22, appearance=7, colour=9)
     columns = mirror_columns(feature_spec)
     assert columns is not None
@@ -80,7 +80,7 @@ def test_a_mirror_leaves_colours() -> None:
     assert (sign == 1).all()
 
 
-def test_speed_is_per_second_whatever_the_sampling() -> None:
+def test_speed_is_independent_of_sampling_rate() -> None:
     slow, fast = group(moving(walk(4), fps=4), "speed"), group(moving(walk(16), fps=16), "speed")
     assert np.array_equal(slow[0], np.zeros(len(SPEED)))
     np.testing.assert_allclose(slow[1:], np.broadcast_to(fast[-1], slow[1:].shape), rtol=2e-2, atol=1e-3)
@@ -88,7 +88,7 @@ def test_speed_is_per_second_whatever_the_sampling() -> None:
     np.testing.assert_allclose(slow[1:, SPEED.index("-x")], np.log1p(10 * 0.2), rtol=1e-3)
 
 
-def test_speed_needs_a_track_seen_not_long_ago() -> None:
+def test_speed_requires_recent_track() -> None:
     boxes = walk(8)
     assert not group(moving(boxes, tracks=np.full(len(boxes), -1)), "speed").any()
     sequence = moving(boxes)
@@ -97,14 +97,14 @@ def test_speed_needs_a_track_seen_not_long_ago() -> None:
     assert list(np.flatnonzero(known == 0)) == [0, 8]
 
 
-def test_time_since_the_last_frame() -> None:
+def test_step_duration() -> None:
     sequence = moving(walk(8))
     assert np.allclose(compute_features(sequence).frame[:, 0], 1 / 8)
-    held = replace(sequence, time_s=sequence.time_s + np.where(np.arange(16) >= 5, 3.0, 0.0))
-    assert compute_features(held).frame[5, 0] == pytest.approx(3.125)
+    paused = replace(sequence, time_s=sequence.time_s + np.where(np.arange(16) >= 5, 3.0, 0.0))
+    assert compute_features(paused).frame[5, 0] == pytest.approx(3.125)
 
 
-def test_neighbours_are_the_nearest_of_the_frame() -> None:
+def test_relations_to_nearest_neighbours() -> None:
     centres = np.array([0.1, 0.2, 0.5, 0.9])
     boxes = np.column_stack([centres - 0.02, np.full(4, 0.4), centres + 0.02, np.full(4, 0.5)])
     sequence = moving(boxes, size=(100, 100))
@@ -122,21 +122,23 @@ def test_neighbours_are_the_nearest_of_the_frame() -> None:
     assert not alone.any()
 
 
-def test_keypoints_the_detector_does_not_see_say_nothing() -> None:
+def test_invisible_keypoints_have_no_effect() -> None:
     sequence = make_sequence(5, 2, keypoints=17)
     assert sequence.keypoints is not None
     unseen = sequence.keypoints.copy()
     unseen[:, :, 2] = 0
     elsewhere = unseen.copy()
     elsewhere[:, :, :2] += 0.5
-    one, two = (compute_features(replace(sequence, keypoints=k)).objects for k in (unseen, elsewhere))
-    assert np.array_equal(one, two)
+    first_features, second_features = (
+        compute_features(replace(sequence, keypoints=k)).objects for k in (unseen, elsewhere)
+    )
+    assert np.array_equal(first_features, second_features)
 
 
-def test_other_tensors_than_the_layout_says_are_refused() -> None:
+def test_stream_features_refuse_other_tensors() -> None:
     feature_spec = FeatureSpec.from_sequence(make_sequence(3))
-    told = r"differ from the model's: motion is 0, the model's is 6; appear.*; colour is 0, the model's is 3"
-    with pytest.raises(SettingsMismatchError, match=told):
+    message = r"differ from the model's: motion is 0, the model's is 6; appear.*; colour is 0, the model's is 3"
+    with pytest.raises(SettingsMismatchError, match=message):
         list(stream_features([make_sequence(3, optional=False)], feature_spec))
 
 
@@ -154,21 +156,21 @@ def mirror(sequence: FrameSequence) -> FrameSequence:
 
 
 @pytest.mark.parametrize("keypoints", [0, 17])
-def test_mirrored_features_are_those_of_the_mirrored_scene(keypoints: int) -> None:
+def test_mirror_columns_equal_mirrored_scene(keypoints: int) -> None:
     sequence = make_sequence(50, keypoints=keypoints, optional=False)
     columns = mirror_columns(FeatureSpec.from_sequence(sequence))
     assert columns is not None
     order, sign, frame_order, frame_sign = columns
-    features, seen = compute_features(sequence), compute_features(mirror(sequence))
-    np.testing.assert_allclose(features.objects[:, order] * sign, seen.objects, atol=0.15)
-    np.testing.assert_allclose(features.frame[:, frame_order] * frame_sign, seen.frame, atol=1e-6)
+    features, mirrored = compute_features(sequence), compute_features(mirror(sequence))
+    np.testing.assert_allclose(features.objects[:, order] * sign, mirrored.objects, atol=0.15)
+    np.testing.assert_allclose(features.frame[:, frame_order] * frame_sign, mirrored.frame, atol=1e-6)
 
 
 @pytest.mark.parametrize("feature_spec", [
     FeatureSpec(classes=3, motion=22, keypoints=17, angle=True, scene=5, scene_motion=20, appearance=7, colour=9),
     FeatureSpec(classes=1),
 ])  # fmt: skip
-def test_mirrored_twice_is_as_it_was(feature_spec: FeatureSpec) -> None:
+def test_mirror_columns_are_an_involution(feature_spec: FeatureSpec) -> None:
     columns = mirror_columns(feature_spec)
     assert columns is not None
     for order, sign in (columns[:2], columns[2:]):
@@ -177,11 +179,11 @@ def test_mirrored_twice_is_as_it_was(feature_spec: FeatureSpec) -> None:
 
 
 @pytest.mark.parametrize("feature_spec", [FeatureSpec(classes=1, keypoints=21), FeatureSpec(classes=1, motion=6)])
-def test_what_has_no_known_sides_is_not_mirrored(feature_spec: FeatureSpec) -> None:
+def test_mirror_columns_of_unknown_layout(feature_spec: FeatureSpec) -> None:
     assert mirror_columns(feature_spec) is None
 
 
-def test_motion_is_mirrored_as_extraction_lays_it_out() -> None:
+def test_mirror_columns_match_extraction() -> None:
     feature_spec = FeatureSpec(
         classes=1, motion=len(motion.MOTION_COLUMNS), scene_motion=len(motion.SCENE_MOTION_COLUMNS)
     )

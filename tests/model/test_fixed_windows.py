@@ -24,7 +24,7 @@ def spans(events: list[Event]) -> list[tuple[float, float]]:
     return [(event.start_s, event.end_s) for event in events]
 
 
-def tiled(duration_s: float, edges: list[int] | None = None) -> list[Event]:
+def windows_of_recording(duration_s: float, edges: list[int] | None = None) -> list[Event]:
     """Of a recording with eight frames a second, cut up in pushes."""
     number = round(duration_s * 8)
     sequence = SEQUENCE.frames(0, number)
@@ -45,19 +45,19 @@ def tiled(duration_s: float, edges: list[int] | None = None) -> list[Event]:
     (5.0, [(0, 2), (2, 5)]),
     (37.5, [*((a, a + 2) for a in range(0, 36, 2)), (36, 37.5)]),
 ])  # fmt: skip
-def test_where_a_recording_is_cut(duration_s: float, expected: list[tuple[float, float]]) -> None:
-    events = tiled(duration_s)
+def test_fixed_windows(duration_s: float, expected: list[tuple[float, float]]) -> None:
+    events = windows_of_recording(duration_s)
     assert spans(events) == expected
     assert {(event.video, event.label, event.score) for event in events} == {("a.mp4", DESCRIBED, 1.0)}
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_however_a_stream_is_cut_up_its_stretches_are_the_same(seed: int) -> None:
+def test_fixed_windows_are_independent_of_chunks(seed: int) -> None:
     rng = np.random.default_rng(seed)
     number = int(rng.integers(1, 301))
     edges = list(range(number + 1)) if seed == 0 else [0, *sorted(rng.integers(0, number + 1, 9)), number]
-    events = tiled(number / 8, edges)
-    assert events == tiled(number / 8)
+    events = windows_of_recording(number / 8, edges)
+    assert events == windows_of_recording(number / 8)
     lengths = np.array([end_s - start_s for start_s, end_s in spans(events)])
     assert (lengths[:-1] == 2).all()
     assert lengths[-1] <= 3.125
@@ -65,13 +65,13 @@ def test_however_a_stream_is_cut_up_its_stretches_are_the_same(seed: int) -> Non
 
 
 @pytest.mark.parametrize("duration_s", [0.0, 4.0])
-def test_nothing_decoded_is_nothing_to_describe(duration_s: float) -> None:
+def test_fixed_windows_without_frames(duration_s: float) -> None:
     scored = score_recording(MODEL, [], video="a.mp4", duration_s=duration_s)
     assert scored.events == []
     assert scored.scores.shape == (0, 1)
 
 
-def test_a_stretch_is_over_as_soon_as_it_is_clear_that_it_is_not_the_last() -> None:
+def test_fixed_windows_close_half_a_window_late() -> None:
     decoder = FixedWindowDecoder("x", video="a.mp4", length_s=2.0, step_s=0.125)
     for frame in range(25):
         opened, closed = decoder.push(np.array([frame / 8]), np.ones((1, 1)))
@@ -79,7 +79,7 @@ def test_a_stretch_is_over_as_soon_as_it_is_clear_that_it_is_not_the_last() -> N
         assert spans(closed) == ([(0.0, 2.0)] if frame == 24 else [])
 
 
-def test_a_recording_that_breaks_off_is_told_to_its_end() -> None:
+def test_fixed_windows_end_with_recording() -> None:
     decoder = FixedWindowDecoder("x", video="a.mp4", length_s=2.0, step_s=0.125)
     decoder.push(np.arange(8) / 8, np.ones((8, 1)))
     assert spans(decoder.finish(30.0)[1]) == [(0.0, 30.0)]
@@ -107,25 +107,25 @@ def frames(*stretches: tuple[float, float]) -> list[float]:
     ([(0, 1), (3.875, 5)], [(0, 2), (2, 5)]),  # each of them holds frames
     ([(0, 1), (4, 5), (9, 9.125)], [(0, 2), (4, 6), (9, 9.125)]),
 ])  # fmt: skip
-def test_no_stretch_is_without_a_frame(
+def test_fixed_windows_contain_frames(
     stretches: list[tuple[float, float]], expected: list[tuple[float, float]]
 ) -> None:
     assert np.array(cut(frames(*stretches))) == pytest.approx(np.array(expected))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_however_a_stream_with_holes_is_cut_up_its_stretches_are_the_same(seed: int) -> None:
+def test_fixed_windows_with_gaps_are_independent_of_chunks(seed: int) -> None:
     rng = np.random.default_rng(seed)
     time_s = [float(at_s) for at_s in np.cumsum(rng.choice([0.125, 0.125, 0.125, 1.0, 2.5, 7.0, 500.0], 80))]
     whole = cut(time_s)
     assert cut(time_s, sorted(rng.integers(0, 81, 9))) == cut(time_s, range(1, 80)) == whole
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(whole))
-    held = [sum(start_s <= at_s < end_s for at_s in time_s) for start_s, end_s in whole]
-    assert min(held) > 0
-    assert sum(held) == len(time_s)
+    frame_counts = [sum(start_s <= at_s < end_s for at_s in time_s) for start_s, end_s in whole]
+    assert min(frame_counts) > 0
+    assert sum(frame_counts) == len(time_s)
 
 
-def test_a_stream_that_begins_late_begins_with_its_first_frame() -> None:
+def test_fixed_windows_start_with_late_first_frame() -> None:
     late = replace(SEQUENCE, time_s=SEQUENCE.time_s + 3600).frames(0, 28)
     stream = EventStream(MODEL, video="a.mp4", beam=1)
     closed = [*stream.push(late).closed, *stream.finish(3603.5).closed]
@@ -133,7 +133,7 @@ def test_a_stream_that_begins_late_begins_with_its_first_frame() -> None:
     assert all(event.description for event in closed)
 
 
-def test_whole_recordings_are_scored_and_described() -> None:
+def test_fixed_windows_of_whole_recording() -> None:
     scored = score_recording(MODEL, [SEQUENCE], video="a.mp4", duration_s=37.5)
     assert scored.scores.shape == (300, 1)
     assert (scored.scores == 1).all()

@@ -21,7 +21,7 @@ def frames(count: int = 40) -> Tensor:
     return torch.randn(count, 64, generator=torch.Generator().manual_seed(1))
 
 
-def remembered(network: EventGRU, vectors: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def run_network(network: EventGRU, vectors: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     with torch.inference_mode():
         out, state = network.run_rnn(vectors[None], torch.ones(1, len(vectors), dtype=torch.bool), state)
     return out[0], state
@@ -44,13 +44,13 @@ def step_by_step(network: EventGRU, vectors: Tensor) -> tuple[Tensor, Tensor, Te
         for vector in vectors:
             below = vector[None]
             for layer, cell in enumerate(cells):
-                before = states[layer]
+                previous = states[layer]
                 by_input = (below @ cell.weight_ih.T + cell.bias_ih).chunk(3, dim=1)
-                by_state = (before @ cell.weight_hh.T + cell.bias_hh).chunk(3, dim=1)
+                by_state = (previous @ cell.weight_hh.T + cell.bias_hh).chunk(3, dim=1)
                 reset, update = (torch.sigmoid(by_input[i] + by_state[i]) for i in (0, 1))
-                states[layer] = cell(below, before)
+                states[layer] = cell(below, previous)
                 proposed = torch.tanh(by_input[2] + reset * by_state[2])
-                torch.testing.assert_close(states[layer], update * before + (1 - update) * proposed)
+                torch.testing.assert_close(states[layer], update * previous + (1 - update) * proposed)
                 below = states[layer]
             outputs.append(states[-1])
             updates.append(update.mean())
@@ -59,64 +59,64 @@ def step_by_step(network: EventGRU, vectors: Tensor) -> tuple[Tensor, Tensor, Te
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_as_a_loop_over_the_steps_finds_them(layers: int) -> None:
+def test_mean_gates_equal_loop_over_steps(layers: int) -> None:
     network, vectors = network_of(layers=layers), frames()
-    hidden, _ = remembered(network, vectors)
+    hidden, _ = run_network(network, vectors)
     outputs, update, reset = step_by_step(network, vectors)
     torch.testing.assert_close(hidden, outputs)
-    found = gates(network, vectors, hidden)
-    assert (found.update.dtype, found.update.shape) == (np.float32, (40,))
-    np.testing.assert_allclose(found.update, update.numpy(), rtol=0, atol=1e-6)
-    np.testing.assert_allclose(found.reset, reset.numpy(), rtol=0, atol=1e-6)
-    assert np.abs(found.update - found.reset).max() > 1e-3, "a mix-up of the two would not be seen"
+    result = gates(network, vectors, hidden)
+    assert (result.update.dtype, result.update.shape) == (np.float32, (40,))
+    np.testing.assert_allclose(result.update, update.numpy(), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(result.reset, reset.numpy(), rtol=0, atol=1e-6)
+    assert np.abs(result.update - result.reset).max() > 1e-3, "a mix-up of the two would not be seen"
 
 
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("edges", [[0, 1, 2, 3, 40], [0, 0, 17, 40], [0, 39, 40, 40]])
-def test_stretches_give_what_the_whole_gives(layers: int, edges: list[int]) -> None:
+def test_mean_gates_are_independent_of_chunks(layers: int, edges: list[int]) -> None:
     network, vectors = network_of(layers=layers), frames()
-    whole = gates(network, vectors, remembered(network, vectors)[0])
+    whole = gates(network, vectors, run_network(network, vectors)[0])
     state, parts = None, []
     for first, stop in itertools.pairwise(edges):
-        part, before = vectors[first:stop], state
+        part, previous = vectors[first:stop], state
         if len(part):
-            hidden, state = remembered(network, part, state)
+            hidden, state = run_network(network, part, state)
         else:
             hidden = torch.zeros(0, 128)
-        parts.append(gates(network, part, hidden, before))
+        parts.append(gates(network, part, hidden, previous))
     joined = GRUGates.concatenate(parts)
     np.testing.assert_allclose(joined.update, whole.update, rtol=0, atol=1e-6)
     np.testing.assert_allclose(joined.reset, whole.reset, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("bias", "kept"), [(30.0, 1.0), (-30.0, 0.0)])
-def test_a_gate_that_is_forced(bias: float, kept: float) -> None:
+@pytest.mark.parametrize(("bias", "expected"), [(30.0, 1.0), (-30.0, 0.0)])
+def test_mean_gates_of_saturated_update_gate(bias: float, expected: float) -> None:
     network, vectors = network_of(), frames()
     with torch.no_grad():
         network.gru.bias_ih_l0[128:256] = bias
-    hidden, _ = remembered(network, vectors)
-    found = gates(network, vectors, hidden)
-    np.testing.assert_allclose(found.update, kept, atol=1e-6)
-    assert (hidden.abs().max() < 1e-6) == (kept == 1.0)  # a state that is kept stays what it was: empty
-    assert 0.1 < found.reset.mean() < 0.9
+    hidden, _ = run_network(network, vectors)
+    result = gates(network, vectors, hidden)
+    np.testing.assert_allclose(result.update, expected, atol=1e-6)
+    assert (hidden.abs().max() < 1e-6) == (expected == 1.0)  # a state that is kept stays what it was: empty
+    assert 0.1 < result.reset.mean() < 0.9
 
 
 @pytest.mark.parametrize("shape", [{"cell": "lstm"}, {"cell": "rnn"}, {"cell": "none"}, {"bidirectional": True}])
-def test_networks_without_such_gates(shape: dict[str, object]) -> None:
+def test_has_gates(shape: dict[str, object]) -> None:
     assert not has_gates(network_of(**shape))
     assert has_gates(network_of())
 
 
-def test_recordings_side_by_side() -> None:
+def test_mean_gates_of_batch() -> None:
     network, vectors = network_of(layers=2), torch.stack([frames(), frames().flip(0)])
-    hidden = torch.stack([remembered(network, one)[0] for one in vectors])
-    both = mean_gates(network, vectors, hidden)
+    hidden = torch.stack([run_network(network, vector_sequence)[0] for vector_sequence in vectors])
+    batch = mean_gates(network, vectors, hidden)
     for row in range(2):
         alone = mean_gates(network, vectors[row, None], hidden[row, None])
-        np.testing.assert_allclose(both[row], alone[0], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(batch[row], alone[0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("reset", [np.zeros(3, np.float32), np.zeros(4), np.zeros((4, 1), np.float32)])
-def test_gates_check_their_shapes(reset: np.ndarray) -> None:
+def test_gru_gates_check_shapes(reset: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"Gates\.reset must be float32 \[4\], got "):
         GRUGates(update=np.zeros(4, np.float32), reset=reset)

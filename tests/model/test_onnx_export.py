@@ -25,7 +25,7 @@ OBJECTS = ("geometry", "score", "class", "speed", "motion", "relations", "appear
 SENTENCES = ("A person falls.", "Zwei Personen gehen.")
 
 
-def pronounced(sequence: FrameSequence = PLAIN, **shape: object) -> EventModel:
+def make_distinct_model(sequence: FrameSequence = PLAIN, **shape: object) -> EventModel:
     """A model whose scores are not all alike."""
     model = make_model(sequence, **shape)
     with torch.no_grad():
@@ -36,57 +36,57 @@ def pronounced(sequence: FrameSequence = PLAIN, **shape: object) -> EventModel:
 
 
 MODELS = {
-    "gru": pronounced(timed=True),
-    "keypoints": pronounced(POSES, timed=True),
-    "layers": pronounced(timed=True, layers=3, hidden=24),
-    "lstm": pronounced(timed=True, cell="lstm", layers=2),
-    "rnn": pronounced(timed=True, cell="rnn"),
-    "no memory": pronounced(timed=True, cell="none"),
-    "several labels": pronounced(timed=True, background=False, multi_label=True),
-    "clips": pronounced(),
-    "frames": pronounced(clips=False, timed=True),
-    "sentences": pronounced(timed=True, sentences=SENTENCES),
-    "both ways": pronounced(timed=True, bidirectional=True, layers=2),
-    "lstm both ways": pronounced(timed=True, bidirectional=True, cell="lstm"),
-    "no objects": pronounced(timed=True, drop_features=OBJECTS),
-    "no scene": pronounced(timed=True, drop_features=("time", "scene", "scene_motion")),
-    "no classes": pronounced(timed=True, drop_features=("class", "score")),
+    "gru": make_distinct_model(timed=True),
+    "keypoints": make_distinct_model(POSES, timed=True),
+    "layers": make_distinct_model(timed=True, layers=3, hidden=24),
+    "lstm": make_distinct_model(timed=True, cell="lstm", layers=2),
+    "rnn": make_distinct_model(timed=True, cell="rnn"),
+    "no memory": make_distinct_model(timed=True, cell="none"),
+    "several labels": make_distinct_model(timed=True, background=False, multi_label=True),
+    "clips": make_distinct_model(),
+    "frames": make_distinct_model(clips=False, timed=True),
+    "sentences": make_distinct_model(timed=True, sentences=SENTENCES),
+    "both ways": make_distinct_model(timed=True, bidirectional=True, layers=2),
+    "lstm both ways": make_distinct_model(timed=True, bidirectional=True, cell="lstm"),
+    "no objects": make_distinct_model(timed=True, drop_features=OBJECTS),
+    "no scene": make_distinct_model(timed=True, drop_features=("time", "scene", "scene_motion")),
+    "no classes": make_distinct_model(timed=True, drop_features=("class", "score")),
 }
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_the_graph_says_what_pytorch_says(kind: str) -> None:
+def test_event_graph_equals_pytorch(kind: str) -> None:
     model = MODELS[kind]
     graph = Graph(event_graph(model))
     for clips, steps, most in ((1, 1, 3), (1, 40, 0), (4, 9, 3), (7, 33, 5), (2, 150, 20), (1, 1, 0)):
         batch = random_batch(model.feature_spec, clips, steps, most, seed=clips * steps)
-        found, wanted = graph.read(batch), expected(model, batch)
-        assert found.keys() == wanted.keys()
-        for name, values in wanted.items():
-            np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-5, err_msg=name)
+        arrays, expected_outputs = graph.read(batch), expected(model, batch)
+        assert arrays.keys() == expected_outputs.keys()
+        for name, values in expected_outputs.items():
+            np.testing.assert_allclose(arrays[name], values, rtol=0, atol=1e-5, err_msg=name)
 
 
-def test_a_test_of_scores_has_some_that_differ() -> None:
+def test_models_under_test_have_distinct_scores() -> None:
     scores = expected(MODELS["gru"], random_batch(MODELS["gru"].feature_spec, 4, 30))
     assert np.ptp(scores["frame_scores"], axis=(0, 1)).min() > 0.2
     assert np.ptp(scores["clip_scores"], axis=0).min() > 0.02
 
 
 @pytest.mark.parametrize("kind", ["gru", "layers", "lstm", "rnn"])
-def test_it_begins_where_the_state_says(kind: str) -> None:
+def test_event_graph_starts_from_state(kind: str) -> None:
     model = MODELS[kind]
     graph, batch = Graph(event_graph(model)), random_batch(model.feature_spec, 3, 5)
-    made = torch.Generator().manual_seed(1)
-    states = [torch.randn(layers, 3, wide, generator=made) for layers, wide in graph.states.values()]
-    wanted = expected(model, batch, tuple(states) if len(states) > 1 else states[0])
-    found = graph.read(batch, {name: state.numpy() for name, state in zip(graph.states, states, strict=True)})
-    for name, values in wanted.items():
-        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-5, err_msg=name)
-    assert not np.allclose(found["hidden"], graph.read(batch)["hidden"], atol=1e-2)
+    rng = torch.Generator().manual_seed(1)
+    states = [torch.randn(layers, 3, wide, generator=rng) for layers, wide in graph.states.values()]
+    expected_outputs = expected(model, batch, tuple(states) if len(states) > 1 else states[0])
+    arrays = graph.read(batch, {name: state.numpy() for name, state in zip(graph.states, states, strict=True)})
+    for name, values in expected_outputs.items():
+        np.testing.assert_allclose(arrays[name], values, rtol=0, atol=1e-5, err_msg=name)
+    assert not np.allclose(arrays["hidden"], graph.read(batch)["hidden"], atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["gru", "layers", "lstm", "rnn", "no memory"])
-def test_chunks_give_what_the_whole_gives(kind: str) -> None:
+def test_event_graph_is_independent_of_chunks(kind: str) -> None:
     model = MODELS[kind]
     graph = Graph(event_graph(model))
     objects, counts, frame, mask = random_batch(model.feature_spec, 1, 60, 4)
@@ -95,10 +95,10 @@ def test_chunks_give_what_the_whole_gives(kind: str) -> None:
     edges, scores, attention = (0, 1, 2, 30, 37, 60), [], []
     state = None
     for a, b in itertools.pairwise(edges):
-        found = graph.read((objects[ends[a] : ends[b]], counts[:, a:b], frame[:, a:b], mask[:, a:b]), state)
-        state = {name: found[f"next_{name}"] for name in graph.states}
-        scores.append(found["frame_scores"])
-        attention.append(found["attention"])
+        arrays = graph.read((objects[ends[a] : ends[b]], counts[:, a:b], frame[:, a:b], mask[:, a:b]), state)
+        state = {name: arrays[f"next_{name}"] for name in graph.states}
+        scores.append(arrays["frame_scores"])
+        attention.append(arrays["attention"])
     np.testing.assert_allclose(np.concatenate(scores, axis=1), whole["frame_scores"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(np.concatenate(attention), whole["attention"], rtol=0, atol=1e-5)
     for name in state or ():
@@ -106,17 +106,17 @@ def test_chunks_give_what_the_whole_gives(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gru", "no memory", "both ways", "lstm both ways"])
-def test_padding_changes_nothing(kind: str) -> None:
+def test_event_graph_ignores_padding(kind: str) -> None:
     graph, batch = Graph(event_graph(MODELS[kind])), random_batch(MODELS[kind].feature_spec, 4, 9)
     together = graph.read(batch)
     for row, length in enumerate(batch[3].sum(dim=1).tolist()):
         alone = graph.read(stretch(batch, row, length))
         np.testing.assert_allclose(together["clip_scores"][row], alone["clip_scores"][0], rtol=0, atol=1e-5)
-        ours, own = together["frame_scores"][row, :length], alone["frame_scores"][0]
-        np.testing.assert_allclose(ours, own, rtol=0, atol=1e-5)
+        ours, file_metadata = together["frame_scores"][row, :length], alone["frame_scores"][0]
+        np.testing.assert_allclose(ours, file_metadata, rtol=0, atol=1e-5)
 
 
-def test_what_a_model_lacks_is_missing() -> None:
+def test_event_graph_inputs_and_outputs() -> None:
     outputs = {kind: (graph := Graph(event_graph(MODELS[kind]))).inputs[4:] + graph.outputs for kind in MODELS}
     both = ["attention", "hidden", "frame_scores", "clip_scores"]
     assert sorted(outputs["gru"]) == sorted(["state", "next_state", *both])
@@ -127,7 +127,7 @@ def test_what_a_model_lacks_is_missing() -> None:
     assert sorted(outputs["no memory"]) == sorted(outputs["both ways"]) == sorted(both)
 
 
-def test_what_varies_is_free_and_the_recurrent_layer_is_one_node() -> None:
+def test_event_graph_axes_and_operators() -> None:
     graph = onnx.load_model_from_string(event_graph(MODELS["gru"])).graph
     axes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.input}
     feature_spec = MODELS["gru"].feature_spec
@@ -142,16 +142,16 @@ def test_what_varies_is_free_and_the_recurrent_layer_is_one_node() -> None:
     assert not {node.op_type for node in graph.node} & {"Loop", "Scan", "If"}
 
 
-def test_equal_models_are_equal_bytes_and_the_facts_are_the_models(tmp_path: Path) -> None:
+def test_event_graph_bytes_and_metadata(tmp_path: Path) -> None:
     content = event_graph(make_model(timed=True, lookahead=3))
     assert content == event_graph(make_model(timed=True, lookahead=3))
     model = make_model(timed=True, lookahead=3)
     model.save(tmp_path / "a.safetensors")
     with safe_open(tmp_path / "a.safetensors", framework="np") as file:
-        own = json.loads(file.metadata()["vidgru"])
-    facts = Graph(content).facts
-    columns = {name: facts.pop(name) for name in ("object_columns", "frame_columns")}
-    assert facts == own
+        file_metadata = json.loads(file.metadata()["vidgru"])
+    graph_metadata = Graph(content).metadata
+    columns = {name: graph_metadata.pop(name) for name in ("object_columns", "frame_columns")}
+    assert graph_metadata == file_metadata
     assert columns["object_columns"]["geometry"] == [0, 8]
     assert columns["frame_columns"] == {"time": [0, 3], "scene": [3, 8], "scene_motion": [8, 12]}
 
@@ -159,7 +159,7 @@ def test_equal_models_are_equal_bytes_and_the_facts_are_the_models(tmp_path: Pat
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def test_files_lie_beside_the_model_or_where_they_are_wanted(tmp_path: Path) -> None:
+def test_export_model_paths(tmp_path: Path) -> None:
     MODELS["sentences"].save(tmp_path / "best.safetensors")
     assert export_model(tmp_path, ExportConfig()) == tmp_path / "best.onnx"
     MODELS["gru"].save(tmp_path / "gru.safetensors")
@@ -175,20 +175,20 @@ def test_export_model_refuses_caption_only_model(tmp_path: Path) -> None:
         export_model(tmp_path / "m.safetensors", ExportConfig())
 
 
-def test_a_name_that_is_no_onnx_files_is_refused(tmp_path: Path) -> None:
+def test_export_model_refuses_other_suffix(tmp_path: Path) -> None:
     MODELS["gru"].save(tmp_path / "m.safetensors")
     with pytest.raises(SettingsError, match=r"out is '.*m\.safetensors.; it must end in \.onnx"):
         export_model(tmp_path / "m.safetensors", ExportConfig(out=str(tmp_path / "m.safetensors")))
 
 
-def test_an_exported_model_is_not_exported_again(tmp_path: Path) -> None:
+def test_export_model_refuses_exported_model(tmp_path: Path) -> None:
     MODELS["gru"].save(tmp_path / "m.safetensors")
     exported = export_model(tmp_path / "m.safetensors", ExportConfig())
     with pytest.raises(ModelError, match=r"is an exported model \(ONNX\)"):
         export_model(exported, ExportConfig(out=str(tmp_path / "again.onnx")))
 
 
-def test_without_the_package_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_graph_requires_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingDependencyError, match="needs the package onnx, which is not installed") as raised:
         event_graph(MODELS["gru"])

@@ -14,14 +14,14 @@ SEQUENCE = make_sequence(300, seed=2)
 MODEL = make_model(SEQUENCE)
 
 
-def test_a_clip_is_scored_as_the_network_scores_it() -> None:
+def test_score_clips_equals_network() -> None:
     features = compute_features(SEQUENCE)
     encoded = encode_features(MODEL, [features])
-    some = [(0, 16), (3, 4), (10, 90), (5, 21)]
-    scores = score_clips(MODEL, [encoded.vectors[a:b] for a, b in some])
+    bounds = [(0, 16), (3, 4), (10, 90), (5, 21)]
+    scores = score_clips(MODEL, [encoded.vectors[a:b] for a, b in bounds])
     assert scores.shape == (4, 3)
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
-    for row, (a, b) in enumerate(some):
+    for row, (a, b) in enumerate(bounds):
         mask = torch.ones(1, b - a, dtype=torch.bool)
         with torch.inference_mode():
             direct = MODEL.task.clip_head.probabilities(
@@ -46,30 +46,30 @@ def vectors_of(model: EventModel, frames: int = 300) -> torch.Tensor:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 300])
-def test_chunks_give_what_a_whole_recording_gives(
+def test_score_frames_is_independent_of_chunks(
     shape: dict[str, object], chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = timed(**shape)
     vectors = [vectors_of(model), vectors_of(model, 11)]
     whole = score_frames(model, vectors)
     monkeypatch.setattr(scoring, "_CHUNK_STEPS", chunk)
-    for cut, one in zip(score_frames(model, vectors), whole, strict=True):
-        np.testing.assert_allclose(cut, one, rtol=0, atol=1e-5)
+    for cut, recording in zip(score_frames(model, vectors), whole, strict=True):
+        np.testing.assert_allclose(cut, recording, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, {"bidirectional": True, "lookahead": 0}])
-def test_recordings_together_score_as_each_alone(shape: dict[str, object]) -> None:
+def test_score_frames_is_independent_of_batch(shape: dict[str, object]) -> None:
     model = timed(**shape)
     vectors = [vectors_of(model, frames) for frames in (5, 0, 300, 1, 6, 299)]
     together = score_frames(model, vectors)
-    for one, scores in zip(vectors, together, strict=True):
-        assert scores.shape == (len(one), 3)
-        np.testing.assert_allclose(scores, score_frames(model, [one])[0], rtol=0, atol=1e-6)
+    for recording, scores in zip(vectors, together, strict=True):
+        assert scores.shape == (len(recording), 3)
+        np.testing.assert_allclose(scores, score_frames(model, [recording])[0], rtol=0, atol=1e-6)
         np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("lookahead", [0, 1, 4])
-def test_a_frames_score_knows_as_much_of_the_future_as_the_lag(lookahead: int) -> None:
+def test_score_frames_sees_lookahead_frames_ahead(lookahead: int) -> None:
     model = timed(lookahead=lookahead)
     vectors = vectors_of(model, 30)
     changed = vectors.clone()
@@ -80,7 +80,7 @@ def test_a_frames_score_knows_as_much_of_the_future_as_the_lag(lookahead: int) -
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2, 3, 4, 20])
-def test_the_end_is_scored_though_nothing_follows(frames: int) -> None:
+def test_score_frames_scores_the_last_frames(frames: int) -> None:
     model = timed(lookahead=3)
     vectors = vectors_of(model, frames)
     (scores,) = score_frames(model, [vectors])
@@ -92,7 +92,7 @@ def test_the_end_is_scored_though_nothing_follows(frames: int) -> None:
     np.testing.assert_allclose(scores, late.numpy(), rtol=0, atol=1e-6)
 
 
-def test_a_bidirectional_model_reads_a_recording_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_score_frames_bidirectional_reads_whole_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     model = timed(bidirectional=True, lookahead=0)
     vectors = vectors_of(model, 40)
     whole = score_frames(model, [vectors])[0]
@@ -103,7 +103,7 @@ def test_a_bidirectional_model_reads_a_recording_at_once(monkeypatch: pytest.Mon
     assert (np.abs(score_frames(model, [changed])[0] - whole).max(axis=1) > 1e-9)[25:].all()
 
 
-def test_a_model_without_the_head_that_is_asked_for() -> None:
+def test_scores_require_their_head() -> None:
     clips, frames = make_model(SEQUENCE), make_model(SEQUENCE, clips=False, timed=True)
     with pytest.raises(ValueError, match="the model has no frame head"):
         score_frames(clips, [vectors_of(clips)])

@@ -37,37 +37,37 @@ def by_definition(model: EventModel, frames: int, length: int) -> np.ndarray:
         middle = (first + stop - 1) / 2
         score = score_clips(model, [vectors[first:stop]])[0]
         for t in range(first, stop):
-            trust = 1 - abs(t - middle) / ((stop - first + 1) / 2)
-            total[t] += trust * score
-            weight[t] += trust
+            weight_at = 1 - abs(t - middle) / ((stop - first + 1) / 2)
+            total[t] += weight_at * score
+            weight[t] += weight_at
     return total / weight[:, None]
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 16])
 @pytest.mark.parametrize("frames", [0, 1, 11, 23, 24, 25, 130])
-def test_a_frames_score_is_the_mean_of_its_windows_however_frames_are_cut_up(frames: int, length: int) -> None:
+def test_sliding_window_scores_are_weighted_means(frames: int, length: int) -> None:
     model = model_of(length)
     vectors = vectors_of(model, frames)
     expected = by_definition(model, frames, length)
     rng = np.random.default_rng(frames)
     for edges in ([0, frames], range(frames + 1), [0, *sorted(rng.integers(0, frames + 1, 5)), frames]):
-        scorer, found = SlidingWindowScorer(model), []
+        scorer, pieces = SlidingWindowScorer(model), []
         for first, stop in itertools.pairwise(edges):
-            found.append(scorer.push(vectors[first:stop])[0])
-            settled = sum(map(len, found))
+            pieces.append(scorer.push(vectors[first:stop])[0])
+            settled = sum(map(len, pieces))
             assert settled == max(stop - length, 0) if stop >= 1.5 * length else settled == 0
             assert len(scorer._vectors) == stop - settled <= scorer.max_lookahead + len(vectors)
-        found.append(scorer.finish()[0])
-        np.testing.assert_allclose(np.concatenate(found), expected, rtol=0, atol=1e-6)
-        assert np.concatenate(found).dtype == np.float32
+        pieces.append(scorer.finish()[0])
+        np.testing.assert_allclose(np.concatenate(pieces), expected, rtol=0, atol=1e-6)
+        assert np.concatenate(pieces).dtype == np.float32
 
 
-def test_gates_are_those_of_the_windows() -> None:
+def test_sliding_window_gates() -> None:
     model = model_of(16)
     vectors = vectors_of(model, 20)
     scorer = SlidingWindowScorer(model, gates=True)
-    (scores, none_yet), (_, gates) = scorer.push(vectors), scorer.finish()
-    assert len(scores) == len(none_yet) == 0
+    (scores, early_gates), (_, gates) = scorer.push(vectors), scorer.finish()
+    assert len(scores) == len(early_gates) == 0
     hidden, _ = model.network.run_rnn(vectors[None], torch.ones(1, 20, dtype=torch.bool))
     expected = mean_gates(model.network, vectors[None], hidden)[0]
     np.testing.assert_allclose(gates.update, expected[:, 0], atol=1e-6)
@@ -76,6 +76,6 @@ def test_gates_are_those_of_the_windows() -> None:
     assert SlidingWindowScorer(lstm, gates=True).push(vectors_of(lstm, 40))[1] is None
 
 
-def test_a_model_without_a_head_for_clips() -> None:
+def test_sliding_window_requires_clip_head() -> None:
     with pytest.raises(ValueError, match="the model has no clip head"):
         SlidingWindowScorer(make_model(SEQUENCE, clips=False, timed=True))

@@ -17,7 +17,7 @@ SEQUENCE = make_sequence(300, seed=2)
 MODEL = make_model(SEQUENCE)
 
 
-def test_a_recording_in_stretches_is_scored_as_in_one_piece() -> None:
+def test_score_recording_is_independent_of_parts() -> None:
     edges = [0, 1, 57, 57, 200, 300]
     parts = [SEQUENCE.frames(a, b) for a, b in itertools.pairwise(edges)]
     whole = score_recording(MODEL, [SEQUENCE], video="a.mp4", duration_s=37.5)
@@ -28,7 +28,7 @@ def test_a_recording_in_stretches_is_scored_as_in_one_piece() -> None:
     assert len(cut.events) == len(whole.events)
 
 
-def test_attention_has_a_value_an_object() -> None:
+def test_score_recording_attention_per_object() -> None:
     timeline = score_recording(MODEL, [SEQUENCE], video="a.mp4", duration_s=37.5)
     assert timeline.attention.shape == (len(SEQUENCE.boxes),)
     sums = np.add.reduceat(timeline.attention, SEQUENCE.offsets[:-1][np.diff(SEQUENCE.offsets) > 0])
@@ -36,7 +36,7 @@ def test_attention_has_a_value_an_object() -> None:
     assert timeline.scores.shape == (300, 2)
 
 
-def test_a_short_recording_is_one_clip() -> None:
+def test_score_recording_short_recording_is_one_clip() -> None:
     sequence = SEQUENCE.frames(0, 20)
     encoded = encode_features(MODEL, stream_features([sequence], MODEL.feature_spec))
     (clip,) = score_clips(MODEL, [encoded.vectors])
@@ -44,20 +44,20 @@ def test_a_short_recording_is_one_clip() -> None:
     np.testing.assert_allclose(timeline.scores, np.tile(clip[:2], (20, 1)), atol=1e-6)
 
 
-def test_no_frames_give_no_scores_and_no_events() -> None:
+def test_score_recording_without_frames() -> None:
     timeline = score_recording(MODEL, [], video="a.mp4", duration_s=0.0)
     assert timeline.scores.shape == (0, 2)
     assert timeline.events == []
 
 
-def test_a_recording_without_objects() -> None:
+def test_score_recording_without_objects() -> None:
     empty = make_sequence(40, 0)
     timeline = score_recording(MODEL, [empty], video="a.mp4", duration_s=5.0)
     assert timeline.scores.shape == (40, 2)
     assert np.isfinite(timeline.scores).all()
 
 
-def test_independent_labels_need_not_sum_to_one() -> None:
+def test_score_recording_multi_label_scores() -> None:
     model = make_model(SEQUENCE, background=False, multi_label=True)
     timeline = score_recording(model, [SEQUENCE], video="a.mp4", duration_s=37.5)
     assert not np.allclose(timeline.scores.sum(axis=1), 1)
@@ -65,19 +65,19 @@ def test_independent_labels_need_not_sum_to_one() -> None:
     assert timeline.scores.max() <= 1
 
 
-def test_events_carry_the_name_and_end_with_the_recording() -> None:
+def test_score_recording_events_have_name_and_end() -> None:
     eager = replace(MODEL, decode=replace(MODEL.decode, high=(0.0, 0.0), low=(0.0, 0.0), exclusive=False))
     events = score_recording(eager, [SEQUENCE], video="b/a.mp4", duration_s=37.4).events
     assert {event.video for event in events} == {"b/a.mp4"}
     assert max(event.end_s for event in events) == 37.4
 
 
-def test_other_features_are_refused() -> None:
+def test_score_recording_refuses_other_features() -> None:
     with pytest.raises(SettingsMismatchError, match="the features differ from the model's"):
         score_recording(MODEL, [make_sequence(5, optional=False)], video="a.mp4", duration_s=1.0)
 
 
-def test_recordings_are_scored_by_the_head_for_frames_where_there_is_one() -> None:
+def test_score_recording_prefers_frame_head() -> None:
     model = make_model(SEQUENCE, timed=True, lookahead=3)
     edges = [0, 1, 57, 57, 200, 300]
     parts = [SEQUENCE.frames(a, b) for a, b in itertools.pairwise(edges)]
@@ -94,7 +94,7 @@ def test_recordings_are_scored_by_the_head_for_frames_where_there_is_one() -> No
     assert rank_events(model, empty, video="a.mp4", duration_s=0.0) == []
 
 
-def test_candidates_hold_the_events_and_weaker_ones() -> None:
+def test_rank_events_adds_weaker_candidates() -> None:
     model = make_model(SEQUENCE, timed=True, lookahead=3)
     with torch.no_grad():
         model.network.frame_head[-1].weight.mul_(30)
@@ -134,7 +134,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(6))
-def test_however_a_stream_is_cut_up_it_gives_what_the_whole_gives(kind: str, seed: int) -> None:
+def test_event_stream_is_independent_of_chunks(kind: str, seed: int) -> None:
     model, rng = KINDS[kind], np.random.default_rng(seed)
     frames = int(rng.choice([1, 17, 200, 300]))
     sequence = SEQUENCE.frames(0, frames)
@@ -157,23 +157,23 @@ def test_however_a_stream_is_cut_up_it_gives_what_the_whole_gives(kind: str, see
         (e.start_s, e.end_s, e.label) for e in sorted(whole.events, key=lambda e: (e.start_s, e.end_s, e.label))
     ]
     shorter = SEQUENCE.frames(0, 23)
-    encoded = [encode_features(model, stream_features([some], model.feature_spec)) for some in (shorter, sequence)]
-    named = [(encoded[0], "b.mp4", 23 / 8), (encoded[1], "a.mp4", duration_s)]
-    other, again = score_encoded(model, named, gates=True)
-    assert [(e.start_s, e.end_s, e.label) for e in again.events] == [
+    encoded = [encode_features(model, stream_features([part], model.feature_spec)) for part in (shorter, sequence)]
+    recordings = [(encoded[0], "b.mp4", 23 / 8), (encoded[1], "a.mp4", duration_s)]
+    other, rescored = score_encoded(model, recordings, gates=True)
+    assert [(e.start_s, e.end_s, e.label) for e in rescored.events] == [
         (e.start_s, e.end_s, e.label) for e in whole.events
     ]
-    np.testing.assert_allclose(again.scores, whole.scores, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(again.attention, whole.attention, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(rescored.scores, whole.scores, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(rescored.attention, whole.attention, rtol=0, atol=1e-5)
     assert other.scores.shape == (23, 2)
     assert all(event.video == "b.mp4" for event in other.events)
     if whole.gates is not None:
-        np.testing.assert_allclose(again.gates.reset, whole.gates.reset, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(rescored.gates.reset, whole.gates.reset, rtol=0, atol=1e-5)
         assert len(other.gates) == 23
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "whole"])
-def test_a_score_is_known_when_the_lag_says(kind: str) -> None:
+def test_event_stream_lookahead_s(kind: str) -> None:
     model = KINDS[kind]
     stream = EventStream(model, video="a.mp4")
     known = 0

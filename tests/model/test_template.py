@@ -16,15 +16,15 @@ def event(start_s: float, end_s: float, label: str = "left_behind") -> Event:
     (3590.0, 3661.0, ["car"], "car: left behind, 0:59:50\N{EN DASH}1:01:01"),
     (36000.0, 40000.0, [], "left behind, 10:00:00\N{EN DASH}11:06:40"),
 ])  # fmt: skip
-def test_objects_label_and_time(start_s: float, end_s: float, names: list[str], text: str) -> None:
+def test_template_caption(start_s: float, end_s: float, names: list[str], text: str) -> None:
     assert template_caption(event(start_s, end_s), names) == text
 
 
-def test_of_a_model_without_labels_objects_and_time_are_told() -> None:
+def test_template_caption_without_label() -> None:
     assert template_caption(event(0, 2, DESCRIBED), ["person", "bag"]) == "person, bag, 00:00\N{EN DASH}00:02"
     assert template_caption(event(0, 2, DESCRIBED), []) == "00:00\N{EN DASH}00:02"
 
 
 @pytest.mark.parametrize(("label", "shown"), [("넘어짐", "넘어짐"), ("_a__b_", "a  b"), ("on fire 🔥", "on fire 🔥")])
-def test_labels_are_shown_as_they_are_but_for_underscores(label: str, shown: str) -> None:
+def test_template_caption_replaces_underscores(label: str, shown: str) -> None:
     assert template_caption(event(1, 2, label), ["person"]) == f"person: {shown}, 00:01\N{EN DASH}00:02"

@@ -46,16 +46,16 @@ def everything() -> list[str]:
     return [sentence for sentences in LANGUAGES.values() for sentence in sentences]
 
 
-def random_text(chance: random.Random) -> str:
+def random_text(rng: random.Random) -> str:
     ranges = [(0, 0x80), (0, 0x800), (0, 0xD800), (0xE000, 0x110000), (0x1F300, 0x1FB00), (0x300, 0x370)]
-    return "".join(chr(chance.randrange(*chance.choice(ranges))) for _ in range(chance.randrange(40)))
+    return "".join(chr(rng.randrange(*rng.choice(ranges))) for _ in range(rng.randrange(40)))
 
 
 @pytest.mark.parametrize("trained_on", [*LANGUAGES, "nothing"])
-def test_every_text_comes_back_whatever_it_was_trained_on(trained_on: str) -> None:
+def test_decode_inverts_encode(trained_on: str) -> None:
     tokenizer = Tokenizer.train(LANGUAGES.get(trained_on, []) * 3)
-    chance = random.Random(trained_on)
-    for text in [*everything(), *ODD, *(random_text(chance) for _ in range(300))]:
+    rng = random.Random(trained_on)
+    for text in [*everything(), *ODD, *(random_text(rng) for _ in range(300))]:
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text
         assert all(type(i) is int and 3 <= i < len(tokenizer) for i in ids)
@@ -63,7 +63,7 @@ def test_every_text_comes_back_whatever_it_was_trained_on(trained_on: str) -> No
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_what_was_seen_often_is_short(language: str) -> None:
+def test_frequent_text_has_short_encoding(language: str) -> None:
     sentences = LANGUAGES[language]
     trained, untrained = Tokenizer.train(sentences * 5), Tokenizer.train([])
     for sentence in sentences:
@@ -71,7 +71,7 @@ def test_what_was_seen_often_is_short(language: str) -> None:
         assert len(trained.encode(sentence)) <= len(sentence)
 
 
-def test_words_are_entries_with_their_space_and_chinese_characters_are_entries() -> None:
+def test_tokens_are_words_or_chinese_characters() -> None:
     tokenizer = Tokenizer.train([*ENGLISH, *CHINESE, *KOREAN] * 4)
     pieces = [tokenizer.decode([i]) for i in tokenizer.encode("A man leaves a bag at the door.")]
     assert pieces == ["A", "man", "leaves", "a", "bag", "at", "the", "door", "."]  # alone without their space
@@ -81,13 +81,13 @@ def test_words_are_entries_with_their_space_and_chinese_characters_are_entries()
     assert first in tokenizer.encode("한 사람이 만난다.")
 
 
-def test_marks_stay_with_the_letters_of_their_word() -> None:
+def test_combining_marks_stay_in_their_word() -> None:
     sentence = "हिन्दी में"
     tokenizer = Tokenizer.train([sentence] * 3)
     assert [tokenizer.decode([i]) for i in tokenizer.encode(sentence)] == ["हिन्दी", "में"]
 
 
-def test_special_ids_stand_for_no_text() -> None:
+def test_special_ids_have_no_text() -> None:
     tokenizer = Tokenizer.train(ENGLISH)
     assert {Tokenizer.START, Tokenizer.END, Tokenizer.PAD} == {0, 1, 2}
     ids = tokenizer.encode("A man")
@@ -96,18 +96,18 @@ def test_special_ids_stand_for_no_text() -> None:
     assert tokenizer.decode([]) == ""
 
 
-def test_the_vocabulary_follows_the_data() -> None:
+def test_vocabulary_size_follows_data() -> None:
     assert len(Tokenizer.train([])) == 3 + 256
     assert len(Tokenizer.train(["one", "two", "zip"])) == 3 + 256  # no pair of bytes twice
     assert len(Tokenizer.train(["one", "one"])) == 3 + 256 + 3  # " o", "ne" and " one", or the like
     twenty = [f"{first} {second}" for first in ENGLISH for second in [*ENGLISH, *PORTUGUESE]][:20]
     assert len(Tokenizer.train(twenty)) < 3 + 256 + sum(map(len, ENGLISH + PORTUGUESE))
-    chance = random.Random(0)
-    words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=9)) for _ in range(2500)]
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=9)) for _ in range(2500)]
     assert len(Tokenizer.train(words * 2)) == 8192
 
 
-def test_the_order_of_sentences_does_not_matter() -> None:
+def test_train_is_independent_of_order() -> None:
     sentences = [*everything(), *everything()[::2]]
     text = Tokenizer.train(sentences).to_json()
     for seed in range(5):
@@ -115,17 +115,17 @@ def test_the_order_of_sentences_does_not_matter() -> None:
         assert Tokenizer.train(iter(sentences)).to_json() == text
 
 
-def test_other_processes_learn_the_same() -> None:
+def test_train_is_equal_in_other_processes() -> None:
     code = (
         "import sys; from vidgru.model.tokenizer import Tokenizer; "
         "sys.stdout.buffer.write(Tokenizer.train(sys.argv[1:]).to_json().encode())"
     )
-    done = subprocess.run([sys.executable, "-c", code, *everything()], capture_output=True, check=True)
-    assert done.stdout.decode() == Tokenizer.train(everything()).to_json()
-    assert not done.stderr
+    completed = subprocess.run([sys.executable, "-c", code, *everything()], capture_output=True, check=True)
+    assert completed.stdout.decode() == Tokenizer.train(everything()).to_json()
+    assert not completed.stderr
 
 
-def test_it_comes_back_from_json() -> None:
+def test_from_json_inverts_to_json() -> None:
     tokenizer = Tokenizer.train(everything() * 2)
     back = Tokenizer.from_json(tokenizer.to_json())
     assert back.to_json() == tokenizer.to_json()
@@ -136,7 +136,7 @@ def test_it_comes_back_from_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         ("", "Expecting value"),
         ("[]", "list indices"),
@@ -145,23 +145,23 @@ def test_it_comes_back_from_json() -> None:
         ('{"kind":"byte-level BPE 1","merges":["the bag"]}', "the"),
     ],
 )
-def test_text_that_is_no_tokenizer(text: str, why: str) -> None:
-    with pytest.raises(ModelError, match=f"the model's tokenizer cannot be read: .*{why}.*\n  use a model file"):
+def test_from_json_refuses_invalid_text(text: str, reason: str) -> None:
+    with pytest.raises(ModelError, match=f"the model's tokenizer cannot be read: .*{reason}.*\n  use a model file"):
         Tokenizer.from_json(text)
 
 
-def test_halves_of_surrogate_pairs_are_replaced_and_pairs_are_joined() -> None:
+def test_encode_replaces_lone_surrogates() -> None:
     tokenizer = Tokenizer.train(["a \ud83d bag", "a \ud83d bag"])
     assert tokenizer.decode(tokenizer.encode("a \ud83d bag\udc00")) == "a \ufffd bag\ufffd"
     assert tokenizer.decode(tokenizer.encode("\ud83d\udeb6")) == "🚶"
 
 
-def test_a_character_cut_in_two_is_replaced() -> None:
+def test_decode_replaces_partial_characters() -> None:
     tokenizer = Tokenizer.train([])
     assert tokenizer.decode(tokenizer.encode("a bag 가")[:-1]) == "a bag \ufffd"
 
 
-@pytest.mark.parametrize("wrong", [-1, 259])
-def test_ids_that_are_none(wrong: int) -> None:
+@pytest.mark.parametrize("unknown_id", [-1, 259])
+def test_decode_refuses_unknown_ids(unknown_id: int) -> None:
     with pytest.raises(ValueError, match="ids must be within 0 and 258"):
-        Tokenizer.train([]).decode([5, wrong])
+        Tokenizer.train([]).decode([5, unknown_id])

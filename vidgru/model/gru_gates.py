@@ -31,7 +31,7 @@ class GRUGates:
             value = getattr(self, name)
             if value.dtype != np.float32 or value.shape != (len(self.update),):
                 raise ValueError(
-                    f"Gates.{name} must be float32 [{len(self.update)}], got {value.dtype} {list(value.shape)}"
+                    f"GRUGates.{name} must be float32 [{len(self.update)}], got {value.dtype} {list(value.shape)}"
                 )
 
     @staticmethod
