@@ -1,21 +1,43 @@
-"""When recordings begin."""
+"""Timestamp selection, the sampling grid, and start times from settings and file names."""
 
-from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from tests.extraction.test_pipeline import run
-from tests.videos import write_video
-from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.errors import SettingsError
-from vidgru.extraction.pipeline import recorded_at
-from vidgru.video.timestamps import StartTimes
+from vidgru.video.timestamps import SamplingGrid, StartTimes, TimestampSelector
+
+
+def test_selector_prefers_steadier_timestamps() -> None:
+    """PTS that jump back and forth, as those of packed B-frames in AVI do, lose against steady DTS."""
+    selector = TimestampSelector()
+    stamps = [selector.select(pts, dts) for dts, pts in enumerate([0, 3, 1, 2, 6, 4])]
+    assert stamps == [0, 3, 2, 3, 4, 5]
+    assert not selector.is_steady
+
+
+def test_selector_uses_the_other_timestamp_if_missing() -> None:
+    selector = TimestampSelector()
+    assert [selector.select(0, 0), selector.select(None, 1), selector.select(2, None)] == [0, 1, 2]
+    assert selector.select(None, None) is None
+    assert selector.is_steady
+
+
+def test_grid_takes_each_frame_once() -> None:
+    """At 2 samples per second, a gap and a slow source give fewer samples."""
+    grid, tick = SamplingGrid(2), Fraction(1, 1000)
+    times = [Fraction(n, 10) for n in (0, 4, 5, 6, 9, 10, 31, 34, 35)]
+    assert [grid.is_sample(time, tick) for time in times] == [True, False, True, False, False, True, True, False, True]
+
+
+def test_grid_accepts_frame_half_a_tick_early() -> None:
+    grid, tick = SamplingGrid(3), Fraction(1, 1000)
+    assert [grid.is_sample(Fraction(ms, 1000), tick) for ms in (0, 332, 333, 666)] == [True, False, True, False]
 
 
 @pytest.mark.parametrize(
-    ("start_time", "name", "begins"),
+    ("start_time", "name", "expected"),
     [
         ("", "20240506_070809.mp4", None),
         ("2024-05-06T07:08:09", "a.mp4", "2024-05-06T07:08:09"),
@@ -30,8 +52,8 @@ from vidgru.video.timestamps import StartTimes
         ("%b %d %Y", "May 06 2024.mp4", "2024-05-06T00:00:00"),
     ],
 )
-def test_start_time_is_fixed_or_from_name(start_time: str, name: str, begins: str | None) -> None:
-    assert StartTimes(start_time).of(Path("20200101_000000") / name) == begins
+def test_start_time_is_fixed_or_from_name(start_time: str, name: str, expected: str | None) -> None:
+    assert StartTimes(start_time).of(Path("20200101_000000") / name) == expected
 
 
 def test_invalid_start_time_raises() -> None:
@@ -39,22 +61,3 @@ def test_invalid_start_time_raises() -> None:
         StartTimes("noon")
     with pytest.raises(SettingsError, match=r"the field %Q is not supported\n  supported fields: %Y %m"):
         StartTimes("%Y%Q")
-
-
-def test_start_time_is_stored_per_path(tmp_path: Path, tiny_weights: Callable[[str], Path]) -> None:
-    """The same bytes under two names begin at two times, and have one entry."""
-    made = {"creation_time": "2024-01-01T00:00:00.000000Z"}
-    first = write_video(tmp_path / "v" / "20240506_070809.mp4", 10, metadata=made)
-    second = tmp_path / "v" / "20240506_080910.mp4"
-    second.write_bytes(first.read_bytes())
-    settings = DetectorSettings(weights=str(tiny_weights("yolo26n")), imgsz=64, fps=5)
-    how = RuntimeSettings(backend="torch", precision="fp32", threads=1, start_time="%Y%m%d_%H%M%S")
-    key = run(tmp_path / "v", tmp_path / "f", settings, how)[0].key
-    cache = SequenceCache(tmp_path / "f")
-    entry = cache.entry(str(key))
-    assert entry is not None
-    assert entry.recorded_at == "2024-01-01T00:00:00+00:00"
-    assert recorded_at(cache, entry, first, "") == "2024-05-06T07:08:09"
-    assert recorded_at(cache, entry, second, "") == "2024-05-06T08:09:10"
-    assert recorded_at(cache, entry, second, "2020-02-02") == "2020-02-02T00:00:00"
-    assert recorded_at(SequenceCache(tmp_path / "g"), entry, second, "") == entry.recorded_at
