@@ -392,9 +392,11 @@ def _is_needed(cache: SequenceCache, record: Mapping[str, Any]) -> bool:
 
 
 def format_settings(values: Mapping[str, Any]) -> str:
-    """Format names and values as a line; abbreviates hashes and lists."""
+    """Format names and values as a line; abbreviates hashes and lists, omits empty values."""
     items = []
     for name, value in sorted(values.items()):
+        if value in ("", [], ()):
+            continue
         if name.endswith("sha256"):
             value = f"{value[:12]}…"
         if isinstance(value, list) and len(value) > _SHOWN_ITEMS:
