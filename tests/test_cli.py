@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.prediction.fake_project import World
+from tests.prediction.fake_project import FakeProject
 from vidgru import cli
 from vidgru.cache import Entry
 from vidgru.cli import _COMMANDS, parse
@@ -226,10 +226,10 @@ def test_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_extract_warns_if_nothing_is_detected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(tmp_path)
-    world.record("a.mp4")
-    (entry,) = world.cache.entries()
-    config = ExtractConfig(out=str(world.cache.root))
+    project = FakeProject(tmp_path)
+    project.record("a.mp4")
+    (entry,) = project.cache.entries()
+    config = ExtractConfig(out=str(project.cache.root))
     cli._warn_of_no_objects({entry.key}, config)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(Entry, "objects", 0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.datasets.formats.files import FILES, write
-from tests.prediction.fake_project import World, make_model
+from tests.prediction.fake_project import FakeProject, make_model
 from tests.prediction.live_recording import BEGAN, PART_SAMPLES, record
 from vidgru.cache import SequenceCache
 from vidgru.cache.entry import UNFINISHED
@@ -21,8 +21,8 @@ from vidgru.locks import Locks
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def project(tmp_path: Path) -> FakeProject:
+    return FakeProject(tmp_path)
 
 
 def write_video(path: Path, frames: int = 30, creation_time: str | None = None) -> Path:
@@ -41,16 +41,18 @@ def write_video(path: Path, frames: int = 30, creation_time: str | None = None) 
 # --- a cache --------------------------------------------------------------------------------------------------------
 
 
-def test_cache_totals(world: World) -> None:
-    paths = [world.record("a.mp4", frames=40), world.record("b.mp4", frames=24, status="partial")]
-    report = inspect_path(world.cache.root)
+def test_cache_totals(project: FakeProject) -> None:
+    paths = [project.record("a.mp4", frames=40), project.record("b.mp4", frames=24, status="partial")]
+    report = inspect_path(project.cache.root)
     assert report.is_valid
-    assert report.lines[0] == f"cache {world.cache.root}: 2 entries, 1 of damaged recordings"
+    assert report.lines[0] == f"cache {project.cache.root}: 2 entries, 1 of damaged recordings"
     assert "fps 8," in report.lines[1]
-    assert f"weights_sha256 {world.feature_settings['weights_sha256'][:12]}…" in report.lines[1]
+    assert f"weights_sha256 {project.feature_settings['weights_sha256'][:12]}…" in report.lines[1]
     assert report.lines[2].startswith("  8.000 s, 64 samples, ")
 
-    sequences = [world.cache.read(world.cache.key(world.cache.sha256(path), world.feature_settings)) for path in paths]
+    sequences = [
+        project.cache.read(project.cache.key(project.cache.sha256(path), project.feature_settings)) for path in paths
+    ]
     total = sum(len(sequence.boxes) for sequence in sequences)
     assert f"  objects: {total / 64:.1f} per frame" in report.lines
     people = sum(int((sequence.classes == 0).sum()) for sequence in sequences)
@@ -58,9 +60,9 @@ def test_cache_totals(world: World) -> None:
     assert f"    person {f'{rate:.1f}' if rate >= 1 else f'{rate:.2g}'} per frame" in report.lines
 
 
-def test_cache_lists_tensors(world: World) -> None:
-    world.record("a.mp4")
-    (line,) = [line for line in inspect_path(world.cache.root).lines if line.startswith("  tensors: ")]
+def test_cache_lists_tensors(project: FakeProject) -> None:
+    project.record("a.mp4")
+    (line,) = [line for line in inspect_path(project.cache.root).lines if line.startswith("  tensors: ")]
     assert "boxes [4]" in line
     assert "scores, classes, tracks" in line
     assert "offsets" not in line
@@ -74,37 +76,37 @@ def test_dataset_too_small_to_split(tmp_path: Path) -> None:
     assert "make 2 splits" in text
 
 
-def test_cache_groups_by_settings(world: World) -> None:
-    world.record("a.mp4")
-    world.feature_settings = {**world.feature_settings, "fps": 4.0}
-    world.record("a.mp4", frames=16)
-    settings = [line for line in inspect_path(world.cache.root).lines if line.startswith("settings: ")]
+def test_cache_groups_by_settings(project: FakeProject) -> None:
+    project.record("a.mp4")
+    project.feature_settings = {**project.feature_settings, "fps": 4.0}
+    project.record("a.mp4", frames=16)
+    settings = [line for line in inspect_path(project.cache.root).lines if line.startswith("settings: ")]
     assert len(settings) == 2
     assert {"fps 8", "fps 4"} == {part for line in settings for part in line.split(", ") if part.startswith("fps ")}
 
 
-def test_rare_classes_are_summed_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.record("a.mp4")
+def test_rare_classes_are_summed_up(project: FakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.record("a.mp4")
     monkeypatch.setattr("vidgru.info.SHOWN_CLASSES", 1)
-    assert any(line.startswith("    2 more classes ") for line in inspect_path(world.cache.root).lines)
+    assert any(line.startswith("    2 more classes ") for line in inspect_path(project.cache.root).lines)
     monkeypatch.undo()
-    assert not any("more classes" in line for line in inspect_path(world.cache.root).lines)
+    assert not any("more classes" in line for line in inspect_path(project.cache.root).lines)
 
 
-def test_empty_cache(world: World) -> None:
-    world.cache.root.mkdir()
-    (world.cache.root / "index.jsonl").touch()
-    assert inspect_path(world.cache.root).lines == (f"cache {world.cache.root}: 0 entries",)
+def test_empty_cache(project: FakeProject) -> None:
+    project.cache.root.mkdir()
+    (project.cache.root / "index.jsonl").touch()
+    assert inspect_path(project.cache.root).lines == (f"cache {project.cache.root}: 0 entries",)
 
 
-def test_entry_details(world: World) -> None:
-    path = world.record(
+def test_entry_details(project: FakeProject) -> None:
+    path = project.record(
         "a.mp4", recorded_at="2024-05-01T12:00:00+00:00", status="partial", damage={"corrupt_frames": 3}
     )
-    world.record("b.mp4")
-    key = world.cache.key(world.cache.sha256(path), world.feature_settings)
-    report = inspect_path(world.cache.root / key)
-    assert report.lines[0] == f"cache {world.cache.root}: 1 entry, 1 of damaged recordings"
+    project.record("b.mp4")
+    key = project.cache.key(project.cache.sha256(path), project.feature_settings)
+    report = inspect_path(project.cache.root / key)
+    assert report.lines[0] == f"cache {project.cache.root}: 1 entry, 1 of damaged recordings"
     for line in (
         f"source: {path}",
         "frame: 320x192 px, sampled at 8 per second",
@@ -115,79 +117,82 @@ def test_entry_details(world: World) -> None:
         assert line in report.lines
 
 
-def test_incomplete_entries_are_valid(world: World) -> None:
-    path = world.record("a.mp4")
-    world.record("b.mp4")
-    (world.cache.root / world.cache.key(world.cache.sha256(path), world.feature_settings) / "entry.json").unlink()
+def test_incomplete_entries_are_valid(project: FakeProject) -> None:
+    path = project.record("a.mp4")
+    project.record("b.mp4")
+    (
+        project.cache.root / project.cache.key(project.cache.sha256(path), project.feature_settings) / "entry.json"
+    ).unlink()
     for verify in (False, True):
-        report = inspect_path(world.cache.root, verify=verify)
+        report = inspect_path(project.cache.root, verify=verify)
         assert report.is_valid
         assert report.lines[0].endswith(": 1 entry")
         assert report.lines[1].startswith("1 incomplete: extracting their recordings again completes them")
 
 
-def test_leftovers_of_killed_runs_are_counted(world: World) -> None:
+def test_leftovers_of_killed_runs_are_counted(project: FakeProject) -> None:
     key = "ab" * 32
     for name in (f"{key}.00000000", f"{key}.00000001"):
-        (world.cache.root / UNFINISHED / name).mkdir(parents=True)
-    report = inspect_path(world.cache.root)
+        (project.cache.root / UNFINISHED / name).mkdir(parents=True)
+    report = inspect_path(project.cache.root)
     assert report.lines[0].endswith(": 0 entries")
     assert report.lines[1] == "1 incomplete: extracting their recordings again completes them"
-    path = world.record("a.mp4")
-    assert "1 incomplete: extracting their recordings again completes them" in inspect_path(world.cache.root).lines
-    assert not any("incomplete" in line for line in inspect_path(folder(world, path)).lines)
+    path = project.record("a.mp4")
+    assert "1 incomplete: extracting their recordings again completes them" in inspect_path(project.cache.root).lines
+    assert not any("incomplete" in line for line in inspect_path(folder(project, path)).lines)
 
 
-def test_verify_lists_corrupt_entries(world: World) -> None:
+def test_verify_lists_corrupt_entries(project: FakeProject) -> None:
     names = ("a.mp4", "b.mp4", "c.mp4")
-    paths = {name: world.record(name) for name in names}
+    paths = {name: project.record(name) for name in names}
     folders = {
-        n: world.cache.root / world.cache.key(world.cache.sha256(p), world.feature_settings) for n, p in paths.items()
+        n: project.cache.root / project.cache.key(project.cache.sha256(p), project.feature_settings)
+        for n, p in paths.items()
     }
-    assert inspect_path(world.cache.root, verify=True).is_valid
-    assert inspect_path(world.cache.root, verify=True).lines[-1] == "all checksums match"
+    assert inspect_path(project.cache.root, verify=True).is_valid
+    assert inspect_path(project.cache.root, verify=True).lines[-1] == "all checksums match"
 
     flip(folders["b.mp4"])
-    assert inspect_path(world.cache.root).is_valid  # a flipped bit is not seen without reading every byte
-    assert world.cache.lookup(paths["b.mp4"], world.feature_settings)
-    report = inspect_path(world.cache.root, verify=True)
+    assert inspect_path(project.cache.root).is_valid  # a flipped bit is not seen without reading every byte
+    assert project.cache.lookup(paths["b.mp4"], project.feature_settings)
+    report = inspect_path(project.cache.root, verify=True)
     assert not report.is_valid
     assert f"CORRUPT {folders['b.mp4'].name}, of {paths['b.mp4']}" in report.lines
     assert "  part-00000.safetensors: its bytes differ from those that were written" in report.lines
     assert report.lines[-1] == "1 corrupt: extracting their recordings again replaces them"
-    assert world.cache.lookup(paths["b.mp4"], world.feature_settings) is None  # so that they do
+    assert project.cache.lookup(paths["b.mp4"], project.feature_settings) is None  # so that they do
     for verify in (True, False):
         report = inspect_path(folders["b.mp4"], verify=verify)
         assert not report.is_valid
         assert "  found corrupt earlier" in report.lines
     assert inspect_path(folders["c.mp4"], verify=True).is_valid
-    world.record("b.mp4")
-    assert world.cache.lookup(paths["b.mp4"], world.feature_settings)
-    assert inspect_path(world.cache.root, verify=True).is_valid
+    project.record("b.mp4")
+    assert project.cache.lookup(paths["b.mp4"], project.feature_settings)
+    assert inspect_path(project.cache.root, verify=True).is_valid
 
     (folders["a.mp4"] / "part-00000.safetensors").unlink()
     (folders["c.mp4"] / "entry.json").write_text("{")
-    report = inspect_path(world.cache.root)
+    report = inspect_path(project.cache.root)
     assert not report.is_valid
     assert report.lines[-1].startswith("2 corrupt")
     assert any("entry.json is corrupt" in line for line in report.lines)
     assert any("part-00000.safetensors is missing" in line for line in report.lines)
 
 
-def test_verify_of_a_read_only_cache(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    flip(folder(world, world.record("a.mp4")))
+def test_verify_of_a_read_only_cache(project: FakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    flip(folder(project, project.record("a.mp4")))
 
     def read_only(*names: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(os, "replace", read_only)
-    report = inspect_path(world.cache.root, verify=True)
+    report = inspect_path(project.cache.root, verify=True)
     assert not report.is_valid
     assert any("Read-only file system: delete that folder, else the next run uses it" in line for line in report.lines)
 
 
-def folder(world: World, path: Path) -> Path:
-    return world.cache.root / world.cache.key(world.cache.sha256(path), world.feature_settings)
+def folder(project: FakeProject, path: Path) -> Path:
+    return project.cache.root / project.cache.key(project.cache.sha256(path), project.feature_settings)
 
 
 def flip(entry: Path) -> None:
@@ -200,27 +205,27 @@ def flip(entry: Path) -> None:
 # --- pruning a cache ------------------------------------------------------------------------------------------------
 
 
-def prune(world: World) -> tuple[str, ...]:
-    report = inspect_path(world.cache.root, prune=True)
+def prune(project: FakeProject) -> tuple[str, ...]:
+    report = inspect_path(project.cache.root, prune=True)
     assert report.is_valid
     return report.lines
 
 
-def keys(world: World) -> set[str]:
-    return {path.name for path in world.cache.root.glob("[!.]*") if path.is_dir()}
+def keys(project: FakeProject) -> set[str]:
+    return {path.name for path in project.cache.root.glob("[!.]*") if path.is_dir()}
 
 
-def listed(world: World) -> list[str]:
-    return [Path(record["path"]).name for record in SequenceCache(world.cache.root).records()]
+def listed(project: FakeProject) -> list[str]:
+    return [Path(record["path"]).name for record in SequenceCache(project.cache.root).records()]
 
 
-def test_prune_deletes_unneeded_entries(world: World) -> None:
-    gone, changed, kept = (world.record(name) for name in ("gone.mp4", "changed.mp4", "kept.mp4"))
-    folders = [folder(world, path) for path in (gone, changed, kept)]
+def test_prune_deletes_unneeded_entries(project: FakeProject) -> None:
+    gone, changed, kept = (project.record(name) for name in ("gone.mp4", "changed.mp4", "kept.mp4"))
+    folders = [folder(project, path) for path in (gone, changed, kept)]
     size = sum(file.stat().st_size for file in folders[0].iterdir())
     gone.unlink()
     changed.write_text("and other bytes")
-    lines = prune(world)
+    lines = prune(project)
     why = "its recording is gone or has changed"
     assert any(
         line.startswith(f"removed {folders[0].name}, of {gone}: {why}, ") and line.endswith(f"{size / 1000:.1f} kB")
@@ -229,121 +234,125 @@ def test_prune_deletes_unneeded_entries(world: World) -> None:
     assert any(line.startswith(f"removed {folders[1].name}, of {changed}: {why}, ") for line in lines)
     assert lines[-1].startswith("removed 2 entries and 0 incomplete, ")
     assert lines[-1].endswith(" kB freed; 1 entry kept")
-    assert keys(world) == {folders[2].name}
-    assert listed(world) == ["kept.mp4"]
-    assert prune(world) == ("removed 0 entries and 0 incomplete, 0 bytes freed; 1 entry kept",)
+    assert keys(project) == {folders[2].name}
+    assert listed(project) == ["kept.mp4"]
+    assert prune(project) == ("removed 0 entries and 0 incomplete, 0 bytes freed; 1 entry kept",)
 
 
-def test_prune_keeps_every_entry_of_a_recording(world: World) -> None:
-    world.record("a.mp4")
-    world.feature_settings = {**world.feature_settings, "fps": 4.0}
-    world.record("a.mp4", frames=16)
-    prune(world)
-    assert len(keys(world)) == 2
-    assert listed(world) == ["a.mp4", "a.mp4"]
+def test_prune_keeps_every_entry_of_a_recording(project: FakeProject) -> None:
+    project.record("a.mp4")
+    project.feature_settings = {**project.feature_settings, "fps": 4.0}
+    project.record("a.mp4", frames=16)
+    prune(project)
+    assert len(keys(project)) == 2
+    assert listed(project) == ["a.mp4", "a.mp4"]
 
 
-def test_prune_keeps_entries_of_equal_recordings(world: World) -> None:
-    one, _ = world.record("one.mp4", content="same"), world.record("other.mp4", content="same")
+def test_prune_keeps_entries_of_equal_recordings(project: FakeProject) -> None:
+    one, _ = project.record("one.mp4", content="same"), project.record("other.mp4", content="same")
     one.unlink()
-    prune(world)
-    assert len(keys(world)) == 1
-    assert listed(world) == ["other.mp4"]
+    prune(project)
+    assert len(keys(project)) == 1
+    assert listed(project) == ["other.mp4"]
 
 
-def test_prune_keeps_touched_and_unmounted_recordings(world: World) -> None:
-    touched, far = world.record("touched.mp4"), world.record("far.mp4", folder=world.root / "disk")
+def test_prune_keeps_touched_and_unmounted_recordings(project: FakeProject) -> None:
+    touched, far = project.record("touched.mp4"), project.record("far.mp4", folder=project.root / "disk")
     os.utime(touched, (time.time(),) * 2)
-    far.parent.rename(world.root / "unmounted")
-    prune(world)
-    assert len(keys(world)) == 2
-    assert listed(world) == ["touched.mp4", "far.mp4"]
+    far.parent.rename(project.root / "unmounted")
+    prune(project)
+    assert len(keys(project)) == 2
+    assert listed(project) == ["touched.mp4", "far.mp4"]
 
 
-def test_prune_keeps_live_recordings(world: World) -> None:
+def test_prune_keeps_live_recordings(project: FakeProject) -> None:
     """There is no file to make it again from."""
-    world.record("a.mp4")
-    finished, left = record(world.cache, 5), record(world.cache, PART_SAMPLES, began="2024-05-02T12:00:00.000+00:00")
+    project.record("a.mp4")
+    finished, left = (
+        record(project.cache, 5),
+        record(project.cache, PART_SAMPLES, began="2024-05-02T12:00:00.000+00:00"),
+    )
     finished.finish(1.0, BEGAN, {})
     left.close()
-    lines = prune(world)
+    lines = prune(project)
     assert lines == ("removed 0 entries and 0 incomplete, 0 bytes freed; 2 entries kept",)
-    assert finished.key in keys(world)
-    assert [key for key, _ in world.cache.incomplete_entries()] == [left.key]
+    assert finished.key in keys(project)
+    assert [key for key, _ in project.cache.incomplete_entries()] == [left.key]
 
 
-def test_prune_deletes_corrupt_and_incomplete_entries(world: World) -> None:
-    paths = {name: world.record(name) for name in ("a.mp4", "flipped.mp4", "c.mp4")}
-    flip(folder(world, paths["flipped.mp4"]))
-    (folder(world, paths["c.mp4"]) / "entry.json").write_text("{")
-    left = world.cache.root / UNFINISHED / f"{folder(world, paths['c.mp4']).name}.00000000"
+def test_prune_deletes_corrupt_and_incomplete_entries(project: FakeProject) -> None:
+    paths = {name: project.record(name) for name in ("a.mp4", "flipped.mp4", "c.mp4")}
+    flip(folder(project, paths["flipped.mp4"]))
+    (folder(project, paths["c.mp4"]) / "entry.json").write_text("{")
+    left = project.cache.root / UNFINISHED / f"{folder(project, paths['c.mp4']).name}.00000000"
     left.mkdir()
     (left / "part-00000.safetensors").write_bytes(b"1234")
-    world.record("gone.mp4").unlink()
-    lines = prune(world)
+    project.record("gone.mp4").unlink()
+    lines = prune(project)
     assert f"removed {left.name}, of {paths['c.mp4']}: incomplete, 4 bytes" in lines
     assert any(
-        line.startswith(f"removed {folder(world, paths['c.mp4']).name}, of {paths['c.mp4']}: corrupt") for line in lines
+        line.startswith(f"removed {folder(project, paths['c.mp4']).name}, of {paths['c.mp4']}: corrupt")
+        for line in lines
     )
     assert lines[-1].startswith("removed 2 entries and 1 incomplete, ")
     assert lines[-1].endswith("; 2 entries kept")
-    report = inspect_path(world.cache.root, verify=True, prune=True)
+    report = inspect_path(project.cache.root, verify=True, prune=True)
     assert not report.is_valid
     assert any(line.startswith("CORRUPT") for line in report.lines)
     assert any(f"of {paths['flipped.mp4']}: corrupt" in line for line in report.lines)
-    assert keys(world) == {folder(world, paths["a.mp4"]).name}
-    assert listed(world) == ["a.mp4"]
+    assert keys(project) == {folder(project, paths["a.mp4"]).name}
+    assert listed(project) == ["a.mp4"]
 
 
-def test_prune_keeps_locked_entries(world: World) -> None:
-    path = world.record("a.mp4")
-    key = folder(world, path).name
+def test_prune_keeps_locked_entries(project: FakeProject) -> None:
+    path = project.record("a.mp4")
+    key = folder(project, path).name
     path.unlink()
-    world.record("b.mp4").unlink()
-    left = world.cache.root / UNFINISHED / f"{'ab' * 32}.00000000"
+    project.record("b.mp4").unlink()
+    left = project.cache.root / UNFINISHED / f"{'ab' * 32}.00000000"
     left.mkdir(parents=True)
-    with Locks(world.cache.lock_folder) as other:
+    with Locks(project.cache.lock_folder) as other:
         assert other.acquire(key)
         assert other.acquire("ab" * 32)
-        lines = prune(world)
+        lines = prune(project)
         assert f"kept {key}, of {path}: locked by another process" in lines
         assert f"kept {left.name}, of an unknown recording: locked by another process" in lines
         assert lines[-1].startswith("removed 1 entry and 0 incomplete, ")
-        assert keys(world) == {key}
+        assert keys(project) == {key}
         assert left.is_dir()
-        assert listed(world) == ["a.mp4", "b.mp4"]
-    prune(world)
-    assert keys(world) == set()
+        assert listed(project) == ["a.mp4", "b.mp4"]
+    prune(project)
+    assert keys(project) == set()
     assert not left.exists()
-    assert listed(world) == []
+    assert listed(project) == []
 
 
-def test_prune_clears_locks_of_dead_processes(world: World) -> None:
-    world.record("a.mp4")
-    world.cache.lock_folder.mkdir()
-    lock = world.cache.lock_folder / f"{'ab' * 32}.lease"
+def test_prune_clears_locks_of_dead_processes(project: FakeProject) -> None:
+    project.record("a.mp4")
+    project.cache.lock_folder.mkdir()
+    lock = project.cache.lock_folder / f"{'ab' * 32}.lease"
     lock.touch()
     os.utime(lock, (0, 0))
-    prune(world)
-    assert not world.cache.lock_folder.exists()
+    prune(project)
+    assert not project.cache.lock_folder.exists()
 
 
-def test_prune_needs_an_index(world: World) -> None:
-    world.record("a.mp4")
-    before = keys(world)
+def test_prune_needs_an_index(project: FakeProject) -> None:
+    project.record("a.mp4")
+    before = keys(project)
     for text in (None, "", '{"path":'):
-        (world.cache.root / "index.jsonl").unlink()
+        (project.cache.root / "index.jsonl").unlink()
         if text is not None:
-            (world.cache.root / "index.jsonl").write_text(text)
+            (project.cache.root / "index.jsonl").write_text(text)
         with pytest.raises(CacheError, match=r"index\.jsonl lists no recordings, .*\n  run vidgru extract"):
-            inspect_path(world.cache.root, prune=True)
-        (world.cache.root / "index.jsonl").touch()
-    assert keys(world) == before
+            inspect_path(project.cache.root, prune=True)
+        (project.cache.root / "index.jsonl").touch()
+    assert keys(project) == before
 
 
-def test_prune_applies_to_caches(world: World) -> None:
-    path = world.record("a.mp4")
-    for other in (world.model, world.videos, folder(world, path)):
+def test_prune_applies_to_caches(project: FakeProject) -> None:
+    path = project.record("a.mp4")
+    for other in (project.model, project.videos, folder(project, path)):
         with pytest.raises(SettingsError, match=r"prune applies to caches, and .* is not a cache"):
             inspect_path(other, prune=True)
 
@@ -364,9 +373,9 @@ def test_video(tmp_path: Path) -> None:
     assert "recorded at: unknown" in inspect_path(write_video(tmp_path / "b.mp4")).lines
 
 
-def test_model_and_run(world: World) -> None:
-    lines = inspect_path(world.model).lines
-    assert lines[0].startswith(f"model {world.model}: 3 labels, ")
+def test_model_and_run(project: FakeProject) -> None:
+    lines = inspect_path(project.model).lines
+    assert lines[0].startswith(f"model {project.model}: 3 labels, ")
     assert " parameters, " in lines[0]
     text = "\n".join(lines)
     assert "architecture: bidirectional False, cell gru, " in text
@@ -375,13 +384,13 @@ def test_model_and_run(world: World) -> None:
     assert "detector.pt, 3 classes" in text
     assert "  fall: starts at score 0.500, ends below 0.500" in text
     assert "validation metrics: macro_f1 0.75" in text
-    shutil.copy(world.model, world.root / "best.safetensors")
-    assert inspect_path(world.root).lines[1:] == lines[1:]
+    shutil.copy(project.model, project.root / "best.safetensors")
+    assert inspect_path(project.root).lines[1:] == lines[1:]
 
 
-def test_model_of_timed_events(world: World) -> None:
-    replace(make_model(world.model, world.feature_settings, timed=True), lookahead=4).save(world.model)
-    text = str(inspect_path(world.model))
+def test_model_of_timed_events(project: FakeProject) -> None:
+    replace(make_model(project.model, project.feature_settings, timed=True), lookahead=4).save(project.model)
+    text = str(inspect_path(project.model))
     assert "frame head: several labels at a time\n" in text
     assert "clip head" not in text
     assert "reads recordings at 8 samples per second, with a lookahead of 0.5 s" in text
@@ -433,39 +442,41 @@ def test_datasets_of_other_tools(tmp_path: Path, kind: str) -> None:
     assert " label" in text.splitlines()[1]
 
 
-def test_errors_list_accepted_paths(world: World) -> None:
+def test_errors_list_accepted_paths(project: FakeProject) -> None:
     expected = "vidgru info takes a video, a cache or a cache entry, a dataset"
     with pytest.raises(SourceError, match=rf"no such file or folder: .*none\n  {expected}"):
-        inspect_path(world.root / "none")
-    (world.root / "notes.md").write_text("hello")
+        inspect_path(project.root / "none")
+    (project.root / "notes.md").write_text("hello")
     with pytest.raises(SourceError, match=rf"notes\.md is not a readable video: .*\n  {expected}"):
-        inspect_path(world.root / "notes.md")
+        inspect_path(project.root / "notes.md")
     with pytest.raises(
         SourceError, match=rf"holds no cache entry, no annotations and no best\.safetensors\n  {expected}"
     ):
-        inspect_path(world.videos)
-    path = world.record("a.mp4")
+        inspect_path(project.videos)
+    path = project.record("a.mp4")
     part = (
-        world.cache.root / world.cache.key(world.cache.sha256(path), world.feature_settings) / "part-00000.safetensors"
+        project.cache.root
+        / project.cache.key(project.cache.sha256(path), project.feature_settings)
+        / "part-00000.safetensors"
     )
     with pytest.raises(SourceError, match=rf"is a part of a cache entry\n  pass its folder: {part.parent}"):
         inspect_path(part)
-    (world.root / "other.safetensors").write_bytes(b"none")
+    (project.root / "other.safetensors").write_bytes(b"none")
     with pytest.raises(ModelError, match="is not a vidgru model"):
-        inspect_path(world.root / "other.safetensors")
-    (world.root / "table.csv").write_text(json.dumps({}))
+        inspect_path(project.root / "other.safetensors")
+    (project.root / "table.csv").write_text(json.dumps({}))
     with pytest.raises(AnnotationError, match="missing column"):
-        inspect_path(world.root / "table.csv")
-    (world.root / "metrics.json").write_text(json.dumps({"accuracy": 1.0}))
+        inspect_path(project.root / "table.csv")
+    (project.root / "metrics.json").write_text(json.dumps({"accuracy": 1.0}))
     with pytest.raises(AnnotationError, match=r"metrics.json is in none of the formats that can be read\n"):
-        inspect_path(world.root / "metrics.json")
+        inspect_path(project.root / "metrics.json")
 
 
-def test_verify_applies_to_caches(world: World) -> None:
+def test_verify_applies_to_caches(project: FakeProject) -> None:
     with pytest.raises(
         SettingsError, match=r"verify applies to caches and cache entries, and .*model\.safetensors is neither"
     ):
-        inspect_path(world.model, verify=True)
+        inspect_path(project.model, verify=True)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.prediction.fake_project import World
+from tests.prediction.fake_project import FakeProject
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def project(tmp_path: Path) -> FakeProject:
+    return FakeProject(tmp_path)

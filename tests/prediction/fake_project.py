@@ -1,4 +1,4 @@
-"""A small world for prediction: recordings whose features are known, and a model whose scores are."""
+"""A small project for prediction: recordings with known features, and a model with known scores."""
 
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,9 @@ def make_model(
     timed: bool = False,
     **scores: float,
 ) -> EventModel:
-    """A model that gives each label its score at every moment, whatever there is to see in sequences like this one.
+    """Make a model that gives each label a constant score, for sequences with the tensors of this sequence.
 
-    It has a head for clips, or, with `timed`, one for frames.
+    It has a head for clips or, with `timed`, for frames.
     """
     sequence = sequence or make_sequence(1)
     scores = scores or {"fall": 0.9, "run": 0.2, "walk": 0.6}
@@ -67,8 +67,8 @@ def make_model(
     return model
 
 
-class World:
-    """A folder with `videos/`, a detector, a model, and a cache. No video is ever decoded: their bytes are names."""
+class FakeProject:
+    """A folder with `videos/`, a detector, a model and a cache. The videos are text files, and never decoded."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -85,7 +85,7 @@ class World:
     def record(
         self, name: str, *, frames: int = 40, content: str = "", folder: Path | None = None, **facts: Any
     ) -> Path:
-        """A recording of `frames` samples at 8 a second, whose features are in the cache."""
+        """Add a recording with `frames` samples at 8 per second to the cache."""
         path = (folder or self.videos) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content or name)
@@ -101,7 +101,7 @@ class World:
         return path
 
     def config(self, **values: Any) -> PredictConfig:
-        """Without pages, which take their time, unless they are asked for."""
+        """Make a config; without reports, which take time, by default."""
         return from_flags(
             PredictConfig, **{"out": str(self.out), "features": str(self.cache.root), "report": False, **values}
         )

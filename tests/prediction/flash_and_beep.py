@@ -1,4 +1,4 @@
-"""Recordings with a flash and a beep at the same instant, and what a film shows and sounds of it."""
+"""Recordings with a simultaneous flash and beep, and where a video shows and plays them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ def write_flash_and_beep(
     sound_from_s: float = 0.0,
     silent: Callable[[float], bool] = lambda second: False,
 ) -> Path:
-    """A dark video at 25 frames a second that is white, and sounds at 1 kHz, for `FLASH_S` from `at_s` on.
+    """Write a dark video at 25 frames per second that is white, and sounds at 1 kHz, for `FLASH_S` from `at_s`.
 
     Args:
-        sound, rate, layout: codec of the sound, samples a second, channels.
-        sound_from_s: where the sound begins.
-        silent: of which seconds there are no packets of sound at all: a gap.
+        sound, rate, layout: Audio codec, samples per second, channels.
+        sound_from_s: Start of the sound.
+        silent: Whether there are no audio packets at a time in seconds: a gap.
     """
     with av.open(str(path), "w") as container:
         video: Any = container.add_stream(codec, rate=25)
@@ -54,8 +54,8 @@ def write_flash_and_beep(
                 piece.sample_rate, piece.pts, piece.time_base = rate, start, Fraction(1, rate)
                 if not silent(start / rate):
                     target = av.AudioResampler(format=track.codec_context.format, layout=layout, rate=rate)
-                    for made in target.resample(piece):
-                        container.mux(track.encode(made))
+                    for resampled in target.resample(piece):
+                        container.mux(track.encode(resampled))
                 start += size
         container.mux(track.encode(None))
         container.mux(video.encode(None))
@@ -63,8 +63,8 @@ def write_flash_and_beep(
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What there is in a film: times of frames, how bright they are, when sound is heard, its codec, how long it is."""
+class PlayedVideo:
+    """A decoded video: frame times and brightness, when sound is heard, audio codec, duration."""
 
     times: list[float]
     bright: list[float]
@@ -77,8 +77,8 @@ class Seen:
         return next(time for time, value in zip(self.times, self.bright, strict=True) if value > 128)
 
 
-def watch(path: Path) -> Seen:
-    """Decode a whole film."""
+def watch(path: Path) -> PlayedVideo:
+    """Decode a whole video."""
     times, bright, loud = [], [], []
     with av.open(str(path)) as container:
         name = container.streams.audio[0].codec_context.codec.canonical_name if container.streams.audio else None
@@ -96,4 +96,4 @@ def watch(path: Path) -> Seen:
                 scale = {"s16": 32768, "s16p": 32768, "s32": 1 << 31}.get(sound.format.name, 1)
                 start = float(sound.pts * sound.time_base) - begin
                 loud += [start + place / sound.sample_rate for place in np.flatnonzero(wave / scale > 0.25)]
-    return Seen(times, bright, (min(loud), max(loud)) if loud else None, name, duration_s)
+    return PlayedVideo(times, bright, (min(loud), max(loud)) if loud else None, name, duration_s)

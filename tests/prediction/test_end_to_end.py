@@ -32,7 +32,7 @@ def write_video(path: Path, seconds: float) -> Path:
     return path
 
 
-def test_videos_to_events(tmp_path: Path) -> None:
+def test_predict_from_videos_to_events(tmp_path: Path) -> None:
     detector = bundled_file("demo.pt")
     assert detector is not None
     detect = DetectorSettings(weights=str(detector), imgsz=64, fps=5)
@@ -55,13 +55,13 @@ def test_videos_to_events(tmp_path: Path) -> None:
     write_video(videos / "cam/b.mp4", 0.1)
     (videos / "c.mp4").write_bytes(first.read_bytes()[:400])
     config = PredictConfig(out=str(tmp_path / "events"), features=str(cache.root))
-    found = predict(tmp_path / "model.safetensors", [videos], config)
-    assert [(p.recording.name, p.status) for p in found] == [
+    results = predict(tmp_path / "model.safetensors", [videos], config)
+    assert [(p.recording.name, p.status) for p in results] == [
         ("a.mp4", "done"),
         ("c.mp4", "failed"),
         ("cam/b.mp4", "done"),
     ]
-    a, c, b = found
+    a, c, b = results
     assert [(e.start_s, e.end_s, e.label, e.start_time) for e in a.events] == [
         (0.0, 3.0, "fall", "2024-05-01T12:00:00.000+00:00")
     ]
@@ -79,7 +79,7 @@ def test_videos_to_events(tmp_path: Path) -> None:
     assert "c.mp4" in (tmp_path / "events/summary.jsonl").read_text()
 
 
-def test_films_and_pages_of_a_recording(tmp_path: Path) -> None:
+def test_predict_writes_report_clips_and_video(tmp_path: Path) -> None:
     detector = bundled_file("demo.pt")
     assert detector is not None
     detect = DetectorSettings(weights=str(detector), imgsz=64, fps=5)
@@ -94,15 +94,15 @@ def test_films_and_pages_of_a_recording(tmp_path: Path) -> None:
     config = PredictConfig(
         out=str(tmp_path / "events"), features=str(cache.root), clips=True, context=0.5, save_video=True
     )
-    (found,) = predict(tmp_path / "m.safetensors", [tmp_path / "videos"], config)
-    assert (found.status, found.reason, len(found.events)) == ("done", "", 1)
+    (result,) = predict(tmp_path / "m.safetensors", [tmp_path / "videos"], config)
+    assert (result.status, result.reason, len(result.events)) == ("done", "", 1)
     folder = tmp_path / "events/a.mp4"
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.is_file()) == [
         "annotated.mp4", "clips/001_fall_0.00s.mp4", "events.jsonl", "events.srt", "events.vtt", "fingerprint.json",
         "report.html",
     ]  # fmt: skip
-    for film in (folder / "annotated.mp4", folder / "clips/001_fall_0.00s.mp4"):
-        with av.open(str(film)) as container:
+    for video in (folder / "annotated.mp4", folder / "clips/001_fall_0.00s.mp4"):
+        with av.open(str(video)) as container:
             assert container.streams.video[0].codec_context.name == "h264"
             assert abs(container.duration / av.time_base - 3) < 0.2
     (again,) = predict(tmp_path / "m.safetensors", [tmp_path / "videos"], config)

@@ -22,7 +22,7 @@ TEMPLATE = {"description": "person: fall", "description_score": 0.25, "descripti
 NASTY = 'a --> b & <i>c</i> {\\an8}\r\n\r\nd\0é 日本\u2028, "q"\r'
 
 
-def test_jsonl_has_sorted_keys_and_plain_utf8() -> None:
+def test_jsonl_has_sorted_keys_and_utf8() -> None:
     text = writers.to_jsonl([event(1.23456, 2, "Stürz", description="é", start_time="2024-05-01T12:00:01.235+00:00")])
     assert text == (
         '{"description": "é", "end": 2.0, "label": "Stürz", "score": 0.5, "start": 1.234, '
@@ -37,7 +37,7 @@ def test_jsonl_has_sorted_keys_and_plain_utf8() -> None:
     ).replace(": 1,", ": 1.0,").replace(": 2,", ": 2.0,")
 
 
-def test_jsonl_comes_back_as_it_went(tmp_path: Path) -> None:
+def test_jsonl_round_trip(tmp_path: Path) -> None:
     events = [
         event(0, 1.5, NASTY, description=NASTY),
         event(3, 4, score=1 / 3),
@@ -55,7 +55,7 @@ def test_jsonl_comes_back_as_it_went(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ['{"video": "a.mp4"}', "[1]", "{", '{"start": 2, "end": 1, "label": "x"}'])
-def test_a_line_that_is_not_an_event_is_named(tmp_path: Path, line: str) -> None:
+def test_read_jsonl_names_invalid_line(tmp_path: Path, line: str) -> None:
     (tmp_path / "events.jsonl").write_text(line + "\n")
     with pytest.raises(ValueError, match=r"events\.jsonl: not an event: "):
         writers.read_jsonl(tmp_path / "events.jsonl")
@@ -72,18 +72,18 @@ def test_a_line_that_is_not_an_event_is_named(tmp_path: Path, line: str) -> None
         (2.5, 3.25, (2500, 3250)),
     ],
 )
-def test_intervals_in_milliseconds_are_never_empty(start: float, end: float, want: tuple[int, int]) -> None:
+def test_interval_ms_is_never_empty(start: float, end: float, want: tuple[int, int]) -> None:
     assert writers.interval_ms(event(start, end)) == want
 
 
-def test_cut_times_stay_as_they_are() -> None:
+def test_rounded_is_idempotent() -> None:
     for ms in range(0, 20_000, 7):
         once = writers.rounded(event(ms / 1000, ms / 1000 + 0.123456))
         assert writers.interval_ms(once)[0] == ms
         assert writers.rounded(once) == once
 
 
-def test_vtt_to_the_letter() -> None:
+def test_vtt_text() -> None:
     text = writers.to_vtt([event(3661.5, 360000.001, "later"), event(0, 0.0004, score=0.934, description="A <b> & c")])
     assert text == (
         "WEBVTT\n\n"
@@ -92,7 +92,7 @@ def test_vtt_to_the_letter() -> None:
     )
 
 
-def test_srt_to_the_letter() -> None:
+def test_srt_text() -> None:
     text = writers.to_srt([event(3661.5, 3662, "later"), event(0, 1, description="A <b> {i}")])
     assert text == (
         "1\n00:00:00,000 --> 00:00:01,000\nfall 50%\nA \u2039b\u203a (i)\n\n"
@@ -100,7 +100,7 @@ def test_srt_to_the_letter() -> None:
     )
 
 
-def test_a_description_that_is_put_together_is_marked_in_subtitles() -> None:
+def test_subtitles_mark_template_captions() -> None:
     events = [event(0, 1, **TEMPLATE), event(1, 2, **SENTENCE)]
     assert writers.to_vtt(events) == (
         "WEBVTT\n\n"
@@ -114,7 +114,7 @@ def test_a_description_that_is_put_together_is_marked_in_subtitles() -> None:
     assert "\nfall 50%\n빨간 옷 👕\n" in writers.to_srt(events)
 
 
-def test_without_events_every_file_is_valid() -> None:
+def test_files_without_events_are_valid() -> None:
     assert writers.to_vtt([]) == "WEBVTT\n"
     assert writers.to_srt([]) == ""
     assert writers.to_jsonl([]) == ""
@@ -123,7 +123,7 @@ def test_without_events_every_file_is_valid() -> None:
     assert json.loads(writers.to_activitynet({}, "x"))["results"] == {}
 
 
-def test_no_text_can_break_a_cue() -> None:
+def test_subtitles_escape_any_text() -> None:
     events = [event(0, 1, NASTY, description=NASTY), event(1, 2, description=" \n ")]
     for text in (writers.to_vtt(events), writers.to_srt(events)):
         assert "\0" not in text
@@ -134,13 +134,13 @@ def test_no_text_can_break_a_cue() -> None:
         assert re.match(r"(1\n)?00:00:00[.,]000 --> 00:00:01[.,]000\n", blocks[0])
 
 
-def test_cues_stand_in_order_of_start() -> None:
+def test_subtitles_are_sorted_by_start() -> None:
     starts = re.findall(r"^(\S+) -->", writers.to_vtt([event(5, 6), event(1, 9), event(3, 4)]), re.MULTILINE)
     assert starts == sorted(starts)
     assert len(starts) == 3
 
 
-def test_csv_has_the_annotation_columns_and_a_row_for_a_recording_without_events() -> None:
+def test_csv_has_annotation_columns_and_event_free_rows() -> None:
     text = writers.to_csv([("a/b.mp4", [event(1, 2.5, description=NASTY)]), ("=c, d.mp4", [])])
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert tuple(rows[0]) == writers.CSV_COLUMNS
@@ -153,16 +153,16 @@ def test_csv_has_the_annotation_columns_and_a_row_for_a_recording_without_events
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_templates_are_not_read_back_as_annotations(tmp_path: Path, suffix: str) -> None:
-    """What the model was not sure of is not taught to the next one; what it wrote, and a person let stand, is."""
+def test_csv_templates_are_not_read_as_annotations(tmp_path: Path, suffix: str) -> None:
+    """Only the model's own captions, left as they are by the user, are learned by the next model."""
     (tmp_path / "b.mp4").touch()
     events = [event(1, 2.5, **TEMPLATE, video="b.mp4"), event(3, 4, **SENTENCE, video="b.mp4")]
     text = writers.to_csv([("b.mp4", events)]) if suffix == "csv" else writers.to_jsonl(events)
     path = tmp_path / f"events.{suffix}"
     path.write_text(text, encoding="utf-8")
     dataset = load_dataset(path)
-    said = [(note.start_s, note.end_s, note.label, note.description) for note in dataset.annotations]
-    assert said == [(1.0, 2.5, "fall", None), (3.0, 4.0, "fall", "빨간 옷 👕")]
+    annotations = [(a.start_s, a.end_s, a.label, a.description) for a in dataset.annotations]
+    assert annotations == [(1.0, 2.5, "fall", None), (3.0, 4.0, "fall", "빨간 옷 👕")]
     assert "1 description that vidgru predict put together left out" in " ".join(dataset.notes)
     path.write_text(text.replace("template", "").replace("person: fall", "사람이 넘어진다"), encoding="utf-8")
     own = load_dataset(path)
@@ -180,7 +180,7 @@ def test_activitynet_results() -> None:
     assert "Stürz" in text
 
 
-def test_activitynet_results_of_described_events_are_those_of_captions_too() -> None:
+def test_activitynet_of_captioned_events() -> None:
     text = writers.to_activitynet({"a/b.mp4": [event(1, 2.5, **TEMPLATE)]}, "vidgru")
     (result,) = json.loads(text)["results"]["a/b.mp4"]
     assert result == {

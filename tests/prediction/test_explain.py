@@ -1,4 +1,4 @@
-"""`vidgru explain`: which recording, which event, and what it says."""
+"""`vidgru explain`: selection of recordings and events, text, errors."""
 
 import re
 from dataclasses import replace
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.prediction.fake_project import World, make_model
+from tests.prediction.fake_project import FakeProject, make_model
 from vidgru import cli
 from vidgru.config import DetectorSettings, ExplainConfig
 from vidgru.errors import RecordingError, SettingsError, SettingsMismatchError, SourceError, WeightsError
@@ -18,18 +18,18 @@ from vidgru.storage import bundled_file
 from vidgru.types import Event
 
 
-def said(world: World, path: Path, **settings: object) -> str:
+def explain_text(project: FakeProject, path: Path, **settings: object) -> str:
     return explain_recording(
-        world.model, path, from_flags(ExplainConfig, **{"features": str(world.cache.root), **settings})
+        project.model, path, from_flags(ExplainConfig, **{"features": str(project.cache.root), **settings})
     )
 
 
-def timed(world: World, **scores: float) -> None:
-    make_model(world.model, world.feature_settings, weights=str(world.weights), timed=True, **scores)
+def timed(project: FakeProject, **scores: float) -> None:
+    make_model(project.model, project.feature_settings, weights=str(project.weights), timed=True, **scores)
 
 
-def test_every_event_of_a_recording(world: World) -> None:
-    text = said(world, world.record("a.mp4"))
+def test_explain_lists_every_event(project: FakeProject) -> None:
+    text = explain_text(project, project.record("a.mp4"))
     assert re.findall(r"^\w.*$", text, re.MULTILINE) == [
         "fall  0.0-5.0 s  score 0.90  (event 1 of 2 in a.mp4)",
         "walk  0.0-5.0 s  score 0.60  (event 2 of 2 in a.mp4)",
@@ -39,22 +39,24 @@ def test_every_event_of_a_recording(world: World) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"event": 2}, {"at": 0.0}, {"at": 4.99}])
-def test_the_events_that_are_asked_for(world: World, settings: dict[str, float]) -> None:
-    heads = re.findall(r"^(\w+) .* \(event (\d) of 2", said(world, world.record("a.mp4"), **settings), re.MULTILINE)
+def test_explain_selects_events(project: FakeProject, settings: dict[str, float]) -> None:
+    heads = re.findall(
+        r"^(\w+) .* \(event (\d) of 2", explain_text(project, project.record("a.mp4"), **settings), re.MULTILINE
+    )
     assert heads == ([("walk", "2")] if "event" in settings else [("fall", "1"), ("walk", "2")])
 
 
 @pytest.mark.parametrize("kind", ["clips", "timed"])
-def test_an_entry_of_a_cache(world: World, kind: str) -> None:
+def test_explain_accepts_cache_entry(project: FakeProject, kind: str) -> None:
     if kind == "timed":
-        timed(world)
-    path = world.record("cam/a.mp4")
-    entry = world.cache.lookup(path, world.feature_settings)
+        timed(project)
+    path = project.record("cam/a.mp4")
+    entry = project.cache.lookup(path, project.feature_settings)
     assert entry is not None
-    assert said(world, world.cache.root / entry.key, features="elsewhere") == said(world, path)
+    assert explain_text(project, project.cache.root / entry.key, features="elsewhere") == explain_text(project, path)
 
 
-def test_text_is_aligned_and_sorted_by_loss() -> None:
+def test_explain_text_is_aligned_and_sorted() -> None:
     why = Explanation(
         event=Event(video="a.mp4", start_s=62.04, end_s=65.5, label="meet", score=0.8),
         score=0.8,
@@ -98,7 +100,7 @@ def test_text_is_aligned_and_sorted_by_loss() -> None:
     assert "\n\n\n" not in untold
 
 
-def test_the_sentence_stands_below_the_headline() -> None:
+def test_explain_text_shows_caption() -> None:
     event = Event(
         video="a.mp4", start_s=62.0, end_s=65.5, label="meet", score=0.8,
         description="두 사람이\n만난다", description_score=0.834, description_source="model",
@@ -117,24 +119,24 @@ def test_the_sentence_stands_below_the_headline() -> None:
     )
 
 
-def test_events_are_described(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explain_captions_events(project: FakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
     def tell(model: object, parts: object, events: list[Event]) -> list[Event]:
-        told = {"description_score": 0.9, "description_source": "model"}
-        return [replace(event, description=f"A {event.label}", **told) for event in events]
+        caption = {"description_score": 0.9, "description_source": "model"}
+        return [replace(event, description=f"A {event.label}", **caption) for event in events]
 
     monkeypatch.setattr("vidgru.prediction.explain.caption_events", tell)
-    text = said(world, world.record("a.mp4"), event=2)
+    text = explain_text(project, project.record("a.mp4"), event=2)
     assert text.splitlines()[1] == "  A walk  (caption score 0.90)"
 
 
-# --- what a user can do wrong ---------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------------------------
 
 
-def test_no_event_names_the_best_candidate(world: World) -> None:
-    path = world.record("quiet.mp4")
-    timed(world, fall=0.41, walk=0.2)
+def test_explain_without_event_names_best_candidate(project: FakeProject) -> None:
+    path = project.record("quiet.mp4")
+    timed(project, fall=0.41, walk=0.2)
     with pytest.raises(SourceError) as error:
-        said(world, path)
+        explain_text(project, path)
     assert error.value.message == (
         "the model finds no event in quiet.mp4: its best candidate is fall at 0.0-5.0 s with a peak score of 0.41, "
         "below the threshold of 0.50"
@@ -142,29 +144,31 @@ def test_no_event_names_the_best_candidate(world: World) -> None:
     assert "nothing to explain" in error.value.remedy
 
 
-def test_no_event_and_no_candidate(world: World) -> None:
-    timed(world, fall=0.01, walk=0.02)
+def test_explain_without_event_or_candidate(project: FakeProject) -> None:
+    timed(project, fall=0.01, walk=0.02)
     with pytest.raises(SourceError, match=r"highest score is 0\.02 for walk at 0\.0 s, below the threshold of 0\.50"):
-        said(world, world.record("quiet.mp4"))
+        explain_text(project, project.record("quiet.mp4"))
 
 
-def test_a_candidate_that_gives_way_to_another_label(world: World) -> None:
-    model = make_model(world.model, world.feature_settings, weights=str(world.weights), timed=True, fall=0.6, walk=0.8)
+def test_explain_names_candidate_beaten_by_other_label(project: FakeProject) -> None:
+    model = make_model(
+        project.model, project.feature_settings, weights=str(project.weights), timed=True, fall=0.6, walk=0.8
+    )
     # walk scores higher throughout, and not high enough for an event
-    replace(model, decode=replace(model.decode, high=(0.5, 0.9), low=(0.5, 0.9), exclusive=True)).save(world.model)
+    replace(model, decode=replace(model.decode, high=(0.5, 0.9), low=(0.5, 0.9), exclusive=True)).save(project.model)
     with pytest.raises(SourceError, match=r"fall at 0\.0-5\.0 s with a peak score of 0\.60, but .* another label"):
-        said(world, world.record("a.mp4"))
+        explain_text(project, project.record("a.mp4"))
 
 
-def test_a_time_at_which_there_is_no_event(world: World) -> None:
+def test_explain_at_time_without_event(project: FakeProject) -> None:
     with pytest.raises(SourceError, match=r"there is no event at 5 s in a\.mp4") as error:
-        said(world, world.record("a.mp4"), at=5.0)
+        explain_text(project, project.record("a.mp4"), at=5.0)
     assert error.value.remedy == "its events are 1: fall at 0.0-5.0 s, 2: walk at 0.0-5.0 s"
 
 
-def test_a_number_that_no_event_has(world: World) -> None:
+def test_explain_event_number_too_large(project: FakeProject) -> None:
     with pytest.raises(SettingsError, match=r"event is 3, but a\.mp4 has 2") as error:
-        said(world, world.record("a.mp4"), event=3)
+        explain_text(project, project.record("a.mp4"), event=3)
     assert "2: walk at 0.0-5.0 s" in error.value.remedy
 
 
@@ -177,64 +181,64 @@ def test_a_number_that_no_event_has(world: World) -> None:
         ({"at": 1.0, "event": 1}, r"at is 1\.0; it must be left out with event"),
     ],
 )
-def test_settings_that_cannot_be(settings: dict[str, float], message: str) -> None:
+def test_explain_config_rejects_invalid_values(settings: dict[str, float], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         from_flags(ExplainConfig, **settings)
 
 
-def test_a_recording_that_there_is_not(world: World) -> None:
+def test_explain_missing_recording(project: FakeProject) -> None:
     with pytest.raises(SourceError, match=r"no such file or folder: .*gone\.mp4"):
-        said(world, world.videos / "gone.mp4")
+        explain_text(project, project.videos / "gone.mp4")
 
 
-def test_a_folder_that_is_no_entry(world: World) -> None:
-    world.record("a.mp4")
-    for folder in (world.videos, world.cache.root, world.cache.root / ("0" * 64)):
+def test_explain_folder_that_is_no_entry(project: FakeProject) -> None:
+    project.record("a.mp4")
+    for folder in (project.videos, project.cache.root, project.cache.root / ("0" * 64)):
         folder.mkdir(exist_ok=True)
         with pytest.raises(SourceError, match="is neither a recording nor a valid cache entry"):
-            said(world, folder)
+            explain_text(project, folder)
 
 
-def test_features_of_another_detector(world: World) -> None:
-    path = world.record("a.mp4")
-    entry = world.cache.lookup(path, world.feature_settings)
+def test_explain_features_of_other_settings(project: FakeProject) -> None:
+    path = project.record("a.mp4")
+    entry = project.cache.lookup(path, project.feature_settings)
     assert entry is not None
-    make_model(world.model, {**world.feature_settings, "imgsz": 320}, weights=str(world.root / "gone.pt"))
-    for recording in (world.cache.root / entry.key, path):
+    make_model(project.model, {**project.feature_settings, "imgsz": 320}, weights=str(project.root / "gone.pt"))
+    for recording in (project.cache.root / entry.key, path):
         with pytest.raises(SettingsMismatchError, match="imgsz is 640, the model's is 320"):
-            said(world, recording)
+            explain_text(project, recording)
 
 
-def test_a_detector_that_is_not_the_models(world: World) -> None:
-    path = world.record("a.mp4")
-    other = world.root / "other.pt"
+def test_explain_wrong_detector(project: FakeProject) -> None:
+    path = project.record("a.mp4")
+    other = project.root / "other.pt"
     other.write_bytes(b"another detector")
     with pytest.raises(SettingsMismatchError, match=r"other\.pt is not the detector that the model was trained on"):
-        said(world, path, weights=str(other))
+        explain_text(project, path, weights=str(other))
 
 
-def test_features_that_are_missing_and_no_detector(world: World) -> None:
-    path = world.videos / "new.mp4"
+def test_explain_without_features_and_detector(project: FakeProject) -> None:
+    path = project.videos / "new.mp4"
     path.write_text("never seen")
-    make_model(world.model, world.feature_settings, weights=str(world.root / "gone.pt"))
+    make_model(project.model, project.feature_settings, weights=str(project.root / "gone.pt"))
     with pytest.raises(WeightsError, match=r"no such weights file: .*gone\.pt"):
-        said(world, path)
+        explain_text(project, path)
 
 
-def test_a_file_that_is_no_recording(world: World) -> None:
+def test_explain_file_that_is_no_recording(project: FakeProject) -> None:
     detector = bundled_file("demo.pt")
     assert detector is not None
     settings = DetectorSettings(weights=str(detector), imgsz=64)
-    make_model(world.model, feature_settings_for(settings), weights=str(detector))
-    path = world.videos / "new.mp4"
+    make_model(project.model, feature_settings_for(settings), weights=str(detector))
+    path = project.videos / "new.mp4"
     path.write_text("not a video")
     with pytest.raises(RecordingError, match=r"new\.mp4: "):
-        said(world, path)
+        explain_text(project, path)
 
 
-def test_the_command(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    path, features = world.record("a.mp4"), str(world.cache.root)
-    assert cli.run(["explain", str(world.model), str(path), "--features", features, "--at", "1"]) == 0
+def test_explain_command(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
+    path, features = project.record("a.mp4"), str(project.cache.root)
+    assert cli.run(["explain", str(project.model), str(path), "--features", features, "--at", "1"]) == 0
     assert capsys.readouterr().out.startswith("fall  0.0-5.0 s  score 0.90  (event 1 of 2 in a.mp4)\n")
-    assert cli.run(["explain", str(world.model), str(path), "--features", features, "--event", "7"]) == 2
+    assert cli.run(["explain", str(project.model), str(path), "--features", features, "--event", "7"]) == 2
     assert "vidgru: error: event is 7, but a.mp4 has 2" in capsys.readouterr().err

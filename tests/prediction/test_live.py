@@ -1,4 +1,4 @@
-"""Live prediction over loopback: what a stream tells is what prediction over the same file finds."""
+"""Live prediction over loopback: a stream has the same events as prediction over the same file."""
 
 import io
 import itertools
@@ -48,7 +48,7 @@ LABELS = ("fall", "walk")
 
 @dataclass
 class Stage:
-    """A detector, a model that finds several events, and videos of 12 and of 6 seconds, 60 and 30 samples."""
+    """A detector, a model that finds several events, and videos of 12 and 6 seconds with 60 and 30 samples."""
 
     weights: Path
     model: EventModel
@@ -85,7 +85,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 
 def model_of(sequence: FrameSequence, weights: Path, feature_settings: dict[str, Any]) -> EventModel:
-    """A model with random weights whose thresholds lie amidst its scores, so that there are events."""
+    """A model with random weights and its median scores as thresholds, so that there are events."""
     head = HeadSpec(background=False, multi_label=True)
     model = EventModel(
         network=make_network(sequence, 0, frame_outputs=2, hidden=16, width=16),
@@ -108,7 +108,7 @@ def _nothing_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Lines(io.StringIO):
-    """Standard output or error that can be waited on."""
+    """A text stream that can be waited on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Lines(io.StringIO):
             return super().write(text)
 
     def wait(self, pattern: str, times: int = 1) -> bool:
-        """Wait until a pattern stands in it so often; False where that takes too long."""
+        """Wait until a pattern occurs so often; False on timeout."""
         with self._news:
             return self._news.wait_for(lambda: len(re.findall(pattern, self.getvalue())) >= times, ENOUGH_S)
 
@@ -130,14 +130,14 @@ class Lines(io.StringIO):
 
 @contextmanager
 def listening() -> Iterator[tuple[Lines, Lines]]:
-    """Standard output and error, meanwhile."""
+    """Capture standard output and error."""
     out, err = Lines(), Lines()
     with redirect_stdout(out), redirect_stderr(err):
         yield out, err
 
 
 class Recorded:
-    """The times of the frames that are recorded, which can be waited for."""
+    """Times of recorded frames, which can be waited for."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.times: list[float] = []
@@ -153,7 +153,7 @@ class Recorded:
         monkeypatch.setattr(LiveRecorder, "append", watched)
 
     def wait(self, true: Callable[[list[float]], bool]) -> bool:
-        """Wait until something is true of them; False where that takes too long."""
+        """Wait until a condition on them is true; False on timeout."""
         with self._news:
             return self._news.wait_for(lambda: true(self.times), ENOUGH_S)
 
@@ -167,7 +167,7 @@ def plain(events: list[dict[str, Any]]) -> list[tuple[str, float, float, float]]
 
 
 def in_files(stage: Stage, model: Path, source: Path, folder: Path, **settings: Any) -> list[dict[str, Any]]:
-    """What batch prediction finds."""
+    """Events of batch prediction."""
     (prediction,) = predict(model, [source], stage.config(folder, **settings), progress=False)
     assert prediction.status in ("done", "partial"), prediction.reason
     return [
@@ -189,19 +189,21 @@ def described(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return sorted((e["label"], e["start"], e["description"], e["description_source"]) for e in events)
 
 
-# --- events -----------------------------------------------------------------------------------------------------------
+# --- events ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_event_is_described_when_it_closes(stage: Stage, tmp_path: Path) -> None:
-    """As in prediction over the file; of one that opens it is not known yet what will have happened."""
+def test_live_captions_events_on_close(stage: Stage, tmp_path: Path) -> None:
+    """As in prediction over the file; an event that opens has no caption yet."""
     cache = SequenceCache(stage.weights.parent / "features")
     (key,) = (entry.key for entry in cache.entries())
-    told = with_captions(stage.model, cache.read(key), ("A man falls.", "남 왼", "He walks left."))
+    captioning = with_captions(stage.model, cache.read(key), ("A man falls.", "남 왼", "He walks left."))
     settings = {"beam": 2, "features": str(cache.root)}
-    found = in_files(stage, saved(told, tmp_path), stage.long, tmp_path / "all", **settings)
-    sure = [event["description_score"] for event in found]
-    assert told.caption is not None
-    model = saved(replace(told, caption=replace(told.caption, threshold=float(np.median(sure)))), tmp_path)
+    events = in_files(stage, saved(captioning, tmp_path), stage.long, tmp_path / "all", **settings)
+    caption_scores = [event["description_score"] for event in events]
+    assert captioning.caption is not None
+    model = saved(
+        replace(captioning, caption=replace(captioning.caption, threshold=float(np.median(caption_scores)))), tmp_path
+    )
     with serving(as_file(stage.long)) as url, listening() as (out, _):
         assert predict_live(model, url, stage.config(tmp_path, beam=2), reconnect=SOON) == 0
     expected = in_files(stage, model, stage.long, tmp_path, **settings)
@@ -214,7 +216,7 @@ def test_an_event_is_described_when_it_closes(stage: Stage, tmp_path: Path) -> N
     assert all("description" not in line for line in of_kind("open", out.events()))
 
 
-def test_events_are_those_of_the_file(stage: Stage, tmp_path: Path) -> None:
+def test_live_events_equal_batch_events(stage: Stage, tmp_path: Path) -> None:
     model = stage.save(tmp_path)
     with serving(as_file(stage.long)) as url, listening() as (out, err):
         assert predict_live(model, url, stage.config(tmp_path), reconnect=SOON) == 0
@@ -235,18 +237,18 @@ def test_events_are_those_of_the_file(stage: Stage, tmp_path: Path) -> None:
             assert lines.index(first) < number
             assert (first["label"], first["start"]) == (line["label"], line["start"])
             assert "end" not in first
-    told = err.getvalue().splitlines()
-    # The thread that receives tells of the first frame while the run tells of its delays: either may be first.
-    opened_line, delays_line = sorted(told[1:3], key=lambda line: "final" in line)
+    status = err.getvalue().splitlines()
+    # The receiving thread prints about the first frame while the run prints its delays: either may come first.
+    opened_line, delays_line = sorted(status[1:3], key=lambda line: "final" in line)
     assert opened_line.endswith("/live is open: 160x96")
     assert "scores are final 0.60 s after their frame" in delays_line
     assert re.search(
-        r": 0:00:\d\d, 60 frames, 0 dropped, decoded to scored in \d+ ms \(p50\), \d+ ms \(p99\), ", told[-1]
+        r": 0:00:\d\d, 60 frames, 0 dropped, decoded to scored in \d+ ms \(p50\), \d+ ms \(p99\), ", status[-1]
     )
-    assert told[-1].endswith(f", {len(closed)} events")
+    assert status[-1].endswith(f", {len(closed)} events")
 
 
-def test_a_stream_that_is_lost_and_comes_back(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_reconnects_and_records(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = Recorded(monkeypatch)
     model, stop = stage.save(tmp_path), threading.Event()
     config = stage.config(tmp_path, record=True)
@@ -259,13 +261,13 @@ def test_a_stream_that_is_lost_and_comes_back(stage: Stage, tmp_path: Path, monk
     with serving(first, second, then=stop.set) as url, listening() as (out, err):
         url = url.replace("http://", "http://user:hunter2@")
         assert predict_live(model, url, config, reconnect=SOON, stop=stop) == 0
-    said = err.getvalue()
-    assert said.count("was lost (") == 2
-    assert said.count("is back after ") == 1
-    assert "hunter2" not in said + out.getvalue()
+    output = err.getvalue()
+    assert output.count("was lost (") == 2
+    assert output.count("is back after ") == 1
+    assert "hunter2" not in output + out.getvalue()
     cache = SequenceCache(tmp_path / "features")
     (entry,) = cache.entries()
-    assert f"recorded: {cache.root / entry.key}" in said
+    assert f"recorded: {cache.root / entry.key}" in output
     assert entry.samples >= 57
     assert entry.damage["gaps"] == 1
     assert "hunter2" not in (cache.root / entry.key / "entry.json").read_text()
@@ -275,7 +277,7 @@ def test_a_stream_that_is_lost_and_comes_back(stage: Stage, tmp_path: Path, monk
     assert expected
 
 
-def test_after_a_long_silence_events_are_closed(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_closes_events_after_long_gap(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     always = replace(stage.model.decode, high=(0.0, 2.0), low=(0.0, 2.0))
     model, stop = stage.save(tmp_path, decode=always), threading.Event()
     closed: list[bool] = []
@@ -283,11 +285,11 @@ def test_after_a_long_silence_events_are_closed(stage: Stage, tmp_path: Path, mo
     with listening() as (out, _), serving(served, then=stop.set) as url:
         predict_live(model, url, stage.config(tmp_path), reconnect=replace(SOON, max_gap_s=0.3), stop=stop)
     assert closed == [True]  # while the connection was held, and nothing came
-    one = of_kind("close", out.events())[0]
-    assert (one["id"], one["start"], one["end"]) == (1, 0.0, 5.8)
+    event = of_kind("close", out.events())[0]
+    assert (event["id"], event["start"], event["end"]) == (1, 0.0, 5.8)
 
 
-def test_only_the_events_asked_for(stage: Stage, tmp_path: Path) -> None:
+def test_live_filters_labels_and_scores(stage: Stage, tmp_path: Path) -> None:
     model = stage.save(tmp_path)
     expected = in_files(stage, model, stage.long, tmp_path)
     scores = sorted(event["score"] for event in expected if event["label"] == "fall")
@@ -307,7 +309,7 @@ def test_only_the_events_asked_for(stage: Stage, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def describing(stage: Stage) -> EventModel:
-    """A model that only describes, stretches of two seconds."""
+    """A model that only writes captions, for windows of two seconds."""
     cache = SequenceCache(stage.weights.parent / "features")
     (key,) = (entry.key for entry in cache.entries())
     sequence = cache.read(key)
@@ -321,21 +323,19 @@ def describing(stage: Stage) -> EventModel:
     return with_captions(bare, sequence, ("A man falls.", "He walks left."))
 
 
-def test_a_model_that_only_describes(stage: Stage, describing: EventModel, tmp_path: Path) -> None:
+def test_live_with_caption_only_model(stage: Stage, describing: EventModel, tmp_path: Path) -> None:
     model = saved(describing, tmp_path)
     with serving(as_file(stage.long)) as url, listening() as (out, err):
         assert predict_live(model, url, stage.config(tmp_path), reconnect=SOON) == 0
-    said = err.getvalue()
-    assert "captions cover 2.00 s each, and are printed 1.00 s after their end" in said
-    assert "scores are final" not in said
+    output = err.getvalue()
+    assert "captions cover 2.00 s each, and are printed 1.00 s after their end" in output
+    assert "scores are final" not in output
     closed = of_kind("close", out.events())
     assert [(event["start"], event["end"]) for event in closed] == [(a, a + 2) for a in range(0, 12, 2)]
     assert described(closed) == described(in_files(stage, model, stage.long, tmp_path))
 
 
-def test_after_a_long_silence_stretches_begin_with_what_comes_then(
-    stage: Stage, describing: EventModel, tmp_path: Path
-) -> None:
+def test_live_caption_windows_restart_after_gap(stage: Stage, describing: EventModel, tmp_path: Path) -> None:
     model, stop = saved(describing, tmp_path), threading.Event()
     held = [as_stream(stage.short, lambda most=most: out.wait('"close"', most)) for most in (3, 6)]
     with listening() as (out, err), serving(*held, then=stop.set) as url:
@@ -348,11 +348,11 @@ def test_after_a_long_silence_stretches_begin_with_what_comes_then(
     assert all(end_s - start_s <= 3 for start_s, end_s in times)
 
 
-# --- ends -------------------------------------------------------------------------------------------------------------
+# --- ends -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_clean_stop(number: signal.Signals, stage: Stage, tmp_path: Path) -> None:
+def test_live_stops_cleanly_on_signal(number: signal.Signals, stage: Stage, tmp_path: Path) -> None:
     always = replace(stage.model.decode, high=(0.0, 2.0), low=(0.0, 2.0))
     model = stage.save(tmp_path, decode=always)
     before = signal.getsignal(number)
@@ -377,7 +377,7 @@ def test_a_clean_stop(number: signal.Signals, stage: Stage, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_nobody_listens_any_more(stage: Stage, tmp_path: Path) -> None:
+def test_live_ends_when_stdout_closes(stage: Stage, tmp_path: Path) -> None:
     """As in `vidgru predict ... | head -1`."""
     model = stage.save(tmp_path)
     settings = [f"--{name.replace('_', '-')}={value}" for name, value in HOW.items() if name != "report"]
@@ -387,14 +387,14 @@ def test_nobody_listens_any_more(stage: Stage, tmp_path: Path) -> None:
             assert process.stdout is not None
             assert process.stderr is not None
             process.stdout.close()
-            said = process.stderr.read()
-        assert process.returncode == 0, said
-    assert "BrokenPipe" not in said
-    assert "Traceback" not in said
-    assert said.splitlines()[-1].endswith(" events")
+            output = process.stderr.read()
+        assert process.returncode == 0, output
+    assert "BrokenPipe" not in output
+    assert "Traceback" not in output
+    assert output.splitlines()[-1].endswith(" events")
 
 
-def test_a_source_that_never_opens(stage: Stage, tmp_path: Path) -> None:
+def test_live_source_never_opens(stage: Stage, tmp_path: Path) -> None:
     config = stage.config(tmp_path, record=True)
     with (
         listening() as (out, _),
@@ -405,8 +405,8 @@ def test_a_source_that_never_opens(stage: Stage, tmp_path: Path) -> None:
     assert not (tmp_path / "features").exists()
 
 
-def test_a_camera_that_is_not_there(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is known at once, before anyone waits for a frame."""
+def test_live_camera_missing(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known at once, before waiting for a frame."""
 
     def absent(address: object) -> None:
         raise SourceLostError("there is no such camera, or it is in use", is_permanent=True)
@@ -418,7 +418,7 @@ def test_a_camera_that_is_not_there(stage: Stage, tmp_path: Path, monkeypatch: p
             predict_live(stage.save(tmp_path), "7", stage.config(tmp_path), reconnect=SOON)
 
 
-def test_a_full_disk_does_not_end_it(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_continues_on_full_disk(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise OutputError("cannot write features: No space left on device")
 
@@ -430,7 +430,7 @@ def test_a_full_disk_does_not_end_it(stage: Stage, tmp_path: Path, monkeypatch: 
     assert of_kind("close", out.events())
 
 
-# --- what cannot be ---------------------------------------------------------------------------------------------------
+# --- rejected settings ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -444,12 +444,14 @@ def test_a_full_disk_does_not_end_it(stage: Stage, tmp_path: Path, monkeypatch: 
         ({"labels": ("jump",)}, "labels holds 'jump', which the model does not have"),
     ],
 )
-def test_settings_that_cannot_be(settings: dict[str, Any], message: str, stage: Stage, tmp_path: Path) -> None:
+def test_live_rejects_settings_for_recordings(
+    settings: dict[str, Any], message: str, stage: Stage, tmp_path: Path
+) -> None:
     with pytest.raises(SettingsError, match=re.escape(message)):
         predict_live(stage.save(tmp_path), "tcp://127.0.0.1:1", stage.config(tmp_path, **settings), reconnect=SOON)
 
 
-def test_a_model_that_reads_backwards(stage: Stage, tmp_path: Path) -> None:
+def test_live_rejects_bidirectional_model(stage: Stage, tmp_path: Path) -> None:
     with serving(as_file(stage.long)) as url:
         cache = SequenceCache(tmp_path / "features")
         detect = DetectorSettings(weights=str(stage.weights), imgsz=160, fps=5)
@@ -468,13 +470,13 @@ def test_a_model_that_reads_backwards(stage: Stage, tmp_path: Path) -> None:
             predict_live(model, url, stage.config(tmp_path), reconnect=SOON)
 
 
-def test_another_detector(stage: Stage, tmp_path: Path) -> None:
+def test_live_rejects_wrong_detector(stage: Stage, tmp_path: Path) -> None:
     other = make_weights(tmp_path / "other.pt", seed=1)
     with pytest.raises(SettingsMismatchError, match=r"other\.pt is not the detector that the model was trained on"):
         predict_live(stage.save(tmp_path), "tcp://127.0.0.1:1", stage.config(tmp_path, weights=str(other)))
 
 
-def test_the_command_line(
+def test_live_command_line(
     stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = str(stage.save(tmp_path))
@@ -483,17 +485,17 @@ def test_the_command_line(
         assert cli.run(["predict", model, url, *settings]) == 0
     assert [json.loads(line)["kind"] for line in capsys.readouterr().out.splitlines()].count("close") >= 3
     assert cli.run(["predict", model, "rtsp://me:hunter2@cam", str(stage.long)]) == 2
-    said = capsys.readouterr().err
-    assert "a live source must be the only source" in said
-    assert "hunter2" not in said
+    output = capsys.readouterr().err
+    assert "a live source must be the only source" in output
+    assert "hunter2" not in output
 
 
-# --- a real server ----------------------------------------------------------------------------------------------------
+# --- a real server --------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def ffmpeg(video: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Serves a video in real time, to whoever connects first."""
+    """Serve a video in real time to the first client."""
     command = ["ffmpeg", "-v", "error", "-re", "-i", str(video), "-c", "copy", "-f", "mpegts"]
     process = subprocess.Popen([*command, f"tcp://127.0.0.1:{port}?listen=1"], stderr=subprocess.DEVNULL)
     try:
@@ -505,7 +507,7 @@ def ffmpeg(video: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
-def test_a_server_that_is_killed_and_restarted(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_survives_server_restart(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = Recorded(monkeypatch)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -545,7 +547,7 @@ def test_a_server_that_is_killed_and_restarted(stage: Stage, tmp_path: Path, mon
     closed = of_kind("close", out.events())
     back_s = sequence.time_s[gap + 1]
     assert min(line["end"] for line in closed) <= sequence.time_s[gap] + 0.2
-    assert max(line["start"] for line in closed) > back_s - 0.001  # they are told in whole milliseconds
+    assert max(line["start"] for line in closed) > back_s - 0.001  # they are captioning in whole milliseconds
     assert plain(closed) == plain(in_files(stage, model, cache.root / entry.key, tmp_path))
-    moments = [line["start_time"] for line in sorted(closed, key=lambda line: line["start"])]
-    assert moments == sorted(moments)
+    start_times = [line["start_time"] for line in sorted(closed, key=lambda line: line["start"])]
+    assert start_times == sorted(start_times)

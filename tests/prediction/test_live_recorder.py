@@ -14,7 +14,7 @@ from vidgru.locks import Locks
 from vidgru.prediction.live import finish_killed_recordings
 
 
-def test_an_entry_like_that_of_a_recording(tmp_path: Path) -> None:
+def test_recorder_writes_entry(tmp_path: Path) -> None:
     cache = SequenceCache(tmp_path)
     recorder = record(cache, 20)
     recorder.finish(2.5, "2024-05-01T11:59:59.000+00:00", {"gaps": 1, "gap_s": 0.5})
@@ -29,7 +29,7 @@ def test_an_entry_like_that_of_a_recording(tmp_path: Path) -> None:
     assert not cache.lock_folder.exists()
 
 
-def test_every_beginning_has_its_entry(tmp_path: Path) -> None:
+def test_recorder_makes_one_entry_per_start(tmp_path: Path) -> None:
     cache = SequenceCache(tmp_path)
     keys = set()
     for began in (BEGAN, "2024-05-01T12:00:01.000+00:00"):
@@ -40,7 +40,7 @@ def test_every_beginning_has_its_entry(tmp_path: Path) -> None:
     assert len(keys) == 2
 
 
-def test_parts_go_to_disk_as_they_fill(tmp_path: Path) -> None:
+def test_recorder_writes_full_parts(tmp_path: Path) -> None:
     cache = SequenceCache(tmp_path)
     recorder = record(cache, PART_SAMPLES + 1)
     ((key, folder),) = cache.incomplete_entries()
@@ -49,7 +49,7 @@ def test_parts_go_to_disk_as_they_fill(tmp_path: Path) -> None:
     recorder.close()
 
 
-def test_what_a_killed_run_left_is_finished(tmp_path: Path) -> None:
+def test_finish_killed_recordings(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
         "from tests.prediction.live_recording import PART_SAMPLES, SequenceCache, record\n"
@@ -72,7 +72,7 @@ def test_what_a_killed_run_left_is_finished(tmp_path: Path) -> None:
     assert cache.incomplete_entries() == []
 
 
-def test_what_is_being_recorded_is_left_alone(tmp_path: Path) -> None:
+def test_finish_killed_recordings_skips_active(tmp_path: Path) -> None:
     cache = SequenceCache(tmp_path)
     recorder = record(cache, PART_SAMPLES)
     assert finish_killed_recordings(cache) == []
@@ -80,7 +80,7 @@ def test_what_is_being_recorded_is_left_alone(tmp_path: Path) -> None:
     assert cache.entry(recorder.key) is not None
 
 
-def test_what_was_extracted_from_a_file_is_left_alone(tmp_path: Path) -> None:
+def test_finish_killed_recordings_skips_files(tmp_path: Path) -> None:
     cache = SequenceCache(tmp_path)
     key = "ab" * 32
     with Locks(cache.lock_folder) as locks, cache.writer(key, RUN_INFO) as writer:
@@ -92,7 +92,7 @@ def test_what_was_extracted_from_a_file_is_left_alone(tmp_path: Path) -> None:
     assert json.loads((folder / "resume.json").read_bytes())["run_info"] == RUN_INFO
 
 
-def test_a_run_too_short_for_a_part_leaves_nothing(tmp_path: Path) -> None:
+def test_recorder_without_full_part_leaves_nothing(tmp_path: Path) -> None:
     cache = SequenceCache(tmp_path)
     record(cache, 5).close()
     assert cache.incomplete_entries() == []

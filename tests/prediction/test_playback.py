@@ -31,7 +31,7 @@ def page() -> Iterator[Any]:
         browser.close()
 
 
-def test_a_browser_plays_it_and_seeks_to_the_frame(tmp_path: Path, page: Any) -> None:
+def test_video_plays_and_seeks_in_browser(tmp_path: Path, page: Any) -> None:
     ticks = np.cumsum([0, *np.random.default_rng(1).choice([33, 40, 125, 700, 2000], 60)]).tolist()
     source = write_video(tmp_path / "a.mkv", len(ticks), ticks=ticks, audio_s=ticks[-1] / 1000)
     copy(source, tmp_path / "o.mp4")

@@ -22,7 +22,7 @@ from vidgru.types import Event
         ("2024-05-06T08:01:00+00:00", "", ""),
     ],
 )
-def test_what_reaches_into_a_period(since: str, until: str, expected: str) -> None:
+def test_time_range_overlaps(since: str, until: str, expected: str) -> None:
     spans = {"a": (0.0, 10.0), "b": (10.0, 11.0), "c": (20.0, 30.0)}
     period = TimeRange(since, until)
     touching = [name for name, span in spans.items() if period.overlaps("2024-05-06T08:00:00+00:00", *span)]
@@ -30,7 +30,7 @@ def test_what_reaches_into_a_period(since: str, until: str, expected: str) -> No
     assert bool(period) == bool(since or until)
 
 
-def test_times_without_an_offset_are_this_machines() -> None:
+def test_time_range_uses_local_time_without_offset() -> None:
     here = datetime(2024, 5, 6, 8).astimezone()
     period = TimeRange("2024-05-06T08:00:05", "2024-05-06T08:00:06")
     for recorded_at in (
@@ -42,7 +42,7 @@ def test_times_without_an_offset_are_this_machines() -> None:
         assert not period.overlaps(recorded_at, 6.0, 7.0)
 
 
-def test_the_time_of_an_event() -> None:
+def test_event_start_time() -> None:
     event = Event(video="a.mp4", start_s=61.5, end_s=62.0, label="fall", score=0.5)
     assert event_start_time(event, "2024-05-06T23:59:00+02:00") == "2024-05-07T00:00:01.500+02:00"
     assert event_start_time(event, "2024-05-06T23:59:00") == "2024-05-07T00:00:01.500"
@@ -60,19 +60,19 @@ def test_the_time_of_an_event() -> None:
         ({"context": -1.0}, r"context is -1\.0; it must be from 0 to 3600 seconds"),
     ],
 )
-def test_settings_that_cannot_be(values: dict[str, object], message: str) -> None:
+def test_predict_config_rejects_invalid_times(values: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         from_flags(PredictConfig, **values)
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone cannot be set here")
-def test_the_clock_is_changed_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_start_time_across_clock_change(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     try:
         event = Event(video="a.mp4", start_s=7200.0, end_s=7201.0, label="fall", score=0.5)
-        said = event_start_time(event, "2024-10-27T01:30:00")
-        assert said == "2024-10-27T02:30:00.000"  # for the second time: at three the clock was put back to two
+        start_time = event_start_time(event, "2024-10-27T01:30:00")
+        assert start_time == "2024-10-27T02:30:00.000"  # the second time: at three the clock was set back to two
         assert not TimeRange("2024-10-27T03:00", "").overlaps("2024-10-27T01:30:00", event.start_s, event.end_s)
     finally:
         monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""Real processes that share a folder, of which one is killed: nothing lost, nothing twice, the same files."""
+"""Processes that share a folder while one is killed: nothing is lost, nothing done twice, the files are the same."""
 
 import json
 import os
@@ -165,11 +165,11 @@ def _afresh(site: Site) -> Iterator[None]:
     shutil.rmtree(site.root / "shared", ignore_errors=True)
 
 
-def whole(site: Site) -> None:
-    """What there is at the end is what an undisturbed run left, and nothing was scored twice."""
-    found = site.content()
-    assert found.keys() == site.reference.keys()
-    assert [name for name in found if found[name] != site.reference[name]] == []
+def check_complete(site: Site) -> None:
+    """Check that the files equal those of an undisturbed run, and that nothing was scored twice."""
+    content = site.content()
+    assert content.keys() == site.reference.keys()
+    assert [name for name in content if content[name] != site.reference[name]] == []
     scored = Counter(note for note in site.notes() if note.startswith("scored"))
     assert set(scored.values()) == {1}
     assert len(scored) == RECORDINGS - 1  # one cannot be read
@@ -179,7 +179,7 @@ def whole(site: Site) -> None:
 
 
 @pytest.mark.parametrize("where", ["extracting", "writing"])
-def test_one_of_three_shards_is_killed_and_started_again(site: Site, where: str) -> None:
+def test_killed_shard_is_resumed(site: Site, where: str) -> None:
     ended = site.run(("nowhere", "--shard", "1/3"), (where, "--shard", "2/3"), ("nowhere", "--shard", "3/3"))
     assert ended[1].code == -9, ended[1].err
     assert {ended[0].code, ended[2].code} <= {0, 1}, ended
@@ -190,12 +190,12 @@ def test_one_of_three_shards_is_killed_and_started_again(site: Site, where: str)
     missing = summary.count("not predicted yet; run vidgru predict on it")
     scored = sum(note.startswith("scored") for note in before)
     assert missing > 0
-    assert scored + missing in (RECORDINGS, RECORDINGS - 1)  # the one that cannot be read is missing, or has failed
+    assert scored + missing in (RECORDINGS, RECORDINGS - 1)  # the unreadable one is missing or has failed
     print(f"\n{where}: shard 2/3 killed; scored {scored}, missing {missing} of {RECORDINGS}")
 
     (again,) = site.run(("nowhere", "--shard", "2/3"))
     assert again.code in (0, 1), again.err
-    whole(site)
+    check_complete(site)
     summaries = [path.read_text().splitlines() for path in site.out.glob("summary.*-of-3.jsonl")]
     names = [json.loads(line)["video"] for lines in summaries for line in lines]
     assert len(names) == len(set(names)) == RECORDINGS
@@ -203,10 +203,10 @@ def test_one_of_three_shards_is_killed_and_started_again(site: Site, where: str)
 
 
 @pytest.mark.parametrize("where", ["extracting", "writing"])
-def test_one_of_three_equal_commands_is_killed(site: Site, where: str) -> None:
+def test_killed_run_among_equal_runs(site: Site, where: str) -> None:
     ended = site.run(("nowhere",), (where,), ("nowhere",))
-    assert [one.code for one in ended] == [1, -9, 1], ended
-    whole(site)
-    for one in (ended[0], ended[2]):
-        print(f"\n{where}: {one.out.splitlines()[-2]}")
+    assert [process.code for process in ended] == [1, -9, 1], ended
+    check_complete(site)
+    for process in (ended[0], ended[2]):
+        print(f"\n{where}: {process.out.splitlines()[-2]}")
     print(Counter(site.notes())["merges"], "merged")

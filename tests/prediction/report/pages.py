@@ -1,4 +1,4 @@
-"""Pages of made-up recordings: a red square crosses the picture, and the detector's boxes are where it is."""
+"""Reports of synthetic recordings in which a red square crosses the frame, with matching boxes."""
 
 import base64
 import json
@@ -120,10 +120,10 @@ def make_page(
 
 
 def data_of(page: Path) -> dict[str, Any]:
-    """What a page was given."""
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
-    assert found
-    data: dict[str, Any] = json.loads(found[1])
+    """Data of a page."""
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert match
+    data: dict[str, Any] = json.loads(match[1])
     return data
 
 

@@ -1,4 +1,4 @@
-"""The page of a recording in a real browser: played, sought, filtered, corrected."""
+"""The report in a real browser: playback, seeking, filters, corrections."""
 
 import re
 from collections.abc import Callable
@@ -57,18 +57,18 @@ BOXES = """() => {
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page that most tests look at; none of them changes it."""
+    """The page of most tests; none of them changes it."""
     return make_page(tmp_path_factory.mktemp("plain"), FOUND)
 
 
 def corners(page: Any) -> list[tuple[float, ...]]:
     """Boxes on the overlay as left, top, right, bottom in the recording's pixels, found by their edges."""
-    found = page.evaluate(BOXES)
-    scale = min(found["width"] / SIZE[0], found["height"] / SIZE[1])
-    left, top = (found["width"] - SIZE[0] * scale) / 2, (found["height"] - SIZE[1] * scale) / 2
+    boxes = page.evaluate(BOXES)
+    scale = min(boxes["width"] / SIZE[0], boxes["height"] / SIZE[1])
+    left, top = (boxes["width"] - SIZE[0] * scale) / 2, (boxes["height"] - SIZE[1] * scale) / 2
     return [
         tuple((edge - margin) / scale for edge, margin in zip(box, (left, top) * 2, strict=True))
-        for box in found["halves"]
+        for box in boxes["halves"]
         if box is not None
     ]
 
@@ -77,7 +77,7 @@ def corners(page: Any) -> list[tuple[float, ...]]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_is_in_view_and_plays(plain: Path, visit: Visit, scheme: str) -> None:
+def test_page_fits_the_screen_and_plays(plain: Path, visit: Visit, scheme: str) -> None:
     page = ready(visit(plain, color_scheme=scheme))
     assert listed(page) == ["fall", "walk", "fall", "walk"]
     for part in ("#stage", "#play", "#ruler", "#lanes", "#scores", "#gates", "#event_list", "#save"):
@@ -96,7 +96,7 @@ def test_all_is_in_view_and_plays(plain: Path, visit: Visit, scheme: str) -> Non
 
 
 @pytest.mark.parametrize("target", ["#ruler", "#lanes_canvas", "#scores", "#gates"])
-def test_a_click_on_the_timeline_seeks(plain: Path, visit: Visit, target: str) -> None:
+def test_click_on_timeline_seeks(plain: Path, visit: Visit, target: str) -> None:
     page = ready(visit(plain))
     for time_s in (11.3, 3.3, 19.0):
         click_time(page, time_s, target=target)
@@ -107,7 +107,7 @@ def test_a_click_on_the_timeline_seeks(plain: Path, visit: Visit, target: str) -
         assert (head["x"] + 1 - ruler["x"]) / ruler["width"] * 20 == pytest.approx(time_s, abs=0.1)
 
 
-def test_a_drag_seeks_along_and_zoom_keeps_clicks_exact(plain: Path, visit: Visit) -> None:
+def test_drag_seeks_and_zoom_keeps_clicks_exact(plain: Path, visit: Visit) -> None:
     page = ready(visit(plain))
     box = page.locator("#ruler").bounding_box()
     page.mouse.move(box["x"] + 10, box["y"] + 5)
@@ -125,7 +125,7 @@ def test_a_drag_seeks_along_and_zoom_keeps_clicks_exact(plain: Path, visit: Visi
     settle(page, 5.0)
 
 
-def test_keys_step_between_events_and_seconds(plain: Path, visit: Visit) -> None:
+def test_keys_step_between_events(plain: Path, visit: Visit) -> None:
     page = ready(visit(plain))
     for key, start_s, label in [
         ("n", 2, "fall"),
@@ -157,7 +157,7 @@ def test_keys_step_between_events_and_seconds(plain: Path, visit: Visit) -> None
     assert time_of(page) == pytest.approx(15, abs=0.01)
 
 
-def test_filters_filter(plain: Path, visit: Visit) -> None:
+def test_filters_select_events(plain: Path, visit: Visit) -> None:
     page = ready(visit(plain))
     page.locator(".chip", has_text="fall").click()
     assert listed(page) == ["walk", "walk"]
@@ -186,7 +186,7 @@ def test_filters_filter(plain: Path, visit: Visit) -> None:
         settle(page, start_s)
 
 
-def test_boxes_lie_where_the_objects_are(plain: Path, visit: Visit) -> None:
+def test_boxes_match_objects(plain: Path, visit: Visit) -> None:
     page = ready(visit(plain))
     page.locator("#show_names").uncheck()
     for number in (33, 118):
@@ -204,22 +204,22 @@ def test_boxes_lie_where_the_objects_are(plain: Path, visit: Visit) -> None:
     assert corners(page) == []
 
 
-def test_a_moment_without_boxes_is_told(tmp_path: Path, visit: Visit) -> None:
-    """Of a long recording boxes are kept around events only."""
+def test_missing_boxes_are_reported(tmp_path: Path, visit: Visit) -> None:
+    """Long recordings have boxes around events only."""
     page = visit(make_page(tmp_path, [event(100.0, 200.0)], frames=4001, video=False))
     page.locator("#show_names").uncheck()
-    for time_s, told in [(50.0, True), (150.0, False)]:
+    for time_s, is_reported in [(50.0, True), (150.0, False)]:
         click_time(page, time_s, 400.1)
         page.wait_for_timeout(300)
-        assert page.locator("#no_boxes").is_visible() == told
-        assert len(corners(page)) == (0 if told else 2)
+        assert page.locator("#no_boxes").is_visible() == is_reported
+        assert len(corners(page)) == (0 if is_reported else 2)
     assert "Boxes are included from 1 s before" in page.locator("#notes_summary").inner_text()
     page.locator("#about_button").click()
     assert "Boxes are included from 1 s before" in page.locator("#notes").inner_text()
 
 
-def test_boxes_move_evenly_between_samples(tmp_path: Path, visit: Visit) -> None:
-    """Of five frames a second one is a sample: what is drawn on the others lies where the square is all the same."""
+def test_boxes_are_interpolated(tmp_path: Path, visit: Visit) -> None:
+    """Every fifth frame is sampled; on the others, boxes still match the square."""
     dense, some = sequence(200), np.arange(0, 200, 5)
     rows = (some[:, None] * 2 + [0, 1]).ravel()
     sparse = replace(
@@ -241,7 +241,7 @@ def test_boxes_move_evenly_between_samples(tmp_path: Path, visit: Visit) -> None
         assert mover == pytest.approx(square(number), abs=3)
 
 
-def test_what_was_attended_to_stands_out(plain: Path, visit: Visit) -> None:
+def test_attention_is_highlighted(plain: Path, visit: Visit) -> None:
     page = ready(visit(plain))
     amber = """() => {
       const canvas = document.getElementById('overlay');
@@ -265,7 +265,7 @@ def test_what_was_attended_to_stands_out(plain: Path, visit: Visit) -> None:
     assert page.evaluate(amber) == [0, 0]
 
 
-def test_why_an_event_was_found(tmp_path: Path, visit: Visit) -> None:
+def test_explanation_of_event(tmp_path: Path, visit: Visit) -> None:
     reason = Explanation(
         event=FOUND[0], score=0.8, baseline=0.75, score_without={"motion": 0.3, "scene": 0.751},
         keep_peaks=(), forget_peaks=(),
@@ -284,14 +284,14 @@ def test_why_an_event_was_found(tmp_path: Path, visit: Visit) -> None:
 @pytest.mark.parametrize(
     ("address", "start_s", "label"), [("#event=2", 10.0, "fall"), ("#t=7.5", 7.5, ""), ("#event=99", 0.0, "")]
 )
-def test_an_address_leads_to_a_moment(plain: Path, visit: Visit, address: str, start_s: float, label: str) -> None:
+def test_address_selects_event_or_time(plain: Path, visit: Visit, address: str, start_s: float, label: str) -> None:
     page = ready(visit(plain, address=address))
     settle(page, start_s)
     assert time_of(page) == pytest.approx(start_s, abs=0.01)
     assert selected(page) == label
 
 
-def test_wall_clock_and_damage_are_told(tmp_path: Path, visit: Visit) -> None:
+def test_wall_clock_and_damage_are_shown(tmp_path: Path, visit: Visit) -> None:
     page = ready(visit(make_page(tmp_path, FOUND, recorded_at="2024-12-31T23:59:55+05:30", damage="3 corrupt frames")))
     assert page.locator("#damage").inner_text() == "Partial: 3 corrupt frames"
     page.keyboard.press("n")
@@ -302,10 +302,10 @@ def test_wall_clock_and_damage_are_told(tmp_path: Path, visit: Visit) -> None:
     assert not page.locator("#about_button").is_visible()  # nothing is left out
 
 
-def test_labels_and_names_are_text(tmp_path: Path, visit: Visit) -> None:
+def test_labels_and_names_are_escaped(tmp_path: Path, visit: Visit) -> None:
     name = 'it\'s #1 100% "c" <i>カメラ?.mp4'
-    found = [event(2.0, 4.0, NASTY, description=NASTY)]
-    page = ready(visit(make_page(tmp_path, found, name=name, labels=[NASTY, "walk"], damage=NASTY)))
+    events = [event(2.0, 4.0, NASTY, description=NASTY)]
+    page = ready(visit(make_page(tmp_path, events, name=name, labels=[NASTY, "walk"], damage=NASTY)))
     assert page.locator("h1").inner_text() == name
     assert page.title() == name
     page.keyboard.press("n")
@@ -321,7 +321,7 @@ def test_labels_and_names_are_text(tmp_path: Path, visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("gone", [True, False])
-def test_pictures_stand_in_for_what_cannot_be_played(tmp_path: Path, visit: Visit, gone: bool) -> None:
+def test_pictures_replace_unplayable_video(tmp_path: Path, visit: Visit, gone: bool) -> None:
     path = make_page(tmp_path, FOUND)
     video = tmp_path / "videos" / "a.mp4"
     if gone:
@@ -350,7 +350,7 @@ def test_pictures_stand_in_for_what_cannot_be_played(tmp_path: Path, visit: Visi
     assert page.locator("#strip button.current").count() == 1
 
 
-def test_a_recording_that_was_never_a_file(tmp_path: Path, visit: Visit) -> None:
+def test_page_without_video_file(tmp_path: Path, visit: Visit) -> None:
     page = visit(make_page(tmp_path, FOUND, video=False, gates=False))
     assert "did not exist when this page was made" in page.locator("#unplayable").inner_text()
     assert not page.locator("#gates").is_visible()
@@ -364,8 +364,8 @@ def test_a_recording_that_was_never_a_file(tmp_path: Path, visit: Visit) -> None
 
 
 def test_corrections_are_saved_as_annotations(tmp_path: Path, visit: Visit) -> None:
-    found = [*FOUND[:3], event(15.0, 16.5, "walk", 0.7, description='One says "hi",\nand goes')]
-    page = ready(visit(make_page(tmp_path, found, name="cam 1/a.mp4")))
+    events = [*FOUND[:3], event(15.0, 16.5, "walk", 0.7, description='One says "hi",\nand goes')]
+    page = ready(visit(make_page(tmp_path, events, name="cam 1/a.mp4")))
     page.keyboard.press("n")
     page.keyboard.press("e")  # another label
     page.locator("#edit_label").fill("  slips,  and  falls ")
@@ -375,13 +375,13 @@ def test_corrections_are_saved_as_annotations(tmp_path: Path, visit: Visit) -> N
     assert "The end must be after the start." in page.locator("#edit_error").inner_text()
     page.locator("#edit_end").fill("4.125")
     page.locator("#edit_form .strong").click()
-    page.keyboard.press("n")  # one that is wrong
+    page.keyboard.press("n")  # wrong
     page.keyboard.press("Delete")
     assert listed(page) == ["slips, and falls", "fall", "walk"]
     assert selected(page) == "fall"
     page.keyboard.press("m")
     assert page.locator(".mark.confirmed").count() == 1
-    click_time(page, 18.0)  # one that was missed
+    click_time(page, 18.0)  # missed
     settle(page, 18.0)
     page.keyboard.press("a")
     page.locator("#edit_label").fill("walk")
@@ -438,7 +438,7 @@ def test_edges_are_dragged_and_undone(plain: Path, visit: Visit) -> None:
     assert page.locator("#save_state").inner_text() == ""
 
 
-def test_a_recording_without_events_is_saved_as_one(tmp_path: Path, visit: Visit) -> None:
+def test_event_free_recording_is_saved(tmp_path: Path, visit: Visit) -> None:
     page = ready(visit(make_page(tmp_path, FOUND[:1])))
     page.keyboard.press("n")
     page.keyboard.press("Delete")
@@ -447,7 +447,7 @@ def test_a_recording_without_events_is_saved_as_one(tmp_path: Path, visit: Visit
     assert annotations(path) == [(None, None, None, None)]
 
 
-def test_what_the_page_lacks_is_said_before_it_saves(tmp_path: Path, visit: Visit) -> None:
+def test_saving_warns_of_missing_events(tmp_path: Path, visit: Visit) -> None:
     whole = scored(np.arange(200) / FPS, 400, 2, FOUND)
     page = ready(visit(make_page(tmp_path, FOUND[:1], scored=whole)))
     page.keyboard.press("n")
@@ -472,7 +472,7 @@ def test_what_the_page_lacks_is_said_before_it_saves(tmp_path: Path, visit: Visi
 
 
 @pytest.mark.parametrize("corrected", [True, False])
-def test_unsaved_corrections_are_not_lost_without_a_word(plain: Path, visit: Visit, corrected: bool) -> None:
+def test_leaving_warns_of_unsaved_corrections(plain: Path, visit: Visit, corrected: bool) -> None:
     page = ready(visit(plain))
     asked: list[str] = []
 
@@ -489,10 +489,10 @@ def test_unsaved_corrections_are_not_lost_without_a_word(plain: Path, visit: Vis
     assert asked == (["beforeunload"] if corrected else [])
 
 
-def test_many_events_and_labels_stay_usable(tmp_path: Path, visit: Visit) -> None:
+def test_many_events_and_labels(tmp_path: Path, visit: Visit) -> None:
     labels = [f"label {number}" for number in range(60)]
-    found: list[Event] = [event(i / 250, i / 250 + 0.05, labels[i % 60], (i % 97) / 97) for i in range(4900)]
-    page = ready(visit(make_page(tmp_path, found, labels=labels)))
+    events: list[Event] = [event(i / 250, i / 250 + 0.05, labels[i % 60], (i % 97) / 97) for i in range(4900)]
+    page = ready(visit(make_page(tmp_path, events, labels=labels)))
     assert page.locator(".row.event").count() < 40
     page.locator("#min_score").fill("99")
     page.locator("#min_score").fill("0")
@@ -504,8 +504,8 @@ def test_many_events_and_labels_stay_usable(tmp_path: Path, visit: Visit) -> Non
     assert box["y"] + box["height"] <= 720
 
 
-def test_a_correction_is_trained_on(tmp_path: Path, visit: Visit) -> None:
-    """A new recording, the label of its event corrected in the page, beside the data that are there."""
+def test_correction_is_used_for_training(tmp_path: Path, visit: Visit) -> None:
+    """A new recording with a label corrected in the page, added to the dataset."""
     data = timed_data(tmp_path / "data")
     whole = visits([(2.0, 4.5, "visit")], 99)
     data.add("new.mp4", whole, "", "")
@@ -518,7 +518,7 @@ def test_a_correction_is_trained_on(tmp_path: Path, visit: Visit) -> None:
     cache = SequenceCache(data.features)
     features = cache.lookup(recording.path, model.feature_settings)
     assert features is not None
-    found = [Event(video="new.mp4", start_s=2.0, end_s=4.5, label="delivery", score=0.6)]
+    events = [Event(video="new.mp4", start_s=2.0, end_s=4.5, label="delivery", score=0.6)]
     write_page(
         tmp_path / "events" / "new.mp4" / "report.html",
         model=model,
@@ -526,7 +526,7 @@ def test_a_correction_is_trained_on(tmp_path: Path, visit: Visit) -> None:
         entry=features,
         parts=cache.parts(features.key),
         scored=score_recording(model, cache.parts(features.key), video="new.mp4", duration_s=10.0, gates=True),
-        events=found,
+        events=events,
         recorded_at=None,
         damage="",
     )

@@ -1,4 +1,4 @@
-"""The page over all recordings: what it holds, and how it sorts and filters in a real browser."""
+"""The index: its data, and sorting and filtering in a real browser."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +36,7 @@ def make_index(root: Path) -> Path:
     return root / "events" / "index.html"
 
 
-def test_an_index_holds_what_it_was_given(tmp_path: Path) -> None:
+def test_index_data(tmp_path: Path) -> None:
     page = make_index(tmp_path)
     data = data_of(page)
     assert data["events"] == [[0, 1000, 3000, 0, 0.9, 0], [0, 5000, 50000, 1, 0.4, 1], [1, 2000, 2500, 2, 0.7, 0]]
@@ -54,7 +54,7 @@ def test_an_index_holds_what_it_was_given(tmp_path: Path) -> None:
     assert len(text.split("</script>")) == 3
 
 
-def test_of_very_many_events_the_best_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_limits_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_EVENTS", 2)
     data = data_of(make_index(tmp_path))
     assert [row[4] for row in data["events"]] == [0.9, 0.7]
@@ -64,10 +64,10 @@ def test_of_very_many_events_the_best_are_told(tmp_path: Path, monkeypatch: pyte
     assert data["recordings"][0]["events"] == 2
 
 
-def test_sentences_leave_room_for_the_rest(tmp_path: Path) -> None:
+def test_index_limits_captions(tmp_path: Path) -> None:
     text = "트럭 🚚 <b>" * 24
-    told = {"description": text, "description_score": 0.25, "description_source": "model"}
-    busy = tuple(event(float(n), n + 1.0, score=n / 20_000, **told) for n in range(20_000))
+    caption = {"description": text, "description_score": 0.25, "description_source": "model"}
+    busy = tuple(event(float(n), n + 1.0, score=n / 20_000, **caption) for n in range(20_000))
     page = tmp_path / "index.html"
     write_index(page, [IndexRow(name="a.mp4", status="done", duration_s=1.0, events=busy)], labels=LABELS)
     data = data_of(page)
@@ -79,18 +79,18 @@ def test_sentences_leave_room_for_the_rest(tmp_path: Path) -> None:
 def many(root: Path) -> Path:
     rng = np.random.default_rng(0)
     scores = rng.random((5000, 10)).round(3)
-    found = [
+    rows = [
         IndexRow(
             name=f"camera {n % 20}/{n:05d}.mp4", status="done", duration_s=600.0, page=root / f"{n}/report.html",
             events=tuple(event(60.0 * i, 60.0 * i + 5, LABELS[i % 3], float(scores[n, i])) for i in range(10)),
         )
         for n in range(5000)
     ]  # fmt: skip
-    write_index(root / "index.html", found, labels=LABELS)
+    write_index(root / "index.html", rows, labels=LABELS)
     return root / "index.html"
 
 
-def test_five_thousand_recordings(tmp_path: Path) -> None:
+def test_index_of_5000_recordings(tmp_path: Path) -> None:
     page = many(tmp_path)
     assert len(data_of(page)["events"]) == 50_000
     assert page.stat().st_size < 5_000_000
@@ -105,7 +105,7 @@ def events(page: Any) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_recordings_are_sorted_and_filtered(tmp_path: Path, visit: Visit) -> None:
+def test_index_sorts_and_filters_recordings(tmp_path: Path, visit: Visit) -> None:
     page = visit(make_index(tmp_path))
     broken = rows(tmp_path)[2].name
     assert page.locator("#facts").inner_text() == "4 recordings · 1 h 3 min · 3 events · 1 partial · 1 failed"
@@ -137,25 +137,25 @@ def test_recordings_are_sorted_and_filtered(tmp_path: Path, visit: Visit) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("table", ["recordings", "events"])
-def test_long_names_are_cut_at_their_front(tmp_path: Path, visit: Visit, table: str) -> None:
-    found = [f"(old) {'a long folder/' * 12}camera {number}.mp4" for number in range(3)]
+def test_index_cuts_long_names_at_the_front(tmp_path: Path, visit: Visit, table: str) -> None:
+    names = [f"(old) {'a long folder/' * 12}camera {number}.mp4" for number in range(3)]
     rows = [
         IndexRow(name=name, status="done", duration_s=60.0, events=(event(1.0, 3.0),), page=tmp_path / f"{number}.html")
-        for number, name in enumerate(found)
+        for number, name in enumerate(names)
     ]
     write_index(tmp_path / "index.html", rows, labels=LABELS)
     page = visit(tmp_path / "index.html")
     page.locator(f"#show_{table}").click()
     cells = page.locator(f"#{table} .row .path")
-    assert cells.all_inner_texts() == found
-    assert [cell.get_attribute("title") for cell in cells.all()] == found
+    assert cells.all_inner_texts() == names
+    assert [cell.get_attribute("title") for cell in cells.all()] == names
     cell, text = (page.locator(f"#{table} .row {part}").first.bounding_box() for part in (".path", "bdi"))
     assert text["x"] < cell["x"]
     assert text["x"] + text["width"] == pytest.approx(cell["x"] + cell["width"], abs=2)
 
 
 @pytest.mark.slow
-def test_reasons_can_be_read_and_all_labels_seen(tmp_path: Path, visit: Visit) -> None:
+def test_index_shows_reasons_and_all_labels(tmp_path: Path, visit: Visit) -> None:
     reason = "is no video: its index is missing, as if it was cut off while it was being written; " * 2
     labels = tuple(f"a rather long label {number}" for number in range(12))
     busy = tuple(event(5.0 * number, 5.0 * number + 2, label) for number, label in enumerate(labels))
@@ -166,8 +166,8 @@ def test_reasons_can_be_read_and_all_labels_seen(tmp_path: Path, visit: Visit) -
     ]
     write_index(tmp_path / "index.html", rows, labels=labels)
     page = visit(tmp_path / "index.html")
-    told = page.locator(".reason span")
-    assert told.evaluate("element => element.scrollHeight <= element.clientHeight")
+    reason_text = page.locator(".reason span")
+    assert reason_text.evaluate("element => element.scrollHeight <= element.clientHeight")
     assert page.locator(".reason").get_attribute("title") == reason
     state = page.locator(".state.partial").bounding_box()
     under = "([x, y]) => document.elementFromPoint(x, y).title"
@@ -179,7 +179,7 @@ def test_reasons_can_be_read_and_all_labels_seen(tmp_path: Path, visit: Visit) -
 
 
 @pytest.mark.slow
-def test_events_are_sorted_and_filtered(tmp_path: Path, visit: Visit) -> None:
+def test_index_sorts_and_filters_events(tmp_path: Path, visit: Visit) -> None:
     page = visit(make_index(tmp_path), color_scheme="dark")
     page.locator("#show_events").click()
     assert [row[0] for row in events(page)] == ["fall", NASTY, "walk"]
@@ -198,12 +198,12 @@ def test_events_are_sorted_and_filtered(tmp_path: Path, visit: Visit) -> None:
 
 
 @pytest.mark.slow
-def test_an_event_leads_to_its_moment_and_back(tmp_path: Path, visit: Visit) -> None:
-    found = (event(2.0, 4.0), event(6.0, 7.0, "walk", 0.95))
+def test_index_links_to_event_and_back(tmp_path: Path, visit: Visit) -> None:
+    events = (event(2.0, 4.0), event(6.0, 7.0, "walk", 0.95))
     name = "cam 1/b#.mp4"
-    report = make_page(tmp_path, list(found), name=name, frames=10 * FPS)
+    report = make_page(tmp_path, list(events), name=name, frames=10 * FPS)
     index = tmp_path / "events" / "index.html"
-    write_index(index, [IndexRow(name=name, status="done", duration_s=10.0, events=found, page=report)], labels=LABELS)
+    write_index(index, [IndexRow(name=name, status="done", duration_s=10.0, events=events, page=report)], labels=LABELS)
     page = visit(index)
     page.locator("#show_events").click()
     page.locator("#events .row a").first.click()
@@ -218,7 +218,7 @@ def test_an_event_leads_to_its_moment_and_back(tmp_path: Path, visit: Visit) -> 
 
 
 @pytest.mark.slow
-def test_rows_are_made_as_they_come_into_sight(tmp_path: Path, visit: Visit) -> None:
+def test_index_renders_rows_in_view(tmp_path: Path, visit: Visit) -> None:
     page = visit(many(tmp_path))
     assert page.locator("#show_recordings").inner_text() == "Recordings 5,000"
     assert page.locator("#recordings .scroll .row").count() < 60

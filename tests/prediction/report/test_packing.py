@@ -5,16 +5,27 @@ import pytest
 
 from tests.prediction.report.pages import event, sequence
 from tests.sequences import make_sequence
-from vidgru.prediction.report.packing import FEW_FRAMES, QuantisedObjects, frame_ranks, kept_shares, select_objects
+from vidgru.prediction.report.packing import (
+    FEW_FRAMES,
+    MAX_POINTS,
+    QuantisedObjects,
+    bucket_starts,
+    frame_ranks,
+    kept_shares,
+    select_objects,
+    thin,
+)
 
-MUCH = 10**9
+UNLIMITED = 10**9
 MANY = FEW_FRAMES + 1  # frames of a recording of which only those around events are kept
 
 
-def test_frames_around_events_are_kept_and_no_others() -> None:
+def test_select_objects_around_events() -> None:
     whole = sequence(MANY)
     ranks = frame_ranks(whole.time_s, [event(5.0, 7.0), event(15.05, 15.15)])
-    kept = select_objects([whole.frames(0, 77), whole.frames(77, MANY)], np.zeros(2 * MANY, np.float32), ranks, MUCH)
+    kept = select_objects(
+        [whole.frames(0, 77), whole.frames(77, MANY)], np.zeros(2 * MANY, np.float32), ranks, UNLIMITED
+    )
     frames = [*range(40, 80), *range(141, 162)]
     assert kept.time_ms.tolist() == [100 * frame for frame in frames]
     assert kept.counts.tolist() == [2] * len(frames)
@@ -24,25 +35,25 @@ def test_frames_around_events_are_kept_and_no_others() -> None:
     assert kept.classes.tolist() == [0, 1] * len(frames)
 
 
-def test_all_of_a_short_recording_is_kept_what_is_around_events_first() -> None:
+def test_select_objects_of_short_recording() -> None:
     whole = sequence(FEW_FRAMES)
     attention = np.zeros(2 * FEW_FRAMES, np.float32)
     for events in ([], [event(100.0, 150.0), event(390.0, 395.0)]):
-        kept = select_objects([whole], attention, frame_ranks(whole.time_s, events), MUCH)
+        kept = select_objects([whole], attention, frame_ranks(whole.time_s, events), UNLIMITED)
         assert np.array_equal(kept.time_ms, np.round(whole.time_s * 1000))
         assert np.flatnonzero(kept.joined == 0).tolist() == [0]
-    one = 7 + 2 * 16  # bytes of a frame with two objects
-    kept = select_objects([whole], attention, frame_ranks(whole.time_s, events), (520 + 70 + 30) * one)
+    frame_bytes = 7 + 2 * 16  # with two objects
+    kept = select_objects([whole], attention, frame_ranks(whole.time_s, events), (520 + 70 + 30) * frame_bytes)
     assert kept_shares(events, kept, whole.time_s).tolist() == [1, 1]
     around = [*range(990, 1510), *range(3890, 3960)]
     assert kept.time_ms.tolist() == [100 * frame for frame in [*range(30), *around]]
 
 
-def test_values_are_quantised_and_rows_stay_together() -> None:
+def test_select_objects_quantises_values() -> None:
     whole = make_sequence(60, seed=3)
     attention = np.random.default_rng(0).random(len(whole.boxes)).astype(np.float32)
     ranks = np.where((np.arange(60) >= 16) & (np.arange(60) < 40), 0, -1)
-    kept = select_objects([whole.frames(0, 25), whole.frames(25, 60)], attention, ranks, MUCH)
+    kept = select_objects([whole.frames(0, 25), whole.frames(25, 60)], attention, ranks, UNLIMITED)
     rows = slice(whole.offsets[16], whole.offsets[40])
     assert np.abs(kept.attention / 255 - attention[rows]).max() <= 0.5 / 255 + 1e-6
     assert np.abs(kept.scores / 255 - whole.scores[rows]).max() <= 0.5 / 255 + 1e-3
@@ -50,13 +61,16 @@ def test_values_are_quantised_and_rows_stay_together() -> None:
     assert np.array_equal(kept.counts, np.diff(whole.offsets)[16:40])
 
 
-def test_the_best_scored_events_come_first() -> None:
+def test_select_objects_prefers_best_events() -> None:
     whole = sequence(MANY)
     events = [event(2.0, 4.0, score=0.5), event(12.0, 14.0, score=0.9), event(30.0, 32.0, score=0.7)]
     ranks = frame_ranks(whole.time_s, events)
-    one = 40 * (7 + 2 * 16)  # bytes of four seconds, two objects a frame
+    event_bytes = 40 * (7 + 2 * 16)  # four seconds with two objects per frame
     attention = np.zeros(2 * MANY, np.float32)
-    kept = [select_objects([whole], attention, ranks, budget) for budget in (0, one, int(2.5 * one), MUCH)]
+    kept = [
+        select_objects([whole], attention, ranks, budget)
+        for budget in (0, event_bytes, int(2.5 * event_bytes), UNLIMITED)
+    ]
     assert [kept_shares(events, k, whole.time_s).tolist() for k in kept] == [
         [0, 0, 0],
         [0, 1, 0],
@@ -66,7 +80,7 @@ def test_the_best_scored_events_come_first() -> None:
     assert [len(k.time_ms) for k in kept] == [0, 40, 100, 120]
 
 
-def test_a_long_event_does_not_use_up_the_budget() -> None:
+def test_select_objects_limits_long_events() -> None:
     whole = sequence(MANY)
     events = [event(0.0, 390.0, score=0.9), event(395.0, 396.0, score=0.2)]
     ranks = frame_ranks(whole.time_s, events)
@@ -77,10 +91,63 @@ def test_a_long_event_does_not_use_up_the_budget() -> None:
     assert share[1] == 1
 
 
-def test_nothing_around_events_nothing_at_all() -> None:
+def test_select_objects_of_nothing() -> None:
     whole = sequence(20)
     for parts in ([], [whole]):
         frames = 20 * len(parts)
-        kept = select_objects(parts, np.zeros(40, np.float32), np.full(frames, -1), MUCH)
+        kept = select_objects(parts, np.zeros(40, np.float32), np.full(frames, -1), UNLIMITED)
         assert [len(getattr(kept, name)) for name in QuantisedObjects.__dataclass_fields__] == [0] * 8
     assert frame_ranks(np.zeros(0), [event(0.0, 1.0)]).tolist() == []
+
+
+# --- curves thinned -------------------------------------------------------------------------------------------------
+
+
+def test_thin_keeps_short_recordings() -> None:
+    starts = bucket_starts(MAX_POINTS, np.zeros(MAX_POINTS, bool))
+    assert starts.tolist() == list(range(MAX_POINTS))
+    values = np.linspace(0, 1, MAX_POINTS, dtype=np.float32)[:, None]
+    curves = thin(np.arange(MAX_POINTS) / 8, values, starts)
+    assert not curves.is_thinned
+    assert np.abs(curves.high[0] / 255 - values[:, 0]).max() <= 0.5 / 255 + 1e-6
+    assert curves.time_ms.tolist() == [125 * i for i in range(MAX_POINTS)]
+
+
+@pytest.mark.parametrize("frames", [MAX_POINTS + 1, 10_007, 230_400])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 1.0])
+def test_bucket_starts_limit_points(frames: int, share: float) -> None:
+    near = np.zeros(frames, bool)
+    near[: round(frames * share)] = True
+    starts = bucket_starts(frames, near)
+    assert starts[0] == 0
+    assert (np.diff(starts) > 0).all()
+    assert MAX_POINTS // 4 <= 2 * len(starts) <= MAX_POINTS
+
+
+def test_thin_keeps_peaks_and_dips() -> None:
+    rng = np.random.default_rng(0)
+    frames = 230_400
+    values = np.full((frames, 3), 0.5, np.float32)
+    peaks, dips = rng.choice(frames, (2, 40), replace=False)
+    values[peaks, 1], values[dips, 1] = 1.0, 0.0
+    curves = thin(np.arange(frames) / 8, values, bucket_starts(frames, np.zeros(frames, bool)))
+    assert curves.is_thinned
+    for frame, extreme, values in [(f, 255, curves.high) for f in peaks] + [(f, 0, curves.low) for f in dips]:
+        place = np.abs(curves.time_ms / 1000 - frame / 8).argmin()
+        assert (values[1, max(place - 1, 0) : place + 2] == extreme).any()
+    assert (curves.low[[0, 2]] == 128).all()
+    assert (curves.high[[0, 2]] == 128).all()
+
+
+def test_buckets_are_short_near_events() -> None:
+    frames, near = 230_400, np.zeros(230_400, bool)
+    near[100_000:100_500] = True
+    starts = bucket_starts(frames, near)
+    inside = starts[(starts >= 100_000) & (starts < 100_500)]
+    assert len(inside) >= 499
+    assert np.diff(starts[starts < 100_000]).max() < 200
+
+
+def test_thin_of_nothing() -> None:
+    curves = thin(np.zeros(0), np.zeros((0, 2), np.float32), bucket_starts(0, np.zeros(0, bool)))
+    assert curves.high.shape == (2, 0)

@@ -1,5 +1,6 @@
-"""What a page holds: everything in one file, escaped, thinned, and under 20 MB."""
+"""Data of the report: self-contained, escaped, thinned, and under 20 MB; and its still pictures."""
 
+import base64
 import os
 import re
 from collections.abc import Iterator
@@ -7,16 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+import cv2
 import numpy as np
 import pytest
 
 from tests.prediction.fake_project import make_model
 from tests.prediction.report.pages import FPS, NASTY, data_of, entry, event, make_page, scored, unpacked
 from tests.sequences import make_sequence
+from tests.videos import read_counter, write_video
 from vidgru.errors import OutputError
 from vidgru.model.attribution import AttendedObject, Explanation, GatePeak
 from vidgru.model.gru_gates import GRUGates
-from vidgru.prediction.report.page import write_page
+from vidgru.prediction.report.page import EVENLY_SPACED, MAX_PICTURES, make_pictures, write_page
 from vidgru.types import Event, FrameSequence, Recording
 
 LIMIT = 20_000_000
@@ -34,9 +37,9 @@ def why(of: Event) -> Explanation:
     )
 
 
-def test_a_page_holds_what_it_was_given(tmp_path: Path) -> None:
-    told = {"description_score": 0.123456, "description_source": "template"}
-    events = [event(5.0, 7.5), event(12.0, 13.0, "walk", 0.123456, description="Two people\nwalk", **told)]
+def test_page_data(tmp_path: Path) -> None:
+    caption = {"description_score": 0.123456, "description_source": "template"}
+    events = [event(5.0, 7.5), event(12.0, 13.0, "walk", 0.123456, description="Two people\nwalk", **caption)]
     page = make_page(
         tmp_path,
         events,
@@ -75,15 +78,15 @@ def test_a_page_holds_what_it_was_given(tmp_path: Path) -> None:
     assert data["numbers"] is None
 
 
-def test_a_page_needs_no_other_file_and_no_network(tmp_path: Path) -> None:
+def test_page_is_self_contained(tmp_path: Path) -> None:
     text = make_page(tmp_path, [event(5.0, 7.5)]).read_text()
     assert not re.search(r"<(?:link|iframe)|\bsrc=|@import|url\(|https?://", text.replace("file: http: https:", ""))
     assert "default-src 'none'" in text
     assert len(re.findall("</script>", text)) == 2
 
 
-def test_scores_are_those_that_the_thresholds_judge(tmp_path: Path) -> None:
-    """They are averaged as decoding does: half a second around an edge, half of the score."""
+def test_page_scores_are_smoothed(tmp_path: Path) -> None:
+    """Smoothed as in decoding: half of the score at an edge."""
     whole = make_sequence(80, 1, fps=8.0)
     model = make_model(tmp_path / "m", {"fps": 8}, sequence=whole, timed=True, fall=0.5)
     model = replace(model, decode=replace(model.decode, smooth_s=1.0))
@@ -97,10 +100,10 @@ def test_scores_are_those_that_the_thresholds_judge(tmp_path: Path) -> None:
     assert (data["smooth"], data["video"], data["gates"], data["pictures"]) == (1.0, None, None, [])
 
 
-def test_events_that_the_run_was_not_asked_for_are_told(tmp_path: Path) -> None:
-    found = [event(1.0, 2.0), event(5.0, 6.0), event(8.0, 9.0, score=0.3)]
-    whole = scored(np.arange(200) / FPS, 400, 2, found)
-    data = data_of(make_page(tmp_path, found[:2], scored=whole, video=False))
+def test_page_notes_events_not_requested(tmp_path: Path) -> None:
+    events = [event(1.0, 2.0), event(5.0, 6.0), event(8.0, 9.0, score=0.3)]
+    whole = scored(np.arange(200) / FPS, 400, 2, events)
+    data = data_of(make_page(tmp_path, events[:2], scored=whole, video=False))
     assert data["notes"] == ["The options of this run selected 2 of 3 events."]
     (lacks,) = data["missing"]
     assert lacks.startswith("1 event was left out of this page by --min-score, --labels or --since; the saved")
@@ -109,7 +112,7 @@ def test_events_that_the_run_was_not_asked_for_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("events", [[], [event(5.0, 7.5)]])
-def test_the_page_says_which_boxes_it_has_no_room_for(tmp_path: Path, events: list[Event]) -> None:
+def test_page_notes_boxes_left_out(tmp_path: Path, events: list[Event]) -> None:
     crowd, frames = make_sequence(400, 1500, fps=8.0, optional=False), 400
     facts = {"parts": [crowd], "scored": scored(crowd.time_s, frames * 1500, 2, events), "entry": entry(50.0, fps=8.0)}
     data = data_of(make_page(tmp_path, events, frames=30, video=False, **facts))
@@ -126,16 +129,16 @@ def test_the_page_says_which_boxes_it_has_no_room_for(tmp_path: Path, events: li
     "name",
     ["a b.mp4", 'it\'s #1 100% "c".mp4', "Überwachung/カメラ?.mp4", f"x{NASTY.replace('/', '')}.mp4", "a:b&c;=+.mp4"],
 )
-def test_names_and_labels_are_text_wherever_they_stand(tmp_path: Path, name: str) -> None:
-    found = [event(5.0, 7.5, NASTY, description=NASTY)]
+def test_page_escapes_names_and_labels(tmp_path: Path, name: str) -> None:
+    events = [event(5.0, 7.5, NASTY, description=NASTY)]
     page = make_page(
         tmp_path,
-        found,
+        events,
         name=name,
         labels=[NASTY, "walk"],
         damage=NASTY,
         video=b"x",
-        explanations={found[0]: why(found[0])},
+        explanations={events[0]: why(events[0])},
     )
     text, data = page.read_text(), data_of(page)
     assert "<b onclick" not in text
@@ -147,7 +150,7 @@ def test_names_and_labels_are_text_wherever_they_stand(tmp_path: Path, name: str
     assert data["index"] == "../" * (1 + name.count("/")) + "index.html"
 
 
-def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+def test_page_name_that_is_not_utf8(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.mp4")
     page = make_page(tmp_path, [event(5.0, 7.5)], name=name, video=b"x")
     data = data_of(page)
@@ -155,7 +158,7 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     assert data["name"] == name
 
 
-def test_equal_pages_are_equal_bytes(tmp_path: Path) -> None:
+def test_page_is_deterministic(tmp_path: Path) -> None:
     path = make_page(tmp_path, [event(5.0, 7.5)])
     first = path.read_bytes()
     # The same video: libx264 does not encode one twice to the same bytes.
@@ -163,7 +166,7 @@ def test_equal_pages_are_equal_bytes(tmp_path: Path) -> None:
     assert path.read_bytes() == first
 
 
-def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
+def test_page_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "events").write_text("a file")
     with pytest.raises(OutputError, match=r"cannot write .*report\.html"):
         make_page(tmp_path, [], video=False)
@@ -184,12 +187,12 @@ def long_parts(objects: int) -> Iterator[FrameSequence]:
 @pytest.mark.parametrize(
     ("events", "length_s", "letter"), [(1, 28_799.0, "é"), (2000, 9.0, "é"), (60_000, 0.4, "é"), (60_000, 0.4, "🚚")]
 )
-def test_eight_hours_stay_under_twenty_megabytes(tmp_path: Path, events: int, length_s: float, letter: str) -> None:
+def test_page_of_eight_hours_is_under_20_mb(tmp_path: Path, events: int, length_s: float, letter: str) -> None:
     frames, objects = PART * PARTS, 20
     labels = [f"label {number}" for number in range(12)]
     rng = np.random.default_rng(0)
     starts = np.linspace(0, 28_800 - length_s, events)
-    found = [
+    events = [
         event(float(start), float(start) + length_s, labels[n % 12], float(score), description=letter * 40)
         for n, (start, score) in enumerate(zip(starts, rng.random(events), strict=True))
     ]
@@ -206,10 +209,10 @@ def test_eight_hours_stay_under_twenty_megabytes(tmp_path: Path, events: int, le
         entry=entry(28_800.0, fps=8.0),
         parts=long_parts(objects),
         scored=facts,
-        events=found,
+        events=events,
         recorded_at=None,
         damage="",
-        explanations={one: why(one) for one in found[::50]},
+        explanations={event: why(event) for event in events[::50]},
     )
     size = (tmp_path / "p.html").stat().st_size
     assert size < LIMIT
@@ -233,11 +236,11 @@ def test_eight_hours_stay_under_twenty_megabytes(tmp_path: Path, events: int, le
         )
         numbers = data["numbers"]
         assert len(numbers) == len(data["events"]) < events
-        notes_summary = set(range(events)) - set(numbers)
-        assert max(found[n].score for n in notes_summary) <= min(found[n].score for n in numbers)
+        omitted = set(range(events)) - set(numbers)
+        assert max(events[n].score for n in omitted) <= min(events[n].score for n in numbers)
 
 
-def test_many_labels_leave_room_for_the_rest(tmp_path: Path) -> None:
+def test_page_limits_curves_of_many_labels(tmp_path: Path) -> None:
     labels = [f"label {number}" for number in range(900)]
     facts = scored(np.arange(5000) / 8, 0, 900, [])
     facts.scores[7, 850] = 0.9
@@ -252,9 +255,46 @@ def test_many_labels_leave_room_for_the_rest(tmp_path: Path) -> None:
     assert f"Scores are drawn for {len(data['scores']['labels'])} of 900 labels" in data["notes"][-1]
 
 
-def test_an_empty_recording(tmp_path: Path) -> None:
+def test_page_of_empty_recording(tmp_path: Path) -> None:
     empty = GRUGates(update=np.zeros(0, np.float32), reset=np.zeros(0, np.float32))
     facts = replace(scored(np.zeros(0), 0, 2, []), gates=empty)
     data = data_of(make_page(tmp_path, [], scored=facts, parts=[], video=False))
     assert data["events"] == []
     assert unpacked(data["scores"]["time"], "<u4").tolist() == []
+
+
+# --- still pictures for browsers that cannot play a recording -------------------------------------------------------
+
+
+def image_of(uri: str) -> np.ndarray:
+    head, _, text = uri.partition(",")
+    assert head == "data:image/jpeg;base64"
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), 1), cv2.COLOR_BGR2RGB)
+
+
+def test_pictures_are_spread_and_of_events(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 480)
+    pictures = make_pictures(path, 48.0, [event(10.0, 10.6)], 10**7)
+    evenly = [1000 + 2000 * number for number in range(EVENLY_SPACED)]
+    assert [time for time, _ in pictures] == sorted([*evenly, 10_300])
+    assert [read_counter(image_of(uri)) for _, uri in pictures] == [time // 100 for time, _ in pictures]
+
+
+def test_pictures_fit_the_budget(tmp_path: Path) -> None:
+    def noise(number: int, width: int, height: int) -> np.ndarray:
+        return np.random.default_rng(number).integers(0, 255, (height, width, 3)).astype(np.uint8)
+
+    path = write_video(tmp_path / "a.mp4", 100, size_px=(240, 136), options={"preset": "ultrafast"}, draw=noise)
+    events = [event(i / 20, i / 20 + 0.02, score=i / 200) for i in range(190)]
+    many = make_pictures(path, 10.0, events, 10**8)
+    assert EVENLY_SPACED < len(many) <= MAX_PICTURES
+    for budget in (1_000_000, 200_000):
+        pictures = make_pictures(path, 10.0, events, budget)
+        assert sum(len(uri) for _, uri in pictures) <= budget
+    assert make_pictures(path, 10.0, events, 0) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no video"])
+def test_pictures_of_unreadable_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.mp4").write_bytes(content)
+    assert make_pictures(tmp_path / "a.mp4", 10.0, [], 10**6) == []

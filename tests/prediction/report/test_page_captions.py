@@ -1,4 +1,4 @@
-"""Descriptions in a real browser: seen with their events, searched, corrected, and harmless whatever they hold."""
+"""Captions in a real browser: shown, searched, edited, and escaped."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +23,8 @@ ATTACK = '</script><img src=x onerror="document.title=1"><b>&amp;</b>${1}'
 
 
 def described(start_s: float, end_s: float, text: str, label: str = "fall", sure: float = 0.72, **facts: Any) -> Event:
-    told = {"description": text, "description_score": sure, "description_source": "model"}
-    return event(start_s, end_s, label, **{**told, **facts})
+    caption = {"description": text, "description_score": sure, "description_source": "model"}
+    return event(start_s, end_s, label, **{**caption, **facts})
 
 
 FOUND = [
@@ -41,8 +41,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_page(tmp_path_factory.mktemp("described"), FOUND)
 
 
-def sentence(page: Any) -> str:
-    """That of the event in hand, if it has one."""
+def panel_caption(page: Any) -> str:
+    """Caption of the selected event; empty if it has none."""
     text = page.locator("#panel_text")
     return str(text.inner_text()) if text.is_visible() else ""
 
@@ -53,7 +53,7 @@ def captions(page: Any) -> list[str]:
 
 
 def write(page: Any, text: str) -> None:
-    """A sentence on the event in hand."""
+    """Write a caption for the selected event."""
     page.keyboard.press("e")
     page.locator("#edit_text").fill(text)
     page.locator("#edit_form .strong").click()
@@ -63,14 +63,14 @@ def write(page: Any, text: str) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(1400, 900), (1280, 720)])
-def test_a_sentence_stands_with_its_event(plain: Path, visit: Visit, width: int, height: int) -> None:
+def test_caption_is_shown_with_its_event(plain: Path, visit: Visit, width: int, height: int) -> None:
     page = ready(visit(plain, viewport={"width": width, "height": height}))
     row = page.locator(".row.event").nth(1)
     assert row.locator(".words").inner_text() == KOREAN
     assert row.locator(".caption_score").inner_text() == "72 %"
     assert row.locator(".words").evaluate("e => e.scrollHeight <= e.clientHeight")  # nothing of it is cut off
     row.click()
-    assert sentence(page) == KOREAN
+    assert panel_caption(page) == KOREAN
     assert page.locator("#panel_source").inner_text() == "Caption score 72 %"
     panel = page.locator("#panel").bounding_box()
     assert panel["y"] + panel["height"] <= height
@@ -81,9 +81,9 @@ def test_a_sentence_stands_with_its_event(plain: Path, visit: Visit, width: int,
     assert not page.locator("#hover_caption").is_visible()
 
 
-def test_sentences_of_the_moment_are_over_the_picture(plain: Path, visit: Visit) -> None:
+def test_current_captions_are_over_the_picture(plain: Path, visit: Visit) -> None:
     page = ready(visit(plain))
-    for time_s, told in [
+    for time_s, shown in [
         (1.9, []),
         (2.0, [ENGLISH]),
         (6.5, [KOREAN]),
@@ -93,18 +93,18 @@ def test_sentences_of_the_moment_are_over_the_picture(plain: Path, visit: Visit)
     ]:
         page.evaluate("time => { video.currentTime = time; }", time_s)
         settle(page, time_s)
-        assert captions(page) == told
+        assert captions(page) == shown
     page.locator(".row.event").nth(1).click()
     click_time(page, 7.5)
     settle(page, 7.5)
-    assert captions(page) == [KOREAN, PORTUGUESE]  # that of the event in hand first
+    assert captions(page) == [KOREAN, PORTUGUESE]  # the selected event's first
     page.locator(".chip", has_text="fall").click()
     assert captions(page) == [KOREAN]
     page.locator("#show_captions").uncheck()
     assert captions(page) == []
 
 
-def test_sentences_come_and_go_while_it_plays(plain: Path, visit: Visit) -> None:
+def test_captions_follow_playback(plain: Path, visit: Visit) -> None:
     page = ready(visit(plain, address="#t=1.5"))
     page.locator("#speed").select_option("2")
     assert captions(page) == []
@@ -114,68 +114,68 @@ def test_sentences_come_and_go_while_it_plays(plain: Path, visit: Visit) -> None
     assert not page.evaluate("() => video.paused")
 
 
-def test_a_template_is_marked_as_such(plain: Path, visit: Visit) -> None:
+def test_template_is_marked(plain: Path, visit: Visit) -> None:
     page = ready(visit(plain))
-    told = "From a template, because the score of the model\u2019s caption was too low (31 %)."
+    source = "From a template, because the score of the model\u2019s caption was too low (31 %)."
     row = page.locator(".row.event").nth(3)
     assert row.locator(".mark").inner_text() == "template"
-    assert row.locator(".caption").get_attribute("title") == f"{TEMPLATE}\n{told}"
+    assert row.locator(".caption").get_attribute("title") == f"{TEMPLATE}\n{source}"
     colours = [page.locator(".words").nth(n).evaluate("e => getComputedStyle(e).color") for n in (2, 3)]
     assert colours[0] != colours[1]
     assert page.locator(".row.event .mark").count() == 1
     row.click()
     settle(page, 10.0)
-    assert sentence(page) == TEMPLATE
-    assert page.locator("#panel_source").inner_text() == told
+    assert panel_caption(page) == TEMPLATE
+    assert page.locator("#panel_source").inner_text() == source
     assert "template" in str(page.locator("#panel_text").get_attribute("class"))
     assert captions(page) == [TEMPLATE]
     assert page.locator("#captions .template").count() == 1
 
 
-def test_languages_are_written_their_own_way(plain: Path, visit: Visit) -> None:
+def test_caption_direction_follows_language(plain: Path, visit: Visit) -> None:
     page = ready(visit(plain))
     ways = page.locator(".row.event .words").evaluate_all("all => all.map(e => getComputedStyle(e).direction)")
     assert ways == ["ltr", "ltr", "ltr", "ltr", "rtl"]
 
 
-def test_a_page_without_sentences_says_nothing_of_them(tmp_path: Path, visit: Visit) -> None:
+def test_page_without_captions_hides_them(tmp_path: Path, visit: Visit) -> None:
     page = ready(visit(make_page(tmp_path, [event(2.0, 4.0)])))
     page.keyboard.press("n")
     for part in ("#captions_option", "#panel_text", "#panel_source", ".caption"):
         assert not page.locator(part).is_visible()
 
 
-def test_what_a_sentence_holds_is_text(tmp_path: Path, visit: Visit) -> None:
-    found = [described(2.0, 4.0, ATTACK), described(5.0, 6.0, ATTACK, description_source="template")]
-    report = make_page(tmp_path, found)
+def test_captions_are_escaped(tmp_path: Path, visit: Visit) -> None:
+    events = [described(2.0, 4.0, ATTACK), described(5.0, 6.0, ATTACK, description_source="template")]
+    report = make_page(tmp_path, events)
     page = ready(visit(report))
     for number, start_s in enumerate((2.0, 5.0)):
         page.keyboard.press("n")
         settle(page, start_s)
-        assert sentence(page) == ATTACK
+        assert panel_caption(page) == ATTACK
         assert captions(page) == [ATTACK]
         assert page.locator(".row.event .words").nth(number).inner_text() == ATTACK
     write(page, ATTACK + "'\"")
-    assert sentence(page) == ATTACK + "'\""
+    assert panel_caption(page) == ATTACK + "'\""
     assert page.title() == "a.mp4"
     index = tmp_path / "events" / "index.html"
     write_index(
-        index, [IndexRow(name="a.mp4", status="done", duration_s=9.0, events=tuple(found), page=report)],
+        index, [IndexRow(name="a.mp4", status="done", duration_s=9.0, events=tuple(events), page=report)],
         labels=("fall", "walk"),
     )  # fmt: skip
     other = visit(index)
     other.locator("#show_events").click()
     assert other.locator("#events .words").all_inner_texts() == [ATTACK] * 2
     assert other.title() == "Events"
-    for one in (page, other):
-        assert one.locator("img[src=x], #captions b, .words b, #panel_text b").count() == 0
+    for each in (page, other):
+        assert each.locator("img[src=x], #captions b, .words b, #panel_text b").count() == 0
 
 
 # --- all recordings -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("width", "height"), [(1400, 900), (1280, 720)])
-def test_the_index_tells_sentences_and_finds_their_words(tmp_path: Path, visit: Visit, width: int, height: int) -> None:
+def test_index_shows_and_searches_captions(tmp_path: Path, visit: Visit, width: int, height: int) -> None:
     whole = IndexRow(name="yard.mp4", status="done", duration_s=20.0, events=tuple(FOUND), page=tmp_path / "a.html")
     bare = IndexRow(name="bare.mp4", status="done", duration_s=20.0, events=(event(1.0, 2.0, score=0.1),))
     write_index(tmp_path / "index.html", [whole, bare], labels=("fall", "walk"))
@@ -188,9 +188,9 @@ def test_the_index_tells_sentences_and_finds_their_words(tmp_path: Path, visit: 
     assert page.locator("#events .template .mark").all_inner_texts() == ["template"]
     page.locator("#events .head").get_by_role("button", name="Caption").click()
     assert words() == sorted([PORTUGUESE, ENGLISH, TEMPLATE, ARABIC, KOREAN])
-    for sought, found in [
+    for query, matches in [
         ("가방", [KOREAN]),
-        ("\u1100\u1161\u1107\u1161\u11bc", [KOREAN]),  # the same word, its letters apart
+        ("\u1100\u1161\u1107\u1161\u11bc", [KOREAN]),  # the same word, decomposed
         ("caminhao", [PORTUGUESE]),
         ("CAMINHÃO yard", [PORTUGUESE]),
         ("🚚", [PORTUGUESE]),
@@ -198,8 +198,8 @@ def test_the_index_tells_sentences_and_finds_their_words(tmp_path: Path, visit: 
         ("bag fall", [ENGLISH, TEMPLATE]),
         ("bag nowhere", []),
     ]:
-        page.locator("#search").fill(sought)
-        assert words() == found, sought
+        page.locator("#search").fill(query)
+        assert words() == matches, query
     page.locator("#search").fill("가방")
     page.locator("#show_recordings").click()
     assert page.locator("#show_recordings").inner_text() == "Recordings 1"
@@ -208,7 +208,7 @@ def test_the_index_tells_sentences_and_finds_their_words(tmp_path: Path, visit: 
 # --- correcting -----------------------------------------------------------------------------------------------------
 
 
-def test_sentences_are_corrected_and_saved(tmp_path: Path, visit: Visit) -> None:
+def test_captions_are_edited_and_saved(tmp_path: Path, visit: Visit) -> None:
     page = ready(visit(make_page(tmp_path, FOUND)))
     page.keyboard.press("n")
     page.keyboard.press("e")
@@ -216,10 +216,10 @@ def test_sentences_are_corrected_and_saved(tmp_path: Path, visit: Visit) -> None
     page.locator("#edit_text").fill('  A person in blue, who says "안녕",\nputs a bag down ')
     page.locator("#edit_form .strong").click()
     page.keyboard.press("n")
-    page.keyboard.press("m")  # one that is let stand
+    page.keyboard.press("m")  # left as predicted
     page.keyboard.press("n")
-    write(page, "")  # and one that is taken away
-    assert (sentence(page), page.locator("#panel_source").is_visible()) == ("", False)
+    write(page, "")  # removed
+    assert (panel_caption(page), page.locator("#panel_source").is_visible()) == ("", False)
     assert page.locator("#save_state").inner_text() == "unsaved: 2 corrections"
     assert listed(page) == ["fall", "walk", "fall", "fall", "walk"]
     path = saved(page, tmp_path / "videos")
@@ -227,7 +227,7 @@ def test_sentences_are_corrected_and_saved(tmp_path: Path, visit: Visit) -> None
         (2.0, 4.0, "fall", 'A person in blue, who says "안녕",\nputs a bag down'),
         (6.0, 8.0, "walk", KOREAN),
         (7.0, 9.0, "fall", None),
-        (10.0, 13.0, "fall", None),  # nobody wrote that
+        (10.0, 13.0, "fall", None),  # a template
         (15.0, 16.5, "walk", ARABIC),
     ]
     text = path.read_text(encoding="utf-8")
@@ -236,32 +236,32 @@ def test_sentences_are_corrected_and_saved(tmp_path: Path, visit: Visit) -> None
     assert "Template captions are left out." in page.locator("#toast").inner_text()
 
 
-def test_a_person_writes_what_the_model_could_not(tmp_path: Path, visit: Visit) -> None:
+def test_caption_replaces_template(tmp_path: Path, visit: Visit) -> None:
     page = ready(visit(make_page(tmp_path, FOUND[3:4])))
     page.keyboard.press("n")
     page.keyboard.press("e")
     assert page.locator("#edit_text").input_value() == ""
     page.locator("#edit_text").fill("사람이 넘어진다")
-    page.keyboard.press("Control+s")  # while it is being written
+    page.keyboard.press("Control+s")  # while typing
     page.wait_for_selector("#toast:not([hidden])")
     assert page.locator(".row.event .mark").all_inner_texts() == ["edited"]
     assert not page.locator("#panel_source").is_visible()
     path = saved(page, tmp_path / "videos")
     assert annotations(path) == [(10.0, 13.0, "fall", "사람이 넘어진다")]
     page.locator("#undo").click()
-    assert sentence(page) == TEMPLATE
+    assert panel_caption(page) == TEMPLATE
     assert page.locator(".row.event .mark").all_inner_texts() == ["template"]
 
 
-def test_a_template_does_not_outlive_what_it_tells(tmp_path: Path, visit: Visit) -> None:
+def test_template_is_dropped_when_label_changes(tmp_path: Path, visit: Visit) -> None:
     page = ready(visit(make_page(tmp_path, FOUND)))
     for number, left in ((3, ""), (0, ENGLISH)):
         page.locator(".row.event").nth(number).click()
         page.keyboard.press("e")
         page.locator("#edit_label").fill("slip")
         page.locator("#edit_form .strong").click()
-        assert sentence(page) == left
-    page.keyboard.press("a")  # one that was missed has none, and can get one
+        assert panel_caption(page) == left
+    page.keyboard.press("a")  # a missed event has no caption, and can get one
     page.locator("#edit_text").fill("One more")
     page.locator("#edit_form .strong").click()
-    assert sentence(page) == "One more"
+    assert panel_caption(page) == "One more"
