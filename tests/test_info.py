@@ -410,8 +410,8 @@ def test_dataset(tmp_path: Path) -> None:
         text = str(inspect_path(path))
         assert text.startswith(f"dataset {path}\n")
         assert "3 events of 2 labels in 2 recordings (one label at a time)" in text
-        assert "something happens in 66.7% of the time (2.0 of 3.0 s)" in text
-        assert "warning: 1 video missing: z.mp4 (line 4); left out" in text
+        assert "events cover 66.7% of the time (2.0 of 3.0 s)" in text
+        assert "warning: 1 video missing: z.mp4 (line 4); skipped" in text
         assert "1 end past the end of the recording, clipped (line 3: a.mp4 ends at 3.00 s, not 7)" in text
         assert "warning: 1 recording cannot be read (first: b.mp4 is empty (0 bytes)" in text
 
@@ -468,7 +468,7 @@ def test_errors_list_accepted_paths(project: FakeProject) -> None:
     with pytest.raises(AnnotationError, match="missing column"):
         inspect_path(project.root / "table.csv")
     (project.root / "metrics.json").write_text(json.dumps({"accuracy": 1.0}))
-    with pytest.raises(AnnotationError, match=r"metrics.json is in none of the formats that can be read\n"):
+    with pytest.raises(AnnotationError, match=r"metrics.json is in no known format\n"):
         inspect_path(project.root / "metrics.json")
 
 

@@ -141,7 +141,8 @@ def _inspect_dataset(path: Path) -> list[str]:
         AnnotationError: They cannot be read.
     """
     from vidgru.datasets.annotations import clip_to_durations, load_dataset
-    from vidgru.datasets.splits import assign_splits, report
+    from vidgru.datasets.report import report
+    from vidgru.datasets.splits import assign_splits
 
     dataset = load_dataset(path, allow_missing=True)
     durations, warnings = _probe_durations(dataset.recordings.values())

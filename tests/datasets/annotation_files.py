@@ -22,6 +22,6 @@ def write_set(
 
 
 def csv_set(folder: Path, *rows: str, header: str = HEADER) -> Dataset:
-    """The data set with these rows, each video that they name existing."""
+    """The dataset with these rows, each video that they name existing."""
     videos = " ".join(row.split(",")[0] for row in rows)
     return load_dataset(write_set(folder, "\n".join((header, *rows)), videos=videos))

@@ -23,7 +23,7 @@ def clip(video: str, start_s: float | None, end_s: float | None, labels: set[int
     return Clip(video=video, start_s=start_s, end_s=end_s, labels=frozenset(labels), split=split)
 
 
-def test_the_four_kinds_of_rows(tmp_path: Path) -> None:
+def test_load_dataset_row_kinds(tmp_path: Path) -> None:
     dataset = load_dataset(write_set(tmp_path, EXAMPLE))
     assert dataset.annotations == (
         Annotation(
@@ -46,7 +46,7 @@ def test_the_four_kinds_of_rows(tmp_path: Path) -> None:
     assert [row.where for row in dataset.rows] == ["line 2", "line 3", "line 4", "line 5"]
 
 
-def test_jsonl_and_csv_say_the_same(tmp_path: Path) -> None:
+def test_jsonl_equals_csv(tmp_path: Path) -> None:
     from_csv = load_dataset(write_set(tmp_path / "one", EXAMPLE))
     lines = [
         {"video": "a.mp4", "start": 3.4, "end": 6.0, "label": "fall", "description": "A man falls from a chair"},
@@ -60,7 +60,7 @@ def test_jsonl_and_csv_say_the_same(tmp_path: Path) -> None:
     assert [row.where for row in from_json.rows] == ["line 1", "line 3", "line 5", "line 7"]
 
 
-def test_an_edited_events_file_is_valid(tmp_path: Path) -> None:
+def test_edited_events_file_is_an_annotation_file(tmp_path: Path) -> None:
     text = "video,start,end,label,score,description,start_time\na.mp4,1.25,2.5,fall,0.93,,2024-05-01T10:00:00+00:00\n"
     dataset = load_dataset(write_set(tmp_path, text))
     assert dataset.annotations == (Annotation(video="a.mp4", start_s=1.25, end_s=2.5, label="fall", split="train"),)
@@ -70,7 +70,7 @@ def test_an_edited_events_file_is_valid(tmp_path: Path) -> None:
     assert load_dataset(tmp_path / "events.jsonl").annotations == dataset.annotations
 
 
-def test_what_was_put_together_is_nobodys_description(tmp_path: Path) -> None:
+def test_template_descriptions_are_not_read(tmp_path: Path) -> None:
     header = "video,start,end,label,description,description_score,description_source,score"
     rows = (
         'a.mp4,1,2,fall,"person: fall, 00:01-00:02",0.31,template,0.93',
@@ -86,13 +86,13 @@ def test_what_was_put_together_is_nobodys_description(tmp_path: Path) -> None:
         {"description_score": "0.83", "description_source": "model", "score": "0.93"},
     ]
     assert dataset.notes == (
-        "2 descriptions that vidgru predict put together left out (first: line 2); "
-        "where you wrote your own, delete the word template",
+        "2 template descriptions of vidgru predict skipped (first: line 2); "
+        "if you wrote your own, delete the word template",
     )
 
 
 @pytest.mark.parametrize("where", ["folder", "file", "yaml", "yaml elsewhere"])
-def test_the_ways_to_name_a_data_set(tmp_path: Path, where: str) -> None:
+def test_load_dataset_accepts_yaml_file_and_folder(tmp_path: Path, where: str) -> None:
     folder = write_set(tmp_path / "set", EXAMPLE)
     path = {"folder": folder, "file": folder / "annotations.csv", "yaml": folder / "set.yaml"}.get(where)
     (folder / "set.yaml").write_text("videos: videos\nannotations: annotations.csv\n")
@@ -102,7 +102,7 @@ def test_the_ways_to_name_a_data_set(tmp_path: Path, where: str) -> None:
     assert load_dataset(str(path)).recordings["b.mp4"].path.samefile(folder / "videos" / "b.mp4")
 
 
-def test_names_resolve_against_the_annotation_files_folder_too(tmp_path: Path) -> None:
+def test_videos_below_annotation_file_folder(tmp_path: Path) -> None:
     write_set(tmp_path, f"{HEADER}\nvideos/a.mp4,,,fall,,\na.mp4,,,walk,,\n./a.mp4,,,run,,\nvideos\\a.mp4,,,sit,,\n")
     dataset = load_dataset(tmp_path)
     assert list(dataset.recordings) == ["a.mp4"]
@@ -112,7 +112,7 @@ def test_names_resolve_against_the_annotation_files_folder_too(tmp_path: Path) -
     assert list(load_dataset(tmp_path / "flat").recordings) == ["x.mp4"]
 
 
-def test_each_of_several_files_speaks_of_its_own_folders_videos(tmp_path: Path) -> None:
+def test_several_files_use_videos_of_their_own_folder(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "1.mp4").touch()
@@ -120,25 +120,25 @@ def test_each_of_several_files_speaks_of_its_own_folders_videos(tmp_path: Path) 
     (tmp_path / "set.yaml").write_text("annotations: [a/labels.csv, b/labels.csv]\n")
     dataset = load_dataset(tmp_path / "set.yaml")
     assert [(note.video, note.label) for note in dataset.annotations] == [("a/1.mp4", "a"), ("b/1.mp4", "b")]
-    (tmp_path / "1.mp4").touch()  # the data set's own folder goes before them
+    (tmp_path / "1.mp4").touch()  # the dataset's own folder goes before them
     assert list(load_dataset(tmp_path / "set.yaml").recordings) == ["1.mp4"]
 
 
-def test_a_video_outside_the_folders_is_called_by_its_whole_path(tmp_path: Path) -> None:
+def test_video_outside_roots_has_absolute_name(tmp_path: Path) -> None:
     outside = tmp_path / "outside.mp4"
     outside.touch()
     dataset = load_dataset(write_set(tmp_path / "set", f"{HEADER}\n{outside},,,fall,,\n../../outside.mp4,,,walk,,\n"))
     assert list(dataset.recordings) == [outside.as_posix().lstrip("/")]
 
 
-def test_rows_on_one_interval_are_one_clip(tmp_path: Path) -> None:
+def test_rows_with_equal_interval_are_one_clip(tmp_path: Path) -> None:
     dataset = csv_set(
         tmp_path, "a.mp4,1,2,fall,,", "a.mp4,1.0,00:00:02,  shout ,,", "a.mp4,1,3,walk,,", "a.mp4,1,2,,He falls,"
     )
     assert clips(dataset) == [clip("a.mp4", 1.0, 2.0, {0, 1}), clip("a.mp4", 1.0, 3.0, {2})]
 
 
-def test_background_is_no_event(tmp_path: Path) -> None:
+def test_background_label_is_no_event(tmp_path: Path) -> None:
     write_set(tmp_path, f"{HEADER}\na.mp4,,,nothing,,\nb.mp4,,,fall,,\n")
     (tmp_path / "set.yaml").write_text("background: nothing\n")
     dataset = load_dataset(tmp_path / "set.yaml")
@@ -147,7 +147,7 @@ def test_background_is_no_event(tmp_path: Path) -> None:
     assert load_dataset(tmp_path).labels == ("fall", "nothing")
 
 
-def test_names_give_the_order(tmp_path: Path) -> None:
+def test_names_set_label_order(tmp_path: Path) -> None:
     write_set(tmp_path, f"{HEADER}\na.mp4,,,walk,,\nb.mp4,,,fall,,\n")
     for names in ("[walk, jump, fall]", "{0: walk, 1: jump, 2: fall}"):
         (tmp_path / "set.yaml").write_text(f"names: {names}\n")
@@ -163,14 +163,14 @@ def test_names_give_the_order(tmp_path: Path) -> None:
         ("1:23", 83.0), ("00:00:03,400", 3.4), ("123:00:00", 442800.0),
     ],
 )  # fmt: skip
-def test_times(tmp_path: Path, text: str, seconds: float) -> None:
+def test_times_are_parsed(tmp_path: Path, text: str, seconds: float) -> None:
     dataset = csv_set(tmp_path, f'a.mp4,"{text}",999999,fall,,')
     assert dataset.annotations[0].start_s == pytest.approx(seconds, abs=1e-12)
     assert str(dataset.annotations[0].start_s) != "-0.0"
 
 
 @pytest.mark.parametrize("text", ["1_0", "nan", "inf", "x", "0:60:00", "1:2:3:4", "٣", "12:75", "1,5"])
-def test_what_is_no_time(tmp_path: Path, text: str) -> None:
+def test_invalid_times_are_errors(tmp_path: Path, text: str) -> None:
     with pytest.raises(AnnotationError, match=rf"line 2: start {re.escape(repr(text))} is not a time\n.*HH:MM:SS"):
         csv_set(tmp_path, f'a.mp4,"{text}",999999,fall,,')
 
@@ -183,9 +183,9 @@ def test_what_is_no_time(tmp_path: Path, text: str) -> None:
         ("a.mp4,5,5,fall,,", "line 2: end 5 is not after start 5\n"),
         ("a.mp4,-1,5,fall,,", "line 2: start -1 is before the recording starts\n"),
         (",1,5,fall,,", "line 2: no video\n"),
-        ("a.mp4,1,5,fall,a man, falling,train", "line 2: 7 cells where the header has 6\n.*double quotes"),
+        ("a.mp4,1,5,fall,a man, falling,train", "line 2: 7 cells, but the header has 6\n.*double quotes"),
         ('a.mp4,1,5,fall,"a man,train', "line 2: not readable as CSV: .*\n.*double quote"),
-        ('a.mp4,1,5,"[""a"", ""b""]",,', r'line 2: label is \["a", "b"\]\n  write one row for each label'),
+        ('a.mp4,1,5,"[""a"", ""b""]",,', r'line 2: label is \["a", "b"\]\n  write one row per label'),
     ],
 )
 def test_bad_rows(tmp_path: Path, row: str, message: str) -> None:
@@ -196,9 +196,9 @@ def test_bad_rows(tmp_path: Path, row: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 1: not JSON: .*\n  each line is one JSON object"),
+        ("{", "line 1: not JSON: .*\n  each line must be one JSON object"),
         ("[1]", "line 1: not a JSON object\n"),
-        ('{"label": "x"}', "line 1: no video\n  each row names a file"),
+        ('{"label": "x"}', "line 1: no video\n  name a file"),
         ('{"video": "a.mp4", "label": ["x", "y"]}', r'line 1: label is \["x", "y"\]\n'),
         ('{"video": "a.mp4", "start": NaN, "end": 2, "label": "x"}', "line 1: start 'NaN' is not a time"),
         ('{"video": "a.mp4", "start": true, "end": 2, "label": "x"}', "line 1: start 'true' is not a time"),
@@ -211,7 +211,7 @@ def test_bad_json_rows(tmp_path: Path, line: str, message: str) -> None:
         load_dataset(write_set(tmp_path, line, name="annotations.jsonl"))
 
 
-def test_all_bad_lines_are_named_at_once(tmp_path: Path) -> None:
+def test_errors_list_all_bad_lines(tmp_path: Path) -> None:
     bad = [f"a.mp4,{n},1,fall,," for n in range(2, 14)]
     with pytest.raises(AnnotationError) as caught:
         csv_set(tmp_path, "a.mp4,x,1,fall,,", "a.mp4,0,1,fall,,", *bad)
@@ -223,7 +223,7 @@ def test_all_bad_lines_are_named_at_once(tmp_path: Path) -> None:
     assert len(lines) == 14  # and a remedy for each of the two kinds
 
 
-def test_lines_are_counted_over_quoted_line_breaks(tmp_path: Path) -> None:
+def test_line_numbers_with_quoted_line_breaks(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="line 5: end without start"):
         csv_set(tmp_path, 'a.mp4,,,fall,"one\ntwo",', "", "a.mp4,,3,fall,,")
 
@@ -235,7 +235,7 @@ def test_lines_are_counted_over_quoted_line_breaks(tmp_path: Path) -> None:
         ("video,start,end", "line 1: missing column label"),
         ("video,start,label", "line 1: missing column end"),
         ("video,end,label", "line 1: missing column start"),
-        ("video,label,Label ", "line 1: column 'label' is there twice\n"),
+        ("video,label,Label ", "line 1: column 'label' occurs twice\n"),
     ],
 )
 def test_bad_headers(tmp_path: Path, header: str, message: str) -> None:
@@ -243,7 +243,7 @@ def test_bad_headers(tmp_path: Path, header: str, message: str) -> None:
         csv_set(tmp_path, "a.mp4,1,2", header=header)
 
 
-def test_headers_as_spreadsheets_write_them(tmp_path: Path) -> None:
+def test_spreadsheet_headers(tmp_path: Path) -> None:
     text = "\ufeffVideo;Start;End;Label;Note\r\na.mp4;1;2;fall;x\r\nb.mp4;;;\r\n"
     dataset = load_dataset(write_set(tmp_path, text))
     assert dataset.annotations == (
@@ -252,7 +252,7 @@ def test_headers_as_spreadsheets_write_them(tmp_path: Path) -> None:
     )
 
 
-def test_times_as_spreadsheets_of_many_countries_write_them(tmp_path: Path) -> None:
+def test_decimal_commas_in_semicolon_files(tmp_path: Path) -> None:
     text = "\ufeffvideo;start;end;label;place\r\na.mp4;1,5;00:00:02,25;walk;yard, left\r\n"
     (row,) = load_dataset(write_set(tmp_path, text)).rows
     assert (row.annotation.start_s, row.annotation.end_s, row.extra["place"]) == (1.5, 2.25, "yard, left")
@@ -262,7 +262,7 @@ def test_times_as_spreadsheets_of_many_countries_write_them(tmp_path: Path) -> N
         load_dataset(write_set(tmp_path, 'video,start,end,label\na.mp4,"1,500","2,000",walk\n'))
 
 
-def test_quotes_after_a_space(tmp_path: Path) -> None:
+def test_quotes_after_a_space_are_read(tmp_path: Path) -> None:
     (row,) = load_dataset(write_set(tmp_path, 'video, start, end, label\na.mp4, 1, 2, "fall, hard"\n')).rows
     assert row.annotation.label == "fall, hard"
 
@@ -281,7 +281,7 @@ def test_not_utf8(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", HEADER, f"{HEADER}\n\n,,,,,\n"])
 def test_no_usable_row(tmp_path: Path, text: str) -> None:
     with pytest.raises(
-        AnnotationError, match=r"annotations.csv: no usable row\n  it needs a row .* a header line \(video,"
+        AnnotationError, match=r"annotations.csv: no usable row\n  add one row .* a header line in a CSV \(video,"
     ):
         load_dataset(write_set(tmp_path, text))
 
@@ -292,7 +292,7 @@ def test_missing_videos(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match=message):
         load_dataset(folder)
     dataset = load_dataset(folder, allow_missing=True)
-    assert dataset.warnings == ("2 videos missing: x.mp4 (line 3), y.mp4 (line 5); left out",)
+    assert dataset.warnings == ("2 videos missing: x.mp4 (line 3), y.mp4 (line 5); skipped",)
     assert [row.where for row in dataset.rows] == ["line 2"]
     assert dataset.labels == ("fall",)
     (folder / "annotations.csv").write_text(f"{HEADER}\nx.mp4,,,fall,,\n")
@@ -328,7 +328,7 @@ def test_labels_must_be_in_names(tmp_path: Path) -> None:
         ("annotations: x.csv", "no such annotation file: .*x.csv"),
         ("videos: x", "no such folder of videos: .*x"),
         ("path: x", "set.yaml: no such folder: .*x"),
-        ("[a, b]", "a data set YAML holds keys and values"),
+        ("[a, b]", "a dataset YAML holds keys and values"),
         ("path: .\na: b: c", "set.yaml, line 2: not a YAML file"),
         ("path: 2024-13-45", "set.yaml: not a YAML file: month must be in"),
     ],
@@ -340,21 +340,21 @@ def test_bad_yaml(tmp_path: Path, text: str, message: str) -> None:
         load_dataset(tmp_path / "set.yaml")
 
 
-def test_which_file_is_meant(tmp_path: Path) -> None:
-    with pytest.raises(AnnotationError, match=r"no such data set: .*nowhere\n  give a data set's YAML"):
+def test_ambiguous_or_missing_annotation_files(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match=r"no such dataset: .*nowhere\n  pass a dataset YAML"):
         load_dataset(tmp_path / "nowhere")
-    with pytest.raises(AnnotationError, match=r"no annotations in .*\n  name the annotation file itself, or write"):
+    with pytest.raises(AnnotationError, match=r"no annotations in .*\n  pass the annotation file itself, or write"):
         load_dataset(tmp_path)
     write_set(tmp_path, EXAMPLE)
     (tmp_path / "annotations.jsonl").touch()
-    with pytest.raises(AnnotationError, match=r"both annotations.csv and annotations.jsonl in .*\n  name the file"):
+    with pytest.raises(AnnotationError, match=r"both annotations.csv and annotations.jsonl in .*\n  pass the file"):
         load_dataset(tmp_path)
     (tmp_path / "labels.txt").write_text("no annotations\n")
-    with pytest.raises(AnnotationError, match=r"labels.txt is in none of the formats .*\n  those are: native CSV"):
+    with pytest.raises(AnnotationError, match=r"labels.txt is in no known format\n  known formats: native CSV"):
         load_dataset(tmp_path / "labels.txt")
 
 
-def test_an_annotation_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_annotation_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Path, mode: str) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -364,22 +364,22 @@ def test_an_annotation_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pyt
         load_dataset(folder)
 
 
-def test_split_names_of_others(tmp_path: Path) -> None:
+def test_foreign_split_names(tmp_path: Path) -> None:
     rows = [
         f"a.mp4,{i},{i + 1},x,,{s}" for i, s in enumerate(["", "Training", "VALID", "validation", "Test", "holdout"])
     ]
     dataset = csv_set(tmp_path, *rows)
     assert [note.split for note in dataset.annotations] == ["train", "train", "val", "val", "test", "holdout"]
     assert dataset.splits == ("train", "val", "test", "holdout")
-    assert dataset.warnings == ("rows of split holdout are used only where that split is asked for by name",)
+    assert dataset.warnings == ("rows of split holdout are used only if that split is named",)
 
 
-def test_labels_that_look_alike(tmp_path: Path) -> None:
+def test_warning_for_similar_labels(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,,,Sit down,,", "b.mp4,,,sit_down,,", "c.mp4,,,stand,,")
     assert dataset.warnings == ("labels that differ in spelling only: 'Sit down', 'sit_down'",)
 
 
-def test_a_background_that_no_row_has(tmp_path: Path) -> None:
+def test_warning_for_unused_background(tmp_path: Path) -> None:
     write_set(tmp_path, EXAMPLE)
     (tmp_path / "set.yaml").write_text("background: nothing\n")
     assert load_dataset(tmp_path / "set.yaml").warnings == ("background 'nothing' is not the label of any row",)
@@ -387,14 +387,14 @@ def test_a_background_that_no_row_has(tmp_path: Path) -> None:
 
 def test_repeated_rows(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,,,sit,,", "b.mp4,,,sit,,", "a.mp4,,,sit,,")
-    assert dataset.warnings == ("1 repeated row (line 4 says what line 2 says)",)
+    assert dataset.warnings == ("1 repeated row (line 4 repeats line 2)",)
     assert len(clips(dataset)) == 2
 
 
-def test_nothing_happens_where_something_does(tmp_path: Path) -> None:
+def test_event_free_row_contradicting_events(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,1,2,fall,,", "a.mp4,,,,,", "a.mp4,4,5,,,")
     assert dataset.warnings == (
-        "1 row (first: line 3) say that nothing happens where others say that something does; left out",
+        "1 row (first: line 3) marking recordings as event-free although other rows have events in them; skipped",
     )
     assert clips(dataset) == [clip("a.mp4", 1.0, 2.0, {0}), clip("a.mp4", 4.0, 5.0, set())]
 
@@ -406,7 +406,7 @@ def test_overlaps(tmp_path: Path) -> None:
     assert dataset.warnings == ("1 pair of overlapping intervals (first: a.mp4, line 3 and line 2: walk and sit)",)
 
 
-def test_check_times_clips_late_ends(tmp_path: Path) -> None:
+def test_clip_to_durations_clips_late_ends(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,1,6,walk,,", "b.mp4,1,6,walk,,", "c.mp4,1,6,walk,,", "d.mp4,,,walk,,")
     checked = clip_to_durations(dataset, {"a.mp4": 6.0, "b.mp4": 5.5, "d.mp4": 2.0})
     assert [note.end_s for note in checked.annotations] == [6.0, 5.5, 6.0, None]
@@ -415,7 +415,7 @@ def test_check_times_clips_late_ends(tmp_path: Path) -> None:
     assert dataset.annotations[1].end_s == 6.0
 
 
-def test_check_times_refuses_late_starts(tmp_path: Path) -> None:
+def test_clip_to_durations_rejects_late_starts(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,1,6,walk,,", "b.mp4,5.5,6,walk,,", "a.mp4,60,61,walk,,")
     with pytest.raises(
         AnnotationError, match=r"2 bad entries\n  line 3: start 5.5 s is past the end of b.mp4 \(5.50 s\)"

@@ -18,7 +18,7 @@ PLAIN = ConvertConfig(fps=25.0)
 
 def rows(path: Path, config: ConvertConfig = PLAIN) -> list[Annotation]:
     """The annotations of a file, sorted, whether their videos are there or not; train where it tells no split."""
-    notes = [row.annotation for row in read_annotations(find_dataset(path).on_top(config)).rows]
+    notes = [row.annotation for row in read_annotations(find_dataset(path).with_overrides(config)).rows]
     return sorted(
         (Annotation(**{**vars(note), "split": note.split or "train"}) for note in notes),
         key=lambda note: (note.video, note.start_s or 0, note.label or "", note.description or ""),
@@ -27,7 +27,7 @@ def rows(path: Path, config: ConvertConfig = PLAIN) -> list[Annotation]:
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 @pytest.mark.parametrize("kind", FILES)
-def test_any_format_to_native_and_back(tmp_path: Path, kind: str, suffix: str) -> None:
+def test_convert_any_format_to_native(tmp_path: Path, kind: str, suffix: str) -> None:
     source, out = write(tmp_path, *FILES[kind]), tmp_path / f"out/labels{suffix}"
     said = convert(source, out, PLAIN)
     assert said[0].startswith(f"{out}: ")
@@ -45,7 +45,7 @@ def test_any_format_to_native_and_back(tmp_path: Path, kind: str, suffix: str) -
 
 
 @pytest.mark.parametrize("kind", ["native", "e2e-spot", "label-studio", "elan", "cvat", "kinetics", "list"])
-def test_native_to_activitynet_and_back(tmp_path: Path, kind: str) -> None:
+def test_convert_activitynet_round_trip(tmp_path: Path, kind: str) -> None:
     native, other, back = (tmp_path / name for name in ("a.csv", "b.json", "c.csv"))
     convert(write(tmp_path / "in", *FILES[kind]), native, PLAIN)
     convert(native, other, ConvertConfig())
@@ -53,7 +53,7 @@ def test_native_to_activitynet_and_back(tmp_path: Path, kind: str) -> None:
     assert rows(back) == rows(native)
 
 
-def test_activitynet_is_what_its_evaluator_reads(tmp_path: Path) -> None:
+def test_convert_activitynet_matches_evaluator(tmp_path: Path) -> None:
     convert(write(tmp_path, "labels.csv", NATIVE), tmp_path / "gt.json", ConvertConfig())
     whole = json.loads((tmp_path / "gt.json").read_text())
     assert whole == {
@@ -72,52 +72,52 @@ def test_activitynet_is_what_its_evaluator_reads(tmp_path: Path) -> None:
     }
 
 
-def test_what_activitynet_cannot_hold_is_said(tmp_path: Path) -> None:
+def test_convert_reports_what_activitynet_lacks(tmp_path: Path) -> None:
     header = "video,start,end,label,description,split\n"
     source = write(tmp_path, "labels.csv", f"{header}a.mp4,1,2,x,,train\na.mp4,3,4,y,,test\na.mp4,,,,text,train\n")
     said = convert(source, tmp_path / "gt.json", ConvertConfig())
     assert said[1:] == [
-        "1 row with text only left out: ActivityNet's detection has labels",
-        "1 row of another split than their video's first: a video has one subset there",
+        "1 row without a label skipped: ActivityNet detection requires labels",
+        "1 row in another split than the first of their video: ActivityNet has one per video",
     ]
-    with pytest.raises(AnnotationError, match=r"all rows are text only, .*\n  write .csv or .jsonl"):
+    with pytest.raises(AnnotationError, match=r"no row has a label, which .*\n  write .csv or .jsonl"):
         convert(write(tmp_path, "msr.json", MSR_VTT), tmp_path / "gt.json", ConvertConfig())
 
 
-def test_extra_columns_are_kept(tmp_path: Path) -> None:
+def test_convert_keeps_extra_columns(tmp_path: Path) -> None:
     source = write(tmp_path, "labels.csv", "video,label,who\na.mp4,fall,ann\nb.mp4,walk,\n")
     convert(source, tmp_path / "out.csv", ConvertConfig())
     with open(tmp_path / "out.csv", newline="") as file:
         assert [row["who"] for row in csv.DictReader(file)] == ["ann", ""]
 
 
-def test_subtitles(tmp_path: Path) -> None:
+def test_convert_subtitles(tmp_path: Path) -> None:
     text = "video,start,end,label,description\n" + (
         'cam1/a.mp4,3723.5,3725,fall & <rise>,"One line\n\nanother -->"\n../b.mp4,2,3,y,\ncam1/a.mp4,1,2,x,\n'
         "cam1/a.mp4,,,whole,\n"
     )
     source = write(tmp_path, "labels.csv", text)
     said = convert(source, tmp_path / "subtitles", ConvertConfig())
-    assert said[1:] == ["1 row without times left out: a subtitle needs them"]
+    assert said[1:] == ["1 row without times skipped: subtitles need them"]
     assert (tmp_path / "subtitles/cam1/a.mp4.vtt").read_text() == (
         "WEBVTT\n\n00:00:01.000 --> 00:00:02.000\nx\n\n"
         "01:02:03.500 --> 01:02:05.000\nfall &amp; &lt;rise&gt;\nOne line\nanother --&gt;\n"
     )
     assert (tmp_path / "subtitles/b.mp4.vtt").is_file()  # not beside the folder
-    with pytest.raises(AnnotationError, match=r"labels.csv speaks of 2 videos\n  a .vtt is of one: name a folder"):
+    with pytest.raises(AnnotationError, match=r"labels.csv annotates 2 videos\n  a .vtt holds one: give a folder"):
         convert(source, tmp_path / "one.vtt", ConvertConfig())
     one = write(tmp_path, "one.csv", "video,start,end,label\na.mp4,1,2,x\n")
     convert(one, tmp_path / "one.vtt", ConvertConfig())
     assert (tmp_path / "one.vtt").read_text() == "WEBVTT\n\n00:00:01.000 --> 00:00:02.000\nx\n"
 
 
-def test_videos_that_are_there_get_their_own_names(tmp_path: Path) -> None:
+def test_convert_names_existing_videos(tmp_path: Path) -> None:
     source = write(tmp_path, *FILES["label-studio"], "yard.mp4")
     convert(source, tmp_path / "out.csv", ConvertConfig(fps=12))
     assert [note.video for note in rows(tmp_path / "out.csv")] == ["set/gate two.mp4", "yard.mp4"]
 
 
-def test_settings_of_the_command_line_come_on_top(tmp_path: Path) -> None:
+def test_convert_settings_override_yaml(tmp_path: Path) -> None:
     write(tmp_path, "cvat.xml", CVAT)
     yaml = write(tmp_path, "set.yaml", "annotations: cvat.xml\nfps: 10\ntiers: [label]\n")
     convert(yaml, tmp_path / "out.csv", ConvertConfig())
@@ -129,11 +129,9 @@ def test_settings_of_the_command_line_come_on_top(tmp_path: Path) -> None:
     assert [n.start_s for n in rows(tmp_path / "spot.csv")] == [0.16, 20.96, None]
 
 
-def test_outputs_that_cannot_be(tmp_path: Path) -> None:
+def test_convert_rejects_unknown_outputs(tmp_path: Path) -> None:
     source = write(tmp_path, "labels.csv", NATIVE)
-    with pytest.raises(
-        SettingsError, match=r"cannot write .*out.xml: there is no format for .xml\n  use .csv or .jsonl"
-    ):
+    with pytest.raises(SettingsError, match=r"cannot write .*out.xml: unknown format .xml\n  use .csv or .jsonl"):
         convert(source, tmp_path / "out.xml", ConvertConfig())
     with pytest.raises(OutputError, match=r"cannot write .*labels.csv/out.csv: "):
         convert(source, source / "out.csv", ConvertConfig())
@@ -142,12 +140,12 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("flag", "value"), [("fps", -1), ("half_width", -0.5)])
-def test_settings_that_cannot_be(flag: str, value: float) -> None:
+def test_convert_rejects_bad_settings(flag: str, value: float) -> None:
     with pytest.raises(SettingsError, match=rf"{flag} is {value}; it must be from 0 to "):
         ConvertConfig(**{flag: value})  # type: ignore[arg-type]
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = write(tmp_path, "cvat.xml", CVAT), tmp_path / "out.csv"
     assert (
         cli.run(["convert", str(source), str(out), "--fps", "10", "--tiers", "action,carries", "--format", "cvat"]) == 0
@@ -155,12 +153,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr()
     assert said.out == f"{out}: 4 rows of 1 video from {source}\n"
     assert cli.run(["convert", str(source), str(out), "--fps", "10"]) == 0
-    assert "labels come from label, action, carries; `tiers` chooses among them" in capsys.readouterr().err
+    assert "labels come from label, action, carries; select some with `tiers`" in capsys.readouterr().err
     assert cli.run(["convert", str(source), str(out)]) == 2
-    assert "--fps 25 of vidgru convert" in capsys.readouterr().err
+    assert "vidgru convert --fps 25" in capsys.readouterr().err
 
 
-def test_a_video_outside_the_folders_can_be_found_again(tmp_path: Path) -> None:
+def test_convert_video_outside_roots(tmp_path: Path) -> None:
     write(tmp_path / "far", "x", "", "a.mp4")
     video = str(tmp_path / "far" / "a.mp4")
     source = write(tmp_path / "set", "labels.csv", f"video,label\n{video},walk\n../far/a.mp4,run\n")
@@ -170,6 +168,6 @@ def test_a_video_outside_the_folders_can_be_found_again(tmp_path: Path) -> None:
         assert recording.path.samefile(video)
 
 
-def test_columns_that_activitynet_has_not_are_said(tmp_path: Path) -> None:
+def test_convert_reports_dropped_columns(tmp_path: Path) -> None:
     said = convert(write(tmp_path, *FILES["kinetics"]), tmp_path / "out.json", PLAIN)
-    assert "columns left out, as ActivityNet has none: group" in said
+    assert "columns that ActivityNet does not have, skipped: group" in said

@@ -22,7 +22,7 @@ def described(
     return DescribedSegment(video=video, start_s=start_s, end_s=end_s, label=label, sentences=sentences, split=split)
 
 
-def test_rows_of_one_label_on_one_interval_are_ways_to_say_it(tmp_path: Path) -> None:
+def test_described_segments_collect_sentences(tmp_path: Path) -> None:
     dataset = csv_set(
         tmp_path,
         "a.mp4,1,2,fall,He falls.,train",
@@ -42,7 +42,7 @@ def test_rows_of_one_label_on_one_interval_are_ways_to_say_it(tmp_path: Path) ->
     ]
 
 
-def test_whole_clips_splits_and_rows_that_are_not_described(tmp_path: Path) -> None:
+def test_described_segments_of_clips_and_splits(tmp_path: Path) -> None:
     dataset = csv_set(
         tmp_path,
         "a.mp4,,,fall,He falls.,train",
@@ -66,7 +66,7 @@ def test_whole_clips_splits_and_rows_that_are_not_described(tmp_path: Path) -> N
     assert described_segments(dataset, "other") == []
 
 
-def test_one_interval_in_two_splits_is_two_stretches(tmp_path: Path) -> None:
+def test_described_segments_differ_by_split(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,1,2,fall,He falls.,train", "a.mp4,1,2,fall,She falls.,val")
     assert [one.sentences for one in described_segments(dataset)] == [("He falls.",), ("She falls.",)]
 
@@ -77,7 +77,7 @@ def with_background(folder: Path, *rows: str) -> Path:
     return folder / "set.yaml"
 
 
-def test_what_is_said_of_the_background_has_no_label(tmp_path: Path) -> None:
+def test_described_background_has_no_label(tmp_path: Path) -> None:
     path = with_background(tmp_path, "a.mp4,1,2,fall,He falls.,train", "b.mp4,,,nothing,An empty room.,train")
     assert described_segments(load_dataset(path)) == [
         described("a.mp4", 1.0, 2.0, 0, "He falls."),
@@ -89,10 +89,10 @@ def test_what_is_said_of_the_background_has_no_label(tmp_path: Path) -> None:
     ("a.mp4,1,2,,He falls.,train", "a.mp4,1,2,,넘어진다.,train", "b.mp4,,,,An empty room.,val"),
     ("a.mp4,1,2,,He falls.,train", "a.mp4,1,2,,넘어진다.,train", "b.mp4,,,,An empty room.,val", "c.mp4,,,,,train"),
 ])  # fmt: skip
-def test_without_labels_what_is_described_is_labelled_so(tmp_path: Path, rows: tuple[str, ...]) -> None:
+def test_placeholder_label_without_labels(tmp_path: Path, rows: tuple[str, ...]) -> None:
     dataset = csv_set(tmp_path, *rows)
     assert dataset.labels == (DESCRIBED,)
-    assert "no row has a label: what is described is labelled 'described'" in dataset.notes
+    assert "no row has a label: described segments get the label 'described'" in dataset.notes
     assert described_segments(dataset) == [
         described("a.mp4", 1.0, 2.0, 0, "He falls.", "넘어진다."),
         described("b.mp4", None, None, 0, "An empty room.", split="val"),
@@ -104,7 +104,7 @@ def test_without_labels_what_is_described_is_labelled_so(tmp_path: Path, rows: t
     assert [timeline.events for timeline in event_timelines(dataset, "train")][:1] == [((1.0, 2.0, 0),)]
 
 
-def test_where_the_background_is_the_only_label_what_is_described_is_labelled_too(tmp_path: Path) -> None:
+def test_placeholder_label_with_background_only(tmp_path: Path) -> None:
     path = with_background(
         tmp_path, "a.mp4,,,,He falls.,train", "b.mp4,,,nothing,,train", "c.mp4,,,nothing,An empty room.,train"
     )
@@ -115,20 +115,20 @@ def test_where_the_background_is_the_only_label_what_is_described_is_labelled_to
     assert [one.label for one in described_segments(dataset)] == [0, None]
 
 
-def test_where_some_rows_have_labels_the_others_get_none(tmp_path: Path) -> None:
+def test_no_placeholder_label_beside_labels(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,,,fall,He falls.,train", "b.mp4,,,,Two people meet.,train")
     assert dataset.labels == ("fall",)
     assert dataset.notes == ()
     assert [note.label for note in dataset.annotations] == ["fall", None]
 
 
-def test_eventless_recordings_alone_are_not_described(tmp_path: Path) -> None:
+def test_no_placeholder_label_without_descriptions(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,,,,,train", "b.mp4,,,,,val")
     assert dataset.labels == ()
     assert described_segments(dataset) == []
 
 
-def test_what_is_labelled_for_want_of_labels_can_be_taken_back(tmp_path: Path) -> None:
+def test_without_placeholder_labels(tmp_path: Path) -> None:
     dataset = without_placeholder_labels(
         csv_set(tmp_path, "a.mp4,2,4,,He falls.,test", "b.mp4,,,,Two people meet.,test")
     )

@@ -10,8 +10,8 @@ import pytest
 from tests.datasets.annotation_files import HEADER, csv_set, write_set
 from vidgru.datasets.annotations import clip_to_durations, load_dataset
 from vidgru.datasets.dataset import Dataset, clips
-from vidgru.datasets.groups import groups, stratify
-from vidgru.datasets.splits import assign_splits, folds, report
+from vidgru.datasets.report import report
+from vidgru.datasets.splits import assign_splits, folds, groups, stratify
 from vidgru.errors import AnnotationError, SettingsError
 
 
@@ -24,28 +24,28 @@ def split_of(dataset: Dataset) -> dict[str, str | None]:
     return {note.video: note.split for note in dataset.annotations}
 
 
-def test_a_fifth_is_set_aside_of_every_label(tmp_path: Path) -> None:
+def test_assign_splits_holds_out_a_fifth_per_label(tmp_path: Path) -> None:
     dataset = assign_splits(many(tmp_path))
     for label in range(3):
         held = Counter(clip.split for clip in clips(dataset) if label in clip.labels)
         assert held == {"train": 16, "val": 4}
-    assert dataset.notes == ("no val rows: 12 of 60 train clips set aside as val, by video, seed 0",)
+    assert dataset.notes == ("no val rows: 12 of 60 train clips held out as val, by video, seed 0",)
     assert dataset.notes[0] in report(dataset).lines
 
 
-def test_the_draw_is_a_function_of_the_seed(tmp_path: Path) -> None:
+def test_assign_splits_depends_on_seed_only(tmp_path: Path) -> None:
     dataset = many(tmp_path)
     assert split_of(assign_splits(dataset)) == split_of(assign_splits(dataset))
     assert split_of(assign_splits(dataset)) != split_of(assign_splits(dataset, seed=1))
 
 
-def test_splits_that_the_file_has_are_left_as_they_are(tmp_path: Path) -> None:
+def test_assign_splits_keeps_existing_splits(tmp_path: Path) -> None:
     rows = [f"a{i}.mp4,,,x,,{split}" for i, split in enumerate(["train"] * 8 + ["val"] + ["test"] * 3)]
     dataset = csv_set(tmp_path, *rows)
     assert assign_splits(dataset, test=0.5) is dataset
 
 
-def test_test_never_stands_in_for_val(tmp_path: Path) -> None:
+def test_assign_splits_never_uses_test_as_val(tmp_path: Path) -> None:
     rows = [f"a{i}.mp4,,,x,,{'test' if i >= 10 else ''}" for i in range(30)]
     before = csv_set(tmp_path, *rows)
     after = assign_splits(before)
@@ -54,12 +54,12 @@ def test_test_never_stands_in_for_val(tmp_path: Path) -> None:
     assert assign_splits(csv_set(tmp_path / "only", "a.mp4,,,x,,test")).splits == ("test",)
 
 
-def test_val_and_test_shares_are_of_the_whole(tmp_path: Path) -> None:
+def test_split_fractions_refer_to_the_whole(tmp_path: Path) -> None:
     sizes = Counter(clip.split for clip in clips(assign_splits(many(tmp_path), val=0.25, test=0.25)))
     assert sizes == {"train": 30, "val": 15, "test": 15}
 
 
-def test_split_settings_come_from_the_yaml(tmp_path: Path) -> None:
+def test_split_settings_from_yaml(tmp_path: Path) -> None:
     write_set(
         tmp_path,
         "\n".join([HEADER + ",who", *(f"{p}{i}.mp4,,,x,,,{p}" for p in "abcdefgh" for i in range(4))]),
@@ -70,11 +70,11 @@ def test_split_settings_come_from_the_yaml(tmp_path: Path) -> None:
     people = {clip.video[0] for clip in clips(dataset, "val")}
     assert len(people) == 2
     assert len(clips(dataset, "val")) == 8
-    assert dataset.notes == ("no val rows: 8 of 32 train clips set aside as val, by Who, seed 3",)
+    assert dataset.notes == ("no val rows: 8 of 32 train clips held out as val, by Who, seed 3",)
     assert "8 groups by Who" in report(dataset).lines
 
 
-def test_folders_are_groups_unless_they_are_few_or_classes(tmp_path: Path) -> None:
+def test_groups_by_folder_unless_few_or_classes(tmp_path: Path) -> None:
     cameras = csv_set(tmp_path / "1", *(f"cam{c}/{i}.mp4,,,{'xy'[i % 2]},," for c in range(5) for i in range(4)))
     assert groups(cameras) == ({video: video.split("/")[0] for video in cameras.recordings}, "folder")
     assert len({clip.video.split("/")[0] for clip in clips(assign_splits(cameras), "val")}) == 1
@@ -87,7 +87,7 @@ def test_folders_are_groups_unless_they_are_few_or_classes(tmp_path: Path) -> No
     assert groups(flat, "folder")[0] == {video: video for video in flat.recordings}
 
 
-def test_rows_of_one_recording_stay_together(tmp_path: Path) -> None:
+def test_groups_keep_recordings_together(tmp_path: Path) -> None:
     dataset = assign_splits(
         csv_set(tmp_path, *(f"{v}.mp4,{t},{t + 1},{'xy'[t % 2]},," for v in "abcdef" for t in range(9)))
     )
@@ -95,7 +95,7 @@ def test_rows_of_one_recording_stay_together(tmp_path: Path) -> None:
     assert len(clips(dataset, "val")) == 9
 
 
-def test_groups_that_do_not_hold(tmp_path: Path) -> None:
+def test_groups_rejects_bad_columns(tmp_path: Path) -> None:
     header = f"{HEADER},who"
     dataset = csv_set(tmp_path, "a.mp4,1,2,x,,,ann", "a.mp4,3,4,x,,,bob", header=header)
     with pytest.raises(
@@ -106,7 +106,7 @@ def test_groups_that_do_not_hold(tmp_path: Path) -> None:
         groups(dataset, "subject")
 
 
-def test_one_group_cannot_be_split(tmp_path: Path) -> None:
+def test_assign_splits_rejects_single_group(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,1,2,x,,", "a.mp4,3,4,y,,")
     with pytest.raises(AnnotationError, match=r"1 group by video cannot make 2 splits\n  add recordings"):
         assign_splits(dataset)
@@ -115,7 +115,7 @@ def test_one_group_cannot_be_split(tmp_path: Path) -> None:
         assign_splits(dataset, val=1)
 
 
-def test_folds_cover_everything_once(tmp_path: Path) -> None:
+def test_folds_test_every_row_once(tmp_path: Path) -> None:
     dataset = many(tmp_path, per_label=9)
     made = folds(dataset, 3, seed=0)
     tested = [clip.video for fold in made for clip in clips(fold, "test")]
@@ -127,7 +127,7 @@ def test_folds_cover_everything_once(tmp_path: Path) -> None:
     assert [split_of(fold) for fold in folds(dataset, 3, seed=0)] == [split_of(fold) for fold in made]
 
 
-def test_folds_keep_groups_together(tmp_path: Path) -> None:
+def test_folds_keep_groups_whole(tmp_path: Path) -> None:
     rows = [f"{p}{i}.mp4,,,{'xy'[i % 2]},,test,{p}" for p in "abcdefgh" for i in range(4)]
     for fold in folds(csv_set(tmp_path, *rows, header=f"{HEADER},who"), 4, seed=0, by="who"):
         people = [{clip.video[0] for clip in clips(fold, split)} for split in ("train", "val", "test")]
@@ -135,7 +135,7 @@ def test_folds_keep_groups_together(tmp_path: Path) -> None:
         assert len(people[2]) == 2
 
 
-def test_folds_that_cannot_be(tmp_path: Path) -> None:
+def test_folds_rejects_bad_k(tmp_path: Path) -> None:
     dataset = many(tmp_path, per_label=1)
     with pytest.raises(SettingsError, match="folds is 1; it must be at least 2"):
         folds(dataset, 1, seed=0)
@@ -151,7 +151,7 @@ def missed(counts: np.ndarray, part: np.ndarray, shares: np.ndarray) -> np.ndarr
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_stratify_shares_out_every_label(seed: int) -> None:
+def test_stratify_divides_every_label(seed: int) -> None:
     rng = np.random.default_rng(seed)
     shares = rng.dirichlet(np.full(3, 5.0))
     single = np.eye(5)[rng.integers(5, size=200)]
@@ -178,7 +178,7 @@ def test_report(tmp_path: Path) -> None:
     made = report(dataset)
     assert made.lines[0].endswith(
         "annotations.csv: 8 events and 2 whole clips of 3 labels in 11 recordings "
-        "(one label at a time; 1 row with text only)"
+        "(one label at a time; 1 row with a description only)"
     )
     assert made.lines[1:] == (
         "                   train     val    test    seconds",
@@ -192,9 +192,9 @@ def test_report(tmp_path: Path) -> None:
     )
     assert made.warnings == (
         "fewer than 5 train clips of walk (2)",
-        "no clips in train of jump; it cannot be learnt",
-        "no clips in val of jump, walk; left out of that split's macro means",
-        "no clips in test of fall, walk; left out of that split's macro means",
+        "no clips in train of jump; cannot be learnt",
+        "no clips in val of jump, walk; not in that split's macro averages",
+        "no clips in test of fall, walk; not in that split's macro averages",
         "1 video group in two splits (first: a0.mp4 in train and val); results will look better than they are",
     )
     assert str(made).endswith("better than they are")
@@ -218,7 +218,7 @@ def recordings(folder: Path, number: int = 20) -> Dataset:
 
 
 @pytest.mark.parametrize("number", [3, 6, 12])
-def test_clips_and_timed_events_of_the_same_labels_are_each_shared_out(tmp_path: Path, number: int) -> None:
+def test_split_stratifies_clips_and_events_separately(tmp_path: Path, number: int) -> None:
     rows = [f"{label}{i}.mp4,,,{label},," for label in "ab" for i in range(number)]
     rows += [f"t{i}.mp4,{at},{at + 1},{label},," for i in range(number) for at, label in ((1, "a"), (4, "b"))]
     for seed in range(3):
@@ -226,7 +226,7 @@ def test_clips_and_timed_events_of_the_same_labels_are_each_shared_out(tmp_path:
         assert {clip.start_s is None for clip in held} == {True, False}
 
 
-def test_timed_events_and_eventless_recordings_are_shared_out(tmp_path: Path) -> None:
+def test_split_stratifies_event_free_recordings(tmp_path: Path) -> None:
     dataset = assign_splits(recordings(tmp_path), val=0.2, test=0.2)
     held = {split: clips(dataset, split) for split in ("train", "val", "test")}
     count = {split: Counter(next(iter(c.labels), -1) for c in some) for split, some in held.items()}
@@ -234,14 +234,12 @@ def test_timed_events_and_eventless_recordings_are_shared_out(tmp_path: Path) ->
     assert [count[split][fall] for split in held] == pytest.approx([12, 4, 4], abs=1)
     assert [count[split][-1] for split in held] == [6, 2, 2]
     assert all(count[split][sit] >= 1 for split in held)
-    assert re.fullmatch(
-        r"no val rows: \d of 2\d train recordings set aside as val, by video, seed 0", dataset.notes[-1]
-    )
+    assert re.fullmatch(r"no val rows: \d of 2\d train recordings held out as val, by video, seed 0", dataset.notes[-1])
 
 
 @pytest.mark.parametrize("by", [None, "video", "who", "group"])
 @pytest.mark.parametrize("k", [2, 3, 4])
-def test_no_recording_and_no_group_is_in_two_folds(tmp_path: Path, k: int, by: str | None) -> None:
+def test_folds_never_divide_recordings_or_groups(tmp_path: Path, k: int, by: str | None) -> None:
     dataset = recordings(tmp_path)
     group = groups(dataset, by)[0]
     tested: list[str] = []
@@ -255,15 +253,17 @@ def test_no_recording_and_no_group_is_in_two_folds(tmp_path: Path, k: int, by: s
     assert sorted(tested) == sorted(dataset.recordings)
 
 
-def test_more_folds_than_groups(tmp_path: Path) -> None:
+def test_folds_rejects_more_folds_than_groups(tmp_path: Path) -> None:
     dataset = recordings(tmp_path)
-    with pytest.raises(AnnotationError, match=r"4 groups by who cannot make 5 splits\n  add recordings, name another"):
+    with pytest.raises(
+        AnnotationError, match=r"4 groups by who cannot make 5 splits\n  add recordings, group by another"
+    ):
         folds(dataset, 5, seed=0, by="who")
     with pytest.raises(AnnotationError, match=r"no column 'subject' to split by"):
         folds(dataset, 2, seed=0, by="subject")
 
 
-def test_a_column_called_group_is_taken_unasked(tmp_path: Path) -> None:
+def test_group_column_is_the_default(tmp_path: Path) -> None:
     rows = [f"cam{n % 6}/{n}.mp4,,,{'xy'[n % 2]},,,{n // 4}" for n in range(24)]
     dataset = csv_set(tmp_path, *rows, header=f"{HEADER},group")
     assert groups(dataset)[1] == "group"
@@ -273,7 +273,7 @@ def test_a_column_called_group_is_taken_unasked(tmp_path: Path) -> None:
     assert groups(without_tracks)[1] == "folder"
 
 
-def test_report_of_timed_events(tmp_path: Path) -> None:
+def test_report_timed_events(tmp_path: Path) -> None:
     dataset = csv_set(
         tmp_path,
         *(f"a{i}.mp4,1,3,fall,,train" for i in range(6)), "a0.mp4,2,6,walk,,train", "a1.mp4,8,9,walk,,train",
@@ -290,14 +290,14 @@ def test_report_of_timed_events(tmp_path: Path) -> None:
         "  all events           8       1       0",
         "  all recordings       6       2       1",
         "  without events       0       1       1",
-        "  their seconds     60.0    20.0    10.0       90.0",
-        "something happens in 23.3% of the time (21.0 of 90.0 s)",
+        "  all seconds       60.0    20.0    10.0       90.0",
+        "events cover 23.3% of the time (21.0 of 90.0 s)",
     )
     assert made.warnings == (
         "1 pair of overlapping intervals (first: a0.mp4, line 2 and line 8: fall and walk)",
         "fewer than 5 train events of walk (2)",
-        "no events in val of walk; left out of that split's macro means",
-        "no events in test of fall, walk; left out of that split's macro means",
+        "no events in val of walk; not in that split's macro averages",
+        "no events in test of fall, walk; not in that split's macro averages",
     )
     assert made.counts["overlap"] is True
     assert made.counts["splits"]["val"] == {
@@ -305,22 +305,38 @@ def test_report_of_timed_events(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_report_of_moments_and_of_lengths_that_are_not_known(tmp_path: Path) -> None:
+def test_report_moments_and_unknown_durations(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,1,2,fall,,", "a.mp4,2,3,walk,,", "b.mp4,0,1,fall,,")
     made = report(replace(dataset, half_width_s=0.5, durations={"a.mp4": 4.0, "b.mp4": math.inf}))
     assert "(one label at a time)" in made.lines[0]
-    assert "something happens in 50.0% of the time (2.0 of 4.0 s)" in made.lines
-    assert "the file marks moments: an event reaches 0.5 s before and after its own" in made.lines
+    assert "events cover 50.0% of the time (2.0 of 4.0 s)" in made.lines
+    assert "the file marks moments: events cover 0.5 s before and after them" in made.lines
     assert not any("their seconds" in line for line in made.lines)
     assert not any("of the time" in line for line in report(dataset).lines)
 
 
-def test_folds_that_leave_too_few_groups_to_validate_on(tmp_path: Path) -> None:
+def test_folds_rejects_single_training_group(tmp_path: Path) -> None:
     rows = [f"a{i}.mp4,,,x,,,cam{i % 3}" for i in range(9)]
     dataset = csv_set(tmp_path, *rows, header=f"{HEADER},camera")
-    message = r"1 group by camera cannot make 2 splits, train and val, of what fold \d of 2 leaves\n"
+    message = r"1 group by camera cannot make 2 splits, train and val, from what fold \d of 2 leaves\n"
     with pytest.raises(AnnotationError, match=message):
         folds(dataset, 2, seed=0, by="camera")
     assert len(folds(dataset, 3, seed=0, by="camera")) == 3
-    with pytest.raises(AnnotationError, match=r"no column 'kamera' .* \(did you mean 'camera'\?\)\n.* has: camera"):
+    with pytest.raises(
+        AnnotationError, match=r"no column 'kamera' .* \(did you mean 'camera'\?\)\n.* of the file: camera"
+    ):
         folds(dataset, 2, seed=0, by="kamera")
+
+
+def test_report_lists_at_most_20_labels(tmp_path: Path) -> None:
+    rows = [
+        f"{label:03d}_{clip}.mp4,,,label{label:03d},,train" for label in range(30) for clip in range(1 + (label == 29))
+    ]
+    found = report(csv_set(tmp_path, *rows))
+    listed = [line for line in found.lines if line.startswith("  label")]
+    assert len(listed) == 20
+    assert listed[-1].split() == ["label029", "2"]  # the most frequent are listed, in the order of the labels
+    assert "  ... and 10 more labels" in found.lines
+    assert len(found.counts["labels"]) == 30
+    (rare,) = [warning for warning in found.warnings if warning.startswith("fewer than")]
+    assert rare.endswith(" and 10 more")

@@ -37,12 +37,12 @@ def videos(tmp_path: Path) -> Videos:
         ("n" * 5000, None),
     ],
 )
-def test_names_of_other_tools(videos: Videos, spelling: str, found: str | None) -> None:
+def test_find_by_foreign_names(videos: Videos, spelling: str, found: str | None) -> None:
     recording = videos.find(spelling)
     assert (recording.name if recording else None) == found
 
 
-def test_further_spellings_come_second(videos: Videos) -> None:
+def test_find_tries_spellings_in_order(videos: Videos) -> None:
     recording = videos.find("id1", ("v_id1",))
     assert recording is not None
     assert recording.name == "v_id1.webm"
@@ -51,7 +51,7 @@ def test_further_spellings_come_second(videos: Videos) -> None:
     assert found.name == "top.mp4"  # a path that is there goes before one that is like it
 
 
-def test_exact_names_are_paths(videos: Videos) -> None:
+def test_find_exact_matches_paths_only(videos: Videos) -> None:
     assert videos.find("b.mkv", exact=True) is None
     recording = videos.find("cam2/b.mkv", exact=True)
     assert recording is not None
@@ -59,7 +59,7 @@ def test_exact_names_are_paths(videos: Videos) -> None:
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_composed_and_decomposed_letters_are_the_same(tmp_path: Path, exact: bool) -> None:
+def test_find_ignores_unicode_normal_form(tmp_path: Path, exact: bool) -> None:
     composed, decomposed = "K\u00fcche.mp4", "Ku\u0308che.mp4"
     (tmp_path / decomposed).touch()
     recording = Videos((tmp_path,)).find(composed, exact=exact)
@@ -67,7 +67,7 @@ def test_composed_and_decomposed_letters_are_the_same(tmp_path: Path, exact: boo
     assert recording.path.name == decomposed
 
 
-def test_a_name_as_an_upload_writes_it_comes_after_the_name_itself(tmp_path: Path) -> None:
+def test_find_prefers_names_over_upload_names(tmp_path: Path) -> None:
     for name in ("in/a b.mp4", "in/a_b.mp4", "in/c d.mp4", "in/c(d).mp4", "in/ef.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -76,7 +76,7 @@ def test_a_name_as_an_upload_writes_it_comes_after_the_name_itself(tmp_path: Pat
     assert found == {"a_b.mp4": "in/a_b.mp4", "c_d": "in/c d.mp4", "cd.mp4": "in/c(d).mp4"}
 
 
-def test_a_name_that_may_be_several_is_said_to_be(videos: Videos) -> None:
+def test_ambiguous_name_lists_candidates(videos: Videos) -> None:
     row = AnnotationRow(annotation=Annotation(video="x"), where="line 2")
     _, _, missing = locate([row], videos, {}, exact=False)
     assert list(missing) == ["x, which may be twice/x.avi or twice/x.mp4"]

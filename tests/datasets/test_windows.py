@@ -21,7 +21,7 @@ def truth(frames: int, *, wide: int = 3) -> Features:
 @pytest.mark.parametrize("frames", [0, 1, 2, 5, 9])
 @pytest.mark.parametrize("start", [-12, -3, -1, 0, 1, 4, 8, 9, 12])
 @pytest.mark.parametrize("length", [1, 2, 5, 20])
-def test_step_t_is_frame_start_plus_t(frames: int, start: int, length: int) -> None:
+def test_slice_window_step_is_start_plus_t(frames: int, start: int, length: int) -> None:
     features = truth(frames)
     window = slice_window(features, start, length, features.frame * 10, features.frame[:, 0] * 100)
     assert len(window) == length
@@ -50,14 +50,14 @@ def test_step_t_is_frame_start_plus_t(frames: int, start: int, length: int) -> N
     assert len(batch.objects) == batch.counts.sum()
 
 
-def test_a_window_inside_is_a_view() -> None:
+def test_slice_window_inside_is_a_view() -> None:
     features = truth(9)
     window = slice_window(features, 2, 4)
     assert np.shares_memory(window.objects, features.objects)
     assert np.shares_memory(window.frame, features.frame)
 
 
-def test_slices_that_cannot_be() -> None:
+def test_slice_window_rejects_bad_arguments() -> None:
     with pytest.raises(ValueError, match="length must be at least 1, got 0"):
         slice_window(truth(3), 0, 0)
     with pytest.raises(ValueError, match=r"targets must have a row for each of the 3 frames, got \[2, 1\]"):
@@ -66,7 +66,7 @@ def test_slices_that_cannot_be() -> None:
         slice_window(truth(3), 0, 2, np.zeros((3, 1)), np.zeros(4))
 
 
-def test_collate_pads_behind() -> None:
+def test_collate_pads_at_the_end() -> None:
     features = truth(9)
     labels = np.eye(3, dtype=np.float32)
     windows = [slice_window(features, s, n, labels=labels[i]) for i, (s, n) in enumerate([(0, 2), (3, 5), (8, 1)])]
@@ -89,7 +89,7 @@ def test_collate_pads_behind() -> None:
     assert {moved.objects.device.type, moved.mask.device.type, moved.labels.device.type} == {"meta"}
 
 
-def test_collate_pads_targets_which_then_count_for_nothing() -> None:
+def test_collate_gives_padded_targets_no_weight() -> None:
     features = truth(5)
     ones = np.ones(5, np.float32)
     windows = [slice_window(features, 0, n, features.frame, ones, source=f"a.mp4, {n}") for n in (2, 4)]
@@ -105,7 +105,7 @@ def test_collate_pads_targets_which_then_count_for_nothing() -> None:
     assert batch.to("cpu").sources == batch.sources
 
 
-def test_a_batch_alone_is_the_batch_among_others() -> None:
+def test_collate_is_independent_of_batch_mates() -> None:
     features = truth(40)
     windows = [slice_window(features, s, n) for s, n in [(0, 7), (13, 4), (30, 20)]]
     together = collate(windows)
@@ -120,7 +120,7 @@ def test_a_batch_alone_is_the_batch_among_others() -> None:
         assert not together.counts[row, steps:].any()
 
 
-def test_sentences_go_with_their_windows() -> None:
+def test_collate_keeps_captions_with_their_windows() -> None:
     features = truth(9)
     said = [np.array(words, np.int64) for words in ([0, 5, 1], [7, 1], [0, 3, 3, 4, 1])]
     windows = [slice_window(features, 2 * n, 3, words=words, source=f"{n}") for n, words in enumerate(said)]
@@ -139,13 +139,13 @@ def test_sentences_go_with_their_windows() -> None:
         collate([*windows, slice_window(features, 0, 3)])
 
 
-def test_a_batch_without_objects() -> None:
+def test_collate_without_objects() -> None:
     batch = collate([slice_window(truth(1), 0, 3)])
     assert batch.objects.shape == (0, 3)
     assert batch.counts.tolist() == [[0, 0, 0]]
 
 
-def test_batches_that_cannot_be() -> None:
+def test_collate_rejects_mixed_windows() -> None:
     with pytest.raises(ValueError, match="collate needs at least one window"):
         collate([])
     features = truth(3)
@@ -167,7 +167,7 @@ def test_frames_between() -> None:
     assert frames_between(time_s[:0], 1.0, 2.0) == (0, 0)
 
 
-def test_an_epoch_holds_every_clip_once_and_is_pure() -> None:
+def test_epoch_batches_cover_every_clip_once() -> None:
     lengths = np.random.default_rng(0).integers(1, 200, 1000)
     batches = epoch_batches(lengths, 16, seed=1, epoch=2)
     assert sorted(np.concatenate(batches).tolist()) == list(range(1000))
@@ -184,7 +184,7 @@ def test_an_epoch_holds_every_clip_once_and_is_pure() -> None:
         epoch_batches([1], 0, seed=0, epoch=0)
 
 
-def test_balanced_draws() -> None:
+def test_epoch_batches_balanced() -> None:
     labels = np.zeros((100, 2))
     labels[:80, 0] = 1
     labels[80:90, 1] = 1  # and ten in which nothing happens
@@ -200,6 +200,6 @@ def test_balanced_draws() -> None:
         assert (np.abs(counts[80:] - 3.33) < 1).all()
 
 
-def test_a_clip_with_several_labels_counts_by_its_rarest() -> None:
+def test_balanced_weights_use_the_rarest_label() -> None:
     weights = balanced_weights(np.array([[1, 0], [1, 0], [1, 0], [1, 1]]))
     assert weights[3] / weights[0] == pytest.approx(4)

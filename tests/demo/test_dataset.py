@@ -1,4 +1,4 @@
-"""The demo's data sets: complete, readable, balanced, and the same however many processes draw them."""
+"""The demo's datasets: complete, readable, balanced, and the same however many processes draw them."""
 
 import csv
 from collections import Counter
@@ -70,7 +70,7 @@ def test_korean_annotations_say_the_same(tmp_path: Path) -> None:
             for row in some:
                 del row["description"]
         assert english == korean
-        # A folder is read by its annotations.csv; the other file is a data set of its own, of the same videos.
+        # A folder is read by its annotations.csv; the other file is a dataset of its own, of the same videos.
         whole = load_dataset(tmp_path / part)
         assert whole.source == tmp_path / part / "annotations.csv"
         other = load_dataset(tmp_path / part / "annotations.ko.csv")

@@ -163,7 +163,7 @@ def test_csv_templates_are_not_read_as_annotations(tmp_path: Path, suffix: str) 
     dataset = load_dataset(path)
     annotations = [(a.start_s, a.end_s, a.label, a.description) for a in dataset.annotations]
     assert annotations == [(1.0, 2.5, "fall", None), (3.0, 4.0, "fall", "빨간 옷 👕")]
-    assert "1 description that vidgru predict put together left out" in " ".join(dataset.notes)
+    assert "1 template description of vidgru predict skipped" in " ".join(dataset.notes)
     path.write_text(text.replace("template", "").replace("person: fall", "사람이 넘어진다"), encoding="utf-8")
     own = load_dataset(path)
     assert [note.description for note in own.annotations] == ["사람이 넘어진다", "빨간 옷 👕"]

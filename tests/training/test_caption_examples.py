@@ -81,7 +81,7 @@ def test_caption_examples_by_frames(tmp_path: Path) -> None:
 
 
 def test_caption_examples_use_labels_of_task(tmp_path: Path) -> None:
-    """The data set may hold them in another order, as one that a model goes on with does."""
+    """The dataset may hold them in another order, as one that a model goes on with does."""
     dataset = csv_set(tmp_path, "a.mp4,,,walk,She walks.,train", "b.mp4,,,fall,He falls.,train")
     turned = EventTask(labels=("walk", "jump", "fall"), clip_head=TASK.clip_head)
     some = caption_examples(dataset, "train", dict.fromkeys(dataset.recordings, TIMES), turned)

@@ -1,1 +1,1 @@
-"""Annotations and what training makes of them: data sets, splits, windows, batches."""
+"""Annotations and what training makes of them: datasets, splits, windows, batches."""

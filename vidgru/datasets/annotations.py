@@ -1,12 +1,12 @@
-"""Annotations read, checked, and joined with their videos into a data set.
+"""Load annotations, check them, and join them with their videos into a dataset.
 
     video,start,end,label,description,split
     a.mp4,3.4,6.0,fall,"A man falls from a chair",train
-    b.mp4,,,walk,,val                                     no times: the whole clip
-    c.mp4,,,,,test                                        annotated, and nothing happens in it
-    d.mp4,,,,"Two people meet",train                      text only
+    b.mp4,,,walk,,val                                     no times: labels the whole clip
+    c.mp4,,,,,test                                        an event-free recording
+    d.mp4,,,,"Two people meet",train                      description only
 
-That is the native schema; files of other tools are read into the same rows (`formats`).
+This is the native format; files of other tools are parsed into the same rows (`formats`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vidgru.datasets.videos import Videos, locate
 from vidgru.errors import AnnotationError
 from vidgru.types import DESCRIBED
 
-_MOST_SHOWN = 10  # missing videos named in one message
+_MAX_SHOWN = 10  # missing videos listed in one message
 _SPLIT_IN_NAME = re.compile(
     rf"(?:^|[^a-z])(train|val|test|{'|'.join(SPLIT_NAMES)})(?:list)?(?:[^a-z]|$)", re.IGNORECASE | re.ASCII
 )
@@ -37,29 +37,29 @@ _SPLIT_IN_NAME = re.compile(
 def load_dataset(
     path: str | Path, *, allow_missing: bool = False, seen: Callable[[str], str | None] | None = None
 ) -> Dataset:
-    """Read a data set and check all that can be checked without opening its videos.
+    """Load a dataset and check everything that can be checked without opening its videos.
 
     Args:
-        path: a YAML (`path, videos, annotations, format, fps, half_width, tiers, names, background, split`), an
-            annotation file of any known format, or a folder: with `annotations.csv` or `.jsonl` and `videos/`, with
-            the export of a tool, or with a folder of clips for each class.
-        allow_missing: leave out rows whose video does not exist, with a warning, instead of failing.
-        seen: gives the name of a recording that is known by what was seen in it, and so need not exist; see `Videos`.
+        path: A YAML (`path, videos, annotations, format, fps, half_width, tiers, names, background, split`), an
+            annotation file of any known format, or a folder with `annotations.csv` or `.jsonl` and `videos/`, with the
+            export of a tool, or with one folder of clips per class.
+        allow_missing: Skip rows whose video does not exist, with a warning, instead of failing.
+        seen: Returns the name of a recording that has imported detections and so need not exist; see `Videos`.
 
     Raises:
-        AnnotationError: with file, place and remedy; up to ten bad entries at once.
+        AnnotationError: With file, place and remedy; up to ten bad entries at once.
     """
     spec = find_dataset(Path(path).expanduser())
     result = read_annotations(spec)
     videos = Videos(spec.roots, seen)
     recordings, rows, missing = locate(result.rows, videos, result.spellings, exact=result.exact)
-    looked = " and ".join([*map(str, spec.roots), *(["among the detections"] if seen else [])])
-    left_out = [_missing(spec, missing, looked, allow_missing and bool(rows))] if missing else []
-    warnings = [*result.warnings, *left_out]
+    searched = " and ".join([*map(str, spec.roots), *(["the imported detections"] if seen else [])])
+    skipped = [_missing(spec, missing, searched, allow_missing and bool(rows))] if missing else []
+    warnings = [*result.warnings, *skipped]
     if not rows:
         raise AnnotationError(
             f"{spec.source}: no usable row",
-            f"it needs a row for each clip or event; a CSV also a header line ({','.join(COLUMNS)})",
+            f"add one row per clip or event, below a header line in a CSV ({','.join(COLUMNS)})",
         )
     used = {row.annotation.label for row in rows if row.annotation.label is not None}
     labels = spec.names or tuple(dict.fromkeys((*result.names, *sorted(used))))
@@ -69,8 +69,8 @@ def load_dataset(
     notes = [*spec.notes, *result.notes]
     if not labels and any(row.annotation.description for row in rows):
         labels = (DESCRIBED,)
-        rows = [_described(row) for row in rows]
-        notes.append(f"no row has a label: what is described is labelled {DESCRIBED!r}")
+        rows = [_with_placeholder_label(row) for row in rows]
+        notes.append(f"no row has a label: described segments get the label {DESCRIBED!r}")
     durations = {
         recording.name: seconds
         for video, seconds in result.durations.items()
@@ -88,29 +88,29 @@ def load_dataset(
         durations=durations,
         notes=tuple(notes),
     )
-    return replace(dataset, warnings=(*warnings, *_oddities(dataset)))
+    return replace(dataset, warnings=(*warnings, *_row_warnings(dataset)))
 
 
-def _described(row: AnnotationRow) -> AnnotationRow:
+def _with_placeholder_label(row: AnnotationRow) -> AnnotationRow:
     note = row.annotation
     return replace(row, annotation=replace(note, label=DESCRIBED)) if note.description and note.label is None else row
 
 
 def read_annotations(spec: DatasetSpec) -> ParseResult:
-    """The rows of all annotation files of a data set, whether their videos exist or not.
+    """Parse all annotation files of a dataset, whether their videos exist or not.
 
-    Of several files, the name of one tells the split of its rows, if they do not (train.json, val_1.json,
+    With several files, the name of each gives the split of rows that have none (train.json, val_1.json,
     testlist01.txt).
 
     Raises:
-        AnnotationError: with file, place and remedy; up to ten bad entries at once.
+        AnnotationError: With file, place and remedy; up to ten bad entries at once.
     """
     whole = ParseResult(exact=True)
     for path in spec.annotations:
         result = formats.read(path, spec.format, spec.options)
         if len(spec.annotations) > 1:
             named = _SPLIT_IN_NAME.search(path.stem)
-            _tell_apart(result, path.name, SPLIT_NAMES.get(named[1].lower(), named[1].lower()) if named else None)
+            _qualify(result, path.name, SPLIT_NAMES.get(named[1].lower(), named[1].lower()) if named else None)
         whole.rows += result.rows
         whole.problems += result.problems
         whole.notes += [note for note in result.notes if note not in whole.notes]
@@ -121,13 +121,13 @@ def read_annotations(spec: DatasetSpec) -> ParseResult:
         whole.spellings |= result.spellings
         whole.exact &= result.exact
     if spec.names is not None:
-        whole.problems += _not_in_names(whole.rows, spec)
+        whole.problems += _unknown_labels(whole.rows, spec)
     raise_problems(spec.source, whole.problems)
     return whole
 
 
-def _tell_apart(result: ParseResult, file: str, split: str | None) -> None:
-    """Put the file's name before all places, as there are several, and its split where a row tells none."""
+def _qualify(result: ParseResult, file: str, split: str | None) -> None:
+    """Prefix all places with the file name, and fill in its split where rows have none."""
     result.problems = [(f"{file}, {where}", what, remedy) for where, what, remedy in result.problems]
     result.rows = [
         replace(
@@ -139,7 +139,7 @@ def _tell_apart(result: ParseResult, file: str, split: str | None) -> None:
     ]
 
 
-def _not_in_names(rows: list[AnnotationRow], spec: DatasetSpec) -> list[Problem]:
+def _unknown_labels(rows: list[AnnotationRow], spec: DatasetSpec) -> list[Problem]:
     known = {*(spec.names or ()), spec.background}
     return [
         (
@@ -153,80 +153,80 @@ def _not_in_names(rows: list[AnnotationRow], spec: DatasetSpec) -> list[Problem]
 
 
 def clip_to_durations(dataset: Dataset, durations: Mapping[str, float]) -> Dataset:
-    """Hold intervals against the length of their recordings; ends that reach too far are clipped, with a warning.
+    """Clip intervals that end after their recording, with a warning.
 
     Args:
-        dataset: as loaded.
-        durations: seconds by video. Rows of recordings that are not in it are left as they are.
+        dataset: As loaded.
+        durations: Seconds by video. Rows of other recordings are unchanged.
 
     Raises:
-        AnnotationError: an interval starts where its recording is already over.
+        AnnotationError: An interval starts after the end of its recording.
     """
     rows: list[AnnotationRow] = []
     problems: list[Problem] = []
-    late: list[str] = []
+    clipped: list[str] = []
     for row in dataset.rows:
         note = row.annotation
         length = durations.get(note.video, math.inf)
         if note.start_s is not None and note.start_s >= length:
             what = f"start {note.start_s:g} s is past the end of {note.video} ({length:.2f} s)"
-            remedy = (
-                "times are seconds from the start of the file, or HH:MM:SS; of a tool that counts frames, check fps"
-            )
+            remedy = "times are seconds from the start of the file, or HH:MM:SS; for tools that count frames, check fps"
             problems.append((row.where, what, remedy))
         elif note.end_s is not None and note.end_s > length:
-            late.append(f"{row.where}: {note.video} ends at {length:.2f} s, not {note.end_s:g}")
+            clipped.append(f"{row.where}: {note.video} ends at {length:.2f} s, not {note.end_s:g}")
             row = replace(row, annotation=replace(note, end_s=length))
         rows.append(row)
     raise_problems(dataset.source, problems)
     warnings = dataset.warnings
-    if late:
-        warnings += (f"{plural(len(late), 'end')} past the end of the recording, clipped ({late[0]})",)
+    if clipped:
+        warnings += (f"{plural(len(clipped), 'end')} past the end of the recording, clipped ({clipped[0]})",)
     return replace(dataset, rows=tuple(rows), durations={**dataset.durations, **durations}, warnings=warnings)
 
 
-def _missing(spec: DatasetSpec, missing: Mapping[str, AnnotationRow], looked: str, allow: bool) -> str:
-    some = ", ".join(f"{video} ({row.where})" for video, row in list(missing.items())[:_MOST_SHOWN])
-    more = f" and {len(missing) - _MOST_SHOWN} more" if len(missing) > _MOST_SHOWN else ""
-    text = f"{plural(len(missing), 'video')} missing: {some}{more}"
+def _missing(spec: DatasetSpec, missing: Mapping[str, AnnotationRow], searched: str, allow: bool) -> str:
+    listed = ", ".join(f"{video} ({row.where})" for video, row in list(missing.items())[:_MAX_SHOWN])
+    more = f" and {len(missing) - _MAX_SHOWN} more" if len(missing) > _MAX_SHOWN else ""
+    text = f"{plural(len(missing), 'video')} missing: {listed}{more}"
     if allow:
-        return f"{text}; left out"
+        return f"{text}; skipped"
     raise AnnotationError(
-        f"{spec.source}: {text}; looked in {looked}",
-        "correct the names, set `videos` in a data set YAML, or leave them out with --allow-missing",
+        f"{spec.source}: {text}; looked in {searched}",
+        "correct the names, set `videos` in a dataset YAML, or skip them with --allow-missing",
     )
 
 
-# --- what a person should look at -----------------------------------------------------------------------------------
+# --- warnings -------------------------------------------------------------------------------------------------------
 
 
-def _oddities(dataset: Dataset) -> list[str]:
-    """Warnings that need nothing but the rows."""
-    found = []
-    alike: dict[str, list[str]] = {}
+def _row_warnings(dataset: Dataset) -> list[str]:
+    """Return warnings about the rows themselves."""
+    warnings = []
+    variants: dict[str, list[str]] = {}
     for label in (*dataset.labels, *([dataset.background] if dataset.background else [])):
-        alike.setdefault(re.sub(r"[\W_]+", "", label.casefold()) or label, []).append(label)
-    found += [f"labels that differ in spelling only: {', '.join(map(repr, g))}" for g in alike.values() if len(g) > 1]
+        variants.setdefault(re.sub(r"[\W_]+", "", label.casefold()) or label, []).append(label)
+    warnings += [
+        f"labels that differ in spelling only: {', '.join(map(repr, g))}" for g in variants.values() if len(g) > 1
+    ]
     other = [name for name in dataset.splits if name not in ("train", "val", "test")]
     if other:
-        found.append(f"rows of split {', '.join(other)} are used only where that split is asked for by name")
-    seen: dict[tuple[object, ...], str] = {}
+        warnings.append(f"rows of split {', '.join(other)} are used only if that split is named")
+    first_places: dict[tuple[object, ...], str] = {}
     repeated = []
     for row in dataset.rows:
         note = row.annotation
-        first = seen.setdefault((note.video, note.start_s, note.end_s, note.label, note.description), row.where)
+        first = first_places.setdefault((note.video, note.start_s, note.end_s, note.label, note.description), row.where)
         if first != row.where:
-            repeated.append(f"{row.where} says what {first} says")
+            repeated.append(f"{row.where} repeats {first}")
     if repeated:
-        found.append(f"{plural(len(repeated), 'repeated row')} ({repeated[0]})")
-    busy = videos_with_events(dataset)
-    denied = [row.where for row in dataset.rows if contradicts_events(row.annotation, busy, dataset.background)]
-    if denied:
-        found.append(
-            f"{plural(len(denied), 'row')} (first: {denied[0]}) say that nothing happens where others say that "
-            "something does; left out"
+        warnings.append(f"{plural(len(repeated), 'repeated row')} ({repeated[0]})")
+    with_events = videos_with_events(dataset)
+    places = [r.where for r in dataset.rows if contradicts_events(r.annotation, with_events, dataset.background)]
+    if places:
+        warnings.append(
+            f"{plural(len(places), 'row')} (first: {places[0]}) marking recordings as event-free although other rows "
+            "have events in them; skipped"
         )
-    return found + _overlaps(dataset)
+    return warnings + _overlaps(dataset)
 
 
 def _overlaps(dataset: Dataset) -> list[str]:
@@ -238,7 +238,7 @@ def _overlaps(dataset: Dataset) -> list[str]:
     number = 0
     first = ""
     for video, spans in timed.items():
-        ends: list[float] = []  # of the intervals before, sorted
+        ends: list[float] = []  # of earlier intervals, sorted
         longest: tuple[float, float, str, str] | None = None
         for span in sorted(spans):
             number += len(ends) - bisect_right(ends, span[0])
@@ -246,6 +246,6 @@ def _overlaps(dataset: Dataset) -> list[str]:
             if not first and longest and longest[1] > span[0] and longest[:2] != span[:2]:
                 first = f"{video}, {longest[3]} and {span[3]}: {longest[2]} and {span[2]}"
             longest = span if longest is None or span[1] > longest[1] else longest
-        # the same interval with another label is one clip with two labels, which is no oddity
+        # the same interval with another label is one clip with two labels, not an overlap
         number -= sum(n * (n - 1) // 2 for n in Counter(span[:2] for span in spans).values())
     return [f"{plural(number, 'pair')} of overlapping intervals (first: {first})"] if number else []

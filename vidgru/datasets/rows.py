@@ -1,6 +1,6 @@
-"""Rows: what an annotation file says, one annotation each, with the place where it stands, and what is wrong in it.
+"""Rows of annotation files: one annotation each, with its place in the file, and the errors found while parsing.
 
-Every format is read into a `ParseResult`, which holds all rows to the same rules.
+Every format is parsed into a `ParseResult`, which checks all rows by the same rules.
 """
 
 from __future__ import annotations
@@ -18,18 +18,22 @@ from vidgru.types import Annotation
 SPLIT_NAMES = {
     "training": "train", "valid": "val", "validation": "val", "validate": "val", "dev": "val", "testing": "test",
 }  # fmt: skip
-HALF_WIDTH_S = 0.5  # of events that a file marks as moments, where nobody says otherwise
-_LONGEST_S = 1e9  # thirty years
-_MOST_SHOWN = 10  # bad entries in one error
+HALF_WIDTH_S = 0.5  # default, for events marked as moments
+_MAX_TIME_S = 1e9  # thirty years
+_MAX_SHOWN = 10  # bad entries listed in one error
 
-Problem = tuple[str, str, str]  # where, what is wrong, remedy
+Problem = tuple[str, str, str]  # place, description, remedy
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotationRow:
-    """An annotation, where it stands ("line 3", "database.v_abc.annotations[2]"), and what other columns hold.
+    """One annotation of a file.
 
-    `home` is the folder of its file, under which its video may be.
+    Attributes:
+        annotation: The annotation.
+        where: Its place in the file: "line 3", "database.v_abc.annotations[2]".
+        extra: Values of other columns, by name.
+        home: Folder of the annotation file; its videos may lie below it.
     """
 
     annotation: Annotation
@@ -40,13 +44,13 @@ class AnnotationRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a format may leave unsaid.
+    """Facts that some formats do not contain.
 
     Attributes:
-        fps: frames a second in which the file counts; 0 where the file tells, or its tool has a default.
-        half_width_s: how far before and after a moment its event reaches.
-        tiers: the tiers (ELAN) or attributes (CVAT) that hold the labels; all where none is given.
-        names: labels by index, for lists that write numbers.
+        fps: Frames per second of the annotation; 0 if the file gives it or its tool has a default.
+        half_width_s: Seconds before and after a moment that its event covers.
+        tiers: ELAN tiers or CVAT attributes that hold the labels; empty for all.
+        names: Labels by index, for lists with class numbers.
     """
 
     fps: float = 0.0
@@ -56,7 +60,7 @@ class Options:
 
 
 class InvalidEntryError(Exception):
-    """An entry of an annotation file that cannot be read; the others can."""
+    """An entry of an annotation file that cannot be parsed; parsing continues with the next entry."""
 
     def __init__(self, where: str, what: str, remedy: str) -> None:
         super().__init__(where, what, remedy)
@@ -65,18 +69,19 @@ class InvalidEntryError(Exception):
 
 @dataclass(kw_only=True)
 class ParseResult:
-    """What was read from annotation files.
+    """Content of annotation files.
 
     Attributes:
-        rows: in the order of the file; a split that the file does not tell is None.
-        problems: entries that could not be read.
-        notes: what was taken for granted or left out, in sentences; `warnings` what a person should look at.
-        names: labels in the order of the file's own list; empty where it has none.
-        half_width_s: where the file marks moments: how far before and after one its event reaches.
-        durations: seconds that the file says of its videos, by name as it writes them.
-        spellings: other names under which a video may lie; without suffix: any video so called.
-        exact: videos are paths as they stand, not names to be looked for; and an interval of no length is an error.
-        empty: where intervals of no length stand, of which exports of other tools hold some; they are left out.
+        rows: In file order; the split is None if the file gives none.
+        problems: Entries that could not be parsed.
+        notes: Assumptions made and entries skipped, in sentences.
+        warnings: What the user should check, in sentences.
+        names: Labels in the order of the file's own list; empty if it has none.
+        half_width_s: For files that mark moments: seconds before and after a moment that its event covers.
+        durations: Durations in seconds that the file states, by video name as written.
+        spellings: Alternative names of a video; a name without suffix matches any video of that name.
+        exact: Videos are paths, not names to look up, and intervals of zero length are errors.
+        empty: Places of intervals of zero length, which exports of other tools contain; they are skipped.
     """
 
     rows: list[AnnotationRow] = field(default_factory=list)
@@ -92,7 +97,7 @@ class ParseResult:
 
     @contextmanager
     def entry(self) -> Iterator[None]:
-        """What is done in it for one entry; if that is bad, it is noted and the next can be read."""
+        """Collect the error of one entry, so that the next one can be parsed."""
         try:
             yield
         except InvalidEntryError as error:
@@ -110,10 +115,10 @@ class ParseResult:
         split: str = "",
         extra: Mapping[str, str] | None = None,
     ) -> None:
-        """Take one row in: spaces trimmed, split names of others made vidgru's.
+        """Add one row, with whitespace trimmed and split names normalised.
 
         Raises:
-            InvalidEntryError: no video, or an interval that cannot be.
+            InvalidEntryError: The video is missing or the interval is invalid.
         """
         video, description, split = video.strip(), description.strip(), split.strip().lower()
         label = " ".join(label.split())  # a line break in a label would break tables and subtitles
@@ -129,7 +134,7 @@ class ParseResult:
                 self.empty.append(where)
                 return
             check_interval(where, start_s, end_s)
-        note = Annotation(
+        annotation = Annotation(
             video=video,
             start_s=start_s,
             end_s=end_s,
@@ -137,13 +142,13 @@ class ParseResult:
             description=description or None,
             split=SPLIT_NAMES.get(split, split) or None,
         )
-        self.rows.append(AnnotationRow(annotation=note, where=where, extra=extra or {}))
+        self.rows.append(AnnotationRow(annotation=annotation, where=where, extra=extra or {}))
 
     def add_moment(self, where: str, video: str, time_s: float, half_width_s: float, label: str) -> None:
-        """Take in an event that the file marks as a moment: an interval around it, cut at the recording's start.
+        """Add an event marked as a moment: an interval around it, clipped at the start of the recording.
 
         Raises:
-            InvalidEntryError: no video, or a time that cannot be.
+            InvalidEntryError: The video is missing or the time is invalid.
         """
         if not (math.isfinite(time_s) and time_s >= 0):
             raise InvalidEntryError(where, f"time {time_s:g} s is before the recording starts", "times count from 0")
@@ -152,12 +157,12 @@ class ParseResult:
 
 
 def check_interval(where: str, start_s: float, end_s: float) -> None:
-    """Refuse an interval that cannot be.
+    """Check an interval.
 
     Raises:
-        InvalidEntryError: it is not finite or beyond all recordings, starts before 0, or does not end after its start.
+        InvalidEntryError: It is not finite, starts before 0, does not end after its start, or is absurdly long.
     """
-    if not (abs(start_s) < _LONGEST_S and abs(end_s) < _LONGEST_S):  # NaN fails too
+    if not (abs(start_s) < _MAX_TIME_S and abs(end_s) < _MAX_TIME_S):  # NaN fails too
         raise InvalidEntryError(where, f"start {start_s:g} or end {end_s:g} is not a time", "write seconds")
     if start_s < 0:
         raise InvalidEntryError(where, f"start {start_s:g} is before the recording starts", "times count from 0")
@@ -167,24 +172,24 @@ def check_interval(where: str, start_s: float, end_s: float) -> None:
 
 
 def raise_problems(source: Path, problems: list[Problem]) -> None:
-    """Raise one AnnotationError for all bad entries (the first ten are shown); nothing if there are none."""
+    """Raise one AnnotationError for all bad entries, listing the first ten; do nothing if there are none."""
     if not problems:
         return
-    remedies = list(dict.fromkeys(remedy for _, _, remedy in problems[:_MOST_SHOWN]))
+    remedies = list(dict.fromkeys(remedy for _, _, remedy in problems[:_MAX_SHOWN]))
     if len(problems) == 1:
         raise AnnotationError(f"{source}, {problems[0][0]}: {problems[0][1]}", remedies[0])
-    shown = [f"  {where}: {what}" for where, what, _ in problems[:_MOST_SHOWN]]
-    if len(problems) > _MOST_SHOWN:
-        shown.append(f"  and {len(problems) - _MOST_SHOWN} more")
+    shown = [f"  {where}: {what}" for where, what, _ in problems[:_MAX_SHOWN]]
+    if len(problems) > _MAX_SHOWN:
+        shown.append(f"  and {len(problems) - _MAX_SHOWN} more")
     raise AnnotationError("\n".join([f"{source}: {len(problems)} bad entries", *shown]), "\n  ".join(remedies))
 
 
 def did_you_mean(text: object, known: Iterable[object]) -> str:
-    """A hint in brackets at what `text` may be a misspelling of; empty if nothing is close."""
+    """Return a hint in brackets at the known name closest to `text`; empty if none is close."""
     close = difflib.get_close_matches(str(text), [str(name) for name in known if name is not None], n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def plural(number: int, noun: str) -> str:
-    """The number and its noun: "1 clip", "3 clips"."""
+    """Return the number with its noun: "1 clip", "3 clips"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,4 +1,4 @@
-"""Which files a data set is made of: a YAML, annotation files, a folder."""
+"""Find the files that make up a dataset: a YAML, annotation files, or a folder."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _SOCCERNET = ("Labels-v2.json", "Labels-ball.json", "Labels.json")  # one of the
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSettings:
-    """How clips are set aside where the annotation file does not say.
+    """How to make splits that the annotation file lacks.
 
     Attributes:
-        val, test: shares of the clips, 0 to 1.
-        by: what must not be in two splits: "folder" (of the video), "video", or a column of the annotation file;
-            None chooses between the first two.
-        seed: of the draw.
+        val, test: Fractions of the clips, 0 to 1.
+        by: What must stay in one split: "folder" (of the video), "video", or a column of the annotation file; None
+            chooses between the first two.
+        seed: Random seed.
     """
 
     val: float = 0.2
@@ -57,18 +57,18 @@ class SplitSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """What a data set is made of.
+    """The files and settings of a dataset.
 
     Attributes:
-        file: what a person would edit: the YAML, or the annotation file or folder.
-        annotations: the annotation files, or the one folder that holds a folder for each class.
-        roots: folders in which videos are looked for, in order.
-        format: of the annotation files; None recognises it.
-        options: what their format may leave unsaid.
-        names: labels in the order that was asked for; None if the rows decide.
-        background: label that is treated as no event.
-        split: how to set clips aside.
-        notes: what was chosen, in sentences.
+        file: The file a user would edit: the YAML, or the annotation file or folder.
+        annotations: The annotation files, or the one folder that holds one folder per class.
+        roots: Folders in which videos are looked up, in order.
+        format: Format of the annotation files; None to recognise it.
+        options: Facts that the format does not contain.
+        names: Labels in the requested order; None to take them from the rows.
+        background: Label that counts as "no event".
+        split: How to make missing splits.
+        notes: Automatic choices, in sentences.
     """
 
     file: Path
@@ -83,11 +83,11 @@ class DatasetSpec:
 
     @property
     def source(self) -> Path:
-        """What errors in the annotations name: their file, or if they are several, what lists them."""
+        """Path that error messages name: the annotation file, or `file` if there are several."""
         return self.annotations[0] if len(self.annotations) == 1 else self.file
 
-    def on_top(self, config: ConvertConfig) -> DatasetSpec:
-        """With what a command line says of the format."""
+    def with_overrides(self, config: ConvertConfig) -> DatasetSpec:
+        """Return the spec with the settings of a command line applied."""
         options = replace(
             self.options,
             fps=config.fps or self.options.fps,
@@ -98,10 +98,10 @@ class DatasetSpec:
 
 
 def find_dataset(path: Path) -> DatasetSpec:
-    """What the data set at `path` (a YAML, an annotation file, a folder) is made of.
+    """Find the files of the dataset at `path` (a YAML, an annotation file, a folder).
 
     Raises:
-        AnnotationError: there is none, or its YAML does not hold.
+        AnnotationError: There is no dataset, or its YAML is invalid.
     """
     if path.is_dir():
         annotations, notes = _annotations_in(path)
@@ -109,7 +109,7 @@ def find_dataset(path: Path) -> DatasetSpec:
         return DatasetSpec(file=file, annotations=annotations, roots=_roots(path, annotations), notes=notes)
     if not path.is_file():
         raise AnnotationError(
-            f"no such data set: {path}", "give a data set's YAML, its annotation file or its folder (docs/formats.md)"
+            f"no such dataset: {path}", "pass a dataset YAML, an annotation file or a folder (docs/annotations.md)"
         )
     if path.suffix.lower() in (".yaml", ".yml"):
         return _read_yaml(path)
@@ -117,11 +117,11 @@ def find_dataset(path: Path) -> DatasetSpec:
 
 
 def contains_annotations(folder: Path) -> bool:
-    """Whether a folder is a data set: it holds annotation files, or a folder for each class."""
+    """Whether a folder is a dataset: it holds annotation files, or one folder per class."""
     try:
         return bool(_native_in(folder) or _files_in(folder)[0] or has_class_folders(folder))
     except AnnotationError:
-        return True  # there are some, and they are broken
+        return True  # it has annotations, but they are broken
 
 
 def _roots(folder: Path, annotations: tuple[Path, ...] = ()) -> tuple[Path, ...]:
@@ -132,15 +132,15 @@ def _roots(folder: Path, annotations: tuple[Path, ...] = ()) -> tuple[Path, ...]
 
 
 def _annotations_in(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The annotation files of a folder, or the folder itself if its folders are classes; and what was chosen."""
-    found = _native_in(folder)
-    if len(found) > 1:
+    """Return the annotation files of a folder, or the folder itself if its folders are classes; and notes."""
+    native = _native_in(folder)
+    if len(native) > 1:
         raise AnnotationError(
             f"both annotations.csv and annotations.jsonl in {folder}",
-            "name the file that is meant, not the folder",
+            "pass the file instead of the folder",
         )
-    if found:
-        return found, ()
+    if native:
+        return native, ()
     files, notes = _files_in(folder)
     if files:
         return files, notes
@@ -148,8 +148,8 @@ def _annotations_in(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
         return (folder,), ()
     raise AnnotationError(
         f"no annotations in {folder}",
-        "name the annotation file itself, or write a data set YAML with `annotations: FILE`; a folder holds "
-        "annotations.csv or .jsonl, the export of a tool, or a folder of clips for each class",
+        "pass the annotation file itself, or write a dataset YAML with `annotations: FILE`; a dataset folder holds "
+        "annotations.csv or .jsonl, the export of a tool, or one folder of clips per class",
     )
 
 
@@ -158,10 +158,10 @@ def _native_in(folder: Path) -> tuple[Path, ...]:
 
 
 def _files_in(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Annotation files of one format in a folder; of SoccerNet's below it too.
+    """Return the annotation files of a folder, which must have one format; SoccerNet's may lie below it.
 
     Raises:
-        AnnotationError: files of several formats; or none that is sound, and one that is broken.
+        AnnotationError: There are files of several formats, or only broken ones.
     """
     formats: dict[Path, AnnotationFormat] = {}
     broken: AnnotationError | None = None
@@ -175,51 +175,51 @@ def _files_in(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
             if kind is not None and (kind != "native" or _looks_native(file)):
                 formats[file] = kind
     if len(set(formats.values())) > 1:
-        some = ", ".join(f"{file.name} ({kind})" for file, kind in formats.items())
+        listed = ", ".join(f"{file.name} ({kind})" for file, kind in formats.items())
         raise AnnotationError(
-            f"annotation files of several formats in {folder}: {some}", "name the one that is meant, not the folder"
+            f"annotation files of several formats in {folder}: {listed}", "pass one of them instead of the folder"
         )
     if not formats and broken is not None:
         raise broken
     if not formats:
         below = sorted(folder.rglob("Labels*.json"))
-        return next((found for name in _SOCCERNET if (found := tuple(f for f in below if f.name == name))), ()), ()
+        return next((files for name in _SOCCERNET if (files := tuple(f for f in below if f.name == name))), ()), ()
     return _one_ucf_split(tuple(formats))
 
 
 def _looks_native(file: Path) -> bool:
-    """Whether a table or JSONL that is not called annotations is one all the same: other tables lie about."""
+    """Whether a table or JSONL with another name looks like annotations; folders hold other tables too."""
     with open(file, encoding="utf-8-sig", errors="replace") as text:
         first = text.readline(10_000).lower()
     return "video" in first and ("label" in first or "description" in first)
 
 
 def _one_ucf_split(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """UCF101 comes with three ways to divide it, which put the same clips in train and test: the first of them."""
+    """Keep the first of UCF101's three splits, which divide the same clips in different ways."""
     number = {file: match[1] for file in files if (match := _UCF_LIST.fullmatch(file.stem))}
-    ways = sorted(set(number.values()))
-    if len(ways) < 2:
+    versions = sorted(set(number.values()))
+    if len(versions) < 2:
         return files, ()
-    kept = tuple(file for file in files if number.get(file) == ways[0])
-    others = f"lists {ways[0]} of {', '.join(ways)}: {', '.join(file.name for file in kept)}"
-    return kept, (f"{others}; others are chosen with `annotations` in a data set YAML",)
+    kept = tuple(file for file in files if number.get(file) == versions[0])
+    others = f"lists {versions[0]} of {', '.join(versions)}: {', '.join(file.name for file in kept)}"
+    return kept, (f"{others}; choose others with `annotations` in a dataset YAML",)
 
 
-# --- a YAML ---------------------------------------------------------------------------------------------------------
+# --- YAML -----------------------------------------------------------------------------------------------------------
 
 
 def _read_yaml(path: Path) -> DatasetSpec:
     try:
         values = yaml.safe_load(read_text(path))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that does not exist is a bare ValueError
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # an impossible date raises a bare ValueError
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise AnnotationError(
-            f"{path}{where}: not a YAML file: {getattr(error, 'problem', error)}", "quote text that holds : or #"
+            f"{path}{where}: not a YAML file: {getattr(error, 'problem', error)}", "quote text that contains : or #"
         ) from error
     if not isinstance(values, dict):
-        raise AnnotationError(f"{path}: a data set YAML holds keys and values", f"its keys are {', '.join(_KEYS)}")
-    _known_keys(path, values, _KEYS, "")
+        raise AnnotationError(f"{path}: a dataset YAML holds keys and values", f"its keys are {', '.join(_KEYS)}")
+    _check_keys(path, values, _KEYS, "")
     for key in ("path", "videos", "background", "format"):
         if values.get(key) is not None and not isinstance(values[key], str):
             raise AnnotationError(f"{path}: {key} is {values[key]!r}; it must be text", "put it in quotes")
@@ -227,7 +227,7 @@ def _read_yaml(path: Path) -> DatasetSpec:
     if not folder.is_dir():
         raise AnnotationError(f"{path}: no such folder: {folder}", "`path` is relative to the YAML")
     kind = _format(path, values.get("format"))
-    annotations, notes = _named(path, folder, values.get("annotations"), kind)
+    annotations, notes = _annotation_files(path, folder, values.get("annotations"), kind)
     roots = _roots(folder, annotations)
     if values.get("videos"):
         roots = (folder / Path(values["videos"]).expanduser(),)
@@ -240,8 +240,8 @@ def _read_yaml(path: Path) -> DatasetSpec:
         roots=tuple(dict.fromkeys((*roots, *(file if file.is_dir() else file.parent for file in annotations)))),
         format=kind,
         options=Options(
-            fps=_above_0(path, "fps", values.get("fps")) or Options.fps,
-            half_width_s=_above_0(path, "half_width", values.get("half_width")) or Options.half_width_s,
+            fps=_positive(path, "fps", values.get("fps")) or Options.fps,
+            half_width_s=_positive(path, "half_width", values.get("half_width")) or Options.half_width_s,
             tiers=_texts(path, "tiers", values.get("tiers")),
             names=names or (),
         ),
@@ -252,10 +252,10 @@ def _read_yaml(path: Path) -> DatasetSpec:
     )
 
 
-def _named(
+def _annotation_files(
     path: Path, folder: Path, value: object, kind: AnnotationFormat | None
 ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The annotation files that a YAML names; those in `folder` where it names none."""
+    """Return the annotation files that a YAML names, or those in `folder` if it names none."""
     if value is None:
         return ((folder,), ()) if kind == "folders" else _annotations_in(folder)
     files: list[Path] = []
@@ -264,15 +264,15 @@ def _named(
         file = folder / Path(text).expanduser()
         if not file.exists():
             raise AnnotationError(f"{path}: no such annotation file: {file}", "`annotations` is under `path`")
-        found, said = _annotations_in(file) if file.is_dir() and kind != "folders" else ((file,), ())
-        files += found
-        notes += said
+        inner, inner_notes = _annotations_in(file) if file.is_dir() and kind != "folders" else ((file,), ())
+        files += inner
+        notes += inner_notes
     if not files:
-        raise AnnotationError(f"{path}: annotations is empty", "name a file, a folder, or several in a list")
+        raise AnnotationError(f"{path}: annotations is empty", "give a file, a folder, or a list of them")
     return tuple(dict.fromkeys(files)), tuple(notes)
 
 
-def _known_keys(path: Path, values: Mapping[Any, Any], known: Iterable[str], under: str) -> None:
+def _check_keys(path: Path, values: Mapping[Any, Any], known: Iterable[str], under: str) -> None:
     known = tuple(known)
     for key in values:
         if key not in known:
@@ -284,25 +284,25 @@ def _known_keys(path: Path, values: Mapping[Any, Any], known: Iterable[str], und
 def _format(path: Path, value: str | None) -> AnnotationFormat | None:
     for kind in get_args(AnnotationFormat):
         if kind == value:
-            found: AnnotationFormat = kind
-            return found
+            annotation_format: AnnotationFormat = kind
+            return annotation_format
     if value is not None:
         known = ", ".join(get_args(AnnotationFormat))
-        raise AnnotationError(f"{path}: format is {value!r}; it must be one of {known}", "or leave the key out")
+        raise AnnotationError(f"{path}: format is {value!r}; it must be one of {known}", "or omit the key")
     return None
 
 
-def _above_0(path: Path, name: str, value: object) -> float:
-    """A number above 0; 0 where none is given."""
+def _positive(path: Path, name: str, value: object) -> float:
+    """Return a number above 0, or 0 if none is given."""
     if value is None:
         return 0.0
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise AnnotationError(f"{path}: {name} is {value!r}; it must be a number above 0", "or leave the key out")
+        raise AnnotationError(f"{path}: {name} is {value!r}; it must be a number above 0", "or omit the key")
     return float(value)
 
 
 def _texts(path: Path, name: str, value: object) -> tuple[str, ...]:
-    """Text, or a list of texts."""
+    """Return text or a list of texts as a tuple."""
     texts = [value] if isinstance(value, str) else [] if value is None else value
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
         raise AnnotationError(f"{path}: {name} is {value!r}; it must be text, or a list of texts", "put them in quotes")
@@ -330,7 +330,7 @@ def _split_settings(path: Path, value: object) -> SplitSettings:
     fields = tuple(SplitSettings.__dataclass_fields__)
     if not isinstance(value, dict):
         raise AnnotationError(f"{path}: split is {value!r}; it must hold keys", f"keys are {', '.join(fields)}")
-    _known_keys(path, value, fields, "split.")
+    _check_keys(path, value, fields, "split.")
     try:
         return SplitSettings(**value)
     except SettingsError as error:

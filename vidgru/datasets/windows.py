@@ -1,7 +1,7 @@
-"""Windows: what one training step sees of a recording, cut, padded and put into batches.
+"""Windows: slices of recordings for training, padded and collated into batches.
 
-Features, targets and mask are sliced by one function, so that they cannot drift apart: step `t` of a window is always
-frame `start + t` of the recording, and where the recording has no such frame the mask is False.
+One function slices features, targets and mask, so that they cannot drift apart: step `t` of a window is always frame
+`start + t` of the recording, and the mask is False where the recording has no such frame.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from torch import Tensor
 
 from vidgru.types import Array, Features
 
-_POOL = 16  # batches whose clips are sorted by length together: less padding, and the order stays random enough
+_POOL = 16  # batches whose clips are sorted by length together: less padding, still random enough
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Window:
-    """A slice of a recording, `L` steps long whatever the recording's length.
+    """A slice of a recording of `L` steps, whatever the length of the recording.
 
     Attributes:
-        objects: float32 [m, F], the objects of all steps.
+        objects: float32 [m, F], features of the objects of all steps.
         offsets: int64 [L + 1], first object of each step.
-        frame: float32 [L, G], zero where padded.
+        frame: float32 [L, G], frame features, zero where padded.
         mask: bool [L], False where padded.
-        targets: float32 [L, K], per step, zero where padded; None if there are none.
-        weights: float32 [L], how much the targets of each step count, 0 where padded; None if there are no targets.
-        labels: float32 [C], of the clip as a whole; None if there are none.
-        words: int64 [W], a sentence on it, as the decoder reads and writes it; None if there is none.
-        source: where it was cut from, for messages.
+        targets: float32 [L, K], targets per step, zero where padded; None if there are none.
+        weights: float32 [L], loss weight per step, 0 where padded; None without targets.
+        labels: float32 [C], labels of the whole clip; None if there are none.
+        words: int64 [W], token ids of a caption; None if there is none.
+        source: Where it was cut from, for messages.
     """
 
     objects: Array
@@ -52,18 +52,18 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """`B` windows side by side, padded to the longest (`T`). Objects are not padded.
+    """`B` windows, padded to the longest (`T`). Objects are not padded.
 
     Attributes:
-        objects: float32 [M, F], the objects of all frames, window after window.
-        counts: int64 [B, T], objects of each frame, 0 where padded.
+        objects: float32 [M, F], features of the objects of all frames, window after window.
+        counts: int64 [B, T], objects per frame, 0 where padded.
         frame: float32 [B, T, G], zero where padded.
         mask: bool [B, T], True where there is a frame.
-        targets: float32 [B, T, K], per step; None if the windows have none.
-        weights: float32 [B, T], how much each step's targets count; None if the windows have none.
-        labels: float32 [B, C], per clip; None if the windows have none.
-        words: int64 [B, W], a sentence on each, -1 behind its end; None if the windows have none.
-        sources: where each window was cut from, for messages.
+        targets: float32 [B, T, K], targets per step; None if the windows have none.
+        weights: float32 [B, T], loss weight per step; None if the windows have none.
+        labels: float32 [B, C], labels per clip; None if the windows have none.
+        words: int64 [B, W], token ids of a caption each, padded with -1; None if the windows have none.
+        sources: Where each window was cut from, for messages.
     """
 
     objects: Tensor
@@ -85,7 +85,7 @@ class Batch:
         return f"Batch({', '.join(shapes)}, {self.mask.device})"
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
+        """Return the batch on another device."""
         tensors: dict[str, Any] = {
             f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)
         }
@@ -93,13 +93,13 @@ class Batch:
 
 
 def frames_between(time_s: Array, start_s: float, end_s: float) -> tuple[int, int]:
-    """Frames of the interval [start_s, end_s) as a slice [first, stop).
+    """Return the frames of the interval [start_s, end_s) as a slice [first, stop).
 
-    An interval that falls between two samples gets the one nearest to its middle, so that a short clip is never empty.
+    An interval between two samples gets the sample nearest to its middle, so that a short clip is never empty.
 
     Args:
         time_s: float64 [T], strictly increasing.
-        start_s, end_s: seconds.
+        start_s, end_s: Seconds.
     """
     first, stop = (int(n) for n in np.searchsorted(time_s, (start_s, end_s), side="left"))
     if first == stop and len(time_s):
@@ -119,23 +119,23 @@ def slice_window(
     words: Array | None = None,
     source: str = "",
 ) -> Window:
-    """Steps `start` to `start + length` of a recording; step t of the result is frame `start + t`, or padding.
+    """Cut a window: step t is frame `start + t` of the recording, or padding.
 
     Args:
-        features: the recording, T frames.
-        start: first frame; negative means padding in front.
-        length: steps of the window, at least 1.
-        targets: [T, K], one row a frame of the recording.
-        weights: [T], how much each frame's targets count.
-        labels: [C], of the clip as a whole, taken as they are.
-        words: [W], a sentence on it, likewise.
-        source: where it is cut from, for messages.
+        features: Features of the recording, T frames.
+        start: First frame; negative for padding in front.
+        length: Steps of the window, at least 1.
+        targets: [T, K], targets per frame of the recording.
+        weights: [T], loss weight per frame.
+        labels: [C], labels of the whole clip, passed through.
+        words: [W], token ids of a caption, passed through.
+        source: Where it is cut from, for messages.
 
     Returns:
-        A window of exactly `length` steps. Where no padding is needed its arrays are views of the recording's.
+        A window of exactly `length` steps. Without padding its arrays are views of the recording's.
 
     Raises:
-        ValueError: length below 1, or targets or weights that do not have T rows.
+        ValueError: `length` is below 1, or targets or weights do not have T rows.
     """
     frames = len(features)
     if length < 1:
@@ -145,7 +145,7 @@ def slice_window(
             raise ValueError(f"{name} must have a row for each of the {frames} frames, got {list(rows.shape)}")
     first = min(max(start, 0), frames)
     stop = max(min(start + length, frames), first)
-    # `before` is bounded by the length: a window that lies wholly outside the recording is all padding
+    # `before` is at most `length`: a window entirely outside the recording is all padding.
     before = min(max(-start, 0), length)
     after = length - before - (stop - first)
     low, high = int(features.offsets[first]), int(features.offsets[stop])
@@ -164,13 +164,13 @@ def slice_window(
 
 
 def collate(windows: Sequence[Window]) -> Batch:
-    """Windows of any lengths as one padded batch. Padding goes behind, so that no step moves.
+    """Collate windows of any lengths into one batch, padded at the end so that no step moves.
 
     Args:
-        windows: at least one; all with the same F, G and C.
+        windows: At least one; all with the same F, G and C.
 
     Raises:
-        ValueError: no windows, or some with targets, weights, labels or words and some without.
+        ValueError: There are no windows, or only some have targets, weights, labels or words.
     """
     if not windows:
         raise ValueError("collate needs at least one window")
@@ -200,15 +200,15 @@ def collate(windows: Sequence[Window]) -> Batch:
 
 
 def balanced_weights(labels: Array) -> Array:
-    """How often to draw each clip so that every class, and no event at all, is drawn equally often.
+    """Return sampling weights by which every class, and "no event", is drawn equally often.
 
-    A clip with several labels counts by its rarest.
+    A clip with several labels is weighted by its rarest.
 
     Args:
         labels: [n, C], above 0 where clip i has label c.
 
     Returns:
-        float64 [n], mean 1.
+        float64 [n], with mean 1.
     """
     hot = np.asarray(labels) > 0
     hot = np.column_stack([hot, ~hot.any(axis=1)])
@@ -227,18 +227,18 @@ def epoch_batches(
     weights: Array | None = None,
     most_steps: int = 2**62,
 ) -> list[Array]:
-    """Which clips make up each batch of an epoch: a pure function of its arguments, so that a resumed run agrees.
+    """Assign clips to the batches of an epoch; a pure function of its arguments, so that a resumed run agrees.
 
-    Clips are shuffled, then put with others of similar length, then the batches are shuffled. Every clip comes once;
-    with `weights`, clip i comes `weights[i]` times, rounded up or down at random (systematic resampling: its share
-    is as asked in every epoch, not only on average).
+    Clips are shuffled, grouped with others of similar length, and the batches are shuffled. Every clip occurs once;
+    with `weights`, clip i occurs `weights[i]` times, rounded up or down at random (systematic resampling, which keeps
+    the proportions in every epoch, not only on average).
 
     Args:
-        lengths: [n], steps of each clip.
-        batch_size: clips a batch, at least 1; the last one made may be smaller.
-        seed, epoch: not negative.
-        weights: [n], mean 1, as `balanced_weights` makes them.
-        most_steps: of a batch, padding included; longer clips make smaller batches, of one at least.
+        lengths: [n], steps per clip.
+        batch_size: Clips per batch, at least 1; the last batch may be smaller.
+        seed, epoch: Not negative.
+        weights: [n], with mean 1, from `balanced_weights`.
+        most_steps: Maximum steps per batch with padding; longer clips make smaller batches, of at least one clip.
 
     Returns:
         Batches of indices, int64.

@@ -16,7 +16,8 @@ from vidgru.cache import SequenceCache
 from vidgru.config import TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, clips, described_segments, select_splits
-from vidgru.datasets.splits import assign_splits, folds, report
+from vidgru.datasets.report import report
+from vidgru.datasets.splits import assign_splits, folds
 from vidgru.errors import VidgruError
 from vidgru.extraction.import_detections import open_detections
 from vidgru.extraction.pipeline import feature_settings_for

@@ -9,8 +9,7 @@ from tests.datasets.formats import files
 from tests.datasets.formats.files import write
 from tests.datasets.formats.test_json_formats import note
 from vidgru.datasets.annotations import load_dataset
-from vidgru.datasets.groups import groups
-from vidgru.datasets.splits import assign_splits
+from vidgru.datasets.splits import assign_splits, groups
 from vidgru.errors import AnnotationError
 
 SOME = "some/path/000.mp4|some/path/001.mp4|some/path/002.mp4"
@@ -19,7 +18,7 @@ SOME = "some/path/000.mp4|some/path/001.mp4|some/path/002.mp4"
 # --- folders --------------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_for_each_class(tmp_path: Path) -> None:
+def test_class_folders(tmp_path: Path) -> None:
     write(tmp_path, "readme.md", "", "walk/a.mp4|walk/b.avi|fall/c.mp4|fall/indoors/d.mp4|fall/notes.pdf")
     dataset = load_dataset(tmp_path)
     assert dataset.annotations == (
@@ -34,7 +33,7 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["{split}/{label}/{n}.mp4", "{label}/{split}/{n}.mp4", "videos/{split}/{label}/{n}.mp4"]
 )
-def test_splits_above_or_inside_the_classes(tmp_path: Path, path: str) -> None:
+def test_class_folders_with_split_folders(tmp_path: Path, path: str) -> None:
     names = [
         path.format(split=split, label=label, n=n)
         for split in ("train", "Validation", "test")
@@ -48,24 +47,24 @@ def test_splits_above_or_inside_the_classes(tmp_path: Path, path: str) -> None:
     assert groups(dataset)[1] == "video"
 
 
-def test_a_class_folder_within_a_split_is_no_group(tmp_path: Path) -> None:
+def test_class_folder_within_split_is_no_group(tmp_path: Path) -> None:
     names = [f"{split}/{label}/{n}.mp4" for split in ("train", "test") for label in "abc" for n in range(5)]
     dataset = assign_splits(load_dataset(write(tmp_path, "readme.md", "", "|".join(names)).parent))
     assert Counter(a.label for a in dataset.annotations if a.split == "val") == {"a": 1, "b": 1, "c": 1}
 
 
-def test_folders_that_are_no_classes(tmp_path: Path) -> None:
-    with pytest.raises(AnnotationError, match=r"no annotations in .*\n  name the annotation file itself.* each class"):
+def test_class_folders_rejected(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match=r"no annotations in .*\n  pass the annotation file itself.* per class"):
         load_dataset(write(tmp_path / "one", "readme.md", "", "videos/a.mp4|videos/b.mp4").parent)
-    with pytest.raises(AnnotationError, match=r"two, top.mp4: lies in no folder that could be its class\n  a class is"):
+    with pytest.raises(AnnotationError, match=r"two, top.mp4: is in no folder that could be its class\n  move it into"):
         load_dataset(write(tmp_path / "two", "readme.md", "", "top.mp4|walk/a.mp4|fall/b.mp4").parent)
 
 
-def test_folders_can_be_asked_for(tmp_path: Path) -> None:
+def test_class_folders_by_format(tmp_path: Path) -> None:
     write(tmp_path, "notes.csv", "video,label\nx.mp4,y\n", "walk/a.mp4|fall/b.mp4")
     for text in ("format: folders\n", "format: folders\nannotations: .\n"):
         assert load_dataset(write(tmp_path, "set.yaml", text)).labels == ("fall", "walk")
-    with pytest.raises(AnnotationError, match=r"notes.csv is a file\n  format folders is of a folder"):
+    with pytest.raises(AnnotationError, match=r"notes.csv is a file\n  the format folders needs a folder"):
         load_dataset(write(tmp_path, "set.yaml", "format: folders\nannotations: notes.csv\n"))
     with pytest.raises(AnnotationError, match=r"no annotations in .*walk, and no folders that could be classes\n"):
         load_dataset(write(tmp_path, "set.yaml", "format: folders\nannotations: walk\n"))
@@ -74,7 +73,7 @@ def test_folders_can_be_asked_for(tmp_path: Path) -> None:
 # --- lists ----------------------------------------------------------------------------------------------------------
 
 
-def test_mmactions_list(tmp_path: Path) -> None:
+def test_list_of_mmaction2(tmp_path: Path) -> None:
     dataset = load_dataset(write(tmp_path, "list.txt", files.MMACTION_LIST, SOME))
     assert dataset.annotations == (
         note("some/path/000.mp4", label="1"),
@@ -85,7 +84,7 @@ def test_mmactions_list(tmp_path: Path) -> None:
     assert dataset.rows[3].where == "line 3"
 
 
-def test_names_of_numbers(tmp_path: Path) -> None:
+def test_list_names_of_class_numbers(tmp_path: Path) -> None:
     write(tmp_path, "list.txt", files.MMACTION_LIST, SOME)
     yaml = write(tmp_path, "set.yaml", "annotations: list.txt\nnames: [walk, fall, jump]\n")
     assert [a.label for a in load_dataset(yaml).annotations] == ["fall", "walk", "walk", "fall"]
@@ -95,12 +94,12 @@ def test_names_of_numbers(tmp_path: Path) -> None:
     assert beside.labels == ("sit", "stand")
     write(tmp_path, "label_map.txt", "sit\n")
     with pytest.raises(
-        AnnotationError, match=r"list.txt: 2 bad entries\n  line 1: label 1 has no name; they go from 0"
+        AnnotationError, match=r"list.txt: 2 bad entries\n  line 1: label 1 has no name; names go from 0"
     ):
         load_dataset(tmp_path / "list.txt")
 
 
-def test_a_list_need_not_lie_where_its_videos_do(tmp_path: Path) -> None:
+def test_list_away_from_its_videos(tmp_path: Path) -> None:
     write(tmp_path, "readme.md", "", "clips/path/000.mp4|clips/path/001.mp4|clips/path/002.mp4")
     write(tmp_path / "lists", "train.txt", files.MMACTION_LIST)
     yaml = write(tmp_path, "set.yaml", "videos: clips\nannotations: lists/train.txt\n")
@@ -134,7 +133,7 @@ def test_ucf101(tmp_path: Path) -> None:
         ("ApplyEyeMakeup", "test"), ("ApplyLipstick", "test"), ("ApplyEyeMakeup", "train"), ("ApplyLipstick", "train"),
     ]  # fmt: skip
     assert dataset.labels == ("ApplyEyeMakeup", "ApplyLipstick")
-    assert dataset.notes[0].startswith("lists 01 of 01, 02: testlist01.txt, trainlist01.txt; others are chosen with")
+    assert dataset.notes[0].startswith("lists 01 of 01, 02: testlist01.txt, trainlist01.txt; choose others with")
     group, what = groups(dataset)
     assert what == "group"
     assert group["ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi"] == "ApplyEyeMakeup_g08"
@@ -144,14 +143,14 @@ def test_ucf101(tmp_path: Path) -> None:
     assert chosen.annotations[0].label == "ApplyEyeMakeup"  # names order labels; they do not rename UCF101's
 
 
-def test_a_single_list_is_no_split(tmp_path: Path) -> None:
+def test_single_list_gives_no_split(tmp_path: Path) -> None:
     assert load_dataset(ucf(tmp_path) / "testlist01.txt").splits == ("train",)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a/x.mp4 1\na/y.mp4 one\n", r"line 2: 'a/y.mp4 one' is not a video and its labels\n  a line looks like"),
+        ("a/x.mp4 1\na/y.mp4 one\n", r"line 2: 'a/y.mp4 one' is not a video with labels\n  a line looks like"),
         ("a/x.mp4 1\na/y 7\n", r"line 2: 'a/y 7' is not a video"),
         ("x.mp4\ny.mp4\n", r"2 bad entries\n  line 1: no label\n"),
     ],
@@ -162,7 +161,7 @@ def test_bad_lists(tmp_path: Path, text: str, message: str) -> None:
         load_dataset(write(tmp_path, "set.yaml", "annotations: list.txt\nformat: list\n"))
 
 
-def test_classes_that_do_not_hold(tmp_path: Path) -> None:
+def test_list_rejects_bad_class_files(tmp_path: Path) -> None:
     folder = ucf(tmp_path)
     write(folder, "testlist01.txt", "Archery/v_Archery_g01_c01.avi\n")
     with pytest.raises(AnnotationError, match=r"testlist01.txt, line 1: no label, and folder 'Archery' is not a class"):
@@ -183,7 +182,7 @@ def test_kinetics(tmp_path: Path) -> None:
         note("_dbcJuKJQNs.mkv", label="air drumming", split="val"),
     )
     assert dataset.rows[0].extra == {"group": "-3B32lodo2M"}
-    with pytest.raises(AnnotationError, match=r"line 2: time_start and time_end are no times\n"):
+    with pytest.raises(AnnotationError, match=r"line 2: time_start and time_end are not times\n"):
         load_dataset(write(tmp_path, "val.csv", files.KINETICS.replace("59,", "nan,")))
     with pytest.raises(AnnotationError, match=r"line 1: missing column label; the header is youtube_id,"):
         load_dataset(write(tmp_path, "test.csv", "youtube_id,time_start,time_end,split\nx,1,2,test\n"))

@@ -30,10 +30,10 @@ def test_activitynet(tmp_path: Path) -> None:
     )
     assert dataset.rows[1].where == "database.abc_-012345.annotations[1]"
     assert dataset.durations == {"v_abc_-012345.mp4": 82.73, "sub/quiet000000.mkv": 10.0}
-    assert dataset.notes == ("1 testing video without annotations left out: withheld",)
+    assert dataset.notes == ("1 testing video skipped: annotations withheld",)
 
 
-def test_a_testing_video_without_annotations_is_eventless_where_others_have_some(tmp_path: Path) -> None:
+def test_activitynet_annotated_testing_subset(tmp_path: Path) -> None:
     root = copy.deepcopy(files.ACTIVITYNET)
     root["database"]["abc_-012345"]["subset"] = "testing"
     dataset = load_dataset(write(tmp_path, "gt.json", root, "abc_-012345.mp4|quiet000000.mp4|hidden00000.mp4"))
@@ -46,13 +46,13 @@ def test_activitynet_results(tmp_path: Path) -> None:
     assert dataset.rows[0].extra == {"score": "0.64"}
 
 
-def test_mmactions_activitynet(tmp_path: Path) -> None:
+def test_activitynet_of_mmaction2(tmp_path: Path) -> None:
     dataset = load_dataset(write(tmp_path, "anet.json", files.MMACTION_ACTIVITYNET, "video1.mp4"))
     assert dataset.annotations == (note("video1.mp4", 30.02, 205.23, "Climbing"),)
     assert dataset.durations == {"video1.mp4": 211.53}
 
 
-def test_captions_are_descriptions(tmp_path: Path) -> None:
+def test_activitynet_captions_are_descriptions(tmp_path: Path) -> None:
     dataset = load_dataset(write(tmp_path, "train.json", files.CAPTIONS, "v_abc_-012345.mp4"))
     assert dataset.annotations == (
         note("v_abc_-012345.mp4", 0.83, 19.86, DESCRIBED, text="A woman fills a bucket."),
@@ -61,17 +61,17 @@ def test_captions_are_descriptions(tmp_path: Path) -> None:
     assert dataset.rows[1].where == "v_abc_-012345.sentences[1]"
 
 
-def test_ids_of_captions_are_found_without_their_prefix(tmp_path: Path) -> None:
+def test_activitynet_caption_ids_without_prefix(tmp_path: Path) -> None:
     dataset = load_dataset(write(tmp_path, "train.json", files.CAPTIONS, "abc_-012345.mp4"))
     assert list(dataset.recordings) == ["abc_-012345.mp4"]
 
 
-def test_intervals_of_no_length_are_left_out_and_said(tmp_path: Path) -> None:
+def test_zero_length_intervals_are_skipped(tmp_path: Path) -> None:
     root = copy.deepcopy(files.ACTIVITYNET)
     root["database"]["abc_-012345"]["annotations"][0]["segment"] = [3, 3]
     dataset = load_dataset(write(tmp_path, "gt.json", root, "abc_-012345.mp4|quiet000000.mp4"))
     assert [a.label for a in dataset.annotations] == ["Singing", None]
-    assert dataset.warnings == ("1 interval of no length left out (first: database.abc_-012345.annotations[0])",)
+    assert dataset.warnings == ("1 interval of zero length skipped (first: database.abc_-012345.annotations[0])",)
 
 
 @pytest.mark.parametrize(
@@ -87,21 +87,21 @@ def test_intervals_of_no_length_are_left_out_and_said(tmp_path: Path) -> None:
         ([1, 10**400], r"annotations\[0\].segment\[1\]: 1000000000.* is not a number\n"),
     ],
 )
-def test_bad_segments_are_named_with_their_path(tmp_path: Path, segment: Any, message: str) -> None:
+def test_activitynet_errors_name_the_path(tmp_path: Path, segment: Any, message: str) -> None:
     root = copy.deepcopy(files.ACTIVITYNET)
     root["database"]["abc_-012345"]["annotations"][0]["segment"] = segment
     with pytest.raises(AnnotationError, match=r"gt.json, database.abc_-012345." + message):
         load_dataset(write(tmp_path, "gt.json", root))
 
 
-def test_sentences_without_times(tmp_path: Path) -> None:
+def test_activitynet_captions_without_times(tmp_path: Path) -> None:
     root = copy.deepcopy(files.CAPTIONS)
     root["v_abc_-012345"]["timestamps"].pop()
-    with pytest.raises(AnnotationError, match=r"v_abc_-012345: 1 timestamps for 2 sentences\n  each sentence has"):
+    with pytest.raises(AnnotationError, match=r"v_abc_-012345: 1 timestamps for 2 sentences\n  give one"):
         load_dataset(write(tmp_path, "train.json", root))
 
 
-def test_missing_ids_are_named(tmp_path: Path) -> None:
+def test_missing_ids_are_errors(tmp_path: Path) -> None:
     path = write(tmp_path, "gt.json", files.ACTIVITYNET, "v_abc_-012345.mp4")
     message = r"1 video missing: quiet000000 \(database.quiet000000.annotations\); looked in .*\n.*--allow-missing"
     with pytest.raises(AnnotationError, match=message):
@@ -123,7 +123,7 @@ def test_e2e_spot(tmp_path: Path) -> None:
     assert dataset.durations == {"match_1.mp4": 173.0, "match_2.mp4": 2.0}
 
 
-def test_the_half_width_is_a_setting(tmp_path: Path) -> None:
+def test_spotting_half_width(tmp_path: Path) -> None:
     write(tmp_path, "train.json", files.SPOT, "match_1.mp4|match_2.mp4")
     yaml = write(tmp_path, "set.yaml", "annotations: train.json\nhalf_width: 2\nfps: 50\n")
     dataset = load_dataset(yaml)
@@ -131,7 +131,7 @@ def test_the_half_width_is_a_setting(tmp_path: Path) -> None:
     assert dataset.annotations[0] == note("match_1.mp4", 8.5, 12.5, "far_court_serve")
 
 
-def test_lists_of_several_splits_are_told_apart_by_their_names(tmp_path: Path) -> None:
+def test_split_from_file_names(tmp_path: Path) -> None:
     write(tmp_path, "train.json", files.SPOT[:1], "match_1.mp4|match_2.mp4")
     write(tmp_path, "val.json", files.SPOT[1:])
     dataset = load_dataset(tmp_path)
@@ -154,14 +154,14 @@ def test_soccernet(tmp_path: Path) -> None:
     assert sorted(beside.recordings) == ["1_720p.mkv", "2_224p.mkv"]
 
 
-def test_a_game_that_is_missing_is_not_taken_for_another(tmp_path: Path) -> None:
+def test_soccernet_missing_game(tmp_path: Path) -> None:
     videos = "england_epl/2014-2015/2015-05-17 - 18-00 Manchester United 1 - 1 Arsenal/1_720p.mkv"
     path = write(tmp_path, "Labels-v2.json", files.SOCCERNET, videos)
     with pytest.raises(AnnotationError, match=r"2 videos missing: england_epl/.*Burnley/1 \(annotations\[0\]\)"):
         load_dataset(path)
 
 
-def test_a_game_in_one_video(tmp_path: Path) -> None:
+def test_soccernet_game_in_one_video(tmp_path: Path) -> None:
     root = copy.deepcopy(files.SOCCERNET)
     root["UrlLocal"] = "2019-10-01 - Blackburn Rovers - Nottingham Forest"
     del root["annotations"][1], root["annotations"][0]["position"]
@@ -169,7 +169,7 @@ def test_a_game_in_one_video(tmp_path: Path) -> None:
     assert dataset.annotations == (note("224p.mp4", 20.5, 21.5, "Kick-off"),)
 
 
-def test_a_game_time_that_is_none(tmp_path: Path) -> None:
+def test_soccernet_rejects_bad_game_time(tmp_path: Path) -> None:
     root = copy.deepcopy(files.SOCCERNET)
     root["annotations"][0]["gameTime"] = "first half"
     with pytest.raises(AnnotationError, match=r'annotations\[0\].gameTime: "first half" is not half and time, as in'):
@@ -186,13 +186,13 @@ def test_label_studio(tmp_path: Path, video: str) -> None:
     # frames 25 to 48 at 24 a second, from 1, both included: the second second
     assert dataset.annotations == (note(video, 1.0, 2.0, "Moving"), note("gate two.mp4"))
     assert dataset.rows[0].where == "[0].annotations[0].result[0].value.ranges[0]"
-    assert dataset.notes == ("1 task that nobody annotated left out",)
+    assert dataset.notes == ("1 task without annotation skipped",)
     (warning,) = dataset.warnings
-    assert warning.startswith("frames are taken for 24 a second, Label Studio's default; if the labelling config")
+    assert warning.startswith("assuming 24 frames per second, Label Studio's default; if the labelling config")
 
 
 @pytest.mark.parametrize("where", ["yaml", "task"])
-def test_the_rate_of_the_labelling_configuration(tmp_path: Path, where: str) -> None:
+def test_label_studio_frame_rate(tmp_path: Path, where: str) -> None:
     root = copy.deepcopy(files.LABEL_STUDIO)
     if where == "task":
         root[0]["data"]["fps"] = 12.0
@@ -203,19 +203,19 @@ def test_the_rate_of_the_labelling_configuration(tmp_path: Path, where: str) -> 
     assert dataset.warnings == ()
 
 
-def test_one_frame_is_an_interval(tmp_path: Path) -> None:
+def test_label_studio_single_frame_range(tmp_path: Path) -> None:
     root = copy.deepcopy(files.LABEL_STUDIO_MIN)
     root[0]["timelineLabels"][0]["ranges"] = [{"start": 1, "end": 1}]
     dataset = load_dataset(write(tmp_path, "min.json", root, "yard.mp4"))
     assert dataset.annotations == (note("yard.mp4", 0.0, 1 / 24, "Moving"),)
 
 
-def test_json_min_says_the_same(tmp_path: Path) -> None:
+def test_label_studio_json_min_equals_json(tmp_path: Path) -> None:
     dataset = load_dataset(write(tmp_path, "min.json", files.LABEL_STUDIO_MIN, "yard.mp4"))
     assert dataset.annotations == (note("yard.mp4", 1.0, 2.0, "Moving"),)
 
 
-def test_one_annotation_of_a_task_counts(tmp_path: Path) -> None:
+def test_label_studio_uses_one_annotation_per_task(tmp_path: Path) -> None:
     root = copy.deepcopy(files.LABEL_STUDIO)
     (first,) = root[0]["annotations"]
     cancelled, truth = copy.deepcopy(first), copy.deepcopy(first)
@@ -226,48 +226,48 @@ def test_one_annotation_of_a_task_counts(tmp_path: Path) -> None:
         root[0]["annotations"] = notes
         dataset = load_dataset(write(tmp_path, "project-3.json", root, "yard.mp4|gate two.mp4"))
         assert dataset.annotations[0].label == label
-    assert "1 task annotated more than once; one annotation of each is used" in dataset.notes
+    assert "1 task annotated more than once; using one annotation of each" in dataset.notes
 
 
-def test_choices_are_labels_of_the_whole_clip(tmp_path: Path) -> None:
+def test_label_studio_choices_label_clips(tmp_path: Path) -> None:
     root = copy.deepcopy(files.LABEL_STUDIO[:1])
     root[0]["annotations"][0]["result"] = [{"type": "choices", "value": {"choices": ["Night", "Rain"]}}]
     dataset = load_dataset(write(tmp_path, "project-3.json", root, "yard.mp4"))
     assert dataset.annotations == (note("yard.mp4", label="Night"), note("yard.mp4", label="Rain"))
 
 
-def test_frames_count_from_one(tmp_path: Path) -> None:
+def test_label_studio_frames_count_from_1(tmp_path: Path) -> None:
     root = copy.deepcopy(files.LABEL_STUDIO_MIN)
     root[0]["timelineLabels"][0]["ranges"] = [{"start": 0, "end": 5}]
-    with pytest.raises(AnnotationError, match=r"ranges\[0\]: frames 0 to 5 are no range\n  frames count from 1"):
+    with pytest.raises(AnnotationError, match=r"ranges\[0\]: frames 0 to 5 are not a range\n  frames count from 1"):
         load_dataset(write(tmp_path, "min.json", root))
 
 
-def test_json_min_has_an_entry_for_each_annotator_and_some_without_labels(tmp_path: Path) -> None:
+def test_label_studio_json_min_entries_per_annotator(tmp_path: Path) -> None:
     (first,) = copy.deepcopy(files.LABEL_STUDIO_MIN)
     second = {**copy.deepcopy(first), "annotator": 2, "annotation_id": 12}
     second["timelineLabels"][0]["timelinelabels"] = ["Still"]
     empty = {"video": "/data/upload/3/00000000-gate.mp4", "id": 6, "annotator": 1, "annotation_id": 10}
     dataset = load_dataset(write(tmp_path, "min.json", [empty, first, second], "yard.mp4|gate.mp4"))
     assert dataset.annotations == (note("gate.mp4"), note("yard.mp4", 1.0, 2.0, "Moving"))
-    assert dataset.notes == ("1 task annotated more than once; one annotation of each is used",)
+    assert dataset.notes == ("1 task annotated more than once; using one annotation of each",)
 
 
-def test_json_min_does_not_tell_choices_apart(tmp_path: Path) -> None:
+def test_label_studio_json_min_without_timelines(tmp_path: Path) -> None:
     root = [{"video": "yard.mp4", "id": 1, "choice": "Night", "annotator": 1, "annotation_id": 2}]
     write(tmp_path, "min.json", root, "yard.mp4")
     yaml = write(tmp_path, "set.yaml", "annotations: min.json\nformat: label-studio\n")
-    with pytest.raises(AnnotationError, match=r"min.json: no labels on timelines, and JSON-MIN .*\n  export it"):
+    with pytest.raises(AnnotationError, match=r"min.json: no timeline labels, and JSON-MIN .*\n  export it"):
         load_dataset(yaml)
 
 
-def test_a_signed_url_under_any_name(tmp_path: Path) -> None:
+def test_label_studio_signed_urls(tmp_path: Path) -> None:
     root = copy.deepcopy(files.LABEL_STUDIO[:1])
     root[0]["data"] = {"clip": "https://bucket.s3.amazonaws.com/in/yard.mp4?X-Amz-Date=1&X-Amz-Signature=a%2Fb"}
     assert list(load_dataset(write(tmp_path, "project-3.json", root, "in/yard.mp4")).recordings) == ["in/yard.mp4"]
 
 
-def test_an_upload_changes_signs_in_names(tmp_path: Path) -> None:
+def test_label_studio_upload_names(tmp_path: Path) -> None:
     root = copy.deepcopy(files.LABEL_STUDIO[:1])
     root[0]["data"]["video"] = "/data/upload/3/0a1b2c3d-gate_two_1.mp4"
     path = write(tmp_path, "project-3.json", root, "cam/gate two (1).mp4")
@@ -285,7 +285,7 @@ def test_msr_vtt(tmp_path: Path) -> None:
         note("all/video7.mp4", label=DESCRIBED, text="people dance", split="val"),
     )
     root = {**files.MSR_VTT, "videos": files.MSR_VTT["videos"][:1]}
-    with pytest.raises(AnnotationError, match=r"sentences\[2\]: video video7 is not under videos\n"):
+    with pytest.raises(AnnotationError, match=r"sentences\[2\]: video video7 is not in videos\n"):
         load_dataset(write(tmp_path, "videodatainfo.json", root))
 
 
@@ -294,19 +294,19 @@ def test_msr_vtt(tmp_path: Path) -> None:
 
 def test_broken_json_names_its_line(tmp_path: Path) -> None:
     text = files.FILES["label-studio"][1]
-    with pytest.raises(AnnotationError, match=r"project-3.json, line \d\d: not JSON: .*\n  is the file whole\?"):
+    with pytest.raises(AnnotationError, match=r"project-3.json, line \d\d: not JSON: .*\n  the file may be incomplete"):
         load_dataset(write(tmp_path, "project-3.json", text[: len(text) // 2]))
-    with pytest.raises(AnnotationError, match=r"deep.json: not JSON that can be read: maximum recursion"):
+    with pytest.raises(AnnotationError, match=r"deep.json: unreadable JSON: maximum recursion"):
         load_dataset(write(tmp_path, "deep.json", "[" * 200_000))
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "[1, 2]", '{"a": 1}', "null"])
-def test_json_of_no_known_shape(tmp_path: Path, content: str) -> None:
-    with pytest.raises(AnnotationError, match=r"x.json is in none of the formats .*\n  those are: .*ActivityNet"):
+def test_unknown_json(tmp_path: Path, content: str) -> None:
+    with pytest.raises(AnnotationError, match=r"x.json is in no known format\n  known formats: .*ActivityNet"):
         load_dataset(write(tmp_path, "x.json", content))
 
 
-def test_an_empty_file_is_called_so(tmp_path: Path) -> None:
+def test_empty_file(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match=r"x.json is empty\n  export it again"):
         load_dataset(write(tmp_path, "x.json", " \n"))
 
@@ -318,18 +318,18 @@ def test_text_in_utf_16(tmp_path: Path) -> None:
         load_dataset(path)
 
 
-def test_other_labels_of_a_game_are_not_mixed_in(tmp_path: Path) -> None:
+def test_soccernet_uses_one_label_file(tmp_path: Path) -> None:
     for name in ("Labels-v2.json", "Labels-cameras.json"):
         write(tmp_path / "game", name, files.SOCCERNET)
     with pytest.raises(AnnotationError, match=r"2 videos missing: .* \(annotations\[0\]\)"):
         load_dataset(tmp_path)
 
 
-def test_the_name_of_the_video_in_a_task_may_be_any(tmp_path: Path) -> None:
+def test_label_studio_video_under_any_key(tmp_path: Path) -> None:
     root = copy.deepcopy(files.LABEL_STUDIO[:1])
     root[0]["data"] = {"place": "yard", "clip": "s3://bucket/in/yard.MP4"}
     dataset = load_dataset(write(tmp_path, "project-3.json", root, "in/yard.MP4"))
     assert list(dataset.recordings) == ["in/yard.MP4"]
     root[0]["data"] = {"place": "yard"}
-    with pytest.raises(AnnotationError, match=r"\[0\]: no video\n  each task's data names one"):
+    with pytest.raises(AnnotationError, match=r"\[0\]: no video\n  the data of each task must name one"):
         load_dataset(write(tmp_path, "project-3.json", root))

@@ -30,10 +30,10 @@ def test_elan(tmp_path: Path) -> None:
         note(video, 4.5, 6.5, "speech"),
     )
     assert dataset.rows[0].where == "line 19"
-    assert dataset.notes == ("labels come from the tiers action, remark, speech; `tiers` chooses among them",)
+    assert dataset.notes == ("labels come from the tiers action, remark, speech; select some with `tiers`",)
 
 
-def test_tiers_are_chosen(tmp_path: Path) -> None:
+def test_elan_selects_tiers(tmp_path: Path) -> None:
     dataset = load(tmp_path, "rec.eaf", ELAN, "tiers: action\n")
     assert [(a.label, a.description) for a in dataset.annotations] == [("walk", None), ("stop", None), ("walk", None)]
     remark = load(tmp_path, "rec.eaf", ELAN, "tiers: [remark]\n")
@@ -42,7 +42,7 @@ def test_tiers_are_chosen(tmp_path: Path) -> None:
         load(tmp_path, "rec.eaf", ELAN, "tiers: actions\n")
 
 
-def test_a_folder_of_eaf_files_is_a_data_set(tmp_path: Path) -> None:
+def test_elan_folder_is_a_dataset(tmp_path: Path) -> None:
     for name in "ab":
         text = ELAN.replace("rec%201", name)
         write(tmp_path, f"{name}.eaf", text, f"{name}.mp4")
@@ -52,7 +52,7 @@ def test_a_folder_of_eaf_files_is_a_data_set(tmp_path: Path) -> None:
     assert len(dataset.notes) == 1
 
 
-def test_an_eaf_without_annotations_is_eventless_and_without_media_is_called_alike(tmp_path: Path) -> None:
+def test_elan_without_annotations_or_media(tmp_path: Path) -> None:
     empty = '<ANNOTATION_DOCUMENT><HEADER MEDIA_FILE="" TIME_UNITS="milliseconds"/><TIME_ORDER/></ANNOTATION_DOCUMENT>'
     dataset = load_dataset(write(tmp_path, "day.eaf", empty, "day.avi"))
     assert dataset.annotations == (note("day.avi"),)
@@ -70,26 +70,26 @@ def test_an_eaf_without_annotations_is_eventless_and_without_media_is_called_ali
         (
             'ANNOTATION_REF="a1"',
             'ANNOTATION_REF="a9"',
-            "line 27: refers to annotation 'a9', which is not there or has no times\n",
+            "line 27: refers to annotation 'a9', which is missing or has no times\n",
         ),
         (
             'ANNOTATION_REF="a1"',
             'ANNOTATION_REF="a4"',
-            "line 27: refers to annotation 'a4', which is not there or has no times\n",
+            "line 27: refers to annotation 'a4', which is missing or has no times\n",
         ),
-        ('"milliseconds"', '"PAL-frames"', "line 5: TIME_UNITS are PAL-frames\n  it must be milliseconds"),
+        ('"milliseconds"', '"PAL-frames"', "line 5: TIME_UNITS are PAL-frames\n  they must be milliseconds"),
         ('TIME_VALUE="6000"', 'TIME_VALUE="3000"', "line 31: end 3.5 is not after start 4.5\n"),
         ('TIER_ID="speech"', "", "line 30: <TIER> has no TIER_ID\n"),
-        ("</HEADER>", "", r"line \d+: not XML: mismatched tag.*\n  is the file whole\?"),
+        ("</HEADER>", "", r"line \d+: not XML: mismatched tag.*\n  the file may be incomplete"),
         ("<ANNOTATION_DOCUMENT", "<!DOCTYPE x><ANNOTATION_DOCUMENT", "line 2: declares a document type\n  delete"),
     ],
 )
-def test_bad_eaf_files(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_elan_rejects_bad_files(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(AnnotationError, match=message):
         load(tmp_path, "rec.eaf", ELAN.replace(old, new))
 
 
-def test_slots_filled_on_one_tier_divide_those_below_it(tmp_path: Path) -> None:
+def test_elan_interpolates_slots_of_dependent_tiers(tmp_path: Path) -> None:
     steps = """<TIER LINGUISTIC_TYPE_REF="steps" PARENT_REF="action" TIER_ID="step">
     <ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="b1" TIME_SLOT_REF1="ts1" TIME_SLOT_REF2="ts9">
       <ANNOTATION_VALUE>left</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION>
@@ -104,7 +104,7 @@ def test_slots_filled_on_one_tier_divide_those_below_it(tmp_path: Path) -> None:
     assert dataset.annotations == (note("rec 1.mp4", 1.5, 2.0, "left"), note("rec 1.mp4", 2.0, 2.5, "right"))
 
 
-def test_a_video_may_start_after_elans_zero(tmp_path: Path) -> None:
+def test_elan_time_origin(tmp_path: Path) -> None:
     dataset = load(tmp_path, "rec.eaf", ELAN.replace('TIME_ORIGIN="500"', 'TIME_ORIGIN="-500"'))
     assert dataset.annotations[1] == note("rec 1.mp4", 1.5, 2.5, "stop")
     with pytest.raises(AnnotationError, match=r"line 19: start -1 is before the recording starts\n"):
@@ -114,12 +114,12 @@ def test_a_video_may_start_after_elans_zero(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cam #1.mp4", "100% rec?.mp4"])
-def test_media_urls_as_elan_writes_them_with_signs_left_as_they_are(tmp_path: Path, name: str) -> None:
+def test_elan_media_urls_with_special_characters(tmp_path: Path, name: str) -> None:
     absolute = ELAN.replace('RELATIVE_MEDIA_URL="../My%20Data/rec%201.mp4"', "").replace("My%20Data/rec%201.mp4", name)
     assert list(load(tmp_path, "rec.eaf", absolute, videos=f"media/{name}").recordings) == [f"media/{name}"]
 
 
-def test_a_media_url_is_a_path_of_this_machine_where_the_relative_one_leads_nowhere(tmp_path: Path) -> None:
+def test_elan_falls_back_to_absolute_media_url(tmp_path: Path) -> None:
     write(tmp_path / "else where", "x", "", "rec 1.mp4")
     url = (tmp_path / "else where" / "rec 1.mp4").as_uri()
     text = ELAN.replace('"file:///C:/lab/My%20Data/rec%201.mp4"', f'"{url}"')
@@ -128,7 +128,7 @@ def test_a_media_url_is_a_path_of_this_machine_where_the_relative_one_leads_nowh
     assert recording.path.samefile(tmp_path / "else where" / "rec 1.mp4")
 
 
-def test_entities_do_nothing(tmp_path: Path) -> None:
+def test_xml_entities_are_refused(tmp_path: Path) -> None:
     bomb = '<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;&x;">]>\n<annotations><version>&z;</version></annotations>'
     with pytest.raises(AnnotationError, match=r"bomb\.xml, line 1: declares a document type"):
         load(tmp_path, "bomb.xml", bomb, "fps: 10\n")
@@ -148,10 +148,10 @@ def test_cvat(tmp_path: Path) -> None:
         note("yard.mp4", 3.0, 5.0, "carries"),
     )
     assert dataset.rows[2].where == "line 19"
-    assert dataset.notes == ("labels come from label, action, carries; `tiers` chooses among them",)
+    assert dataset.notes == ("labels come from label, action, carries; select some with `tiers`",)
 
 
-def test_attributes_are_chosen(tmp_path: Path) -> None:
+def test_cvat_selects_attributes(tmp_path: Path) -> None:
     dataset = load(tmp_path, "annotations.xml", CVAT, "fps: 10\ntiers: [action]\n")
     assert dataset.labels == ("fall", "walk")
     assert dataset.notes == ()
@@ -162,20 +162,20 @@ def test_attributes_are_chosen(tmp_path: Path) -> None:
         load(tmp_path, "annotations.xml", CVAT, "fps: 10\ntiers: [actoin]\n")
 
 
-def test_frames_need_a_rate(tmp_path: Path) -> None:
+def test_cvat_needs_fps(tmp_path: Path) -> None:
     with pytest.raises(
-        AnnotationError, match=r"do not tell the frame rate of the video\n  give it: `fps: 25` in a data"
+        AnnotationError, match=r"does not give the frame rate of the video\n  give it: `fps: 25` in a data"
     ):
         load(tmp_path, "annotations.xml", CVAT)
 
 
-def test_a_step_between_frames(tmp_path: Path) -> None:
+def test_cvat_frame_step(tmp_path: Path) -> None:
     text = CVAT.replace("<frame_filter></frame_filter>", "<frame_filter>step=5</frame_filter>")
     dataset = load(tmp_path, "annotations.xml", text, "fps: 10\ntiers: [label]\n")
     assert dataset.annotations[1] == note("yard.mp4", 9.8, 10.4, "person")
 
 
-def test_tasks_of_a_project(tmp_path: Path) -> None:
+def test_cvat_project_tasks(tmp_path: Path) -> None:
     text = """<annotations><version>1.1</version><meta><project><id>1</id><name>p</name><tasks>
       <task><id>5</id><name>one</name><source>a.mp4</source></task>
       <task><id>6</id><name>two</name><source>b.mp4</source></task></tasks></project></meta>
@@ -185,7 +185,7 @@ def test_tasks_of_a_project(tmp_path: Path) -> None:
     assert dataset.annotations == (note("b.mp4", 0.0, 1.0, "x"),)
 
 
-def test_tasks_of_a_project_have_their_own_step_and_subset(tmp_path: Path) -> None:
+def test_cvat_project_tasks_have_own_step_and_subset(tmp_path: Path) -> None:
     text = """<annotations><version>1.1</version><meta><project><id>1</id><name>p</name><tasks>
       <task><id>5</id><name>a</name><subset>Train</subset><frame_filter>step=5</frame_filter></task>
       <task><id>6</id><name>b</name><subset>Validation</subset><frame_filter></frame_filter></task>
@@ -201,10 +201,10 @@ def test_tasks_of_a_project_have_their_own_step_and_subset(tmp_path: Path) -> No
         note("b.mp4", 1.0, 1.1, "x", split="val"),
         note("d.mp4", 0.0, 0.1, "x"),  # a subset of another name is no split
     )
-    assert dataset.notes == ("1 task of a project without tracks left out (c)",)
+    assert dataset.notes == ("1 task of a project without tracks skipped (c)",)
 
 
-def test_a_task_without_tracks_is_eventless(tmp_path: Path) -> None:
+def test_cvat_task_without_tracks_is_event_free(tmp_path: Path) -> None:
     text = CVAT[: CVAT.index("  <track")] + "</annotations>"
     assert load(tmp_path, "annotations.xml", text, "fps: 10\n").annotations == (note("yard.mp4"),)
 
@@ -214,16 +214,16 @@ def test_a_task_without_tracks_is_eventless(tmp_path: Path) -> None:
     [
         ('<track id="0" label="person"', '<track id="0"', "line 18: <track> has no label\n"),
         ('frame="30"', 'frame="-3"', "line 22: frame '-3' is not a whole number, 0 or more\n"),
-        ("<version>1.1</version>", "<image id='0'/>", "annotations.xml: is CVAT for images\n  export the task as"),
+        ("<version>1.1</version>", "<image id='0'/>", "annotations.xml is CVAT for images\n  export the task as"),
         ("</track>", "", r"line \d+: not XML"),
     ],
 )
-def test_bad_cvat_files(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_cvat_rejects_bad_files(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(AnnotationError, match=message):
         load(tmp_path, "annotations.xml", CVAT.replace(old, new), "fps: 10\n")
 
 
-def test_a_long_file_is_read_track_by_track(tmp_path: Path) -> None:
+def test_cvat_reads_track_by_track(tmp_path: Path) -> None:
     import tracemalloc
 
     boxes = "".join(f'<box frame="{n}" outside="0" occluded="0" keyframe="0" xtl="1"/>' for n in range(300))

@@ -242,7 +242,7 @@ def test_average_precision_uses_weaker_candidates() -> None:
 
 
 def test_resample_equals_copied_recordings() -> None:
-    """Each resample gives what a data set with those recordings copied would give."""
+    """Each resample gives what a dataset with those recordings copied would give."""
     data, resamples = RandomRecordings(3), 12
     values: dict[str, list[float]] = {}
     for drawn in draw_recordings(len(data.frames), resamples=resamples, seed=5).astype(int):

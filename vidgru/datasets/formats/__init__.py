@@ -1,4 +1,4 @@
-"""Annotation files of common tools: recognised by what is in them, and read into rows."""
+"""Annotation formats: recognise files by content and parse them into rows."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from vidgru.errors import AnnotationError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".xml", ".eaf")
 KNOWN = "native CSV or JSONL, ActivityNet, E2E-Spot, SoccerNet, Label Studio, ELAN, MSR-VTT, CVAT, Kinetics, text lists"
-_HEAD = 1 << 20  # bytes that tell what a file is; a larger JSON file is read whole only if they do
-_TELLING = re.compile(
+_HEAD = 1 << 20  # bytes read to recognise a file; a larger JSON file is read whole only if these look right
+_JSON_KEYS = re.compile(
     rb'"(database|results|timestamps|annotations|events|sentences|end time|gameTime|timelinelabels)"\s*:'
 )
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -31,10 +31,10 @@ _XML_ROOT = re.compile(r"<(?![?!])([\w.:-]+)")
 
 
 def recognise(path: Path) -> AnnotationFormat | None:
-    """The format of a file by its content, of a folder `folders`; None where it is none that can be read.
+    """Return the format of a file by its content, `folders` for a folder, or None if it is unknown.
 
     Raises:
-        AnnotationError: it cannot be read, or is broken in a way that leaves no doubt what it should be.
+        AnnotationError: The file cannot be read, or is clearly a broken file of a known format.
     """
     if path.is_dir():
         return "folders"
@@ -44,7 +44,7 @@ def recognise(path: Path) -> AnnotationFormat | None:
     if suffix == ".jsonl" or _is_json_lines(text):
         return "native"
     if text[:1] in ("{", "[") and suffix != ".csv":
-        whole = len(head) < _HEAD or _TELLING.search(head)
+        whole = len(head) < _HEAD or _JSON_KEYS.search(head)
         return _json_format(read_json(path).value) if whole else None
     if text[:1] == "<":
         root = _XML_ROOT.search(re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
@@ -60,7 +60,7 @@ def recognise(path: Path) -> AnnotationFormat | None:
 
 
 def _is_json_lines(text: str) -> bool:
-    """Whether the first line is an object that is closed on it, and names a video."""
+    """Whether the first line is a complete JSON object that names a video."""
     first = text.partition("\n")[0].rstrip()
     return first.startswith("{") and first.endswith("}") and '"video"' in first
 
@@ -78,16 +78,16 @@ def _json_format(root: object) -> AnnotationFormat | None:
 
 
 def read(path: Path, kind: AnnotationFormat | None, options: Options) -> ParseResult:
-    """Read an annotation file, or a folder of class folders.
+    """Parse an annotation file, or a folder of class folders.
 
     Args:
-        path: the file or folder.
-        kind: its format; None recognises it.
-        options: what the format may leave unsaid.
+        path: The file or folder.
+        kind: Its format; None to recognise it.
+        options: Facts that the format does not contain.
 
     Raises:
-        AnnotationError: it cannot be read at all, or not recognised. What is wrong with single entries is in the
-            reading's problems.
+        AnnotationError: The file cannot be read or recognised. Errors in single entries are in `problems` of the
+            result.
     """
     kind = kind or recognise(path)
     if kind is None:
@@ -97,15 +97,15 @@ def read(path: Path, kind: AnnotationFormat | None, options: Options) -> ParseRe
         if head.startswith(_UTF_16):
             raise AnnotationError(f"{path} is UTF-16", 'save it as UTF-8 (in Excel: "CSV UTF-8")')
         raise AnnotationError(
-            f"{path} is in none of the formats that can be read",
-            f"those are: {KNOWN}; if it is one of them, name it with `format`",
+            f"{path} is in no known format",
+            f"known formats: {KNOWN}; if it is one of them, name it with `format`",
         )
     result = _read(path, kind, options)
     home = path if path.is_dir() else path.parent
     result.rows = [replace(row, home=home) for row in result.rows]
     if result.empty:
-        what = f"{plural(len(result.empty), 'interval')} of no length left out (first: {result.empty[0]})"
-        result.warnings.append(what)
+        skipped = f"{plural(len(result.empty), 'interval')} of zero length skipped (first: {result.empty[0]})"
+        result.warnings.append(skipped)
     return result
 
 

@@ -6,7 +6,7 @@
     {ID: {"duration": ..., "timestamps": [[START, END], ...], "sentences": [..., ...]}}
 
 Sources: github.com/activitynet/ActivityNet, Evaluation/eval_detection.py and its data; Krishna et al.,
-"Dense-Captioning Events in Videos", 2017. MMAction2 leaves the outer object of the first out; that is read too.
+"Dense-Captioning Events in Videos", 2017. MMAction2's variant without the outer object is read too.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from vidgru.datasets.rows import InvalidEntryError, ParseResult, plural
 
 
 def read_activitynet(path: Path, root: Node) -> ParseResult:
-    """Segments of videos that are named by id; an annotation without segment speaks of the whole clip.
+    """Parse segments of videos named by id; an annotation without segment labels the whole clip.
 
-    A video without annotation is one in which nothing happens, except in the testing part of the published file, whose
-    annotations are withheld: that is left out, and said.
+    A video without annotations is an event-free recording, except in the testing subset of the published file, whose
+    annotations are withheld; these are skipped with a notice.
     """
     result = ParseResult()
     with result.entry():
@@ -36,7 +36,7 @@ def read_activitynet(path: Path, root: Node) -> ParseResult:
                     if video not in withheld:
                         _entry(result, video, entry)
             if withheld:
-                result.notes.append(f"{plural(len(withheld), 'testing video')} without annotations left out: withheld")
+                result.notes.append(f"{plural(len(withheld), 'testing video')} skipped: annotations withheld")
         else:
             for video, entry in root.items():
                 with result.entry():
@@ -45,15 +45,12 @@ def read_activitynet(path: Path, root: Node) -> ParseResult:
 
 
 def _video(result: ParseResult, video: str) -> None:
-    """Files are called by the id, with any suffix, and with `v_` before it where ActivityNet's crawler fetched them.
-
-    The ids of captions have that `v_`, and files need not.
-    """
+    """Add spellings with and without `v_`: ActivityNet's crawler adds it to file names, and ids of captions have it."""
     result.spellings[video] = (f"v_{video}", video.removeprefix("v_"))
 
 
 def _withheld(root: Node) -> set[str]:
-    """Videos of the testing subset, if not one of them has an annotation."""
+    """Return the videos of the testing subset, if none of them has an annotation."""
     testing = [(video, entry) for video, entry in root["database"].items() if _is_testing(entry)]
     annotated = any("annotations" in entry and entry["annotations"].value for _, entry in testing)
     return set() if annotated else {video for video, _ in testing}
@@ -76,9 +73,9 @@ def _entry(result: ParseResult, video: str, entry: Node) -> None:
 
 
 def _annotations(result: ParseResult, video: str, annotations: Node, split: str) -> None:
-    some = False
+    is_annotated = False
     for note in annotations.each():
-        some = True
+        is_annotated = True
         with result.entry():
             label, description = note["label"].maybe_text(), note["description"].maybe_text()
             if not label.strip() and not description.strip():
@@ -89,7 +86,7 @@ def _annotations(result: ParseResult, video: str, annotations: Node, split: str)
                 note.path, video, start_s=start_s, end_s=end_s, label=label, description=description, split=split,
                 extra=extra,
             )  # fmt: skip
-    if not some:
+    if not is_annotated:
         result.add(annotations.path, video, split=split)
 
 
@@ -97,7 +94,7 @@ def _captions(result: ParseResult, video: str, entry: Node, split: str) -> None:
     times, sentences = list(entry["timestamps"].each()), list(entry["sentences"].each())
     if len(times) != len(sentences):
         what = f"{len(times)} timestamps for {len(sentences)} sentences"
-        raise InvalidEntryError(entry.path, what, "each sentence has its own [start, end]")
+        raise InvalidEntryError(entry.path, what, "give one [start, end] per sentence")
     for time, sentence in zip(times, sentences, strict=True):
         with result.entry():
             start_s, end_s = time.pair()
@@ -108,7 +105,7 @@ def _captions(result: ParseResult, video: str, entry: Node, split: str) -> None:
 
 
 def is_activitynet(root: object) -> bool:
-    """Whether a JSON value has the shape of one of the three."""
+    """Whether a JSON value looks like one of the three."""
     if not isinstance(root, dict):
         return False
     if isinstance(root.get("database"), dict) or isinstance(root.get("results"), dict):

@@ -29,8 +29,8 @@ ROOT = "ANNOTATION_DOCUMENT"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Note:
-    """An annotation with times of its own, in milliseconds, or one that refers to another's."""
+class _ElanAnnotation:
+    """A time-aligned annotation (milliseconds), or one that refers to another."""
 
     tier: str
     where: str
@@ -40,16 +40,16 @@ class _Note:
 
 
 def read_elan(path: Path, options: Options) -> ParseResult:
-    """Annotations with times are labels: their value, or the tier's name where it is empty.
+    """Parse an ELAN file: time-aligned annotations are events, labelled by their value, else by the name of their tier.
 
-    Annotations that refer to another are its description, or labels with its times where its tier was not asked for.
-    Slots without a time are spread evenly between their neighbours, as ELAN does. All times are those of the first
-    video (`TIME_ORIGIN` is what ELAN leaves out of its start).
+    Annotations that refer to another are its description, or events with its times if its tier is not selected. Time
+    slots without a time are spaced evenly between their neighbours, as in ELAN. Times refer to the first video
+    (`TIME_ORIGIN` is the part of it before ELAN's zero).
     """
     result = ParseResult()
     video, origin_ms = path.stem, 0.0
     slots: dict[str, float | None] = {}
-    notes: dict[str, _Note] = {}
+    notes: dict[str, _ElanAnnotation] = {}
     tiers: dict[str, None] = {}
     for element in children(path, ROOT):
         with result.entry():
@@ -66,16 +66,16 @@ def read_elan(path: Path, options: Options) -> ParseResult:
         with result.entry():
             result.add("the file", video)
     if len(tiers) > 1 and not options.tiers:
-        result.notes.append(f"labels come from the tiers {', '.join(tiers)}; `tiers` chooses among them")
+        result.notes.append(f"labels come from the tiers {', '.join(tiers)}; select some with `tiers`")
     return result
 
 
 def _media(path: Path, header: Element, result: ParseResult) -> tuple[str, float]:
-    """The video's path, and the milliseconds of it that lie before ELAN's zero."""
+    """Return the path of the video, and its milliseconds before ELAN's zero."""
     units = header.attributes.get("TIME_UNITS", "milliseconds")
     if units != "milliseconds":
         raise InvalidEntryError(
-            header.where, f"TIME_UNITS are {units}", "it must be milliseconds; save it in a newer ELAN"
+            header.where, f"TIME_UNITS are {units}", "they must be milliseconds; save the file in a newer ELAN"
         )
     media = [
         (medium, address)
@@ -88,19 +88,19 @@ def _media(path: Path, header: Element, result: ParseResult) -> tuple[str, float
         return path.stem, 0.0
     medium, address = media[0]
     if len(media) > 1:
-        result.notes.append(f"{path.name} has {len(media)} videos; {address} is used")
+        result.notes.append(f"{path.name} has {len(media)} videos; using {address}")
     full = _path(medium.attributes.get("MEDIA_URL", ""))
     result.spellings[address] = (full, f"/{full}", PurePosixPath(address).name)
     origin = medium.attributes.get("TIME_ORIGIN", "0")
     origin_ms = number(origin.strip())
     if math.isnan(origin_ms):
         what = f"TIME_ORIGIN {origin!r} is not a number of milliseconds"
-        raise InvalidEntryError(medium.where, what, "set the video's offset in ELAN, and save the file")
+        raise InvalidEntryError(medium.where, what, "set the offset of the video in ELAN and save the file")
     return address, origin_ms
 
 
 def _path(address: str) -> str:
-    """The path that a URL of ELAN's names, without leading `./` and slashes; `#` and `?` in it are letters."""
+    """Return the path in an ELAN URL, without leading `./` and slashes; `#` and `?` are part of it."""
     return unquote(address.replace("\\", "/").removeprefix("file:")).removeprefix("./").lstrip("/")
 
 
@@ -108,33 +108,35 @@ def _time(slot: Element) -> float | None:
     return float(slot.whole("TIME_VALUE")) if "TIME_VALUE" in slot.attributes else None
 
 
-def _tier(tier: Element, slots: dict[str, float | None], notes: dict[str, _Note], result: ParseResult) -> None:
-    """Take the annotations of a tier in."""
+def _tier(
+    tier: Element, slots: dict[str, float | None], notes: dict[str, _ElanAnnotation], result: ParseResult
+) -> None:
+    """Add the annotations of a tier to `notes`."""
     name = tier.attributes["TIER_ID"]
     timed = list(tier.all("ALIGNABLE_ANNOTATION"))
-    times = _filled(timed, slots)
+    times = _interpolated_times(timed, slots)
     for element, span in zip(timed, times, strict=True):
         with result.entry():
             if span is None:
-                raise InvalidEntryError(element.where, "its time slots have no times", "align it in ELAN, or delete it")
+                raise InvalidEntryError(element.where, "its time slots have no times", "align it in ELAN or delete it")
             value = element.first_text("ANNOTATION_VALUE")
             key = element.require("ANNOTATION_ID")
-            notes[key] = _Note(tier=name, where=element.where, value=value, span=span)
+            notes[key] = _ElanAnnotation(tier=name, where=element.where, value=value, span=span)
     for element in tier.all("REF_ANNOTATION"):
         with result.entry():
             value = element.first_text("ANNOTATION_VALUE")
             key, parent = element.require("ANNOTATION_ID"), element.require("ANNOTATION_REF")
-            notes[key] = _Note(tier=name, where=element.where, value=value, parent=parent)
+            notes[key] = _ElanAnnotation(tier=name, where=element.where, value=value, parent=parent)
 
 
-def _filled(timed: list[Element], slots: dict[str, float | None]) -> list[tuple[float, float] | None]:
-    """Start and end of each annotation; chains of slots without time are spread evenly. None where that cannot be.
+def _interpolated_times(timed: list[Element], slots: dict[str, float | None]) -> list[tuple[float, float] | None]:
+    """Return start and end of each annotation, interpolating slots without time; None if that is impossible.
 
-    The times found are put into `slots`, as the annotations of a tier below may divide them further.
+    Interpolated times are added to `slots`, because a dependent tier may divide them further.
     """
     ends = [tuple(element.attributes.get(f"TIME_SLOT_REF{end}", "") for end in (1, 2)) for element in timed]
     known = {slot: slots.get(slot) for pair in ends for slot in pair}
-    chain: list[str] = []  # slots that follow one another, the first with a time
+    chain: list[str] = []  # consecutive slots, of which the first has a time
     for first, second in ends:
         if not chain or chain[-1] != first:
             chain = [first]
@@ -162,10 +164,12 @@ def _check_tiers(path: Path, tiers: dict[str, None], wanted: tuple[str, ...]) ->
             )
 
 
-def _add(result: ParseResult, video: str, origin_ms: float, notes: dict[str, _Note], wanted: set[str]) -> None:
-    """Make rows of the annotations on the tiers that are wanted."""
-    texts: dict[str, list[str]] = {}  # what refers to an annotation with times
-    labels: list[tuple[str, str]] = []  # annotations that are labels, and those whose times they have
+def _add(
+    result: ParseResult, video: str, origin_ms: float, notes: dict[str, _ElanAnnotation], wanted: set[str]
+) -> None:
+    """Make rows of the annotations on the selected tiers."""
+    texts: dict[str, list[str]] = {}  # texts that refer to a time-aligned annotation
+    labels: list[tuple[str, str]] = []  # annotations that are events, and those that give their times
     for key, note in notes.items():
         if note.tier in wanted:
             with result.entry():
@@ -184,13 +188,13 @@ def _add(result: ParseResult, video: str, origin_ms: float, notes: dict[str, _No
                 result.add(note.where, video, start_s=start_s, end_s=end_s, label=label, description=text)
 
 
-def _root(key: str, notes: dict[str, _Note]) -> str:
-    """The annotation with times that one refers to, over any number of others; itself where it has times."""
-    root, seen = key, set[str]()
+def _root(key: str, notes: dict[str, _ElanAnnotation]) -> str:
+    """Return the time-aligned annotation that `key` refers to, directly or through others."""
+    root, visited = key, set[str]()
     while notes[root].span is None:
-        seen.add(root)
+        visited.add(root)
         root = notes[root].parent
-        if root in seen or root not in notes:
-            what = f"refers to annotation {notes[key].parent!r}, which is not there or has no times"
+        if root in visited or root not in notes:
+            what = f"refers to annotation {notes[key].parent!r}, which is missing or has no times"
             raise InvalidEntryError(notes[key].where, what, "open the file in ELAN and save it")
     return root

@@ -1,4 +1,4 @@
-"""JSON files: parsed, and walked with the path at hand, so that whatever has the wrong type can be named."""
+"""JSON files, walked together with the path of each value, so that errors can name it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from vidgru.datasets.formats.parsing import number, read_text
 from vidgru.datasets.rows import InvalidEntryError
 from vidgru.errors import AnnotationError
 
+_REMEDY = "see docs/annotations.md for the format"
 _SHOWN = 60  # characters of a value in an error
-_MOST = 1e15  # no time, rate or count comes near it, and its milliseconds are still finite
+_MAX_NUMBER = 1e15  # beyond any time, rate or count
 
 
 @dataclass(frozen=True)
 class Node:
     """A value in a JSON file and its path, such as `database.v_abc.annotations[2]`.
 
-    Each way of taking it raises InvalidEntryError where the value is of another kind.
+    Every accessor raises InvalidEntryError if the value has another type.
     """
 
     value: Any
@@ -30,7 +31,7 @@ class Node:
         return isinstance(self.value, dict) and self.value.get(key) is not None
 
     def __getitem__(self, key: str) -> Node:
-        """What stands under `key`; None where nothing does."""
+        """Return the value of a key; a node of None if it is absent."""
         if not isinstance(self.value, dict):
             raise self.bad("an object")
         return Node(self.value.get(key), self._under(key))
@@ -39,70 +40,74 @@ class Node:
         return key if self.path == "the file" else f"{self.path}.{key}"
 
     def items(self) -> Iterator[tuple[str, Node]]:
-        """The keys of an object and what stands under them."""
+        """Iterate over the keys and values of an object."""
         if not isinstance(self.value, dict):
             raise self.bad("an object")
         for key, value in self.value.items():
             yield key, Node(value, self._under(key))
 
     def each(self) -> Iterator[Node]:
-        """The elements of a list."""
+        """Iterate over the elements of a list."""
         if not isinstance(self.value, list):
             raise self.bad("a list")
         for index, value in enumerate(self.value):
             yield Node(value, f"{'' if self.path == 'the file' else self.path}[{index}]")
 
     def text(self) -> str:
-        """Text; a whole number is taken for it too."""
+        """Return text; whole numbers are accepted too."""
         if isinstance(self.value, bool) or not isinstance(self.value, str | int):
             raise self.bad("text")
         return str(self.value)
 
     def maybe_text(self) -> str:
-        """Text, or empty where there is none."""
+        """Return text, or an empty string for null."""
         return "" if self.value is None else self.text()
 
     def number(self) -> float:
-        """A finite number of fewer than 16 digits; text that spells one is taken for it too."""
+        """Return a finite number of fewer than 16 digits; numeric text is accepted too."""
         value = number(self.value) if isinstance(self.value, str) else self.value
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST:  # NaN fails too
+        if (
+            isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MAX_NUMBER
+        ):  # NaN fails too
             raise self.bad("a number")
         return float(value)
 
     def above_0(self) -> float:
-        """A finite number above 0."""
+        """Return a finite number above 0."""
         value = self.number()
         if value <= 0:
             raise self.bad("a number above 0")
         return value
 
     def pair(self) -> tuple[float, float]:
-        """A list of two numbers."""
+        """Return a list of two numbers."""
         numbers = [node.number() for node in self.each()]
         if len(numbers) != 2:
             raise self.bad("two numbers, start and end")
         return numbers[0], numbers[1]
 
     def bad(self, wanted: str) -> InvalidEntryError:
-        """The error that this is not what it should be."""
+        """Make the error for a value of the wrong type."""
         if self.value is None:
-            return InvalidEntryError(self.path, f"missing; it must be {wanted}", "see docs/formats.md for the format")
+            return InvalidEntryError(
+                self.path, f"missing; it must be {wanted}", "see docs/annotations.md for the format"
+            )
         shown = json.dumps(self.value)[:_SHOWN]
-        return InvalidEntryError(self.path, f"{shown} is not {wanted}", "see docs/formats.md for the format")
+        return InvalidEntryError(self.path, f"{shown} is not {wanted}", _REMEDY)
 
 
 def read_json(path: Path) -> Node:
-    """The whole of a JSON file.
+    """Parse a JSON file.
 
     Raises:
-        AnnotationError: it is not UTF-8, or not JSON; with the line.
+        AnnotationError: It is not UTF-8 or not JSON; names the line.
     """
     text = read_text(path)
     try:
         return Node(json.loads(text))
     except json.JSONDecodeError as error:
         raise AnnotationError(
-            f"{path}, line {error.lineno}: not JSON: {error.msg}", "is the file whole? export it again"
+            f"{path}, line {error.lineno}: not JSON: {error.msg}", "the file may be incomplete: export it again"
         ) from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets without end
-        raise AnnotationError(f"{path}: not JSON that can be read: {error}", "export it again") from error
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits; endless nesting
+        raise AnnotationError(f"{path}: unreadable JSON: {error}", "export it again") from error

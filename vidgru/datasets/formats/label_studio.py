@@ -4,9 +4,9 @@
        {"value": {"ranges": [{"start": 3, "end": 5}], "timelinelabels": ["Moving"]}, "type": "timelinelabels", ...}]}]}]
     [{"id": 1, "video": "/data/upload/1/0a1b2c3d-a.mp4", "videoLabels": [{"ranges": [...], "timelinelabels": [...]}]}]
 
-The second is JSON-MIN. Frames count from 1, and both ends are part of the range. They are frames of the labelling
-configuration's rate (`<Video frameRate=...>`, 24 if it says nothing), whatever the file's own: the export does not tell
-it, except where it is taken from the task's data (`frameRate="$fps"`).
+The second is JSON-MIN. Frames count from 1 and both ends are included. They are counted at the rate of the labelling
+configuration (`<Video frameRate=...>`, default 24), not of the file; the export does not contain that rate, unless it
+comes from the data of the task (`frameRate="$fps"`).
 
 Sources: labelstud.io/tags/timelinelabels and /tags/video; HumanSignal/label-studio,
 web/libs/editor/src/regions/TimelineRegion.js and tags/object/Video.
@@ -31,16 +31,16 @@ _RATES = ("fps", "frameRate", "framerate", "frame_rate")
 
 
 def read_label_studio(path: Path, root: Node, options: Options) -> ParseResult:
-    """Ranges of all tasks; a task whose annotation is empty is a recording in which nothing happens.
+    """Parse the ranges of all tasks; a task with an empty annotation is an event-free recording.
 
-    Of several annotations of a task the one marked as ground truth counts, else the first that was not cancelled.
+    Of several annotations of a task, the ground truth is used, else the first that was not cancelled.
 
     Raises:
-        AnnotationError: JSON-MIN without timelines.
+        AnnotationError: The file is JSON-MIN without timelines.
     """
     result = ParseResult()
-    without_placeholder_labels = several = assumed = 0
-    entries: dict[str, int] = {}  # of JSON-MIN, which has an entry for each annotation of a task: how many, by task
+    unannotated = repeated = assumed_fps = 0
+    entries: dict[str, int] = {}  # JSON-MIN has one entry per annotation: their number per task
     tasks = [root] if isinstance(root.value, dict) else None
     with result.entry():
         for task in tasks or root.each():
@@ -53,27 +53,27 @@ def read_label_studio(path: Path, root: Node, options: Options) -> ParseResult:
                 video, fps = _video(task), options.fps or _rate(task)
                 _spellings(result, video)
                 results, number = _results(task)
-                without_placeholder_labels += number == 0
-                several += number > 1
-                assumed += not fps and any("ranges" in value for value in results)
+                unannotated += number == 0
+                repeated += number > 1
+                assumed_fps += not fps and any("ranges" in value for value in results)
                 for value in results:
                     with result.entry():
                         _result(result, video, value, fps or _DEFAULT_FPS)
                 if number and not results:
                     result.add(task.path, video)
     if entries and not (result.problems or any(row.annotation.label for row in result.rows)):
-        what = "no labels on timelines, and JSON-MIN does not tell choices from a task's data"
+        what = "no timeline labels, and JSON-MIN does not tell choices from other task data"
         raise AnnotationError(f"{path}: {what}", "export it as JSON")
-    several += sum(number > 1 for number in entries.values())
-    if assumed:
+    repeated += sum(number > 1 for number in entries.values())
+    if assumed_fps:
         result.warnings.append(
-            f"frames are taken for {_DEFAULT_FPS:g} a second, Label Studio's default; if the labelling configuration "
-            'says another (<Video frameRate="...">), give it as `fps`'
+            f"assuming {_DEFAULT_FPS:g} frames per second, Label Studio's default; if the labelling configuration has "
+            'another rate (<Video frameRate="...">), give it as `fps`'
         )
-    if without_placeholder_labels:
-        result.notes.append(f"{plural(without_placeholder_labels, 'task')} that nobody annotated left out")
-    if several:
-        result.notes.append(f"{plural(several, 'task')} annotated more than once; one annotation of each is used")
+    if unannotated:
+        result.notes.append(f"{plural(unannotated, 'task')} without annotation skipped")
+    if repeated:
+        result.notes.append(f"{plural(repeated, 'task')} annotated more than once; using one annotation of each")
     return result
 
 
@@ -82,23 +82,23 @@ def _data(task: Node) -> Node:
 
 
 def _video(task: Node) -> str:
-    """The video of a task, without what Label Studio puts before its path; its name in the data may be any."""
+    """Return the video of a task, without Label Studio's path prefix; its key in the data is arbitrary."""
     data = _data(task)
     texts = (value for _, value in data.items() if isinstance(value.value, str) and _VIDEO.search(value.value))
     address = data["video"] if "video" in data else next(texts, None)
     if address is None:
-        raise InvalidEntryError(task.path, "no video", "each task's data names one")
+        raise InvalidEntryError(task.path, "no video", "the data of each task must name one")
     try:
         parts = urlsplit(address.text())
         local = parse_qs(parts.query).get("d")
     except ValueError as error:
-        raise InvalidEntryError(address.path, f"is not an address: {error}", "it is a path or a URL") from error
+        raise InvalidEntryError(address.path, f"is not an address: {error}", "give a path or a URL") from error
     name = local[0] if local else unquote(parts.path)
     return _UPLOAD.sub("", name, count=1).lstrip("/")
 
 
 def _spellings(result: ParseResult, video: str) -> None:
-    """Uploaded files get eight random digits before their name, which the user's own do not have."""
+    """Add the name without the eight-digit prefix that uploads get."""
     folder, slash, name = video.rpartition("/")
     bare = _PREFIX.sub("", name, count=1)
     if bare != name:
@@ -106,26 +106,26 @@ def _spellings(result: ParseResult, video: str) -> None:
 
 
 def _rate(task: Node) -> float:
-    """Frames a second where the task's data holds them; 0 where it does not."""
+    """Return the frame rate in the data of the task, or 0."""
     data = _data(task)
     return next((data[name].above_0() for name in _RATES if name in data), 0.0)
 
 
 def _results(task: Node) -> tuple[list[Node], int]:
-    """What was annotated in a task, and how many annotated it."""
+    """Return the results of the annotation of a task that is used, and the number of annotations."""
     if "annotations" in task:
         notes = [note for note in task["annotations"].each() if not note["was_cancelled"].value]
         truth = [note for note in notes if note["ground_truth"].value] or notes
-        found = [result["value"] for result in truth[0]["result"].each()] if truth else []
-        return [value for value in found if "timelinelabels" in value or "choices" in value], len(notes)
-    found = [
+        values = [result["value"] for result in truth[0]["result"].each()] if truth else []
+        return [value for value in values if "timelinelabels" in value or "choices" in value], len(notes)
+    timelines = [
         value
         for _, values in task.items()
         if isinstance(values.value, list)
         for value in values.each()
         if "timelinelabels" in value
     ]
-    return found, 1
+    return timelines, 1
 
 
 def _result(result: ParseResult, video: str, value: Node, fps: float) -> None:
@@ -136,15 +136,15 @@ def _result(result: ParseResult, video: str, value: Node, fps: float) -> None:
     for span in value["ranges"].each():
         start, end = span["start"].number(), span["end"].number()
         if not 1 <= start <= end:
-            what = f"frames {start:g} to {end:g} are no range"
-            raise InvalidEntryError(span.path, what, "frames count from 1, and the end is not before the start")
+            what = f"frames {start:g} to {end:g} are not a range"
+            raise InvalidEntryError(span.path, what, "frames count from 1, and the end must not be before the start")
         for label in value["timelinelabels"].each():
             result.add(span.path, video, start_s=(start - 1) / fps, end_s=end / fps, label=label.text())
 
 
 def is_label_studio(root: object) -> bool:
-    """Whether a JSON value has the shape of an export, of one task or in JSON-MIN."""
-    if isinstance(root, list):  # whichever task it is that has labels
+    """Whether a JSON value looks like an export, a single task, or JSON-MIN."""
+    if isinstance(root, list):  # any task may be the first with labels
         return any(isinstance(task, dict) and is_label_studio(task) for task in root)
     if not isinstance(root, dict):
         return False

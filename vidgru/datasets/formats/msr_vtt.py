@@ -1,9 +1,9 @@
-"""MSR-VTT's JSON: sentences about clips that are cut already.
+"""MSR-VTT's JSON: sentences about clips that are already cut.
 
     {"info": {...}, "videos": [{"video_id": "video0", "category": 9, "split": "train", "start time": 137.72,
      "end time": 149.44, "url": ..., "id": 0}], "sentences": [{"caption": ..., "video_id": "video0", "sen_id": 0}]}
 
-Source: the README of the data set (Xu et al., "MSR-VTT: A Large Video Description Dataset", 2016).
+Source: the README of the dataset (Xu et al., "MSR-VTT: A Large Video Description Dataset", 2016).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vidgru.datasets.rows import InvalidEntryError, ParseResult
 
 
 def read_msr_vtt(path: Path, root: Node) -> ParseResult:
-    """A row with a description for each sentence. Start and end are those of the film it was cut from: not read."""
+    """Parse one described clip per sentence. Start and end refer to the source video and are not read."""
     result = ParseResult()
     splits: dict[str, str] = {}
     with result.entry():
@@ -27,7 +27,7 @@ def read_msr_vtt(path: Path, root: Node) -> ParseResult:
                 video, caption = note["video_id"].text(), note["caption"].text()
                 if video not in splits:
                     raise InvalidEntryError(
-                        note.path, f"video {video} is not under videos", "add it there, with its split"
+                        note.path, f"video {video} is not in videos", "add it there, with its split"
                     )
                 if not caption.strip():
                     raise note["caption"].bad("a sentence")
@@ -36,5 +36,5 @@ def read_msr_vtt(path: Path, root: Node) -> ParseResult:
 
 
 def is_msr_vtt(root: object) -> bool:
-    """Whether a JSON value has the shape of MSR-VTT's."""
+    """Whether a JSON value looks like MSR-VTT's."""
     return isinstance(root, dict) and {"videos", "sentences"} <= root.keys()

@@ -1,10 +1,9 @@
-"""The native schema: CSV or JSONL with the columns video, start, end, label, description, split.
+"""The native format: CSV or JSONL with the columns video, start, end, label, description, split.
 
-Files of events have it too, and columns of their own. What `vidgru predict` put together itself where its model was not
-sure of a sentence (`description_source` is `template`) is nobody's description, and is not read: a model must not learn
-to write it. A sentence of the model's own stands, as its label does.
+Event files of `vidgru predict` have these columns and more. Templates (`description_source` is `template`) are not read
+back, so that a model never learns to write them; captions written by a model are, like its labels.
 
-Kinetics' CSV files are tables as well, and are read here with the same care.
+Kinetics' CSV files are tables too and are parsed here.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from vidgru.errors import AnnotationError
 
 COLUMNS = ("video", "start", "end", "label", "description", "split")
 _KINETICS = ("label", "youtube_id", "time_start", "time_end")
-_TOLD = ("description_score", "description_source")  # of events, beside their description
+_CAPTION_COLUMNS = ("description_score", "description_source")  # of event files
 _COMMA = re.compile(r"\s*(\d+),(\d+)\s*", re.ASCII)
 _HEADER_REMEDY = f"the columns are {','.join(COLUMNS)}"
 
 
 def read_native(path: Path) -> ParseResult:
-    """Rows in the native schema; JSONL where the suffix or the first character says so, else CSV.
+    """Parse the native format: JSONL by suffix or first character, else CSV.
 
     Raises:
-        AnnotationError: not UTF-8, a column is missing or there twice, or no row has what a label could be.
+        AnnotationError: Not UTF-8, a column is missing or repeated, or no row has a label or description.
     """
     result = ParseResult(exact=True)
     text = read_text(path)
@@ -42,23 +41,25 @@ def read_native(path: Path) -> ParseResult:
         with result.entry():
             if values.get("description_source", "").strip().lower() == "template":
                 templates.append(where)
-                values = {name: value for name, value in values.items() if name not in ("description", *_TOLD)}
+                values = {
+                    name: value for name, value in values.items() if name not in ("description", *_CAPTION_COLUMNS)
+                }
             _add(result, where, values)
     if templates:
         result.notes.append(
-            f"{plural(len(templates), 'description')} that vidgru predict put together left out (first: "
-            f"{templates[0]}); where you wrote your own, delete the word template"
+            f"{plural(len(templates), 'template description')} of vidgru predict skipped (first: "
+            f"{templates[0]}); if you wrote your own, delete the word template"
         )
     return result
 
 
 def read_kinetics(path: Path) -> ParseResult:
-    """Kinetics' CSV (`label,youtube_id,time_start,time_end,split`), of clips that are cut already.
+    """Parse Kinetics' CSV (`label,youtube_id,time_start,time_end,split`) for clips that are already cut.
 
-    The usual downloaders call them `ID_000010_000020.mp4`; a file that has the id alone for its name is found too.
+    Clips are named `ID_000010_000020.mp4` by the usual downloaders, or by the id alone.
 
     Raises:
-        AnnotationError: not UTF-8, or a column is missing or there twice.
+        AnnotationError: Not UTF-8, or a column is missing or repeated.
     """
     result = ParseResult()
     for where, values in _csv_lines(path, read_text(path), result, _KINETICS):
@@ -67,33 +68,33 @@ def read_kinetics(path: Path) -> ParseResult:
             bounds = [number(values.get(column, "").strip()) for column in ("time_start", "time_end")]
             if not all(0 <= bound < 10**6 for bound in bounds):  # NaN fails too
                 raise InvalidEntryError(
-                    where, "time_start and time_end are no times", "they are seconds, and part of the name"
+                    where, "time_start and time_end are not times", "they are seconds and part of the file name"
                 )
             if not values["label"].strip():
-                raise InvalidEntryError(where, "no label", "each row names what the clip shows")
+                raise InvalidEntryError(where, "no label", "each row needs one")
             video = f"{name}_{int(bounds[0]):06d}_{int(bounds[1]):06d}" if name else ""
             result.spellings[video] = (name,)
-            extra = {"group": name}  # clips of one film
+            extra = {"group": name}  # clips of one source video
             result.add(where, video, label=values["label"], split=values.get("split", ""), extra=extra)
     return result
 
 
 def header_of(text: str) -> list[str]:
-    """The cells of a table's first line, in lower case."""
+    """Return the cells of the first line of a table, in lower case."""
     first = text.lstrip().partition("\n")[0]
     return [cell.strip().strip('"').lower() for cell in first.split(_delimiter(first))]
 
 
 def _delimiter(line: str) -> str:
-    return max(",;\t", key=line.count)  # spreadsheets of many countries write semicolons
+    return max(",;\t", key=line.count)  # spreadsheets in many countries write semicolons
 
 
 def _csv_lines(
     path: Path, text: str, result: ParseResult, columns: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rows of a table, each with its line; the header must hold `columns`, or else what the native schema needs."""
+    """Yield the rows of a table with their places; the header must hold `columns`, or those of the native format."""
     delimiter = _delimiter(text.lstrip().partition("\n")[0])
-    # strict: an unclosed quote must not swallow the rest of the file; a quote may come after a space
+    # strict: an unclosed quote must not swallow the rest of the file. A quote may follow a space.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
     header: list[str] = []
     line = 1
@@ -104,43 +105,43 @@ def _csv_lines(
                 header = [cell.strip().lower() for cell in cells]
                 _check_header(f"{path}, line {line}", header, columns)
             elif len(cells) > len(header) > 0:
-                what = f"{len(cells)} cells where the header has {len(header)}"
+                what = f"{len(cells)} cells, but the header has {len(header)}"
                 result.problems.append((f"line {line}", what, f'put text that holds a "{delimiter}" in double quotes'))
             elif not blank:
-                values = dict(zip(header, cells, strict=False))  # spreadsheets cut empty cells at the end
-                yield f"line {line}", _with_points(values) if delimiter == ";" else values
+                values = dict(zip(header, cells, strict=False))  # spreadsheets drop empty cells at the end
+                yield f"line {line}", _with_decimal_points(values) if delimiter == ";" else values
             line = reader.line_num + 1
     except csv.Error as error:
         what = f"not readable as CSV: {error}"
-        result.problems.append((f"line {line}", what, "is a double quote not closed, or not doubled?"))
+        result.problems.append((f"line {line}", what, "check for a double quote that is not closed or not doubled"))
 
 
-def _with_points(values: dict[str, str]) -> dict[str, str]:
-    """Times with a decimal point: where semicolons divide cells, it is a comma."""
-    found = {name: _COMMA.fullmatch(values.get(name, "")) for name in ("start", "end")}
-    times = {name: match.expand(r"\1.\2") for name, match in found.items() if match}
+def _with_decimal_points(values: dict[str, str]) -> dict[str, str]:
+    """Replace decimal commas in times, as tables with semicolons have them."""
+    matches = {name: _COMMA.fullmatch(values.get(name, "")) for name in ("start", "end")}
+    times = {name: match.expand(r"\1.\2") for name, match in matches.items() if match}
     return values | times
 
 
 def _check_header(where: str, header: list[str], columns: tuple[str, ...]) -> None:
-    twice = [name for name, count in Counter(header).items() if name and count > 1]
-    if twice:
-        raise AnnotationError(f"{where}: column {twice[0]!r} is there twice", "rename or delete one of them")
-    lacks = [name for name in columns or ("video",) if name not in header]
+    repeated = [name for name, count in Counter(header).items() if name and count > 1]
+    if repeated:
+        raise AnnotationError(f"{where}: column {repeated[0]!r} occurs twice", "rename or delete one of them")
+    missing = [name for name in columns or ("video",) if name not in header]
     if not columns:
         if "label" not in header and "description" not in header:
-            lacks.append("label")
-        lacks += [a for a, b in (("start", "end"), ("end", "start")) if b in header and a not in header]
-    if lacks:
+            missing.append("label")
+        missing += [a for a, b in (("start", "end"), ("end", "start")) if b in header and a not in header]
+    if missing:
         raise AnnotationError(
-            f"{where}: missing column {', '.join(lacks)}; the header is {','.join(header)}",
+            f"{where}: missing column {', '.join(missing)}; the header is {','.join(header)}",
             f"the columns are {','.join(columns)}" if columns else _HEADER_REMEDY,
         )
 
 
 def _json_lines(path: Path, text: str, result: ParseResult) -> Iterator[tuple[str, dict[str, str]]]:
-    seen: set[str] = set()
-    # not splitlines(), which also cuts at separators that may stand inside a JSON text
+    keys: set[str] = set()
+    # not splitlines(), which also splits at separators that may occur inside a JSON string
     for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
             continue
@@ -148,17 +149,17 @@ def _json_lines(path: Path, text: str, result: ParseResult) -> Iterator[tuple[st
         try:
             values = json.loads(content)
         except (ValueError, RecursionError) as error:
-            result.problems.append((where, f"not JSON: {error}", "each line is one JSON object"))
+            result.problems.append((where, f"not JSON: {error}", "each line must be one JSON object"))
             continue
         if not isinstance(values, dict):
             remedy = 'a line looks like {"video": "a.mp4", "label": "walk"}'
             result.problems.append((where, "not a JSON object", remedy))
             continue
-        seen.update(values)
+        keys.update(values)
         yield where, {name: _cell(values[name]) for name in values}
-    if seen and not seen & {"label", "description"}:  # else a misspelt key would make every row eventless
+    if keys and not keys & {"label", "description"}:  # a misspelt key would make every row event-free
         raise AnnotationError(
-            f"{path}: no row has a label or a description; the keys are {', '.join(sorted(seen))}", _HEADER_REMEDY
+            f"{path}: no row has a label or a description; the keys are {', '.join(sorted(keys))}", _HEADER_REMEDY
         )
 
 
@@ -171,12 +172,12 @@ def _cell(value: object) -> str:
 def _add(result: ParseResult, where: str, values: Mapping[str, str]) -> None:
     video, start, end, label, description, split = (values.get(name, "").strip() for name in COLUMNS)
     if not video:
-        raise InvalidEntryError(where, "no video", "each row names a file in the column video")
+        raise InvalidEntryError(where, "no video", "name a file in the column video")
     if label[:1] in ("[", "{") and _is_json(label):
-        raise InvalidEntryError(where, f"label is {label}", "write one row for each label")
+        raise InvalidEntryError(where, f"label is {label}", "write one row per label")
     if bool(start) != bool(end):
-        has, lacks = ("start", "end") if start else ("end", "start")
-        raise InvalidEntryError(where, f"{has} without {lacks}", "give both, or neither for the whole clip")
+        given, missing = ("start", "end") if start else ("end", "start")
+        raise InvalidEntryError(where, f"{given} without {missing}", "give both, or neither for the whole clip")
     result.add(
         where,
         video,

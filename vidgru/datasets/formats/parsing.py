@@ -1,4 +1,4 @@
-"""Text files: decoded, with the line at fault where they cannot be; and times as people write them."""
+"""Decode text files, naming the line of an error, and parse numbers and times as people write them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def read_bytes(path: Path, most: int = -1) -> bytes:
-    """The file's bytes, or the first `most` of them.
+    """Return the bytes of a file, or the first `most` of them.
 
     Raises:
-        AnnotationError: it cannot be read.
+        AnnotationError: It cannot be read.
     """
     try:
         with path.open("rb") as file:
             return file.read(most)
     except OSError as error:
-        raise AnnotationError(f"cannot read {path}: {error.strerror or error}", "may you read it?") from error
+        raise AnnotationError(
+            f"cannot read {path}: {error.strerror or error}", "check the file's permissions"
+        ) from error
 
 
 def read_text(path: Path) -> str:
-    """The file's text, without byte order mark.
+    """Return the text of a file, without byte order mark.
 
     Raises:
-        AnnotationError: it cannot be read, or is not UTF-8.
+        AnnotationError: It cannot be read or is not UTF-8.
     """
     data = read_bytes(path)
     try:
@@ -44,16 +46,16 @@ def read_text(path: Path) -> str:
 
 
 def number(text: str) -> float:
-    """A plain decimal number; NaN where `text` is none, or too large to be one."""
+    """Parse a plain decimal number; NaN if `text` is none or too large."""
     value = float(text) if _NUMBER.fullmatch(text) else math.nan
     return value if math.isfinite(value) else math.nan
 
 
 def seconds(where: str, name: str, text: str) -> float:
-    """A time written as seconds or as [HH:]MM:SS[.mmm].
+    """Parse a time written as seconds or [HH:]MM:SS[.mmm].
 
     Raises:
-        InvalidEntryError: it is neither, or below 0.
+        InvalidEntryError: It is neither, or negative.
     """
     clock = _CLOCK.fullmatch(text)
     if clock:

@@ -1,4 +1,4 @@
-"""Events that are marked as moments: E2E-Spot's and SoccerNet's JSON files. A half-width makes intervals of them.
+"""Spotting annotations (E2E-Spot, SoccerNet): events marked as moments, turned into intervals by a half-width.
 
     [{"video": ID, "num_frames": ..., "num_events": ..., "events": [{"frame": ..., "label": ..., "comment": ...}],
       "fps": ..., "width": ..., "height": ...}]
@@ -21,35 +21,35 @@ _RESOLUTIONS = ("720p", "224p", "HQ")
 
 
 def read_spot(path: Path, root: Node, options: Options) -> ParseResult:
-    """E2E-Spot: frames counted from 0, at the rate that stands beside them; a video without events is one."""
+    """Parse E2E-Spot: frames counted from 0 at the given rate; a video without events is event-free."""
     result = ParseResult(half_width_s=options.half_width_s)
     with result.entry():
         for entry in root.each():
             with result.entry():
-                _spotted(result, entry, options)
+                _add_video(result, entry, options)
     return result
 
 
-def _spotted(result: ParseResult, entry: Node, options: Options) -> None:
+def _add_video(result: ParseResult, entry: Node, options: Options) -> None:
     video = entry["video"].text()
     fps = options.fps or entry["fps"].above_0()
     if "num_frames" in entry:
         result.durations[video] = entry["num_frames"].above_0() / fps
-    some = False
+    has_events = False
     for event in entry["events"].each():
-        some = True
+        has_events = True
         with result.entry():
             time_s = event["frame"].number() / fps
             result.add_moment(event.path, video, time_s, options.half_width_s, _label(event))
-    if not some:
+    if not has_events:
         result.add(entry.path, video)
 
 
 def read_soccernet(path: Path, root: Node, options: Options) -> ParseResult:
-    """SoccerNet: milliseconds from the start of a half, or seconds of `gameTime`; each half is a video of its own.
+    """Parse SoccerNet: milliseconds from the start of a half, or seconds of `gameTime`; each half is a video.
 
-    `UrlLocal/1` stands for `1_720p.mkv` or whatever resolution is there, beside the file or under that folder; where a
-    game is one video (`720p.mp4`), for that.
+    `UrlLocal/1` refers to `1_720p.mkv` or another resolution, beside the file or below that folder, or to the only
+    video of the game (`720p.mp4`).
     """
     result = ParseResult(half_width_s=options.half_width_s)
     with result.entry():
@@ -65,12 +65,12 @@ def read_soccernet(path: Path, root: Node, options: Options) -> ParseResult:
 
 
 def _game_time(note: Node) -> tuple[str, float]:
-    """The half, and seconds into it."""
+    """Return the half, and seconds from its start."""
     clock = note["gameTime"]
     match = _GAME_TIME.fullmatch(clock.text())
     if match is None:
         raise clock.bad('half and time, as in "1 - 00:21"')
-    if "position" in note:  # finer than the clock
+    if "position" in note:  # more precise than gameTime
         return match[1], note["position"].number() / 1000
     return match[1], int(match[2]) * 60.0 + int(match[3])
 
@@ -78,17 +78,17 @@ def _game_time(note: Node) -> tuple[str, float]:
 def _label(event: Node) -> str:
     label = event["label"].text()
     if not label.strip():
-        raise InvalidEntryError(event.path, "no label", "each event says what happens")
+        raise InvalidEntryError(event.path, "no label", "each event needs one")
     return label
 
 
 def is_spot(root: object) -> bool:
-    """Whether a JSON value has the shape of E2E-Spot's."""
+    """Whether a JSON value looks like E2E-Spot's."""
     return isinstance(root, list) and bool(root) and isinstance(root[0], dict) and {"video", "events"} <= root[0].keys()
 
 
 def is_soccernet(root: object) -> bool:
-    """Whether a JSON value has the shape of SoccerNet's labels."""
+    """Whether a JSON value looks like SoccerNet's labels."""
     if not isinstance(root, dict) or not isinstance(root.get("annotations"), list):
         return False
     first = next(iter(root["annotations"]), None)

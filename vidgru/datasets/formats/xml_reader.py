@@ -1,6 +1,7 @@
-"""XML files: read child by child of the root, so that a file of gigabytes needs no more memory than its largest child.
+"""XML files, read one child of the root at a time: memory is bounded by the largest child, not by the file.
 
-No document type, hence no entities: what they can do (grow without bound, read other files) no annotation needs.
+Built on expat rather than ElementTree's iterparse, which cannot give the line numbers that errors name. Document types
+are refused, and with them entities, which could expand without bound or read other files.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _CHUNK = 1 << 16
 
 @dataclass(eq=False)
 class Element:
-    """An element: its attributes, children, text and line."""
+    """An element with its attributes, children, text and line number."""
 
     tag: str
     attributes: dict[str, str]
@@ -29,40 +30,42 @@ class Element:
 
     @property
     def where(self) -> str:
-        """Its line, as errors tell it."""
+        """Its line, for error messages."""
         return f"line {self.line}"
 
     def all(self, tag: str) -> Iterator[Element]:
-        """Every element of that tag below this one, in the order of the file."""
-        waiting = self.children[::-1]
-        while waiting:
-            element = waiting.pop()
+        """Iterate over all descendants with a tag, in file order."""
+        stack = self.children[::-1]
+        while stack:
+            element = stack.pop()
             if element.tag == tag:
                 yield element
-            waiting += element.children[::-1]
+            stack += element.children[::-1]
 
     def first_text(self, tag: str) -> str:
-        """The text of the first child of that tag, trimmed; empty if there is none."""
+        """Return the trimmed text of the first child with a tag; empty if there is none."""
         return next((child.text.strip() for child in self.children if child.tag == tag), "")
 
     def require(self, name: str) -> str:
-        """An attribute that has to be there.
+        """Return a required attribute.
 
         Raises:
-            InvalidEntryError: it is not.
+            InvalidEntryError: It is missing.
         """
         if name not in self.attributes:
-            raise InvalidEntryError(self.where, f"<{self.tag}> has no {name}", "is the file whole? export it again")
+            raise InvalidEntryError(
+                self.where, f"<{self.tag}> has no {name}", "the file may be incomplete: export it again"
+            )
         return self.attributes[name]
 
     def whole(self, name: str) -> int:
-        """An attribute that is a whole number, 0 or more.
+        """Return an attribute as a whole number, 0 or more.
 
         Raises:
-            InvalidEntryError: it is missing or something else.
+            InvalidEntryError: It is missing or not such a number.
         """
         text = self.require(name)
-        if text.isascii() and text.isdecimal() and len(text) < 16:  # nearly always
+        if text.isascii() and text.isdecimal() and len(text) < 16:  # fast path
             return int(text)
         value = number(text.strip())
         if not (0 <= value < 2**53 and value == int(value)):  # NaN fails too
@@ -73,10 +76,10 @@ class Element:
 
 
 def children(path: Path, root: str) -> Iterator[Element]:
-    """The children of the root element, one at a time, each whole; the root itself comes first, without children.
+    """Iterate over the complete children of the root element; the root itself comes first, without children.
 
     Raises:
-        AnnotationError: it cannot be read, is not well formed, declares a document type, or has another root.
+        AnnotationError: The file cannot be read, is not well-formed, declares a document type, or has another root.
     """
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -87,7 +90,9 @@ def children(path: Path, root: str) -> Iterator[Element]:
         element = Element(tag, attributes, parser.CurrentLineNumber)
         if not open_elements:
             if tag != root:
-                raise AnnotationError(f"{path}: <{tag}> is the root, not <{root}>", "leave `format` out, or correct it")
+                raise AnnotationError(
+                    f"{path}: the root element is <{tag}>, not <{root}>", "correct `format` or omit it"
+                )
             done.append(Element(tag, attributes, element.line))
         elif len(open_elements) > 1:
             open_elements[-1].children.append(element)
@@ -117,7 +122,11 @@ def children(path: Path, root: str) -> Iterator[Element]:
                 done.clear()
             parser.Parse(b"", True)
     except OSError as error:
-        raise AnnotationError(f"cannot read {path}: {error.strerror or error}", "may you read it?") from error
-    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two: encodings
+        raise AnnotationError(
+            f"cannot read {path}: {error.strerror or error}", "check the file's permissions"
+        ) from error
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the last two: unknown encodings
         line = getattr(error, "lineno", parser.CurrentLineNumber)
-        raise AnnotationError(f"{path}, line {line}: not XML: {error}", "is the file whole? export it again") from error
+        raise AnnotationError(
+            f"{path}, line {line}: not XML: {error}", "the file may be incomplete: export it again"
+        ) from error
