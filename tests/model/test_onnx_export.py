@@ -1,5 +1,3 @@
-"""Encoder, recurrent layer and heads as an ONNX graph, held against PyTorch."""
-
 import itertools
 import json
 import sys
@@ -26,7 +24,7 @@ SENTENCES = ("A person falls.", "Zwei Personen gehen.")
 
 
 def make_distinct_model(sequence: FrameSequence = PLAIN, **shape: object) -> EventModel:
-    """A model whose scores are not all alike."""
+    """Make a model with distinct scores."""
     model = make_model(sequence, **shape)
     with torch.no_grad():
         for head in (model.network.clip_head, model.network.frame_head):
