@@ -169,9 +169,9 @@ def test_openvino_output_equals_torch(tiny_weights: Weights, kind: str) -> None:
     assert openvino_backend.spec == torch_backend.spec
     for images in (batch(1, 2, 3), batch(4, height=160, width=64)):
         pairs = list(zip(tensors(openvino_backend(images)), tensors(torch_backend(images)), strict=True))
-        for actual, expected in pairs:
-            assert (actual.shape, actual.dtype) == (expected.shape, torch.float32)
-            torch.testing.assert_close(actual, expected, atol=2e-3, rtol=1e-3)
+        for actual, torch_tensor in pairs:
+            assert (actual.shape, actual.dtype) == (torch_tensor.shape, torch.float32)
+            torch.testing.assert_close(actual, torch_tensor, atol=2e-3, rtol=1e-3)
 
 
 @cache
@@ -245,8 +245,8 @@ def test_agreement_measures_matches() -> None:
 def test_openvino_output_is_independent_of_batch_and_threads(tiny_weights: Weights, precision: str) -> None:
     """Check any position in the batch, any number of streams, and concurrent calls."""
     weights = tiny_weights("yolo26n")
-    truth = dict(enumerate(bytes_per_image(openvino(weights, precision)(batch(*range(4))))))
-    assert len(set(truth.values())) == 4
+    expected = dict(enumerate(bytes_per_image(openvino(weights, precision)(batch(*range(4))))))
+    assert len(set(expected.values())) == 4
     for streams in (1, 2, 3):
         backend = openvino(weights, precision, streams)
         wrong: list[tuple[int, ...]] = []
@@ -254,7 +254,7 @@ def test_openvino_output_is_independent_of_batch_and_threads(tiny_weights: Weigh
         def run_batches(turn: int, backend: OpenVinoBackend = backend, wrong: list[tuple[int, ...]] = wrong) -> None:
             for step in range(4):
                 numbers = tuple((turn + step * (position + 1)) % 4 for position in range(4))
-                if bytes_per_image(backend(batch(*numbers))) != [truth[number] for number in numbers]:
+                if bytes_per_image(backend(batch(*numbers))) != [expected[number] for number in numbers]:
                     wrong.append(numbers)
 
         threads = [threading.Thread(target=run_batches, args=(turn,)) for turn in range(streams + 1)]

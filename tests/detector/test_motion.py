@@ -119,14 +119,14 @@ def test_object_motion_equals_sums_over_pixels() -> None:
     grey_change = rng.integers(0, 256, (height, width), np.uint8)
     difference = grey_change / 255
     flow = Flow(rate=rate, camera=(0, 0), grey_change=grey_change)
-    x0, y0, x1, y1 = 30, 24, 78, 84  # thirds and halves of this box are whole pixels
+    x0, y0, x1, y1 = 30, 24, 78, 84  # thirds and halves of this box are box_mean pixels
     boxes = np.array([[x0 / width, y0 / height, x1 / width, y1 / height]], np.float32)
-    got = object_motion(flow, boxes).astype(float)[0]
+    motion = object_motion(flow, boxes).astype(float)[0]
     size = np.sqrt((x1 - x0) * (y1 - y0))
     inside = rate[y0:y1, x0:x1] / size
     x, y = inside[..., 0], inside[..., 1]
     third, half = (y1 - y0) // 3, (x1 - x0) // 2
-    truth = {
+    expected = {
         "flow_x": x.mean(),
         "flow_y": y.mean(),
         "speed": np.hypot(x, y).mean(),
@@ -139,12 +139,12 @@ def test_object_motion_equals_sums_over_pixels() -> None:
         "middle_y": y[third:-third].mean(),
         "lower_speed": np.hypot(x, y)[-third:].mean(),
     }
-    for name, value in truth.items():
-        assert expanded(got[COLUMN[name]]) == pytest.approx(value, abs=2e-4), name
-    whole = difference[y0:y1, x0:x1].mean()
-    assert np.expm1(got[COLUMN["difference"]]) / 20 == pytest.approx(whole, rel=2e-3)
+    for name, value in expected.items():
+        assert expanded(motion[COLUMN[name]]) == pytest.approx(value, abs=2e-4), name
+    box_mean = difference[y0:y1, x0:x1].mean()
+    assert np.expm1(motion[COLUMN["difference"]]) / 20 == pytest.approx(box_mean, rel=2e-3)
     upper = difference[y0 : y0 + third, x0:x1].mean()
-    assert np.expm1(got[COLUMN["upper_difference"]]) / 20 == pytest.approx(upper, rel=2e-3)
+    assert np.expm1(motion[COLUMN["upper_difference"]]) / 20 == pytest.approx(upper, rel=2e-3)
 
 
 def test_object_motion_of_degenerate_boxes_is_finite() -> None:
@@ -174,6 +174,6 @@ def test_mirror_rules_hold_for_every_column() -> None:
 
 def test_flow_is_independent_of_thread_count() -> None:
     first, second = draw_scene(100, 60), draw_scene(109, 55)
-    truth = flow_between(first, second).rate
+    expected = flow_between(first, second).rate
     cv2.setNumThreads(4)
-    assert np.array_equal(flow_between(first, second).rate, truth)
+    assert np.array_equal(flow_between(first, second).rate, expected)

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino 
 @pytest.fixture
 def graph_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Use an empty cache folder; return its folder of graphs."""
-    monkeypatch.setenv("VIDGRU_CACHE", str(tmp_path / "kept"))
-    return tmp_path / "kept" / "graphs"
+    monkeypatch.setenv("VIDGRU_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "graphs"
 
 
 def logits(weights: Path, sha256: str = "") -> bytes:
@@ -32,10 +32,10 @@ def logits(weights: Path, sha256: str = "") -> bytes:
 
 
 @pytest.fixture(scope="module")
-def truth(tiny_weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, bytes]:
+def exported_graph(tiny_weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, bytes]:
     """Export a graph; return its file, its bytes and the network's output."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VIDGRU_CACHE", str(folder := tmp_path_factory.mktemp("truth")))
+        patch.setenv("VIDGRU_CACHE", str(folder := tmp_path_factory.mktemp("export")))
         output = logits(tiny_weights("yolov8n"))
     (file,) = (folder / "graphs").iterdir()
     return file, file.read_bytes(), output
@@ -86,14 +86,14 @@ def test_graph_of_other_version_is_not_used(
 def test_corrupt_graph_is_exported_again(
     tiny_weights: Weights,
     graph_folder: Path,
-    truth: tuple[Path, bytes, bytes],
+    exported_graph: tuple[Path, bytes, bytes],
     monkeypatch: pytest.MonkeyPatch,
     damage: str,
 ) -> None:
-    weights, data = tiny_weights("yolov8n"), truth[1]
+    weights, data = tiny_weights("yolov8n"), exported_graph[1]
     exported: list[Path] = []
     monkeypatch.setattr(openvino_export, "_export", lambda weights: exported.append(weights) or data)
-    file = graph_folder / truth[0].name
+    file = graph_folder / exported_graph[0].name
     graph_folder.mkdir(parents=True)
     if damage == "folder":
         file.mkdir()
@@ -101,20 +101,20 @@ def test_corrupt_graph_is_exported_again(
         flipped = data[:-1000] + bytes([data[-1000] ^ 16]) + data[-999:]
         bad = {"half": data[: len(data) // 2], "empty": b"", "flipped": flipped, "other": b"not a graph at all"}
         file.write_bytes(bad[damage])
-    assert logits(weights) == truth[2]
+    assert logits(weights) == exported_graph[2]
     assert exported == [weights]
     assert damage == "folder" or openvino_export._unpack(file.read_bytes(), openvino_export.open_core())
     assert list(graph_folder.iterdir()) == [file], "no temporary file is left"
 
 
 def test_unwritable_cache_folder_is_ignored(
-    tiny_weights: Weights, truth: tuple[Path, bytes, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_weights: Weights, exported_graph: tuple[Path, bytes, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("VIDGRU_CACHE", str(tmp_path / "file"))
-    assert logits(tiny_weights("yolov8n")) == truth[2]
+    assert logits(tiny_weights("yolov8n")) == exported_graph[2]
     monkeypatch.setattr(openvino_export, "_cache_folder", lambda: Path(os.devnull) / ".cache")  # a user without a home
-    assert logits(tiny_weights("yolov8n")) == truth[2]
+    assert logits(tiny_weights("yolov8n")) == exported_graph[2]
 
 
 def test_cache_folder_by_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,12 +156,12 @@ def test_concurrent_exports_send_no_telemetry(tiny_weights: Weights, tmp_path: P
     """Both export the graph, one file is left, and OpenVINO's telemetry has neither run nor left files."""
     home = tmp_path / "home"
     home.mkdir()
-    environment = os.environ | {"HOME": str(home), "USERPROFILE": str(home), "VIDGRU_CACHE": str(tmp_path / "kept")}
+    environment = os.environ | {"HOME": str(home), "USERPROFILE": str(home), "VIDGRU_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-c", _PROGRAM, str(tiny_weights("yolov8n"))]
     running = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in running:
         _, stderr = process.communicate(timeout=120)
         assert process.returncode == 0, stderr
         assert "Warning" not in stderr
-    assert len(list((tmp_path / "kept" / "graphs").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "graphs").iterdir())) == 1
     assert not (home / "intel").exists()

@@ -27,11 +27,11 @@ def test_letterbox_equals_ultralytics(size_px: tuple[int, int]) -> None:
     from ultralytics.data.augment import LetterBox
 
     image = np.random.default_rng(0).integers(0, 255, (size_px[1], size_px[0], 3), dtype=np.uint8)
-    truth = LetterBox(new_shape=(640, 640), auto=True, stride=32)(image=image)
+    expected = LetterBox(new_shape=(640, 640), auto=True, stride=32)(image=image)
     box = Letterbox.fit(size_px, 640, 32)
     canvas = np.empty((*box.input_hw, 3), np.uint8)
     box.place(cv2.resize(image, box.content_wh, interpolation=cv2.INTER_LINEAR), canvas)
-    assert np.array_equal(canvas, truth)
+    assert np.array_equal(canvas, expected)
 
 
 def test_preprocessor_leaves_unmasked_frames_unchanged() -> None:
@@ -111,14 +111,17 @@ def test_features_ignore_masked_pixels(tiny_weights: Weights) -> None:
     def features(seed: int, mask: str) -> tuple[Array, Array]:
         settings = DetectorSettings(imgsz=64, mask=mask)
         detector = Detector(TorchBackend(*load_network(tiny_weights("yolov8n")), "cpu", "fp32"), settings)
-        preprocess = FramePreprocessor((160, 96), 64, detector.stride, json.loads(settings.mask or "[]"))
+        preprocess = FramePreprocessor((160, 96), 64, json.loads(settings.mask or "[]"))
+        letterbox = Letterbox.fit((160, 96), 64, detector.stride)
+        canvas = np.empty((1, *letterbox.input_hw, 3), np.uint8)
         scenes, motions = [], []
         for number in range(4):
             image = np.full((96, 160, 3), 60, np.uint8)
             image[:, 80 + number * 2 : 100 + number * 2] = 200
             image[:, :72] = np.random.default_rng([seed, number]).integers(0, 255, (96, 72, 3))
-            canvas, flow = preprocess(cv2.resize(image, preprocess.letterbox.content_wh), number / 5)
-            scenes.append(detector.detect(canvas[None], [preprocess.letterbox])[0].scene)
+            prepared, flow = preprocess(cv2.resize(image, preprocess.scaled_wh), number / 5)
+            letterbox.place(prepared, canvas[0])
+            scenes.append(detector.detect(canvas, [letterbox])[0].scene)
             motions.append(scene_motion(flow))
         return np.stack(scenes), np.stack(motions)
 

@@ -64,12 +64,12 @@ def test_seeking_between_intervals_gives_same_frames(tmp_path: Path, suffix: str
     all_frames = read_frames(path)
     wanted = [(1.05, 1.3), (12, 12.4), (12.55, 12.7), (21.91, 22.3), (29.9, 70)]
     exact = [(Fraction(str(start)), Fraction(str(end))) for start, end in wanted]
-    truth = [p for p in all_frames if any(p.end > start and p.time < end for start, end in exact)]
+    expected = [p for p in all_frames if any(p.end > start and p.time < end for start, end in exact)]
     result = read_frames(path, *wanted)
     assert len(result) > 5
-    assert numbers(result) == numbers(truth)
-    assert [(p.time, p.end) for p in result] == [(p.time, p.end) for p in truth]
-    assert all(np.array_equal(a.image, b.image) for a, b in zip(result, truth, strict=True))
+    assert numbers(result) == numbers(expected)
+    assert [(p.time, p.end) for p in result] == [(p.time, p.end) for p in expected]
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(result, expected, strict=True))
 
 
 @pytest.fixture
@@ -114,11 +114,11 @@ def test_display_frames_are_upright(tmp_path: Path, clockwise: int) -> None:
     with DisplayFrameReader(path) as reader:
         assert reader.size_px == (SIZE if clockwise % 180 == 0 else SIZE[::-1])
         frame = list(reader.frames(reader.size_px))[3]
-    truth = np.rot90(draw_counter(3, *SIZE), -clockwise // 90)
-    assert frame.image.shape == truth.shape
+    expected = np.rot90(draw_counter(3, *SIZE), -clockwise // 90)
+    assert frame.image.shape == expected.shape
     assert frame.image.flags.c_contiguous
     assert frame.image.flags.writeable
-    assert np.abs(frame.image.astype(int) - truth).mean() < 8
+    assert np.abs(frame.image.astype(int) - expected).mean() < 8
 
 
 @pytest.mark.parametrize(

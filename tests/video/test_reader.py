@@ -21,7 +21,7 @@ def sampled(path: Path, fps: float, size_px: tuple[int, int] = SIZE) -> tuple[li
         return list(reader.sample(fps, size_px)), reader
 
 
-def expected(times: list[Fraction], fps: Fraction, tick: Fraction) -> list[int]:
+def sample_by_definition(times: list[Fraction], fps: Fraction, tick: Fraction) -> list[int]:
     """Return the sampled frames by the definition of the sampling rule, grid point by grid point."""
     taken: list[int] = []
     for k in range(int(times[-1] * fps) + 2):
@@ -46,8 +46,8 @@ def test_frame_times_are_exact_in_every_container(tmp_path: Path, suffix: str) -
 @pytest.mark.parametrize("fps", [1, 3, 7.5, 8, 10, 25, 240])
 def test_sampling_of_even_frame_rate(tmp_path: Path, fps: float) -> None:
     frames, _ = sampled(write_video(tmp_path / "a.mp4", 40, fps=10), fps)
-    truth = expected([Fraction(i, 10) for i in range(40)], Fraction(str(fps)), Fraction(1, 1000))
-    assert [read_counter(frame.image) for frame in frames] == truth
+    expected = sample_by_definition([Fraction(i, 10) for i in range(40)], Fraction(str(fps)), Fraction(1, 1000))
+    assert [read_counter(frame.image) for frame in frames] == expected
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
@@ -63,7 +63,7 @@ def test_sampling_of_television_rates(tmp_path: Path, suffix: str, numerator: in
     with av.open(str(path)) as container:
         tick = Fraction(str(container.streams.video[0].time_base))
     times = [round(i * frame / tick) * tick for i in range(90)]
-    assert [read_counter(frame.image) for frame in frames] == expected(times, Fraction(str(fps)), tick)
+    assert [read_counter(frame.image) for frame in frames] == sample_by_definition(times, Fraction(str(fps)), tick)
     assert all(abs(sample.time_s - float(sample.index * frame)) <= float(tick) for sample in frames)
     assert not reader.damage.facts()
 
@@ -78,9 +78,9 @@ def test_sampling_of_variable_rate_and_pauses(tmp_path: Path, suffix: str, fps: 
     times = [Fraction(t, 1000) for t in ticks]
     with av.open(str(path)) as container:  # muxers choose a finer tick than requested
         tick = Fraction(str(container.streams.video[0].time_base))
-    truth = expected(times, Fraction(fps), tick)
-    assert [read_counter(frame.image) for frame in frames] == truth
-    assert [frame.time_s for frame in frames] == pytest.approx([float(times[i]) for i in truth], abs=1e-9)
+    expected = sample_by_definition(times, Fraction(fps), tick)
+    assert [read_counter(frame.image) for frame in frames] == expected
+    assert [frame.time_s for frame in frames] == pytest.approx([float(times[i]) for i in expected], abs=1e-9)
     assert not reader.damage.facts(), "pauses are not damage"
 
 
@@ -124,9 +124,9 @@ def test_sampled_frames_are_upright(tmp_path: Path, clockwise: int) -> None:
     assert info.rotation == clockwise
     assert info.size_px == (SIZE if clockwise % 180 == 0 else SIZE[::-1])
     frames, _ = sampled(path, 10, info.size_px)
-    truth = np.rot90(draw_counter(3, *SIZE), -clockwise // 90)
-    assert frames[3].image.shape == truth.shape
-    assert np.abs(frames[3].image.astype(int) - truth).mean() < 8
+    expected = np.rot90(draw_counter(3, *SIZE), -clockwise // 90)
+    assert frames[3].image.shape == expected.shape
+    assert np.abs(frames[3].image.astype(int) - expected).mean() < 8
 
 
 @pytest.mark.parametrize(

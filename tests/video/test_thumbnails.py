@@ -46,7 +46,7 @@ class LoggedContainer:
         for packet in self._container.demux(stream):
             self._log.packets += 1
             if self._log.packets in self._log.unreadable:
-                raise av.error.InvalidDataError(0, "made up")
+                raise av.error.InvalidDataError(0, "injected")
             yield packet
         if self._log.at_end is not None:
             raise self._log.at_end

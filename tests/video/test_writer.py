@@ -94,7 +94,7 @@ def test_absurd_frame_rate_is_accepted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "codec", "rate", "layout", "kept"),
+    ("suffix", "codec", "rate", "layout", "written_codec"),
     [
         ("mp4", "aac", 48000, "stereo", "aac"),
         ("ts", "aac", 44100, "mono", "aac"),
@@ -111,15 +111,17 @@ def test_absurd_frame_rate_is_accepted(tmp_path: Path) -> None:
         ("mkv", "pcm_s16le", 6000, "mono", "aac"),
     ],
 )
-def test_audio_stays_in_sync(tmp_path: Path, suffix: str, codec: str, rate: int, layout: str, kept: str) -> None:
+def test_audio_stays_in_sync(
+    tmp_path: Path, suffix: str, codec: str, rate: int, layout: str, written_codec: str
+) -> None:
     source = write_flash_and_beep(tmp_path / f"a.{suffix}", sound=codec, rate=rate, layout=layout)
-    truth = watch(source)
-    assert truth.heard is not None
+    original = watch(source)
+    assert original.heard is not None
     result = watch(copy(source, tmp_path / "o.mp4"))
-    assert result.sound == kept
+    assert result.sound == written_codec
     assert result.heard is not None
-    assert result.flash == pytest.approx(truth.flash, abs=1e-3)
-    assert result.heard == pytest.approx(truth.heard, abs=0.015)
+    assert result.flash == pytest.approx(original.flash, abs=1e-3)
+    assert result.heard == pytest.approx(original.heard, abs=0.015)
     assert result.heard == pytest.approx((result.flash, result.flash + FLASH_S), abs=0.03)
 
 
@@ -155,7 +157,7 @@ def test_damaged_audio_becomes_silence(tmp_path: Path) -> None:
 
 def test_damaged_packets_are_left_out_of_copied_audio(tmp_path: Path) -> None:
     source = write_flash_and_beep(tmp_path / "a.ts")
-    whole = watch(copy(source, tmp_path / "whole.mp4"))
+    intact = watch(copy(source, tmp_path / "intact.mp4"))
     data = bytearray(source.read_bytes())
     headers = [
         position for position in range(len(data) - 1) if data[position] == 0xFF and data[position + 1] in (0xF0, 0xF1)
@@ -166,7 +168,7 @@ def test_damaged_packets_are_left_out_of_copied_audio(tmp_path: Path) -> None:
     source.write_bytes(data)
     with av.open(str(copy(source, tmp_path / "o.mp4"))) as container:
         assert container.streams.audio[0].codec_context.name == "aac"
-        assert [float(frame.pts * frame.time_base) for frame in container.decode(video=0)] == whole.times
+        assert [float(frame.pts * frame.time_base) for frame in container.decode(video=0)] == intact.times
         container.seek(0)
         heard = [float(packet.pts * packet.time_base) for packet in container.demux(audio=0) if packet.size]
     assert (min(heard) < 0.2, max(heard) > 3.8) == (True, True)
@@ -236,7 +238,7 @@ def largest_file(size: int) -> Iterator[None]:
 def test_full_disk_raises_and_leaves_no_file(tmp_path: Path, share: float) -> None:
     """The disk is full at the start, during the frames, at the index, or when that moves to the front."""
     source = write_video(tmp_path / "a.mkv", 200, codec="ffv1")
-    size = int(share * copy(source, tmp_path / "whole.mp4").stat().st_size)
+    size = int(share * copy(source, tmp_path / "complete.mp4").stat().st_size)
     target = tmp_path / "out" / "o.mp4"
     with largest_file(size), pytest.raises(OutputError, match=r"cannot write .*o\.mp4: File too large"):
         copy(source, target)
