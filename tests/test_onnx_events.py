@@ -1,3 +1,5 @@
+"""The example: events of an exported model without vidgru."""
+
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,7 +24,7 @@ SEQUENCE = make_sequence(301, seed=2)
     "shape",
     [{"lookahead": 3}, {"cell": "lstm", "layers": 2}, {"background": False, "multi_label": True, "lookahead": 5}],
 )
-def test_onnx_events_equal_vidgru(shape: dict[str, object], tmp_path: Path) -> None:
+def test_it_finds_the_events_that_vidgru_finds(shape: dict[str, object], tmp_path: Path) -> None:
     model = make_model(SEQUENCE, timed=True, seed=4, **shape)
     with torch.no_grad():
         model.network.frame_head[-1].weight.mul_(40)
@@ -36,15 +38,15 @@ def test_onnx_events_equal_vidgru(shape: dict[str, object], tmp_path: Path) -> N
     np.savez(tmp_path / "f.npz", objects=f.objects, counts=np.diff(f.offsets), frame=f.frame, time_s=f.time_s)
     command = [sys.executable, str(SCRIPT), str(exported), str(tmp_path / "f.npz")]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    rows = [line.split(",") for line in ran.stdout.splitlines()]
-    expected = score_recording(model, [late], video="a.mp4", duration_s=60.0).events
-    assert len(expected) > 3
-    printed = sorted((label, float(start), float(end)) for label, start, end, _ in rows)
-    assert printed == sorted((e.label, round(e.start_s, 3), round(e.end_s, 3)) for e in expected)
-    assert sorted(float(score) for *_, score in rows) == pytest.approx(sorted(e.score for e in expected), abs=1e-4)
+    found = [line.split(",") for line in ran.stdout.splitlines()]
+    wanted = score_recording(model, [late], video="a.mp4", duration_s=60.0).events
+    assert len(wanted) > 3
+    said = sorted((label, float(start), float(end)) for label, start, end, _ in found)
+    assert said == sorted((e.label, round(e.start_s, 3), round(e.end_s, 3)) for e in wanted)
+    assert sorted(float(score) for *_, score in found) == pytest.approx(sorted(e.score for e in wanted), abs=1e-4)
 
 
-def test_onnx_events_refuse_bidirectional_model(tmp_path: Path) -> None:
+def test_a_model_that_reads_backwards_is_refused(tmp_path: Path) -> None:
     make_model(SEQUENCE, timed=True, bidirectional=True).save(tmp_path / "m.safetensors")
     exported = export_model(tmp_path / "m.safetensors", ExportConfig())
     command = [sys.executable, str(SCRIPT), str(exported), str(tmp_path / "f.npz")]
@@ -53,6 +55,6 @@ def test_onnx_events_refuse_bidirectional_model(tmp_path: Path) -> None:
     assert ran.stderr.endswith("m.onnx is bidirectional and cannot read a stream\n")
 
 
-def test_onnx_events_imports() -> None:
+def test_it_needs_neither_vidgru_nor_pytorch() -> None:
     imported = {line.split()[1] for line in SCRIPT.read_text().splitlines() if line.startswith(("import", "from"))}
     assert imported == {"json", "sys", "numpy", "onnxruntime"}

@@ -1,4 +1,4 @@
-"""Run exported graphs with ONNX Runtime, as users without vidgru do."""
+"""Exported graphs for tests: run as a user without vidgru runs them."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from vidgru.model.checkpoint import EventModel
 
 
 class Graph:
-    """A graph with its metadata and the sizes of its states."""
+    """A graph, its facts, and the sizes of its states."""
 
     def __init__(self, content: bytes) -> None:
         options = onnxruntime.SessionOptions()
@@ -27,7 +27,7 @@ class Graph:
         return dict(zip(self.outputs, self._session.run(self.outputs, inputs), strict=True))
 
     def read(self, batch: Inputs, state: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-        """Return the outputs for a batch, from an empty state or a given one."""
+        """Outputs for a batch as a network takes it, from an empty state or a given one."""
         named = dict(zip(("objects", "counts", "frame", "mask"), (tensor.numpy() for tensor in batch), strict=True))
         if state is None:
             clips = len(batch[1])
@@ -39,18 +39,18 @@ STATES = ("state", "cell")
 
 
 def expected(model: EventModel, batch: Inputs, state: Any = None) -> dict[str, np.ndarray]:
-    """Return the outputs expected of the graph, computed with PyTorch."""
+    """What the first graph should say, by PyTorch."""
     network, (objects, counts, frame, mask) = model.network, batch
     with torch.inference_mode():
         encoded = network.encode(objects, counts, frame)
-        output = network.step(encoded.vectors, mask, state)
-        arrays = {"attention": encoded.attention, "hidden": output.hidden}
+        reading = network.step(encoded.vectors, mask, state)
+        arrays = {"attention": encoded.attention, "hidden": reading.hidden}
         if model.task.frame_head:
-            arrays["frame_scores"] = model.task.frame_head.probabilities(output.frames)
+            arrays["frame_scores"] = model.task.frame_head.probabilities(reading.frames)
         if model.task.clip_head and state is None:
             arrays["clip_scores"] = model.task.clip_head.probabilities(
                 network.event_logits(encoded.vectors, mask).clips
             )
-        next_states = output.state if isinstance(output.state, tuple) else (output.state,)
+        next_states = reading.state if isinstance(reading.state, tuple) else (reading.state,)
         arrays |= {f"next_{name}": value for name, value in zip(STATES, next_states, strict=False) if value is not None}
     return {name: tensor.numpy() for name, tensor in arrays.items()}

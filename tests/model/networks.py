@@ -38,7 +38,7 @@ def make_network(
     seed: int = 0,
     **shape: object,
 ) -> EventGRU:
-    """Make a random network in eval mode, normalized to the sequence, with a nonzero class embedding."""
+    """In eval mode, normalised to the sequence, with a class embedding that says something."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         architecture = Architecture(**shape)
@@ -62,7 +62,7 @@ def make_model(
     seed: int = 0,
     **shape: object,
 ) -> EventModel:
-    """Make a random model of the labels fall and walk; `sentences` adds captions."""
+    """One that tells falls from walks; with `sentences`, one that writes with their words; or one that only does so."""
     labels = ("fall", "walk") if clips or timed else (DESCRIBED,)
     sequence = make_sequence(50) if sequence is None else sequence
     caption = None
@@ -100,7 +100,7 @@ def make_model(
 
 
 def with_captions(model: EventModel, sequence: FrameSequence, sentences: Sequence[str]) -> EventModel:
-    """Add a caption head to a model."""
+    """A model that also describes its events, as `make_model` makes them."""
     tokenizer = Tokenizer.train(sentences)
     network = build_network(model.feature_spec, model.task, model.network.architecture, words=len(tokenizer)).eval()
     network.load_state_dict(model.network.state_dict(), strict=False)
@@ -112,7 +112,7 @@ def with_captions(model: EventModel, sequence: FrameSequence, sentences: Sequenc
 
 
 def diversify_captions(network: EventGRU, sequence: FrameSequence, used: list[int]) -> None:
-    """Scale a random caption head so that it writes different captions for different events, with these words."""
+    """Have a network with random weights say something else of each event, in these words."""
     head = network.caption_head
     assert head is not None
     window = collate([slice_window(compute_features(sequence), first, 20) for first in range(0, len(sequence), 10)])
@@ -125,14 +125,14 @@ def diversify_captions(network: EventGRU, sequence: FrameSequence, used: list[in
         head.join[0].weight.mul_(scale)
         head.join[0].bias.mul_(scale)
         head.bias.fill_(-30.0)
-        head.bias[used] = -scale * logits.mean(dim=0)  # removes what all events have in common
+        head.bias[used] = -scale * logits.mean(dim=0)  # what is said most of all is said of all alike
 
 
-Inputs = tuple[Tensor, Tensor, Tensor, Tensor]  # inputs of a network: objects, counts, frame, mask
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor]  # objects, counts, frame, mask, as a network takes them
 
 
 def random_batch(feature_spec: FeatureSpec, clips: int = 4, steps: int = 9, most: int = 3, seed: int = 0) -> Inputs:
-    """Make random clips of different lengths with up to `most` objects per frame."""
+    """Clips of different lengths, up to so many objects a frame."""
     rng = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, steps + 1, (clips,), generator=rng)
     lengths[0] = steps
@@ -146,14 +146,14 @@ def random_batch(feature_spec: FeatureSpec, clips: int = 4, steps: int = 9, most
 
 
 def frames_of(batch: Inputs) -> list[list[Tensor]]:
-    """Return the objects of each frame of each clip."""
+    """The objects of each frame of each clip."""
     objects, counts, *_ = batch
     per_frame = objects.split(counts.flatten().tolist())
     return [list(per_frame[row * counts.shape[1] : (row + 1) * counts.shape[1]]) for row in range(len(counts))]
 
 
 def stretch(batch: Inputs, row: int, steps: int) -> Inputs:
-    """Return the first steps of one clip of a batch."""
+    """The first steps of a clip, alone."""
     _, counts, frame, mask = batch
     clip_objects = torch.cat(frames_of(batch)[row][:steps])
     return clip_objects, counts[row : row + 1, :steps], frame[row : row + 1, :steps], mask[row : row + 1, :steps]

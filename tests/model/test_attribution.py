@@ -1,3 +1,5 @@
+"""Why an event: attention, gates, and what it would score without each group of features."""
+
 import itertools
 from collections import defaultdict
 from dataclasses import replace
@@ -28,7 +30,7 @@ SHAPES = [
 
 
 def model_of(smooth_s: float = 0.5, only: str = "", **shape: object) -> EventModel:
-    """Make a model with distinct scores that depend on one feature group only, if given."""
+    """A model with pronounced scores, which listens to one group of features alone if that is given."""
     model = make_model(SEQUENCE, **shape)
     network = model.network
     with torch.no_grad():
@@ -46,7 +48,7 @@ def score_sequence(model: EventModel, sequence: FrameSequence = SEQUENCE) -> Sco
 
 
 def event_at(model: EventModel, scored: ScoredRecording, start_s: float, end_s: float) -> Event:
-    """Make an event of these times with the mean score of its frames."""
+    """An event of these times with the score that its frames have."""
     event = Event(video="a.mp4", start_s=start_s, end_s=end_s, label="walk", score=0)
     smoothed = smooth_scores(scored.time_s, scored.scores, model.decode.smooth_s)
     return replace(event, score=float(smoothed[event_frames(scored.time_s, event), 1].mean()))
@@ -71,7 +73,7 @@ def test_event_frames(start_s: float, end_s: float, frames: tuple[int, int]) -> 
 
 def test_explain_events_lookahead_counts_frames() -> None:
     model = model_of(clips=False, timed=True, lookahead=8)
-    sparse = replace(SEQUENCE.frames(0, 400), time_s=SEQUENCE.time_s[:400] * 3.0)  # as if frames had been skipped
+    sparse = replace(SEQUENCE.frames(0, 400), time_s=SEQUENCE.time_s[:400] * 3.0)  # as where frames were passed over
     scored = score_sequence(model, sparse)
     event = event_at(model, scored, 60.0, 66.0)
     (explanation,) = explain_events(model, [sparse], scored, [event])
@@ -81,7 +83,7 @@ def test_explain_events_lookahead_counts_frames() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("start_s", "end_s"), [(0.0, 2.0), (60.0, 64.0), (61.125, 61.25), (147.0, 150.0)])
 def test_baseline_equals_event_score(shape: dict[str, object], start_s: float, end_s: float) -> None:
-    """These models remember less than `CONTEXT_S`, and sliding windows have the positions of the whole recording."""
+    """Thirty seconds before it are all that these models remember; windows lie as they do in the whole recording."""
     explanation = explain_at(model_of(**shape), start_s, end_s)
     assert explanation.score == explanation.event.score
     assert explanation.baseline == pytest.approx(explanation.score, abs=1e-4)
@@ -99,7 +101,7 @@ def test_score_without_unused_groups_equals_baseline(shape: dict[str, object], g
 
 def test_score_without_masks_all_context_frames() -> None:
     model = model_of(clips=False, timed=True, lookahead=3)
-    explanation = explain_at(model, 20.0, 24.0)  # the context reaches the beginning
+    explanation = explain_at(model, 20.0, 24.0)  # all that comes before is read again
     for name in ("speed", "appearance", "scene_motion"):
         masked = make_model(SEQUENCE, clips=False, timed=True, lookahead=3)
         masked.network.load_state_dict(model.network.state_dict())
@@ -163,7 +165,7 @@ def test_explain_events_without_objects() -> None:
 def test_gate_peaks() -> None:
     model = model_of(clips=False, timed=True)
     update, reset = np.full(1200, 0.5, np.float32), np.full(1200, 0.5, np.float32)
-    update[[484, 485, 500]] = 0.9, 0.8, 0.7  # the second is too close to the first
+    update[[484, 485, 500]] = 0.9, 0.8, 0.7  # the second is too near to the first to tell anything new
     update[[490, 508]], reset[[490, 508]] = (0.1, 0.2), (0.2, 0.1)
     update[[400, 700]] = 1.0, 0.0  # too far from the event
     reset[[400, 700]] = 0.0

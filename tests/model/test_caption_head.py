@@ -1,3 +1,5 @@
+"""The head for descriptions: what it writes depends on the event alone, and is the best that there is to say."""
+
 import itertools
 
 import pytest
@@ -12,10 +14,10 @@ from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.tokenizer import Tokenizer
 
 SEQUENCE = make_sequence(80, seed=27)
-SPEC = FeatureSpec.from_sequence(SEQUENCE)
-OBJECT_GROUPS = tuple(SPEC.object_groups())
+LAYOUT = FeatureSpec.from_sequence(SEQUENCE)
+OBJECT_GROUPS = tuple(LAYOUT.object_groups())
 WORDS, LABELS, MOST = 9, 2, 7
-PLAIN = range(3, WORDS)  # without special tokens
+PLAIN = range(3, WORDS)  # words that are no specials
 BLIND = {"drop_features": OBJECT_GROUPS}
 SHAPES = [{}, BLIND, {"cell": "lstm"}, {"cell": "none"}, {"bidirectional": True}]
 
@@ -35,7 +37,7 @@ def head_of(network: EventGRU) -> CaptionHead:
 
 
 def with_quiet_frames(batch: Inputs) -> Inputs:
-    """Remove all objects of the second clip, and those of every other frame of the third."""
+    """The second clip without an object, the third without one in every other frame."""
     _, counts, frame, mask = batch
     captions = frames_of(batch)
     counts = counts.clone()
@@ -45,7 +47,7 @@ def with_quiet_frames(batch: Inputs) -> Inputs:
     return torch.cat(kept), counts, frame, mask
 
 
-BATCH = with_quiet_frames(random_batch(SPEC, clips=6, steps=9, seed=1))
+BATCH = with_quiet_frames(random_batch(LAYOUT, clips=6, steps=9, seed=1))
 FIRST = torch.tensor([Tokenizer.START, WORDS, WORDS + 1, Tokenizer.START, WORDS, WORDS + 1])
 
 
@@ -60,7 +62,7 @@ def write(network: EventGRU, batch: Inputs, first: Tensor, *, beam: int = 4, mos
 
 @torch.inference_mode()
 def log_probabilities(network: EventGRU, batch: Inputs, first: int, sentence: list[int]) -> Tensor:
-    """Return the log probabilities of a caption's words and its end by teacher forcing, without START and PAD."""
+    """Of a sentence's words and of its end, teacher forced; START and PAD are never said."""
     words = torch.tensor([[first, *sentence, Tokenizer.END]])
     logits = network.caption_logits(*batch, words)[0]
     logits[:, [Tokenizer.START, Tokenizer.PAD]] = -torch.inf
@@ -68,7 +70,7 @@ def log_probabilities(network: EventGRU, batch: Inputs, first: int, sentence: li
 
 
 def ranking_score(each: Tensor) -> float:
-    """Return the score by which beam search ranks captions."""
+    """What sentences are held against each other by."""
     return float(each.sum()) / len(each) ** _LENGTH_POWER
 
 
@@ -80,7 +82,7 @@ def test_captions_are_independent_of_batch(shape: dict[str, object]) -> None:
     with torch.inference_mode():
         together = network.caption_logits(*BATCH, words)
     sentences, means = write(network, BATCH, FIRST)
-    assert len({tuple(sentence) for sentence in sentences}) > 2, "captions must differ"
+    assert len({tuple(sentence) for sentence in sentences}) > 2, "a test of sentences needs different ones"
     for row in range(6):
         single = select_event(BATCH, row)
         with torch.inference_mode():
@@ -125,8 +127,8 @@ def test_logits_depend_on_steps_and_objects() -> None:
     torch.testing.assert_close(
         plain, NETWORK.caption_logits(objects, counts, frame, mask, torch.tensor([[WORDS, 3, 4, 5]]))
     )
-    assert (other_objects - plain).abs().max() > 0.01, "objects are combined with their steps"
-    assert (other_steps - plain).abs().max() > 0.01, "steps are combined with their positions in the event"
+    assert (other_objects - plain).abs().max() > 0.01, "objects are told together with their steps"
+    assert (other_steps - plain).abs().max() > 0.01, "steps are told together with their places in the event"
 
 
 @pytest.mark.parametrize("row", range(6))
@@ -147,7 +149,7 @@ def test_write_beam_of_one_is_greedy(row: int) -> None:
 @pytest.mark.parametrize("most", [1, 2, MOST])
 @pytest.mark.parametrize("beam", [1, 4])
 def test_write_score_equals_teacher_forcing(beam: int, most: int) -> None:
-    """Also for captions of maximum length, which score low if their end is unlikely."""
+    """Also where there was no room for the end: that a sentence was cut off is nothing to be sure of."""
     sentences, means = write(NETWORK, BATCH, FIRST, beam=beam, most=most)
     assert max(map(len, sentences)) == most
     for row, sentence in enumerate(sentences):
@@ -156,7 +158,7 @@ def test_write_score_equals_teacher_forcing(beam: int, most: int) -> None:
 
 
 def test_write_wider_beams_score_higher() -> None:
-    batch = random_batch(SPEC, clips=40, steps=9, seed=5)
+    batch = random_batch(LAYOUT, clips=40, steps=9, seed=5)
     first = torch.full((40,), Tokenizer.START)
     captions_by_beam = [write(NETWORK, batch, first, beam=beam)[0] for beam in (1, 4, 16)]
     one, four, sixteen = (
@@ -175,7 +177,7 @@ def test_write_wider_beams_score_higher() -> None:
 @pytest.mark.parametrize("most", [1, 2, 3])
 def test_write_exhaustive_beam_finds_the_best(most: int) -> None:
     network = make(words=6)
-    batch = random_batch(SPEC, clips=6, steps=5, seed=7)
+    batch = random_batch(LAYOUT, clips=6, steps=5, seed=7)
     first = torch.tensor([6, 7, Tokenizer.START] * 2)
     every = [list(captions) for length in range(most + 1) for captions in itertools.product((3, 4, 5), repeat=length)]
     sentences, means = write(network, batch, first, beam=3 ** (most + 1), most=most)
@@ -187,7 +189,7 @@ def test_write_exhaustive_beam_finds_the_best(most: int) -> None:
 
 
 def test_write_normalizes_length() -> None:
-    """The plain sum of log probabilities would prefer the shortest caption."""
+    """By the plain sum of log probabilities the shortest would be the best where words are hard to foresee."""
     network = make()
     with torch.no_grad():
         head_of(network).bias.zero_()
@@ -211,14 +213,14 @@ def test_write_never_uses_special_tokens() -> None:
 
 
 def test_write_captions_of_different_lengths() -> None:
-    batch = random_batch(SPEC, clips=40, steps=9, seed=5)
+    batch = random_batch(LAYOUT, clips=40, steps=9, seed=5)
     sentences, _ = write(NETWORK, batch, torch.full((40,), Tokenizer.START), most=12)
     assert len({len(sentence) for sentence in sentences}) > 1
     assert all(set(sentence) <= set(PLAIN) for sentence in sentences)
 
 
 def test_logits_depend_on_label() -> None:
-    """Overlapping events of different labels have captions of their own."""
+    """Of overlapping events each has a sentence of its own."""
     single = select_event(BATCH, 0)
     logits_by_label = []
     for first in (Tokenizer.START, WORDS, WORDS + 1):
@@ -226,7 +228,7 @@ def test_logits_depend_on_label() -> None:
             logits_by_label.append(NETWORK.caption_logits(*single, torch.tensor([[first, 3, 4]]))[0, 0])
     for candidate, other in itertools.combinations(logits_by_label, 2):
         assert (candidate - other).abs().max() > 0.01
-    assert logits_by_label[0].shape == (WORDS,), "labels are not output words"
+    assert logits_by_label[0].shape == (WORDS,), "a label is no word"
 
 
 def test_caption_memory_requires_caption_head() -> None:

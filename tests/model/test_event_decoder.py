@@ -1,25 +1,10 @@
-from collections.abc import Iterable
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from tests.model.networks import make_model
-from tests.sequences import make_sequence
-from vidgru.model.captioner import caption_events
-from vidgru.model.event_decoder import (
-    DecodeSettings,
-    EventDecoder,
-    FixedWindowDecoder,
-    decode_candidates,
-    decode_events,
-    smooth_scores,
-)
-from vidgru.model.features import stream_features
-from vidgru.model.scoring import encode_features
-from vidgru.model.stream import EventStream, score_encoded, score_recording
-from vidgru.types import DESCRIBED, Event
+from vidgru.model.event_decoder import DecodeSettings, EventDecoder, decode_candidates, decode_events, smooth_scores
+from vidgru.types import Event
 
 LABELS = ("fall", "walk")
 
@@ -30,7 +15,7 @@ def settings(**changes: object) -> DecodeSettings:
 
 
 def events_of(scores: list[float] | np.ndarray, *, end_s: float | None = None, times=None, **changes) -> list[Event]:
-    """Decode scores at 1 frame per second, of the label fall or with one column per label."""
+    """Events of label fall at 1 frame a second (or all labels, where scores has columns)."""
     values = np.array(scores, np.float32)
     if values.ndim == 1:
         values = np.column_stack([values, np.zeros_like(values)])
@@ -99,11 +84,11 @@ def test_decode_events_without_frames() -> None:
     assert decode_events(np.zeros(0), np.zeros((0, 2)), LABELS, settings(), video="a", step_s=1.0, end_s=0.0) == []
 
 
-# --- chunks -----------------------------------------------------------------------------------------------------------
+# --- frames as they come ----------------------------------------------------------------------------------------------
 
 
 def by_definition(time_s: np.ndarray, scores: np.ndarray, config: DecodeSettings, step_s: float, end_s: float):
-    """Reference implementation for whole recordings: (start, end, label, mean score) of each event."""
+    """Events of a whole recording, in the plainest way there is: label, first frame, frame after the last, mean."""
     scores = smooth_scores(time_s, scores, config.smooth_s)
     frames, number = scores.shape
     stops = [min(time_s[t + 1], time_s[t] + step_s) if time_s[t + 1] - time_s[t] > 2 * step_s else time_s[t + 1]
@@ -140,7 +125,7 @@ def by_definition(time_s: np.ndarray, scores: np.ndarray, config: DecodeSettings
 
 
 def random_recording(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, DecodeSettings, float]:
-    """Make random scores with gaps and uneven steps: times, scores, settings, end."""
+    """A recording that rises and falls, with gaps and uneven steps, settings, and an end."""
     frames = int(rng.integers(1, 60))
     steps = np.where(rng.random(frames) < 0.1, rng.choice([0.3, 0.9, 4.0], frames), 0.125)
     time_s = np.cumsum(steps) - steps[0]
@@ -168,7 +153,7 @@ def test_event_decoder_equals_reference_for_any_chunks(seed: int) -> None:
         assert [event[:3] for event in events_found] == [event[:3] for event in expected]
         np.testing.assert_allclose([e[3] for e in events_found], [e[3] for e in expected], rtol=0, atol=1e-6)
         edges = [0, *sorted(rng.integers(0, len(time_s) + 1, rng.integers(0, 12))), len(time_s)]
-        for known in (False, True):  # whether the time of the next frame is known
+        for known in (False, True):  # whether the time of the next frame is told
             decoder = EventDecoder(LABELS, config, video="a", step_s=0.125)
             opened: list[Event] = []
             closed: list[Event] = []
@@ -188,7 +173,7 @@ def test_event_decoder_equals_reference_for_any_chunks(seed: int) -> None:
 
 
 def outputs_by_frame(scores: list[float], **changes: object) -> list[tuple[int, list[tuple[float, float]], list]]:
-    """Push single frames at 1 per second; return (frame, opened, closed) where an event opens or closes."""
+    """Frame by frame at 1 a second, the next one known: what is opened and closed, where anything is."""
     decoder = EventDecoder(LABELS, settings(**changes), video="a.mp4", step_s=1.0)
     outputs = []
     for t, score in enumerate(scores):
@@ -203,7 +188,7 @@ def test_event_decoder_opens_and_closes_early() -> None:
     assert outputs_by_frame([0, 0.9, 0.9, 0.9, 0, 0, 0], min_s=3.0) == [(3, [(1, 4)], []), (4, [], [(1, 4)])]
     assert outputs_by_frame([0, 0.9, 0, 0, 0, 0], merge_s=2.0) == [(1, [(1, 2)], []), (4, [], [(1, 2)])]
     assert outputs_by_frame([0, 0.9, 0, 0, 0.5, 0.5, 0, 0], merge_s=2.0)[1] == (6, [], [(1, 2)]), (
-        "a run that may join is awaited"
+        "what might join is waited for"
     )
     assert outputs_by_frame([0, 0.9, 0, 0, 0], smooth_s=2.0, high=(0.3, 1), low=(0.2, 1)) == [
         (1, [(0, 1)], []),
@@ -227,7 +212,7 @@ def test_smooth_scores_is_centred_mean() -> None:
     time_s = np.arange(6) / 8
     scores = np.array([0, 0, 1, 0, 0, 0.5], np.float32)[:, None]
     assert smooth_scores(time_s, scores, 0.25)[:, 0].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 1 / 6, 1 / 4])
-    assert smooth_scores(time_s, scores, 0.2)[:, 0].tolist() == scores[:, 0].tolist()  # no other frame is that close
+    assert smooth_scores(time_s, scores, 0.2)[:, 0].tolist() == scores[:, 0].tolist()  # no other frame is so near
     assert smooth_scores(time_s, scores, 0.0) is scores
     assert smooth_scores(time_s[:0], scores[:0], 1.0).shape == (0, 1)
 
@@ -255,7 +240,7 @@ def test_smooth_scores_joins_flicker() -> None:
 
 
 def ranked(scores: np.ndarray, **changes: object) -> tuple[list[Event], list[Event]]:
-    """Return the events and the candidates at 1 frame per second."""
+    """Events, and candidates, at 1 frame a second."""
     values = np.asarray(scores, np.float32)
     time_s = np.arange(len(values), dtype=float)
     where = {"video": "a.mp4", "step_s": 1.0, "end_s": float(len(values))}
@@ -294,132 +279,3 @@ def test_decode_candidates_ignore_exclusivity() -> None:
 
 def test_decode_candidates_without_frames() -> None:
     assert decode_candidates(np.zeros(0), np.zeros((0, 2)), LABELS, settings(), video="a", step_s=1.0, end_s=0.0) == []
-
-
-# --- fixed windows --------------------------------------------------------------------------------------------------
-
-SEQUENCE = make_sequence(300, seed=2)
-MODEL = make_model(SEQUENCE, clips=False, sentences=("A man falls.", "He walks."))  # trained on clips of two seconds
-
-
-def windows_of_recording(duration_s: float, edges: list[int] | None = None) -> list[Event]:
-    """Return the windows of a recording of 8 frames per second, pushed in chunks."""
-    number = round(duration_s * 8)
-    sequence = SEQUENCE.frames(0, number)
-    stream = EventStream(MODEL, video="a.mp4")
-    steps = [stream.push(sequence.frames(a, b)) for a, b in pairwise(edges or [0, number])]
-    steps.append(stream.finish(duration_s))
-    assert [event for step in steps for event in step.opened] == [event for step in steps for event in step.closed]
-    return [event for step in steps for event in step.closed]
-
-
-@pytest.mark.parametrize(("duration_s", "expected"), [
-    (0.125, [(0, 0.125)]),
-    (1.0, [(0, 1)]),
-    (2.0, [(0, 2)]),
-    (3.0, [(0, 3)]),
-    (3.125, [(0, 2), (2, 3.125)]),
-    (4.0, [(0, 2), (2, 4)]),
-    (5.0, [(0, 2), (2, 5)]),
-    (37.5, [*((a, a + 2) for a in range(0, 36, 2)), (36, 37.5)]),
-])  # fmt: skip
-def test_fixed_windows(duration_s: float, expected: list[tuple[float, float]]) -> None:
-    events = windows_of_recording(duration_s)
-    assert spans(events) == expected
-    assert {(event.video, event.label, event.score) for event in events} == {("a.mp4", DESCRIBED, 1.0)}
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_fixed_windows_are_independent_of_chunks(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    number = int(rng.integers(1, 301))
-    edges = list(range(number + 1)) if seed == 0 else [0, *sorted(rng.integers(0, number + 1, 9)), number]
-    events = windows_of_recording(number / 8, edges)
-    assert events == windows_of_recording(number / 8)
-    lengths = np.array([end_s - start_s for start_s, end_s in spans(events)])
-    assert (lengths[:-1] == 2).all()
-    assert lengths[-1] <= 3.125
-    assert lengths[-1] >= min(1.0, number / 8)
-
-
-@pytest.mark.parametrize("duration_s", [0.0, 4.0])
-def test_fixed_windows_without_frames(duration_s: float) -> None:
-    scored = score_recording(MODEL, [], video="a.mp4", duration_s=duration_s)
-    assert scored.events == []
-    assert scored.scores.shape == (0, 1)
-
-
-def test_fixed_windows_close_half_a_window_late() -> None:
-    decoder = FixedWindowDecoder("x", video="a.mp4", length_s=2.0, step_s=0.125)
-    for frame in range(25):
-        opened, closed = decoder.push(np.array([frame / 8]), np.ones((1, 1)))
-        assert opened == closed
-        assert spans(closed) == ([(0.0, 2.0)] if frame == 24 else [])
-
-
-def test_fixed_windows_end_with_recording() -> None:
-    decoder = FixedWindowDecoder("x", video="a.mp4", length_s=2.0, step_s=0.125)
-    decoder.push(np.arange(8) / 8, np.ones((8, 1)))
-    assert spans(decoder.finish(30.0)[1]) == [(0.0, 30.0)]
-
-
-def windows_of_frames(time_s: list[float], edges: Iterable[int] = ()) -> list[tuple[float, float]]:
-    """Return the windows of frames at 8 per second, pushed in chunks; the recording ends with the last frame."""
-    decoder = FixedWindowDecoder("x", video="a.mp4", length_s=2.0, step_s=0.125)
-    parts = np.split(np.array(time_s), list(edges))
-    events = [event for part in parts for event in decoder.push(part, np.ones((len(part), 1)))[1]]
-    return spans([*events, *decoder.finish(time_s[-1] + 0.125)[1]])
-
-
-def frames(*intervals: tuple[float, float]) -> list[float]:
-    return [float(at_s) for start_s, end_s in intervals for at_s in np.arange(start_s, end_s, 0.125)]
-
-
-@pytest.mark.parametrize(("intervals", "expected"), [
-    ([(0.1, 3.5)], [(0, 2), (2, 3.6)]),  # less than a step after 0
-    ([(0.125, 3.125)], [(0.125, 3.125)]),
-    ([(3600, 3601)], [(3600, 3601)]),
-    ([(3600, 3603.5)], [(3600, 3602), (3602, 3603.5)]),
-    ([(0, 1), (3600, 3601)], [(0, 2), (3600, 3601)]),
-    ([(0, 2.5), (3600, 3603.5)], [(0, 2), (2, 4), (3600, 3602), (3602, 3603.5)]),
-    ([(0, 1), (3.875, 5)], [(0, 2), (2, 5)]),  # each contains frames
-    ([(0, 1), (4, 5), (9, 9.125)], [(0, 2), (4, 6), (9, 9.125)]),
-])  # fmt: skip
-def test_fixed_windows_contain_frames(
-    intervals: list[tuple[float, float]], expected: list[tuple[float, float]]
-) -> None:
-    assert np.array(windows_of_frames(frames(*intervals))) == pytest.approx(np.array(expected))
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_fixed_windows_with_gaps_are_independent_of_chunks(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    time_s = [float(at_s) for at_s in np.cumsum(rng.choice([0.125, 0.125, 0.125, 1.0, 2.5, 7.0, 500.0], 80))]
-    whole = windows_of_frames(time_s)
-    assert windows_of_frames(time_s, sorted(rng.integers(0, 81, 9))) == whole
-    assert windows_of_frames(time_s, range(1, 80)) == whole
-    assert all(before[1] <= after[0] for before, after in pairwise(whole))
-    frame_counts = [sum(start_s <= at_s < end_s for at_s in time_s) for start_s, end_s in whole]
-    assert min(frame_counts) > 0
-    assert sum(frame_counts) == len(time_s)
-
-
-def test_fixed_windows_start_with_late_first_frame() -> None:
-    late = replace(SEQUENCE, time_s=SEQUENCE.time_s + 3600).frames(0, 28)
-    stream = EventStream(MODEL, video="a.mp4", beam=1)
-    closed = [*stream.push(late).closed, *stream.finish(3603.5).closed]
-    assert spans(closed) == [(3600, 3602), (3602, 3603.5)]
-    assert all(event.description for event in closed)
-
-
-def test_fixed_windows_of_whole_recording() -> None:
-    scored = score_recording(MODEL, [SEQUENCE], video="a.mp4", duration_s=37.5)
-    assert scored.scores.shape == (300, 1)
-    assert (scored.scores == 1).all()
-    assert len(scored.attention) == len(SEQUENCE.boxes)
-    encoded = encode_features(MODEL, stream_features([SEQUENCE], MODEL.feature_spec))
-    (rescored,) = score_encoded(MODEL, [(encoded, "a.mp4", 37.5)])
-    assert rescored.events == scored.events
-    captioned = caption_events(MODEL, [SEQUENCE], scored.events)
-    assert len({event.description for event in captioned}) > 3
-    assert spans(captioned) == spans(scored.events)

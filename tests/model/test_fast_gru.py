@@ -11,7 +11,7 @@ SHAPES = [(1, 1), (1, 50), (3, 1), (4, 17), (16, 80)]  # clips, steps
 
 
 def pair(*sizes: int, **options: object) -> tuple[GRU, nn.GRU]:
-    """Make vidgru's GRU and PyTorch's with equal weights."""
+    """One of ours and PyTorch's own, equal in every weight."""
     sizes = sizes or (7, 12)
     ours, theirs = GRU(*sizes, **{"batch_first": True, **options}), nn.GRU(*sizes, **{"batch_first": True, **options})
     theirs.load_state_dict(ours.state_dict())
@@ -19,7 +19,7 @@ def pair(*sizes: int, **options: object) -> tuple[GRU, nn.GRU]:
 
 
 def run(gru: nn.GRU, x: Tensor, h0: Tensor | None = None) -> list[Tensor]:
-    """Return outputs, last state, and the gradients of a weighted sum of both by input, first state and weights."""
+    """Outputs, last state, and the gradient of a number made of both by input, first state and every weight."""
     gru.zero_grad()
     sources = [t.detach().clone().requires_grad_() for t in (x, h0) if t is not None]
     torch.manual_seed(1)  # of dropout
@@ -31,7 +31,7 @@ def run(gru: nn.GRU, x: Tensor, h0: Tensor | None = None) -> list[Tensor]:
 
 
 def has_fast_path(out: Tensor) -> bool:
-    """Whether `_GRULayer` computed a tensor, judging by its autograd graph."""
+    """Whether our own operation made a result, as is told by what undoes it."""
     pending, visited = [out.grad_fn], set()
     while pending:
         node = pending.pop()
@@ -42,7 +42,7 @@ def has_fast_path(out: Tensor) -> bool:
 
 
 def assert_same(ours: list[Tensor], theirs: list[Tensor]) -> None:
-    """Compare up to 2e-6 of the largest number of each tensor."""
+    """Equal to rounding: 1e-6 of the largest number of each tensor, and a little more for each that was summed."""
     for actual, expected in zip(ours, theirs, strict=True):
         torch.testing.assert_close(actual, expected, rtol=0, atol=2e-6 * float(expected.abs().max().clamp(min=1)))
 

@@ -13,7 +13,7 @@ from vidgru.types import FrameSequence
 
 
 def moving(boxes: np.ndarray, *, fps: float = 8.0, tracks: np.ndarray | None = None, size=(320, 160)) -> FrameSequence:
-    """Make a recording with one box per frame, float [T,4]."""
+    """A box a frame: float [T, 4]."""
     frames = len(boxes)
     return FrameSequence(
         time_s=np.arange(frames) / fps,
@@ -84,7 +84,7 @@ def test_speed_is_independent_of_sampling_rate() -> None:
     slow, fast = group(moving(walk(4), fps=4), "speed"), group(moving(walk(16), fps=16), "speed")
     assert np.array_equal(slow[0], np.zeros(len(SPEED)))
     np.testing.assert_allclose(slow[1:], np.broadcast_to(fast[-1], slow[1:].shape), rtol=2e-2, atol=1e-3)
-    # 0.1 frame widths per second are 0.2 heights of a frame twice as wide as high
+    # 0.1 frame widths a second are 0.2 heights of a picture twice as wide as high
     np.testing.assert_allclose(slow[1:, SPEED.index("-x")], np.log1p(10 * 0.2), rtol=1e-3)
 
 
@@ -143,7 +143,7 @@ def test_stream_features_refuse_other_tensors() -> None:
 
 
 def mirror(sequence: FrameSequence) -> FrameSequence:
-    """Return the mirror image of a scene, without optional tensors."""
+    """The same scene seen in a mirror, without optional tensors."""
     boxes = sequence.boxes.copy()
     boxes[:, [0, 2]] = 1 - boxes[:, [2, 0]]
     points = None

@@ -32,7 +32,7 @@ def gates(network: EventGRU, vectors: Tensor, hidden: Tensor, state: Tensor | No
 
 
 def step_by_step(network: EventGRU, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute outputs, update and reset gates of the last layer step by step with `nn.GRUCell`."""
+    """Outputs, update and reset gates of the last layer, a step at a time, one cell a layer."""
     cells = []
     for weights in network.gru.all_weights:
         cell = nn.GRUCell(weights[0].shape[1], network.gru.hidden_size)
@@ -68,7 +68,7 @@ def test_mean_gates_equal_loop_over_steps(layers: int) -> None:
     assert (result.update.dtype, result.update.shape) == (np.float32, (40,))
     np.testing.assert_allclose(result.update, update.numpy(), rtol=0, atol=1e-6)
     np.testing.assert_allclose(result.reset, reset.numpy(), rtol=0, atol=1e-6)
-    assert np.abs(result.update - result.reset).max() > 1e-3, "swapped gates must be noticed"
+    assert np.abs(result.update - result.reset).max() > 1e-3, "a mix-up of the two would not be seen"
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -97,7 +97,7 @@ def test_mean_gates_of_saturated_update_gate(bias: float, expected: float) -> No
     hidden, _ = run_network(network, vectors)
     result = gates(network, vectors, hidden)
     np.testing.assert_allclose(result.update, expected, atol=1e-6)
-    assert (hidden.abs().max() < 1e-6) == (expected == 1.0)  # a state that is always kept stays zero
+    assert (hidden.abs().max() < 1e-6) == (expected == 1.0)  # a state that is kept stays what it was: empty
     assert 0.1 < result.reset.mean() < 0.9
 
 

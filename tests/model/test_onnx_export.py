@@ -1,3 +1,5 @@
+"""Encoder, recurrent layer and heads as an ONNX graph, held against PyTorch."""
+
 import itertools
 import json
 import sys
@@ -24,7 +26,7 @@ SENTENCES = ("A person falls.", "Zwei Personen gehen.")
 
 
 def make_distinct_model(sequence: FrameSequence = PLAIN, **shape: object) -> EventModel:
-    """Make a model with distinct scores."""
+    """A model whose scores are not all alike."""
     model = make_model(sequence, **shape)
     with torch.no_grad():
         for head in (model.network.clip_head, model.network.frame_head):

@@ -1,6 +1,3 @@
-import itertools
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +7,7 @@ from tests.sequences import make_sequence
 from vidgru.model import scoring
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.features import compute_features
-from vidgru.model.gru_gates import mean_gates
-from vidgru.model.scoring import SlidingWindowScorer, encode_features, score_clips, score_frames
+from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.types import FrameSequence
 
 SEQUENCE = make_sequence(300, seed=2)
@@ -34,11 +30,13 @@ def test_score_clips_equals_network() -> None:
         np.testing.assert_allclose(scores[row], direct.numpy(), atol=1e-6)
 
 
+# --- every frame of whole recordings --------------------------------------------------------------------------------
+
 SHAPES = [{}, {"layers": 2}, {"cell": "lstm"}, {"cell": "rnn", "lookahead": 0}, {"cell": "none", "lookahead": 0}]
 
 
 def timed(sequence: FrameSequence = SEQUENCE, **shape: object) -> EventModel:
-    """Make a model with both heads and a lookahead of three frames."""
+    """A model with both heads, whose scores of frames lag three steps behind."""
     return make_model(sequence, **{"timed": True, "lookahead": 3, **shape})
 
 
@@ -111,68 +109,3 @@ def test_scores_require_their_head() -> None:
         score_frames(clips, [vectors_of(clips)])
     with pytest.raises(ValueError, match="the model has no clip head"):
         score_clips(frames, [vectors_of(frames)])
-
-
-# --- sliding windows ------------------------------------------------------------------------------------------------
-
-
-def windowed_model(window: int, **shape: object) -> EventModel:
-    return replace(make_model(SEQUENCE, **shape), window_s=window / 8)
-
-
-def windows_of(frames: int, length: int) -> list[tuple[int, int]]:
-    """Return the windows of a recording: one every quarter of their length, and one that ends with it."""
-    if frames < 1.5 * length:
-        return [(0, frames)] if frames else []
-    stride = max(1, length // 4)
-    return [(first, first + length) for first in [*range(0, frames - length, stride), frames - length]]
-
-
-def by_definition(model: EventModel, frames: int, length: int) -> np.ndarray:
-    vectors, total, weight = vectors_of(model, frames), np.zeros((frames, 3)), np.zeros(frames)
-    for first, stop in windows_of(frames, length):
-        middle = (first + stop - 1) / 2
-        score = score_clips(model, [vectors[first:stop]])[0]
-        for t in range(first, stop):
-            weight_at = 1 - abs(t - middle) / ((stop - first + 1) / 2)
-            total[t] += weight_at * score
-            weight[t] += weight_at
-    return total / weight[:, None]
-
-
-@pytest.mark.parametrize("length", [1, 2, 7, 16])
-@pytest.mark.parametrize("frames", [0, 1, 11, 23, 24, 25, 130])
-def test_sliding_window_scores_are_weighted_means(frames: int, length: int) -> None:
-    model = windowed_model(length)
-    vectors = vectors_of(model, frames)
-    expected = by_definition(model, frames, length)
-    rng = np.random.default_rng(frames)
-    for edges in ([0, frames], range(frames + 1), [0, *sorted(rng.integers(0, frames + 1, 5)), frames]):
-        scorer, pieces = SlidingWindowScorer(model), []
-        for first, stop in itertools.pairwise(edges):
-            pieces.append(scorer.push(vectors[first:stop])[0])
-            settled = sum(map(len, pieces))
-            assert settled == max(stop - length, 0) if stop >= 1.5 * length else settled == 0
-            assert len(scorer._vectors) == stop - settled <= scorer.max_lookahead + len(vectors)
-        pieces.append(scorer.finish()[0])
-        np.testing.assert_allclose(np.concatenate(pieces), expected, rtol=0, atol=1e-6)
-        assert np.concatenate(pieces).dtype == np.float32
-
-
-def test_sliding_window_gates() -> None:
-    model = windowed_model(16)
-    vectors = vectors_of(model, 20)
-    scorer = SlidingWindowScorer(model, gates=True)
-    (scores, early_gates), (_, gates) = scorer.push(vectors), scorer.finish()
-    assert len(scores) == len(early_gates) == 0
-    hidden, _ = model.network.run_rnn(vectors[None], torch.ones(1, 20, dtype=torch.bool))
-    expected = mean_gates(model.network, vectors[None], hidden)[0]
-    np.testing.assert_allclose(gates.update, expected[:, 0], atol=1e-6)
-    np.testing.assert_allclose(gates.reset, expected[:, 1], atol=1e-6)
-    lstm = windowed_model(16, cell="lstm")
-    assert SlidingWindowScorer(lstm, gates=True).push(vectors_of(lstm, 40))[1] is None
-
-
-def test_sliding_window_requires_clip_head() -> None:
-    with pytest.raises(ValueError, match="the model has no clip head"):
-        SlidingWindowScorer(make_model(SEQUENCE, clips=False, timed=True))

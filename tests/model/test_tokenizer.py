@@ -74,10 +74,10 @@ def test_frequent_text_has_short_encoding(language: str) -> None:
 def test_tokens_are_words_or_chinese_characters() -> None:
     tokenizer = Tokenizer.train([*ENGLISH, *CHINESE, *KOREAN] * 4)
     pieces = [tokenizer.decode([i]) for i in tokenizer.encode("A man leaves a bag at the door.")]
-    assert pieces == ["A", "man", "leaves", "a", "bag", "at", "the", "door", "."]  # decoded singly, without their space
+    assert pieces == ["A", "man", "leaves", "a", "bag", "at", "the", "door", "."]  # alone without their space
     assert [tokenizer.decode([i]) for i in tokenizer.encode("一个人把包留在门口。")] == list("一个人把包留在门口。")
     assert [tokenizer.decode([i]) for i in tokenizer.encode("사람이 만난다.")] == ["사람이", "만난다", "."]
-    (first,) = tokenizer.encode("사람이")  # a word has the same token at the beginning
+    (first,) = tokenizer.encode("사람이")  # a word is the same entry at the beginning as elsewhere
     assert first in tokenizer.encode("한 사람이 만난다.")
 
 
@@ -98,7 +98,7 @@ def test_special_ids_have_no_text() -> None:
 
 def test_vocabulary_size_follows_data() -> None:
     assert len(Tokenizer.train([])) == 3 + 256
-    assert len(Tokenizer.train(["one", "two", "zip"])) == 3 + 256  # no pair of bytes occurs twice
+    assert len(Tokenizer.train(["one", "two", "zip"])) == 3 + 256  # no pair of bytes twice
     assert len(Tokenizer.train(["one", "one"])) == 3 + 256 + 3  # " o", "ne" and " one", or the like
     twenty = [f"{first} {second}" for first in ENGLISH for second in [*ENGLISH, *PORTUGUESE]][:20]
     assert len(Tokenizer.train(twenty)) < 3 + 256 + sum(map(len, ENGLISH + PORTUGUESE))
