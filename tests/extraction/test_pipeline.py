@@ -174,7 +174,7 @@ def test_one_bad_file_costs_only_itself(tmp_path: Path, settings: DetectorSettin
     assert entry.status == "partial"
     assert entry.damage["missing_tail_s"] > 1
     table = summary_table(list(outcomes.values()))
-    assert "failed   text.mp4: is not a video" in table
+    assert "failed   text.mp4: is not a readable video" in table
     assert table.splitlines()[-1].startswith("1 done, 1 partial, 2 failed:")
     again = {o.recording.name: o for o in run(tmp_path / "v", tmp_path / "f", settings)}
     assert again["cut.mp4"].status == "reused"
