@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.extraction.test_pipeline import HOW, run
+from tests.extraction.extraction_runs import RUNTIME, extract
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings
@@ -15,7 +15,7 @@ from vidgru.extraction.estimate import estimate
 from vidgru.sources import find_recordings
 
 
-def test_an_estimate_of_a_folder(
+def test_estimate_of_a_folder(
     tmp_path: Path, tiny_weights: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_SHORT", 5)
@@ -23,13 +23,13 @@ def test_an_estimate_of_a_folder(
     settings = DetectorSettings(weights=str(tiny_weights("yolo26n")), imgsz=64, fps=5)
     videos, features = tmp_path / "v", tmp_path / "f"
     done = write_video(videos / "a.mp4", 20)
-    run(done, features, settings)
+    extract(done, features, settings)
     write_video(videos / "b.mp4", 60)
     write_video(videos / "c.mp4", 40)
     write_video(videos / "d.mp4", 30, size_px=(96, 160))
     (videos / "e.mp4").write_text("no video")
     before = sorted(features.rglob("*"))
-    found = estimate(find_recordings([videos]), SequenceCache(features), settings, HOW)
+    found = estimate(find_recordings([videos]), SequenceCache(features), settings, RUNTIME)
     assert sorted(features.rglob("*")) == before, "nothing is written"
     assert (found.recordings, found.unknown) == (5, 0)
     assert found.there == 0, "a file this young is hashed again, which an estimate does not do"
@@ -47,20 +47,20 @@ def test_an_estimate_of_a_folder(
     assert "5 recordings, 0 of them extracted already, 4 to do" in str(found)
 
 
-def test_what_is_there_is_known_without_reading_it(tmp_path: Path, tiny_weights: Callable[[str], Path]) -> None:
+def test_estimate_knows_cached_recordings_unread(tmp_path: Path, tiny_weights: Callable[[str], Path]) -> None:
     settings = DetectorSettings(weights=str(tiny_weights("yolo26n")), imgsz=64, fps=5)
     path = write_video(tmp_path / "v" / "a.mp4", 20)
     os.utime(path, (1e9, 1e9))
-    run(path, tmp_path / "f", settings)
-    found = estimate(find_recordings([path]), SequenceCache(tmp_path / "f"), settings, HOW)
+    extract(path, tmp_path / "f", settings)
+    found = estimate(find_recordings([path]), SequenceCache(tmp_path / "f"), settings, RUNTIME)
     assert (found.there, found.samples, found.bytes, found.seconds, found.tried) == (1, 0, None, None, ())
     assert str(found).splitlines() == ["1 recordings, 1 of them extracted already, 0 to do", "0.00 hours, 0 samples"]
 
 
-def test_a_recording_that_crashes_the_decoder_does_not_crash_the_estimate(
+def test_estimate_survives_a_crashing_decoder(
     tmp_path: Path, tiny_weights: Callable[[str], Path], faults: None
 ) -> None:
     settings = DetectorSettings(weights=str(tiny_weights("yolo26n")), imgsz=64, fps=5)
     write_video(tmp_path / "v" / "early.mp4", 20)
-    found = estimate(find_recordings([tmp_path / "v"]), SequenceCache(tmp_path / "f"), settings, HOW)
+    found = estimate(find_recordings([tmp_path / "v"]), SequenceCache(tmp_path / "f"), settings, RUNTIME)
     assert found.unreadable == ("early.mp4: its decoder crashed (SIGSEGV)",)

@@ -17,7 +17,7 @@ def check(*arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_kills_of_runs_and_of_decoders_leave_the_same_bytes() -> None:
+def test_kills_of_runs_and_decoders_leave_equal_bytes() -> None:
     printed = check("--kills", "20", "--decoder-runs", "2")
     assert printed.splitlines()[1].startswith("20 kills, ")
     assert " 0 times gone on inside a recording" not in printed
@@ -25,6 +25,6 @@ def test_kills_of_runs_and_of_decoders_leave_the_same_bytes() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_work_whichever_is_killed() -> None:
+def test_two_processes_share_work_when_killed() -> None:
     printed = check("--kills", "10", "--decoder-runs", "0", "--processes", "2", "--seed", "1")
     assert "recordings made by each process: [" in printed

@@ -35,7 +35,7 @@ def loads(items: Iterable[ShardItem], shards: dict[str, int], count: int) -> lis
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 40])
 @pytest.mark.parametrize("number", [0, 1, 7, 500])
-def test_no_shard_exceeds_the_mean_by_more_than_the_slack_or_the_longest(number: int, count: int) -> None:
+def test_assign_bounds_the_load_of_shards(number: int, count: int) -> None:
     items = made(number)
     shards = assign(items, count)
     assert shards.keys() == {item.identity for item in items}
@@ -48,20 +48,20 @@ def test_no_shard_exceeds_the_mean_by_more_than_the_slack_or_the_longest(number:
         assert max(found) <= (1 + SLACK) * mean + 1e-6
 
 
-def test_the_assignment_does_not_depend_on_the_order() -> None:
+def test_assign_is_independent_of_order() -> None:
     items = made(200)
     mixed = items[:]
     random.Random(1).shuffle(mixed)
     assert assign(mixed, 6) == assign(items, 6)
 
 
-def test_equal_lengths_are_shared_out_too() -> None:
+def test_assign_balances_equal_lengths() -> None:
     items = [ShardItem(item.identity, 3600.0) for item in made(800)]
     found = loads(items, assign(items, 8), 8)
     assert max(found) <= (1 + SLACK) * 100 * 3600
 
 
-def test_few_move_when_one_is_added_or_a_shard_is() -> None:
+def test_assign_moves_few_when_items_or_shards_are_added() -> None:
     items = made(1000)
     before = assign(items, 8)
     for number in range(5):
@@ -71,13 +71,13 @@ def test_few_move_when_one_is_added_or_a_shard_is() -> None:
     assert sum(wider[identity] != shard for identity, shard in before.items()) < 250  # 1000/9 have to
 
 
-def test_one_that_is_longer_than_all_others_has_its_shard_to_itself() -> None:
+def test_assign_gives_a_dominant_item_its_own_shard() -> None:
     items = [*made(20), ShardItem("film", 1e6)]
     shards = assign(items, 3)
     assert [identity for identity, shard in shards.items() if shard == shards["film"]] == ["film"]
 
 
-def test_equal_ones_go_together_and_count_once() -> None:
+def test_assign_keeps_copies_together() -> None:
     items = made(100)
     again = [ShardItem(item.identity, item.seconds - 1) for item in items]
     assert assign([*again, *items], 4) == assign(items, 4)
@@ -103,7 +103,7 @@ def recordings(folder: Path) -> list[Recording]:
     return [Recording(path=path, name=path.name) for path in sorted(folder.iterdir())]
 
 
-def test_every_recording_is_in_one_shard_whoever_asks(videos: Path, tmp_path: Path) -> None:
+def test_shard_recordings_partitions_by_content(videos: Path, tmp_path: Path) -> None:
     cache, found = SequenceCache(tmp_path / "features"), recordings(videos)
     parts = [shard_recordings(found, (number, 2), cache) for number in (1, 2)]
     names = [[recording.name for recording in part] for part in parts]
@@ -124,12 +124,12 @@ def test_every_recording_is_in_one_shard_whoever_asks(videos: Path, tmp_path: Pa
     assert not cache.root.exists()
 
 
-def test_one_shard_is_everything_and_looks_at_nothing(tmp_path: Path) -> None:
+def test_single_shard_reads_nothing(tmp_path: Path) -> None:
     gone = [Recording(path=tmp_path / "gone.mp4", name="gone.mp4")]
     assert shard_recordings(gone, (1, 1), SequenceCache(tmp_path / "features")) == gone
 
 
-def test_a_recording_that_is_gone_is_in_one_shard_too(tmp_path: Path) -> None:
+def test_missing_recording_is_in_exactly_one_shard(tmp_path: Path) -> None:
     gone = [Recording(path=tmp_path / f"{number}.mp4", name=f"{number}.mp4") for number in range(3)]
     cache = SequenceCache(tmp_path / "features")
     parts = [shard_recordings(gone, (number, 2), cache) for number in (1, 2)]
@@ -137,7 +137,7 @@ def test_a_recording_that_is_gone_is_in_one_shard_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 5, 65_536, 1_000_000])
-def test_the_identity_is_of_the_content(tmp_path: Path, size: int) -> None:
+def test_content_identity_depends_on_content_only(tmp_path: Path, size: int) -> None:
     data = random.Random(size).randbytes(size)
     one, other = tmp_path / "a.mp4", tmp_path / "b.mkv"
     one.write_bytes(data)
@@ -150,5 +150,5 @@ def test_the_identity_is_of_the_content(tmp_path: Path, size: int) -> None:
         assert content_identity(one) != content_identity(other)
 
 
-def test_a_shard_has_a_summary_of_its_own() -> None:
+def test_summary_name_of_a_shard() -> None:
     assert [summary_name(part) for part in ((1, 1), (2, 8))] == ["summary.jsonl", "summary.2-of-8.jsonl"]

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.extraction.test_decode_stage import entries
-from tests.extraction.test_pipeline import HOW, run
+from tests.extraction.extraction_runs import RUNTIME, entry_files, extract
 from tests.videos import write_video
 from vidgru.config import DetectorSettings
 from vidgru.errors import OutputError
@@ -23,7 +22,7 @@ Weights = Callable[[str], Path]
 @pytest.fixture
 def task(tmp_path: Path, tiny_weights: Weights) -> Task:
     detect = DetectorSettings(weights=str(tiny_weights("yolo26n")), imgsz=64, fps=5, conf=0.2, max_objects=6)
-    return Task(cache=tmp_path / "worker", detect=detect, run=HOW)
+    return Task(cache=tmp_path / "worker", detect=detect, run=RUNTIME)
 
 
 def test_several_recordings_at_a_time(tmp_path: Path, task: Task) -> None:
@@ -41,8 +40,8 @@ def test_several_recordings_at_a_time(tmp_path: Path, task: Task) -> None:
     assert not worker.news().steps, "each step is told once"
     worker.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vidgru")]
-    run(tmp_path / "v", tmp_path / "local", task.detect)
-    assert entries(tmp_path / "worker") == entries(tmp_path / "local")
+    extract(tmp_path / "v", tmp_path / "local", task.detect)
+    assert entry_files(tmp_path / "worker") == entry_files(tmp_path / "local")
 
 
 def test_a_recording_that_is_not_on_its_machine(tmp_path: Path, task: Task) -> None:
@@ -68,7 +67,7 @@ def test_what_ends_the_work_is_told_to_all_who_wait(tmp_path: Path, task: Task) 
     with pytest.raises(OutputError, match="is a file, not a folder"):
         Worker(task).open()
     (tmp_path / "worker").unlink()
-    worker = Worker(replace(task, run=replace(HOW, device="cuda:99")))
+    worker = Worker(replace(task, run=replace(RUNTIME, device="cuda:99")))
     worker.open()
     for _ in range(2):
         with pytest.raises(Exception, match="device is 'cuda:99', which cannot be used"):
