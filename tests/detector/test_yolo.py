@@ -80,9 +80,8 @@ def test_detections_agree_with_ultralytics(tiny_weights: Weights, kind: str) -> 
         if prediction.obb is not None:
             assert objects.angle is not None
             difference = objects.angle[match].astype(float) - prediction.obb.xywhr.numpy()[:, 4]
-            assert (
-                np.abs(np.sin(2 * difference)).max() < 5e-3
-            )  # Ultralytics measures from either side, vidgru from the longer
+            # Ultralytics measures angles from either side, vidgru from the longer one.
+            assert np.abs(np.sin(2 * difference)).max() < 5e-3
 
 
 @pytest.mark.parametrize("kind", KINDS)

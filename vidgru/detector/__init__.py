@@ -1,1 +1,1 @@
-"""The detector: YOLO networks, their backends, and what is measured around their boxes."""
+"""The detector: YOLO networks and their backends, preprocessing, appearance and colour, motion, tracking."""

@@ -1,1 +1,1 @@
-"""Reading and writing video: decoding with exact times, damage, thumbnails, live sources."""
+"""Read and write video: decoding with exact times and damage, thumbnails, writing, live sources."""
