@@ -62,7 +62,8 @@ class EventDecoder:
         self._time_s = np.zeros(0)
         self._scores = np.zeros((0, len(labels)), np.float32)
         self._smoothed = 0  # how many of these are decoded
-        self._first_s: float | None = None
+        self._first_s: float | None = None  # time of the first frame
+        self._end_s = 0.0  # end of the last decoded frame
         self._frames = 0  # decoded since the beginning
         self._sums = np.zeros(len(labels))  # of the scores of all decoded frames
         self._runs: list[_Span | None] = [None] * len(labels)
@@ -178,9 +179,6 @@ class EventDecoder:
         event = self._events[label]
         assert event is not None
         event.stop_s, event.stop, event.sum = run.stop_s, run.stop, run.sum
-        self._open_if_certain(label, event)
-
-    def _open_if_certain(self, label: int, event: _Span) -> None:
         if not event.is_open and event.stop_s - event.start_s >= self._settings.min_s:
             event.is_open = True
             self._opened.append(self._event(label, event))
