@@ -44,8 +44,8 @@ def epoch_of(source: ClipBatches | WindowBatches, epoch: int = 1) -> list[Batch]
 
 def drawn(clips: list[LabelledClip], epochs: int = 1, **changes: object) -> np.ndarray:
     """How many clips of each class."""
-    made = clip_batches(clips, **changes)
-    return sum(batch.labels.sum(0).numpy() for epoch in range(epochs) for batch in epoch_of(made, epoch))
+    source = clip_batches(clips, **changes)
+    return sum(batch.labels.sum(0).numpy() for epoch in range(epochs) for batch in epoch_of(source, epoch))
 
 
 def same(one: Batch, two: Batch) -> bool:
@@ -74,11 +74,11 @@ def test_clip_batches_balance_rare_labels() -> None:
 
 def test_clip_batches_cut_long_event_free_clips() -> None:
     clips = [clip(8, "fall"), clip(10, "fall"), clip(9, "walk"), clip(100)]
-    made = clip_batches(clips, size=1)
+    source = clip_batches(clips, size=1)
     assert typical_clip_steps(clips, len(TASK.labels)) == 9
     starts = set()
     for epoch in range(5):
-        (quiet,) = [batch for batch in epoch_of(made, epoch) if batch.labels[0, 2]]
+        (quiet,) = [batch for batch in epoch_of(source, epoch) if batch.labels[0, 2]]
         assert quiet.mask.shape == (1, 9)
         starts.add(float(quiet.frame[0, 0, 0]))
         assert quiet.sources == (f"a.mp4, samples {int(quiet.frame[0, 0, 0])} to {int(quiet.frame[0, 0, 0]) + 9}",)
@@ -132,33 +132,33 @@ def starts(part: WindowBatches, epochs: int = 3) -> list[tuple[int, int]]:
 
 
 def test_windows_start_within_recordings() -> None:
-    found = starts(window_batches())
-    assert all(0 <= start < 400 - 10 for _, start in found)
-    assert any(start == 0 for _, start in found)
-    assert {index for index, _ in found} == {0, 1, 2}
+    windows = starts(window_batches())
+    assert all(0 <= start < 400 - 10 for _, start in windows)
+    assert any(start == 0 for _, start in windows)
+    assert {index for index, _ in windows} == {0, 1, 2}
 
 
 def test_windows_cover_labels_and_event_free_recordings() -> None:
-    found = starts(window_batches(), epochs=20)
+    windows = starts(window_batches(), epochs=20)
 
     def sees(index: int, start: int, label: int) -> bool:
         own = SOME[index].events
         return any(a < start + 40 and b > (start + 10 if start else 0) for a, b, kind in own if kind == label)
 
-    walk = sum(sees(*place, 1) for place in found) / len(found)
+    walk = sum(sees(*place, 1) for place in windows) / len(windows)
     assert walk > 0.22  # a quarter is laid over it; chance is less than a tenth
-    assert sum(index == 2 for index, _ in found) / len(found) > 0.25  # a fifth, and its share of what is anywhere
+    assert sum(index == 2 for index, _ in windows) / len(windows) > 0.25  # a fifth, and its share of what is anywhere
     plain = starts(window_batches(balance=False), epochs=20)
     assert sum(sees(*place, 1) for place in plain) / len(plain) < 0.1
 
 
 @pytest.mark.parametrize("event", [(0, 3, 0), (397, 400, 0), (0, 400, 0), (200, 201, 0)])
 def test_windows_reach_events_anywhere(event: tuple[int, int, int]) -> None:
-    made = window_batches([recording("a.mp4", event)])
+    source = window_batches([recording("a.mp4", event)])
     hit = 0
-    for batch in epoch_of(made):
+    for batch in epoch_of(source):
         hit += int(((batch.targets[..., 0] * batch.weights).sum(dim=1) > 0).sum())
-    assert hit >= 0.4 * 4 * len(made.plan(0))
+    assert hit >= 0.4 * 4 * len(source.plan(0))
 
 
 @pytest.mark.parametrize("frames", [1, 5, 10, 11, 39])
@@ -166,12 +166,12 @@ def test_windows_of_short_recordings(frames: int) -> None:
     features = compute_features(SEQUENCE.frames(0, frames))
     short = replace(LOADED, features={"a.mp4": features})
     events = [(frames // 2, frames // 2 + 1, 0)]
-    made = WindowBatches(
+    source = WindowBatches(
         [recording("a.mp4", *events, frames=frames)],
         short, size=4, seed=0, balance=True, augment=Augmenter(LOADED.feature_spec, ()), length=40, lookahead=4,
     )  # fmt: skip
-    batches = epoch_of(made)
-    assert len(batches) == len(made.plan(1)) == 16
+    batches = epoch_of(source)
+    assert len(batches) == len(source.plan(1)) == 16
     assert all(batch.mask.any(dim=1).all() for batch in batches)
     assert sum(float((batch.targets[..., 0] * batch.weights).sum()) for batch in batches) > 0
 
@@ -191,12 +191,12 @@ def test_long_clips_make_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_epoch_covers_recordings() -> None:
-    made = WindowBatches(
+    source = WindowBatches(
         [recording("a.mp4", (5, 9, 0))] * 30, LOADED,
         size=4, seed=0, balance=True, augment=None, length=40, lookahead=0,
     )  # fmt: skip
-    assert len(made.plan(1)) == 30 * 400 / 30 / 4  # windows of which thirty steps count
-    assert all(len(chosen) == 4 for chosen in made.plan(1))
+    assert len(source.plan(1)) == 30 * 400 / 30 / 4  # windows of which thirty steps count
+    assert all(len(chosen) == 4 for chosen in source.plan(1))
 
 
 def test_class_weights_favour_rare_classes() -> None:

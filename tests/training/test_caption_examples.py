@@ -46,7 +46,7 @@ def clip(
 
 
 def loaded(**features: Features) -> LoadedFeatures:
-    named = {f"{name}.mp4": some for name, some in features.items()} or {"a.mp4": FEATURES}
+    named = {f"{name}.mp4": part for name, part in features.items()} or {"a.mp4": FEATURES}
     return LoadedFeatures(features=named, feature_spec=LAYOUT, names=NAMES, keys={name: name for name in named})
 
 
@@ -55,9 +55,9 @@ def loaded(**features: Features) -> LoadedFeatures:
 TIMES = np.arange(80) / 8  # ten seconds
 
 
-def placed(dataset: Dataset, split: str = "train", times: np.ndarray = TIMES) -> list[tuple[object, ...]]:
-    some = caption_examples(dataset, split, dict.fromkeys(dataset.recordings, times), TASK)
-    return [(one.video, one.first, one.stop, one.timed, one.label, one.sentences, len(one)) for one in some]
+def rows(dataset: Dataset, split: str = "train", times: np.ndarray = TIMES) -> list[tuple[object, ...]]:
+    examples = caption_examples(dataset, split, dict.fromkeys(dataset.recordings, times), TASK)
+    return [(e.video, e.first, e.stop, e.timed, e.label, e.sentences, len(e)) for e in examples]
 
 
 def test_caption_examples_by_frames(tmp_path: Path) -> None:
@@ -70,37 +70,37 @@ def test_caption_examples_by_frames(tmp_path: Path) -> None:
         "c.mp4,,,,Two people meet.,train",
         "d.mp4,1,2,walk,She walks.,val",
     )
-    assert placed(dataset) == [
+    assert rows(dataset) == [
         ("a.mp4", 28, 48, True, 1, ("She walks.", "그녀가 걷는다."), 20),
         ("a.mp4", 0, 4, True, 0, ("He falls.",), 4),
         ("b.mp4", 0, 80, False, 0, ("He falls.",), 80),
         ("c.mp4", 0, 80, False, None, ("Two people meet.",), 80),
     ]
-    assert placed(dataset, "val") == [("d.mp4", 4, 16, True, 1, ("She walks.",), 12)]
-    assert placed(dataset)[0][1:3] == caption_frames(TIMES, 4.0, 6.0), "as prediction reads them"
+    assert rows(dataset, "val") == [("d.mp4", 4, 16, True, 1, ("She walks.",), 12)]
+    assert rows(dataset)[0][1:3] == caption_frames(TIMES, 4.0, 6.0), "as in prediction"
 
 
 def test_caption_examples_use_labels_of_task(tmp_path: Path) -> None:
-    """The dataset may hold them in another order, as one that a model goes on with does."""
+    """A dataset may have them in another order than the model that training starts from."""
     dataset = csv_set(tmp_path, "a.mp4,,,walk,She walks.,train", "b.mp4,,,fall,He falls.,train")
     turned = EventTask(labels=("walk", "jump", "fall"), clip_head=TASK.clip_head)
-    some = caption_examples(dataset, "train", dict.fromkeys(dataset.recordings, TIMES), turned)
-    assert [one.label for one in some] == [0, 2]
+    examples = caption_examples(dataset, "train", dict.fromkeys(dataset.recordings, TIMES), turned)
+    assert [example.label for example in examples] == [0, 2]
 
 
 def test_caption_examples_skip_undecoded_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = csv_set(tmp_path, "cut.mp4,1,2,fall,He falls.,train", "cut.mp4,30,32.5,walk,She walks.,train")
-    assert [one[1:3] for one in placed(dataset)] == [(4, 16)]
+    assert [example[1:3] for example in rows(dataset)] == [(4, 16)]
     assert capsys.readouterr().err == "skipped: cut.mp4 has no frames from 30 s on\n"
-    assert placed(dataset, times=TIMES[:0]) == []
+    assert rows(dataset, times=TIMES[:0]) == []
 
 
 def test_caption_settings_of_examples() -> None:
     clips = [clip(0, 9), clip(3, 12, 1, sentences=WALK), clip(0, 9, None, sentences=("그가 넘어진다 그가 넘어진다.",))]
     facts = caption_settings(clips, TASK)
     assert facts.labels == ("fall", "walk")
-    assert facts.tokenizer.to_json() == Tokenizer.train([s for one in clips for s in one.sentences]).to_json()
-    longest = max(len(facts.tokenizer.encode(s)) for one in clips for s in one.sentences)
+    assert facts.tokenizer.to_json() == Tokenizer.train([s for example in clips for s in example.sentences]).to_json()
+    longest = max(len(facts.tokenizer.encode(s)) for example in clips for s in example.sentences)
     assert facts.longest == round(1.5 * longest) + 1
     assert facts.threshold == 0.0
     assert caption_settings(clips[1:2], TASK).labels == ("walk",)
@@ -141,10 +141,10 @@ def test_caption_epoch_is_function_of_seed_and_number() -> None:
 
 @pytest.mark.parametrize(("number", "size", "passes"), [(20, 6, 4), (20, 1, 2), (100, 6, 3), (600, 6, 1), (1, 64, 4)])
 def test_small_sets_are_passed_over_several_times(number: int, size: int, passes: int) -> None:
-    some = CaptionBatches([CLIPS[0]] * number, loaded(), TOKENIZER, size=size, seed=0, augment=None)
+    source = CaptionBatches([CLIPS[0]] * number, loaded(), TOKENIZER, size=size, seed=0, augment=None)
     orders = []
     for epoch in (1, 2, 3):
-        plan = some.plan(epoch)
+        plan = source.plan(epoch)
         assert max(map(len, plan)) <= size
         orders += np.concatenate(plan).reshape(passes, number).tolist()
     assert all(sorted(order) == list(range(number)) for order in orders)
@@ -156,9 +156,9 @@ def test_caption_window_has_clip_and_sentence() -> None:
     said: set[tuple[int, ...]] = set()
     for number in range(60):
         window = plain.window(4, np.random.default_rng(number))
-        own = FEATURES.frames(CLIPS[4].first, CLIPS[4].stop)
-        assert np.array_equal(window.objects, own.objects)
-        assert np.array_equal(window.frame, own.frame)
+        expected = FEATURES.frames(CLIPS[4].first, CLIPS[4].stop)
+        assert np.array_equal(window.objects, expected.objects)
+        assert np.array_equal(window.frame, expected.frame)
         assert window.mask.all()
         assert window.source == "a.mp4, samples 32 to 48"
         assert (window.targets, window.weights, window.labels) == (None, None, None)
@@ -181,7 +181,7 @@ def test_some_captions_are_learnt_without_label() -> None:
 
 
 def marked() -> Features:
-    """Frame t says t: in a column of the frame that no change touches."""
+    """Features whose frame t holds t in a column that augmentation leaves unchanged."""
     sequence = make_sequence(200, 2, seed=3)
     assert sequence.scene is not None
     sequence.scene[:, 0] = np.arange(200)
@@ -197,13 +197,13 @@ def frames_shown(batches: CaptionBatches, index: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize(("first", "stop"), [(0, 20), (60, 100), (90, 91), (180, 200), (0, 200)])
 def test_caption_window_edges_are_jittered(first: int, stop: int) -> None:
     changes = Augmenter(LAYOUT, TASK.labels)
-    some = CaptionBatches([clip(first, stop)], loaded(a=marked()), TOKENIZER, size=1, seed=0, augment=changes)
+    source = CaptionBatches([clip(first, stop)], loaded(a=marked()), TOKENIZER, size=1, seed=0, augment=changes)
     most = _SHIFT * (stop - first) + 0.5
     firsts, lasts = set(), set()
     for seed in range(100):
-        frames = frames_shown(some, 0, seed)
+        frames = frames_shown(source, 0, seed)
         assert (np.diff(frames) >= 0).all()
-        assert (np.diff(frames) <= 2).all(), "nothing is cut out of the middle"
+        assert (np.diff(frames) <= 2).all(), "no frame is skipped in the middle"
         assert abs(frames[0] - first) <= most
         assert abs(frames[-1] - (stop - 1)) <= most + 1  # at another speed the last may be passed over
         firsts.add(int(frames[0]))
@@ -216,9 +216,9 @@ def test_caption_window_edges_are_jittered(first: int, stop: int) -> None:
 
 def test_whole_clips_are_not_jittered() -> None:
     changes = Augmenter(LAYOUT, TASK.labels)
-    some = CaptionBatches([clip(10, 50, timed=False)], loaded(a=marked()), TOKENIZER, size=1, seed=0, augment=changes)
+    source = CaptionBatches([clip(10, 50, timed=False)], loaded(a=marked()), TOKENIZER, size=1, seed=0, augment=changes)
     for seed in range(50):
-        frames = frames_shown(some, 0, seed)
+        frames = frames_shown(source, 0, seed)
         assert frames[0] == 10
         assert frames[-1] >= 48
 
@@ -233,8 +233,8 @@ def test_caption_windows_are_not_mirrored() -> None:
     feature_spec = FeatureSpec.from_sequence(sequence)
     changes = Augmenter(feature_spec, TASK.labels)
     assert changes.mirror is not None
-    some = LoadedFeatures(features={"a.mp4": moving}, feature_spec=feature_spec, names=NAMES, keys={"a.mp4": "a"})
-    plain = CaptionBatches([clip(0, 60)], some, TOKENIZER, size=1, seed=0, augment=changes)
+    features = LoadedFeatures(features={"a.mp4": moving}, feature_spec=feature_spec, names=NAMES, keys={"a.mp4": "a"})
+    plain = CaptionBatches([clip(0, 60)], features, TOKENIZER, size=1, seed=0, augment=changes)
     column = feature_spec.object_groups()["speed"].start + 1
     for seed in range(30):
         window = plain.window(0, np.random.default_rng(seed))
@@ -249,37 +249,38 @@ def test_caption_validation_metrics_by_hand() -> None:
     model = make_model(SEQUENCE, sentences=[*FALL, *WALK])
     assert model.caption is not None
     tokenizer = model.caption.tokenizer
-    held = _CaptionValidation(CLIPS, loaded(), tokenizer)
+    validation = _CaptionValidation(CLIPS, loaded(), tokenizer)
     right, losses = [], []
-    for one in CLIPS:
-        own = FEATURES.frames(one.first, one.stop)
-        counts, frame = torch.from_numpy(np.diff(own.offsets))[None], torch.from_numpy(own.frame)[None]
-        mask = torch.ones(1, len(own), dtype=torch.bool)
-        for sentence in one.sentences:
-            words = torch.from_numpy(sentence_words(tokenizer, sentence, one.label))[None]
+    for example in CLIPS:
+        expected = FEATURES.frames(example.first, example.stop)
+        counts, frame = torch.from_numpy(np.diff(expected.offsets))[None], torch.from_numpy(expected.frame)[None]
+        mask = torch.ones(1, len(expected), dtype=torch.bool)
+        for sentence in example.sentences:
+            words = torch.from_numpy(sentence_words(tokenizer, sentence, example.label))[None]
             with torch.inference_mode():
-                log = model.network.caption_logits(torch.from_numpy(own.objects), counts, frame, mask, words)[
+                log = model.network.caption_logits(torch.from_numpy(expected.objects), counts, frame, mask, words)[
                     0
                 ].log_softmax(1)
             right += (log.argmax(dim=1) == words[0, 1:]).tolist()
             losses += (-log.gather(1, words[0, 1:, None])[:, 0]).tolist()
-    next_word, loss = held.metrics(model)
+    next_word, loss = validation.metrics(model)
     assert next_word == pytest.approx(np.mean(right))
     assert loss == pytest.approx(np.mean(losses), rel=1e-4)
 
 
-@pytest.mark.parametrize("judged", [100, 7])
-def test_caption_threshold_is_fitted_on_captions(judged: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_SEGMENTS", judged)
+@pytest.mark.parametrize("max_segments", [100, 7])
+def test_caption_threshold_is_fitted_on_captions(max_segments: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_SEGMENTS", max_segments)
     model = make_model(SEQUENCE, sentences=[*FALL, *WALK])
-    some = CLIPS if judged > 20 else [CLIPS[n] for n in (0, 3, 6, 9, 12, 15, 19)]
-    stretches = [CaptionSegment(features=FEATURES.frames(one.first, one.stop)) for one in some]
-    scores = [one.score for one in caption_segments(model, stretches)]
-    texts = [one.sentences[0] for one in some]
-    known = caption_understanding(caption_log_likelihoods(model, stretches, texts), texts, [one.label for one in some])
+    clips = CLIPS if max_segments > 20 else [CLIPS[n] for n in (0, 3, 6, 9, 12, 15, 19)]
+    segments = [CaptionSegment(features=FEATURES.frames(example.first, example.stop)) for example in clips]
+    scores = [example.score for example in caption_segments(model, segments)]
+    texts = [example.sentences[0] for example in clips]
+    log_likelihoods = caption_log_likelihoods(model, segments, texts)
+    understood = caption_understanding(log_likelihoods, texts, [example.label for example in clips])
     assert model.caption is not None
-    held = _CaptionValidation(CLIPS, loaded(), model.caption.tokenizer)
-    assert held.threshold(model) == fit_caption_threshold(scores, known)
+    validation = _CaptionValidation(CLIPS, loaded(), model.caption.tokenizer)
+    assert validation.threshold(model) == fit_caption_threshold(scores, understood)
 
 
 # --- what is worth telling ------------------------------------------------------------------------------------------
@@ -297,7 +298,7 @@ def test_understanding_by_hand() -> None:
     expected = [np.mean([fits[i, i] > fits[i, j] for j in range(4) if j != i]) for i in range(4)]
     assert caption_understanding(likely, texts, labels).tolist() == pytest.approx(expected)
     assert 0 < min(expected) < max(expected)
-    # neither how long a sentence is, nor how sure the model is of whatever it says in a stretch
+    # neither the length of a sentence nor the model's confidence in a segment matters
     moved = likely + np.array([0.0, -50.0, 3.0, 8.0]) + np.array([[1.0], [2.0], [-30.0], [4.0]])
     assert caption_understanding(moved, texts, labels).tolist() == pytest.approx(expected)
     assert caption_understanding(np.diag([9.0] * 4), texts, labels).tolist() == [1.0] * 4
@@ -311,9 +312,9 @@ def test_understanding_compares_same_label() -> None:
     likely[1, 0] = 9.0  # reads alike: does not count
     likely[3, 0] = 9.0  # the only one of its label
     likely[2, 2] = likely[4, 4] = 5.0
-    found = caption_understanding(likely, ["a", "a", "b", "c", "b"], [0, 0, 0, 1, None])
+    understood = caption_understanding(likely, ["a", "a", "b", "c", "b"], [0, 0, 0, 1, None])
     fits = likely - likely.mean(axis=0)
-    assert found.tolist() == pytest.approx([
+    assert understood.tolist() == pytest.approx([
         float(fits[0, 0] > fits[0, 2]),
         float(fits[1, 1] > fits[1, 2]),
         np.mean([fits[2, 2] > fits[2, j] for j in (0, 1)]),

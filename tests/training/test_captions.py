@@ -30,12 +30,12 @@ ORDER_OF |= dict.fromkeys(SENTENCES["car_then_person"], "car_then_person")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> FakeDataset:
-    return captioned_data(tmp_path_factory.mktemp("told"), train=10)
+    return captioned_data(tmp_path_factory.mktemp("captioned"), train=10)
 
 
 @pytest.fixture(scope="module")
-def taught(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(data.root, config(data, tmp_path_factory.mktemp("taught"), epochs=8, hidden=32, width=32))
+def trained(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(data.root, config(data, tmp_path_factory.mktemp("run"), epochs=8, hidden=32, width=32))
 
 
 def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
@@ -51,30 +51,30 @@ def results(run: Path) -> list[dict[str, str]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
-# --- what is learnt -------------------------------------------------------------------------------------------------
+# --- training and evaluation ------------------------------------------------------------------------------------------
 
 
 def test_model_writes_correct_sentence(
-    data: FakeDataset, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: FakeDataset, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    metrics = scored(data, taught, tmp_path)
-    told = metrics["descriptions"]
+    metrics = scored(data, trained, tmp_path)
+    captions = metrics["descriptions"]
     truth = {row.split(",")[0]: row.split(",")[3] for row in data.rows}
-    assert len(told["sentences"]) == told["stretches"] == 8
-    for one in told["sentences"]:
-        assert ORDER_OF[one["description"]] == truth[one["video"]]
-        assert one["references"] == list(SENTENCES[truth[one["video"]]])
-    assert told["templates"] == 0
-    assert metrics["cider_d"] == told["cider_d"] > 1
+    assert len(captions["sentences"]) == captions["stretches"] == 8
+    for row in captions["sentences"]:
+        assert ORDER_OF[row["description"]] == truth[row["video"]]
+        assert row["references"] == list(SENTENCES[truth[row["video"]]])
+    assert captions["templates"] == 0
+    assert metrics["cider_d"] == captions["cider_d"] > 1
     assert metrics["accuracy"] == 1.0
-    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["descriptions"] == told
+    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["descriptions"] == captions
     shown = capsys.readouterr().out
     assert "8 captions, 0% of them below the confidence threshold" in shown
     assert f"    is {SENTENCES['car_then_person'][0]}\n    or {SENTENCES['car_then_person'][1]}" in shown
 
 
 def relabelled(data: FakeDataset, name: str, splits: tuple[str, ...]) -> Path:
-    """The annotations without the labels of some splits, beside them."""
+    """The annotations without the labels of these splits, in another file."""
     with (data.root / "annotations.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     path = data.root / name
@@ -85,9 +85,9 @@ def relabelled(data: FakeDataset, name: str, splits: tuple[str, ...]) -> Path:
     return path
 
 
-def test_evaluate_on_descriptions_alone(data: FakeDataset, taught: Path, tmp_path: Path) -> None:
+def test_evaluate_on_descriptions_alone(data: FakeDataset, trained: Path, tmp_path: Path) -> None:
     path = relabelled(data, "sentences.csv", ("train", "val", "test"))
-    metrics = evaluate(taught, path, from_flags(EvalConfig, **data.settings(out=str(tmp_path))))
+    metrics = evaluate(trained, path, from_flags(EvalConfig, **data.settings(out=str(tmp_path))))
     assert "accuracy" not in metrics
     assert metrics["descriptions"]["stretches"] == 8
 
@@ -99,29 +99,29 @@ def test_validation_by_descriptions_alone_is_refused(data: FakeDataset, tmp_path
         train(path, config(data, tmp_path, epochs=1))
 
 
-def test_training_tracks_next_word(taught: Path) -> None:
-    rows = results(taught)
+def test_training_tracks_next_word(trained: Path) -> None:
+    rows = results(trained)
     assert float(rows[-1]["val_next_word"]) > 0.7 > float(rows[0]["val_next_word"])
-    model, metrics = load_model(taught), json.loads((taught / "metrics.json").read_text(encoding="utf-8"))
+    model, metrics = load_model(trained), json.loads((trained / "metrics.json").read_text(encoding="utf-8"))
     assert model.metrics["next_word"] == pytest.approx(max(float(row["val_next_word"]) for row in rows), abs=0.05)
     assert metrics["descriptions"]["stretches"] == 8
     assert model.caption is not None
     assert set(model.caption.labels) == set(SENTENCES)
-    assert model.caption.threshold == 0.0, "all sentences of validation are right"
+    assert model.caption.threshold == 0.0, "all validation captions are correct"
 
 
-def test_predict_writes_captions(data: FakeDataset, taught: Path, tmp_path: Path) -> None:
+def test_predict_writes_captions(data: FakeDataset, trained: Path, tmp_path: Path) -> None:
     settings = PredictConfig(out=str(tmp_path), features=str(data.features), report=False)
     truth = {row.split(",")[0]: row.split(",")[3] for row in data.rows}
-    found = predict(taught, [data.root / "videos"], settings, progress=False)
-    events = [event for one in found for event in one.events]
+    predictions = predict(trained, [data.root / "videos"], settings, progress=False)
+    events = [event for row in predictions for event in row.events]
     assert len(events) > 30
     for event in events:
         assert event.description_source == "model"
         assert ORDER_OF[event.description] == event.label == truth[event.video]
 
 
-# --- a run goes on, or begins with another ---------------------------------------------------------------------------
+# --- resuming and starting from a model -------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -144,7 +144,7 @@ def test_resume_with_other_sentences_is_refused(data: FakeDataset, tmp_path: Pat
         train(copy, config(data, run, epochs=2, resume=True))
 
 
-def begun(model: EventModel, task: EventTask) -> dict[str, torch.Tensor]:
+def copy_to_new(model: EventModel, task: EventTask) -> dict[str, torch.Tensor]:
     torch.manual_seed(5)
     assert model.caption is not None
     network = build_network(model.feature_spec, task, model.network.architecture, words=len(model.caption.tokenizer))
@@ -152,12 +152,12 @@ def begun(model: EventModel, task: EventTask) -> dict[str, torch.Tensor]:
     return network.state_dict()
 
 
-def test_copy_weights_copies_caption_head(taught: Path) -> None:
-    model = load_model(taught)
+def test_copy_weights_copies_caption_head(trained: Path) -> None:
+    model = load_model(trained)
     assert model.caption is not None
     words, theirs = len(model.caption.tokenizer), model.network.state_dict()
     head = HeadSpec(background=False, multi_label=False)
-    own = begun(model, EventTask(labels=("person_then_car", "something_else", "car_then_person"), clip_head=head))
+    own = copy_to_new(model, EventTask(labels=("person_then_car", "something_else", "car_then_person"), clip_head=head))
     names = [name for name in theirs if name.startswith("caption_head.")]
     assert len(names) > 10
     for name in names:
@@ -171,8 +171,8 @@ def test_copy_weights_copies_caption_head(taught: Path) -> None:
     assert not any(torch.equal(mine[words + 1], row) for row in taken)
 
 
-def test_copy_weights_without_caption_head(taught: Path) -> None:
-    model = load_model(taught)
+def test_copy_weights_without_caption_head(trained: Path) -> None:
+    model = load_model(trained)
     network = build_network(model.feature_spec, model.task, model.network.architecture)
     copy_weights(network, model, model.task, model.feature_settings)
     theirs = model.network.state_dict()
@@ -180,37 +180,37 @@ def test_copy_weights_without_caption_head(taught: Path) -> None:
         assert torch.equal(value, theirs[name]), name
 
 
-def test_init_with_reordered_labels(data: FakeDataset, taught: Path, tmp_path: Path) -> None:
+def test_init_with_reordered_labels(data: FakeDataset, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(data.root, tmp_path / "data")
     (tmp_path / "data" / "set.yaml").write_text("names: [person_then_car, car_then_person]\n")
     shape = {"hidden": 32, "width": 32, "epochs": 1, "lr": 1e-6}
     path = tmp_path / "data" / "set.yaml"
-    assert load_dataset(path).labels == ("person_then_car", "car_then_person") == load_model(taught).labels[::-1]
-    again = train(path, config(data, tmp_path / "again", init=str(taught), **shape))
+    assert load_dataset(path).labels == ("person_then_car", "car_then_person") == load_model(trained).labels[::-1]
+    again = train(path, config(data, tmp_path / "again", init=str(trained), **shape))
     fresh = train(path, config(data, tmp_path / "fresh", **shape))
-    known = results(taught)[-1]["val_next_word"]
+    known = results(trained)[-1]["val_next_word"]
     assert float(results(again)[0]["val_next_word"]) == pytest.approx(float(known), abs=0.05)
     assert float(results(fresh)[0]["val_next_word"]) < 0.3
     assert load_model(again).labels == ("person_then_car", "car_then_person")
-    facts, before = load_model(again).caption, load_model(taught).caption
-    assert facts is not None
+    caption, before = load_model(again).caption, load_model(trained).caption
+    assert caption is not None
     assert before is not None
-    assert facts.tokenizer.to_json() == before.tokenizer.to_json()
+    assert caption.tokenizer.to_json() == before.tokenizer.to_json()
 
 
-def test_init_keeps_tokenizer(data: FakeDataset, taught: Path, tmp_path: Path) -> None:
+def test_init_keeps_tokenizer(data: FakeDataset, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(data.root, tmp_path / "data")
     path = tmp_path / "data" / "annotations.csv"
     path.write_text(path.read_text(encoding="utf-8").replace("follows", "é a próxima 🧭"), encoding="utf-8")
-    run = train(tmp_path / "data", config(data, tmp_path / "run", init=str(taught), hidden=32, width=32, epochs=1))
-    facts, before = load_model(run).caption, load_model(taught).caption
-    assert facts is not None
+    run = train(tmp_path / "data", config(data, tmp_path / "run", init=str(trained), hidden=32, width=32, epochs=1))
+    caption, before = load_model(run).caption, load_model(trained).caption
+    assert caption is not None
     assert before is not None
-    assert facts.tokenizer.to_json() == before.tokenizer.to_json()
-    assert facts.longest > before.longest, "in pieces the new words are more"
+    assert caption.tokenizer.to_json() == before.tokenizer.to_json()
+    assert caption.longest > before.longest, "unknown words are split into more pieces"
 
 
-# --- without descriptions, and with nothing else ---------------------------------------------------------------------
+# --- without descriptions, and with nothing else ----------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -235,7 +235,7 @@ def test_cli_no_captions(data: FakeDataset, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_train_on_descriptions_alone(data: FakeDataset, tmp_path: Path) -> None:
-    """Trained, evaluated, and predicted with: no row has a label, and nothing is told apart but in words."""
+    """Train, evaluate and predict without any label."""
     bare = captioned_data(tmp_path / "bare", train=10, labels=False)
     run = train(bare.root, config(bare, tmp_path / "run", epochs=8, hidden=32, width=32))
     model = load_model(run)
@@ -243,15 +243,15 @@ def test_train_on_descriptions_alone(data: FakeDataset, tmp_path: Path) -> None:
     metrics = scored(bare, run, tmp_path / "eval")
     assert "accuracy" not in metrics
     truth = {row.split(",")[0]: row.split(",")[3] for row in data.rows}  # the same clips
-    told = metrics["descriptions"]
-    assert [ORDER_OF[one["description"]] == truth[one["video"]] for one in told["sentences"]] == [True] * 8
-    assert told["dense"] is None
+    captions = metrics["descriptions"]
+    assert [ORDER_OF[row["description"]] == truth[row["video"]] for row in captions["sentences"]] == [True] * 8
+    assert captions["dense"] is None
     settings = PredictConfig(out=str(tmp_path / "events"), features=str(bare.features), report=True)
-    held = sorted(truth)[-5:-3]
-    found = predict(run, [bare.root / "videos" / name for name in held], settings, progress=False)
-    assert len({truth[event.video] for one in found for event in one.events}) == 2
-    for one in found:
-        (event,) = one.events
+    unseen = sorted(truth)[-5:-3]
+    predictions = predict(run, [bare.root / "videos" / name for name in unseen], settings, progress=False)
+    assert len({truth[event.video] for row in predictions for event in row.events}) == 2
+    for row in predictions:
+        (event,) = row.events
         assert (event.start_s, event.end_s, event.label, event.score) == (0.0, 2.0, DESCRIBED, 1.0)
         assert event.description_source == "model"
         assert ORDER_OF[event.description] == truth[event.video]
@@ -267,11 +267,11 @@ def test_timed_events_are_captioned(tmp_path: Path) -> None:
     data = timed_data(tmp_path / "data", train=16, val=6, captions=True)
     run = train(data.root, config(data, tmp_path / "run", epochs=30, hidden=32, width=32))
     metrics = scored(data, run, tmp_path / "eval")
-    told = metrics["descriptions"]
-    assert told["stretches"] == metrics["events"]["events"]
+    captions = metrics["descriptions"]
+    assert captions["stretches"] == metrics["events"]["events"]
     assert metrics["event_f1"] > 0.7
-    assert told["dense"]["events"] == told["stretches"]
-    assert told["dense"]["soda_f1"] > 0.5
+    assert captions["dense"]["events"] == captions["stretches"]
+    assert captions["dense"]["soda_f1"] > 0.5
     settings = PredictConfig(out=str(tmp_path / "events"), features=str(data.features), report=False)
-    for one in predict(run, [data.root / "videos"], settings, progress=False):
-        assert all(event.description == EVENT_SENTENCES[event.label] for event in one.events)
+    for row in predict(run, [data.root / "videos"], settings, progress=False):
+        assert all(event.description == EVENT_SENTENCES[event.label] for event in row.events)

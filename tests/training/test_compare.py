@@ -54,7 +54,7 @@ def test_compare_cells_and_variants(data: FakeDataset, tmp_path: Path, capsys: p
     assert all(re.search(rf"^{re.escape(name)} .*[\d,]+", shown, re.MULTILINE) for name in rows)
     assert "validation split" in shown
     stored = json.loads((tmp_path / "compare.json").read_text())
-    assert stored["judged"] == "validation split"
+    assert stored["evaluated"] == "validation split"
     assert [row["name"] for row in stored["rows"]] == list(rows)
     lines = list(csv.DictReader((tmp_path / "compare.csv").read_text().splitlines()))
     assert [float(line["accuracy"]) for line in lines] == [row.metrics["accuracy"] for row in rows.values()]
@@ -69,7 +69,7 @@ def test_compare_is_reproducible(data: FakeDataset, tmp_path: Path) -> None:
         (row.metrics, row.spread, row.best_epoch) for row in other
     ]
     models = json.loads((tmp_path / "one" / "compare.json").read_text())
-    assert models["judged"] == "mean and spread over 2 folds"
+    assert models["evaluated"] == "mean and spread over 2 folds"
     assert one[0].spread.keys() == one[0].metrics.keys() >= {"accuracy", "macro_f1"}
     assert "accuracy_spread" in (tmp_path / "one" / "compare.csv").read_text().splitlines()[0]
 

@@ -18,21 +18,23 @@ from vidgru.training.compare import compare
 from vidgru.training.run import train
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
-ALIKE = {"dropout": 0.0, "group_dropout": 0.0, "hidden": 16, "width": 16, "batch": 5, "patience": 0}
+SMALL = {"dropout": 0.0, "group_dropout": 0.0, "hidden": 16, "width": 16, "batch": 5, "patience": 0}
 
 
 def rows(run: Path) -> list[dict[str, float]]:
-    found = csv.DictReader((run / "results.csv").read_text().splitlines())
-    return [{name: float(value) for name, value in row.items() if name != "seconds"} for row in found]
+    reader = csv.DictReader((run / "results.csv").read_text().splitlines())
+    return [{name: float(value) for name, value in row.items() if name != "seconds"} for row in reader]
 
 
-def together(data: FakeDataset, out: Path, processes: int, **changes: object) -> subprocess.CompletedProcess[str]:
-    settings = data.settings(**{"out": str(out), **ALIKE, **changes})
+def train_distributed(
+    data: FakeDataset, out: Path, processes: int, **changes: object
+) -> subprocess.CompletedProcess[str]:
+    settings = data.settings(**{"out": str(out), **SMALL, **changes})
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    return launched(processes, SCRIPT, str(data.root), *flags)
+    return launch(processes, SCRIPT, str(data.root), *flags)
 
 
-def launched(processes: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
+def launch(processes: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -45,22 +47,22 @@ def test_two_processes_train_same_model_as_one(tmp_path: Path) -> None:
     """Sixteen clips in batches of five: in the last one the second process has no share. Every head has its batches."""
     data = both_data(tmp_path / "data", train=8, val=2, captions=True)
     alone = train(
-        data.root, from_flags(TrainConfig, **data.settings(**{"out": str(tmp_path / "alone"), **ALIKE, "epochs": 3}))
+        data.root, from_flags(TrainConfig, **data.settings(**{"out": str(tmp_path / "alone"), **SMALL, "epochs": 3}))
     )
-    ended = together(data, tmp_path / "team", 2, epochs=2)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("validation, epoch ") == 1
-    assert ended.stdout.count("recordings (") == 1
-    assert ended.stdout.count("model: ") == 1
-    names = {path.name for path in (tmp_path / "team").iterdir()}
+    process = train_distributed(data, tmp_path / "run", 2, epochs=2)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("validation, epoch ") == 1
+    assert process.stdout.count("recordings (") == 1
+    assert process.stdout.count("model: ") == 1
+    names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {path.name for path in alone.iterdir()}
 
-    for one, two in zip(rows(alone), rows(tmp_path / "team"), strict=False):
+    for one, two in zip(rows(alone), rows(tmp_path / "run"), strict=False):
         assert one == pytest.approx(two, rel=1e-3, abs=1e-4)
-    assert len(rows(tmp_path / "team")) == 2
+    assert len(rows(tmp_path / "run")) == 2
 
     # one process goes on where two stopped
-    settings = data.settings(**{"out": str(tmp_path / "team"), **ALIKE, "epochs": 3})
+    settings = data.settings(**{"out": str(tmp_path / "run"), **SMALL, "epochs": 3})
     resumed = train(data.root, from_flags(TrainConfig, **settings, resume=True))
     ours, theirs = (load_model(run / "last.safetensors").network.state_dict() for run in (alone, resumed))
     for name, tensor in ours.items():
@@ -84,10 +86,10 @@ def test_single_process_commands_are_refused(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.slow
 def test_error_ends_all_processes(tmp_path: Path) -> None:
     data = both_data(tmp_path / "data", train=2, val=2)
-    ended = together(data, tmp_path / "team", 2, epochs=1, resume="true")
-    assert ended.returncode != 0
-    assert "there is no run to resume in" in ended.stderr
-    assert not (tmp_path / "team").exists()
+    process = train_distributed(data, tmp_path / "run", 2, epochs=1, resume="true")
+    assert process.returncode != 0
+    assert "there is no run to resume in" in process.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -97,8 +99,8 @@ def test_is_equal_compares_processes(tmp_path: Path) -> None:
         "import os, sys\n"
         "from vidgru.training.distributed import process_group\n"
         "with process_group() as processes:\n"
-        "    told = [processes.is_equal(value) for value in ('a', os.environ['RANK'], 'b')]\n"
-        "sys.exit(0 if told == [True, False, True] else 3)\n"
+        "    equal = [processes.is_equal(value) for value in ('a', os.environ['RANK'], 'b')]\n"
+        "sys.exit(0 if equal == [True, False, True] else 3)\n"
     )
-    ended = launched(2, script)
-    assert ended.returncode == 0, ended.stderr
+    process = launch(2, script)
+    assert process.returncode == 0, process.stderr

@@ -24,7 +24,7 @@ from vidgru.training.validation import Validation
 LABELS = ("car_then_person", "person_then_car")
 
 
-def made_model(data: FakeDataset, *, background: bool = False, multi_label: bool = False) -> EventModel:
+def make_untrained(data: FakeDataset, *, background: bool = False, multi_label: bool = False) -> EventModel:
     """A model nobody trained, for these features."""
     cache = SequenceCache(data.features)
     sequence = cache.read(next(cache.entries()).key)
@@ -44,7 +44,7 @@ def made_model(data: FakeDataset, *, background: bool = False, multi_label: bool
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> FakeDataset:
     data = order_data(tmp_path_factory.mktemp("orders"), train=3, val=5)
-    made_model(data).save(data.root / "model.safetensors")
+    make_untrained(data).save(data.root / "model.safetensors")
     return data
 
 
@@ -85,8 +85,8 @@ def test_evaluate_warns_of_training_recordings(
     fresh = evaluate(data.root / "model.safetensors", data.root, config(data, tmp_path))
     assert fresh["seen_in_training"] == 0
     assert "too good" not in capsys.readouterr().err
-    seen = tuple(entry_digest(entry.key) for entry in SequenceCache(data.features).entries())
-    replace(made_model(data), trained_on=seen).save(tmp_path / "knows.safetensors")
+    digests = tuple(entry_digest(entry.key) for entry in SequenceCache(data.features).entries())
+    replace(make_untrained(data), trained_on=digests).save(tmp_path / "knows.safetensors")
     metrics = evaluate(tmp_path / "knows.safetensors", data.root, config(data, tmp_path))
     assert metrics["seen_in_training"] == metrics["clips"] == 10
     warning = "warning: the model was trained on 10 of these 10 recordings; metrics are too good"
@@ -121,7 +121,7 @@ def _cells(row: str) -> list[str]:
 
 
 def test_evaluate_multi_label(data: FakeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made_model(data, multi_label=True).save(tmp_path / "multi.safetensors")
+    make_untrained(data, multi_label=True).save(tmp_path / "multi.safetensors")
     metrics = evaluate(tmp_path / "multi.safetensors", data.root, config(data, tmp_path / "eval"))
     assert 0 <= metrics["map"] <= 1
     assert not (tmp_path / "eval" / "confusion.png").exists()
@@ -162,7 +162,7 @@ def test_validation_scores_like_single_recordings(data: FakeDataset) -> None:
         )
         for n in (3, 9, 5)
     ]
-    plain = made_model(data)
+    plain = make_untrained(data)
     both = make_model(cache.read(loaded.keys["0.mp4"]), timed=True, lookahead=3)
     model = replace(plain, network=both.network, task=both.task, lookahead=3)
     outputs = Validation(Examples(clips=clips, recordings=recordings, captions=[]), loaded).predict(model)

@@ -30,7 +30,7 @@ ROWS = (
     "b.mp4,,,walk,A man walks.,test",
     "b.mp4,1,2,fall,She falls.,val",
 )
-TOLD = {(2.0, 4.0): "A man falls.", (10.0, 14.0): "a car next to a bag", (None, None): "He walks past a person."}
+CAPTIONS = {(2.0, 4.0): "A man falls.", (10.0, 14.0): "a car next to a bag", (None, None): "He walks past a person."}
 
 
 @pytest.fixture
@@ -38,36 +38,36 @@ def dataset(tmp_path: Path) -> Dataset:
     return csv_set(tmp_path, *ROWS)
 
 
-def judged(dataset: Dataset, model: EventModel = MODEL, found: tuple[Event, ...] = (), beam: int = 4) -> dict:
-    return evaluate_captions(model, dataset, "test", FEATURES.__getitem__, found, tuple(FEATURES), beam=beam)
+def evaluate(dataset: Dataset, model: EventModel = MODEL, predicted: tuple[Event, ...] = (), beam: int = 4) -> dict:
+    return evaluate_captions(model, dataset, "test", FEATURES.__getitem__, predicted, tuple(FEATURES), beam=beam)
 
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that says what is written above; what it says of a stretch is told by its length."""
-    said = {20: TOLD[2.0, 4.0], 36: TOLD[10.0, 14.0], 80: TOLD[None, None]}
+    """A model that writes the captions above, chosen by the length of the segment."""
+    said = {20: CAPTIONS[2.0, 4.0], 36: CAPTIONS[10.0, 14.0], 80: CAPTIONS[None, None]}
     scores = {20: 0.9, 36: 0.4, 80: 0.7}
 
-    def tell(model: EventModel, stretches: list[CaptionSegment], *, beam: int) -> list[Caption]:
-        lengths = [len(stretch.features) for stretch in stretches]
-        assert all(stretch.label is None for stretch in stretches), "it is told where, and nothing else"
+    def scripted_segments(model: EventModel, segments: list[CaptionSegment], *, beam: int) -> list[Caption]:
+        lengths = [len(segment.features) for segment in segments]
+        assert all(segment.label is None for segment in segments), "only the place is given"
         return [Caption(text=said[length], score=scores[length]) for length in lengths]
 
-    monkeypatch.setattr(module, "caption_segments", tell)
+    monkeypatch.setattr(module, "caption_segments", scripted_segments)
 
 
 @pytest.mark.usefixtures("scripted")
 def test_captions_with_references_worst_first(dataset: Dataset) -> None:
     assert MODEL.caption is not None
-    metrics = judged(dataset, replace(MODEL, caption=replace(MODEL.caption, threshold=0.5)))
+    metrics = evaluate(dataset, replace(MODEL, caption=replace(MODEL.caption, threshold=0.5)))
     assert metrics["stretches"] == 3
     assert metrics["templates"] == pytest.approx(1 / 3)
     assert {"bleu_1", "bleu_4", "rouge_l", "cider", "cider_d", "chrf", "tokenizer"} <= metrics.keys()
     wanted = [("A man falls.", "그가 넘어진다."), ("He walks left.",), ("A man walks.",)]
-    each = cider_d_each(list(TOLD.values()), wanted)
+    each = cider_d_each(list(CAPTIONS.values()), wanted)
     assert metrics["cider_d"] == pytest.approx(each.mean())
     sentences = metrics["sentences"]
-    assert [one["cider_d"] for one in sentences] == [round(value, 6) for value in sorted(each)]
+    assert [row["cider_d"] for row in sentences] == [round(value, 6) for value in sorted(each)]
     assert sentences[-1] == {
         "video": "a.mp4",
         "start": 2.0,
@@ -78,49 +78,49 @@ def test_captions_with_references_worst_first(dataset: Dataset) -> None:
         "references": ["A man falls.", "그가 넘어진다."],
     }
     assert sentences[0]["description"] == "a car next to a bag"
-    assert {(one["video"], one["start"], one["end"]) for one in sentences} == {
+    assert {(row["video"], row["start"], row["end"]) for row in sentences} == {
         ("a.mp4", 2.0, 4.0), ("a.mp4", 10.0, 14.0), ("b.mp4", None, None),
     }  # fmt: skip
     json.dumps(metrics)
 
 
-def drop_features(features: Features, kind: str, start_s: float, end_s: float) -> Features:
-    """The same with one class taken for another in an interval."""
+def replace_class(features: Features, kind: str, start_s: float, end_s: float) -> Features:
+    """The features with a class replaced by person in an interval."""
     objects = features.objects.copy()
     column = MODEL.feature_spec.object_groups()["class"].start
     first, stop = (features.offsets[n] for n in features.time_s.searchsorted((start_s, end_s)))
-    own = objects[first:stop, column]
-    own[own == NAMES.index(kind)] = NAMES.index("person")
+    classes = objects[first:stop, column]
+    classes[classes == NAMES.index(kind)] = NAMES.index("person")
     return replace(features, objects=objects)
 
 
 @pytest.mark.usefixtures("scripted")
 def test_undetected_objects_are_counted(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert judged(dataset)["hallucination"] == {
+    assert evaluate(dataset)["hallucination"] == {
         "sentences": 3, "object_words": 3, "unseen_words": 0, "chair_s": 0.0, "chair_i": 0.0,
     }  # fmt: skip
-    # seen a little before the event and behind it, but not within a second of it
-    monkeypatch.setitem(FEATURES, "a.mp4", drop_features(FEATURES["a.mp4"], "bag", 9.0, 15.0))
-    assert judged(dataset)["hallucination"] == {
+    # detected before and after the event, but not within a second of it
+    monkeypatch.setitem(FEATURES, "a.mp4", replace_class(FEATURES["a.mp4"], "bag", 9.0, 15.0))
+    assert evaluate(dataset)["hallucination"] == {
         "sentences": 3, "object_words": 3, "unseen_words": 1, "chair_s": 1 / 3, "chair_i": 1 / 3,
     }  # fmt: skip
-    monkeypatch.setitem(FEATURES, "a.mp4", drop_features(compute_features(SEQUENCE), "bag", 9.5, 14.5))
-    assert judged(dataset)["hallucination"]["unseen_words"] == 0
+    monkeypatch.setitem(FEATURES, "a.mp4", replace_class(compute_features(SEQUENCE), "bag", 9.5, 14.5))
+    assert evaluate(dataset)["hallucination"]["unseen_words"] == 0
 
 
 def test_segments_are_captioned_like_caption_segments(dataset: Dataset) -> None:
-    stretches = [
+    segments = [
         CaptionSegment(features=FEATURES["a.mp4"].frames(12, 32)),
         CaptionSegment(features=FEATURES["a.mp4"].frames(76, 112)),
         CaptionSegment(features=FEATURES["b.mp4"]),
     ]
     for beam in (1, 4):
-        told = caption_segments(MODEL, stretches, beam=beam)
-        found = {one["start"]: one for one in judged(dataset, beam=beam)["sentences"]}
-        for start_s, one in zip((2.0, 10.0, None), told, strict=True):
-            assert found[start_s]["description"] == one.text
-            assert found[start_s]["score"] == pytest.approx(one.score, abs=1e-5)
-    assert judged(dataset, beam=1)["sentences"] != judged(dataset, beam=4)["sentences"]
+        captions = caption_segments(MODEL, segments, beam=beam)
+        predicted = {row["start"]: row for row in evaluate(dataset, beam=beam)["sentences"]}
+        for start_s, row in zip((2.0, 10.0, None), captions, strict=True):
+            assert predicted[start_s]["description"] == row.text
+            assert predicted[start_s]["score"] == pytest.approx(row.score, abs=1e-5)
+    assert evaluate(dataset, beam=1)["sentences"] != evaluate(dataset, beam=4)["sentences"]
 
 
 def event(start_s: float, end_s: float, label: str = "fall", video: str = "a.mp4") -> Event:
@@ -128,44 +128,44 @@ def event(start_s: float, end_s: float, label: str = "fall", video: str = "a.mp4
 
 
 def test_predicted_events_are_captioned_like_prediction(dataset: Dataset) -> None:
-    found = (event(2.1, 4.2), event(11.0, 13.5, "walk"), event(0.0, 5.0, video="b.mp4"))
-    dense = judged(dataset, found=found)["dense"]
-    told = caption_events_from_features(MODEL, FEATURES["a.mp4"], found[:2]) + caption_events_from_features(
-        MODEL, FEATURES["b.mp4"], found[2:]
+    predicted = (event(2.1, 4.2), event(11.0, 13.5, "walk"), event(0.0, 5.0, video="b.mp4"))
+    dense = evaluate(dataset, predicted=predicted)["dense"]
+    captions = caption_events_from_features(MODEL, FEATURES["a.mp4"], predicted[:2]) + caption_events_from_features(
+        MODEL, FEATURES["b.mp4"], predicted[2:]
     )
     truth = [
         Annotation(video="a.mp4", start_s=2.0, end_s=4.0, description="A man falls."),
         Annotation(video="a.mp4", start_s=2.0, end_s=4.0, description="그가 넘어진다."),
         Annotation(video="a.mp4", start_s=10.0, end_s=14.0, description="He walks left."),
     ]
-    assert dense == dense_metrics(truth, told)
-    assert dense["found"] == 2, "recordings without described times are not judged"
-    assert dense != judged(dataset, found=found[:1])["dense"]
+    assert dense == dense_metrics(truth, captions)
+    assert dense["found"] == 2, "recordings without timed descriptions are left out"
+    assert dense != evaluate(dataset, predicted=predicted[:1])["dense"]
 
 
 def test_dense_captions_need_times_on_both_sides(dataset: Dataset, tmp_path: Path) -> None:
     whole = csv_set(tmp_path / "whole", "a.mp4,,,fall,A man falls.,test", "b.mp4,,,walk,He walks.,test")
-    assert judged(whole)["dense"] is None
-    assert judged(dataset, make_model(SEQUENCE, sentences=SENTENCES))["dense"] is None
-    assert judged(dataset)["dense"] is not None
+    assert evaluate(whole)["dense"] is None
+    assert evaluate(dataset, make_model(SEQUENCE, sentences=SENTENCES))["dense"] is None
+    assert evaluate(dataset)["dense"] is not None
 
 
 def test_split_without_descriptions(dataset: Dataset, tmp_path: Path) -> None:
     assert evaluate_captions(MODEL, dataset, "train", FEATURES.__getitem__, [], (), beam=1) == {}
     bare = csv_set(tmp_path / "bare", "a.mp4,2,4,fall,,test")
-    assert judged(bare) == {}
+    assert evaluate(bare) == {}
 
 
 def test_undecoded_segments_are_skipped(tmp_path: Path) -> None:
     cut = csv_set(tmp_path, "b.mp4,2,4,fall,A man falls.,test", "b.mp4,60,64,walk,He walks.,test")
-    assert [one["start"] for one in judged(cut)["sentences"]] == [2.0]
+    assert [row["start"] for row in evaluate(cut)["sentences"]] == [2.0]
     nothing = csv_set(tmp_path / "nothing", "b.mp4,60,64,walk,He walks.,test")
-    assert judged(nothing) == {}
+    assert evaluate(nothing) == {}
 
 
 @pytest.mark.usefixtures("scripted")
 def test_captions_table_shows_worst(dataset: Dataset) -> None:
-    metrics = judged(dataset, found=(event(2.1, 4.2),))
+    metrics = evaluate(dataset, predicted=(event(2.1, 4.2),))
     lines = captions_table(metrics)
     assert lines[0] == "3 captions, 0% of them below the confidence threshold"
     assert f"cider_d {metrics['cider_d']:.3f}" in lines

@@ -24,8 +24,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> FakeDataset:
 
 
 @pytest.fixture(scope="module")
-def taught(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(data.root, config(data, tmp_path_factory.mktemp("taught"), epochs=15))
+def trained(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(data.root, config(data, tmp_path_factory.mktemp("run"), epochs=15))
 
 
 def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
@@ -37,40 +37,40 @@ def first_loss(run: Path) -> float:
     return float(row.split(",")[header.split(",").index("train_loss")])
 
 
-def test_init_lowers_first_loss(data: FakeDataset, taught: Path, tmp_path: Path) -> None:
+def test_init_lowers_first_loss(data: FakeDataset, trained: Path, tmp_path: Path) -> None:
     fresh = train(data.root, config(data, tmp_path / "fresh"))
-    again = train(data.root, config(data, tmp_path / "again", init=str(taught)))
+    again = train(data.root, config(data, tmp_path / "again", init=str(trained)))
     assert first_loss(again) < 0.8 * first_loss(fresh)
     assert (again / "best.safetensors").read_bytes() != (fresh / "best.safetensors").read_bytes()
 
 
-def begun(model: EventModel, task: EventTask) -> dict[str, torch.Tensor]:
+def copy_to_new(model: EventModel, task: EventTask) -> dict[str, torch.Tensor]:
     torch.manual_seed(5)
     network = build_network(model.feature_spec, task, model.network.architecture)
     copy_weights(network, model, task, model.feature_settings)
     return network.state_dict()
 
 
-def test_copy_weights_of_shared_labels(taught: Path) -> None:
-    model = load_model(taught)
+def test_copy_weights_of_shared_labels(trained: Path) -> None:
+    model = load_model(trained)
     head = HeadSpec(background=True, multi_label=False)
     task = EventTask(labels=("person_then_car", "something_else", "car_then_person"), clip_head=head, frame_head=head)
-    own, theirs = begun(model, task), model.network.state_dict()
+    weights, theirs = copy_to_new(model, task), model.network.state_dict()
     for name in ("clip_head.1.weight", "clip_head.1.bias"):
-        assert torch.equal(own[name][0], theirs[name][1])
-        assert torch.equal(own[name][2], theirs[name][0])
-        assert not any(torch.equal(own[name][row], theirs[name][0]) for row in (1, 3))
+        assert torch.equal(weights[name][0], theirs[name][1])
+        assert torch.equal(weights[name][2], theirs[name][0])
+        assert not any(torch.equal(weights[name][row], theirs[name][0]) for row in (1, 3))
     for name in theirs:
         if not name.startswith("clip_head"):
-            assert torch.equal(own[name], theirs[name]), name
-    assert own["frame_head.1.weight"].shape == (4, 128)
+            assert torch.equal(weights[name], theirs[name]), name
+    assert weights["frame_head.1.weight"].shape == (4, 128)
 
 
-def test_copy_weights_skips_other_kind_of_head(taught: Path) -> None:
-    model = load_model(taught)
-    own = begun(model, EventTask(labels=model.labels, clip_head=HeadSpec(background=False, multi_label=True)))
-    assert not torch.equal(own["clip_head.1.weight"], model.network.state_dict()["clip_head.1.weight"])
-    assert torch.equal(own["gru.weight_hh_l0"], model.network.state_dict()["gru.weight_hh_l0"])
+def test_copy_weights_skips_other_kind_of_head(trained: Path) -> None:
+    model = load_model(trained)
+    weights = copy_to_new(model, EventTask(labels=model.labels, clip_head=HeadSpec(background=False, multi_label=True)))
+    assert not torch.equal(weights["clip_head.1.weight"], model.network.state_dict()["clip_head.1.weight"])
+    assert torch.equal(weights["gru.weight_hh_l0"], model.network.state_dict()["gru.weight_hh_l0"])
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -79,18 +79,18 @@ def test_copy_weights_skips_other_kind_of_head(taught: Path) -> None:
     ({"drop_features": ("scene",)}, r"drop_features is \('scene',\), the model's is \(\)"),
 ])  # fmt: skip
 def test_init_with_other_architecture_is_refused(
-    data: FakeDataset, taught: Path, tmp_path: Path, changes: dict[str, object], message: str
+    data: FakeDataset, trained: Path, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
-        train(data.root, config(data, tmp_path, init=str(taught), **changes))
+        train(data.root, config(data, tmp_path, init=str(trained), **changes))
 
 
-def test_init_with_other_dropout(data: FakeDataset, taught: Path, tmp_path: Path) -> None:
-    train(data.root, config(data, tmp_path, init=str(taught), dropout=0.4, group_dropout=0.1))
+def test_init_with_other_dropout(data: FakeDataset, trained: Path, tmp_path: Path) -> None:
+    train(data.root, config(data, tmp_path, init=str(trained), dropout=0.4, group_dropout=0.1))
 
 
-def test_init_with_other_detector_is_refused(data: FakeDataset, taught: Path, tmp_path: Path) -> None:
-    model = load_model(taught)
+def test_init_with_other_detector_is_refused(data: FakeDataset, trained: Path, tmp_path: Path) -> None:
+    model = load_model(trained)
     replace(model, feature_settings={**model.feature_settings, "weights_sha256": "0" * 64}).save(
         tmp_path / "other.safetensors"
     )
@@ -104,7 +104,7 @@ def test_init_without_model_is_refused(data: FakeDataset, tmp_path: Path) -> Non
         train(data.root, config(data, tmp_path, init=str(tmp_path / "no.safetensors")))
 
 
-def test_copy_weights_copies_normalisation(taught: Path) -> None:
-    model = load_model(taught)
-    own = begun(model, model.task)
-    np.testing.assert_array_equal(own["encoder.object_mean"], model.network.encoder.object_mean)
+def test_copy_weights_copies_normalisation(trained: Path) -> None:
+    model = load_model(trained)
+    weights = copy_to_new(model, model.task)
+    np.testing.assert_array_equal(weights["encoder.object_mean"], model.network.encoder.object_mean)

@@ -145,8 +145,8 @@ def entries(figure: Figure) -> list[str]:
 
 @pytest.mark.parametrize("classes", [1, 6, 10])
 def test_precision_recall_names_classes_with_ap(tmp_path: Path, drawn: list[Figure], classes: int) -> None:
-    found, ap = curves(classes)
-    plot_precision_recall(found, tmp_path / "out" / "pr.png", title="$x")
+    predicted, ap = curves(classes)
+    plot_precision_recall(predicted, tmp_path / "out" / "pr.png", title="$x")
     values = [float(text.split()[-1]) for text in entries(drawn[0])]
     assert values[:classes] == pytest.approx(list(ap.values()), abs=6e-4)
     assert len(values) == classes + (classes > 1)  # and the mean
@@ -155,8 +155,8 @@ def test_precision_recall_names_classes_with_ap(tmp_path: Path, drawn: list[Figu
 
 
 def test_precision_recall_of_many_names_lowest(tmp_path: Path, drawn: list[Figure]) -> None:
-    found, ap = curves(40)
-    plot_precision_recall(found, tmp_path / "pr.png")
+    predicted, ap = curves(40)
+    plot_precision_recall(predicted, tmp_path / "pr.png")
     texts = entries(drawn[0])
     assert texts[10:] == ["30 others, all higher", f"mean  {np.mean(list(ap.values())):.3f}"]
     assert [float(text.split()[-1]) for text in texts[:10]] == pytest.approx(sorted(ap.values())[:10], abs=6e-4)
@@ -191,12 +191,12 @@ def scene(hours: float = 0.01) -> tuple[list[Annotation], list[Event], dict[str,
         for label, at in enumerate((0.1, 0.2, 0.5))
     ]
     truth.append(Annotation(video="quiet.mp4"))
-    found = [
+    predicted = [
         Event(video=t.video, start_s=t.start_s, end_s=t.end_s, label=t.label, score=0.9)
         for t in truth
         if t.video == "good.mp4" and t.start_s is not None and t.end_s is not None and t.label
     ]
-    found += [Event(video="alarms.mp4", start_s=s, end_s=s + 0.01, label="walk", score=0.6) for s in (1.0, 5.0)]
+    predicted += [Event(video="alarms.mp4", start_s=s, end_s=s + 0.01, label="walk", score=0.6) for s in (1.0, 5.0)]
     time_s = np.arange(int(seconds * 8)) / 8
     frames = {
         video: FrameScores(
@@ -206,7 +206,7 @@ def scene(hours: float = 0.01) -> tuple[list[Annotation], list[Event], dict[str,
         )
         for video in ("good.mp4", "missed.mp4", "alarms.mp4", "quiet.mp4")
     }
-    return truth, found, frames
+    return truth, predicted, frames
 
 
 @pytest.mark.parametrize("hours", [0.01, 0.2, 3.0])

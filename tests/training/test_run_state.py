@@ -65,13 +65,13 @@ def stopping(epoch: int, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in an epoch, after so many batches."""
     plain = batches.EpochBatches.__call__
 
-    def some(self: batches.EpochBatches, number: int) -> Iterator[object]:
+    def interrupted(self: batches.EpochBatches, number: int) -> Iterator[object]:
         for count, batch in enumerate(plain(self, number)):
             if number == epoch and count == after:
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(batches.EpochBatches, "__call__", some)
+    monkeypatch.setattr(batches.EpochBatches, "__call__", interrupted)
 
 
 def test_resume_with_more_epochs(data: FakeDataset, six: Path, three: Path, tmp_path: Path) -> None:

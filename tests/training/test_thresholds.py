@@ -55,10 +55,10 @@ def scored(inside: float, outside: float) -> np.ndarray:
 
 @pytest.mark.parametrize(("inside", "outside"), [(0.9, 0.05), (0.3, 0.2), (0.95, 0.6), (0.45, 0.1)])
 def test_frame_thresholds_separate_events(inside: float, outside: float) -> None:
-    found = fitted([scored(inside, outside)] * 6)
-    assert outside < found.high[0] <= inside
-    assert found.low[0] <= found.high[0]
-    events = decode_events(TIMES[0], scored(inside, outside), ("fall",), found, video="a", step_s=1 / 8, end_s=15.0)
+    settings = fitted([scored(inside, outside)] * 6)
+    assert outside < settings.high[0] <= inside
+    assert settings.low[0] <= settings.high[0]
+    events = decode_events(TIMES[0], scored(inside, outside), ("fall",), settings, video="a", step_s=1 / 8, end_s=15.0)
     assert [(event.start_s, event.end_s) for event in events] == [(2.0, 5.0), (8.0, 11.0)]
 
 
@@ -73,11 +73,11 @@ def test_flickering_scores_are_smoothed() -> None:
 
 
 def test_frame_thresholds_without_events_are_default() -> None:
-    found = fitted([np.random.default_rng(0).random((120, 1))] * 6, [np.zeros((0, 3), np.int64)] * 6)
-    assert found.high == (0.5,)
-    assert found.low == (0.4,)
-    assert found.smooth_s == 0.0
-    assert (found.min_s, found.merge_s) == (1.5, 1.5)
+    settings = fitted([np.random.default_rng(0).random((120, 1))] * 6, [np.zeros((0, 3), np.int64)] * 6)
+    assert settings.high == (0.5,)
+    assert settings.low == (0.4,)
+    assert settings.smooth_s == 0.0
+    assert (settings.min_s, settings.merge_s) == (1.5, 1.5)
     assert fit_frames([], [], [], ("fall",), SEVERAL, 1 / 8, 0.0).high == (0.5,)
 
 
@@ -93,6 +93,6 @@ def test_rare_labels_share_a_threshold() -> None:
 
 def test_exclusive_labels_stay_exclusive() -> None:
     nothing = 1 - scored(0.9, 0.05)
-    found = fitted([np.concatenate([scored(0.9, 0.05), nothing], axis=1)] * 6, head=SOME)
-    assert found.exclusive
-    assert 0.05 < found.high[0] <= 0.9
+    settings = fitted([np.concatenate([scored(0.9, 0.05), nothing], axis=1)] * 6, head=SOME)
+    assert settings.exclusive
+    assert 0.05 < settings.high[0] <= 0.9

@@ -28,7 +28,7 @@ def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
     )
 
 
-def judged(data: FakeDataset, model: Path, out: Path, **changes: object) -> dict[str, object]:
+def evaluate_on(data: FakeDataset, model: Path, out: Path, **changes: object) -> dict[str, object]:
     return evaluate(model, data.root, from_flags(EvalConfig, **data.settings(out=str(out), **changes)))
 
 
@@ -55,7 +55,7 @@ def test_model_with_both_heads(data: FakeDataset, run: Path) -> None:
 
 
 def test_evaluate_both_heads(data: FakeDataset, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    metrics = judged(data, run, tmp_path)
+    metrics = evaluate_on(data, run, tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     assert metrics["clips"] == 9  # four of each label, one in which nothing happens
     assert metrics["accuracy"] >= 0.8
@@ -73,33 +73,33 @@ def test_evaluate_both_heads(data: FakeDataset, run: Path, tmp_path: Path, capsy
 def test_evaluate_scores_like_predict(
     data: FakeDataset, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: dict[str, list[tuple[float | None, float | None, str | None, float | None]]] = {}
+    evaluated: dict[str, list[tuple[float | None, float | None, str | None, float | None]]] = {}
     plain = evaluation.event_metrics
 
     def spy(truth: object, predicted: list, candidates: object, frames: dict, *rest: object, **named: object) -> object:
         for video in frames:
-            seen[video] = [(e.start_s, e.end_s, e.label, e.score) for e in predicted if e.video == video]
+            evaluated[video] = [(e.start_s, e.end_s, e.label, e.score) for e in predicted if e.video == video]
         return plain(truth, predicted, candidates, frames, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(evaluation, "event_metrics", spy)
-    judged(data, run, tmp_path / "eval")
-    assert len(seen) == 4
-    assert sum(map(len, seen.values())) >= 4
+    evaluate_on(data, run, tmp_path / "eval")
+    assert len(evaluated) == 4
+    assert sum(map(len, evaluated.values())) >= 4
     model, cache = load_model(run), SequenceCache(data.features)
-    for video, events in seen.items():
+    for video, events in evaluated.items():
         entry = cache.lookup(data.root / "videos" / video, data.feature_settings())
         assert entry is not None
         timeline = score_recording(model, cache.parts(entry.key), video=video, duration_s=entry.duration_s)
         assert [(e.start_s, e.end_s, e.label) for e in timeline.events] == [event[:3] for event in events]
         assert [e.score for e in timeline.events] == pytest.approx([event[3] for event in events], abs=1e-6)
 
-    sources = [data.root / "videos" / video for video in seen]
+    sources = [data.root / "videos" / video for video in evaluated]
     settings = data.settings(out=str(tmp_path / "events"))
     predictions = predict(run, sources, from_flags(PredictConfig, **settings))
     for prediction in predictions:
-        own = seen[prediction.recording.name]
+        events = evaluated[prediction.recording.name]
         assert [(e.start_s, e.end_s, e.label) for e in prediction.events] == [
-            (round(start, 3), round(end, 3), label) for start, end, label, _ in own
+            (round(start, 3), round(end, 3), label) for start, end, label, _ in events
         ]
 
 
@@ -111,7 +111,7 @@ def test_overlapping_events(tmp_path: Path) -> None:
     assert model.task.clip_head is None
     assert model.task.frame_head == HeadSpec(background=False, multi_label=True)
     assert not model.decode.exclusive
-    metrics = judged(data, out, tmp_path / "eval")
+    metrics = evaluate_on(data, out, tmp_path / "eval")
     assert "accuracy" not in metrics
     assert metrics["frame_map"] > 0.9
     assert metrics["event_f1"] >= 0.7
@@ -129,7 +129,7 @@ def test_setting_changes_timed_model(data: FakeDataset, run: Path, tmp_path: Pat
     late = not ({"bidirectional", "lookahead"} & changes.keys()) and changes.get("cell") != "none"
     assert model.lookahead == (2 if late else 0)
     assert model.to_bytes() != load_model(run).to_bytes()
-    assert judged(data, other, tmp_path / "eval")["events"]
+    assert evaluate_on(data, other, tmp_path / "eval")["events"]
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -142,11 +142,11 @@ def test_evaluate_ignores_events_of_other_splits(run: Path, tmp_path: Path) -> N
     load_model(run).save(model)
     data.rows = others + kept
     data.write()
-    before = judged(data, model, tmp_path / "one")["events"]
+    before = evaluate_on(data, model, tmp_path / "one")["events"]
     data.rows = [*others, f"{name},9.5,9.9,{LABELS[0]},,test", f"{name},{times},{LABELS[0]},,val"]
     data.write()
-    after = judged(data, model, tmp_path / "two")["events"]
-    assert before["found"] > after["found"]  # what is found inside 0 to 9 s is neither right nor wrong
+    after = evaluate_on(data, model, tmp_path / "two")["events"]
+    assert before["found"] > after["found"]  # predictions within 0 to 9 s are neither right nor wrong
     assert after["events"] == before["events"] - len(kept) + 1
 
 
@@ -173,9 +173,9 @@ def test_incomplete_validation_warns(
     data: FakeDataset, tmp_path: Path, keep: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [row for row in data.rows if row.startswith(keep) or not row.endswith("val")]
-    (data.root / f"held{keep}.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
-    (data.root / f"held{keep}.yaml").write_text(f"annotations: held{keep}.csv\nvideos: videos\n")
-    model = load_model(train(data.root / f"held{keep}.yaml", config(data, tmp_path / "run", epochs=1)))
+    (data.root / f"val{keep}.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
+    (data.root / f"val{keep}.yaml").write_text(f"annotations: val{keep}.csv\nvideos: videos\n")
+    model = load_model(train(data.root / f"val{keep}.yaml", config(data, tmp_path / "run", epochs=1)))
     assert capsys.readouterr().err.count(message) == 1
     assert model.task.clip_head
     assert model.task.frame_head
@@ -204,7 +204,7 @@ def test_test_split_does_not_decide_heads(tmp_path: Path) -> None:
 def test_lookahead_longer_than_recordings(tmp_path: Path) -> None:
     data = timed_data(tmp_path / "data", train=4)
     run = train(data.root, config(data, tmp_path / "run", epochs=1, lookahead=60.0, window=1.0))
-    assert judged(data, run, tmp_path / "eval")["events"]
+    assert evaluate_on(data, run, tmp_path / "eval")["events"]
 
 
 def test_event_free_training_split_is_refused(data: FakeDataset, tmp_path: Path) -> None:

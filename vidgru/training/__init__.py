@@ -1,1 +1,1 @@
-"""Training and what it is judged by: the loop, losses, metrics, plots."""
+"""Training and evaluation: the loop, losses, metrics, plots."""

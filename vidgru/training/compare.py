@@ -92,7 +92,7 @@ def compare(dataset_path: str | Path, config: CompareConfig) -> list[ComparisonR
     for name, row_config in settings.items():
         print(f"{name}: training", file=sys.stderr)
         rows.append(_row(name, parts, data, row_config))
-        facts = {"judged": evaluated, "failed": data.failed, "settings": to_flags(config)}
+        facts = {"evaluated": evaluated, "failed": data.failed, "settings": to_flags(config)}
         write_json(out / "compare.json", {**facts, "rows": [asdict(row) for row in rows]})
         write_atomic(out / "compare.csv", _csv(rows))
     print(f"{comparison_table(rows, evaluated)}\ntable: {out / 'compare.csv'}")

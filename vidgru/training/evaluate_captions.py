@@ -71,7 +71,7 @@ def evaluate_captions(
         features = read(video)
         here = [segment for segment in annotated if segment.video == video and _is_decoded(segment, features)]
         segments += here
-        # the model is told that a segment has a label, but not which
+        # the model may know that a segment has a label, but not which
         inputs = [
             CaptionSegment(
                 features=features.frames(*caption_frames(features.time_s, *_span_s(segment))),

@@ -206,7 +206,7 @@ def fit(
                     count += 0 if batch is None else len(batch)
                 train_loss = process_group.sum(torch.tensor([float(total), count], device=device))
 
-                # Validation is of the averaged weights, copied so that the model stays as it is while training goes on.
+                # Validation is of the averaged weights, as a copy that training does not change.
                 snapshot = learner.snapshot()
                 metrics = validation.metrics(snapshot, validation.predict(snapshot))
                 row = {

@@ -107,7 +107,7 @@ def test_cider_d_penalises_length_and_repetition() -> None:
 
 
 def test_chrf_by_hand() -> None:
-    # Characters in a row, told / wanted / both: 3/4/3, 2/3/2, 1/2/1, 0/1/0; what one side cannot have is left out.
+    # Character n-grams (candidate, reference, common): 3/4/3, 2/3/2, 1/2/1; orders that one side lacks are left out.
     precision, recall = 1.0, (3 / 4 + 2 / 3 + 1 / 2) / 3
     assert caption_metrics(["가 방을"], [["가방을!"]])["chrf"] == pytest.approx(
         5 * precision * recall / (4 * precision + recall)

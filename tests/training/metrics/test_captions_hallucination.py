@@ -87,8 +87,8 @@ def test_invalid_synonyms_are_refused() -> None:
 
 def test_hallucination_rates_match_chair() -> None:
     sentences = ["A man with a dog and a car", "A dog chases a dog", "Somebody falls", "People on benches"]
-    seen = [{"person", "car"}, {"person"}, {"dog"}, {"person", "bench"}]
-    got = hallucination_metrics(sentences, seen, ObjectWords(COCO))
+    detected = [{"person", "car"}, {"person"}, {"dog"}, {"person", "bench"}]
+    got = hallucination_metrics(sentences, detected, ObjectWords(COCO))
     assert got == {
         "sentences": 4,
         "object_words": 6,

@@ -182,16 +182,16 @@ def test_multilabel_intervals() -> None:
 
 def test_weights_stand_for_repeated_clips() -> None:
     """A clip of weight 2 counts as two clips: what the bootstrap rests on."""
-    seen: list[tuple[np.ndarray, float | None]] = []
+    weights_seen: list[tuple[np.ndarray, float | None]] = []
     twice = np.array([0, 0, 3, 4, 4, 4, 6, 7])
     weights = np.bincount(twice, minlength=8).astype(float)
 
     def record(value: np.ndarray) -> dict[str, float | None]:
-        seen.append((value, None))
+        weights_seen.append((value, None))
         return {"sum": float(value.sum())}
 
     assert bootstrap(record, list("abcdefgh"), resamples=50)["sum"] == [8.0, 8.0]
-    assert all((value == value.round()).all() and value.sum() == 8 for value, _ in seen)
+    assert all((value == value.round()).all() and value.sum() == 8 for value, _ in weights_seen)
 
     ranked = RankedClips(MULTI_SCORES, MULTI_TRUTH.astype(bool)).average_precision(weights)
     again = RankedClips(MULTI_SCORES[twice], MULTI_TRUTH[twice].astype(bool)).average_precision(np.ones(8))

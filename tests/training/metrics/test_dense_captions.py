@@ -48,13 +48,13 @@ def test_protocol_matches_activitynet_captions() -> None:
 
 
 def test_soda_matches_published() -> None:
-    found = published("found")
+    events = published("found")
     rows: dict[tuple[str, float, float], str] = {}
     for start, end, sentence, video in sorted(published("truth"), key=lambda row: (row[3], *row[:3])):
-        if any(video == other for *_, other in found):
+        if any(video == other for *_, other in events):
             rows.setdefault((video, start, end), sentence)
     truth = [true(start, end, sentence, video) for (video, start, end), sentence in rows.items()]
-    got = dense_metrics(truth, [predicted(*row) for row in found])
+    got = dense_metrics(truth, [predicted(*row) for row in events])
     soda = PUBLISHED["soda_c"]
     assert got["soda_precision"] == pytest.approx(soda["per_found"], abs=1e-7)
     assert got["soda_recall"] == pytest.approx(soda["per_true"], abs=1e-7)
@@ -71,20 +71,20 @@ def test_soda_finds_best_alignment() -> None:
         for make in (true, predicted):
             starts = np.sort(chance.uniform(0, 10, chance.integers(1, 5)))
             sides.append([make(s, s + chance.uniform(1, 8), str(chance.choice(say))) for s in starts])
-        truth, found = sides
+        truth, events = sides
         spans = [np.array([(e.start_s, e.end_s) for e in side]) for side in sides]
         scores = [
-            rouge_l_each([words(f.description)] * len(truth), [[words(t.description)] for t in truth]) for f in found
+            rouge_l_each([words(f.description)] * len(truth), [[words(t.description)] for t in truth]) for f in events
         ]
         worth = overlap(*spans) * np.array(scores).T
         best = max(
             sum(worth[i, j] for i, j in zip(rows, columns, strict=True))
             for n in range(min(worth.shape) + 1)
             for rows in combinations(range(len(truth)), n)
-            for columns in combinations(range(len(found)), n)
+            for columns in combinations(range(len(events)), n)
         )
-        got = dense_metrics(truth, found)
-        assert got["soda_precision"] == pytest.approx(best / len(found))
+        got = dense_metrics(truth, events)
+        assert got["soda_precision"] == pytest.approx(best / len(events))
         assert got["soda_recall"] == pytest.approx(best / len(truth))
 
 
@@ -122,8 +122,8 @@ def test_true_event_is_matched_once() -> None:
 
 def test_soda_does_not_align_wrong_order() -> None:
     truth = [true(0, 6, "a man falls"), true(1, 7, "two dogs bark loudly")]
-    found = [predicted(0, 6, "two dogs bark loudly"), predicted(1, 7, "a man falls")]
-    assert dense_metrics(truth, found)["soda_f1"] == pytest.approx(5 / 7 / 2)
+    events = [predicted(0, 6, "two dogs bark loudly"), predicted(1, 7, "a man falls")]
+    assert dense_metrics(truth, events)["soda_f1"] == pytest.approx(5 / 7 / 2)
 
 
 def test_empty_truth_or_predictions() -> None:
@@ -144,13 +144,13 @@ def test_empty_truth_or_predictions() -> None:
 def test_events_without_description_are_left_out() -> None:
     truth = [true(0, 4, "a man falls"), true(5, 6, None), true(0, 4, None, "b.mp4"), true(7, 8, "")]
     truth.append(Annotation(video="c.mp4", description="a clip as a whole"))
-    found = [
+    events = [
         predicted(0, 4, "a man falls"),
         predicted(5, 6, None),
-        predicted(0, 4, "not judged", "b.mp4"),
+        predicted(0, 4, "left out", "b.mp4"),
         predicted(0, 4, "?", "c.mp4"),
     ]
-    assert dense_metrics(truth, found) == dense_metrics(truth[:1], found[:1])
+    assert dense_metrics(truth, events) == dense_metrics(truth[:1], events[:1])
 
 
 def test_templates_count_as_captions() -> None:

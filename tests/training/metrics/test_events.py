@@ -45,8 +45,9 @@ class RandomRecordings:
 
     def metrics(self, **change: Any) -> dict[str, Any]:
         how = {"exclusive": True, "half_width_s": 0.5, "intervals": False}
-        found = change.pop("predicted", self.predicted)
-        parts = {"truth": self.truth, "predicted": found, "candidates": found, "frames": self.frames, "labels": LABELS}
+        predicted = change.pop("predicted", self.predicted)
+        parts = {"truth": self.truth, "predicted": predicted, "candidates": predicted}
+        parts |= {"frames": self.frames, "labels": LABELS}
         return event_metrics(**{**parts, **how, **change})
 
 
@@ -162,8 +163,8 @@ def test_duplicates_are_false_positives() -> None:
 
 def test_wrong_label_or_recording_is_false_positive() -> None:
     truth = [event(1, 3)]
-    for found in (event(1, 3, label="sit"), event(1, 3, video="1.mp4"), event(3, 5)):
-        got = metrics_of([found], truth)
+    for predicted in (event(1, 3, label="sit"), event(1, 3, video="1.mp4"), event(3, 5)):
+        got = metrics_of([predicted], truth)
         assert got["event_f1"] == got["map_30"] == 0
         assert got["false_alarms_per_hour"] == 1
     assert metrics_of([event(2.9, 5)], truth)["false_alarms_per_hour"] == 0  # poorly placed, but not out of nothing
@@ -182,8 +183,8 @@ def test_overlap_threshold_is_inclusive() -> None:
 
 
 def test_pairing_is_by_overlap_not_score() -> None:
-    truth, found = [event(0, 4), event(4, 8)], [event(3, 8, score=0.9), event(0.5, 4.5, score=0.1)]
-    assert metrics_of(found, truth)["event_f1_70"] == 1
+    truth, predicted = [event(0, 4), event(4, 8)], [event(3, 8, score=0.9), event(0.5, 4.5, score=0.1)]
+    assert metrics_of(predicted, truth)["event_f1_70"] == 1
     # a true event that is taken is not asked again; the next best is
     crowd = metrics_of([event(0, 4, score=0.9), event(0, 4, score=0.8)], [event(0, 4), event(0, 2)])
     assert crowd["map_50"] == 1
@@ -330,10 +331,10 @@ def test_worst_first() -> None:
     truth = [
         Annotation(video=video, start_s=1, end_s=3, label="fall") for video in ("good", "missed", "a", "b", "twice")
     ]
-    found = [event(1, 3, video="good"), event(1, 3, video="twice"), event(1, 3, video="twice")]
-    found += [event(8, 9, video="b"), event(8, 9, video="eventless"), event(5, 6, video="eventless")]
+    predicted = [event(1, 3, video="good"), event(1, 3, video="twice"), event(1, 3, video="twice")]
+    predicted += [event(8, 9, video="b"), event(8, 9, video="eventless"), event(5, 6, video="eventless")]
     videos = ["a", "b", "missed", "good", "quiet", "twice", "eventless"]
-    assert worst_first(truth, found, videos, LABELS) == [
+    assert worst_first(truth, predicted, videos, LABELS) == [
         ("eventless", 0.0, 2), ("b", 0.0, 1), ("a", 0.0, 0), ("missed", 0.0, 0), ("twice", pytest.approx(2 / 3), 0),
         ("good", 1.0, 0), ("quiet", None, 0),
     ]  # fmt: skip

@@ -28,20 +28,20 @@ def frames_of(videos: list[str], labels: list[str], count: int = 0) -> dict[str,
 
 
 def metrics_of(
-    truth: list[Annotation], found: list[Event], frames: dict[str, FrameScores], labels: list[str], **how: Any
+    truth: list[Annotation], predicted: list[Event], frames: dict[str, FrameScores], labels: list[str], **how: Any
 ):
-    return event_metrics(truth, found, found, frames, labels, **{"exclusive": False, "intervals": False, **how})
+    return event_metrics(truth, predicted, predicted, frames, labels, **{"exclusive": False, "intervals": False, **how})
 
 
 def activitynet(digits: int) -> dict[str, Any]:
     data = published("activitynet")
     truth = [Annotation(video=v, start_s=s, end_s=e, label=label) for v, s, e, label in data["truth"]]
-    found = [
+    predicted = [
         Event(video=v, start_s=s, end_s=e, label=label, score=round(score, digits))
         for v, s, e, label, score in data["found"]
     ]
     labels = [*data["labels"], "never"]  # a label of the model that is not among the true ones
-    return metrics_of(truth, found, frames_of(data["videos"], labels), labels)
+    return metrics_of(truth, predicted, frames_of(data["videos"], labels), labels)
 
 
 def test_temporal_map_matches_activitynet() -> None:
@@ -68,10 +68,10 @@ def test_equal_scores_share_threshold_unlike_activitynet() -> None:
 
 def test_segmentation_matches_ms_tcn() -> None:
     data = published("ms_tcn")
-    truth, found, frames = [], [], {}
-    for number, (true_runs, found_runs) in enumerate(zip(data["truth"], data["found"], strict=True)):
+    truth, predicted, frames = [], [], {}
+    for number, (true_runs, predicted_runs) in enumerate(zip(data["truth"], data["found"], strict=True)):
         video = f"{number}.mp4"
-        for runs, kind in ((true_runs, "truth"), (found_runs, "found")):
+        for runs, kind in ((true_runs, "truth"), (predicted_runs, "found")):
             edges = np.cumsum([0, *(length for _, length in runs)]) / FPS
             for (label, _), (start, end) in zip(runs, pairwise(edges.tolist()), strict=True):
                 if label == "background":
@@ -79,9 +79,9 @@ def test_segmentation_matches_ms_tcn() -> None:
                 if kind == "truth":
                     truth.append(Annotation(video=video, start_s=start, end_s=end, label=label))
                 else:
-                    found.append(Event(video=video, start_s=start, end_s=end, label=label, score=0.5))
+                    predicted.append(Event(video=video, start_s=start, end_s=end, label=label, score=0.5))
         frames |= frames_of([video], data["labels"], sum(length for _, length in true_runs))
-    got, want = metrics_of(truth, found, frames, data["labels"], exclusive=True), data["numbers"]
+    got, want = metrics_of(truth, predicted, frames, data["labels"], exclusive=True), data["numbers"]
     for name, theirs in (
         ("frame_accuracy", "Acc"),
         ("edit", "Edit"),
@@ -102,13 +102,13 @@ def spots(half_width_s: float, second: int) -> dict[str, Any]:
     truth = [
         Annotation(video=v["video"], label=e["label"], **span(e["frame"])) for v in data["truth"] for e in v["events"]
     ]
-    found = [
+    predicted = [
         Event(video=v["video"], label=e["label"], score=e["score"], **span(e["frame"]))
         for v in data["found"]
         for e in v["events"]
     ]
     frames = frames_of([v["video"] for v in data["truth"]], data["labels"])
-    return metrics_of(truth, found, frames, data["labels"], half_width_s=half_width_s)
+    return metrics_of(truth, predicted, frames, data["labels"], half_width_s=half_width_s)
 
 
 def test_spotting_matches_e2e_spot() -> None:
