@@ -1,11 +1,9 @@
-"""Make what the demo ships with: the weights of its small detector, trained from scratch on drawn street scenes.
+"""Train the demo's small detector from scratch on rendered street scenes, or render a dataset like the demo's.
 
-    python scripts/make_demo_data.py --work /tmp/demo-detector        # draws frames, trains, writes data/demo/demo.pt
-    python scripts/make_demo_data.py --work /tmp/clips --clips 400    # only draws a data set like the demo's
+    python scripts/make_demo_data.py --work /tmp/demo-detector        # writes data/demo/demo.pt
+    python scripts/make_demo_data.py --work /tmp/clips --clips 400    # only renders a dataset
 
-Data sets are described in English (`annotations.csv`), and alike in Korean (`annotations.ko.csv`).
-
-Needs no network and no GPU.
+Datasets are described in English (`annotations.csv`) and in Korean (`annotations.ko.csv`). Needs no network and no GPU.
 """
 
 from __future__ import annotations
@@ -15,19 +13,20 @@ import os
 from pathlib import Path
 from typing import Any
 
-# Before ultralytics is imported: it would look for updates and install packages while it runs.
+# Set before importing ultralytics, which would check for updates and install packages.
 os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="true")
 
 import torch
 import ultralytics
+from korean_sentences import write_korean_annotations
 from ultralytics import YOLO
 from ultralytics.utils import YAML
 
 from vidgru.demo.dataset import write_dataset, write_frames
-from vidgru.demo.scene import CLASSES, KINDS, SIZE_PX
+from vidgru.demo.scenes import CLASSES, EVENT_KINDS, SIZE_PX
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAIN_SEED, VAL_SEED = 1_000_000_000, 2_000_000_000  # far from the seeds of demo clips: the detector never sees those
+TRAIN_SEED, VAL_SEED = 1_000_000_000, 2_000_000_000  # far from the seeds of demo clips, which the detector must not see
 
 
 def train(data: Path, epochs: int) -> Path:
@@ -35,11 +34,11 @@ def train(data: Path, epochs: int) -> Path:
     folder = data.parent
     config = YAML.load(Path(ultralytics.__file__).parent / "cfg/models/26/yolo26.yaml")
     config |= {"nc": len(CLASSES), "scales": {"demo": [0.5, 0.125, 512]}}
-    # The name must not be `yolo26` and a letter of n s m l x: that would be read as one of the stock scales.
+    # Not named `yolo26` plus one of n s m l x, which ultralytics would take for a stock scale.
     YAML.save(folder / "demo.yaml", config)
     model = YOLO(folder / "demo.yaml", task="detect")
-    # Results depend on the number of threads. One is not slower by much on so small a network, and far faster on a busy
-    # machine, where two wait for each other in every layer.
+    # Results depend on the number of threads. One is hardly slower on such a small network, and much faster on a busy
+    # machine, where two would wait for each other in every layer.
     model.add_callback("on_train_start", lambda _: torch.set_num_threads(1))
     model.train(
         data=str(data),
@@ -51,16 +50,16 @@ def train(data: Path, epochs: int) -> Path:
         epochs=epochs,
         imgsz=max(SIZE_PX),
         batch=16,
-        rect=True,  # frames as they are, without padding or mosaic: more frames are cheaper to draw than to compute
+        rect=True,  # no padding or mosaics: more frames are cheaper to render than to train on
         workers=0,
         cache="ram",
         seed=0,
         deterministic=True,
         amp=False,
         plots=False,
-        nms=False,  # best.pt is chosen by the one-to-one head, which is the one in use
+        nms=False,  # choose best.pt by the one-to-one head, which extraction uses
         optimizer="AdamW",
-        nbs=16,  # an update every batch, not every fourth
+        nbs=16,  # update per batch, not per four
         lr0=0.002,
         cos_lr=True,
         warmup_epochs=1.0,
@@ -73,7 +72,7 @@ def train(data: Path, epochs: int) -> Path:
 
 
 def publish(checkpoint: Path, target: Path) -> None:
-    """Write the weights alone: fp16, one-to-one head chosen, no paths, no dates, no history."""
+    """Write only the weights: fp16, one-to-one head selected, without paths, dates and history."""
     model: Any = torch.load(checkpoint, map_location="cpu", weights_only=False)["model"]
     model.model[-1].end2end = True
     model.yaml = {**model.yaml, "yaml_file": "demo.yaml"}
@@ -92,18 +91,23 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for frames, labels and training runs")
-    parser.add_argument("--out", type=Path, default=ROOT / "data" / "demo" / "demo.pt", help="where the weights go")
-    parser.add_argument("--train-clips", type=int, default=480, help="clips to draw training frames from")
-    parser.add_argument("--val-clips", type=int, default=60, help="clips to draw held-out frames from")
+    parser.add_argument("--out", type=Path, default=ROOT / "data" / "demo" / "demo.pt", help="file of the weights")
+    parser.add_argument("--train-clips", type=int, default=480, help="clips to take training frames from")
+    parser.add_argument("--val-clips", type=int, default=60, help="clips to take validation frames from")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--clips", type=int, default=0, help="only draw about so many clips into --work, and stop")
-    parser.add_argument("--recordings", type=int, default=20, help="recordings with timed events to draw with --clips")
-    parser.add_argument("--seed", type=int, default=0, help="of the clips of --clips")
+    parser.add_argument("--clips", type=int, default=0, help="only render about this many clips into --work")
+    parser.add_argument(
+        "--recordings", type=int, default=20, help="recordings with timed events to render with --clips"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of --clips")
     args = parser.parse_args()
     folder = args.work.resolve()
     if args.clips:
-        each = max(3, round(args.clips / (len(KINDS) + 1)))
-        write_dataset(folder, clips_per_kind=each, eventless=each, recordings=args.recordings, seed=args.seed)
+        count = max(3, round(args.clips / (len(EVENT_KINDS) + 1)))
+        counts = {"clips_per_kind": count, "eventless_clips": count, "recordings": args.recordings}
+        write_dataset(folder, **counts, seed=args.seed)
+        for name in ("dataset", "recordings"):
+            write_korean_annotations(folder / name)
         return
     seeds = {
         "train": range(TRAIN_SEED, TRAIN_SEED + args.train_clips),

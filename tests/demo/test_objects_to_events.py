@@ -1,4 +1,4 @@
-"""From frames that someone annotated to events: a detector of one's own, by Ultralytics' command, carries the rest."""
+"""A custom detector, trained by Ultralytics' command on annotated frames, works in the whole pipeline."""
 
 import csv
 import os
@@ -16,8 +16,8 @@ from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings
 from vidgru.datasets.annotations import load_dataset
 from vidgru.demo.dataset import write_frames
-from vidgru.demo.report import line_up
-from vidgru.demo.scene import CLASSES, Scene, plan_clip, plan_recording, write_video
+from vidgru.demo.run import match_events
+from vidgru.demo.scenes import CLASSES, Scene, plan_clip, plan_recording, write_video
 from vidgru.extraction.pipeline import feature_settings_for
 from vidgru.model.checkpoint import load_model
 from vidgru.prediction.event_files import read_jsonl
@@ -26,23 +26,23 @@ from vidgru.types import FrameSequence
 
 pytestmark = pytest.mark.slow
 
-ANNOTATED = ("bag", "person")  # cars are not, and so must not be found
-NAMES = ("luggage", "passer-by")  # what the user calls them; no detector knows these names
+ANNOTATED = ("bag", "person")  # not cars, so these must not be detected
+NAMES = ("luggage", "passer-by")  # the user's names, which no other detector has
 KINDS = ("leaves_bag", "meet", "runs")
 SPLITS = ("train",) * 6 + ("val",) * 2
-SEEN = 0.25  # the score from which on an object counts, as in Ultralytics' predict
+MIN_SCORE = 0.25  # as in Ultralytics' predict
 
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`best.pt` of `yolo detect train`: other classes than those of the detector that it starts from."""
+    """`best.pt` of `yolo detect train`, with other classes than the detector it starts from."""
     folder = tmp_path_factory.mktemp("detector")
     first = 3_000_000_000
     data = write_frames(
         folder / "frames", {"train": range(first, first + 27), "val": range(first + 500, first + 509)}, ANNOTATED
     )
     data.write_text(yaml.safe_dump({**yaml.safe_load(data.read_text()), "names": dict(enumerate(NAMES))}))
-    # Few pictures and epochs: no warm-up, an update every batch, pictures as they are instead of mosaics.
+    # Few images and epochs: no warm-up, an update per batch, and no mosaics.
     settings: dict[str, object] = {"imgsz": 320, "epochs": 6, "batch": 8, "nbs": 8, "warmup_epochs": 0, "rect": True}
     settings |= {"workers": 0, "device": "cpu", "plots": False, "project": folder / "runs/detect"}
     done = subprocess.run(
@@ -63,7 +63,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`known/`: recordings with annotated events; `new/`: one to look for events in."""
+    """`known/` has recordings with annotated events, `new/` one to predict on."""
     folder = tmp_path_factory.mktemp("recordings")
     for part, splits in (("known", SPLITS), ("new", ("test",))):
         (folder / part / "videos").mkdir(parents=True)
@@ -78,90 +78,92 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(*words: object) -> None:
+def run_cli(*words: object) -> None:
     assert cli.run([str(word) for word in words]) == 0
 
 
-def extracted(features: Path, video: Path, weights: Path) -> FrameSequence:
+def read_features(features: Path, video: Path, weights: Path) -> FrameSequence:
     cache = SequenceCache(features)
     entry = cache.lookup(video, feature_settings_for(DetectorSettings(weights=str(weights), imgsz=320)))
     assert entry is not None
     return cache.read(entry.key)
 
 
-def agreement(sequence: FrameSequence, scene: Scene) -> tuple[int, int, int, int]:
-    """Over all frames: true objects; those with a box of their class at IoU 0.5; boxes; those with such an object."""
-    true = hits = found = right = 0
+def count_matches(sequence: FrameSequence, scene: Scene) -> tuple[int, int, int, int]:
+    """Count true objects, those detected (same class, IoU 0.5), detections, and correct detections over all frames."""
+    num_true = num_detected = num_boxes = num_correct = 0
     for step, frame in enumerate(sequence.frame_index):
         boxes, kinds = scene.truth(int(frame))
-        mine = slice(sequence.offsets[step], sequence.offsets[step + 1])
-        strong = sequence.scores[mine] >= SEEN
-        seen, labels = sequence.boxes[mine][strong], sequence.classes[mine][strong]
+        rows = slice(sequence.offsets[step], sequence.offsets[step + 1])
+        confident = sequence.scores[rows] >= MIN_SCORE
+        detected, labels = sequence.boxes[rows][confident], sequence.classes[rows][confident]
         known = [k for k, kind in enumerate(kinds) if CLASSES[kind] in ANNOTATED]
         classes = np.array([ANNOTATED.index(CLASSES[kinds[k]]) for k in known], int)
-        fits = (overlaps(boxes[known], seen) >= 0.5) & (classes[:, None] == labels[None])
-        true, hits = true + len(known), hits + int(fits.any(axis=1).sum())
-        found, right = found + len(seen), right + int(fits.any(axis=0).sum())
-    return true, hits, found, right
+        matches = (overlaps(boxes[known], detected) >= 0.5) & (classes[:, None] == labels[None])
+        num_true, num_detected = num_true + len(known), num_detected + int(matches.any(axis=1).sum())
+        num_boxes, num_correct = num_boxes + len(detected), num_correct + int(matches.any(axis=0).sum())
+    return num_true, num_detected, num_boxes, num_correct
 
 
 def overlaps(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """IoU of each box with each: [n, m]."""
+    """Return the IoU of each pair of boxes: [n, m]."""
     low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = (high - low).clip(0).prod(axis=2)
+    intersection = (high - low).clip(0).prod(axis=2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
-    return np.asarray(common / (areas[0][:, None] + areas[1][None] - common))
+    return np.asarray(intersection / (areas[0][:, None] + areas[1][None] - intersection))
 
 
-def test_what_was_annotated_is_seen_and_nothing_else(detector: Path, tmp_path: Path) -> None:
+def test_custom_detector_finds_annotated_classes_only(detector: Path, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     scenes = {kind: plan_clip(kind, 6000) for kind in ("leaves_bag", "meet", "group_passes", "person_then_car")}
     for name, scene in scenes.items():
         write_video(scene, tmp_path / "videos" / f"{name}.mp4")
     features = tmp_path / "features"
-    run("extract", tmp_path / "videos", "--weights", detector, "--imgsz", 320, "--out", features)
+    run_cli("extract", tmp_path / "videos", "--weights", detector, "--imgsz", 320, "--out", features)
     total = np.zeros(4, int)
     for name, scene in scenes.items():
-        sequence = extracted(features, tmp_path / "videos" / f"{name}.mp4", detector)
+        sequence = read_features(features, tmp_path / "videos" / f"{name}.mp4", detector)
         assert sequence.names == NAMES
-        total += agreement(sequence, scene)
-    true, hits, found, right = total.tolist()
-    assert true > 200
-    assert hits / true > 0.8
-    assert right / found > 0.9
+        total += count_matches(sequence, scene)
+    num_true, num_detected, num_boxes, num_correct = total.tolist()
+    assert num_true > 200
+    assert num_detected / num_true > 0.8
+    assert num_correct / num_boxes > 0.9
 
 
-def test_another_detector_is_another_entry(detector: Path, tmp_path: Path) -> None:
+def test_each_detector_has_its_cache_entry(detector: Path, tmp_path: Path) -> None:
     video, other, features = tmp_path / "a.mp4", bundled_file("demo.pt"), tmp_path / "features"
     assert other is not None
     write_video(plan_clip("leaves_bag", 6001), video)
     for weights in (detector, other, detector):
-        run("extract", video, "--weights", weights, "--imgsz", 320, "--out", features)
+        run_cli("extract", video, "--weights", weights, "--imgsz", 320, "--out", features)
     cache = SequenceCache(features)
     assert len(list(cache.entries())) == 2
-    assert extracted(features, video, detector).names == NAMES
-    assert extracted(features, video, other).names == CLASSES
+    assert read_features(features, video, detector).names == NAMES
+    assert read_features(features, video, other).names == CLASSES
 
 
-def test_a_model_goes_with_its_detector(
+def test_model_requires_its_detector(
     detector: Path, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    features, model, found = tmp_path / "features", tmp_path / "model", tmp_path / "events"
-    run("train", recordings / "known", "--weights", detector, "--imgsz", 320, "--features", features, "--out", model)
+    features, model, events = tmp_path / "features", tmp_path / "model", tmp_path / "events"
+    run_cli(
+        "train", recordings / "known", "--weights", detector, "--imgsz", 320, "--features", features, "--out", model
+    )
     trained = load_model(model)
     assert trained.weights == str(detector)
-    assert trained.what["weights_sha256"] == sha256_file(detector)
+    assert trained.feature_settings["weights_sha256"] == sha256_file(detector)
     assert trained.names == NAMES
     capsys.readouterr()
-    run("info", model)
-    told = capsys.readouterr().out
-    assert f"detector: {detector}, 2 classes" in told
-    assert sha256_file(detector)[:12] in told
+    run_cli("info", model)
+    printed = capsys.readouterr().out
+    assert f"detector: {detector}, 2 classes" in printed
+    assert sha256_file(detector)[:12] in printed
 
     new = recordings / "new" / "videos"
-    run("predict", model, new, "--features", features, "--out", found)
+    run_cli("predict", model, new, "--features", features, "--out", events)
     truth = load_dataset(str(recordings / "new")).annotations
-    pairs = line_up(truth, read_jsonl(found / "events.jsonl"))
+    pairs = match_events(truth, read_jsonl(events / "events.jsonl"))
     assert sum(true is not None and event is not None for true, event in pairs) >= len(truth) // 2, pairs
 
     other = bundled_file("demo.pt")

@@ -1,24 +1,28 @@
-"""The demo on a smaller scale: what it says comes from the pipeline, from pixels to scores."""
+"""The demo's report, and a smaller demo whose accuracy can only come from the frames."""
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from vidgru.config import DemoConfig, EvalConfig, TrainConfig
-from vidgru.demo.run import run
-from vidgru.demo.scene import KINDS as EVENTS
-from vidgru.demo.scene import plan_clip, write_video
+from vidgru.demo.run import caption_line, event_table, label_table, match_events, metric_lines, run
+from vidgru.demo.scenes import EVENT_KINDS, plan_clip, write_video
+from vidgru.demo.sentences import ENGLISH, WORDINGS, SceneDescription, attribute_options
 from vidgru.flags import from_flags
 from vidgru.storage import bundled_file
 from vidgru.training.evaluate import evaluate
 from vidgru.training.run import train
+from vidgru.types import Annotation, Event
 
 KINDS = ("runs", "group_passes", "car_stops", "leaves_bag")
 CLIPS = 12
 SPLITS = ("train",) * 7 + ("val",) * 2 + ("test",) * 3
+RED = "Someone in red runs past to the left."
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +36,12 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def accuracy(scenes: Path, *, shuffled: bool) -> float:
-    """Held-out accuracy of a model trained on the true labels, or on shuffled ones; the test labels stay true."""
+    """Return the held-out accuracy of a model trained on true or on shuffled labels; test labels are always true."""
     rows = [(f"{kind}_{n:02d}.mp4", kind, SPLITS[n]) for kind in KINDS for n in range(CLIPS)]
     if shuffled:
-        seen = [i for i, (_, _, split) in enumerate(rows) if split != "test"]
-        labels = np.random.default_rng(1).permutation([rows[i][1] for i in seen])
-        for i, label in zip(seen, labels, strict=True):
+        trained = [i for i, (_, _, split) in enumerate(rows) if split != "test"]
+        labels = np.random.default_rng(1).permutation([rows[i][1] for i in trained])
+        for i, label in zip(trained, labels, strict=True):
             rows[i] = (rows[i][0], str(label), rows[i][2])
     name = "shuffled" if shuffled else "true"
     with (scenes / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
@@ -51,24 +55,133 @@ def accuracy(scenes: Path, *, shuffled: bool) -> float:
     return float(evaluate(out, scenes / f"{name}.csv", config)["accuracy"])
 
 
-def test_learns_from_labels_and_not_from_shuffled_ones(scenes: Path) -> None:
+def test_training_learns_from_true_labels_only(scenes: Path) -> None:
     assert accuracy(scenes, shuffled=False) >= 0.75
     assert accuracy(scenes, shuffled=True) <= 0.5
 
 
 @pytest.mark.slow
-def test_the_demo_as_it_ships(tmp_path: Path) -> None:
+def test_run_reaches_its_accuracy(tmp_path: Path) -> None:
     text = run(DemoConfig(out=str(tmp_path / "demo")))
-    clips, events, *described = text.splitlines()[:4]
+    clips, events, *captions = text.splitlines()[:4]
     assert clips.startswith("Accuracy on ")
     assert float(clips.rpartition(" ")[2]) >= 0.85
     assert re.match(r"Events of \d+ held-out recordings, at tIoU 0\.5: F1 ", events)
     assert float(events.partition("F1 ")[2].partition(",")[0]) >= 0.8
-    assert all(f"\n{kind} " in text for kind in EVENTS)
+    assert all(f"\n{kind} " in text for kind in EVENT_KINDS)
     assert "true events found" in text
     assert all(
-        re.match(r"Descriptions of \d+ (held-out clips|events found in held-out recordings): right", line)
-        for line in described
+        re.match(r"Captions of \d+ (held-out clips|events of held-out recordings): 0\.\d+ correct", line)
+        for line in captions
     )
-    assert text.count("\n      true:  ") == len(EVENTS)
-    assert "\n      found: " in text
+    assert text.count("\n      true:      ") == len(EVENT_KINDS)
+    assert "\n      predicted: " in text
+
+
+# --- report ---------------------------------------------------------------------------------------------------------
+
+
+def annotation(start_s: float, end_s: float, label: str = "runs", video: str = "a.mp4") -> Annotation:
+    return Annotation(video=video, start_s=start_s, end_s=end_s, label=label)
+
+
+def event(start_s: float, end_s: float, label: str = "runs", video: str = "a.mp4") -> Event:
+    return Event(video=video, start_s=start_s, end_s=end_s, label=label, score=0.5)
+
+
+def test_match_events_pairs_by_label_and_overlap() -> None:
+    truth = [annotation(0, 4), annotation(10, 14), annotation(20, 24, "meet")]
+    predicted = [event(1, 5), event(2, 4), event(20, 24), event(11, 12, video="b.mp4")]
+    assert match_events(truth, predicted) == [
+        (truth[0], predicted[0]),
+        (None, predicted[1]),
+        (truth[1], None),
+        (truth[2], None),
+        (None, predicted[2]),
+        (None, predicted[3]),
+    ]
+
+
+def test_match_events_pairs_each_event_once() -> None:
+    truth = [annotation(0, 4), annotation(4, 8)]
+    assert match_events(truth, [event(1, 8)]) == [(truth[0], None), (truth[1], event(1, 8))]
+
+
+def test_event_table_counts_pairs() -> None:
+    true = Annotation(video="a.mp4", start_s=1, end_s=3, label="runs", description="Someone runs.")
+    lines = event_table([(true, event(1, 2.5)), (annotation(5, 6, "meet"), None), (None, event(8, 9))])
+    assert [" ".join(line.split()) for line in lines[1:5]] == [
+        "1.0- 3.0 s runs 1.0- 2.5 s runs 0.50",
+        "true: Someone runs.",
+        "5.0- 6.0 s meet missed",
+        "no event 8.0- 9.0 s runs 0.50",
+    ]
+    assert lines[-1] == "1 of 2 true events found; 1 of 2 predictions are false."
+
+
+def captioned_event(text: str, source: Literal["model", "template"] = "model") -> Event:
+    return Event(
+        video="a.mp4", start_s=1, end_s=3, label="runs", score=0.5,
+        description=text, description_score=0.25, description_source=source,
+    )  # fmt: skip
+
+
+def test_event_table_checks_captions() -> None:
+    true = Annotation(video="a.mp4", start_s=1, end_s=3, label="runs", description=RED)
+    wrong = "Someone in blue runs past to the right."
+    predicted = [
+        captioned_event(RED),
+        captioned_event(wrong),
+        captioned_event("person: runs", "template"),
+        captioned_event("A dog runs."),
+    ]
+    lines = event_table([*((true, event) for event in predicted), (None, captioned_event(RED)), (true, None)])
+    heads = [line.split("0.50", 1)[1].split() for line in lines if " 0.50" in line]
+    assert heads == [
+        ["0.25", "correct"],
+        ["0.25", "wrong:", "objects,", "directions"],
+        ["0.25", "template"],
+        ["0.25", "wrong:", "objects,", "event,", "directions"],
+        ["0.25"],
+    ]
+    assert lines[2:4] == [f"      true:      {RED}", f"      predicted: {RED}"]
+    assert lines[-4:-2] == ["   1.0-  3.0 s runs                missed", f"      true:      {RED}"]
+
+
+def test_event_table_fits_120_columns() -> None:
+    for kind in EVENT_KINDS:
+        longest = {name: max(values, key=len) for name, values in attribute_options(kind).items()}
+        description = SceneDescription(kind=kind, attributes=longest)
+        for wording in range(WORDINGS):
+            sentence = ENGLISH.format(description, wording)
+            true = Annotation(video="a.mp4", start_s=100, end_s=103, label=kind, description=sentence)
+            wrong = replace(captioned_event("?"), label=kind, start_s=100, end_s=103)
+            for event in (replace(wrong, description=sentence), wrong):
+                assert max(map(len, event_table([(true, event)]))) <= 120
+
+
+def test_caption_line_counts_correct_captions() -> None:
+    line = caption_line("clips", [RED, "Someone in red runs past to the right.", None, RED], [RED] * 4)
+    assert line == "Captions of 4 clips: 0.500 correct (objects 0.750, event 0.750, directions 0.500), 1 by template"
+    assert caption_line("clips", [], []) == "Captions of clips: none"
+
+
+def test_label_table_has_a_line_per_label() -> None:
+    per_class: dict[str, dict[str, Any]] = {
+        "runs": {"precision": 0.75, "recall": 0.6, "f1": 2 / 3, "support": 5, "ap_50": 0.5},
+        "leaves_bag": {"precision": 0.0, "recall": None, "f1": 0.0, "support": 0, "ap_50": None},
+    }
+    assert [line.split() for line in label_table(per_class)] == [
+        ["true", "found", "precision", "recall", "AP"],
+        ["runs", "5", "3", "0.750", "0.600", "0.500"],
+        ["leaves_bag", "0", "0", "0.000", "-", "-"],
+    ]
+    assert len({len(line) for line in label_table(per_class)}) == 1
+
+
+def test_metric_lines() -> None:
+    metrics = {"clips": 60, "accuracy": 0.95, "event_f1": 0.8125, "map_50": 0.75, "events": {"videos": 4}}
+    assert metric_lines(metrics) == [
+        "Accuracy on 60 held-out clips: 0.950",
+        "Events of 4 held-out recordings, at tIoU 0.5: F1 0.812, mAP 0.750",
+    ]

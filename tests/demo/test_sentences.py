@@ -1,107 +1,131 @@
-"""Every sentence of the demo can be read back to what it says, in each language, and in one way only."""
+"""Every sentence of the demo parses to one description, and captions are right or wrong by the scene."""
 
-from collections.abc import Iterator
-from itertools import product
 from string import Formatter
-from typing import get_args
 from unicodedata import normalize
 
 import pytest
 
-from vidgru.demo import sentences
-from vidgru.demo.scene import COLOURS, KINDS
-from vidgru.demo.sentences import LANGUAGES, WORDINGS, Language, Told, options, parse, tell
+from tests.demo.synthetic import all_descriptions
+from vidgru.demo.scenes import COLOURS, EVENT_KINDS
+from vidgru.demo.sentences import (
+    ATTRIBUTE_VALUES,
+    ENGLISH,
+    WORDINGS,
+    SceneDescription,
+    attribute_accuracy,
+    attribute_options,
+    check_caption,
+    value_accuracy,
+)
 
-BOTH = pytest.mark.parametrize("language", LANGUAGES)
+TRUTH = SceneDescription(kind="leaves_bag", attributes={"coat": "red", "bag": "black", "direction": "left"})
 
 
-def everything() -> Iterator[Told]:
-    """All that sentences can say."""
-    for kind in KINDS:
-        names = options(kind)
-        for values in product(*names.values()):
-            yield Told(kind=kind, attributes=dict(zip(names, values, strict=True)))
+def describe(kind: str = "leaves_bag", **attributes: str) -> SceneDescription:
+    """Return `TRUTH` with another kind or other attributes."""
+    return SceneDescription(kind=kind, attributes={**TRUTH.attributes, **attributes})
 
 
-@BOTH
-def test_every_sentence_says_one_thing(language: Language) -> None:
-    said: dict[str, Told] = {}
-    for told in everything():
+def test_sentences_have_one_reading() -> None:
+    readings: dict[str, SceneDescription] = {}
+    for description in all_descriptions():
         for wording in range(WORDINGS):
-            sentence = tell(told, wording, language)
-            assert parse(sentence, language) == told, sentence
-            assert said.setdefault(sentence, told) == told
-    assert len(said) == WORDINGS * len(list(everything()))
+            sentence = ENGLISH.format(description, wording)
+            assert ENGLISH.parse(sentence) == description, sentence
+            assert readings.setdefault(sentence, description) == description
+    assert len(readings) == WORDINGS * len(list(all_descriptions()))
 
 
-@BOTH
-def test_all_wordings_tell_all_attributes_of_their_kind(language: Language) -> None:
-    assert set(sentences._TEMPLATES[language]) == set(KINDS)
-    for kind, templates in sentences._TEMPLATES[language].items():
+def test_templates_state_the_same_attributes_per_kind() -> None:
+    assert set(ENGLISH.templates) == set(EVENT_KINDS)
+    for kind, templates in ENGLISH.templates.items():
         assert len(set(templates)) == len(templates) == WORDINGS
         for template in templates:
-            assert {name for _, name, _, _ in Formatter().parse(template) if name} == set(options(kind)), template
+            assert {name for _, name, _, _ in Formatter().parse(template) if name} == set(attribute_options(kind))
 
 
-def test_values_are_those_of_the_scenes() -> None:
-    assert set(options("runs")["coat"]) == set(COLOURS)
-    for values in sentences._VALUES.values():
-        assert set(values) == set(LANGUAGES) == set(get_args(Language))
-        assert len({tuple(words) for words in values.values()}) == 1  # the same keys, in the same order
+def test_attribute_values_match_the_scenes() -> None:
+    assert set(ATTRIBUTE_VALUES["coat"]) == set(COLOURS)
+    assert attribute_options("runs") == {"coat": tuple(COLOURS), "direction": ("left", "right")}
 
 
-def test_korean_particles_fit_the_words_before_them() -> None:
-    """After a final consonant 을, 이, 은, 과, 으로; after a vowel 를, 가, 는, 와, 로."""
-    pairs = {"을": True, "를": False, "이": True, "가": False, "은": True, "는": False, "과": True, "와": False}
-    particles = {**pairs, "으로": True, "로": False}
-    nouns = {"사람", "가방", "자동차", "누군가", "옷", "코트", "왼쪽", "오른쪽", "무리", "명", "왼쪽에서", "오른쪽에서"}
-    checked = 0
-    for told in everything():
-        for wording in range(WORDINGS):
-            for word in tell(told, wording, "ko").rstrip(".").replace(",", "").split():
-                noun = next((noun for noun in sorted(nouns, key=len, reverse=True) if word.startswith(noun)), None)
-                if noun and (particle := word.removeprefix(noun)) in particles:
-                    ends_in_consonant = (ord(noun[-1]) - ord("가")) % 28 != 0
-                    assert particles[particle] == ends_in_consonant, word
-                    checked += 1
-    assert checked > 1000
+def test_parse_ignores_case_spaces_and_final_period() -> None:
+    description = SceneDescription(kind="meet", attributes={"coat": "red", "coat2": "blue"})
+    sentence = ENGLISH.format(description, 1)
+    spaced = f" {sentence.replace(' ', '  ')} "
+    for variant in (sentence.upper(), sentence.rstrip("."), spaced, normalize("NFD", sentence)):
+        assert ENGLISH.parse(variant) == description
 
 
-@BOTH
-def test_a_sentence_may_be_spelt_a_little_otherwise(language: Language) -> None:
-    told = Told(kind="meet", attributes={"coat": "red", "coat2": "blue"})
-    sentence = tell(told, 1, language)
-    for other in (
-        sentence.upper(),
-        sentence.rstrip("."),
-        f" {sentence.replace(' ', '  ')} ",
-        normalize("NFD", sentence),
-    ):
-        assert parse(other, language) == told
-
-
-@BOTH
-def test_what_is_none_of_the_sentences_says_nothing(language: Language) -> None:
-    sentence = tell(Told(kind="runs", attributes={"coat": "red", "way": "left"}), 0, language)
+def test_parse_returns_none_for_other_sentences() -> None:
+    sentence = ENGLISH.format(SceneDescription(kind="runs", attributes={"coat": "red", "direction": "left"}), 0)
     for other in ("", "person: runs, 00:12-00:15", f"{sentence} {sentence}", sentence.replace(" ", "", 1)):
-        assert parse(other, language) is None
-    wrong: Language = "ko" if language == "en" else "en"
-    assert parse(sentence, wrong) is None
+        assert ENGLISH.parse(other) is None
 
 
-def test_sentences_of_one_number_are_translations() -> None:
-    told = Told(kind="leaves_bag", attributes={"coat": "white", "bag": "black", "way": "right"})
-    assert tell(told, 0, "en") == "A person in a white coat leaves a black bag and walks off to the right."
-    assert tell(told, 0, "ko") == "흰색 코트를 입은 사람이 검은색 가방을 두고 오른쪽으로 걸어간다."
-    assert tell(Told(kind="group_passes", attributes={"count": "four", "way": "left"}), 2, "en").startswith("Four ")
+def test_format_capitalizes_sentences() -> None:
+    attributes = {"coat": "white", "bag": "black", "direction": "right"}
+    description = SceneDescription(kind="leaves_bag", attributes=attributes)
+    assert ENGLISH.format(description, 0) == "A person in a white coat leaves a black bag and walks off to the right."
+    group = SceneDescription(kind="group_passes", attributes={"count": "four", "direction": "left"})
+    assert ENGLISH.format(group, 2) == "Four people walk left as a group."
 
 
-def test_who_and_which_way() -> None:
-    both = Told(kind="car_then_person", attributes={"coat": "red", "car": "blue", "way": "left", "car_way": "right"})
-    assert both.who == (("car", "blue"), ("person", "red"))
-    assert both.ways == (("car", "right"), ("person", "left"))
-    assert Told(kind="car_stops", attributes={"car": "blue", "way": "left"}).ways == (("car", "left"),)
-    assert Told(kind="group_passes", attributes={"count": "five", "way": "left"}).who == (("person", "five"),)
-    one, other = (Told(kind="meet", attributes={"coat": a, "coat2": b}) for a, b in (("red", "blue"), ("blue", "red")))
-    assert one.who == other.who
-    assert one.ways != other.ways
+def test_scene_description_objects_and_directions() -> None:
+    attributes = {"coat": "red", "car": "blue", "direction": "left", "car_direction": "right"}
+    person_and_car = SceneDescription(kind="car_then_person", attributes=attributes)
+    assert person_and_car.objects == (("car", "blue"), ("person", "red"))
+    assert person_and_car.directions == (("car", "right"), ("person", "left"))
+    car = SceneDescription(kind="car_stops", attributes={"car": "blue", "direction": "left"})
+    assert car.directions == (("car", "left"),)
+    group = SceneDescription(kind="group_passes", attributes={"count": "five", "direction": "left"})
+    assert group.objects == (("person", "five"),)
+
+
+# --- accuracy of captions ---------------------------------------------------------------------------------------------
+
+
+def test_check_caption_tells_attributes_apart() -> None:
+    all_right = dict.fromkeys(("all", "objects", "event", "directions"), True)
+    for wording in range(WORDINGS):
+        assert check_caption(ENGLISH.format(TRUTH, wording), TRUTH) == all_right
+        for description, wrong in (
+            (describe(coat="blue"), "objects"),
+            (describe(bag="red"), "objects"),
+            (describe("picks_up_bag"), "event"),
+            (describe(direction="right"), "directions"),
+        ):
+            is_right = check_caption(ENGLISH.format(description, wording), TRUTH)
+            assert is_right == {**all_right, "all": False, wrong: False}
+
+
+def test_check_caption_of_meeting_from_wrong_sides() -> None:
+    truth, swapped = (
+        SceneDescription(kind="meet", attributes={"coat": left, "coat2": right})
+        for left, right in (("red", "blue"), ("blue", "red"))
+    )
+    is_right = check_caption(ENGLISH.format(swapped, 0), truth)
+    assert is_right == {"all": False, "objects": True, "event": True, "directions": False}
+
+
+def test_check_caption_rejects_other_sentences() -> None:
+    for text in (None, "", "person, bag: leaves_bag, 00:01-00:05", "A person in a red coat leaves a black dog."):
+        assert not any(check_caption(text, TRUTH).values())
+
+
+def test_attribute_accuracy_is_a_share_of_captions() -> None:
+    descriptions = (TRUTH, describe(direction="right"), describe("picks_up_bag"))
+    texts = [*(ENGLISH.format(description, n) for n, description in enumerate(descriptions)), None]
+    assert attribute_accuracy(texts, [TRUTH] * 4) == {"all": 0.25, "objects": 0.75, "event": 0.5, "directions": 0.5}
+    with pytest.raises(ValueError, match="at least one caption"):
+        attribute_accuracy([], [])
+    with pytest.raises(ValueError, match="zip"):
+        attribute_accuracy(texts, [TRUTH])
+
+
+def test_value_accuracy_counts_each_attribute() -> None:
+    runs = SceneDescription(kind="runs", attributes={"coat": "red", "direction": "left"})
+    other = describe("picks_up_bag", bag="red")
+    texts = [ENGLISH.format(describe(direction="right"), 1), ENGLISH.format(other, 2), None]
+    accuracy = value_accuracy(texts, [TRUTH, TRUTH, runs])
+    assert accuracy == {"bag": (0.5, 2), "coat": (2 / 3, 3), "direction": (1 / 3, 3)}

@@ -16,8 +16,7 @@ from tests.compare_runs import Agreement, agreement
 from tests.detectors import DEMO, KINDS, Weights
 from tests.videos import draw_counter
 from vidgru.config import DetectorSettings, RuntimeSettings
-from vidgru.demo.scene import KINDS as EVENTS
-from vidgru.demo.scene import SIZE_PX, plan_clip
+from vidgru.demo.scenes import EVENT_KINDS, SIZE_PX, plan_clip
 from vidgru.detector import backends, openvino_export
 from vidgru.detector.backends import Backend, OpenVinoBackend, TorchBackend, has_bf16_units, open_backend
 from vidgru.detector.preprocess import Letterbox
@@ -192,7 +191,7 @@ def detections(backend: str, precision: str) -> list[Detections]:
 
 @cache
 def scenes() -> list[list[np.ndarray]]:
-    clips = [plan_clip(kind, 70 + number).frames() for number, kind in enumerate(EVENTS)]
+    clips = [plan_clip(kind, 70 + number).frames() for number, kind in enumerate(EVENT_KINDS)]
     return [[image for image, _, _ in islice(frames, 8, 36, 8)] for frames in clips]
 
 

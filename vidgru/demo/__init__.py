@@ -1,1 +1,1 @@
-"""The demo: drawn street scenes with known truth, and the walk from video to events over them."""
+"""The demo: synthetic street scenes with known truth, and the whole pipeline run on them."""

@@ -1,10 +1,10 @@
-"""Data sets of street scenes on disk: recordings with annotated events, and frames with annotated objects."""
+"""Datasets of rendered street scenes: recordings with annotated events, and frames with annotated objects."""
 
 from __future__ import annotations
 
 import csv
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,29 +12,28 @@ import av
 import cv2
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
-from vidgru.demo.episodes import KINDS
-from vidgru.demo.scene import CLASSES, Scene, plan_clip, plan_recording, write_video
-from vidgru.demo.sentences import LANGUAGES, Language
+from vidgru.demo.scenes import CLASSES, EVENT_KINDS, Scene, plan_clip, plan_recording, write_video
 
-EVENTS = 6  # a recording; even, so that the two kinds of an order pair are always dealt together
-FRAMES = 5  # a clip
+EVENTS_PER_RECORDING = 6  # even, so that both kinds of an order pair are always dealt together
+FRAMES_PER_CLIP = 5
 
-_UNSEEN = 90_000  # recordings that are never trained on have seeds apart
+_UNSEEN_SEED = 90_000  # recordings outside the dataset have seeds of their own
+_SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class _Job:
-    # One video to write, small enough to be sent to another process: the scene is planned there.
+class _VideoJob:
+    """A video to render. Small enough to send to another process, which plans the scene itself."""
+
     path: Path
     kinds: tuple[str | None, ...]
     seed: int
     split: str
-    recording: bool = False
+    is_recording: bool = False
 
-    def scene(self) -> Scene:
-        if self.recording:
+    def plan(self) -> Scene:
+        if self.is_recording:
             return plan_recording([kind for kind in self.kinds if kind], self.seed)
         return plan_clip(self.kinds[0], self.seed)
 
@@ -43,157 +42,155 @@ def write_dataset(
     folder: Path,
     *,
     clips_per_kind: int = 16,
-    eventless: int = 16,
+    eventless_clips: int = 16,
     recordings: int = 24,
-    unseen: int = 1,
+    unseen_recordings: int = 1,
     seed: int = 0,
     workers: int = 2,
 ) -> None:
-    """Write two data sets, each with `videos/`, `annotations.csv`, and `annotations.ko.csv`: the same in Korean.
+    """Render two datasets, each a folder with `videos/` and `annotations.csv`.
 
-    `folder/dataset`: clips, whose labels speak of the whole clip, and recordings of a minute or so, whose events have
-    times, with stretches between them in which nothing happens. A fifth of each is for validation, a fifth for test.
-    Every split holds as many events of one kind of an order pair as of the other.
-    `folder/recordings`: recordings apart from those, in which every kind happens once; split test.
+    `folder/dataset` has clips, whose labels apply to the whole clip, and recordings of about a minute, whose events
+    have times and eventless gaps between them. A fifth of each is for validation, a fifth for test. Every split has
+    equally many events of both kinds of an order pair.
+    `folder/recordings` has further recordings, each with one event of every kind; all in split test.
 
     Args:
-        folder: made if need be.
-        clips_per_kind: clips of each of `KINDS`, at least 3, so that each split has one.
-        eventless: clips in which nothing happens.
-        recordings: of `EVENTS` events each, in the data set; none, or at least 3, so that each split has one.
-        unseen: recordings apart.
-        seed: of everything.
-        workers: processes that draw; 1 draws in this one. More are spawned: a script that calls this needs the usual
-            `if __name__ == "__main__"`.
+        folder: Created if missing.
+        clips_per_kind: Clips of each of `EVENT_KINDS`, at least 3, so that each split has one.
+        eventless_clips: Clips without events.
+        recordings: Recordings in the dataset, of `EVENTS_PER_RECORDING` events each; 0 or at least 3.
+        unseen_recordings: Recordings outside it.
+        seed: Random seed.
+        workers: Processes that render; 1 renders in this one. More are spawned, so a script that calls this needs the
+            usual `if __name__ == "__main__"`.
 
     Raises:
-        ValueError: too few clips or recordings for three splits.
+        ValueError: Too few clips or recordings for three splits.
     """
     if clips_per_kind < 3:
         raise ValueError(f"clips_per_kind must be at least 3, one for each split, got {clips_per_kind}")
     if 0 < recordings < 3:
         raise ValueError(f"recordings must be 0, or at least 3, one for each split, got {recordings}")
     rng = np.random.default_rng([seed, 101])
-    videos, apart = folder / "dataset" / "videos", folder / "recordings" / "videos"
+    videos, unseen_videos = folder / "dataset" / "videos", folder / "recordings" / "videos"
     cases: list[tuple[str | None, str]] = []
-    for kind, count in (*((kind, clips_per_kind) for kind in KINDS), (None, eventless)):
+    for kind, count in (*((kind, clips_per_kind) for kind in EVENT_KINDS), (None, eventless_clips)):
         cases += [(kind, split) for split in _splits(count)]
-    # Names and order tell nothing about what happens.
-    clips = [
-        _Job(videos / f"clip_{n:04d}.mp4", (cases[k][0],), seed * 100_000 + n, cases[k][1])
+    # In random order, so that names give no hint of the event.
+    clip_jobs = [
+        _VideoJob(videos / f"clip_{n:04d}.mp4", (cases[k][0],), seed * 100_000 + n, cases[k][1])
         for n, k in enumerate(rng.permutation(len(cases)))
     ]
-    # Kinds are dealt over the recordings of a split, not within each: what has happened tells nothing about what will.
+    # Kinds are dealt over all recordings of a split, not per recording: else the events so far would give away which
+    # are still to come.
     splits = _splits(recordings)
-    deals = {
-        split: rng.permutation(np.resize(KINDS, EVENTS * splits.count(split))).tolist()
-        for split in ("train", "val", "test")
+    dealt_kinds = {
+        split: rng.permutation(np.resize(EVENT_KINDS, EVENTS_PER_RECORDING * splits.count(split))).tolist()
+        for split in _SPLITS
     }
-    timed = [
-        _Job(
+    recording_jobs = [
+        _VideoJob(
             videos / f"long_{n:03d}.mp4",
-            tuple(deals[split].pop() for _ in range(EVENTS)),
+            tuple(dealt_kinds[split].pop() for _ in range(EVENTS_PER_RECORDING)),
             seed * 100_000 + n,
             split,
-            recording=True,
+            is_recording=True,
         )
         for n, split in enumerate(splits)
     ]
-    new = [
-        _Job(
-            apart / f"recording_{n:02d}.mp4",
-            tuple(rng.permutation(KINDS).tolist()),
-            seed * 100_000 + _UNSEEN + n,
+    unseen_jobs = [
+        _VideoJob(
+            unseen_videos / f"recording_{n:02d}.mp4",
+            tuple(rng.permutation(EVENT_KINDS).tolist()),
+            seed * 100_000 + _UNSEEN_SEED + n,
             "test",
-            recording=True,
+            is_recording=True,
         )
-        for n in range(unseen)
+        for n in range(unseen_recordings)
     ]
     videos.mkdir(parents=True, exist_ok=True)
-    apart.mkdir(parents=True, exist_ok=True)
-    jobs = [*new, *timed, *clips]  # the longest first, so that no process is left with one at the end
+    unseen_videos.mkdir(parents=True, exist_ok=True)
+    jobs = [*unseen_jobs, *recording_jobs, *clip_jobs]  # longest first, so that no process ends long after the others
     if workers > 1:
         with multiprocessing.get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-            for _ in pool.imap_unordered(_draw, jobs, chunksize=1):
+            for _ in pool.imap_unordered(_render, jobs, chunksize=1):
                 pass
     else:
         for job in jobs:
-            _draw(job)
-    for language in LANGUAGES:
-        name = "annotations.csv" if language == "en" else f"annotations.{language}.csv"
-        _annotate([*clips, *timed], folder / "dataset" / name, language)
-        _annotate(new, folder / "recordings" / name, language)
+            _render(job)
+    _write_annotations([*clip_jobs, *recording_jobs], folder / "dataset" / "annotations.csv")
+    _write_annotations(unseen_jobs, folder / "recordings" / "annotations.csv")
 
 
 def _splits(count: int) -> list[str]:
-    part = max(1, round(count / 5))
-    return [("val", "test", "train")[min(k // part, 2)] for k in range(count)]
+    """Return the split of each of `count` videos: a fifth val, a fifth test, at least one of each."""
+    fifth = max(1, round(count / 5))
+    return [("val", "test", "train")[min(k // fifth, 2)] for k in range(count)]
 
 
-def _draw(job: _Job) -> None:
-    write_video(job.scene(), job.path)
+def _render(job: _VideoJob) -> None:
+    write_video(job.plan(), job.path)
 
 
-def _annotate(jobs: Sequence[_Job], path: Path, language: Language) -> None:
+def _write_annotations(jobs: Sequence[_VideoJob], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("video", "start", "end", "label", "description", "split"))
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("video", "start", "end", "label", "description", "split"))
         for job in jobs:
-            scene = job.scene()
+            scene = job.plan()
             for event in scene.events:
-                when = (f"{event.start_s:.3f}", f"{event.end_s:.3f}") if job.recording else ("", "")
-                rows.writerow((job.path.name, *when, event.label, event.sentences[language], job.split))
+                interval = (f"{event.start_s:.3f}", f"{event.end_s:.3f}") if job.is_recording else ("", "")
+                writer.writerow((job.path.name, *interval, event.label, event.description, job.split))
             if not scene.events:
-                rows.writerow((job.path.name, "", "", "", "", job.split))
+                writer.writerow((job.path.name, "", "", "", "", job.split))
 
 
 def write_frames(folder: Path, splits: Mapping[str, range], classes: Sequence[str] = CLASSES) -> Path:
-    """Write frames of clips, as compressed, with their objects in Ultralytics' format.
+    """Write frames of clips, with compression artefacts, and their objects in Ultralytics' detection format.
 
-    A line of `labels/SPLIT/NAME.txt` is an object of `images/SPLIT/NAME.png`: its class, and centre, width and height
-    of its box as shares of the picture (https://docs.ultralytics.com/datasets/detect/).
+    Each line of `labels/SPLIT/NAME.txt` is an object of `images/SPLIT/NAME.png`: class, then centre, width and height
+    of its box, normalised (https://docs.ultralytics.com/datasets/detect/).
 
     Args:
-        folder: made if need be.
-        splits: the seeds of each split's clips; `FRAMES` frames are taken of each clip.
-        classes: what is annotated, of `CLASSES`, in the order of its numbers.
+        folder: Created if missing.
+        splits: Seeds of the clips of each split; `FRAMES_PER_CLIP` frames are taken from each clip.
+        classes: Classes to annotate, of `CLASSES`, in the order of their numbers.
 
     Returns:
-        The `data.yaml` that names it all, for `yolo detect train`.
+        Path of the `data.yaml` for `yolo detect train`.
     """
     for split, seeds in splits.items():
         images, labels = folder / "images" / split, folder / "labels" / split
         images.mkdir(parents=True, exist_ok=True)
         labels.mkdir(parents=True, exist_ok=True)
         for number, seed in enumerate(seeds):
-            scene = plan_clip((*KINDS, None)[number % (len(KINDS) + 1)], seed)
-            wanted = np.random.default_rng(seed).permutation(len(scene))[:FRAMES].tolist()
-            for index, image in _decoded(scene, folder / "clip.mp4"):
-                if index in wanted:
-                    name = f"{number:05d}_{index:03d}"
-                    cv2.imwrite(str(images / f"{name}.png"), image)
-                    (labels / f"{name}.txt").write_text(_objects(scene, index, classes))
-    where = {split: f"images/{split}" for split in splits}
+            scene = plan_clip((*EVENT_KINDS, None)[number % (len(EVENT_KINDS) + 1)], seed)
+            chosen = np.random.default_rng(seed).permutation(len(scene))[:FRAMES_PER_CLIP].tolist()
+            clip = folder / "clip.mp4"
+            write_video(scene, clip)
+            with av.open(str(clip)) as container:
+                for index, frame in enumerate(container.decode(video=0)):
+                    if index in chosen:
+                        name = f"{number:05d}_{index:03d}"
+                        cv2.imwrite(str(images / f"{name}.png"), frame.to_ndarray(format="bgr24"))
+                        (labels / f"{name}.txt").write_text(_object_lines(scene, index, classes))
+            clip.unlink()
     data = folder / "data.yaml"
-    facts = {"path": str(folder.resolve()), **where, "names": dict(enumerate(classes))}
-    data.write_text(yaml.safe_dump(facts, sort_keys=False))
+    contents = {
+        "path": str(folder.resolve()),
+        **{split: f"images/{split}" for split in splits},
+        "names": dict(enumerate(classes)),
+    }
+    data.write_text(yaml.safe_dump(contents, sort_keys=False))
     return data
 
 
-def _decoded(scene: Scene, video: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    # As a file would show it: number and picture, BGR.
-    write_video(scene, video)
-    with av.open(str(video)) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            yield index, frame.to_ndarray(format="bgr24")
-    video.unlink()
-
-
-def _objects(scene: Scene, frame: int, classes: Sequence[str]) -> str:
-    boxes, kinds = scene.truth(frame)
+def _object_lines(scene: Scene, frame: int, classes: Sequence[str]) -> str:
+    boxes, class_indices = scene.truth(frame)
     centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     return "".join(
-        f"{classes.index(CLASSES[kind])} {x:.6f} {y:.6f} {width:.6f} {height:.6f}\n"
-        for kind, (x, y), (width, height) in zip(kinds, centres, sizes, strict=True)
-        if CLASSES[kind] in classes
+        f"{classes.index(CLASSES[index])} {x:.6f} {y:.6f} {width:.6f} {height:.6f}\n"
+        for index, (x, y), (width, height) in zip(class_indices, centres, sizes, strict=True)
+        if CLASSES[index] in classes
     )

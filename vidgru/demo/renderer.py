@@ -1,4 +1,4 @@
-"""Drawing for the demo's street scenes: backgrounds, people, cars, bags, sensor noise. All RGB, uint8, in pixels."""
+"""Drawing of the demo's street scenes: backgrounds, people, cars, bags and sensor noise. RGB uint8, sizes in pixels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLOURS: dict[str, Rgb] = {
     "black": (30, 30, 34),
 }
 SIZE_PX = (320, 192)
-MARGIN_PX = 4  # backgrounds are larger than the picture by this on each side, for the swaying camera
+MARGIN_PX = 4  # backgrounds extend beyond the image by this on each side, for the swaying camera
 
 _SKIN = ((240, 200, 170), (205, 150, 115), (140, 95, 65), (95, 62, 45))
 _HAIR = ((45, 30, 20), (20, 18, 18), (150, 110, 60), (120, 120, 120), (95, 50, 25))
@@ -36,28 +36,28 @@ _ROOFS = (
 
 
 def shade(colour: Rgb, factor: float) -> Rgb:
-    """The colour made darker or lighter."""
+    """Return a darker or lighter colour."""
     r, g, b = (float(min(255.0, max(0.0, c * factor))) for c in colour)
     return r, g, b
 
 
 def _fixed(points: Any) -> Any:
-    # OpenCV takes sub-pixel positions as fixed point; without them slow movements jump from pixel to pixel.
+    # OpenCV takes sub-pixel positions in fixed point; without them slow objects jump from pixel to pixel.
     return np.round(np.asarray(points, np.float64) * 16).astype(np.int32)
 
 
 def polygon(image: Image, points: Sequence[tuple[float, float]], colour: Rgb) -> None:
-    """A filled polygon."""
+    """Draw a filled polygon."""
     cv2.fillPoly(image, [_fixed(points)], colour, cv2.LINE_AA, 4)
 
 
 def line(image: Image, a: tuple[float, float], b: tuple[float, float], colour: Rgb, width: float) -> None:
-    """A straight line with round ends."""
+    """Draw a straight line with round ends."""
     cv2.line(image, _fixed(a).tolist(), _fixed(b).tolist(), colour, max(1, round(width)), cv2.LINE_AA, 4)
 
 
 def disc(image: Image, x: float, y: float, radius: float, colour: Rgb) -> None:
-    """A filled circle."""
+    """Draw a filled circle."""
     cv2.circle(image, _fixed((x, y)).tolist(), round(radius * 16), colour, -1, cv2.LINE_AA, 4)
 
 
@@ -69,7 +69,7 @@ def _shadow(image: Image, x: float, y: float, half: float) -> None:
 def person(
     image: Image, x: float, y: float, size: float, colour: Rgb, face: int, stride: float, crouch: float, style: int
 ) -> None:
-    """Someone standing on (x, y), `size` tall: legs `stride` apart (a share of the size), knees bent by `crouch`."""
+    """Draw a person of height `size` standing at (x, y), feet `stride` * `size` apart, knees bent by `crouch`."""
     rng = np.random.default_rng(style)
     skin, hair, cloth = _SKIN[rng.integers(4)], _HAIR[rng.integers(5)], _CLOTH[rng.integers(4)]
     coat = shade(colour, float(rng.uniform(0.85, 1.1)))
@@ -110,33 +110,37 @@ def person(
 
 
 def car(image: Image, x: float, y: float, size: float, colour: Rgb, face: int, style: int) -> None:
-    """A car of height `size` on (x, y), 2.56 times as long, front towards `face`."""
+    """Draw a car of height `size` at (x, y), 2.56 times as long, facing left (-1) or right (1)."""
     rng = np.random.default_rng(style)
     body, shape = shade(colour, float(rng.uniform(0.85, 1.1))), int(rng.integers(len(_ROOFS)))
     glass = shade((70, 85, 100), float(rng.uniform(0.7, 1.4)))
     roof = _ROOFS[shape]
 
-    def at(u: float, v: float) -> tuple[float, float]:
+    def point(u: float, v: float) -> tuple[float, float]:
         return x + face * u * size, y + v * size
 
     _shadow(image, x, y, 1.2 * size)
-    polygon(image, [at(*p) for p in roof], body)
-    polygon(image, [at(-1.28, -0.2), at(-1.26, -0.52), at(0.9, -0.55), at(1.26, -0.42), at(1.28, -0.16)], body)
-    line(image, at(-1.24, -0.2), at(1.24, -0.18), shade(body, 0.55), 0.06 * size)
+    polygon(image, [point(*p) for p in roof], body)
+    polygon(
+        image,
+        [point(-1.28, -0.2), point(-1.26, -0.52), point(0.9, -0.55), point(1.26, -0.42), point(1.28, -0.16)],
+        body,
+    )
+    line(image, point(-1.24, -0.2), point(1.24, -0.18), shade(body, 0.55), 0.06 * size)
     (ax, _), (bx, _), (cx, _), (dx, _) = roof
     middle = (bx + cx) / 2
     for left, right, foot in ((bx + 0.06, middle - 0.05, ax + 0.2), (middle + 0.05, cx - 0.04, dx - 0.2)):
         low = (foot, right) if foot < middle else (left, foot)
-        polygon(image, [at(left, -0.92), at(right, -0.92), at(low[1], -0.56), at(low[0], -0.56)], glass)
+        polygon(image, [point(left, -0.92), point(right, -0.92), point(low[1], -0.56), point(low[0], -0.56)], glass)
     for wheel in (-0.78, 0.78):
-        disc(image, *at(wheel, -0.17), 0.19 * size, (22, 22, 24))
-        disc(image, *at(wheel, -0.17), 0.09 * size, (150, 150, 155))
-    disc(image, *at(1.2, -0.36), 0.06 * size, (255, 245, 190))
-    disc(image, *at(-1.22, -0.4), 0.05 * size, (190, 30, 30))
+        disc(image, *point(wheel, -0.17), 0.19 * size, (22, 22, 24))
+        disc(image, *point(wheel, -0.17), 0.09 * size, (150, 150, 155))
+    disc(image, *point(1.2, -0.36), 0.06 * size, (255, 245, 190))
+    disc(image, *point(-1.22, -0.4), 0.05 * size, (190, 30, 30))
 
 
 def bag(image: Image, x: float, y: float, size: float, colour: Rgb, style: int) -> None:
-    """A bag of height `size` on (x, y), 1.16 times as wide."""
+    """Draw a bag of height `size` at (x, y), 1.16 times as wide."""
     rng = np.random.default_rng(style)
     body, shape = shade(colour, float(rng.uniform(0.85, 1.1))), int(rng.integers(3))
     half, top, slope = 0.58 * size, y - 0.68 * size, (0.0, 0.12, -0.08)[shape] * size
@@ -176,7 +180,7 @@ def _noise() -> NDArray[np.int16]:
 
 
 def sensor(image: Image, gain: float, noise: float, seed: int) -> Image:
-    """What a sensor makes of a picture: brightness times `gain`, and noise of that standard deviation."""
+    """Return the image as a sensor records it: times `gain`, with noise of this standard deviation."""
     width, height = SIZE_PX
     dx, dy = (int(v) for v in np.random.default_rng(seed).integers(0, 64, 2))
     grain = _noise()[dy : dy + height, dx : dx + width]
@@ -184,7 +188,7 @@ def sensor(image: Image, gain: float, noise: float, seed: int) -> Image:
 
 
 def background(seed: int) -> Image:
-    """A street: a wall, houses, trees, a fence or shops behind a pavement and a road; uint8 [200, 328, 3]."""
+    """Return a street: a wall, houses, trees, a fence or shops behind a pavement and a road; uint8 [200, 328, 3]."""
     rng = np.random.default_rng(seed)
     width, height = (n + 2 * MARGIN_PX for n in SIZE_PX)
     image = np.empty((height, width, 3), np.uint8)
