@@ -49,7 +49,7 @@ from vidgru.config import RuntimeSettings, TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, DescribedSegment, described_segments
 from vidgru.datasets.splits import assign_splits
-from vidgru.demo.scenes import SIZE_PX
+from vidgru.demo.renderer import SIZE_PX
 from vidgru.demo.sentences import (
     CAPTION_ATTRIBUTES,
     WORDINGS,

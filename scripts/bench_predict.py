@@ -116,7 +116,7 @@ def make_model(sequence: FrameSequence, detect: DetectorSettings, sha256: str) -
     model = EventModel(
         network=network,
         task=task,
-        what=detect.feature_settings(sha256),
+        feature_settings=detect.feature_settings(sha256),
         weights=detect.weights,
         names=sequence.names,
         decode=settings,

@@ -23,7 +23,8 @@ from ultralytics import YOLO
 from ultralytics.utils import YAML
 
 from vidgru.demo.dataset import write_dataset, write_frames
-from vidgru.demo.scenes import CLASSES, EVENT_KINDS, SIZE_PX
+from vidgru.demo.renderer import SIZE_PX
+from vidgru.demo.scenes import CLASSES, EVENT_KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN_SEED, VAL_SEED = 1_000_000_000, 2_000_000_000  # far from the seeds of demo clips, which the detector must not see

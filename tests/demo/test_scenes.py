@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from vidgru.demo import scenes
+from vidgru.demo.renderer import COLOURS, SIZE_PX
 from vidgru.demo.scenes import (
     CLASSES,
-    COLOURS,
     EVENT_KINDS,
     FPS,
     ORDER_PAIRS,
-    SIZE_PX,
     Scene,
     plan_clip,
     plan_recording,

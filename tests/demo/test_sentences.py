@@ -6,7 +6,8 @@ from unicodedata import normalize
 import pytest
 
 from tests.demo.synthetic import all_descriptions
-from vidgru.demo.scenes import COLOURS, EVENT_KINDS
+from vidgru.demo.renderer import COLOURS
+from vidgru.demo.scenes import EVENT_KINDS
 from vidgru.demo.sentences import (
     ATTRIBUTE_VALUES,
     ENGLISH,

@@ -16,7 +16,8 @@ from tests.compare_runs import Agreement, agreement
 from tests.detectors import DEMO, KINDS, Weights
 from tests.videos import draw_counter
 from vidgru.config import DetectorSettings, RuntimeSettings
-from vidgru.demo.scenes import EVENT_KINDS, SIZE_PX, plan_clip
+from vidgru.demo.renderer import SIZE_PX
+from vidgru.demo.scenes import EVENT_KINDS, plan_clip
 from vidgru.detector import backends, openvino_export
 from vidgru.detector.backends import Backend, OpenVinoBackend, TorchBackend, has_bf16_units, open_backend
 from vidgru.detector.preprocess import Letterbox

@@ -12,8 +12,7 @@ import torch
 from tests.detectors import DEMO, KINDS, NAMES, Weights
 from tests.videos import draw_counter
 from vidgru.config import DetectorSettings
-from vidgru.demo.scene import KINDS as EVENT_KINDS
-from vidgru.demo.scene import plan_clip
+from vidgru.demo.scenes import EVENT_KINDS, plan_clip
 from vidgru.detector.appearance import APPEARANCE, COLOUR_COLUMNS, SCENE
 from vidgru.detector.backends import TorchBackend
 from vidgru.detector.preprocess import Letterbox

@@ -16,7 +16,8 @@ from vidgru.config import DemoConfig, DetectorSettings, EvalConfig, PredictConfi
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import described_segments
 from vidgru.demo.dataset import write_dataset
-from vidgru.demo.scenes import FPS, SIZE_PX
+from vidgru.demo.renderer import SIZE_PX
+from vidgru.demo.scenes import FPS
 from vidgru.demo.sentences import CAPTION_ATTRIBUTES, ENGLISH, SceneDescription, attribute_accuracy, check_caption
 from vidgru.errors import WeightsError
 from vidgru.model.captioner import caption_events, caption_intervals, is_confident
