@@ -1,10 +1,10 @@
-"""How fast extraction is: against Ultralytics on the same frames, and against what the machine could do at best.
+"""Measure extraction: against Ultralytics on the same frames, against the machine's bound, and its start-up.
 
     python scripts/bench_extract.py street.mp4 --weights yolo26n.pt              # a video, or several, or folders
     python scripts/bench_extract.py street.mp4 --weights yolo26n.pt --clips 40 --size 320x240    # short clips of it
 
-Everything runs on the CPU, each measurement in a fresh process, in turn (A B C A B C ...), so that drift of the machine
-meets all alike; medians are shown. Writes OUT/bench_extract.json and OUT/bench_extract.png.
+Everything runs on the CPU, each measurement in a fresh process, interleaved (A B C A B C ...) so that drift of the
+machine affects all equally; medians are shown. Writes OUT/bench_extract.json and OUT/bench_extract.png.
 """
 
 from __future__ import annotations
@@ -35,29 +35,45 @@ from vidgru.extraction.detector_pool import count_cores
 from vidgru.sources import find_recordings
 from vidgru.storage import write_atomic
 
-BATCHES = (1, 4, 8, 16)  # of Ultralytics
+BATCHES = (1, 4, 8, 16)  # tried for Ultralytics
 PREDICT, EMBED, LONG = "Ultralytics predict", "Ultralytics embed", "vidgru, one long file"
 BOTH = "Ultralytics predict + embed"
 VERSIONS = ("vidgru", "ultralytics", "torch", "openvino", "av", "opencv-python", "numpy")
 LEGEND = """\
-ms a sample: wall time without loading, which for Ultralytics ends with a prediction on blank images, and for vidgru is
-  what a run on the first batch alone takes. Loading: the same with it (Python's imports left out on both sides).
-x predict, x both: against Ultralytics as it comes, with the threads that it sets itself.
-CPU: of all processes and cores. MiB: most that was resident, all processes together, shared pages in each."""
+ms/sample: wall time without loading, which for Ultralytics ends with a prediction on blank images, and for vidgru is
+  the time of a run on the first batch alone. Loading: wall time with it (Python's imports excluded on both sides).
+x predict, x both: speed relative to Ultralytics with its default threads.
+CPU: CPU ms/sample of all processes. MiB: peak resident memory of all processes, counting shared pages in each."""
 STAGES_LEGEND = """\
-CPU ms a sample of each stage alone, single-threaded{busy}. Bound: their sum / {cores} cores; reached: bound / measured.
-Others: all but decode, scale and forward, as a share of those."""
+CPU ms/sample of each stage alone, single-threaded{busy}. Bound: their sum / {cores} cores; reached: bound / measured.
+Others: all but decode, scale and forward, relative to those."""
+# Runs the command line in a fresh process, and writes the time from its start to its first decoded frame to stderr.
+FIRST_FRAME = """\
+import sys, time
+from vidgru.cli import run
+from vidgru.extraction.decode_task import SegmentDecoder
+
+started, pass_on = float(sys.argv[1]), SegmentDecoder._pass_on
+
+def first(*arguments):
+    SegmentDecoder._pass_on = pass_on
+    print(f"first frame: {time.time() - started}", file=sys.stderr)
+    pass_on(*arguments)
+
+SegmentDecoder._pass_on = first
+sys.exit(run(sys.argv[2:]))
+"""
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
 def measure(request: dict[str, Any], copies: int = 1) -> dict[str, Any]:
-    """One measurement in a fresh process, or in several at once, of which the first is reported.
+    """Measure in a fresh process, or in several at once, of which the first is reported.
 
     Returns:
-        What `bench_stages.py` prints, with `peak_rss_mib`: of the process and its children together, and
-        `others_cores`: how many cores other programs kept busy meanwhile.
+        The output of `bench_stages.py`, with `peak_rss_mib` of the process and its children, and `others_cores`: cores
+        that other programs kept busy meanwhile.
     """
     command = [sys.executable, str(Path(__file__).with_name("bench_stages.py")), json.dumps(request)]
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -79,68 +95,92 @@ def measure(request: dict[str, Any], copies: int = 1) -> dict[str, Any]:
 
 
 def _busy() -> float:
-    """CPU seconds that all programs have used since the machine was started, and those its host took away."""
+    """Return the CPU seconds that all programs have used since boot, including those the host took away."""
     times = psutil.cpu_times()
     return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
 
 
 def _resident(pid: int) -> int:
-    """Bytes that a process and its children hold."""
+    """Return the resident bytes of a process and its children."""
     total = 0
     try:
         process = psutil.Process(pid)
-        for one in (process, *process.children(recursive=True)):
-            total += one.memory_info().rss
+        for member in (process, *process.children(recursive=True)):
+            total += member.memory_info().rss
     except psutil.Error:  # it, or a child, has just ended
         pass
     return total
 
 
 def best_batch(base: dict[str, Any]) -> tuple[int, int, dict[int, float]]:
-    """The batch at which Ultralytics is fastest, each tried once; the threads it sets; and seconds by batch."""
+    """Try each batch size once. Returns Ultralytics' fastest, the threads it sets, and seconds by batch."""
     tried = {}
     for batch in BATCHES:
-        say(f"trying {PREDICT} at batch {batch}")
+        log(f"trying {PREDICT} at batch {batch}")
         result = measure({**base, "kind": "ultralytics", "embed": False, "batch": batch, "threads": 0})
         tried[batch] = result["wall_s"]
     return min(tried, key=tried.__getitem__), result["threads"], tried
 
 
 def backends() -> list[tuple[str, str]]:
-    """Backends and precisions that this machine has, the one that `auto` takes first."""
+    """Return the backends and precisions of this machine, the default first."""
     precisions = ("bf16", "fp32") if has_bf16_units() else ("fp32",)
     names = ("openvino", "torch") if find_spec("openvino") else ("torch",)
     return [(name, precision) for name in names for precision in precisions]
 
 
-def say(text: str) -> None:
-    """Tell on stderr what is going on."""
+def measure_startup(video: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Measure `vidgru extract` as a user starts it.
+
+    Returns:
+        Seconds from the start of the process to the first decoded frame, to the end of the run, and to the end of a
+        second run, which finds everything in the cache: medians over the repeats, after one that warms up.
+    """
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    seconds: dict[str, list[float]] = {"first_frame_s": [], "run_s": [], "cached_run_s": []}
+    for _ in range(options.repeats + 1):
+        with tempfile.TemporaryDirectory() as cache:
+            flags = ["extract", str(video), "--weights", str(options.weights), "--fps", str(options.fps)]
+            flags += ["--imgsz", str(options.imgsz), "--device", "cpu", "--out", cache]
+            for name in ("run_s", "cached_run_s"):
+                start = time.time()
+                command = [sys.executable, "-c", FIRST_FRAME, str(start), *flags]
+                ran = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+                seconds[name].append(time.time() - start)
+                if name == "run_s":
+                    line = next(line for line in ran.stderr.splitlines() if line.startswith("first frame: "))
+                    seconds["first_frame_s"].append(float(line.rpartition(" ")[2]))
+    return {name: median(values[1:]) for name, values in seconds.items()}
+
+
+def log(text: str) -> None:
+    """Write progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def summed(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Two runs, one after the other, over the same samples."""
-    times = {name: one[name] + other[name] for name in ("wall_s", "wall_with_loading_s")}
-    return one | times | {"peak_rss_mib": max(one["peak_rss_mib"], other["peak_rss_mib"])}
+def add_runs(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Add up two consecutive runs over the same samples."""
+    times = {name: first[name] + second[name] for name in ("wall_s", "wall_with_loading_s")}
+    return first | times | {"peak_rss_mib": max(first["peak_rss_mib"], second["peak_rss_mib"])}
 
 
 def row(name: str, repeats: list[dict[str, Any]], fps: float) -> dict[str, Any]:
-    """What the table says of a contender: medians over its repeats."""
+    """Return the table's values of a contender: medians over its repeats."""
     first = repeats[0]
     timed = first.get("timed_samples", first["samples"])
-    ms = median(one["wall_s"] for one in repeats) / timed * 1e3
+    ms = median(run["wall_s"] for run in repeats) / timed * 1e3
     return {
         "name": name,
         "samples": first["samples"],
         "ms": ms,
         "per_s": 1e3 / ms,
         "real_time": 1e3 / ms / fps,
-        "ms_with_loading": median(one["wall_with_loading_s"] for one in repeats) / first["samples"] * 1e3,
-        "cpu_ms": median(one["cpu_s"] for one in repeats) / timed * 1e3 if "cpu_s" in first else None,
-        "peak_rss_mib": median(one["peak_rss_mib"] for one in repeats),
+        "ms_with_loading": median(run["wall_with_loading_s"] for run in repeats) / first["samples"] * 1e3,
+        "cpu_ms": median(run["cpu_s"] for run in repeats) / timed * 1e3 if "cpu_s" in first else None,
+        "peak_rss_mib": median(run["peak_rss_mib"] for run in repeats),
         "threads": first.get("threads"),
     }
 
@@ -148,29 +188,29 @@ def row(name: str, repeats: list[dict[str, Any]], fps: float) -> dict[str, Any]:
 def rows_of(
     contenders: dict[str, Any], repeats: dict[str, list[dict[str, Any]]], fps: float
 ) -> dict[str, dict[str, Any]]:
-    """Rows of the table by name. Embedding alone is none of them: who wants it wants the objects too."""
+    """Return the rows of the table by name. Embedding has no row of its own: who wants it wants the objects too."""
     rows = {}
     for name in contenders:
         if not name.startswith(EMBED):
             rows[name] = row(name, repeats[name], fps)
         else:
             both, predict = name.replace(EMBED, BOTH), name.replace(EMBED, PREDICT)
-            pairs = [summed(*pair) for pair in zip(repeats[predict], repeats[name], strict=True)]
+            pairs = [add_runs(*pair) for pair in zip(repeats[predict], repeats[name], strict=True)]
             rows[both] = row(both, pairs, fps)
     return rows
 
 
 def stage_table(repeats: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """CPU milliseconds a sample by "backend precision" and stage, in the order of work."""
+    """Return CPU milliseconds per sample by "backend precision" and stage, in order."""
     table = {}
     for name, stages in repeats[0]["backends"].items():
-        shared = {stage: median(one["shared"][stage] for one in repeats) for stage in repeats[0]["shared"]}
-        table[name] = shared | {stage: median(one["backends"][name][stage] for one in repeats) for stage in stages}
+        shared = {stage: median(run["shared"][stage] for run in repeats) for stage in repeats[0]["shared"]}
+        table[name] = shared | {stage: median(run["backends"][name][stage] for run in repeats) for stage in stages}
     return table
 
 
 def bounds(stages: dict[str, dict[str, float]], rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """For each "backend precision": milliseconds a sample that the machine allows, and how near the run comes."""
+    """Return for each "backend precision" the bound in milliseconds per sample and the share of it that is reached."""
     found = {}
     for name, by_stage in stages.items():
         main = by_stage["decode"] + by_stage["scale"] + by_stage["forward"]
@@ -181,30 +221,32 @@ def bounds(stages: dict[str, dict[str, float]], rows: dict[str, dict[str, Any]])
 
 
 def targets(rows: dict[str, dict[str, Any]], bound: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """Each target with its figure."""
-    found: list[tuple[str, float, str, float]] = []
+    """Return each target with its figure."""
+    figures: list[tuple[str, float, str, float]] = []
     for precision, least in (("bf16", 5.0), ("fp32", 3.0)):
-        own = [one for name, one in rows.items() if name.endswith(precision)]
-        if own:
-            best = min(own, key=lambda one: one["ms"])
-            found.append((f"{best['name']} against predict + embed", rows[BOTH]["ms"] / best["ms"], ">=", least))
-    for name, one in bound.items():
-        found.append((f"vidgru {name}: bound / measured", one["reached"], ">=", 0.9))
-    for name, one in bound.items():
+        contenders = [row for name, row in rows.items() if name.endswith(precision)]
+        if contenders:
+            best = min(contenders, key=lambda row: row["ms"])
+            figures.append((f"{best['name']} against predict + embed", rows[BOTH]["ms"] / best["ms"], ">=", least))
+    for name, values in bound.items():
+        figures.append((f"vidgru {name}: bound / measured", values["reached"], ">=", 0.9))
+    for name, values in bound.items():
         if name.endswith("bf16"):
-            found.append((f"vidgru {name}: other stages / (decode + forward)", one["others"], "<=", 0.3))
+            figures.append((f"vidgru {name}: other stages / (decode + forward)", values["others"], "<=", 0.3))
     if LONG in rows:
         folder = rows[f"vidgru {next(iter(bound))}"]
-        found.append((f"{folder['name']}: one long file / folder of clips", rows[LONG]["ms"] / folder["ms"], ">=", 0.9))
+        figures.append(
+            (f"{folder['name']}: one long file / folder of clips", rows[LONG]["ms"] / folder["ms"], ">=", 0.9)
+        )
     return [
-        {"what": feature_settings, "figure": figure, "target": f"{sign} {target:g}", "missed_by": max(0.0, missed)}
-        for feature_settings, figure, sign, target in found
+        {"what": name, "figure": figure, "target": f"{sign} {target:g}", "missed_by": max(0.0, missed)}
+        for name, figure, sign, target in figures
         for missed in [target - figure if sign == ">=" else figure - target]
     ]
 
 
 def machine() -> dict[str, Any]:
-    """What it ran on."""
+    """Describe the machine."""
     facts: dict[str, str] = {}
     if Path("/proc/cpuinfo").exists():
         for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines():
@@ -221,24 +263,29 @@ def machine() -> dict[str, Any]:
     return {"cpu": cpu, "cores": count_cores(), "flags": flags, "system": platform.system(), "versions": versions}
 
 
-# --- telling ----------------------------------------------------------------------------------------------------------
+# --- output -----------------------------------------------------------------------------------------------------------
 
 
 def text_of(report: dict[str, Any]) -> str:
-    """The tables and targets, as they are printed."""
+    """Format the tables and targets."""
     rows, here = report["contenders"], report["machine"]
     lines = [f"{here['cpu']}, {here['cores']} cores, {' '.join(here['flags'])}", ""]
-    head = ("", "ms a sample", "samples/s", "x real time", "x predict", "x both", "loading", "CPU", "MiB", "samples")
+    head = ("", "ms/sample", "samples/s", "x real time", "x predict", "x both", "loading", "CPU", "MiB", "samples")
     lines.append(f"{head[0]:40}" + "".join(f"{name:>13}" for name in head[1:]))
-    by_name = {one["name"]: one for one in rows}
-    for one in rows:
-        ratios = [by_name[name]["ms"] / one["ms"] for name in (PREDICT, BOTH)]
-        figures = [f"{one[name]:.1f}" for name in ("ms", "per_s", "real_time")] + [f"{ratio:.2f}" for ratio in ratios]
-        figures += [f"{one[name]:.1f}" if one[name] else "" for name in ("ms_with_loading", "cpu_ms")]
-        figures += [f"{one['peak_rss_mib']:.0f}", str(one["samples"])]
-        threads = f", {one['threads']} threads" if one["threads"] and "threads" not in one["name"] else ""
-        lines.append(f"{one['name'] + threads:40}" + "".join(f"{figure:>13}" for figure in figures))
-    others = max(one["others_cores"] for runs in report["repeats"].values() for one in runs)
+    by_name = {row["name"]: row for row in rows}
+    for row in rows:
+        ratios = [by_name[name]["ms"] / row["ms"] for name in (PREDICT, BOTH)]
+        figures = [f"{row[name]:.1f}" for name in ("ms", "per_s", "real_time")] + [f"{ratio:.2f}" for ratio in ratios]
+        figures += [f"{row[name]:.1f}" if row[name] else "" for name in ("ms_with_loading", "cpu_ms")]
+        figures += [f"{row['peak_rss_mib']:.0f}", str(row["samples"])]
+        threads = f", {row['threads']} threads" if row["threads"] and "threads" not in row["name"] else ""
+        lines.append(f"{row['name'] + threads:40}" + "".join(f"{figure:>13}" for figure in figures))
+    startup = report["startup"]
+    lines.append(
+        f"start-up: {startup['first_frame_s']:.1f} s to the first decoded frame, {startup['run_s']:.1f} s for the run, "
+        f"{startup['cached_run_s']:.1f} s for a run with everything cached"
+    )
+    others = max(run["others_cores"] for runs in report["repeats"].values() for run in runs)
     lines += [LEGEND, f"Other programs kept up to {others:.2f} cores busy during a measurement."]
     lines.append("" if report["samples_agree"] else "The numbers of samples DIFFER: the rows do not compare.\n")
     names = list(report["stages"])
@@ -250,30 +297,30 @@ def text_of(report: dict[str, Any]) -> str:
         lines.append(f"{title:20}" + "".join(f"{report['bounds'][name][figure]:>26.2f}" for name in names))
     busy = f" (in brackets: while {here['cores']} processes do the same)"
     lines += [STAGES_LEGEND.format(busy=busy, cores=here["cores"]), ""]
-    for one in report["targets"]:
-        verdict = f"missed by {one['missed_by']:.2f}" if one["missed_by"] else "met"
-        lines.append(f"{one['what']:66}{one['figure']:>8.2f}   target {one['target']:8}{verdict}")
+    for target in report["targets"]:
+        verdict = f"missed by {target['missed_by']:.2f}" if target["missed_by"] else "met"
+        lines.append(f"{target['what']:66}{target['figure']:>8.2f}   target {target['target']:8}{verdict}")
     return "\n".join(lines)
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """Milliseconds a sample by contender; CPU by stage, with the bound and what was measured."""
+    """Plot milliseconds per sample by contender, and CPU by stage with the bound and the measured time."""
     import matplotlib.pyplot as plt
 
     rows, stages = report["contenders"], report["stages"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(15, 5), layout="constrained")
-    colours = ["tab:gray" if one["name"].startswith("Ultra") else "tab:blue" for one in rows]
-    bars = left.barh([one["name"] for one in rows], [one["ms"] for one in rows], color=colours)
+    colours = ["tab:gray" if row["name"].startswith("Ultra") else "tab:blue" for row in rows]
+    bars = left.barh([run["name"] for run in rows], [run["ms"] for run in rows], color=colours)
     left.bar_label(bars, fmt="%.1f", padding=3)
     left.invert_yaxis()
     left.margins(x=0.1)
-    left.set_xlabel("ms a sample, wall time without loading")
+    left.set_xlabel("ms/sample, wall time without loading")
     ends = dict.fromkeys(stages, 0.0)
     for number, stage in enumerate(next(iter(stages.values()))):
         widths = [stages[name][stage] for name in stages]
         right.barh(list(stages), widths, left=list(ends.values()), label=stage, color=f"C{number}")
         ends = {name: ends[name] + stages[name][stage] for name in stages}
-    measured = {one["name"].removeprefix("vidgru "): one["ms"] for one in rows}
+    measured = {run["name"].removeprefix("vidgru "): run["ms"] for run in rows}
     for number, name in enumerate(stages):
         low, high = number - 0.45, number + 0.45
         right.vlines(
@@ -281,18 +328,18 @@ def plot(report: dict[str, Any], path: Path) -> None:
         )
         right.vlines(measured[name], low, high, "red", "dashed", label="" if number else "measured")
     right.invert_yaxis()
-    right.set_xlabel("ms a sample: CPU of each stage alone, wall time of the run")
+    right.set_xlabel("ms/sample: CPU of each stage alone, wall time of the run")
     figure.legend(loc="outside lower right", ncols=6)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
 def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Measure everything; `work` is for made videos."""
+    """Measure everything; `work` is a folder for generated videos."""
     videos = [recording.path for recording in find_recordings(options.videos)]
     long: Path | None = None
     if options.clips:
-        say(f"cutting {options.clips} clips")
+        log(f"cutting {options.clips} clips")
         videos = make_clips(videos[0], work / "clips", options.clips, options.size)
         long = join(videos, work / "long.mp4")
     elif options.loops > 1:
@@ -315,19 +362,22 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     repeats: dict[str, list[dict[str, Any]]] = {name: [] for name in (*contenders, "stages", "stages, busy")}
     for number in range(options.repeats):
         for name, request in (*contenders.items(), ("stages", stages), ("stages, busy", stages)):
-            say(f"repeat {number + 1} of {options.repeats}: {name}")
+            log(f"repeat {number + 1} of {options.repeats}: {name}")
             repeats[name].append(measure(request, count_cores() if name == "stages, busy" else 1))
     rows = rows_of(contenders, repeats, options.fps)
     alone = stage_table(repeats["stages"])
     bound = bounds(alone, rows)
-    counts = [one["samples"] for one in rows.values()]
+    counts = [row["samples"] for row in rows.values()]
+    log("start-up")
+    startup = measure_startup(videos[0], options)
     return {
         "machine": machine(),
         "settings": {name: str(value) for name, value in vars(options).items()},
         "videos": len(videos),
         "batch": batch,
         "seconds_by_batch": tried,
-        "samples_agree": max(counts) - min(counts) <= len(videos),  # within one a video
+        "samples_agree": max(counts) - min(counts) <= len(videos),  # within one per video
+        "startup": startup,
         "contenders": list(rows.values()),
         "stages": alone,
         "stages_busy": stage_table(repeats["stages, busy"]),
@@ -338,7 +388,7 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def size(text: str) -> tuple[int, int]:
-    """Width and height of `320x240`, even numbers."""
+    """Parse `320x240`; both sides must be even."""
     width, height = (int(side) for side in text.split("x"))
     if width % 2 or height % 2:
         raise ValueError(text)
@@ -350,11 +400,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="+", help="files, folders, globs")
     parser.add_argument("--weights", required=True, type=Path, help="an Ultralytics detector (.pt)")
-    parser.add_argument("--fps", type=float, default=5.0, help="samples a second")
+    parser.add_argument("--fps", type=float, default=5.0, help="samples per second")
     parser.add_argument("--imgsz", type=int, default=640, help="longer side of the network's input in pixels")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contender")
-    parser.add_argument("--loops", type=int, default=1, help="each video so often in a row, for short ones")
-    parser.add_argument("--clips", type=int, default=0, help="so many 2-second clips of the first video instead of it")
+    parser.add_argument("--loops", type=int, default=1, help="times each video is repeated, for short ones")
+    parser.add_argument("--clips", type=int, default=0, help="measure this many 2-second clips of the first video")
     parser.add_argument("--size", type=size, help="scale the clips to WIDTHxHEIGHT")
     parser.add_argument("--out", type=Path, default=Path("bench"), help="folder for bench_extract.json and .png")
     options = parser.parse_args()

@@ -1,8 +1,8 @@
-"""One measurement of `bench_extract.py`, in a process of its own: a contender's run, or every stage alone.
+"""One measurement of `bench_extract.py` in its own process: a contender's run, or every stage alone.
 
     python scripts/bench_stages.py '{"kind": "vidgru", ...}'       # prints one line of JSON
 
-Times are seconds of the wall clock or of the CPU, as their names say, for all samples together.
+Times are seconds of wall or CPU time, as their names say, for all samples together.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from vidgru.storage import sha256_file
 from vidgru.types import Array
 from vidgru.video.reader import VideoReader
 
-STAGE_SAMPLES = 64  # for the stages after decoding; their inputs and outputs are kept in memory
+STAGE_SAMPLES = 64  # per run of the stages after decoding; their inputs and outputs are kept in memory
 
 
 # --- contenders -------------------------------------------------------------------------------------------------------
@@ -49,12 +49,16 @@ STAGE_SAMPLES = 64  # for the stages after decoding; their inputs and outputs ar
 def run_ultralytics(
     files: list[str], detect: DetectorSettings, *, embed: bool, batch: int, threads: int
 ) -> dict[str, Any]:
-    """Ultralytics `predict`, or `embed`, over the files, streamed.
+    """Run Ultralytics `predict` or `embed` over the files, streamed.
 
-    It decodes by itself, with `vid_stride`; only where the source's rate is no multiple of `fps` is it fed frames.
+    It decodes by itself with `vid_stride`, unless the source's rate is no multiple of `fps`: then it is given frames.
 
     Args:
-        threads: of PyTorch; 0 leaves what Ultralytics sets.
+        files: The videos.
+        detect: What to compute.
+        embed: Whether to run `embed` instead of `predict`.
+        batch: Frames per batch.
+        threads: PyTorch threads; 0 keeps what Ultralytics sets.
     """
     from ultralytics import YOLO
 
@@ -69,10 +73,10 @@ def run_ultralytics(
         "device": "cpu",
         "verbose": False,
     }
-    see = model.embed if embed else model.predict
+    detect_frames = model.embed if embed else model.predict
     with _reader(files[0]) as video:
         blank = np.zeros((int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), 3))
-    see([blank.astype(np.uint8)] * batch, **run_info)
+    detect_frames([blank.astype(np.uint8)] * batch, **run_info)
     if threads:
         torch.set_num_threads(threads)
     ready = time.perf_counter()
@@ -85,10 +89,10 @@ def run_ultralytics(
             if stride:
                 listed = Path(folder, "files.txt")
                 listed.write_text("".join(f"{file}\n" for file in group))
-                samples += sum(1 for _ in see(str(listed), stream=True, vid_stride=stride, **run_info))
+                samples += sum(1 for _ in detect_frames(str(listed), stream=True, vid_stride=stride, **run_info))
                 continue
             for file in group:
-                samples += sum(len(see(frames, **run_info)) for frames in _sampled(file, detect.fps, batch))
+                samples += sum(len(detect_frames(frames, **run_info)) for frames in _sampled(file, detect.fps, batch))
     end = time.perf_counter()
     return {
         "samples": samples,
@@ -99,10 +103,10 @@ def run_ultralytics(
 
 
 def run_vidgru(files: list[str], detect: DetectorSettings, *, backend: str, precision: str) -> dict[str, Any]:
-    """`extract` over the files into an empty cache.
+    """Run extraction over the files into an empty cache.
 
-    `wall_with_loading_s` is the call as users make it: it loads the network, starts decoder processes, compiles graphs.
-    `wall_s` is that less the time of the same call for the first batch alone, and stands for the `samples` after it.
+    `wall_with_loading_s` is the whole call: it loads the network, starts decoder processes, compiles graphs. `wall_s`
+    excludes the time of the same call for the first batch alone, and covers the `timed_samples` after it.
     """
     run = RuntimeSettings(backend=backend, precision=precision, device="cpu")
     recordings = find_recordings(files)
@@ -110,16 +114,16 @@ def run_vidgru(files: list[str], detect: DetectorSettings, *, backend: str, prec
     def timed(count: int, limit: int | None) -> tuple[float, float, int]:
         with tempfile.TemporaryDirectory() as cache:
             cpu, begin = sum(os.times()[:4]), time.perf_counter()
-            outcomes = extract_recordings(
+            results = extract_recordings(
                 recordings[:count], SequenceCache(cache), detect, run, progress=False, limit=limit
             )
             wall = time.perf_counter() - begin
-        bad = [f"{one.recording.path}: {one.status} {one.reason}" for one in outcomes if one.status != "done"]
-        if bad:
-            raise SystemExit("not to be measured: " + "; ".join(bad))
-        return wall, sum(os.times()[:4]) - cpu, sum(one.samples for one in outcomes)
+        failures = [f"{item.recording.path}: {item.status} {item.reason}" for item in results if item.status != "done"]
+        if failures:
+            raise SystemExit("cannot be measured: " + "; ".join(failures))
+        return wall, sum(os.times()[:4]) - cpu, sum(result.samples for result in results)
 
-    timed(1, CPU_BATCH)  # imports, and a graph that is kept for later runs
+    timed(1, CPU_BATCH)  # imports, and exports the graph that later runs reuse
     start_wall, start_cpu, start = timed(1, CPU_BATCH)
     wall, cpu, samples = timed(len(recordings), None)
     return {
@@ -141,14 +145,14 @@ def _reader(file: str) -> Iterator[cv2.VideoCapture]:
 
 
 def _stride(file: str, fps: float) -> int:
-    """Source frames a sample; 0 where that is no whole number."""
+    """Return the source frames per sample; 0 if that is no integer."""
     with _reader(file) as video:
         ratio = video.get(cv2.CAP_PROP_FPS) / fps
     return round(ratio) if ratio >= 1 and abs(ratio - round(ratio)) < 1e-3 * ratio else 0
 
 
 def _sampled(file: str, fps: float, batch: int) -> Iterator[list[Array]]:
-    """Batches of the frames that are samples, decoded by OpenCV."""
+    """Yield the sampled frames in batches, decoded by OpenCV."""
     frames: list[Array] = []
     with _reader(file) as video:
         rate, index, next_point = video.get(cv2.CAP_PROP_FPS), 0, 0
@@ -170,7 +174,7 @@ def _sampled(file: str, fps: float, batch: int) -> Iterator[list[Array]]:
 
 
 @dataclass(kw_only=True)
-class _Seen:
+class _StageSample:
     """A sample on its way through the stages."""
 
     file: int
@@ -183,11 +187,11 @@ class _Seen:
     letterbox: Letterbox
     flow: Flow | None = None
     scene_motion: Array | None = None
-    seen: Detections | None = None
+    detections: Detections | None = None
 
 
-class _Replayed:
-    """A backend that has run already, so that the detector's own work stands alone."""
+class _ReplayedBackend:
+    """A backend that replays an output, to measure the rest of the detector alone."""
 
     def __init__(self, backend: Backend) -> None:
         self.name, self.spec, self.device = backend.name, backend.spec, backend.device
@@ -199,8 +203,8 @@ class _Replayed:
         return self.raw
 
 
-class _Clock:
-    """CPU seconds of this process by stage, all its threads together."""
+class _StageClock:
+    """CPU seconds of this process by stage, of all its threads."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -213,9 +217,9 @@ class _Clock:
 
 
 def run_stages(files: list[str], detect: DetectorSettings, *, backends: list[list[str]]) -> dict[str, Any]:
-    """CPU milliseconds a sample of every stage, one after the other, single-threaded.
+    """Measure CPU milliseconds per sample of every stage, one after another, single-threaded.
 
-    Decoding and scaling are measured over all of the files, the others over their first STAGE_SAMPLES samples.
+    Decoding and scaling are measured over all files, the others over their first STAGE_SAMPLES samples.
 
     Returns:
         `shared`: stages that do not depend on the backend; `backends`: the others, by "backend precision".
@@ -225,36 +229,38 @@ def run_stages(files: list[str], detect: DetectorSettings, *, backends: list[lis
     sha256 = sha256_file(weights)
     runs = [RuntimeSettings(backend=name, precision=precision, device="cpu") for name, precision in backends]
     opened = [open_backend(weights, sha256, run, 1) for run in runs]
-    clock, kept, total = _Clock(), [], 0
+    clock, kept, total = _StageClock(), [], 0
     for number, file in enumerate(files):
         total += _decode(number, Path(file), detect, max(opened[0].spec.strides), clock, kept)
     decoded = {name: seconds / total * 1e3 for name, seconds in clock.seconds.items()}
-    decoded["scale"] -= decoded["decode"]  # it was decoded once more to be scaled
-    clock = _Clock()
+    decoded["scale"] -= decoded["decode"]  # scaling was measured together with decoding
+    clock = _StageClock()
     meters: dict[int, FlowMeter] = {}
-    for one in kept:
-        meter = meters.setdefault(one.file, FlowMeter())
+    for sample in kept:
+        meter = meters.setdefault(sample.file, FlowMeter())
         with clock.stage("flow"):
-            one.flow = meter.step(one.image, one.time_s)
+            sample.flow = meter.step(sample.image, sample.time_s)
         with clock.stage("scene motion"):
-            one.scene_motion = scene_motion(one.flow)
+            sample.scene_motion = scene_motion(sample.flow)
     moved = {name: seconds / len(kept) * 1e3 for name, seconds in clock.seconds.items()}
     ran = {}
     for backend in opened:
-        clock = _Clock()
-        _see(backend, detect, kept, clock)
+        clock = _StageClock()
+        _detect(backend, detect, kept, clock)
         _keep(detect, detect.feature_settings(sha256), kept, clock)
         by_stage = {stage: seconds / len(kept) * 1e3 for stage, seconds in clock.seconds.items()}
         ran[f"{backend.name} {backend.precision}"] = by_stage
     return {"samples": total, "shared": decoded | moved, "backends": ran}
 
 
-def _decode(number: int, path: Path, detect: DetectorSettings, stride: int, clock: _Clock, kept: list[_Seen]) -> int:
-    """Decode a file, without scaling and with it; the first samples are kept. Returns how many samples it has."""
+def _decode(
+    number: int, path: Path, detect: DetectorSettings, stride: int, clock: _StageClock, kept: list[_StageSample]
+) -> int:
+    """Decode a file without scaling and with it, keep the first samples, and return its number of samples."""
     with clock.stage("decode"), VideoReader(path) as reader:
         size_px = reader.info.size_px
         letterbox = Letterbox.fit(size_px, detect.imgsz, stride)
-        for _ in reader.sample(1e-6, letterbox.content_wh):  # the first frame alone is a sample, and is scaled
+        for _ in reader.sample(1e-6, letterbox.content_wh):  # only the first frame is sampled and scaled
             pass
     samples, canvas = 0, np.empty((*letterbox.input_hw, 3), np.uint8)
     with VideoReader(path) as reader:
@@ -268,7 +274,7 @@ def _decode(number: int, path: Path, detect: DetectorSettings, stride: int, cloc
             samples += 1
             if len(kept) < STAGE_SAMPLES:
                 kept.append(
-                    _Seen(
+                    _StageSample(
                         file=number,
                         number=frame.number,
                         time_s=frame.time_s,
@@ -281,65 +287,72 @@ def _decode(number: int, path: Path, detect: DetectorSettings, stride: int, cloc
                 )
 
 
-def _see(backend: Backend, detect: DetectorSettings, kept: list[_Seen], clock: _Clock) -> None:
-    """Forward passes of batches as in a run, and what the detector makes of their outputs."""
-    shapes: dict[tuple[int, int], list[_Seen]] = {}
-    for one in kept:
-        shapes.setdefault(one.letterbox.input_hw, []).append(one)
-    replayed = _Replayed(backend)
+def _detect(backend: Backend, detect: DetectorSettings, kept: list[_StageSample], clock: _StageClock) -> None:
+    """Measure forward passes of batches as in a run, and the rest of the detector."""
+    shapes: dict[tuple[int, int], list[_StageSample]] = {}
+    for sample in kept:
+        shapes.setdefault(sample.letterbox.input_hw, []).append(sample)
+    replayed = _ReplayedBackend(backend)
     detector = Detector(replayed, detect)
     for shape, group in shapes.items():
         batches = []
         for first in range(0, len(group), CPU_BATCH):
+            samples = group[first : first + CPU_BATCH]
             images = np.full((CPU_BATCH, *shape, 3), PAD_VALUE, np.uint8)
-            for image, one in zip(images, group[first : first + CPU_BATCH], strict=False):
-                image[:] = one.canvas
-            batches.append((images, group[first : first + CPU_BATCH]))
-        for _ in range(2):  # graphs are compiled, kernels chosen
-            replayed.raw = backend(torch.from_numpy(batches[0][0]))
-        detector.detect(batches[0][0], [one.letterbox for one in batches[0][1]])
-        for images, ones in batches:
+            for image, sample in zip(images, samples, strict=False):
+                image[:] = sample.canvas
+            batches.append((images, samples, [sample.letterbox for sample in samples]))
+        images, _, letterboxes = batches[0]
+        for _ in range(2):  # compiles graphs, chooses kernels
+            replayed.raw = backend(torch.from_numpy(images))
+        detector.detect(images, letterboxes)
+        for images, samples, letterboxes in batches:
             with clock.stage("forward"):
                 replayed.raw = backend(torch.from_numpy(images))
             with clock.stage("rest of detect"):
-                detections = detector.detect(images, [one.letterbox for one in ones])
-            for one, seen in zip(ones, detections, strict=True):
-                one.seen = seen
+                detections = detector.detect(images, letterboxes)
+            for sample, objects in zip(samples, detections, strict=True):
+                sample.detections = objects
 
 
-def _keep(detect: DetectorSettings, feature_settings: dict[str, Any], kept: list[_Seen], clock: _Clock) -> None:
-    """Motion of objects, tracks, and an entry for each file."""
-    files: dict[int, list[_Seen]] = {}
-    for one in kept:
-        files.setdefault(one.file, []).append(one)
+def _keep(
+    detect: DetectorSettings, feature_settings: dict[str, Any], kept: list[_StageSample], clock: _StageClock
+) -> None:
+    """Measure object motion, tracking, and writing an entry per file."""
+    files: dict[int, list[_StageSample]] = {}
+    for sample in kept:
+        files.setdefault(sample.file, []).append(sample)
     with tempfile.TemporaryDirectory() as folder:
         cache = SequenceCache(folder)
-        for file, ones in files.items():
-            rows, tracker = [], Tracker(detect.tracker, ones[0].size_px)
-            for one in ones:
-                assert one.seen is not None
-                assert one.scene_motion is not None
-                flow = None if one.flow is None else replace(one.flow)  # without what scene motion derived from it
+        for file, samples in files.items():
+            rows, size_px = [], samples[0].size_px
+            tracker = Tracker(detect.tracker, size_px)
+            for sample in samples:
+                objects = sample.detections
+                assert objects is not None
+                assert sample.scene_motion is not None
+                # A copy, without the values that scene_motion cached in it.
+                flow = None if sample.flow is None else replace(sample.flow)
                 with clock.stage("object motion"):
-                    motion = object_motion(flow, one.seen.boxes)
+                    motion = object_motion(flow, objects.boxes)
                 with clock.stage("tracker"):
-                    tracks = tracker.update(one.seen.boxes, one.seen.scores, one.seen.classes)
-                sample = FrameRef(
-                    number=one.number,
-                    time_s=one.time_s,
-                    index=one.index,
-                    size_px=one.size_px,
+                    tracks = tracker.update(objects.boxes, objects.scores, objects.classes)
+                frame = FrameRef(
+                    number=sample.number,
+                    time_s=sample.time_s,
+                    index=sample.index,
+                    size_px=size_px,
                     flow=None,
-                    scene_motion=one.scene_motion,
+                    scene_motion=sample.scene_motion,
                 )
-                rows.append(DetectedFrame(frame=sample, detections=one.seen, motion=motion, tracks=tracks))
+                rows.append(DetectedFrame(frame=frame, detections=objects, motion=motion, tracks=tracks))
             with clock.stage("write"), cache.writer(f"{file:064x}", {}) as writer:
-                writer.append(to_sequence(rows, detect.fps, ones[0].size_px, ("object",)))
+                writer.append(to_sequence(rows, detect.fps, size_px, ("object",)))
                 writer.finish(
                     status="done",
-                    duration_s=ones[-1].time_s,
+                    duration_s=samples[-1].time_s,
                     fps=detect.fps,
-                    size_px=ones[0].size_px,
+                    size_px=size_px,
                     names=("object",),
                     feature_settings=feature_settings,
                     damage={},
@@ -348,7 +361,7 @@ def _keep(detect: DetectorSettings, feature_settings: dict[str, Any], kept: list
 
 
 def main() -> None:
-    """Measure what the only argument asks for, and print it."""
+    """Measure what the JSON argument requests, and print the result."""
     request = json.loads(sys.argv[1])
     detect = DetectorSettings(**request.pop("detect"))
     run = {"ultralytics": run_ultralytics, "vidgru": run_vidgru, "stages": run_stages}[request.pop("kind")]

@@ -1,4 +1,4 @@
-"""Videos for `bench_extract.py`, made of those given: short clips, and long files of the same frames."""
+"""Make videos for `bench_extract.py` from given ones: short clips, and long files of the same frames."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ CLIP_S = 2.0
 
 
 def make_clips(source: Path, folder: Path, count: int, size_px: tuple[int, int] | None) -> list[Path]:
-    """Cut `count` clips of CLIP_S seconds from a video, over and over if it is short, and encode them in H.264.
+    """Cut `count` clips of CLIP_S seconds from a video, repeating it if it is short, and encode them in H.264.
 
     Args:
-        source: the video.
-        folder: where the clips go; it is made.
-        count: how many.
-        size_px: width and height they are scaled to, even numbers; None is the video's own.
+        source: The video.
+        folder: Output folder, which is created.
+        count: Number of clips.
+        size_px: Width and height to scale to, even numbers; None keeps the video's.
     """
     folder.mkdir(parents=True)
     with av.open(str(source)) as container:
@@ -48,7 +48,7 @@ def _endless(source: Path) -> Iterator[av.VideoFrame]:
 
 
 def join(paths: list[Path], target: Path) -> Path:
-    """The same packets in one file, one video after the other."""
+    """Concatenate the packets of videos into one file, without encoding them again."""
     with av.open(str(target), "w") as out:
         copy = None
         shift = 0

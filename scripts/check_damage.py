@@ -1,14 +1,14 @@
-"""Damage good recordings in many ways, extract them, and see that nothing crashes and nothing is lost in silence.
+"""Damage good recordings in many ways, extract them, and check that nothing crashes and no loss goes unreported.
 
     python scripts/check_damage.py --variants 300
-    python scripts/check_damage.py --only 17 --keep      # one variant again, and keep its file
-    python scripts/check_damage.py --videos FOLDER       # damage these instead of made-up ones
+    python scripts/check_damage.py --only 17 --keep      # repeat one variant, and keep its file
+    python scripts/check_damage.py --videos FOLDER       # damage these instead of synthetic ones
 
-Each variant is extracted twice, in other company: both must come to the same end and the same bytes. Every outcome
-must be done, partial or failed, the last two with a reason. A loss is silent where a recording ends as done and lacks
-samples of the good one. That is wrong where the damage is in the payload or at the tail. Where bits are flipped
-anywhere, or sizes forged, the header may tell of another video: losses are listed. It needs a checkout. Exits with 1 if
-anything was wrong.
+Each variant is extracted twice, beside different others: both must give the same status and bytes. Every result must
+be done, partial or failed, the last two with a reason. A loss is silent if a recording ends as done but lacks samples
+of the good one. That is an error if the damage is in the payload or at the tail. Where bits are flipped anywhere, or
+sizes forged, the header may describe another video: losses are only listed. Needs a checkout. Exits with 1 if anything
+was wrong.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ KINDS: list[tuple[str, str, float, dict[str, str]]] = [  # container, codec, sec
     ("webm", "libvpx", 0.0, VPX),
     ("webm vp9", "libvpx-vp9", 0.0, VPX),
 ]
-HOW = RuntimeSettings(backend="torch", precision="fp32", threads=count_cores())
+RUNTIME = RuntimeSettings(backend="torch", precision="fp32", threads=count_cores())
 End = tuple[str, str, list[tuple[int, float]], bytes]  # status, reason, index and time of the samples, bytes
 Table = Counter[tuple[str, str, str]]  # by kind, container, and how it ended
 
 
 class Source(NamedTuple):
-    """A good recording, first byte and end of its packets, and recordings of its kind that are merely odd."""
+    """A good recording, the byte ranges of its packets, and unusual recordings of its kind."""
 
     label: str
     suffix: str
@@ -75,7 +75,7 @@ class Source(NamedTuple):
 
 
 def _draw(number: int, width: int, height: int) -> np.ndarray:
-    """The counter over a texture that moves, so that packets have some content."""
+    """Draw the counter over a moving texture, so that packets have some content."""
     frame = draw_counter(number, width, height)
     noise = np.random.default_rng(7).integers(0, 60, (height // 2, width, 1), np.uint8)
     frame[height // 2 :] += np.roll(noise, number, axis=1)[: height - height // 2]
@@ -83,7 +83,7 @@ def _draw(number: int, width: int, height: int) -> np.ndarray:
 
 
 def make_sources(folder: Path) -> list[Source]:
-    """One recording for each of KINDS."""
+    """Make a recording for each of KINDS."""
     sources = []
     for label, codec, audio_s, options in KINDS:
         stem, suffix, made = folder / label.replace(" ", "-"), f".{label.split()[0]}", {}
@@ -99,7 +99,7 @@ def make_sources(folder: Path) -> list[Source]:
 
 
 def given(folder: Path) -> list[Source]:
-    """The recordings of a folder."""
+    """Read the recordings of a folder."""
     paths = (recording.path for recording in find_recordings([folder]))
     return [Source(path.stem[-11:], path.suffix, path.read_bytes(), packets_of(path), {}) for path in paths]
 
@@ -116,26 +116,26 @@ def _sound(path: Path) -> bytes:
 
 
 def packets_of(path: Path) -> list[tuple[int, int]]:
-    """First byte and end of each packet of a recording's video."""
+    """Return the byte range of each video packet of a recording."""
     with av.open(str(path)) as container:
         packets = list(container.demux(container.streams.video[0]))
-    return sorted((one.pos, one.pos + one.size) for one in packets if one.size and one.pos >= 0)
+    return sorted((packet.pos, packet.pos + packet.size) for packet in packets if packet.size and packet.pos >= 0)
 
 
 FIXED = ("good", "header", "audio", "none", "one")
-JUDGED = ("truncated", "payload", "zeros", "cut", "appended", "joined")
+CHECKED = ("truncated", "payload", "zeros", "cut", "appended", "joined")
 LISTED = ("anywhere", "forged")
 
 
 def damage(kind: str, source: Source, rng: random.Random) -> bytes | None:
-    """A recording as `kind` says, of those above; None where there is no such of this source."""
+    """Damage a recording as `kind` says, one of those above; None if the source has no such recording."""
     good, data, begin, end = source.data, bytearray(source.data), source.packets[0][0], source.packets[-1][1]
     match kind:
         case "header":
             return good[:begin]
         case "audio" | "none" | "one":
             return source.others.get(kind)
-        case "truncated":  # between two of its packets, a transport stream is a whole one that ends there
+        case "truncated":  # cut between two of its packets, a transport stream is an intact shorter one
             size = rng.randrange(1, len(good))
             return good[: size - (source.suffix == ".ts" and size % 188 == 0)]
         case "zeros":
@@ -160,7 +160,7 @@ def damage(kind: str, source: Source, rng: random.Random) -> bytes | None:
 
 
 def _forge(data: bytearray, begin: int, rng: random.Random) -> None:
-    """Other sizes where the container or a key frame tells them; where neither is understood, other first bytes."""
+    """Change the frame size in the container or a key frame; where neither is known, change some of the first bytes."""
     size = rng.choice((0, 1, 5000, 16383, 32000))
     two, four = size.to_bytes(2, "little"), size.to_bytes(4, "little")
     for mark, skip, each in ((b"avc1", 28, two[::-1]), (b"\x9d\x01\x2a", 3, two), (b"strf\x28", 12, four)):
@@ -172,7 +172,7 @@ def _forge(data: bytearray, begin: int, rng: random.Random) -> None:
 
 
 class Variant(NamedTuple):
-    """A damaged recording, and the name of its file."""
+    """A damaged recording and its file name."""
 
     number: int
     name: str
@@ -182,9 +182,9 @@ class Variant(NamedTuple):
 
 
 def make_variants(sources: list[Source], count: int, seed: int) -> list[Variant]:
-    """What is good or merely odd once, then damage of all kinds in turn. No two have the same bytes."""
+    """Make each good or unusual recording once, then damage of all kinds in turn. No two have the same bytes."""
     plan = [(kind, source) for source in sources for kind in FIXED]
-    damaging = [(kind, source) for kind in (*JUDGED, *LISTED) for source in sources]
+    damaging = [(kind, source) for kind in (*CHECKED, *LISTED) for source in sources]
     plan += [damaging[number % len(damaging)] for number in range(count)]
     variants = []
     for number, (kind, source) in enumerate(plan):
@@ -195,7 +195,7 @@ def make_variants(sources: list[Source], count: int, seed: int) -> list[Variant]
 
 
 def extract_all(variants: list[Variant], folder: Path, weights: Path) -> dict[int, End]:
-    """What becomes of each, extracted with its neighbours in the list."""
+    """Extract each with its neighbours in the list, and return how it ended."""
     ends: dict[int, End] = {}
     for first in range(0, len(variants), VARIANTS_A_RUN):
         videos, cache = folder / f"videos{first}", folder / f"cache{first}"
@@ -203,19 +203,19 @@ def extract_all(variants: list[Variant], folder: Path, weights: Path) -> dict[in
         for variant in variants[first : first + VARIANTS_A_RUN]:
             (videos / variant.name).write_bytes(variant.data)
         opened = SequenceCache(cache)
-        for outcome in _extract(videos, cache, weights):
+        for result in _extract(videos, cache, weights):
             content: tuple[list[tuple[int, float]], bytes] = ([], b"")
-            if outcome.key is not None:
-                sequence, files = opened.read(outcome.key), sorted((cache / outcome.key).iterdir())
+            if result.key is not None:
+                sequence, files = opened.read(result.key), sorted((cache / result.key).iterdir())
                 samples = list(zip(sequence.frame_index.tolist(), sequence.time_s.tolist(), strict=True))
                 content = (samples, b"".join(path.read_bytes() for path in files))
-            ends[int(outcome.recording.name[:4])] = (outcome.status, outcome.reason, *content)
+            ends[int(result.recording.name[:4])] = (result.status, result.reason, *content)
     return ends
 
 
 def _extract(videos: Path, cache: Path, weights: Path) -> list[ExtractionResult]:
-    """`extract` in a process of its own, which ends itself when it takes too long."""
-    result = cache.with_suffix(".outcomes")
+    """Extract in a forked process, which is ended when it takes too long."""
+    pickled = cache.with_suffix(".results")
     sys.stdout.flush()
     pid = os.fork()
     if not pid:
@@ -223,10 +223,10 @@ def _extract(videos: Path, cache: Path, weights: Path) -> list[ExtractionResult]
             signal.alarm(RUN_LIMIT_S)
             patch("vidgru.extraction.decode_process.HANG_S", HANG_S).start()
             settings = DetectorSettings(weights=str(weights), imgsz=64, fps=5, conf=0.2, max_objects=6)
-            outcomes = extract_recordings(
-                find_recordings([videos]), SequenceCache(cache), settings, HOW, progress=False
+            results = extract_recordings(
+                find_recordings([videos]), SequenceCache(cache), settings, RUNTIME, progress=False
             )
-            result.write_bytes(pickle.dumps(outcomes))
+            pickled.write_bytes(pickle.dumps(results))
             os._exit(0)
         except BaseException:
             traceback.print_exc()
@@ -234,11 +234,13 @@ def _extract(videos: Path, cache: Path, weights: Path) -> list[ExtractionResult]
             os._exit(1)
     if code := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
         raise RuntimeError(f"the run over {videos} {'hangs' if code == -signal.SIGALRM else f'ended with {code}'}")
-    return pickle.loads(result.read_bytes())
+    return pickle.loads(pickled.read_bytes())
 
 
-def judge(variants: list[Variant], once: dict[int, End], again: dict[int, End]) -> tuple[list[str], list[str], Table]:
-    """Problems, losses that are only listed, and how often each (kind, container) ended how."""
+def evaluate(
+    variants: list[Variant], once: dict[int, End], again: dict[int, End]
+) -> tuple[list[str], list[str], Table]:
+    """Return problems, losses that are only listed, and counts of (kind, container, status)."""
     problems, listed, table = [], [], Table()
     good = {variant.source.label: once[variant.number][2] for variant in variants if variant.kind == "good"}
     for variant in variants:
@@ -246,25 +248,25 @@ def judge(variants: list[Variant], once: dict[int, End], again: dict[int, End]) 
         where = f"{variant.name}: {status} {reason}"
         table[variant.kind, variant.source.label, status] += 1
         if (status == "done") == bool(reason) or (variant.kind == "good" and status != "done"):
-            problems.append(f"{where}: not as it has to be")
+            problems.append(f"{where}: unexpected result")
         if again[variant.number][:2] != (status, reason) or again[variant.number][3] != content:
-            problems.append(f"{where}: the second time {again[variant.number][:2]}, or other bytes")
+            problems.append(f"{where}: the second time: {again[variant.number][:2]}, or other bytes")
         times = {time_s for _, time_s in samples}
         lost = sum(time_s not in times for _, time_s in good[variant.source.label])
         if status == "done" and not lost and set(good[variant.source.label]) - set(samples):
-            # FFmpeg passes over some frames without a sign. Where no sample is among them, only the numbers tell.
-            listed.append(f"{where}: no sample is lost, but a frame between two")
-        if status == "done" and lost and variant.kind in (*JUDGED, *LISTED):
+            # FFmpeg skips some frames without reporting it. If none of them is sampled, only the frame numbers show it.
+            listed.append(f"{where}: a frame between two samples is lost")
+        if status == "done" and lost and variant.kind in (*CHECKED, *LISTED):
             table[variant.kind, variant.source.label, "silent"] += 1
-            told = f"{where}: lost {lost} of {len(good[variant.source.label])} samples in silence"
-            (problems if variant.kind in JUDGED else listed).append(told)
+            loss = f"{where}: silently lost {lost} of {len(good[variant.source.label])} samples"
+            (problems if variant.kind in CHECKED else listed).append(loss)
     return problems, listed, table
 
 
 def show(table: Table, sources: list[Source]) -> None:
-    """Print kinds by containers: done/partial/failed, and silent losses after an exclamation mark."""
+    """Print done/partial/failed counts by kind and container, with silent losses after an exclamation mark."""
     print(f"{'done/partial/failed':20}" + "".join(f"{source.label:>12}" for source in sources))
-    for kind in (*FIXED, *JUDGED, *LISTED):
+    for kind in (*FIXED, *CHECKED, *LISTED):
         row = f"{kind:20}"
         for source in sources:
             *counts, silent = (table[kind, source.label, end] for end in ("done", "partial", "failed", "silent"))
@@ -275,11 +277,11 @@ def show(table: Table, sources: list[Source]) -> None:
 def main() -> int:
     """Parse the command line and check; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variants", type=int, default=300, help="damaged at random (300)")
+    parser.add_argument("--variants", type=int, default=300, help="number of randomly damaged variants (300)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--videos", type=Path, help="folder of good recordings to be damaged")
-    parser.add_argument("--only", type=int, help="number of the one variant to look at, beside the good ones")
-    parser.add_argument("--keep", action="store_true", help="keep the folder that it works in, and say where it is")
+    parser.add_argument("--videos", type=Path, help="folder of good recordings to damage")
+    parser.add_argument("--only", type=int, help="number of a single variant to extract, beside the good ones")
+    parser.add_argument("--keep", action="store_true", help="keep the working folder and print its path")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="vidgru-damage-"))
@@ -287,16 +289,16 @@ def main() -> int:
         weights = make_weights(folder / "tiny.pt")
         sources = given(arguments.videos) if arguments.videos else make_sources(folder / "sources")
         variants = make_variants(sources, arguments.variants, arguments.seed)
-        variants = [one for one in variants if arguments.only in (None, one.number) or one.kind == "good"]
+        variants = [v for v in variants if arguments.only in (None, v.number) or v.kind == "good"]
         once = extract_all(variants, folder / "once", weights)
         again = extract_all(random.Random(1).sample(variants, len(variants)), folder / "again", weights)
-        problems, listed, table = judge(variants, once, again)
+        problems, listed, table = evaluate(variants, once, again)
         show(table, sources)
         print(f"{len(variants)} variants, each extracted twice; seed {arguments.seed}")
         if arguments.only is not None:
             print(*once[arguments.only][:2], once[arguments.only][2], sep="\n")
-        print("\n".join(["lost, but no sample, or the header may tell of another video:"] * bool(listed) + listed))
-        print("\n".join([f"{len(problems)} wrong (see one with --only NUMBER --keep):", *problems]))
+        print("\n".join(["losses of no sample, or where the header may be wrong:"] * bool(listed) + listed))
+        print("\n".join([f"{len(problems)} problems (inspect one with --only NUMBER --keep):", *problems]))
         return 1 if problems else 0
     finally:
         print(f"kept: {folder}") if arguments.keep else shutil.rmtree(folder, ignore_errors=True)

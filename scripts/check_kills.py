@@ -1,12 +1,12 @@
-"""Kill extraction at any moment, again and again, and see that nothing is lost and nothing comes out different.
+"""Kill extraction at random moments and check that nothing is lost and the same bytes are written.
 
-    python scripts/check_kills.py                    # 300 kills of the whole process, then of decoders alone
-    python scripts/check_kills.py --processes 2      # two runs share the work, either is killed
+    python scripts/check_kills.py                    # 300 kills of whole runs, then of decoders alone
+    python scripts/check_kills.py --processes 2      # two runs share the work, and either is killed
 
-A small folder is extracted once undisturbed: the reference. Then runs are killed (SIGKILL) at random moments, each
-going on in the cache that the last one left, and whenever one gets to its end its entries have to be the reference's,
-byte for byte. Then it begins with an empty cache, until the kills are used up. It needs a checkout, and Linux for the
-look at which processes are left. It exits with 1 if anything was wrong.
+A small folder is extracted once undisturbed, as the reference. Then runs are killed (SIGKILL) at random moments; each
+resumes in the cache that the previous one left. Whenever a run completes, its entries must equal the reference byte for
+byte, and the next run starts with an empty cache. Needs a checkout, and Linux to list the remaining processes. Exits
+with 1 if anything was wrong.
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ from vidgru.extraction.detector_pool import count_cores
 from vidgru.extraction.pipeline import extract_recordings, summary_table
 from vidgru.sources import find_recordings
 
-PART_SAMPLES = 16  # so that short recordings have parts enough to go on from
+PART_SAMPLES = 16  # small, so that short recordings have resume points
 SEGMENT_SAMPLES = 24
-MARK = "VIDGRU_CHECK_KILLS"  # in the environment of the runs and so of their decoders, which are found by it
-ORPHANS_MAY_TAKE_S = 10.0
-HOW = RuntimeSettings(backend="torch", precision="fp32", threads=count_cores())
+MARK = "VIDGRU_CHECK_KILLS"  # environment variable that identifies the decoders of a run
+ORPHAN_TIMEOUT_S = 10.0
+RUNTIME = RuntimeSettings(backend="torch", precision="fp32", threads=count_cores())
 
 
 def make_videos(folder: Path, scratch: Path) -> None:
-    """Recordings of several kinds: long, twice the same, damaged, and short ones beside them."""
+    """Write recordings of several kinds: a long one and its copy, damaged ones, and short ones."""
     write_video(folder / "long.mp4", 320, options={"g": "16"})
     (folder / "long_again.mp4").write_bytes((folder / "long.mp4").read_bytes())
     write_video(folder / "b.mkv", 60, options={"g": "10"})
     write_video(folder / "c.avi", 45, codec="mpeg4", size_px=(96, 160))
     write_video(folder / "d.ts", 50)
-    data = bytearray(write_video(scratch / "hurt.mkv", 120, options={"g": "20"}).read_bytes())
+    data = bytearray(write_video(scratch / "damaged.mkv", 120, options={"g": "20"}).read_bytes())
     for at in range(len(data) // 3, len(data) // 3 + 40):
         data[at] ^= 0x55
-    (folder / "hurt.mkv").write_bytes(data)
+    (folder / "damaged.mkv").write_bytes(data)
     whole = faststart(write_video(scratch / "cut.mp4", 100)).read_bytes()
     (folder / "cut.mp4").write_bytes(whole[: len(whole) * 3 // 4])
 
 
 @dataclass
 class Runs:
-    """Runs of `extract` in forked processes, and what they note: a log for each slot, whose runs follow each other."""
+    """Runs of extraction in forked processes. Those of one slot follow each other and share a log of their progress."""
 
     videos: Path
     weights: Path
@@ -74,7 +74,7 @@ class Runs:
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def start(self, cache: Path, slot: int = 0) -> int:
-        """Fork a run; returns its process id."""
+        """Fork a run and return its process id."""
         sys.stdout.flush()
         pid = os.fork()
         if pid:
@@ -92,97 +92,96 @@ class Runs:
         os.environ[MARK] = f"{self.token}-{slot}"
         adopt = EntryWriter.__enter__
 
-        def note(kind: str) -> None:
+        def log(kind: str) -> None:
             with open(self.logs / str(slot), "a") as file:
                 file.write(f"{kind}\n")
 
-        def noted(writer: EntryWriter) -> EntryWriter:
+        def enter_and_log(writer: EntryWriter) -> EntryWriter:
             adopt(writer)
             if writer.samples:
-                note("resumed")
+                log("resumed")
             return writer
 
-        begin = DecoderProcess._start
+        start = DecoderProcess._start
 
-        def begun(decoder: DecoderProcess) -> None:
-            begin(decoder)
-            note(f"decoder-{decoder._process.pid}")  # type: ignore[union-attr]
+        def start_and_log(decoder: DecoderProcess) -> None:
+            start(decoder)
+            log(f"decoder-{decoder._process.pid}")  # type: ignore[union-attr]
 
         for module in ("vidgru.cache.writer", "vidgru.extraction.decode_task", "vidgru.extraction.pipeline"):
             patch(f"{module}.PART_SAMPLES", PART_SAMPLES).start()
         patch.object(decode_task, "SEGMENT_SAMPLES", SEGMENT_SAMPLES).start()
-        patch.object(EntryWriter, "__enter__", noted).start()
-        patch.object(DecoderProcess, "_start", begun).start()
+        patch.object(EntryWriter, "__enter__", enter_and_log).start()
+        patch.object(DecoderProcess, "_start", start_and_log).start()
         settings = DetectorSettings(weights=str(self.weights), imgsz=64, fps=10, conf=0.2, max_objects=6)
-        outcomes = extract_recordings(
+        results = extract_recordings(
             find_recordings([self.videos]),
             SequenceCache(cache),
             settings,
-            HOW,
+            RUNTIME,
             progress=False,
-            on_result=lambda outcome: note(outcome.status),
+            on_result=lambda result: log(result.status),
         )
-        if any(outcome.status == "failed" for outcome in outcomes):
-            raise RuntimeError(summary_table(outcomes))
+        if any(result.status == "failed" for result in results):
+            raise RuntimeError(summary_table(results))
 
-    def notes(self, slot: int = 0) -> Counter[str]:
-        """How often each kind of thing was noted by the runs of a slot."""
+    def logged(self, slot: int = 0) -> Counter[str]:
+        """Count the log lines of a slot by kind."""
         path = self.logs / str(slot)
         return Counter(path.read_text().split() if path.exists() else [])
 
     def decoders(self, slot: int = 0) -> set[int]:
-        """Process ids of the decoders of a slot that live."""
-        sought = f"{MARK}={self.token}-{slot}".encode()
-        found = set()
+        """Return the process ids of a slot's live decoders."""
+        variable = f"{MARK}={self.token}-{slot}".encode()
+        pids = set()
         for folder in Path("/proc").iterdir():
             try:
-                if folder.name.isdigit() and sought in (folder / "environ").read_bytes().split(b"\0"):
-                    found.add(int(folder.name))
+                if folder.name.isdigit() and variable in (folder / "environ").read_bytes().split(b"\0"):
+                    pids.add(int(folder.name))
             except OSError:  # it has ended, or is another user's
                 continue
-        return found
+        return pids
 
     def orphans(self, slot: int) -> set[int]:
-        """Decoders that are still there some seconds after their run has ended."""
-        end = time.monotonic() + ORPHANS_MAY_TAKE_S
+        """Return the decoders that outlive their run by some seconds."""
+        end = time.monotonic() + ORPHAN_TIMEOUT_S
         while (left := self.decoders(slot)) and time.monotonic() < end:
             time.sleep(0.05)
         return left
 
 
 def content(cache: Path) -> dict[str, bytes]:
-    """The files of all entries, by path."""
+    """Return the contents of all files of entries, by path."""
     folders = [path for path in cache.iterdir() if len(path.name) == 64] if cache.is_dir() else []
     return {str(path.relative_to(cache)): path.read_bytes() for folder in folders for path in folder.iterdir()}
 
 
 def faults(cache: Path, reference: dict[str, bytes]) -> list[str]:
-    """What is wrong with a cache whose run has come to its end."""
-    made, opened = content(cache), SequenceCache(cache)
-    names = sorted(made.keys() | reference.keys())
-    wrong = [f"{name}: not as in the reference" for name in names if made.get(name) != reference.get(name)]
-    wrong += [f"{entry.key}: {fault}" for entry in opened.entries() for fault in opened.verify(entry.key)]
-    left = [
-        path for path in cache.rglob("*.tmp") if path.parent != opened.lock_folder
-    ]  # there they go when they are old
+    """Describe what is wrong with the cache of a complete run."""
+    written, opened = content(cache), SequenceCache(cache)
+    names = sorted(written.keys() | reference.keys())
+    problems = [f"{name}: differs from the reference" for name in names if written.get(name) != reference.get(name)]
+    problems += [f"{entry.key}: {fault}" for entry in opened.entries() for fault in opened.verify(entry.key)]
+    left = [path for path in cache.rglob("*.tmp") if path.parent != opened.lock_folder]  # locks deletes old ones itself
     left += [folder for _, folder in opened.incomplete_entries()]
-    wrong += [f"left over: {path.relative_to(cache)}" for path in sorted(left)]
-    return wrong
+    problems += [f"left over: {path.relative_to(cache)}" for path in sorted(left)]
+    return problems
 
 
 def ended(pid: int, patience_s: float) -> int | None:
-    """Exit status of a child as `os.waitpid` gives it; None if it runs on after so many seconds."""
+    """Return the exit status of a child as `os.waitpid` does; None if it is still running after `patience_s`."""
     end = time.monotonic() + patience_s
     while True:
-        if (found := os.waitpid(pid, os.WNOHANG))[0]:
-            return found[1]
+        ended_pid, status = os.waitpid(pid, os.WNOHANG)
+        if ended_pid:
+            return status
         if time.monotonic() > end:
             return None
         time.sleep(min(0.002, max(end - time.monotonic(), 0)))
 
 
-class Check:
-    """Kills runs; problems are collected."""
+class KillCheck:
+    """Kills runs and collects problems."""
 
     def __init__(self, runs: Runs, folder: Path, rng: random.Random, kills: int) -> None:
         self.runs, self.folder, self.rng, self.kills = runs, folder, rng, kills
@@ -199,7 +198,7 @@ class Check:
         runs.logs.mkdir()
 
     def kill_processes(self, processes: int) -> None:
-        """Kill whole runs, of which so many work at once, until the kills are used up."""
+        """Kill whole runs, `processes` of which work at once, until the kills are used up."""
         alive: dict[int, int] = {}
         finished: set[int] = set()
         while self.killed < self.kills or alive:
@@ -227,13 +226,13 @@ class Check:
             os.waitpid(pid, 0)
 
     def kill_decoders(self, runs: int) -> None:
-        """Kill each decoder process of a run once, in so many runs: the run must not mind."""
+        """Kill each decoder process of a run once, in `runs` runs: the run must complete all the same."""
         for _ in range(runs):
-            known = self.runs.notes().keys()
+            known = self.runs.logged().keys()
             start, pid = time.monotonic(), self.runs.start(self.cache)
-            first: list[int] = []  # those that are started in their place live: two deaths at one place end a recording
+            first: list[int] = []  # not their replacements: two deaths at one place end a recording
             while len(first) < count_cores() and time.monotonic() - start < self.full_s:
-                first = [int(note[8:]) for note in self.runs.notes().keys() - known if note.startswith("decoder-")]
+                first = [int(line[8:]) for line in self.runs.logged().keys() - known if line.startswith("decoder-")]
                 time.sleep(0.005)
             moments = sorted(self.rng.uniform(0, self.full_s / 2) for _ in first)
             for decoder, moment in zip(first, moments, strict=True):
@@ -253,7 +252,7 @@ class Check:
         whole = sum("part-" in name for name in self.reference)
         self.depths[min(parts * 10 // whole, 9)] += 1
         if left := self.runs.orphans(slot):
-            self.problems.append(f"decoders {sorted(left)} outlived their run by {ORPHANS_MAY_TAKE_S:.0f} s")
+            self.problems.append(f"decoders {sorted(left)} outlived their run by {ORPHAN_TIMEOUT_S:.0f} s")
 
     def _compare(self) -> None:
         self.problems += [f"cache {self.completed}: {fault}" for fault in faults(self.cache, self.reference)]
@@ -265,11 +264,11 @@ class Check:
 def main() -> int:
     """Parse the command line and check; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=300, help="of whole runs (300)")
+    parser.add_argument("--kills", type=int, default=300, help="kills of whole runs (300)")
     parser.add_argument("--decoder-runs", type=int, help="runs whose decoders are killed (a tenth of --kills)")
     parser.add_argument("--processes", type=int, default=1, help="runs at once (1)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", action="store_true", help="keep the folder that it works in, and say where it is")
+    parser.add_argument("--keep", action="store_true", help="keep the working folder and print its path")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="vidgru-kills-"))
@@ -277,23 +276,23 @@ def main() -> int:
         (folder / "logs").mkdir()
         make_videos(folder / "videos", folder / "scratch")
         runs = Runs(folder / "videos", make_weights(folder / "tiny.pt"), folder / "logs")
-        check = Check(runs, folder, random.Random(arguments.seed), arguments.kills)
+        check = KillCheck(runs, folder, random.Random(arguments.seed), arguments.kills)
         print(f"undisturbed: {check.full_s:.1f} s, {sum('part-' in name for name in check.reference)} parts")
         check.kill_processes(arguments.processes)
-        notes = [runs.notes(slot) for slot in range(arguments.processes)]
-        resumed, made = sum(n["resumed"] for n in notes), [n["done"] + n["partial"] for n in notes]
-        print(f"{check.killed} kills, {check.completed} caches completed, {resumed} times gone on inside a recording")
+        logs = [runs.logged(slot) for slot in range(arguments.processes)]
+        resumed, extracted = sum(log["resumed"] for log in logs), [log["done"] + log["partial"] for log in logs]
+        print(f"{check.killed} kills, {check.completed} caches completed, {resumed} times resumed inside a recording")
         print("kills by how much was on disk: " + " ".join(f"{10 * n}%:{check.depths[n]}" for n in range(10)))
-        check.problems += ["no run went on inside a recording"] * (not resumed)
+        check.problems += ["no run resumed inside a recording"] * (not resumed)
         if arguments.processes > 1:
-            print(f"recordings made by each process: {made}")
-            check.problems += ["the work was not shared"] * (0 in made)
+            print(f"recordings extracted by each process: {extracted}")
+            check.problems += ["the work was not shared"] * (0 in extracted)
         decoder_runs = arguments.kills // 10 if arguments.decoder_runs is None else arguments.decoder_runs
         if not check.problems and decoder_runs:
             before = check.killed
             check.kill_decoders(decoder_runs)
             print(f"{check.killed - before} kills of decoders alone, in {decoder_runs} runs")
-        print("\n".join(check.problems) or "all caches are as the undisturbed one")
+        print("\n".join(check.problems) or "all caches equal the undisturbed one")
         return 1 if check.problems else 0
     finally:
         print(f"kept: {folder}") if arguments.keep else shutil.rmtree(folder, ignore_errors=True)

@@ -1,13 +1,13 @@
-"""Memory does not grow with the length of a recording: eight hours against one.
+"""Check that memory does not grow with the length of a recording: eight hours against one.
 
-    python scripts/check_memory.py                   # a hundredth of that, in a minute or two
+    python scripts/check_memory.py                   # scaled down to a hundredth, in a minute or two
     python scripts/check_memory.py --scale 1         # in full
 
-Makes two recordings that differ in length alone, of one encoded minute repeated without encoding it again, extracts
-each in a process of its own, and compares the memory of that process and its decoders. Scaled down, what a run keeps on
-purpose (the part being filled, stretches that wait for their turn) is scaled too, or the shorter recording would lie in
-it whole. And as each sample has hundreds of objects, rows that were kept for good would be seen in a short run. It
-needs Linux, and a checkout. It exits with 1 if the two differ by more than 10 %.
+Makes two recordings that differ only in length, of one encoded minute that is repeated without encoding it again,
+extracts each in its own process, and compares the memory of that process and its decoders. When scaled down, what a run
+buffers on purpose (the part being filled, segments waiting for their turn) is scaled too, or it would hold the whole
+shorter recording. Each sample has hundreds of objects, so that frames kept by mistake show in a short run. Needs Linux
+and a checkout. Exits with 1 if the longer run takes more than 10 % more memory.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ from vidgru.extraction.pipeline import extract_recordings
 from vidgru.sources import find_recordings
 
 TOLERANCE = 0.10
-SOURCE_FPS = 10  # of the recordings; every frame is sampled
+SOURCE_FPS = 10  # every frame is sampled
 PIECE_S = 60
-LOOK_S = 0.1
+POLL_S = 0.1
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 _USE_PARTS = ("vidgru.cache.writer", "vidgru.extraction.decode_task", "vidgru.extraction.pipeline")
-HOW = RuntimeSettings(backend="torch", precision="fp32", threads=count_cores())
+RUNTIME = RuntimeSettings(backend="torch", precision="fp32", threads=count_cores())
 
 
 @dataclass(frozen=True)
-class Use:
+class MemoryUse:
     """Memory of a run, in bytes.
 
     Attributes:
-        peak: the most at any moment.
-        late: of the main process alone, since its decoders may be done by then: the median over the last quarter of
-            the run, where what grows has grown.
-        parts, samples: of the entry.
+        peak: The most at any moment.
+        late: The median over the last quarter of the run, where growth shows; of the main process alone, since its
+            decoders may have ended.
+        parts, samples: Parts and samples of the entry.
     """
 
     peak: int
@@ -69,7 +69,7 @@ class Use:
 
 
 def make_recording(path: Path, seconds: float) -> Path:
-    """A recording of this length: one encoded piece over and over, its stamps moved on."""
+    """Write a recording of this length: one encoded piece repeated, with shifted timestamps."""
     frames = round(seconds * SOURCE_FPS)
     piece = write_video(
         path.with_name("piece.mp4"),
@@ -94,11 +94,11 @@ def make_recording(path: Path, seconds: float) -> Path:
     return path
 
 
-def measure(video: Path, cache: Path, settings: DetectorSettings, scale: float) -> Use:
-    """Extract a recording in a forked process, and look at its memory and that of its decoders meanwhile.
+def measure(video: Path, cache: Path, settings: DetectorSettings, scale: float) -> MemoryUse:
+    """Extract a recording in a forked process, and poll the memory of that process and its decoders.
 
     Raises:
-        RuntimeError: the extraction failed.
+        RuntimeError: The extraction failed.
     """
     sys.stdout.flush()
     pid = os.fork()
@@ -111,24 +111,24 @@ def measure(video: Path, cache: Path, settings: DetectorSettings, scale: float) 
             traceback.print_exc()
         finally:
             os._exit(1)
-    seen: list[int] = []
-    own: list[int] = []
+    totals: list[int] = []
+    main: list[int] = []  # of the main process
     while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
-        own.append(_resident(pid))
-        seen.append(own[-1] + sum(map(_resident, _decoders(pid))))
-        time.sleep(LOOK_S)
+        main.append(_resident(pid))
+        totals.append(main[-1] + sum(map(_resident, _decoders(pid))))
+        time.sleep(POLL_S)
     if ended[1]:
         raise RuntimeError(f"extraction of {video} ended with status {ended[1]}")
     entry = next(iter(SequenceCache(cache).entries()))
-    last = sorted(own[len(own) * 3 // 4 :])
-    return Use(peak=max(seen), late=last[len(last) // 2], parts=len(entry.parts), samples=entry.samples)
+    last = sorted(main[len(main) * 3 // 4 :])
+    return MemoryUse(peak=max(totals), late=last[len(last) // 2], parts=len(entry.parts), samples=entry.samples)
 
 
 def _use_one_arena() -> None:
-    """Have all threads allocate from one heap, where the C library can be told.
+    """Make all threads allocate from one heap, if the C library supports it.
 
-    glibc gives a thread a heap of its own where it finds the others in use at that moment. How many there come to be,
-    and how much lies idle in each, is chance: 10 % of a run's memory, which is what is to be seen here.
+    glibc gives a thread its own heap when the others are in use at that moment. How many there are, and how much is
+    unused in each, is chance: 10 % of a run's memory, which is as much as this check allows.
     """
     with suppress(AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
@@ -143,13 +143,14 @@ def _extract(video: Path, cache: Path, settings: DetectorSettings, scale: float)
     with ExitStack() as stack:
         for name, value in scaled.items() if scale < 1 else ():
             stack.enter_context(patch(name, value))
-        outcome = extract_recordings(find_recordings([video]), SequenceCache(cache), settings, HOW, progress=False)[0]
-    if outcome.status != "done":
-        raise RuntimeError(f"{outcome.status}: {outcome.reason}")
+        recordings = find_recordings([video])
+        (result,) = extract_recordings(recordings, SequenceCache(cache), settings, RUNTIME, progress=False)
+    if result.status != "done":
+        raise RuntimeError(f"{result.status}: {result.reason}")
 
 
 def _resident(pid: int) -> int:
-    """Resident bytes of a process, 0 if it has ended."""
+    """Return the resident bytes of a process; 0 if it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
@@ -157,26 +158,26 @@ def _resident(pid: int) -> int:
 
 
 def _decoders(pid: int) -> list[int]:
-    """The decoders among a process's children. One just forked still looks like all of its parent once more."""
+    """Return the decoders among a process's children. A child just forked still looks like its parent."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         children = [child for task in tasks for child in (task / "children").read_text().split()]
-        return [int(one) for one in children if b"decode_worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
+        return [int(child) for child in children if b"decode_worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
     except OSError:
         return []
 
 
 def settings_for(weights: Path) -> DetectorSettings:
-    """Settings under which every cell of the network is an object, and every frame a sample."""
+    """Return settings under which every cell of the network is an object and every frame a sample."""
     return DetectorSettings(weights=str(weights), imgsz=128, fps=SOURCE_FPS, conf=0.0001, max_objects=300)
 
 
-def compare(short: Use, long: Use) -> list[str]:
-    """What is wrong with the two, in words."""
-    grown = {"at its peak": (short.peak, long.peak), "towards its end": (short.late, long.late)}
+def compare(short: MemoryUse, long: MemoryUse) -> list[str]:
+    """Describe how the longer run exceeds the shorter one."""
+    growth = {"at its peak": (short.peak, long.peak), "towards its end": (short.late, long.late)}
     return [
         f"the longer run takes {b / a - 1:+.1%} {when}; {TOLERANCE:.0%} is allowed"
-        for when, (a, b) in grown.items()
+        for when, (a, b) in growth.items()
         if b > a * (1 + TOLERANCE)
     ]
 
@@ -184,8 +185,8 @@ def compare(short: Use, long: Use) -> list[str]:
 def main() -> int:
     """Parse the command line and check; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hours", type=float, default=8.0, help="of the longer recording (8); the other has one")
-    parser.add_argument("--scale", type=float, default=0.01, help="share of those lengths that is made (0.01)")
+    parser.add_argument("--hours", type=float, default=8.0, help="hours of the longer recording (8); the other has one")
+    parser.add_argument("--scale", type=float, default=0.01, help="scale of both lengths (0.01)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="vidgru-memory-"))
@@ -200,7 +201,7 @@ def main() -> int:
             uses.append(use)
             print(
                 f"{hours:4g} h x {arguments.scale:g}: {use.samples} samples in {use.parts} parts, "
-                f"{use.peak / 1e6:.0f} MB at its peak, {use.late / 1e6:.0f} MB towards its end, "
+                f"{use.peak / 1e6:.0f} MB peak, {use.late / 1e6:.0f} MB late, "
                 f"{time.monotonic() - start:.0f} s",
                 flush=True,
             )

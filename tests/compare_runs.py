@@ -1,4 +1,4 @@
-"""How far two runs of a detector over the same frames agree: the measure of DESIGN.md, section 10."""
+"""Measure how far two runs of a detector over the same frames agree (see DESIGN.md, targets)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ SCORE, IOU = 0.25, 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Over boxes scored at least 0.25 in either run.
+    """Agreement over boxes that score at least 0.25 in either run.
 
     Attributes:
-        boxes: strong boxes of the first run and of the second.
-        matched: shares of them that have a partner in the other run, strong or weak: first run, second run.
-        iou: mean over pairs.
-        classes: share of pairs of one class.
-        appearance: mean cosine over pairs.
-        colour: mean difference over pairs, in hundredths of CIELAB's units.
-        scene: least cosine over frames.
+        boxes: Number of such boxes in the first and in the second run.
+        matched: Shares of them that match a box of any score in the other run.
+        iou: Mean IoU of pairs.
+        classes: Share of pairs of equal class.
+        appearance: Mean cosine similarity of pairs.
+        colour: Mean difference of pairs, in hundredths of CIELAB units.
+        scene: Least cosine similarity of frames.
     """
 
     boxes: tuple[int, int]
@@ -33,14 +33,14 @@ class Agreement:
     scene: float
 
     def holds(self) -> bool:
-        """Whether it meets the targets."""
+        """Whether the targets are met."""
         shares = (*self.matched, self.iou, self.classes)
         looks = min(self.appearance, self.scene) >= 0.99 and self.colour <= 0.01
         return min(self.boxes) > 0 and min(shares) >= 0.98 and looks
 
 
 def agreement(first: Sequence[Detections], second: Sequence[Detections]) -> Agreement:
-    """Measure two runs over the same frames; their threshold must lie well below 0.25."""
+    """Compare two runs over the same frames, made with a score threshold well below 0.25."""
     boxes, matched = np.zeros(2, int), np.zeros(2, int)
     ious: list[float] = []
     classes: list[bool] = []
@@ -71,7 +71,7 @@ def agreement(first: Sequence[Detections], second: Sequence[Detections]) -> Agre
 
 
 def _pairs(a: Detections, b: Detections) -> list[tuple[int, int, float]]:
-    """Greedy matching, best IoU first; where one box has several classes, equal classes and near scores first."""
+    """Match greedily, best IoU first; among boxes of equal IoU, equal classes and close scores first."""
     iou = _iou(a.boxes.astype(float), b.boxes.astype(float))
     rows, columns = (iou >= IOU).nonzero()
     other = a.classes[rows] != b.classes[columns]

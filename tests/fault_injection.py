@@ -1,7 +1,7 @@
-"""A decoder process with faults planted in it: what a recording's name says befalls it at its fifth sample.
+"""A decoder process with injected faults, which happen at the fifth sample of recordings named after them.
 
-`crash` and `hang` happen whenever that sample comes, `crash_once` and `hang_once` the first time only; `touch` changes
-the file, `bug` is a mistake in this program, `slow` waits a little before each sample, `early` crashes at the opening.
+`crash` and `hang` happen whenever that sample is decoded, `crash_once` and `hang_once` only the first time; `touch`
+changes the file, `bug` raises an unexpected error, `slow` waits before each sample, `early` crashes when it is opened.
 """
 
 import os
@@ -15,7 +15,7 @@ from vidgru.extraction import decode_worker as worker
 from vidgru.video import reader as video
 from vidgru.video.reader import SampledFrame, VideoReader
 
-AT = 5
+FAULT_SAMPLE = 5
 
 
 class FaultyReader(VideoReader):
@@ -29,7 +29,7 @@ class FaultyReader(VideoReader):
         for frame in super().sample(*arguments, **options):
             if name.startswith("slow"):
                 time.sleep(0.05)
-            if frame.number == AT and not self._was_here():
+            if frame.number == FAULT_SAMPLE and not self._has_happened():
                 if name.startswith("crash"):
                     os.kill(os.getpid(), signal.SIGSEGV)
                 elif name.startswith("hang"):
@@ -40,11 +40,11 @@ class FaultyReader(VideoReader):
                     raise KeyError("a bug")
             yield frame
 
-    def _was_here(self) -> bool:
+    def _has_happened(self) -> bool:
         mark = self.path.with_suffix(".mark")
-        before = "once" in self.path.stem and mark.exists()
+        has_happened = "once" in self.path.stem and mark.exists()
         mark.touch()
-        return before
+        return has_happened
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`scripts/check_memory.py` in small, and that it would see memory grow."""
+"""A small run of `scripts/check_memory.py`, which must also detect growing memory."""
 
 import subprocess
 import sys

@@ -106,6 +106,30 @@ def test_cached_recordings_are_reused_without_decoding(
     assert extract(tmp_path / "v", tmp_path / "f", settings)[0].status == "reused"
 
 
+def test_cached_run_imports_no_detector(tmp_path: Path, settings: DetectorSettings) -> None:
+    """The imports take longer than everything else that such a run does."""
+    write_video(tmp_path / "v" / "a.mp4", 12)
+    flags = [
+        "extract",
+        str(tmp_path / "v"),
+        "--weights",
+        settings.weights,
+        "--imgsz",
+        "64",
+        "--out",
+        str(tmp_path / "f"),
+    ]
+    assert cli.run(flags) == 0
+    code = (
+        "import sys; from vidgru.cli import run; from vidgru.extraction import decode_process\n"
+        "decode_process.COMMAND = ['false']\n"
+        "code = run(sys.argv[1:])\n"
+        "print(code, [name for name in ('torch', 'torchvision', 'ultralytics', 'openvino') if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "0 []"
+
+
 @pytest.mark.parametrize(
     "changed", [{"fps": 4.0}, {"imgsz": 96}, {"conf": 0.3}, {"iou": 0.2}, {"max_objects": 3}, {"tracker": "none"}]
 )

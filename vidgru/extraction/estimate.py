@@ -1,4 +1,4 @@
-"""What a run would do and how long it would take, without doing it: `vidgru extract --dry-run`."""
+"""Estimate what a run would do and how long it would take, without doing it: `vidgru extract --dry-run`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, w
 from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
 from vidgru.types import Recording
 
-_TRIED = 3  # recordings, of different sizes if there are
-_SHORT, _LONG = 24, 88  # samples of each; the difference between two trials tells the speed without the start
+_TRIALS = 3  # recordings to try the run on, of different frame sizes where there are
+_SHORT, _LONG = 24, 88  # samples of each; the difference of two trials is the speed without the start-up
 
 
 class _HashUnknownError(Exception):
@@ -29,18 +29,19 @@ class Estimate:
     """What there is to do.
 
     Attributes:
-        recordings: how many were given.
-        there: how many are extracted already, as far as can be told without reading them.
-        unreadable: those that cannot be read, each with the reason.
-        unknown: how many do not tell their length; they are left out of the figures below.
-        video_s: length of the others.
-        samples: that would be taken of them.
-        bytes, seconds: size on disk and time that they would take; None where nothing could be tried.
-        tried: names of the recordings that these were measured on.
+        recordings: Number of recordings given.
+        cached: Number of recordings known to be cached without reading them.
+        unreadable: Name and reason of each recording that cannot be read.
+        unknown: Number of recordings of unknown length, which the figures below leave out.
+        video_s: Length of the others in seconds.
+        samples: Samples that would be taken of them.
+        bytes: Size that they would take on disk; None if nothing could be tried.
+        seconds: Wall time that they would take; None if nothing could be tried.
+        tried: Names of the recordings the run was tried on.
     """
 
     recordings: int
-    there: int
+    cached: int
     unreadable: tuple[str, ...]
     unknown: int
     video_s: float
@@ -50,18 +51,16 @@ class Estimate:
     tried: tuple[str, ...]
 
     def __str__(self) -> str:
-        todo = self.recordings - self.there - len(self.unreadable)
+        remaining = self.recordings - self.cached - len(self.unreadable)
         lines = [f"cannot be read: {line}" for line in self.unreadable]
-        lines.append(f"{self.recordings} recordings, {self.there} of them extracted already, {todo} to do")
+        lines.append(f"{self.recordings} recordings, {self.cached} of them cached, {remaining} to do")
         lines.append(f"{self.video_s / 3600:.2f} hours, {self.samples:,} samples")
         if self.unknown:
-            lines[-1] += f", and {self.unknown} recordings that do not tell their length"
+            lines[-1] += f", and {self.unknown} recordings of unknown length"
         if self.bytes is not None and self.seconds is not None:
-            speed = f"{1000 * self.seconds / max(self.samples, 1):.1f} ms a sample"
-            lines.append(
-                f"about {self.bytes / 1e9:.3f} GB and {_words(self.seconds)} "
-                f"({speed}, tried on {', '.join(self.tried)})"
-            )
+            speed = f"{1000 * self.seconds / max(self.samples, 1):.1f} ms per sample"
+            duration = _format_duration(self.seconds)
+            lines.append(f"about {self.bytes / 1e9:.3f} GB and {duration} ({speed}, tried on {', '.join(self.tried)})")
         return "\n".join(lines)
 
 
@@ -70,22 +69,21 @@ def estimate(
 ) -> Estimate:
     """Look at recordings, and try the run on a few seconds of some of them.
 
-    Nothing is written to the cache, and no recording is read as a whole: a copy of one that is extracted already
-    counts as to be done.
+    Nothing is written to the cache, and no recording is read completely: a copy of a cached one counts as to be done.
 
     Raises:
-        WeightsError, SettingsError, MissingDependencyError: as from `extract_recordings`.
+        WeightsError, SettingsError, MissingDependencyError: As `extract_recordings`.
     """
     feature_settings = feature_settings_for(detect)
-    there, unknown, video_s = 0, 0, 0.0
+    cached, unknown, video_s = 0, 0, 0.0
     unreadable: list[str] = []
-    todo: list[tuple[Recording, tuple[int, int], float]] = []
+    remaining: list[tuple[Recording, tuple[int, int], float]] = []  # with frame size and length
     decoder = DecoderProcess()
     with watch_for_hangs([decoder]), ExitStack() as stack:
         stack.callback(decoder.stop)
         for recording in recordings:
-            if _is_there(recording.path, cache, feature_settings):
-                there += 1
+            if _is_cached(recording.path, cache, feature_settings):
+                cached += 1
                 continue
             try:
                 info = decoder.probe(recording.path)
@@ -94,13 +92,16 @@ def estimate(
                 continue
             unknown += info.duration_s is None
             video_s += info.duration_s or 0.0
-            todo.append((recording, info.size_px, info.duration_s or 0.0))
-    tried = _choose(todo)
+            remaining.append((recording, info.size_px, info.duration_s or 0.0))
+    longest: dict[tuple[int, int], Recording] = {}  # of each frame size
+    for recording, size_px, _ in sorted(remaining, key=lambda item: -item[2]):
+        longest.setdefault(size_px, recording)
+    tried = list(longest.values())[:_TRIALS]
     samples = round(video_s * detect.fps)
-    size, seconds = _try(tried, detect, run) if tried else (None, None)
+    size, seconds = _try_run(tried, detect, run) if tried else (None, None)
     return Estimate(
         recordings=len(recordings),
-        there=there,
+        cached=cached,
         unreadable=tuple(unreadable),
         unknown=unknown,
         video_s=video_s,
@@ -111,7 +112,9 @@ def estimate(
     )
 
 
-def _is_there(path: Path, cache: SequenceCache, feature_settings: dict[str, object]) -> bool:
+def _is_cached(path: Path, cache: SequenceCache, feature_settings: dict[str, object]) -> bool:
+    """Whether a recording whose hash is known is cached."""
+
     def refuse() -> None:
         raise _HashUnknownError
 
@@ -121,35 +124,26 @@ def _is_there(path: Path, cache: SequenceCache, feature_settings: dict[str, obje
         return False
 
 
-def _choose(todo: list[tuple[Recording, tuple[int, int], float]]) -> list[Recording]:
-    """The longest recordings of different sizes."""
-    chosen: dict[tuple[int, int], Recording] = {}
-    for recording, size_px, _ in sorted(todo, key=lambda one: -one[2]):
-        if len(chosen) < _TRIED:
-            chosen.setdefault(size_px, recording)
-    return list(chosen.values())
-
-
-def _try(
+def _try_run(
     recordings: list[Recording], detect: DetectorSettings, run: RuntimeSettings
 ) -> tuple[float | None, float | None]:
-    """Bytes and seconds a sample; None where the recordings are too short to tell."""
-    took, done, size = [], [], 0
-    for limit in (1, _SHORT, _LONG):  # the first pays for what is done once in a process, and is not looked at
+    """Measure bytes and seconds per sample; None where the recordings have no samples."""
+    walls, counts, size = [], [], 0
+    for limit in (1, _SHORT, _LONG):  # the first pays for what is done once per process, and is not used
         with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
-            outcomes = extract_recordings(recordings, SequenceCache(folder), detect, run, progress=False, limit=limit)
-            took.append(time.perf_counter() - began)
-            done.append(sum(outcome.samples for outcome in outcomes))
+            start = time.perf_counter()
+            results = extract_recordings(recordings, SequenceCache(folder), detect, run, progress=False, limit=limit)
+            walls.append(time.perf_counter() - start)
+            counts.append(sum(result.samples for result in results))
             size = sum(path.stat().st_size for path in Path(folder).rglob("part-*"))
-    if not done[2]:
+    if not counts[2]:
         return None, None
-    more = done[2] - done[1]
-    seconds = (took[2] - took[1]) / more if more >= _LONG - _SHORT and took[2] > took[1] else took[2] / done[2]
-    return size / done[2], seconds
+    more = counts[2] - counts[1]
+    is_measurable = more >= _LONG - _SHORT and walls[2] > walls[1]
+    return size / counts[2], (walls[2] - walls[1]) / more if is_measurable else walls[2] / counts[2]
 
 
-def _words(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
