@@ -149,7 +149,8 @@ class Predictor:
         self.cache = SequenceCache(config.features)
         self.locks = Locks(self.out.lock_folder)
         self._stop = threading.Event()
-        self._details = f"vidgru {version('vidgru')}, model {sha256}, detector {self.model.weights or 'run elsewhere'}"
+        detector = f"detector {self.model.weights}" if self.model.weights else "imported detections"
+        self._details = f"vidgru {version('vidgru')}, model {sha256}, {detector}"
 
     def __enter__(self) -> Predictor:
         return self

@@ -56,7 +56,7 @@ class Table {
 
 const STATUS_ORDER = { failed: 0, partial: 1, done: 2 };
 
-class RecordingTable {
+class IndexRecordings {
   constructor(index) {
     this.index = index;
     const columns = [
@@ -114,7 +114,7 @@ class RecordingTable {
 }
 // Events of all recordings.
 
-class EventTable {
+class IndexEvents {
   constructor(hasCaptions) {
     this.hasCaptions = hasCaptions;
     const columns = [
@@ -160,8 +160,8 @@ class Index {
       recording: this.recordings[row], start: start / 1000, end: end / 1000, label: data.labels[label], score, number, ...captionFields(caption),
     }));
     this.byRecording = new Map();
-    this.recordingTable = new RecordingTable(this);
-    this.eventTable = new EventTable(this.events.some((event) => event.description));
+    this.recordingTable = new IndexRecordings(this);
+    this.eventTable = new IndexEvents(this.events.some((event) => event.description));
     for (const id of ['search', 'min_score', 'with_events', 'status']) byId(id).addEventListener('input', () => this.show());
     byId('show_recordings').addEventListener('click', () => this.showTable('recordings'));
     byId('show_events').addEventListener('click', () => this.showTable('events'));

@@ -86,7 +86,7 @@ class Objects {
 const ATTENDED = '#ffb000';
 const MIN_NAMED_ATTENTION = 0.1; // share of the attention from which it is shown with the name
 
-class Overlay {
+class BoxOverlay {
   constructor(topics, player) {
     this.player = player;
     this.objects = new Objects();

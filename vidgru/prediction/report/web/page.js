@@ -67,7 +67,7 @@ class Page {
     this.player = new Player(this.topics);
     this.view = new View(this.topics);
     this.topics.on('events filters', () => (this.shown = null));
-    this.overlay = new Overlay(this.topics, this.player);
+    this.overlay = new BoxOverlay(this.topics, this.player);
     this.timeline = new Timeline(this);
     this.captions = new Captions(this);
     this.list = new EventList(this);
