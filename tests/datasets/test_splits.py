@@ -27,8 +27,8 @@ def split_of(dataset: Dataset) -> dict[str, str | None]:
 def test_assign_splits_holds_out_a_fifth_per_label(tmp_path: Path) -> None:
     dataset = assign_splits(many(tmp_path))
     for label in range(3):
-        held = Counter(clip.split for clip in clips(dataset) if label in clip.labels)
-        assert held == {"train": 16, "val": 4}
+        held_out = Counter(clip.split for clip in clips(dataset) if label in clip.labels)
+        assert held_out == {"train": 16, "val": 4}
     assert dataset.notes == ("no val rows: 12 of 60 train clips held out as val, by video, seed 0",)
     assert dataset.notes[0] in report(dataset).lines
 
@@ -117,14 +117,14 @@ def test_assign_splits_rejects_single_group(tmp_path: Path) -> None:
 
 def test_folds_test_every_row_once(tmp_path: Path) -> None:
     dataset = many(tmp_path, per_label=9)
-    made = folds(dataset, 3, seed=0)
-    tested = [clip.video for fold in made for clip in clips(fold, "test")]
+    folded = folds(dataset, 3, seed=0)
+    tested = [clip.video for fold in folded for clip in clips(fold, "test")]
     assert sorted(tested) == sorted(dataset.recordings)
-    for fold in made:
+    for fold in folded:
         assert Counter(next(iter(c.labels)) for c in clips(fold, "test")) == {0: 3, 1: 3, 2: 3}
         assert fold.splits == ("train", "val", "test")
-    assert made[1].notes[0] == "fold 2 of 3 by video, seed 0, is the test split"
-    assert [split_of(fold) for fold in folds(dataset, 3, seed=0)] == [split_of(fold) for fold in made]
+    assert folded[1].notes[0] == "fold 2 of 3 by video, seed 0, is the test split"
+    assert [split_of(fold) for fold in folds(dataset, 3, seed=0)] == [split_of(fold) for fold in folded]
 
 
 def test_folds_keep_groups_whole(tmp_path: Path) -> None:
@@ -175,12 +175,12 @@ def test_report(tmp_path: Path) -> None:
         *(f"b{i}.mp4,,,walk,,train" for i in range(2)),
         "c.mp4,,,,,val", "a0.mp4,5,7,fall,,val", "d.mp4,,,,A man,train", "e.mp4,1,2,jump,,test",
     )  # fmt: skip
-    made = report(dataset)
-    assert made.lines[0].endswith(
+    folded = report(dataset)
+    assert folded.lines[0].endswith(
         "annotations.csv: 8 events and 2 whole clips of 3 labels in 11 recordings "
         "(one label at a time; 1 row with a description only)"
     )
-    assert made.lines[1:] == (
+    assert folded.lines[1:] == (
         "                   train     val    test    seconds",
         "  fall                 6       1       0       11.0",
         "  jump                 0       0       1        1.0",
@@ -190,17 +190,17 @@ def test_report(tmp_path: Path) -> None:
         "  all recordings       9       2       1",
         "1 sentence on 1 clips and events: 1 in train, 0 in val, 0 in test",
     )
-    assert made.warnings == (
+    assert folded.warnings == (
         "fewer than 5 train clips of walk (2)",
         "no clips in train of jump; cannot be learnt",
         "no clips in val of jump, walk; not in that split's macro averages",
         "no clips in test of fall, walk; not in that split's macro averages",
         "1 video group in two splits (first: a0.mp4 in train and val); results will look better than they are",
     )
-    assert str(made).endswith("better than they are")
-    assert made.counts["labels"]["fall"] == {"train": 6, "val": 1, "test": 0, "seconds": 11.0}
-    assert made.counts["labels"]["walk"]["seconds"] is None
-    assert made.counts["groups"] == {"by": "video", "number": 11}
+    assert str(folded).endswith("better than they are")
+    assert folded.counts["labels"]["fall"] == {"train": 6, "val": 1, "test": 0, "seconds": 11.0}
+    assert folded.counts["labels"]["walk"]["seconds"] is None
+    assert folded.counts["groups"] == {"by": "video", "number": 11}
 
 
 # --- timed events ---------------------------------------------------------------------------------------------------
@@ -222,18 +222,18 @@ def test_split_stratifies_clips_and_events_separately(tmp_path: Path, number: in
     rows = [f"{label}{i}.mp4,,,{label},," for label in "ab" for i in range(number)]
     rows += [f"t{i}.mp4,{at},{at + 1},{label},," for i in range(number) for at, label in ((1, "a"), (4, "b"))]
     for seed in range(3):
-        held = clips(assign_splits(csv_set(tmp_path / str(seed), *rows), seed=seed), "val")
-        assert {clip.start_s is None for clip in held} == {True, False}
+        held_out = clips(assign_splits(csv_set(tmp_path / str(seed), *rows), seed=seed), "val")
+        assert {clip.start_s is None for clip in held_out} == {True, False}
 
 
 def test_split_stratifies_event_free_recordings(tmp_path: Path) -> None:
     dataset = assign_splits(recordings(tmp_path), val=0.2, test=0.2)
-    held = {split: clips(dataset, split) for split in ("train", "val", "test")}
-    count = {split: Counter(next(iter(c.labels), -1) for c in some) for split, some in held.items()}
+    held_out = {split: clips(dataset, split) for split in ("train", "val", "test")}
+    count = {split: Counter(next(iter(c.labels), -1) for c in some) for split, some in held_out.items()}
     fall, sit, _ = (dataset.labels.index(label) for label in ("fall", "sit", "walk"))
-    assert [count[split][fall] for split in held] == pytest.approx([12, 4, 4], abs=1)
-    assert [count[split][-1] for split in held] == [6, 2, 2]
-    assert all(count[split][sit] >= 1 for split in held)
+    assert [count[split][fall] for split in held_out] == pytest.approx([12, 4, 4], abs=1)
+    assert [count[split][-1] for split in held_out] == [6, 2, 2]
+    assert all(count[split][sit] >= 1 for split in held_out)
     assert re.fullmatch(r"no val rows: \d of 2\d train recordings held out as val, by video, seed 0", dataset.notes[-1])
 
 
@@ -279,11 +279,11 @@ def test_report_timed_events(tmp_path: Path) -> None:
         *(f"a{i}.mp4,1,3,fall,,train" for i in range(6)), "a0.mp4,2,6,walk,,train", "a1.mp4,8,9,walk,,train",
         "b.mp4,0,5,fall,,val", "c.mp4,,,,,val", "d.mp4,,,,,test",
     )  # fmt: skip
-    made = report(clip_to_durations(dataset, dict.fromkeys(dataset.recordings, 10.0)))
-    assert made.lines[0].endswith(
+    folded = report(clip_to_durations(dataset, dict.fromkeys(dataset.recordings, 10.0)))
+    assert folded.lines[0].endswith(
         "annotations.csv: 9 events of 2 labels in 9 recordings (events of different labels overlap)"
     )
-    assert made.lines[1:] == (
+    assert folded.lines[1:] == (
         "                   train     val    test    seconds",
         "  fall                 6       1       0       17.0",
         "  walk                 2       0       0        5.0",
@@ -293,25 +293,25 @@ def test_report_timed_events(tmp_path: Path) -> None:
         "  all seconds       60.0    20.0    10.0       90.0",
         "events cover 23.3% of the time (21.0 of 90.0 s)",
     )
-    assert made.warnings == (
+    assert folded.warnings == (
         "1 pair of overlapping intervals (first: a0.mp4, line 2 and line 8: fall and walk)",
         "fewer than 5 train events of walk (2)",
         "no events in val of walk; not in that split's macro averages",
         "no events in test of fall, walk; not in that split's macro averages",
     )
-    assert made.counts["overlap"] is True
-    assert made.counts["splits"]["val"] == {
+    assert folded.counts["overlap"] is True
+    assert folded.counts["splits"]["val"] == {
         "clips": 2, "events": 1, "recordings": 2, "without events": 1, "seconds": 20.0,
     }  # fmt: skip
 
 
 def test_report_moments_and_unknown_durations(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,1,2,fall,,", "a.mp4,2,3,walk,,", "b.mp4,0,1,fall,,")
-    made = report(replace(dataset, half_width_s=0.5, durations={"a.mp4": 4.0, "b.mp4": math.inf}))
-    assert "(one label at a time)" in made.lines[0]
-    assert "events cover 50.0% of the time (2.0 of 4.0 s)" in made.lines
-    assert "the file marks moments: events cover 0.5 s before and after them" in made.lines
-    assert not any("their seconds" in line for line in made.lines)
+    folded = report(replace(dataset, half_width_s=0.5, durations={"a.mp4": 4.0, "b.mp4": math.inf}))
+    assert "(one label at a time)" in folded.lines[0]
+    assert "events cover 50.0% of the time (2.0 of 4.0 s)" in folded.lines
+    assert "the file marks moments: events cover 0.5 s before and after them" in folded.lines
+    assert not any("their seconds" in line for line in folded.lines)
     assert not any("of the time" in line for line in report(dataset).lines)
 
 

@@ -97,7 +97,7 @@ def test_videos_without_detections_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match=r"1 video missing: clips/03.mp4 .* and among the detections"):
         train(root / "set.csv", config(root))
     seen: Callable[[str], str | None] = {"clips/00.mp4": "00"}.get
-    dataset = load_dataset(root / "set.csv", allow_missing=True, seen=seen)
+    dataset = load_dataset(root / "set.csv", allow_missing=True, find_imported=seen)
     assert list(dataset.recordings) == ["00"]
 
 

@@ -35,7 +35,7 @@ _SPLIT_IN_NAME = re.compile(
 
 
 def load_dataset(
-    path: str | Path, *, allow_missing: bool = False, seen: Callable[[str], str | None] | None = None
+    path: str | Path, *, allow_missing: bool = False, find_imported: Callable[[str], str | None] | None = None
 ) -> Dataset:
     """Load a dataset and check everything that can be checked without opening its videos.
 
@@ -44,16 +44,16 @@ def load_dataset(
             annotation file of any known format, or a folder with `annotations.csv` or `.jsonl` and `videos/`, with the
             export of a tool, or with one folder of clips per class.
         allow_missing: Skip rows whose video does not exist, with a warning, instead of failing.
-        seen: Returns the name of a recording that has imported detections and so need not exist; see `Videos`.
+        find_imported: Returns the name of a recording that has imported detections and so need not exist; see `Videos`.
 
     Raises:
         AnnotationError: With file, place and remedy; up to ten bad entries at once.
     """
     spec = find_dataset(Path(path).expanduser())
     result = read_annotations(spec)
-    videos = Videos(spec.roots, seen)
+    videos = Videos(spec.roots, find_imported)
     recordings, rows, missing = locate(result.rows, videos, result.spellings, exact=result.exact)
-    searched = " and ".join([*map(str, spec.roots), *(["the imported detections"] if seen else [])])
+    searched = " and ".join([*map(str, spec.roots), *(["the imported detections"] if find_imported else [])])
     skipped = [_missing(spec, missing, searched, allow_missing and bool(rows))] if missing else []
     warnings = [*result.warnings, *skipped]
     if not rows:
@@ -128,7 +128,7 @@ def read_annotations(spec: DatasetSpec) -> ParseResult:
 
 def _qualify(result: ParseResult, file: str, split: str | None) -> None:
     """Prefix all places with the file name, and fill in its split where rows have none."""
-    result.problems = [(f"{file}, {where}", what, remedy) for where, what, remedy in result.problems]
+    result.problems = [(f"{file}, {where}", message, remedy) for where, message, remedy in result.problems]
     result.rows = [
         replace(
             row,
@@ -169,9 +169,9 @@ def clip_to_durations(dataset: Dataset, durations: Mapping[str, float]) -> Datas
         note = row.annotation
         length = durations.get(note.video, math.inf)
         if note.start_s is not None and note.start_s >= length:
-            what = f"start {note.start_s:g} s is past the end of {note.video} ({length:.2f} s)"
+            message = f"start {note.start_s:g} s is past the end of {note.video} ({length:.2f} s)"
             remedy = "times are seconds from the start of the file, or HH:MM:SS; for tools that count frames, check fps"
-            problems.append((row.where, what, remedy))
+            problems.append((row.where, message, remedy))
         elif note.end_s is not None and note.end_s > length:
             clipped.append(f"{row.where}: {note.video} ends at {length:.2f} s, not {note.end_s:g}")
             row = replace(row, annotation=replace(note, end_s=length))

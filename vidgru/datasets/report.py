@@ -45,7 +45,7 @@ def report(dataset: Dataset) -> Report:
     events = [clip for clip in all_clips if clip.start_s is not None and clip.labels]
     timed = event_timelines(dataset)
     noun = "event" if timed and all(clip.start_s is not None for clip in all_clips if clip.labels) else "clip"
-    group, what = groups(dataset)
+    group, group_kind = groups(dataset)
     splits = dataset.splits
     table = {
         label: _tally([clip for clip in all_clips if index in clip.labels], splits, dataset.durations)
@@ -57,7 +57,7 @@ def report(dataset: Dataset) -> Report:
         "recordings": len(dataset.recordings),
         "rows": len(dataset.rows),
         "text_only": text_only,
-        "groups": {"by": what, "number": len(set(group.values()))},
+        "groups": {"by": group_kind, "number": len(set(group.values()))},
         "clips": {split: sum(clip.split == split for clip in all_clips) for split in splits},
         "labels": table,
         "no_event": no_event,
@@ -95,10 +95,10 @@ def report(dataset: Dataset) -> Report:
         lines.append(f"{plural(sentences, 'sentence')} on {len(described)} clips and events: {shares}")
     if dataset.half_width_s is not None:
         lines.append(f"the file marks moments: events cover {dataset.half_width_s:g} s before and after them")
-    if what != "video":
-        lines.append(f"{plural(len(set(group.values())), 'group')} by {what}")
+    if group_kind != "video":
+        lines.append(f"{plural(len(set(group.values())), 'group')} by {group_kind}")
     lines += dataset.notes
-    warnings = (*dataset.warnings, *_split_warnings(dataset, table, no_event, group, what, noun))
+    warnings = (*dataset.warnings, *_split_warnings(dataset, table, no_event, group, group_kind, noun))
     return Report(lines=tuple(lines), warnings=warnings, counts=counts)
 
 
@@ -190,7 +190,7 @@ def _split_warnings(
     table: Mapping[str, Mapping[str, Any]],
     no_event: Mapping[str, Any],
     group: Mapping[str, str],
-    what: str,
+    group_kind: str,
     noun: str,
 ) -> list[str]:
     """Return warnings about labels that are rare or absent, and groups divided, in the splits."""
@@ -211,7 +211,7 @@ def _split_warnings(
         splits_of.setdefault(group[row.annotation.video], set()).add(row.annotation.split or "train")
     shared = [name for name, splits in splits_of.items() if len(splits) > 1]
     if shared:
-        number, where = plural(len(shared), f"{what} group"), " and ".join(sorted(splits_of[shared[0]]))
+        number, where = plural(len(shared), f"{group_kind} group"), " and ".join(sorted(splits_of[shared[0]]))
         warnings.append(
             f"{number} in two splits (first: {shared[0]} in {where}); results will look better than they are"
         )

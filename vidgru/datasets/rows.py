@@ -62,9 +62,9 @@ class Options:
 class InvalidEntryError(Exception):
     """An entry of an annotation file that cannot be parsed; parsing continues with the next entry."""
 
-    def __init__(self, where: str, what: str, remedy: str) -> None:
-        super().__init__(where, what, remedy)
-        self.problem: Problem = (where, what, remedy)
+    def __init__(self, where: str, message: str, remedy: str) -> None:
+        super().__init__(where, message, remedy)
+        self.problem: Problem = (where, message, remedy)
 
 
 @dataclass(kw_only=True)
@@ -127,8 +127,8 @@ class ParseResult:
                 where, "no video" if not video else "a zero byte in the video's name", "name its file"
             )
         if any("\ud800" <= letter <= "\udfff" for letter in f"{video}{label}{description}{split}"):
-            what = "half a character (a lone surrogate)"
-            raise InvalidEntryError(where, what, "write the character as itself, in UTF-8")
+            message = "half a character (a lone surrogate)"
+            raise InvalidEntryError(where, message, "write the character as itself, in UTF-8")
         if start_s is not None and end_s is not None:
             if start_s == end_s and not self.exact:
                 self.empty.append(where)
@@ -167,8 +167,8 @@ def check_interval(where: str, start_s: float, end_s: float) -> None:
     if start_s < 0:
         raise InvalidEntryError(where, f"start {start_s:g} is before the recording starts", "times count from 0")
     if end_s <= start_s:
-        what = f"end {end_s:g} is not after start {start_s:g}"
-        raise InvalidEntryError(where, what, "an interval is [start, end) in seconds")
+        message = f"end {end_s:g} is not after start {start_s:g}"
+        raise InvalidEntryError(where, message, "an interval is [start, end) in seconds")
 
 
 def raise_problems(source: Path, problems: list[Problem]) -> None:
@@ -178,7 +178,7 @@ def raise_problems(source: Path, problems: list[Problem]) -> None:
     remedies = list(dict.fromkeys(remedy for _, _, remedy in problems[:_MAX_SHOWN]))
     if len(problems) == 1:
         raise AnnotationError(f"{source}, {problems[0][0]}: {problems[0][1]}", remedies[0])
-    shown = [f"  {where}: {what}" for where, what, _ in problems[:_MAX_SHOWN]]
+    shown = [f"  {where}: {message}" for where, message, _ in problems[:_MAX_SHOWN]]
     if len(problems) > _MAX_SHOWN:
         shown.append(f"  and {len(problems) - _MAX_SHOWN} more")
     raise AnnotationError("\n".join([f"{source}: {len(problems)} bad entries", *shown]), "\n  ".join(remedies))

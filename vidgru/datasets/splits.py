@@ -74,12 +74,12 @@ def folds(dataset: Dataset, k: int, seed: int, by: str | None = None) -> list[Da
     if k < 2:
         raise SettingsError(f"folds is {k}; it must be at least 2")
     by = by or dataset.split.by
-    part, what = _parts(dataset, dataset.rows, np.full(k, 1 / k), SplitSettings(by=by, seed=seed))
+    part, group_kind = _parts(dataset, dataset.rows, np.full(k, 1 / k), SplitSettings(by=by, seed=seed))
     datasets = []
     for fold in range(k):
         rows = tuple(_moved(row, "test" if part[row.annotation.video] == fold else "train") for row in dataset.rows)
         # Notes about the original splits no longer apply.
-        note = f"fold {fold + 1} of {k} by {what}, seed {seed}, is the test split"
+        note = f"fold {fold + 1} of {k} by {group_kind}, seed {seed}, is the test split"
         try:
             datasets.append(assign_splits(replace(dataset, rows=rows, notes=(note,)), test=0.0, by=by, seed=seed))
         except AnnotationError as error:
@@ -166,7 +166,7 @@ def stratify(counts: Array, shares: Array, rng: np.random.Generator) -> Array:
 
 def _hold_out(dataset: Dataset, name: str, share: float, settings: SplitSettings) -> Dataset:
     train = tuple(row for row in dataset.rows if row.annotation.split == "train")
-    part, what = _parts(dataset, train, np.array([1 - share, share]), settings)
+    part, group_kind = _parts(dataset, train, np.array([1 - share, share]), settings)
     rows = tuple(
         _moved(row, name) if row.annotation.split == "train" and part[row.annotation.video] == 1 else row
         for row in dataset.rows
@@ -178,7 +178,7 @@ def _hold_out(dataset: Dataset, name: str, share: float, settings: SplitSettings
         noun = "recordings"
         moved, before = ([*{clip.video: clip for clip in part}.values()] for part in (moved, before))
     moved_rows = f"{len(moved)} of {len(before)} train {noun} held out as {name}"
-    note = f"no {name} rows: {moved_rows}, by {what}, seed {settings.seed}"
+    note = f"no {name} rows: {moved_rows}, by {group_kind}, seed {settings.seed}"
     return replace(changed, notes=(*dataset.notes, note))
 
 
@@ -190,11 +190,11 @@ def _parts(
     dataset: Dataset, rows: tuple[AnnotationRow, ...], shares: Array, settings: SplitSettings
 ) -> tuple[dict[str, int], str]:
     """Return the part of each video of `rows`, and the kind of group."""
-    group, what = groups(dataset, settings.by)
+    group, group_kind = groups(dataset, settings.by)
     names = list(dict.fromkeys(group[row.annotation.video] for row in rows))
     if len(names) < len(shares):
         raise AnnotationError(
-            f"{dataset.source}: {plural(len(names), 'group')} by {what} cannot make {len(shares)} splits",
+            f"{dataset.source}: {plural(len(names), 'group')} by {group_kind} cannot make {len(shares)} splits",
             "add recordings, group by another column with `split: {by: COLUMN}`, or fill in the column split",
         )
     number = {name: index for index, name in enumerate(names)}
@@ -206,7 +206,7 @@ def _parts(
             counts[number[group[clip.video]], column] += 1
     counts[counts.sum(axis=1) == 0, -1] = 1
     part = stratify(counts, shares, np.random.default_rng(settings.seed))
-    return {video: int(part[number[name]]) for video, name in group.items() if name in number}, what
+    return {video: int(part[number[name]]) for video, name in group.items() if name in number}, group_kind
 
 
 def _folder(video: str) -> str:

@@ -27,11 +27,11 @@ class Videos:
 
     Args:
         roots: Folders to search; the first in which a path exists is used.
-        seen: Returns the name of a recording that has imported detections and need not exist, or None.
+        find_imported: Returns the name of a recording that has imported detections and need not exist, or None.
     """
 
-    def __init__(self, roots: tuple[Path, ...], seen: Callable[[str], str | None] | None = None) -> None:
-        self.roots, self._seen = roots, seen
+    def __init__(self, roots: tuple[Path, ...], find_imported: Callable[[str], str | None] | None = None) -> None:
+        self.roots, self._find_imported = roots, find_imported
         self._known: dict[tuple[str, Path | None], Recording | None] = {}
         self._all: dict[str, list[tuple[Path, str]]] | None = None
 
@@ -60,7 +60,7 @@ class Videos:
 
     def _with_detections(self, texts: list[str]) -> Recording | None:
         """Return a recording that does not exist but has imported detections."""
-        name = next((name for text in texts if self._seen and (name := self._seen(text))), None)
+        name = next((name for text in texts if self._find_imported and (name := self._find_imported(text))), None)
         return None if name is None else Recording(path=self.roots[0] / name, name=name)
 
     def several(self, spelling: str, others: tuple[str, ...] = ()) -> list[str]:

@@ -77,8 +77,8 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     """
     model = load_model(model_path)
     detection_source = _open_detections(model, config)
-    seen = detection_source.find if detection_source else None
-    dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing, seen=seen))
+    find_imported = detection_source.find if detection_source else None
+    dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing, find_imported=find_imported))
     if dataset.labels == (DESCRIBED,) and model.labels != (DESCRIBED,):
         dataset = without_placeholder_labels(dataset)
     whole = untimed_clips(dataset, config.split) if model.task.clip_head else []

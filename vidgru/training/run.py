@@ -98,8 +98,8 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
             remedy.
     """
     detection_source = open_detections(config.imported, config.detector) if config.imported.detections else None
-    seen = detection_source.find if detection_source else None
-    dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing, seen=seen))
+    find_imported = detection_source.find if detection_source else None
+    dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing, find_imported=find_imported))
     used = dataset if config.folds else select_splits(dataset, ("train", "val"))
     task = task_from_dataset(used, captions=config.captions)
     if detection_source:

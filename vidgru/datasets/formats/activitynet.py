@@ -93,8 +93,8 @@ def _annotations(result: ParseResult, video: str, annotations: Node, split: str)
 def _captions(result: ParseResult, video: str, entry: Node, split: str) -> None:
     times, sentences = list(entry["timestamps"].each()), list(entry["sentences"].each())
     if len(times) != len(sentences):
-        what = f"{len(times)} timestamps for {len(sentences)} sentences"
-        raise InvalidEntryError(entry.path, what, "give one [start, end] per sentence")
+        message = f"{len(times)} timestamps for {len(sentences)} sentences"
+        raise InvalidEntryError(entry.path, message, "give one [start, end] per sentence")
     for time, sentence in zip(times, sentences, strict=True):
         with result.entry():
             start_s, end_s = time.pair()

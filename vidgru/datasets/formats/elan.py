@@ -94,8 +94,8 @@ def _media(path: Path, header: Element, result: ParseResult) -> tuple[str, float
     origin = medium.attributes.get("TIME_ORIGIN", "0")
     origin_ms = number(origin.strip())
     if math.isnan(origin_ms):
-        what = f"TIME_ORIGIN {origin!r} is not a number of milliseconds"
-        raise InvalidEntryError(medium.where, what, "set the offset of the video in ELAN and save the file")
+        message = f"TIME_ORIGIN {origin!r} is not a number of milliseconds"
+        raise InvalidEntryError(medium.where, message, "set the offset of the video in ELAN and save the file")
     return address, origin_ms
 
 
@@ -195,6 +195,6 @@ def _root(key: str, notes: dict[str, _ElanAnnotation]) -> str:
         visited.add(root)
         root = notes[root].parent
         if root in visited or root not in notes:
-            what = f"refers to annotation {notes[key].parent!r}, which is missing or has no times"
-            raise InvalidEntryError(notes[key].where, what, "open the file in ELAN and save it")
+            message = f"refers to annotation {notes[key].parent!r}, which is missing or has no times"
+            raise InvalidEntryError(notes[key].where, message, "open the file in ELAN and save it")
     return root

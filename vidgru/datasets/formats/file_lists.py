@@ -117,15 +117,15 @@ def _labels(where: str, video: str, numbers: str | None, names: Mapping[int, str
     if numbers is None:
         folder = PurePosixPath(video.replace("\\", "/")).parent.name
         if not folder or (names and folder not in names.values()):
-            what = f"no label, and folder {folder!r} is not a class" if folder else "no label"
-            raise InvalidEntryError(where, what, "write the number of the label after the path")
+            message = f"no label, and folder {folder!r} is not a class" if folder else "no label"
+            raise InvalidEntryError(where, message, "write the number of the label after the path")
         return [folder]
     indices = [int(text) for text in re.split(r"[\s,;]+", numbers)]
     for index in indices:
         if names and index not in names:
-            what = f"label {index} has no name; names go from {min(names)} to {max(names)}"
+            message = f"label {index} has no name; names go from {min(names)} to {max(names)}"
             raise InvalidEntryError(
-                where, what, "correct the label, `names` in the dataset YAML, or the file beside the list"
+                where, message, "correct the label, `names` in the dataset YAML, or the file beside the list"
             )
     return [names.get(index, str(index)) for index in dict.fromkeys(indices)]
 
@@ -137,8 +137,8 @@ def _ucf_names(path: Path) -> dict[int, str]:
     for line, text in enumerate(read_text(file).splitlines() if file.is_file() else (), start=1):
         index, _, name = text.strip().partition(" ")
         if text.strip() and not (index.isascii() and index.isdigit() and len(index) < 10 and name.strip()):
-            what = f"{text[:60]!r} is not a number and a class"
-            raise AnnotationError(f"{file}, line {line}: {what}", "a line looks like: 1 Archery")
+            message = f"{text[:60]!r} is not a number and a class"
+            raise AnnotationError(f"{file}, line {line}: {message}", "a line looks like: 1 Archery")
         if text.strip():
             names[int(index)] = name.strip()
     return names

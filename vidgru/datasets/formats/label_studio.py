@@ -62,8 +62,8 @@ def read_label_studio(path: Path, root: Node, options: Options) -> ParseResult:
                 if number and not results:
                     result.add(task.path, video)
     if entries and not (result.problems or any(row.annotation.label for row in result.rows)):
-        what = "no timeline labels, and JSON-MIN does not tell choices from other task data"
-        raise AnnotationError(f"{path}: {what}", "export it as JSON")
+        message = "no timeline labels, and JSON-MIN does not tell choices from other task data"
+        raise AnnotationError(f"{path}: {message}", "export it as JSON")
     repeated += sum(number > 1 for number in entries.values())
     if assumed_fps:
         result.warnings.append(
@@ -136,8 +136,8 @@ def _result(result: ParseResult, video: str, value: Node, fps: float) -> None:
     for span in value["ranges"].each():
         start, end = span["start"].number(), span["end"].number()
         if not 1 <= start <= end:
-            what = f"frames {start:g} to {end:g} are not a range"
-            raise InvalidEntryError(span.path, what, "frames count from 1, and the end must not be before the start")
+            message = f"frames {start:g} to {end:g} are not a range"
+            raise InvalidEntryError(span.path, message, "frames count from 1, and the end must not be before the start")
         for label in value["timelinelabels"].each():
             result.add(span.path, video, start_s=(start - 1) / fps, end_s=end / fps, label=label.text())
 

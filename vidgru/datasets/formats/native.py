@@ -105,15 +105,17 @@ def _csv_lines(
                 header = [cell.strip().lower() for cell in cells]
                 _check_header(f"{path}, line {line}", header, columns)
             elif len(cells) > len(header) > 0:
-                what = f"{len(cells)} cells, but the header has {len(header)}"
-                result.problems.append((f"line {line}", what, f'put text that holds a "{delimiter}" in double quotes'))
+                message = f"{len(cells)} cells, but the header has {len(header)}"
+                result.problems.append(
+                    (f"line {line}", message, f'put text that holds a "{delimiter}" in double quotes')
+                )
             elif not blank:
                 values = dict(zip(header, cells, strict=False))  # spreadsheets drop empty cells at the end
                 yield f"line {line}", _with_decimal_points(values) if delimiter == ";" else values
             line = reader.line_num + 1
     except csv.Error as error:
-        what = f"not readable as CSV: {error}"
-        result.problems.append((f"line {line}", what, "check for a double quote that is not closed or not doubled"))
+        message = f"not readable as CSV: {error}"
+        result.problems.append((f"line {line}", message, "check for a double quote that is not closed or not doubled"))
 
 
 def _with_decimal_points(values: dict[str, str]) -> dict[str, str]:

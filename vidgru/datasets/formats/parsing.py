@@ -63,8 +63,8 @@ def seconds(where: str, name: str, text: str) -> float:
         return int(hours or 0) * 3600 + int(minutes) * 60 + float(rest.replace(",", "."))
     value = number(text)
     if math.isnan(value):
-        what = f"{name} {text!r} is not a time"
-        raise InvalidEntryError(where, what, "write seconds (83.5) or HH:MM:SS (00:01:23.5)")
+        message = f"{name} {text!r} is not a time"
+        raise InvalidEntryError(where, message, "write seconds (83.5) or HH:MM:SS (00:01:23.5)")
     if value < 0:
         raise InvalidEntryError(where, f"{name} {text} is before the recording starts", "times count from 0")
     return value + 0.0  # -0 becomes 0
