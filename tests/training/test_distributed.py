@@ -30,7 +30,8 @@ def train_distributed(
     data: FakeDataset, out: Path, processes: int, **changes: object
 ) -> subprocess.CompletedProcess[str]:
     settings = data.settings(**{"out": str(out), **SMALL, **changes})
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    names = {f"--{name.replace('_', '-')}": value for name, value in settings.items()}
+    flags = [name if value is True else f"{name}={value}" for name, value in names.items()]
     return launch(processes, SCRIPT, str(data.root), *flags)
 
 
@@ -86,7 +87,7 @@ def test_single_process_commands_are_refused(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.slow
 def test_error_ends_all_processes(tmp_path: Path) -> None:
     data = both_data(tmp_path / "data", train=2, val=2)
-    process = train_distributed(data, tmp_path / "run", 2, epochs=1, resume="true")
+    process = train_distributed(data, tmp_path / "run", 2, epochs=1, resume=True)
     assert process.returncode != 0
     assert "there is no run to resume in" in process.stderr
     assert not (tmp_path / "run").exists()
