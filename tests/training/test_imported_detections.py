@@ -94,7 +94,7 @@ def test_train_on_cache_of_detections(trained: Path, tmp_path: Path) -> None:
 def test_videos_without_detections_are_refused(tmp_path: Path) -> None:
     root = write_set(tmp_path)
     (root / "mot" / "03.txt").unlink()
-    with pytest.raises(AnnotationError, match=r"1 video missing: clips/03.mp4 .* and among the detections"):
+    with pytest.raises(AnnotationError, match=r"1 video missing: clips/03.mp4 .* and the imported detections"):
         train(root / "set.csv", config(root))
     seen: Callable[[str], str | None] = {"clips/00.mp4": "00"}.get
     dataset = load_dataset(root / "set.csv", allow_missing=True, find_imported=seen)
