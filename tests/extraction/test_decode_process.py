@@ -45,7 +45,7 @@ def test_decoder_dying_before_the_first_frame_fails(tmp_path: Path, settings: De
     write_video(tmp_path / "v" / "early.mp4", 20)
     result = extract(tmp_path / "v", tmp_path / "f", settings)[0]
     assert result.status == "failed"
-    assert result.reason == "its decoder crashed (SIGSEGV) before it gave a frame; convert the file with ffmpeg"
+    assert result.reason == "its decoder crashed (SIGSEGV) before the first frame; convert the file with ffmpeg"
 
 
 def test_decoder_killed_at_start_is_restarted(
@@ -115,7 +115,7 @@ def test_bug_in_a_decoder_process_fails_its_recording(
     write_video(tmp_path / "v" / "good.mp4", 20)
     bug, good = extract(tmp_path / "v", tmp_path / "f", settings)
     assert (bug.status, good.status) == ("failed", "done")
-    assert bug.reason == "stumbles over a fault in vidgru, please report it: KeyError('a bug')"
+    assert bug.reason == "hit a bug in vidgru, please report it: KeyError('a bug')"
     assert "Traceback" in capfd.readouterr().err
 
 

@@ -18,12 +18,13 @@ from tests.detectors import Weights
 from tests.extraction.extraction_runs import RUNTIME, entry_files, extract, part_files, set_part_samples
 from tests.videos import faststart, rotate_mp4, write_video
 from vidgru import cli
-from vidgru.cache import SequenceCache
+from vidgru.cache import EntryWriter, SequenceCache
 from vidgru.config import DetectorSettings
 from vidgru.detector.motion import MOTION_COLUMNS, SCENE_MOTION_COLUMNS
 from vidgru.detector.tracker import Tracker
-from vidgru.errors import WeightsError
+from vidgru.errors import LockLostError, WeightsError
 from vidgru.extraction import decode_process, pipeline
+from vidgru.extraction.decode_process import DecoderDiedError
 from vidgru.extraction.pipeline import (
     ExtractionResult,
     Extractor,
@@ -33,8 +34,9 @@ from vidgru.extraction.pipeline import (
 )
 from vidgru.extraction.results import ExtractionStoppedError, ProgressBar
 from vidgru.locks import Locks
+from vidgru.sources import find_recordings
 from vidgru.types import Recording
-from vidgru.video.reader import ResumePoint
+from vidgru.video.reader import ResumePoint, ResumePointNotFoundError
 
 
 @pytest.fixture
@@ -359,7 +361,9 @@ def test_two_processes_share_a_folder(tmp_path: Path, settings: DetectorSettings
     assert not SequenceCache(tmp_path / "f").incomplete_entries()
 
 
-def test_locked_recording_is_waited_for(tmp_path: Path, settings: DetectorSettings) -> None:
+def test_locked_recording_is_waited_for(
+    tmp_path: Path, settings: DetectorSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("a", "b"):
         write_video(tmp_path / "v" / f"{name}.mp4", 20 if name == "a" else 25)
     extract(tmp_path / "v" / "a.mp4", tmp_path / "ready", settings)
@@ -376,8 +380,10 @@ def test_locked_recording_is_waited_for(tmp_path: Path, settings: DetectorSettin
             (tmp_path / "ready" / key.key).rename(tmp_path / "f" / key.key)
             other.close()
 
-    results = extract(tmp_path / "v", tmp_path / "f", settings, on_result=finish)
+    recordings = find_recordings([tmp_path / "v"])
+    results = extract_recordings(recordings, SequenceCache(tmp_path / "f"), settings, RUNTIME, on_result=finish)
     assert ended == ["b.mp4", "a.mp4"]
+    assert capsys.readouterr().err.count("a.mp4 is waiting: locked by another process\n") == 1
     assert [o.status for o in results] == ["reused", "done"]
 
 
@@ -494,3 +500,55 @@ def test_started_recordings_precede_new_ones(tmp_path: Path, settings: DetectorS
     assert next_segment() == (1, 0), "the start of recording 0 is being decoded, and the detector is busy"
     first.status = "done"
     assert [next_segment() for _ in range(3)] == [(0, 1), (2, 0), None]
+
+
+def test_decoder_killed_twice_from_outside_keeps_its_samples(
+    tmp_path: Path, settings: DetectorSettings, quiet: ProgressBar
+) -> None:
+    extractor = Extractor(SequenceCache(tmp_path / "f"), settings, RUNTIME, quiet)
+    extractor.submit(0, Recording(path=tmp_path / "a.mp4", name="a.mp4"))
+    segment = extractor._next_segment()
+    assert segment is not None
+    segment.passed = 5
+    death = DecoderDiedError("its decoder crashed (SIGKILL)", crashed=True, killed_from_outside=True)
+    extractor._end_segment(segment, death)
+    assert segment.status == "waiting"
+    extractor._end_segment(segment, death)
+    _, result = extractor._results.pop()
+    assert result.status == "failed"
+    assert result.reason == "its decoder crashed (SIGKILL) twice at one place: out of memory? Run again to resume it"
+
+
+def test_lost_resume_point_fails_after_earlier_segments(
+    tmp_path: Path, settings: DetectorSettings, quiet: ProgressBar
+) -> None:
+    extractor = Extractor(SequenceCache(tmp_path / "f"), settings, RUNTIME, quiet)
+    extractor.submit(0, Recording(path=tmp_path / "a.mp4", name="a.mp4"))
+    first = extractor._next_segment()
+    assert first is not None
+    first.status = "running"
+    extractor._share(first, [ResumePoint(samples=10, index=10, key_pts=None, key_index=0, image=None)])
+    second = first.state.segments[1]
+    second.status = "done"
+    extractor._end_segment(second, ResumePointNotFoundError())
+    assert not extractor._results, "the first segment may still be extended over the second"
+    first.status = "done"
+    extractor._end_segment(first, "complete")
+    _, result = extractor._results.pop()
+    assert (result.status, result.reason) == (
+        "failed",
+        "does not decode to the same frames twice; convert it with ffmpeg",
+    )
+
+
+def test_recording_taken_over_by_another_process_fails(
+    tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(*arguments: object, **facts: object) -> None:
+        raise LockLostError("its folder is gone")
+
+    write_video(tmp_path / "v" / "a.mp4", 12)
+    monkeypatch.setattr(EntryWriter, "finish", lose)
+    (result,) = extract(tmp_path / "v", tmp_path / "f", settings)
+    assert result.status == "failed"
+    assert result.reason.startswith("was taken over by another process while this one was suspended; run again")

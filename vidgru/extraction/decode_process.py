@@ -211,7 +211,7 @@ class DecoderProcess:
                     pipe.close()
         has_hung, self._has_hung = self._has_hung, False
         if has_hung:
-            return DecoderDiedError(f"its decoder hung (no sign of life for {HANG_S:.0f} s)", crashed=True)
+            return DecoderDiedError(f"its decoder hung (silent for {HANG_S:.0f} s)", crashed=True)
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             is_kill = -code == signal.SIGKILL

@@ -211,8 +211,8 @@ class SegmentDecoder:
             return "locked"  # by a recording of equal content in this run
         if not self._locks.acquire(state.key):
             if not self._has_logged_lock:
-                self._has_logged_lock = True
-                self._log(f"{state.recording.name} is locked by another process: waiting, as for others later")
+                self._has_logged_lock = True  # once per run, not once per recording
+                self._log(f"{state.recording.name} is waiting: locked by another process")
             return "locked"
         state.cleanup.callback(self._locks.release, state.key)
         if entry := self._cache.valid_entry(state.key):
@@ -289,7 +289,7 @@ class SegmentDecoder:
                     return "complete" if segment.passed == segment.end.samples else "overrun"
                 case "end":
                     if not segment.passed:
-                        raise RecordingError("no frame of it lies at or after the start of the container")
+                        raise RecordingError("has no frame at or after the start of the container")
                     damage = Damage(**message["damage"])
                     return DecodedEnd(samples=segment.passed, damage=damage, end_s=message["end_s"])
         raise AssertionError("the last message of an answer is one of those above")

@@ -88,10 +88,12 @@ class DecodeWorker:
         except ResumePointNotFoundError:
             self.send({"kind": "lost"})
         except (OSError, MemoryError, av.error.FFmpegError) as error:
-            self.send({"kind": "failed", "reason": f"cannot be read on: {getattr(error, 'strerror', None) or error}"})
+            self.send(
+                {"kind": "failed", "reason": f"cannot be read further: {getattr(error, 'strerror', None) or error}"}
+            )
         except Exception as error:  # a bug costs the recording, not the run, and is not hidden
             traceback.print_exc()
-            self.send({"kind": "failed", "reason": f"stumbles over a fault in vidgru, please report it: {error!r}"})
+            self.send({"kind": "failed", "reason": f"hit a bug in vidgru, please report it: {error!r}"})
 
     def _decode(
         self,

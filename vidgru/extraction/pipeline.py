@@ -291,7 +291,7 @@ class Extractor:
                 self._idle_decoders -= 1
                 self._tasks.put(segment)
             if self._idle_decoders == len(self._decoders):
-                self._pool.flush()  # no frames will come to fill its batches
+                self._pool.flush()  # no frames are on their way to fill its batches
             try:
                 match self._events.poll():
                     case list(rows):
@@ -306,13 +306,13 @@ class Extractor:
                             self._end_segment(segment, outcome)
                     case BaseException() as error:  # a bug, or a detector that cannot run
                         raise error
-            finally:  # also of the event that broke off: what has ended is reported
+            finally:  # also if handling the event failed: recordings that ended before are reported
                 while self._results:
                     yield self._results.popleft()
 
     def _next_segment(self) -> Segment | None:
         """Choose what the next idle decoder works on; None if there is nothing now."""
-        # What is decoded ahead of its turn waits in memory, so a segment that others wait for comes first.
+        # Frames decoded ahead of their turn wait in memory, so a segment that others wait for comes first.
         for state in self._started:
             first = next(state.unfinished, None)
             if first is not None and first.status == "waiting":
@@ -364,10 +364,10 @@ class Extractor:
             if state.end is not None and state.samples == state.end.samples:
                 self._finish_entry(state, state.end)
         except LockLostError:  # this process was suspended until its lock expired
-            self._fail(state, "was taken over by another process, as this one stood still; run again to reuse it")
+            self._fail(state, "was taken over by another process while this one was suspended; run again to reuse it")
 
     def _write(self, state: RecordingState) -> None:
-        """Hand the tracked frames to the writer, with the point from which a later run can resume after them."""
+        """Give the tracked frames to the writer, with the point from which a later run can resume."""
         assert state.info is not None
         if state.writer is None:  # the detector has been loaded by now: `run_info` says how it runs
             state.writer = state.cleanup.enter_context(self._cache.writer(state.key, self._pool.run_info))
@@ -419,8 +419,8 @@ class Extractor:
             case DecodedEnd() as end:
                 state.end = end
                 if not self._new:
-                    self._pool.flush()  # few frames may come to fill the batch with its last ones
-                self._advance(state)  # its frames may all have been tracked already
+                    self._pool.flush()  # few frames are left to fill the batch of its last ones
+                self._advance(state)  # all its frames may have been tracked already
             case "overrun":
                 self._extend(segment)
                 segment.status = "waiting"
@@ -431,7 +431,7 @@ class Extractor:
             case ResumePointNotFoundError():
                 self._resume_earlier(segment)
         first = next(state.unfinished, None)
-        if first is not None and first.status == "lost":  # an earlier segment might have found out why, and gone on
+        if first is not None and first.status == "lost":  # no earlier one has been extended over it
             self._fail(state, "does not decode to the same frames twice; convert it with ffmpeg")
 
     def _extend(self, segment: Segment) -> None:
@@ -446,16 +446,16 @@ class Extractor:
     def _restart(self, segment: Segment, death: DecoderDiedError) -> None:
         """Have another decoder process continue, unless two have died at the same place: then the recording ends there.
 
-        A crash or hang while nothing is decoded costs this recording only what lies behind that place.
+        Damage that crashes a decoder, or makes it hang, thus costs only the rest of its own recording.
         """
         state = segment.state
         if segment.passed != segment.passed_at_death:
             segment.passed_at_death = segment.passed
             segment.status = "waiting"
         elif death.killed_from_outside:
-            self._fail(state, f"{death} twice at one place: no memory left? Run again; what is done is kept")
+            self._fail(state, f"{death} twice at one place: out of memory? Run again to resume it")
         elif not segment.passed or state.info is None:
-            self._fail(state, f"{death} before it gave a frame; convert the file with ffmpeg")
+            self._fail(state, f"{death} before the first frame; convert the file with ffmpeg")
         else:
             self._extend(segment)
             state.end = DecodedEnd(samples=segment.passed, damage=Damage(decoder_deaths=1), end_s=None)
@@ -496,10 +496,9 @@ class Extractor:
             seconds=time.monotonic() - state.started,
         )
         if result.key:
-            with (
-                suppress(OutputError) if status == "reused" else nullcontext()
-            ):  # a cache that is read may be read-only
-                path = state.recording.path
+            path = state.recording.path
+            # A cache that is only read may be read-only.
+            with suppress(OutputError) if status == "reused" else nullcontext():
                 self._cache.set_last_entry(path, result.key, self._start_times.of(path))
         state.cleanup.close()  # unlock last: pruning removes entries that are neither locked nor in the index
         self._segment_decoder.release_claim(state)
