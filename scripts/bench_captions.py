@@ -57,7 +57,7 @@ from vidgru.demo.sentences import (
     attribute_accuracy,
     value_accuracy,
 )
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.model.captioner import CaptionSegment, caption_frames, caption_segments, is_confident
 from vidgru.model.checkpoint import EventModel, detector_settings, load_model
 from vidgru.model.feature_spec import FeatureSpec
@@ -466,7 +466,7 @@ def main() -> None:
         if not models:
             for seed in map(int, args.seeds.split(",")):
                 out = str(args.out / f"{language or path.stem}-{seed}")
-                models.append(train(path, from_flags(TrainConfig, **settings, seed=seed, out=out)))
+                models.append(train(path, from_settings(TrainConfig, **settings, seed=seed, out=out)))
         runs = []
         for model in map(load_model, models):
             inputs = ModelInputs.load(model, assign_splits(load_dataset(path)), args.split, args.features, weights)

@@ -89,7 +89,7 @@ def test_help_explains_every_flag(name: str, capsys: pytest.CaptureFixture[str])
 
 
 def parse_defaults(name: str) -> Sequence[str]:
-    return list(cli.to_flags(_COMMANDS[name].config()))
+    return list(cli.to_settings(_COMMANDS[name].config()))
 
 
 def test_compare_help_shows_its_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from vidgru.config import (
     TrainConfig,
 )
 from vidgru.errors import SettingsError
-from vidgru.flags import from_flags, list_flags, to_flags, with_flags
+from vidgru.flags import from_settings, list_flags, to_settings, with_settings
 from vidgru.model.event_gru import Architecture
 
 CONFIGS = [
@@ -71,7 +71,7 @@ MASK = "[[[0, 0], [1, 0], [1, 1]]]"
 ])  # fmt: skip
 def test_config_rejects_bad_values(kind: type, flags: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        from_flags(kind, **flags)
+        from_settings(kind, **flags)
     assert message in str(caught.value)
 
 
@@ -86,13 +86,13 @@ def test_config_rejects_bad_values(kind: type, flags: dict[str, object], message
 @pytest.mark.parametrize("kind", [ExtractConfig, TrainConfig])
 def test_imported_detections_reject_bad_values(kind: type, flags: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        from_flags(kind, **flags)
+        from_settings(kind, **flags)
 
 
 @pytest.mark.parametrize("flags", [{"shard": "1/2"}, {"ray": "auto"}, {"dry_run": True}])
 def test_imported_detections_exclude_scaling(flags: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match="it must be left out with detections"):
-        from_flags(ExtractConfig, detections="labels", **flags)
+        from_settings(ExtractConfig, detections="labels", **flags)
 
 
 def test_source_size_is_parsed() -> None:
@@ -108,7 +108,7 @@ def test_network_settings_match_the_architecture() -> None:
 
 
 def test_from_flags_reaches_every_group() -> None:
-    config = from_flags(TrainConfig, fps=5, device="cpu", hidden=32, epochs=2)
+    config = from_settings(TrainConfig, fps=5, device="cpu", hidden=32, epochs=2)
     assert config == TrainConfig(
         detector=DetectorSettings(fps=5),
         runtime=RuntimeSettings(device="cpu"),
@@ -120,21 +120,21 @@ def test_from_flags_reaches_every_group() -> None:
 
 
 def test_with_flags_keeps_defaults_of_nested_configs() -> None:
-    config = with_flags(CompareConfig(), fps=5, epochs=2)
+    config = with_settings(CompareConfig(), fps=5, epochs=2)
     assert (config.train.out, config.train.captions) == ("runs/compare", False)
     assert (config.train.detector.fps, config.train.epochs) == (5.0, 2)
 
 
 def test_with_flags_rejects_unknown_settings() -> None:
     with pytest.raises(SettingsError, match=r"unknown setting 'epoch'\n  did you mean epochs\?"):
-        from_flags(TrainConfig, epoch=3)
+        from_settings(TrainConfig, epoch=3)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_flags_round_trip(kind: type) -> None:
-    flags = to_flags(kind())
+    flags = to_settings(kind())
     assert flags.keys() == list_flags(kind()).keys()
-    assert from_flags(kind, **flags) == kind()
+    assert from_settings(kind, **flags) == kind()
 
 
 @pytest.mark.parametrize(("kind", "name", "text", "value"), [

@@ -100,7 +100,7 @@ def extract(
         config.runtime,
         progress=progress,
         on_result=on_result,
-        part=config.scale.part,
+        shard=config.scale.shard_of_count,
     )
 
 
@@ -365,7 +365,7 @@ def _recordings(sources: list[str | Path], config: ExtractConfig) -> tuple[list[
     if not sources:
         raise SourceError("no recordings to extract", "pass files, folders, globs or .txt lists")
     cache = SequenceCache(config.out)
-    return shard_recordings(find_recordings(sources), config.scale.part, cache), cache
+    return shard_recordings(find_recordings(sources), config.scale.shard_of_count, cache), cache
 
 
 def _settings(config: Config | None, kind: type[Config]) -> Config:

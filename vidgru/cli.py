@@ -19,7 +19,7 @@ import vidgru
 from vidgru import api
 from vidgru import config as configs
 from vidgru.errors import SettingsError, VidgruError
-from vidgru.flags import Flag, from_flags, list_flags, suggest, to_flags
+from vidgru.flags import Flag, from_settings, list_flags, suggest, to_settings
 
 _INTERRUPTED = 130  # as shells report a process ended by Ctrl-C
 _MAX_METAVAR_CHOICES = 5  # more are listed in the text of the flag, which wraps
@@ -207,11 +207,11 @@ def parse(name: str, argv: Sequence[str]) -> tuple[list[Any], Any]:
     for key in values.keys() & flags.keys():
         value = values[key]
         settings[key] = flags[key].parse(value) if isinstance(value, str) else value
-    config = from_flags(command.config, **settings)
+    config = from_settings(command.config, **settings)
     if "print_config" in values:
         import yaml
 
-        plain = {key: list(v) if isinstance(v, tuple) else v for key, v in to_flags(config).items()}
+        plain = {key: list(v) if isinstance(v, tuple) else v for key, v in to_settings(config).items()}
         print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), end="")
         sys.exit(0)
     return [values.get(f"<{argument}>", []) for argument in command.arguments], config
@@ -247,7 +247,7 @@ def _parser(name: str, command: Command, flags: Mapping[str, Flag]) -> argparse.
     file_help = "YAML of these flags, or a preset; flags override it."
     section.add_argument("--config", metavar="FILE", action="append", help=file_help)
     section.add_argument("--print-config", action="store_true", help="Print the resulting settings as YAML and exit.")
-    defaults = to_flags(command.config())
+    defaults = to_settings(command.config())
     for group, members in groupby(flags.values(), lambda flag: flag.group):
         section = parser.add_argument_group(group.replace("`", ""))
         for flag in members:

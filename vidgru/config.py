@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vidgru.errors import SettingsError
-from vidgru.flags import check_types, parse_time, require
+from vidgru.flags import check_choices, parse_time, require
 
-FEATURE_SCHEMA = 2  # raised whenever equal settings would give other features
-DETECTIONS_SCHEMA = 1  # raised whenever equal imported detections would give other sequences
+FEATURE_SCHEMA = 2  # increase when equal settings would give other features
+DETECTIONS_SCHEMA = 1  # increase when equal imported detections would give other sequences
 
 _MASK_HINT = "for example [[[0, 0], [0.3, 0], [0.3, 0.1], [0, 0.1]]] for the upper left, or a file that holds it"
 
@@ -67,7 +67,7 @@ class DetectorSettings:
         for name in ("fps", "conf", "iou"):  # 5 and 5.0 are the same setting and must give the same key
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "mask", _read_polygons(self.mask))
-        check_types(self)
+        check_choices(self)
         require(0 < self.fps <= 240, "fps", self.fps, "above 0 and at most 240")
         require(self.imgsz >= 32 and self.imgsz % 32 == 0, "imgsz", self.imgsz, "a multiple of 32")
         require(0 < self.conf < 1, "conf", self.conf, "between 0 and 1")
@@ -79,7 +79,7 @@ class DetectorSettings:
         values = {name: value for name, value in vars(self).items() if name != "weights"}
         return {**values, "weights_sha256": weights_sha256, "schema": FEATURE_SCHEMA}
 
-    def imported_detections_settings(self, names: Sequence[str], keypoints: int) -> dict[str, Any]:
+    def imported_feature_settings(self, names: Sequence[str], keypoints: int) -> dict[str, Any]:
         """Return the settings that decide the features of imported detections.
 
         The tracker applies to detections without track ids.
@@ -142,7 +142,7 @@ class RuntimeSettings:
     start_time: str = ""
 
     def __post_init__(self) -> None:
-        check_types(self)
+        check_choices(self)
         require(self.detector_batch >= 0, "detector_batch", self.detector_batch, "0 or more")
         require(self.threads >= 0, "threads", self.threads, "0 or more")
 
@@ -206,7 +206,7 @@ class ScaleSettings:
     threads_per_worker: int = 0
 
     def __post_init__(self) -> None:
-        number, count = self.part
+        number, count = self.shard_of_count
         valid = 1 <= number <= count
         require(valid, "shard", self.shard, "a number and how many there are, such as 2/8, from 1/8 to 8/8")
         require(not (self.shard and self.ray), "shard", self.shard, "left out with ray, which divides the work itself")
@@ -219,7 +219,7 @@ class ScaleSettings:
             require(bool(self.ray) or not getattr(self, name), name, getattr(self, name), "left out without ray")
 
     @property
-    def part(self) -> tuple[int, int]:
+    def shard_of_count(self) -> tuple[int, int]:
         """Number of the shard, from 1, and count of shards: (1, 1) is everything, (0, 0) a malformed `shard`."""
         if not self.shard:
             return 1, 1
@@ -253,7 +253,7 @@ class NetworkSettings:
     drop_features: tuple[FeatureGroup, ...] = ()
 
     def __post_init__(self) -> None:
-        check_types(self)
+        check_choices(self)
         for name in ("width", "hidden", "layers"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("dropout", "group_dropout"):
@@ -378,7 +378,7 @@ class CompareConfig:
     variants: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_types(self)
+        check_choices(self)
         require(not self.train.resume, "resume", self.train.resume, "left out: a comparison always trains from scratch")
         require(bool(self.cells or self.variants), "cells", self.cells, "at least one, or give variants")
 
@@ -448,7 +448,7 @@ class PredictConfig:
     merge_only: bool = False
 
     def __post_init__(self) -> None:
-        check_types(self)
+        check_choices(self)
         require(0 <= self.min_score <= 1, "min_score", self.min_score, "between 0 and 1")
         require(0 <= self.context <= 3600, "context", self.context, "from 0 to 3600 seconds")
         require(1 <= self.beam <= 64, "beam", self.beam, "from 1 to 64")
@@ -498,7 +498,7 @@ class ExportConfig:
     out: str = ""
 
     def __post_init__(self) -> None:
-        check_types(self)
+        check_choices(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -520,7 +520,7 @@ class ConvertConfig:
     tiers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_types(self)
+        check_choices(self)
         require(0 <= self.fps <= 1000, "fps", self.fps, "from 0 to 1000")
         require(0 <= self.half_width <= 3600, "half_width", self.half_width, "from 0 to 3600 seconds")
 

@@ -32,8 +32,8 @@ class Flag:
         type: str, int, float or bool; the type of an item if it is a list.
         is_list: The value is a tuple.
         is_optional: The value may be None.
-        choices: Allowed values; empty if there is no list of them.
-        group: First sentence of the docstring of the class that it belongs to.
+        choices: Allowed values; empty if any value of the type is.
+        group: First sentence of the docstring of its class.
         help: Help text.
     """
 
@@ -49,11 +49,11 @@ class Flag:
         """Convert text to the type of the setting.
 
         Args:
-            value: Text, or what a YAML file holds, whose scalars are texts.
+            value: Text, or a value from a YAML file whose scalars are text.
             separator: Separator of the items of a list, unless they come as a list.
 
         Raises:
-            SettingsError: It is no value of this type.
+            SettingsError: The text is not a value of this type.
         """
         if self.is_list:
             items = value if isinstance(value, list) else value.strip("[]").split(separator)
@@ -73,10 +73,15 @@ class Flag:
         try:
             return self.type(value)
         except ValueError:
-            require(False, self.name, value, "a whole number" if self.type is int else "a number")
+            kind = "a whole number" if self.type is int else "a number"
+            raise _bad_value(self.name, value, kind) from None
 
     def check(self, value: Any, *, is_item: bool = False) -> None:
-        """Check that a value is one of the choices, and a list a tuple. Raises SettingsError."""
+        """Check that a list is a tuple, and each item one of the choices.
+
+        Raises:
+            SettingsError: The value is not allowed.
+        """
         if self.is_list and not is_item:
             require(isinstance(value, tuple), self.name, value, "a tuple")
         for item in value if isinstance(value, tuple) else (value,):
@@ -120,37 +125,37 @@ def _own_flags(kind: Any) -> dict[str, Flag]:
     return flags
 
 
-def to_flags(config: object) -> dict[str, Any]:
-    """Return the settings of a config, of all its groups, as flat flags."""
-    flags: dict[str, Any] = {}
+def to_settings(config: object) -> dict[str, Any]:
+    """Return the settings of a config and of all its groups, flat, by name."""
+    settings: dict[str, Any] = {}
     for name, value in vars(config).items():
-        flags |= to_flags(value) if is_dataclass(value) else {name: value}
-    return flags
+        settings |= to_settings(value) if is_dataclass(value) else {name: value}
+    return settings
 
 
-def from_flags(kind: type[Config], /, **flags: Any) -> Config:
-    """Build a config from flat flags: `from_flags(ExtractConfig, fps=5, out="features")`.
-
-    Raises:
-        SettingsError: An unknown flag or a bad value.
-    """
-    return with_flags(kind(), **flags)
-
-
-def with_flags(config: Config, /, **flags: Any) -> Config:
-    """Return a copy of a config with some flags changed, whichever group they belong to.
+def from_settings(kind: type[Config], /, **settings: Any) -> Config:
+    """Build a config from flat settings: `from_settings(ExtractConfig, fps=5, out="features")`.
 
     Raises:
-        SettingsError: An unknown flag or a bad value.
+        SettingsError: An unknown setting or a bad value.
     """
-    known = to_flags(config)
-    if unknown := flags.keys() - known.keys():
+    return with_settings(kind(), **settings)
+
+
+def with_settings(config: Config, /, **settings: Any) -> Config:
+    """Return a copy of a config with some settings changed, whichever group they belong to.
+
+    Raises:
+        SettingsError: An unknown setting or a bad value.
+    """
+    known = to_settings(config)
+    if unknown := settings.keys() - known.keys():
         name = min(unknown)
         raise SettingsError(f"unknown setting {name!r}", suggest(name, known, f"the settings are: {', '.join(known)}"))
-    changes = {name: value for name, value in flags.items() if name in vars(config)}
+    changes = {name: value for name, value in settings.items() if name in vars(config)}
     for name, group in vars(config).items():
-        if is_dataclass(group) and (inner := {flag: flags[flag] for flag in to_flags(group) if flag in flags}):
-            changes[name] = with_flags(group, **inner)
+        if is_dataclass(group) and (of_group := {key: settings[key] for key in to_settings(group) if key in settings}):
+            changes[name] = with_settings(group, **of_group)
     return replace(config, **changes)  # type: ignore[type-var]
 
 
@@ -166,11 +171,15 @@ def suggest(name: str, known: Iterable[str], remedy: str) -> str:
 def require(condition: bool, name: str, value: object, allowed: str) -> None:
     """Raise SettingsError, naming the setting, its value and what is allowed, unless the condition holds."""
     if not condition:
-        raise SettingsError(f"{name} is {value!r}; it must be {allowed}")
+        raise _bad_value(name, value, allowed)
 
 
-def check_types(config: Any) -> None:
-    """Check choices and tuples, which the command line has done already, but Python callers have not."""
+def _bad_value(name: str, value: object, allowed: str) -> SettingsError:
+    return SettingsError(f"{name} is {value!r}; it must be {allowed}")
+
+
+def check_choices(config: Any) -> None:
+    """Check choices and tuples of a config made in Python; the command line has checked its values already."""
     for name, flag in _own_flags(config.__class__).items():
         flag.check(getattr(config, name))
 
@@ -179,7 +188,7 @@ def parse_time(name: str, text: str) -> datetime | None:
     """Parse an ISO 8601 time, in local time if it has no offset; None if it is empty.
 
     Raises:
-        SettingsError: It is not a time.
+        SettingsError: The text is not a time.
     """
     if not text:
         return None

@@ -13,7 +13,7 @@ from vidgru.config import DemoConfig, EvalConfig, TrainConfig
 from vidgru.demo.run import caption_line, event_table, label_table, match_events, metric_lines, run
 from vidgru.demo.scenes import EVENT_KINDS, plan_clip, write_video
 from vidgru.demo.sentences import ENGLISH, WORDINGS, SceneDescription, attribute_options
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.storage import bundled_file
 from vidgru.training.evaluate import evaluate
 from vidgru.training.run import train
@@ -49,7 +49,7 @@ def accuracy(scenes: Path, *, shuffled: bool) -> float:
         csv.writer(file).writerows((f"videos/{video}", label, split, "", "", "") for video, label, split in rows)
     features, weights = str(scenes / "features"), str(bundled_file("demo.pt"))
     out = str(scenes / name)
-    settings = from_flags(TrainConfig, features=features, weights=weights, imgsz=320, fps=5, out=out, epochs=40)
+    settings = from_settings(TrainConfig, features=features, weights=weights, imgsz=320, fps=5, out=out, epochs=40)
     train(scenes / f"{name}.csv", settings)
     config = EvalConfig(features=features, weights=weights, out=str(scenes / f"{name}_eval"))
     return float(evaluate(out, scenes / f"{name}.csv", config)["accuracy"])

@@ -9,7 +9,7 @@ import torch
 from tests.sequences import NAMES, make_sequence
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, PredictConfig
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import Architecture
@@ -102,6 +102,6 @@ class FakeProject:
 
     def config(self, **values: Any) -> PredictConfig:
         """Make a config; without reports, which take time, by default."""
-        return from_flags(
+        return from_settings(
             PredictConfig, **{"out": str(self.out), "features": str(self.cache.root), "report": False, **values}
         )

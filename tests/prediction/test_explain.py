@@ -11,7 +11,7 @@ from vidgru import cli
 from vidgru.config import DetectorSettings, ExplainConfig
 from vidgru.errors import RecordingError, SettingsError, SettingsMismatchError, SourceError, WeightsError
 from vidgru.extraction.pipeline import feature_settings_for
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.model.attribution import AttendedObject, Explanation, GatePeak
 from vidgru.prediction.explain import _format, explain_recording
 from vidgru.storage import bundled_file
@@ -20,7 +20,7 @@ from vidgru.types import Event
 
 def explain_text(project: FakeProject, path: Path, **settings: object) -> str:
     return explain_recording(
-        project.model, path, from_flags(ExplainConfig, **{"features": str(project.cache.root), **settings})
+        project.model, path, from_settings(ExplainConfig, **{"features": str(project.cache.root), **settings})
     )
 
 
@@ -183,7 +183,7 @@ def test_explain_event_number_too_large(project: FakeProject) -> None:
 )
 def test_explain_config_rejects_invalid_values(settings: dict[str, float], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        from_flags(ExplainConfig, **settings)
+        from_settings(ExplainConfig, **settings)
 
 
 def test_explain_missing_recording(project: FakeProject) -> None:

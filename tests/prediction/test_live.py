@@ -31,7 +31,7 @@ from vidgru.config import DetectorSettings, PredictConfig
 from vidgru.errors import OutputError, SettingsError, SettingsMismatchError, SourceError
 from vidgru.extraction.live import ReconnectPolicy
 from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.stream import score_recording
@@ -56,7 +56,7 @@ class Stage:
     short: Path
 
     def config(self, folder: Path, **settings: Any) -> PredictConfig:
-        return from_flags(
+        return from_settings(
             PredictConfig, **{**HOW, "out": str(folder / "events"), "features": str(folder / "features"), **settings}
         )
 
@@ -78,7 +78,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     detect = DetectorSettings(weights=str(weights), imgsz=160, fps=5)
     cache = SequenceCache(root / "features")
     (outcome,) = extract_recordings(
-        [Recording(path=long, name="long.mp4")], cache, detect, from_flags(PredictConfig, **HOW).runtime, progress=False
+        [Recording(path=long, name="long.mp4")],
+        cache,
+        detect,
+        from_settings(PredictConfig, **HOW).runtime,
+        progress=False,
     )
     assert outcome.key is not None
     return Stage(weights, model_of(cache.read(outcome.key), weights, feature_settings_for(detect)), long, short)
@@ -459,7 +463,7 @@ def test_live_rejects_bidirectional_model(stage: Stage, tmp_path: Path) -> None:
             [Recording(path=stage.long, name="a")],
             cache,
             detect,
-            from_flags(PredictConfig, **HOW).runtime,
+            from_settings(PredictConfig, **HOW).runtime,
             progress=False,
             limit=5,
         )

@@ -5,7 +5,7 @@ import pytest
 
 from vidgru.config import PredictConfig
 from vidgru.errors import SettingsError
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.prediction.predictor import TimeRange, event_start_time
 from vidgru.types import Event
 
@@ -62,7 +62,7 @@ def test_event_start_time() -> None:
 )
 def test_predict_config_rejects_invalid_times(values: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        from_flags(PredictConfig, **values)
+        from_settings(PredictConfig, **values)
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone cannot be set here")

@@ -21,7 +21,7 @@ from vidgru.cache import SequenceCache
 from vidgru.config import ExtractConfig, PredictConfig
 from vidgru.errors import MissingDependencyError, SettingsError, WeightsError
 from vidgru.extraction.pipeline import ExtractionResult, extract_recordings, feature_settings_for
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.prediction import batch
 from vidgru.scale.ray import extract_with_ray, predict_with_ray
 from vidgru.sources import find_recordings
@@ -56,7 +56,7 @@ def test_weights_that_are_missing_are_told_before_ray_is_asked(tmp_path: Path, t
         extract_with_ray(
             [],
             SequenceCache(tmp_path),
-            from_flags(ExtractConfig, weights=str(tmp_path / "none.pt"), ray="auto"),
+            from_settings(ExtractConfig, weights=str(tmp_path / "none.pt"), ray="auto"),
             progress=False,
         )
 
@@ -98,7 +98,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def config(folder: Path, tiny_weights: Weights, **settings: Any) -> ExtractConfig:
     weights = str(tiny_weights("yolo26n"))
     shared = {"weights": weights, "imgsz": 64, "fps": 10, "conf": 0.2, "max_objects": 6}
-    return from_flags(ExtractConfig, **{"out": str(folder / "ray"), **shared, **HOW, **settings})
+    return from_settings(ExtractConfig, **{"out": str(folder / "ray"), **shared, **HOW, **settings})
 
 
 def extract(folder: Path, settings: ExtractConfig, **options: Any) -> list[ExtractionResult]:
@@ -222,7 +222,7 @@ def test_prediction_gives_the_same_files_whoever_is_killed(
     )
 
     def settings(out: str, features: Path, **values: Any) -> PredictConfig:
-        return from_flags(PredictConfig, out=str(tmp_path / out), features=str(features), **HOW, **values)
+        return from_settings(PredictConfig, out=str(tmp_path / out), features=str(features), **HOW, **values)
 
     def kill() -> None:
         pids: list[int] = []

@@ -13,7 +13,7 @@ from vidgru import cli
 from vidgru.config import EvalConfig, PredictConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import AnnotationError
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network, load_model
 from vidgru.prediction.batch import predict
 from vidgru.training.evaluate import evaluate
@@ -39,11 +39,11 @@ def trained(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
-    return from_flags(TrainConfig, **data.settings(**{"out": str(out), "epochs": 3, **SMALL, **changes}))
+    return from_settings(TrainConfig, **data.settings(**{"out": str(out), "epochs": 3, **SMALL, **changes}))
 
 
 def scored(data: FakeDataset, run: Path, out: Path, **changes: object) -> dict[str, object]:
-    return evaluate(run, data.root, from_flags(EvalConfig, **data.settings(out=str(out), **changes)))
+    return evaluate(run, data.root, from_settings(EvalConfig, **data.settings(out=str(out), **changes)))
 
 
 def results(run: Path) -> list[dict[str, str]]:
@@ -87,7 +87,7 @@ def relabelled(data: FakeDataset, name: str, splits: tuple[str, ...]) -> Path:
 
 def test_evaluate_on_descriptions_alone(data: FakeDataset, trained: Path, tmp_path: Path) -> None:
     path = relabelled(data, "sentences.csv", ("train", "val", "test"))
-    metrics = evaluate(trained, path, from_flags(EvalConfig, **data.settings(out=str(tmp_path))))
+    metrics = evaluate(trained, path, from_settings(EvalConfig, **data.settings(out=str(tmp_path))))
     assert "accuracy" not in metrics
     assert metrics["descriptions"]["stretches"] == 8
 

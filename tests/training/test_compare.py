@@ -9,7 +9,7 @@ from tests.training.synthetic import FakeDataset, crossing, order_data
 from vidgru import cli
 from vidgru.config import CompareConfig, TrainConfig
 from vidgru.errors import SettingsError
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.training import compare as module
 from vidgru.training.compare import ComparisonRow, compare, comparison_table, parse_variants
 from vidgru.training.run import train
@@ -28,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config(data: FakeDataset, out: Path, **changes: object) -> CompareConfig:
-    return from_flags(CompareConfig, **data.settings(out=str(out), epochs=2, **changes))
+    return from_settings(CompareConfig, **data.settings(out=str(out), epochs=2, **changes))
 
 
 def test_compare_cells_and_variants(data: FakeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +78,7 @@ def test_compare_is_reproducible(data: FakeDataset, tmp_path: Path) -> None:
 def test_compare_trains_like_train(data: FakeDataset, tmp_path: Path) -> None:
     (row,) = compare(data.root, config(data, tmp_path / "compared", cells=("lstm",)))
     alone = train(
-        data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path / "alone"), epochs=2, cell="lstm"))
+        data.root, from_settings(TrainConfig, **data.settings(out=str(tmp_path / "alone"), epochs=2, cell="lstm"))
     )
     metrics = json.loads((alone / "metrics.json").read_text())
     assert row.best_epoch == metrics["epoch"]
@@ -106,7 +106,7 @@ def test_compare_on_timed_events(tmp_path: Path) -> None:
 
 
 def test_variants_change_common_settings() -> None:
-    given = from_flags(CompareConfig,
+    given = from_settings(CompareConfig,
         cells=("gru", "none"),
         variants=("hidden=64", "drop_features=appearance+scene lr=0.001", "cell=lstm augment=false",
                   "group-dropout=0.1"),
@@ -114,14 +114,14 @@ def test_variants_change_common_settings() -> None:
     )  # fmt: skip
     common = {"layers": 2, "epochs": 7, "folds": 3, "out": "runs/compare", "captions": False}
     assert parse_variants(given) == {
-        "gru": from_flags(TrainConfig, **common),
-        "none": from_flags(TrainConfig, **common, cell="none"),
-        "hidden=64": from_flags(TrainConfig, **common, hidden=64),
-        "drop_features=appearance+scene lr=0.001": from_flags(
+        "gru": from_settings(TrainConfig, **common),
+        "none": from_settings(TrainConfig, **common, cell="none"),
+        "hidden=64": from_settings(TrainConfig, **common, hidden=64),
+        "drop_features=appearance+scene lr=0.001": from_settings(
             TrainConfig, **common, drop_features=("appearance", "scene"), lr=0.001
         ),
-        "cell=lstm augment=false": from_flags(TrainConfig, **common, cell="lstm", augment=False),
-        "group-dropout=0.1": from_flags(TrainConfig, **common, group_dropout=0.1),
+        "cell=lstm augment=false": from_settings(TrainConfig, **common, cell="lstm", augment=False),
+        "group-dropout=0.1": from_settings(TrainConfig, **common, group_dropout=0.1),
     }
 
 
@@ -157,7 +157,7 @@ def test_invalid_variants_are_refused(variant: str, message: str, tmp_path: Path
 )
 def test_invalid_compare_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(message)):
-        from_flags(CompareConfig, **settings)
+        from_settings(CompareConfig, **settings)
 
 
 def test_compare_cli(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import torch
 from tests.training.synthetic import FakeDataset, both_data
 from vidgru.config import CompareConfig, TrainConfig
 from vidgru.errors import SettingsError
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.model.checkpoint import load_model
 from vidgru.training.compare import compare
 from vidgru.training.run import train
@@ -48,7 +48,7 @@ def test_two_processes_train_same_model_as_one(tmp_path: Path) -> None:
     """Sixteen clips in batches of five: in the last one the second process has no share. Every head has its batches."""
     data = both_data(tmp_path / "data", train=8, val=2, captions=True)
     alone = train(
-        data.root, from_flags(TrainConfig, **data.settings(**{"out": str(tmp_path / "alone"), **SMALL, "epochs": 3}))
+        data.root, from_settings(TrainConfig, **data.settings(**{"out": str(tmp_path / "alone"), **SMALL, "epochs": 3}))
     )
     process = train_distributed(data, tmp_path / "run", 2, epochs=2)
     assert process.returncode == 0, process.stderr
@@ -64,7 +64,7 @@ def test_two_processes_train_same_model_as_one(tmp_path: Path) -> None:
 
     # one process goes on where two stopped
     settings = data.settings(**{"out": str(tmp_path / "run"), **SMALL, "epochs": 3})
-    resumed = train(data.root, from_flags(TrainConfig, **settings, resume=True))
+    resumed = train(data.root, from_settings(TrainConfig, **settings, resume=True))
     ours, theirs = (load_model(run / "last.safetensors").network.state_dict() for run in (alone, resumed))
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=2e-3, msg=name)
@@ -78,9 +78,9 @@ def test_single_process_commands_are_refused(tmp_path: Path, monkeypatch: pytest
     settings = data.settings(out=str(tmp_path / "run"))
     message = "{} runs in a single process\n  start it without torchrun"
     with pytest.raises(SettingsError, match=message.format("cross-validation")):
-        train(data.root, from_flags(TrainConfig, **settings, folds=2))
+        train(data.root, from_settings(TrainConfig, **settings, folds=2))
     with pytest.raises(SettingsError, match=message.format("compare")):
-        compare(data.root, from_flags(CompareConfig, **settings))
+        compare(data.root, from_settings(CompareConfig, **settings))
     assert not (tmp_path / "run").exists()
 
 

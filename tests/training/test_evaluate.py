@@ -10,7 +10,7 @@ from tests.training.synthetic import FakeDataset, order_data
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig
 from vidgru.errors import AnnotationError, ModelError
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.model.checkpoint import EventModel, entry_digest, load_model
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.features import compute_features
@@ -49,7 +49,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> FakeDataset:
 
 
 def config(data: FakeDataset, out: Path, **changes: object) -> EvalConfig:
-    return from_flags(EvalConfig, **data.settings(out=str(out), **changes))
+    return from_settings(EvalConfig, **data.settings(out=str(out), **changes))
 
 
 def annotated(data: FakeDataset, name: str, *rows: str) -> Path:

@@ -10,7 +10,13 @@ from tests.datasets.annotation_files import csv_set
 from vidgru.datasets.dataset import Dataset, event_timelines
 from vidgru.errors import AnnotationError
 from vidgru.model.checkpoint import EventTask, HeadSpec
-from vidgru.training.examples import check_labels, clip_examples, recording_examples, task_from_dataset, untimed_clips
+from vidgru.training.examples import (
+    check_task_labels,
+    clip_examples,
+    recording_examples,
+    task_from_dataset,
+    untimed_clips,
+)
 from vidgru.types import DESCRIBED
 
 TIMES = np.arange(80) / 8  # ten seconds
@@ -125,7 +131,7 @@ def test_task_outputs_and_names() -> None:
 
 
 def checked(dataset: Dataset, model: EventTask) -> None:
-    check_labels(model, dataset, untimed_clips(dataset), event_timelines(dataset))
+    check_task_labels(model, dataset, untimed_clips(dataset), event_timelines(dataset))
 
 
 @pytest.mark.parametrize(("rows", "head", "message"), [

@@ -13,7 +13,7 @@ from vidgru.config import DetectorSettings, EvalConfig, ImportedDetectionSetting
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import AnnotationError, SettingsMismatchError
 from vidgru.extraction.import_detections import extract_detections, open_detections
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.info import inspect_path
 from vidgru.model.checkpoint import check_feature_settings, load_model
 from vidgru.prediction.batch import predict
@@ -51,12 +51,12 @@ def config(root: Path, **changes: object) -> TrainConfig:
         "detections": str(root / "mot"), "source_fps": 10.0, "source_size": "320x240", "epochs": 8, "batch": 8,
         "features": str(root / "features"), "out": str(root / "run"), "lr": 0.01,
     }  # fmt: skip
-    return from_flags(TrainConfig, **{**values, **changes})
+    return from_settings(TrainConfig, **{**values, **changes})
 
 
 def eval_config(root: Path, **changes: object) -> EvalConfig:
     values = {"detections": str(root / "mot"), "source_fps": 10.0, "source_size": "320x240"}
-    return from_flags(
+    return from_settings(
         EvalConfig, **{**values, "features": str(root / "features"), "out": str(root / "eval"), **changes}
     )
 

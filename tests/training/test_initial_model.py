@@ -10,7 +10,7 @@ import torch
 from tests.training.synthetic import FakeDataset, order_data
 from vidgru.config import TrainConfig
 from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network, load_model
 from vidgru.training.initial_model import copy_weights
 from vidgru.training.run import train
@@ -29,7 +29,7 @@ def trained(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
-    return from_flags(TrainConfig, **data.settings(**{"out": str(out), "epochs": 1, "patience": 0, **changes}))
+    return from_settings(TrainConfig, **data.settings(**{"out": str(out), "epochs": 1, "patience": 0, **changes}))
 
 
 def first_loss(run: Path) -> float:

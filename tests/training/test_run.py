@@ -12,7 +12,7 @@ from vidgru.config import EvalConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import clips
 from vidgru.errors import AnnotationError, SettingsError, SettingsMismatchError, VidgruError, WeightsError
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.model.checkpoint import EventTask, HeadSpec, entry_digest, load_model
 from vidgru.training.evaluate import evaluate
 from vidgru.training.run import train
@@ -30,17 +30,19 @@ def plain(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
-    return from_flags(TrainConfig, **data.settings(out=str(out), epochs=3, **changes))
+    return from_settings(TrainConfig, **data.settings(out=str(out), epochs=3, **changes))
 
 
 def scored(data: FakeDataset, run: Path, **changes: object) -> dict[str, object]:
-    return evaluate(run, data.root, from_flags(EvalConfig, **data.settings(out=str(run / "eval"), **changes)))
+    return evaluate(run, data.root, from_settings(EvalConfig, **data.settings(out=str(run / "eval"), **changes)))
 
 
 @pytest.mark.usefixtures("no_plots")
 def test_gru_learns_order_and_mean_pooling_does_not(data: FakeDataset, tmp_path: Path) -> None:
     runs = {
-        cell: train(data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path / cell), cell=cell, epochs=30)))
+        cell: train(
+            data.root, from_settings(TrainConfig, **data.settings(out=str(tmp_path / cell), cell=cell, epochs=30))
+        )
         for cell in ("gru", "none")
     }
     assert scored(data, runs["gru"])["accuracy"] == 1.0
@@ -56,7 +58,7 @@ def test_run_folder_contents(data: FakeDataset, tmp_path: Path, capsys: pytest.C
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert {"train_loss", "val_loss", "val_accuracy", "val_macro_f1", "seconds"} <= rows[0].keys()
     settings = yaml.safe_load((out / "config.yaml").read_text())
-    assert from_flags(TrainConfig, **{**settings, "drop_features": tuple(settings["drop_features"])}) == config(
+    assert from_settings(TrainConfig, **{**settings, "drop_features": tuple(settings["drop_features"])}) == config(
         data, tmp_path / "a" / "run"
     )
     metrics = json.loads((out / "metrics.json").read_text())
@@ -137,7 +139,7 @@ def test_training_ignores_test_split(data: FakeDataset, plain: Path, tmp_path: P
 @pytest.mark.usefixtures("no_plots")
 def test_early_stopping(data: FakeDataset, tmp_path: Path) -> None:
     changes = {"lr": 1e-9, "epochs": 40, "patience": 2}
-    out = train(data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path), **changes)))
+    out = train(data.root, from_settings(TrainConfig, **data.settings(out=str(tmp_path), **changes)))
     assert len((out / "results.csv").read_text().splitlines()) < 40
 
 
@@ -155,7 +157,7 @@ def test_cross_validation(data: FakeDataset, tmp_path: Path, capsys: pytest.Capt
 
 def test_event_free_clips_are_a_class(tmp_path: Path) -> None:
     data = order_data(tmp_path / "data", eventless=True)
-    out = train(data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path / "run"), epochs=30)))
+    out = train(data.root, from_settings(TrainConfig, **data.settings(out=str(tmp_path / "run"), epochs=30)))
     model = load_model(out)
     assert model.task.clip_head == HeadSpec(background=True, multi_label=False)
     assert model.labels == ("car_then_person", "person_then_car")
@@ -175,7 +177,7 @@ def test_multi_label_clips(tmp_path: Path) -> None:
                 sequence = crossing(*objects, seed)
                 for label in [kind for kind in objects if kind] or [""]:
                     data.add(f"{seed:03d}.mp4", sequence, label, split)
-    out = train(data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path / "run"), epochs=25)))
+    out = train(data.root, from_settings(TrainConfig, **data.settings(out=str(tmp_path / "run"), epochs=25)))
     model = load_model(out)
     assert model.task.clip_head == HeadSpec(background=False, multi_label=True)
     assert not model.decode.exclusive
@@ -238,24 +240,24 @@ def test_unlearnable_annotations_are_refused(data: FakeDataset, tmp_path: Path, 
 
 def test_missing_device_is_refused(data: FakeDataset, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="device is 'cuda:99', which cannot be used: "):
-        train(data.root, from_flags(TrainConfig, **{**data.settings(out=str(tmp_path)), "device": "cuda:99"}))
+        train(data.root, from_settings(TrainConfig, **{**data.settings(out=str(tmp_path)), "device": "cuda:99"}))
 
 
 def test_missing_weights_are_refused(data: FakeDataset, tmp_path: Path) -> None:
     settings = {**data.settings(out=str(tmp_path)), "weights": str(tmp_path / "no.pt")}
     with pytest.raises(WeightsError, match=r"no\.pt"):
-        train(data.root, from_flags(TrainConfig, **settings))
+        train(data.root, from_settings(TrainConfig, **settings))
 
 
 @pytest.mark.usefixtures("no_plots")
 def test_evaluate_cached_features_without_detector(data: FakeDataset, tmp_path: Path) -> None:
     out = train(data.root, config(data, tmp_path))
     settings = {**data.settings(out=str(tmp_path / "eval")), "weights": str(tmp_path / "gone.pt")}
-    assert evaluate(out, data.root, from_flags(EvalConfig, **settings))["clips"] == 12
+    assert evaluate(out, data.root, from_settings(EvalConfig, **settings))["clips"] == 12
     (data.root / "videos" / "new.mp4").write_bytes(b"new")
     (data.root / "new.csv").write_text("video,label,split\nnew.mp4,car_then_person,test\n")
     (data.root / "new.yaml").write_text("annotations: new.csv\nvideos: videos\n")
     other = tmp_path / "other.pt"
     other.write_bytes(b"another detector")
     with pytest.raises(SettingsMismatchError, match=r"weights_sha256 is .*, the model's is "):
-        evaluate(out, data.root / "new.yaml", from_flags(EvalConfig, **{**settings, "weights": str(other)}))
+        evaluate(out, data.root / "new.yaml", from_settings(EvalConfig, **{**settings, "weights": str(other)}))

@@ -11,7 +11,7 @@ from tests.training.synthetic import FakeDataset, order_data
 from vidgru import cli
 from vidgru.config import TrainConfig
 from vidgru.errors import ModelError, OutputError, SettingsError
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.training import batches, run_state, trainer
 from vidgru.training.run import train
 
@@ -38,7 +38,7 @@ def three(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
-    return from_flags(TrainConfig, **data.settings(**{"out": str(out), "epochs": 6, **SMALL, **changes}))
+    return from_settings(TrainConfig, **data.settings(**{"out": str(out), "epochs": 6, **SMALL, **changes}))
 
 
 def copied(run: Path, to: Path) -> Path:
@@ -209,7 +209,7 @@ def test_resume_with_other_runtime_settings(data: FakeDataset, six: Path, three:
     moved = tmp_path / "moved.pt"
     shutil.copy(data.weights, moved)
     settings = data.settings(**{**SMALL, "out": str(run), "epochs": 6, "resume": True, "detector_batch": 2})
-    train(data.root, from_flags(TrainConfig, **{**settings, "patience": 30, "weights": str(moved)}))
+    train(data.root, from_settings(TrainConfig, **{**settings, "patience": 30, "weights": str(moved)}))
     assert losses(run) == losses(six)
 
 

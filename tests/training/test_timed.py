@@ -10,7 +10,7 @@ from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig, PredictConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import AnnotationError
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.model.checkpoint import HeadSpec, load_model
 from vidgru.model.stream import score_recording
 from vidgru.prediction.batch import predict
@@ -23,13 +23,13 @@ LABELS = tuple(sorted(CLASSES))
 
 
 def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
-    return from_flags(
+    return from_settings(
         TrainConfig, **data.settings(**{"out": str(out), "epochs": 6, "hidden": 32, "lookahead": 0.25, **changes})
     )
 
 
 def evaluate_on(data: FakeDataset, model: Path, out: Path, **changes: object) -> dict[str, object]:
-    return evaluate(model, data.root, from_flags(EvalConfig, **data.settings(out=str(out), **changes)))
+    return evaluate(model, data.root, from_settings(EvalConfig, **data.settings(out=str(out), **changes)))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_evaluate_scores_like_predict(
 
     sources = [data.root / "videos" / video for video in evaluated]
     settings = data.settings(out=str(tmp_path / "events"))
-    predictions = predict(run, sources, from_flags(PredictConfig, **settings))
+    predictions = predict(run, sources, from_settings(PredictConfig, **settings))
     for prediction in predictions:
         events = evaluated[prediction.recording.name]
         assert [(e.start_s, e.end_s, e.label) for e in prediction.events] == [

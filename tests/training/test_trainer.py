@@ -11,7 +11,7 @@ from tests.sequences import make_sequence
 from vidgru.config import TrainConfig
 from vidgru.datasets.windows import Batch, collate, slice_window
 from vidgru.errors import OutputError, VidgruError
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.model.checkpoint import EventTask, HeadSpec
 from vidgru.model.features import compute_features
 from vidgru.training.distributed import ProcessGroup
@@ -25,7 +25,7 @@ def make_learner(**changes: object) -> Learner:
     model = replace(make_model(SEQUENCE, background=False, dropout=0.0, group_dropout=0.0), task=TASK)
     return Learner(
         model,
-        from_flags(TrainConfig, **changes),
+        from_settings(TrainConfig, **changes),
         torch.device("cpu"),
         class_weights=torch.ones(0),
         process_group=ProcessGroup(),

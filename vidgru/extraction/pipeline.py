@@ -79,7 +79,7 @@ def extract_recordings(
     detect: DetectorSettings,
     run: RuntimeSettings,
     *,
-    part: tuple[int, int] = (1, 1),
+    shard: tuple[int, int] = (1, 1),
     progress: bool = True,
     on_result: Callable[[ExtractionResult], None] | None = None,
     limit: int | None = None,
@@ -95,7 +95,7 @@ def extract_recordings(
         cache: Where entries are looked up and written.
         detect: What to compute.
         run: How to run.
-        part: Number of the shard that `recordings` are, from 1, and the number of shards; names the summary file.
+        shard: Number of the shard that `recordings` are, from 1, and the number of shards; names the summary file.
         progress: Name the detector on stderr, and show a progress bar if that is a terminal.
         on_result: Called in this thread with the result of each recording as it ends.
         limit: Samples after which each recording counts as complete, to try a run out.
@@ -110,7 +110,7 @@ def extract_recordings(
     """
     paths = [recording.path for recording in recordings]
     with (
-        summary_writer(cache.root / summary_name(part)) as results,
+        summary_writer(cache.root / summary_name(shard)) as results,
         ProgressBar(paths, progress) as bar,
         Extractor(cache, detect, run, bar, limit=limit) as extractor,
     ):

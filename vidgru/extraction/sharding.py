@@ -1,7 +1,7 @@
 """Sharding: which of n independent processes extracts which recordings, without any communication between them.
 
-Every process computes the whole assignment and keeps its own part. For all to agree, the assignment depends only on the
-contents and lengths of the recordings: not on their order, their names, or what a machine already knows about them.
+Every process computes the whole assignment and keeps its own shard. For all to agree, the assignment depends only on
+the contents and lengths of the recordings: not on their order, their names, or what a machine already knows about them.
 """
 
 from __future__ import annotations
@@ -72,28 +72,28 @@ def assign(items: Iterable[ShardItem], count: int) -> dict[str, int]:
     return shards
 
 
-def shard_recordings(recordings: Iterable[Recording], part: tuple[int, int], cache: SequenceCache) -> list[Recording]:
+def shard_recordings(recordings: Iterable[Recording], shard: tuple[int, int], cache: SequenceCache) -> list[Recording]:
     """Select the recordings of one shard, in their order. Copies of one recording stay together.
 
     Args:
         recordings: All recordings.
-        part: Number of the shard, from 1, and the number of shards.
+        shard: Number of the shard, from 1, and the number of shards.
         cache: The run's cache.
     """
     recordings = list(recordings)
-    if part == (1, 1):
+    if shard == (1, 1):
         return recordings
     weighted = [
         (recording, ShardItem(content_identity(recording.path), duration_s or _guess_seconds(recording.path)))
         for recording, (_, duration_s) in read_spans(recordings, cache, "")
     ]
-    return select_shard(weighted, part)
+    return select_shard(weighted, shard)
 
 
-def select_shard(items: list[tuple[T, ShardItem]], part: tuple[int, int]) -> list[T]:
-    """Select the values of one shard, in their order; `part` as in `shard_recordings`."""
-    shards = assign((item for _, item in items), part[1])
-    return [value for value, item in items if shards[item.identity] == part[0] - 1]
+def select_shard(items: list[tuple[T, ShardItem]], shard: tuple[int, int]) -> list[T]:
+    """Select the values of one shard, in their order; `shard` as in `shard_recordings`."""
+    shards = assign((item for _, item in items), shard[1])
+    return [value for value, item in items if shards[item.identity] == shard[0] - 1]
 
 
 def content_identity(path: Path) -> str:
@@ -115,9 +115,9 @@ def content_identity(path: Path) -> str:
     return digest.hexdigest()
 
 
-def summary_name(part: tuple[int, int]) -> str:
+def summary_name(shard: tuple[int, int]) -> str:
     """Return the name of the file with the results of a run, or of one shard of it."""
-    number, count = part
+    number, count = shard
     return "summary.jsonl" if count == 1 else f"summary.{number}-of-{count}.jsonl"
 
 

@@ -104,12 +104,12 @@ def predict(
                     predictor.cache,
                     detector,
                     config.runtime,
-                    part=config.scale.part,
+                    shard=config.scale.shard_of_count,
                     progress=progress,
                     on_result=lambda outcome: scoring.submit(predictor.work_item(outcome)),
                 )
         results = plan.ordered(scoring.results)
-        predictor.out.write_summary(summary_name(config.scale.part), results)
+        predictor.out.write_summary(summary_name(config.scale.shard_of_count), results)
         with _merging(predictor.locks):
             predictor.locks.release(run_lock)
             if any(name.startswith(_RUN_LOCK) for name in predictor.locks.held_by_others()):
@@ -145,7 +145,7 @@ def merge(
             for recording in recordings
         ]
         results = plan.ordered(missing)
-        predictor.out.write_summary(summary_name(config.scale.part), results)
+        predictor.out.write_summary(summary_name(config.scale.shard_of_count), results)
         with _merging(predictor.locks):
             predictor.merge()
         return results
@@ -188,10 +188,10 @@ def _plan(predictor: Predictor, recordings: list[Recording], cached: list[Cached
             if (at := predictor.recorded_at(item)) is None  # fails when it is processed
             or predictor.time_range.overlaps(at, 0.0, item.entry.duration_s)
         ]
-    if config.scale.part != (1, 1):
-        recordings = shard_recordings(recordings, config.scale.part, predictor.cache)
+    if config.scale.shard_of_count != (1, 1):
+        recordings = shard_recordings(recordings, config.scale.shard_of_count, predictor.cache)
         cached = select_shard(
-            [(item, ShardItem(item.entry.key, item.entry.duration_s)) for item in cached], config.scale.part
+            [(item, ShardItem(item.entry.key, item.entry.duration_s)) for item in cached], config.scale.shard_of_count
         )
     plan = _Plan(names=[recording.name for recording in (*recordings, *(item.recording for item in cached))])
     for recording in tqdm(recordings, "checking files", disable=not (progress and sys.stderr.isatty())):

@@ -34,14 +34,14 @@ from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import PredictConfig
 from vidgru.errors import OutputError, SettingsError
 from vidgru.extraction.live import LiveExtractor, LiveSample, ReconnectPolicy
-from vidgru.flags import to_flags
+from vidgru.flags import to_settings
 from vidgru.locks import Locks
 from vidgru.model.checkpoint import EventModel, load_model
 from vidgru.model.event_decoder import WINDOW_DELAY
 from vidgru.model.stream import EventStream, StreamOutput
 from vidgru.prediction import event_files
 from vidgru.prediction.inputs import model_detector
-from vidgru.prediction.predictor import check_labels
+from vidgru.prediction.predictor import requested_labels
 from vidgru.types import Event, FrameSequence
 
 _POLL_S = 0.2  # how often a silent source is checked
@@ -83,14 +83,14 @@ def predict_live(
             "the model is bidirectional: it also reads backwards, and cannot run live",
             "train one without --bidirectional, or predict over a recording of the source",
         )
-    flags = to_flags(config)
+    flags = to_settings(config)
     for name in _RECORDINGS_ONLY:
         if flags[name]:
             raise SettingsError(
                 f"{name} is {flags[name]!r}, which is for recordings, and not for a live source",
                 "leave it out; features kept by --record can be predicted later",
             )
-    check_labels(model, config.labels)
+    requested_labels(model, config.labels)
     detector = model_detector(model, config.weights)
     cache = SequenceCache(Path(config.features).expanduser()) if config.record else None
     for key in finish_killed_recordings(cache) if cache is not None else ():
@@ -130,7 +130,7 @@ class LivePredictor:
     ) -> None:
         self._model, self._config, self._extractor, self._cache = model, config, extractor, cache
         self._max_gap_s, self._stop = max_gap_s, stop
-        self._labels = check_labels(model, config.labels)
+        self._labels = requested_labels(model, config.labels)
         self._stream: EventStream | None = None  # None before the first frame and after a long gap
         self._recorder: LiveRecorder | None = None
         self._frame_s = 0.0  # time of the latest frame

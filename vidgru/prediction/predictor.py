@@ -92,7 +92,7 @@ def event_start_time(event: Event, recorded_at: str) -> str:
     return start.isoformat(timespec="milliseconds")
 
 
-def check_labels(model: EventModel, labels: Iterable[str]) -> frozenset[str]:
+def requested_labels(model: EventModel, labels: Iterable[str]) -> frozenset[str]:
     """Return the requested labels; all of the model's if none is requested.
 
     Raises:
@@ -136,7 +136,7 @@ class Predictor:
         self.model = load_model(file)
         self.config, self.say = config, say
         self.time_range = TimeRange(config.since, config.until)
-        self._labels = check_labels(self.model, config.labels)
+        self._labels = requested_labels(self.model, config.labels)
         settings = {"min_score": config.min_score, "labels": sorted(self._labels)}
         settings |= {"since": config.since, "until": config.until} if self.time_range else {}
         settings |= {"beam": config.beam} if self.model.caption else {}

@@ -58,7 +58,7 @@ def extract_with_ray(
     """
     detect = _everywhere(config.detector)
     task = Task(cache=cache.root.absolute(), detect=detect, run=config.runtime)
-    summary = cache.root / summary_name(config.scale.part)
+    summary = cache.root / summary_name(config.scale.shard_of_count)
     with summary_writer(summary) as outcomes, closing(_work(recordings, task, config.scale, progress)) as ends:
         for number, ended in ends:
             recording = recordings[number]

@@ -18,7 +18,7 @@ from vidgru.config import CompareConfig, DetectorSettings, RuntimeSettings, Trai
 from vidgru.datasets.dataset import Dataset
 from vidgru.datasets.splits import folds
 from vidgru.errors import SettingsError
-from vidgru.flags import list_flags, suggest, to_flags, with_flags
+from vidgru.flags import list_flags, suggest, to_settings, with_settings
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.event_gru import count_parameters
 from vidgru.model.scoring import encode_features, score_clips, score_frames
@@ -92,7 +92,7 @@ def compare(dataset_path: str | Path, config: CompareConfig) -> list[ComparisonR
     for name, row_config in settings.items():
         print(f"{name}: training", file=sys.stderr)
         rows.append(_row(name, parts, data, row_config))
-        facts = {"evaluated": evaluated, "failed": data.failed, "settings": to_flags(config)}
+        facts = {"evaluated": evaluated, "failed": data.failed, "settings": to_settings(config)}
         write_json(out / "compare.json", {**facts, "rows": [asdict(row) for row in rows]})
         write_atomic(out / "compare.csv", _csv(rows))
     print(f"{comparison_table(rows, evaluated)}\ntable: {out / 'compare.csv'}")
@@ -105,10 +105,10 @@ def parse_variants(config: CompareConfig) -> dict[str, TrainConfig]:
     Raises:
         SettingsError: a variant has an unknown or shared setting, or an invalid value.
     """
-    rows = {str(cell): with_flags(config.train, cell=cell) for cell in config.cells}
+    rows = {str(cell): with_settings(config.train, cell=cell) for cell in config.cells}
     for text in config.variants:
         try:
-            rows[text] = with_flags(config.train, **dict(_parse_setting(word) for word in text.split()))
+            rows[text] = with_settings(config.train, **dict(_parse_setting(word) for word in text.split()))
         except SettingsError as error:
             raise SettingsError(f"variant {text!r}: {error.message}", error.remedy) from None
     return rows

@@ -38,7 +38,7 @@ from vidgru.model.stream import rank_events, score_encoded
 from vidgru.storage import write_json
 from vidgru.training.data import ExtractedDataset, extract_missing
 from vidgru.training.evaluate_captions import captions_table, evaluate_captions
-from vidgru.training.examples import check_labels, clip_examples, untimed_clips
+from vidgru.training.examples import check_task_labels, clip_examples, untimed_clips
 from vidgru.training.metrics.clips import clip_curves
 from vidgru.training.metrics.events import FrameScores, event_curves, event_metrics
 from vidgru.training.plots import plot_average_precision, plot_confusion, plot_precision_recall, plot_timelines
@@ -90,7 +90,7 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
             f"{dataset.source}: no {kind} in split {config.split!r}",
             f"it has {', '.join(dataset.splits)}; choose one with --split",
         )
-    check_labels(model.task, dataset, whole, timed)
+    check_task_labels(model.task, dataset, whole, timed)
     cache = detection_source.cache(config.features) if detection_source else SequenceCache(config.features)
     videos = [annotated.video for kind in (whole, timed, captioned) for annotated in kind]
     extracted = _extract(model, dataset, videos, cache, config, detection_source)

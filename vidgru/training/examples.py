@@ -66,7 +66,7 @@ def untimed_clips(dataset: Dataset, split: str | None = None) -> list[Clip]:
     return [clip for clip in clips(dataset, split) if clip.start_s is None]
 
 
-def check_labels(task: EventTask, dataset: Dataset, clips: Iterable[Clip], timed: Iterable[EventTimeline]) -> None:
+def check_task_labels(task: EventTask, dataset: Dataset, clips: Iterable[Clip], timed: Iterable[EventTimeline]) -> None:
     """Refuse annotations that a model of this task cannot predict.
 
     Raises:

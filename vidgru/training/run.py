@@ -21,7 +21,7 @@ from vidgru.datasets.splits import assign_splits, folds
 from vidgru.errors import VidgruError
 from vidgru.extraction.import_detections import open_detections
 from vidgru.extraction.pipeline import feature_settings_for
-from vidgru.flags import to_flags
+from vidgru.flags import to_settings
 from vidgru.model.checkpoint import BEST, EventModel, EventTask, load_model
 from vidgru.model.scoring import encode_features
 from vidgru.storage import write_atomic, write_json
@@ -207,7 +207,7 @@ def evaluate_loaded(
 
 def _yaml(config: TrainConfig) -> bytes:
     """Settings as YAML; tuples become lists."""
-    settings = {name: list(v) if isinstance(v, tuple) else v for name, v in to_flags(config).items()}
+    settings = {name: list(v) if isinstance(v, tuple) else v for name, v in to_settings(config).items()}
     return yaml.safe_dump(settings, allow_unicode=True).encode()
 
 

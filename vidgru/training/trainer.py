@@ -27,7 +27,7 @@ from vidgru.config import TrainConfig
 from vidgru.datasets.dataset import Dataset
 from vidgru.datasets.windows import Batch
 from vidgru.errors import OutputError, SettingsError, VidgruError
-from vidgru.flags import to_flags
+from vidgru.flags import to_settings
 from vidgru.model.checkpoint import EventModel, EventTask, load_model
 from vidgru.model.event_gru import EventLogits
 from vidgru.training.batches import make_batches
@@ -435,5 +435,5 @@ def _identity(config: TrainConfig, train: Examples, val: Examples, loaded: Loade
         for c in examples.captions:
             digest.update(f"{loaded.keys[c.video]} {c.first} {c.stop} {c.label} {c.sentences}\n".encode())
         digest.update(b"--\n")
-    settings = {name: value for name, value in to_flags(config).items() if name not in UNCHECKED}
+    settings = {name: value for name, value in to_settings(config).items() if name not in UNCHECKED}
     return {**settings, DATA: digest.hexdigest()[:16]}

@@ -50,7 +50,7 @@ def test_all_formats_give_the_same_sequence(tmp_path: Path, cache: SequenceCache
     assert len(list(cache.entries())) < len(sequences)  # equal detections are one entry
     assert cache.valid_entry(
         extract(tmp_path / "vid.json", cache)[0].key
-    ).feature_settings == DETECT.imported_detections_settings(("person", "car"), 0)
+    ).feature_settings == DETECT.imported_feature_settings(("person", "car"), 0)
 
 
 @pytest.mark.parametrize(("conf", "ids"), [(False, False), (True, False), (False, True), (True, True)])

@@ -24,7 +24,7 @@ from tests.training.synthetic import timed_data, visits
 from vidgru.cache import SequenceCache
 from vidgru.config import TrainConfig
 from vidgru.datasets.annotations import load_dataset
-from vidgru.flags import from_flags
+from vidgru.flags import from_settings
 from vidgru.model.attribution import AttendedObject, Explanation
 from vidgru.model.checkpoint import load_model
 from vidgru.model.stream import score_recording
@@ -512,7 +512,7 @@ def test_correction_is_used_for_training(tmp_path: Path, visit: Visit) -> None:
     data.rows.pop()
     data.write()
     model = load_model(
-        train(data.root, from_flags(TrainConfig, **data.settings(out=str(tmp_path / "first"), epochs=1, hidden=8)))
+        train(data.root, from_settings(TrainConfig, **data.settings(out=str(tmp_path / "first"), epochs=1, hidden=8)))
     )
     recording = Recording(path=data.root / "videos" / "new.mp4", name="new.mp4")
     cache = SequenceCache(data.features)
@@ -542,6 +542,6 @@ def test_correction_is_used_for_training(tmp_path: Path, visit: Visit) -> None:
     assert "visit at night" in both.labels
     again = train(
         data.root / "data.yaml",
-        from_flags(TrainConfig, **data.settings(out=str(tmp_path / "again"), epochs=1, hidden=8)),
+        from_settings(TrainConfig, **data.settings(out=str(tmp_path / "again"), epochs=1, hidden=8)),
     )
     assert load_model(again).labels == ("delivery", "visit", "visit at night")

@@ -163,7 +163,7 @@ def open_detections(
         class_file = next((content for content in map(find_class_file, folders) if content), {})
         recordings, keypoints = open_save_txt(origin, class_file)
         source_class_names = class_names or class_file.get("names") or numbered_class_names(0)
-    feature_settings = detect.imported_detections_settings(class_names or source_class_names, keypoints)
+    feature_settings = detect.imported_feature_settings(class_names or source_class_names, keypoints)
     if model_feature_settings is not None:
         if model_feature_settings["keypoints"] != keypoints:
             raise SettingsMismatchError(
@@ -239,7 +239,7 @@ def _find_entries(
         entry = cache.valid_entry(key)
         if entry is None or not uses_imported_detections(entry.feature_settings):
             continue
-        expected = model_feature_settings or detect.imported_detections_settings(
+        expected = model_feature_settings or detect.imported_feature_settings(
             entry.names, entry.feature_settings["keypoints"]
         )
         if entry.feature_settings == expected:
