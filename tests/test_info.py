@@ -330,7 +330,7 @@ def test_prune_keeps_locked_entries(project: FakeProject) -> None:
 def test_prune_clears_locks_of_dead_processes(project: FakeProject) -> None:
     project.record("a.mp4")
     project.cache.lock_folder.mkdir()
-    lock = project.cache.lock_folder / f"{'ab' * 32}.lease"
+    lock = project.cache.lock_folder / f"{'ab' * 32}.lock"
     lock.touch()
     os.utime(lock, (0, 0))
     prune(project)

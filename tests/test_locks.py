@@ -48,7 +48,7 @@ def send_line(running: subprocess.Popen[str], line: str) -> None:
     running.stdin.flush()
 
 
-def age_file(folder: Path, name: str = "a", suffix: str = "lease", seconds: float = EXPIRY_S + 5) -> Path:
+def age_file(folder: Path, name: str = "a", suffix: str = "lock", seconds: float = EXPIRY_S + 5) -> Path:
     """Make a lock look as if it had not been touched for `seconds`."""
     path = folder / f"{name}.{suffix}"
     then = time.time() - seconds
@@ -59,7 +59,7 @@ def age_file(folder: Path, name: str = "a", suffix: str = "lease", seconds: floa
 def write_foreign_lock(folder: Path, name: str = "a") -> Path:
     """Create a lock held by a process of another machine."""
     folder.mkdir(exist_ok=True)
-    path = folder / f"{name}.lease"
+    path = folder / f"{name}.lock"
     path.write_text(json.dumps({"token": "ab", "host": "elsewhere", "pid": os.getpid(), "started": "1"}))
     return path
 
@@ -113,14 +113,14 @@ def test_lock_of_killed_process_is_acquired_at_once(tmp_path: Path) -> None:
         while not locks.acquire("a"):  # before the zombie is reaped
             assert time.monotonic() < deadline
         assert locks.holds("a")
-        assert sorted(path.name for path in (tmp_path / "l").iterdir()) == ["a.lease"]
+        assert sorted(path.name for path in (tmp_path / "l").iterdir()) == ["a.lock"]
 
 
 @LINUX
 def test_reused_process_id_is_not_the_holder(tmp_path: Path) -> None:
     with process(HOLD, tmp_path / "l") as other, Locks(tmp_path / "l") as locks:
         read_line(other)
-        lock = tmp_path / "l" / "a.lease"
+        lock = tmp_path / "l" / "a.lock"
         holder = json.loads(lock.read_bytes())
         assert not locks.acquire("a")
         lock.write_text(json.dumps({**holder, "started": "1"}))
@@ -133,17 +133,17 @@ def test_foreign_lock_expires_by_the_disk_clock(tmp_path: Path, monkeypatch: pyt
     write_foreign_lock(folder)
     with Locks(folder) as locks:
         assert not locks.acquire("a")
-        then = (folder / "a.lease").stat().st_mtime - EXPIRY_S + 5
-        os.utime(folder / "a.lease", (then, then))
+        then = (folder / "a.lock").stat().st_mtime - EXPIRY_S + 5
+        os.utime(folder / "a.lock", (then, then))
         assert not locks.acquire("a")
-        os.utime(folder / "a.lease", (then - 10, then - 10))
+        os.utime(folder / "a.lock", (then - 10, then - 10))
         assert locks.acquire("a")
-        assert [path.name for path in folder.iterdir()] == ["a.lease"]
+        assert [path.name for path in folder.iterdir()] == ["a.lock"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"host": 1}'])
 def test_unparsable_lock_expires_by_age(tmp_path: Path, text: str) -> None:
-    (tmp_path / "a.lease").write_text(text)
+    (tmp_path / "a.lock").write_text(text)
     with Locks(tmp_path) as locks:
         assert not locks.acquire("a")
         age_file(tmp_path)
@@ -169,7 +169,7 @@ def test_lost_lock_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
         assert locks.acquire("a")
         assert locks.acquire("b")
         if change == "deleted":
-            (tmp_path / "l" / "a.lease").unlink()
+            (tmp_path / "l" / "a.lock").unlink()
         else:
             write_foreign_lock(tmp_path / "l")
         deadline = time.monotonic() + 5
@@ -178,7 +178,7 @@ def test_lost_lock_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
             time.sleep(0.01)
         assert locks.holds("b")
         assert locks.acquire("a") == (change == "deleted")
-    assert (tmp_path / "l" / "a.lease").exists() == (change != "deleted")  # the new holder's lock stays
+    assert (tmp_path / "l" / "a.lock").exists() == (change != "deleted")  # the new holder's lock stays
 
 
 def test_suspended_holder_no_longer_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +229,7 @@ sys.stdin.readline()
             send_line(child, "go")
         taken = [name for child in running for name in read_line(child).split()]
         assert sorted(taken) == NAMES
-        assert {path.suffix for path in folder.iterdir()} == {".lease"}
+        assert {path.suffix for path in folder.iterdir()} == {".lock"}
 
 
 def test_threads_share_an_instance(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_foreign_kill_during_takeover_blocks_until_expiry(tmp_path: Path) -> Non
         age_file(tmp_path, suffix="steal")
         assert locks.acquire("a")
         assert locks.holds("a")
-        assert [path.name for path in tmp_path.iterdir()] == ["a.lease"]
+        assert [path.name for path in tmp_path.iterdir()] == ["a.lock"]
 
 
 @LINUX
@@ -267,7 +267,7 @@ def test_local_kill_during_takeover_does_not_block(tmp_path: Path) -> None:
         read_line(other)
         other.kill()
         other.wait()
-        shutil.copy(tmp_path / "a.lease", tmp_path / "a.steal")
+        shutil.copy(tmp_path / "a.lock", tmp_path / "a.steal")
         assert locks.acquire("a")
 
 
@@ -354,9 +354,9 @@ def test_held_by_others_lists_live_locks(tmp_path: Path) -> None:
         age_file(folder, "run-4")
         assert locks.held_by_others() == ["else", "run-2", "run-3"]
         assert other.held_by_others() == ["run-1", "run-3"]
-        assert not (folder / "run-4.lease").exists(), "a dead lock is deleted"
+        assert not (folder / "run-4.lock").exists(), "a dead lock is deleted"
         other.release("run-2")
-        (folder / "run-3.lease").unlink()
+        (folder / "run-3.lock").unlink()
         assert locks.held_by_others() == ["else"]
 
 

@@ -129,7 +129,7 @@ class Locks:
 
     def names(self) -> list[str]:
         """Return the names of all locks in the folder, dead ones included."""
-        return sorted(path.stem for path in self.folder.glob("*.lease"))
+        return sorted(path.stem for path in self.folder.glob("*.lock"))
 
     def held_by_others(self) -> list[str]:
         """Return the names of locks with a live holder other than this object, and delete dead ones.
@@ -161,7 +161,7 @@ class Locks:
             self.folder.rmdir()
 
     def _path(self, name: str) -> Path:
-        return self.folder / f"{name}.lease"
+        return self.folder / f"{name}.lock"
 
     def _acquire(self, name: str, content: bytes) -> bool:
         path = self._path(name)

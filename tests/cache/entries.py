@@ -87,7 +87,7 @@ def damage_entry(folder: Path, kind: str) -> None:
         data[8] ^= 1
         part.write_bytes(data)
     elif kind == "marked":
-        (folder / "entry.json").rename(folder / "unsound.json")
+        (folder / "entry.json").rename(folder / "corrupt.json")
     elif kind == "entry":
         (folder / "entry.json").write_text("{")
 

@@ -79,7 +79,7 @@ def test_interrupted_run_leaves_no_process_or_lock(
     assert started
     assert all(process.poll() is not None for process in started)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vidgru")]
-    assert not (tmp_path / "f" / ".leases").exists()
+    assert not (tmp_path / "f" / ".locks").exists()
 
 
 class _RecordingSubprocess:

@@ -173,7 +173,7 @@ def check_complete(site: Site) -> None:
     scored = Counter(note for note in site.notes() if note.startswith("scored"))
     assert set(scored.values()) == {1}
     assert len(scored) == RECORDINGS - 1  # one cannot be read
-    assert not (site.out / ".leases").exists()
+    assert not (site.out / ".locks").exists()
     assert not list((site.root / "shared").rglob("*.tmp"))
     assert not list((site.root / "shared").rglob(f"{UNFINISHED}/*"))
 

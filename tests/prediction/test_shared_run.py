@@ -82,7 +82,7 @@ def test_run_processes_locked_recordings_last(
 ) -> None:
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         project.record(name)
-    with Locks(project.out / ".leases") as other:
+    with Locks(project.out / ".locks") as other:
         assert other.acquire(lock_name(recording(project, "a.mp4")))
         with running_beside(project, other) as running:
             wait_until(lambda: all((project.out / name / "fingerprint.json").exists() for name in ("b.mp4", "c.mp4")))
@@ -92,7 +92,7 @@ def test_run_processes_locked_recordings_last(
             other.close()
             assert statuses(running.result(30)) == {"a.mp4": "done", "b.mp4": "done", "c.mp4": "done"}
     assert "waiting for a.mp4: locked by another process" in capsys.readouterr().err
-    assert not (project.out / ".leases").exists()
+    assert not (project.out / ".locks").exists()
 
 
 def test_run_reuses_what_another_finished_meanwhile(project: FakeProject, written: list[str]) -> None:
@@ -100,7 +100,7 @@ def test_run_reuses_what_another_finished_meanwhile(project: FakeProject, writte
     project.record("b.mp4")
     run(project, out=str(project.root / "theirs"))
     written.clear()
-    with Locks(project.out / ".leases") as other:
+    with Locks(project.out / ".locks") as other:
         assert other.acquire(lock_name(recording(project, "a.mp4")))
         with running_beside(project, other) as running:
             wait_until(lambda: (project.out / "b.mp4/fingerprint.json").exists())
@@ -194,7 +194,7 @@ def test_predictor_finish_in_several_threads(project: FakeProject) -> None:
 
 def test_predictor_stops_waiting_when_closed(project: FakeProject) -> None:
     project.record("a.mp4")
-    with Locks(project.out / ".leases") as other, ThreadPoolExecutor(1) as pool:
+    with Locks(project.out / ".locks") as other, ThreadPoolExecutor(1) as pool:
         assert other.acquire(lock_name(recording(project, "a.mp4")))
         announced = threading.Event()
         with Predictor(project.model, project.config(), lambda text: announced.set()) as predictor:
@@ -228,13 +228,13 @@ def test_predict_accepts_remote_results(project: FakeProject) -> None:
 
 def test_last_run_merges(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
     project.record("a.mp4")
-    with Locks(project.out / ".leases") as other:
+    with Locks(project.out / ".locks") as other:
         assert other.acquire("run-other")
         assert statuses(run(project)) == {"a.mp4": "done"}
         assert "another run is writing to" in capsys.readouterr().err
         assert not any((project.out / name).exists() for name in RUN_WIDE)
         then = time.time() - EXPIRY_S - 5
-        lock = project.out / ".leases/run-other.lease"
+        lock = project.out / ".locks/run-other.lock"
         lock.write_text(json.dumps({"token": "ab", "host": "elsewhere", "pid": 1, "started": "1"}))
         os.utime(lock, (then, then))
         assert statuses(run(project)) == {"a.mp4": "reused"}
@@ -244,7 +244,7 @@ def test_last_run_merges(project: FakeProject, capsys: pytest.CaptureFixture[str
 
 def test_merge_waits_for_another_merge(project: FakeProject) -> None:
     project.record("a.mp4")
-    with Locks(project.out / ".leases") as other:
+    with Locks(project.out / ".locks") as other:
         assert other.acquire("merge")
         with running_beside(project, other) as running:
             wait_until(lambda: (project.out / "summary.jsonl").exists())
@@ -358,7 +358,7 @@ def test_merge_scores_nothing_and_reports_missing(project: FakeProject, written:
     assert content(project.out) == expected
     summary = [json.loads(line) for line in (project.out / "summary.jsonl").read_text().splitlines()]
     assert [row["status"] for row in summary] == ["reused", "failed", "failed"]
-    assert not (project.out / ".leases").exists()
+    assert not (project.out / ".locks").exists()
 
 
 def test_merge_from_cache(project: FakeProject) -> None:

@@ -116,7 +116,7 @@ def entries(cache: Path) -> dict[str, bytes]:
 def busy(cache: Path) -> list[int]:
     """The processes that work on recordings at this moment, by their leases."""
     pids = set()
-    for path in SequenceCache(cache).lock_folder.glob("*.lease"):
+    for path in SequenceCache(cache).lock_folder.glob("*.lock"):
         with suppress(OSError, ValueError):  # it is over
             pids.add(json.loads(path.read_text())["pid"])
     return sorted(pids)

@@ -15,7 +15,7 @@ import pytest
 from tests.streams import as_file, as_stream, refusal, serving
 from tests.videos import draw_counter, read_counter, rotate_mp4, write_video
 from vidgru.errors import SourceError
-from vidgru.video.integrity import Damage
+from vidgru.video.damage import Damage
 from vidgru.video.live_connection import DecodedFrame, LiveAddress, SourceLostError
 from vidgru.video.live_source import LiveClock, LiveFrame, LiveSource, ReconnectPolicy
 from vidgru.video.reader import VideoReader

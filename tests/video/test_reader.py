@@ -10,7 +10,7 @@ import pytest
 
 from tests.videos import draw_counter, faststart, read_counter, rotate_mp4, write_video
 from vidgru.errors import RecordingChangedError, RecordingError
-from vidgru.video.integrity import Damage
+from vidgru.video.damage import Damage
 from vidgru.video.reader import SampledFrame, VideoReader, probe
 
 SIZE = (160, 96)

@@ -1,12 +1,12 @@
-"""Frame sequences on disk: one entry per recording, keyed by content and settings, safe to kill at any moment.
+"""The sequence cache: a folder of entries, looked up by the content of a recording and the feature settings.
 
     ROOT/
       index.jsonl                    SHA-256 of each path, and the entry with its features
       <key>/part-00000.safetensors   a part of the sequence, PART_SAMPLES samples long
       <key>/entry.json               written last: its presence means finished
-      <key>/unsound.json             what entry.json was renamed to when its entry was found corrupt
+      <key>/corrupt.json             what entry.json was renamed to when its entry was found corrupt
       .unfinished/<key>.<random>/    an incomplete entry: being written, or left by a kill
-      .leases/                       locks: which process works on which entry
+      .locks/                        locks: which process works on which entry
 
 Equal work gives equal bytes: an entry contains no path, clock time or host.
 """
@@ -60,7 +60,7 @@ class SequenceCache:
     @property
     def lock_folder(self) -> Path:
         """Folder for `Locks` on entries; the name of a lock is the key."""
-        return self.root / ".leases"
+        return self.root / ".locks"
 
     # --- index ------------------------------------------------------------------------------------------------------
 
@@ -283,7 +283,7 @@ class SequenceCache:
             OutputError: The cache cannot be written.
         """
         try:
-            os.replace(self.root / key / "entry.json", self.root / key / "unsound.json")
+            os.replace(self.root / key / "entry.json", self.root / key / "corrupt.json")
         except FileNotFoundError:  # marked before, or replaced at this moment
             return
         except OSError as error:
@@ -291,7 +291,7 @@ class SequenceCache:
 
     def is_marked_corrupt(self, key: str) -> bool:
         """Whether an entry was found corrupt and has not been made again since."""
-        return (self.root / key / "unsound.json").exists()
+        return (self.root / key / "corrupt.json").exists()
 
     def remove(self, folder: Path) -> None:
         """Delete a finished or incomplete entry. A kill meanwhile leaves it incomplete, never half deleted.

@@ -1,7 +1,8 @@
 """Track objects with Ultralytics' ByteTrack or OC-SORT, from boxes alone.
 
 Trackers get the values as they are cached, so that replaying the finished part of a recording restores their state.
-Camera-motion compensation is off, because it needs pixels.
+Camera-motion compensation is off, because it needs pixels. To add a tracker: a branch in `Tracker` and its name in
+`DetectorSettings.tracker` (`config.py`).
 """
 
 from __future__ import annotations

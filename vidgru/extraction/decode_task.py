@@ -22,7 +22,7 @@ from vidgru.extraction.results import ExtractionStoppedError
 from vidgru.locks import Locks
 from vidgru.types import Recording
 from vidgru.video.container import VideoInfo, file_identity
-from vidgru.video.integrity import Damage
+from vidgru.video.damage import Damage
 from vidgru.video.reader import ResumePoint, ResumePointNotFoundError
 
 SEGMENT_SAMPLES = 128  # least samples per segment of a recording that several decoders share

@@ -52,7 +52,7 @@ from vidgru.extraction.sharding import summary_name
 from vidgru.locks import Locks
 from vidgru.storage import sha256_file
 from vidgru.types import Recording
-from vidgru.video.integrity import Damage
+from vidgru.video.damage import Damage
 from vidgru.video.reader import ResumePoint, ResumePointNotFoundError
 from vidgru.video.timestamps import StartTimes
 

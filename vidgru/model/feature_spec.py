@@ -1,4 +1,9 @@
-"""Column layout of features: named groups, their widths, and how a left-right mirror changes them."""
+"""Column layout of features: named groups, their widths, and how a left-right mirror changes them.
+
+To add a feature per object: its columns here, its values in `features.py`, the width of its projection in `encoder.py`
+(`_GROUP_WIDTHS`) and its name in `FeatureGroup` of `config.py`. If it needs pixels, also a field of `FrameSequence`
+(`types.py`), filled by `detector/`.
+"""
 
 from __future__ import annotations
 

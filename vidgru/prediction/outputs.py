@@ -6,7 +6,7 @@ OUT/<name of the recording>/events.jsonl, events.vtt, events.srt
                             failure.json              instead of it: why there are no events
 OUT/events.jsonl, events.csv, activitynet.json, index.html       merged from every finished recording under OUT
 OUT/summary.jsonl                                     how each recording of the last run ended
-OUT/.leases/                                          locks of recordings and runs in progress
+OUT/.locks/                                           locks of recordings and runs in progress
 
 The merged files depend only on the recordings' own files, so it does not matter which of several runs that share OUT
 merges them. Whoever writes to a recording's folder holds its lock (`Predictor`).
@@ -65,7 +65,7 @@ class OutputFolder:
     @property
     def lock_folder(self) -> Path:
         """Folder of the locks of recordings and runs."""
-        return self.root / ".leases"
+        return self.root / ".locks"
 
     def path(self, recording: Recording, extra: str) -> Path:
         """File or folder of an extra."""

@@ -21,7 +21,7 @@ import cv2
 
 from vidgru.errors import RecordingError
 from vidgru.video.container import container_start, find_video_stream, frame_rate, probe_stream, time_base
-from vidgru.video.integrity import Damage
+from vidgru.video.damage import Damage
 from vidgru.video.timestamps import TimestampSelector
 
 OPEN_TIMEOUT_S = 10.0

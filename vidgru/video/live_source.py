@@ -18,7 +18,7 @@ from fractions import Fraction
 
 from vidgru.errors import SourceError
 from vidgru.types import Array
-from vidgru.video.integrity import Damage
+from vidgru.video.damage import Damage
 from vidgru.video.live_connection import Connection, DecodedFrame, LiveAddress, SourceLostError, connect
 from vidgru.video.scaling import FrameScaler, scaled_size
 from vidgru.video.timestamps import SamplingGrid

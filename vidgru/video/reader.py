@@ -1,5 +1,8 @@
 """Decode recordings: sampled frames with exact times, upright, and a count of the damage.
 
+Damage never ends a recording early: frames that FFmpeg marks corrupt are sampled like others and counted, packets that
+cannot be decoded are counted and skipped.
+
 PyAV (FFmpeg) decodes, because it gives exact presentation times, rotation and damage flags; OpenCV's reader gives none
 of them. Each recording is decoded by one thread: with FFmpeg's frame threads a damaged file decodes to different pixels
 on each run, and they are not cheaper (on 1080p H.264, two of them raise the CPU time per frame by 15 %). Parallelism
@@ -31,7 +34,7 @@ from vidgru.video.container import (
     probe_stream,
     time_base,
 )
-from vidgru.video.integrity import Damage, count_broken_packets, count_missing_bytes
+from vidgru.video.damage import Damage, count_broken_packets, count_missing_bytes
 from vidgru.video.scaling import FrameScaler
 from vidgru.video.timestamps import SamplingGrid, TimestampSelector
 

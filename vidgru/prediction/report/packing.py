@@ -1,4 +1,4 @@
-"""Reduce a recording's curves and objects to what fits into a page: thinned, selected around events, quantised."""
+"""What fits into a page: byte budgets of its parts; curves and objects are thinned, selected and quantised to fit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidgru.types import Array, Event, FrameSequence
+
+# Bytes of a page's parts; with the code, the whole stays under 20 MB.
+EVENT_BYTES = 3_000_000
+CURVE_BYTES = 3_000_000
+OBJECT_BYTES = 10_000_000
+PICTURE_BYTES = 3_000_000
 
 MAX_POINTS = 4000  # per curve
 MARGIN_S = 1.0  # before and after an event, in which objects are kept

@@ -28,9 +28,13 @@ from vidgru.prediction.report.html import (
     text_size,
 )
 from vidgru.prediction.report.packing import (
+    CURVE_BYTES,
+    EVENT_BYTES,
     FEW_FRAMES,
     MARGIN_S,
     MAX_POINTS,
+    OBJECT_BYTES,
+    PICTURE_BYTES,
     QuantisedObjects,
     ThinnedCurves,
     bucket_starts,
@@ -42,12 +46,6 @@ from vidgru.prediction.report.packing import (
 from vidgru.storage import write_atomic
 from vidgru.types import Array, Event, FrameSequence, Recording
 from vidgru.video.thumbnails import read_thumbnails
-
-# Bytes of a page's parts; with the code, the whole stays under 20 MB.
-EVENT_BYTES = 3_000_000
-CURVE_BYTES = 3_000_000
-OBJECT_BYTES = 10_000_000
-PICTURE_BYTES = 3_000_000
 
 EVENLY_SPACED = 24  # pictures spread over the recording
 MAX_PICTURES = 96  # including those of events

@@ -9,7 +9,7 @@ import av
 import pytest
 
 from tests.videos import faststart, write_video
-from vidgru.video.integrity import Damage, count_broken_packets, count_missing_bytes
+from vidgru.video.damage import Damage, count_broken_packets, count_missing_bytes
 from vidgru.video.reader import VideoReader
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check_damage.py"
@@ -143,7 +143,7 @@ def test_transport_stream_packets_are_counted(tmp_path: Path, length: int, offse
 
 
 def test_broken_packets_are_counted_across_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidgru.video.integrity._TS_PACKETS_PER_READ", 3)
+    monkeypatch.setattr("vidgru.video.damage._TS_PACKETS_PER_READ", 3)
     good, bad = b"\x47" + bytes(187), bytes(188)
     (tmp_path / "a.ts").write_bytes(good * 5 + bad * 4 + good + bad + good + bad * 4)
     assert count_broken_packets(tmp_path / "a.ts", "mpegts") == 5

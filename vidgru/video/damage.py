@@ -1,4 +1,4 @@
-"""Damage of recordings: counted during decoding, and read from the structure of the file."""
+"""Damage of recordings: the counts that `reader.py` makes while decoding, and what the structure of a file reveals."""
 
 from __future__ import annotations
 
