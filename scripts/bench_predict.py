@@ -1,16 +1,16 @@
-"""How fast prediction is: the head on cached features, one frame at a time as live, and from a file to its events.
+"""Measure the speed of prediction: on cached features, live, and from a video file to its events.
 
-    python scripts/bench_predict.py                                              # made-up recordings, about 4 minutes
+    python scripts/bench_predict.py                                              # synthetic recordings, about 4 minutes
     python scripts/bench_predict.py --video street.mp4 --weights yolo26n.pt      # the detector too
 
-Everything runs on the CPU. One table is printed, and written to OUT/bench_predict.json:
+Everything runs on the CPU. Prints a table, and writes it to OUT/bench_predict.json:
 
-- head: frames a second of CPU time of one core, from entries of a cache to events, with the share of each stage. Once
-  with the recordings scored side by side, as `vidgru predict` does, once one after the other;
-- live: milliseconds of the wall clock from a frame to what it settles, one frame at a time; with a video, also from the
-  decoded picture, through the detector;
-- memory: what is resident at a tenth, half and the end of a long stream, fed in stretches of one and of 16 frames;
-- end to end, with a video: hours of it an hour, loading included, by `predict` with an empty cache and with a full one.
+- head: frames per second of CPU time of one core, from cache entries to events, with the share of each stage. Once with
+  recordings scored together, as `vidgru predict` does, once one after the other;
+- live: milliseconds of wall time per frame, one frame at a time, from features to events; with a video also from the
+  decoded image, through the detector;
+- memory: resident memory at a tenth, half and the end of a long stream, fed in chunks of one and of 16 frames;
+- end to end, with a video: speed of `predict` over real time, loading included, with an empty and with a full cache.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-# Before ultralytics is imported: it would look for updates and install packages while it runs.
+# Set before importing ultralytics, which would check for updates and install packages.
 os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false")
 
 import numpy as np
 import psutil
 import torch
-from bench_train import FPS, LABELS, LAYOUT
+from bench_train import FEATURE_SPEC, FPS, LABELS
 from bench_videos import join
 
 from vidgru.cache import SequenceCache
@@ -61,19 +61,19 @@ from vidgru.storage import sha256_file, write_json
 from vidgru.types import FrameSequence
 from vidgru.video.reader import VideoReader
 
-TARGETS = {3: 50_000, 20: 20_000}  # frames a second, by objects a frame
-LAG = 4  # steps
-TRACK_FRAMES = 100  # that an object is seen
-WARM_UP = 50  # frames before latencies count
-STRETCHES = (1, 16)  # frames a push, of the long stream
-MARKS = (0.1, 0.5, 1.0)  # shares of the long stream at which memory is looked at
+TARGETS = {3: 50_000, 20: 20_000}  # frames per second, by objects per frame
+LOOKAHEAD = 4  # steps
+TRACK_FRAMES = 100  # lifetime of an object
+WARM_UP_FRAMES = 50  # excluded from latencies
+CHUNKS = (1, 16)  # frames per push to the long stream
+MEMORY_AT = (0.1, 0.5, 1.0)  # shares of the long stream at which memory is read
 
 
-# --- what is worked on ------------------------------------------------------------------------------------------------
+# --- synthetic data ---------------------------------------------------------------------------------------------------
 
 
 def make_sequence(frames: int, objects: int, seed: int = 0) -> FrameSequence:
-    """A recording with `objects` a frame on average, each seen for a while, laid out as yolo26n.pt's are."""
+    """Return a recording with `objects` per frame on average, each visible for a while, as from yolo26n.pt."""
     rng = np.random.default_rng(seed)
     counts = rng.poisson(objects, frames)
     total = int(counts.sum())
@@ -84,7 +84,7 @@ def make_sequence(frames: int, objects: int, seed: int = 0) -> FrameSequence:
     centre = 0.5 + 0.4 * np.sin(np.column_stack([slot + frame / 40, slot * 2 + frame / 60]))
     half = 0.02 + 0.02 * (slot % 4)[:, None] * [0.5, 1.0]
 
-    def narrow(*shape: int) -> np.ndarray:
+    def random_half(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape, np.float32).astype(np.float16)
 
     return FrameSequence(
@@ -93,21 +93,21 @@ def make_sequence(frames: int, objects: int, seed: int = 0) -> FrameSequence:
         offsets=offsets.astype(np.int64),
         boxes=np.clip(np.concatenate([centre - half, centre + half], axis=1), 0, 1).astype(np.float32),
         scores=rng.uniform(0.1, 1.0, total).astype(np.float16),
-        classes=(slot % LAYOUT.classes).astype(np.int16),
+        classes=(slot % FEATURE_SPEC.classes).astype(np.int16),
         tracks=tracks.astype(np.int32),
-        motion=narrow(total, LAYOUT.motion),
-        appearance=narrow(total, LAYOUT.appearance),
-        colour=narrow(total, LAYOUT.colour),
-        scene=narrow(frames, LAYOUT.scene),
-        scene_motion=narrow(frames, LAYOUT.scene_motion),
+        motion=random_half(total, FEATURE_SPEC.motion),
+        appearance=random_half(total, FEATURE_SPEC.appearance),
+        colour=random_half(total, FEATURE_SPEC.colour),
+        scene=random_half(frames, FEATURE_SPEC.scene),
+        scene_motion=random_half(frames, FEATURE_SPEC.scene_motion),
         fps=FPS,
         size_px=(1920, 1080),
-        names=tuple(f"class {number}" for number in range(LAYOUT.classes)),
+        names=tuple(f"class {number}" for number in range(FEATURE_SPEC.classes)),
     )
 
 
 def make_model(sequence: FrameSequence, detect: DetectorSettings, sha256: str) -> EventModel:
-    """A model with random weights and timed events, which finds some in a sequence like this one."""
+    """Return a model with random weights that predicts some timed events in a sequence like this one."""
     torch.manual_seed(0)
     task = EventTask(labels=LABELS, frame_head=HeadSpec(background=True, multi_label=False))
     network = build_network(FeatureSpec.from_sequence(sequence), task, Architecture()).eval()
@@ -121,7 +121,7 @@ def make_model(sequence: FrameSequence, detect: DetectorSettings, sha256: str) -
         names=sequence.names,
         decode=settings,
         window_s=10.0,
-        lookahead=LAG,
+        lookahead=LOOKAHEAD,
     )
     (scores,) = score_frames(model, [encode_recording(model, [sequence]).vectors])
     low, high = np.quantile(scores[:, : len(LABELS)], [0.8, 0.95], axis=0)
@@ -129,7 +129,7 @@ def make_model(sequence: FrameSequence, detect: DetectorSettings, sha256: str) -
 
 
 def fill_cache(folder: Path, recordings: int, frames: int, objects: int) -> tuple[SequenceCache, list[str]]:
-    """A cache with made-up recordings, and their keys."""
+    """Return a cache with synthetic recordings, and their keys."""
     cache, keys = SequenceCache(folder), []
     for number in range(recordings):
         sequence = make_sequence(frames, objects, seed=number)
@@ -137,14 +137,14 @@ def fill_cache(folder: Path, recordings: int, frames: int, objects: int) -> tupl
         with cache.writer(keys[-1], {}) as writer:
             writer.append(sequence)
             facts = {"fps": FPS, "size_px": sequence.size_px, "names": sequence.names}
-            writer.finish(status="done", duration_s=frames / FPS, what={"objects": objects}, **facts)
+            writer.finish(status="done", duration_s=frames / FPS, feature_settings={"objects": objects}, **facts)
     return cache, keys
 
 
 # --- the head ---------------------------------------------------------------------------------------------------------
 
 
-class Clock:
+class StageTimer:
     """CPU seconds of this process by stage."""
 
     def __init__(self) -> None:
@@ -152,72 +152,75 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Counts what is done in the `with` block."""
+        """Count the time of the `with` block."""
         begin = time.process_time()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - begin
 
 
-def together(model: EventModel, cache: SequenceCache, keys: list[str], clock: Clock) -> int:
-    """Recordings side by side; returns how many events were found."""
+def score_batched(model: EventModel, cache: SequenceCache, keys: list[str], timer: StageTimer) -> int:
+    """Score recordings together; return the number of events."""
     vectors, times = [], []
     for key in keys:
-        with clock.stage("read"):
+        with timer.stage("read"):
             parts = list(cache.parts(key))
         features = stream_features(parts, model.feature_spec)
         pieces = []
         for _ in parts:
-            with clock.stage("features"):
+            with timer.stage("features"):
                 piece = next(features)
-            with clock.stage("encoder"):
+            with timer.stage("encoder"):
                 pieces.append(encode_features(model, [piece]).vectors)
         vectors.append(torch.cat(pieces))
         times.append(np.concatenate([part.time_s for part in parts]))
-    with clock.stage("GRU"):
+    with timer.stage("GRU"):
         scores = score_frames(model, vectors)
-    found = 0
-    with clock.stage("events"):
-        for time_s, some in zip(times, scores, strict=True):
-            where = {"video": "a.mp4", "step_s": 1 / FPS, "end_s": len(time_s) / FPS}
-            found += len(decode_events(time_s, some, model.labels, model.decode, **where))
-    return found
+    num_events = 0
+    with timer.stage("events"):
+        for time_s, frame_scores in zip(times, scores, strict=True):
+            end_s = len(time_s) / FPS
+            events = decode_events(
+                time_s, frame_scores, model.labels, model.decode, video="a.mp4", step_s=1 / FPS, end_s=end_s
+            )
+            num_events += len(events)
+    return num_events
 
 
-def one_by_one(model: EventModel, cache: SequenceCache, keys: list[str], clock: Clock) -> int:
-    """Recordings one after the other, as a stream; returns how many events were found."""
-    found = 0
-    with clock.stage("all"):
+def score_one_by_one(model: EventModel, cache: SequenceCache, keys: list[str], timer: StageTimer) -> int:
+    """Score recordings one after the other, as streams; return the number of events."""
+    num_events = 0
+    with timer.stage("all"):
         for key in keys:
             entry = cache.entry(key)
             assert entry is not None
             duration_s = entry.duration_s
-            found += len(score_recording(model, cache.parts(key), video="a.mp4", duration_s=duration_s).events)
-    return found
+            num_events += len(score_recording(model, cache.parts(key), video="a.mp4", duration_s=duration_s).events)
+    return num_events
 
 
 def measure_head(objects: int, recordings: int, frames: int, repeats: int) -> list[dict[str, Any]]:
-    """Rows of the table for so many objects a frame."""
+    """Return the rows for a number of objects per frame."""
     detect = DetectorSettings()
     model = make_model(make_sequence(2000, objects), detect, "0" * 64)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         cache, keys = fill_cache(Path(folder), recordings, frames, objects)
-        for name, run in (("recordings together", together), ("one by one", one_by_one)):
+        for name, run in (("batched", score_batched), ("one by one", score_one_by_one)):
             runs = []
             for _ in range(repeats + 1):
-                clock = Clock()
-                events = run(model, cache, keys, clock)
-                runs.append(clock.seconds)
-            runs = runs[1:]  # the first warms up
-            total = median(sum(one.values()) for one in runs)
-            shares = {stage: median(one[stage] / sum(one.values()) for one in runs) for stage in runs[0]}
+                timer = StageTimer()
+                events = run(model, cache, keys, timer)
+                runs.append(timer.seconds)
+            runs = runs[1:]  # the first is a warm-up
+            total = median(sum(stages.values()) for stages in runs)
+            shares = {stage: median(stages[stage] / sum(stages.values()) for stages in runs) for stage in runs[0]}
             detail = ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items() if len(shares) > 1)
             rows.append(
                 {
-                    "what": f"head, {objects} objects a frame, {name}",
-                    "figure": recordings * frames / total,
+                    "name": f"head, {objects} objects per frame, {name}",
+                    "value": recordings * frames / total,
                     "unit": "frames/s",
-                    "target": TARGETS.get(objects) if run is together else None,
+                    "target": TARGETS.get(objects) if run is score_batched else None,
                     "detail": detail or f"{events} events in {recordings} x {frames / FPS:.0f} s",
                 }
             )
@@ -227,15 +230,15 @@ def measure_head(objects: int, recordings: int, frames: int, repeats: int) -> li
 # --- live -------------------------------------------------------------------------------------------------------------
 
 
-def latency_row(what: str, seconds: list[float], detail: str) -> dict[str, Any]:
-    """A row of the table."""
-    low, high = np.quantile(np.array(seconds) * 1e3, [0.5, 0.99])
-    detail = f"p99 {high:.2f}, most {max(seconds) * 1e3:.2f}; {detail}"
-    return {"what": what, "figure": float(low), "unit": "ms, p50", "target": None, "detail": detail, "p99": high}
+def latency_row(name: str, seconds: list[float], detail: str) -> dict[str, Any]:
+    """Return a row with the median latency."""
+    p50, p99 = np.quantile(np.array(seconds) * 1e3, [0.5, 0.99])
+    detail = f"p99 {p99:.2f}, max {max(seconds) * 1e3:.2f}; {detail}"
+    return {"name": name, "value": float(p50), "unit": "ms, p50", "target": None, "detail": detail, "p99": p99}
 
 
 def measure_live(objects: int, frames: int) -> dict[str, Any]:
-    """Features, model and events, a frame at a time."""
+    """Measure features, model and events, one frame at a time."""
     sequence = make_sequence(frames, objects)
     stream = EventStream(make_model(sequence, DetectorSettings(), "0" * 64), video="live")
     seconds, closed = [], 0
@@ -245,14 +248,14 @@ def measure_live(objects: int, frames: int) -> dict[str, Any]:
         closed += len(stream.push(frame).closed)
         seconds.append(time.perf_counter() - begin)
     return latency_row(
-        f"live, {objects} objects a frame, model alone",
-        seconds[WARM_UP:],
-        f"{frames} frames, {closed} events; scores lag {stream.lookahead_s:.2f} s",
+        f"live, {objects} objects per frame, model alone",
+        seconds[WARM_UP_FRAMES:],
+        f"{frames} frames, {closed} events; scores are {stream.lookahead_s:.2f} s late",
     )
 
 
 def measure_detector(video: Path, model: EventModel, detect: DetectorSettings, sha256: str, frames: int) -> Any:
-    """From a decoded picture of a video, scaled, to events: the detector sees one frame at a time."""
+    """Measure from a decoded, scaled image to events; the detector reads one frame at a time."""
     torch.set_num_threads(count_cores())
     backend = open_backend(Path(detect.weights), sha256, RuntimeSettings(device="cpu"), count_cores())
     detector = Detector(backend, detect)
@@ -266,42 +269,43 @@ def measure_detector(video: Path, model: EventModel, detect: DetectorSettings, s
             begin = time.perf_counter()
             letterbox.place(frame.image, canvas[0])
             flow = meter.step(frame.image, frame.time_s)
-            moved = scene_motion(flow)
-            (seen,) = detector.detect(canvas, [letterbox])
+            (detections,) = detector.detect(canvas, [letterbox])
             sample = FrameRef(
                 number=frame.number,
                 time_s=frame.time_s,
                 index=frame.index,
                 size_px=size_px,
                 flow=flow,
-                scene_motion=moved,
+                scene_motion=scene_motion(flow),
             )
-            tracks = tracker.update(seen.boxes, seen.scores, seen.classes)
-            row = DetectedFrame(frame=sample, detections=seen, tracks=tracks, motion=object_motion(flow, seen.boxes))
+            tracks = tracker.update(detections.boxes, detections.scores, detections.classes)
+            row = DetectedFrame(
+                frame=sample, detections=detections, tracks=tracks, motion=object_motion(flow, detections.boxes)
+            )
             stream.push(to_sequence([row], detect.fps, size_px, detector.names))
             seconds.append(time.perf_counter() - begin)
     torch.set_num_threads(1)
     detail = (
         f"{len(seconds)} frames of {size_px[0]}x{size_px[1]}, {backend.name} {backend.precision}, {count_cores()} cores"
     )
-    return latency_row("live, with the detector", seconds[min(WARM_UP, len(seconds) // 2) :], detail)
+    return latency_row("live, with the detector", seconds[min(WARM_UP_FRAMES, len(seconds) // 2) :], detail)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-def long_stream(hours: float, frames_a_push: int, objects: int) -> tuple[list[int], int]:
-    """Bytes resident at the MARKS of a long stream, and how many events it had. To be run in a fresh process."""
+def run_long_stream(hours: float, chunk: int, objects: int) -> tuple[list[int], int]:
+    """Return the resident bytes at `MEMORY_AT` of a long stream, and its events. Run it in a new process."""
     torch.set_num_threads(1)
     block = make_sequence(4096, objects)
     stream = EventStream(make_model(block, DetectorSettings(), "0" * 64), video="live")
     total = round(hours * 3600 * FPS)
-    marks, closed, resident = [round(share * total) for share in MARKS], 0, []
+    marks, closed, resident = [round(share * total) for share in MEMORY_AT], 0, []
     done = 0
-    for shifted in _shifted(block, total):
-        for first in range(0, len(shifted), frames_a_push):
-            closed += len(stream.push(shifted.frames(first, first + frames_a_push)).closed)
-            done += min(frames_a_push, len(shifted) - first)
+    for shifted in _repeat(block, total):
+        for first in range(0, len(shifted), chunk):
+            closed += len(stream.push(shifted.frames(first, first + chunk)).closed)
+            done += min(chunk, len(shifted) - first)
             while marks and done >= marks[0]:
                 gc.collect()
                 resident.append(psutil.Process().memory_info().rss)
@@ -309,28 +313,28 @@ def long_stream(hours: float, frames_a_push: int, objects: int) -> tuple[list[in
     return resident, closed
 
 
-def _shifted(block: FrameSequence, total: int) -> Iterator[FrameSequence]:
-    """The same block over and over, its times and tracks moved on."""
-    most = int(block.tracks.max()) + 1
+def _repeat(block: FrameSequence, total: int) -> Iterator[FrameSequence]:
+    """Yield the same block over and over, with times and tracks shifted."""
+    max_track = int(block.tracks.max()) + 1
     for number, first in enumerate(range(0, total, len(block))):
-        moved = replace(
-            block, time_s=block.time_s + first / FPS, tracks=(block.tracks + number * most).astype(np.int32)
+        shifted = replace(
+            block, time_s=block.time_s + first / FPS, tracks=(block.tracks + number * max_track).astype(np.int32)
         )
-        yield moved.frames(0, min(len(block), total - first))
+        yield shifted.frames(0, min(len(block), total - first))
 
 
 def measure_memory(hours: float, objects: int) -> list[dict[str, Any]]:
-    """Rows of the table, one for each way to feed the stream."""
+    """Return a row per chunk size."""
     rows = []
-    for frames in STRETCHES:
+    for chunk in CHUNKS:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            resident, closed = pool.submit(long_stream, hours, frames, objects).result()
-        at = ", ".join(f"{size / 2**20:.1f} at {share:.0%}" for size, share in zip(resident, MARKS, strict=True))
+            resident, closed = pool.submit(run_long_stream, hours, chunk, objects).result()
+        at = ", ".join(f"{size / 2**20:.1f} at {share:.0%}" for size, share in zip(resident, MEMORY_AT, strict=True))
         rows.append(
             {
-                "what": f"memory, {hours:g} hours in stretches of {frames}",
-                "figure": (resident[-1] - resident[0]) / 2**20,
-                "unit": "MiB grown",
+                "name": f"memory, {hours:g} hours in chunks of {chunk}",
+                "value": (resident[-1] - resident[0]) / 2**20,
+                "unit": "MiB growth",
                 "target": None,
                 "detail": f"MiB resident: {at}; {closed} events",
             }
@@ -342,74 +346,74 @@ def measure_memory(hours: float, objects: int) -> list[dict[str, Any]]:
 
 
 def measure_video(video: Path, weights: Path, loops: int, live_frames: int) -> list[dict[str, Any]]:
-    """Rows of the table that need a video and a detector."""
+    """Return the rows that need a video and a detector."""
     rows = []
     detect = DetectorSettings(weights=str(weights))
     sha256 = sha256_file(weights)
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         (folder / "videos").mkdir()
         long = join([video] * loops, folder / "videos" / f"{video.stem}.mp4")
-        # a first run for imports, a graph that is kept for later runs, and to see how features are laid out
+        # A first run pays for imports and for the compiled graph, and gives the model its feature spec.
         cache = SequenceCache(folder / "first")
-        (outcome,) = extract_recordings(
+        (result,) = extract_recordings(
             find_recordings([long]), cache, detect, RuntimeSettings(), progress=False, limit=64
         )
-        if outcome.key is None:
-            raise SystemExit(f"{video}: {outcome.reason}")
-        model = make_model(cache.read(outcome.key), detect, sha256)
+        if result.key is None:
+            raise SystemExit(f"{video}: {result.reason}")
+        model = make_model(cache.read(result.key), detect, sha256)
         model.save(folder / "model.safetensors")
-        for what in ("cold cache", "warm cache"):
-            config = PredictConfig(out=str(folder / what), features=str(folder / "features"), report=False)
+        for state in ("cold cache", "warm cache"):
+            config = PredictConfig(out=str(folder / state), features=str(folder / "features"), report=False)
             begin = time.perf_counter()
-            (found,) = predict(folder / "model.safetensors", [long], config, progress=False)
+            (prediction,) = predict(folder / "model.safetensors", [long], config, progress=False)
             wall = time.perf_counter() - begin
-            if found.status != "done" or not found.duration_s:
-                raise SystemExit(f"{video}: {found.status} {found.reason}")
+            if prediction.status != "done" or not prediction.duration_s:
+                raise SystemExit(f"{video}: {prediction.status} {prediction.reason}")
             rows.append(
                 {
-                    "what": f"end to end, {what}",
-                    "figure": found.duration_s / wall,
+                    "name": f"end to end, {state}",
+                    "value": prediction.duration_s / wall,
                     "unit": "x real time",
                     "target": None,
-                    "detail": f"{found.duration_s:.0f} s of video in {wall:.1f} s, {len(found.events)} events",
+                    "detail": f"{prediction.duration_s:.0f} s in {wall:.1f} s, {len(prediction.events)} events",
                 }
             )
         rows.append(measure_detector(long, model, detect, sha256, live_frames))
     return rows
 
 
-# --- telling ----------------------------------------------------------------------------------------------------------
+# --- report -----------------------------------------------------------------------------------------------------------
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
-    """The rows, aligned."""
+    """Format the rows, aligned."""
     lines = []
     for row in rows:
-        figure = f"{row['figure']:,.0f}" if row["figure"] >= 1000 else f"{row['figure']:.2f}"
+        value = f"{row['value']:,.0f}" if row["value"] >= 1000 else f"{row['value']:.2f}"
         verdict = ""
         if row["target"]:
-            share = row["figure"] / row["target"]
+            share = row["value"] / row["target"]
             verdict = f">= {row['target']:,}: {'met' if share >= 1 else f'at {share:.0%}'}"
-        lines.append((row["what"], figure, row["unit"], verdict, row["detail"]))
-    wide = [max(len(line[column]) for line in lines) for column in range(4)]
+        lines.append((row["name"], value, row["unit"], verdict, row["detail"]))
+    widths = [max(len(line[column]) for line in lines) for column in range(4)]
     return "\n".join(
-        f"{what:{wide[0]}}  {figure:>{wide[1]}} {unit:{wide[2]}}  {verdict:{wide[3]}}  {detail}"
-        for what, figure, unit, verdict, detail in lines
+        f"{name:{widths[0]}}  {value:>{widths[1]}} {unit:{widths[2]}}  {verdict:{widths[3]}}  {detail}"
+        for name, value, unit, verdict, detail in lines
     )
 
 
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recordings", type=int, default=32, help="that the head scores together")
-    parser.add_argument("--frames", type=int, default=1024, help="of each of them")
+    parser.add_argument("--recordings", type=int, default=32, help="recordings that the head scores")
+    parser.add_argument("--frames", type=int, default=1024, help="frames per recording")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--live-frames", type=int, default=2000)
-    parser.add_argument("--hours", type=float, default=2.0, help="of the long stream")
-    parser.add_argument("--video", type=Path, help="for the figures that include decoding and the detector")
-    parser.add_argument("--weights", type=Path, help="the detector for it")
-    parser.add_argument("--loops", type=int, default=1, help="times the video is repeated in one long file")
+    parser.add_argument("--hours", type=float, default=2.0, help="length of the long stream")
+    parser.add_argument("--video", type=Path, help="video for the rows with decoding and the detector")
+    parser.add_argument("--weights", type=Path, help="detector for --video")
+    parser.add_argument("--loops", type=int, default=1, help="repetitions of the video in one long file")
     parser.add_argument("--out", type=Path, default=Path("bench"))
     args = parser.parse_args()
     if (args.video is None) != (args.weights is None):

@@ -1,16 +1,17 @@
-"""What sharing a folder out costs and brings: shards, the same command twice, and Ray, against one process.
+"""Compare extraction by one process with shards, the same command run twice, and Ray.
 
     python scripts/bench_scale.py videos/ --weights yolo26n.pt
 
-Every contender extracts all recordings into a cache of its own, with so many threads a worker (`--threads`), started as
-a user starts it, so that loading Python, PyTorch and the detector counts. Contenders take turns (A B C A B C ...), so
-that drift of the machine meets all alike; medians are shown. That all have made the same entries is checked. A
-cluster of Ray is there before its commands start, as clusters are. Writes OUT/bench_scale.json.
+Every variant extracts all recordings into an empty cache, with --threads per worker, from the command line, so loading
+Python, PyTorch and the detector counts. Variants take turns (A B C A B C ...), so that drift of the machine affects all
+of them equally; medians are shown. All must write the same entries. Ray's cluster is started beforehand, as clusters
+are. Writes OUT/bench_scale.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -29,19 +30,19 @@ from vidgru.cache import SequenceCache
 from vidgru.extraction.detector_pool import count_cores
 from vidgru.storage import write_atomic
 
-ALONE = "one process"
+SINGLE = "one process"
 LEGEND = """\
 wall: from the start of the first process to the end of the last. speed-up: wall of one process / wall.
-overhead: what the workers took together (workers x wall), over what one process took, less one."""
+overhead: workers x wall / wall of one process - 1."""
 
 
-class Contender(NamedTuple):
-    """What is measured.
+class Variant(NamedTuple):
+    """A way to run extraction.
 
     Attributes:
-        name: in the table.
-        workers: that share the recordings.
-        flags: of `vidgru extract`, a list for each process that is started.
+        name: Name in the table.
+        workers: Number of workers.
+        flags: Flags of `vidgru extract`, a list per process to start.
     """
 
     name: str
@@ -49,129 +50,128 @@ class Contender(NamedTuple):
     flags: list[list[str]]
 
     @property
-    def over_ray(self) -> bool:
-        """Whether Ray shares the work out."""
+    def uses_ray(self) -> bool:
+        """Whether it runs on Ray."""
         return "--ray=auto" in self.flags[0]
 
 
-def contenders(ray: bool) -> list[Contender]:
-    """One process, and all ways to share its work among one and two workers."""
-    found = [Contender(ALONE, 1, [[]])]
+def list_variants(ray: bool) -> list[Variant]:
+    """Return one process, and every way to use one and two workers."""
+    variants = [Variant(SINGLE, 1, [[]])]
     for workers in (1, 2):
         shards = [[f"--shard={number}/{workers}"] for number in range(1, workers + 1)]
-        found.append(Contender(f"shards, {workers} worker{'s' * (workers > 1)}", workers, shards))
-    found.append(Contender("the same command twice", 2, [[], []]))
+        variants.append(Variant(f"shards, {workers} worker{'s' * (workers > 1)}", workers, shards))
+    variants.append(Variant("the same command twice", 2, [[], []]))
     for workers in (1, 2) if ray else ():
         name = f"Ray, {workers} worker{'s' * (workers > 1)}"
-        found.append(Contender(name, workers, [["--ray=auto", f"--workers={workers}"]]))
-    return found
+        variants.append(Variant(name, workers, [["--ray=auto", f"--workers={workers}"]]))
+    return variants
 
 
-def measure(contender: Contender, sources: list[str], settings: list[str], threads: int) -> dict[str, Any]:
-    """Extract everything into a new cache.
-
-    Returns:
-        `wall_s`, `samples`, and `digest`: of all files of the entries.
-    """
+def measure(variant: Variant, sources: list[str], settings: list[str], threads: int) -> dict[str, Any]:
+    """Extract everything into a new cache; return `wall_s`, `samples` and the `digest` of the entries."""
     with tempfile.TemporaryDirectory() as cache:
         command = [sys.executable, "-m", "vidgru", "extract", *sources, *settings, f"--out={cache}"]
-        by = "--threads-per-worker" if contender.over_ray else "--threads"
+        threads_flag = "--threads-per-worker" if variant.uses_ray else "--threads"
         begin = time.perf_counter()
-        started = [
+        processes = [
             subprocess.Popen(
-                [*command, f"{by}={threads}", *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                [*command, f"{threads_flag}={threads}", *flags],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
             )
-            for flags in contender.flags
+            for flags in variant.flags
         ]
-        said = [process.communicate()[0] for process in started]
+        outputs = [process.communicate()[0] for process in processes]
         wall_s = time.perf_counter() - begin
-        for process, text in zip(started, said, strict=True):
-            if process.returncode not in (0, 1):  # 1: a recording is damaged, for all alike
-                raise SystemExit(f"{contender.name} failed:\n{text}")
+        for process, output in zip(processes, outputs, strict=True):
+            if process.returncode not in (0, 1):  # 1: a recording is damaged, which is the same for all variants
+                raise SystemExit(f"{variant.name} failed:\n{output}")
         samples = sum(entry.samples for entry in SequenceCache(cache).entries())
-        return {"wall_s": wall_s, "samples": samples, "digest": digest(Path(cache))}
+        return {"wall_s": wall_s, "samples": samples, "digest": hash_entries(Path(cache))}
 
 
-def digest(cache: Path) -> str:
-    """SHA-256 over the names and bytes of all files of all entries."""
-    found = hashlib.sha256()
+def hash_entries(cache: Path) -> str:
+    """Return the SHA-256 of the names and contents of all files of all entries."""
+    digest = hashlib.sha256()
     for path in sorted(cache.glob("[0-9a-f]*/*")):
-        found.update(str(path.relative_to(cache)).encode() + b"\0" + path.read_bytes())
-    return found.hexdigest()
+        digest.update(str(path.relative_to(cache)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 @contextmanager
-def cluster() -> Iterator[None]:
-    """A Ray cluster of this machine, for the commands that are run meanwhile."""
+def ray_cluster() -> Iterator[None]:
+    """Run a Ray cluster on this machine."""
     ray = [str(Path(sys.executable).with_name("ray"))]
     if not subprocess.run([*ray, "status"], capture_output=True, check=False).returncode:
-        raise SystemExit("a Ray cluster runs here, and this starts and stops one: stop it first, or pass --no-ray")
-    begin = ["start", "--head", "--disable-usage-stats", "--include-dashboard=false", "--port=0"]
-    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([*ray, *begin, f"--num-cpus={max(2, count_cores())}"], **quiet)
+        raise SystemExit("a Ray cluster is already running here: stop it (ray stop), or pass --no-ray")
+    start = ["start", "--head", "--disable-usage-stats", "--include-dashboard=false", "--port=0"]
+    run_quietly = functools.partial(subprocess.run, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run_quietly([*ray, *start, f"--num-cpus={max(2, count_cores())}"])
     try:
         yield
     finally:
-        subprocess.run([*ray, "stop"], **quiet)
+        run_quietly([*ray, "stop"])
 
 
 def table(report: dict[str, Any]) -> str:
-    """What was measured, for people."""
-    alone = report["contenders"][ALONE]["wall_s"]
+    """Format the report."""
+    single_s = report["variants"][SINGLE]["wall_s"]
     lines = [f"{'':24} {'wall':>8} {'samples/s':>10} {'speed-up':>9} {'overhead':>9}"]
-    for name, one in report["contenders"].items():
-        overhead = one["workers"] * one["wall_s"] / alone - 1
+    for name, variant in report["variants"].items():
+        overhead = variant["workers"] * variant["wall_s"] / single_s - 1
         lines.append(
-            f"{name:24} {one['wall_s']:6.1f} s {report['samples'] / one['wall_s']:10.1f} {alone / one['wall_s']:8.2f}x"
-            f" {overhead:9.0%}"
+            f"{name:24} {variant['wall_s']:6.1f} s {report['samples'] / variant['wall_s']:10.1f}"
+            f" {single_s / variant['wall_s']:8.2f}x {overhead:9.0%}"
         )
-    same = "all entries are the same bytes" if report["same_bytes"] else "THE ENTRIES DIFFER"
-    counted = f"{report['samples']} samples, {report['threads']} thread(s) a worker, {report['repeats']} repeats"
-    return "\n".join([*lines, LEGEND, f"{counted}; {same}"])
+    same = "all entries are byte-equal" if report["same_bytes"] else "THE ENTRIES DIFFER"
+    settings = f"{report['samples']} samples, {report['threads']} threads per worker, {report['repeats']} repeats"
+    return "\n".join([*lines, LEGEND, f"{settings}; {same}"])
 
 
 def main() -> None:
-    """Measure, print a table, write a report."""
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+", help="recordings: files, folders")
     parser.add_argument("--weights", required=True, help="an Ultralytics detector")
-    parser.add_argument("--fps", type=float, default=8.0, help="samples a second")
+    parser.add_argument("--fps", type=float, default=8.0, help="frames per second to sample")
     parser.add_argument("--imgsz", type=int, default=640, help="longer side of the network's input")
-    parser.add_argument("--threads", type=int, default=1, help="of each worker")
+    parser.add_argument("--threads", type=int, default=1, help="threads per worker")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--ray", action=argparse.BooleanOptionalAction, default=True, help="with Ray")
+    parser.add_argument("--ray", action=argparse.BooleanOptionalAction, default=True, help="include Ray")
     parser.add_argument("--out", type=Path, default=Path("out/bench"))
-    given = parser.parse_args()
-    settings = [f"--weights={given.weights}", f"--fps={given.fps:g}", f"--imgsz={given.imgsz}"]
+    args = parser.parse_args()
+    settings = [f"--weights={args.weights}", f"--fps={args.fps:g}", f"--imgsz={args.imgsz}"]
     runs: dict[str, list[dict[str, Any]]] = {}
-    everyone = contenders(given.ray)
-    for turn in range(given.repeats):
-        for contender in everyone:
-            print(f"{turn + 1} of {given.repeats}: {contender.name}", file=sys.stderr, flush=True)
-            with cluster() if contender.over_ray else nullcontext():
-                one = measure(contender, given.sources, settings, given.threads)
-            runs.setdefault(contender.name, []).append(one)
-    every = [run for repeats in runs.values() for run in repeats]
+    variants = list_variants(args.ray)
+    for turn in range(args.repeats):
+        for variant in variants:
+            print(f"{turn + 1} of {args.repeats}: {variant.name}", file=sys.stderr, flush=True)
+            with ray_cluster() if variant.uses_ray else nullcontext():
+                run = measure(variant, args.sources, settings, args.threads)
+            runs.setdefault(variant.name, []).append(run)
+    all_runs = [run for repeats in runs.values() for run in repeats]
     report = {
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": count_cores()},
-        "samples": every[0]["samples"],
-        "threads": given.threads,
-        "repeats": given.repeats,
-        "same_bytes": len({run["digest"] for run in every}) == 1,
-        "contenders": {
-            one.name: {
-                "workers": one.workers,
-                "wall_s": median(run["wall_s"] for run in runs[one.name]),
-                "walls_s": [run["wall_s"] for run in runs[one.name]],
+        "samples": all_runs[0]["samples"],
+        "threads": args.threads,
+        "repeats": args.repeats,
+        "same_bytes": len({run["digest"] for run in all_runs}) == 1,
+        "variants": {
+            variant.name: {
+                "workers": variant.workers,
+                "wall_s": median(run["wall_s"] for run in runs[variant.name]),
+                "walls_s": [run["wall_s"] for run in runs[variant.name]],
             }
-            for one in everyone
+            for variant in variants
         },
     }
     print(table(report))
-    write_atomic(given.out / "bench_scale.json", (json.dumps(report, indent=1) + "\n").encode())
+    write_atomic(args.out / "bench_scale.json", (json.dumps(report, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":
-    os.environ.pop("RAY_ADDRESS", None)  # the cluster that is started here is meant
+    os.environ.pop("RAY_ADDRESS", None)  # use the cluster that is started here
     os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false", RAY_USAGE_STATS_ENABLED="0")
     main()

@@ -1,19 +1,19 @@
-"""How fast training is: a step of the real loop against the network's arithmetic alone, and against a naive loader.
+"""Measure the time per training batch, against the network alone and against a naive data loader.
 
-    python scripts/bench_train.py                       # made-up clips of ten seconds, 3 objects a frame
+    python scripts/bench_train.py                       # synthetic clips of ten seconds, 3 objects per frame
     python scripts/bench_train.py --objects 20 --steps 200
 
-Everything runs on the CPU with one thread, as training does, in turn (A B C A B C ...), so that drift of the machine
-meets all alike; medians of passes are shown, in ms a batch.
+Everything runs on the CPU with one thread, as training does. The variants take turns (A B C A B C ...), so that drift
+of the machine affects all of them equally. Prints the median of passes, in ms per batch.
 
-- bare: forward and backward of encoder, recurrent layer and head on batches that are ready;
-- bare, PyTorch's GRU: that with nn.GRU in place of vidgru's;
-- step: bare with the loss, gradient clipping, AdamW and the running mean of the weights;
-- loop: all of it, with the windows cut, changed and put together: what training does;
-- naive: a file for each clip (.npy, padded to the most objects), read by a DataLoader without workers and padded again,
-  then the same step. Its clips are not augmented.
+- bare: forward and backward of encoder, recurrent layer and head on prepared batches;
+- bare, PyTorch's GRU: the same with nn.GRU in place of vidgru's;
+- step: bare plus the loss, gradient clipping, AdamW and the running mean of the weights;
+- loop: step plus slicing, augmenting and collating the windows, as in training;
+- naive: a file per clip (.npy, padded to its largest number of objects), read by a DataLoader without workers and
+  padded again, then step. Its clips are not augmented.
 
-Both kinds of training data are measured: clips, and windows of timed recordings.
+Both kinds of training data are measured: clips, and windows of timed recordings. Writes OUT/bench_train.json.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ from vidgru.training.examples import LabelledClip, TimedRecording
 from vidgru.training.trainer import Learner
 from vidgru.types import Features
 
-# as extraction with yolo26n.pt lays features out
-LAYOUT = FeatureSpec(classes=80, motion=22, appearance=64, colour=9, scene=64, scene_motion=20)
+# As extracted with yolo26n.pt.
+FEATURE_SPEC = FeatureSpec(classes=80, motion=22, appearance=64, colour=9, scene=64, scene_motion=20)
 LABELS = tuple(f"label {number}" for number in range(6))
 FPS = 8.0
 
 
 def make_features(frames: int, objects: int, rng: np.random.Generator) -> Features:
-    """Random features of a recording: `objects` a frame on average."""
+    """Return random features of a recording, with `objects` per frame on average."""
     counts = rng.poisson(objects, frames)
-    rows = rng.standard_normal((int(counts.sum()), LAYOUT.object_width), np.float32)
-    rows[:, LAYOUT.object_groups()["score"].start] = rng.random(len(rows))
-    rows[:, LAYOUT.object_groups()["class"].start] = rng.integers(0, LAYOUT.classes, len(rows))
+    rows = rng.standard_normal((int(counts.sum()), FEATURE_SPEC.object_width), np.float32)
+    rows[:, FEATURE_SPEC.object_groups()["score"].start] = rng.random(len(rows))
+    rows[:, FEATURE_SPEC.object_groups()["class"].start] = rng.integers(0, FEATURE_SPEC.classes, len(rows))
     return Features(
         objects=rows,
         offsets=np.concatenate([[0], np.cumsum(counts)]),
-        frame=rng.standard_normal((frames, LAYOUT.frame_width), np.float32),
+        frame=rng.standard_normal((frames, FEATURE_SPEC.frame_width), np.float32),
         time_s=np.arange(frames) / FPS,
     )
 
@@ -69,32 +69,34 @@ def make_features(frames: int, objects: int, rng: np.random.Generator) -> Featur
 def clip_set(
     clips: int, steps: int, objects: int, config: TrainConfig
 ) -> tuple[EventTask, EpochBatches, LoadedFeatures]:
-    """Clips with one label each."""
+    """Return clips with one label each."""
     rng = np.random.default_rng(0)
     task = EventTask(labels=LABELS, clip_head=HeadSpec(background=False, multi_label=False))
     features = {f"clip {n}": make_features(steps, objects, rng) for n in range(clips)}
-    loaded = LoadedFeatures(features=features, feature_spec=LAYOUT, names=(), keys={})
+    loaded = LoadedFeatures(features=features, feature_spec=FEATURE_SPEC, names=(), keys={})
     labels = np.eye(len(LABELS), dtype=np.float32)
-    some = [LabelledClip(video=v, frames=steps, labels=labels[n % len(LABELS)]) for n, v in enumerate(features)]
+    labelled_clips = [
+        LabelledClip(video=v, frames=steps, labels=labels[n % len(LABELS)]) for n, v in enumerate(features)
+    ]
     part = ClipBatches(
-        some,
+        labelled_clips,
         loaded,
         len(LABELS),
         size=config.batch,
         seed=0,
         balance=True,
-        augment=Augmenter(LAYOUT, LABELS),
+        augment=Augmenter(FEATURE_SPEC, LABELS),
     )
     return task, EpochBatches(clips=part, seed=0), loaded
 
 
 def timed_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tuple[EventTask, EpochBatches]:
-    """As many frames in recordings of twenty clips' length, an event in every clip's length."""
+    """Return as many frames in recordings as long as twenty clips, with an event per clip length."""
     rng = np.random.default_rng(0)
     task = EventTask(labels=LABELS, frame_head=HeadSpec(background=True, multi_label=False))
     length = 20 * steps
     features = {f"recording {n}": make_features(length, objects, rng) for n in range(max(1, clips // 20))}
-    loaded = LoadedFeatures(features=features, feature_spec=LAYOUT, names=(), keys={})
+    loaded = LoadedFeatures(features=features, feature_spec=FEATURE_SPEC, names=(), keys={})
     recordings = []
     for video in features:
         targets = np.zeros((length, len(LABELS) + 1), np.float32)
@@ -111,7 +113,7 @@ def timed_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tupl
         size=config.batch,
         seed=0,
         balance=True,
-        augment=Augmenter(LAYOUT, LABELS),
+        augment=Augmenter(FEATURE_SPEC, LABELS),
         length=steps,
         lookahead=4,
     )
@@ -122,7 +124,7 @@ def make_learner(task: EventTask, config: TrainConfig, lookahead: int) -> Learne
     """Return a network with an optimizer."""
     torch.manual_seed(0)
     model = EventModel(
-        network=build_network(LAYOUT, task, Architecture()),
+        network=build_network(FEATURE_SPEC, task, Architecture()),
         task=task,
         feature_settings={"fps": FPS},
         weights="",
@@ -135,25 +137,24 @@ def make_learner(task: EventTask, config: TrainConfig, lookahead: int) -> Learne
     return Learner(model, config, torch.device("cpu"), class_weights=weights, process_group=ProcessGroup())
 
 
-def bare(network: EventGRU, batches: list[Batch]) -> None:
-    """Forward and backward on ready tensors."""
+def run_bare(network: EventGRU, batches: list[Batch]) -> None:
+    """Run forward and backward on prepared batches."""
     for batch in batches:
         scores = network(batch.objects, batch.counts, batch.frame, batch.mask)
         network.zero_grad()
         sum(part.sum() for part in scores if part is not None).backward()  # type: ignore[union-attr]
 
 
-def with_pytorch_gru(network: EventGRU) -> EventGRU:
-    """The same network with PyTorch's own GRU."""
-    own = nn.GRU(network.architecture.width, network.architecture.hidden, batch_first=True)
+def use_pytorch_gru(network: EventGRU) -> None:
+    """Replace the network's GRU by PyTorch's, with the same weights."""
+    gru = nn.GRU(network.architecture.width, network.architecture.hidden, batch_first=True)
     assert network.gru is not None
-    own.load_state_dict(network.gru.state_dict())
-    network.gru = own
-    return network
+    gru.load_state_dict(network.gru.state_dict())
+    network.gru = gru
 
 
-class Files(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, np.ndarray, int]]):
-    """A file for each clip: objects padded to the most in any frame."""
+class ClipFiles(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, np.ndarray, int]]):
+    """A file per clip, with objects padded to the largest number in any frame."""
 
     def __init__(self, folder: Path, loaded: LoadedFeatures) -> None:
         self.paths = []
@@ -171,32 +172,35 @@ class Files(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, np.ndarray, i
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        """A clip."""
+        """Load a clip: objects, mask of real objects, frame features and label."""
         values = np.load(self.paths[index], allow_pickle=True).item()
         return values["objects"], values["mask"], values["frame"], index % len(LABELS)
 
 
-def padded(clips: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]) -> Batch:
-    """Clips as a batch, padded the way everybody writes it first, then without the padding for the network."""
+def pad_clips(clips: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]) -> Batch:
+    """Pad clips to a batch, then drop the padded objects again, which the network does not take."""
     steps, slots = max(len(m) for _, m, _, _ in clips), max(m.shape[1] for _, m, _, _ in clips)
-    objects = torch.zeros(len(clips), steps, slots, LAYOUT.object_width)
-    there = torch.zeros(len(clips), steps, slots, dtype=torch.bool)
-    frame, mask = torch.zeros(len(clips), steps, LAYOUT.frame_width), torch.zeros(len(clips), steps, dtype=torch.bool)
+    objects = torch.zeros(len(clips), steps, slots, FEATURE_SPEC.object_width)
+    is_object = torch.zeros(len(clips), steps, slots, dtype=torch.bool)
+    frame, mask = (
+        torch.zeros(len(clips), steps, FEATURE_SPEC.frame_width),
+        torch.zeros(len(clips), steps, dtype=torch.bool),
+    )
     labels = torch.zeros(len(clips), len(LABELS))
-    for row, (some, own, of_frame, label) in enumerate(clips):
-        objects[row, : len(own), : own.shape[1]] = torch.from_numpy(some)
-        there[row, : len(own), : own.shape[1]] = torch.from_numpy(own)
-        frame[row, : len(own)] = torch.from_numpy(of_frame)
-        mask[row, : len(own)] = True
+    for row, (clip_objects, clip_mask, clip_frame, label) in enumerate(clips):
+        objects[row, : len(clip_mask), : clip_mask.shape[1]] = torch.from_numpy(clip_objects)
+        is_object[row, : len(clip_mask), : clip_mask.shape[1]] = torch.from_numpy(clip_mask)
+        frame[row, : len(clip_mask)] = torch.from_numpy(clip_frame)
+        mask[row, : len(clip_mask)] = True
         labels[row, label] = 1.0
-    return Batch(objects=objects[there], counts=there.sum(dim=2), frame=frame, mask=mask, labels=labels)
+    return Batch(objects=objects[is_object], counts=is_object.sum(dim=2), frame=frame, mask=mask, labels=labels)
 
 
-def measure(ways: dict[str, Callable[[int], int]], repeats: int) -> dict[str, float]:
-    """Median ms a batch of each way; a way takes the number of the pass and says how many batches it made."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
+def measure(variants: dict[str, Callable[[int], int]], repeats: int) -> dict[str, float]:
+    """Return the median ms per batch of each variant, a function of the pass number that returns its batches."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(repeats + 1):
-        for name, run in ways.items():
+        for name, run in variants.items():
             began = time.perf_counter()
             batches = run(number + 1)
             if number:  # the first pass warms up
@@ -208,8 +212,8 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=160)
-    parser.add_argument("--steps", type=int, default=80, help="frames of a clip")
-    parser.add_argument("--objects", type=int, default=3, help="objects a frame")
+    parser.add_argument("--steps", type=int, default=80, help="frames per clip")
+    parser.add_argument("--objects", type=int, default=3, help="objects per frame")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("bench"))
     args = parser.parse_args()
@@ -223,48 +227,50 @@ def main() -> None:
         else:
             (task, batches), lookahead = timed_set(args.clips, args.steps, args.objects, config), 4
         ready = [batch for batch, _ in batches(0) if batch is not None]
-        taking, looping, naive = (make_learner(task, config, lookahead) for _ in range(3))
-        alone, pytorch = (make_learner(task, config, lookahead).network for _ in range(2))
-        with_pytorch_gru(pytorch)
+        step_learner, loop_learner, naive_learner = (make_learner(task, config, lookahead) for _ in range(3))
+        bare_network, pytorch_network = (make_learner(task, config, lookahead).network for _ in range(2))
+        use_pytorch_gru(pytorch_network)
 
-        def bare_pass(_: int, network: EventGRU = alone, ready: list[Batch] = ready) -> int:
-            bare(network, ready)
+        def bare_pass(_: int, network: EventGRU = bare_network, ready: list[Batch] = ready) -> int:
+            run_bare(network, ready)
             return len(ready)
 
-        def pytorch_pass(_: int, network: EventGRU = pytorch, ready: list[Batch] = ready) -> int:
-            bare(network, ready)
+        def pytorch_pass(_: int, network: EventGRU = pytorch_network, ready: list[Batch] = ready) -> int:
+            run_bare(network, ready)
             return len(ready)
 
-        def step_pass(number: int, learner: Learner = taking, ready: list[Batch] = ready) -> int:
+        def step_pass(number: int, learner: Learner = step_learner, ready: list[Batch] = ready) -> int:
             for batch in ready:
                 learner.step(batch, len(batch), number)
             return len(ready)
 
-        def loop_pass(number: int, learner: Learner = looping, batches: EpochBatches = batches) -> int:
-            made = 0
+        def loop_pass(number: int, learner: Learner = loop_learner, batches: EpochBatches = batches) -> int:
+            num_batches = 0
             for batch, size in batches(number):
                 learner.step(batch, size, number)
-                made += 1
-            return made
+                num_batches += 1
+            return num_batches
 
-        ways = {"bare": bare_pass, "bare, PyTorch's GRU": pytorch_pass, "step": step_pass, "loop": loop_pass}
+        variants = {"bare": bare_pass, "bare, PyTorch's GRU": pytorch_pass, "step": step_pass, "loop": loop_pass}
         with tempfile.TemporaryDirectory() as folder:
             if kind == "clips":
-                files = Files(Path(folder), loaded)
-                loader = DataLoader(files, config.batch, shuffle=True, collate_fn=padded)
+                files = ClipFiles(Path(folder), loaded)
+                loader = DataLoader(files, config.batch, shuffle=True, collate_fn=pad_clips)
 
-                def naive_pass(number: int, learner: Learner = naive, loader: DataLoader[object] = loader) -> int:
+                def naive_pass(
+                    number: int, learner: Learner = naive_learner, loader: DataLoader[object] = loader
+                ) -> int:
                     for batch in loader:
                         learner.step(batch, len(batch), number)  # type: ignore[arg-type]
                     return len(loader)
 
-                ways["naive"] = naive_pass
-            report[kind] = measure(ways, args.repeats)
-    for kind, found in report.items():
-        print(f"{kind}: batches of {config.batch}, {args.steps} steps, {args.objects} objects a frame")
-        for name, value in found.items():
-            print(f"  {name:20} {value:8.2f} ms a batch  {value / found['bare']:5.2f} x bare")
-    values = {**{k: str(v) for k, v in vars(args).items()}, "torch": torch.__version__, "ms_a_batch": report}
+                variants["naive"] = naive_pass
+            report[kind] = measure(variants, args.repeats)
+    for kind, times in report.items():
+        print(f"{kind}: batches of {config.batch}, {args.steps} steps, {args.objects} objects per frame")
+        for name, value in times.items():
+            print(f"  {name:20} {value:8.2f} ms per batch  {value / times['bare']:5.2f} x bare")
+    values = {**{k: str(v) for k, v in vars(args).items()}, "torch": torch.__version__, "ms_per_batch": report}
     write_atomic(args.out / "bench_train.json", (json.dumps(values, indent=1) + "\n").encode())
 
 

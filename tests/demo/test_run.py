@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vidgru.config import DemoConfig, EvalConfig, TrainConfig
-from vidgru.demo.run import caption_line, event_table, label_table, match_events, metric_lines, run
+from vidgru.demo.run import caption_line, label_table, match_events, match_table, metric_lines, run
 from vidgru.demo.scenes import EVENT_KINDS, plan_clip, write_video
 from vidgru.demo.sentences import ENGLISH, WORDINGS, SceneDescription, attribute_options
 from vidgru.flags import from_settings
@@ -109,7 +109,7 @@ def test_match_events_pairs_each_event_once() -> None:
 
 def test_event_table_counts_pairs() -> None:
     true = Annotation(video="a.mp4", start_s=1, end_s=3, label="runs", description="Someone runs.")
-    lines = event_table([(true, event(1, 2.5)), (annotation(5, 6, "meet"), None), (None, event(8, 9))])
+    lines = match_table([(true, event(1, 2.5)), (annotation(5, 6, "meet"), None), (None, event(8, 9))])
     assert [" ".join(line.split()) for line in lines[1:5]] == [
         "1.0- 3.0 s runs 1.0- 2.5 s runs 0.50",
         "true: Someone runs.",
@@ -135,7 +135,7 @@ def test_event_table_checks_captions() -> None:
         captioned_event("person: runs", "template"),
         captioned_event("A dog runs."),
     ]
-    lines = event_table([*((true, event) for event in predicted), (None, captioned_event(RED)), (true, None)])
+    lines = match_table([*((true, event) for event in predicted), (None, captioned_event(RED)), (true, None)])
     heads = [line.split("0.50", 1)[1].split() for line in lines if " 0.50" in line]
     assert heads == [
         ["0.25", "correct"],
@@ -157,7 +157,7 @@ def test_event_table_fits_120_columns() -> None:
             true = Annotation(video="a.mp4", start_s=100, end_s=103, label=kind, description=sentence)
             wrong = replace(captioned_event("?"), label=kind, start_s=100, end_s=103)
             for event in (replace(wrong, description=sentence), wrong):
-                assert max(map(len, event_table([(true, event)]))) <= 120
+                assert max(map(len, match_table([(true, event)]))) <= 120
 
 
 def test_caption_line_counts_correct_captions() -> None:

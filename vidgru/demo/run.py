@@ -80,7 +80,7 @@ def run(config: DemoConfig) -> str:
         "",
         *label_table(metrics["events"]["per_class"]),
         "",
-        *event_table(pairs),
+        *match_table(pairs),
         "",
         f"Took {time.perf_counter() - began:.0f} s. Open {Path(events) / INDEX} in a browser; "
         f"the model is in {model}, its evaluation in {out / 'eval'}.",
@@ -174,7 +174,7 @@ def match_events(truth: Sequence[Annotation], predicted: Sequence[Event]) -> lis
     return sorted(pairs, key=_video_and_start)
 
 
-def event_table(pairs: Sequence[EventPair]) -> list[str]:
+def match_table(pairs: Sequence[EventPair]) -> list[str]:
     """Format pairs of true and predicted events, each followed by its descriptions, and count them in a last line."""
     lines = [f"{'true':<31} {'predicted':<36} caption"]
     for true, event in pairs:

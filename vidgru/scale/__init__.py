@@ -1,1 +1,1 @@
-"""Runs that outgrow one machine."""
+"""Runs shared among the workers of a Ray cluster."""

@@ -1,7 +1,7 @@
-"""What runs in a Ray worker process: an `Extractor` that several recordings pass through side by side.
+"""The Ray actor that processes recordings, several at a time, with one `Extractor`.
 
-The driver (`foreman.py`) calls `open` once, then `work` for each recording, from as many threads as recordings are
-under way, and beside them `news` and `close`.
+`WorkerPool` calls `start` once, then `process` per recording, from as many threads as recordings are in progress, and
+concurrently `take_progress` and `close`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidgru.cache import SequenceCache
@@ -25,16 +25,16 @@ from vidgru.types import Recording
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """What workers are to do. Paths are absolute, on disks that all machines share.
+class WorkerTask:
+    """Settings of all workers of a run. Paths are absolute, on disks that all nodes share.
 
     Attributes:
-        cache: folder of the sequence cache.
-        detect: what is computed.
-        run: how.
-        model: to predict with; None where features are all that is wanted.
-        predict: its settings.
-        marks: files that the driver has written, to see whether the disk is shared.
+        cache: Folder of the sequence cache.
+        detect: What to compute.
+        run: How to run.
+        model: Model to predict with; None to extract only.
+        predict: Settings of prediction.
+        markers: Files written by the driver, by which a worker checks that it sees the same folders.
     """
 
     cache: Path
@@ -42,12 +42,12 @@ class Task:
     run: RuntimeSettings
     model: Path | None = None
     predict: PredictConfig | None = None
-    marks: Sequence[Path] = ()
+    markers: Sequence[Path] = ()
 
 
 @dataclass(kw_only=True)
-class Step:
-    """How far a recording has come since it was last asked for: samples, their seconds, and the share that is done."""
+class RecordingProgress:
+    """Progress of a recording since the last report: new samples, seconds they cover, and the share done so far."""
 
     samples: int = 0
     seconds: float = 0.0
@@ -55,125 +55,123 @@ class Step:
 
 
 @dataclass(kw_only=True)
-class News:
-    """What has happened in a worker since it was last asked: steps by number of the recording, and what it says."""
+class WorkerProgress:
+    """Progress of a worker since its last report: of recordings by number, and messages for the user."""
 
-    steps: dict[int, Step] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
+    recordings: dict[int, RecordingProgress] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
 
 
-class Worker:
-    """Works on recordings, several at a time; made by Ray, in a process of its own.
+class RayWorker:
+    """Processes recordings, several at a time, in a process that Ray starts.
 
     Args:
-        task: what is to be done with each.
+        task: Settings of the run.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: WorkerTask) -> None:
         self._task = task
-        self._listener = _Listener()
-        self._waiting: dict[int, Future[ExtractionResult]] = {}
-        self._error: BaseException | None = None
+        self._progress = _ProgressRecorder()
+        self._futures: dict[int, Future[ExtractionResult]] = {}  # of the recordings in progress
+        self._error: BaseException | None = None  # that ended extraction
         self._lock = threading.Lock()
         self._stack = ExitStack()
         self._extractor: Extractor | None = None
         self._predictor: Predictor | None = None
 
-    def open(self) -> str:
-        """Get ready. Returns the machine's name.
+    def start(self) -> str:
+        """Load what the run needs. Returns the node's name.
 
         Raises:
-            OutputError: a folder is not the driver's, but another of the same name.
-            WeightsError, ModelError: there is no such file here.
+            OutputError: A folder is not the driver's, but another one at the same path.
+            WeightsError, ModelError: There is no such file on this node.
         """
-        for mark in self._task.marks:
-            if not mark.exists():
+        for marker in self._task.markers:
+            if not marker.exists():
                 raise OutputError(
-                    f"{mark.parent} on {platform.node()}, in the Ray cluster, is not the folder of that name here",
-                    "choose a folder on a disk that all machines of the cluster share, under one path",
+                    f"{marker.parent} on {platform.node()}, a node of the Ray cluster, is not the same folder as here",
+                    "choose a folder on a disk that all nodes of the cluster share, at the same path",
                 )
         task = self._task
         if task.model is not None and task.predict is not None:
-            self._predictor = self._stack.enter_context(Predictor(task.model, task.predict, self._listener.log))
-        cache = self._predictor.cache if self._predictor else SequenceCache(task.cache)  # one knows what it has hashed
-        extractor = Extractor(cache, task.detect, task.run, self._listener)
-        self._extractor = self._stack.enter_context(extractor)
-        threading.Thread(target=self._read, name="outcomes", daemon=True).start()
+            self._predictor = self._stack.enter_context(Predictor(task.model, task.predict, self._progress.log))
+        cache = self._predictor.cache if self._predictor else SequenceCache(task.cache)  # share the hashes of files
+        self._extractor = self._stack.enter_context(Extractor(cache, task.detect, task.run, self._progress))
+        threading.Thread(target=self._read_results, name="results", daemon=True).start()
         return platform.node()
 
-    def work(self, number: int, recording: Recording) -> ExtractionResult | PredictionResult:
-        """Extract a recording, and predict if that is wanted; returns when it has ended.
+    def process(self, number: int, recording: Recording) -> ExtractionResult | PredictionResult:
+        """Extract a recording, and predict if the run does; return when it has ended.
 
         Args:
-            number: by which the driver knows it.
-            recording: its path is absolute.
+            number: Number of the recording in the run.
+            recording: Its path is absolute.
         """
-        assert self._extractor is not None
-        outcome = self._missing(recording) or self._extract(self._extractor, number, recording)
-        return outcome if self._predictor is None else self._predictor.finish(outcome)
+        result = self._extract(number, recording) if recording.path.is_file() else _missing(recording)
+        return result if self._predictor is None else self._predictor.finish(result)
 
-    def news(self) -> News:
-        """What has happened since the last call."""
-        return self._listener.take()
+    def take_progress(self) -> WorkerProgress:
+        """Return the progress since the last call."""
+        return self._progress.take()
 
     def close(self) -> None:
-        """Give up what is being worked on, and everything that other processes may be waiting for."""
+        """Stop all work and release its locks, so that other processes need not wait for them to expire."""
         self._stack.close()
 
-    def _extract(self, extractor: Extractor, number: int, recording: Recording) -> ExtractionResult:
-        waiting: Future[ExtractionResult] = Future()
+    def _extract(self, number: int, recording: Recording) -> ExtractionResult:
+        assert self._extractor is not None
+        future: Future[ExtractionResult] = Future()
         with self._lock:
             if self._error is not None:
                 raise self._error
-            self._waiting[number] = waiting
-        extractor.submit(number, recording)
-        return waiting.result()
+            self._futures[number] = future
+        self._extractor.submit(number, recording)
+        return future.result()
 
-    def _read(self) -> None:
+    def _read_results(self) -> None:
         assert self._extractor is not None
         try:
-            for number, outcome in self._extractor.results():
-                self._waiting.pop(number).set_result(outcome)
+            for number, result in self._extractor.results():
+                self._futures.pop(number).set_result(result)
             error: BaseException = ExtractionStoppedError()
-        except BaseException as end:
-            error = end
-        with self._lock:  # from here on none is added
+        except BaseException as failure:
+            error = failure
+        with self._lock:  # from here on no future is added
             self._error = error
-        for waiting in self._waiting.values():
-            waiting.set_exception(error)
-
-    def _missing(self, recording: Recording) -> ExtractionResult | None:
-        """A recording that this machine does not see has failed, which says little without the machine's name."""
-        if recording.path.is_file():
-            return None
-        reason = f"{recording.path} is not there on {platform.node()}: machines of a Ray cluster must share the disk"
-        return ExtractionResult(
-            recording=recording, status="failed", key=None, samples=0, duration_s=None, reason=reason, seconds=0.0
-        )
+        for future in self._futures.values():
+            future.set_exception(error)
 
 
-class _Listener:
-    """Notes what the driver will ask for."""
+def _missing(recording: Recording) -> ExtractionResult:
+    """Return the result of a recording that this node does not see, naming the node."""
+    reason = f"{recording.path} does not exist on {platform.node()}: the nodes of a Ray cluster must share the disk"
+    return ExtractionResult(
+        recording=recording, status="failed", key=None, samples=0, duration_s=None, reason=reason, seconds=0.0
+    )
+
+
+class _ProgressRecorder:
+    """Collects progress until the driver asks for it; an `extraction.results.ProgressListener`."""
 
     def __init__(self) -> None:
-        self._news = News()
+        self._progress = WorkerProgress()
         self._lock = threading.Lock()
 
     def advance(self, number: int, seconds: float, share: float) -> None:
         with self._lock:
-            step = self._news.steps.get(number, Step())
-            self._news.steps[number] = replace(
-                step, samples=step.samples + 1, seconds=step.seconds + seconds, share=share
-            )
+            recording = self._progress.recordings.setdefault(number, RecordingProgress())
+            recording.samples += 1
+            recording.seconds += seconds
+            recording.share = share
 
     def end(self, number: int, *, reused: bool) -> None:
-        """The driver sees that by itself."""
+        """Do nothing: the driver gets the result itself."""
 
     def log(self, line: str) -> None:
         with self._lock:
-            self._news.said.append(line)
+            self._progress.messages.append(line)
 
-    def take(self) -> News:
+    def take(self) -> WorkerProgress:
         with self._lock:
-            news, self._news = self._news, News()
-        return news
+            progress, self._progress = self._progress, WorkerProgress()
+        return progress
