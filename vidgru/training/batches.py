@@ -9,7 +9,7 @@ import numpy as np
 
 from vidgru.config import TrainConfig
 from vidgru.datasets.windows import Batch, Window, balanced_weights, collate, epoch_batches, slice_window
-from vidgru.model.checkpoint import EventTask
+from vidgru.model.checkpoint import EventModel, EventTask
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.training.augment import Augmenter
 from vidgru.training.data import LoadedFeatures
@@ -280,11 +280,9 @@ class EpochBatches:
 def make_batches(
     train: Examples,
     loaded: LoadedFeatures,
-    task: EventTask,
+    model: EventModel,
     config: TrainConfig,
     *,
-    lookahead: int,
-    tokenizer: Tokenizer | None = None,
     rank: int = 0,
     size: int = 1,
 ) -> EpochBatches:
@@ -293,19 +291,17 @@ def make_batches(
     Args:
         train: Training examples.
         loaded: Features of their recordings.
-        task: Heads and labels.
+        model: The model to train. Captions are left out if it writes none.
         config: Training settings.
-        lookahead: Steps by which the scores of frames lag behind.
-        tokenizer: Tokenizer of the descriptions; None leaves them out.
         rank, size: Number of this process and of all.
     """
-    augment = Augmenter(loaded.feature_spec, task.labels) if config.augment else None
+    augment = Augmenter(loaded.feature_spec, model.labels) if config.augment else None
     clips = windows = captions = None
     if train.clips:
         clips = ClipBatches(
             train.clips,
             loaded,
-            len(task.labels),
+            len(model.labels),
             size=config.batch,
             seed=config.seed,
             balance=config.balance,
@@ -320,11 +316,11 @@ def make_batches(
             balance=config.balance,
             augment=augment,
             length=window_steps(train.recordings, config.window, config.detector.fps),
-            lookahead=lookahead,
+            lookahead=model.lookahead,
         )
-    if train.captions and tokenizer:
+    if train.captions and model.caption:
         captions = CaptionBatches(
-            train.captions, loaded, tokenizer, size=config.batch, seed=config.seed, augment=augment
+            train.captions, loaded, model.caption.tokenizer, size=config.batch, seed=config.seed, augment=augment
         )
     return EpochBatches(clips=clips, windows=windows, captions=captions, seed=config.seed, rank=rank, size=size)
 

@@ -77,9 +77,9 @@ def compare(dataset_path: str | Path, config: CompareConfig) -> list[ComparisonR
         config: Settings to compare, and those that all rows share.
 
     Raises:
-        SettingsError: a variant is invalid.
-        VidgruError: as raised by `train`.
-        KeyboardInterrupt: after writing the finished rows.
+        SettingsError: A variant is invalid.
+        VidgruError: As raised by `train`.
+        KeyboardInterrupt: After writing the finished rows.
     """
     refuse_distributed("compare")
     settings, out = parse_variants(config), Path(config.train.out).expanduser()
@@ -103,7 +103,7 @@ def parse_variants(config: CompareConfig) -> dict[str, TrainConfig]:
     """Return the settings of each row by its name: first the cells, then the variants.
 
     Raises:
-        SettingsError: a variant has an unknown or shared setting, or an invalid value.
+        SettingsError: A variant has an unknown or shared setting, or an invalid value.
     """
     rows = {str(cell): with_settings(config.train, cell=cell) for cell in config.cells}
     for text in config.variants:

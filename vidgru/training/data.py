@@ -59,8 +59,8 @@ def extract_missing(
         detection_source: Imported detections, used instead of running a detector.
 
     Raises:
-        AnnotationError: an interval starts after the end of its recording, or no recording can be read.
-        WeightsError, OutputError: as raised by `extract_recordings`.
+        AnnotationError: An interval starts after the end of its recording, or no recording can be read.
+        WeightsError, OutputError: As raised by `extract_recordings`.
     """
     names = list(dict.fromkeys(videos))
     keys: dict[str, str] = {}
@@ -127,7 +127,7 @@ def load_features(cache: SequenceCache, keys: Mapping[str, str]) -> LoadedFeatur
         keys: Entry of each video, at least one.
 
     Raises:
-        CacheError: an entry is corrupt.
+        CacheError: An entry is corrupt.
     """
     by_key: dict[str, Features] = {}  # identical recordings share an entry
     feature_spec, names = FeatureSpec(classes=0), tuple[str, ...]()

@@ -91,7 +91,7 @@ def refuse_distributed(task: str) -> None:
     """Refuse a task that does not run distributed.
 
     Raises:
-        SettingsError: this process is one of several.
+        SettingsError: This process is one of several.
     """
     if _size() > 1:
         raise SettingsError(f"{task} runs in a single process", "start it without torchrun")

@@ -73,7 +73,7 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
         top.
 
     Raises:
-        ModelError, AnnotationError, WeightsError, SettingsMismatchError, OutputError: each with its remedy.
+        ModelError, AnnotationError, WeightsError, SettingsMismatchError, OutputError: Each with its remedy.
     """
     model = load_model(model_path)
     detection_source = _open_detections(model, config)
@@ -126,7 +126,7 @@ def _open_detections(model: EventModel, config: EvalConfig) -> DetectionSource |
     """Open the imported detections, if the model reads those.
 
     Raises:
-        SettingsMismatchError: the model reads imported detections and none are given, or the other way round.
+        SettingsMismatchError: The model reads imported detections and none are given, or the other way round.
     """
     if not config.imported.detections:
         if uses_imported_detections(model.feature_settings):

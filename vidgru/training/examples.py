@@ -26,7 +26,7 @@ def task_from_dataset(dataset: Dataset, *, captions: bool = True) -> EventTask:
         captions: Whether descriptions are learnt; then a dataset of descriptions alone is enough.
 
     Raises:
-        AnnotationError: the annotations leave nothing to learn.
+        AnnotationError: The annotations leave nothing to learn.
     """
     has_descriptions = bool(described_segments(dataset))
     if dataset.labels in ((), (DESCRIBED,)) and not (captions and has_descriptions):
@@ -70,7 +70,7 @@ def check_task_labels(task: EventTask, dataset: Dataset, clips: Iterable[Clip], 
     """Refuse annotations that a model of this task cannot predict.
 
     Raises:
-        AnnotationError: the model does not know a label, or a clip has several labels or none where the model always
+        AnnotationError: The model does not know a label, or a clip has several labels or none where the model always
             predicts exactly one.
     """
     remedy = "train a model on these annotations, or choose another split"
@@ -188,7 +188,7 @@ class Examples:
             captions: Whether to include descriptions.
 
         Raises:
-            AnnotationError: the split has no examples.
+            AnnotationError: The split has no examples.
         """
         examples = Examples(
             clips=clip_examples(dataset, split, times, task),
@@ -312,7 +312,7 @@ def check_train(dataset: Dataset, task: EventTask, train: Examples) -> None:
     """Refuse a train split from which nothing, or nothing for one of the heads, can be learnt.
 
     Raises:
-        AnnotationError: naming what is missing.
+        AnnotationError: Naming what is missing.
     """
     clips = train.clips
     all_equal = all(np.array_equal(clip.labels, clips[0].labels) for clip in clips)
@@ -332,7 +332,7 @@ def check_val(dataset: Dataset, task: EventTask, val: Examples) -> None:
     """Refuse a validation split by which epochs and thresholds cannot be chosen.
 
     Raises:
-        AnnotationError: it has descriptions only.
+        AnnotationError: It has descriptions only.
     """
     if task.clip_head and not task.frame_head and not val.clips:
         raise AnnotationError(

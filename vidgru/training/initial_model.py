@@ -109,8 +109,8 @@ def copy_weights(network: EventGRU, model: EventModel, task: EventTask, feature_
     """Copy the weights of another model; of its heads, those of the labels that both have.
 
     Raises:
-        SettingsMismatchError: the model was trained on features with other settings.
-        SettingsError: its network has another architecture.
+        SettingsMismatchError: The model was trained on features with other settings.
+        SettingsError: Its network has another architecture.
     """
     check_feature_settings(model, feature_settings, "the features of this dataset")
     ours, theirs = network.architecture, model.network.architecture

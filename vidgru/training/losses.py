@@ -28,7 +28,7 @@ def window_losses(
         [B], finite where the scores are.
 
     Raises:
-        ValueError: the batch has neither labels nor targets, or the network has no head for them.
+        ValueError: The batch has neither labels nor targets, or the network has no head for them.
     """
     if batch.labels is not None and scores.clips is not None and task.clip_head:
         return _clip_losses(scores.clips, batch.labels, task.clip_head.multi_label, smoothing)

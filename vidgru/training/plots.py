@@ -63,7 +63,7 @@ def plot_curves(results: Path, out: Path, *, best_epoch: int | None = None) -> N
         best_epoch: Epoch to mark with a line.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: The file cannot be written.
         ValueError: `results` has no column epoch.
     """
     with open(results, encoding="utf-8", newline="") as file:
@@ -106,8 +106,8 @@ def plot_confusion(
         title: Title of the plot.
 
     Raises:
-        OutputError: the file cannot be written.
-        ValueError: shapes do not match.
+        OutputError: The file cannot be written.
+        ValueError: Shapes do not match.
     """
     counts = np.asarray(confusion)
     size = len(names)
@@ -203,7 +203,7 @@ def plot_precision_recall(curves: Mapping[str, tuple[Array, Array]], out: Path, 
         title: Title of the plot.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: The file cannot be written.
     """
     area = {name: float(np.dot(np.diff(recall), precision[1:])) for name, (recall, precision) in curves.items()}
     named = list(curves) if len(curves) <= _MAX_CURVES else sorted(area, key=lambda name: area[name])[:_MAX_CURVES]
@@ -244,7 +244,7 @@ def plot_average_precision(ap: Mapping[str, float | None], out: Path, *, title: 
         title: Title of the plot.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: The file cannot be written.
     """
     known = sorted(((name, value) for name, value in ap.items() if value is not None), key=lambda pair: pair[1])
     bars = known[:_MAX_BARS]
@@ -292,8 +292,8 @@ def plot_timelines(
         worst: Number of recordings to draw.
 
     Raises:
-        OutputError: the file cannot be written.
-        ValueError: as raised by `event_metrics`.
+        OutputError: The file cannot be written.
+        ValueError: As raised by `event_metrics`.
     """
     chosen = worst_first(truth, predicted, sorted(frames), labels)[:worst]
     names = {video for video, _, _ in chosen}
@@ -457,7 +457,7 @@ def _save(figure: Figure, out: Path) -> None:
     """Write a figure as a PNG.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: The file cannot be written.
     """
     data = io.BytesIO()
     with warnings.catch_warnings():

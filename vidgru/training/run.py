@@ -72,8 +72,8 @@ def train(dataset_path: str | Path, config: TrainConfig) -> Path:
         results.csv, metrics.json and plots; for a cross-validation with config.yaml and folds.json.
 
     Raises:
-        AnnotationError, WeightsError, SettingsError, ModelError, OutputError, VidgruError: each with its remedy.
-        KeyboardInterrupt: after writing the finished epochs or folds.
+        AnnotationError, WeightsError, SettingsError, ModelError, OutputError, VidgruError: Each with its remedy.
+        KeyboardInterrupt: After writing the finished epochs or folds.
     """
     if config.folds:
         refuse_distributed("cross-validation")
@@ -94,7 +94,7 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
     Recordings of the test split are left out unless `config.folds` is set.
 
     Raises:
-        AnnotationError, WeightsError, SourceError, SettingsError, SettingsMismatchError, OutputError: each with its
+        AnnotationError, WeightsError, SourceError, SettingsError, SettingsMismatchError, OutputError: Each with its
             remedy.
     """
     detection_source = open_detections(config.imported, config.detector) if config.imported.detections else None
@@ -172,8 +172,8 @@ def cross_validate(data: TrainingData, config: TrainConfig) -> Iterator[dict[str
         The metrics of each fold.
 
     Raises:
-        AnnotationError: there are fewer groups of recordings than folds.
-        VidgruError: as raised by `train_model`.
+        AnnotationError: There are fewer groups of recordings than folds.
+        VidgruError: As raised by `train_model`.
     """
     for fold in folds(data.dataset, config.folds, config.seed, config.group_by or None):
         model = train_model(fold, data.loaded, data.task, data.feature_settings, config).best

@@ -33,12 +33,12 @@ UNCHECKED = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunProgress:
-    """What a run has reached.
+    """Progress of a training run.
 
     Attributes:
         epochs: Metrics of each finished epoch.
         best_epoch: Number of the best epoch, from 1; 0 before the first.
-        best: Its main metric, and its loss with the sign turned.
+        best: Its main metric, and its negated loss.
         best_weights: Its averaged weights.
         step: Number of steps taken.
     """
@@ -52,7 +52,7 @@ class RunProgress:
     def after_epoch(
         self, row: dict[str, float], score: tuple[float, float], weights: dict[str, Tensor], step: int
     ) -> RunProgress:
-        """Return the progress after one more epoch; of equal main metrics the lower loss is the better."""
+        """Return the progress after one more epoch. Ties between main metrics go to the lower loss."""
         epochs = [*self.epochs, row]
         if score > self.best:
             return RunProgress(epochs=epochs, best_epoch=len(epochs), best=score, best_weights=weights, step=step)
@@ -78,7 +78,7 @@ def write_state(
         identity: Settings and data that a resumed run must share.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: The file cannot be written.
     """
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"kept.{name}": value for name, value in averaged.state_dict().items()}
@@ -107,8 +107,8 @@ def read_state(
     """Restore the state of a run into `network`, `averaged` and `optimizer`.
 
     Raises:
-        ModelError: there is no run to resume, or its state is corrupt.
-        SettingsError: the run had other settings or data.
+        ModelError: There is no run to resume, or its state is corrupt.
+        SettingsError: The run had other settings or data.
     """
     remedy = "leave out --resume to start anew, or choose the run's folder with --out"
     if not path.is_file():

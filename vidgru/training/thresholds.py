@@ -116,7 +116,7 @@ def fit_frames(
             f1 = 2 * counts[..., 0] / np.maximum(counts[..., 1] + total, 1e-9)
             padded = np.pad(f1, ((2, 2), (0, 0)), mode="edge")
             f1 = sum(weight * padded[at : at + len(f1)] for at, weight in enumerate(_BLUR)) + prior[:, None]
-            mean = float(f1.max(axis=0)[support > 0].mean()) if support.any() else 0.0
+            mean = float(f1.max(axis=0)[support > 0].mean())
             if mean > best + 1e-9:
                 best = mean
                 high = [round(float(value), 4) for value in _GRID[f1.argmax(axis=0)]]
@@ -180,7 +180,7 @@ def fit_caption_threshold(scores: Sequence[float], understood: Array) -> float:
     Each segment counts for or against a threshold by how much its understanding exceeds what is required.
 
     Args:
-        scores: EventLogits of n captions.
+        scores: Scores of n captions.
         understood: float64 [n], as returned by `caption_understanding`.
 
     Returns:

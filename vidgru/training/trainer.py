@@ -1,8 +1,8 @@
-"""Training, top to bottom: examples in, weights out, and models with thresholds made of them.
+"""Training: weights out, then models with fitted thresholds.
 
-`train_model` prepares the examples, builds an untrained model, trains it with `fit` and calibrates the result. `fit`
-is a function of an untrained model and examples: equal inputs and seeds give equal weights on one machine's CPU with
-one number of threads, resumed or not.
+The loop over epochs is in `fit`, an epoch in `Learner.run_epoch` and a step in `Learner.step`. `train_model` prepares
+the examples, builds an untrained model, trains it with `fit` and fits its thresholds. Equal inputs and seeds give equal
+weights on one machine's CPU with one number of threads, resumed or not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vidgru.errors import OutputError, SettingsError, VidgruError
 from vidgru.flags import to_settings
 from vidgru.model.checkpoint import EventModel, EventTask, load_model
 from vidgru.model.event_gru import EventLogits
-from vidgru.training.batches import make_batches
+from vidgru.training.batches import EpochBatches, make_batches
 from vidgru.training.data import LoadedFeatures
 from vidgru.training.distributed import ProcessGroup
 from vidgru.training.examples import Examples, check_train, check_val, short_event_frames, warn_incomplete_val
@@ -45,31 +45,9 @@ _CLIP_NORM = 1.0
 _AVERAGING = 8.0  # the averaged weights cover about the last ninth of all steps
 
 
-# --- results ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainedWeights:
-    """Weights from `fit`, by parameter name, on the device of training.
-
-    Attributes:
-        best: Weights of the best epoch.
-        last: Weights of the last epoch.
-        best_epoch: Number of the best epoch, from 1.
-        epochs: Metrics of each epoch.
-        interrupted: Whether Ctrl-C ended training.
-    """
-
-    best: dict[str, Tensor]
-    last: dict[str, Tensor]
-    best_epoch: int
-    epochs: list[dict[str, float]]
-    interrupted: bool
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingResult:
-    """Models from `train_model`, on the CPU, with thresholds.
+    """Trained models, on the CPU.
 
     Attributes:
         best: Model of the best epoch.
@@ -84,9 +62,6 @@ class TrainingResult:
     best_epoch: int
     epochs: list[dict[str, float]]
     interrupted: bool
-
-
-# --- training ---------------------------------------------------------------------------------------------------------
 
 
 def train_model(
@@ -111,10 +86,10 @@ def train_model(
         process_group: Processes that train together.
 
     Raises:
-        AnnotationError: a split is empty, or the training examples do not differ.
-        SettingsError, ModelError: the run cannot be resumed, or cannot start from the model `config.init`.
-        VidgruError: the loss is not finite; names the window.
-        KeyboardInterrupt: before the end of the first epoch, or without a folder. Otherwise Ctrl-C ends training, and
+        AnnotationError: A split is empty, or the training examples do not differ.
+        SettingsError, ModelError: The run cannot be resumed, or cannot start from the model `config.init`.
+        VidgruError: The loss is not finite; names the window.
+        KeyboardInterrupt: Before the end of the first epoch, or without a folder. Otherwise Ctrl-C ends training, and
             the result of the finished epochs is returned.
     """
     process_group = process_group or ProcessGroup()
@@ -130,18 +105,12 @@ def train_model(
     with reproducible(config.seed, config.runtime.threads or 1):
         model = untrained_model(train, val, loaded, task, feature_settings, config, init)
         validation = Validation(val, loaded, model.caption.tokenizer if model.caption else None)
-        weights = fit(model, train, validation, loaded, config, folder=folder, process_group=process_group)
+        result = fit(model, train, validation, loaded, config, folder=folder, process_group=process_group)
         short_event_s = short_event_frames(train.recordings) / config.detector.fps
-        last = validation.calibrate(with_weights(model, weights.last), short_event_s)
-        is_last = weights.best_epoch == len(weights.epochs)
-        best = last if is_last else validation.calibrate(with_weights(model, weights.best), short_event_s)
-    return TrainingResult(
-        best=best,
-        last=last,
-        best_epoch=weights.best_epoch,
-        epochs=weights.epochs,
-        interrupted=weights.interrupted,
-    )
+        last = validation.calibrate(result.last, short_event_s)
+        is_last = result.best_epoch == len(result.epochs)
+        best = last if is_last else validation.calibrate(result.best, short_event_s)
+    return replace(result, best=best, last=last)
 
 
 def fit(
@@ -153,76 +122,53 @@ def fit(
     *,
     folder: Path | None = None,
     process_group: ProcessGroup,
-) -> TrainedWeights:
-    """Train the network of a model. The model is left as it is: its weights are where training starts.
+) -> TrainingResult:
+    """Loop over epochs: train, validate, keep the best weights, stop early.
 
-    Arguments and errors are those of `train_model`.
+    Training starts from the weights of `model`, which is not changed. The thresholds of the returned models are not
+    fitted. Arguments and errors are those of `train_model`.
     """
     device = choose_device(config.runtime.device)
-    batches = make_batches(
-        train,
-        loaded,
-        model.task,
-        config,
-        lookahead=model.lookahead,
-        tokenizer=model.caption.tokenizer if model.caption else None,
-        rank=process_group.rank,
-        size=process_group.size,
-    )
+    batches = make_batches(train, loaded, model, config, rank=process_group.rank, size=process_group.size)
     class_weights = torch.from_numpy(batches.windows.class_weights()) if batches.windows else torch.ones(0)
     learner = Learner(model, config, device, class_weights=class_weights, process_group=process_group)
-
     identity = _identity(config, train, validation.examples, loaded)
     progress = RunProgress()
     if config.resume and folder:
         progress = read_state(folder / STATE, learner.network, learner.averaged, learner.optimizer, identity)
+
+    first_epoch = len(progress.epochs) + 1
+    is_main_process = process_group.rank == 0
+    run_folder = folder if is_main_process else None  # other processes write nothing
+    writer = tensorboard_writer(run_folder, first_epoch) if run_folder else None
+    hide_bar = not (is_main_process and sys.stderr.isatty())
+    bar = tqdm(total=config.epochs, initial=len(progress.epochs), unit="epoch", leave=False, disable=hide_bar)
     last = learner.snapshot()
     interrupted = False
-
-    is_first = process_group.rank == 0
-    first_epoch = len(progress.epochs) + 1
-    writer = tensorboard_writer(folder, first_epoch) if folder and is_first else None
-    bar = tqdm(
-        total=config.epochs,
-        initial=len(progress.epochs),
-        unit="epoch",
-        leave=False,
-        disable=not (is_first and sys.stderr.isatty()),
-    )
     with bar, closing(writer) if writer else nullcontext():
         try:
             for epoch in range(first_epoch, config.epochs + 1):
                 if config.patience and epoch - 1 - progress.best_epoch >= config.patience:
                     break
-
-                # One epoch. All random numbers are drawn anew from the seed, so that a resumed run draws the same ones.
                 started = time.monotonic()
-                seed = np.random.SeedSequence((config.seed, epoch, process_group.rank))
-                torch.manual_seed(int(seed.generate_state(1)[0]))
-                total, count, step = torch.zeros((), device=device), 0, progress.step
-                for batch, size in batches(epoch):
-                    step += 1
-                    total += learner.step(batch, size, step)
-                    count += 0 if batch is None else len(batch)
-                train_loss = process_group.sum(torch.tensor([float(total), count], device=device))
-
-                # Validation is of the averaged weights, as a copy that training does not change.
+                train_loss, step = learner.run_epoch(batches, epoch, progress.step)
+                # The averaged weights are validated, in a copy that training does not change.
                 snapshot = learner.snapshot()
                 metrics = validation.metrics(snapshot, validation.predict(snapshot))
                 row = {
                     "epoch": epoch,
                     "seconds": time.monotonic() - started,
                     "lr": config.lr * lr_scale(step),
-                    "train_loss": float(train_loss[0] / train_loss[1]),
+                    "train_loss": train_loss,
                     **{f"val_{name}": value for name, value in metrics.items()},
                 }
-                # Of epochs with the same main metric the one with the lower loss is the better.
                 main, val_loss = process_group.broadcast([selection_metric(metrics), metrics["loss"]], device)
+                # Ties go to the lower loss.
                 progress = progress.after_epoch(row, (main, -val_loss), snapshot.network.state_dict(), step)
                 last = snapshot
-                if folder and is_first:
+                if run_folder:
                     write_state(
-                        folder / STATE, learner.network, learner.averaged, learner.optimizer, progress, identity
+                        run_folder / STATE, learner.network, learner.averaged, learner.optimizer, progress, identity
                     )
                 if writer:
                     for name, value in row.items():
@@ -233,9 +179,9 @@ def fit(
             if folder is None or not progress.epochs:
                 raise
             interrupted = True
-    return TrainedWeights(
-        best=progress.best_weights,
-        last=last.network.state_dict(),
+    return TrainingResult(
+        best=with_weights(model, progress.best_weights),
+        last=with_weights(model, last.network.state_dict()),
         best_epoch=progress.best_epoch,
         epochs=progress.epochs,
         interrupted=interrupted,
@@ -282,6 +228,28 @@ class Learner:
         cuda = device.type == "cuda"
         self._mixed = config.amp and cuda and torch.cuda.is_bf16_supported(including_emulation=False)
 
+    def run_epoch(self, batches: EpochBatches, epoch: int, step: int) -> tuple[float, int]:
+        """Train for one epoch.
+
+        Args:
+            batches: Training batches.
+            epoch: Number of the epoch, from 1.
+            step: Number of steps taken before it.
+
+        Returns:
+            Mean loss of the windows of all processes, and the number of steps taken after the epoch.
+        """
+        # Every epoch seeds anew, so that a resumed run draws the same random numbers.
+        seed = np.random.SeedSequence((self._config.seed, epoch, self._process_group.rank))
+        torch.manual_seed(int(seed.generate_state(1)[0]))
+        total, count = torch.zeros((), device=self._device), 0
+        for batch, size in batches(epoch):
+            step += 1
+            total += self.step(batch, size, step)
+            count += 0 if batch is None else len(batch)
+        loss, windows = self._process_group.sum(torch.tensor([float(total), count], device=self._device))
+        return float(loss / windows), step
+
     def step(self, batch: Batch | None, size: int, step: int) -> Tensor:
         """Take a training step.
 
@@ -294,7 +262,7 @@ class Learner:
             Sum of the losses of this process's windows.
 
         Raises:
-            VidgruError: a loss is not finite; names the window.
+            VidgruError: A loss is not finite; names the window.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self._config.lr * lr_scale(step)
@@ -318,16 +286,14 @@ class Learner:
         """Loss of each window of a batch on the device, [B].
 
         Raises:
-            VidgruError: a loss is not finite; names the window.
+            VidgruError: A loss is not finite; names the window.
         """
         inputs = batch.objects, batch.counts, batch.frame, batch.mask
         smoothing = self._config.label_smoothing
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed):
-            if batch.words is None:
-                clips, frames = self.network(*inputs)
-            else:
-                words = self.network.caption_logits(*inputs, batch.words)
+        mixed_precision = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed)
         if batch.words is None:
+            with mixed_precision:
+                clips, frames = self.network(*inputs)
             logits = EventLogits(None if clips is None else clips.float(), None if frames is None else frames.float())
             losses = window_losses(
                 logits,
@@ -338,7 +304,9 @@ class Learner:
                 smoothing=smoothing,
             )
         else:
-            losses = caption_losses(words.float(), batch.words, smoothing)
+            with mixed_precision:
+                word_logits = self.network.caption_logits(*inputs, batch.words)
+            losses = caption_losses(word_logits.float(), batch.words, smoothing)
         bad = ~torch.isfinite(losses)
         if bad.any():
             index = int(bad.nonzero()[0, 0])
@@ -369,7 +337,7 @@ def choose_device(name: str) -> torch.device:
     """Return the device with this name; for "auto" a CUDA device if there is one, else the CPU.
 
     Raises:
-        SettingsError: the device cannot be used.
+        SettingsError: The device cannot be used.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -388,7 +356,7 @@ def choose_device(name: str) -> torch.device:
 def reproducible(seed: int, threads: int) -> Iterator[None]:
     """Seed PyTorch's random numbers and set its CPU threads, and restore both afterwards.
 
-    The steps of such a small network do not scale: one thread is the fastest, by far so beside other work.
+    The steps of such a small network do not scale: one thread is fastest, especially when other processes run.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -408,7 +376,7 @@ def tensorboard_writer(folder: Path, first_epoch: int) -> Any:
         first_epoch: The next epoch; curves of earlier runs are cut there.
 
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: The folder cannot be written.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -31,7 +31,7 @@ _MAX_SEGMENTS = 100  # that the caption threshold is fitted on: every reference 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ValidationOutputs:
-    """EventLogits of a model on the validation split.
+    """Scores of a model on the validation split.
 
     Attributes:
         clips: float32 [n, C], scores of the clips; None without a clip head or clips.
@@ -53,7 +53,7 @@ class Validation:
         tokenizer: Tokenizer of the descriptions; None leaves them out.
 
     Raises:
-        VidgruError: the features of a recording are not finite.
+        VidgruError: The features of a recording are not finite.
 
     Attributes:
         examples: As given.

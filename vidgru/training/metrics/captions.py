@@ -55,7 +55,7 @@ def caption_metrics(candidates: Sequence[str], references: Sequence[Sequence[str
         has neither clipping nor a length penalty. All but CIDEr are from 0 to 1. All are None without candidates.
 
     Raises:
-        ValueError: the number of reference lists differs from the number of candidates, or a list is empty.
+        ValueError: The number of reference lists differs from the number of candidates, or a list is empty.
     """
     _check(candidates, references)
     names = [f"bleu_{order + 1}" for order in range(_ORDERS)]
@@ -76,7 +76,7 @@ def cider_d_each(candidates: Sequence[str], references: Sequence[Sequence[str]])
     """CIDEr-D of each caption, float64 [n], 0 to 10, with the document frequencies of all `references`.
 
     Raises:
-        ValueError: the number of reference lists differs from the number of candidates, or a list is empty.
+        ValueError: The number of reference lists differs from the number of candidates, or a list is empty.
     """
     _check(candidates, references)
     return cider_each(*_split(candidates, references), clipped=True)
@@ -269,7 +269,7 @@ class ObjectWords:
             "bag": ("handbag", "backpack")}. A word counts as detected if one of its classes was.
 
     Raises:
-        ValueError: a word stands for an unknown class, or has no letters.
+        ValueError: A word stands for an unknown class, or has no letters.
     """
 
     def __init__(self, names: Sequence[str], synonyms: Mapping[str, str | Collection[str]] | None = None) -> None:
@@ -314,7 +314,7 @@ def hallucination_metrics(
         nothing could be wrong.
 
     Raises:
-        ValueError: the number of sets differs from the number of captions.
+        ValueError: The number of sets differs from the number of captions.
     """
     if len(sentences) != len(detected):
         raise ValueError(f"got {len(sentences)} captions, but {len(detected)} sets of detected classes")

@@ -45,7 +45,7 @@ def classification_metrics(
         precision and f1, None for the recall of an absent class. Without clips all are None.
 
     Raises:
-        ValueError: shapes do not match, scores are not finite, or two classes have the same name.
+        ValueError: Shapes do not match, scores are not finite, or two classes have the same name.
     """
     scores, truth = np.asarray(scores), np.asarray(truth, dtype=np.int64)
     _check(scores, truth.shape == scores.shape[:1], names)
@@ -111,7 +111,7 @@ def multilabel_metrics(
         scikit-learn (`average_precision_score`). None stands for undefined.
 
     Raises:
-        ValueError: shapes do not match, scores are not finite, or two classes have the same name.
+        ValueError: Shapes do not match, scores are not finite, or two classes have the same name.
     """
     scores, truth = np.asarray(scores), np.asarray(truth).astype(bool)
     _check(scores, truth.shape == scores.shape, names)

@@ -111,7 +111,7 @@ def event_metrics(
         None stands for undefined; as for clips, undefined precision and f1 of a label are 0.
 
     Raises:
-        ValueError: events without times, or of other recordings or labels; shapes that do not match; scores that are
+        ValueError: Events without times, or of other recordings or labels; shapes that do not match; scores that are
             not finite; two labels with the same name.
     """
     if not labels or len(set(labels)) < len(labels):

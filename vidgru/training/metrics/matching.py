@@ -39,7 +39,7 @@ def event_table(events: Iterable[Annotation | Event], videos: Sequence[str], lab
     """Events as columns. Annotations without a label are left out: they mark event-free recordings.
 
     Raises:
-        ValueError: an event has no times, belongs to a recording not in `videos`, or has a label not in `labels`.
+        ValueError: An event has no times, belongs to a recording not in `videos`, or has a label not in `labels`.
     """
     video_index = {name: i for i, name in enumerate(videos)}
     label_index = {name: i for i, name in enumerate(labels)}

@@ -37,7 +37,7 @@ def draw_recordings(recordings: int, *, resamples: int, seed: int) -> Array:
     """Bootstrap weights, float64 [resamples, recordings]: how often each recording is drawn; rows sum to `recordings`.
 
     Raises:
-        ValueError: resamples below 1.
+        ValueError: Resamples below 1.
     """
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
