@@ -44,14 +44,11 @@ def run(argv: Sequence[str]) -> int:
         if name not in _COMMANDS:
             remedy = suggest(name, _COMMANDS, f"the commands are: {', '.join(_COMMANDS)}")
             raise SettingsError(f"unknown command {name!r}", remedy)
-        arguments, config = parse(name, argv[1:])
-        command = _COMMANDS[name]
-        if command.handler is not None:
-            return command.handler(*arguments, config)
-        result = command.function(*arguments, config)
-        if command.prints:
-            print(result)
-        return 0
+        arguments, config, print_config = parse(name, argv[1:])
+        if print_config:
+            print(_to_yaml(config), end="")
+            return 0
+        return _COMMANDS[name].run(*arguments, config)
     except VidgruError as error:
         print(f"vidgru: error: {error}", file=sys.stderr)
         return error.exit_code
@@ -76,7 +73,7 @@ def _extract(sources: list[str], config: configs.ExtractConfig) -> int:
 
 
 def _warn_of_no_objects(keys: set[str], config: configs.ExtractConfig) -> None:
-    """Warn if nothing was detected in any recording, which wrong weights or thresholds cause more often than scenes."""
+    """Warn if nothing was detected in any recording: usually wrong weights or thresholds, not empty scenes."""
     from vidgru.cache import SequenceCache
 
     cache = SequenceCache(config.out)
@@ -84,6 +81,21 @@ def _warn_of_no_objects(keys: set[str], config: configs.ExtractConfig) -> None:
     if entries and not any(entry is None or entry.objects for entry in entries):
         warning = f"{config.detector.weights} detected no objects in any recording"
         print(f"vidgru: warning: {warning}; try a lower --conf, a larger --imgsz or other --weights", file=sys.stderr)
+
+
+def _train(dataset: str, config: configs.TrainConfig) -> int:
+    api.train(dataset, config)
+    return 0
+
+
+def _compare(dataset: str, config: configs.CompareConfig) -> int:
+    api.compare(dataset, config)
+    return 0
+
+
+def _eval(model: str, dataset: str, config: configs.EvalConfig) -> int:
+    api.evaluate(model, dataset, config)
+    return 0
 
 
 def _predict(model: str, sources: list[str], config: configs.PredictConfig) -> int:
@@ -104,6 +116,16 @@ def _predict(model: str, sources: list[str], config: configs.PredictConfig) -> i
     return _exit_code(results)
 
 
+def _explain(model: str, recording: str, config: configs.ExplainConfig) -> int:
+    print(api.explain(model, recording, config))
+    return 0
+
+
+def _export(model: str, config: configs.ExportConfig) -> int:
+    print(api.export(model, config))
+    return 0
+
+
 def _convert(dataset: str, out: str, config: configs.ConvertConfig) -> int:
     summary, *notes = api.convert(dataset, out, config)
     print(summary)
@@ -118,26 +140,43 @@ def _info(path: str, config: configs.InfoConfig) -> int:
     return 0 if report.is_valid else 1
 
 
+def _demo(config: configs.DemoConfig) -> int:
+    print(api.demo(config))
+    return 0
+
+
 def _exit_code(results: Iterable[Any]) -> int:
     return 0 if all(result.status in ("done", "reused") for result in results) else 1
+
+
+class Argument(NamedTuple):
+    """A positional argument.
+
+    Attributes:
+        name: Name in the help.
+        help: Help text.
+        nargs: As for argparse; None takes exactly one value.
+    """
+
+    name: str
+    help: str
+    nargs: str | None = None
 
 
 class Command(NamedTuple):
     """A command.
 
     Attributes:
+        run: Takes the positional arguments and the config, prints the result and returns the exit code.
         function: Function of `vidgru.api`; the first line of its docstring is the help text.
         config: Class of its settings.
-        arguments: Names of its positional arguments.
-        prints: The function returns what is to be printed.
-        handler: Called instead of the function, for other output; returns the exit code.
+        arguments: Positional arguments.
     """
 
+    run: Callable[..., int]
     function: Callable[..., Any]
     config: type[Any]
-    arguments: tuple[str, ...]
-    prints: bool = False
-    handler: Callable[..., int] | None = None
+    arguments: tuple[Argument, ...]
 
     @property
     def summary(self) -> str:
@@ -145,28 +184,31 @@ class Command(NamedTuple):
         return (getdoc(self.function) or "").partition("\n")[0]
 
 
+# optional, because imported detections need no sources
+_SOURCES = Argument("sources", "Recordings: files, folders, globs, .txt lists.", "*")
+_INPUTS = Argument(
+    "sources", "Recordings, as for extract; caches or their entries; or a live source: a URL or a camera number.", "+"
+)
+_DATASET = Argument(
+    "dataset", "Dataset YAML, annotation file, or a folder with an annotation file or with a folder per class."
+)
+_OUT = Argument("out", "Output: .csv, .jsonl, .json (ActivityNet), .vtt, or a folder (a .vtt per video).")
+_MODEL = Argument("model", "Model file, or folder of a training run.")
+_RECORDING = Argument("recording", "Video, or folder of a cache entry.")
+_PATH = Argument("path", "Video, cache or cache entry, dataset, model.")
+
 _COMMANDS = {
-    "extract": Command(api.extract, configs.ExtractConfig, ("sources",), handler=_extract),
-    "train": Command(api.train, configs.TrainConfig, ("dataset",)),
-    "compare": Command(api.compare, configs.CompareConfig, ("dataset",)),
-    "eval": Command(api.evaluate, configs.EvalConfig, ("model", "dataset")),
-    "predict": Command(api.predict, configs.PredictConfig, ("model", "inputs"), handler=_predict),
-    "explain": Command(api.explain, configs.ExplainConfig, ("model", "recording"), prints=True),
-    "export": Command(api.export, configs.ExportConfig, ("model",), prints=True),
-    "convert": Command(api.convert, configs.ConvertConfig, ("dataset", "out"), handler=_convert),
-    "info": Command(api.info, configs.InfoConfig, ("path",), handler=_info),
-    "demo": Command(api.demo, configs.DemoConfig, (), prints=True),
+    "extract": Command(_extract, api.extract, configs.ExtractConfig, (_SOURCES,)),
+    "train": Command(_train, api.train, configs.TrainConfig, (_DATASET,)),
+    "compare": Command(_compare, api.compare, configs.CompareConfig, (_DATASET,)),
+    "eval": Command(_eval, api.evaluate, configs.EvalConfig, (_MODEL, _DATASET)),
+    "predict": Command(_predict, api.predict, configs.PredictConfig, (_MODEL, _INPUTS)),
+    "explain": Command(_explain, api.explain, configs.ExplainConfig, (_MODEL, _RECORDING)),
+    "export": Command(_export, api.export, configs.ExportConfig, (_MODEL,)),
+    "convert": Command(_convert, api.convert, configs.ConvertConfig, (_DATASET, _OUT)),
+    "info": Command(_info, api.info, configs.InfoConfig, (_PATH,)),
+    "demo": Command(_demo, api.demo, configs.DemoConfig, ()),
 }
-_ARGUMENTS = {
-    "sources": "Recordings: files, folders, globs, .txt lists.",
-    "inputs": "Recordings, as for extract; caches or their entries; or a live source: a URL or a camera number.",
-    "dataset": "Dataset YAML, annotation file, or a folder with an annotation file or with a folder per class.",
-    "out": "Output: .csv, .jsonl, .json (ActivityNet), .vtt, or a folder (a .vtt per video).",
-    "model": "Model file, or folder of a training run.",
-    "recording": "Video, or folder of a cache entry.",
-    "path": "Video, cache or cache entry, dataset, model.",
-}
-_NARGS = {"sources": "*", "inputs": "+"}  # imported detections need no sources
 
 
 def _overview() -> str:
@@ -178,7 +220,7 @@ def _overview() -> str:
 # --- flags ----------------------------------------------------------------------------------------------------------
 
 
-def parse(name: str, argv: Sequence[str]) -> tuple[list[Any], Any]:
+def parse(name: str, argv: Sequence[str]) -> tuple[list[Any], Any, bool]:
     """Parse the words after a command's name.
 
     Args:
@@ -186,7 +228,7 @@ def parse(name: str, argv: Sequence[str]) -> tuple[list[Any], Any]:
         argv: Positional arguments and flags. Flags override the YAML file of `--config`.
 
     Returns:
-        The positional arguments, and the config.
+        The positional arguments, the config, and whether to print it instead of running the command.
 
     Raises:
         SettingsError: An unknown flag or key, a missing argument, or a bad value.
@@ -208,13 +250,7 @@ def parse(name: str, argv: Sequence[str]) -> tuple[list[Any], Any]:
         value = values[key]
         settings[key] = flags[key].parse(value) if isinstance(value, str) else value
     config = from_settings(command.config, **settings)
-    if "print_config" in values:
-        import yaml
-
-        plain = {key: list(v) if isinstance(v, tuple) else v for key, v in to_settings(config).items()}
-        print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), end="")
-        sys.exit(0)
-    return [values.get(f"<{argument}>", []) for argument in command.arguments], config
+    return [values.get(f"<{argument.name}>", []) for argument in command.arguments], config, "print_config" in values
 
 
 class _Parser(argparse.ArgumentParser):
@@ -227,8 +263,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser(name: str, command: Command, flags: Mapping[str, Flag]) -> argparse.ArgumentParser:
     """Return the parser of a command. Values stay text, so that flags and YAML are checked by the same code."""
-    shown = {argument: argument.replace("inputs", "sources") for argument in command.arguments}
-    words = [shown[argument].upper() + ("..." if argument in _NARGS else "") for argument in command.arguments]
+    words = [argument.name.upper() + ("..." if argument.nargs else "") for argument in command.arguments]
     parser = _Parser(
         prog=f"vidgru {name}",
         usage=" ".join(["%(prog)s", *words, "[--config FILE] [flags]"]),
@@ -239,9 +274,8 @@ def _parser(name: str, command: Command, flags: Mapping[str, Flag]) -> argparse.
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
     )
     section = parser.add_argument_group("arguments")
-    for argument in command.arguments:
-        help_text = _ARGUMENTS[argument]
-        section.add_argument(f"<{argument}>", metavar=shown[argument], nargs=_NARGS.get(argument), help=help_text)
+    for argument in command.arguments:  # in brackets, because a setting may have the same name
+        section.add_argument(f"<{argument.name}>", metavar=argument.name, nargs=argument.nargs, help=argument.help)
     section = parser.add_argument_group("options")
     section.add_argument("-h", "--help", action="help", help="Show this help and exit.")
     file_help = "YAML of these flags, or a preset; flags override it."
@@ -276,7 +310,7 @@ def _prepare(argv: Sequence[str]) -> list[str]:
     """Rewrite what argparse would misunderstand.
 
     `--ray` without an address would swallow a source that follows it. Paths after `--` that start with a dash would be
-    flags, for argparse reads intermixed words in two passes and forgets the `--` in the second.
+    flags, because argparse reads intermixed words in two passes and forgets the `--` in the second.
     """
     end = argv.index("--") if "--" in argv else len(argv)
     words = list(argv[:end])
@@ -284,6 +318,13 @@ def _prepare(argv: Sequence[str]) -> list[str]:
         if word == "--ray" and not _RAY_ADDRESS.fullmatch("".join(words[position + 1 : position + 2])):
             words[position] = "--ray=auto"
     return words + [f"./{word}" if word.startswith("-") else word for word in argv[end + 1 :]]
+
+
+def _to_yaml(config: Any) -> str:
+    import yaml
+
+    plain = {key: list(v) if isinstance(v, tuple) else v for key, v in to_settings(config).items()}
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
 def _read_yaml(file: str, command: str, flags: Mapping[str, Flag]) -> dict[str, Any]:
