@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -142,7 +142,7 @@ class SegmentDecoder:
         feature_settings: The same as part of cache keys.
         pool: The detector, which samples are given to.
         locks: Keep other processes from the recordings of this one.
-        new: Recordings that no decoder has started on; others are split only when there are none.
+        is_last: Tells whether no more recordings are waiting to be started; only then one is split.
         can_split: Whether there are several decoders to share a recording.
         on_split: Called when the rest of a segment can be decoded by others.
         stop: Set when the run has ended.
@@ -157,8 +157,8 @@ class SegmentDecoder:
         feature_settings: dict[str, Any],
         pool: DetectorPool,
         locks: Locks,
-        new: Collection[RecordingState],
         *,
+        is_last: Callable[[], bool],
         can_split: bool,
         on_split: Callable[[SplitEvent], None],
         stop: threading.Event,
@@ -166,7 +166,7 @@ class SegmentDecoder:
         log: Callable[[str], None],
     ) -> None:
         self._cache, self._detect, self._feature_settings = cache, detect, feature_settings
-        self._pool, self._locks, self._new = pool, locks, new
+        self._pool, self._locks, self._is_last = pool, locks, is_last
         self._can_split, self._on_split = can_split and limit is None, on_split
         self._stop, self._limit, self._log = stop, limit, log
         self._polygons = json.loads(detect.mask or "[]")
@@ -253,7 +253,7 @@ class SegmentDecoder:
             DecoderDiedError: The decoder process crashed or hung.
         """
         state = segment.state
-        may_split = self._can_split and segment.end is None and not state.was_split and not self._new
+        may_split = self._can_split and segment.end is None and not state.was_split and self._is_last()
         state.was_split = True  # a split that did not hold is not tried again
         request = {
             "path": str(state.recording.path),

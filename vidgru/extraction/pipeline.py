@@ -205,8 +205,8 @@ class Extractor:
             weights, weights_sha256, detect, run, self._threads, self._stop, self._events.put, listener.log
         )
         self._decoders = [DecoderProcess() for _ in range(count_threads(run))]
-        self._tasks: Channel[Segment] = Channel(len(self._decoders), self._stop)
-        self._idle_decoders = len(self._decoders)
+        self._tasks: Channel[Segment] = Channel(2 * len(self._decoders), self._stop)
+        self._unfinished_tasks = 0  # queued or running
         self._locks = Locks(cache.lock_folder)
 
         self._states: dict[int, RecordingState] = {}  # submitted and not ended
@@ -221,7 +221,7 @@ class Extractor:
             self._feature_settings,
             self._pool,
             self._locks,
-            self._new,
+            is_last=self._is_last,
             can_split=len(self._decoders) > 1,
             on_split=self._events.put,
             stop=self._stop,
@@ -264,6 +264,10 @@ class Extractor:
         """Submit nothing more: `results` ends with the last recording."""
         self._is_finished = True
 
+    def _is_last(self) -> bool:
+        """Whether no more recordings are waiting to be started. May be called from any thread."""
+        return not self._new and self._tasks.is_empty()
+
     def _run_decoder(self, decoder: DecoderProcess) -> None:
         """Work on decoding tasks, in a thread of its own, until the run stops."""
         try:
@@ -286,11 +290,11 @@ class Extractor:
             ExtractionStoppedError: The `with` block was left, in another thread.
         """
         while not self._is_finished or self._states:
-            while self._idle_decoders and (segment := self._next_segment()):
+            while segment := self._next_segment():
                 segment.status = "running"
-                self._idle_decoders -= 1
+                self._unfinished_tasks += 1
                 self._tasks.put(segment)
-            if self._idle_decoders == len(self._decoders):
+            if not self._unfinished_tasks:
                 self._pool.flush()  # no frames are on their way to fill its batches
             try:
                 match self._events.poll():
@@ -300,7 +304,7 @@ class Extractor:
                     case SplitEvent(segment=segment, points=points):
                         self._share(segment, points)
                     case SegmentEvent(segment=segment, outcome=outcome):
-                        self._idle_decoders += 1
+                        self._unfinished_tasks -= 1
                         segment.status = "done"
                         if not segment.is_superseded:
                             self._end_segment(segment, outcome)
@@ -311,7 +315,9 @@ class Extractor:
                     yield self._results.popleft()
 
     def _next_segment(self) -> Segment | None:
-        """Choose what the next idle decoder works on; None if there is nothing now."""
+        """Choose what is decoded next; None if there is nothing now."""
+        if self._unfinished_tasks == 2 * len(self._decoders):
+            return None  # one task per decoder is queued, so that none waits while this loop writes to the disk
         # Frames decoded ahead of their turn wait in memory, so a segment that others wait for comes first.
         for state in self._started:
             first = next(state.unfinished, None)
@@ -319,7 +325,9 @@ class Extractor:
                 return first
         if self._new:
             return self._start(self._new.popleft())
-        # Splitting pays only while decoding limits the run: the detector is waiting for frames.
+        if self._unfinished_tasks >= len(self._decoders):
+            return None
+        # Splitting pays only while decoders are idle and decoding limits the run: the detector is waiting for frames.
         for state in self._started if self._pool.is_idle() else ():
             first = next(state.unfinished, None)
             waiting = next((segment for segment in state.unfinished if segment.status == "waiting"), None)
@@ -418,7 +426,7 @@ class Extractor:
                 self._locked.append((time.monotonic() + _RETRY_S, state))
             case DecodedEnd() as end:
                 state.end = end
-                if not self._new:
+                if self._is_last():
                     self._pool.flush()  # few frames are left to fill the batch of its last ones
                 self._advance(state)  # all its frames may have been tracked already
             case "overrun":
