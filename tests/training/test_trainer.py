@@ -1,5 +1,6 @@
 import math
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,11 +118,14 @@ def test_step_names_window_of_non_finite_loss() -> None:
 # --- TensorBoard ------------------------------------------------------------------------------------------------------
 
 
-def test_tensorboard_curves_end_where_new_run_starts(tmp_path: Path) -> None:
+def test_tensorboard_curves_end_where_new_run_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    for first, last in ((1, 4), (3, 5), (1, 2)):
+    now = time.time
+    for run, (first, last) in enumerate(((1, 4), (3, 5), (1, 2))):
+        # Files are read in the order of their names. Within one second a counter orders them, where 10 comes before 9.
+        monkeypatch.setattr(time, "time", lambda run=run: now() + 10 * run)
         writer = tensorboard_writer(tmp_path, first)
         for epoch in range(first, last + 1):
             writer.add_scalar("train/loss", last, epoch)
