@@ -121,7 +121,7 @@ def test_failure_does_not_replace_finished_files(project: FakeProject) -> None:
             recording=recording(project, "a.mp4"), status="failed", key=None, samples=0, duration_s=None,
             reason="was taken over by another process", seconds=1.0,
         )  # fmt: skip
-        assert predictor.finish(outcome).status == "reused"
+        assert predictor.process_extracted(outcome).status == "reused"
     assert content(project.out) == before
 
 
@@ -178,14 +178,14 @@ def test_predictor_finish_in_several_threads(project: FakeProject) -> None:
         project.record(name, frames=20 + number)
     run(project, out=str(project.root / "theirs"))
     with Predictor(project.model, project.config()) as predictor, ThreadPoolExecutor(4) as pool:
-        assert predictor.finished(recording(project, "0.mp4")) is None
-        ended = list(pool.map(lambda name: predictor.finish(outcome_of(project, name)), names))
+        assert predictor.existing_result(recording(project, "0.mp4")) is None
+        ended = list(pool.map(lambda name: predictor.process_extracted(outcome_of(project, name)), names))
         assert [p.status for p in ended] == ["done"] * 8
         assert all(p.seconds > 2 for p in ended)
-        assert [p.status for p in pool.map(lambda name: predictor.finish(outcome_of(project, name)), names)] == [
-            "reused"
-        ] * 8
-        result = predictor.finished(recording(project, "3.mp4"))
+        assert [
+            p.status for p in pool.map(lambda name: predictor.process_extracted(outcome_of(project, name)), names)
+        ] == ["reused"] * 8
+        result = predictor.existing_result(recording(project, "3.mp4"))
         assert result is not None
         assert (result.status, result.events) == ("reused", ended[3].events)
         predictor.merge()
@@ -198,7 +198,7 @@ def test_predictor_stops_waiting_when_closed(project: FakeProject) -> None:
         assert other.acquire(lock_name(recording(project, "a.mp4")))
         announced = threading.Event()
         with Predictor(project.model, project.config(), lambda text: announced.set()) as predictor:
-            waiting = pool.submit(predictor.finish, outcome_of(project, "a.mp4"))
+            waiting = pool.submit(predictor.process_extracted, outcome_of(project, "a.mp4"))
             assert announced.wait(30)
         with pytest.raises(PredictionStoppedError):
             waiting.result(30)
@@ -214,7 +214,7 @@ def test_predict_accepts_remote_results(project: FakeProject) -> None:
         assert detector.weights == str(project.weights)
         with Predictor(project.model, config) as predictor:
             for recording in recordings[:-1]:
-                yield predictor.finish(outcome_of(project, recording.name))
+                yield predictor.process_extracted(outcome_of(project, recording.name))
         yield PredictionResult(recording=recordings[-1], status="failed", reason="its worker died three times")
 
     predictions = predict(project.model, [project.videos], config, remote=remote)

@@ -1,4 +1,4 @@
-"""`vidgru predict` over recordings: what is finished, what is to be extracted, score, write, merge.
+"""`vidgru predict` over recordings: plan, extract, score, write, merge.
 
 Recordings are scored and their files written in one thread, beside the extraction of those after them. Several runs may
 share the output folder and the cache: each processes what no other has locked (see `Predictor`).
@@ -35,7 +35,7 @@ _MAX_QUEUED = 256  # items; extraction waits when scoring falls behind, so that 
 _STOP_WAIT_S = 10.0
 _MERGE_LOCK = "merge"
 _RUN_LOCK = "run-"
-_RETRY_S = 0.2
+_RETRY_S = 0.2  # between attempts to lock the merged files, which other runs rebuild within seconds
 
 RemotePredict = Callable[[list[Recording], DetectorSettings], Generator[PredictionResult, None, None]]
 """Extracts and predicts recordings in other processes, which have a `Predictor` each; yields results as they come."""
@@ -73,7 +73,7 @@ def predict(
     """
     if config.record:
         raise SettingsError("record is for live sources, and these are recordings", "leave it out")
-    with Predictor(model_path, config, _print if progress else _ignore) as predictor:
+    with Predictor(model_path, config, _print if progress else None) as predictor:
         # Weights that were given are checked even if every recording turns out to be finished.
         detector = model_detector(predictor.model, config.weights) if config.weights else None
         plan = _plan(predictor, *find_inputs(sources, predictor.model), progress)
@@ -81,11 +81,11 @@ def predict(
             try:
                 detector = model_detector(predictor.model)
             except WeightsError as error:
-                plan.to_score[:0] = _from_cache(predictor, plan.to_extract, error)
+                plan.to_score += _from_cache(predictor, plan.to_extract, error)
                 plan.to_extract = []
 
-        # Every run holds a lock of its own while it works. It gives that up while holding the merge lock, so of several
-        # runs exactly the last to get there sees no other, and merges for all.
+        # Each run holds a lock of its own while it works. It releases that lock while holding the merge lock, so only
+        # the last run sees no other run and merges.
         run_lock = _RUN_LOCK + secrets.token_hex(8)
         predictor.locks.acquire(run_lock)
         with ScoringThread(predictor) as scoring:
@@ -136,7 +136,7 @@ def merge(
     Raises:
         ModelError, SourceError, SettingsError, OutputError: As for `predict`.
     """
-    with Predictor(model_path, config, _print if progress else _ignore) as predictor:
+    with Predictor(model_path, config, _print if progress else None) as predictor:
         plan = _plan(predictor, *find_inputs(sources, predictor.model), progress)
         missing = [item for item in plan.to_score if isinstance(item, PredictionResult)]
         recordings = [item.recording for item in plan.to_score if isinstance(item, CachedRecording)] + plan.to_extract
@@ -151,7 +151,7 @@ def merge(
         return results
 
 
-# --- what is to be done ---------------------------------------------------------------------------------------------
+# --- plan -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)
@@ -177,7 +177,7 @@ class _Plan:
 
 
 def _plan(predictor: Predictor, recordings: list[Recording], cached: list[CachedRecording], progress: bool) -> _Plan:
-    """Select the recordings of this shard and time range, and sort out those that are finished."""
+    """Select the recordings of this shard and time range, and separate the finished ones."""
     config = predictor.config
     without_time: dict[str, PredictionResult] = {}
     if predictor.time_range:
@@ -197,12 +197,12 @@ def _plan(predictor: Predictor, recordings: list[Recording], cached: list[Cached
     for recording in tqdm(recordings, "checking files", disable=not (progress and sys.stderr.isatty())):
         if recording.name in without_time:
             plan.to_score.append(without_time[recording.name])
-        elif result := predictor.finished(recording):
+        elif result := predictor.existing_result(recording):
             plan.finished[recording.name] = result
         else:
             plan.to_extract.append(recording)
     for item in cached:
-        if result := predictor.finished(item):
+        if result := predictor.existing_result(item):
             plan.finished[item.recording.name] = result
         else:
             plan.to_score.append(item)
@@ -331,7 +331,3 @@ def _merging(locks: Locks) -> Iterator[None]:
 
 def _print(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
-
-
-def _ignore(text: str) -> None:
-    pass

@@ -19,6 +19,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +40,36 @@ _FAILURE_FIELDS = {"video", "source", "duration_s", "reason"}
 _EXTRAS = {"report": "report.html", "clips": "clips", "video": "annotated.mp4"}  # file or folder of each extra
 
 
+@dataclass(frozen=True)
+class Extra:
+    """A file or folder besides a recording's events.
+
+    Attributes:
+        name: `report`, `clips` or `video`.
+        setting: What it depends on, besides model and recording: the context of clips. Empty for the others.
+    """
+
+    name: str
+    setting: str = ""
+
+    def __str__(self) -> str:
+        """As in the fingerprint: `report`, `clips 1`."""
+        return f"{self.name} {self.setting}".rstrip()
+
+
 class OutputFolder:
     """The folder that events are written to.
 
     Args:
         root: OUT.
         identity: What a finished recording's files depend on, besides the recording: model and settings.
-        extras: Files requested besides the events: "report", "video", and "clips" with its context, as in "clips 1".
+        extras: Extras requested.
 
     Raises:
         OutputError: `root` is a file.
     """
 
-    def __init__(self, root: Path, identity: Mapping[str, Any], extras: tuple[str, ...]) -> None:
+    def __init__(self, root: Path, identity: Mapping[str, Any], extras: tuple[Extra, ...]) -> None:
         if root.exists() and not root.is_dir():
             raise OutputError(f"{root} is a file, not a folder", "choose another folder with --out")
         self.root = root
@@ -67,13 +85,15 @@ class OutputFolder:
         """Folder of the locks of recordings and runs."""
         return self.root / ".locks"
 
-    def path(self, recording: Recording, extra: str) -> Path:
+    def path(self, recording: Recording, extra: Extra) -> Path:
         """File or folder of an extra."""
-        return self.folder(recording) / _EXTRAS[extra.split()[0]]
+        return self.folder(recording) / _EXTRAS[extra.name]
 
     # --- one recording ----------------------------------------------------------------------------------------------
 
-    def finished(self, recording: Recording, sha256: str, key: str, start_time: str | None) -> PredictionResult | None:
+    def existing_result(
+        self, recording: Recording, sha256: str, key: str, start_time: str | None
+    ) -> PredictionResult | None:
         """Return the result of a recording whose files are up to date, as `reused`; None if they are not.
 
         Args:
@@ -116,7 +136,7 @@ class OutputFolder:
             seconds=time.monotonic() - started,
         )
 
-    def begin(self, recording: Recording, key: str, recorded_at: str | None) -> list[str]:
+    def begin(self, recording: Recording, key: str, recorded_at: str | None) -> list[Extra]:
         """Prepare to write a recording's files: from now on the earlier ones no longer count as finished.
 
         Args:
@@ -131,22 +151,22 @@ class OutputFolder:
             OutputError: A file cannot be deleted.
         """
         folder, fingerprint = self.folder(recording), _read_fingerprint(self.folder(recording))
-        kept: list[str] = []
+        kept: list[Extra] = []
         if (
             fingerprint is not None
             and self._has_identity(fingerprint)
             and (fingerprint["key"], fingerprint["recorded_at"]) == (key, recorded_at)
         ):
-            requested = {extra.split()[0]: extra for extra in self.extras}
+            requested = {extra.name: extra for extra in self.extras}
             kept = [
                 extra
                 for extra in self._existing_extras(recording, fingerprint)
-                if requested.get(extra.split()[0], extra) == extra  # clips with another context are replaced
+                if requested.get(extra.name, extra) == extra  # clips with another context are replaced
             ]
         self._unmark(recording)
         try:
             for name, file in _EXTRAS.items():
-                if name not in {extra.split()[0] for extra in kept}:
+                if name not in {extra.name for extra in kept}:
                     path = folder / file
                     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         except OSError as error:
@@ -160,7 +180,7 @@ class OutputFolder:
         _write(folder / "events.vtt", event_files.to_vtt(events))
         _write(folder / "events.srt", event_files.to_srt(events))
 
-    def finish(self, recording: Recording, extras: Iterable[str], facts: Mapping[str, Any]) -> None:
+    def finish(self, recording: Recording, extras: Iterable[Extra], facts: Mapping[str, Any]) -> None:
         """Write the fingerprint, the last of a recording's files.
 
         Args:
@@ -168,7 +188,7 @@ class OutputFolder:
             extras: Extras that exist.
             facts: The other fields of the fingerprint.
         """
-        facts = {"present": recording.path.is_file(), "made": sorted(extras), **facts}
+        facts = {"present": recording.path.is_file(), "made": sorted(map(str, extras)), **facts}
         _write(self.folder(recording) / FINGERPRINT, self._marker(recording, facts))
 
     def write_failure(self, result: PredictionResult) -> None:
@@ -231,7 +251,7 @@ class OutputFolder:
         _write(self.root / "events.jsonl", event_files.to_jsonl(all_events))
         _write(self.root / "events.csv", event_files.to_csv(events_by_video.items()))
         _write(self.root / "activitynet.json", event_files.to_activitynet(events_by_video, details))
-        if "report" in self.extras or (self.root / INDEX).exists():  # an existing index is kept up to date
+        if Extra("report") in self.extras or (self.root / INDEX).exists():  # an existing index is kept up to date
             rows = self._failure_rows() | rows
             write_index(self.root / INDEX, [row for _, row in sorted(rows.items())], labels=labels)
         if skipped:
@@ -272,12 +292,13 @@ class OutputFolder:
                 rows[name] = IndexRow(name=name, status="failed", duration_s=None, reason=failure["reason"])
         return rows
 
-    def _existing_extras(self, recording: Recording, fingerprint: Mapping[str, Any]) -> list[str]:
+    def _existing_extras(self, recording: Recording, fingerprint: Mapping[str, Any]) -> list[Extra]:
         """Extras that exist. A report links to its recording, so it is invalid once the recording has moved."""
         unmoved = fingerprint["source"] == str(recording.path.resolve())
         unmoved = unmoved and fingerprint["present"] == recording.path.is_file()
-        existing = [extra for extra in fingerprint["made"] if self.path(recording, extra).exists()]
-        return [extra for extra in existing if extra != "report" or unmoved]
+        extras = [Extra(*text.split()) for text in fingerprint["made"]]
+        existing = [extra for extra in extras if self.path(recording, extra).exists()]
+        return [extra for extra in existing if extra.name != "report" or unmoved]
 
     def _has_identity(self, marker: Mapping[str, Any]) -> bool:
         """Whether a fingerprint or failure is from this model and these settings."""

@@ -18,6 +18,7 @@ from vidgru.cache import SequenceCache
 from vidgru.config import PredictConfig
 from vidgru.errors import CacheError, RecordingError, SettingsError
 from vidgru.extraction.pipeline import ExtractionResult, describe_damage, recorded_at, user_start_time
+from vidgru.flags import parse_time
 from vidgru.locks import Locks
 from vidgru.model.attribution import explain_events
 from vidgru.model.captioner import caption_events
@@ -28,7 +29,7 @@ from vidgru.prediction.annotate_video import save_video
 from vidgru.prediction.clips import cut_clips
 from vidgru.prediction.event_files import rounded
 from vidgru.prediction.inputs import CachedRecording
-from vidgru.prediction.outputs import OutputFolder
+from vidgru.prediction.outputs import Extra, OutputFolder
 from vidgru.prediction.report.page import write_page
 from vidgru.prediction.results import PredictionResult, failed
 from vidgru.storage import sha256_file
@@ -55,7 +56,7 @@ class _LockLostError(Exception):
 
 
 class TimeRange:
-    """Wall-clock time from `since` until `until` (exclusive); either may be open. False if both are.
+    """Wall-clock time from `since` until `until` (exclusive); either may be open. Falsy if both are open.
 
     Args:
         since, until: ISO 8601 times; empty if open. Without an offset they are in this machine's time zone, like the
@@ -63,9 +64,7 @@ class TimeRange:
     """
 
     def __init__(self, since: str, until: str) -> None:
-        self._since, self._until = (
-            datetime.fromisoformat(text).astimezone() if text else None for text in (since, until)
-        )
+        self._since, self._until = parse_time("since", since), parse_time("until", until)
 
     def __bool__(self) -> bool:
         return self._since is not None or self._until is not None
@@ -93,7 +92,7 @@ def event_start_time(event: Event, recorded_at: str) -> str:
 
 
 def requested_labels(model: EventModel, labels: Iterable[str]) -> frozenset[str]:
-    """Return the requested labels; all of the model's if none is requested.
+    """Return the requested labels, or all of the model's if none are.
 
     Raises:
         SettingsError: The model does not have one of them.
@@ -121,30 +120,32 @@ class Predictor:
     Args:
         model_path: A model file, or the folder of a training run.
         config: Settings.
-        say: Prints a message to the user.
+        say: Prints a message to the user; None prints none.
 
     Raises:
         ModelError, SettingsError: The model cannot be loaded, or not used with these settings.
         OutputError: `config.out` is a file.
     """
 
-    def __init__(
-        self, model_path: str | Path, config: PredictConfig, say: Callable[[str], None] = lambda text: None
-    ) -> None:
+    def __init__(self, model_path: str | Path, config: PredictConfig, say: Callable[[str], None] | None = None) -> None:
         file = model_file(model_path)
         sha256 = sha256_file(file)
         self.model = load_model(file)
-        self.config, self.say = config, say
+        self.config, self.say = config, say or (lambda text: None)
         self.time_range = TimeRange(config.since, config.until)
         self._labels = requested_labels(self.model, config.labels)
         settings = {"min_score": config.min_score, "labels": sorted(self._labels)}
         settings |= {"since": config.since, "until": config.until} if self.time_range else {}
         settings |= {"beam": config.beam} if self.model.caption else {}
-        extras = {"report": config.report, f"clips {config.context:g}": config.clips, "video": config.save_video}
+        extras = {
+            Extra("report"): config.report,
+            Extra("clips", f"{config.context:g}"): config.clips,
+            Extra("video"): config.save_video,
+        }
         self.out = OutputFolder(
             Path(config.out).expanduser(),
             {"model_sha256": sha256, "settings": settings},
-            tuple(extra for extra, requested in extras.items() if requested),
+            tuple(extra for extra, is_requested in extras.items() if is_requested),
         )
         self.cache = SequenceCache(config.features)
         self.locks = Locks(self.out.lock_folder)
@@ -165,13 +166,17 @@ class Predictor:
         """End `process` and `process_all` in other threads: they raise PredictionStoppedError."""
         self._stop.set()
 
-    def finished(self, item: Recording | WorkItem) -> PredictionResult | None:
-        """Return the result of a recording whose files are up to date with this model, settings and its bytes."""
+    def existing_result(self, item: Recording | WorkItem) -> PredictionResult | None:
+        """Return the result of a recording whose files are up to date with this model, settings and its bytes.
+
+        None if they are not.
+        """
         started = time.monotonic()
         if isinstance(item, CachedRecording):
             recording, cache, sha256, key = item.recording, item.cache, item.sha256, item.entry.key
         else:
-            recording, cache = item.recording if isinstance(item, PredictionResult) else item, self.cache
+            recording = item if isinstance(item, Recording) else item.recording
+            cache = self.cache
             if not self.out.folder(recording).is_dir():
                 return None  # saves hashing the file
             try:
@@ -180,7 +185,7 @@ class Predictor:
                 return None  # extraction reports why the file cannot be read
             key = cache.key(sha256, self.model.feature_settings)
         start_time = user_start_time(cache, recording.path, self.config.runtime.start_time)
-        result = self.out.finished(recording, sha256, key, start_time)
+        result = self.out.existing_result(recording, sha256, key, start_time)
         return result and replace(result, seconds=time.monotonic() - started)
 
     def work_item(self, outcome: ExtractionResult) -> WorkItem:
@@ -202,7 +207,7 @@ class Predictor:
         """ISO 8601 time of a recording's start; None if unknown."""
         return recorded_at(item.cache, item.entry, item.recording.path, self.config.runtime.start_time)
 
-    def finish(self, outcome: ExtractionResult) -> PredictionResult:
+    def process_extracted(self, outcome: ExtractionResult) -> PredictionResult:
         """Process one recording after its extraction, in any thread. Raises as `process` does."""
         (result,) = self.process_all([self.work_item(outcome)])
         return result
@@ -250,8 +255,8 @@ class Predictor:
                         locked.append(item)
                         continue
                     held.append(lock)
-                    # Another process may have finished it between the run's first look and this lock.
-                    prepared = self.finished(item) or self._encode(item)
+                    # Another process may have finished it after this run looked and before it got the lock.
+                    prepared = self.existing_result(item) or self._encode(item)
                     if isinstance(prepared, PredictionResult):
                         results.append(prepared)
                         self._release(held, lock)
@@ -322,7 +327,7 @@ class Predictor:
                 self._write_extra(extra, item, parts, scored, events)
                 extras.append(extra)
             except RecordingError as error:
-                problems.append(f"no {extra.split()[0]}: {error.message}")
+                problems.append(f"no {extra.name}: {error.message}")
         facts = {
             "sha256": item.sha256,
             "key": entry.key,
@@ -343,15 +348,18 @@ class Predictor:
 
     def _write_extra(
         self,
-        extra: str,
+        extra: Extra,
         item: CachedRecording,
         parts: list[FrameSequence],
         scored: ScoredRecording,
         events: list[Event],
     ) -> None:
         path, source = self.out.path(item.recording, extra), item.recording.path
-        progress: Callable[[float], None] = lambda seconds: self._raise_if_stopped()  # noqa: E731
-        if extra == "report":
+
+        def check_stopped(seconds: float) -> None:
+            self._raise_if_stopped()
+
+        if extra.name == "report":
             best = sorted(events, key=lambda event: -event.score)[:_MAX_EXPLAINED]
             write_page(
                 path,
@@ -367,7 +375,7 @@ class Predictor:
             )
         elif not source.is_file():
             raise RecordingError("its features are cached, but its video does not exist")
-        elif extra == "video":
+        elif extra.name == "video":
             save_video(
                 path,
                 source=source,
@@ -376,10 +384,10 @@ class Predictor:
                 events=events,
                 names=item.entry.names,
                 labels=self.model.labels,
-                progress=progress,
+                progress=check_stopped,
             )
         else:
-            cut_clips(path, source=source, events=events, context_s=self.config.context, progress=progress)
+            cut_clips(path, source=source, events=events, context_s=self.config.context, progress=check_stopped)
 
     def _is_requested(self, event: Event, recorded_at: str | None) -> bool:
         if event.label not in self._labels or event.score < self.config.min_score:

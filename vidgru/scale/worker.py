@@ -108,7 +108,7 @@ class RayWorker:
             recording: Its path is absolute.
         """
         result = self._extract(number, recording) if recording.path.is_file() else _missing(recording)
-        return result if self._predictor is None else self._predictor.finish(result)
+        return result if self._predictor is None else self._predictor.process_extracted(result)
 
     def take_progress(self) -> WorkerProgress:
         """Return the progress since the last call."""
