@@ -17,7 +17,7 @@ from vidgru.model.features import compute_features
 from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.model.stream import score_recording
 from vidgru.training.data import load_features
-from vidgru.training.evaluate import evaluate, metrics_table
+from vidgru.training.evaluate import evaluate, metrics_summary, metrics_table
 from vidgru.training.examples import Examples, LabelledClip, TimedRecording
 from vidgru.training.validation import Validation
 
@@ -70,7 +70,7 @@ def test_evaluate_writes_prints_and_returns_metrics(
     low, high = metrics["intervals"]["accuracy"]
     assert low <= metrics["accuracy"] <= high
     shown = capsys.readouterr().out
-    assert f"accuracy {metrics['accuracy']:.3f}  (95 %: {low:.3f} to {high:.3f})" in shown
+    assert f"accuracy {metrics['accuracy']:.3f} (95 %: {low:.3f} to {high:.3f})" in shown
     assert all(label in shown for label in LABELS)
 
 
@@ -196,3 +196,25 @@ def test_table_is_cut_to_most_frequent_classes() -> None:
     assert lines[-1].endswith("19.mp4 and 30 more")
     events = {"per_class": per_class, "events": 9, "videos": 9, "found": 9}
     assert len(metrics_table({"per_class": per_class, "clips": 9, "events": events}).splitlines()) < 30
+
+
+def test_summary_has_a_line_per_head() -> None:
+    row = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 3}
+    per_class = {f"label {n}": row for n in range(400)}
+    events = {"per_class": per_class, "events": 9, "videos": 4, "event_f1": 0.7, "map_50": 0.5, "edit": 0.9}
+    lines = metrics_summary(
+        {
+            "per_class": per_class, "clips": 8, "accuracy": 0.75, "macro_f1": 0.6,
+            "intervals": {"accuracy": [0.5, 1.0]},
+            "events": {**events, "intervals": {"event_f1": [0.6, 0.8]}},
+            "descriptions": {"stretches": 7, "templates": 0.25, "cider_d": 1.5},
+            "failed": {"x.mp4": "damaged"},
+        }
+    ).splitlines()  # fmt: skip
+    assert len(lines) == 2 * (1 + 5 + 1) + 4
+    assert lines[-4:] == [
+        "8 clips: accuracy 0.750 (95 %: 0.500 to 1.000), macro_f1 0.600",
+        "9 events in 4 recordings: event_f1 0.700 (95 %: 0.600 to 0.800), map_50 0.500",
+        "7 captions: cider_d 1.500, 25% below the confidence threshold",
+        "skipped, cannot be read: x.mp4",
+    ]

@@ -74,7 +74,7 @@ def test_run_folder_contents(data: FakeDataset, tmp_path: Path, capsys: pytest.C
     assert model.metrics["accuracy"] == metrics["accuracy"]
     output = capsys.readouterr().out
     assert "32" in output
-    assert f"accuracy {metrics['accuracy']:.3f}  (95 %: {low:.3f} to {high:.3f})" in output
+    assert f"accuracy {metrics['accuracy']:.3f} (95 %: {low:.3f} to {high:.3f})" in output
     assert f"metrics: {out / 'metrics.json'}\nmodel: {out / 'best.safetensors'}\n" in output
 
 

@@ -39,8 +39,13 @@ class Report:
         return "\n".join((*self.lines, *(f"warning: {warning}" for warning in self.warnings)))
 
 
-def report(dataset: Dataset) -> Report:
-    """Summarise a dataset and what to check in it. Splits are counted as they are: call `assign_splits` before."""
+def report(dataset: Dataset, *, max_labels: int = MAX_ROWS) -> Report:
+    """Summarise a dataset and what to check in it.
+
+    Args:
+        dataset: The dataset. Splits are counted as they are: call `assign_splits` before.
+        max_labels: Most labels to list in the table, the most frequent.
+    """
     all_clips = clips(dataset)
     events = [clip for clip in all_clips if clip.start_s is not None and clip.labels]
     timed = event_timelines(dataset)
@@ -83,7 +88,7 @@ def report(dataset: Dataset) -> Report:
     named = dict(table)
     if noun == "clip" and any(no_event[split] for split in splits):
         named["(no event)"] = no_event
-    lines += _table(named, counts["splits"], splits, noun)
+    lines += _table(named, counts["splits"], splits, noun, max_labels)
     if timed and counts["recorded_s"]:
         busy_s, recorded_s = counts["busy_s"], counts["recorded_s"]
         share = f"{busy_s / recorded_s:.1%} of the time ({busy_s:.1f} of {recorded_s:.1f} s)"
@@ -158,13 +163,17 @@ def _shares(timed: list[EventTimeline], dataset: Dataset) -> dict[str, Any]:
 
 
 def _table(
-    named: dict[str, dict[str, Any]], sizes: dict[str, dict[str, Any]], splits: tuple[str, ...], noun: str
+    named: dict[str, dict[str, Any]],
+    sizes: dict[str, dict[str, Any]],
+    splits: tuple[str, ...],
+    noun: str,
+    max_labels: int,
 ) -> list[str]:
     def seconds(value: float | None) -> str:
         return "" if value is None else f"{value:.1f}"
 
     rows = [("", splits, "seconds")]
-    listed = sorted(named, key=lambda name: -sum(named[name][split] for split in splits))[:MAX_ROWS]
+    listed = sorted(named, key=lambda name: -sum(named[name][split] for split in splits))[:max_labels]
     for name in (name for name in named if name in listed):
         tally = named[name]
         rows.append((name, tuple(str(tally[split]) for split in splits), seconds(tally["seconds"])))
@@ -174,8 +183,8 @@ def _table(
     if all(sizes[split]["seconds"] is not None for split in splits):
         total = seconds(sum(sizes[split]["seconds"] for split in splits))
         rows.append(("all seconds", tuple(seconds(sizes[split]["seconds"]) for split in splits), total))
-    if len(named) > MAX_ROWS:
-        rows.insert(len(listed) + 1, (f"... and {len(named) - MAX_ROWS} more labels", ("",) * len(splits), ""))
+    if len(named) > max_labels:
+        rows.insert(len(listed) + 1, (f"... and {len(named) - max_labels} more labels", ("",) * len(splits), ""))
     wide = max(len(name) for name, _, _ in rows)
     columns = [max(6, *(len(cells[index]) for _, cells, _ in rows)) for index in range(len(splits))]
     lines = []

@@ -51,6 +51,7 @@ _EVENT_HEADLINES = (
     "segment_f1_50", "edit", "spotting_map",
 )  # fmt: skip
 _MAX_ROWS = 20  # of all tables together, so that what a command prints fits a screen
+_MAX_SUMMARY_ROWS = 10  # likewise; training prints a report of the dataset before it
 
 
 def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfig) -> dict[str, Any]:
@@ -288,10 +289,30 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
         lines += _headlines(events, _EVENT_HEADLINES)
     if "descriptions" in metrics:
         lines += captions_table(metrics["descriptions"])
-    if failed := metrics.get("failed"):
-        rest = f" and {len(failed) - _MAX_ROWS} more" if len(failed) > _MAX_ROWS else ""
-        lines.append(f"skipped, cannot be read: {', '.join(list(failed)[:_MAX_ROWS])}{rest}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_skipped(metrics)])
+
+
+def metrics_summary(metrics: Mapping[str, Any]) -> str:
+    """Main metrics as text: at most 10 classes, then one line per head. `metrics_table` has more.
+
+    Args:
+        metrics: Metrics as returned by `evaluate`.
+    """
+    events = metrics.get("events", {})
+    tables = [(unit, of["per_class"]) for unit, of in (("clips", metrics), ("events", events)) if "per_class" in of]
+    lines = []
+    for unit, per_class in tables:
+        lines += _class_rows(per_class, unit, _MAX_SUMMARY_ROWS // len(tables))
+    if "per_class" in metrics:
+        headlines = _headlines(metrics, ("map", "accuracy", "macro_f1"))[:2]
+        lines.append(f"{metrics['clips']} clips: {', '.join(headlines)}")
+    if events:
+        headlines = _headlines(events, ("event_f1", "map_50"))
+        lines.append(f"{events['events']} events in {events['videos']} recordings: {', '.join(headlines)}")
+    if captions := metrics.get("descriptions"):
+        rejected = f"{captions['templates']:.0%} below the confidence threshold"
+        lines.append(f"{captions['stretches']} captions: cider_d {captions['cider_d']:.3f}, {rejected}")
+    return "\n".join([*lines, *_skipped(metrics)])
 
 
 def _class_rows(per_class: Mapping[str, Mapping[str, Any]], unit: str, max_rows: int) -> list[str]:
@@ -312,11 +333,17 @@ def _class_rows(per_class: Mapping[str, Mapping[str, Any]], unit: str, max_rows:
     return lines
 
 
+def _skipped(metrics: Mapping[str, Any]) -> list[str]:
+    failed = list(metrics.get("failed", {}))
+    rest = f" and {len(failed) - _MAX_ROWS} more" if len(failed) > _MAX_ROWS else ""
+    return [f"skipped, cannot be read: {', '.join(failed[:_MAX_ROWS])}{rest}"] if failed else []
+
+
 def _headlines(metrics: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
     lines = []
     for name in names:
         if metrics.get(name) is not None:
             interval = metrics.get("intervals", {}).get(name)
-            spread = f"  (95 %: {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+            spread = f" (95 %: {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
             lines.append(f"{name} {metrics[name]:.3f}{spread}")
     return lines

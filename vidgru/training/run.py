@@ -27,12 +27,13 @@ from vidgru.model.scoring import encode_features
 from vidgru.storage import write_atomic, write_json
 from vidgru.training.data import LoadedFeatures, extract_missing, load_features
 from vidgru.training.distributed import ProcessGroup, process_group, refuse_distributed
-from vidgru.training.evaluate import evaluate_model, metrics_table
+from vidgru.training.evaluate import evaluate_model, metrics_summary
 from vidgru.training.examples import task_from_dataset
 from vidgru.training.plots import plot_curves
 from vidgru.training.trainer import train_model
 
 LAST = "last.safetensors"
+_MAX_LABELS = 10  # in the report of the dataset, so that it and the metrics fit on one screen
 # main metrics, averaged over folds
 HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "map", "event_f1", "map_50", "frame_map", "cider_d")
 
@@ -112,7 +113,7 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
     extracted = extract_missing(
         dataset, videos, cache, feature_settings, config.detector, config.runtime, detection_source
     )
-    print(report(extracted.dataset))
+    print(report(extracted.dataset, max_labels=_MAX_LABELS))
     return TrainingData(
         dataset=extracted.dataset,
         failed=extracted.failed,
@@ -139,7 +140,7 @@ def _train(data: TrainingData, config: TrainConfig, processes: ProcessGroup) -> 
         write_json(out / "metrics.json", metrics)
         plot_curves(out / "results.csv", out / "curves.png", best_epoch=result.best_epoch)
         print(f"validation, epoch {result.best_epoch} of {len(result.epochs)}")
-        print(metrics_table(metrics))
+        print(metrics_summary(metrics))
         print(f"metrics: {out / 'metrics.json'}\nmodel: {out / BEST}")
     if result.interrupted:
         raise KeyboardInterrupt
