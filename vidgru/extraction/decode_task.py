@@ -107,7 +107,6 @@ class Segment:
         status: waiting for a decoder, running, done, or lost: the frame to resume from was not found.
         is_superseded: Whether its frames no longer count, because an earlier segment decodes them.
         passed: Samples of the recording up to the last one that was given to the detector.
-        passed_at_death: The same when its decoder last died; None if none has.
     """
 
     state: RecordingState
@@ -117,7 +116,6 @@ class Segment:
     status: Literal["waiting", "running", "done", "lost"] = "waiting"
     is_superseded: bool = False
     passed: int = 0
-    passed_at_death: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,13 +174,23 @@ class SegmentDecoder:
     def run(self, segment: Segment, decoder: DecoderProcess) -> Outcome:
         """Decode a segment, after opening its recording if that has not been done. Samples go to the detector.
 
+        If the decoder process dies, another continues where it was; if that one dies before it has got any further,
+        `DecoderDiedError` is the outcome.
+
         Raises:
             ExtractionStoppedError: The run has ended.
         """
-        try:
-            return self._open(segment) or self._decode(segment, decoder)
-        except (RecordingError, DecoderDiedError, ResumePointNotFoundError) as error:
-            return error
+        passed_at_death: int | None = None
+        while True:
+            try:
+                return self._open(segment) or self._decode(segment, decoder)
+            except DecoderDiedError as death:
+                self._raise_if_stopped()
+                if segment.is_superseded or segment.passed == passed_at_death:
+                    return death
+                passed_at_death = segment.passed
+            except (RecordingError, ResumePointNotFoundError) as error:
+                return error
 
     def release_claim(self, state: RecordingState) -> None:
         """Let another recording of equal content be extracted: this one has ended, or its content has changed."""

@@ -435,7 +435,7 @@ class Extractor:
             case RecordingError(message=reason):
                 self._fail(state, reason)
             case DecoderDiedError() as death:
-                self._restart(segment, death)
+                self._end_at_death(segment, death)
             case ResumePointNotFoundError():
                 self._resume_earlier(segment)
         first = next(state.unfinished, None)
@@ -451,16 +451,13 @@ class Extractor:
         state.end = None
         state.arrived = {n: row for n, row in state.arrived.items() if not row.frame.segment.is_superseded}
 
-    def _restart(self, segment: Segment, death: DecoderDiedError) -> None:
-        """Have another decoder process continue, unless two have died at the same place: then the recording ends there.
+    def _end_at_death(self, segment: Segment, death: DecoderDiedError) -> None:
+        """End a recording where decoders die: two have, at the same place. What precedes it is kept.
 
         Damage that crashes a decoder, or makes it hang, thus costs only the rest of its own recording.
         """
         state = segment.state
-        if segment.passed != segment.passed_at_death:
-            segment.passed_at_death = segment.passed
-            segment.status = "waiting"
-        elif death.killed_from_outside:
+        if death.killed_from_outside:
             self._fail(state, f"{death} twice at one place: out of memory? Run again to resume it")
         elif not segment.passed or state.info is None:
             self._fail(state, f"{death} before the first frame; convert the file with ffmpeg")
