@@ -1,4 +1,4 @@
-"""What rows say of described stretches."""
+"""What rows say of described segments."""
 
 from pathlib import Path
 

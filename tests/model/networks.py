@@ -152,7 +152,7 @@ def frames_of(batch: Inputs) -> list[list[Tensor]]:
     return [list(per_frame[row * counts.shape[1] : (row + 1) * counts.shape[1]]) for row in range(len(counts))]
 
 
-def stretch(batch: Inputs, row: int, steps: int) -> Inputs:
+def segment(batch: Inputs, row: int, steps: int) -> Inputs:
     """The first steps of a clip, alone."""
     _, counts, frame, mask = batch
     clip_objects = torch.cat(frames_of(batch)[row][:steps])

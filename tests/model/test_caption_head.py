@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.model.networks import Inputs, diversify_captions, frames_of, make_network, random_batch, stretch
+from tests.model.networks import Inputs, diversify_captions, frames_of, make_network, random_batch, segment
 from tests.sequences import make_sequence
 from vidgru.model.caption_head import _LENGTH_POWER, CaptionHead
 from vidgru.model.event_gru import EventGRU
@@ -52,7 +52,7 @@ FIRST = torch.tensor([Tokenizer.START, WORDS, WORDS + 1, Tokenizer.START, WORDS,
 
 
 def select_event(batch: Inputs, row: int) -> Inputs:
-    return stretch(batch, row, int(batch[3][row].sum()))
+    return segment(batch, row, int(batch[3][row].sum()))
 
 
 @torch.inference_mode()

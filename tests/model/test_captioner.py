@@ -364,9 +364,9 @@ def test_caption_log_likelihoods() -> None:
     assert MODEL.caption is not None
     tokenizer = MODEL.caption.tokenizer
     firsts = {"fall": len(tokenizer), "walk": Tokenizer.START}
-    for row, stretch in enumerate(segments):
-        features = stretch.features
-        first = firsts[stretch.label or module._best_label(MODEL, features)]
+    for row, segment in enumerate(segments):
+        features = segment.features
+        first = firsts[segment.label or module._best_label(MODEL, features)]
         counts, frame = torch.from_numpy(np.diff(features.offsets))[None], torch.from_numpy(features.frame)[None]
         mask = torch.ones(1, len(features), dtype=torch.bool)
         for column, text in enumerate(texts):

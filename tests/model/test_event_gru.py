@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.model.networks import frames_of, make_network, random_batch, stretch
+from tests.model.networks import frames_of, make_network, random_batch, segment
 from tests.sequences import make_sequence
 from vidgru.config import FeatureGroup
 from vidgru.datasets.windows import collate, slice_window
@@ -77,7 +77,7 @@ def test_event_gru_is_independent_of_batch(shape: dict[str, object]) -> None:
     together = network(*batch)
     for row in range(len(together.clips)):
         length = int(batch[3][row].sum())
-        alone = network(*stretch(batch, row, length))
+        alone = network(*segment(batch, row, length))
         torch.testing.assert_close(alone.clips[0], together.clips[row], rtol=0, atol=1e-6)
         torch.testing.assert_close(alone.frames[0], together.frames[row, :length], rtol=0, atol=1e-6)
 
@@ -115,7 +115,7 @@ def test_recurrent_cells_depend_on_frame_order(shape: dict[str, object], ordered
 def test_only_bidirectional_sees_the_future(shape: dict[str, object], sees_future: bool) -> None:
     network = make_network(SEQUENCE, 0, frame_outputs=3, **shape)
     batch = random_batch(LAYOUT, clips=1)
-    part = network(*stretch(batch, 0, 4)).frames
+    part = network(*segment(batch, 0, 4)).frames
     whole = network(*batch).frames[:, :4]
     assert bool((whole - part).abs().max() > 1e-5) == sees_future
 

@@ -1,4 +1,4 @@
-"""A model that only describes cuts recordings into stretches as long as the clips that it learnt from."""
+"""A model that only describes cuts recordings into segments as long as the clips that it learnt from."""
 
 import itertools
 from collections.abc import Iterable
@@ -86,18 +86,18 @@ def test_fixed_windows_end_with_recording() -> None:
 
 
 def cut(time_s: list[float], edges: Iterable[int] = ()) -> list[tuple[float, float]]:
-    """The stretches of a decoder that takes these frames, eight a second, cut up in pushes; they end with the last."""
+    """The segments of a decoder that takes these frames, eight a second, cut up in pushes; they end with the last."""
     decoder = FixedWindowDecoder("x", video="a.mp4", length_s=2.0, step_s=0.125)
     parts = np.split(np.array(time_s), list(edges))
     events = [event for part in parts for event in decoder.push(part, np.ones((len(part), 1)))[1]]
     return spans([*events, *decoder.finish(time_s[-1] + 0.125)[1]])
 
 
-def frames(*stretches: tuple[float, float]) -> list[float]:
-    return [float(at_s) for start_s, end_s in stretches for at_s in np.arange(start_s, end_s, 0.125)]
+def frames(*segments: tuple[float, float]) -> list[float]:
+    return [float(at_s) for start_s, end_s in segments for at_s in np.arange(start_s, end_s, 0.125)]
 
 
-@pytest.mark.parametrize(("stretches", "expected"), [
+@pytest.mark.parametrize(("segments", "expected"), [
     ([(0.1, 3.5)], [(0, 2), (2, 3.6)]),  # sooner than a step from 0
     ([(0.125, 3.125)], [(0.125, 3.125)]),
     ([(3600, 3601)], [(3600, 3601)]),
@@ -107,10 +107,8 @@ def frames(*stretches: tuple[float, float]) -> list[float]:
     ([(0, 1), (3.875, 5)], [(0, 2), (2, 5)]),  # each of them holds frames
     ([(0, 1), (4, 5), (9, 9.125)], [(0, 2), (4, 6), (9, 9.125)]),
 ])  # fmt: skip
-def test_fixed_windows_contain_frames(
-    stretches: list[tuple[float, float]], expected: list[tuple[float, float]]
-) -> None:
-    assert np.array(cut(frames(*stretches))) == pytest.approx(np.array(expected))
+def test_fixed_windows_contain_frames(segments: list[tuple[float, float]], expected: list[tuple[float, float]]) -> None:
+    assert np.array(cut(frames(*segments))) == pytest.approx(np.array(expected))
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 
 from tests.model.graphs import Graph, expected
-from tests.model.networks import make_model, random_batch, stretch
+from tests.model.networks import make_model, random_batch, segment
 from tests.sequences import make_sequence
 from vidgru.config import ExportConfig
 from vidgru.errors import MissingDependencyError, ModelError, SettingsError
@@ -110,7 +110,7 @@ def test_event_graph_ignores_padding(kind: str) -> None:
     graph, batch = Graph(event_graph(MODELS[kind])), random_batch(MODELS[kind].feature_spec, 4, 9)
     together = graph.read(batch)
     for row, length in enumerate(batch[3].sum(dim=1).tolist()):
-        alone = graph.read(stretch(batch, row, length))
+        alone = graph.read(segment(batch, row, length))
         np.testing.assert_allclose(together["clip_scores"][row], alone["clip_scores"][0], rtol=0, atol=1e-5)
         ours, file_metadata = together["frame_scores"][row, :length], alone["frame_scores"][0]
         np.testing.assert_allclose(ours, file_metadata, rtol=0, atol=1e-5)

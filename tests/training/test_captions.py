@@ -60,7 +60,7 @@ def test_model_writes_correct_sentence(
     metrics = scored(data, trained, tmp_path)
     captions = metrics["descriptions"]
     truth = {row.split(",")[0]: row.split(",")[3] for row in data.rows}
-    assert len(captions["sentences"]) == captions["stretches"] == 8
+    assert len(captions["sentences"]) == captions["segments"] == 8
     for row in captions["sentences"]:
         assert ORDER_OF[row["description"]] == truth[row["video"]]
         assert row["references"] == list(SENTENCES[truth[row["video"]]])
@@ -89,7 +89,7 @@ def test_evaluate_on_descriptions_alone(data: FakeDataset, trained: Path, tmp_pa
     path = relabelled(data, "sentences.csv", ("train", "val", "test"))
     metrics = evaluate(trained, path, from_settings(EvalConfig, **data.settings(out=str(tmp_path))))
     assert "accuracy" not in metrics
-    assert metrics["descriptions"]["stretches"] == 8
+    assert metrics["descriptions"]["segments"] == 8
 
 
 def test_validation_by_descriptions_alone_is_refused(data: FakeDataset, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_training_tracks_next_word(trained: Path) -> None:
     assert float(rows[-1]["val_next_word"]) > 0.7 > float(rows[0]["val_next_word"])
     model, metrics = load_model(trained), json.loads((trained / "metrics.json").read_text(encoding="utf-8"))
     assert model.metrics["next_word"] == pytest.approx(max(float(row["val_next_word"]) for row in rows), abs=0.05)
-    assert metrics["descriptions"]["stretches"] == 8
+    assert metrics["descriptions"]["segments"] == 8
     assert model.caption is not None
     assert set(model.caption.labels) == set(SENTENCES)
     assert model.caption.threshold == 0.0, "all validation captions are correct"
@@ -268,9 +268,9 @@ def test_timed_events_are_captioned(tmp_path: Path) -> None:
     run = train(data.root, config(data, tmp_path / "run", epochs=30, hidden=32, width=32))
     metrics = scored(data, run, tmp_path / "eval")
     captions = metrics["descriptions"]
-    assert captions["stretches"] == metrics["events"]["events"]
+    assert captions["segments"] == metrics["events"]["events"]
     assert metrics["event_f1"] > 0.7
-    assert captions["dense"]["events"] == captions["stretches"]
+    assert captions["dense"]["events"] == captions["segments"]
     assert captions["dense"]["soda_f1"] > 0.5
     settings = PredictConfig(out=str(tmp_path / "events"), features=str(data.features), report=False)
     for row in predict(run, [data.root / "videos"], settings, progress=False):

@@ -207,7 +207,7 @@ def test_summary_has_a_line_per_head() -> None:
             "per_class": per_class, "clips": 8, "accuracy": 0.75, "macro_f1": 0.6,
             "intervals": {"accuracy": [0.5, 1.0]},
             "events": {**events, "intervals": {"event_f1": [0.6, 0.8]}},
-            "descriptions": {"stretches": 7, "templates": 0.25, "cider_d": 1.5},
+            "descriptions": {"segments": 7, "templates": 0.25, "cider_d": 1.5},
             "failed": {"x.mp4": "damaged"},
         }
     ).splitlines()  # fmt: skip

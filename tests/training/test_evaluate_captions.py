@@ -60,7 +60,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_captions_with_references_worst_first(dataset: Dataset) -> None:
     assert MODEL.caption is not None
     metrics = evaluate(dataset, replace(MODEL, caption=replace(MODEL.caption, threshold=0.5)))
-    assert metrics["stretches"] == 3
+    assert metrics["segments"] == 3
     assert metrics["templates"] == pytest.approx(1 / 3)
     assert {"bleu_1", "bleu_4", "rouge_l", "cider", "cider_d", "chrf", "tokenizer"} <= metrics.keys()
     wanted = [("A man falls.", "그가 넘어진다."), ("He walks left.",), ("A man walks.",)]

@@ -119,7 +119,7 @@ class Segment:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SplitEvent:
+class SegmentSplit:
     """A running segment ends at the first of `points`; the rest can be decoded by others."""
 
     segment: Segment
@@ -158,7 +158,7 @@ class SegmentDecoder:
         *,
         is_last: Callable[[], bool],
         can_split: bool,
-        on_split: Callable[[SplitEvent], None],
+        on_split: Callable[[SegmentSplit], None],
         stop: threading.Event,
         limit: int | None,
         log: Callable[[str], None],
@@ -285,7 +285,7 @@ class SegmentDecoder:
                 case "split" if message["points"]:
                     points = [ResumePoint(**point) for point in message["points"]]
                     segment.end = points[0]
-                    self._on_split(SplitEvent(segment=segment, points=points))
+                    self._on_split(SegmentSplit(segment=segment, points=points))
                 case "sample":
                     assert sample is not None
                     self._pass_on(segment, sample)

@@ -6,8 +6,8 @@
 
 A segment is a recording, or a part of it from one key frame to another: decoding the last recordings, or a single one,
 is shared among idle decoders. `Extractor.results` is the ordering loop. It runs in the thread that reads the results
-and alone decides what is decoded, tracked, written and finished; other threads only send it events. An entry's bytes do
-not depend on what ran beside it.
+and alone decides what is decoded, tracked, written and finished; other threads only send it messages. An entry's bytes
+do not depend on what ran beside it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vidgru.detector.tracker import Tracker
 from vidgru.detector.weights import find_weights
 from vidgru.errors import LockLostError, OutputError, RecordingError
 from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, watch_for_hangs
-from vidgru.extraction.decode_task import DecodedEnd, Outcome, RecordingState, Segment, SegmentDecoder, SplitEvent
+from vidgru.extraction.decode_task import DecodedEnd, Outcome, RecordingState, Segment, SegmentDecoder, SegmentSplit
 from vidgru.extraction.detector_pool import (
     Channel,
     DetectedFrame,
@@ -70,7 +70,7 @@ __all__ = [
 
 _CHUNK_SAMPLES = 256  # samples given to the writer at a time
 _RETRY_S = 0.5  # how often a recording that another process has locked is tried again
-_EVENTS_WAITING = 256
+_MAX_MESSAGES = 256
 
 
 def extract_recordings(
@@ -153,14 +153,14 @@ def user_start_time(cache: SequenceCache, path: Path, start_time: str) -> str | 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SegmentEvent:
+class SegmentDone:
     """A decoder has finished a task."""
 
     segment: Segment
     outcome: Outcome
 
 
-Event = list[DetectedFrame] | SegmentEvent | SplitEvent | BaseException
+Message = list[DetectedFrame] | SegmentDone | SegmentSplit | BaseException
 
 
 class Extractor:
@@ -199,10 +199,10 @@ class Extractor:
             self._feature_settings["limit"] = limit  # so that such an entry is never taken for a complete one
 
         self._stop = threading.Event()
-        self._events: Channel[Event] = Channel(_EVENTS_WAITING, self._stop)
-        self._threads = WorkerThreads(self._stop, self._events.put)
+        self._messages: Channel[Message] = Channel(_MAX_MESSAGES, self._stop)
+        self._threads = WorkerThreads(self._stop, self._messages.put)
         self._pool = DetectorPool(
-            weights, weights_sha256, detect, run, self._threads, self._stop, self._events.put, listener.log
+            weights, weights_sha256, detect, run, self._threads, self._stop, self._messages.put, listener.log
         )
         self._decoders = [DecoderProcess() for _ in range(count_threads(run))]
         self._tasks: Channel[Segment] = Channel(2 * len(self._decoders), self._stop)
@@ -223,7 +223,7 @@ class Extractor:
             self._locks,
             is_last=self._is_last,
             can_split=len(self._decoders) > 1,
-            on_split=self._events.put,
+            on_split=self._messages.put,
             stop=self._stop,
             limit=limit,
             log=listener.log,
@@ -274,7 +274,7 @@ class Extractor:
             while True:
                 segment = self._tasks.get()
                 outcome = self._segment_decoder.run(segment, decoder)
-                self._events.put(SegmentEvent(segment=segment, outcome=outcome))
+                self._messages.put(SegmentDone(segment=segment, outcome=outcome))
         finally:
             decoder.stop()
 
@@ -297,13 +297,13 @@ class Extractor:
             if not self._unfinished_tasks:
                 self._pool.flush()  # no frames are on their way to fill its batches
             try:
-                match self._events.poll():
+                match self._messages.poll():
                     case list(rows):
                         for state in self._collect(rows):
                             self._advance(state)
-                    case SplitEvent(segment=segment, points=points):
+                    case SegmentSplit(segment=segment, points=points):
                         self._share(segment, points)
-                    case SegmentEvent(segment=segment, outcome=outcome):
+                    case SegmentDone(segment=segment, outcome=outcome):
                         self._unfinished_tasks -= 1
                         segment.status = "done"
                         if not segment.is_superseded:

@@ -311,7 +311,7 @@ def metrics_summary(metrics: Mapping[str, Any]) -> str:
         lines.append(f"{events['events']} events in {events['videos']} recordings: {', '.join(headlines)}")
     if captions := metrics.get("descriptions"):
         rejected = f"{captions['templates']:.0%} below the confidence threshold"
-        lines.append(f"{captions['stretches']} captions: cider_d {captions['cider_d']:.3f}, {rejected}")
+        lines.append(f"{captions['segments']} captions: cider_d {captions['cider_d']:.3f}, {rejected}")
     return "\n".join([*lines, *_skipped(metrics)])
 
 

@@ -57,7 +57,7 @@ def evaluate_captions(
         beam: Beam width for writing captions.
 
     Returns:
-        stretches (number of segments with a description), templates (share of captions below the model's threshold),
+        segments (number of segments with a description), templates (share of captions below the model's threshold),
         the metrics of `caption_metrics`, `hallucination` as returned by `hallucination_metrics`, `dense` as returned
         by `dense_metrics` (None without timed descriptions), and `sentences`: video, start, end, description, score,
         cider_d and references of each segment, the worst first. Empty if the split has no descriptions.
@@ -95,7 +95,7 @@ def evaluate_captions(
         for sentence in segment.sentences
     ]
     return {
-        "stretches": len(segments),
+        "segments": len(segments),
         "templates": float(np.mean([not is_confident(model, caption) for caption in captions])),
         **caption_metrics(texts, references),
         "hallucination": hallucination_metrics(texts, detected, ObjectWords(model.names)),
@@ -117,7 +117,7 @@ def evaluate_captions(
 
 def captions_table(metrics: Mapping[str, Any]) -> list[str]:
     """Metrics from `evaluate_captions` as lines of text: the headlines, then the worst captions."""
-    lines = [f"{metrics['stretches']} captions, {metrics['templates']:.0%} of them below the confidence threshold"]
+    lines = [f"{metrics['segments']} captions, {metrics['templates']:.0%} of them below the confidence threshold"]
     lines += [f"{name} {metrics[name]:.3f}" for name in _HEADLINES]
     chair = metrics["hallucination"]
     if chair["chair_s"] is not None:

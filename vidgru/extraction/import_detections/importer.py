@@ -163,7 +163,10 @@ class _Importer:
         except RecordingError as error:
             status, reason = "failed", error.message
         except LockLostError:
-            status, reason = "failed", "was taken over by another process; run again to reuse its result"
+            status, reason = (
+                "failed",
+                "was taken over by another process while this one was suspended; run again to reuse it",
+            )
         return ExtractionResult(
             recording=recording,
             status=status,
