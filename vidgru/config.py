@@ -532,8 +532,8 @@ class InfoConfig:
     Attributes:
         verify: Read every byte of a cache or an entry and compare checksums; the next extraction replaces corrupt
             entries.
-        prune: Delete from a cache the entries of recordings that are gone or have changed, and leftovers of killed
-            runs.
+        prune: Delete from a cache the entries of recordings that are gone or have changed, and incomplete entries
+            of killed runs.
     """
 
     verify: bool = False

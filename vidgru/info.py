@@ -61,7 +61,7 @@ def inspect_path(path: str | Path, *, verify: bool = False, prune: bool = False)
         verify: Read every byte of a cache or an entry and compare checksums. Marks corrupt entries, so that the next
             extraction replaces them.
         prune: Delete from a cache what no recording needs: entries of recordings that are gone or have changed, corrupt
-            entries, and leftovers of killed runs. Keeps what another process has locked.
+            entries, and incomplete entries of killed runs. Keeps what another process has locked.
 
     Raises:
         SourceError: It is none of these.

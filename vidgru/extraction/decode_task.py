@@ -128,7 +128,7 @@ class SegmentSplit:
 
 # How a decoding task ended. "locked": try again later. "complete": the segment was decoded up to its planned end.
 # "overrun": decoding did not arrive at the planned end as planned.
-Outcome = Entry | DecodedEnd | Literal["locked", "complete", "overrun"] | Exception
+TaskResult = Entry | DecodedEnd | Literal["locked", "complete", "overrun"] | Exception
 
 
 class SegmentDecoder:
@@ -171,11 +171,11 @@ class SegmentDecoder:
         self._claims: dict[str, RecordingState] = {}  # by key: recordings of equal content share an entry
         self._has_logged_lock = False
 
-    def run(self, segment: Segment, decoder: DecoderProcess) -> Outcome:
+    def run(self, segment: Segment, decoder: DecoderProcess) -> TaskResult:
         """Decode a segment, after opening its recording if that has not been done. Samples go to the detector.
 
         If the decoder process dies, another continues where it was; if that one dies before it has got any further,
-        `DecoderDiedError` is the outcome.
+        `DecoderDiedError` is the result.
 
         Raises:
             ExtractionStoppedError: The run has ended.
@@ -252,7 +252,7 @@ class SegmentDecoder:
             return self._replay(state)
         return resume_point
 
-    def _decode(self, segment: Segment, decoder: DecoderProcess) -> Outcome:
+    def _decode(self, segment: Segment, decoder: DecoderProcess) -> TaskResult:
         """Decode a segment from where it is, and give its samples to the detector.
 
         Raises:

@@ -30,7 +30,7 @@ from vidgru.detector.tracker import Tracker
 from vidgru.detector.weights import find_weights
 from vidgru.errors import LockLostError, OutputError, RecordingError
 from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, watch_for_hangs
-from vidgru.extraction.decode_task import DecodedEnd, Outcome, RecordingState, Segment, SegmentDecoder, SegmentSplit
+from vidgru.extraction.decode_task import DecodedEnd, RecordingState, Segment, SegmentDecoder, SegmentSplit, TaskResult
 from vidgru.extraction.detector_pool import (
     Channel,
     DetectedFrame,
@@ -157,7 +157,7 @@ class SegmentDone:
     """A decoder has finished a task."""
 
     segment: Segment
-    outcome: Outcome
+    result: TaskResult
 
 
 Message = list[DetectedFrame] | SegmentDone | SegmentSplit | BaseException
@@ -273,8 +273,8 @@ class Extractor:
         try:
             while True:
                 segment = self._tasks.get()
-                outcome = self._segment_decoder.run(segment, decoder)
-                self._messages.put(SegmentDone(segment=segment, outcome=outcome))
+                result = self._segment_decoder.run(segment, decoder)
+                self._messages.put(SegmentDone(segment=segment, result=result))
         finally:
             decoder.stop()
 
@@ -303,11 +303,11 @@ class Extractor:
                             self._advance(state)
                     case SegmentSplit(segment=segment, points=points):
                         self._share(segment, points)
-                    case SegmentDone(segment=segment, outcome=outcome):
+                    case SegmentDone(segment=segment, result=result):
                         self._unfinished_tasks -= 1
                         segment.status = "done"
                         if not segment.is_superseded:
-                            self._end_segment(segment, outcome)
+                            self._end_segment(segment, result)
                     case BaseException() as error:  # a bug, or a detector that cannot run
                         raise error
             finally:  # also if handling the event failed: recordings that ended before are reported
@@ -415,10 +415,10 @@ class Extractor:
                 Segment(state=segment.state, number=number, resume_from=start, end=end, passed=start.samples)
             )
 
-    def _end_segment(self, segment: Segment, outcome: Outcome) -> None:
+    def _end_segment(self, segment: Segment, result: TaskResult) -> None:
         """Act on how a decoding task ended."""
         state = segment.state
-        match outcome:
+        match result:
             case Entry() as entry:
                 self._end(state, "reused", entry.samples, entry.duration_s, describe_damage(entry))
             case "locked":
