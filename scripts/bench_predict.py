@@ -40,7 +40,7 @@ from bench_train import FEATURE_SPEC, FPS, LABELS
 from bench_videos import join
 
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, PredictConfig, RuntimeSettings
+from vidgru.config import DetectorSettings, NetworkSettings, PredictConfig, RuntimeSettings
 from vidgru.detector.backends import open_backend
 from vidgru.detector.motion import FlowMeter, object_motion, scene_motion
 from vidgru.detector.preprocess import PAD_VALUE, Letterbox
@@ -50,7 +50,6 @@ from vidgru.extraction.detector_pool import DetectedFrame, FrameRef, count_cores
 from vidgru.extraction.pipeline import extract_recordings
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network
 from vidgru.model.event_decoder import DecodeSettings, decode_events
-from vidgru.model.event_gru import Architecture
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features, stream_features
 from vidgru.model.scoring import encode_features, encode_recording, score_frames
@@ -110,7 +109,7 @@ def make_model(sequence: FrameSequence, detect: DetectorSettings, sha256: str) -
     """Return a model with random weights that predicts some timed events in a sequence like this one."""
     torch.manual_seed(0)
     task = EventTask(labels=LABELS, frame_head=HeadSpec(background=True, multi_label=False))
-    network = build_network(FeatureSpec.from_sequence(sequence), task, Architecture()).eval()
+    network = build_network(FeatureSpec.from_sequence(sequence), task, NetworkSettings()).eval()
     network.encoder.fit_normalization([compute_features(sequence)])
     settings = DecodeSettings(high=(), low=(), min_s=1.0, merge_s=0.5, exclusive=True, smooth_s=0.5)
     model = EventModel(

@@ -31,11 +31,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from vidgru.config import TrainConfig
+from vidgru.config import NetworkSettings, TrainConfig
 from vidgru.datasets.windows import Batch
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network
 from vidgru.model.event_decoder import DecodeSettings
-from vidgru.model.event_gru import Architecture, EventGRU
+from vidgru.model.event_gru import EventGRU
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.storage import write_atomic
 from vidgru.training.augment import Augmenter
@@ -124,7 +124,7 @@ def make_learner(task: EventTask, config: TrainConfig, lookahead: int) -> Learne
     """Return a network with an optimizer."""
     torch.manual_seed(0)
     model = EventModel(
-        network=build_network(FEATURE_SPEC, task, Architecture()),
+        network=build_network(FEATURE_SPEC, task, NetworkSettings()),
         task=task,
         feature_settings={"fps": FPS},
         weights="",

@@ -19,7 +19,6 @@ from vidgru.config import (
 )
 from vidgru.errors import SettingsError
 from vidgru.flags import from_settings, list_flags, to_settings, with_settings
-from vidgru.model.event_gru import Architecture
 
 CONFIGS = [
     CompareConfig, ConvertConfig, DemoConfig, EvalConfig, ExplainConfig, ExportConfig, ExtractConfig, PredictConfig,
@@ -98,10 +97,6 @@ def test_imported_detections_exclude_scaling(flags: dict[str, object]) -> None:
 def test_source_size_is_parsed() -> None:
     assert ImportedDetectionSettings(detections="labels", source_size="1920x1080").size_px == (1920, 1080)
     assert ImportedDetectionSettings(detections="labels").size_px is None
-
-
-def test_network_settings_match_the_architecture() -> None:
-    assert vars(NetworkSettings()) == vars(Architecture())
 
 
 # --- flat flags -----------------------------------------------------------------------------------------------------

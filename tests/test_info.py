@@ -130,7 +130,7 @@ def test_incomplete_entries_are_valid(project: FakeProject) -> None:
         assert report.lines[1].startswith("1 incomplete: extracting their recordings again completes them")
 
 
-def test_info_counts_incomplete_entries(project: FakeProject) -> None:
+def test_info_counts_entries_of_killed_runs(project: FakeProject) -> None:
     key = "ab" * 32
     for name in (f"{key}.00000000", f"{key}.00000001"):
         (project.cache.root / UNFINISHED / name).mkdir(parents=True)

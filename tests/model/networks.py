@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from tests.sequences import NAMES, make_sequence
+from vidgru.config import NetworkSettings
 from vidgru.datasets.windows import collate, slice_window
 from vidgru.model.checkpoint import CaptionSettings, EventModel, EventTask, HeadSpec, build_network
 from vidgru.model.event_decoder import DecodeSettings
-from vidgru.model.event_gru import Architecture, EventGRU
+from vidgru.model.event_gru import EventGRU
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
 from vidgru.model.tokenizer import Tokenizer
@@ -41,7 +42,7 @@ def make_network(
     """In eval mode, normalised to the sequence, with a class embedding that says something."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        architecture = Architecture(**shape)
+        architecture = NetworkSettings(**shape)
         feature_spec = FeatureSpec.from_sequence(sequence)
         network = EventGRU(feature_spec, outputs, frame_outputs, architecture, words=words, labels=labels)
         if "class" in network.encoder.object_groups:

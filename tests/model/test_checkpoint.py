@@ -9,10 +9,11 @@ from safetensors.torch import save_file
 
 from tests.model.networks import FEATURE_SETTINGS, make_model, random_batch
 from tests.sequences import make_sequence
+from vidgru.config import NetworkSettings
 from vidgru.errors import ModelError, SettingsMismatchError
 from vidgru.model.captioner import CaptionSegment, caption_segments
 from vidgru.model.checkpoint import BEST, FORMAT, check_feature_settings, detector_settings, load_model
-from vidgru.model.event_gru import Architecture, EventGRU, count_parameters
+from vidgru.model.event_gru import EventGRU, count_parameters
 from vidgru.model.features import compute_features
 from vidgru.model.tokenizer import Tokenizer
 
@@ -141,7 +142,7 @@ def test_load_model_refuses_newer_format(tmp_path: Path) -> None:
 
 def test_load_model_refuses_older_format(tmp_path: Path) -> None:
     save_with_metadata(tmp_path / "m", format=2)
-    message = r"m has model format 2, this vidgru reads 3\n  train it again, or use the vidgru version that wrote it"
+    message = r"m has model format 2, this vidgru reads 4\n  train it again, or use the vidgru version that wrote it"
     with pytest.raises(ModelError, match=message):
         load_model(tmp_path / "m")
 
@@ -190,6 +191,6 @@ def test_detector_settings() -> None:
 def test_save_writes_tensors_only(tmp_path: Path) -> None:
     make_model().save(tmp_path / "m")
     assert b"pickle" not in (tmp_path / "m").read_bytes()
-    network = EventGRU(make_model(make_sequence(5)).feature_spec, 2, 2, Architecture())
+    network = EventGRU(make_model(make_sequence(5)).feature_spec, 2, 2, NetworkSettings())
     parts = ("encoder.", "gru.", "clip_head.", "frame_head.")
     assert all(name.startswith(parts) for name in network.state_dict())

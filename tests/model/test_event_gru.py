@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 from tests.model.networks import frames_of, make_network, random_batch, segment
 from tests.sequences import make_sequence
-from vidgru.config import FeatureGroup
+from vidgru.config import FeatureGroup, NetworkSettings
 from vidgru.datasets.windows import collate, slice_window
 from vidgru.errors import SettingsError
 from vidgru.model.encoder import Encoder
-from vidgru.model.event_gru import Architecture, EventGRU
+from vidgru.model.event_gru import EventGRU
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
 from vidgru.types import Features
@@ -25,7 +25,7 @@ SHAPES = [
 
 
 def test_event_gru_default_cell() -> None:
-    gru = EventGRU(LAYOUT, 3, 0, Architecture()).gru
+    gru = EventGRU(LAYOUT, 3, 0, NetworkSettings()).gru
     assert isinstance(gru, torch.nn.GRU)
     assert (gru.input_size, gru.hidden_size, gru.num_layers) == (64, 128, 1)
     assert gru.batch_first
@@ -167,7 +167,7 @@ def test_fit_normalization_uses_all_recordings() -> None:
     np.testing.assert_allclose(encoder.object_mean.numpy(), rows.mean(axis=0), rtol=1e-3, atol=1e-5)
     geometry = LAYOUT.object_groups()["geometry"]
     np.testing.assert_allclose(encoder.object_std.numpy()[geometry], rows.std(axis=0)[geometry], rtol=1e-3)
-    assert "encoder.object_mean" in EventGRU(LAYOUT, 2, 0, Architecture()).state_dict()
+    assert "encoder.object_mean" in EventGRU(LAYOUT, 2, 0, NetworkSettings()).state_dict()
 
 
 def test_fit_normalization_of_constant_column() -> None:

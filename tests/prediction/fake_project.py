@@ -8,11 +8,10 @@ import torch
 
 from tests.sequences import NAMES, make_sequence
 from vidgru.cache import SequenceCache
-from vidgru.config import DetectorSettings, PredictConfig
+from vidgru.config import DetectorSettings, NetworkSettings, PredictConfig
 from vidgru.flags import from_settings
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network
 from vidgru.model.event_decoder import DecodeSettings
-from vidgru.model.event_gru import Architecture
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.storage import sha256_file
 from vidgru.types import FrameSequence
@@ -43,7 +42,7 @@ def make_model(
     torch.manual_seed(0)
     head = HeadSpec(background=False, multi_label=True)
     task = EventTask(labels=labels, clip_head=None if timed else head, frame_head=head if timed else None)
-    network = build_network(FeatureSpec.from_sequence(sequence), task, Architecture()).eval()
+    network = build_network(FeatureSpec.from_sequence(sequence), task, NetworkSettings()).eval()
     layers = network.frame_head if timed else network.clip_head
     assert layers is not None
     last = layers[-1]

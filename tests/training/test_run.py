@@ -155,6 +155,7 @@ def test_cross_validation(data: FakeDataset, tmp_path: Path, capsys: pytest.Capt
     assert f"accuracy {metrics['mean']['accuracy']:.3f} +- {metrics['spread']['accuracy']:.3f} over 3 folds" in shown
 
 
+@pytest.mark.slow
 def test_event_free_clips_are_a_class(tmp_path: Path) -> None:
     data = order_data(tmp_path / "data", eventless=True)
     out = train(data.root, from_settings(TrainConfig, **data.settings(out=str(tmp_path / "run"), epochs=30)))

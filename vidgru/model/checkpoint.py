@@ -17,16 +17,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from vidgru.config import DetectorSettings, uses_imported_detections
-from vidgru.errors import ModelError, SettingsMismatchError
+from vidgru.config import DetectorSettings, NetworkSettings, uses_imported_detections
+from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
 from vidgru.model.event_decoder import DecodeSettings
-from vidgru.model.event_gru import Architecture, EventGRU
+from vidgru.model.event_gru import EventGRU
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.storage import write_atomic
 from vidgru.types import Array
 
-FORMAT = 3
+FORMAT = 4
 METADATA = "vidgru"  # metadata key that holds everything but the weights, as JSON
 BEST = "best.safetensors"
 NO_EVENT = "(no event)"
@@ -192,7 +192,7 @@ class EventModel:
 
 
 def build_network(
-    feature_spec: FeatureSpec, task: EventTask, architecture: Architecture, *, words: int = 0
+    feature_spec: FeatureSpec, task: EventTask, architecture: NetworkSettings, *, words: int = 0
 ) -> EventGRU:
     """Build a network with random weights; a caption vocabulary of `words` > 0 adds a caption head."""
     outputs = task.num_outputs(task.clip_head), task.num_outputs(task.frame_head)
@@ -254,7 +254,7 @@ def load_model(path: str | Path) -> EventModel:
                 "train it again, or use the vidgru version that wrote it",
             )
         return _assemble(metadata, tensors)
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (SettingsError, ValueError, KeyError, TypeError, RuntimeError) as error:
         problem = str(error).splitlines()[0]
         raise ModelError(f"{path} is not a valid vidgru model: {problem}", "train it again") from None
 
@@ -265,7 +265,7 @@ def _assemble(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> EventMode
     )
     task = EventTask(labels=tuple(metadata["task"]["labels"]), clip_head=clip_head, frame_head=frame_head)
     feature_spec = FeatureSpec(**metadata["feature_spec"])
-    architecture = Architecture(
+    architecture = NetworkSettings(
         **{**metadata["architecture"], "drop_features": tuple(metadata["architecture"]["drop_features"])}
     )
     decode = dict(metadata["decode"])

@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from vidgru.config import NetworkSettings
 from vidgru.model.caption_head import CaptionHead, CaptionMemory
 from vidgru.model.encoder import EncodedFrames, Encoder
 from vidgru.model.fast_gru import GRU
 from vidgru.model.feature_spec import FeatureSpec
 
-Cell = Literal["gru", "lstm", "rnn", "none"]
 # A caption cannot be learnt from a clip that has lost the features it mentions, so group dropout is scaled down for
 # captions. Measured on 384 synthetic events: after 20 epochs 0.37 of the captions were correct with it, 0.15 without.
 _CAPTION_DROPOUT_SCALE = 0.2
 RNNState = Any  # a tensor [layers,B,hidden], a pair of them for an LSTM, None at the beginning
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """Shape of the network.
-
-    Attributes:
-        cell: Recurrent cell; `none` is the mean-pooling baseline, which ignores the order of frames.
-        width: Width of a frame's vector, the input of the cell.
-        hidden: Width of the cell's state.
-        layers: Number of stacked recurrent layers.
-        bidirectional: Whether frames are read backwards as well; such a model cannot run live.
-        dropout: Dropout before the last layer of the encoder, between recurrent layers, and before the heads.
-        group_dropout: Probability that a training clip loses appearance, colour, scene or scene motion; every other
-            group is lost a fifth as often.
-        drop_features: Feature groups to ignore.
-    """
-
-    cell: Cell = "gru"
-    width: int = 64
-    hidden: int = 128
-    layers: int = 1
-    bidirectional: bool = False
-    dropout: float = 0.2
-    group_dropout: float = 0.5
-    drop_features: tuple[str, ...] = ()
 
 
 class EventLogits(NamedTuple):
@@ -93,7 +66,7 @@ class EventGRU(nn.Module):
         feature_spec: FeatureSpec,
         clip_outputs: int,
         frame_outputs: int,
-        architecture: Architecture,
+        architecture: NetworkSettings,
         *,
         words: int = 0,
         labels: int = 0,

@@ -21,7 +21,7 @@ from vidgru.model.checkpoint import (
     entry_digest,
 )
 from vidgru.model.event_decoder import DecodeSettings
-from vidgru.model.event_gru import Architecture, EventGRU
+from vidgru.model.event_gru import EventGRU
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.training.batches import typical_steps
 from vidgru.training.data import LoadedFeatures
@@ -57,7 +57,7 @@ def untrained_model(
         tokenizer = init.caption.tokenizer if init and init.caption else None
         caption = caption_settings(train.captions, task, tokenizer)
     words = len(caption.tokenizer) if caption else 0
-    network = build_network(loaded.feature_spec, task, Architecture(**vars(config.network)), words=words)
+    network = build_network(loaded.feature_spec, task, config.network, words=words)
     if init:
         copy_weights(network, init, task, feature_settings)
     else:
