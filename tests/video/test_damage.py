@@ -242,4 +242,4 @@ def test_damage_check_finds_no_silent_loss() -> None:
     command = [sys.executable, str(SCRIPT), "--variants", "72", "--seed", "3"]
     completed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert completed.returncode == 0, completed.stdout + completed.stderr
-    assert "\n0 wrong" in completed.stdout
+    assert "\n0 problems" in completed.stdout
