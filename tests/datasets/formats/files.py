@@ -260,6 +260,72 @@ c.mp4,,,,,test
 a.mp4,7.125,8.5,"get up",,train
 """
 
+# github.com/sgoldenlab/simba, misc/boris_new_example.csv: the columns of BORIS 8's tabular export
+BORIS_TABULAR = (
+    "Observation id,Observation date,Description,Observation duration,Observation type,Source,Time offset (s),"
+    "Media duration (s),FPS,Subject,Behavior,Behavioral category,Modifier #1,Behavior type,Time,Media file name,"
+    """Image index,Image file path,Comment
+obs1,2024-05-06 07:08:09,,60.0,Media file(s),player #1:day1/cage.avi,0.0,60.0,25.0,m1,grooming,,hard,START,1.0,day1/cage.avi,NA,NA,
+obs1,2024-05-06 07:08:09,,60.0,Media file(s),player #1:day1/cage.avi,0.0,60.0,25.0,m2,grooming,,,START,2.0,day1/cage.avi,NA,NA,
+obs1,2024-05-06 07:08:09,,60.0,Media file(s),player #1:day1/cage.avi,0.0,60.0,25.0,m1,grooming,,hard,STOP,2.5,day1/cage.avi,NA,NA,left paw
+obs1,2024-05-06 07:08:09,,60.0,Media file(s),player #1:day1/cage.avi,0.0,60.0,25.0,,squeak,,,POINT,3.25,day1/cage.avi,NA,NA,
+obs1,2024-05-06 07:08:09,,60.0,Media file(s),player #1:day1/cage.avi,0.0,60.0,25.0,m2,grooming,,,STOP,4.0,day1/cage.avi,NA,NA,
+"""  # noqa: E501
+)
+# github.com/olivierfriard/BORIS, tests/files/test_export_events_tabular.tsv: version 7, with its preface
+BORIS_PREFACE = """Observation id\tobs1\t\t\t\t\t\t\t
+\t\t\t\t\t\t\t\t
+Media file(s)\t\t\t\t\t\t\t\t
+\t\t\t\t\t\t\t\t
+Player #1\tC:/lab/cage.avi\t\t\t\t\t\t\t
+\t\t\t\t\t\t\t\t
+Observation date\t2024-05-06 07:08:09\t\t\t\t\t\t\t
+Time offset (s)\t10.0\t\t\t\t\t\t\t
+independent variables\t\t\t\t\t\t\t\t
+variable\tvalue\t\t\t\t\t\t\t
+\t\t\t\t\t\t\t\t
+Time\tMedia file path\tTotal length\tFPS\tSubject\tBehavior\tBehavioral category\tComment\tStatus
+13.300\tC:/lab/cage.avi\t59.960\t25.0\tm1\tgrooming\t\t\tSTART
+17.750\tC:/lab/cage.avi\t59.960\t25.0\tm1\tgrooming\t\t\tSTOP
+"""
+# the same repository, tests/files/test_export_aggregated_events_test_full_1.tsv
+BORIS_AGGREGATED = (
+    "Observation id,Observation date,Description,Media file,Total length,FPS,Subject,Behavior,Behavioral category,"
+    """Modifiers,Behavior type,Start (s),Stop (s),Duration (s),Comment start,Comment stop
+obs1,2024-05-06 07:08:09,,cage.avi,59.960,25.0,m1,grooming,,,STATE,1.800,8.125,6.325,slow,
+obs1,2024-05-06 07:08:09,,cage.avi,59.960,25.0,m1,squeak,,,POINT,32.825,32.825,NA,,
+"""
+)
+# the same repository, tests/files/test.boris
+BORIS_PROJECT: Any = {
+    "time_format": "hh:mm:ss",
+    "project_name": "test",
+    "project_format_version": "7.0",
+    "subjects_conf": {"0": {"key": "1", "name": "m1", "description": ""}},
+    "behaviors_conf": {
+        "0": {"type": "Point event", "key": "p", "code": "squeak", "modifiers": {}},
+        "1": {"type": "State event", "key": "g", "code": "grooming", "modifiers": {}},
+    },
+    "observations": {
+        "two files": {
+            "date": "2024-05-06T07:08:09",
+            "file": {"1": ["/home/user/a.mp4", "/home/user/b.mp4"], "2": []},
+            "type": "MEDIA",
+            "time offset": 0.0,
+            "events": [
+                [1.5, "m1", "grooming", "", ""],
+                [3.0, "m1", "grooming", "", ""],
+                [9.0, "", "grooming", "", "slow"],
+                [12.5, "", "grooming", "", ""],
+                [14.0, "m1", "squeak", "loud", ""],
+            ],
+            "media_info": {"length": {"/home/user/a.mp4": 10.0, "/home/user/b.mp4": 20.0}, "offset": {"1": 0.0}},
+        },
+        "quiet": {"file": {"1": ["c.mp4"], "2": ["d.mp4"]}, "type": "MEDIA", "time offset": 0.0, "events": []},
+        "seen live": {"file": [], "type": "LIVE", "time offset": 0.0, "events": [[2.0, "", "squeak", "", ""]]},
+    },
+}
+
 FILES = {
     "activitynet": ("gt.json", json.dumps(ACTIVITYNET)),
     "e2e-spot": ("train.json", json.dumps(SPOT)),
@@ -271,6 +337,10 @@ FILES = {
     "kinetics": ("val.csv", KINETICS),
     "list": ("list.txt", MMACTION_LIST),
     "native": ("labels.csv", NATIVE),
+    "boris": ("cage.csv", BORIS_TABULAR),
+    "boris: preface": ("cage.tsv", BORIS_PREFACE),
+    "boris: aggregated": ("cage.csv", BORIS_AGGREGATED),
+    "boris: project": ("lab.boris", json.dumps(BORIS_PROJECT)),
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from vidgru.config import AnnotationFormat
 from vidgru.datasets.formats import cvat, elan
 from vidgru.datasets.formats.activitynet import is_activitynet, read_activitynet
+from vidgru.datasets.formats.boris import is_boris_project, is_boris_table, read_boris_project, read_boris_table
 from vidgru.datasets.formats.file_lists import is_list, read_folders, read_list
 from vidgru.datasets.formats.json_reader import Node, read_json
 from vidgru.datasets.formats.label_studio import is_label_studio, read_label_studio
@@ -20,11 +21,14 @@ from vidgru.datasets.formats.spotting import is_soccernet, is_spot, read_soccern
 from vidgru.datasets.rows import Options, ParseResult, plural
 from vidgru.errors import AnnotationError
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".xml", ".eaf")
-KNOWN = "native CSV or JSONL, ActivityNet, E2E-Spot, SoccerNet, Label Studio, ELAN, MSR-VTT, CVAT, Kinetics, text lists"
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".xml", ".eaf", ".boris")
+KNOWN = (
+    "native CSV or JSONL, ActivityNet, E2E-Spot, SoccerNet, Label Studio, ELAN, MSR-VTT, CVAT, Kinetics, text lists, "
+    "BORIS"
+)
 _HEAD = 1 << 20  # bytes read to recognise a file; a larger JSON file is read whole only if these look right
 _JSON_KEYS = re.compile(
-    rb'"(database|results|timestamps|annotations|events|sentences|end time|gameTime|timelinelabels)"\s*:'
+    rb'"(database|results|timestamps|annotations|events|sentences|end time|gameTime|timelinelabels|behaviors_conf)"\s*:'
 )
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _XML_ROOT = re.compile(r"<(?![?!])([\w.:-]+)")
@@ -51,6 +55,8 @@ def recognise(path: Path) -> AnnotationFormat | None:
         if root and root[1] == elan.ROOT:
             return "elan"
         return "cvat" if root and root[1] == cvat.ROOT else None
+    if is_boris_table(text):
+        return "boris"
     header = header_of(text)
     if "youtube_id" in header:
         return "kinetics"
@@ -72,6 +78,8 @@ def _json_format(root: object) -> AnnotationFormat | None:
         return "soccernet"
     if is_label_studio(root):
         return "label-studio"
+    if is_boris_project(root):
+        return "boris"
     if is_spot(root):
         return "e2e-spot"
     return "activitynet" if is_activitynet(root) else None
@@ -122,6 +130,8 @@ def _read(path: Path, kind: AnnotationFormat, options: Options) -> ParseResult:
         return elan.read_elan(path, options)
     if kind == "cvat":
         return cvat.read_cvat(path, options)
+    if kind == "boris" and not read_bytes(path, 100).decode("utf-8-sig", errors="replace").lstrip().startswith("{"):
+        return read_boris_table(path, options)
     root: Node = read_json(path)
     if kind == "activitynet":
         return read_activitynet(path, root)
@@ -131,4 +141,6 @@ def _read(path: Path, kind: AnnotationFormat, options: Options) -> ParseResult:
         return read_soccernet(path, root, options)
     if kind == "label-studio":
         return read_label_studio(path, root, options)
+    if kind == "boris":
+        return read_boris_project(path, root, options)
     return read_msr_vtt(path, root)

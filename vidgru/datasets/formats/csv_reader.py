@@ -1,0 +1,43 @@
+"""Tables of other tools: CSV with commas, semicolons or tabs, with or without a header."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from vidgru.datasets.formats.parsing import read_text
+from vidgru.datasets.rows import ParseResult
+
+
+def delimiter_of(line: str) -> str:
+    """Return the character that separates the cells of a line: comma, semicolon or tab."""
+    return max(",;\t", key=line.count)  # spreadsheets in many countries write semicolons
+
+
+def read_cells(path: Path, result: ParseResult, *, comment: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Yield the trimmed cells of each row that is not blank, with its place; a bad quote ends the file as a problem.
+
+    Args:
+        path: The table.
+        result: Collects the problem.
+        comment: Prefix of lines to skip; empty for none.
+
+    Raises:
+        AnnotationError: The file cannot be read or is not UTF-8.
+    """
+    lines = ["" if comment and line.startswith(comment) else line for line in read_text(path).split("\n")]
+    first = next((line for line in lines if line.strip()), "")
+    # strict: an unclosed quote must not swallow the rest of the file. A quote may follow a space.
+    text = io.StringIO("\n".join(lines), newline="")
+    reader = csv.reader(text, delimiter=delimiter_of(first), strict=True, skipinitialspace=True)
+    line = 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield f"line {line}", [cell.strip() for cell in cells]
+            line = reader.line_num + 1
+    except csv.Error as error:
+        message = f"not readable as CSV: {error}"
+        result.problems.append((f"line {line}", message, "check for a double quote that is not closed or not doubled"))
