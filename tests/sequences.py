@@ -14,6 +14,7 @@ def make_sequence(
     seed: int = 0,
     fps: float = 8.0,
     keypoints: int = 0,
+    flip_idx: tuple[int, ...] = (),
     optional: bool = True,
 ) -> FrameSequence:
     """Return a random sequence with `objects` per frame (0 to 4 if None), with or without the `optional` tensors."""
@@ -42,13 +43,16 @@ def make_sequence(
         fps=fps,
         size_px=(320, 192),
         names=NAMES,
+        flip_idx=flip_idx,
     )
 
 
 def sequences_equal(first: FrameSequence, second: FrameSequence) -> bool:
     """Whether two sequences have the same tensors, byte for byte, and the same metadata."""
     tensors, others = first.tensors(), second.tensors()
-    metadata_equal = (first.fps, first.size_px, first.names) == (second.fps, second.size_px, second.names)
+    metadata_equal = all(
+        getattr(first, name) == getattr(second, name) for name in ("fps", "size_px", "names", "flip_idx")
+    )
     return (
         metadata_equal
         and tensors.keys() == others.keys()

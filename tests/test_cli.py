@@ -12,6 +12,7 @@ from vidgru import cli
 from vidgru.cache import Entry
 from vidgru.cli import _COMMANDS, parse
 from vidgru.config import ExtractConfig
+from vidgru.errors import SettingsError
 
 ROOT = Path(__file__).parent.parent
 PRESETS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
@@ -122,6 +123,16 @@ def test_print_config_can_be_read_back(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(("words", "value"), [(["--no-augment"], False), (["--augment"], True), ([], True)])
 def test_boolean_flags(words: list[str], value: bool) -> None:
     assert config_of("train", "data", *words).augment is value
+
+
+@pytest.mark.parametrize(("words", "value"), [(["--no-mirror"], False), (["--mirror"], True), ([], None)])
+def test_mirror_flag_has_three_states(words: list[str], value: bool | None) -> None:
+    assert config_of("train", "data", *words).mirror is value
+
+
+def test_mirror_requires_augmentation() -> None:
+    with pytest.raises(SettingsError, match="mirror is True; it must be left out with --no-augment"):
+        config_of("train", "data", "--no-augment", "--mirror")
 
 
 @pytest.mark.parametrize(("words", "labels"), [

@@ -27,6 +27,7 @@ def rebuild(sequence: FrameSequence, **changes: object) -> FrameSequence:
         ({"offsets": np.array([0, 4])}, r"offsets must be int64 \[3\]"),
         ({"time_s": np.array([0.5, 0.5])}, "time_s must be strictly increasing"),
         ({"fps": 0.0}, "fps must be above 0"),
+        ({"flip_idx": (0, 2, 1)}, r"flip_idx is \[0, 2, 1\]; it must pair the 0 keypoints"),
     ],
 )
 def test_frame_sequence_rejects_invalid_tensors(changes: dict[str, object], message: str) -> None:
@@ -55,7 +56,7 @@ def test_frames_stops_at_the_end() -> None:
 
 @pytest.mark.parametrize("cuts", [(0,), (1, 2, 3), (7,), (4, 4, 19)])
 def test_concatenate_inverts_frames(cuts: tuple[int, ...]) -> None:
-    sequence = make_sequence(20, seed=1, keypoints=3)
+    sequence = make_sequence(20, seed=1, keypoints=3, flip_idx=(0, 2, 1))
     edges = [0, *cuts, 20]
     parts = [sequence.frames(a, b) for a, b in pairwise(edges)]
     assert sequences_equal(FrameSequence.concatenate(parts), sequence)

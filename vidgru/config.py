@@ -79,7 +79,9 @@ class DetectorSettings:
         values = {name: value for name, value in vars(self).items() if name != "weights"}
         return {**values, "weights_sha256": weights_sha256, "schema": FEATURE_SCHEMA}
 
-    def imported_feature_settings(self, names: Sequence[str], keypoints: int) -> dict[str, Any]:
+    def imported_feature_settings(
+        self, names: Sequence[str], keypoints: int, flip_idx: Sequence[int] = ()
+    ) -> dict[str, Any]:
         """Return the settings that decide the features of imported detections.
 
         The tracker applies to detections without track ids.
@@ -87,9 +89,11 @@ class DetectorSettings:
         Args:
             names: Class names.
             keypoints: Number of keypoints per object.
+            flip_idx: Left-right partner of each keypoint; empty if unknown.
         """
         values = {name: getattr(self, name) for name in ("fps", "conf", "max_objects", "tracker")}
-        return {**values, "names": list(names), "keypoints": keypoints, "detections": DETECTIONS_SCHEMA}
+        settings = {**values, "names": list(names), "keypoints": keypoints, "detections": DETECTIONS_SCHEMA}
+        return settings | ({"flip_idx": list(flip_idx)} if flip_idx else {})
 
 
 def _read_polygons(mask: str) -> str:
@@ -308,8 +312,11 @@ class TrainConfig:
         weight_decay: Weight decay of AdamW.
         label_smoothing: Share of each target that is spread over all labels.
         balance: Draw rare labels more often, and place windows over events.
-        augment: Augment training data: mirror, crop, speed, position, dropped objects. Never mirrors if a label names
-            a side (left, right).
+        augment: Augment training data: mirror, crop, speed, position, dropped objects.
+        mirror: Mirror training data left to right; by default unless a label names a side (left, right) or the sides
+            of the keypoints are unknown.
+        flip_idx: Left-right partner of each keypoint, as in the detector's data.yaml: 0,2,1 for nose, left eye, right
+            eye. By default that of the weights or detections, and COCO's for 17 keypoints.
         window: Seconds per training window of recordings with timed events; 0 chooses by the length of the events.
         lookahead: Seconds after a frame that its score may depend on, and thus the delay of a live model. Unused with
             --bidirectional and --cell none.
@@ -337,6 +344,8 @@ class TrainConfig:
     label_smoothing: float = 0.1
     balance: bool = True
     augment: bool = True
+    mirror: bool | None = None
+    flip_idx: tuple[int, ...] = ()
     window: float = 0.0
     lookahead: float = 1.0
     captions: bool = True
@@ -357,6 +366,7 @@ class TrainConfig:
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0 and below 1")
         require(self.window == 0 or 1 <= self.window <= 3600, "window", self.window, "0, or from 1 to 3600 seconds")
         require(0 <= self.lookahead <= 60, "lookahead", self.lookahead, "from 0 to 60 seconds")
+        require(self.augment or not self.mirror, "mirror", self.mirror, "left out with --no-augment")
         require(not (self.resume and self.init), "init", self.init, "left out with --resume")
         require(not (self.resume and self.folds), "folds", self.folds, "left out with --resume")
 

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vidgru.keypoints import check_flip_idx
+
 Array = NDArray[Any]
 
 DESCRIBED = "described"  # label of described events in a dataset that has no labels
@@ -150,6 +152,7 @@ class FrameSequence:
         fps: Requested samples per second (a gap in the source gives fewer).
         size_px: Width and height of the upright frame.
         names: Class names of the detector.
+        flip_idx: Left-right partner of each keypoint, as in a `data.yaml` of Ultralytics; empty if unknown.
     """
 
     time_s: Array
@@ -169,6 +172,7 @@ class FrameSequence:
     fps: float
     size_px: tuple[int, int]
     names: tuple[str, ...]
+    flip_idx: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         frames, objects = len(self.time_s), len(self.boxes)
@@ -195,6 +199,7 @@ class FrameSequence:
             raise ValueError("FrameSequence.time_s must be strictly increasing")
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise ValueError(f"FrameSequence.fps must be above 0, got {self.fps}")
+        check_flip_idx(self.flip_idx, 0 if self.keypoints is None else self.keypoints.shape[1])
 
     def __len__(self) -> int:
         """Number of frames, T."""
@@ -221,7 +226,7 @@ class FrameSequence:
                 views[name] = value[start:stop]
             elif name in OBJECT_TENSORS:
                 views[name] = value[first:last]
-        return FrameSequence(**views, fps=self.fps, size_px=self.size_px, names=self.names)
+        return FrameSequence(**views, fps=self.fps, size_px=self.size_px, names=self.names, flip_idx=self.flip_idx)
 
     @staticmethod
     def concatenate(parts: Sequence[FrameSequence]) -> FrameSequence:
@@ -236,7 +241,8 @@ class FrameSequence:
             if name != "offsets"
         }
         joined["offsets"] = _join_offsets([part.offsets for part in parts])
-        return FrameSequence(**joined, fps=parts[0].fps, size_px=parts[0].size_px, names=parts[0].names)
+        first = parts[0]
+        return FrameSequence(**joined, fps=first.fps, size_px=first.size_px, names=first.names, flip_idx=first.flip_idx)
 
     @staticmethod
     def from_detections(
@@ -253,6 +259,7 @@ class FrameSequence:
         classes: ArrayLike | None = None,
         tracks: ArrayLike | None = None,
         keypoints: ArrayLike | None = None,
+        flip_idx: Sequence[int] = (),
         normalised: bool = False,
         tick_s: float = 1e-3,
     ) -> FrameSequence:
@@ -291,6 +298,8 @@ class FrameSequence:
             classes: int [M], index into `names`; defaults to 0.
             tracks: int [M], -1 for an untracked object; defaults to -1.
             keypoints: [M, K, 3], x and y in the unit of `boxes`, and confidence.
+            flip_idx: Left-right partner of each keypoint, or itself, such as [0, 2, 1] for nose, left eye, right eye.
+                Training mirrors keypoints only if it is known; 17 keypoints without it are taken for COCO's.
             normalised: Whether boxes and keypoints are.
             tick_s: Resolution of `frame_times_s` in seconds; a frame up to half a tick early is on time.
 
@@ -353,6 +362,7 @@ class FrameSequence:
             fps=fps,
             size_px=(int(size_px[0]), int(size_px[1])),
             names=tuple(names),
+            flip_idx=check_flip_idx(flip_idx, 0 if points is None else points.shape[1]),
         )
 
 

@@ -34,7 +34,8 @@ def fail_on_read(path: Path, on_chunk: object = None) -> str:
 @pytest.mark.parametrize("optional", [True, False])
 def test_read_returns_what_was_written(tmp_path: Path, objects: int | None, optional: bool) -> None:
     cache = SequenceCache(tmp_path)
-    sequence = make_sequence(30, objects, optional=optional, keypoints=5 if optional else 0)
+    pose = {"keypoints": 5, "flip_idx": (1, 0, 2, 4, 3)} if optional else {}
+    sequence = make_sequence(30, objects, optional=optional, **pose)
     write_entry(cache, sequence)
     assert sequences_equal(cache.read(KEY), sequence)
     entry = cache.entry(KEY)

@@ -19,6 +19,7 @@ def test_load_network_reads_properties(tiny_weights: Weights, kind: str) -> None
     assert (network.reg_max, network.needs_nms) == (1 if is_yolo26 else 16, not is_yolo26)
     assert KINDS[kind] not in ("pose", "obb") or network.has_legacy_coding == (not is_yolo26)
     assert network.keypoints == ((17, 3) if KINDS[kind] == "pose" else None)
+    assert network.flip_idx == ()  # these weights do not name their keypoints
     with torch.inference_mode():
         raw = module(torch.zeros(2, 3, 64, 96))
     assert raw.distances.shape == (2, 126, 4 * network.reg_max)
@@ -32,6 +33,15 @@ def test_load_network_reads_properties(tiny_weights: Weights, kind: str) -> None
         assert raw.extra.shape == (2, 126, widths[KINDS[kind]])
     else:
         assert raw.extra is None, "mask coefficients are not computed"
+
+
+def test_load_network_reads_sides_of_keypoints(tiny_weights: Weights, tmp_path: Path) -> None:
+    checkpoint = torch.load(tiny_weights("yolov8n-pose"), weights_only=False)
+    pairs = [f"{side} {number}" for number in range(8) for side in ("left", "right")]
+    checkpoint["model"].kpt_names = {index: [*pairs, "nose"] for index in range(3)}
+    torch.save(checkpoint, tmp_path / "named.pt")
+    _, network = load_network(tmp_path / "named.pt")
+    assert network.flip_idx == (1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14, 16)
 
 
 def test_find_weights_of_missing_file_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import pytest
 from tests.sequences import make_sequence
 from vidgru.detector import motion
 from vidgru.errors import SettingsMismatchError
+from vidgru.keypoints import COCO_FLIP_IDX
 from vidgru.model.feature_spec import SPEED, FeatureSpec, mirror_columns
 from vidgru.model.features import FeatureStream, compute_features, stream_features
 from vidgru.types import FrameSequence
@@ -142,22 +143,28 @@ def test_stream_features_refuse_other_tensors() -> None:
         list(stream_features([make_sequence(3, optional=False)], feature_spec))
 
 
+def test_sides_of_keypoints_do_not_decide_features() -> None:
+    sequence = make_sequence(3, keypoints=3, flip_idx=(0, 2, 1))
+    feature_spec = FeatureSpec.from_sequence(sequence)
+    assert feature_spec.flip_idx == (0, 2, 1)
+    assert list(stream_features([replace(sequence, flip_idx=())], feature_spec))
+
+
 def mirror(sequence: FrameSequence) -> FrameSequence:
     """The same scene seen in a mirror, without optional tensors."""
     boxes = sequence.boxes.copy()
     boxes[:, [0, 2]] = 1 - boxes[:, [2, 0]]
     points = None
     if sequence.keypoints is not None:
-        swap = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
-        points = sequence.keypoints[:, swap].astype(np.float64)
+        points = sequence.keypoints[:, sequence.flip_idx or COCO_FLIP_IDX].astype(np.float64)
         points[:, :, 0] = 1 - points[:, :, 0]
         points = points.astype(np.float16)
     return replace(sequence, boxes=boxes, keypoints=points, motion=None, appearance=None, scene=None, scene_motion=None)
 
 
-@pytest.mark.parametrize("keypoints", [0, 17])
-def test_mirror_columns_equal_mirrored_scene(keypoints: int) -> None:
-    sequence = make_sequence(50, keypoints=keypoints, optional=False)
+@pytest.mark.parametrize(("keypoints", "flip_idx"), [(0, ()), (17, ()), (5, (1, 0, 2, 4, 3))])
+def test_mirror_columns_equal_mirrored_scene(keypoints: int, flip_idx: tuple[int, ...]) -> None:
+    sequence = make_sequence(50, keypoints=keypoints, flip_idx=flip_idx, optional=False)
     columns = mirror_columns(FeatureSpec.from_sequence(sequence))
     assert columns is not None
     order, sign, frame_order, frame_sign = columns
@@ -167,7 +174,11 @@ def test_mirror_columns_equal_mirrored_scene(keypoints: int) -> None:
 
 
 @pytest.mark.parametrize("feature_spec", [
-    FeatureSpec(classes=3, motion=22, keypoints=17, angle=True, scene=5, scene_motion=20, appearance=7, colour=9),
+    FeatureSpec(
+        classes=3, motion=22, keypoints=17, angle=True, scene=5, scene_motion=20, appearance=7, colour=9,
+        flip_idx=COCO_FLIP_IDX,
+    ),
+    FeatureSpec(classes=1, keypoints=3, flip_idx=(0, 2, 1)),
     FeatureSpec(classes=1),
 ])  # fmt: skip
 def test_mirror_columns_are_an_involution(feature_spec: FeatureSpec) -> None:
@@ -178,7 +189,7 @@ def test_mirror_columns_are_an_involution(feature_spec: FeatureSpec) -> None:
         assert np.array_equal(sign * sign[order], np.ones(len(sign)))
 
 
-@pytest.mark.parametrize("feature_spec", [FeatureSpec(classes=1, keypoints=21), FeatureSpec(classes=1, motion=6)])
+@pytest.mark.parametrize("feature_spec", [FeatureSpec(classes=1, keypoints=17), FeatureSpec(classes=1, motion=6)])
 def test_mirror_columns_of_unknown_layout(feature_spec: FeatureSpec) -> None:
     assert mirror_columns(feature_spec) is None
 

@@ -5,9 +5,10 @@ import pytest
 
 from tests.sequences import make_sequence
 from vidgru.datasets.windows import Window, slice_window
+from vidgru.errors import SettingsError
 from vidgru.model.feature_spec import FeatureSpec, mirror_columns
 from vidgru.model.features import compute_features
-from vidgru.training.augment import Augmenter, mirror
+from vidgru.training.augment import Augmenter, mirror, why_not_mirrored
 
 SEQUENCE = make_sequence(100, keypoints=17, optional=False)
 FEATURES = compute_features(SEQUENCE)
@@ -76,6 +77,22 @@ def test_mirror_is_its_own_inverse() -> None:
 )
 def test_labels_naming_a_side_prevent_mirroring(labels: tuple[str, ...], sided: bool) -> None:
     assert (Augmenter(LAYOUT, labels).mirror is None) == sided
+    assert bool(why_not_mirrored(LAYOUT, labels, None)) == sided
+    assert Augmenter(LAYOUT, labels, mirror=True).mirror is not None
+    assert Augmenter(LAYOUT, labels, mirror=False).mirror is None
+
+
+def test_why_not_mirrored_gives_the_reason() -> None:
+    unknown = FeatureSpec(classes=1, keypoints=21)
+    assert why_not_mirrored(LAYOUT, LABELS, False) == "--no-mirror"
+    assert why_not_mirrored(LAYOUT, ["wave", "turnLeft"], None) == "the label 'turnLeft' names a side"
+    message = "left and right of the 21 keypoints are unknown; pass --flip-idx, as in the detector's data.yaml"
+    assert why_not_mirrored(unknown, LABELS, None) == message
+    with pytest.raises(SettingsError, match=r"mirror is True, but left and right of the 21 .*\n.*--flip-idx"):
+        why_not_mirrored(unknown, LABELS, True)
+    assert "the motion columns" in why_not_mirrored(FeatureSpec(classes=1, motion=6), LABELS, None)
+    known = replace(unknown, flip_idx=(1, 0, *range(2, 21)))
+    assert why_not_mirrored(known, LABELS, True) == why_not_mirrored(known, LABELS, None) == ""
 
 
 def test_targets_and_weights_stay_with_steps() -> None:

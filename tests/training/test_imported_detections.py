@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from tests.prediction.fake_project import make_model
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, EvalConfig, ImportedDetectionSettings, PredictConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
-from vidgru.errors import AnnotationError, SettingsMismatchError
-from vidgru.extraction.import_detections import extract_detections, open_detections
+from vidgru.errors import AnnotationError, SettingsError, SettingsMismatchError
+from vidgru.extraction.import_detections import add_sequence, extract_detections, open_detections
 from vidgru.flags import from_settings
 from vidgru.info import inspect_path
 from vidgru.model.checkpoint import check_feature_settings, load_model
@@ -20,6 +21,7 @@ from vidgru.prediction.batch import predict
 from vidgru.prediction.inputs import model_detector
 from vidgru.training.evaluate import evaluate
 from vidgru.training.run import train
+from vidgru.types import FrameSequence
 
 SPEEDS = {"walk": 20.0, "run": 90.0}  # pixels a second
 
@@ -130,6 +132,43 @@ def test_model_refuses_other_features(trained: Path, tmp_path: Path) -> None:
     coco.write_text(json.dumps({"videos": [], "annotations": [], "categories": kinds}))
     with pytest.raises(SettingsMismatchError, match="have 1 keypoints, but the model was trained on 0"):
         evaluate(trained / "run", trained / "set.csv", eval_config(trained, detections=str(coco)))
+
+
+def write_poses(root: Path, flip_idx: tuple[int, ...] = ()) -> TrainConfig:
+    """Four sequences with three keypoints in a cache, and annotations."""
+    for number in range(4):
+        sequence = FrameSequence.from_detections(
+            frame=range(8), boxes=[[10, 10, 30, 60]] * 8, keypoints=np.full((8, 3, 3), 0.5 + number), flip_idx=flip_idx,
+            size_px=(100, 80), names=["person"], source_fps=8, fps=8,
+        )  # fmt: skip
+        add_sequence(SequenceCache(root / "features"), f"{number}.mp4", sequence)
+    rows = "".join(f"{n}.mp4,{'ab'[n % 2]},{'train' if n < 2 else 'val'}\n" for n in range(4))
+    (root / "poses.csv").write_text("video,label,split\n" + rows)
+    changes = {"detections": str(root / "features"), "source_fps": 0.0, "source_size": "", "epochs": 1}
+    return config(root, **changes)
+
+
+def test_flip_idx_reaches_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = write_poses(tmp_path, (0, 2, 1))
+    model = load_model(train(tmp_path / "poses.csv", settings))
+    assert (model.feature_spec.flip_idx, model.feature_settings["flip_idx"]) == ((0, 2, 1), [0, 2, 1])
+    assert "without mirroring" not in capsys.readouterr().out
+    train(tmp_path / "poses.csv", replace(settings, mirror=False))
+    assert "training without mirroring: --no-mirror" in capsys.readouterr().out
+
+
+def test_unknown_sides_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = write_poses(tmp_path)
+    assert load_model(train(tmp_path / "poses.csv", settings)).feature_spec.flip_idx == ()
+    assert "training without mirroring: left and right of the 3 keypoints are unknown; " in capsys.readouterr().out
+    with pytest.raises(SettingsError, match="mirror is True, but left and right of the 3 keypoints are unknown"):
+        train(tmp_path / "poses.csv", replace(settings, mirror=True))
+    with pytest.raises(SettingsError, match=r"flip_idx is \[0, 1\]; it must pair the 3 keypoints.*\n.*data\.yaml"):
+        train(tmp_path / "poses.csv", replace(settings, flip_idx=(0, 1)))
+    capsys.readouterr()
+    model = load_model(train(tmp_path / "poses.csv", replace(settings, flip_idx=(0, 2, 1))))
+    assert model.feature_spec.flip_idx == (0, 2, 1)
+    assert "without mirroring" not in capsys.readouterr().out
 
 
 def test_info_tells_and_prunes(tmp_path: Path) -> None:

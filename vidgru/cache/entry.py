@@ -156,7 +156,11 @@ def read_part(path: Path) -> FrameSequence:
             flat = mapped[first:last].view(np.ndarray).view(_DTYPES[info["dtype"]])
             tensors[name] = flat.reshape(info["shape"])
         return FrameSequence(
-            **tensors, fps=metadata["fps"], size_px=tuple(metadata["size_px"]), names=tuple(metadata["names"])
+            **tensors,
+            fps=metadata["fps"],
+            size_px=tuple(metadata["size_px"]),
+            names=tuple(metadata["names"]),
+            flip_idx=tuple(metadata.get("flip_idx", ())),
         )
     except FileNotFoundError:
         raise CacheError(f"{path} is missing", REMEDY) from None

@@ -209,6 +209,7 @@ class EntryWriter:
         sequence, rest = pending.frames(0, samples), pending.frames(samples, len(pending))
         self._pending, self._pending_samples = ([rest] if len(rest) else []), len(rest)
         metadata = {"fps": sequence.fps, "names": sequence.names, "size_px": sequence.size_px}
+        metadata |= {"flip_idx": sequence.flip_idx} if sequence.flip_idx else {}
         tensors = {name: np.ascontiguousarray(value) for name, value in sequence.tensors().items()}
         data = save(tensors, metadata={"vidgru": canonical_json(metadata).decode()})
         part = EntryPart(

@@ -29,7 +29,7 @@ from vidgru.detector.yolo_head import NetworkSpec, RawOutput, load_network
 from vidgru.errors import MissingDependencyError, OutputError, WeightsError
 from vidgru.storage import write_atomic
 
-_SCHEMA = 2  # raise it whenever the file for the same weights changes
+_SCHEMA = 3  # raise it whenever the file for the same weights changes
 _INSTALL = 'pip install "vidgru[openvino]"'
 
 

@@ -82,6 +82,7 @@ class Detector:
 
     Attributes:
         names: Class names.
+        flip_idx: Left-right partner of each keypoint; empty if unknown.
         stride: Number of pixels that the sides of the network's input are multiples of.
     """
 
@@ -89,7 +90,7 @@ class Detector:
         self.backend = backend
         self.settings = settings
         self._spec = backend.spec
-        self.names = self._spec.names
+        self.names, self.flip_idx = self._spec.names, self._spec.flip_idx
         self.stride = max(self._spec.strides)
         # A margin below the threshold: scores are compared exactly later.
         self._min_logit = math.log(settings.conf / (1 - settings.conf)) - 0.01

@@ -15,6 +15,7 @@ import torch
 
 from vidgru.detector.weights import first_line
 from vidgru.errors import WeightsError
+from vidgru.keypoints import flip_idx_from_names
 
 _TASKS = {
     "Detect": "detect", "v10Detect": "detect", "Segment": "segment", "Segment26": "segment",
@@ -34,6 +35,7 @@ class NetworkSpec:
         reg_max: Bins of the box distance distributions; 1 if the network gives distances directly.
         needs_nms: Whether boxes overlap; False for one-to-one heads.
         keypoints: Number of keypoints and values per keypoint (2 or 3); None unless the task is pose.
+        flip_idx: Left-right partner of each keypoint, by the names of the keypoints; empty if they name no sides.
         has_legacy_coding: Whether keypoints and angles are coded as before YOLO26: keypoint offsets count half cells,
             and angles are logits.
     """
@@ -45,6 +47,7 @@ class NetworkSpec:
     reg_max: int
     needs_nms: bool
     keypoints: tuple[int, int] | None
+    flip_idx: tuple[int, ...]
     has_legacy_coding: bool
 
 
@@ -132,6 +135,7 @@ def load_network(path: Path) -> tuple[torch.nn.Module, NetworkSpec]:
     names = module.names if isinstance(module.names, dict) else dict(enumerate(module.names))
     boxes = head.one2one["box_head"] if is_one_to_one else head.one2many["box_head"]
     task = _TASKS[head_type]
+    keypoints = (int(head.kpt_shape[0]), int(head.kpt_shape[1])) if task == "pose" else None
     spec = NetworkSpec(
         names=tuple(str(names[i]) for i in sorted(names)),
         task=task,
@@ -139,7 +143,8 @@ def load_network(path: Path) -> tuple[torch.nn.Module, NetworkSpec]:
         channels=tuple(next(level.parameters()).shape[1] for level in boxes),
         reg_max=int(head.reg_max),
         needs_nms=not is_one_to_one,
-        keypoints=(int(head.kpt_shape[0]), int(head.kpt_shape[1])) if task == "pose" else None,
+        keypoints=keypoints,
+        flip_idx=flip_idx_from_names(getattr(module, "kpt_names", {}).values(), keypoints[0]) if keypoints else (),
         has_legacy_coding=not head_type.endswith("26"),
     )
     return module, spec

@@ -108,9 +108,7 @@ class FrameBatch:
     letterboxes: list[Letterbox] = field(default_factory=list)
 
 
-def to_sequence(
-    rows: list[DetectedFrame], fps: float, size_px: tuple[int, int], names: tuple[str, ...]
-) -> FrameSequence:
+def to_sequence(rows: list[DetectedFrame], fps: float, size_px: tuple[int, int], detector: Detector) -> FrameSequence:
     """Join tracked frames of one recording into a piece of its sequence."""
     frames, detections = [row.frame for row in rows], [row.detections for row in rows]
     angles = [frame.angle for frame in detections if frame.angle is not None]
@@ -132,7 +130,8 @@ def to_sequence(
         scene_motion=np.stack([frame.scene_motion for frame in frames]),
         fps=fps,
         size_px=size_px,
-        names=names,
+        names=detector.names,
+        flip_idx=detector.flip_idx,
     )
 
 

@@ -56,7 +56,6 @@ class LiveExtractor:
 
     Attributes:
         name: Name of the source without credentials.
-        names: Class names of the detector.
         run_info: Backend, precision, device and versions.
         source: The source, with what is known about it.
 
@@ -101,7 +100,7 @@ class LiveExtractor:
             on_error.callback(self._stack.close)
             detector = self._pool.load()
             on_error.pop_all()
-        self.names, self.run_info = detector.names, self._pool.run_info
+        self._detector, self.run_info = detector, self._pool.run_info
         self.source = LiveSource(self._address, self._detect.fps, self._detect.imgsz, self._reconnect, self._notify)
         self._condition = self.source.condition
         self._stack.callback(self.source.close)
@@ -180,7 +179,7 @@ class LiveExtractor:
         self._tracker = self._tracker or Tracker(self._detect.tracker, frame.size_px)
         objects = detected.detections
         tracks = self._tracker.update(objects.boxes, objects.scores, objects.classes)
-        sequence = to_sequence([replace(detected, tracks=tracks)], self._detect.fps, frame.size_px, self.names)
+        sequence = to_sequence([replace(detected, tracks=tracks)], self._detect.fps, frame.size_px, self._detector)
         return LiveSample(sequence=sequence, decoded_s=frame.decoded_s)
 
     # --- called by detector threads ---------------------------------------------------------------------------------

@@ -381,8 +381,7 @@ class Extractor:
             state.writer = state.cleanup.enter_context(self._cache.writer(state.key, self._pool.run_info))
         if state.tracked:
             resume_point = state.tracked[-1].frame.resume_point
-            names = self._pool.load().names
-            sequence = to_sequence(state.tracked, self._detect.fps, state.info.size_px, names)
+            sequence = to_sequence(state.tracked, self._detect.fps, state.info.size_px, self._pool.load())
             state.tracked = []
             state.writer.append(sequence, None if resume_point is None else asdict(resume_point))
 

@@ -7,10 +7,11 @@ To add a feature per object: its columns here, its values in `features.py`, the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from vidgru.keypoints import COCO_FLIP_IDX
 from vidgru.types import Array, FrameSequence
 
 # A leading "-" marks columns that a left-right mirror negates.
@@ -29,8 +30,6 @@ NEIGHBOURS = 2
 # The layout is defined in extraction, which this package cannot import; a test compares the two.
 _MOTION_WIDTH, _MOTION_NEGATED = 22, (0, 6, 7, 8, 9, 12, 15)
 _SCENE_MOTION_WIDTH, _SCENE_MOTION_NEGATED, _GRID = 20, (18,), (3, 4)
-# Swaps left and right of the 17 COCO keypoints (https://cocodataset.org/#keypoints-2020): eyes, ears, shoulders, ...
-_COCO_SWAP = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +40,8 @@ class FeatureSpec:
         classes: Number of detector classes.
         motion, appearance, colour, scene, scene_motion: Width of the optional tensor; 0 if absent.
         keypoints: Number of keypoints per object; 0 if absent.
+        flip_idx: Left-right partner of each keypoint; empty if unknown. Only training uses it, so specs that differ
+            in it are equal.
         angle: Whether boxes are oriented.
     """
 
@@ -52,23 +53,29 @@ class FeatureSpec:
     angle: bool = False
     scene: int = 0
     scene_motion: int = 0
+    flip_idx: tuple[int, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "flip_idx", tuple(self.flip_idx))  # a model file has a list
 
     @staticmethod
     def from_sequence(sequence: FrameSequence) -> FeatureSpec:
-        """Return the spec of a frame sequence's tensors."""
+        """Return the spec of a frame sequence's tensors; 17 keypoints of unknown sides are taken for COCO's."""
 
         def width(tensor: Array | None) -> int:
             return 0 if tensor is None else int(tensor.shape[1])
 
+        keypoints = width(sequence.keypoints)
         return FeatureSpec(
             classes=len(sequence.names),
             motion=width(sequence.motion),
             appearance=width(sequence.appearance),
             colour=width(sequence.colour),
-            keypoints=width(sequence.keypoints),
+            keypoints=keypoints,
             angle=sequence.angle is not None,
             scene=width(sequence.scene),
             scene_motion=width(sequence.scene_motion),
+            flip_idx=sequence.flip_idx or (COCO_FLIP_IDX if keypoints == len(COCO_FLIP_IDX) else ()),
         )
 
     def object_groups(self) -> dict[str, slice]:
@@ -123,9 +130,9 @@ def mirror_columns(feature_spec: FeatureSpec) -> tuple[Array, Array, Array, Arra
 
     Returns:
         `order` int64 [F], `sign` float32 [F], `frame_order` int64 [G], `frame_sign` float32 [G]; None if left and right
-        are unknown: keypoints other than COCO's 17, or motion in another layout than extraction's.
+        are unknown: keypoints without `flip_idx`, or motion in another layout than extraction's.
     """
-    known_keypoints = feature_spec.keypoints in (0, len(_COCO_SWAP))
+    known_keypoints = len(feature_spec.flip_idx) == feature_spec.keypoints
     known_motion = feature_spec.motion in (0, _MOTION_WIDTH)
     if not (known_keypoints and known_motion and feature_spec.scene_motion in (0, _SCENE_MOTION_WIDTH)):
         return None
@@ -143,7 +150,7 @@ def mirror_columns(feature_spec: FeatureSpec) -> tuple[Array, Array, Array, Arra
     for name, width in (("keypoints", 3), ("keypoint_speed", 2)):
         if name in groups:
             start = groups[name].start
-            order[groups[name]] = start + (np.array(_COCO_SWAP)[:, None] * width + np.arange(width)).ravel()
+            order[groups[name]] = start + (np.array(feature_spec.flip_idx)[:, None] * width + np.arange(width)).ravel()
             sign[groups[name]] = np.tile([-1.0, *[1.0] * (width - 1)], feature_spec.keypoints)
     if "motion" in groups:
         sign[groups["motion"].start + np.array(_MOTION_NEGATED)] = -1.0

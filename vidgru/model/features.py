@@ -105,7 +105,7 @@ def stream_features(parts: Iterable[FrameSequence], feature_spec: FeatureSpec) -
 
 
 def _raise_mismatch(spec: FeatureSpec, expected: FeatureSpec) -> NoReturn:
-    names = [f.name for f in fields(spec) if getattr(spec, f.name) != getattr(expected, f.name)]
+    names = [f.name for f in fields(spec) if f.compare and getattr(spec, f.name) != getattr(expected, f.name)]
     values = "; ".join(f"{name} is {getattr(spec, name)}, the model's is {getattr(expected, name)}" for name in names)
     raise SettingsMismatchError(
         f"the features differ from the model's: {values}",

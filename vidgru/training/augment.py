@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from vidgru.datasets.windows import Window
+from vidgru.errors import SettingsError
 from vidgru.model.feature_spec import GEOMETRY, FeatureSpec, mirror_columns
 from vidgru.types import Array
 
@@ -29,15 +30,15 @@ class Augmenter:
 
     Args:
         feature_spec: Spec of the features.
-        labels: Labels of the task; windows are not mirrored if one names a side (left, right).
+        labels: Labels of the task.
+        mirror: Whether to mirror windows; None decides as `why_not_mirrored` does.
 
     Attributes:
         mirror: Columns to swap when mirroring, as returned by `mirror_columns`; None if windows are not mirrored.
     """
 
-    def __init__(self, feature_spec: FeatureSpec, labels: Iterable[str]) -> None:
-        sided = any(_SIDE.search(_CAMEL_CASE.sub(" ", label)) for label in labels)
-        self.mirror = None if sided else mirror_columns(feature_spec)
+    def __init__(self, feature_spec: FeatureSpec, labels: Iterable[str], mirror: bool | None = None) -> None:
+        self.mirror = None if why_not_mirrored(feature_spec, labels, mirror) else mirror_columns(feature_spec)
         self._geometry = feature_spec.object_groups()["geometry"].start
 
     def __call__(self, window: Window, rng: np.random.Generator) -> Window:
@@ -54,6 +55,35 @@ class Augmenter:
         zoom, right, down = (2 * rng.random(3) - 1) * (_ZOOM, _SHIFT, _SHIFT)
         move(window.objects, self._geometry, zoom, right, down)
         return window
+
+
+def why_not_mirrored(feature_spec: FeatureSpec, labels: Iterable[str], mirror: bool | None) -> str:
+    """Return the reason why windows are not mirrored; empty if they are.
+
+    By default they are, unless a label names a side (left, right) or the sides of the keypoints are unknown.
+
+    Args:
+        feature_spec: Spec of the features.
+        labels: Labels of the task.
+        mirror: The setting: None for the default.
+
+    Raises:
+        SettingsError: `mirror` is true, but the sides are unknown.
+    """
+    if mirror is False:
+        return "--no-mirror"
+    sided = next((label for label in labels if _SIDE.search(_CAMEL_CASE.sub(" ", label))), None)
+    if mirror is None and sided is not None:
+        return f"the label {sided!r} names a side"
+    if mirror_columns(feature_spec) is not None:
+        return ""
+    if len(feature_spec.flip_idx) == feature_spec.keypoints:
+        what, remedy = "motion columns", "extract the recordings again"
+    else:
+        what, remedy = f"{feature_spec.keypoints} keypoints", "pass --flip-idx, as in the detector's data.yaml"
+    if mirror:
+        raise SettingsError(f"mirror is True, but left and right of the {what} are unknown", remedy)
+    return f"left and right of the {what} are unknown; {remedy}"
 
 
 def mirror(window: Window, columns: tuple[Array, Array, Array, Array]) -> None:

@@ -295,7 +295,7 @@ def make_batches(
         config: Training settings.
         rank, size: Number of this process and of all.
     """
-    augment = Augmenter(loaded.feature_spec, model.labels) if config.augment else None
+    augment = Augmenter(loaded.feature_spec, model.labels, config.mirror) if config.augment else None
     clips = windows = captions = None
     if train.clips:
         clips = ClipBatches(

@@ -13,9 +13,10 @@ from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.datasets.annotations import clip_to_durations
 from vidgru.datasets.dataset import Dataset
-from vidgru.errors import AnnotationError
+from vidgru.errors import AnnotationError, SettingsError
 from vidgru.extraction.import_detections import DetectionSource, extract_detections
 from vidgru.extraction.pipeline import extract_recordings, summary_table
+from vidgru.keypoints import check_flip_idx
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
 from vidgru.types import Array, Features
@@ -119,15 +120,17 @@ class LoadedFeatures:
         return {video: features.time_s for video, features in self.features.items()}
 
 
-def load_features(cache: SequenceCache, keys: Mapping[str, str]) -> LoadedFeatures:
+def load_features(cache: SequenceCache, keys: Mapping[str, str], flip_idx: tuple[int, ...] = ()) -> LoadedFeatures:
     """Read sequences and compute their features, one at a time.
 
     Args:
         cache: Cache to read.
         keys: Entry of each video, at least one.
+        flip_idx: Left-right partner of each keypoint; empty for that of the sequences.
 
     Raises:
         CacheError: An entry is corrupt.
+        SettingsError: `flip_idx` does not fit the keypoints.
     """
     by_key: dict[str, Features] = {}  # identical recordings share an entry
     feature_spec, names = FeatureSpec(classes=0), tuple[str, ...]()
@@ -135,5 +138,11 @@ def load_features(cache: SequenceCache, keys: Mapping[str, str]) -> LoadedFeatur
         sequence = cache.read(key)
         feature_spec, names = FeatureSpec.from_sequence(sequence), sequence.names
         by_key[key] = compute_features(sequence)
+    if flip_idx:
+        try:
+            feature_spec = replace(feature_spec, flip_idx=check_flip_idx(flip_idx, feature_spec.keypoints))
+        except ValueError as error:
+            remedy = "copy flip_idx from the data.yaml that the detector was trained on"
+            raise SettingsError(str(error), remedy) from None
     features = {video: by_key[key] for video, key in keys.items()}
     return LoadedFeatures(features=features, feature_spec=feature_spec, names=names, keys=dict(keys))

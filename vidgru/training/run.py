@@ -25,6 +25,7 @@ from vidgru.flags import to_settings
 from vidgru.model.checkpoint import BEST, EventModel, EventTask, load_model
 from vidgru.model.scoring import encode_features
 from vidgru.storage import write_atomic, write_json
+from vidgru.training.augment import why_not_mirrored
 from vidgru.training.data import LoadedFeatures, extract_missing, load_features
 from vidgru.training.distributed import ProcessGroup, process_group, refuse_distributed
 from vidgru.training.evaluate import evaluate_model, metrics_summary
@@ -113,11 +114,14 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
     extracted = extract_missing(
         dataset, videos, cache, feature_settings, config.detector, config.runtime, detection_source
     )
+    loaded = load_features(cache, extracted.keys, config.flip_idx)
     print(report(extracted.dataset, max_labels=_MAX_LABELS))
+    if config.augment and (reason := why_not_mirrored(loaded.feature_spec, task.labels, config.mirror)):
+        print(f"training without mirroring: {reason}")
     return TrainingData(
         dataset=extracted.dataset,
         failed=extracted.failed,
-        loaded=load_features(cache, extracted.keys),
+        loaded=loaded,
         task=task,
         feature_settings=feature_settings,
     )

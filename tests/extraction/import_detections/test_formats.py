@@ -75,6 +75,13 @@ def test_save_txt_keypoints(tmp_path: Path, cache: SequenceCache) -> None:
     assert sequence.keypoints is not None
     assert sequence.keypoints[0].tolist() == [[0.25, 0.5, 0.875], [0.125, 0.75, 0.5]]
     assert sequence.tracks[0] == 1
+    assert sequence.flip_idx == ()
+    for more, flip_idx in (("flip_idx: [1, 0]", (1, 0)), ("kpt_names: {0: [left_eye, right_eye]}", (1, 0))):
+        (tmp_path / "data.yaml").write_text(f"names: [person, car]\nkpt_shape: [2, 3]\n{more}\n")
+        assert extract_one(tmp_path, cache, **SOURCE_FLAGS).flip_idx == flip_idx
+    (tmp_path / "data.yaml").write_text("names: [person, car]\nkpt_shape: [2, 3]\nflip_idx: [1]\n")
+    with pytest.raises(SettingsError, match=r"data\.yaml: flip_idx is \[1\]; it must pair the 2 keypoints"):
+        open_source(tmp_path)
     other = tmp_path / "coco"
     other.mkdir()
     write_save_txt(other / "labels", "a", walk_rows(), more=" ".join(["0.5 0.25"] * 17))
@@ -117,6 +124,16 @@ def test_coco_youtube_vis(tmp_path: Path, cache: SequenceCache) -> None:
     assert np.allclose(sequence.boxes[0], [0.1, 0.1, 0.3, 0.6])
     assert sequence.tracks.tolist() == [9, 9]
     assert open_source(tmp_path / "vis.json").recording_names == ["a"]
+
+
+def test_coco_keypoint_names_give_sides(tmp_path: Path, cache: SequenceCache) -> None:
+    write_coco(tmp_path / "a.json", {"a": walk_rows()})
+    root = json.loads((tmp_path / "a.json").read_text())
+    for category in root["categories"]:
+        category["keypoints"] = ["nose", "left_eye", "right_eye"]
+    (tmp_path / "a.json").write_text(json.dumps(root))
+    assert extract_one(tmp_path / "a.json", cache).flip_idx == (0, 2, 1)
+    assert open_source(tmp_path / "a.json").feature_settings["flip_idx"] == [0, 2, 1]
 
 
 def test_coco_unprocessed_frames_are_skipped(tmp_path: Path, cache: SequenceCache) -> None:

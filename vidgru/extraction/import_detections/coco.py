@@ -4,7 +4,7 @@
     images        id, video_id, frame_id; optionally width, height                a frame that was processed
     annotations   image_id, category_id, bbox (left, top, width, height in pixels); optionally score, keypoints, and
                   track_id or instance_id
-    categories    id, name
+    categories    id, name; optionally keypoints, their names
 
 as MMTracking's CocoVID (https://mmtracking.readthedocs.io, "Customize datasets"), with `frame_index` for `frame_id`
 and `track_id` as in TAO (https://github.com/TAO-Dataset/tao, "annotation format"), and as YouTube-VIS
@@ -25,6 +25,7 @@ import numpy as np
 
 from vidgru.errors import RecordingError, SourceError
 from vidgru.extraction.import_detections.parsed import ParsedDetections, RecordingDetections, ltwh_to_xyxy
+from vidgru.keypoints import flip_idx_from_names
 from vidgru.types import Array
 
 _REMEDY = "pass a JSON with videos, images with video_id and frame_id, annotations and categories"
@@ -32,8 +33,8 @@ _MAX_VISIBILITY = 2
 _INT64_END = 2**63
 
 
-def open_coco(paths: list[Path]) -> tuple[dict[str, RecordingDetections], tuple[str, ...], int]:
-    """Return the recordings of files by name, the class names, and the number of keypoints per object.
+def open_coco(paths: list[Path]) -> tuple[dict[str, RecordingDetections], tuple[str, ...], int, tuple[int, ...]]:
+    """Return the recordings of files by name, the class names, and the number and `flip_idx` of keypoints per object.
 
     Raises:
         SourceError: A file is not such a JSON, or two videos have the same name.
@@ -43,6 +44,7 @@ def open_coco(paths: list[Path]) -> tuple[dict[str, RecordingDetections], tuple[
     class_names = tuple(dict.fromkeys(name for file in files for name in file.class_names.values()))
     class_index = {name: number for number, name in enumerate(class_names)}
     num_keypoints = max((file.num_keypoints for file in files), default=0)
+    keypoint_names = [names for file in files for names in file.keypoint_names]
     videos_by_name: dict[str, tuple[Path, Any]] = {}
     for file in files:
         for video_id, name in file.video_names.items():
@@ -59,7 +61,7 @@ def open_coco(paths: list[Path]) -> tuple[dict[str, RecordingDetections], tuple[
                 changed_ns=file.changed_ns,
                 read=partial(file.read, video_id, class_index, num_keypoints),
             )
-    return recordings, class_names, num_keypoints
+    return recordings, class_names, num_keypoints, flip_idx_from_names(keypoint_names, num_keypoints)
 
 
 class _CocoFile:
@@ -70,6 +72,7 @@ class _CocoFile:
         video_names: Name of each video, by id.
         class_names: Class names by id, in order of ids.
         num_keypoints: Largest number of keypoints of an object.
+        keypoint_names: Names of the keypoints of each category that has any.
         stamp: Changes when the file does.
         changed_ns: When it was last modified.
     """
@@ -95,7 +98,8 @@ class _CocoFile:
                     self._annotations[video_id].append(note)
             frame_numbers = [_frame_number(image) for images in self._images.values() for image in images]
             self._first_frame = 1 if min(frame_numbers, default=0) == 1 else 0
-            self.num_keypoints = max((len(category.get("keypoints") or ()) for category in categories), default=0)
+            self.keypoint_names = [names for category in categories if (names := category.get("keypoints"))]
+            self.num_keypoints = max(map(len, self.keypoint_names), default=0)
             if not self.num_keypoints:  # the categories need not name them
                 self.num_keypoints = max((len(n.get("keypoints") or ()) for n in root["annotations"]), default=0) // 3
         except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:

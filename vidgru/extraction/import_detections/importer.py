@@ -134,7 +134,10 @@ def add_sequence(
     digest = hashlib.sha256(canonical_json({"size_px": sequence.size_px, "names": sequence.names}))
     for tensor, values in sorted(sequence.tensors().items()):
         digest.update(f"{tensor} {values.dtype} {values.shape}".encode() + np.ascontiguousarray(values).tobytes())
-    sha256, feature_settings = digest.hexdigest(), detect.imported_feature_settings(sequence.names, keypoints)
+    sha256, feature_settings = (
+        digest.hexdigest(),
+        detect.imported_feature_settings(sequence.names, keypoints, sequence.flip_idx),
+    )
     key = cache.key(sha256, feature_settings)
     with Locks(cache.lock_folder) as locks:
         if _wait_or_lock(cache, locks, key, threading.Event()) is None:

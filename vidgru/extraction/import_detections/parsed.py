@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from vidgru.errors import RecordingError, SettingsError
+from vidgru.keypoints import check_flip_idx, flip_idx_from_names
 from vidgru.types import Array
 
 CLASS_FILES = ("data.yaml", "classes.txt", "labels.txt")
@@ -181,7 +182,10 @@ def find_class_file(folder: Path) -> dict[str, Any]:
 
 
 def read_class_file(path: Path) -> dict[str, Any]:
-    """Read `names`, a tuple, and `kpt_shape`, if present, from a dataset YAML of Ultralytics or a text of names.
+    """Read a dataset YAML of Ultralytics or a text of names.
+
+    Returns:
+        `names`, a tuple; of a YAML for poses also `kpt_shape`, and `flip_idx`, which is empty if the sides are unknown.
 
     Raises:
         SettingsError: It is neither.
@@ -200,6 +204,10 @@ def read_class_file(path: Path) -> dict[str, Any]:
         shape = content.get("kpt_shape")
         if shape is not None and (len(shape) != 2 or int(shape[0]) < 1 or int(shape[1]) not in (2, 3)):
             raise ValueError(f"kpt_shape is {shape}; it must be [keypoints, 2 or 3]")
+        if shape is not None:
+            keypoints, keypoint_names = int(shape[0]), dict(values.get("kpt_names") or {})
+            flip_idx = values.get("flip_idx") or flip_idx_from_names(keypoint_names.values(), keypoints)
+            content["flip_idx"] = check_flip_idx(flip_idx, keypoints)
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise SettingsError(f"cannot read class names from {path}: {reason}", remedy) from None

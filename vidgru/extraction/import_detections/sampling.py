@@ -196,6 +196,7 @@ def to_sequence(
         classes=detections.classes,
         tracks=tracks,
         keypoints=detections.keypoints,
+        flip_idx=() if detections.keypoints is None else feature_settings.get("flip_idx", ()),
         normalised=True,
         size_px=frames.size_px,
         names=names,

@@ -148,22 +148,25 @@ def open_detections(
     """
     origin = Path(settings.detections).expanduser()
     kind = _detect_format(origin)
-    class_names = tuple(read_class_file(Path(settings.classes))["names"]) if settings.classes else ()
-    keypoints, recordings, keys = 0, dict[str, RecordingDetections](), dict[str, str]()
+    given_classes = read_class_file(Path(settings.classes)) if settings.classes else {}
+    class_names = tuple(given_classes.get("names", ()))
+    keypoints, flip_idx = 0, tuple[int, ...]()
+    recordings, keys = dict[str, RecordingDetections](), dict[str, str]()
     if kind == CACHE:
-        keys, source_class_names, keypoints = _find_entries(origin, detect, model_feature_settings)
+        keys, source_class_names, keypoints, flip_idx = _find_entries(origin, detect, model_feature_settings)
     elif kind == COCO:
         paths = [origin] if origin.is_file() else sorted(origin.glob("*.json"))
-        recordings, source_class_names, keypoints = open_coco(paths)
+        recordings, source_class_names, keypoints, flip_idx = open_coco(paths)
     elif kind == MOT:
         recordings, class_file = open_mot(origin)
         source_class_names = class_names or class_file.get("names") or numbered_class_names(1)
     else:
         folders = (origin, origin / "labels", *([origin.parent] if origin.resolve().name == "labels" else []))
-        class_file = next((content for content in map(find_class_file, folders) if content), {})
+        class_file = next((content for content in map(find_class_file, folders) if content), {}) | given_classes
         recordings, keypoints = open_save_txt(origin, class_file)
+        flip_idx = class_file.get("flip_idx", ())
         source_class_names = class_names or class_file.get("names") or numbered_class_names(0)
-    feature_settings = detect.imported_feature_settings(class_names or source_class_names, keypoints)
+    feature_settings = detect.imported_feature_settings(class_names or source_class_names, keypoints, flip_idx)
     if model_feature_settings is not None:
         if model_feature_settings["keypoints"] != keypoints:
             raise SettingsMismatchError(
@@ -224,8 +227,8 @@ def _detect_format(origin: Path) -> str:
 
 def _find_entries(
     origin: Path, detect: DetectorSettings, model_feature_settings: dict[str, Any] | None
-) -> tuple[dict[str, str], tuple[str, ...], int]:
-    """Return the keys of a cache's entries by recording, their class names, and their number of keypoints.
+) -> tuple[dict[str, str], tuple[str, ...], int, tuple[int, ...]]:
+    """Return the keys of a cache's entries by recording, their class names, number of keypoints and `flip_idx`.
 
     Raises:
         SourceError: Two recordings have the same name.
@@ -240,7 +243,7 @@ def _find_entries(
         if entry is None or not uses_imported_detections(entry.feature_settings):
             continue
         expected = model_feature_settings or detect.imported_feature_settings(
-            entry.names, entry.feature_settings["keypoints"]
+            entry.names, entry.feature_settings["keypoints"], entry.feature_settings.get("flip_idx", ())
         )
         if entry.feature_settings == expected:
             entries[key] = entry
@@ -257,8 +260,8 @@ def _find_entries(
         )
     latest = {record["path"]: record for record in records if record["key"] in entries}
     class_sets = {
-        (entries[record["key"]].names, entries[record["key"]].feature_settings["keypoints"])
-        for record in latest.values()
+        (entry.names, int(entry.feature_settings["keypoints"]), tuple(entry.feature_settings.get("flip_idx", ())))
+        for entry in (entries[record["key"]] for record in latest.values())
     }
     if len(class_sets) > 1:
         raise SettingsMismatchError(
@@ -274,5 +277,4 @@ def _find_entries(
                 f"{record['detections']}",
                 "pass the original detections, or extract each of these folders to its own --out",
             )
-    names, keypoints = class_sets.pop()
-    return {name: record["key"] for name, record in by_name.items()}, names, int(keypoints)
+    return {name: record["key"] for name, record in by_name.items()}, *class_sets.pop()
