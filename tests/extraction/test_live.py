@@ -1,6 +1,6 @@
 """Features of live sources served on this machine, against those of the file."""
 
-import time
+import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -90,17 +90,23 @@ def test_slow_detector_gets_newest_frames(
 ) -> None:
     path = write_video(tmp_path / "a.ts", 100, tick=Fraction(1, 90000))
     messages: list[str] = []
+    is_read = threading.Event()
     original = Detector.detect
 
     def slow(self: Detector, *arguments: Any) -> Any:
-        time.sleep(0.05)  # the source has been read whole long before
+        is_read.wait(60)
         return original(self, *arguments)
+
+    def notify(line: str) -> None:
+        messages.append(line)
+        if "was lost" in line:
+            is_read.set()
 
     monkeypatch.setattr(Detector, "detect", slow)
     with (
         serving(as_stream(path)) as url,
         LiveExtractor(
-            url, detect(tiny_weights()), RUN, reconnect=ReconnectPolicy(initial_delay_s=60), notify=messages.append
+            url, detect(tiny_weights()), RUN, reconnect=ReconnectPolicy(initial_delay_s=60), notify=notify
         ) as extractor,
     ):
         parts: list[FrameSequence] = []
@@ -115,6 +121,34 @@ def test_slow_detector_gets_newest_frames(
     assert sequence.time_s[-1] == pytest.approx(9.8)
     assert any("is behind; dropping frames to keep up" in line for line in messages)
     assert messages[0].startswith("detector: ")
+
+
+def test_silence_ends_while_the_detector_works(
+    tiny_weights: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "a.ts", 20, tick=Fraction(1, 90000))
+    goes_on, ends = threading.Event(), threading.Event()
+    original = Detector.detect
+
+    def waiting(self: Detector, *arguments: Any) -> Any:
+        goes_on.wait(60)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Detector, "detect", waiting)
+    with (
+        serving(as_stream(path, lambda: ends.wait(60))) as url,
+        LiveExtractor(url, detect(tiny_weights()), RUN, reconnect=SOON, notify=lambda line: None) as extractor,
+    ):
+        assert extractor.silence_s() == 0, "no frame has come"
+        while extractor.source.silence_s() == 0:
+            assert extractor.read(0.01) is None
+        while not extractor._in_detector:
+            assert extractor.read(0.01) is None
+        assert extractor.silence_s() == 0
+        goes_on.set()
+        while extractor.silence_s() == 0:
+            extractor.read(0.01)
+        ends.set()
 
 
 def test_detector_error_is_raised(

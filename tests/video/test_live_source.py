@@ -1,5 +1,6 @@
 """Live sources: clock, sampling, reconnection, dropped frames."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -117,7 +118,7 @@ def test_clock_zero_follows_slow_source() -> None:
 # --- source -----------------------------------------------------------------------------------------------------------
 
 SOON = ReconnectPolicy(initial_delay_s=0.01, max_delay_s=0.04, max_attempts=3)
-TIMEOUT_S = 20.0  # longer than any test takes
+TIMEOUT_S = 120.0  # longer than any test takes
 
 
 @contextmanager
@@ -289,7 +290,7 @@ def test_lost_source_is_reconnected(connections: list[FakeConnection | SourceLos
     assert source.damage.gaps == 1
     assert source.damage.gap_s > 0
     back = messages.pop(5)
-    assert back.startswith("rtsp://cam is back after 0.")
+    assert re.fullmatch(r"rtsp://cam is back after \d+\.\d s", back)
     assert messages[:8] == [
         "rtsp://cam cannot be opened (refused); retrying in 0.01 s",
         "rtsp://cam is open: 160x96",

@@ -123,6 +123,12 @@ class LiveExtractor:
             and self._sent == self._returned
         )
 
+    def silence_s(self) -> float:
+        """Return for how many seconds the source has been silent; 0 while samples wait or are in the detector."""
+        # The queue is checked first: a frame that arrives meanwhile has already ended the silence.
+        is_busy = self._sent != self._returned or self.source.has_frames()
+        return 0.0 if is_busy else self.source.silence_s()
+
     def read(self, timeout_s: float) -> LiveSample | None:
         """Return the next sample, in order.
 

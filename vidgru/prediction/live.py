@@ -134,7 +134,6 @@ class LivePredictor:
         self._stream: EventStream | None = None  # None before the first frame and after a long gap
         self._recorder: LiveRecorder | None = None
         self._frame_s = 0.0  # time of the latest frame
-        self._scored_at = time.monotonic()  # when it was scored
         self._open: dict[tuple[str, float], tuple[int, str]] = {}  # id and wall-clock start of open events
         self._events = self._frames = self._exit_code = 0
         self._latencies: deque[float] = deque(maxlen=_MAX_LATENCIES)
@@ -149,7 +148,7 @@ class LivePredictor:
                 sample = self._extractor.read(_POLL_S)
                 if sample is not None:
                     self._process(sample)
-                elif time.monotonic() - self._scored_at > self._max_gap_s:
+                elif self._extractor.silence_s() > self._max_gap_s:
                     self._close_events(self._frame_s + 1 / self._model.fps)
                 if time.monotonic() - status_printed > _STATUS_S:
                     status_printed = time.monotonic()
@@ -173,8 +172,7 @@ class LivePredictor:
             self._stream = EventStream(self._model, video=self._extractor.name, beam=self._config.beam)
         self._print_events(self._stream.push(sample.sequence))
         self._frame_s = float(sample.sequence.time_s[-1])
-        self._scored_at = time.monotonic()
-        self._latencies.append(self._scored_at - sample.decoded_s)
+        self._latencies.append(time.monotonic() - sample.decoded_s)
         self._frames += 1
         self._record(sample)
 

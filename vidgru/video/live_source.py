@@ -228,6 +228,11 @@ class LiveSource:
         """Return how many seconds ago a time of the source was; of a served recording, how long ago it arrived."""
         return time.monotonic() - self._clock.zero_s - time_s
 
+    def silence_s(self) -> float:
+        """Return for how many seconds no frame has arrived; 0 before the first one."""
+        latest_s = self._latest_s
+        return 0.0 if latest_s is None else time.monotonic() - latest_s
+
     def close(self) -> None:
         """Stop reading. If the source is silent, the thread ends later, when the source times out."""
         self._stop.set()

@@ -18,10 +18,19 @@ def time_of(page: Any) -> float:
 def settle(page: Any, time_s: float) -> None:
     """Wait until the frame at a time is on the screen, and what belongs to it is drawn."""
     page.wait_for_function(
-        "(time) => Math.abs(video.currentTime - time) < 0.1 && !video.seeking",  # elements are globals by their ids
+        """(time) => {
+          const { currentTime, seeking } = video; // elements are globals by their ids
+          const lag = currentTime - presentedTime; // a frame lasts 0.1 s
+          return Math.abs(currentTime - time) < 0.1 && !seeking && lag > -0.01 && lag < 0.11;
+        }""",
         arg=time_s,
     )
-    page.wait_for_timeout(300)
+    redrawn(page)
+
+
+def redrawn(page: Any) -> None:
+    """Wait until the page has drawn what has changed, which it does with the next screen frame."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def click_time(page: Any, time_s: float, duration_s: float = 20.0, target: str = "#ruler") -> None:
@@ -34,7 +43,13 @@ def selected(page: Any) -> str:
 
 
 def listed(page: Any) -> list[str]:
-    return [text.split("\n")[0] for text in page.locator(".row.event").all_inner_texts()]
+    return [text.split("\n")[0] for text in texts(page, ".row.event")]
+
+
+def texts(page: Any, selector: str) -> list[str]:
+    """Texts of elements, read in one go: `all_inner_texts` reads later, when a redraw may have replaced them."""
+    script = "(selector) => [...document.querySelectorAll(selector)].map((element) => element.innerText)"
+    return list(page.evaluate(script, selector))
 
 
 def saved(page: Any, folder: Path) -> Path:

@@ -6,6 +6,18 @@ from typing import Any
 
 import pytest
 
+# Time of the frame on the screen, noted when the page has been notified of it.
+NOTE_FRAMES = """
+window.presentedTime = NaN;
+const request = HTMLVideoElement.prototype.requestVideoFrameCallback;
+HTMLVideoElement.prototype.requestVideoFrameCallback = function (notify) {
+  return request.call(this, (now, frame) => {
+    notify(now, frame);
+    window.presentedTime = frame.mediaTime;
+  });
+};
+"""
+
 
 @pytest.fixture
 def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
@@ -17,7 +29,8 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
         context = chromium.new_context(**{"viewport": {"width": 1280, "height": 720}, **options})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(60_000)
+        page.add_init_script(NOTE_FRAMES)
 
         def complain(text: str) -> None:
             # how often a test reads a canvas is no fault of the page's

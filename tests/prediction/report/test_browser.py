@@ -14,9 +14,11 @@ from tests.prediction.report.browsing import (
     click_time,
     listed,
     ready,
+    redrawn,
     saved,
     selected,
     settle,
+    texts,
     time_of,
 )
 from tests.prediction.report.pages import FPS, NASTY, SIZE, entry, event, make_page, scored, sequence, square
@@ -173,7 +175,7 @@ def test_filters_select_events(plain: Path, visit: Visit) -> None:
     page.locator("#min_score").fill("0")
     page.locator(".chip", has_text="fall").click()
     page.locator("#order").select_option("score")
-    assert [row.split("\n")[1] for row in page.locator(".row.event").all_inner_texts()] == [
+    assert [row.split("\n")[1] for row in texts(page, ".row.event")] == [
         "90 %",
         "80 %",
         "70 %",
@@ -200,7 +202,7 @@ def test_boxes_match_objects(plain: Path, visit: Visit) -> None:
     settle(page, 8.5)
     assert len(corners(page)) == 2
     page.locator("#show_boxes").uncheck()
-    page.wait_for_timeout(200)
+    redrawn(page)
     assert corners(page) == []
 
 
@@ -210,7 +212,7 @@ def test_missing_boxes_are_reported(tmp_path: Path, visit: Visit) -> None:
     page.locator("#show_names").uncheck()
     for time_s, is_reported in [(50.0, True), (150.0, False)]:
         click_time(page, time_s, 400.1)
-        page.wait_for_timeout(300)
+        redrawn(page)
         assert page.locator("#no_boxes").is_visible() == is_reported
         assert len(corners(page)) == (0 if is_reported else 2)
     assert "Boxes are included from 1 s before" in page.locator("#notes_summary").inner_text()
@@ -261,7 +263,7 @@ def test_attention_is_highlighted(plain: Path, visit: Visit) -> None:
     # Edges of 48 x 48 and of 96 x 38 pixels, drawn as wide as the share's root: 0.8 and 0.2.
     assert mover / (4 * 48) > 1.3 * cloud / (2 * (96 + 38)) > 0
     page.locator("#show_attention").uncheck()
-    page.wait_for_timeout(200)
+    redrawn(page)
     assert page.evaluate(amber) == [0, 0]
 
 
@@ -311,7 +313,7 @@ def test_labels_and_names_are_escaped(tmp_path: Path, visit: Visit) -> None:
     page.keyboard.press("n")
     assert selected(page) == NASTY
     assert page.locator("#panel_text").inner_text() == NASTY
-    assert page.locator("b").all_inner_texts() == ["0:02.0"]
+    assert texts(page, "b") == ["0:02.0"]
     assert page.locator("h1 i, [onclick]").count() == 0
     page.keyboard.press("e")
     assert page.locator("#edit_label").input_value() == NASTY
@@ -337,7 +339,8 @@ def test_pictures_replace_unplayable_video(tmp_path: Path, visit: Visit, gone: b
     assert page.locator("#play").is_disabled()
     page.locator("#show_names").uncheck()
     click_time(page, 11.45)
-    page.wait_for_timeout(300)
+    page.wait_for_function("() => still.complete && still.naturalWidth > 0")
+    redrawn(page)
     shown = page.locator("#strip button.current").get_attribute("aria-label")
     assert shown == "Picture at 0:11.5"
     assert float(page.locator("#ruler").get_attribute("aria-valuenow")) == pytest.approx(11.45, abs=0.1)
@@ -356,7 +359,7 @@ def test_page_without_video_file(tmp_path: Path, visit: Visit) -> None:
     assert not page.locator("#gates").is_visible()
     page.locator("#show_names").uncheck()
     click_time(page, 3.0)
-    page.wait_for_timeout(300)
+    redrawn(page)
     assert len(corners(page)) == 2
 
 

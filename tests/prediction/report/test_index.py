@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.prediction.report.browsing import texts
 from tests.prediction.report.pages import FPS, NASTY, data_of, event, make_page
 from vidgru.prediction.report import index as module
 from vidgru.prediction.report.index import IndexRow, write_index
@@ -97,11 +98,11 @@ def test_index_of_5000_recordings(tmp_path: Path) -> None:
 
 
 def names(page: Any) -> list[str]:
-    return [text.split("\n")[0] for text in page.locator("#recordings .scroll .row").all_inner_texts()]
+    return [text.split("\n")[0] for text in texts(page, "#recordings .scroll .row")]
 
 
 def events(page: Any) -> list[list[str]]:
-    return [text.split("\n") for text in page.locator("#events .scroll .row").all_inner_texts()]
+    return [text.split("\n") for text in texts(page, "#events .scroll .row")]
 
 
 @pytest.mark.slow
@@ -146,9 +147,9 @@ def test_index_cuts_long_names_at_the_front(tmp_path: Path, visit: Visit, table:
     write_index(tmp_path / "index.html", rows, labels=LABELS)
     page = visit(tmp_path / "index.html")
     page.locator(f"#show_{table}").click()
-    cells = page.locator(f"#{table} .row .path")
-    assert cells.all_inner_texts() == names
-    assert [cell.get_attribute("title") for cell in cells.all()] == names
+    assert texts(page, f"#{table} .row .path") == names
+    titles = "(selector) => [...document.querySelectorAll(selector)].map((cell) => cell.title)"
+    assert page.evaluate(titles, f"#{table} .row .path") == names
     cell, text = (page.locator(f"#{table} .row {part}").first.bounding_box() for part in (".path", "bdi"))
     assert text["x"] < cell["x"]
     assert text["x"] + text["width"] == pytest.approx(cell["x"] + cell["width"], abs=2)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.prediction.report.browsing import annotations, click_time, listed, ready, saved, settle
+from tests.prediction.report.browsing import annotations, click_time, listed, ready, redrawn, saved, settle, texts
 from tests.prediction.report.pages import event, make_page
 from vidgru.prediction.report.index import IndexRow, write_index
 from vidgru.types import Event
@@ -48,8 +48,8 @@ def panel_caption(page: Any) -> str:
 
 
 def captions(page: Any) -> list[str]:
-    page.wait_for_timeout(200)
-    return list(page.locator("#captions p").all_inner_texts())
+    redrawn(page)
+    return texts(page, "#captions p")
 
 
 def write(page: Any, text: str) -> None:
@@ -134,7 +134,9 @@ def test_template_is_marked(plain: Path, visit: Visit) -> None:
 
 def test_caption_direction_follows_language(plain: Path, visit: Visit) -> None:
     page = ready(visit(plain))
-    ways = page.locator(".row.event .words").evaluate_all("all => all.map(e => getComputedStyle(e).direction)")
+    ways = page.evaluate(
+        "() => [...document.querySelectorAll('.row.event .words')].map(words => getComputedStyle(words).direction)"
+    )
     assert ways == ["ltr", "ltr", "ltr", "ltr", "rtl"]
 
 
@@ -165,7 +167,7 @@ def test_captions_are_escaped(tmp_path: Path, visit: Visit) -> None:
     )  # fmt: skip
     other = visit(index)
     other.locator("#show_events").click()
-    assert other.locator("#events .words").all_inner_texts() == [ATTACK] * 2
+    assert texts(other, "#events .words") == [ATTACK] * 2
     assert other.title() == "Events"
     for each in (page, other):
         assert each.locator("img[src=x], #captions b, .words b, #panel_text b").count() == 0
@@ -181,11 +183,11 @@ def test_index_shows_and_searches_captions(tmp_path: Path, visit: Visit, width: 
     write_index(tmp_path / "index.html", [whole, bare], labels=("fall", "walk"))
     page = visit(tmp_path / "index.html", viewport={"width": width, "height": height})
     page.locator("#show_events").click()
-    words = lambda: page.locator("#events .words").all_inner_texts()  # noqa: E731
+    words = lambda: texts(page, "#events .words")  # noqa: E731
     assert words() == [PORTUGUESE, ENGLISH, TEMPLATE, ARABIC, KOREAN]  # by score
     assert page.locator("#events .scroll .row").count() == 6
     assert page.locator("#events .caption").nth(0).get_attribute("title") == f"{PORTUGUESE}\nCaption score 72 %"
-    assert page.locator("#events .template .mark").all_inner_texts() == ["template"]
+    assert texts(page, "#events .template .mark") == ["template"]
     page.locator("#events .head").get_by_role("button", name="Caption").click()
     assert words() == sorted([PORTUGUESE, ENGLISH, TEMPLATE, ARABIC, KOREAN])
     for query, matches in [
@@ -244,13 +246,13 @@ def test_caption_replaces_template(tmp_path: Path, visit: Visit) -> None:
     page.locator("#edit_text").fill("사람이 넘어진다")
     page.keyboard.press("Control+s")  # while typing
     page.wait_for_selector("#toast:not([hidden])")
-    assert page.locator(".row.event .mark").all_inner_texts() == ["edited"]
+    assert texts(page, ".row.event .mark") == ["edited"]
     assert not page.locator("#panel_source").is_visible()
     path = saved(page, tmp_path / "videos")
     assert annotations(path) == [(10.0, 13.0, "fall", "사람이 넘어진다")]
     page.locator("#undo").click()
     assert panel_caption(page) == TEMPLATE
-    assert page.locator(".row.event .mark").all_inner_texts() == ["template"]
+    assert texts(page, ".row.event .mark") == ["template"]
 
 
 def test_template_is_dropped_when_label_changes(tmp_path: Path, visit: Visit) -> None:
