@@ -72,7 +72,7 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig) -> list[
         written = _write_vtt(spec.source, out, rows, lengths, messages, single_file=suffix == ".vtt")
     else:
         text = (
-            _activitynet(rows, lengths, messages)
+            _activitynet(spec.source, rows, lengths, messages)
             if suffix == ".json"
             else _csv(rows)
             if suffix == ".csv"
@@ -125,7 +125,7 @@ def _jsonl(rows: list[AnnotationRow]) -> str:
 # --- ActivityNet ----------------------------------------------------------------------------------------------------
 
 
-def _activitynet(rows: list[AnnotationRow], lengths: dict[str, float], messages: list[str]) -> str:
+def _activitynet(source: Path, rows: list[AnnotationRow], lengths: dict[str, float], messages: list[str]) -> str:
     """Write ActivityNet detection ground truth; rows without times get no segment, descriptions are kept."""
     database: dict[str, dict[str, Any]] = {}
     skipped = conflicts = 0
@@ -142,7 +142,8 @@ def _activitynet(rows: list[AnnotationRow], lengths: dict[str, float], messages:
         if note.label is not None:
             entry["annotations"].append(_segment(note))
     if not database:
-        raise AnnotationError("no row has a label, which ActivityNet detection requires", "write .csv or .jsonl")
+        message = f"{source}: no row has a label, which ActivityNet detection requires"
+        raise AnnotationError(message, "write .csv or .jsonl")
     if skipped:
         messages.append(f"{plural(skipped, 'row')} without a label skipped: ActivityNet detection requires labels")
     extra = dict.fromkeys(name for row in rows for name, value in row.extra.items() if value)

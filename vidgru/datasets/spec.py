@@ -13,7 +13,7 @@ from typing import Any, get_args
 import yaml
 
 from vidgru.config import AnnotationFormat, ConvertConfig
-from vidgru.datasets.formats import SUFFIXES, recognise
+from vidgru.datasets.formats import SUBTITLE_SUFFIXES, SUFFIXES, recognise
 from vidgru.datasets.formats.file_lists import has_class_folders
 from vidgru.datasets.formats.parsing import read_text
 from vidgru.datasets.rows import Options, did_you_mean
@@ -146,6 +146,9 @@ def _annotations_in(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
         return files, notes
     if has_class_folders(folder):
         return (folder,), ()
+    for suffix in SUBTITLE_SUFFIXES:  # only one kind: `vidgru predict` writes both
+        if subtitles := sorted(folder.rglob(f"*{suffix}")):
+            return tuple(subtitles), ()
     raise AnnotationError(
         f"no annotations in {folder}",
         "pass the annotation file itself, or write a dataset YAML with `annotations: FILE`; a dataset folder holds "
@@ -166,7 +169,8 @@ def _files_in(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     formats: dict[Path, AnnotationFormat] = {}
     broken: AnnotationError | None = None
     for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in SUFFIXES and file.is_file() and not file.name.startswith("."):
+        suffix = file.suffix.lower()
+        if suffix in SUFFIXES and suffix not in SUBTITLE_SUFFIXES and file.is_file() and not file.name.startswith("."):
             try:
                 kind = recognise(file)
             except AnnotationError as error:

@@ -326,6 +326,107 @@ BORIS_PROJECT: Any = {
     },
 }
 
+# youcook2.eecs.umich.edu, youcookii_annotations_trainval.json
+YOUCOOK2: Any = {
+    "database": {
+        "xHr8X2Wpmno": {
+            "duration": 311.77,
+            "subset": "training",
+            "recipe_type": "113",
+            "annotations": [
+                {"segment": [41, 54], "id": 0, "sentence": "slice the bread"},
+                {"segment": [60, 71], "id": 1, "sentence": "spread the butter"},
+            ],
+            "video_url": "https://www.youtube.com/watch?v=xHr8X2Wpmno",
+        }
+    }
+}
+# github.com/coin-dataset/annotations, COIN.json
+COIN: Any = {
+    "database": {
+        "0wu5Q6xNp0M": {
+            "recipe_type": 3,
+            "class": "ReplaceBulb",
+            "subset": "testing",
+            "duration": 49.32,
+            "start": 3.0,
+            "end": 40.0,
+            "video_url": "https://www.youtube.com/embed/0wu5Q6xNp0M",
+            "annotation": [{"id": "12", "segment": [9.0, 14.0], "label": "remove the bulb"}],
+        }
+    }
+}
+# github.com/jayleicn/moment_detr, data/README.md
+QVHIGHLIGHTS = """{"qid": 7803, "query": "A man walks outside.", "duration": 150, "vid": "Rori_360.0_510.0", "relevant_windows": [[26, 36], [40, 44]], "saliency_scores": [[2, 3, 3]]}
+{"qid": 7804, "query": "A dog barks.", "duration": 150, "vid": "Rori_360.0_510.0"}
+"""  # noqa: E501
+# the README of Charades, Charades_v1_train.csv and Charades_v1_classes.txt; of Charades-STA, charades_sta_train.txt
+CHARADES = """id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length
+46GP8,HR43,Kitchen,6,7,Yes,A person cooks.,food;stove,A person cooks; then eats.,c092 11.90 21.20;c147 0.00 30.60,24.83
+N11GT,0KZ7,Stairs,6,7,Yes,"A person stands, alone.",,A person stands.,,18.33
+"""
+CHARADES_CLASSES = "c092 Turning on a light\nc147 Someone is cooking something\n"
+CHARADES_STA = "46GP8 24.3 30.4##a person turns a light on.\nN11GT 0.0 6.9##person stands.\n"
+# github.com/mifi/lossless-cut, import-export.md
+LOSSLESSCUT = ',56.9568,First segment starting at 0\n70,842.33,"Another, quoted label"\n'
+# www.w3.org/TR/webvtt1, section 1; SubRip as en.wikipedia.org/wiki/SubRip shows it
+VTT = """WEBVTT - made by hand
+
+STYLE
+::cue { color: lime }
+
+NOTE two cues
+
+1
+00:11.000 --> 00:13.250 align:start position:0%
+<v Ann>fall &amp; rise</v>
+A <i>man</i> falls
+from a chair.
+
+01:00:14.000 --> 01:00:15.000
+walk
+"""
+SRT = """1
+00:00:11,000 --> 00:00:13,250
+{\\an8}fall
+A man falls.
+
+2
+00:00:14,000 --> 00:00:15,000
+<b>walk</b>
+"""
+# gitlab.com/vgg/via, via-3.x.y: _via_data.js and its CSV export
+VIA: Any = {
+    "project": {"pid": "__VIA_PROJECT_ID__", "pname": "yard", "vid_list": ["1", "2"]},
+    "config": {"file": {"loc_prefix": {"1": "", "2": "", "3": "", "4": ""}}},
+    "attribute": {
+        "1": {
+            "aname": "action",
+            "anchor_id": "FILE1_Z2_XY0",
+            "type": 4,
+            "desc": "",
+            "options": {"0": "walk", "1": "fall"},
+            "default_option_id": "",
+        },
+        "2": {"aname": "remark", "anchor_id": "FILE1_Z2_XY0", "type": 1, "desc": "", "options": {}},
+    },
+    "file": {
+        "1": {"fid": "1", "fname": "yard.mp4", "type": 4, "loc": 1, "src": ""},
+        "2": {"fid": "2", "fname": "later.mp4", "type": 4, "loc": 1, "src": ""},
+    },
+    "metadata": {
+        "1_a1b2c3d4": {"vid": "1", "flg": 0, "z": [1.5, 3.0], "xy": [], "av": {"1": "1", "2": "slowly"}},
+        "1_b2c3d4e5": {"vid": "1", "flg": 0, "z": [4, 5.25], "xy": [], "av": {"1": "_DEFAULT", "2": "waits"}},
+        "1_c3d4e5f6": {"vid": "1", "flg": 0, "z": [2.25], "xy": [2, 10, 10, 5, 5], "av": {}},
+    },
+    "view": {"1": {"fid_list": ["1"]}, "2": {"fid_list": ["2"]}},
+}
+VIA_TABLE = """# Exported using VGG Image Annotator (http://www.robots.ox.ac.uk/~vgg/software/via)
+# ATTRIBUTE = {"1":{"aname":"action","anchor_id":"FILE1_Z2_XY0","type":4,"options":{"0":"walk","1":"fall"}}}
+# CSV_HEADER = metadata_id,file_list,flags,temporal_coordinates,spatial_coordinates,metadata
+"1_a1b2c3d4","["yard.mp4"]",0,"[1.5,3]","[]","{"1":"1"}"
+""".replace('["yard.mp4"]', '[""yard.mp4""]').replace('{"1":"1"}', '{""1"":""1""}')
+
 FILES = {
     "activitynet": ("gt.json", json.dumps(ACTIVITYNET)),
     "e2e-spot": ("train.json", json.dumps(SPOT)),
@@ -341,6 +442,16 @@ FILES = {
     "boris: preface": ("cage.tsv", BORIS_PREFACE),
     "boris: aggregated": ("cage.csv", BORIS_AGGREGATED),
     "boris: project": ("lab.boris", json.dumps(BORIS_PROJECT)),
+    "activitynet: youcook2": ("youcookii.json", json.dumps(YOUCOOK2)),
+    "activitynet: coin": ("COIN.json", json.dumps(COIN)),
+    "qvhighlights": ("highlight_train_release.jsonl", QVHIGHLIGHTS),
+    "charades": ("Charades_v1_train.csv", CHARADES),
+    "charades: sentences": ("charades_sta_train.txt", CHARADES_STA),
+    "losslesscut": ("yard.csv", LOSSLESSCUT),
+    "subtitles: vtt": ("yard.mp4.vtt", VTT),
+    "subtitles: srt": ("yard.srt", SRT),
+    "via": ("via_project.json", json.dumps(VIA)),
+    "via: table": ("via.csv", VIA_TABLE),
 }
 
 

@@ -8,27 +8,34 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidgru.config import AnnotationFormat
-from vidgru.datasets.formats import cvat, elan
+from vidgru.datasets.formats import charades, cvat, elan
 from vidgru.datasets.formats.activitynet import is_activitynet, read_activitynet
 from vidgru.datasets.formats.boris import is_boris_project, is_boris_table, read_boris_project, read_boris_table
 from vidgru.datasets.formats.file_lists import is_list, read_folders, read_list
 from vidgru.datasets.formats.json_reader import Node, read_json
 from vidgru.datasets.formats.label_studio import is_label_studio, read_label_studio
+from vidgru.datasets.formats.losslesscut import is_losslesscut, read_losslesscut
 from vidgru.datasets.formats.msr_vtt import is_msr_vtt, read_msr_vtt
 from vidgru.datasets.formats.native import header_of, read_kinetics, read_native
 from vidgru.datasets.formats.parsing import read_bytes
+from vidgru.datasets.formats.qvhighlights import is_qvhighlights, read_qvhighlights
 from vidgru.datasets.formats.spotting import is_soccernet, is_spot, read_soccernet, read_spot
+from vidgru.datasets.formats.subtitles import is_subtitles, read_subtitles
+from vidgru.datasets.formats.unsupported import identify_json, identify_text
+from vidgru.datasets.formats.via import is_via_project, is_via_table, read_via_project, read_via_table
 from vidgru.datasets.rows import Options, ParseResult, plural
 from vidgru.errors import AnnotationError
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".xml", ".eaf", ".boris")
+SUBTITLE_SUFFIXES = (".vtt", ".srt")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".xml", ".eaf", ".boris", *SUBTITLE_SUFFIXES)
 KNOWN = (
     "native CSV or JSONL, ActivityNet, E2E-Spot, SoccerNet, Label Studio, ELAN, MSR-VTT, CVAT, Kinetics, text lists, "
-    "BORIS"
+    "BORIS, VIA, LosslessCut, subtitles, YouCook2, COIN, Charades, QVHighlights"
 )
 _HEAD = 1 << 20  # bytes read to recognise a file; a larger JSON file is read whole only if these look right
 _JSON_KEYS = re.compile(
-    rb'"(database|results|timestamps|annotations|events|sentences|end time|gameTime|timelinelabels|behaviors_conf)"\s*:'
+    rb'"(database|results|timestamps|annotations?|events|sentences|end time|gameTime|timelinelabels|behaviors_conf'
+    rb'|attribute)"\s*:'
 )
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _XML_ROOT = re.compile(r"<(?![?!])([\w.:-]+)")
@@ -45,9 +52,11 @@ def recognise(path: Path) -> AnnotationFormat | None:
     head = read_bytes(path, _HEAD)
     text = head.decode("utf-8-sig", errors="replace").lstrip()
     suffix = path.suffix.lower()
+    if is_qvhighlights(text):
+        return "qvhighlights"
     if suffix == ".jsonl" or _is_json_lines(text):
         return "native"
-    if text[:1] in ("{", "[") and suffix != ".csv":
+    if text[:1] in ("{", "[") and suffix != ".csv" and not identify_text(text):
         whole = len(head) < _HEAD or _JSON_KEYS.search(head)
         return _json_format(read_json(path).value) if whole else None
     if text[:1] == "<":
@@ -55,14 +64,27 @@ def recognise(path: Path) -> AnnotationFormat | None:
         if root and root[1] == elan.ROOT:
             return "elan"
         return "cvat" if root and root[1] == cvat.ROOT else None
+    if is_subtitles(text):
+        return "subtitles"
+    return _table_format(text, suffix) or (
+        "list" if is_list(text if len(head) < _HEAD else text.rpartition("\n")[0]) else None
+    )
+
+
+def _table_format(text: str, suffix: str) -> AnnotationFormat | None:
     if is_boris_table(text):
         return "boris"
-    header = header_of(text)
-    if "youtube_id" in header:
+    if is_via_table(text):
+        return "via"
+    if charades.is_sentences(text) or charades.COLUMNS.issubset(header_of(text)):
+        return "charades"
+    if is_losslesscut(text):
+        return "losslesscut"
+    if "youtube_id" in header_of(text):
         return "kinetics"
-    if suffix == ".csv" or "video" in header:
+    if "video" in header_of(text) or (suffix == ".csv" and not identify_text(text)):
         return "native"
-    return "list" if is_list(text if len(head) < _HEAD else text.rpartition("\n")[0]) else None
+    return None
 
 
 def _is_json_lines(text: str) -> bool:
@@ -80,6 +102,8 @@ def _json_format(root: object) -> AnnotationFormat | None:
         return "label-studio"
     if is_boris_project(root):
         return "boris"
+    if is_via_project(root):
+        return "via"
     if is_spot(root):
         return "e2e-spot"
     return "activitynet" if is_activitynet(root) else None
@@ -104,6 +128,11 @@ def read(path: Path, kind: AnnotationFormat | None, options: Options) -> ParseRe
             raise AnnotationError(f"{path} is empty", "export it again")
         if head.startswith(_UTF_16):
             raise AnnotationError(f"{path} is UTF-16", 'save it as UTF-8 (in Excel: "CSV UTF-8")')
+        known = identify_text(head.decode("utf-8-sig", errors="replace").lstrip())
+        if known is None and len(head) < _HEAD and head.lstrip().startswith(b"{"):
+            known = identify_json(read_json(path).value)
+        if known:
+            raise AnnotationError(f"{path} is {known[0]}", known[1])
         raise AnnotationError(
             f"{path} is in no known format",
             f"known formats: {KNOWN}; if it is one of them, name it with `format`",
@@ -130,8 +159,19 @@ def _read(path: Path, kind: AnnotationFormat, options: Options) -> ParseResult:
         return elan.read_elan(path, options)
     if kind == "cvat":
         return cvat.read_cvat(path, options)
-    if kind == "boris" and not read_bytes(path, 100).decode("utf-8-sig", errors="replace").lstrip().startswith("{"):
+    if kind == "subtitles":
+        return read_subtitles(path)
+    if kind == "losslesscut":
+        return read_losslesscut(path)
+    if kind == "qvhighlights":
+        return read_qvhighlights(path)
+    start = read_bytes(path, 1000).decode("utf-8-sig", errors="replace").lstrip()
+    if kind == "charades":
+        return charades.read_sentences(path) if charades.is_sentences(start) else charades.read_charades(path)
+    if kind == "boris" and not start.startswith("{"):
         return read_boris_table(path, options)
+    if kind == "via" and not start.startswith("{"):
+        return read_via_table(path, options)
     root: Node = read_json(path)
     if kind == "activitynet":
         return read_activitynet(path, root)
@@ -143,4 +183,6 @@ def _read(path: Path, kind: AnnotationFormat, options: Options) -> ParseResult:
         return read_label_studio(path, root, options)
     if kind == "boris":
         return read_boris_project(path, root, options)
+    if kind == "via":
+        return read_via_project(path, root, options)
     return read_msr_vtt(path, root)

@@ -1,12 +1,16 @@
-"""ActivityNet's JSON files: ground truth of detection, results of detection, and captions.
+"""ActivityNet's JSON files: ground truth of detection, results of detection, and captions; YouCook2 and COIN.
 
     {"version": ..., "taxonomy": [...], "database": {ID: {"subset": ..., "duration": ..., "url": ...,
      "annotations": [{"segment": [START, END], "label": ...}]}}}
     {"version": ..., "results": {ID: [{"segment": [START, END], "label": ..., "score": ...}]}, "external_data": {...}}
     {ID: {"duration": ..., "timestamps": [[START, END], ...], "sentences": [..., ...]}}
+    {"database": {ID: {..., "recipe_type": ..., "annotations": [{"segment": ..., "id": 0, "sentence": ...}]}}}
+    {"database": {ID: {..., "class": TASK, "annotation": [{"segment": ..., "id": "385", "label": ...}]}}}
+
+The last two are YouCook2's and COIN's. MMAction2's variant of the first without the outer object is read too.
 
 Sources: github.com/activitynet/ActivityNet, Evaluation/eval_detection.py and its data; Krishna et al.,
-"Dense-Captioning Events in Videos", 2017. MMAction2's variant without the outer object is read too.
+"Dense-Captioning Events in Videos", 2017; youcook2.eecs.umich.edu/download; github.com/coin-dataset/annotations.
 """
 
 from __future__ import annotations
@@ -69,7 +73,7 @@ def _entry(result: ParseResult, video: str, entry: Node) -> None:
     if "timestamps" in entry:
         _captions(result, video, entry, split)
     else:
-        _annotations(result, video, entry["annotations"], split)
+        _annotations(result, video, entry["annotation" if "annotation" in entry else "annotations"], split)
 
 
 def _annotations(result: ParseResult, video: str, annotations: Node, split: str) -> None:
@@ -77,7 +81,8 @@ def _annotations(result: ParseResult, video: str, annotations: Node, split: str)
     for note in annotations.each():
         is_annotated = True
         with result.entry():
-            label, description = note["label"].maybe_text(), note["description"].maybe_text()
+            label = note["label"].maybe_text()
+            description = note["description"].maybe_text() or note["sentence"].maybe_text()
             if not label.strip() and not description.strip():
                 raise note["label"].bad("text")
             start_s, end_s = note["segment"].pair() if "segment" in note else (None, None)
