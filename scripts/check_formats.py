@@ -19,19 +19,19 @@ import time
 import traceback
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.datasets.formats.files import FILES
 from tests.datasets.formats.mutations import mutate
-from vidgru.config import ConvertConfig
+from vidgru.config import ConvertConfig, OutputFormat
 from vidgru.datasets import formats
 from vidgru.datasets.convert import convert
 from vidgru.datasets.rows import Options
 from vidgru.errors import AnnotationError
 
 CONVERTED = 50  # every so many inputs are converted too, which is slower
-OUTPUTS = ("out.csv", "out.jsonl", "out.json", "out")
 MAX_SHOWN = 10
 
 
@@ -68,8 +68,9 @@ def check(folder: Path, kind: str, rng: random.Random, number: int, failures: li
     try:
         formats.read(path, named, Options(fps=25.0))  # type: ignore[arg-type]
         if number % CONVERTED == 0:
-            out = folder / "converted" / rng.choice(OUTPUTS)
-            convert(path, out, ConvertConfig(format=named, fps=25.0))  # type: ignore[arg-type]
+            to = rng.choice(get_args(OutputFormat))
+            out = folder / f"converted {to}" / ("out" if to in ("vtt", "cvat") else "out.json")
+            convert(path, out, ConvertConfig(format=named, fps=25.0, to=to))  # type: ignore[arg-type]
     except AnnotationError as error:
         if name in error.message and error.remedy:
             return "refused"

@@ -299,11 +299,12 @@ def export(model: str | Path, config: ExportConfig | None = None) -> Path:
 
 
 def convert(dataset: str | Path, out: str | Path, config: ConvertConfig | None = None) -> list[str]:
-    """Convert annotations to vidgru's CSV or JSONL, ActivityNet JSON, or subtitles.
+    """Convert annotations to vidgru's CSV or JSONL, to subtitles, or to the files of other tools.
 
     Args:
         dataset: As for `train`, in any known format.
-        out: Output: .csv, .jsonl, .json (ActivityNet), .vtt, or a folder (a .vtt per video).
+        out: Output: .csv, .jsonl, .json (ActivityNet), .vtt, .xml (CVAT), .boris, a folder (a .vtt per video), or any
+            name with `to` in `config`.
         config: Settings; their defaults if None.
 
     Returns:

@@ -192,7 +192,9 @@ _INPUTS = Argument(
 _DATASET = Argument(
     "dataset", "Dataset YAML, annotation file, or a folder with an annotation file or with a folder per class."
 )
-_OUT = Argument("out", "Output: .csv, .jsonl, .json (ActivityNet), .vtt, or a folder (a .vtt per video).")
+_OUT = Argument(
+    "out", "Output: .csv, .jsonl, .json (ActivityNet), .vtt, .xml (CVAT), .boris, or a folder (a .vtt per video)."
+)
 _MODEL = Argument("model", "Model file, or folder of a training run.")
 _RECORDING = Argument("recording", "Video, or folder of a cache entry.")
 _PATH = Argument("path", "Video, cache or cache entry, dataset, model.")

@@ -28,6 +28,7 @@ AnnotationFormat = Literal[
     "native", "folders", "list", "activitynet", "e2e-spot", "soccernet", "label-studio", "elan", "msr-vtt", "cvat",
     "kinetics", "boris", "via", "losslesscut", "subtitles", "charades", "qvhighlights",
 ]  # fmt: skip
+OutputFormat = Literal["csv", "jsonl", "activitynet", "vtt", "boris", "cvat", "fiftyone", "label-studio"]
 Cell = Literal["gru", "lstm", "rnn", "none"]
 FeatureGroup = Literal[
     "geometry", "angle", "score", "class", "speed", "motion", "keypoints", "keypoint_speed", "relations", "appearance",
@@ -517,17 +518,19 @@ class ConvertConfig:
 
     Attributes:
         format: Format of the annotation file; detected from its content by default.
-        fps: Frame rate in which the file counts, if it does not state one (CVAT, Label Studio); 0 reads it from the
-            file.
+        fps: Frame rate in which the file counts, if it does not state one (CVAT, Label Studio), and in which an output
+            for such a tool is to count; 0 reads it from the file.
         half_width: Seconds before and after a point annotation that its event covers; 0 uses the dataset YAML's
             setting, or half a second.
-        tiers: Tiers (ELAN) or attributes (CVAT) that hold the labels; empty uses all.
+        tiers: Tiers (ELAN), attributes (CVAT, VIA) or columns (label tables) that hold the labels; empty uses all.
+        to: Format of the output; by default that of its suffix.
     """
 
     format: AnnotationFormat | None = None
     fps: float = 0.0
     half_width: float = 0.0
     tiers: tuple[str, ...] = ()
+    to: OutputFormat | None = None
 
     def __post_init__(self) -> None:
         check_choices(self)

@@ -80,7 +80,7 @@ def test_convert_reports_what_activitynet_lacks(tmp_path: Path) -> None:
         "1 row without a label skipped: ActivityNet detection requires labels",
         "1 row in another split than the first of their video: ActivityNet has one per video",
     ]
-    with pytest.raises(AnnotationError, match=r"no row has a label, which .*\n  write .csv or .jsonl"):
+    with pytest.raises(AnnotationError, match=r"msr.json: no row has a label, which .*\n  write .csv, .jsonl or .vtt"):
         convert(write(tmp_path, "msr.json", MSR_VTT), tmp_path / "gt.json", ConvertConfig())
 
 
@@ -100,7 +100,7 @@ def test_convert_subtitles(tmp_path: Path) -> None:
     said = convert(source, tmp_path / "subtitles", ConvertConfig())
     assert said[1:] == ["1 row without times skipped: subtitles need them"]
     assert (tmp_path / "subtitles/cam1/a.mp4.vtt").read_text() == (
-        "WEBVTT\n\n00:00:01.000 --> 00:00:02.000\nx\n\n"
+        "WEBVTT\n\nNOTE video: cam1/a.mp4\n\n00:00:01.000 --> 00:00:02.000\nx\n\n"
         "01:02:03.500 --> 01:02:05.000\nfall &amp; &lt;rise&gt;\nOne line\nanother --&gt;\n"
     )
     assert (tmp_path / "subtitles/b.mp4.vtt").is_file()  # not beside the folder
@@ -108,7 +108,11 @@ def test_convert_subtitles(tmp_path: Path) -> None:
         convert(source, tmp_path / "one.vtt", ConvertConfig())
     one = write(tmp_path, "one.csv", "video,start,end,label\na.mp4,1,2,x\n")
     convert(one, tmp_path / "one.vtt", ConvertConfig())
-    assert (tmp_path / "one.vtt").read_text() == "WEBVTT\n\n00:00:01.000 --> 00:00:02.000\nx\n"
+    text = (tmp_path / "one.vtt").read_text()
+    assert text == "WEBVTT\n\nNOTE video: a.mp4\n\n00:00:01.000 --> 00:00:02.000\nx\n"
+    whole = write(tmp_path, "whole.csv", "video,label\na.mp4,x\n")
+    with pytest.raises(AnnotationError, match=r"whole.csv: no row has times, which subtitles need\n  write .csv"):
+        convert(whole, tmp_path / "one.vtt", ConvertConfig())
 
 
 def test_convert_names_existing_videos(tmp_path: Path) -> None:
@@ -131,8 +135,10 @@ def test_convert_settings_override_yaml(tmp_path: Path) -> None:
 
 def test_convert_rejects_unknown_outputs(tmp_path: Path) -> None:
     source = write(tmp_path, "labels.csv", NATIVE)
-    with pytest.raises(SettingsError, match=r"cannot write .*out.xml: unknown format .xml\n  use .csv or .jsonl"):
-        convert(source, tmp_path / "out.xml", ConvertConfig())
+    with pytest.raises(SettingsError, match=r"cannot write .*out.txt: unknown format .txt\n  use .csv or .jsonl"):
+        convert(source, tmp_path / "out.txt", ConvertConfig())
+    with pytest.raises(SettingsError, match=r"cannot write .*: boris is a file\n  name it, with a suffix"):
+        convert(source, tmp_path, ConvertConfig(to="boris"))
     with pytest.raises(OutputError, match=r"cannot write .*labels.csv/out.csv: "):
         convert(source, source / "out.csv", ConvertConfig())
     with pytest.raises(AnnotationError, match=r"empty.csv: no usable row\n  there is nothing to convert"):
