@@ -68,6 +68,15 @@ def test_flags_in_docs_exist(page: Path) -> None:
     assert [flag for flag in flags if flag not in names | {"config"}] == []
 
 
+def test_script_flags_in_docs_exist() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    calls = re.findall(r"(scripts/(?:bench|check|make)_\w+\.py) ([^`\n]+)", text)
+    assert calls
+    for script, arguments in calls:
+        for flag in re.findall(r"--[a-z-]+", arguments):
+            assert f'"{flag}"' in (ROOT / script).read_text(encoding="utf-8"), f"{script} {flag}"
+
+
 def test_troubleshooting_quotes_existing_messages() -> None:
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "vidgru").rglob("*.py"))
     rows = re.findall(r"^\| (.*?) \|", (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE)
