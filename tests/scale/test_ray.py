@@ -2,13 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     node = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=node)
     cluster.second_node = cluster.add_node(**node)
-    cluster.wait_for_nodes()
+    cluster.wait_for_nodes(timeout=120)
     yield cluster
     cluster.shutdown()
 
@@ -119,6 +119,43 @@ def locking_processes(cache: Path) -> list[int]:
         with suppress(OSError, ValueError):  # released meanwhile
             pids.add(json.loads(path.read_text())["pid"])
     return sorted(pids)
+
+
+@contextmanager
+def interrupting_workers(cache: Path, kill: Callable[[list[int]], list[int]]) -> Iterator[list[int]]:
+    """While both workers work, suspend them, kill, and let the others continue. Yields the list of those killed.
+
+    A worker that works is suspended until the other one works too: on a busy machine it could finish everything alone.
+    """
+    killed: list[int] = []
+    has_ended = threading.Event()
+
+    def watch() -> None:
+        suspended: set[int] = set()
+        while not has_ended.wait(0.005):
+            for pid in locking_processes(cache):
+                if pid not in suspended:
+                    os.kill(pid, signal.SIGSTOP)
+                    suspended.add(pid)
+            working = suspended & set(locking_processes(cache))  # now that they are suspended
+            if len(working) == 2:
+                killed.extend(kill(sorted(working)))
+                for pid in killed:
+                    os.kill(pid, signal.SIGKILL)
+            if len(working) == 2 or working != suspended:
+                for pid in suspended.difference(killed):
+                    os.kill(pid, signal.SIGCONT)
+                suspended.clear()
+            if killed:
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        has_ended.set()
+        thread.join()
 
 
 @pytest.mark.slow
@@ -155,27 +192,28 @@ def test_extract_with_ray_survives_kills(
     victim: str,
 ) -> None:
     raylet = psutil.Process(cluster.second_node.all_processes["raylet"][0].process.pid)
-    killed: list[int] = []
+    cache = SequenceCache(tmp_path / "ray")
+    finished: set[str] = set()  # before the kill
 
-    def kill(_: ExtractionResult) -> None:
-        pids = locking_processes(tmp_path / "ray")
-        if len(pids) == 2 and not killed:
-            node = [raylet.pid, *(process.pid for process in raylet.children(recursive=True))]
-            killed.extend({"a worker": pids[:1], "both workers": pids, "a node": node}[victim])
-            for pid in killed:
-                os.kill(pid, signal.SIGKILL)
+    def victims(workers: list[int]) -> list[int]:
+        finished.update(entry.key for entry in cache.entries())
+        node = [raylet.pid, *(process.pid for process in raylet.children(recursive=True))]
+        return {"a worker": workers[:1], "both workers": workers, "a node": node}[victim]
 
     settings = config(tmp_path, tiny_weights, ray=cluster.address, threads_per_worker=1)
-    results = extract(recordings, settings, progress=True, on_result=kill)
-    # A worker may be killed between finishing an entry and returning its result: the entry is then reused.
-    assert {result.status for result in results[:-1]} <= {"done", "reused"}
-    assert (len(results), results[-1].status) == (RECORDINGS + 1, "failed")
-    shown = capfd.readouterr()
+    with interrupting_workers(tmp_path / "ray", victims) as killed:
+        results = extract(recordings, settings, progress=True)
     assert killed
+    shown = capfd.readouterr()
+    statuses = [result.status for result in results]
+    assert (len(statuses), statuses.pop()) == (RECORDINGS + 1, "failed")
+    # A worker may die between finishing an entry and returning its result; the entry is then reused.
+    taken_over = re.findall(r"died while processing (a|\d+) recordings?; others will resume", shown.err)
+    assert set(statuses) <= {"done", "reused"}
+    assert {result.key for result in results if result.status == "reused"} <= finished
+    assert statuses.count("reused") <= sum(1 if count == "a" else int(count) for count in taken_over)
     assert shown.err.count("a Ray worker on") == (2 if victim == "both workers" else 1), shown.err
-    assert "; others will resume" in shown.err
     assert entry_files(tmp_path / "ray") == entry_files(recordings / "local")
-    cache = SequenceCache(tmp_path / "ray")
     assert not cache.incomplete_entries()
     assert not cache.lock_folder.exists()
 
@@ -233,16 +271,9 @@ def test_predict_with_ray_equals_a_local_run_after_a_kill(
     def settings(out: str, features: Path, **values: Any) -> PredictConfig:
         return from_settings(PredictConfig, out=str(tmp_path / out), features=str(features), **RUNTIME, **values)
 
-    def kill() -> None:
-        pids: list[int] = []
-        while len(pids) < 2 or not list((tmp_path / "ray").glob("*/events.jsonl")):
-            time.sleep(0.01)
-            pids = locking_processes(tmp_path / "f")
-        os.kill(pids[0], signal.SIGKILL)
-
-    threading.Thread(target=kill, daemon=True).start()
     with_ray = settings("ray", tmp_path / "f", ray=cluster.address, threads_per_worker=1)
-    results = predict_with_ray(model, [recordings / "v"], with_ray)
+    with interrupting_workers(tmp_path / "f", lambda workers: workers[:1]):
+        results = predict_with_ray(model, [recordings / "v"], with_ray)
     assert "a Ray worker on" in capfd.readouterr().err
     assert [result.status for result in results] == ["done"] * RECORDINGS + ["failed"]
     assert all(result.events for result in results[:-1])
