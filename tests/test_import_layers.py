@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "vidgru"
 LAYERS = {
     "errors": 0, "flags": 0, "keypoints": 0, "types": 0, "locks": 0, "storage": 0,
     "config": 1, "sources": 1,
-    "cache": 2, "datasets": 2, "model": 2, "video": 2,
-    "detector": 3,
+    "cache": 2, "model": 2, "video": 2,
+    "datasets": 3, "detector": 3,
     "extraction": 4,
     "training": 5, "prediction": 5,
     "demo": 6, "scale": 6,

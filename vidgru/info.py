@@ -140,14 +140,17 @@ def _inspect_dataset(path: Path) -> list[str]:
     Raises:
         AnnotationError: They cannot be read.
     """
-    from vidgru.datasets.annotations import clip_to_durations, load_dataset
+    from vidgru.config import DetectorSettings
+    from vidgru.datasets.annotations import load_dataset
+    from vidgru.datasets.recording_checks import check_recordings
     from vidgru.datasets.report import report
     from vidgru.datasets.splits import assign_splits
 
     dataset = load_dataset(path, allow_missing=True)
     durations, warnings = _probe_durations(dataset.recordings.values())
     problems: list[str] = []
-    for check in (assign_splits, partial(clip_to_durations, durations=durations)):
+    checks = (assign_splits, partial(check_recordings, durations=durations, fps=DetectorSettings.fps))
+    for check in checks:
         try:
             dataset = check(dataset)
         except AnnotationError as error:  # describe it nevertheless

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.datasets.annotation_files import HEADER, csv_set, write_set
-from vidgru.datasets.annotations import clip_to_durations, load_dataset
+from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Clip, clips
 from vidgru.errors import AnnotationError
 from vidgru.types import Annotation
@@ -160,7 +160,7 @@ def test_names_set_label_order(tmp_path: Path) -> None:
     ("text", "seconds"),
     [
         ("0", 0.0), ("-0", 0.0), ("83.5", 83.5), (".5", 0.5), ("1e1", 10.0), ("0:01:23.5", 83.5), ("01:02:03", 3723.0),
-        ("1:23", 83.0), ("00:00:03,400", 3.4), ("123:00:00", 442800.0),
+        ("1:23", 83.0), ("00:00:03,400", 3.4), ("123:00:00", 442800.0), ("90:15", 5415.0),
     ],
 )  # fmt: skip
 def test_times_are_parsed(tmp_path: Path, text: str, seconds: float) -> None:
@@ -250,6 +250,85 @@ def test_spreadsheet_headers(tmp_path: Path) -> None:
         Annotation(video="a.mp4", start_s=1.0, end_s=2.0, label="fall", split="train"),
         Annotation(video="b.mp4", split="train"),
     )
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "start_time,end_time", "t_start,t_end", "Start (s),Stop (s)", "begin,finish", "startSec,endSec", "TMIN,TMAX",
+        "time_start,time_end", "st_time,ed_time", "from,to", "Begin Time - ss.msec,End Time - ss.msec", "in,out",
+    ],
+)  # fmt: skip
+def test_time_columns_of_other_names(tmp_path: Path, columns: str) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,walk,0.5,2", "b.mp4,,,", header=f"video,label,{columns}")
+    walk = Annotation(video="a.mp4", start_s=0.5, end_s=2.0, label="walk", split="train")
+    assert dataset.annotations[0] == walk
+    assert f"times are read from the columns {columns} (seconds)" in dataset.notes
+    names = columns.split(",")
+    line = json.dumps({"video": "a.mp4", "label": "walk", names[0]: 0.5, names[1]: 2})
+    assert load_dataset(write_set(tmp_path, line, name="x.jsonl") / "x.jsonl").annotations == (walk,)
+
+
+def test_onset_and_duration(tmp_path: Path) -> None:
+    dataset = load_dataset(write_set(tmp_path, "video;label;onset;duration\na.mp4;walk;0,5;1,25\n"))
+    assert (dataset.annotations[0].start_s, dataset.annotations[0].end_s) == (0.5, 1.75)
+
+
+def test_times_in_seconds_win_over_frames(tmp_path: Path) -> None:
+    header = "video,label,start_frame,end_frame,start_time,end_time"
+    assert csv_set(tmp_path, "a.mp4,walk,25,50,1.5,2", header=header).annotations[0].start_s == 1.5
+    header = "video,label,start,end,start_time"  # event files of vidgru have one
+    assert csv_set(tmp_path, "a.mp4,walk,2,3,2024-05-01T10:00:00", header=header).annotations[0].start_s == 2
+
+
+def test_frame_columns_need_a_rate(tmp_path: Path) -> None:
+    write_set(tmp_path, "video,label,start_frame,end_frame\na.mp4,walk,25,50\n", name="x.csv")
+    with pytest.raises(AnnotationError, match=r"line 2: frames 25 to 50 are given, but not their rate\n.*fps: 25"):
+        load_dataset(tmp_path / "x.csv")
+    (tmp_path / "set.yaml").write_text("annotations: x.csv\nfps: 50\n")
+    dataset = load_dataset(tmp_path / "set.yaml")
+    assert (dataset.annotations[0].start_s, dataset.annotations[0].end_s) == (0.5, 1.0)
+    (tmp_path / "x.csv").write_text("video,label,start_frame,end_frame\na.mp4,walk,2,x\n")
+    with pytest.raises(AnnotationError, match="line 2: '2' and 'x' are not frame numbers\n  frames count from 0"):
+        load_dataset(tmp_path / "set.yaml")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            "start_ms,end_ms",
+            r"line 1: times in the columns start_ms,end_ms are not in seconds.*\n  write seconds",
+        ),
+        ("event_start,event_end,clip_start,clip_end", r"line 1: it is not clear which of the columns event_start,"),
+        ("start_time", r"column 'start_time' looks like a time, but is no pair of start and end .*\n  give both as"),
+    ],
+)
+def test_unclear_time_columns(tmp_path: Path, columns: str, message: str) -> None:
+    cells = ",".join(str(n) for n in range(1, 2 + columns.count(",")))
+    with pytest.raises(AnnotationError, match=message):
+        csv_set(tmp_path, f"a.mp4,walk,{cells}", header=f"video,label,{columns}")
+
+
+def test_warning_for_columns_that_may_be_times(tmp_path: Path) -> None:
+    for columns, row in (("von,bis", "1,2.5"), ("timestamp,who", "3.5,Ann")):
+        dataset = csv_set(tmp_path, f"a.mp4,walk,{row}", f"b.mp4,walk,{row}", header=f"video,label,{columns}")
+        name = columns if row == "1,2.5" else "timestamp"
+        message = f"no times are read, so every row is about a whole clip; if {name} are times, call them start,end"
+        assert dataset.warnings[0] == message
+    clips = csv_set(tmp_path, "a.mp4,walk,2024-05-01,12", header="video,label,start_time,age")
+    assert clips.warnings == ()
+
+
+def test_jsonl_pairs_of_times_are_errors(tmp_path: Path) -> None:
+    line = json.dumps({"video": "a.mp4", "label": "walk", "segment": [1.5, 3]})
+    with pytest.raises(AnnotationError, match=r'line 1: segment \[1.5, 3\] is not read\n  write times as {"start"'):
+        load_dataset(write_set(tmp_path, line, name="x.jsonl") / "x.jsonl")
+
+
+def test_timecodes_with_frames_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match="'00:00:01:12' is not a time; its last part seems to count frames\n"):
+        csv_set(tmp_path, "a.mp4,00:00:01:12,00:00:02:00,walk,,")
 
 
 def test_decimal_commas_in_semicolon_files(tmp_path: Path) -> None:
@@ -404,23 +483,6 @@ def test_overlaps(tmp_path: Path) -> None:
         tmp_path, "a.mp4,5,9,sit,,", "a.mp4,1,6,walk,,", "a.mp4,9,10,sit,,", "b.mp4,5,9,sit,,", "b.mp4,5,9,talk,,"
     )
     assert dataset.warnings == ("1 pair of overlapping intervals (first: a.mp4, line 3 and line 2: walk and sit)",)
-
-
-def test_clip_to_durations_clips_late_ends(tmp_path: Path) -> None:
-    dataset = csv_set(tmp_path, "a.mp4,1,6,walk,,", "b.mp4,1,6,walk,,", "c.mp4,1,6,walk,,", "d.mp4,,,walk,,")
-    checked = clip_to_durations(dataset, {"a.mp4": 6.0, "b.mp4": 5.5, "d.mp4": 2.0})
-    assert [note.end_s for note in checked.annotations] == [6.0, 5.5, 6.0, None]
-    assert checked.warnings == ("1 end past the end of the recording, clipped (line 3: b.mp4 ends at 5.50 s, not 6)",)
-    assert checked.durations == {"a.mp4": 6.0, "b.mp4": 5.5, "d.mp4": 2.0}
-    assert dataset.annotations[1].end_s == 6.0
-
-
-def test_clip_to_durations_rejects_late_starts(tmp_path: Path) -> None:
-    dataset = csv_set(tmp_path, "a.mp4,1,6,walk,,", "b.mp4,5.5,6,walk,,", "a.mp4,60,61,walk,,")
-    with pytest.raises(
-        AnnotationError, match=r"2 bad entries\n  line 3: start 5.5 s is past the end of b.mp4 \(5.50 s\)"
-    ):
-        clip_to_durations(dataset, {"a.mp4": 6.0, "b.mp4": 5.5})
 
 
 def test_repr(tmp_path: Path) -> None:

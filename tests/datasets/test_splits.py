@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.datasets.annotation_files import HEADER, csv_set, write_set
-from vidgru.datasets.annotations import clip_to_durations, load_dataset
+from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, clips
+from vidgru.datasets.recording_checks import check_recordings
 from vidgru.datasets.report import report
 from vidgru.datasets.splits import assign_splits, folds, groups, stratify
 from vidgru.errors import AnnotationError, SettingsError
@@ -279,7 +280,7 @@ def test_report_timed_events(tmp_path: Path) -> None:
         *(f"a{i}.mp4,1,3,fall,,train" for i in range(6)), "a0.mp4,2,6,walk,,train", "a1.mp4,8,9,walk,,train",
         "b.mp4,0,5,fall,,val", "c.mp4,,,,,val", "d.mp4,,,,,test",
     )  # fmt: skip
-    folded = report(clip_to_durations(dataset, dict.fromkeys(dataset.recordings, 10.0)))
+    folded = report(check_recordings(dataset, dict.fromkeys(dataset.recordings, 10.0), 8))
     assert folded.lines[0].endswith(
         "annotations.csv: 9 events of 2 labels in 9 recordings (events of different labels overlap)"
     )

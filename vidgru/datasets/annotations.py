@@ -11,13 +11,13 @@ This is the native format; files of other tools are parsed into the same rows (`
 
 from __future__ import annotations
 
-import math
 import re
 from bisect import bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from vidgru.datasets import formats
 from vidgru.datasets.dataset import Dataset, contradicts_events, videos_with_events
@@ -28,6 +28,7 @@ from vidgru.datasets.videos import Videos, locate
 from vidgru.errors import AnnotationError
 from vidgru.types import DESCRIBED
 
+Number = TypeVar("Number", int, float)
 _MAX_SHOWN = 10  # missing videos listed in one message
 _SPLIT_IN_NAME = re.compile(
     rf"(?:^|[^a-z])(train|val|test|{'|'.join(SPLIT_NAMES)})(?:list)?(?:[^a-z]|$)", re.IGNORECASE | re.ASCII
@@ -71,11 +72,6 @@ def load_dataset(
         labels = (DESCRIBED,)
         rows = [_with_placeholder_label(row) for row in rows]
         notes.append(f"no row has a label: described segments get the label {DESCRIBED!r}")
-    durations = {
-        recording.name: seconds
-        for video, seconds in result.durations.items()
-        if (recording := videos.find(video, result.spellings.get(video, ()), exact=result.exact))
-    }
     dataset = Dataset(
         root=spec.roots[0],
         source=spec.source,
@@ -85,10 +81,20 @@ def load_dataset(
         background=spec.background,
         split=spec.split,
         half_width_s=result.half_width_s,
-        durations=durations,
+        durations=_by_recording(result.durations, result, videos),
+        frame_counts=_by_recording(result.frame_counts, result, videos),
         notes=tuple(notes),
     )
     return replace(dataset, warnings=(*warnings, *_row_warnings(dataset)))
+
+
+def _by_recording(values: Mapping[str, Number], result: ParseResult, videos: Videos) -> dict[str, Number]:
+    """Return values that a file states about videos, by the names of their recordings."""
+    return {
+        recording.name: value
+        for video, value in values.items()
+        if (recording := videos.find(video, result.spellings.get(video, ()), exact=result.exact))
+    }
 
 
 def _with_placeholder_label(row: AnnotationRow) -> AnnotationRow:
@@ -118,6 +124,7 @@ def read_annotations(spec: DatasetSpec) -> ParseResult:
         whole.names += result.names
         whole.half_width_s = result.half_width_s or whole.half_width_s
         whole.durations |= result.durations
+        whole.frame_counts |= result.frame_counts
         whole.spellings |= result.spellings
         whole.exact &= result.exact
     if spec.names is not None:
@@ -150,37 +157,6 @@ def _unknown_labels(rows: list[AnnotationRow], spec: DatasetSpec) -> list[Proble
         for row in rows
         if (label := row.annotation.label) is not None and label not in known
     ]
-
-
-def clip_to_durations(dataset: Dataset, durations: Mapping[str, float]) -> Dataset:
-    """Clip intervals that end after their recording, with a warning.
-
-    Args:
-        dataset: As loaded.
-        durations: Seconds by video. Rows of other recordings are unchanged.
-
-    Raises:
-        AnnotationError: An interval starts after the end of its recording.
-    """
-    rows: list[AnnotationRow] = []
-    problems: list[Problem] = []
-    clipped: list[str] = []
-    for row in dataset.rows:
-        note = row.annotation
-        length = durations.get(note.video, math.inf)
-        if note.start_s is not None and note.start_s >= length:
-            message = f"start {note.start_s:g} s is past the end of {note.video} ({length:.2f} s)"
-            remedy = "times are seconds from the start of the file, or HH:MM:SS; for tools that count frames, check fps"
-            problems.append((row.where, message, remedy))
-        elif note.end_s is not None and note.end_s > length:
-            clipped.append(f"{row.where}: {note.video} ends at {length:.2f} s, not {note.end_s:g}")
-            row = replace(row, annotation=replace(note, end_s=length))
-        rows.append(row)
-    raise_problems(dataset.source, problems)
-    warnings = dataset.warnings
-    if clipped:
-        warnings += (f"{plural(len(clipped), 'end')} past the end of the recording, clipped ({clipped[0]})",)
-    return replace(dataset, rows=tuple(rows), durations={**dataset.durations, **durations}, warnings=warnings)
 
 
 def _missing(spec: DatasetSpec, missing: Mapping[str, AnnotationRow], searched: str, allow: bool) -> str:

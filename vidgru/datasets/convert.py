@@ -12,6 +12,7 @@ from pathlib import Path
 from vidgru.config import ConvertConfig, OutputFormat
 from vidgru.datasets import writers
 from vidgru.datasets.annotations import read_annotations
+from vidgru.datasets.recording_checks import use_frame_times
 from vidgru.datasets.rows import AnnotationRow, plural
 from vidgru.datasets.spec import find_dataset
 from vidgru.datasets.videos import Videos
@@ -53,6 +54,8 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig) -> list[
     result = read_annotations(spec)
     videos = Videos(spec.roots)
     lengths: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    paths: dict[str, Path] = {}
     rows: list[AnnotationRow] = []
     for row in result.rows:
         spelling = row.annotation.video
@@ -61,11 +64,15 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig) -> list[
         rows.append(replace(row, annotation=replace(row.annotation, video=name)))
         if spelling in result.durations:
             lengths[name] = result.durations[spelling]
+        if spelling in result.frame_counts:
+            counts[name] = result.frame_counts[spelling]
+        if recording is not None:
+            paths[name] = recording.path
     if not rows:
         raise AnnotationError(f"{spec.source}: no usable row", "there is nothing to convert")
-    annotations = Annotations(
-        source=spec.source, rows=rows, durations=lengths, messages=[*spec.notes, *result.notes, *result.warnings]
-    )
+    rows, warnings = use_frame_times(rows, paths, counts)
+    messages = [*spec.notes, *result.notes, *result.warnings, *warnings]
+    annotations = Annotations(source=spec.source, rows=rows, durations=lengths, messages=messages)
     texts = _format(annotations, kind, config)
     if isinstance(texts, str):
         write_atomic(out, texts.encode())

@@ -28,7 +28,8 @@ class Dataset:
         split: How to make missing splits.
         half_width_s: For annotations that mark moments: seconds before and after a moment that its event covers; None
             for intervals.
-        durations: Durations in seconds, where the annotation file states them or `clip_to_durations` was given them.
+        durations: Durations in seconds, where the annotation file states them or `check_recordings` was given them.
+        frame_counts: Numbers of frames, where the annotation file states them.
         warnings: What the user should check, in sentences.
         notes: Assumptions and automatic choices, in sentences.
     """
@@ -42,6 +43,7 @@ class Dataset:
     split: SplitSettings = field(default_factory=SplitSettings)
     half_width_s: float | None = None
     durations: Mapping[str, float] = field(default_factory=dict)
+    frame_counts: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,27 @@ Problem = tuple[str, str, str]  # place, description, remedy
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrameSpan:
+    """The frames of an annotation that counts frames, so that the frame times of its video can give its interval.
+
+    Attributes:
+        first: First frame, counted from 0.
+        stop: Frame after the last; `first` itself for a moment.
+        fps: Frames per second to assume where the video is not there.
+        half_width_s: Seconds before and after a moment that its event covers.
+    """
+
+    first: float
+    stop: float
+    fps: float
+    half_width_s: float = 0.0
+
+    def interval(self, time_of: Callable[[float], float]) -> tuple[float, float]:
+        """Return start and end in seconds, given the time of each frame."""
+        return max(0.0, time_of(self.first) - self.half_width_s), time_of(self.stop) + self.half_width_s
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnnotationRow:
     """One annotation of a file.
 
@@ -34,12 +55,14 @@ class AnnotationRow:
         where: Its place in the file: "line 3", "database.v_abc.annotations[2]".
         extra: Values of other columns, by name.
         home: Folder of the annotation file; its videos may lie below it.
+        frames: The frames that its interval was computed from; None if the file gives times.
     """
 
     annotation: Annotation
     where: str
     extra: Mapping[str, str] = field(default_factory=dict)
     home: Path | None = None
+    frames: FrameSpan | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +102,7 @@ class ParseResult:
         names: Labels in the order of the file's own list; empty if it has none.
         half_width_s: For files that mark moments: seconds before and after a moment that its event covers.
         durations: Durations in seconds that the file states, by video name as written.
+        frame_counts: Numbers of frames that the file states, by video name as written.
         spellings: Alternative names of a video; a name without suffix matches any video of that name.
         exact: Videos are paths, not names to look up, and intervals of zero length are errors.
         empty: Places of intervals of zero length, which exports of other tools contain; they are skipped.
@@ -91,6 +115,7 @@ class ParseResult:
     names: tuple[str, ...] = ()
     half_width_s: float | None = None
     durations: dict[str, float] = field(default_factory=dict)
+    frame_counts: dict[str, int] = field(default_factory=dict)
     spellings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     exact: bool = False
     empty: list[str] = field(default_factory=list)
@@ -114,8 +139,9 @@ class ParseResult:
         description: str = "",
         split: str = "",
         extra: Mapping[str, str] | None = None,
+        frames: FrameSpan | None = None,
     ) -> None:
-        """Add one row, with whitespace trimmed and split names normalised.
+        """Add one row, with whitespace trimmed and split names normalised. `frames` takes the place of start and end.
 
         Raises:
             InvalidEntryError: The video is missing or the interval is invalid.
@@ -129,6 +155,8 @@ class ParseResult:
         if any("\ud800" <= letter <= "\udfff" for letter in f"{video}{label}{description}{split}"):
             message = "half a character (a lone surrogate)"
             raise InvalidEntryError(where, message, "write the character as itself, in UTF-8")
+        if frames is not None:
+            start_s, end_s = frames.interval(lambda frame: frame / frames.fps)
         if start_s is not None and end_s is not None:
             if start_s == end_s and not self.exact:
                 self.empty.append(where)
@@ -142,9 +170,11 @@ class ParseResult:
             description=description or None,
             split=SPLIT_NAMES.get(split, split) or None,
         )
-        self.rows.append(AnnotationRow(annotation=annotation, where=where, extra=extra or {}))
+        self.rows.append(AnnotationRow(annotation=annotation, where=where, extra=extra or {}, frames=frames))
 
-    def add_moment(self, where: str, video: str, time_s: float, half_width_s: float, label: str) -> None:
+    def add_moment(
+        self, where: str, video: str, time_s: float, half_width_s: float, label: str, *, frames: FrameSpan | None = None
+    ) -> None:
         """Add an event marked as a moment: an interval around it, clipped at the start of the recording.
 
         Raises:
@@ -153,7 +183,8 @@ class ParseResult:
         if not (math.isfinite(time_s) and time_s >= 0):
             raise InvalidEntryError(where, f"time {time_s:g} s is before the recording starts", "times count from 0")
         self.half_width_s = half_width_s
-        self.add(where, video, start_s=max(0.0, time_s - half_width_s), end_s=time_s + half_width_s, label=label)
+        start_s, end_s = max(0.0, time_s - half_width_s), time_s + half_width_s
+        self.add(where, video, start_s=start_s, end_s=end_s, label=label, frames=frames)
 
 
 def check_interval(where: str, start_s: float, end_s: float) -> None:

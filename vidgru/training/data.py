@@ -11,8 +11,8 @@ import numpy as np
 
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RuntimeSettings
-from vidgru.datasets.annotations import clip_to_durations
 from vidgru.datasets.dataset import Dataset
+from vidgru.datasets.recording_checks import check_recordings
 from vidgru.errors import AnnotationError, SettingsError
 from vidgru.extraction.import_detections import DetectionSource, extract_detections
 from vidgru.extraction.pipeline import extract_recordings, summary_table
@@ -94,7 +94,7 @@ def extract_missing(
             "vidgru info VIDEO says what is wrong with a file",
         )
     rows = tuple(row for row in dataset.rows if row.annotation.video not in failed)
-    checked = clip_to_durations(replace(dataset, rows=rows), durations)
+    checked = check_recordings(replace(dataset, rows=rows), durations, feature_settings["fps"])
     return ExtractedDataset(dataset=checked, keys=keys, failed=failed)
 
 

@@ -201,6 +201,16 @@ ELAN = """<?xml version="1.0" encoding="UTF-8"?>
   <LINGUISTIC_TYPE LINGUISTIC_TYPE_ID="default-lt" TIME_ALIGNABLE="true"/>
 </ANNOTATION_DOCUMENT>
 """
+# labelstud.io/templates/video_timeline_segmentation, whose labels belong to the audio; labelstud.io/tags/audio
+LABEL_STUDIO_AUDIO: Any = {
+    "original_length": 12.5,
+    "value": {"start": 0.75, "end": 4.5, "channel": 0, "labels": ["Serve", "Rally"]},
+    "id": "x1",
+    "from_name": "tricks",
+    "to_name": "audio",
+    "type": "labels",
+    "origin": "manual",
+}
 # docs.cvat.ai/docs/manual/advanced/xml_format, "Interpolation"
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
 <annotations>

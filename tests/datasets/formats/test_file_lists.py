@@ -99,6 +99,24 @@ def test_list_names_of_class_numbers(tmp_path: Path) -> None:
         load_dataset(tmp_path / "list.txt")
 
 
+@pytest.mark.parametrize("classes", ["", "sit\nstand\n"])
+def test_list_with_frame_counts(tmp_path: Path, classes: str) -> None:
+    if classes:
+        write(tmp_path, "classes.txt", classes)
+    text = "some/path/000.mp4 96 1\nsome/path/001.mp4 301 0\nsome/path/002.mp4 12 1\n"
+    dataset = load_dataset(write(tmp_path, "list.txt", text, SOME))
+    assert [a.label for a in dataset.annotations] == (["stand", "sit", "stand"] if classes else ["1", "0", "1"])
+    assert "the first number of each line counts frames, the second is the label" in dataset.warnings
+
+
+@pytest.mark.parametrize(
+    "text", ["".join(f"{n}.mp4 {20 + 3 * n} {n % 2 * 40}\n" for n in range(12)), "0.mp4 3 40 1\n1.mp4 10 90 0\n"]
+)
+def test_list_with_unclear_numbers(tmp_path: Path, text: str) -> None:
+    with pytest.raises(AnnotationError, match=r"do the numbers of each line \(.*\) count frames\?\n  write one"):
+        load_dataset(write(tmp_path, "list.txt", text, "0.mp4|1.mp4"))
+
+
 def test_list_away_from_its_videos(tmp_path: Path) -> None:
     write(tmp_path, "readme.md", "", "clips/path/000.mp4|clips/path/001.mp4|clips/path/002.mp4")
     write(tmp_path / "lists", "train.txt", files.MMACTION_LIST)
@@ -172,6 +190,11 @@ def test_list_rejects_bad_class_files(tmp_path: Path) -> None:
 
 
 # --- Kinetics -------------------------------------------------------------------------------------------------------
+
+
+def test_kinetics_states_durations(tmp_path: Path) -> None:
+    dataset = load_dataset(write(tmp_path, "val.csv", files.KINETICS, "-3B32lodo2M.mp4|_dbcJuKJQNs.mp4"))
+    assert dict(dataset.durations) == {"-3B32lodo2M.mp4": 10.0, "_dbcJuKJQNs.mp4": 10.0}
 
 
 def test_kinetics(tmp_path: Path) -> None:

@@ -236,6 +236,41 @@ def test_label_studio_choices_label_clips(tmp_path: Path) -> None:
     assert dataset.annotations == (note("yard.mp4", label="Night"), note("yard.mp4", label="Rain"))
 
 
+def test_label_studio_labels_of_audio_are_seconds(tmp_path: Path) -> None:
+    root = copy.deepcopy(files.LABEL_STUDIO[:1])
+    root[0]["annotations"][0]["result"] = [files.LABEL_STUDIO_AUDIO]
+    events = (note("yard.mp4", 0.75, 4.5, "Serve"), note("yard.mp4", 0.75, 4.5, "Rally"))
+    dataset = load_dataset(write(tmp_path, "project-3.json", root, "yard.mp4"))
+    assert dataset.annotations == events
+    assert dataset.warnings == ()
+    minimal = [{"id": 1, "video": root[0]["data"]["video"], "tricks": [files.LABEL_STUDIO_AUDIO["value"]]}]
+    assert load_dataset(write(tmp_path, "min.json", minimal)).annotations == events
+
+
+def test_label_studio_choices_of_a_region(tmp_path: Path) -> None:
+    root = copy.deepcopy(files.LABEL_STUDIO[:1])
+    region = {"ranges": [{"start": 25, "end": 48}], "choices": ["Fast"]}
+    audio = {"start": 0.5, "end": 1.5, "channel": 0, "choices": ["Slow"]}
+    root[0]["annotations"][0]["result"] = [{"type": "choices", "value": value} for value in (region, audio)]
+    dataset = load_dataset(write(tmp_path, "project-3.json", root, "yard.mp4"))
+    assert dataset.annotations == (note("yard.mp4", 1.0, 2.0, "Fast"), note("yard.mp4", 0.5, 1.5, "Slow"))
+
+
+def test_label_studio_unread_results_are_no_events(tmp_path: Path) -> None:
+    box = {"type": "rectanglelabels", "value": {"x": 1, "y": 1, "width": 5, "height": 5, "rectanglelabels": ["Man"]}}
+    letters = {"type": "labels", "value": {"start": 0, "end": 4, "text": "Walk", "labels": ["Word"]}}
+    read, unread = copy.deepcopy(files.LABEL_STUDIO[:1]) * 2
+    unread = {**copy.deepcopy(unread), "id": 9, "data": {"video": "/data/upload/3/00000000-gate.mp4"}}
+    unread["annotations"][0]["result"] = [box, letters]
+    path = write(tmp_path, "project-3.json", [unread], "yard.mp4|gate.mp4")
+    with pytest.raises(AnnotationError, match="types that are not read: rectanglelabels, labels\n  vidgru reads"):
+        load_dataset(path)
+    dataset = load_dataset(write(tmp_path, "project-3.json", [read, unread]))
+    assert {row.annotation.video for row in dataset.rows} == {"yard.mp4"}
+    message = "results of types that are not read: rectanglelabels (in 1 task), labels (in 1 task); 1 task with nothing"
+    assert any(warning.startswith(message) and "00000000-gate.mp4" in warning for warning in dataset.warnings)
+
+
 def test_label_studio_frames_count_from_1(tmp_path: Path) -> None:
     root = copy.deepcopy(files.LABEL_STUDIO_MIN)
     root[0]["timelineLabels"][0]["ranges"] = [{"start": 0, "end": 5}]

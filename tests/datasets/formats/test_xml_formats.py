@@ -89,6 +89,15 @@ def test_elan_rejects_bad_files(tmp_path: Path, old: str, new: str, message: str
         load(tmp_path, "rec.eaf", ELAN.replace(old, new))
 
 
+def test_elan_ignores_errors_in_unselected_tiers(tmp_path: Path) -> None:
+    broken = ELAN.replace('TIME_VALUE="6000"', 'TIME_VALUE="-40"')
+    assert broken != ELAN
+    whole = load(tmp_path, "rec.eaf", ELAN, "tiers: [action]\n").annotations
+    assert load(tmp_path, "rec.eaf", broken, "tiers: [action]\n").annotations == whole
+    with pytest.raises(AnnotationError, match="TIME_VALUE '-40' is not a whole number"):
+        load(tmp_path, "rec.eaf", broken, "tiers: [speech]\n")
+
+
 def test_elan_interpolates_slots_of_dependent_tiers(tmp_path: Path) -> None:
     steps = """<TIER LINGUISTIC_TYPE_REF="steps" PARENT_REF="action" TIER_ID="step">
     <ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="b1" TIME_SLOT_REF1="ts1" TIME_SLOT_REF2="ts9">
@@ -206,7 +215,63 @@ def test_cvat_project_tasks_have_own_step_and_subset(tmp_path: Path) -> None:
 
 def test_cvat_task_without_tracks_is_event_free(tmp_path: Path) -> None:
     text = CVAT[: CVAT.index("  <track")] + "</annotations>"
-    assert load(tmp_path, "annotations.xml", text, "fps: 10\n").annotations == (note("yard.mp4"),)
+    dataset = load(tmp_path, "annotations.xml", text, "fps: 10\n")
+    assert dataset.annotations == (note("yard.mp4"),)
+    message = "annotations.xml has no tracks: yard.mp4 counts as a recording without events; if it was annotated,"
+    assert dataset.warnings[0].startswith(message)
+
+
+TAGGED = (("frame_000004", "wave"), ("frame_000005", "wave sit"), ("frame_000006", "sit"), ("frame_000009", "wave"))
+
+
+def cvat_images(*frames: tuple[str, str], inner: str = "") -> str:
+    """CVAT for images with the tags of each frame (docs.cvat.ai/docs/manual/advanced/xml_format, "Annotation")."""
+    tag = '<tag label="{}" source="manual"></tag>'
+    images = (
+        f'<image id="{number}" name="{name}" width="64" height="48">'
+        f"{''.join(map(tag.format, labels.split()))}{inner}</image>"
+        for number, (name, labels) in enumerate(frames)
+    )
+    return f"{CVAT[: CVAT.index('  <track')]}{''.join(images)}</annotations>"
+
+
+def test_cvat_runs_of_tags_are_events(tmp_path: Path) -> None:
+    dataset = load(tmp_path, "annotations.xml", cvat_images(("frame_000000", ""), *TAGGED), "fps: 10\n")
+    assert dataset.annotations == (
+        note("yard.mp4", 0.4, 0.6, "wave"),
+        note("yard.mp4", 0.9, 1.0, "wave"),
+        note("yard.mp4", 0.5, 0.7, "sit"),
+    )
+    assert dataset.warnings[0].startswith("1 pair of overlapping")
+
+
+def test_cvat_tags_with_attributes_and_step(tmp_path: Path) -> None:
+    inner = '<tag label="play"><attribute name="side">left</attribute><attribute name="score">3</attribute></tag>'
+    text = cvat_images(("frame_000002", ""), ("frame_000004", ""), ("frame_000010", ""), inner=inner)
+    text = text.replace("<frame_filter></frame_filter>", "<frame_filter>step=2</frame_filter>")
+    dataset = load(tmp_path, "annotations.xml", text, "fps: 10\ntiers: [side]\n")
+    assert dataset.annotations == (note("yard.mp4", 0.2, 0.6, "left"), note("yard.mp4", 1.0, 1.2, "left"))
+
+
+def test_cvat_exports_that_lose_annotations(tmp_path: Path) -> None:
+    tagged = CVAT.replace("<label><name>person</name>", "<label><name>wave</name><type>tag</type>")
+    bare = tagged[: tagged.index("  <track")] + "</annotations>"
+    with pytest.raises(
+        AnnotationError, match=r"labels wave are tags, which CVAT for video 1.1 does not hold\n  export"
+    ):
+        load(tmp_path, "annotations.xml", bare, "fps: 10\n")
+    assert "labels wave are tags" in load(tmp_path, "annotations.xml", tagged, "fps: 10\n").warnings[0]
+    box = '<box label="man" xtl="1" ytl="1" xbr="5" ybr="5"></box>'
+    with pytest.raises(AnnotationError, match=r"has 1 shape on images and no tags; .*\n  export the"):
+        load(tmp_path, "annotations.xml", cvat_images(("frame_000000", ""), inner=box), "fps: 10\n")
+    mixed = load(tmp_path, "annotations.xml", cvat_images(("frame_000000", "wave"), inner=box), "fps: 10\n")
+    assert mixed.warnings == ("1 shape on images not read; CVAT for video 1.1 has tracks",)
+    with pytest.raises(
+        AnnotationError, match=r"image 'a/001.jpg' is a file, not a frame of a video\n  create the CVAT"
+    ):
+        load(tmp_path, "annotations.xml", cvat_images(("a/001.jpg", "wave")), "fps: 10\n")
+    untagged = load(tmp_path, "annotations.xml", cvat_images(("frame_000000", "")), "fps: 10\n")
+    assert untagged.warnings[0].startswith("annotations.xml has no tags: yard.mp4 counts as a recording without events")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +279,6 @@ def test_cvat_task_without_tracks_is_event_free(tmp_path: Path) -> None:
     [
         ('<track id="0" label="person"', '<track id="0"', "line 18: <track> has no label\n"),
         ('frame="30"', 'frame="-3"', "line 22: frame '-3' is not a whole number, 0 or more\n"),
-        ("<version>1.1</version>", "<image id='0'/>", "annotations.xml is CVAT for images\n  export the task as"),
         ("</track>", "", r"line \d+: not XML"),
     ],
 )

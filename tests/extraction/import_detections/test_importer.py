@@ -7,11 +7,8 @@ import re
 import shutil
 import time
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 
 from tests.extraction.import_detections.detection_files import (
@@ -40,7 +37,6 @@ from vidgru.extraction.import_detections import (
     extract_detections,
     importer,
 )
-from vidgru.extraction.import_detections.sampling import packet_times
 from vidgru.extraction.results import ExtractionResult
 from vidgru.locks import Locks
 from vidgru.types import FrameSequence, Recording
@@ -251,19 +247,6 @@ def test_labels_of_other_videos(tmp_path: Path, cache: SequenceCache) -> None:
     write_save_txt(tmp_path / "labels", "a", walk_rows())
     with pytest.raises(SourceError, match=r"none of the 1 recordings, such as b.mp4, is among .*labels, such as a\n"):
         extract(tmp_path / "labels", cache, [Recording(path=write_video(tmp_path / "b.mp4", 3), name="b.mp4")])
-
-
-def test_packet_times_of_avi(tmp_path: Path) -> None:
-    """Frames are not in the order of their packets, but timestamps of some writers are."""
-    for codec in ("mpeg4", "libx264"):
-        path = tmp_path / f"{codec}.avi"
-        write_video(path, 30, codec=codec, tick=Fraction(1, 10), options={"bf": "2"})
-        with av.open(str(path)) as container:
-            num_decoded = sum(1 for _ in container.decode(video=0))
-        times, tick_s, end_s = packet_times(path)
-        assert len(times) == num_decoded == 30
-        assert np.allclose(np.diff(times), 0.1)
-        assert (tick_s, end_s) == (pytest.approx(0.1), pytest.approx(times[-1] + 0.1))
 
 
 def test_add_sequence_docstring_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

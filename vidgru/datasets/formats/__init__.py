@@ -148,7 +148,7 @@ def read(path: Path, kind: AnnotationFormat | None, options: Options) -> ParseRe
 
 def _read(path: Path, kind: AnnotationFormat, options: Options) -> ParseResult:
     if kind == "native":
-        return read_native(path)
+        return read_native(path, options)
     if kind == "kinetics":
         return read_kinetics(path)
     if kind == "folders":

@@ -1,53 +1,81 @@
-"""CVAT's "CVAT for video 1.1": tracks of objects, whose labels and attributes become events.
+"""CVAT's "CVAT for video 1.1", tracks of objects, and the tags of "CVAT for images 1.1", given per frame.
+
+Their labels and attributes become events.
 
     <annotations><version>1.1</version>
       <meta><task><name>...</name><frame_filter>step=1</frame_filter><source>a.mp4</source>...</task></meta>
       <track id="0" label="person"><box frame="12" outside="0" occluded="0" keyframe="1" xtl="..." ...>
         <attribute name="action">walk</attribute></box> ...</track></annotations>
 
-Frames are those of the video, counted from 0; the file does not give the frame rate.
+    <annotations><version>1.1</version><meta>...</meta>
+      <image id="50" name="frame_000050" ...><tag label="fall" source="manual"></tag></image> ...</annotations>
 
-Source: docs.cvat.ai/docs/manual/advanced/xml_format, "Interpolation".
+Frames are those of the video, counted from 0; the file does not give the frame rate. A video task exported as CVAT for
+video has no tags.
+
+Source: docs.cvat.ai/docs/manual/advanced/xml_format, "Interpolation" and "Annotation".
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 
 from vidgru.datasets.formats.parsing import number
 from vidgru.datasets.formats.xml_reader import Element, children
-from vidgru.datasets.rows import SPLIT_NAMES, InvalidEntryError, Options, ParseResult, did_you_mean, plural
+from vidgru.datasets.rows import (
+    SPLIT_NAMES,
+    FrameSpan,
+    InvalidEntryError,
+    Options,
+    ParseResult,
+    did_you_mean,
+    plural,
+)
 from vidgru.errors import AnnotationError
 
 ROOT = "annotations"
 _LABEL = "label"  # pseudo-tier of the labels of the tracks
 _NOT_SET = {"", "false", "__undefined__"}
 _SPLITS = {"train", "val", "test", *SPLIT_NAMES}
+_FRAME_NAME = re.compile(r"(?:.*/)?frame_(\d+)(?:\.\w+)?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Task:
-    """A video, the step between annotated frames, and its split, if its subset is named like one."""
+    """A video, the step between annotated frames, the split that its subset names, and its labels of tags."""
 
     video: str
     step: int = 1
     split: str = ""
+    tag_labels: tuple[str, ...] = ()
+
+
+@dataclass
+class _Tags:
+    """The tagged frames of a task: labels by frame and tier, and the number of shapes, which are not read."""
+
+    labels: dict[int, list[tuple[str, str]]]
+    where: dict[int, str]
+    shapes: int = 0
 
 
 def read_cvat(path: Path, options: Options) -> ParseResult:
     """Parse a CVAT file: each visible run of a track is an event of its label, and so is each run of attribute values.
 
-    A ticked checkbox is an event of the attribute's name; unticked or undefined values and numbers are ignored. `tiers`
-    selects attributes, `label` standing for the labels of the tracks. The subset (`Train`, `Validation`, `Test`) is the
-    split. A task without tracks is an event-free recording; but in a project with other tasks, where nobody may have
-    annotated it yet, it is skipped with a notice.
+    So is each run of frames with the same tag. A ticked checkbox is an event of the attribute's name; unticked or
+    undefined values and numbers are ignored. `tiers` selects attributes, `label` standing for the labels of tracks and
+    tags. The subset (`Train`, `Validation`, `Test`) is the split. A task without tracks and tags is an event-free
+    recording, with a warning; but in a project with other tasks, where nobody may have annotated it yet, it is skipped
+    with a notice.
 
     Raises:
-        AnnotationError: No frame rate was given, or the file is CVAT for images.
+        AnnotationError: No frame rate was given, or the export cannot hold what the task was annotated with.
     """
     result = ParseResult()
     if not options.fps:
@@ -56,44 +84,84 @@ def read_cvat(path: Path, options: Options) -> ParseResult:
             "give it: `fps: 25` in a dataset YAML, or vidgru convert --fps 25",
         )
     tasks = {"": _Task(video=path.stem)}
-    tracked: set[_Task] = set()
+    annotated: set[_Task] = set()
+    tags: dict[_Task, _Tags] = {}
     tiers: dict[str, None] = {_LABEL: None}
     for element in children(path, ROOT):
         with result.entry():
+            task = tasks.get(element.attributes.get("task_id", ""), tasks[""])
             if element.tag == "image":
-                raise AnnotationError(f"{path} is CVAT for images", "export the task as CVAT for video 1.1")
-            if element.tag == "meta":
-                tasks = _meta(path, element)
+                _image(path, element, tags.setdefault(task, _Tags({}, {})))
+            elif element.tag == "meta":
+                tasks = _meta(path, element, result)
             elif element.tag == "track":
-                task = tasks.get(element.attributes.get("task_id", ""), tasks[""])
-                tracked.add(task)
+                annotated.add(task)
                 _track(result, element, task, tiers, options)
+    for task, tagged in tags.items():
+        if tagged.labels:
+            annotated.add(task)
+            with result.entry():
+                _add_tags(result, task, tagged, tiers, options)
+    shapes = sum(tagged.shapes for tagged in tags.values())
+    if shapes and not annotated:
+        raise AnnotationError(
+            f"{path}: has {plural(shapes, 'shape')} on images and no tags; shapes of CVAT for images are not read",
+            "export the task as CVAT for video 1.1",
+        )
+    if shapes:
+        result.warnings.append(f"{plural(shapes, 'shape')} on images not read; CVAT for video 1.1 has tracks")
     for name in options.tiers:
-        if name not in tiers and tracked:
+        if name not in tiers and annotated:
             known = f"its attributes are {', '.join(list(tiers)[1:]) or 'none'}; `label` means those of the tracks"
             raise AnnotationError(f"{path}: no attribute {name!r}{did_you_mean(name, tiers)}", known)
     if not options.tiers and len(tiers) > 1:
         result.notes.append(f"labels come from {', '.join(tiers)}; select some with `tiers`")
-    without_tracks = [task for task in dict.fromkeys(tasks.values()) if task not in tracked]
-    if len(without_tracks) > 1 or (tracked and without_tracks):
-        result.notes.append(
-            f"{plural(len(without_tracks), 'task')} of a project without tracks skipped ({without_tracks[0].video})"
-        )
-    elif without_tracks:
-        with result.entry():
-            result.add("the file", without_tracks[0].video, split=without_tracks[0].split)
+    _add_unannotated(path, result, list(dict.fromkeys(tasks.values())), annotated, is_images=bool(tags))
     return result
 
 
-def _meta(path: Path, meta: Element) -> dict[str, _Task]:
-    """Return the tasks by id; "" is the default."""
+def _add_unannotated(
+    path: Path, result: ParseResult, tasks: list[_Task], annotated: set[_Task], *, is_images: bool
+) -> None:
+    """Add a row or messages for tasks without events. Raises AnnotationError if the export cannot hold their tags."""
+    bare = [task for task in tasks if task not in annotated]
+    lost = sorted({label for task in tasks for label in task.tag_labels}) if not is_images else []
+    if lost:
+        message = f"{path}: the labels {', '.join(lost)} are tags, which CVAT for video 1.1 does not hold"
+        remedy = "export the task as CVAT for images 1.1"
+        if not annotated:
+            raise AnnotationError(message, remedy)
+        result.warnings.append(f"{message}; to read them, {remedy}")
+    if len(bare) > 1 or (annotated and bare):
+        result.notes.append(f"{plural(len(bare), 'task')} of a project without tracks skipped ({bare[0].video})")
+    elif bare:
+        what = "tags" if is_images else "tracks"
+        result.warnings.append(
+            f"{path.name} has no {what}: {bare[0].video} counts as a recording without events; if it was annotated, "
+            + ("export it as CVAT for video 1.1" if is_images else "export tags as CVAT for images 1.1")
+        )
+        with result.entry():
+            result.add("the file", bare[0].video, split=bare[0].split)
+
+
+def _meta(path: Path, meta: Element, result: ParseResult) -> dict[str, _Task]:
+    """Return the tasks by id; "" is the default. Notes the number of frames of their videos."""
     by_id: dict[str, _Task] = {}
     sources = [text for source in meta.all("source") if (text := source.text.strip())]
     tasks = [*meta.all("task"), *meta.all("job")]
     for task in tasks:
         video = task.first_text("source") or (sources if len(tasks) == 1 and sources else [task.first_text("name")])[0]
         subset = task.first_text("subset").lower()
-        parsed = _Task(video=video or path.stem, step=_step(task), split=subset if subset in _SPLITS else "")
+        tag_labels = (label.first_text("name") for label in meta.all("label") if label.first_text("type") == "tag")
+        parsed = _Task(
+            video=video or path.stem,
+            step=_step(task),
+            split=subset if subset in _SPLITS else "",
+            tag_labels=tuple(tag_labels),
+        )
+        last = number(task.first_text("stop_frame"))
+        if 0 <= last < 2**31:  # NaN fails too
+            result.frame_counts[parsed.video] = int(last) + 1
         by_id[task.first_text("id")] = parsed
         by_id.setdefault("", parsed)
     return by_id or {"": _Task(video=(sources or [path.stem])[0])}
@@ -121,11 +189,46 @@ def _track(result: ParseResult, track: Element, task: _Task, tiers: dict[str, No
         if not options.tiers or name in options.tiers:
             for first, last, value in _runs(labels):
                 end = frames[last + 1] if last + 1 < len(frames) else frames[last] + task.step
-                start_s, end_s = frames[first] / options.fps, end / options.fps
-                where = shapes[first].where
-                result.add(where, task.video, start_s=start_s, end_s=end_s, label=value, split=task.split)
+                span = FrameSpan(first=frames[first], stop=end, fps=options.fps)
+                result.add(shapes[first].where, task.video, label=value, split=task.split, frames=span)
     if not shapes:
         raise InvalidEntryError(track.where, "a track without shapes", "delete it in CVAT or export again")
+
+
+def _image(path: Path, image: Element, tagged: _Tags) -> None:
+    """Collect the tags of a frame."""
+    found = [child for child in image.children if child.tag == "tag"]
+    tagged.shapes += sum(child.tag not in ("tag", "attribute") for child in image.children)
+    if not found:
+        return
+    name = _FRAME_NAME.fullmatch(image.attributes.get("name", ""))
+    if name is None:
+        message = f"{path}, {image.where}: image {image.attributes.get('name', '')!r} is a file, not a frame of a video"
+        raise AnnotationError(message, "create the CVAT task from the video itself")
+    frame = int(name[1])
+    tagged.where[frame] = image.where
+    for tag in found:
+        values = {_LABEL: tag.require("label"), **_attributes(tag)}
+        labels = [(tier, label) for tier, value in values.items() if (label := _as_label(tier, value))]
+        tagged.labels.setdefault(frame, []).extend(labels)
+
+
+def _add_tags(result: ParseResult, task: _Task, tagged: _Tags, tiers: dict[str, None], options: Options) -> None:
+    """Add each run of consecutive frames with the same tag as an event."""
+    frames_of: dict[tuple[str, str], list[int]] = {}
+    for frame in sorted(tagged.labels):
+        for tier_label in dict.fromkeys(tagged.labels[frame]):
+            frames_of.setdefault(tier_label, []).append(frame)
+    tiers.update(dict.fromkeys(tier for tier, _ in frames_of))
+    for (tier, label), frames in frames_of.items():
+        if options.tiers and tier not in options.tiers:
+            continue
+        first = frames[0]
+        for frame, after in pairwise((*frames, frames[-1] + task.step + 1)):
+            if after - frame > task.step:
+                span = FrameSpan(first=first, stop=frame + task.step, fps=options.fps)
+                result.add(tagged.where[first], task.video, label=label, split=task.split, frames=span)
+                first = after
 
 
 def _attributes(element: Element) -> dict[str, str]:

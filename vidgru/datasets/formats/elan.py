@@ -49,6 +49,7 @@ def read_elan(path: Path, options: Options) -> ParseResult:
     result = ParseResult()
     video, origin_ms = path.stem, 0.0
     slots: dict[str, float | None] = {}
+    bad_slots: dict[str, InvalidEntryError] = {}
     notes: dict[str, _ElanAnnotation] = {}
     tiers: dict[str, None] = {}
     for element in children(path, ROOT):
@@ -56,10 +57,13 @@ def read_elan(path: Path, options: Options) -> ParseResult:
             if element.tag == "HEADER":
                 video, origin_ms = _media(path, element, result)
             elif element.tag == "TIME_ORDER":
-                slots = {slot.require("TIME_SLOT_ID"): _time(slot) for slot in element.all("TIME_SLOT")}
+                slots, bad_slots = _time_slots(element)
             elif element.tag == "TIER":
-                tiers[element.require("TIER_ID")] = None
-                _tier(element, slots, notes, result)
+                name = element.require("TIER_ID")
+                tiers[name] = None
+                # errors in a tier that is not read do not matter
+                is_read = not options.tiers or name in options.tiers
+                _tier(element, slots, bad_slots, notes, result if is_read else ParseResult())
     _check_tiers(path, tiers, options.tiers)
     _add(result, video, origin_ms, notes, set(options.tiers or tiers))
     if not notes and not result.problems:
@@ -104,12 +108,25 @@ def _path(address: str) -> str:
     return unquote(address.replace("\\", "/").removeprefix("file:")).removeprefix("./").lstrip("/")
 
 
-def _time(slot: Element) -> float | None:
-    return float(slot.whole("TIME_VALUE")) if "TIME_VALUE" in slot.attributes else None
+def _time_slots(order: Element) -> tuple[dict[str, float | None], dict[str, InvalidEntryError]]:
+    """Return the milliseconds of each time slot, None without a time and NaN for a bad one; and errors of the bad."""
+    slots: dict[str, float | None] = {}
+    bad_slots: dict[str, InvalidEntryError] = {}
+    for slot in order.all("TIME_SLOT"):
+        name = slot.attributes.get("TIME_SLOT_ID", "")
+        try:
+            slots[name] = float(slot.whole("TIME_VALUE")) if "TIME_VALUE" in slot.attributes else None
+        except InvalidEntryError as error:
+            slots[name], bad_slots[name] = math.nan, error
+    return slots, bad_slots
 
 
 def _tier(
-    tier: Element, slots: dict[str, float | None], notes: dict[str, _ElanAnnotation], result: ParseResult
+    tier: Element,
+    slots: dict[str, float | None],
+    bad_slots: dict[str, InvalidEntryError],
+    notes: dict[str, _ElanAnnotation],
+    result: ParseResult,
 ) -> None:
     """Add the annotations of a tier to `notes`."""
     name = tier.attributes["TIER_ID"]
@@ -119,6 +136,10 @@ def _tier(
         with result.entry():
             if span is None:
                 raise InvalidEntryError(element.where, "its time slots have no times", "align it in ELAN or delete it")
+            if math.isnan(sum(span)):
+                refs = (element.attributes.get(f"TIME_SLOT_REF{end}", "") for end in (1, 2))
+                result.problems += [bad_slots[ref].problem for ref in refs if ref in bad_slots]
+                continue
             value = element.first_text("ANNOTATION_VALUE")
             key = element.require("ANNOTATION_ID")
             notes[key] = _ElanAnnotation(tier=name, where=element.where, value=value, span=span)

@@ -1,7 +1,8 @@
 """Clip lists: one folder per class, and text lists of `path label`.
 
 Lists are those of MMAction2's VideoDataset (`some/path/000.mp4 1`, several labels as further numbers) and of UCF101
-(trainlist01.txt with labels from 1, testlist01.txt without, classInd.txt beside them).
+(trainlist01.txt with labels from 1, testlist01.txt without, classInd.txt beside them). Loaders of frames (TSN, TSM,
+MMAction2's RawframeDataset) use `path frames label`, which looks like two labels.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ _SUFFIX = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
 _LINE = re.compile(rf"(\S.*?\.(?:{_SUFFIX}))[\"']?(?:[\s,;]+(\d+(?:[\s,;]+\d+)*))?\s*", re.IGNORECASE | re.ASCII)
 _UCF_CLASSES = "classInd.txt"
 _UCF_NAME = re.compile(r"v_(\w+_g\d+)_c\d+\.\w+", re.ASCII)  # clips of one group are cut from one video
+_MIN_FRAMES = 8  # of a clip
+_SURE = 10  # lines from which the values of two columns show what they are
 _CLASS_FILES = ("class.txt", "classes.txt", "labels.txt", "label_map.txt")
 
 
@@ -85,18 +88,20 @@ def is_list(head: str) -> bool:
 
 
 def read_list(path: Path, options: Options) -> ParseResult:
-    """Parse a list of `path label [label...]`; a line without label has the class its folder is named for.
+    """Parse a list of `path label [label...]`, or `path frames label`.
 
-    UCF101's file names tell which clips were cut from one video; this becomes the column "group". Class names come from
-    UCF101's classInd.txt beside the list, else from `options`, else from class.txt, classes.txt, labels.txt or
-    label_map.txt beside it (one name per line); otherwise the numbers are the labels.
+    A line without label has the class its folder is named for. UCF101's file names tell which clips were cut from one
+    video; this becomes the column "group". Class names come from UCF101's classInd.txt beside the list, else from
+    `options`, else from class.txt, classes.txt, labels.txt or label_map.txt beside it (one name per line); otherwise
+    the numbers are the labels.
 
     Raises:
-        AnnotationError: The file is not UTF-8, or classInd.txt is malformed.
+        AnnotationError: The file is not UTF-8, classInd.txt is malformed, or the numbers seem not to be labels.
     """
     result = ParseResult()
     names = _ucf_names(path) or dict(enumerate(options.names)) or _names_beside(path)
     result.names = () if options.names else tuple(names[index] for index in sorted(names))
+    entries: list[tuple[str, str, list[int] | None]] = []  # place, video, numbers
     for line, text in enumerate(read_text(path).splitlines(), start=1):
         if not text.strip():
             continue
@@ -106,21 +111,53 @@ def read_list(path: Path, options: Options) -> ParseResult:
             if match is None:
                 remedy = 'a line looks like "some/path/a.mp4 3", with numbers for labels'
                 raise InvalidEntryError(where, f"{text.strip()[:60]!r} is not a video with labels", remedy)
-            video, numbers = match[1].strip("\"'"), match[2]
-            source = _UCF_NAME.search(video)
-            for label in _labels(where, video, numbers, names):
+            numbers = None if match[2] is None else [int(number) for number in re.split(r"[\s,;]+", match[2])]
+            entries.append((where, match[1].strip("\"'"), numbers))
+    has_counts = _counts_frames(path, [numbers for _, _, numbers in entries if numbers], names)
+    if has_counts:
+        result.warnings.append("the first number of each line counts frames, the second is the label")
+    for where, video, numbers in entries:
+        source = _UCF_NAME.search(video)
+        with result.entry():
+            for label in _labels(where, video, numbers[1:] if has_counts and numbers else numbers, names):
                 result.add(where, video, label=label, extra={"group": source[1]} if source else None)
     return result
 
 
-def _labels(where: str, video: str, numbers: str | None, names: Mapping[int, str]) -> list[str]:
-    if numbers is None:
+def _counts_frames(path: Path, lines: list[list[int]], names: Mapping[int, str]) -> bool:
+    """Whether the first of two numbers on every line counts frames, and is not a label.
+
+    Raises:
+        AnnotationError: The numbers are something else than labels, but it is not clear what.
+    """
+    if not lines or len({len(numbers) for numbers in lines}) > 1 or len(lines[0]) == 1:
+        return False  # clips with several labels have various numbers of them
+    columns = [set(column) for column in zip(*lines, strict=True)]
+    last = columns[-1]
+    if len(lines[0]) == 2:
+        # several labels of a clip mostly increase, and all of them have names
+        is_named = bool(names) and last <= names.keys() and not columns[0] <= names.keys()
+        if min(columns[0]) >= _MIN_FRAMES and (is_named or min(columns[0]) > max(last)):
+            return True
+        is_unclear = len(lines) >= _SURE and len(columns[0]) > 2 * len(last) and max(columns[0]) > max(last)
+    else:
+        is_increasing = all(numbers[0] < numbers[1] for numbers in lines) and max(columns[1]) > max(last)
+        is_unclear = len(lines[0]) == 3 and is_increasing
+    if is_unclear:
+        message = f"do the numbers of each line ({' '.join(map(str, lines[0]))} in the first) count frames?"
+        raise AnnotationError(
+            f"{path}: {message}", "write one video and its label per line, or a CSV with video,start,end,label"
+        )
+    return False
+
+
+def _labels(where: str, video: str, indices: list[int] | None, names: Mapping[int, str]) -> list[str]:
+    if indices is None:
         folder = PurePosixPath(video.replace("\\", "/")).parent.name
         if not folder or (names and folder not in names.values()):
             message = f"no label, and folder {folder!r} is not a class" if folder else "no label"
             raise InvalidEntryError(where, message, "write the number of the label after the path")
         return [folder]
-    indices = [int(text) for text in re.split(r"[\s,;]+", numbers)]
     for index in indices:
         if names and index not in names:
             message = f"label {index} has no name; names go from {min(names)} to {max(names)}"

@@ -15,13 +15,17 @@ from vidgru.datasets.rows import InvalidEntryError, ParseResult
 
 
 def read_msr_vtt(path: Path, root: Node) -> ParseResult:
-    """Parse one described clip per sentence. Start and end refer to the source video and are not read."""
+    """Parse one described clip per sentence. Start and end refer to the source video and give the clip's duration."""
     result = ParseResult()
     splits: dict[str, str] = {}
     with result.entry():
         for entry in root["videos"].each():
             with result.entry():
-                splits[entry["video_id"].text()] = entry["split"].maybe_text()
+                video = entry["video_id"].text()
+                splits[video] = entry["split"].maybe_text()
+                if "start time" in entry and "end time" in entry:
+                    length = entry["end time"].number() - entry["start time"].number()
+                    result.durations |= {video: length} if length > 0 else {}
         for note in root["sentences"].each():
             with result.entry():
                 video, caption = note["video_id"].text(), note["caption"].text()

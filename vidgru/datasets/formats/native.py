@@ -3,6 +3,9 @@
 Event files of `vidgru predict` have these columns and more. Templates (`description_source` is `template`) are not read
 back, so that a model never learns to write them; captions written by a model are, like its labels.
 
+Time columns under other names (`start_time,end_time`, `Start (s),Stop (s)`, `start_frame,end_frame`) are read with a
+notice if they can only mean start and end. Anything else that would turn events into labels of whole clips is an error.
+
 Kinetics' CSV files are tables too and are parsed here.
 """
 
@@ -10,28 +13,44 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
-from vidgru.datasets.formats.parsing import number, read_text, seconds
-from vidgru.datasets.rows import InvalidEntryError, ParseResult, plural
+from vidgru.datasets.formats.parsing import clock, number, read_text, seconds
+from vidgru.datasets.rows import FrameSpan, InvalidEntryError, Options, ParseResult, plural
 from vidgru.errors import AnnotationError
 
 COLUMNS = ("video", "start", "end", "label", "description", "split")
 _KINETICS = ("label", "youtube_id", "time_start", "time_end")
 _CAPTION_COLUMNS = ("description_score", "description_source")  # of event files
 _COMMA = re.compile(r"\s*(\d+),(\d+)\s*", re.ASCII)
+_TIME_COLUMN = re.compile(  # names without spaces and underscores
+    r"(?:(?P<frame>frame|fr)|time|t|sec|event|action|activity|behaviou?r|segment|seg|clip|interval|annotation)*"
+    r"(?:(?P<start>start|begin(?:ning)?|onset|st|from|tmin|mint|t0|in|first)"
+    r"|(?P<end>end|ed|stop|offset|finish|to|until|tmax|maxt|t1|out|last))(?:s|ing|ed)?"
+    r"(?:time(?:stamp)?|t|event|action|segment|clip|in|at|point)*"
+    r"(?P<unit>(?:frame|fr|frm)(?:s|no|num|number|idx|index|id)?|(?:hh?)?(?:mm?)?ss(?:ms|m?sec|fff)?"
+    r"|m(?:illi)?s(?:ec(?:ond)?s?)?|min(?:ute)?s?|s|secs?|seconds?)?"
+)
+_DURATION = re.compile(r"(?:event|segment)?dur(?:ation)?(?:s|sec|secs|seconds?)?")
+_PAIRS = ("segment", "timestamp", "timestamps", "interval", "span", "window", "time", "times", "range")
+_MOMENTS = ("time", "timestamp", "timestamps", "t", "frame", "frames", "seconds", "sec")
+_FRAMES = ("start in frames", "end in frames")  # names of frame columns after parsing
 _HEADER_REMEDY = f"the columns are {','.join(COLUMNS)}"
 
 
-def read_native(path: Path) -> ParseResult:
+def read_native(path: Path, options: Options) -> ParseResult:
     """Parse the native format: JSONL by suffix or first character, else CSV.
 
     Raises:
-        AnnotationError: Not UTF-8, a column is missing or repeated, or no row has a label or description.
+        AnnotationError: Not UTF-8, a column is missing or repeated, times are in columns that cannot be read, frames
+            are given without their rate, or no row has a label or description.
     """
     result = ParseResult(exact=True)
     text = read_text(path)
@@ -44,13 +63,111 @@ def read_native(path: Path) -> ParseResult:
                 values = {
                     name: value for name, value in values.items() if name not in ("description", *_CAPTION_COLUMNS)
                 }
-            _add(result, where, values)
+            _add(path, result, where, values, options.fps)
     if templates:
         result.notes.append(
             f"{plural(len(templates), 'template description')} of vidgru predict skipped (first: "
             f"{templates[0]}); if you wrote your own, delete the word template"
         )
+    if not any(row.annotation.start_s is not None for row in result.rows):
+        _check_other_columns(path, result)
     return result
+
+
+def _check_other_columns(path: Path, result: ParseResult) -> None:
+    """Look for times in the columns that are not read, in a table without times.
+
+    Raises:
+        AnnotationError: A column of numbers has the name of a time.
+    """
+    values: dict[str, list[float]] = {}
+    for row in result.rows:
+        for name, text in row.extra.items():
+            if text:
+                values.setdefault(name, []).append(clock(text))
+    numeric = {name: column for name, column in values.items() if not any(map(math.isnan, column))}
+    for name in numeric:
+        if _TIME_COLUMN.fullmatch(_squeeze(name)):
+            message = f"column {name!r} looks like a time, but is no pair of start and end with another column"
+            raise AnnotationError(f"{path}: {message}", "give both as seconds, in columns called start,end")
+    pairs = [
+        f"{first},{second}"
+        for (first, starts), (second, ends) in itertools.pairwise(numeric.items())
+        if len(starts) == len(ends) > 1 and all(start < end for start, end in zip(starts, ends, strict=True))
+    ]
+    moments = [name for name in numeric if _squeeze(name) in _MOMENTS]
+    if pairs or moments:
+        result.warnings.append(
+            f"no times are read, so every row is about a whole clip; if {(pairs or moments)[0]} are times, call them "
+            "start,end"
+        )
+
+
+def _squeeze(name: str) -> str:
+    """Return the name of a column without anything but its letters and digits, in lower case."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+@lru_cache
+def _time_columns(names: tuple[str, ...]) -> tuple[dict[str, str], str]:
+    """Find time columns under other names than start and end.
+
+    Args:
+        names: The columns of a table, or the keys of an object.
+
+    Returns:
+        `start` and `end`, `start` and `duration`, or the two of `_FRAMES`, by the name of their column; empty if there
+        are none. And what prevents reading the columns there are; empty if nothing does.
+    """
+    lower = [name.lower() for name in names]
+    if "start" in lower and "end" in lower:
+        return {}, ""
+    by_unit: dict[str, tuple[list[str], list[str]]] = {}  # starts and ends
+    for name in names:
+        match = _TIME_COLUMN.fullmatch(_squeeze(name))
+        if match and (_is_frames(match) or (match["start"] != "first" and match["end"] != "last")):
+            is_other = match["unit"] and match["unit"].startswith("m") and "ss" not in match["unit"]
+            unit = "frames" if _is_frames(match) else "other units" if is_other else "seconds"
+            by_unit.setdefault(unit, ([], []))[match["start"] is None].append(name)
+    if "seconds" in by_unit and not by_unit["seconds"][1]:
+        by_unit["seconds"][1].extend(name for name in names if _DURATION.fullmatch(_squeeze(name)))
+    unit = next((unit for unit in ("seconds", "frames", "other units") if all(by_unit.get(unit, ([],)))), "")
+    starts, ends = by_unit.get(unit, ([], []))
+    if not (starts and ends):
+        return {}, ""
+    if unit == "other units":
+        return {}, f"times in the columns {','.join((*starts, *ends))} are not in seconds"
+    if len({_without_unit(name) for name in starts}) > 1 or len({_without_unit(name) for name in ends}) > 1:
+        return {}, f"it is not clear which of the columns {','.join((*starts, *ends))} are start and end"
+    end = "duration" if _DURATION.fullmatch(_squeeze(ends[0])) else "end"
+    return dict(zip((starts[0], ends[0]), _FRAMES if unit == "frames" else ("start", end), strict=True)), ""
+
+
+def _is_frames(match: re.Match[str]) -> bool:
+    """Whether the name of a time column says that it counts frames."""
+    return bool(match["frame"]) or (match["unit"] or "").startswith("f")
+
+
+def _without_unit(name: str) -> str:
+    """Return the squeezed name of a time column without its unit: one time may be given in several."""
+    match = _TIME_COLUMN.fullmatch(_squeeze(name))
+    return _squeeze(name) if match is None or match["unit"] is None else _squeeze(name)[: match.start("unit")]
+
+
+def _rename_times(where: str, names: tuple[str, ...], result: ParseResult) -> dict[str, str]:
+    """Return new names of time columns, with a notice.
+
+    Raises:
+        InvalidEntryError: There are time columns that cannot be read.
+    """
+    renamed, problem = _time_columns(names)
+    if problem:
+        raise InvalidEntryError(where, problem, "write seconds in columns called start,end")
+    kind = "frames; the end is not included" if set(renamed.values()) == set(_FRAMES) else "seconds"
+    note = f"times are read from the columns {','.join(renamed)} ({kind})"
+    if renamed and note not in result.notes:
+        result.notes.append(note)
+    return renamed
 
 
 def read_kinetics(path: Path) -> ParseResult:
@@ -74,6 +191,8 @@ def read_kinetics(path: Path) -> ParseResult:
                 raise InvalidEntryError(where, "no label", "each row needs one")
             video = f"{name}_{int(bounds[0]):06d}_{int(bounds[1]):06d}" if name else ""
             result.spellings[video] = (name,)
+            if bounds[1] > bounds[0]:
+                result.durations[video] = bounds[1] - bounds[0]  # ID.mp4 may be the whole film
             extra = {"group": name}  # clips of one source video
             result.add(where, video, label=values["label"], split=values.get("split", ""), extra=extra)
     return result
@@ -102,7 +221,9 @@ def _csv_lines(
         for cells in reader:
             blank = not any(cell.strip() for cell in cells)
             if not (blank or header):
-                header = [cell.strip().lower() for cell in cells]
+                header = [cell.strip() for cell in cells]
+                renamed = {} if columns else _header_times(f"{path}, line {line}", header, result)
+                header = [renamed.get(name, name.lower()) for name in header]
                 _check_header(f"{path}, line {line}", header, columns)
             elif len(cells) > len(header) > 0:
                 message = f"{len(cells)} cells, but the header has {len(header)}"
@@ -118,9 +239,18 @@ def _csv_lines(
         result.problems.append((f"line {line}", message, "check for a double quote that is not closed or not doubled"))
 
 
+def _header_times(where: str, header: list[str], result: ParseResult) -> dict[str, str]:
+    try:
+        return _rename_times(where, tuple(header), result)
+    except InvalidEntryError as error:
+        raise AnnotationError(
+            f"{where}: {error.problem[1]}; the header is {','.join(header)}", error.problem[2]
+        ) from None
+
+
 def _with_decimal_points(values: dict[str, str]) -> dict[str, str]:
     """Replace decimal commas in times, as tables with semicolons have them."""
-    matches = {name: _COMMA.fullmatch(values.get(name, "")) for name in ("start", "end")}
+    matches = {name: _COMMA.fullmatch(values.get(name, "")) for name in ("start", "end", "duration")}
     times = {name: match.expand(r"\1.\2") for name, match in matches.items() if match}
     return values | times
 
@@ -133,7 +263,8 @@ def _check_header(where: str, header: list[str], columns: tuple[str, ...]) -> No
     if not columns:
         if "label" not in header and "description" not in header:
             missing.append("label")
-        missing += [a for a, b in (("start", "end"), ("end", "start")) if b in header and a not in header]
+        if "duration" not in header:
+            missing += [a for a, b in (("start", "end"), ("end", "start")) if b in header and a not in header]
     if missing:
         raise AnnotationError(
             f"{where}: missing column {', '.join(missing)}; the header is {','.join(header)}",
@@ -158,11 +289,24 @@ def _json_lines(path: Path, text: str, result: ParseResult) -> Iterator[tuple[st
             result.problems.append((where, "not a JSON object", remedy))
             continue
         keys.update(values)
-        yield where, {name: _cell(values[name]) for name in values}
+        with result.entry():
+            renamed = _rename_times(where, tuple(values), result)
+            for name in values if "start" not in (*values, *renamed.values()) else ():
+                if name in _PAIRS and _is_pair(values[name]):
+                    message = f"{name} {json.dumps(values[name])} is not read"
+                    raise InvalidEntryError(where, message, 'write times as {"start": 1.5, "end": 3}')
+            yield where, {renamed.get(name, name): _cell(value) for name, value in values.items()}
     if keys and not keys & {"label", "description"}:  # a misspelt key would make every row event-free
         raise AnnotationError(
             f"{path}: no row has a label or a description; the keys are {', '.join(sorted(keys))}", _HEADER_REMEDY
         )
+
+
+def _is_pair(value: object) -> bool:
+    """Whether a JSON value is a list of two numbers, or a list of such lists."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(map(_is_pair, value)) or (len(value) == 2 and all(isinstance(number, int | float) for number in value))
 
 
 def _cell(value: object) -> str:
@@ -171,25 +315,43 @@ def _cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _add(result: ParseResult, where: str, values: Mapping[str, str]) -> None:
+def _add(path: Path, result: ParseResult, where: str, values: Mapping[str, str], fps: float) -> None:
     video, start, end, label, description, split = (values.get(name, "").strip() for name in COLUMNS)
     if not video:
         raise InvalidEntryError(where, "no video", "name a file in the column video")
     if label[:1] in ("[", "{") and _is_json(label):
         raise InvalidEntryError(where, f"label is {label}", "write one row per label")
-    if bool(start) != bool(end):
-        given, missing = ("start", "end") if start else ("end", "start")
+    first, stop = (values.get(name, "").strip() for name in _FRAMES)
+    duration = values.get("duration", "").strip() if "end" not in values else ""
+    if bool(start or first) != bool(end or stop or duration):
+        given, missing = ("start", "end") if start or first else ("end", "start")
         raise InvalidEntryError(where, f"{given} without {missing}", "give both, or neither for the whole clip")
+    start_s = seconds(where, "start", start) if start else None
+    end_s = seconds(where, "end", end) if end else None
+    if start_s is not None and duration:
+        end_s = start_s + seconds(where, "duration", duration)
     result.add(
         where,
         video,
-        start_s=seconds(where, "start", start) if start else None,
-        end_s=seconds(where, "end", end) if end else None,
+        start_s=start_s,
+        end_s=end_s,
         label=label,
         description=description,
         split=split,
-        extra={name: value.strip() for name, value in values.items() if name not in COLUMNS and name},
+        extra={name: value.strip() for name, value in values.items() if name not in (*COLUMNS, *_FRAMES) and name},
+        frames=_frames(path, where, first, stop, fps) if first else None,
     )
+
+
+def _frames(path: Path, where: str, first: str, stop: str, fps: float) -> FrameSpan:
+    """Parse frame numbers. Raises AnnotationError without a frame rate, InvalidEntryError if they are no numbers."""
+    if not fps:
+        message = f"{path}, {where}: frames {first} to {stop} are given, but not their rate"
+        raise AnnotationError(message, "give it: `fps: 25` in a dataset YAML, or write seconds in columns start,end")
+    numbers = number(first), number(stop)
+    if not all(0 <= value < 1e12 for value in numbers):  # NaN fails too
+        raise InvalidEntryError(where, f"{first!r} and {stop!r} are not frame numbers", "frames count from 0")
+    return FrameSpan(first=numbers[0], stop=numbers[1], fps=fps)
 
 
 def _is_json(text: str) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 from vidgru.datasets.rows import InvalidEntryError
 from vidgru.errors import AnnotationError
 
-_CLOCK = re.compile(r"(?:(\d{1,6}):)?([0-5]?\d):([0-5]?\d(?:[.,]\d*)?)", re.ASCII)
+_CLOCK = re.compile(r"(?:(\d{1,6}):(?=[0-5]?\d:))?(\d{1,4}):([0-5]?\d(?:[.,]\d*)?)", re.ASCII)  # 75:30 is 4530 s
+_TIMECODE = re.compile(r"\d+:\d\d:\d\d[:;.]\d\d", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -51,19 +52,25 @@ def number(text: str) -> float:
     return value if math.isfinite(value) else math.nan
 
 
+def clock(text: str) -> float:
+    """Parse a time written as seconds or [HH:]MM:SS[.mmm]; NaN if `text` is neither."""
+    match = _CLOCK.fullmatch(text)
+    if match is None:
+        return number(text)
+    hours, minutes, rest = match.groups()
+    return int(hours or 0) * 3600 + int(minutes) * 60 + float(rest.replace(",", "."))
+
+
 def seconds(where: str, name: str, text: str) -> float:
     """Parse a time written as seconds or [HH:]MM:SS[.mmm].
 
     Raises:
         InvalidEntryError: It is neither, or negative.
     """
-    clock = _CLOCK.fullmatch(text)
-    if clock:
-        hours, minutes, rest = clock.groups()
-        return int(hours or 0) * 3600 + int(minutes) * 60 + float(rest.replace(",", "."))
-    value = number(text)
+    value = clock(text)
     if math.isnan(value):
-        message = f"{name} {text!r} is not a time"
+        frames = "; its last part seems to count frames" if _TIMECODE.fullmatch(text) else ""
+        message = f"{name} {text!r} is not a time{frames}"
         raise InvalidEntryError(where, message, "write seconds (83.5) or HH:MM:SS (00:01:23.5)")
     if value < 0:
         raise InvalidEntryError(where, f"{name} {text} is before the recording starts", "times count from 0")

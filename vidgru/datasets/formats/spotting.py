@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from vidgru.datasets.formats.json_reader import Node
-from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult
+from vidgru.datasets.rows import FrameSpan, InvalidEntryError, Options, ParseResult
 
 _GAME_TIME = re.compile(r"\s*([1-9])\s*-\s*(\d{1,3}):(\d{2})\s*", re.ASCII)
 _RESOLUTIONS = ("720p", "224p", "HQ")
@@ -35,12 +35,14 @@ def _add_video(result: ParseResult, entry: Node, options: Options) -> None:
     fps = options.fps or entry["fps"].above_0()
     if "num_frames" in entry:
         result.durations[video] = entry["num_frames"].above_0() / fps
+        result.frame_counts[video] = int(entry["num_frames"].above_0())
     has_events = False
     for event in entry["events"].each():
         has_events = True
         with result.entry():
-            time_s = event["frame"].number() / fps
-            result.add_moment(event.path, video, time_s, options.half_width_s, _label(event))
+            frame = event["frame"].number()
+            span = FrameSpan(first=frame, stop=frame, fps=fps, half_width_s=options.half_width_s)
+            result.add_moment(event.path, video, frame / fps, options.half_width_s, _label(event), frames=span)
     if not has_events:
         result.add(entry.path, video)
 
