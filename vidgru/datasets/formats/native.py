@@ -295,7 +295,7 @@ def _json_lines(path: Path, text: str, result: ParseResult) -> Iterator[tuple[st
                 if name in _PAIRS and _is_pair(values[name]):
                     message = f"{name} {json.dumps(values[name])} is not read"
                     raise InvalidEntryError(where, message, 'write times as {"start": 1.5, "end": 3}')
-            yield where, {renamed.get(name, name): _cell(value) for name, value in values.items()}
+            yield where, {renamed.get(str(key), str(key)): _cell(value) for key, value in values.items()}
     if keys and not keys & {"label", "description"}:  # a misspelt key would make every row event-free
         raise AnnotationError(
             f"{path}: no row has a label or a description; the keys are {', '.join(sorted(keys))}", _HEADER_REMEDY
