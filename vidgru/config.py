@@ -26,7 +26,8 @@ _MASK_HINT = "for example [[[0, 0], [0.3, 0], [0.3, 0.1], [0, 0.1]]] for the upp
 
 AnnotationFormat = Literal[
     "native", "folders", "list", "activitynet", "e2e-spot", "soccernet", "label-studio", "elan", "msr-vtt", "cvat",
-    "kinetics", "boris", "via", "losslesscut", "subtitles", "charades", "qvhighlights",
+    "kinetics", "boris", "via", "losslesscut", "subtitles", "charades", "qvhighlights", "fiftyone",
+    "frame-labels",
 ]  # fmt: skip
 OutputFormat = Literal["csv", "jsonl", "activitynet", "vtt", "boris", "cvat", "fiftyone", "label-studio"]
 Cell = Literal["gru", "lstm", "rnn", "none"]

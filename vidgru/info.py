@@ -100,14 +100,14 @@ def _inspect_folder(path: Path) -> list[str]:
 
 
 def _inspect_file(path: Path) -> list[str]:
-    from vidgru.datasets.formats import SUFFIXES
+    from vidgru.datasets.formats import SPREADSHEET_SUFFIXES, SUFFIXES
 
     suffix = path.suffix.lower()
     if suffix == ".safetensors" and path.with_name("entry.json").is_file():
         raise SourceError(f"{path} is a part of a cache entry", f"pass its folder: {path.parent}")
     if suffix in (".safetensors", ".onnx"):
         return _inspect_model(path)
-    if suffix in (".yaml", ".yml", *SUFFIXES):
+    if suffix in (".yaml", ".yml", *SUFFIXES, *SPREADSHEET_SUFFIXES):
         return _inspect_dataset(path)
     return _inspect_video(path)
 

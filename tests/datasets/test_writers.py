@@ -1,6 +1,8 @@
 """Files that `vidgru convert` writes for other tools, and that reading them back gives the same annotations."""
 
 import json
+import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 
 from tests.datasets.formats.files import write
 from tests.datasets.test_convert import rows
+from tests.videos import write_video
 from vidgru.config import ConvertConfig, OutputFormat
 from vidgru.datasets.convert import convert
 from vidgru.errors import AnnotationError
@@ -20,7 +23,7 @@ EVENTS = HEADER + (
 )
 OUTPUTS: dict[OutputFormat, str] = {
     "csv": "x.csv", "jsonl": "x.jsonl", "activitynet": "gt.json", "vtt": "subtitles", "boris": "x.boris",
-    "cvat": "tasks", "label-studio": "tasks.json",
+    "cvat": "tasks", "label-studio": "tasks.json", "fiftyone": "labels.json",
 }  # fmt: skip
 
 
@@ -31,15 +34,21 @@ def plain(path: Path, fps: float = 25) -> list[Any]:
     return [(n.video, *time, n.label, n.description, n.split) for n, time in zip(notes, times, strict=True)]
 
 
+def without_suffix(path: Path) -> list[Any]:
+    """The annotations of a file, with videos named as FiftyOne does."""
+    return [(video.removesuffix(".mp4"), *rest) for video, *rest in plain(path)]
+
+
 @pytest.mark.parametrize("first", OUTPUTS)
 def test_convert_round_trips(tmp_path: Path, first: OutputFormat) -> None:
     source = write(tmp_path, "source.csv", EVENTS)
     between = tmp_path / "between" / OUTPUTS[first]
     convert(source, between, ConvertConfig(to=first, fps=25))
-    assert plain(between) == plain(source)
+    expected = without_suffix(source)
+    assert without_suffix(between) == expected
     for second, name in OUTPUTS.items():
         convert(between, tmp_path / second / name, ConvertConfig(to=second, fps=25))
-        assert plain(tmp_path / second / name) == plain(source), second
+        assert without_suffix(tmp_path / second / name) == expected, second
 
 
 def test_convert_keeps_what_the_tools_can_hold(tmp_path: Path) -> None:
@@ -138,10 +147,23 @@ def test_convert_reports_what_tools_cannot_hold(tmp_path: Path, to: OutputFormat
 
 def test_convert_cvat_needs_a_frame_rate(tmp_path: Path) -> None:
     source = write(tmp_path, "x.csv", HEADER + "a.mp4,1.0,2.0,fall,,,\n")
-    with pytest.raises(
-        AnnotationError, match=r"x.csv: CVAT counts frames\n  give the frame rate of the video: --fps 25"
-    ):
+    with pytest.raises(AnnotationError, match=r"x.csv: CVAT counts frames, and a.mp4 is not .*\n  give .* --fps 25"):
         convert(source, tmp_path / "x.xml", ConvertConfig())
+
+
+def test_convert_cvat_counts_the_frames_of_the_video(tmp_path: Path) -> None:
+    stamps = [*range(10), *range(20, 50, 3)]  # 10 frames at 10 fps, then 10 at a third of it
+    write_video(tmp_path / "a.mp4", 20, tick=Fraction(1, 10), ticks=stamps)
+    text = HEADER + "a.mp4,0.2,0.5,walk,,,\na.mp4,2.0,3.2,fall,,,\na.mp4,2.9,5.0,run,,,\n"
+    convert(write(tmp_path, "x.csv", text), tmp_path / "x.xml", ConvertConfig())
+    boxes = re.findall(r'box frame="(\d+)" keyframe="1" outside="(\d)"', (tmp_path / "x.xml").read_text())
+    assert boxes == [("2", "0"), ("5", "1"), ("10", "0"), ("14", "1"), ("13", "0"), ("19", "0")]
+    convert(tmp_path / "x.xml", tmp_path / "back.csv", ConvertConfig(fps=10))
+    assert plain(tmp_path / "back.csv") == [
+        ("a.mp4", 0.2, 0.5, "walk", None, "train"),
+        ("a.mp4", 2.0, 3.2, "fall", None, "train"),
+        ("a.mp4", 2.9, pytest.approx(5.0, abs=0.3), "run", None, "train"),
+    ]
 
 
 def test_convert_covers_whole_videos_of_known_duration(tmp_path: Path) -> None:

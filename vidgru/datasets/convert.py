@@ -6,6 +6,7 @@ Nothing is dropped without a message.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +18,16 @@ from vidgru.datasets.rows import AnnotationRow, plural
 from vidgru.datasets.spec import find_dataset
 from vidgru.datasets.videos import Videos
 from vidgru.datasets.writers import Annotations
-from vidgru.errors import AnnotationError, SettingsError
+from vidgru.errors import AnnotationError, RecordingError, SettingsError
 from vidgru.storage import write_atomic
 from vidgru.types import Recording
+from vidgru.video.reader import probe
 
 _BY_SUFFIX: dict[str, OutputFormat] = {
     ".csv": "csv", ".jsonl": "jsonl", ".json": "activitynet", ".vtt": "vtt", ".xml": "cvat", ".boris": "boris",
     "": "vtt",
 }  # fmt: skip
+_WITH_DURATIONS = ("vtt", "boris", "cvat", "fiftyone")  # formats in which the label of a whole video needs its end
 _PER_VIDEO = {"vtt": ".vtt", "cvat": ".xml"}  # formats whose files hold one video, with their suffix
 
 
@@ -72,7 +75,9 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig) -> list[
         raise AnnotationError(f"{spec.source}: no usable row", "there is nothing to convert")
     rows, warnings = use_frame_times(rows, paths, counts)
     messages = [*spec.notes, *result.notes, *result.warnings, *warnings]
-    annotations = Annotations(source=spec.source, rows=rows, durations=lengths, messages=messages)
+    if kind in _WITH_DURATIONS:
+        lengths |= _durations({name: path for name, path in paths.items() if name not in lengths})
+    annotations = Annotations(source=spec.source, rows=rows, durations=lengths, paths=paths, messages=messages)
     texts = _format(annotations, kind, config)
     if isinstance(texts, str):
         write_atomic(out, texts.encode())
@@ -81,6 +86,16 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig) -> list[
     number = len(annotations.videos)
     summary = f"{out}: {plural(len(rows), 'row')} of {plural(number, 'video')} from {spec.source}"
     return [summary, *annotations.messages]
+
+
+def _durations(paths: dict[str, Path]) -> dict[str, float]:
+    """Return the durations in seconds of the videos that can be read."""
+    durations = {}
+    for name, path in paths.items():
+        with suppress(RecordingError):
+            if duration_s := probe(path).duration_s:
+                durations[name] = duration_s
+    return durations
 
 
 def _output_format(out: Path, config: ConvertConfig) -> OutputFormat:
@@ -114,9 +129,7 @@ def _format(annotations: Annotations, kind: OutputFormat, config: ConvertConfig)
         return writers.to_fiftyone(annotations)
     if kind == "label-studio":
         return writers.to_label_studio(annotations, config.fps)
-    if not config.fps:
-        raise AnnotationError(f"{annotations.source}: CVAT counts frames", "give the frame rate of the video: --fps 25")
-    return writers.to_cvat(annotations, lambda _, time_s: round(time_s * config.fps))
+    return writers.to_cvat(annotations, config.fps)
 
 
 def _write_per_video(annotations: Annotations, out: Path, texts: dict[str, str], suffix: str) -> None:

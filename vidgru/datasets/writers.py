@@ -6,18 +6,21 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import escape, quoteattr
 
+import numpy as np
+
 from vidgru.datasets.formats.native import COLUMNS
 from vidgru.datasets.rows import AnnotationRow, plural
-from vidgru.errors import AnnotationError
+from vidgru.errors import AnnotationError, RecordingError
 from vidgru.sources import VIDEO_SUFFIXES
-from vidgru.types import Annotation
+from vidgru.types import Annotation, Array
+from vidgru.video.frame_times import packet_times
 
 _SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
 _CVAT_SUBSETS = {"train": "Train", "val": "Validation", "test": "Test"}
@@ -34,12 +37,14 @@ class Annotations:
         source: The dataset they come from, for messages.
         rows: Rows; their videos have the names that are to be written.
         durations: Seconds by video, where known.
+        paths: Files of the videos that exist, by name.
         messages: Sentences for the user about what the format cannot hold; the writers add to it.
     """
 
     source: Path
     rows: list[AnnotationRow]
     durations: Mapping[str, float]
+    paths: Mapping[str, Path] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
 
     @property
@@ -337,19 +342,20 @@ def _region(note: Annotation, label: str, fps: float, key: str) -> dict[str, Any
     return {"id": key, "type": "timelinelabels", "from_name": "timelineLabels", "to_name": "video", "value": value}
 
 
-def to_cvat(annotations: Annotations, frame_of: Callable[[str, float], int]) -> dict[str, str]:
+def to_cvat(annotations: Annotations, fps: float) -> dict[str, str]:
     """Format rows as CVAT for video 1.1, one task per video; return texts by video.
 
-    Each event is a track: a small box in the upper left corner, at one place per label.
+    Each event is a track: a small box in the upper left corner, at one place per label. Frames are those of the video
+    where it is there, because a frame rate may be variable.
 
     Args:
         annotations: The rows.
-        frame_of: Returns the frame of a video at a time.
+        fps: Frames per second of videos that are not there; 0 if unknown.
 
     Source: docs.cvat.ai/docs/manual/advanced/xml_format, "Interpolation".
 
     Raises:
-        AnnotationError: No row has a label and times.
+        AnnotationError: No row has a label and times, or a frame rate is needed.
     """
     events = _timed_events(annotations, "CVAT")
     labels = sorted({event.label for group in events.values() for event in group})
@@ -358,6 +364,12 @@ def to_cvat(annotations: Annotations, frame_of: Callable[[str, float], int]) -> 
     annotations.skip_columns("CVAT")
     texts = {}
     for video, group in events.items():
+        frames = _read_frames(annotations.paths.get(video))
+        if frames is None and not fps and group:
+            raise AnnotationError(
+                f"{annotations.source}: CVAT counts frames, and {video} is not there to count them",
+                "give the frame rate of the video: --fps 25",
+            )
         subset = _CVAT_SUBSETS.get(splits[video] or "", splits[video] or "")
         names = "".join(f"<label><name>{escape(label)}</name></label>" for label in labels)
         lines = [
@@ -367,18 +379,37 @@ def to_cvat(annotations: Annotations, frame_of: Callable[[str, float], int]) -> 
             f"<labels>{names}</labels><source>{escape(video)}</source></task></meta>",
         ]
         for index, event in enumerate(group):
-            first = frame_of(video, event.start_s)
-            stop = max(first + 1, frame_of(video, event.end_s))
+            first, stop = _frame_range(event, frames, fps)
+            last = [(stop, 1)] if frames is None or stop < len(frames) else [(stop - 1, 0)] * (stop - 1 > first)
             left = _BOX_PX * labels.index(event.label)
             lines.append(f'<track id="{index}" label={quoteattr(event.label)} source="manual">')
             lines += [
                 f'<box frame="{frame}" keyframe="1" outside="{outside}" occluded="0" xtl="{left}.00" ytl="0.00" '
                 f'xbr="{left + _BOX_PX}.00" ybr="{_BOX_PX}.00" z_order="0"></box>'
-                for frame, outside in ((first, 0), (stop, 1))
+                for frame, outside in ((first, 0), *last)
             ]
             lines.append("</track>")
         texts[video] = "\n".join([*lines, "</annotations>", ""])
     return texts
+
+
+def _read_frames(path: Path | None) -> Array | None:
+    """Return the times of the frames of a video; None if it is not there or cannot be read."""
+    try:
+        return None if path is None else packet_times(path)[0]
+    except RecordingError:
+        return None
+
+
+def _frame_range(event: _TimedEvent, frames: Array | None, fps: float) -> tuple[int, int]:
+    """Return the first frame of an event and the frame after its last; it has at least one."""
+    if frames is None:
+        first, stop = round(event.start_s * fps), round(event.end_s * fps)
+        return first, max(first + 1, stop)
+    # Half a millisecond earlier: times that were written with three digits may be rounded up.
+    first, stop = (int(np.searchsorted(frames, time_s - 0.0005)) for time_s in (event.start_s, event.end_s))
+    first = min(first, len(frames) - 1)
+    return first, max(first + 1, stop)
 
 
 def to_boris(annotations: Annotations) -> str:

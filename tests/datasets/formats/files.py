@@ -437,6 +437,34 @@ VIA_TABLE = """# Exported using VGG Image Annotator (http://www.robots.ox.ac.uk/
 "1_a1b2c3d4","["yard.mp4"]",0,"[1.5,3]","[]","{"1":"1"}"
 """.replace('["yard.mp4"]', '[""yard.mp4""]').replace('{"1":"1"}', '{""1"":""1""}')
 
+# docs.voxel51.com/user_guide/dataset_creation, FiftyOneTemporalDetectionDataset
+FIFTYONE: Any = {
+    "classes": ["walk", "fall"],
+    "labels": {
+        "cam1/yard": [
+            {"label": 1, "timestamps": [1.5, 3.0], "confidence": 0.9, "attributes": {"description": "slowly"}},
+            {"label": 0, "support": [11, 40]},
+        ],
+        "quiet": [],
+        "later": None,
+    },
+}
+# github.com/yabufarha/ms-tcn: data/breakfast/groundTruth; Breakfast's own segmentation files
+FRAME_LABELS = "SIL\n" * 10 + "take_bowl\n" * 15 + "pour_milk\n" * 25 + "SIL\n" * 5
+SEGMENT_LABELS = "1-10 SIL  \n11-25 take_bowl  \n26-50 pour_milk  \n"
+# github.com/sgoldenlab/simba, misc/deep_ethogram_labels.csv
+BEHAVIOR_TABLE = ",background,Swim,Float\n" + "".join(
+    f"{frame},{int(frame < 4)},{int(4 <= frame < 10)},{int(frame >= 8)}\n" for frame in range(12)
+)
+# the same repository, csv/targets_inserted: poses, features, behaviors
+SIMBA_TABLE = ",Nose_1_x,Nose_1_y,Nose_1_p,Movement_nose,Low_prob_detections_0.75,Attack\n" + "".join(
+    f"{frame},{frame + 0.5},10.25,0.99,{frame * 1.5},0,{int(5 <= frame < 9)}\n" for frame in range(12)
+)
+NATIVE_ARRAY: Any = [
+    {"video": "a.mp4", "start": 3.4, "end": 6.0, "label": "fall", "description": "A man falls", "split": "train"},
+    {"video": "b.mp4", "label": "walk", "split": "val", "subject": "m1"},
+]
+
 FILES = {
     "activitynet": ("gt.json", json.dumps(ACTIVITYNET)),
     "e2e-spot": ("train.json", json.dumps(SPOT)),
@@ -462,6 +490,12 @@ FILES = {
     "subtitles: srt": ("yard.srt", SRT),
     "via": ("via_project.json", json.dumps(VIA)),
     "via: table": ("via.csv", VIA_TABLE),
+    "fiftyone": ("labels.json", json.dumps(FIFTYONE)),
+    "frame-labels": ("P03_cereals.txt", FRAME_LABELS),
+    "frame-labels: segments": ("P03_cereals.txt", SEGMENT_LABELS),
+    "frame-labels: table": ("mouse1_labels.csv", BEHAVIOR_TABLE),
+    "frame-labels: simba": ("Together_1.csv", SIMBA_TABLE),
+    "native: array": ("labels.json", json.dumps(NATIVE_ARRAY)),
 }
 
 

@@ -20,7 +20,7 @@ def test_recognise_by_content(tmp_path: Path, kind: str) -> None:
     name, content = FILES[kind]
     expected = kind.partition(":")[0]
     assert recognise(write(tmp_path, name, content)) == expected
-    suffix = ".txt" if kind in ("kinetics", "native", "list") else ".data"
+    suffix = ".txt" if expected in ("kinetics", "native", "list") else ".data"
     assert recognise(write(tmp_path, f"other{suffix}", content)) == expected
     assert recognise(write(tmp_path, name, "\ufeff\n" + content)) == expected
 

@@ -1,6 +1,7 @@
 """Tables, subtitles and VIA's projects; where their shapes come from stands beside them in files.py."""
 
 import copy
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from vidgru.config import ConvertConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.convert import convert
 from vidgru.errors import AnnotationError
+from vidgru.info import inspect_path
 from vidgru.types import DESCRIBED
 
 # --- YouCook2, COIN, QVHighlights, Charades -------------------------------------------------------------------------
@@ -241,3 +243,13 @@ def test_via_rejects_bad_tables(tmp_path: Path) -> None:
 def test_unsupported_files_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(AnnotationError, match=rf"{name} is {message}"):
         load_dataset(write(tmp_path, name, text))
+
+
+def test_spreadsheets_are_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+    for command in (load_dataset, inspect_path):
+        with pytest.raises(
+            AnnotationError, match=r'a.xlsx is an Office file\n  save the sheet as "CSV UTF-8", with the'
+        ):
+            command(tmp_path / "a.xlsx")

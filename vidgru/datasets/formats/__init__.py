@@ -11,12 +11,14 @@ from vidgru.config import AnnotationFormat
 from vidgru.datasets.formats import charades, cvat, elan
 from vidgru.datasets.formats.activitynet import is_activitynet, read_activitynet
 from vidgru.datasets.formats.boris import is_boris_project, is_boris_table, read_boris_project, read_boris_table
+from vidgru.datasets.formats.fiftyone import is_fiftyone, read_fiftyone
 from vidgru.datasets.formats.file_lists import is_list, read_folders, read_list
+from vidgru.datasets.formats.frame_labels import is_frame_labels, read_frame_labels
 from vidgru.datasets.formats.json_reader import Node, read_json
 from vidgru.datasets.formats.label_studio import is_label_studio, read_label_studio
 from vidgru.datasets.formats.losslesscut import is_losslesscut, read_losslesscut
 from vidgru.datasets.formats.msr_vtt import is_msr_vtt, read_msr_vtt
-from vidgru.datasets.formats.native import header_of, read_kinetics, read_native
+from vidgru.datasets.formats.native import header_of, is_native_array, read_kinetics, read_native
 from vidgru.datasets.formats.parsing import read_bytes
 from vidgru.datasets.formats.qvhighlights import is_qvhighlights, read_qvhighlights
 from vidgru.datasets.formats.spotting import is_soccernet, is_spot, read_soccernet, read_spot
@@ -26,16 +28,18 @@ from vidgru.datasets.formats.via import is_via_project, is_via_table, read_via_p
 from vidgru.datasets.rows import Options, ParseResult, plural
 from vidgru.errors import AnnotationError
 
+SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".ods")  # not read; the error says so
 SUBTITLE_SUFFIXES = (".vtt", ".srt")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".xml", ".eaf", ".boris", *SUBTITLE_SUFFIXES)
 KNOWN = (
     "native CSV or JSONL, ActivityNet, E2E-Spot, SoccerNet, Label Studio, ELAN, MSR-VTT, CVAT, Kinetics, text lists, "
-    "BORIS, VIA, LosslessCut, subtitles, YouCook2, COIN, Charades, QVHighlights"
+    "BORIS, VIA, LosslessCut, subtitles, YouCook2, COIN, Charades, QVHighlights, FiftyOne, "
+    "labels per frame (MS-TCN, DeepEthogram, SimBA)"
 )
 _HEAD = 1 << 20  # bytes read to recognise a file; a larger JSON file is read whole only if these look right
 _JSON_KEYS = re.compile(
     rb'"(database|results|timestamps|annotations?|events|sentences|end time|gameTime|timelinelabels|behaviors_conf'
-    rb'|attribute)"\s*:'
+    rb'|attribute|labels|video)"\s*:'
 )
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _XML_ROOT = re.compile(r"<(?![?!])([\w.:-]+)")
@@ -80,6 +84,8 @@ def _table_format(text: str, suffix: str) -> AnnotationFormat | None:
         return "charades"
     if is_losslesscut(text):
         return "losslesscut"
+    if is_frame_labels(text):
+        return "frame-labels"
     if "youtube_id" in header_of(text):
         return "kinetics"
     if "video" in header_of(text) or (suffix == ".csv" and not identify_text(text)):
@@ -104,8 +110,12 @@ def _json_format(root: object) -> AnnotationFormat | None:
         return "boris"
     if is_via_project(root):
         return "via"
+    if is_fiftyone(root):
+        return "fiftyone"
     if is_spot(root):
         return "e2e-spot"
+    if is_native_array(root):
+        return "native"
     return "activitynet" if is_activitynet(root) else None
 
 
@@ -165,6 +175,8 @@ def _read(path: Path, kind: AnnotationFormat, options: Options) -> ParseResult:
         return read_losslesscut(path)
     if kind == "qvhighlights":
         return read_qvhighlights(path)
+    if kind == "frame-labels":
+        return read_frame_labels(path, options)
     start = read_bytes(path, 1000).decode("utf-8-sig", errors="replace").lstrip()
     if kind == "charades":
         return charades.read_sentences(path) if charades.is_sentences(start) else charades.read_charades(path)
@@ -185,4 +197,6 @@ def _read(path: Path, kind: AnnotationFormat, options: Options) -> ParseResult:
         return read_boris_project(path, root, options)
     if kind == "via":
         return read_via_project(path, root, options)
+    if kind == "fiftyone":
+        return read_fiftyone(path, root, options)
     return read_msr_vtt(path, root)

@@ -1,4 +1,4 @@
-"""The native format: CSV or JSONL with the columns video, start, end, label, description, split.
+"""The native format: CSV, JSONL or a JSON array with the columns video, start, end, label, description, split.
 
 Event files of `vidgru predict` have these columns and more. Templates (`description_source` is `template`) are not read
 back, so that a model never learns to write them; captions written by a model are, like its labels.
@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from vidgru.datasets.formats.json_reader import read_json
 from vidgru.datasets.formats.parsing import clock, number, read_text, seconds
 from vidgru.datasets.rows import FrameSpan, InvalidEntryError, Options, ParseResult, plural
 from vidgru.errors import AnnotationError
@@ -46,7 +47,7 @@ _HEADER_REMEDY = f"the columns are {','.join(COLUMNS)}"
 
 
 def read_native(path: Path, options: Options) -> ParseResult:
-    """Parse the native format: JSONL by suffix or first character, else CSV.
+    """Parse the native format: JSONL or a JSON array by suffix or first character, else CSV.
 
     Raises:
         AnnotationError: Not UTF-8, a column is missing or repeated, times are in columns that cannot be read, frames
@@ -54,7 +55,7 @@ def read_native(path: Path, options: Options) -> ParseResult:
     """
     result = ParseResult(exact=True)
     text = read_text(path)
-    is_json = path.suffix.lower() == ".jsonl" or (path.suffix.lower() != ".csv" and text.lstrip()[:1] == "{")
+    is_json = path.suffix.lower() == ".jsonl" or (path.suffix.lower() != ".csv" and text.lstrip()[:1] in ("{", "["))
     templates: list[str] = []
     for where, values in _json_lines(path, text, result) if is_json else _csv_lines(path, text, result):
         with result.entry():
@@ -274,18 +275,9 @@ def _check_header(where: str, header: list[str], columns: tuple[str, ...]) -> No
 
 def _json_lines(path: Path, text: str, result: ParseResult) -> Iterator[tuple[str, dict[str, str]]]:
     keys: set[str] = set()
-    # not splitlines(), which also splits at separators that may occur inside a JSON string
-    for line, content in enumerate(text.split("\n"), start=1):
-        if not content.strip():
-            continue
-        where = f"line {line}"
-        try:
-            values = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            result.problems.append((where, f"not JSON: {error}", "each line must be one JSON object"))
-            continue
+    for where, values in _json_values(path, text, result):
         if not isinstance(values, dict):
-            remedy = 'a line looks like {"video": "a.mp4", "label": "walk"}'
+            remedy = 'a row looks like {"video": "a.mp4", "label": "walk"}'
             result.problems.append((where, "not a JSON object", remedy))
             continue
         keys.update(values)
@@ -300,6 +292,25 @@ def _json_lines(path: Path, text: str, result: ParseResult) -> Iterator[tuple[st
         raise AnnotationError(
             f"{path}: no row has a label or a description; the keys are {', '.join(sorted(keys))}", _HEADER_REMEDY
         )
+
+
+def _json_values(path: Path, text: str, result: ParseResult) -> Iterator[tuple[str, object]]:
+    """Yield the values of a JSON array, or of JSON lines, with their places."""
+    if text.lstrip()[:1] == "[":
+        yield from ((entry.path, entry.value) for entry in read_json(path).each())
+        return
+    # not splitlines(), which also splits at separators that may occur inside a JSON string
+    for line, content in enumerate(text.split("\n"), start=1):
+        if content.strip():
+            try:
+                yield f"line {line}", json.loads(content)
+            except (ValueError, RecursionError) as error:
+                result.problems.append((f"line {line}", f"not JSON: {error}", "each line must be one JSON object"))
+
+
+def is_native_array(root: object) -> bool:
+    """Whether a JSON value is a list of rows, objects that name a video."""
+    return isinstance(root, list) and bool(root) and isinstance(root[0], dict) and isinstance(root[0].get("video"), str)
 
 
 def _is_pair(value: object) -> bool:

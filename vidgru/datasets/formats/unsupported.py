@@ -8,6 +8,7 @@ from vidgru.datasets.formats.csv_reader import delimiter_of
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _BOXES = "import boxes and poses with --detections (docs/detections.md); annotations need a label and times of events"
+_SHEET = 'save the sheet as "CSV UTF-8", with the columns video,start,end,label'
 _BY_TEXT = (
     (r"scorer,", "a DeepLabCut pose file", _BOXES),
     (rf"\d+(?: {_NUMBER}){{4,6}}\s", "a YOLO label file (boxes of one picture)", _BOXES),
@@ -20,7 +21,9 @@ _BY_TEXT = (
     (r"<annotation[\s>]", "a Pascal VOC file (boxes of one picture)", _BOXES),
     (r"<xmeml[\s>]|<fcpxml[\s>]", "a timeline of a video editor", "write its clips as video,start,end,label in a CSV"),
     ("\ufffdHDF\r\n", "an HDF5 file", "export the annotations as CSV"),
-    (r"PK\x03\x04", "an archive or an Office file", "unpack it; save a sheet as CSV UTF-8"),
+    (r"PK\x03\x04.{0,60}(?:\[Content_Types\]|docProps|xl/|_rels|mimetypeapp)", "an Office file", _SHEET),
+    (r"\ufffd\ufffd\x11\ufffd", "an Office file", _SHEET),
+    (r"PK\x03\x04", "an archive", "unpack it and pass the file in it"),
 )  # fmt: skip
 _BY_KEYS = (
     ({"images", "categories"}, "COCO annotations of pictures", _BOXES),
@@ -35,7 +38,7 @@ def identify_text(text: str) -> tuple[str, str] | None:
     """Return what a file that begins with `text` is, and a remedy; None if it is not known to be unreadable."""
     body = re.sub(r"^(?:<[?!][^>]*>\s*)+", "", text)
     for pattern, what, remedy in _BY_TEXT:
-        if re.match(pattern, body):
+        if re.match(pattern, body, re.DOTALL):
             return what, remedy
     return (_SIMBA, _SIMBA_REMEDY) if has_pose_columns(text) else None
 
