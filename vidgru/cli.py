@@ -7,6 +7,7 @@ errors are instant. Its flags, and the keys of its YAML files, are the settings 
 from __future__ import annotations
 
 import argparse
+import gc
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +29,9 @@ _RAY_ADDRESS = re.compile(r"auto|local|(ray://)?([\w.-]+|\[[\da-fA-F:]+\]):\d+")
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit: 0 all done or reused, 1 something partial, failed or corrupt, 2 bad usage or input."""
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    exit_code = run(sys.argv[1:] if argv is None else argv)
+    gc.freeze()  # at exit Python would look for cycles among all objects of PyTorch's modules: 0.4 s of CPU time
+    sys.exit(exit_code)
 
 
 def run(argv: Sequence[str]) -> int:
