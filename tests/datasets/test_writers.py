@@ -56,7 +56,8 @@ def test_convert_keeps_what_the_tools_can_hold(tmp_path: Path) -> None:
     source = write(tmp_path, "source.csv", text)
     convert(source, tmp_path / "x.boris", ConvertConfig())
     assert plain(tmp_path / "x.boris") == [("a.mp4", 1.0, 2.0, "fall", "He falls, slowly", "train")]
-    convert(source, tmp_path / "tasks.json", ConvertConfig(to="label-studio", fps=25))
+    messages = convert(source, tmp_path / "tasks.json", ConvertConfig(to="label-studio", fps=25))
+    assert '<Choices name="choices" toName="video"><Choice value="walk"/></Choices><Video' in messages[-1]
     assert plain(tmp_path / "tasks.json") == [
         ("a.mp4", 1.0, 2.0, "fall", None, "train"),
         ("b.mp4", None, None, "walk", None, "train"),

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidgru.config import ConvertConfig, OutputFormat
-from vidgru.datasets import writers
+from vidgru.datasets import tool_writers, writers
 from vidgru.datasets.annotations import read_annotations
 from vidgru.datasets.recording_checks import use_frame_times
 from vidgru.datasets.rows import AnnotationRow, plural
@@ -124,12 +124,12 @@ def _format(annotations: Annotations, kind: OutputFormat, config: ConvertConfig)
     if kind == "vtt":
         return writers.to_vtt(annotations)
     if kind == "boris":
-        return writers.to_boris(annotations)
+        return tool_writers.to_boris(annotations)
     if kind == "fiftyone":
-        return writers.to_fiftyone(annotations)
+        return tool_writers.to_fiftyone(annotations)
     if kind == "label-studio":
-        return writers.to_label_studio(annotations, config.fps)
-    return writers.to_cvat(annotations, config.fps)
+        return tool_writers.to_label_studio(annotations, config.fps)
+    return tool_writers.to_cvat(annotations, config.fps)
 
 
 def _write_per_video(annotations: Annotations, out: Path, texts: dict[str, str], suffix: str) -> None:

@@ -40,6 +40,12 @@ def test_boris_aggregated(tmp_path: Path) -> None:
     )
 
 
+def test_boris_aggregated_of_several_files(tmp_path: Path) -> None:
+    text = files.BORIS_AGGREGATED + files.BORIS_AGGREGATED.splitlines()[1].replace("cage.avi", "next.avi")
+    with pytest.raises(AnnotationError, match=r"line 4: observation obs1 plays several files in turn, .*\n  use the"):
+        load_dataset(write(tmp_path, "cage.csv", text, "cage.avi|next.avi"))
+
+
 def test_boris_points_only_are_moments(tmp_path: Path) -> None:
     text = "".join(line for line in files.BORIS_TABULAR.splitlines(keepends=True) if "grooming" not in line)
     assert load_dataset(write(tmp_path, "cage.csv", text, "day1/cage.avi")).half_width_s == 0.5
@@ -84,7 +90,7 @@ def test_boris_same_name_in_two_folders(tmp_path: Path) -> None:
         ("POINT,3.25", "TICK,3.25", r"line 5: 'TICK' is not START, STOP or POINT\n  export"),
         ("POINT,3.25", "POINT,NA", r"line 5: no time: an observation of pictures or without times\n  vidgru reads"),
         (",squeak,", ",,", r"line 5: no behavior\n  each event needs one"),
-        ("player #1:day1/cage.avi", "player #1:x.avi;day1/cage.avi", r"plays 2 files in turn, and the export lacks"),
+        ("player #1:day1/cage.avi", "player #1:x.avi;day1/cage.avi", r"plays several files in turn, and the export"),
         (",Time,", ",When,", r"no row with the columns Behavior and Time, or Behavior, Start \(s\) and Stop \(s\)\n"),
     ],
 )

@@ -61,6 +61,9 @@ def test_frame_labels_of_simba(tmp_path: Path) -> None:
     dataset = load(tmp_path, "Together_1.csv", files.SIMBA_TABLE, "Together_1.mp4")
     assert dataset.annotations == (note("Together_1.mp4", 0.5, 0.9, "Attack"),)
     assert dataset.notes == ("labels come from the columns Attack; select others with `tiers`",)
+    lines = files.SIMBA_TABLE.splitlines()
+    both = "\n".join([f"{lines[0]},Probability_Rear,Rear", *(f"{line},0.75,{int(line < '2')}" for line in lines[1:])])
+    assert load(tmp_path, "Together_1.csv", both, "").labels == ("Attack", "Rear")
     chosen = "fps: 10\ntiers: [Low_prob_detections_0.75]\n"
     assert load(tmp_path, "Together_1.csv", files.SIMBA_TABLE, "", chosen).annotations == (note("Together_1.mp4"),)
     with pytest.raises(AnnotationError, match=r"no column 'Atack' \(did you mean 'Attack'\?\)\n  its columns are"):

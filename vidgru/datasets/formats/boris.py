@@ -328,7 +328,7 @@ class _Builder:
                 f"{plural(self._several_players, 'observation')} with several players: events go to player 1's video"
             )
         videos = dict.fromkeys(row.annotation.video for row in result.rows)
-        names = {video: video.replace("\\", "/").rpartition("/")[2] for video in videos}
+        names = {video: _file_name(video) for video in videos}
         counts = Counter(names.values())
         for video, name in names.items():
             if name != video and counts[name] == 1:  # the folders are those of another machine
@@ -362,15 +362,15 @@ def _pieces(
         raise InvalidEntryError(
             entry.where, f"observation {observation.name} has no video", "vidgru reads observations of videos"
         )
-    if len(media) == 1:
-        return [(media[0][0], start_s, stop_s)]
-    if any(duration_s is None for _, duration_s in media):
-        first = media[0][0]
+    first = media[0][0]
+    if len(media) == 1 and (not entry.media or _file_name(entry.media) == _file_name(first)):
+        return [(first, start_s, stop_s)]
+    if len(media) == 1 or any(duration_s is None for _, duration_s in media):
         if entry.media == first == stop_media:
             return [(first, start_s, stop_s)]
         raise InvalidEntryError(
             entry.where,
-            f"observation {observation.name} plays {len(media)} files in turn, and the export lacks their durations",
+            f"observation {observation.name} plays several files in turn, and the export lacks their durations",
             "use the .boris project instead: it holds them",
         )
     pieces, begin_s = [], 0.0
@@ -390,3 +390,7 @@ def _pieces(
 def _extra(entry: _Entry) -> dict[str, str]:
     values = {"subject": entry.subject, "modifiers": entry.modifiers}
     return {name: value for name, value in values.items() if value}
+
+
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]

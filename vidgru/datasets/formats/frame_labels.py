@@ -31,7 +31,7 @@ from vidgru.errors import AnnotationError
 _BACKGROUND = ("background", "sil")
 _VALUES = {"0": 0, "1": 1, "-1": -1, "0.0": 0, "1.0": 1, "-1.0": -1}
 _INDEX_NAMES = ("", "frame", "frames", "index", "frame_number")
-_NO_BEHAVIOR = re.compile(r"(?:Low_prob_detections|Sum_prob|Probability)_.*|.*_[xyp]")  # SimBA's features and scores
+_NO_BEHAVIOR = re.compile(r"(?:Low_prob_detections|Sum_prob)_.*|.*_[xyp]")  # SimBA's features and poses
 _SEGMENT = re.compile(r"(\d+)\s*-\s*(\d+)\s+(\S.*)")
 _SUFFIX = re.compile(r"_labels$")
 _LABEL_LENGTH = 80  # a longer line is text
@@ -177,6 +177,8 @@ def _behavior_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> l
     columns: list[int] = []
     for index in range(len(header) - 1, -1, -1):
         name = header[index]
+        if name.startswith("Probability_"):  # between the behaviors in SimBA's results
+            continue
         is_index = index == 0 and name.lower() in _INDEX_NAMES
         is_binary = all(len(cells) == len(header) and cells[index] in _VALUES for cells in rows)
         if is_index or not is_binary or not name or name in _VALUES or _NO_BEHAVIOR.fullmatch(name):
