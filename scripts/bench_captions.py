@@ -187,7 +187,7 @@ class ModelInputs:
         return np.stack(rows)
 
     def mean_states(self, segments: Sequence[DescribedSegment]) -> Array:
-        """Return the mean state of the recurrent layer in each segment, float64 [N, hidden]."""
+        """Return the mean state of the recurrent layer in each segment, float64 [N, members * hidden]."""
         rows = []
         for segment in segments:
             encoded = self.encoded[segment.video]
@@ -221,14 +221,15 @@ def mean_features(features: Features, frames: slice, feature_spec: FeatureSpec) 
 
 @torch.inference_mode()
 def mean_state(model: EventModel, vectors: Tensor) -> Array:
-    """Return the mean state of the recurrent layer over a segment, from an empty state; float64 [hidden].
+    """Return each member's mean recurrent state over a segment, from an empty state; float64 [members * hidden].
 
     Args:
         model: In eval mode.
-        vectors: float32 [L, width], the segment of `EncodedRecording.vectors`, L at least 1.
+        vectors: float32 [L, members, width], the segment of `EncodedRecording.vectors`, L at least 1.
     """
-    hidden, _ = model.network.run_rnn(vectors[None], vectors.new_ones(1, len(vectors), dtype=torch.bool))
-    mean: Array = hidden[0].double().mean(dim=0).cpu().numpy()
+    mask = vectors.new_ones(1, len(vectors), dtype=torch.bool)
+    hidden, _ = model.network.run_rnn(vectors.transpose(0, 1)[:, None], mask)
+    mean: Array = hidden.double().mean(dim=2).flatten().cpu().numpy()
     return mean
 
 

@@ -7,7 +7,7 @@ Everything runs on the CPU with one thread, as training does. The variants take 
 of the machine affects all of them equally. Prints the median of passes, in ms per batch.
 
 - bare: forward and backward of encoder, recurrent layer and head on prepared batches;
-- bare, PyTorch's GRU: the same with nn.GRU in place of vidgru's;
+- bare, PyTorch's GRU: the same with the backward pass of nn.GRU in place of vidgru's;
 - step: bare plus the loss, gradient clipping, AdamW and the running mean of the weights;
 - loop: step plus slicing, augmenting and collating the windows, as in training;
 - naive: a file per clip (.npy, padded to its largest number of objects), read by a DataLoader without workers and
@@ -25,14 +25,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from unittest import mock
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from vidgru.config import NetworkSettings, TrainConfig
 from vidgru.datasets.windows import Batch
+from vidgru.model import fast_gru
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import EventGRU
@@ -145,12 +146,10 @@ def run_bare(network: EventGRU, batches: list[Batch]) -> None:
         sum(part.sum() for part in scores if part is not None).backward()  # type: ignore[union-attr]
 
 
-def use_pytorch_gru(network: EventGRU) -> None:
-    """Replace the network's GRU by PyTorch's, with the same weights."""
-    gru = nn.GRU(network.architecture.width, network.architecture.hidden, batch_first=True)
-    assert network.gru is not None
-    gru.load_state_dict(network.gru.state_dict())
-    network.gru = gru
+def run_bare_pytorch(network: EventGRU, batches: list[Batch]) -> None:
+    """Run forward and backward with PyTorch's own backward pass of the GRU."""
+    with mock.patch.object(fast_gru, "_has_fast_path", return_value=False):
+        run_bare(network, batches)
 
 
 class ClipFiles(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, np.ndarray, int]]):
@@ -229,14 +228,13 @@ def main() -> None:
         ready = [batch for batch, _ in batches(0) if batch is not None]
         step_learner, loop_learner, naive_learner = (make_learner(task, config, lookahead) for _ in range(3))
         bare_network, pytorch_network = (make_learner(task, config, lookahead).network for _ in range(2))
-        use_pytorch_gru(pytorch_network)
 
         def bare_pass(_: int, network: EventGRU = bare_network, ready: list[Batch] = ready) -> int:
             run_bare(network, ready)
             return len(ready)
 
         def pytorch_pass(_: int, network: EventGRU = pytorch_network, ready: list[Batch] = ready) -> int:
-            run_bare(network, ready)
+            run_bare_pytorch(network, ready)
             return len(ready)
 
         def step_pass(number: int, learner: Learner = step_learner, ready: list[Batch] = ready) -> int:

@@ -99,8 +99,8 @@ def test_mean_state_starts_at_the_segment() -> None:
     model = make_model()
     vectors = encode_features(model, [compute_features(make_sequence(50))]).vectors
     with torch.inference_mode():
-        hidden, _ = model.network.run_rnn(vectors[None, 10:20], torch.ones(1, 10, dtype=torch.bool))
-    np.testing.assert_allclose(bench.mean_state(model, vectors[10:20]), hidden[0].mean(dim=0).numpy(), atol=1e-6)
+        hidden, _ = model.network.run_rnn(vectors[None, None, 10:20, 0], torch.ones(1, 10, dtype=torch.bool))
+    np.testing.assert_allclose(bench.mean_state(model, vectors[10:20]), hidden[0, 0].mean(dim=0).numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize(("clips", "timed", "expected"), [

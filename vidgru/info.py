@@ -189,7 +189,7 @@ def _inspect_model(path: Path) -> list[str]:
     thresholds = zip(model.labels, decode.high, decode.low, strict=True)
     return [
         f"model {path}: {len(model.labels)} labels, {parameters}, {format_bytes(path.stat().st_size)}",
-        f"architecture: {format_settings(asdict(network.architecture))}",
+        f"architecture: {format_settings({'members': network.members, **asdict(network.architecture)})}",
         f"labels: {', '.join(model.labels)}",
         *_model_heads(model),
         f"detector: {model.weights or 'imported detections'}, {len(model.names)} classes",

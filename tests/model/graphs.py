@@ -43,14 +43,21 @@ def expected(model: EventModel, batch: Inputs, state: Any = None) -> dict[str, n
     network, (objects, counts, frame, mask) = model.network, batch
     with torch.inference_mode():
         encoded = network.encode(objects, counts, frame)
-        reading = network.step(encoded.vectors, mask, state)
+        reading = network.step(encoded.vectors, mask, None if state is None else split_states(model, state))
         arrays = {"attention": encoded.attention, "hidden": reading.hidden}
         if model.task.frame_head:
-            arrays["frame_scores"] = model.task.frame_head.probabilities(reading.frames)
+            arrays["frame_scores"] = model.task.frame_head.probabilities(reading.frames).mean(dim=0)
         if model.task.clip_head and state is None:
             arrays["clip_scores"] = model.task.clip_head.probabilities(
                 network.event_logits(encoded.vectors, mask).clips
-            )
-        next_states = reading.state if isinstance(reading.state, tuple) else (reading.state,)
-        arrays |= {f"next_{name}": value for name, value in zip(STATES, next_states, strict=False) if value is not None}
+            ).mean(dim=0)
+        if reading.states is not None:
+            pairs = [state if isinstance(state, tuple) else (state,) for state in reading.states]
+            arrays |= {f"next_{name}": torch.cat(parts) for name, parts in zip(STATES, zip(*pairs), strict=False)}  # noqa: B905 (members have equal states)
     return {name: tensor.numpy() for name, tensor in arrays.items()}
+
+
+def split_states(model: EventModel, states: tuple[torch.Tensor, ...]) -> list[Any]:
+    """States of a graph, [members * layers,B,H] each, as a network takes them."""
+    parts = zip(*(state.chunk(model.network.members) for state in states), strict=True)
+    return [part if len(part) > 1 else part[0] for part in parts]

@@ -34,6 +34,7 @@ def make_network(
     outputs: int = 3,
     *,
     frame_outputs: int = 0,
+    members: int = 1,
     words: int = 0,
     labels: int = 2,
     seed: int = 0,
@@ -44,11 +45,27 @@ def make_network(
         torch.manual_seed(seed)
         architecture = NetworkSettings(**shape)
         feature_spec = FeatureSpec.from_sequence(sequence)
-        network = EventGRU(feature_spec, outputs, frame_outputs, architecture, words=words, labels=labels)
+        network = EventGRU(
+            feature_spec, outputs, frame_outputs, architecture, members=members, words=words, labels=labels
+        )
         if "class" in network.encoder.object_groups:
-            torch.nn.init.normal_(network.encoder.classes.weight)
+            torch.nn.init.normal_(network.encoder.classes)
     network.encoder.fit_normalization([compute_features(sequence)])
     return network.eval()
+
+
+def single_member(model: EventModel, member: int) -> EventModel:
+    """A model of one member of a model, with the same weights; captions only of the first."""
+    caption = None if member else model.caption
+    words = len(caption.tokenizer) if caption else 0
+    network = build_network(model.feature_spec, model.task, model.network.architecture, words=words)
+    stacked = {name for name, _ in network.named_parameters() if not name.startswith(("gru.", "caption_head."))}
+    weights = model.network.state_dict()
+    network.load_state_dict({
+        name: weights[name][member, None] if name in stacked else weights[name.replace("gru.0.", f"gru.{member}.")]
+        for name in network.state_dict()
+    })  # fmt: skip
+    return replace(model, network=network.eval(), caption=caption)
 
 
 def make_model(
@@ -59,6 +76,7 @@ def make_model(
     clips: bool = True,
     timed: bool = False,
     lookahead: int = 0,
+    members: int = 1,
     sentences: Sequence[str] = (),
     seed: int = 0,
     **shape: object,
@@ -76,6 +94,7 @@ def make_model(
         sequence,
         task.num_outputs(task.clip_head),
         frame_outputs=task.num_outputs(task.frame_head),
+        members=members,
         words=len(caption.tokenizer) if caption else 0,
         labels=len(labels),
         seed=seed,

@@ -338,8 +338,8 @@ def test_caption_segments_take_label_from_heads(heads: dict[str, bool], label: s
         if head is not None:
             wins = model.labels.index(label) if number or not model.task.clip_head else 1 - model.labels.index(label)
             with torch.no_grad():
-                head[-1].bias[wins] += 50.0
-                head[-1].bias[2] += 80.0  # that nothing happens is no label
+                head[-1].bias[:, wins] += 50.0
+                head[-1].bias[:, 2] += 80.0  # that nothing happens is no label
     segments = [FEATURES.frames(first, first + 12) for first in range(0, 280, 40)]
     captioned = {
         name: caption_segments(model, [CaptionSegment(features=item, label=name) for item in segments])

@@ -24,7 +24,7 @@ SHAPES = [
     {"cell": "none", "multi_label": True, "background": False},
     {"bidirectional": True, "width": 32, "clips": False, "timed": True},
     {"drop_features": ("appearance", "time")},
-    {"timed": True, "sentences": SENTENCES},
+    {"timed": True, "sentences": SENTENCES, "members": 3},
     {"clips": False, "sentences": SENTENCES, "drop_features": ("geometry", "scene")},
 ]
 
@@ -60,7 +60,7 @@ def test_load_model_inverts_save(shape: dict[str, object], tmp_path: Path) -> No
 @pytest.mark.parametrize("heads", [{}, {"timed": True, "clips": False}, {"clips": False}])
 def test_load_model_inverts_save_with_captions(heads: dict[str, bool], tmp_path: Path) -> None:
     sequence = make_sequence(60, seed=1)
-    model = make_model(sequence, sentences=SENTENCES, **heads)
+    model = make_model(sequence, sentences=SENTENCES, seed=2, **heads)
     assert model.caption is not None
     model = replace(model, caption=replace(model.caption, threshold=0.125, longest=9))
     model.save(tmp_path / "m")
@@ -142,7 +142,7 @@ def test_load_model_refuses_newer_format(tmp_path: Path) -> None:
 
 def test_load_model_refuses_older_format(tmp_path: Path) -> None:
     save_with_metadata(tmp_path / "m", format=2)
-    message = r"m has model format 2, this vidgru reads 4\n  train it again, or use the vidgru version that wrote it"
+    message = r"m has model format 2, this vidgru reads 5\n  train it again, or use the vidgru version that wrote it"
     with pytest.raises(ModelError, match=message):
         load_model(tmp_path / "m")
 

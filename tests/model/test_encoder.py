@@ -35,7 +35,7 @@ def test_masked_group_equals_zero_projection(group: str) -> None:
         vectors, attention, _ = encoder(*BATCH, masked_group=group)
         plain, _, _ = encoder(*BATCH)
     with torch.no_grad():
-        for weight in (zeroed.classes if group == "class" else zeroed.project[group]).parameters():
+        for weight in [zeroed.classes] if group == "class" else zeroed.project[group].parameters():
             weight.zero_()
         expected, expected_attention, _ = zeroed(*BATCH)
     assert torch.equal(vectors, expected)
@@ -49,7 +49,7 @@ def test_masked_group_equals_group_dropout(group: str, monkeypatch: pytest.Monke
     masked, _, _ = encoder(*BATCH, masked_group=group)
 
     def lose_group(name: str, clips: int, like: torch.Tensor, dropout_scale: float) -> torch.Tensor:
-        return torch.full((clips, 1), 0.0 if name == group else 1.0)
+        return torch.full((1, clips, 1), 0.0 if name == group else 1.0)
 
     monkeypatch.setattr(encoder, "_group_mask", lose_group)
     dropped, _, _ = encoder.train()(*BATCH)

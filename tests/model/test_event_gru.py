@@ -25,7 +25,7 @@ SHAPES = [
 
 
 def test_event_gru_default_cell() -> None:
-    gru = EventGRU(LAYOUT, 3, 0, NetworkSettings()).gru
+    (gru,) = EventGRU(LAYOUT, 3, 0, NetworkSettings()).gru
     assert isinstance(gru, torch.nn.GRU)
     assert (gru.input_size, gru.hidden_size, gru.num_layers) == (64, 128, 1)
     assert gru.batch_first
@@ -39,19 +39,19 @@ def test_event_gru_default_cell() -> None:
 def test_event_gru_output_shapes(shape: dict[str, object]) -> None:
     network = make_network(SEQUENCE, 5, frame_outputs=2, **shape)
     objects, counts, frame, mask = random_batch(LAYOUT)
-    assert network.encoder(objects, counts, frame)[0].shape == (4, 9, 64)
+    assert network.encoder(objects, counts, frame)[0].shape == (1, 4, 9, 64)
     scores = network(objects, counts, frame, mask)
-    assert scores.frames.shape == (4, 9, 2)
-    assert scores.clips.shape == (4, 5)
+    assert scores.frames.shape == (1, 4, 9, 2)
+    assert scores.clips.shape == (1, 4, 5)
 
 
 def test_event_gru_without_head_returns_none() -> None:
     batch = random_batch(LAYOUT)
     clips, frames = make_network(SEQUENCE, 5)(*batch), make_network(SEQUENCE, 0, frame_outputs=2)(*batch)
     assert clips.frames is None
-    assert clips.clips.shape == (4, 5)
+    assert clips.clips.shape == (1, 4, 5)
     assert frames.clips is None
-    assert frames.frames.shape == (4, 9, 2)
+    assert frames.frames.shape == (1, 4, 9, 2)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -67,7 +67,7 @@ def test_event_gru_ignores_padding(shape: dict[str, object], steps: int) -> None
         F.pad(mask, (0, steps)),
     )
     torch.testing.assert_close(padded.clips, plain.clips, rtol=0, atol=1e-6)
-    torch.testing.assert_close(padded.frames[:, :9][mask], plain.frames[mask], rtol=0, atol=1e-6)
+    torch.testing.assert_close(padded.frames[0, :, :9][mask], plain.frames[0, mask], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -75,19 +75,19 @@ def test_event_gru_is_independent_of_batch(shape: dict[str, object]) -> None:
     network = make_network(SEQUENCE, frame_outputs=2, **shape)
     batch = random_batch(LAYOUT)
     together = network(*batch)
-    for row in range(len(together.clips)):
+    for row in range(len(batch[3])):
         length = int(batch[3][row].sum())
         alone = network(*segment(batch, row, length))
-        torch.testing.assert_close(alone.clips[0], together.clips[row], rtol=0, atol=1e-6)
-        torch.testing.assert_close(alone.frames[0], together.frames[row, :length], rtol=0, atol=1e-6)
+        torch.testing.assert_close(alone.clips[:, 0], together.clips[:, row], rtol=0, atol=1e-6)
+        torch.testing.assert_close(alone.frames[:, 0], together.frames[:, row, :length], rtol=0, atol=1e-6)
 
 
 def test_clip_logits_are_log_mean_exp() -> None:
     network = make_network(SEQUENCE)
     objects, counts, frame, mask = random_batch(LAYOUT)
     vectors, _, _ = network.encoder(objects, counts, frame)
-    steps = network.clip_head(network.run_rnn(vectors, mask)[0])
-    for row, scores in enumerate(network(objects, counts, frame, mask).clips):
+    (steps,) = network.clip_head(network.run_rnn(vectors, mask)[0])
+    for row, scores in enumerate(network(objects, counts, frame, mask).clips[0]):
         values = steps[row, : int(mask[row].sum())]
         torch.testing.assert_close(scores, values.exp().mean(dim=0).log(), rtol=0, atol=1e-5)
 
@@ -97,8 +97,8 @@ def test_padding_is_read_as_zeros() -> None:
     objects, counts, frame, mask = random_batch(LAYOUT, clips=1, steps=6)
     mask[:, 4:] = False
     vectors, _, _ = network.encoder(objects, counts, frame)
-    hidden = network.gru(torch.cat([vectors[:, :4], torch.zeros(1, 2, 64)], dim=1))[0]
-    torch.testing.assert_close(network.event_logits(vectors, mask).frames, network.frame_head(hidden))
+    hidden, _ = network.gru[0](torch.cat([vectors[0, :, :4], torch.zeros(1, 2, 64)], dim=1))
+    torch.testing.assert_close(network.event_logits(vectors, mask).frames, network.frame_head(hidden[None]))
 
 
 @pytest.mark.parametrize(("shape", "ordered"), [({}, True), ({"cell": "none"}, False)])
@@ -116,7 +116,7 @@ def test_only_bidirectional_sees_the_future(shape: dict[str, object], sees_futur
     network = make_network(SEQUENCE, 0, frame_outputs=3, **shape)
     batch = random_batch(LAYOUT, clips=1)
     part = network(*segment(batch, 0, 4)).frames
-    whole = network(*batch).frames[:, :4]
+    whole = network(*batch).frames[:, :, :4]
     assert bool((whole - part).abs().max() > 1e-5) == sees_future
 
 
@@ -147,7 +147,7 @@ def test_attention_is_softmax_for_large_logits() -> None:
     _, attention, _ = encoder(objects, counts, frame)
     hook.remove()
     score = objects[:, LAYOUT.object_groups()["score"].start, None].clamp(min=1e-2).log()
-    groups = (logits[0] + score).split(counts.flatten().tolist())
+    groups = (logits[0][0] + score).split(counts.flatten().tolist())
     expected = torch.cat([group.softmax(dim=0) for group in groups if len(group)]).mean(dim=1)
     torch.testing.assert_close(attention, expected, rtol=1e-4, atol=1e-5)
 

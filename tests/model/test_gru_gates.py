@@ -21,24 +21,25 @@ def frames(count: int = 40) -> Tensor:
     return torch.randn(count, 64, generator=torch.Generator().manual_seed(1))
 
 
-def run_network(network: EventGRU, vectors: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def run_network(network: EventGRU, vectors: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
     with torch.inference_mode():
-        out, state = network.run_rnn(vectors[None], torch.ones(1, len(vectors), dtype=torch.bool), state)
-    return out[0], state
+        out, state = network.run_rnn(vectors[None, None], torch.ones(1, len(vectors), dtype=torch.bool), state)
+    return out[0, 0], state
 
 
-def gates(network: EventGRU, vectors: Tensor, hidden: Tensor, state: Tensor | None = None) -> GRUGates:
-    return GRUGates.from_means(mean_gates(network, vectors[None], hidden[None], state)[0])
+def gates(network: EventGRU, vectors: Tensor, hidden: Tensor, state: list[Tensor] | None = None) -> GRUGates:
+    return GRUGates.from_means(mean_gates(network, vectors[None, None], hidden[None, None], state)[0])
 
 
 def step_by_step(network: EventGRU, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs, update and reset gates of the last layer, a step at a time, one cell a layer."""
     cells = []
-    for weights in network.gru.all_weights:
-        cell = nn.GRUCell(weights[0].shape[1], network.gru.hidden_size)
+    (gru,) = network.gru
+    for weights in gru.all_weights:
+        cell = nn.GRUCell(weights[0].shape[1], gru.hidden_size)
         cell.load_state_dict(dict(zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), weights, strict=True)))
         cells.append(cell)
-    states = [torch.zeros(1, network.gru.hidden_size) for _ in cells]
+    states = [torch.zeros(1, gru.hidden_size) for _ in cells]
     outputs, updates, resets = [], [], []
     with torch.inference_mode():
         for vector in vectors:
@@ -93,7 +94,7 @@ def test_mean_gates_are_independent_of_chunks(layers: int, edges: list[int]) -> 
 def test_mean_gates_of_saturated_update_gate(bias: float, expected: float) -> None:
     network, vectors = network_of(), frames()
     with torch.no_grad():
-        network.gru.bias_ih_l0[128:256] = bias
+        network.gru[0].bias_ih_l0[128:256] = bias
     hidden, _ = run_network(network, vectors)
     result = gates(network, vectors, hidden)
     np.testing.assert_allclose(result.update, expected, atol=1e-6)
@@ -110,9 +111,9 @@ def test_has_gates(shape: dict[str, object]) -> None:
 def test_mean_gates_of_batch() -> None:
     network, vectors = network_of(layers=2), torch.stack([frames(), frames().flip(0)])
     hidden = torch.stack([run_network(network, vector_sequence)[0] for vector_sequence in vectors])
-    batch = mean_gates(network, vectors, hidden)
+    batch = mean_gates(network, vectors[None], hidden[None])
     for row in range(2):
-        alone = mean_gates(network, vectors[row, None], hidden[row, None])
+        alone = mean_gates(network, vectors[None, row, None], hidden[None, row, None])
         np.testing.assert_allclose(batch[row], alone[0], rtol=0, atol=1e-6)
 
 

@@ -47,6 +47,8 @@ MODELS = {
     "frames": make_distinct_model(clips=False, timed=True),
     "sentences": make_distinct_model(timed=True, sentences=SENTENCES),
     "both ways": make_distinct_model(timed=True, bidirectional=True, layers=2),
+    "members": make_distinct_model(timed=True, members=3, layers=2, hidden=24),
+    "lstm members": make_distinct_model(timed=True, members=2, cell="lstm", bidirectional=True),
     "lstm both ways": make_distinct_model(timed=True, bidirectional=True, cell="lstm"),
     "no objects": make_distinct_model(timed=True, drop_features=OBJECTS),
     "no scene": make_distinct_model(timed=True, drop_features=("time", "scene", "scene_motion")),
@@ -72,20 +74,20 @@ def test_models_under_test_have_distinct_scores() -> None:
     assert np.ptp(scores["clip_scores"], axis=0).min() > 0.02
 
 
-@pytest.mark.parametrize("kind", ["gru", "layers", "lstm", "rnn"])
+@pytest.mark.parametrize("kind", ["gru", "layers", "members", "lstm", "rnn"])
 def test_event_graph_starts_from_state(kind: str) -> None:
     model = MODELS[kind]
     graph, batch = Graph(event_graph(model)), random_batch(model.feature_spec, 3, 5)
     rng = torch.Generator().manual_seed(1)
     states = [torch.randn(layers, 3, wide, generator=rng) for layers, wide in graph.states.values()]
-    expected_outputs = expected(model, batch, tuple(states) if len(states) > 1 else states[0])
+    expected_outputs = expected(model, batch, tuple(states))
     arrays = graph.read(batch, {name: state.numpy() for name, state in zip(graph.states, states, strict=True)})
     for name, values in expected_outputs.items():
         np.testing.assert_allclose(arrays[name], values, rtol=0, atol=1e-5, err_msg=name)
     assert not np.allclose(arrays["hidden"], graph.read(batch)["hidden"], atol=1e-2)
 
 
-@pytest.mark.parametrize("kind", ["gru", "layers", "lstm", "rnn", "no memory"])
+@pytest.mark.parametrize("kind", ["gru", "layers", "members", "lstm", "rnn", "no memory"])
 def test_event_graph_is_independent_of_chunks(kind: str) -> None:
     model = MODELS[kind]
     graph = Graph(event_graph(model))
@@ -105,7 +107,7 @@ def test_event_graph_is_independent_of_chunks(kind: str) -> None:
         np.testing.assert_allclose(state[name], whole[f"next_{name}"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["gru", "no memory", "both ways", "lstm both ways"])
+@pytest.mark.parametrize("kind", ["gru", "members", "no memory", "both ways", "lstm both ways"])
 def test_event_graph_ignores_padding(kind: str) -> None:
     graph, batch = Graph(event_graph(MODELS[kind])), random_batch(MODELS[kind].feature_spec, 4, 9)
     together = graph.read(batch)

@@ -25,8 +25,8 @@ def test_score_clips_equals_network() -> None:
         mask = torch.ones(1, b - a, dtype=torch.bool)
         with torch.inference_mode():
             direct = MODEL.task.clip_head.probabilities(
-                MODEL.network.event_logits(encoded.vectors[None, a:b], mask).clips
-            )[0]
+                MODEL.network.event_logits(encoded.vectors[a:b].movedim(1, 0)[:, None], mask).clips
+            )[0, 0]
         np.testing.assert_allclose(scores[row], direct.numpy(), atol=1e-6)
 
 
@@ -87,8 +87,8 @@ def test_score_frames_scores_the_last_frames(frames: int) -> None:
     assert scores.shape == (frames, 3)
     assert scores.dtype == np.float32
     with torch.inference_mode():
-        read = torch.cat([vectors, torch.zeros(3, 64)])[None]
-        late = model.task.frame_head.probabilities(model.network.frame_head(model.network.gru(read)[0]))[0, 3:]
+        hidden, _ = model.network.gru[0](torch.cat([vectors[:, 0], torch.zeros(3, 64)])[None])
+        late = model.task.frame_head.probabilities(model.network.frame_head(hidden[None]))[0, 0, 3:]
     np.testing.assert_allclose(scores, late.numpy(), rtol=0, atol=1e-6)
 
 

@@ -68,8 +68,9 @@ def test_sliding_window_gates() -> None:
     scorer = SlidingWindowScorer(model, gates=True)
     (scores, early_gates), (_, gates) = scorer.push(vectors), scorer.finish()
     assert len(scores) == len(early_gates) == 0
-    hidden, _ = model.network.run_rnn(vectors[None], torch.ones(1, 20, dtype=torch.bool))
-    expected = mean_gates(model.network, vectors[None], hidden)[0]
+    batch = vectors.movedim(1, 0)[:, None]
+    hidden, _ = model.network.run_rnn(batch, torch.ones(1, 20, dtype=torch.bool))
+    expected = mean_gates(model.network, batch, hidden)[0]
     np.testing.assert_allclose(gates.update, expected[:, 0], atol=1e-6)
     np.testing.assert_allclose(gates.reset, expected[:, 1], atol=1e-6)
     lstm = model_of(16, cell="lstm")

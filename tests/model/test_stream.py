@@ -113,7 +113,7 @@ def test_rank_events_adds_weaker_candidates() -> None:
 
 def eager(**shape: object) -> EventModel:
     """A model that finds many events, its thresholds amid its scores."""
-    model = make_model(SEQUENCE, **{"seed": 4, **shape})
+    model = make_model(SEQUENCE, **{"seed": 7, **shape})
     head = model.network.frame_head or model.network.clip_head
     with torch.no_grad():
         head[-1].weight.mul_(40)
@@ -125,7 +125,7 @@ def eager(**shape: object) -> EventModel:
 KINDS = {
     "timed": eager(timed=True, lookahead=3),
     "at once": eager(timed=True, lookahead=0, clips=False),
-    "clips": eager(seed=10),
+    "clips": eager(),
     "lstm": eager(timed=True, lookahead=8, cell="lstm", layers=2),
     "labels that overlap": eager(timed=True, lookahead=2, background=False, multi_label=True),
     "whole": eager(timed=True, bidirectional=True),

@@ -13,6 +13,7 @@ from vidgru.flags import from_settings
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.feature_spec import FeatureSpec
+from vidgru.model.member_layers import MemberLinear
 from vidgru.storage import sha256_file
 from vidgru.types import FrameSequence
 
@@ -46,7 +47,8 @@ def make_model(
     layers = network.frame_head if timed else network.clip_head
     assert layers is not None
     last = layers[-1]
-    assert isinstance(last, torch.nn.Linear)
+    assert isinstance(last, MemberLinear)
+    assert last.bias is not None
     with torch.no_grad():
         last.weight.zero_()
         last.bias.copy_(torch.tensor([logit(score) for score in scores.values()]))

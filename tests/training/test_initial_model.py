@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.model.networks import make_model
 from tests.training.synthetic import FakeDataset, order_data
 from vidgru.config import TrainConfig
 from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
@@ -44,9 +45,9 @@ def test_init_lowers_first_loss(data: FakeDataset, trained: Path, tmp_path: Path
     assert (again / "best.safetensors").read_bytes() != (fresh / "best.safetensors").read_bytes()
 
 
-def copy_to_new(model: EventModel, task: EventTask) -> dict[str, torch.Tensor]:
+def copy_to_new(model: EventModel, task: EventTask, members: int = 1) -> dict[str, torch.Tensor]:
     torch.manual_seed(5)
-    network = build_network(model.feature_spec, task, model.network.architecture)
+    network = build_network(model.feature_spec, task, model.network.architecture, members=members)
     copy_weights(network, model, task, model.feature_settings)
     return network.state_dict()
 
@@ -57,20 +58,20 @@ def test_copy_weights_of_shared_labels(trained: Path) -> None:
     task = EventTask(labels=("person_then_car", "something_else", "car_then_person"), clip_head=head, frame_head=head)
     weights, theirs = copy_to_new(model, task), model.network.state_dict()
     for name in ("clip_head.1.weight", "clip_head.1.bias"):
-        assert torch.equal(weights[name][0], theirs[name][1])
-        assert torch.equal(weights[name][2], theirs[name][0])
-        assert not any(torch.equal(weights[name][row], theirs[name][0]) for row in (1, 3))
+        assert torch.equal(weights[name][:, 0], theirs[name][:, 1])
+        assert torch.equal(weights[name][:, 2], theirs[name][:, 0])
+        assert not any(torch.equal(weights[name][:, row], theirs[name][:, 0]) for row in (1, 3))
     for name in theirs:
         if not name.startswith("clip_head"):
             assert torch.equal(weights[name], theirs[name]), name
-    assert weights["frame_head.1.weight"].shape == (4, 128)
+    assert weights["frame_head.1.weight"].shape == (1, 4, 128)
 
 
 def test_copy_weights_skips_other_kind_of_head(trained: Path) -> None:
     model = load_model(trained)
     weights = copy_to_new(model, EventTask(labels=model.labels, clip_head=HeadSpec(background=False, multi_label=True)))
     assert not torch.equal(weights["clip_head.1.weight"], model.network.state_dict()["clip_head.1.weight"])
-    assert torch.equal(weights["gru.weight_hh_l0"], model.network.state_dict()["gru.weight_hh_l0"])
+    assert torch.equal(weights["gru.0.weight_hh_l0"], model.network.state_dict()["gru.0.weight_hh_l0"])
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -108,3 +109,17 @@ def test_copy_weights_copies_normalisation(trained: Path) -> None:
     model = load_model(trained)
     weights = copy_to_new(model, model.task)
     np.testing.assert_array_equal(weights["encoder.object_mean"], model.network.encoder.object_mean)
+
+
+def test_copy_weights_member_by_member() -> None:
+    model = make_model(timed=True, members=3)
+    weights = copy_to_new(model, model.task, members=3)
+    for name, value in model.network.state_dict().items():
+        assert torch.equal(weights[name], value), name
+
+
+def test_copy_weights_refuses_other_members() -> None:
+    model = make_model(members=3)
+    message = "init has another architecture: members is 2, the model's is 3\n  choose the model's own"
+    with pytest.raises(SettingsError, match=message):
+        copy_to_new(model, model.task, members=2)

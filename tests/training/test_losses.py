@@ -35,9 +35,27 @@ def losses(
     classes: object = None,
     smoothing: float = 0.0,
 ):
+    """Losses of a network of one member, from its logits."""
     task = EventTask(labels=LABELS, clip_head=head, frame_head=head)
     classes = torch.ones(task.num_outputs(head)) if classes is None else torch.tensor(classes)
-    return window_losses(scores, given, task, lookahead=lookahead, class_weights=classes, smoothing=smoothing)
+    stacked = EventLogits(*(None if logits is None else logits[None] for logits in scores))
+    return window_losses(stacked, given, task, lookahead=lookahead, class_weights=classes, smoothing=smoothing)[0]
+
+
+@pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
+def test_window_losses_per_member(head: HeadSpec) -> None:
+    outputs = 3 if head.background else 2
+    labels = F.one_hot(torch.arange(4) % outputs, outputs).tolist()
+    clips, frames = torch.randn(3, 4, outputs), torch.randn(3, 1, 4, outputs)
+    task = EventTask(labels=LABELS, clip_head=head, frame_head=head)
+    options = {"lookahead": 1, "class_weights": torch.rand(outputs), "smoothing": 0.1}
+    for given in (batch(labels=labels), batch(targets=[labels], weights=torch.rand(1, 4))):
+        together = window_losses(EventLogits(clips, frames), given, task, **options)
+        assert together.shape == (3, len(given))
+        for member, row in enumerate(together):
+            single = slice(member, member + 1)
+            alone = window_losses(EventLogits(clips[single], frames[single]), given, task, **options)
+            torch.testing.assert_close(row, alone[0])
 
 
 # --- clips ----------------------------------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.model.networks import make_model
+from tests.model.networks import make_model, single_member
 from tests.sequences import make_sequence
 from vidgru.config import TrainConfig
 from vidgru.datasets.windows import Batch, collate, slice_window
 from vidgru.errors import OutputError, VidgruError
 from vidgru.flags import from_settings
-from vidgru.model.checkpoint import EventTask, HeadSpec
+from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec
 from vidgru.model.features import compute_features
 from vidgru.training.distributed import ProcessGroup
 from vidgru.training.trainer import Learner, lr_scale, tensorboard_writer
@@ -22,15 +22,20 @@ SEQUENCE = make_sequence(12, 2)
 TASK = EventTask(labels=("fall", "walk"), clip_head=HeadSpec(background=False, multi_label=False))
 
 
-def make_learner(**changes: object) -> Learner:
-    model = replace(make_model(SEQUENCE, background=False, dropout=0.0, group_dropout=0.0), task=TASK)
+def make_learner(model: EventModel | None = None, **changes: object) -> Learner:
     return Learner(
-        model,
+        model or plain_model(),
         from_settings(TrainConfig, **changes),
         torch.device("cpu"),
         class_weights=torch.ones(0),
         process_group=ProcessGroup(),
     )
+
+
+def plain_model(members: int = 1) -> EventModel:
+    """A model without dropout, which trains without random numbers."""
+    model = make_model(SEQUENCE, background=False, members=members, dropout=0.0, group_dropout=0.0)
+    return replace(model, task=TASK)
 
 
 def batch() -> Batch:
@@ -64,11 +69,30 @@ def test_step_clips_large_gradients() -> None:
     assert 0 < gradient_norm(small) < 0.1
 
 
+def test_members_train_as_they_would_alone() -> None:
+    model = plain_model(3)
+    with torch.no_grad():  # so that the gradients of one are clipped, and of the others not
+        model.network.clip_head[-1].weight[1] *= 1000
+    together, losses = make_learner(model), []
+    singles = [make_learner(single_member(model, member)) for member in range(3)]
+    for step in (1, 2, 3):
+        total = float(together.step(batch(), 4, step))
+        losses = [float(single.step(batch(), 4, step)) for single in singles]
+        assert total == pytest.approx(sum(losses) / 3, rel=1e-4)
+    trained = together.snapshot()
+    for member, single in enumerate(singles):
+        weights, expected = single_member(trained, member).network, single.snapshot().network
+        for (name, ours), theirs in zip(weights.named_parameters(), expected.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5, msg=name)
+
+
 def test_weight_decay_applies_to_matrices_only() -> None:
     trained = make_learner(weight_decay=0.05)
     decays = {id(p): group["weight_decay"] for group in trained.optimizer.param_groups for p in group["params"]}
     assert len(decays) == len(list(trained.network.parameters()))
-    assert all(decays[id(p)] == (0.05 if p.ndim > 1 else 0.0) for p in trained.network.parameters())
+    for name, parameter in trained.network.named_parameters():
+        dimensions = parameter.ndim - (not name.startswith("gru."))  # without that of the members
+        assert decays[id(parameter)] == (0.05 if dimensions > 1 else 0.0), name
 
 
 def test_averaged_weights() -> None:

@@ -212,13 +212,13 @@ def _score_windows(model: EventModel, vectors: Tensor) -> Array:
 
 @torch.inference_mode()
 def _encode_without(encoder: Encoder, features: Sequence[Features], masked_group: str | None) -> Tensor:
-    """Encode frames without a feature group, float32 [T,width]."""
+    """Encode frames without a feature group, float32 [T,members,width]."""
     device = encoder.object_mean.device
     vectors = []
     for part in features:
         inputs = part.objects, np.diff(part.offsets)[None], part.frame[None]
-        vectors.append(encoder(*(torch.from_numpy(array).to(device) for array in inputs), masked_group).vectors[0])
-    return torch.cat(vectors)
+        vectors.append(encoder(*(torch.from_numpy(array).to(device) for array in inputs), masked_group).vectors[:, 0])
+    return torch.cat(vectors, dim=1).transpose(0, 1)
 
 
 def _cut_parts(parts: Sequence[FrameSequence], frames: slice) -> Iterator[tuple[FrameSequence, int]]:

@@ -26,7 +26,7 @@ from vidgru.model.tokenizer import Tokenizer
 from vidgru.storage import write_atomic
 from vidgru.types import Array
 
-FORMAT = 4
+FORMAT = 5
 METADATA = "vidgru"  # metadata key that holds everything but the weights, as JSON
 BEST = "best.safetensors"
 NO_EVENT = "(no event)"
@@ -162,6 +162,7 @@ class EventModel:
         return {
             "format": FORMAT,
             "architecture": asdict(self.network.architecture),
+            "members": self.network.members,
             "feature_spec": asdict(self.feature_spec),
             "task": asdict(self.task),
             "feature_settings": self.feature_settings,
@@ -192,11 +193,11 @@ class EventModel:
 
 
 def build_network(
-    feature_spec: FeatureSpec, task: EventTask, architecture: NetworkSettings, *, words: int = 0
+    feature_spec: FeatureSpec, task: EventTask, architecture: NetworkSettings, *, members: int = 1, words: int = 0
 ) -> EventGRU:
     """Build a network with random weights; a caption vocabulary of `words` > 0 adds a caption head."""
     outputs = task.num_outputs(task.clip_head), task.num_outputs(task.frame_head)
-    return EventGRU(feature_spec, *outputs, architecture, words=words, labels=len(task.labels))
+    return EventGRU(feature_spec, *outputs, architecture, members=members, words=words, labels=len(task.labels))
 
 
 def entry_digest(key: str) -> str:
@@ -273,7 +274,7 @@ def _assemble(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> EventMode
     caption = _caption_settings(metadata["caption"]) if metadata["caption"] else None
     words = len(caption.tokenizer) if caption else 0
     with torch.device("meta"):  # spends no time and no random numbers on weights that are replaced below
-        network = build_network(feature_spec, task, architecture, words=words)
+        network = build_network(feature_spec, task, architecture, members=metadata["members"], words=words)
     # Copied rather than assigned: tensors in memory that torch did not align give other last bits.
     network.to_empty(device="cpu").load_state_dict(tensors)
     return EventModel(

@@ -1,4 +1,4 @@
-"""Encode the objects and scene of each frame as one vector: [M,F] and [B,T,G] to [B,T,64]."""
+"""Encode the objects and scene of each frame as one vector per member: [M,F] and [B,T,G] to [members,B,T,64]."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vidgru.errors import SettingsError
 from vidgru.model.feature_spec import FeatureSpec
+from vidgru.model.member_layers import MemberLayerNorm, MemberLinear, SharedInputLinear
 from vidgru.types import Array, Features
 
 # Output width of each group's projection. Wide groups (appearance, scene) get no more room than short ones that are as
@@ -46,9 +48,11 @@ class EncodedFrames(NamedTuple):
     """Output of the encoder.
 
     Attributes:
-        vectors: float32 [B,T,width], one vector per frame.
-        attention: float32 [M], attention to each object, averaged over heads; sums to 1 over the objects of a frame.
-        objects: float32 [M,N], concatenated group projections of each object; None if all object groups are dropped.
+        vectors: float32 [members,B,T,width], one vector per frame.
+        attention: float32 [M], attention to each object, averaged over heads and members; sums to 1 over the objects of
+            a frame.
+        objects: float32 [members,M,N], concatenated group projections of each object; None if all object groups are
+            dropped.
     """
 
     vectors: Tensor
@@ -62,10 +66,12 @@ class Encoder(nn.Module):
     Each feature group has its own narrow projection, and training drops whole groups per clip. Attention pools the
     objects of a frame in any order and number: learned queries, one softmax over the frame's objects per head (after
     pooling by multihead attention in Lee et al. 2019, "Set Transformer"). A frame without objects pools to zeros.
-    Frames are encoded independently of each other.
+    Frames are encoded independently of each other. Members share the inputs and their normalization; every parameter
+    has a leading member dimension.
 
     Args:
         feature_spec: Groups and widths of the features.
+        members: Number of members.
         width: Width of a frame's vector.
         dropout: Dropout before the last layer.
         group_dropout: Probability that a training clip loses appearance, colour, scene or scene motion; every other
@@ -80,6 +86,7 @@ class Encoder(nn.Module):
         self,
         feature_spec: FeatureSpec,
         *,
+        members: int = 1,
         width: int = 64,
         dropout: float = 0.2,
         group_dropout: float = 0.5,
@@ -103,11 +110,11 @@ class Encoder(nn.Module):
         self.register_buffer("frame_mean", torch.zeros(feature_spec.frame_width))
         self.register_buffer("frame_std", torch.ones(feature_spec.frame_width))
         if "class" in self.object_groups:
-            self.classes = nn.Embedding(max(feature_spec.classes, 1), _GROUP_WIDTHS["class"])
-            nn.init.zeros_(self.classes.weight)  # classes absent from training contribute nothing instead of noise
+            # zeros: classes absent from training contribute nothing instead of noise
+            self.classes = nn.Parameter(torch.zeros(members, max(feature_spec.classes, 1), _GROUP_WIDTHS["class"]))
         self.project = nn.ModuleDict(
             {
-                name: nn.Linear(columns.stop - columns.start, _GROUP_WIDTHS[name])
+                name: SharedInputLinear(members, columns.stop - columns.start, _GROUP_WIDTHS[name])
                 for name, columns in {**self.object_groups, **self.frame_groups}.items()
                 if name != "class"
             }
@@ -115,12 +122,16 @@ class Encoder(nn.Module):
         joined_width = sum(_GROUP_WIDTHS[name] for name in self.frame_groups)
         if self.object_groups:
             self.object = nn.Sequential(
-                nn.Linear(self.object_width, _OBJECT_WIDTH), nn.LayerNorm(_OBJECT_WIDTH), nn.ReLU(inplace=True)
+                MemberLinear(members, self.object_width, _OBJECT_WIDTH),
+                MemberLayerNorm(members, _OBJECT_WIDTH),
+                nn.ReLU(inplace=True),
             )
-            self.query = nn.Linear(_OBJECT_WIDTH, HEADS, bias=False)
-            self.trust = nn.Parameter(torch.ones(()))  # weight of the detector's log score in the attention
+            self.query = MemberLinear(members, _OBJECT_WIDTH, HEADS, bias=False)
+            self.trust = nn.Parameter(torch.ones(members))  # weight of the detector's log score in the attention
             joined_width += _OBJECT_WIDTH
-        self.join = nn.Sequential(nn.LayerNorm(joined_width), nn.Dropout(dropout), nn.Linear(joined_width, width))
+        self.join = nn.Sequential(
+            MemberLayerNorm(members, joined_width), nn.Dropout(dropout), MemberLinear(members, joined_width, width)
+        )
         self.group_dropout = group_dropout
 
     def fit_normalization(self, features: Iterable[Features]) -> None:
@@ -179,54 +190,75 @@ class Encoder(nn.Module):
         # index of each object's frame, counted through all clips
         frame_index = torch.arange(len(flat), device=flat.device).repeat_interleave(flat, output_size=len(objects))
         if not self.object_groups:
-            vector: Tensor = self.join(torch.cat(parts, dim=2))
+            vector: Tensor = self.join(torch.cat(parts, dim=3))
             return EncodedFrames(vector, 1 / flat[frame_index].to(vector.dtype), None)
-        clips, steps = counts.shape
-        clip_index = frame_index.div(steps, rounding_mode="floor")
+        members, clips, steps = len(self.trust), *counts.shape
+        # In the sums below, the frames of each member follow those of the member before.
+        first_frames = torch.arange(members, device=flat.device)[:, None] * len(flat)
+        member_frames = (first_frames + frame_index).flatten()  # [members * M]
+        clip_index = member_frames.div(steps, rounding_mode="floor")
         projected = self._project_objects(objects, clip_index, clips, masked_group, dropout_scale).relu_()
         vectors = self.object(projected)
         logits = self.query(vectors)
         if "score" in self.object_groups:
             score = objects[:, self.object_groups["score"].start, None].clamp(min=MIN_SCORE)
-            logits = logits + self.trust * score.log()
-        weights = _segment_softmax(logits, frame_index, len(flat))
-        weighted = (vectors.unflatten(1, (HEADS, -1)) * weights[..., None]).flatten(1)
-        pooled = vectors.new_zeros(len(flat), _OBJECT_WIDTH).index_add(0, frame_index, weighted)
-        vector = self.join(torch.cat([pooled.view(clips, steps, _OBJECT_WIDTH), *parts], dim=2))
-        return EncodedFrames(vector, weights.mean(dim=1), projected)
+            logits = logits + self.trust[:, None, None] * score.log()
+        weights = _segment_softmax(logits.flatten(0, 1), member_frames, members * len(flat))
+        weighted = (vectors.flatten(0, 1).unflatten(1, (HEADS, -1)) * weights[..., None]).flatten(1)
+        pooled = vectors.new_zeros(members * len(flat), _OBJECT_WIDTH).index_add(0, member_frames, weighted)
+        vector = self.join(torch.cat([pooled.view(members, clips, steps, _OBJECT_WIDTH), *parts], dim=3))
+        return EncodedFrames(vector, weights.view(members, len(objects), HEADS).mean(dim=(0, 2)), projected)
 
     def _project_objects(
         self, objects: Tensor, clip_index: Tensor, clips: int, masked_group: str | None, dropout_scale: float
     ) -> Tensor:
+        """Return the concatenated projections of each object's groups before their ReLU, [members,M,N].
+
+        Args:
+            objects, masked_group, dropout_scale: As for `forward`.
+            clip_index: int64 [members * M], clip of each object; clips are counted through all members.
+            clips: Number of clips, B.
+        """
         normal = (objects - self.object_mean).div_(self.object_std).clamp_(-MAX_DEVIATION, MAX_DEVIATION)
         use_dropout = self.training and self.group_dropout * dropout_scale > 0
         parts, masks = [], []
         for name, columns in self.object_groups.items():
             if name == "class":
-                index = objects[:, columns.start].long().clamp(0, self.classes.num_embeddings - 1)
-                part = self.classes(index)
+                index = objects[:, columns.start].long().clamp(0, self.classes.shape[1] - 1)
+                table = self.classes.transpose(0, 1)  # one look-up for all members
+                part = F.embedding(index, table.flatten(1)).view(len(objects), *table.shape[1:]).transpose(0, 1)
             else:
                 part = self.project[name](normal[:, columns])
             parts.append(torch.zeros_like(part) if name == masked_group else part)
             if use_dropout:
-                masks.append(self._group_mask(name, clips, part, dropout_scale).expand(-1, part.shape[1]))
-        joined = torch.cat(parts, dim=1)
-        return joined * torch.cat(masks, dim=1).index_select(0, clip_index) if use_dropout else joined
+                masks.append(self._group_mask(name, clips, part, dropout_scale).expand(-1, -1, part.shape[2]))
+        joined = torch.cat(parts, dim=2)
+        if not use_dropout:
+            return joined
+        return joined * torch.cat(masks, dim=2).flatten(0, 1).index_select(0, clip_index).view_as(joined)
 
     def _project_frame(self, frame: Tensor, masked_group: str | None, dropout_scale: float) -> list[Tensor]:
+        """Return the projections of the frame groups, [members,B,T,n] each. Arguments as for `forward`."""
         normal = ((frame - self.frame_mean) / self.frame_std).clamp(-MAX_DEVIATION, MAX_DEVIATION)
         parts = []
         for name, columns in self.frame_groups.items():
             part = self.project[name](normal[..., columns]).relu()
             if self.training and self.group_dropout * dropout_scale > 0:
-                part = part * self._group_mask(name, len(frame), part, dropout_scale)[:, None]
+                part = part * self._group_mask(name, len(frame), part, dropout_scale)[:, :, None]
             parts.append(torch.zeros_like(part) if name == masked_group else part)
         return parts
 
     def _group_mask(self, name: str, clips: int, like: Tensor, dropout_scale: float) -> Tensor:
-        """Return a dropout mask [clips, 1]: 0 for clips that lose the group, else the factor that keeps the mean."""
+        """Return a dropout mask [members,clips,1]: 0 for clips that lose the group, else what keeps the mean.
+
+        Args:
+            name: The group.
+            clips: Number of clips.
+            like: Projection of the group, [members,...].
+            dropout_scale: As for `forward`.
+        """
         probability = self.group_dropout * dropout_scale * (1.0 if name in _IDENTIFYING_GROUPS else _OTHER_DROPOUT)
-        keep = torch.rand(clips, 1, device=like.device) >= probability
+        keep = torch.rand(len(like), clips, 1, device=like.device) >= probability
         return keep.to(like.dtype) / (1 - probability)
 
 

@@ -15,7 +15,7 @@ from vidgru.types import Array
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GRUGates:
-    """Gates of the last recurrent layer at each frame, averaged over its units.
+    """Gates of the last recurrent layer at each frame, averaged over its units and over members.
 
     Attributes:
         update: float32 [T], 0 to 1, the fraction of the old state that is kept (1: the frame changes nothing).
@@ -56,11 +56,11 @@ class GRUGates:
 
 def has_gates(network: EventGRU) -> bool:
     """Whether the network has gates that `mean_gates` can recompute: those of a unidirectional GRU."""
-    return isinstance(network.gru, nn.GRU) and not network.gru.bidirectional
+    return network.architecture.cell == "gru" and not network.architecture.bidirectional
 
 
 @torch.inference_mode()
-def mean_gates(network: EventGRU, vectors: Tensor, hidden: Tensor, state: RNNState = None) -> Array:
+def mean_gates(network: EventGRU, vectors: Tensor, hidden: Tensor, states: RNNState = None) -> Array:
     """Recompute the gates of consecutive steps, all at once from the states that the forward pass left.
 
     With the state h before a step and its input x, in PyTorch's variant of Cho et al. 2014 ("Learning Phrase
@@ -71,17 +71,25 @@ def mean_gates(network: EventGRU, vectors: Tensor, hidden: Tensor, state: RNNSta
 
     Args:
         network: Network in eval mode for which `has_gates` is true.
-        vectors: float32 [B,T,width], encoded frames.
-        hidden: float32 [B,T,H], outputs of `EventGRU.run_rnn` for these frames.
-        state: State of all layers before the first step, [layers,B,H]; None at the beginning of a recording.
+        vectors: float32 [members,B,T,width], encoded frames.
+        hidden: float32 [members,B,T,H], outputs of `EventGRU.run_rnn` for these frames.
+        states: States before the first step, as `EventGRU.run_rnn` returned them; None at the beginning of a recording.
 
     Returns:
-        float32 [B,T,2], update and reset gates, averaged over units.
+        float32 [B,T,2], update and reset gates, averaged over units and members.
     """
-    gru = network.gru
+    assert network.gru is not None
+    _, batch, steps, _ = vectors.shape
+    if not steps:
+        return np.zeros((batch, 0, 2), np.float32)
+    inputs = zip(network.gru, vectors, hidden, states or [None] * network.members, strict=True)
+    means: Array = torch.stack([_member_gates(*of_member) for of_member in inputs]).mean(dim=0).cpu().numpy()
+    return means
+
+
+def _member_gates(gru: nn.Module, vectors: Tensor, hidden: Tensor, state: Tensor | None) -> Tensor:
+    """Return the gates of one member, [B,T,2], averaged over units."""
     assert isinstance(gru, nn.GRU)
-    if not vectors.shape[1]:
-        return np.zeros((len(vectors), 0, 2), np.float32)
     initial = hidden.new_zeros(gru.num_layers, len(hidden), gru.hidden_size) if state is None else state
     below = vectors
     if gru.num_layers > 1:  # the last layer reads the outputs of the layers below
@@ -89,8 +97,7 @@ def mean_gates(network: EventGRU, vectors: Tensor, hidden: Tensor, state: RNNSta
         below, _ = torch.gru(vectors, initial[:-1], lower, True, gru.num_layers - 1, 0.0, False, False, True)
     w_ih, w_hh, b_ih, b_hh = gru.all_weights[-1]
     gates = slice(2 * gru.hidden_size)  # weights are stacked in the order reset, update, new
-    states = torch.cat([initial[-1][:, None], hidden], dim=1)[:, :-1]
-    logits = nn.functional.linear(below, w_ih[gates], (b_ih + b_hh)[gates]) + states @ w_hh[gates].t()
+    before = torch.cat([initial[-1][:, None], hidden], dim=1)[:, :-1]
+    logits = nn.functional.linear(below, w_ih[gates], (b_ih + b_hh)[gates]) + before @ w_hh[gates].t()
     reset, update = (gate.mean(dim=2) for gate in logits.sigmoid_().chunk(2, dim=2))
-    means: Array = torch.stack([update, reset], dim=2).cpu().numpy()
-    return means
+    return torch.stack([update, reset], dim=2)

@@ -1,7 +1,8 @@
 """Export a model as an ONNX graph, which runs without PyTorch and without vidgru (`scripts/onnx_events.py`).
 
-The graph holds the encoder, the recurrent layer and the heads; captions are not exported. Its metadata holds what the
-metadata of the model file holds, as JSON under the key `vidgru`.
+The graph holds the encoder, the recurrent layer and the heads of all members, and averages their probabilities and
+their attention; captions are not exported. Its metadata holds what the metadata of the model file holds, as JSON under
+the key `vidgru`.
 
 Axes: B clips or streams, T frames, M objects in all frames, clip after clip; B, T and M are dynamic. Scores of heads
 and states that the model lacks are missing.
@@ -12,15 +13,15 @@ and states that the model lacks are missing.
 | `counts` | int64 [B,T] | objects per frame; M in total |
 | `frame` | float32 [B,T,G] | `Features.frame`; the metadata's `frame_columns` name the columns |
 | `mask` | bool [B,T] | True for frames; padding comes last |
-| `state`, `cell` | float32 [layers,B,H] | state of the recurrent layer, zeros at the beginning; `cell` for an LSTM |
+| `state`, `cell` | float32 [members*layers,B,H] | recurrent states, zeros at the beginning; `cell` for an LSTM |
 
 | output | dtype, shape | |
 |---|---|---|
 | `frame_scores` | float32 [B,T,K] | 0 to 1; step t scores frame t - `lookahead`; the background is the last column |
 | `clip_scores` | float32 [B,C] | 0 to 1; the frames as one clip |
 | `attention` | float32 [M] | attention to each object in its frame |
-| `next_state`, `next_cell` | as `state` | state after the last step, input for the next frames |
-| `hidden` | float32 [B,T,H] | outputs of the recurrent layer |
+| `next_state`, `next_cell` | as `state` | states after the last step, input for the next frames |
+| `hidden` | float32 [members,B,T,H] | outputs of the recurrent layers |
 
 A bidirectional model reads whole recordings and has no state.
 """
@@ -36,8 +37,9 @@ from torch import nn
 from vidgru.config import ExportConfig
 from vidgru.errors import ModelError, SettingsError
 from vidgru.model.checkpoint import EventModel, HeadSpec, load_model, model_file
-from vidgru.model.encoder import HEADS, MAX_DEVIATION, MIN_SCORE, Encoder
+from vidgru.model.encoder import MAX_DEVIATION, MIN_SCORE, Encoder
 from vidgru.model.event_gru import EventGRU
+from vidgru.model.member_layers import MemberLayerNorm, MemberLinear
 from vidgru.model.onnx_graph import GraphWriter, ints, numbers, recurrent_weights
 from vidgru.storage import write_atomic
 from vidgru.types import Array
@@ -92,14 +94,14 @@ def event_graph(model: EventModel) -> bytes:
     graph.output("attention", encoded.attention, ["objects"])
     if model.task.frame_head and network.frame_head is not None:
         outputs = model.task.num_outputs(model.task.frame_head)
-        logits = graph.linear(hidden, _output_layer(network.frame_head))
-        graph.output("frame_scores", _probabilities(graph, model.task.frame_head, logits), ["batch", "time", outputs])
+        logits = _step_logits(graph, network.frame_head, hidden, mask)
+        graph.output("frame_scores", _scores(graph, model.task.frame_head, logits), ["batch", "time", outputs])
     if model.task.clip_head and network.clip_head is not None:
         outputs = model.task.num_outputs(model.task.clip_head)
-        steps = graph.linear(hidden, _output_layer(network.clip_head))
+        steps = _step_logits(graph, network.clip_head, hidden, mask)
         logits = _pool(graph, steps, mask, network.gru is None)
-        graph.output("clip_scores", _probabilities(graph, model.task.clip_head, logits), ["batch", outputs])
-    graph.output("hidden", hidden, ["batch", "time", network.hidden_width])
+        graph.output("clip_scores", _scores(graph, model.task.clip_head, logits), ["batch", outputs])
+    graph.output("hidden", hidden, [network.members, "batch", "time", network.hidden_width])
     columns = {"object_columns": feature_spec.object_groups(), "frame_columns": feature_spec.frame_groups()}
     ranges = {kind: {name: [at.start, at.stop] for name, at in groups.items()} for kind, groups in columns.items()}
     return graph.to_bytes(model.metadata() | ranges)
@@ -109,7 +111,7 @@ def event_graph(model: EventModel) -> bytes:
 
 
 class _Encoded(NamedTuple):
-    """Names of the frames' vectors, float32 [B,T,width], and of the objects' attention, float32 [M]."""
+    """Names of the frames' vectors, float32 [members,B*T,width], and of the objects' attention, float32 [M]."""
 
     vectors: str
     attention: str
@@ -119,8 +121,9 @@ def _encode(graph: GraphWriter, encoder: Encoder, objects: str, counts: str, fra
     """Add `Encoder.forward`. Objects are padded per frame, so that attention needs no scattered sums."""
     parts = []
     if encoder.frame_groups:
+        frame = graph.reshape(frame, -1, encoder.feature_spec.frame_width)
         normal = _normal(graph, frame, numbers(encoder.frame_mean), numbers(encoder.frame_std))
-        parts.append(_project_groups(graph, encoder, encoder.frame_groups, frame, normal, axis=2))
+        parts.append(_project_groups(graph, encoder, encoder.frame_groups, frame, normal))
     flat = graph.reshape(counts, -1)
     index, mask = graph.rows(flat)
     if not encoder.object_groups:
@@ -128,123 +131,134 @@ def _encode(graph: GraphWriter, encoder: Encoder, objects: str, counts: str, fra
         uniform = graph.add("Expand", graph.add("Div", 1.0, sizes), graph.add("Shape", mask))
         return _Encoded(_join(graph, encoder, parts), graph.compress(uniform, mask))
     normal = _normal(graph, objects, numbers(encoder.object_mean), numbers(encoder.object_std))
-    projected = _project_groups(graph, encoder, encoder.object_groups, objects, normal, axis=1)
-    linear, norm, _ = encoder.object
-    vectors = graph.add("Relu", graph.norm(graph.linear(projected, cast(nn.Linear, linear)), cast(nn.LayerNorm, norm)))
+    projected = _project_groups(graph, encoder, encoder.object_groups, objects, normal)
+    linear, norm = cast(MemberLinear, encoder.object[0]), cast(MemberLayerNorm, encoder.object[1])
+    vectors = graph.add("Relu", graph.norm(graph.linear(projected, linear), norm))
     logits = graph.linear(vectors, encoder.query)
     if "score" in encoder.object_groups:
         column = encoder.object_groups["score"].start
         score = graph.add("Max", graph.add("Slice", objects, ints(column), ints(column + 1), ints(1)), MIN_SCORE)
-        logits = graph.add("Add", logits, graph.add("Mul", graph.add("Log", score), numbers(encoder.trust)))
-    pooled, attention = _attend(graph, vectors, logits, index, mask, encoder.query.in_features)
-    shape = graph.size(counts, 0), graph.size(counts, 1), encoder.query.in_features
-    return _Encoded(_join(graph, encoder, [graph.reshape(pooled, *shape), *parts]), attention)
+        trust = numbers(encoder.trust)[:, None, None]
+        logits = graph.add("Add", logits, graph.add("Mul", graph.add("Log", score), trust))
+    pooled, attention = _attend(graph, vectors, logits, index, mask, *encoder.query.weight.shape)
+    return _Encoded(_join(graph, encoder, [pooled, *parts]), attention)
 
 
 def _normal(graph: GraphWriter, value: str, mean: Array, std: Array) -> str:
     return graph.add("Clip", graph.add("Mul", graph.add("Sub", value, mean), 1 / std), -MAX_DEVIATION, MAX_DEVIATION)
 
 
-def _project_groups(
-    graph: GraphWriter, encoder: Encoder, groups: dict[str, slice], value: str, normal: str, axis: int
-) -> str:
-    """Project and concatenate groups: classes are looked up from the raw value, other groups are normalized."""
+def _project_groups(graph: GraphWriter, encoder: Encoder, groups: dict[str, slice], value: str, normal: str) -> str:
+    """Project and concatenate groups of [n,width]: classes are looked up from the raw value, others are normalized."""
     parts = []
     for name, columns in groups.items():
-        bounds = [ints(at) for at in (columns.start, columns.stop, axis)]
+        bounds = [ints(at) for at in (columns.start, columns.stop, 1)]
         if name == "class":
-            table = numbers(encoder.classes.weight)
+            table = numbers(encoder.classes)
             index = graph.cast(graph.reshape(graph.add("Slice", value, *bounds), -1), np.int64)
-            parts.append(graph.add("Gather", table, graph.add("Clip", index, ints(), np.array(len(table) - 1)), axis=0))
+            index = graph.add("Clip", index, ints(), np.array(table.shape[1] - 1))
+            parts.append(graph.add("Gather", table, index, axis=1))
         else:
-            parts.append(graph.linear(graph.add("Slice", normal, *bounds), cast(nn.Linear, encoder.project[name])))
-    return graph.add("Relu", graph.add("Concat", *parts, axis=axis))
+            parts.append(graph.linear(graph.add("Slice", normal, *bounds), cast(MemberLinear, encoder.project[name])))
+    return graph.add("Relu", graph.add("Concat", *parts, axis=2))
 
 
-def _attend(graph: GraphWriter, vectors: str, logits: str, index: str, mask: str, width: int) -> tuple[str, str]:
-    """Pool the objects of each frame; return the pooled vectors [B*T,width] and the attention to each object [M]."""
+def _attend(
+    graph: GraphWriter, vectors: str, logits: str, index: str, mask: str, members: int, heads: int, width: int
+) -> tuple[str, str]:
+    """Pool the objects of each frame: the pooled vectors [members,B*T,width] and the attention to each object [M]."""
     # One row more, for the padding indices.
-    padded_vectors = graph.add("Concat", vectors, np.zeros((1, width), np.float32), axis=0)
-    padded_logits = graph.add("Concat", logits, np.zeros((1, HEADS), np.float32), axis=0)
+    padded_vectors = graph.add("Concat", vectors, np.zeros((members, 1, width), np.float32), axis=1)
+    padded_logits = graph.add("Concat", logits, np.zeros((members, 1, heads), np.float32), axis=1)
     head_mask = graph.add("Unsqueeze", mask, ints(2))
-    weights = graph.add("Softmax", graph.masked(graph.add("Gather", padded_logits, index, axis=0), head_mask), axis=1)
+    weights = graph.add("Softmax", graph.masked(graph.add("Gather", padded_logits, index, axis=1), head_mask), axis=2)
     weights = graph.add("Mul", weights, graph.cast(head_mask, np.float32))  # frames without objects pool to zeros
     # Every head weights all columns, then only its own are kept: cheaper than transposing the objects' heads.
     products = graph.add(
-        "MatMul", graph.add("Transpose", weights, perm=[0, 2, 1]), graph.add("Gather", padded_vectors, index, axis=0)
+        "MatMul", graph.add("Transpose", weights, perm=[0, 1, 3, 2]), graph.add("Gather", padded_vectors, index, axis=1)
     )
-    frames = graph.size(index, 0)
-    heads = graph.add(
-        "Mul", graph.reshape(products, frames, HEADS, HEADS, width // HEADS), np.eye(HEADS, dtype=np.float32)[..., None]
-    )
-    pooled = graph.reshape(graph.add("ReduceSum", heads, ints(1), keepdims=0), frames, width)
-    return pooled, graph.compress(graph.add("ReduceMean", weights, ints(2), keepdims=0), mask)
+    own_columns = np.eye(heads, dtype=np.float32)[..., None]
+    kept = graph.add("Mul", graph.reshape(products, members, -1, heads, heads, width // heads), own_columns)
+    pooled = graph.reshape(graph.add("ReduceSum", kept, ints(2), keepdims=0), members, -1, width)
+    return pooled, graph.compress(graph.add("ReduceMean", weights, ints(0, 3), keepdims=0), mask)
 
 
 def _join(graph: GraphWriter, encoder: Encoder, parts: list[str]) -> str:
-    norm, _, linear = encoder.join
-    joined = graph.add("Concat", *parts, axis=2)
-    return graph.linear(graph.norm(joined, cast(nn.LayerNorm, norm)), cast(nn.Linear, linear))
+    norm, linear = cast(MemberLayerNorm, encoder.join[0]), cast(MemberLinear, encoder.join[2])
+    return graph.linear(graph.norm(graph.add("Concat", *parts, axis=2), norm), linear)
 
 
 # --- recurrent layer and heads ----------------------------------------------------------------------------------------
 
 
 def _run_rnn(graph: GraphWriter, network: EventGRU, vectors: str, mask: str) -> str:
-    """Add `EventGRU.run_rnn` and return its outputs [B,T,hidden]; declares the states as inputs and outputs."""
+    """Add `EventGRU.run_rnn` and return its outputs [members,B,T,hidden]; declares the states as inputs and outputs."""
+    batch, steps = graph.size(mask, 0), graph.size(mask, 1)
+    a = network.architecture
+    vectors = graph.reshape(vectors, network.members, batch, steps, a.width)
     vectors = graph.add("Mul", vectors, graph.add("Unsqueeze", graph.cast(mask, np.float32), ints(2)))
     if network.gru is None:
         return graph.add("Relu", vectors)
-    a = network.architecture
-    directions = 2 if a.bidirectional else 1
     names = () if a.bidirectional else ("state", "cell") if a.cell == "lstm" else ("state",)
-    states = [graph.input(name, np.float32, [a.layers, "batch", a.hidden]) for name in names]
+    states = [graph.input(name, np.float32, [network.members * a.layers, "batch", a.hidden]) for name in names]
     lengths = ""
     if a.bidirectional:  # the backward direction would read the padding first
         lengths = graph.add(
             "Max", graph.add("ReduceSum", graph.cast(mask, np.int32), ints(1), keepdims=0), np.ones(1, np.int32)
         )
-    below, next_states = graph.add("Transpose", vectors, perm=[1, 0, 2]), []
-    for layer in range(a.layers):
-        layer_states = [graph.add("Slice", state, ints(layer), ints(layer + 1), ints(0)) for state in states]
-        out, *last = graph.add_many(
-            _OPERATOR[a.cell],
-            1 + max(len(names), 1),
-            below,
-            *recurrent_weights(network.gru, layer),
-            lengths,
-            *layer_states,
-            hidden_size=a.hidden,
-            direction="bidirectional" if a.bidirectional else "forward",
-            **({"linear_before_reset": 1} if a.cell == "gru" else {}),
-        )
-        next_states.append(last)
-        out = graph.add("Transpose", out, perm=[0, 2, 1, 3])  # [T,B,directions,hidden]
-        below = graph.reshape(out, graph.size(mask, 1), graph.size(mask, 0), directions * a.hidden)
+    outputs, next_states = [], []
+    for member, rnn in enumerate(network.gru):
+        below = graph.add("Transpose", graph.add("Gather", vectors, np.array(member), axis=0), perm=[1, 0, 2])
+        for layer in range(a.layers):
+            row = member * a.layers + layer
+            layer_states = [graph.add("Slice", state, ints(row), ints(row + 1), ints(0)) for state in states]
+            out, *last = graph.add_many(
+                _OPERATOR[a.cell],
+                1 + max(len(names), 1),
+                below,
+                *recurrent_weights(cast(nn.RNNBase, rnn), layer),
+                lengths,
+                *layer_states,
+                hidden_size=a.hidden,
+                direction="bidirectional" if a.bidirectional else "forward",
+                **({"linear_before_reset": 1} if a.cell == "gru" else {}),
+            )
+            next_states.append(last)
+            out = graph.add("Transpose", out, perm=[0, 2, 1, 3])  # [T,B,directions,hidden]
+            below = graph.reshape(out, steps, batch, network.hidden_width)
+        outputs.append(graph.add("Unsqueeze", graph.add("Transpose", below, perm=[1, 0, 2]), ints(0)))
     for number, name in enumerate(names):
         value = graph.add("Concat", *(last[number] for last in next_states), axis=0)
-        graph.output(f"next_{name}", value, [a.layers, "batch", a.hidden])
-    return graph.add("Transpose", below, perm=[1, 0, 2])
+        graph.output(f"next_{name}", value, [network.members * a.layers, "batch", a.hidden])
+    return graph.add("Concat", *outputs, axis=0)
+
+
+def _step_logits(graph: GraphWriter, head: nn.Sequential, hidden: str, mask: str) -> str:
+    """Add a head on every step, from [members,B,T,hidden] to [members,B,T,C]."""
+    layer = cast(MemberLinear, head[-1])
+    members, outputs, width = layer.weight.shape
+    logits = graph.linear(graph.reshape(hidden, members, -1, width), layer)
+    return graph.reshape(logits, members, graph.size(mask, 0), graph.size(mask, 1), outputs)
 
 
 def _pool(graph: GraphWriter, steps: str, mask: str, mean: bool) -> str:
-    """Pool the logits of steps into those of clips, [B,C]: their mean, or the log of the mean of exponentials."""
+    """Pool the logits of steps, [members,B,T,C], into those of clips, [members,B,C].
+
+    Clips have the mean of their steps, or the log of the mean of exponentials.
+    """
     step_mask = graph.add("Unsqueeze", mask, ints(2))
     weights = graph.cast(step_mask, np.float32)
     lengths = graph.add("Max", graph.add("ReduceSum", weights, ints(1), keepdims=0), 1.0)
     if mean:
-        return graph.add("Div", graph.add("ReduceSum", graph.add("Mul", steps, weights), ints(1), keepdims=0), lengths)
+        return graph.add("Div", graph.add("ReduceSum", graph.add("Mul", steps, weights), ints(2), keepdims=0), lengths)
     masked = graph.masked(steps, step_mask)
-    highest = graph.add("ReduceMax", masked, ints(1), keepdims=1)
+    highest = graph.add("ReduceMax", masked, ints(2), keepdims=1)
     powers = graph.add("Exp", graph.add("Sub", masked, highest))
-    sums = graph.add("Div", graph.add("ReduceSum", powers, ints(1), keepdims=0), lengths)
-    return graph.add("Add", graph.add("Squeeze", highest, ints(1)), graph.add("Log", sums))
+    sums = graph.add("Div", graph.add("ReduceSum", powers, ints(2), keepdims=0), lengths)
+    return graph.add("Add", graph.add("Squeeze", highest, ints(2)), graph.add("Log", sums))
 
 
-def _probabilities(graph: GraphWriter, head: HeadSpec, logits: str) -> str:
-    """Add `HeadSpec.probabilities`."""
-    return graph.add("Sigmoid", logits) if head.multi_label else graph.add("Softmax", logits, axis=-1)
-
-
-def _output_layer(head: nn.Sequential) -> nn.Linear:
-    return cast(nn.Linear, head[-1])
+def _scores(graph: GraphWriter, head: HeadSpec, logits: str) -> str:
+    """Add `HeadSpec.probabilities` of each member, averaged."""
+    probabilities = graph.add("Sigmoid", logits) if head.multi_label else graph.add("Softmax", logits, axis=-1)
+    return graph.add("ReduceMean", probabilities, ints(0), keepdims=0)

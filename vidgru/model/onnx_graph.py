@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vidgru.errors import MissingDependencyError
 from vidgru.model.checkpoint import METADATA
+from vidgru.model.member_layers import MemberLayerNorm, MemberLinear
 from vidgru.types import Array
 
 _OPSET, _IR = 18, 8  # supported by onnxruntime since 1.14
@@ -95,24 +96,24 @@ class GraphWriter:
         return names
 
     def _constant(self, value: Array | float) -> str:
-        array = np.asarray(value, dtype=np.float32 if isinstance(value, float) else None)
+        array = np.asarray(value, dtype=np.float32 if isinstance(value, float) else None, order="C")
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
             self._constants[key] = f"constant_{len(self._constants)}"
-            self._initializers.append(
-                self._onnx.numpy_helper.from_array(np.ascontiguousarray(array), self._constants[key])
-            )
+            self._initializers.append(self._onnx.numpy_helper.from_array(array, self._constants[key]))
         return self._constants[key]
 
-    def linear(self, value: str, layer: nn.Linear) -> str:
-        """Apply a linear layer to the last axis."""
-        product = self.add("MatMul", value, numbers(layer.weight).T)
-        return product if layer.bias is None else self.add("Add", product, numbers(layer.bias))
+    def linear(self, value: str, layer: MemberLinear) -> str:
+        """Map [members,n,inputs], or [n,inputs] that members share, to [members,n,outputs]."""
+        product = self.add("MatMul", value, numbers(layer.weight).transpose(0, 2, 1))
+        return product if layer.bias is None else self.add("Add", product, numbers(layer.bias)[:, None])
 
-    def norm(self, value: str, layer: nn.LayerNorm) -> str:
-        """Apply layer normalization to the last axis."""
-        weights = numbers(layer.weight), numbers(layer.bias)
-        return self.add("LayerNormalization", value, *weights, axis=-1, epsilon=layer.eps)
+    def norm(self, value: str, layer: MemberLayerNorm) -> str:
+        """Apply layer normalization to the last axis of [members,n,width]."""
+        weight, bias = numbers(layer.weight)[:, None], numbers(layer.bias)[:, None]
+        scale = np.ones(weight.shape[2], np.float32)  # the operator takes no scale per member
+        normal = self.add("LayerNormalization", value, scale, axis=-1, epsilon=layer.eps)
+        return self.add("Add", self.add("Mul", normal, weight), bias)
 
     def cast(self, value: str, dtype: type[np.generic]) -> str:
         """Convert a value to another type."""

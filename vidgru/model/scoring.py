@@ -35,7 +35,7 @@ class EncodedRecording:
     """Input of the recurrent layer for one recording.
 
     Attributes:
-        vectors: float32 [T,width], on the network's device.
+        vectors: float32 [T,members,width], on the network's device.
         attention: float32 [M], attention to each object in its frame, in the order of the frame sequence.
         time_s: float64 [T].
     """
@@ -64,11 +64,12 @@ def encode_features(model: EventModel, features: Iterable[Features]) -> EncodedR
                 torch.from_numpy(counts[None]).to(device),
                 torch.from_numpy(part.frame[None, first:stop]).to(device),
             )
-            vectors.append(encoded.vectors[0])
+            vectors.append(encoded.vectors[:, 0].transpose(0, 1))
             attention.append(encoded.attention.cpu().numpy())
         times.append(part.time_s)
+    empty = torch.zeros(0, model.network.members, model.network.architecture.width, device=device)
     return EncodedRecording(
-        vectors=torch.cat(vectors) if vectors else torch.zeros(0, model.network.architecture.width, device=device),
+        vectors=torch.cat(vectors) if vectors else empty,
         attention=np.concatenate([np.zeros(0, np.float32), *attention]),
         time_s=np.concatenate([np.zeros(0), *times]),
     )
@@ -92,7 +93,7 @@ def score_clips(model: EventModel, clips: Sequence[Tensor]) -> Array:
 
     Args:
         model: Model in eval mode.
-        clips: float32 [L,width] each, L at least 1: slices of `EncodedRecording.vectors`.
+        clips: float32 [L,members,width] each, L at least 1: slices of `EncodedRecording.vectors`.
 
     Returns:
         float32 [clips,C], 0 to 1; the last column is the background's if the head has one.
@@ -105,7 +106,7 @@ def score_clips(model: EventModel, clips: Sequence[Tensor]) -> Array:
     for batch, padded, mask in _padded_batches(clips, _STEPS_PER_PASS):
         logits = model.network.event_logits(padded, mask).clips
         assert logits is not None
-        scores[batch] = head.probabilities(logits).cpu().numpy()
+        scores[batch] = head.probabilities(logits).mean(dim=0).cpu().numpy()
     return scores
 
 
@@ -141,12 +142,12 @@ class SlidingWindowScorer:
         self._next = 0  # start of the next window
         self._settled = 0
         # of the frames from `_settled` on
-        self._vectors: Tensor = torch.zeros(0, model.network.architecture.width)
+        self._vectors: Tensor = torch.zeros(0, model.network.members, model.network.architecture.width)
         self._total = np.zeros((0, self._outputs + 2 * (self._gated_network is not None)))
         self._weight = np.zeros(0)
 
     def push(self, vectors: Tensor) -> tuple[Array, GRUGates | None]:
-        """Add the next frames, float32 [n,width].
+        """Add the next frames, float32 [n,members,width].
 
         Returns:
             Scores of the frames that are now settled, float32 [m,C], and their gates if requested.
@@ -179,9 +180,10 @@ class SlidingWindowScorer:
         clips = [self._vectors[first:stop] for first, stop in windows]
         columns = [np.broadcast_to(score, (len(clips[0]), self._outputs)) for score in score_clips(self._model, clips)]
         if self._gated_network:
-            stacked = torch.stack(clips)
+            stacked = torch.stack(clips).movedim(2, 0)
+            mask = stacked.new_ones(stacked.shape[1:3], dtype=torch.bool)
             with torch.inference_mode():
-                hidden, _ = self._gated_network.run_rnn(stacked, stacked.new_ones(stacked.shape[:2], dtype=torch.bool))
+                hidden, _ = self._gated_network.run_rnn(stacked, mask)
             gates = mean_gates(self._gated_network, stacked, hidden)
             columns = [np.concatenate(pair, axis=1) for pair in zip(columns, gates, strict=True)]
         for (first, stop), values in zip(windows, columns, strict=True):
@@ -232,14 +234,14 @@ class FrameScorer:
         self._network, self._lookahead = model.network, model.lookahead
         self._gated_network: EventGRU | None = model.network if gates and has_gates(model.network) else None
         self._to_skip = model.lookahead  # the first steps score times before the first frame
-        self._state: RNNState = None
+        self._states: RNNState = None
         self._pending: list[tuple[Tensor, Tensor]] = []  # frames and masks of a bidirectional model
 
     def push(self, vectors: Tensor, mask: Tensor | None = None) -> tuple[Array, Array | None]:
         """Add the next frames of a batch of recordings.
 
         Args:
-            vectors: float32 [B,n,width].
+            vectors: float32 [members,B,n,width].
             mask: bool [B,n], False after the end of a recording; None if all are frames.
 
         Returns:
@@ -247,40 +249,40 @@ class FrameScorer:
             head has one; and the gates of the pushed frames as from `mean_gates`, if requested.
         """
         if mask is None:
-            mask = vectors.new_ones(vectors.shape[:2], dtype=torch.bool)
+            mask = vectors.new_ones(vectors.shape[1:3], dtype=torch.bool)
         if self._network.architecture.bidirectional:
             self._pending.append((vectors, mask))
-            return self._advance(vectors[:, :0], mask[:, :0])
+            return self._advance(vectors[:, :, :0], mask[:, :0])
         return self._advance(vectors, mask)
 
     def finish(self, like: Tensor) -> tuple[Array, Array | None]:
         """Settle the remaining frames at the end of the recordings. Returns as `push`.
 
         Args:
-            like: float32 [B,0,width], for its shape and device.
+            like: float32 [members,B,0,width], for its shape and device.
         """
         if self._pending:
-            vectors, mask = (torch.cat(pieces, dim=1) for pieces in zip(*self._pending, strict=True))
-            return self._advance(vectors, mask)
-        padding = like.new_zeros(len(like), self._lookahead, like.shape[2])
-        scores, _ = self._advance(padding, padding.new_zeros(padding.shape[:2], dtype=torch.bool))
+            vectors, masks = zip(*self._pending, strict=True)
+            return self._advance(torch.cat(vectors, dim=2), torch.cat(masks, dim=1))
+        padding = like.new_zeros(*like.shape[:2], self._lookahead, like.shape[3])
+        scores, _ = self._advance(padding, padding.new_zeros(padding.shape[1:3], dtype=torch.bool))
         return scores, self._empty_gates(like)
 
     @torch.inference_mode()
     def _advance(self, vectors: Tensor, mask: Tensor) -> tuple[Array, Array | None]:
-        if not vectors.shape[1]:
-            scores = np.zeros((len(vectors), 0, self.outputs), np.float32)
+        if not vectors.shape[2]:
+            scores = np.zeros((vectors.shape[1], 0, self.outputs), np.float32)
             return scores, self._empty_gates(vectors)
-        state = self._state
-        logits, hidden, self._state = self._network.step(vectors, mask, state)
+        states = self._states
+        logits, hidden, self._states = self._network.step(vectors, mask, states)
         assert logits is not None
-        gates = mean_gates(self._gated_network, vectors, hidden, state) if self._gated_network else None
-        skip = min(self._to_skip, logits.shape[1])
+        gates = mean_gates(self._gated_network, vectors, hidden, states) if self._gated_network else None
+        skip = min(self._to_skip, vectors.shape[2])
         self._to_skip -= skip
-        return self._head.probabilities(logits)[:, skip:].cpu().numpy(), gates
+        return self._head.probabilities(logits).mean(dim=0)[:, skip:].cpu().numpy(), gates
 
     def _empty_gates(self, like: Tensor) -> Array | None:
-        return np.zeros((len(like), 0, 2), np.float32) if self._gated_network else None
+        return np.zeros((like.shape[1], 0, 2), np.float32) if self._gated_network else None
 
 
 def score_frames(model: EventModel, recordings: Sequence[Tensor]) -> list[Array]:
@@ -288,7 +290,7 @@ def score_frames(model: EventModel, recordings: Sequence[Tensor]) -> list[Array]
 
     Args:
         model: Model in eval mode.
-        recordings: float32 [T,width] each, as in `EncodedRecording.vectors`.
+        recordings: float32 [T,members,width] each, as in `EncodedRecording.vectors`.
 
     Returns:
         float32 [T,K] each, 0 to 1; the last column is the background's if the head has one.
@@ -310,10 +312,10 @@ def score_frames_and_gates(
     for batch, padded, mask in _padded_batches(recordings, _STEPS_PER_PASS * 4):
         scorer = FrameScorer(model, gates=gates)
         pieces = [
-            scorer.push(padded[:, first : first + _CHUNK_STEPS], mask[:, first : first + _CHUNK_STEPS])
-            for first in range(0, padded.shape[1], _CHUNK_STEPS)
+            scorer.push(padded[:, :, first : first + _CHUNK_STEPS], mask[:, first : first + _CHUNK_STEPS])
+            for first in range(0, mask.shape[1], _CHUNK_STEPS)
         ]
-        pieces.append(scorer.finish(padded[:, :0]))
+        pieces.append(scorer.finish(padded[:, :, :0]))
         scores = np.concatenate([piece for piece, _ in pieces], axis=1)
         means = np.concatenate([piece for _, piece in pieces if piece is not None], axis=1) if with_gates else None
         for row, index in enumerate(batch):
@@ -323,9 +325,10 @@ def score_frames_and_gates(
 
 
 def _padded_batches(clips: Sequence[Tensor], most: int) -> Iterator[tuple[Array, Tensor, Tensor]]:
-    """Yield batches of clips of similar length, at most `most` steps each: indices [B], [B,T,width], mask bool [B,T].
+    """Yield batches of clips of similar length, at most `most` steps each.
 
-    Empty clips are left out.
+    Each is the indices [B] of its clips, their vectors [members,B,T,width], and a mask, bool [B,T]. Empty clips are
+    left out.
     """
     lengths = np.array([len(clip) for clip in clips], dtype=np.int64)
     order = np.argsort(lengths, kind="stable")
@@ -336,6 +339,7 @@ def _padded_batches(clips: Sequence[Tensor], most: int) -> Iterator[tuple[Array,
         while stop < len(order) and lengths[order[stop]] * (stop + 1 - first) <= most:
             stop += 1
         batch = order[first:stop]
-        padded = torch.nn.utils.rnn.pad_sequence([clips[i] for i in batch], batch_first=True)
-        yield batch, padded, torch.from_numpy(np.arange(padded.shape[1]) < lengths[batch, None]).to(padded.device)
+        padded = torch.nn.utils.rnn.pad_sequence([clips[i] for i in batch], batch_first=True).movedim(2, 0)
+        mask = torch.from_numpy(np.arange(padded.shape[2]) < lengths[batch, None])
+        yield batch, padded, mask.to(padded.device)
         first = stop

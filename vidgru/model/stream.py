@@ -126,7 +126,7 @@ class EventStream:
         """Read the next chunk, which is already encoded."""
         self._time_s = np.concatenate([self._time_s, encoded.time_s])
         if isinstance(self._scorer, FrameScorer):
-            (scores,), means = self._scorer.push(encoded.vectors[None])
+            (scores,), means = self._scorer.push(encoded.vectors.transpose(0, 1)[:, None])
             gates = None if means is None else GRUGates.from_means(means[0])
         elif self._scorer is not None:
             scores, gates = self._scorer.push(encoded.vectors)
@@ -145,7 +145,7 @@ class EventStream:
         """
         if isinstance(self._scorer, FrameScorer):
             network = self._model.network
-            empty = torch.zeros(1, 0, network.architecture.width, device=network.device)
+            empty = torch.zeros(network.members, 1, 0, network.architecture.width, device=network.device)
             (scores,), means = self._scorer.finish(empty)
             gates = None if means is None else GRUGates.from_means(means[0])
         elif self._scorer is not None:

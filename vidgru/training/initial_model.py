@@ -110,17 +110,17 @@ def copy_weights(network: EventGRU, model: EventModel, task: EventTask, feature_
 
     Raises:
         SettingsMismatchError: The model was trained on features with other settings.
-        SettingsError: Its network has another architecture.
+        SettingsError: Its network has another architecture, or another number of members.
     """
     check_feature_settings(model, feature_settings, "the features of this dataset")
     ours, theirs = network.architecture, model.network.architecture
     may_differ = {"dropout", "group_dropout"}
     names = [f.name for f in fields(ours) if f.name not in may_differ]
-    differ = [name for name in names if getattr(ours, name) != getattr(theirs, name)]
+    pairs = {name: (getattr(ours, name), getattr(theirs, name)) for name in names}
+    pairs["members"] = network.members, model.network.members
+    differ = {name: values for name, values in pairs.items() if values[0] != values[1]}
     if differ:
-        values = "; ".join(
-            f"{name} is {getattr(ours, name)!r}, the model's is {getattr(theirs, name)!r}" for name in differ
-        )
+        values = "; ".join(f"{name} is {new!r}, the model's is {old!r}" for name, (new, old) in differ.items())
         raise SettingsError(f"init has another architecture: {values}", "choose the model's own settings")
     weights, source = network.state_dict(), model.network.state_dict()
     for name, value in source.items():
@@ -135,7 +135,7 @@ def copy_weights(network: EventGRU, model: EventModel, task: EventTask, feature_
             for name in (name for name in weights if name.startswith(f"{head}.")):
                 for row, label in enumerate(outputs):
                     if label in known:
-                        weights[name][row] = source[name][known.index(label)]
+                        weights[name][:, row] = source[name][:, known.index(label)]
     if network.caption_head and model.network.caption_head:  # both have the same words: the tokenizer is the model's
         words = network.caption_head.words
         for name, value in source.items():

@@ -14,7 +14,7 @@ from vidgru.model.event_gru import EventLogits
 def window_losses(
     scores: EventLogits, batch: Batch, task: EventTask, *, lookahead: int, class_weights: Tensor, smoothing: float
 ) -> Tensor:
-    """Loss of each window of a batch: of clips if it has labels, of frames if it has targets.
+    """Loss of each window of a batch for each member: of clips if it has labels, of frames if it has targets.
 
     Args:
         scores: Logits.
@@ -25,7 +25,7 @@ def window_losses(
         smoothing: Share of each target that is spread over all labels (Szegedy et al. 2016).
 
     Returns:
-        [B], finite where the scores are.
+        [members,B], finite where the scores are.
 
     Raises:
         ValueError: The batch has neither labels nor targets, or the network has no head for them.
@@ -36,7 +36,7 @@ def window_losses(
         # the step that reads frame t + lookahead scores frame t
         steps = max(batch.targets.shape[1] - lookahead, 0)
         return _frame_losses(
-            scores.frames[:, lookahead:],
+            scores.frames[:, :, lookahead:],
             batch.targets[:, :steps],
             batch.weights[:, :steps],
             class_weights,
@@ -47,24 +47,26 @@ def window_losses(
 
 
 def _clip_losses(logits: Tensor, labels: Tensor, multi_label: bool, smoothing: float) -> Tensor:
-    """Cross-entropy, or binary cross-entropy summed over labels: [B].
+    """Cross-entropy, or binary cross-entropy summed over labels, of logits [members,B,C]: [members,B].
 
     There is no loss per frame: a frame before the event could only predict the clip's label by recognising the
     recording (measured: it costs accuracy where order matters).
     """
     if multi_label:
         soft = labels * (1 - smoothing) + smoothing / 2
-        return F.binary_cross_entropy_with_logits(logits, soft, reduction="none").sum(dim=1)
-    return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return F.binary_cross_entropy_with_logits(logits, soft.expand_as(logits), reduction="none").sum(dim=2)
+    spread = labels * (1 - smoothing) + smoothing / labels.shape[1]
+    return -(logits.log_softmax(dim=2) * spread).sum(dim=2)
 
 
 def _frame_losses(
     logits: Tensor, targets: Tensor, weights: Tensor, class_weights: Tensor, multi_label: bool, smoothing: float
 ) -> Tensor:
-    """The same per frame, weighted by class and summed over the steps of a window: [B].
+    """The same per frame, weighted by class and summed over the steps of a window: [members,B].
 
     Args:
-        logits, targets: [B,T,K].
+        logits: [members,B,T,K].
+        targets: [B,T,K].
         weights: [B,T], 0 where a frame does not count.
         class_weights: [K].
         multi_label: Whether labels are independent of each other.
@@ -72,12 +74,12 @@ def _frame_losses(
     """
     if multi_label:
         soft = targets * (1 - smoothing) + smoothing / 2
-        loss = F.binary_cross_entropy_with_logits(logits, soft, reduction="none")
-        loss = (loss * torch.where(targets > 0, class_weights, 1.0)).sum(dim=2)
+        loss = F.binary_cross_entropy_with_logits(logits, soft.expand_as(logits), reduction="none")
+        loss = (loss * torch.where(targets > 0, class_weights, 1.0)).sum(dim=3)
     else:
         spread = targets * (1 - smoothing) + smoothing / targets.shape[2]
-        loss = -(logits.log_softmax(dim=2) * spread).sum(dim=2) * (targets * class_weights).sum(dim=2)
-    return (loss * weights).sum(dim=1)
+        loss = -(logits.log_softmax(dim=3) * spread).sum(dim=3) * (targets * class_weights).sum(dim=2)
+    return (loss * weights).sum(dim=2)
 
 
 def caption_losses(logits: Tensor, words: Tensor, smoothing: float) -> Tensor:

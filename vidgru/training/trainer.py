@@ -29,7 +29,7 @@ from vidgru.datasets.windows import Batch
 from vidgru.errors import OutputError, SettingsError, VidgruError
 from vidgru.flags import to_settings
 from vidgru.model.checkpoint import EventModel, EventTask, load_model
-from vidgru.model.event_gru import EventLogits
+from vidgru.model.event_gru import EventGRU, EventLogits
 from vidgru.training.batches import EpochBatches, make_batches
 from vidgru.training.data import LoadedFeatures
 from vidgru.training.distributed import ProcessGroup
@@ -216,10 +216,13 @@ class Learner:
         # moved after copying, so that cuDNN finds the weights of the recurrent layer in one piece
         self.network = copy.deepcopy(model.network).to(device).train()
         self.averaged = copy.deepcopy(self.network).to(device).eval()
-        parameters = list(self.network.parameters())
+        stacked = self.network.stacked_parameters()
+        single = [p for member in range(self.network.members) for p in self.network.member_parameters(member)]
+        matrices = [p for p in stacked if p.ndim > 2] + [p for p in single if p.ndim > 1]
+        vectors = [p for p in stacked if p.ndim <= 2] + [p for p in single if p.ndim <= 1]
         groups = [  # weight decay on matrices, none on biases and scales
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=device.type != "mps")
         self._model, self._config, self._device, self._process_group = model, config, device, process_group
@@ -237,7 +240,7 @@ class Learner:
             step: Number of steps taken before it.
 
         Returns:
-            Mean loss of the windows of all processes, and the number of steps taken after the epoch.
+            Mean loss of the windows of all processes and of all members, and the number of steps taken after the epoch.
         """
         # Every epoch seeds anew, so that a resumed run draws the same random numbers.
         seed = np.random.SeedSequence((self._config.seed, epoch, self._process_group.rank))
@@ -259,7 +262,7 @@ class Learner:
             step: Number of the step, from 1.
 
         Returns:
-            Sum of the losses of this process's windows.
+            Sum of the losses of this process's windows, averaged over members.
 
         Raises:
             VidgruError: A loss is not finite; names the window.
@@ -269,10 +272,11 @@ class Learner:
         self.optimizer.zero_grad()
         total = torch.zeros((), device=self._device)
         if batch is not None:
-            total = self.losses(batch.to(self._device)).sum()
-            (total / size).backward()  # type: ignore[no-untyped-call]
+            losses = self.losses(batch.to(self._device))
+            total = losses.detach().mean(dim=0).sum()
+            (losses.sum() / size).backward()  # type: ignore[no-untyped-call]
         self._process_group.sum_gradients(self.network)
-        nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
+        clip_gradients(self.network, _CLIP_NORM)
         self.optimizer.step()
         # Polynomial decay averaging (Shamir and Zhang 2013, "Stochastic Gradient Descent for Non-smooth Optimization"):
         # the average covers a share of all steps that grows with their number, so that it does not swing from epoch to
@@ -280,10 +284,10 @@ class Learner:
         share = min((_AVERAGING + 1) / (_AVERAGING + step), 1.0)
         with torch.no_grad():
             torch._foreach_lerp_(list(self.averaged.parameters()), list(self.network.parameters()), share)
-        return total.detach()
+        return total
 
     def losses(self, batch: Batch) -> Tensor:
-        """Loss of each window of a batch on the device, [B].
+        """Loss of each window of a batch on the device for each member, [members,B]; of captions for the first only.
 
         Raises:
             VidgruError: A loss is not finite; names the window.
@@ -306,12 +310,12 @@ class Learner:
         else:
             with mixed_precision:
                 word_logits = self.network.caption_logits(*inputs, batch.words)
-            losses = caption_losses(word_logits.float(), batch.words, smoothing)
+            losses = caption_losses(word_logits.float(), batch.words, smoothing)[None]
         bad = ~torch.isfinite(losses)
         if bad.any():
-            index = int(bad.nonzero()[0, 0])
+            member, window = bad.nonzero()[0].tolist()
             raise VidgruError(
-                f"the loss of {batch.sources[index]} is {float(losses[index].detach())}",
+                f"the loss of {batch.sources[window]} is {float(losses[member, window].detach())}",
                 "vidgru info --verify FEATURES says whether the cache is corrupt; if it is not, lower --lr",
             )
         return losses
@@ -319,6 +323,17 @@ class Learner:
     def snapshot(self) -> EventModel:
         """Return the model with a copy of the averaged weights, on the device."""
         return replace(self._model, network=copy.deepcopy(self.averaged).to(self._device))
+
+
+def clip_gradients(network: EventGRU, norm: float) -> None:
+    """Scale the gradients of each member to a norm of at most `norm`, so that members train as they would alone."""
+    stacked = [p.grad for p in network.stacked_parameters() if p.grad is not None]
+    for member in range(network.members):
+        own = [p.grad for p in network.member_parameters(member) if p.grad is not None]
+        gradients = [gradient[member] for gradient in stacked] + own
+        if gradients:
+            total = nn.utils.get_total_norm(gradients)
+            torch._foreach_mul_(gradients, (norm / (total + 1e-6)).clamp(max=1.0))
 
 
 def lr_scale(step: int) -> float:
