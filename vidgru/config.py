@@ -32,8 +32,8 @@ AnnotationFormat = Literal[
 OutputFormat = Literal["csv", "jsonl", "activitynet", "vtt", "boris", "cvat", "fiftyone", "label-studio"]
 Cell = Literal["gru", "lstm", "rnn", "none"]
 FeatureGroup = Literal[
-    "geometry", "angle", "score", "class", "speed", "motion", "keypoints", "keypoint_speed", "relations", "appearance",
-    "colour", "time", "scene", "scene_motion",
+    "geometry", "angle", "score", "class", "speed", "motion", "keypoints", "keypoint_speed", "keypoint_pairs",
+    "relations", "appearance", "colour", "time", "scene", "scene_motion",
 ]  # fmt: skip
 
 

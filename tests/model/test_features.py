@@ -40,7 +40,7 @@ def walk(fps: float, seconds: float = 2.0, per_s: float = 0.1) -> np.ndarray:
 
 
 @pytest.mark.parametrize("cuts", [(0,), (1, 2, 3), (7, 7, 7), (13, 150), tuple(range(1, 200))])
-@pytest.mark.parametrize("keypoints", [0, 17])
+@pytest.mark.parametrize("keypoints", [0, 5, 17])
 def test_feature_stream_equals_whole_recording(cuts: tuple[int, ...], keypoints: int) -> None:
     sequence = make_sequence(200, keypoints=keypoints, seed=4)
     whole = compute_features(sequence)
@@ -136,6 +136,40 @@ def test_invisible_keypoints_have_no_effect() -> None:
     assert np.array_equal(first_features, second_features)
 
 
+def test_keypoint_pairs_are_directions() -> None:
+    sequence = make_sequence(3, 1, keypoints=3, optional=False)
+    assert sequence.keypoints is not None
+    sequence.boxes[:] = [0.2, 0.5, 0.4, 0.9]
+    sequence.keypoints[:] = [[0.2, 0.5, 1], [0.4, 0.5, 1], [0.2, 0.9, 1]]  # a right angle; the picture is 320 x 192
+    sequence.keypoints[1, 2, 2] = 0  # an unseen point fades to the centre of the box
+    sequence.keypoints[2, :, :2] = 0.4
+    pairs = group(sequence, "keypoint_pairs").reshape(-1, 2, 3)
+    assert FeatureSpec.from_sequence(sequence).keypoint_pairs() == [(0, 1), (0, 2), (1, 2)]
+    length = np.hypot(0.2 * 320 / 192, 0.4)
+    diagonal = [0.2 * 320 / 192 / length, 0.4 / length]
+    np.testing.assert_allclose(pairs[0], [[1, 0, diagonal[0]], [0, 1, diagonal[1]]], atol=0.07)
+    np.testing.assert_allclose(pairs[1], [[1, diagonal[0], diagonal[0]], [0, diagonal[1], diagonal[1]]], atol=0.1)
+    assert not pairs[2].any()
+
+
+@pytest.mark.parametrize(
+    ("keypoints", "flip_idx", "chosen"),
+    [
+        (1, (), 0),
+        (2, (), 2),
+        (3, (), 3),
+        (16, (), 16),
+        (17, (), 16),
+        (17, COCO_FLIP_IDX, 12),
+        (133, tuple(range(132, -1, -1)), 16),
+    ],
+)
+def test_keypoint_pairs_of_any_set(keypoints: int, flip_idx: tuple[int, ...], chosen: int) -> None:
+    pairs = FeatureSpec(classes=1, keypoints=keypoints, flip_idx=flip_idx).keypoint_pairs()
+    assert len(pairs) == chosen * (chosen - 1) // 2
+    assert len({point for pair in pairs for point in pair}) == chosen
+
+
 def test_stream_features_refuse_other_tensors() -> None:
     feature_spec = FeatureSpec.from_sequence(make_sequence(3))
     message = r"differ from the model's: motion is 0, the model's is 6; appear.*; colour is 0, the model's is 3"
@@ -179,6 +213,7 @@ def test_mirror_columns_equal_mirrored_scene(keypoints: int, flip_idx: tuple[int
         flip_idx=COCO_FLIP_IDX,
     ),
     FeatureSpec(classes=1, keypoints=3, flip_idx=(0, 2, 1)),
+    FeatureSpec(classes=1, keypoints=45, flip_idx=(0, *range(44, 0, -1))),
     FeatureSpec(classes=1),
 ])  # fmt: skip
 def test_mirror_columns_are_an_involution(feature_spec: FeatureSpec) -> None:

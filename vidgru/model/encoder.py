@@ -26,6 +26,7 @@ _GROUP_WIDTHS = {
     "motion": 16,
     "keypoints": 32,
     "keypoint_speed": 16,
+    "keypoint_pairs": 32,
     "relations": 16,
     "appearance": 32,
     "colour": 8,

@@ -8,6 +8,7 @@ To add a feature per object: its columns here, its values in `features.py`, the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 
@@ -24,6 +25,11 @@ RELATION = ("known", "-x", "y", "distance", "log_size", "overlap", "same_class")
 TIME = ("step_s", "log_count", "scores")
 
 NEIGHBOURS = 2
+PAIR = ("across", "down")  # absolute values: a mirror swaps pairs but changes no sign
+
+# COCO's shoulders to ankles. With eyes and ears, the pairs are twice as many and tell a linear model little more.
+_COCO_JOINTS = range(5, 17)
+_MAX_PAIRED = 16  # keypoints of which all pairs are features
 
 # Columns of `FrameSequence.motion` and `FrameSequence.scene_motion` that a mirror negates: horizontal flow of objects
 # and of the camera. The first columns of `scene_motion` are a grid of 3 rows by 4 columns, which a mirror reverses.
@@ -89,10 +95,27 @@ class FeatureSpec:
             motion=self.motion,
             keypoints=3 * self.keypoints,
             keypoint_speed=2 * self.keypoints,
+            keypoint_pairs=len(PAIR) * len(self.keypoint_pairs()),
             relations=len(RELATION) * NEIGHBOURS,
             appearance=self.appearance,
             colour=self.colour,
         )
+
+    def keypoint_pairs(self) -> list[tuple[int, int]]:
+        """Return the pairs of keypoints whose direction is a feature.
+
+        These are all pairs of COCO's shoulders to ankles, or of up to 16 keypoints of another set. Of larger sets
+        about 16 keypoints are taken at equal steps, with their partners on the other side, so that a mirror only
+        swaps pairs.
+        """
+        chosen = list(_COCO_JOINTS if self.flip_idx == COCO_FLIP_IDX else range(self.keypoints))
+        if len(chosen) > _MAX_PAIRED:
+            partner = self.flip_idx or chosen
+            firsts = [point for point in chosen if point <= partner[point]]
+            count = len(firsts) * _MAX_PAIRED // self.keypoints
+            steps = [firsts[number * len(firsts) // count] for number in range(count)]
+            chosen = sorted({*steps, *(partner[point] for point in steps)})
+        return list(combinations(chosen, 2))
 
     def frame_groups(self) -> dict[str, slice]:
         """Return the columns of each group in `Features.frame`."""
@@ -152,6 +175,11 @@ def mirror_columns(feature_spec: FeatureSpec) -> tuple[Array, Array, Array, Arra
             start = groups[name].start
             order[groups[name]] = start + (np.array(feature_spec.flip_idx)[:, None] * width + np.arange(width)).ravel()
             sign[groups[name]] = np.tile([-1.0, *[1.0] * (width - 1)], feature_spec.keypoints)
+    if "keypoint_pairs" in groups:
+        pairs, start = feature_spec.keypoint_pairs(), groups["keypoint_pairs"].start
+        partner = feature_spec.flip_idx
+        source = [pairs.index((min(partner[a], partner[b]), max(partner[a], partner[b]))) for a, b in pairs]
+        order[groups["keypoint_pairs"]] = start + np.concatenate([source, np.array(source) + len(pairs)])
     if "motion" in groups:
         sign[groups["motion"].start + np.array(_MOTION_NEGATED)] = -1.0
     frame_order, frame_sign = np.arange(feature_spec.frame_width), np.ones(feature_spec.frame_width, np.float32)

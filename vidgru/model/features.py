@@ -22,6 +22,7 @@ from vidgru.types import Array, Features, FrameSequence
 _MAX_GAP_S = 1.0  # a track missing for longer has no speed, unless samples are farther apart than half of this
 _FRAMES_PER_BLOCK = 128  # keeps the distances of a neighbour search in the processor's cache
 _CONFIDENT = 0.3  # keypoints of lower confidence fade to the box centre
+_NEAR = 0.05  # box sizes; directions between nearer keypoints fade
 _MIN_SIZE = 1e-3  # frame heights; keeps ratios of degenerate boxes finite
 
 
@@ -49,6 +50,7 @@ class FeatureStream:
             _raise_mismatch(spec, self.feature_spec)
         steps_s = np.diff(sequence.time_s, prepend=self._previous_time_s(sequence))
         scaled = _ScaledObjects(sequence)
+        spec = self.feature_spec
         objects = np.empty((len(sequence.boxes), spec.object_width), np.float32)
         groups = spec.object_groups()
         objects[:, groups["geometry"]] = _geometry(scaled)
@@ -63,6 +65,8 @@ class FeatureStream:
         if scaled.keypoints is not None:
             objects[:, groups["keypoints"]] = scaled.keypoints.reshape(len(objects), 3 * spec.keypoints)
             objects[:, groups["keypoint_speed"]] = keypoint_speed.reshape(len(objects), 2 * spec.keypoints)
+            if "keypoint_pairs" in groups:
+                objects[:, groups["keypoint_pairs"]] = _pair_directions(scaled.keypoints, spec.keypoint_pairs())
         objects[:, groups["relations"]] = _relations(scaled, sequence.offsets)
         for name in ("motion", "appearance", "colour"):
             if name in groups:
@@ -209,6 +213,19 @@ def _speeds(scaled: _ScaledObjects, previous: _TrackStates | None) -> tuple[Arra
     keep = order[is_last]
     keep = keep[time_s[keep] >= (scaled.time_s[-1] - scaled.max_gap_s if total else -np.inf)]
     return speed, keypoint_speed, _TrackStates(tracks=tracks[keep], time_s=time_s[keep], state=states[keep])
+
+
+def _pair_directions(keypoints: Array, pairs: list[tuple[int, int]]) -> Array:
+    """Return the directions between keypoints, which size and place do not change: `PAIR` columns [M, 2 * pairs].
+
+    A direction is a unit vector without its signs; pairs nearer than `_NEAR` fade to zero, as noise decides theirs.
+    """
+    first, second = np.array(pairs).T
+    position = keypoints[:, :, :2].transpose(2, 0, 1).copy()  # contiguous, which makes `take` twice as fast
+    offset = np.abs(position.take(first, axis=2) - position.take(second, axis=2))
+    across, down = offset
+    offset /= np.sqrt(across * across + down * down) + _NEAR
+    return np.concatenate([across, down], axis=1)
 
 
 def _relations(scaled: _ScaledObjects, offsets: Array) -> Array:
