@@ -131,6 +131,7 @@ def _inspect_video(path: Path) -> list[str]:
         f"codec: {video.codec} in {video.container}",
     ]
     lines += [f"rotation: {video.rotation} degrees"] if video.rotation else []
+    lines += [f"other video streams, not read: {', '.join(video.others)}"] if video.others else []
     return [*lines, f"recorded at: {video.recorded_at or 'unknown'}"]
 
 

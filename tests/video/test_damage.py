@@ -9,7 +9,7 @@ import av
 import pytest
 
 from tests.videos import faststart, write_video
-from vidgru.video.damage import Damage, count_broken_packets, count_missing_bytes
+from vidgru.video.damage import Damage, count_missing_bytes, scan_packets
 from vidgru.video.reader import VideoReader
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check_damage.py"
@@ -131,23 +131,23 @@ def test_transport_stream_packets_are_counted(tmp_path: Path, length: int, offse
     path = tmp_path / "a.ts"
     packet = bytes(offset) + b"\x47" + bytes(length - offset - 1)
     path.write_bytes(packet * 10)
-    assert (count_missing_bytes(path, "mpegts"), count_broken_packets(path, "mpegts")) == (0, 0)
+    assert (count_missing_bytes(path, "mpegts"), scan_packets(path, "mpegts")[0]) == (0, 0)
     path.write_bytes((packet * 10)[:-7])
-    assert (count_missing_bytes(path, "mpegts"), count_broken_packets(path, "mpegts")) == (7, 0)
+    assert (count_missing_bytes(path, "mpegts"), scan_packets(path, "mpegts")[0]) == (7, 0)
     path.write_bytes(packet * 6 + bytes(2 * length) + packet * 2)
-    assert (count_missing_bytes(path, "mpegts"), count_broken_packets(path, "mpegts")) == (0, 2)
+    assert (count_missing_bytes(path, "mpegts"), scan_packets(path, "mpegts")[0]) == (0, 2)
     path.write_bytes(packet * 6 + bytes(2 * length))
-    assert count_broken_packets(path, "mpegts") == 0, "recorders fill their last block with zeros"
+    assert scan_packets(path, "mpegts")[0] == 0, "recorders fill their last block with zeros"
     path.write_bytes(b"\x00" + packet * 10)
-    assert (count_missing_bytes(path, "mpegts"), count_broken_packets(path, "mpegts")) == (0, 0)
+    assert (count_missing_bytes(path, "mpegts"), scan_packets(path, "mpegts")[0]) == (0, 0)
 
 
 def test_broken_packets_are_counted_across_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidgru.video.damage._TS_PACKETS_PER_READ", 3)
     good, bad = b"\x47" + bytes(187), bytes(188)
     (tmp_path / "a.ts").write_bytes(good * 5 + bad * 4 + good + bad + good + bad * 4)
-    assert count_broken_packets(tmp_path / "a.ts", "mpegts") == 5
-    assert count_broken_packets(tmp_path / "a.ts", "avi") == 0
+    assert scan_packets(tmp_path / "a.ts", "mpegts")[0] == 5
+    assert scan_packets(tmp_path / "a.ts", "avi")[0] == 0
 
 
 def test_broken_transport_packet_is_reported(tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
 """Sampling, times, orientation and damage, of videos whose frames show their own numbers."""
 
 import os
+import re
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from tests.videos import draw_counter, faststart, read_counter, rotate_mp4, write_video
 from vidgru.errors import RecordingChangedError, RecordingError
 from vidgru.video.damage import Damage
+from vidgru.video.frame_times import packet_times
+from vidgru.video.keyframe_split import find_split_points
 from vidgru.video.reader import SampledFrame, VideoReader, probe
 
 SIZE = (160, 96)
@@ -285,11 +289,94 @@ def test_damage_counts_gap_next_to_errors(tmp_path: Path) -> None:
 
 
 def test_damage_counts_backward_times(tmp_path: Path) -> None:
-    first = write_video(tmp_path / "a.ts", 20).read_bytes()
-    (tmp_path / "b.ts").write_bytes(first + first)
-    frames, reader = sampled(tmp_path / "b.ts", 10)
-    assert len(frames) == 20
-    assert reader.damage.backward_frames > 0
+    """One frame has the timestamps of the first."""
+    path = write_video(tmp_path / "a.ts", 40, options={"bf": "0"})
+    data = bytearray(path.read_bytes())
+    starts = [match.start() + 9 for match in re.finditer(rb"\x00\x00\x01\xe0", data)]  # ISO/IEC 13818-1, 2.4.3.6
+    data[starts[25] : starts[25] + 5] = data[starts[0] : starts[0] + 5]
+    path.write_bytes(data)
+    frames, reader = sampled(path, 10)
+    assert [read_counter(frame.image) for frame in frames] == [*range(25), *range(26, 40)]
+    assert reader.damage.backward_frames == 1
+
+
+@pytest.mark.parametrize("second_start", [0, 3000, 20_000])
+def test_joined_transport_streams_are_read_on(tmp_path: Path, second_start: int) -> None:
+    """The clock starts again, or jumps ahead; no frame is lost and nothing is damaged."""
+    first = write_video(tmp_path / "a.ts", 30, audio_s=3)
+    second = write_video(tmp_path / "b.ts", 25, ticks=[second_start + 100 * i for i in range(25)])
+    path = tmp_path / "joined.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes() + first.read_bytes())
+    frames, reader = sampled(path, 10)
+    assert [read_counter(frame.image) for frame in frames] == [*range(30), *range(25), *range(30)]
+    assert not reader.damage.facts()
+    times = [frame.time_s for frame in frames]
+    assert np.diff(times).min() > 0.05
+    assert np.allclose(packet_times(path)[0], times, atol=0.11)
+    assert find_split_points(path, 10, 5) == []
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_lost_transport_packets_are_damage(tmp_path: Path, lost: int) -> None:
+    path = write_video(tmp_path / "a.ts", 40, options={"g": "10"})
+    data = path.read_bytes()
+    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+    starts = [n for n, packet in enumerate(packets) if packet[1] & 0x40 and b"\x00\x00\x01\xe0" in packet]
+    for start in starts[20 - lost : 20]:  # before a key frame, where a join could be
+        packets[start] = b""
+    path.write_bytes(b"".join(packets))
+    assert sampled(path, 10)[1].damage.facts()
+
+
+# --- choice of the stream -------------------------------------------------------------------------------------------
+
+
+def write_streams(path: Path, *streams: tuple[str, int, int], default: int | None = None) -> Path:
+    """Write a container with several video streams, each with codec, width and number of frames."""
+    with av.open(str(path), "w") as container:
+        added = []
+        for codec, width, _ in streams:
+            stream = container.add_stream(codec, rate=10)
+            stream.width, stream.height = width, width // 2
+            stream.pix_fmt = {"png": "rgb24", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
+            added.append(stream)
+        for number, stream in enumerate(added):
+            if default is not None:
+                stream.disposition = Disposition.default if number == default else Disposition(0)
+        packets = []
+        for stream, (_, width, frames) in zip(added, streams, strict=True):
+            for index in range(frames):
+                frame = av.VideoFrame.from_ndarray(draw_counter(index, width, width // 2), format="rgb24")
+                frame.pts, frame.time_base = index, Fraction(1, 10)
+                packets += stream.encode(frame.reformat(format=stream.pix_fmt))
+            packets += stream.encode(None)
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "streams", "default", "width", "others"),
+    [
+        ("a.mp4", [("png", 320, 1), ("libx264", 160, 20)], None, 160, ()),
+        ("a.mkv", [("mjpeg", 320, 1), ("libx264", 160, 20)], None, 160, ()),
+        ("a.mkv", [("libx264", 320, 1), ("libx264", 160, 20)], None, 160, ()),
+        ("a.mkv", [("mjpeg", 320, 20), ("libx264", 160, 20)], None, 320, ("160x80 h264",)),
+        ("a.mkv", [("libx264", 320, 20), ("libx264", 160, 20)], 1, 160, ("320x160 h264",)),
+        ("a.mp4", [("libx264", 320, 20), ("libx264", 160, 20)], None, 320, ("160x80 h264",)),
+        ("a.mkv", [("mjpeg", 320, 1)], None, 320, ()),
+    ],
+)
+def test_moving_default_stream_is_read(
+    tmp_path: Path,
+    name: str,
+    streams: list[tuple[str, int, int]],
+    default: int | None,
+    width: int,
+    others: tuple[str, ...],
+) -> None:
+    info = probe(write_streams(tmp_path / name, *streams, default=default))
+    assert (info.size_px[0], info.others) == (width, others)
 
 
 def test_damage_str_lists_nonzero_counts() -> None:

@@ -240,7 +240,7 @@ def watch_for_hangs(decoders: Sequence[DecoderProcess]) -> Iterator[None]:
 
 def to_video_info(values: dict[str, Any]) -> VideoInfo:
     """Restore a `VideoInfo` from JSON."""
-    return VideoInfo(**values | {"size_px": tuple(values["size_px"])})
+    return VideoInfo(**values | {"size_px": tuple(values["size_px"]), "others": tuple(values["others"])})
 
 
 def _decoded_sample(message: dict[str, Any], image: Array, rest: Array) -> DecodedSample:

@@ -405,7 +405,8 @@ class Extractor:
             damage=damage.facts(),
             recorded_at=state.info.recorded_at,
         )
-        self._end(state, status, state.samples, duration_s, str(damage))
+        others = f"other video streams not read: {', '.join(state.info.others)}" if state.info.others else ""
+        self._end(state, status, state.samples, duration_s, "; ".join(filter(None, (str(damage), others))))
 
     def _share(self, segment: Segment, points: list[ResumePoint]) -> None:
         """Split what follows a running segment, which ends at the first point, into segments for other decoders."""

@@ -38,7 +38,7 @@ class ExtractionResult:
         key: Its cache entry; None if it failed.
         samples: Frames in the entry.
         duration_s: Length of the recording in seconds; None if unknown.
-        reason: Why it failed or is partial; empty otherwise.
+        reason: Why it failed or is partial, or what of it was not read; empty otherwise.
         seconds: Wall time it took.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -16,7 +17,10 @@ from av.stream import Disposition
 from vidgru.errors import RecordingError
 
 MAX_SIDE_PX = 16384
+JOINABLE = ("mpegts", "mpeg")  # formats of files that can be joined byte by byte
 MAX_PIXELS = 100_000_000
+_PICTURE_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff", "jpeg2000")
+_PICTURE_S = 1.0  # a stream that ends earlier, beside another one, is a picture
 
 # FFmpeg reports some losses (an unreadable Matroska block, for instance) only in its log.
 # `VideoReader` counts those messages; they are not shown.
@@ -38,6 +42,7 @@ class VideoInfo:
         codec: FFmpeg's name of the codec.
         container: FFmpeg's name of the container format.
         recorded_at: ISO 8601 creation time, UTC; None if not declared.
+        others: Size and codec of each further video stream, which is not read; pictures do not count.
     """
 
     size_px: tuple[int, int]
@@ -48,6 +53,7 @@ class VideoInfo:
     codec: str
     container: str
     recorded_at: str | None
+    others: tuple[str, ...] = ()
 
 
 def open_container(path: Path) -> Any:
@@ -69,17 +75,16 @@ def open_container(path: Path) -> Any:
 
 
 def find_video_stream(container: Any) -> Any:
-    """Return the first video stream that is not a cover picture, set to decode in one thread.
+    """Return the video stream that players show, set to decode in one thread: the first default one that moves.
 
     Raises:
         RecordingError: There is no video stream, its codec is unknown or its frames are too large.
     """
-    still_images = Disposition.attached_pic | Disposition.timed_thumbnails
-    streams = [stream for stream in container.streams.video if not stream.disposition & still_images]
+    streams = _video_streams(container)
     if not streams:
         types = sorted({stream.type for stream in container.streams}) or ["nothing"]
         raise RecordingError(f"has no video stream, only {' and '.join(types)}")
-    stream = streams[0]
+    stream = next((stream for stream in streams if stream.disposition & Disposition.default), streams[0])
     context = stream.codec_context
     if context is None:
         raise RecordingError("has a video codec that this build of FFmpeg does not support; convert it to H.264")
@@ -91,6 +96,30 @@ def find_video_stream(container: Any) -> Any:
         )
     context.thread_type, context.thread_count = "NONE", 1
     return stream
+
+
+def _video_streams(container: Any) -> list[Any]:
+    """Return the video streams that move; all that are no cover pictures if none does."""
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
+    streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    readable = [stream for stream in streams if stream.codec_context is not None] or streams
+    if len(readable) < 2:
+        return readable
+    return [stream for stream in readable if not _is_still(container, stream)] or readable
+
+
+def _is_still(container: Any, stream: Any) -> bool:
+    """Whether one of several video streams is a single picture, such as a thumbnail without the mark of one."""
+    if stream.frames:
+        return bool(stream.frames == 1)
+    for name, text in stream.metadata.items():
+        clock = re.fullmatch(r"(\d+):(\d+):([\d.]+)", text) if name.split("-")[0] == "DURATION" else None  # Matroska's
+        if clock:
+            declared_s = int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])
+            return declared_s < min(_PICTURE_S, (container.duration or 0) / av.time_base / 2)
+    others = (other.codec_context for other in container.streams.video if other is not stream)
+    is_alone = not any(other is not None and other.name not in _PICTURE_CODECS for other in others)
+    return stream.codec_context.name in _PICTURE_CODECS and not is_alone
 
 
 def probe_stream(container: Any, stream: Any, frame: Any) -> VideoInfo:
@@ -107,6 +136,11 @@ def probe_stream(container: Any, stream: Any, frame: Any) -> VideoInfo:
         codec=stream.codec_context.name,
         container=container.format.name,
         recorded_at=creation_time(container.metadata, stream.metadata),
+        others=tuple(
+            f"{other.codec_context.width}x{other.codec_context.height} {other.codec_context.name}"
+            for other in _video_streams(container)
+            if other.index != stream.index and other.codec_context is not None
+        ),
     )
 
 

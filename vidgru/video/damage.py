@@ -11,6 +11,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from vidgru.types import Array
+
 _TS_PACKET_BYTES = (188, 192, 204)  # plain, with arrival time (Blu-ray), with error correction
 _TS_SYNC = 0x47
 _TS_PACKETS_PER_READ = 1 << 15
@@ -78,32 +80,69 @@ def count_missing_bytes(path: Path, container: str) -> int:
         return max(find_end(file, size) - size, 0)
 
 
-def count_broken_packets(path: Path, container: str, on_progress: Callable[[], None] = lambda: None) -> int:
-    """Count the packets of a transport stream without a sync byte, up to the last one that has it.
+def scan_packets(path: Path, container: str, on_progress: Callable[[], None] = lambda: None) -> tuple[int, int]:
+    """Count the packets of a transport stream without a sync byte, and the joins of files in it.
 
-    Broken packets after that do not count: recorders fill their last block with zeros.
+    Broken packets after the last one with a sync byte do not count: recorders fill their last block with zeros.
 
     Args:
         path: Path of the file, which is read whole.
-        container: FFmpeg's name of its format; the count is 0 for all but "mpegts".
+        container: FFmpeg's name of its format; the counts are 0 for all but "mpegts".
         on_progress: Called every few MB.
     """
     if container != "mpegts":
-        return 0
+        return 0, 0
     with open(path, "rb") as file:
         length, offset = _packet_format(file)
         if not length:
-            return 0
+            return 0, 0
         file.seek(0)
         packets = synced_packets = end = 0  # end: number of packets up to the last synced one
+        joins = _Joins()
         while chunk := file.read(length * _TS_PACKETS_PER_READ):
-            is_synced = np.frombuffer(chunk, np.uint8)[offset::length] == _TS_SYNC
+            content = np.frombuffer(chunk, np.uint8)
+            is_synced = content[offset::length] == _TS_SYNC
             if is_synced.any():
                 synced_packets += int(is_synced.sum())
                 end = packets + int(np.flatnonzero(is_synced)[-1]) + 1
             packets += len(is_synced)
+            headers = content[: len(content) // length * length].reshape(-1, length)[:, offset : offset + 4]
+            joins.add(headers[headers[:, 0] == _TS_SYNC])
             on_progress()
-    return end - synced_packets
+    return end - synced_packets, joins.number
+
+
+class _Joins:
+    """Counts the joins in a transport stream (ISO/IEC 13818-1, 2.4.3.2): packets of all PIDs are counted from 0 again.
+
+    Lost packets break the count too, but do not continue with 0, on the table of programs and on another PID at once.
+
+    Attributes:
+        number: Number of joins.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._latest: dict[int, int] = {}  # count of the latest packet by PID
+        self._is_open = False  # whether the latest table is counted 0, and no join has been counted since
+
+    def add(self, headers: Array) -> None:
+        """Take the headers of further packets, uint8 [N, 4]."""
+        pids = (headers[:, 1].astype(np.int64) & 0x1F) << 8 | headers[:, 2]
+        counts = headers[:, 3].astype(np.int64) & 0x0F
+        restarts = []  # packets counted 0 out of order, and tables
+        for pid in np.unique(pids):
+            at = np.flatnonzero((pids == pid) & (headers[:, 3] & 0x10 > 0))  # packets without payload are not counted
+            if len(at):
+                previous = np.concatenate([[self._latest.get(int(pid), 15)], counts[at[:-1]]])
+                restarts.append(at if pid == 0 else at[(counts[at] == 0) & (previous != 15)])
+                self._latest[int(pid)] = int(counts[at[-1]])
+        for packet in np.sort(np.concatenate(restarts)) if restarts else ():
+            if pids[packet] == 0:
+                self._is_open = counts[packet] == 0
+            elif self._is_open:
+                self.number += 1
+                self._is_open = False
 
 
 def _riff_end(file: BinaryIO, size: int) -> int:

@@ -34,6 +34,7 @@ def find_split_points(
     """
     stamps: list[int] = []
     keys: set[int] = set()
+    latest_dts = -(2**63)
     try:
         with open_container(path) as container:
             stream = find_video_stream(container)
@@ -42,8 +43,9 @@ def find_split_points(
                 on_progress()
                 if not packet.size or packet.is_discard:
                     continue
-                if packet.pts is None or packet.is_corrupt:
+                if packet.pts is None or packet.is_corrupt or (packet.dts is not None and packet.dts < latest_dts):
                     return []
+                latest_dts = latest_dts if packet.dts is None else packet.dts
                 stamps.append(packet.pts)
                 if packet.is_keyframe:
                     keys.add(packet.pts)

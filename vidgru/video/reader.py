@@ -25,6 +25,7 @@ import numpy as np
 from vidgru.errors import RecordingChangedError, RecordingError
 from vidgru.types import Array
 from vidgru.video.container import (
+    JOINABLE,
     VideoInfo,
     container_start,
     file_identity,
@@ -34,14 +35,15 @@ from vidgru.video.container import (
     probe_stream,
     time_base,
 )
-from vidgru.video.damage import Damage, count_broken_packets, count_missing_bytes
+from vidgru.video.damage import Damage, count_missing_bytes, scan_packets
 from vidgru.video.scaling import FrameScaler
-from vidgru.video.timestamps import SamplingGrid, TimestampSelector
+from vidgru.video.timestamps import ClockJoin, SamplingGrid, TimestampSelector
 
 _MAX_READ_FAILURES = 100  # consecutive failed reads after which the rest of the file counts as lost
 _SEEK_MARGINS_S = (0, 2, 10, 60)  # in containers without an index, a seek may land after its target
 _TAIL_TOLERANCE_S = 0.25
 _MAX_REORDERED = 32  # upper bound of the frames that a decoder holds back
+_JOIN_PACKETS = 2
 _EMPTY_BYTES = 16  # packets up to this size may only say that nothing has changed, and give no frame
 _DECLARE_DURATION = ("mov", "matroska", "avi", "flv", "asf")  # FFmpeg estimates the duration of other containers
 
@@ -122,6 +124,7 @@ class VideoReader:
         self.path = path
         self.damage = Damage()
         self.end_s = 0.0
+        self._joins = set[int]()  # PTS of key frames after a packet marked as corrupt, where two files may be joined
         self._is_packet_lost = False  # whether a packet between the last two frames gave no frame
         self._errors_before = self._error_count()
         self._on_progress = on_progress
@@ -299,10 +302,12 @@ class VideoReader:
     def _decode(self) -> Iterator[tuple[Fraction, Any]]:
         """Yield frames with their times. Packets that cannot be read or decoded are counted and skipped."""
         self._timestamps = TimestampSelector()
+        join = ClockJoin()
         untimed, is_started = 0, False
         pending: list[int] = []  # PTS of packets whose frame has not come
         # FFmpeg invents the timestamps of AVI packets, and those of B-frames wrongly.
         has_packet_pts = self._container.format.name != "avi"
+        can_join = self._container.format.name in JOINABLE
         default_rate = frame_rate(self._stream) or Fraction(25)
         for packet in self._demux():
             self._on_progress()
@@ -327,14 +332,20 @@ class VideoReader:
                     time, untimed = untimed / default_rate, untimed + 1
                 else:
                     time = stamp * self._tick - self._start
-                end = time + (frame.duration * self._tick if frame.duration else 1 / default_rate)
-                self.end_s = max(self.end_s, float(end))
-                yield time, frame
+                duration = frame.duration * self._tick if frame.duration else 1 / default_rate
+                joined = join.push(time, duration, frame, is_key=bool(frame.key_frame)) if can_join else [(time, frame)]
+                for joined_time, joined_frame in joined:
+                    self.end_s = max(self.end_s, float(joined_time + duration))
+                    yield joined_time, joined_frame
+        yield from join.flush()
 
     def _demux(self) -> Iterator[Any]:
         """Yield the packets of video and audio; audio shows how far the file extends."""
         streams = [self._stream, *self._container.streams.audio]
         failures, is_flushed = 0, False
+        # FFmpeg marks one of the last packets before a join as corrupt, because the count of transport packets breaks
+        # off there. The next part starts with a key frame.
+        may_be_joined, latest_mark = self._container.format.name == "mpegts", 0
         while failures < _MAX_READ_FAILURES:
             try:
                 for packet in self._container.demux(streams):
@@ -347,6 +358,13 @@ class VideoReader:
                         is_flushed = True
                     if packet.is_corrupt and is_video:
                         self.damage.decode_errors += 1
+                        latest_mark = _JOIN_PACKETS if may_be_joined else 0
+                    elif is_video and latest_mark:
+                        latest_mark -= 1
+                        if packet.is_keyframe and packet.pts is not None:
+                            self.damage.decode_errors -= 1
+                            self._joins.add(packet.pts)
+                            latest_mark = 0
                     if packet.pts is not None:
                         end = (packet.pts + (packet.duration or 0)) * time_base(packet) - self._start
                         self._read_end = max(self._read_end, end)
@@ -388,7 +406,7 @@ class VideoReader:
             latest, near_error = Fraction(0), self._error_count() > self._errors_before
         if time < latest:
             self.damage.backward_frames += 1
-        elif self.info.fps and (is_corrupt or near_error or self._is_packet_lost):
+        elif self.info.fps and frame.pts not in self._joins and (is_corrupt or near_error or self._is_packet_lost):
             step_s = float(time - latest)
             if step_s > 1.5 / self.info.fps:
                 self.damage.gaps += 1
@@ -404,7 +422,8 @@ class VideoReader:
     def _count_file_damage(self) -> None:
         """Compare the end of the file, and of its frames, with what the container declares."""
         self.damage.missing_bytes = count_missing_bytes(self.path, self.info.container)
-        self.damage.broken_packets = count_broken_packets(self.path, self.info.container, self._on_progress)
+        self.damage.broken_packets, joins = scan_packets(self.path, self.info.container, self._on_progress)
+        self.damage.decode_errors += max(len(self._joins) - joins, 0)
         if not self.info.container.startswith(_DECLARE_DURATION):
             return
         stream, reached_s = self._stream, self.end_s

@@ -6,9 +6,11 @@ import re
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from vidgru.errors import SettingsError
 
+_JOIN_STEP_S = 1  # between the first two frames after a join
 # Digits of each numeric strptime field.
 _DIGITS = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2, "y": 2, "j": 3, "I": 2}
 
@@ -40,6 +42,46 @@ class TimestampSelector:
                 self._latest[kind] = other
         use_pts = pts is not None and (self._faults[0] <= self._faults[1] or dts is None)
         return pts if use_pts else dts
+
+
+class ClockJoin:
+    """Continue the clock of files that were joined byte by byte, as `cat a.ts b.ts > c.ts` does with transport streams.
+
+    Each part starts its clock anew, so that without an offset the second part would lie on top of the first. Parts
+    start with key frames. A single damaged timestamp is no join: the next frame has to follow it on the new clock.
+
+    Attributes:
+        offset: Seconds to add to times on the current clock.
+    """
+
+    def __init__(self) -> None:
+        self.offset = Fraction(0)
+        self._end = Fraction(0)
+        self._held: tuple[Fraction, Fraction, Any] | None = None
+
+    def push(self, time: Fraction, duration: Fraction, item: Any, *, is_key: bool) -> list[tuple[Fraction, Any]]:
+        """Take a frame or packet at `time` on its own clock; return those that are certain, with their times."""
+        ready = self.flush(follower=time)
+        if is_key and time + self.offset < self._end - duration / 2:
+            self._held = (time, duration, item)
+        else:
+            ready.append(self._pass(time, duration, item))
+        return ready
+
+    def flush(self, follower: Fraction | None = None) -> list[tuple[Fraction, Any]]:
+        """Return what is held back, given the time of the next frame or packet; None at the end."""
+        if self._held is None:
+            return []
+        time, duration, item = self._held
+        self._held = None
+        if follower is not None and abs(follower - time) < _JOIN_STEP_S:
+            self.offset = self._end - time
+        return [self._pass(time, duration, item)]
+
+    def _pass(self, time: Fraction, duration: Fraction, item: Any) -> tuple[Fraction, Any]:
+        time += self.offset
+        self._end = max(self._end, time + duration)
+        return time, item
 
 
 class SamplingGrid:
