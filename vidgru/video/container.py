@@ -116,7 +116,7 @@ def _is_still(container: Any, stream: Any) -> bool:
         clock = re.fullmatch(r"(\d+):(\d+):([\d.]+)", text) if name.split("-")[0] == "DURATION" else None  # Matroska's
         if clock:
             declared_s = int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])
-            return declared_s < min(_PICTURE_S, (container.duration or 0) / av.time_base / 2)
+            return bool(declared_s < min(_PICTURE_S, (container.duration or 0) / av.time_base / 2))
     others = (other.codec_context for other in container.streams.video if other is not stream)
     is_alone = not any(other is not None and other.name not in _PICTURE_CODECS for other in others)
     return stream.codec_context.name in _PICTURE_CODECS and not is_alone
