@@ -126,7 +126,7 @@ def test_slow_detector_gets_newest_frames(
 def test_silence_ends_while_the_detector_works(
     tiny_weights: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_video(tmp_path / "a.ts", 20, tick=Fraction(1, 90000))
+    path = write_video(tmp_path / "a.ts", 60, tick=Fraction(1, 90000))  # FFmpeg waits for as much to identify it
     goes_on, ends = threading.Event(), threading.Event()
     original = Detector.detect
 
