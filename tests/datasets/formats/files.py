@@ -303,7 +303,7 @@ BORIS_AGGREGATED = (
     "Observation id,Observation date,Description,Media file,Total length,FPS,Subject,Behavior,Behavioral category,"
     """Modifiers,Behavior type,Start (s),Stop (s),Duration (s),Comment start,Comment stop
 obs1,2024-05-06 07:08:09,,cage.avi,59.960,25.0,m1,grooming,,,STATE,1.800,8.125,6.325,slow,
-obs1,2024-05-06 07:08:09,,cage.avi,59.960,25.0,m1,squeak,,,POINT,32.825,32.825,NA,,
+obs1,2024-05-06 07:08:09,,cage.avi,59.960,25.0,No focal subject,squeak,,,POINT,32.825,32.825,NA,,
 """
 )
 # the same repository, tests/files/test.boris

@@ -38,6 +38,7 @@ def test_boris_aggregated(tmp_path: Path) -> None:
         note("cage.avi", 1.8, 8.125, "grooming", text="slow"),
         note("cage.avi", 32.825 - 0.5, 32.825 + 0.5, "squeak"),
     )
+    assert [dict(row.extra) for row in dataset.rows] == [{"subject": "m1"}, {}]
 
 
 def test_boris_aggregated_of_several_files(tmp_path: Path) -> None:

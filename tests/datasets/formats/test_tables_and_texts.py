@@ -167,6 +167,12 @@ def test_via_project(tmp_path: Path) -> None:
     )
 
 
+def test_via_project_on_one_line_is_no_json_lines(tmp_path: Path) -> None:
+    project = copy.deepcopy(files.VIA)
+    project["attribute"]["1"]["options"]["1"] = "video"
+    assert load_dataset(write(tmp_path, "via.json", project, "yard.mp4")).labels == ("video", "waits")
+
+
 def test_via_table(tmp_path: Path) -> None:
     dataset = load_dataset(write(tmp_path, "via.csv", files.VIA_TABLE, "yard.mp4"))
     assert dataset.annotations == (note("yard.mp4", 1.5, 3.0, "fall"),)

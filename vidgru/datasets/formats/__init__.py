@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -96,7 +97,12 @@ def _table_format(text: str, suffix: str) -> AnnotationFormat | None:
 def _is_json_lines(text: str) -> bool:
     """Whether the first line is a complete JSON object that names a video."""
     first = text.partition("\n")[0].rstrip()
-    return first.startswith("{") and first.endswith("}") and '"video"' in first
+    if not (first.startswith("{") and first.endswith("}") and '"video"' in first):
+        return False
+    try:
+        return "video" in json.loads(first)  # a file of another format may be one line, with the word somewhere in it
+    except (ValueError, RecursionError):
+        return True
 
 
 def _json_format(root: object) -> AnnotationFormat | None:

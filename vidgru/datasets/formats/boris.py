@@ -35,6 +35,7 @@ from vidgru.errors import AnnotationError
 _MAX_PREFACE = 60  # lines searched for the header; a preface has 15 and one per file and variable
 _PLAYER = re.compile(r"player #(\d+)", re.IGNORECASE)
 _NO_MEDIA = ("", "NA", "Not found")
+_NOBODY = "No focal subject"
 _FIX_REMEDY = "in BORIS, Observations > Fix unpaired events, then export again"
 
 
@@ -123,7 +124,7 @@ def _add_record(builder: _Builder, where: str, record: Mapping[str, str], prefac
         where=where,
         time_s=0.0,
         behavior=record.get("behavior", ""),
-        subject=record.get("subject", ""),
+        subject="" if record.get("subject") == _NOBODY else record.get("subject", ""),
         modifiers="|".join(modifiers),
         comment=record.get("comment", record.get("comment start", "")),
         media="" if media in _NO_MEDIA else media,

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from vidgru.datasets.formats.csv_reader import delimiter_of
 from vidgru.datasets.formats.json_reader import read_json
 from vidgru.datasets.formats.parsing import clock, number, read_text, seconds
 from vidgru.datasets.rows import FrameSpan, InvalidEntryError, Options, ParseResult, plural
@@ -202,18 +203,14 @@ def read_kinetics(path: Path) -> ParseResult:
 def header_of(text: str) -> list[str]:
     """Return the cells of the first line of a table, in lower case."""
     first = text.lstrip().partition("\n")[0]
-    return [cell.strip().strip('"').lower() for cell in first.split(_delimiter(first))]
-
-
-def _delimiter(line: str) -> str:
-    return max(",;\t", key=line.count)  # spreadsheets in many countries write semicolons
+    return [cell.strip().strip('"').lower() for cell in first.split(delimiter_of(first))]
 
 
 def _csv_lines(
     path: Path, text: str, result: ParseResult, columns: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the rows of a table with their places; the header must hold `columns`, or those of the native format."""
-    delimiter = _delimiter(text.lstrip().partition("\n")[0])
+    delimiter = delimiter_of(text.lstrip().partition("\n")[0])
     # strict: an unclosed quote must not swallow the rest of the file. A quote may follow a space.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
     header: list[str] = []
