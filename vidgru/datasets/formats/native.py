@@ -293,7 +293,7 @@ def _json_lines(path: Path, text: str, result: ParseResult) -> Iterator[tuple[st
 
 def _json_values(path: Path, text: str, result: ParseResult) -> Iterator[tuple[str, object]]:
     """Yield the values of a JSON array, or of JSON lines, with their places."""
-    if text.lstrip()[:1] == "[":
+    if path.suffix.lower() != ".jsonl" and text.lstrip()[:1] == "[":
         yield from ((entry.path, entry.value) for entry in read_json(path).each())
         return
     # not splitlines(), which also splits at separators that may occur inside a JSON string
