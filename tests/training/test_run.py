@@ -58,9 +58,8 @@ def test_run_folder_contents(data: FakeDataset, tmp_path: Path, capsys: pytest.C
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert {"train_loss", "val_loss", "val_accuracy", "val_macro_f1", "seconds"} <= rows[0].keys()
     settings = yaml.safe_load((out / "config.yaml").read_text())
-    assert from_settings(TrainConfig, **{**settings, "drop_features": tuple(settings["drop_features"])}) == config(
-        data, tmp_path / "a" / "run"
-    )
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    assert from_settings(TrainConfig, **settings) == config(data, tmp_path / "a" / "run")
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["split"] == "val"
     assert metrics["clips"] == 12
@@ -102,7 +101,7 @@ def test_same_seed_gives_same_bytes(data: FakeDataset, plain: Path, tmp_path: Pa
 @pytest.mark.parametrize("changes", [
     {"lr": 1e-4}, {"weight_decay": 0.0}, {"label_smoothing": 0.0}, {"augment": False}, {"dropout": 0.0}, {"batch": 7},
     {"group_dropout": 0.0}, {"seed": 1}, {"hidden": 32}, {"width": 32}, {"layers": 2}, {"bidirectional": True},
-    {"cell": "rnn"}, {"drop_features": ("scene",)},
+    {"cell": "rnn"}, {"drop_features": ("scene",)}, {"mirror": False},
 ])  # fmt: skip
 def test_setting_changes_model(data: FakeDataset, plain: Path, tmp_path: Path, changes: dict[str, object]) -> None:
     other = train(data.root, config(data, tmp_path, **changes))
