@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "vidgru"
 LAYERS = {
-    "errors": 0, "flags": 0, "keypoints": 0, "types": 0, "locks": 0, "storage": 0,
+    "errors": 0, "flags": 0, "fonts": 0, "keypoints": 0, "types": 0, "locks": 0, "storage": 0,
     "config": 1, "sources": 1,
     "cache": 2, "model": 2, "video": 2,
     "datasets": 3, "detector": 3,

@@ -458,6 +458,32 @@ def test_warning_for_similar_labels(tmp_path: Path) -> None:
     assert dataset.warnings == ("labels that differ in spelling only: 'Sit down', 'sit_down'",)
 
 
+def test_labels_in_two_unicode_forms_are_one(tmp_path: Path) -> None:
+    rows = "a.mp4,1,2,Caf\u00e9,,\nb.mp4,1,2,Cafe\u0301,,\n"
+    yaml = write_set(tmp_path, f"{HEADER}\n{rows}") / "set.yaml"
+    yaml.write_text("names: [Cafe\u0301]\n", encoding="utf-8")
+    dataset = load_dataset(yaml)
+    assert dataset.labels == ("Caf\u00e9",)
+    assert dataset.notes == ("1 label in decomposed Unicode read in composed form (first: 'Caf\u00e9')",)
+
+
+def test_warning_for_as_many_labels_as_rows(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, *(f"{n}.mp4,1,2,A man walks to door {n * n},," for n in range(12)))
+    assert any(w.startswith("12 rows have as many labels (first: 'A man walks to door 0')") for w in dataset.warnings)
+
+
+def test_warning_for_no_labels_at_all(tmp_path: Path) -> None:
+    message = "no row has a label or a description, so all recordings are event-free: is a column empty?"
+    assert csv_set(tmp_path, "a.mp4,,,,,", "b.mp4,,,,,").warnings == (message,)
+
+
+def test_paths_of_another_machine(tmp_path: Path) -> None:
+    write_set(tmp_path, HEADER + "\nD:\\lab\\a.mp4,1,2,walk,,\n/home/ann/b.mp4,1,2,walk,,\n")
+    dataset = load_dataset(tmp_path)
+    assert [row.annotation.video for row in dataset.rows] == ["a.mp4", "b.mp4"]
+    assert dataset.warnings == ("2 videos found by file name alone (first: D:\\lab\\a.mp4 is a.mp4)",)
+
+
 def test_warning_for_unused_background(tmp_path: Path) -> None:
     write_set(tmp_path, EXAMPLE)
     (tmp_path / "set.yaml").write_text("background: nothing\n")

@@ -32,7 +32,9 @@ def videos(tmp_path: Path) -> Videos:
         ("cam3/a.mp4", None),
         ("cam3/b.mkv", None),
         ("x", None),  # which of the two?
-        ("b.mp4", None),
+        ("b.mp4", "cam2/b.mkv"),  # the only one with another suffix, or in other letter case
+        ("CAM1\\A.MP4", "cam1/a.mp4"),
+        ("cam3/b.mp4", None),
         ("", None),
         ("n" * 5000, None),
     ],
@@ -56,6 +58,28 @@ def test_find_exact_matches_paths_only(videos: Videos) -> None:
     recording = videos.find("cam2/b.mkv", exact=True)
     assert recording is not None
     assert recording.name == "cam2/b.mkv"
+    foreign = videos.find(r"C:\Users\ann\cam2\b.mkv", exact=True)
+    assert foreign is not None
+    assert foreign.name == "cam2/b.mkv"
+    assert videos.find(r"C:\Users\ann\cam9\b.mkv", exact=True) is None
+    assert videos.guessed == {r"C:\Users\ann\cam2\b.mkv": "cam2/b.mkv"}
+
+
+@pytest.mark.parametrize(
+    ("spelling", "hint"),
+    [
+        ("TOP.MP4", " (did you mean top.mp4?)"),
+        ("top.avi", " (did you mean top.mp4?)"),
+        ("top", " (did you mean top.mp4?)"),
+        ("x.mkv", " (did you mean twice/x.avi or twice/x.mp4?)"),
+        ("topp.mp4", " (did you mean top.mp4?)"),
+        ("other.mp4", ""),
+    ],
+)
+def test_missing_videos_name_similar_files(videos: Videos, spelling: str, hint: str) -> None:
+    row = AnnotationRow(annotation=Annotation(video=spelling), where="line 2")
+    _, _, missing = locate([row], videos, {}, exact=True)
+    assert list(missing) == [f"{spelling}{hint}"]
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -81,4 +105,4 @@ def test_ambiguous_name_lists_candidates(videos: Videos) -> None:
     _, _, missing = locate([row], videos, {}, exact=False)
     assert list(missing) == ["x, which may be twice/x.avi or twice/x.mp4"]
     _, _, missing = locate([row], videos, {}, exact=True)
-    assert list(missing) == ["x"]
+    assert list(missing) == ["x (did you mean twice/x.avi or twice/x.mp4?)"]

@@ -29,6 +29,7 @@ from vidgru.errors import AnnotationError
 from vidgru.types import DESCRIBED
 
 Number = TypeVar("Number", int, float)
+_MIN_LABELLED = 10  # rows, from which each having its own label is strange
 _MAX_SHOWN = 10  # missing videos listed in one message
 _SPLIT_IN_NAME = re.compile(
     rf"(?:^|[^a-z])(train|val|test|{'|'.join(SPLIT_NAMES)})(?:list)?(?:[^a-z]|$)", re.IGNORECASE | re.ASCII
@@ -54,6 +55,9 @@ def load_dataset(
     result = read_annotations(spec)
     videos = Videos(spec.roots, find_imported)
     recordings, rows, missing = locate(result.rows, videos, result.spellings, exact=result.exact)
+    if videos.guessed:
+        pairs = [f"{spelling} is {name}" for spelling, name in videos.guessed.items()]
+        result.warnings.append(f"{plural(len(pairs), 'video')} found by file name alone (first: {pairs[0]})")
     searched = " and ".join([*map(str, spec.roots), *(["the imported detections"] if find_imported else [])])
     skipped = [_missing(spec, missing, searched, allow_missing and bool(rows))] if missing else []
     warnings = [*result.warnings, *skipped]
@@ -183,6 +187,14 @@ def _row_warnings(dataset: Dataset) -> list[str]:
     warnings += [
         f"labels that differ in spelling only: {', '.join(map(repr, g))}" for g in variants.values() if len(g) > 1
     ]
+    labelled = [row.annotation.label for row in dataset.rows if row.annotation.label is not None]
+    if len(labelled) >= _MIN_LABELLED and len(set(labelled)) == len(labelled):
+        warnings.append(
+            f"{len(labelled)} rows have as many labels (first: {labelled[0]!r}): is another column the label? "
+            "Sentences are descriptions"
+        )
+    if not labelled and not any(row.annotation.description for row in dataset.rows):
+        warnings.append("no row has a label or a description, so all recordings are event-free: is a column empty?")
     other = [name for name in dataset.splits if name not in ("train", "val", "test")]
     if other:
         warnings.append(f"rows of split {', '.join(other)} are used only if that split is named")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unicodedata import normalize
 
 from vidgru.errors import AnnotationError
 from vidgru.types import Annotation
@@ -105,6 +106,7 @@ class ParseResult:
         frame_counts: Numbers of frames that the file states, by video name as written.
         spellings: Alternative names of a video; a name without suffix matches any video of that name.
         exact: Videos are paths, not names to look up, and intervals of zero length are errors.
+        recomposed: Labels that were written in decomposed Unicode (letters and accents apart), as read.
         empty: Places of intervals of zero length, which exports of other tools contain; they are skipped.
     """
 
@@ -118,6 +120,7 @@ class ParseResult:
     frame_counts: dict[str, int] = field(default_factory=dict)
     spellings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     exact: bool = False
+    recomposed: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
 
     @contextmanager
@@ -147,7 +150,11 @@ class ParseResult:
             InvalidEntryError: The video is missing or the interval is invalid.
         """
         video, description, split = video.strip(), description.strip(), split.strip().lower()
-        label = " ".join(label.split())  # a line break in a label would break tables and subtitles
+        raw_label = " ".join(label.split())  # a line break in a label would break tables and subtitles
+        # One label in two Unicode forms, which look the same, would be two classes.
+        label, split = normalize("NFC", raw_label), normalize("NFC", split)
+        if label != raw_label and label not in self.recomposed:
+            self.recomposed.append(label)
         if not video or "\0" in video:
             raise InvalidEntryError(
                 where, "no video" if not video else "a zero byte in the video's name", "name its file"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
+from unicodedata import normalize
 
 import yaml
 
@@ -250,7 +251,7 @@ def _read_yaml(path: Path) -> DatasetSpec:
             names=names or (),
         ),
         names=names,
-        background=values.get("background"),
+        background=normalize("NFC", values["background"]) if values.get("background") else None,
         split=_split_settings(path, values.get("split")),
         notes=notes,
     )
@@ -310,7 +311,7 @@ def _texts(path: Path, name: str, value: object) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else [] if value is None else value
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
         raise AnnotationError(f"{path}: {name} is {value!r}; it must be text, or a list of texts", "put them in quotes")
-    return tuple(texts)
+    return tuple(normalize("NFC", text) for text in texts)
 
 
 def _names(path: Path, value: object) -> tuple[str, ...] | None:
@@ -319,7 +320,7 @@ def _names(path: Path, value: object) -> tuple[str, ...] | None:
     names = list(value.values()) if isinstance(value, dict) else value  # a mapping of index to name, as detectors have
     if not isinstance(names, list) or any(isinstance(n, bool) or not isinstance(n, str | int) for n in names):
         raise AnnotationError(f"{path}: names is {value!r}; it must be a list of labels", "quote words like yes and no")
-    texts = tuple(str(name).strip() for name in names)
+    texts = tuple(normalize("NFC", str(name).strip()) for name in names)
     twice = [name for name, count in Counter(texts).items() if count > 1]
     if twice or not all(texts):
         raise AnnotationError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import PurePosixPath
+from unicodedata import normalize
 
 import numpy as np
 
@@ -229,4 +230,5 @@ def _folders_are_groups(dataset: Dataset) -> bool:
 
 
 def _column(row: AnnotationRow, name: str) -> str:
-    return row.extra.get(name) or row.extra.get(name.lower(), "")  # CSV headers are lower-cased when read
+    value = row.extra.get(name) or row.extra.get(name.lower(), "")  # CSV headers are lower-cased when read
+    return normalize("NFC", value)

@@ -6,19 +6,22 @@ by an upload; such videos are looked up by name among all videos below the roots
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from unicodedata import normalize
 
 from vidgru.datasets.rows import AnnotationRow
 from vidgru.errors import SourceError
-from vidgru.sources import find_recordings
+from vidgru.sources import VIDEO_SUFFIXES, find_recordings
 from vidgru.types import Recording
 
+_CLOSE = 0.75  # similarity of names, from 0 to 1
+_MAX_HINTS = 10  # missing videos for which similar names are looked up
 _MAX_DEPTH = 10_000  # more folders than a path has
 
 
@@ -28,10 +31,15 @@ class Videos:
     Args:
         roots: Folders to search; the first in which a path exists is used.
         find_imported: Returns the name of a recording that has imported detections and need not exist, or None.
+
+    Attributes:
+        guessed: Names of recordings that were found by a path of another machine, or under a name with another suffix
+            or other letter case, by spelling.
     """
 
     def __init__(self, roots: tuple[Path, ...], find_imported: Callable[[str], str | None] | None = None) -> None:
         self.roots, self._find_imported = roots, find_imported
+        self.guessed: dict[str, str] = {}
         self._known: dict[tuple[str, Path | None], Recording | None] = {}
         self._all: dict[str, list[tuple[Path, str]]] | None = None
 
@@ -43,8 +51,9 @@ class Videos:
         Args:
             spelling: Name as written in the file.
             others: Alternative spellings, tried in order.
-            exact: Match paths only. Otherwise files elsewhere below the roots match if their path ends alike, and a
-                name without video suffix matches any file of that name.
+            exact: Match paths only, except absolute ones, which may be those of another machine. Otherwise files
+                elsewhere below the roots match if their path ends alike, a name without video suffix matches any file
+                of that name, and a name with another suffix or in other letter case the only one.
             home: Folder of the annotation file; searched after the first root.
         """
         key = (spelling, home)
@@ -52,8 +61,14 @@ class Videos:
             roots = self.roots if home is None else tuple(dict.fromkeys((*self.roots[:1], home, *self.roots)))
             texts = _path_variants((spelling, *others))
             match = next((path for text in texts if (path := self._at(text, roots)) is not None), None)
-            if match is None and not exact:
+            if match is None and (not exact or _is_absolute(spelling)):
                 match = next((paths[0] for text in texts if len(paths := self._similar(text)) == 1), None)
+                is_guess = match is not None and exact
+                if match is None and not exact:
+                    near = [path for path in self.near(spelling, others) if self._has_folder(path, spelling)]
+                    match, is_guess = (near[0], True) if len(near) == 1 else (None, False)
+                if match is not None and is_guess:
+                    self.guessed[spelling] = self._name(match)
             recording = None if match is None else Recording(path=match, name=self._name(match))
             self._known[key] = recording or self._with_detections(texts)
         return self._known[key]
@@ -67,6 +82,26 @@ class Videos:
         """Return the sorted names of the recordings that an ambiguous spelling matches; empty if there are none."""
         candidates = next((paths for text in _path_variants((spelling, *others)) if (paths := self._similar(text))), [])
         return sorted(self._name(path) for path in candidates)
+
+    def near(self, spelling: str, others: tuple[str, ...] = ()) -> list[Path]:
+        """Return the files whose names differ from a spelling in suffix or letter case only."""
+        names = {_name_without_suffix(text) for text in _path_variants((spelling, *others))}
+        keys = (key for key in self._index() if _name_without_suffix(key) in names)
+        return list(dict.fromkeys(path for key in keys for path, _ in self._index()[key]))
+
+    def _has_folder(self, path: Path, spelling: str) -> bool:
+        """Whether a file is in the folder that a spelling names last, or one of the two names none."""
+        theirs, mine = (text.replace("\\", "/").split("/")[-2:-1] for text in (spelling, self._name(path)))
+        return not theirs or not mine or theirs[0].casefold() == mine[0].casefold()
+
+    def like(self, spelling: str) -> str:
+        """Return a hint in brackets at the file that a missing video may be; empty if there is none."""
+        near = [self._name(path) for path in self.near(spelling)]
+        if near:
+            return f" (did you mean {' or '.join(sorted(near)[:2])}?)"
+        names = {_name_without_suffix(name): name for videos in self._index().values() for _, name in videos}
+        close = difflib.get_close_matches(_name_without_suffix(spelling), names, n=1, cutoff=_CLOSE)
+        return f" (did you mean {names[close[0]]}?)" if close else ""
 
     def _at(self, text: str, roots: tuple[Path, ...]) -> Path | None:
         """Return the file at a path below one of the roots."""
@@ -133,6 +168,16 @@ def _path_variants(spellings: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(forms))
 
 
+def _is_absolute(spelling: str) -> bool:
+    return PureWindowsPath(spelling).is_absolute() or spelling.startswith("/")
+
+
+def _name_without_suffix(spelling: str) -> str:
+    name = spelling.replace("\\", "/").rpartition("/")[2].casefold()
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix}" in VIDEO_SUFFIXES else name
+
+
 def _uploaded(name: str) -> str:
     """Return a file name as Label Studio stores it (django.utils.text.get_valid_filename)."""
     return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
@@ -165,7 +210,8 @@ def locate(
             if video not in known:
                 known.add(video)
                 several = [] if exact else videos.several(video, spellings.get(video, ()))
-                missing[f"{video}, which may be {' or '.join(several[:2])}" if several else video] = row
+                hint = videos.like(video) if not several and len(missing) < _MAX_HINTS else ""
+                missing[f"{video}, which may be {' or '.join(several[:2])}" if several else f"{video}{hint}"] = row
         else:
             recordings.setdefault(recording.name, recording)
             present.append(replace(row, annotation=replace(row.annotation, video=recording.name)))

@@ -1,7 +1,7 @@
 """Text on video frames, in any script, and the colours of classes and labels.
 
-OpenCV's fonts have ASCII only. Pillow draws with matplotlib's DejaVu Sans or, if that lacks a character, with the first
-installed font that has them all. Labels are rendered once and then copied.
+OpenCV's fonts have ASCII only. Pillow draws with the first installed font that has all characters. Labels are
+rendered once and then copied.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from bisect import bisect_right
 from functools import lru_cache
 
 import numpy as np
-from matplotlib import font_manager, get_data_path
-from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
+from vidgru.fonts import font_file
 from vidgru.types import Array
 
 Rgb = tuple[int, int, int]
@@ -33,10 +32,6 @@ PALETTE: tuple[Rgb, ...] = (
 _MAX_LABEL_CHARACTERS = 48
 _CACHED_LABELS = 512
 _CACHED_SENTENCES = 16
-_OTHER_FONTS = (
-    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "PingFang SC", "Hiragino Sans", "Microsoft YaHei",
-    "WenQuanYi Zen Hei", "Malgun Gothic", "Noto Sans Devanagari", "Nirmala UI", "Noto Sans Thai", "Arial Unicode MS",
-)  # fmt: skip
 
 
 def colour(number: int) -> Rgb:
@@ -114,18 +109,4 @@ def _load_font(path: str, size_px: int) -> ImageFont.FreeTypeFont:
 
 @lru_cache(_CACHED_LABELS)
 def _font_file(text: str) -> str:
-    """File of the first font that has all characters of a text."""
-    characters = {ord(character) for character in text}
-    return next((path for path in _font_files() if characters <= _characters(path)), _font_files()[0])
-
-
-@lru_cache
-def _font_files() -> list[str]:
-    installed = set(font_manager.get_font_names())
-    others = [font_manager.findfont(name) for name in _OTHER_FONTS if name in installed]
-    return [f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", *others]
-
-
-@lru_cache
-def _characters(path: str) -> frozenset[int]:
-    return frozenset(FT2Font(path).get_charmap())
+    return font_file(text)

@@ -17,7 +17,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -25,17 +24,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
+from vidgru.fonts import font_families
 from vidgru.storage import write_atomic
 from vidgru.training.metrics.events import FrameScores, worst_first
 from vidgru.types import Annotation, Array, Event
 
 _DPI = 100
 _MAX_NAME = 28  # characters
-# labels may be in any language; matplotlib's own font has no CJK, but falls back to the next family of a list
-_FONTS = (
-    "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "PingFang SC", "Hiragino Sans",
-    "Microsoft YaHei", "Malgun Gothic", "Noto Sans Devanagari", "Nirmala UI", "Noto Sans Thai", "Arial Unicode MS",
-)  # fmt: skip
 _MAX_COUNTED = 60  # classes; counts in more cells cannot be read
 _MAX_MATRIX_INCH = 24.0  # edge of a confusion matrix
 _NOT_CURVES = ("epoch", "seconds", "time")
@@ -130,7 +125,7 @@ def plot_confusion(
     upright = size > 6 or max(map(len, labels)) > 8
     axis.set_xticks(range(size), labels, rotation=90 if upright else 0)
     axis.set_yticks(range(size), [f"{name} ({number})" for name, number in zip(labels, support, strict=True)])
-    family = _fonts()
+    family = font_families(labels)
     for tick in (*axis.get_xticklabels(), *axis.get_yticklabels()):
         tick.set(fontsize=letters, family=family, parse_math=False)
     axis.set_xlabel("predicted")
@@ -226,7 +221,7 @@ def plot_precision_recall(curves: Mapping[str, tuple[Array, Array]], out: Path, 
         entries.append((line, f"mean  {np.mean(list(area.values())):.3f}"))
     axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     axis.grid(alpha=0.3)
-    axis.set_title(title, family=_fonts(), parse_math=False)
+    axis.set_title(title, family=font_families([title]), parse_math=False)
     if entries:
         _set_legend_texts(axis.legend(*_placeholders(entries), loc="upper left", bbox_to_anchor=(1.01, 1.0)), entries)
     else:
@@ -255,7 +250,7 @@ def plot_average_precision(ap: Mapping[str, float | None], out: Path, *, title: 
     for row, (_, value) in enumerate(bars):
         axis.text(value + 0.01, row, f"{value:.3f}", va="center", fontsize=8)
     axis.set_yticks(rows, [_short(name) for name, _ in bars])
-    family = _fonts()
+    family = font_families(_short(name) for name, _ in bars)
     for tick in axis.get_yticklabels():
         tick.set(fontsize=9, family=family, parse_math=False)
     if known:
@@ -318,7 +313,7 @@ def plot_timelines(
             score = "no events" if f1 is None else f"F1 {f1:.2f}"
             cut = video if len(video) <= _MAX_TITLE else "…" + video[1 - _MAX_TITLE :]
             text = f"{cut}   {score}, {false} false alarm{'' if false == 1 else 's'}"
-            axis.set_title(text, loc="left", fontsize=9, family=_fonts(), parse_math=False)
+            axis.set_title(text, loc="left", fontsize=9, family=font_families([text]), parse_math=False)
         entries: list[tuple[Any, str]] = [(Patch(color=colour), _short(label)) for label, colour in colours.items()]
         if entries:
             columns = min(len(entries), 6)
@@ -359,7 +354,7 @@ def _timeline(
             if wide > _LETTER * (_letters(text) + 1) * length:
                 axis.text(
                     start_s + wide / 2, y + 0.125, text, ha="center", va="center", fontsize=7, color="black",
-                    family=_fonts(), parse_math=False, clip_on=True,
+                    family=font_families([text]), parse_math=False, clip_on=True,
                 )  # fmt: skip
         ticks.append((bottom + 0.15 * rows, name))
         bottom += 0.3 * rows + 0.12
@@ -433,7 +428,8 @@ def _placeholders(entries: Iterable[tuple[Any, str]]) -> tuple[list[Any], list[s
 
 
 def _set_legend_texts(legend: Legend, entries: Iterable[tuple[Any, str]]) -> None:
-    family = _fonts()
+    entries = list(entries)
+    family = font_families(name for _, name in entries)
     for text, (_, name) in zip(legend.get_texts(), entries, strict=True):
         text.set(text=name, fontsize=8, family=family, parse_math=False)
 
@@ -445,12 +441,6 @@ def _short(name: str) -> str:
     """A name on one line, truncated."""
     name = " ".join(name.split())
     return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…"
-
-
-def _fonts() -> list[str]:
-    """Installed font families for labels, which are drawn with `parse_math=False` as they may have a dollar sign."""
-    installed = set(font_manager.get_font_names())
-    return [name for name in _FONTS if name in installed]
 
 
 def _save(figure: Figure, out: Path) -> None:

@@ -86,3 +86,17 @@ def test_check_formats_script() -> None:
     done = subprocess.run([sys.executable, script, "--inputs", "10000"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(", 0 wrong\n")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"PK\x03\x04\x14\x00\x06\x00[Content_Types].xml ... xl/workbook.xml",
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100),
+        b"PK\x03\x04mimetypeapplication/vnd.oasis.opendocument.spreadsheet",
+    ],
+)
+def test_spreadsheets_are_refused(tmp_path: Path, head: bytes) -> None:
+    (tmp_path / "labels.xlsx").write_bytes(head)
+    with pytest.raises(AnnotationError, match='labels.xlsx is an Office file.*\n  save the sheet as "CSV UTF-8"'):
+        load_dataset(tmp_path / "labels.xlsx")

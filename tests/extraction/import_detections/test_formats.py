@@ -148,6 +148,18 @@ def test_coco_unprocessed_frames_are_skipped(tmp_path: Path, cache: SequenceCach
     assert sequence.time_s.tolist() == [0.0, 2.0]
 
 
+def test_mot_counted_from_0(tmp_path: Path, cache: SequenceCache) -> None:
+    """One file with a frame and class 0 decides for its folder; numbered classes keep their numbers."""
+    (tmp_path / "mot").mkdir()
+    (tmp_path / "mot" / "a.txt").write_text("0,1,10,10,20,20,0.9,0,1\n1,1,10,10,20,20,0.9,2,1\n")
+    (tmp_path / "mot" / "b.txt").write_text("3,1,10,10,20,20,0.9,1,1\n")
+    source = open_source(tmp_path / "mot", source_fps=8.0, source_size="100x100")
+    assert source.class_names[:3] == ("class 0", "class 1", "class 2")
+    first, second = (source.read(name) for name in ("a", "b"))
+    assert (first.frame.tolist(), first.classes.tolist()) == ([0, 1], [0, 2])
+    assert (second.frame.tolist(), second.classes.tolist()) == ([3], [1])
+
+
 def test_mot_unspecified_columns(tmp_path: Path, cache: SequenceCache) -> None:
     """Empty columns after a trailing comma and scores of -1 are unspecified, next to specified ones too."""
     (tmp_path / "a.csv").write_text("1,1,0,0,9,9,\n2,1,0,0,9,9,\n")

@@ -206,9 +206,9 @@ def test_add_sequence_rejects_absolute_names(cache: SequenceCache, name: str) ->
     [
         ("1,1,0,0,9,9,0.5,1,1", {"source_fps": 0.0}, "its frame rate is unknown; .* --source-fps"),
         ("1,1,0,0,9,9,0.5,1,1", {"source_size": ""}, "its frame size is unknown; .* --source-size"),
-        ("0,1,0,0,9,9,0.5,1,1", {}, "contains an object before the first frame"),
+        ("-1,1,0,0,9,9,0.5,1,1", {}, "contains an object before the first frame"),
         ("1,1,0,0,9,9,35.2,1,1", {}, "contains scores from 35.2 to 35.2; they must be from 0 to 1"),
-        ("1,1,0,0,9,9,0.5,0,1", {}, "contains class 0; MOT classes count from 1"),
+        ("1,1,0,0,9,9,0.5,-3,1", {}, "contains class -3; MOT classes are whole numbers"),
         ("1,1,0,0,9,9,0.5,101,1", {}, "contains an object of class 100, but only 100 classes have names; .* --classes"),
         ("1,1,0,0,nan,9,0.5,1,1", {}, "contains lines that do not begin with frame, id, left, top, width, height"),
         ("", {}, "contains no objects, and its length is unknown"),

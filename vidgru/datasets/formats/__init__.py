@@ -156,6 +156,9 @@ def read(path: Path, kind: AnnotationFormat | None, options: Options) -> ParseRe
     result = _read(path, kind, options)
     home = path if path.is_dir() else path.parent
     result.rows = [replace(row, home=home) for row in result.rows]
+    if result.recomposed:
+        number = plural(len(result.recomposed), "label")
+        result.notes.append(f"{number} in decomposed Unicode read in composed form (first: {result.recomposed[0]!r})")
     if result.empty:
         skipped = f"{plural(len(result.empty), 'interval')} of zero length skipped (first: {result.empty[0]})"
         result.warnings.append(skipped)

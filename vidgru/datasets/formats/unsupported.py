@@ -8,7 +8,10 @@ from vidgru.datasets.formats.csv_reader import delimiter_of
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _BOXES = "import boxes and poses with --detections (docs/detections.md); annotations need a label and times of events"
-_SHEET = 'save the sheet as "CSV UTF-8", with the columns video,start,end,label'
+_SHEET = (
+    'save the sheet as "CSV UTF-8", with the columns video,start,end,label; format times as text, or they become shares '
+    "of a day"
+)
 _BY_TEXT = (
     (r"scorer,", "a DeepLabCut pose file", _BOXES),
     (rf"\d+(?: {_NUMBER}){{4,6}}\s", "a YOLO label file (boxes of one picture)", _BOXES),
@@ -22,7 +25,7 @@ _BY_TEXT = (
     (r"<xmeml[\s>]|<fcpxml[\s>]", "a timeline of a video editor", "write its clips as video,start,end,label in a CSV"),
     ("\ufffdHDF\r\n", "an HDF5 file", "export the annotations as CSV"),
     (r"PK\x03\x04.{0,60}(?:\[Content_Types\]|docProps|xl/|_rels|mimetypeapp)", "an Office file", _SHEET),
-    (r"\ufffd\ufffd\x11\ufffd", "an Office file", _SHEET),
+    ("\ufffd\ufffd\x11\u0871", "an Office file", _SHEET),
     (r"PK\x03\x04", "an archive", "unpack it and pass the file in it"),
 )  # fmt: skip
 _BY_KEYS = (

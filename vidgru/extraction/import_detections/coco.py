@@ -20,6 +20,7 @@ from collections import defaultdict
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -83,7 +84,7 @@ class _CocoFile:
             status = path.stat()
             root = json.loads(path.read_bytes())
             categories = sorted(root["categories"], key=lambda category: category["id"])
-            self.class_names = {category["id"]: str(category["name"]) for category in categories}
+            self.class_names = {category["id"]: normalize("NFC", str(category["name"])) for category in categories}
             self._videos = {video["id"]: video for video in root["videos"]}
             self.video_names = {video_id: _video_name(video) for video_id, video in self._videos.items()}
             self._images: dict[Any, list[dict[str, Any]]] = defaultdict(list)

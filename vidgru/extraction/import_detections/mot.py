@@ -3,8 +3,9 @@
     frame, id, left, top, width, height, conf, class, visibility        frames and classes from 1, in pixels
 
 (Milan et al., "MOT16: A Benchmark for Multi-Object Tracking", 2016, section 4.3; https://motchallenge.net/instructions.)
-An id of -1 means untracked, a conf of -1 unspecified, a class of -1 the first class. In ground truth, conf is 1 or 0:
-whether the object counts; those with 0 are dropped.
+Many trackers count frames or classes from 0. Their files in a folder are counted in the same way: from 0 if one of them
+has a frame or class 0. An id of -1 means untracked, a conf of -1 unspecified, a class of -1 the first class. In ground
+truth, conf is 1 or 0: whether the object counts; those with 0 are dropped.
 
 A recording is a folder `<name>/det/det.txt` or, without one, `<name>/gt/gt.txt`, with frame rate, length and size in
 `<name>/seqinfo.ini`; or a file `<name>.txt` or `<name>.csv`, as trackers write them.
@@ -14,8 +15,8 @@ from __future__ import annotations
 
 import codecs
 import configparser
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from vidgru.types import Array
 
 _UNSPECIFIED = -1
 _MIN_COLUMNS = 6
+_CLASS_COLUMN = 7
 
 
 def is_mot(path: Path) -> bool:
@@ -50,8 +52,40 @@ def _parse_line(line: bytes) -> list[float]:
         return []
 
 
-def open_mot(root: Path) -> tuple[dict[str, RecordingDetections], dict[str, Any]]:
-    """Return the recordings of a file or folder by name, and the content of a class file beside one.
+class _FirstFrame:
+    """Number of the first frame in files that are counted in the same way: 0 if any has a frame 0, else 1."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    @cached_property
+    def number(self) -> int:
+        return 0 if _has_0(self._paths, 0) else 1
+
+
+def _has_0(paths: Sequence[Path], column: int) -> bool:
+    """Whether a file has a 0 in a column."""
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                for line in file:
+                    cells = line.split(b",", column + 1)
+                    if len(cells) > column and _is_0(cells[column]):
+                        return True
+        except OSError:  # reading the recording says why
+            continue
+    return False
+
+
+def _is_0(cell: bytes) -> bool:
+    try:
+        return float(cell) == 0
+    except ValueError:
+        return False
+
+
+def open_mot(root: Path) -> tuple[dict[str, RecordingDetections], dict[str, Any], int]:
+    """Return recordings by name, the content of a class file beside one, and the number of the first class.
 
     Raises:
         SourceError: Two recordings have the same name.
@@ -59,10 +93,14 @@ def open_mot(root: Path) -> tuple[dict[str, RecordingDetections], dict[str, Any]
     recordings: dict[str, RecordingDetections] = {}
     class_file: dict[str, Any] = {}
     paths: dict[str, Path] = {}
-    for path, name, folder in _find_files(root):
+    files = list(_find_files(root))
+    first_class = 0 if _has_0([path for path, _, _ in files], _CLASS_COLUMN) else 1
+    shared = _FirstFrame([path for path, _, folder in files if folder is None])
+    for path, name, folder in files:
+        first_frame = shared if folder is None else _FirstFrame([path])
         info = folder / "seqinfo.ini" if folder else None
-        files = [path, *([info] if info and info.is_file() else [])]
-        states = [(status.st_size, status.st_mtime_ns) for status in map(Path.stat, files)]
+        sources = [path, *([info] if info and info.is_file() else [])]
+        states = [(status.st_size, status.st_mtime_ns) for status in map(Path.stat, sources)]
         if name in paths:
             raise SourceError(f"{paths[name]} and {path} both belong to recording {name!r}", "rename or remove one")
         paths[name] = path
@@ -70,10 +108,10 @@ def open_mot(root: Path) -> tuple[dict[str, RecordingDetections], dict[str, Any]
             name=name,
             stamp=repr(states),
             changed_ns=max(mtime_ns for _, mtime_ns in states),
-            read=partial(_read, path, info),
+            read=partial(_read, path, info, first_frame, first_class),
         )
         class_file = class_file or find_class_file(path.parent)
-    return recordings, class_file
+    return recordings, class_file, first_class
 
 
 def _find_files(root: Path) -> Iterator[tuple[Path, str, Path | None]]:
@@ -93,7 +131,7 @@ def _find_files(root: Path) -> Iterator[tuple[Path, str, Path | None]]:
             yield path, path.relative_to(root).with_suffix("").as_posix(), None
 
 
-def _read(path: Path, info: Path | None) -> ParsedDetections:
+def _read(path: Path, info: Path | None, first_frame: _FirstFrame, first_class: int) -> ParsedDetections:
     try:
         lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
         if lines and not _parse_line(lines[0]):
@@ -105,25 +143,25 @@ def _read(path: Path, info: Path | None) -> ParsedDetections:
         raise RecordingError(f"{path} contains lines that do not begin with frame, id, left, top, width, height")
     scores = _optional_column(table, 6)
     # In lists of detections, and in 3D tracks, this and the further columns are x, y, z, which are -1 in 2D.
-    classes = _optional_column(table, 7)
-    if len(classes) and (classes.min() < 1 or (classes != np.round(classes)).any()):
-        raise RecordingError(f"{path} contains class {classes.min():g}; MOT classes count from 1")
+    classes = _optional_column(table, _CLASS_COLUMN, missing=first_class)
+    if len(classes) and (classes.min() < 0 or (classes != np.round(classes)).any()):
+        raise RecordingError(f"{path} contains class {classes.min():g}; MOT classes are whole numbers, 0 or more")
     ids = to_integers(table[:, 1])
     sequence = _read_seqinfo(info) if info is not None and info.is_file() else {}
     return ParsedDetections(
-        frame=to_integers(table[:, 0]) - 1,
+        frame=to_integers(table[:, 0]) - first_frame.number,
         boxes=ltwh_to_xyxy(table[:, 2:6]),
         scores=scores,
-        classes=to_integers(classes) - 1,
+        classes=to_integers(classes) - first_class,
         tracks=None if (ids == _UNSPECIFIED).all() else ids,
         **sequence,
     )
 
 
-def _optional_column(table: Array, column: int) -> Array:
-    """Return a column, with 1 for values that are missing, -1, or empty in all lines, as after a trailing comma."""
+def _optional_column(table: Array, column: int, *, missing: float = 1.0) -> Array:
+    """Return a column; values that are missing, -1, or empty in all lines, as after a trailing comma, are `missing`."""
     values = table[:, column] if table.shape[1] > column else np.full(len(table), np.nan)
-    return np.where((values == _UNSPECIFIED) | np.isnan(values).all(), 1.0, values)
+    return np.where((values == _UNSPECIFIED) | np.isnan(values).all(), missing, values)
 
 
 def _read_seqinfo(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import yaml
@@ -200,7 +201,7 @@ def read_class_file(path: Path) -> dict[str, Any]:
         names = content.get("names", ())
         if isinstance(names, dict):
             names = [names.get(number, f"class {number}") for number in range(max(map(int, names)) + 1)]
-        content["names"] = tuple(name for name in (str(name).strip() for name in names) if name)
+        content["names"] = tuple(name for name in (normalize("NFC", str(name).strip()) for name in names) if name)
         shape = content.get("kpt_shape")
         if shape is not None and (len(shape) != 2 or int(shape[0]) < 1 or int(shape[1]) not in (2, 3)):
             raise ValueError(f"kpt_shape is {shape}; it must be [keypoints, 2 or 3]")

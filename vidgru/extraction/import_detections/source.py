@@ -158,8 +158,8 @@ def open_detections(
         paths = [origin] if origin.is_file() else sorted(origin.glob("*.json"))
         recordings, source_class_names, keypoints, flip_idx = open_coco(paths)
     elif kind == MOT:
-        recordings, class_file = open_mot(origin)
-        source_class_names = class_names or class_file.get("names") or numbered_class_names(1)
+        recordings, class_file, first_class = open_mot(origin)
+        source_class_names = class_names or class_file.get("names") or numbered_class_names(first_class)
     else:
         folders = (origin, origin / "labels", *([origin.parent] if origin.resolve().name == "labels" else []))
         class_file = next((content for content in map(find_class_file, folders) if content), {}) | given_classes
