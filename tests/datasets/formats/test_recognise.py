@@ -98,5 +98,5 @@ def test_check_formats_script() -> None:
 )
 def test_spreadsheets_are_refused(tmp_path: Path, head: bytes) -> None:
     (tmp_path / "labels.xlsx").write_bytes(head)
-    with pytest.raises(AnnotationError, match='labels.xlsx is an Office file.*\n  save the sheet as "CSV UTF-8"'):
+    with pytest.raises(AnnotationError, match=r'labels.xlsx is an Office file.*\n  save the sheet as "CSV UTF-8"'):
         load_dataset(tmp_path / "labels.xlsx")

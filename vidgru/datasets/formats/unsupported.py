@@ -9,8 +9,8 @@ from vidgru.datasets.formats.csv_reader import delimiter_of
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _BOXES = "import boxes and poses with --detections (docs/detections.md); annotations need a label and times of events"
 _SHEET = (
-    'save the sheet as "CSV UTF-8", with the columns video,start,end,label; format times as text, or they become shares '
-    "of a day"
+    'save the sheet as "CSV UTF-8", with the columns video,start,end,label; format times as text, or they become '
+    "shares of a day"
 )
 _BY_TEXT = (
     (r"scorer,", "a DeepLabCut pose file", _BOXES),
