@@ -416,6 +416,18 @@ def test_dataset(tmp_path: Path) -> None:
         assert "warning: 1 recording cannot be read (first: b.mp4 is empty (0 bytes)" in text
 
 
+def test_dataset_of_imported_detections(tmp_path: Path) -> None:
+    (tmp_path / "mot").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "mot" / f"{name}.txt").write_text("1,1,10,10,20,20,0.9,1,1\n")
+    (tmp_path / "x.csv").write_text("video,start,end,label\na.mp4,1,2,walk\nb.mp4,1,2,walk\n")
+    with pytest.raises(AnnotationError, match=r"2 videos missing: .*\n.*pass boxes of another program with --det"):
+        inspect_path(tmp_path / "x.csv")
+    text = str(inspect_path(tmp_path / "x.csv", detections=str(tmp_path / "mot")))
+    assert "2 events of 1 label in 2 recordings" in text
+    assert "cannot be read" not in text
+
+
 def test_untrainable_dataset_is_described(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4")
     (tmp_path / "annotations.csv").write_text("video,start,end,label\na.mp4,0,1,fall\na.mp4,4,5,fall\n")

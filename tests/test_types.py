@@ -1,6 +1,7 @@
 import doctest
 import re
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,7 +187,7 @@ def test_from_detections_without_objects() -> None:
         ({"names": "person"}, r"names is 'person'; give one string per class"),
         ({"names": [3]}, r"names is \[3\]; give one string per class"),
         ({"normalised": True}, r"boxes\[0\] is \[20.0, 0.0, 30.0, 50.0\]; normalised boxes are from 0 to 1"),
-        ({"keypoints": np.zeros((4, 17, 2))}, r"keypoints must be \[4, \*, 3\]"),
+        ({"keypoints": np.zeros((4, 17, 4))}, r"keypoints must be \[4, \*, 3\]"),
     ],
 )
 def test_from_detections_rejects_invalid_arguments(changes: dict[str, object], message: str) -> None:
@@ -198,3 +199,35 @@ def test_docstring_examples() -> None:
     result = doctest.testmod(vidgru.types)
     assert result.attempted
     assert not result.failed
+
+
+def test_from_detections_keypoints_without_boxes() -> None:
+    points = [[[10, 20], [30, np.nan], [50, 60]], [[np.nan] * 2] * 3]
+    sequence = FrameSequence.from_detections(
+        frame=[0, 1], keypoints=points, size_px=(100, 100), names=["mouse"], source_fps=5, frames=2, fps=5
+    )
+    assert sequence.keypoints is not None
+    assert np.allclose(sequence.keypoints[0], [[0.1, 0.2, 1], [0, 0, 0], [0.5, 0.6, 1]], atol=1e-3)
+    assert np.allclose(sequence.boxes, [[0.1, 0.2, 0.5, 0.6]])
+    assert sequence.offsets.tolist() == [0, 1, 1]  # nothing of the second was seen
+
+
+def test_from_detections_rejects_unclear_boxes() -> None:
+    settings: dict[str, Any] = {"frame": [0], "size_px": (640, 480), "names": ["a"], "source_fps": 5, "fps": 5}
+    with pytest.raises(ValueError, match="boxes are all within one pixel; if they are from 0 to 1, pass norm"):
+        FrameSequence.from_detections(boxes=[[0.1, 0.2, 0.3, 0.4]], **settings)
+    with pytest.raises(ValueError, match="boxes and keypoints are missing; give one of them"):
+        FrameSequence.from_detections(**settings)
+
+
+def test_from_detections_numbers_text_track_ids() -> None:
+    sequence = FrameSequence.from_detections(
+        frame=[0, 0, 0],
+        boxes=[[10, 10, 20, 20]] * 3,
+        tracks=["mouse b", "mouse a", None],
+        size_px=(100, 100),
+        names=["mouse"],
+        source_fps=5,
+        fps=5,
+    )
+    assert sequence.tracks.tolist() == [1, 0, -1]

@@ -333,7 +333,7 @@ def info(path: str | Path, config: InfoConfig | None = None) -> InfoReport:
     from vidgru.info import inspect_path
 
     config = _settings(config, InfoConfig)
-    return inspect_path(path, verify=config.verify, prune=config.prune)
+    return inspect_path(path, verify=config.verify, prune=config.prune, detections=config.detections)
 
 
 def demo(config: DemoConfig | None = None) -> str:

@@ -548,10 +548,12 @@ class InfoConfig:
             entries.
         prune: Delete from a cache the entries of recordings that are gone or have changed, and incomplete entries
             of killed runs.
+        detections: Imported detections, in place of the videos of a dataset.
     """
 
     verify: bool = False
     prune: bool = False
+    detections: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,7 @@ class InfoReport:
         return "\n".join(self.lines)
 
 
-def inspect_path(path: str | Path, *, verify: bool = False, prune: bool = False) -> InfoReport:
+def inspect_path(path: str | Path, *, verify: bool = False, prune: bool = False, detections: str = "") -> InfoReport:
     """Inspect a video, cache, cache entry, dataset or model.
 
     Args:
@@ -62,6 +62,7 @@ def inspect_path(path: str | Path, *, verify: bool = False, prune: bool = False)
             extraction replaces them.
         prune: Delete from a cache what no recording needs: entries of recordings that are gone or have changed, corrupt
             entries, and incomplete entries of killed runs. Keeps what another process has locked.
+        detections: Imported detections, in place of the videos of a dataset.
 
     Raises:
         SourceError: It is none of these.
@@ -85,21 +86,22 @@ def inspect_path(path: str | Path, *, verify: bool = False, prune: bool = False)
         raise SettingsError(
             f"verify applies to caches and cache entries, and {path} is neither", "pass the folder of a cache"
         )
-    return InfoReport(lines=tuple(_inspect_folder(path) if path.is_dir() else _inspect_file(path)))
+    lines = _inspect_folder(path, detections) if path.is_dir() else _inspect_file(path, detections)
+    return InfoReport(lines=tuple(lines))
 
 
-def _inspect_folder(path: Path) -> list[str]:
+def _inspect_folder(path: Path, detections: str) -> list[str]:
     from vidgru.datasets.spec import contains_annotations
     from vidgru.model.checkpoint import BEST
 
     if (path / BEST).is_file():
         return _inspect_model(path / BEST)
     if contains_annotations(path):
-        return _inspect_dataset(path)
+        return _inspect_dataset(path, detections)
     raise SourceError(f"{path} holds no cache entry, no annotations and no {BEST}", _EXPECTED)
 
 
-def _inspect_file(path: Path) -> list[str]:
+def _inspect_file(path: Path, detections: str) -> list[str]:
     from vidgru.datasets.formats import SPREADSHEET_SUFFIXES, SUFFIXES
 
     suffix = path.suffix.lower()
@@ -108,7 +110,7 @@ def _inspect_file(path: Path) -> list[str]:
     if suffix in (".safetensors", ".onnx"):
         return _inspect_model(path)
     if suffix in (".yaml", ".yml", *SUFFIXES, *SPREADSHEET_SUFFIXES):
-        return _inspect_dataset(path)
+        return _inspect_dataset(path, detections)
     return _inspect_video(path)
 
 
@@ -135,20 +137,26 @@ def _inspect_video(path: Path) -> list[str]:
     return [*lines, f"recorded at: {video.recorded_at or 'unknown'}"]
 
 
-def _inspect_dataset(path: Path) -> list[str]:
+def _inspect_dataset(path: Path, detections: str) -> list[str]:
     """Return what the annotations hold, and what prevents training on them.
 
     Raises:
         AnnotationError: They cannot be read.
     """
-    from vidgru.config import DetectorSettings
+    from vidgru.config import DetectorSettings, ImportedDetectionSettings
     from vidgru.datasets.annotations import load_dataset
     from vidgru.datasets.recording_checks import check_recordings
     from vidgru.datasets.report import report
     from vidgru.datasets.splits import assign_splits
 
-    dataset = load_dataset(path, allow_missing=True)
-    durations, warnings = _probe_durations(dataset.recordings.values())
+    find_imported = None
+    if detections:
+        from vidgru.extraction.import_detections import open_detections
+
+        find_imported = open_detections(ImportedDetectionSettings(detections=detections), DetectorSettings()).find
+    dataset = load_dataset(path, allow_missing=True, find_imported=find_imported)
+    recordings = [r for r in dataset.recordings.values() if not detections or r.path.is_file()]
+    durations, warnings = _probe_durations(recordings)
     problems: list[str] = []
     checks = (assign_splits, partial(check_recordings, durations=durations, fps=DetectorSettings.fps))
     for check in checks:

@@ -248,7 +248,7 @@ class FrameSequence:
     def from_detections(
         *,
         frame: ArrayLike,
-        boxes: ArrayLike,
+        boxes: ArrayLike | None = None,
         size_px: tuple[int, int],
         names: Sequence[str],
         fps: float,
@@ -287,7 +287,7 @@ class FrameSequence:
         Args:
             frame: int [M], frame of each object, counted from 0, in any order.
             boxes: [M, 4], xyxy in pixels, or 0 to 1 if `normalised`. Boxes are clipped to the picture, and dropped
-                if nothing remains.
+                if nothing remains. None, with keypoints: the boxes around the keypoints that were seen.
             size_px: Width and height of the upright frame.
             names: Class names.
             fps: Samples per second.
@@ -296,8 +296,9 @@ class FrameSequence:
             frames: Number of frames of the source, with `source_fps`; defaults to the last frame with an object.
             scores: [M], 0 to 1; defaults to 1.
             classes: int [M], index into `names`; defaults to 0.
-            tracks: int [M], -1 for an untracked object; defaults to -1.
-            keypoints: [M, K, 3], x and y in the unit of `boxes`, and confidence.
+            tracks: int [M], -1 for an untracked object, or strings, which are numbered; defaults to -1.
+            keypoints: [M, K, 3], x and y in the unit of `boxes`, and confidence; or [M, K, 2]. NaN is a keypoint that
+                was not seen, which gets confidence 0.
             flip_idx: Left-right partner of each keypoint, or itself, such as [0, 2, 1] for nose, left eye, right eye.
                 Training mirrors keypoints only if it is known; 17 keypoints without it are taken for COCO's.
             normalised: Whether boxes and keypoints are.
@@ -312,9 +313,14 @@ class FrameSequence:
             raise ValueError(f"size_px is {size_px}; give width and height, at least 1")
         count = len(np.asarray(frame))
         frame_of = _integers("frame", frame, count)
-        xyxy = _numbers("boxes", boxes, count, (4,))
-        points = None if keypoints is None else _numbers("keypoints", keypoints, count, (-1, 3))
+        points = None if keypoints is None else _keypoints(keypoints, count)
+        if boxes is None and points is None:
+            raise ValueError("boxes and keypoints are missing; give one of them")
+        given = _boxes_around(points) if boxes is None and points is not None else boxes
+        xyxy = _numbers("boxes", [] if given is None else given, count, (4,))
         if not normalised:
+            if count and 0 < np.abs(xyxy).max() <= 1 < min(size_px):
+                raise ValueError("boxes are all within one pixel; if they are from 0 to 1, pass normalised=True")
             size = np.array(size_px, np.float64)
             xyxy = xyxy / np.tile(size, 2)
             points = None if points is None else points / np.array([*size, 1.0])
@@ -322,13 +328,13 @@ class FrameSequence:
             raise ValueError(f"boxes[{bad[0]}] is {xyxy[bad[0]].tolist()}; normalised boxes are from 0 to 1")
         if len(bad := np.flatnonzero((xyxy[:, 2:] < xyxy[:, :2]).any(axis=1))):
             raise ValueError(
-                f"boxes[{bad[0]}] ends before it begins: {np.asarray(boxes)[bad[0]].tolist()}; give x1 y1 x2 y2"
+                f"boxes[{bad[0]}] ends before it begins: {np.asarray(given)[bad[0]].tolist()}; give x1 y1 x2 y2"
             )
         class_ids = np.zeros(count, np.int64) if classes is None else _integers("classes", classes, count)
         if len(bad := np.flatnonzero((class_ids < 0) | (class_ids >= len(names)))):
             raise ValueError(f"classes[{bad[0]}] is {class_ids[bad[0]]}, but there are {len(names)} names")
         _check_range("classes", class_ids, np.int16)
-        track_ids = np.full(count, -1) if tracks is None else _integers("tracks", tracks, count)
+        track_ids = np.full(count, -1) if tracks is None else _integers("tracks", _number_texts(tracks), count)
         _check_range("tracks", track_ids, np.int32)
         confidence = np.ones(count) if scores is None else _numbers("scores", scores, count, ())
         if len(bad := np.flatnonzero((confidence < 0) | (confidence > 1))):
@@ -396,6 +402,36 @@ def _numbers(name: str, value: ArrayLike, count: int, tail: tuple[int, ...]) -> 
     if len(bad := np.argwhere(~np.isfinite(array))):
         raise ValueError(f"{name}[{bad[0][0]}] is not a number")
     return array
+
+
+def _keypoints(value: ArrayLike, count: int) -> Array:
+    """Return float64 [count, K, 3] of keypoints with or without confidence; those with NaN become 0, 0, 0."""
+    array = np.array(value, np.float64)
+    if array.ndim == 3 and array.shape[2] == 2:
+        array = np.concatenate([array, np.ones((*array.shape[:2], 1))], axis=2)
+    array[np.isnan(array).any(axis=-1)] = 0
+    return _numbers("keypoints", array, count, (-1, 3))
+
+
+def _boxes_around(points: Array) -> Array:
+    """Return the boxes around the keypoints with confidence above 0, float64 [M, 4]; empty boxes if there are none."""
+    seen = points[:, :, 2:] > 0
+    low = np.where(seen, points[:, :, :2], np.inf).min(axis=1, initial=np.inf)
+    high = np.where(seen, points[:, :, :2], -np.inf).max(axis=1, initial=-np.inf)
+    boxes: Array = np.where(np.isfinite(np.concatenate([low, high], axis=1)), np.concatenate([low, high], axis=1), 0.0)
+    return boxes
+
+
+def _number_texts(values: ArrayLike) -> ArrayLike:
+    """Return numbers for texts, -1 for an empty one; anything else as it is."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "UO" or not all(isinstance(value, str | None) for value in array.ravel().tolist()):
+        return values
+    texts = np.array(["" if value is None else str(value) for value in array.ravel().tolist()])
+    is_tracked = texts != ""
+    numbers = np.full(len(texts), -1)
+    numbers[is_tracked] = np.unique(texts[is_tracked], return_inverse=True)[1]
+    return numbers
 
 
 def _integers(name: str, value: ArrayLike, count: int) -> Array:

@@ -169,9 +169,10 @@ def _missing(spec: DatasetSpec, missing: Mapping[str, AnnotationRow], searched: 
     text = f"{plural(len(missing), 'video')} missing: {listed}{more}"
     if allow:
         return f"{text}; skipped"
+    boxes = "" if "the imported detections" in searched else "pass boxes of another program with --detections, "
     raise AnnotationError(
         f"{spec.source}: {text}; looked in {searched}",
-        "correct the names, set `videos` in a dataset YAML, or skip them with --allow-missing",
+        f"correct the names, set `videos` in a dataset YAML, {boxes}or skip them with --allow-missing",
     )
 
 

@@ -253,10 +253,15 @@ def _find_entries(
             }
     if not entries:
         settings = ", ".join(f"{name} {value}" for name, value in sorted(other_settings.items()) if name != "names")
+        flags = " ".join(
+            f"--{name.replace('_', '-')} {f'{value:g}' if isinstance(value, float) else value}"
+            for name, value in sorted(other_settings.items())
+            if name in ("fps", "conf", "max_objects", "tracker")
+        )
         raise SettingsMismatchError(
             f"{origin} contains no sequences with these settings"
             + (f"; it has some with {settings}" if settings else ""),
-            "use the settings they were made with, or pass the original detections",
+            f"{f'pass {flags}' if flags else 'use the settings they were made with'}, or pass the original detections",
         )
     latest = {record["path"]: record for record in records if record["key"] in entries}
     class_sets = {
