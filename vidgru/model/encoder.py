@@ -191,8 +191,9 @@ class Encoder(nn.Module):
         # index of each object's frame, counted through all clips
         frame_index = torch.arange(len(flat), device=flat.device).repeat_interleave(flat, output_size=len(objects))
         if not self.object_groups:
-            vector: Tensor = self.join(torch.cat(parts, dim=3))
-            return EncodedFrames(vector, 1 / flat[frame_index].to(vector.dtype), None)
+            vector: Tensor = self.join(torch.cat(parts, dim=2))
+            attention = 1 / flat[frame_index].to(vector.dtype)
+            return EncodedFrames(vector.view(len(vector), *counts.shape, self.width), attention, None)
         members, clips, steps = len(self.trust), *counts.shape
         # In the sums below, the frames of each member follow those of the member before.
         first_frames = torch.arange(members, device=flat.device)[:, None] * len(flat)
@@ -207,8 +208,9 @@ class Encoder(nn.Module):
         weights = _segment_softmax(logits.flatten(0, 1), member_frames, members * len(flat))
         weighted = (vectors.flatten(0, 1).unflatten(1, (HEADS, -1)) * weights[..., None]).flatten(1)
         pooled = vectors.new_zeros(members * len(flat), _OBJECT_WIDTH).index_add(0, member_frames, weighted)
-        vector = self.join(torch.cat([pooled.view(members, clips, steps, _OBJECT_WIDTH), *parts], dim=3))
-        return EncodedFrames(vector, weights.view(members, len(objects), HEADS).mean(dim=(0, 2)), projected)
+        vector = self.join(torch.cat([pooled.view(members, len(flat), _OBJECT_WIDTH), *parts], dim=2))
+        attention = weights.view(members, len(objects), HEADS).mean(dim=(0, 2))
+        return EncodedFrames(vector.view(members, clips, steps, self.width), attention, projected)
 
     def _project_objects(
         self, objects: Tensor, clip_index: Tensor, clips: int, masked_group: str | None, dropout_scale: float
@@ -239,13 +241,14 @@ class Encoder(nn.Module):
         return joined * torch.cat(masks, dim=2).flatten(0, 1).index_select(0, clip_index).view_as(joined)
 
     def _project_frame(self, frame: Tensor, masked_group: str | None, dropout_scale: float) -> list[Tensor]:
-        """Return the projections of the frame groups, [members,B,T,n] each. Arguments as for `forward`."""
-        normal = ((frame - self.frame_mean) / self.frame_std).clamp(-MAX_DEVIATION, MAX_DEVIATION)
+        """Return the projections of the frame groups, [members,B*T,n] each. Arguments as for `forward`."""
+        clips, steps, _ = frame.shape
+        normal = ((frame.flatten(0, 1) - self.frame_mean) / self.frame_std).clamp(-MAX_DEVIATION, MAX_DEVIATION)
         parts = []
         for name, columns in self.frame_groups.items():
-            part = self.project[name](normal[..., columns]).relu()
+            part = self.project[name](normal[:, columns]).relu()
             if self.training and self.group_dropout * dropout_scale > 0:
-                part = part * self._group_mask(name, len(frame), part, dropout_scale)[:, :, None]
+                part = part * self._group_mask(name, clips, part, dropout_scale).repeat_interleave(steps, dim=1)
             parts.append(torch.zeros_like(part) if name == masked_group else part)
         return parts
 

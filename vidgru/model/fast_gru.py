@@ -89,18 +89,21 @@ class _GRULayer(torch.autograd.Function):
         members, steps, batch, width = x.shape
         hidden = h0.shape[2]
         two, three = 2 * hidden, 3 * hidden
-        # Each row holds r, z, hu and n. The part that depends on inputs and biases is one product for all steps.
-        weight = torch.cat([w_ih[:, :two], w_ih.new_zeros(members, hidden, width), w_ih[:, two:]], dim=1)
-        bias = torch.cat([b_ih[:, :two] + b_hh[:, :two], b_hh[:, two:], b_ih[:, two:]], dim=1)
+        # Each row of `gates` holds r, z and hu. What depends on inputs and biases is computed for all steps at once.
+        weight = torch.cat([w_ih[:, :two], w_ih.new_zeros(members, hidden, width)], dim=1)
+        bias = torch.cat([b_ih[:, :two] + b_hh[:, :two], b_hh[:, two:]], dim=1)
         rows = x.reshape(members, steps * batch, width)
-        gates = torch.baddbmm(bias[:, None], rows, weight.transpose(1, 2)).view(members, steps, batch, 4 * hidden)
+        gates = torch.baddbmm(bias[:, None], rows, weight.transpose(1, 2)).view(members, steps, batch, three)
+        proposals = torch.baddbmm(b_ih[:, None, two:], rows, w_ih[:, two:].transpose(1, 2))
+        proposals = proposals.view(members, steps, batch, hidden)
         out = x.new_empty(members, steps, batch, hidden)
         recurrent = w_hh.transpose(1, 2).contiguous()
         h = h0
         for r_z_hu, r_z, r, z, hu, n, after in zip(
-            gates[..., :three].unbind(1),
+            gates.unbind(1),
             gates[..., :two].unbind(1),
-            *(gate.unbind(1) for gate in gates.chunk(4, dim=3)),
+            *(gate.unbind(1) for gate in gates.chunk(3, dim=3)),
+            proposals.unbind(1),
             out.unbind(1),
             strict=True,
         ):
@@ -108,7 +111,7 @@ class _GRULayer(torch.autograd.Function):
             r_z.sigmoid_()
             n.addcmul_(r, hu).tanh_()
             h = torch.lerp(n, h, z, out=after)
-        ctx.save_for_backward(x, h0, w_ih, w_hh, gates, out)
+        ctx.save_for_backward(x, h0, w_ih, w_hh, gates, proposals, out)
         return out
 
     @staticmethod
@@ -120,9 +123,9 @@ class _GRULayer(torch.autograd.Function):
         """
         if torch.is_grad_enabled():  # the in-place operations below would silently count as constants
             raise NotImplementedError("vidgru's GRU does not support double backward; use nn.GRU")
-        x, h0, w_ih, w_hh, gates, out = ctx.saved_tensors
+        x, h0, w_ih, w_hh, gates, n, out = ctx.saved_tensors
         members, steps, batch, hidden = out.shape
-        r, z, hu, n = gates.chunk(4, dim=3)
+        r, z, hu = gates.chunk(3, dim=3)
         before = torch.cat([h0[:, None], out[:, :-1]], dim=1)
         # Derivatives of h' with respect to hu, n, and the pre-activations of r and z; each step multiplies its own
         # gradient by them.

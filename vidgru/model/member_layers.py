@@ -37,10 +37,10 @@ class SharedInputLinear(MemberLinear):
     """A `MemberLinear` whose members share their inputs, so that one matrix product computes all."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [...,inputs] to [members,...,outputs]."""
-        bias = None if self.bias is None else self.bias.flatten()
-        out = F.linear(x, self.weight.flatten(0, 1), bias)
-        return out.view(*x.shape[:-1], *self.weight.shape[:2]).movedim(-2, 0)
+        """Map [n,inputs] to [members,n,outputs]."""
+        members, outputs, inputs = self.weight.shape
+        bias = None if self.bias is None else self.bias.view(-1)
+        return F.linear(x, self.weight.view(-1, inputs), bias).view(len(x), members, outputs).transpose(0, 1)
 
 
 class MemberLayerNorm(nn.Module):
