@@ -158,8 +158,8 @@ class ImportedDetectionSettings:
     """Imported detections, used instead of running a detector.
 
     Attributes:
-        detections: File or folder of boxes: Ultralytics save_txt, MOT, COCO with videos; or a cache of imported
-            detections.
+        detections: File or folder of boxes: Ultralytics save_txt, MOT, COCO with videos, CSV poses of DeepLabCut or
+            SLEAP; or a cache of imported detections.
         source_fps: Frame rate of the detected videos, if neither the videos nor the detections state it, or if only
             some frames were detected; 0 reads it from them.
         source_size: Width and height of the videos in pixels, such as 1920x1080, if nothing else states them.

@@ -24,15 +24,16 @@ from vidgru.extraction.import_detections.parsed import (
     numbered_class_names,
     read_class_file,
 )
+from vidgru.extraction.import_detections.poses import POSE_CLASS, is_poses, open_poses
 from vidgru.extraction.import_detections.save_txt import FRAME_FILE, is_save_txt, open_save_txt
 from vidgru.sources import VIDEO_SUFFIXES
 from vidgru.types import Recording
 
 _EXPECTED = (
     "pass the folder of Ultralytics' save_txt labels (video_1.txt, ...), a MOT CSV (separated by commas) or a folder "
-    "of them, a COCO JSON of videos, or a cache of imported detections"
+    "of them, a COCO JSON of videos, pose tables of DeepLabCut or SLEAP (CSV), or a cache of imported detections"
 )
-SAVE_TXT, MOT, COCO, CACHE = "save_txt", "mot", "coco", "cache"
+SAVE_TXT, MOT, COCO, POSES, CACHE = "save_txt", "mot", "coco", "poses", "cache"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +42,7 @@ class DetectionSource:
 
     Attributes:
         origin: The file or folder.
-        format: save_txt, mot, coco or cache.
+        format: save_txt, mot, coco, poses or cache.
         recordings: Detections of each recording by name; empty for a cache.
         keys: Cache entry of each recording by name; empty unless `format` is cache.
         source_class_names: Class names as the detections number them.
@@ -157,6 +158,9 @@ def open_detections(
     elif kind == COCO:
         paths = [origin] if origin.is_file() else sorted(origin.glob("*.json"))
         recordings, source_class_names, keypoints, flip_idx = open_coco(paths)
+    elif kind == POSES:
+        recordings, keypoints, flip_idx = open_poses(origin)
+        source_class_names = (POSE_CLASS,)
     elif kind == MOT:
         recordings, class_file, first_class = open_mot(origin)
         source_class_names = class_names or class_file.get("names") or numbered_class_names(first_class)
@@ -200,6 +204,13 @@ def _detect_format(origin: Path) -> str:
     if origin.is_file():
         if origin.suffix.lower() == ".json":
             return COCO
+        if origin.suffix.lower() in (".h5", ".slp", ".pickle"):
+            raise SourceError(
+                f"{origin} is not read: poses of DeepLabCut and SLEAP are, as CSV",
+                "export it: save_as_csv=True in DeepLabCut, File > Export Analysis CSV in SLEAP",
+            )
+        if is_poses(origin):
+            return POSES
         if origin.suffix.lower() in (".txt", ".csv") and is_mot(origin):
             return MOT
         raise SourceError(f"{origin} is not a file of detections", _EXPECTED)
@@ -218,6 +229,8 @@ def _detect_format(origin: Path) -> str:
                 has_frame_files |= bool(FRAME_FILE.fullmatch(name))
             elif is_mot(path):
                 return MOT
+            elif is_poses(path):
+                return POSES
             elif is_save_txt(path):
                 return SAVE_TXT
     if has_frame_files:
