@@ -341,3 +341,16 @@ def test_report_lists_at_most_20_labels(tmp_path: Path) -> None:
     assert len(found.counts["labels"]) == 30
     (rare,) = [warning for warning in found.warnings if warning.startswith("fewer than")]
     assert rare.endswith(" and 10 more")
+
+
+def test_report_warns_about_clips_of_one_recording(tmp_path: Path) -> None:
+    rows = [f"{name}_{n:03d}.mp4,1,2,walk,,{'val' if n == 2 else 'train'}" for name in "abc" for n in range(3)]
+    message = (
+        "names look as if 3 recordings were cut into clips of two splits (first: a_000.mp4 in train, a_002.mp4 in "
+        "val); name the recording of each clip in a column group"
+    )
+    assert message in report(csv_set(tmp_path / "cut", *rows)).warnings
+    numbered = [f"clip_{n:03d}.mp4,1,2,walk,,{'val' if n == 2 else 'train'}" for n in range(9)]
+    by_label = [row.replace("a_", "walk_").replace("b_", "run_") for row in rows]
+    for name, other in (("numbered", numbered), ("label", by_label)):
+        assert not any("were cut" in warning for warning in report(csv_set(tmp_path / name, *other)).warnings)

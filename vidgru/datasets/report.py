@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from vidgru.datasets.rows import plural
 from vidgru.datasets.splits import groups
 
 RARE = 5  # a label with fewer training clips or events can hardly be learnt
+_CUT_CLIP = re.compile(r"(.*?[^\W\d_].*?)(?:[-_ .](?:clip|part|seg|segment|t|s)?[-_ ]?\d+)+\.\w+", re.IGNORECASE)
+_MIN_CUT = 3  # recordings with several clips, from which their names are more than one numbering
 MAX_ROWS = 20  # labels listed in the printed table; all are in `Report.counts`
 
 
@@ -224,7 +227,28 @@ def _split_warnings(
         warnings.append(
             f"{number} in two splits (first: {shared[0]} in {where}); results will look better than they are"
         )
-    return warnings
+    return warnings + (_cut_clips(dataset) if group_kind == "video" else [])
+
+
+def _cut_clips(dataset: Dataset) -> list[str]:
+    """Warn if clips that their names say are cut from one recording (yard_003.mp4, yard_004.mp4) are in two splits."""
+    clips_of: dict[str, dict[str, str]] = {}  # split by clip, by what their names have in common
+    for row in dataset.rows:
+        match = _CUT_CLIP.fullmatch(row.annotation.video)
+        if match:
+            clips_of.setdefault(match[1].lower(), {})[row.annotation.video] = row.annotation.split or "train"
+    labels = {re.sub(r"[\W_]+", "", label.casefold()) for label in dataset.labels}
+    is_label = any(re.sub(r"[\W_]+", "", name.rpartition("/")[2]) in labels for name in clips_of)
+    several = [clips for clips in clips_of.values() if len(clips) > 1]
+    divided = [clips for clips in several if len(set(clips.values())) > 1]
+    if is_label or len(several) < _MIN_CUT or len(several) < len(clips_of) / 2 or not divided:
+        return []
+    first, split = next(iter(divided[0].items()))
+    other, other_split = next((video, name) for video, name in divided[0].items() if name != split)
+    return [
+        f"names look as if {plural(len(divided), 'recording')} were cut into clips of two splits (first: {first} in "
+        f"{split}, {other} in {other_split}); name the recording of each clip in a column group"
+    ]
 
 
 def _listed(names: list[str]) -> str:
