@@ -270,12 +270,12 @@ def predict_labels(
     frames = [segment_frames(segment, encoded[segment.video].time_s) for segment in segments]
     clip_scores = None
     if model.task.clip_head:
-        vectors = [encoded[segment.video].vectors[span] for segment, span in zip(segments, frames, strict=True)]
-        clip_scores = score_clips(model, vectors)
+        clips = [encoded[s.video].frames(span.start, span.stop) for s, span in zip(segments, frames, strict=True)]
+        clip_scores = score_clips(model, clips)
     frame_scores: dict[str, Array] = {}
     if model.task.frame_head:
         videos = list(dict.fromkeys(segment.video for segment in segments))
-        frame_scores = dict(zip(videos, score_frames(model, [encoded[video].vectors for video in videos]), strict=True))
+        frame_scores = dict(zip(videos, score_frames(model, [encoded[video] for video in videos]), strict=True))
     scores = [
         clip_scores[number]
         if clip_scores is not None and (segment.start_s is None or not frame_scores)

@@ -122,7 +122,7 @@ def make_model(sequence: FrameSequence, detect: DetectorSettings, sha256: str) -
         window_s=10.0,
         lookahead=LOOKAHEAD,
     )
-    (scores,) = score_frames(model, [encode_recording(model, [sequence]).vectors])
+    (scores,) = score_frames(model, [encode_recording(model, [sequence])])
     low, high = np.quantile(scores[:, : len(LABELS)], [0.8, 0.95], axis=0)
     return replace(model, decode=replace(settings, high=tuple(high.tolist()), low=tuple(low.tolist())))
 
@@ -159,27 +159,22 @@ class StageTimer:
 
 def score_batched(model: EventModel, cache: SequenceCache, keys: list[str], timer: StageTimer) -> int:
     """Score recordings together; return the number of events."""
-    vectors, times = [], []
+    recordings = []
     for key in keys:
         with timer.stage("read"):
             parts = list(cache.parts(key))
-        features = stream_features(parts, model.feature_spec)
-        pieces = []
-        for _ in parts:
-            with timer.stage("features"):
-                piece = next(features)
-            with timer.stage("encoder"):
-                pieces.append(encode_features(model, [piece]).vectors)
-        vectors.append(torch.cat(pieces))
-        times.append(np.concatenate([part.time_s for part in parts]))
+        with timer.stage("features"):
+            features = list(stream_features(parts, model.feature_spec))
+        with timer.stage("encoder"):
+            recordings.append(encode_features(model, features))
     with timer.stage("GRU"):
-        scores = score_frames(model, vectors)
+        scores = score_frames(model, recordings)
     num_events = 0
     with timer.stage("events"):
-        for time_s, frame_scores in zip(times, scores, strict=True):
-            end_s = len(time_s) / FPS
+        for recording, frame_scores in zip(recordings, scores, strict=True):
+            end_s = len(recording) / FPS
             events = decode_events(
-                time_s, frame_scores, model.labels, model.decode, video="a.mp4", step_s=1 / FPS, end_s=end_s
+                recording.time_s, frame_scores, model.labels, model.decode, video="a.mp4", step_s=1 / FPS, end_s=end_s
             )
             num_events += len(events)
     return num_events

@@ -1,11 +1,13 @@
 """Detect events with an exported model, ONNX Runtime and NumPy only: onnx_events.py MODEL.onnx FEATURES.npz.
 
 The model needs a frame head and must not be bidirectional. Where vidgru is installed, this writes the features of a
-recording from a cache:
+recording from a cache, and the summaries of its frames if the model has a linear path:
 
-    cache = vidgru.SequenceCache("features")
+    from vidgru.model.onnx_export import summary_inputs
+    model, cache = vidgru.load_model("runs/train"), vidgru.SequenceCache("features")
     f = vidgru.compute_features(cache.read(cache.last_entry(Path("recordings/a.mp4")).key))
-    numpy.savez("f.npz", objects=f.objects, counts=numpy.diff(f.offsets), frame=f.frame, time_s=f.time_s)
+    arrays = {"objects": f.objects, "counts": numpy.diff(f.offsets), "frame": f.frame, "time_s": f.time_s}
+    numpy.savez("f.npz", **arrays, **summary_inputs(model, f))
 
 Frames are read as a stream, 64 at a time. Prints one line per event: label, start, end, score. The events are those of
 `vidgru predict` with two exceptions: events that cover a very short recording may be shorter than `min_s` there, and no
@@ -18,6 +20,7 @@ import sys
 import numpy as np
 import onnxruntime
 
+STATES = "state", "cell"
 if len(sys.argv) != 3:
     sys.exit(__doc__)
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
@@ -33,13 +36,22 @@ lookahead, step_s = metadata["lookahead"], 1 / metadata["feature_settings"]["fps
 data = np.load(sys.argv[2])
 time_s, ends = data["time_s"], np.cumsum(np.pad(data["counts"], (1, lookahead)))
 counts, frame = np.pad(data["counts"], (0, lookahead)), np.pad(data["frame"], ((0, lookahead), (0, 0)))
-state = {i.name: np.zeros((i.shape[0], 1, i.shape[2]), np.float32) for i in session.get_inputs()[4:]}
+shapes = {value.name: value.shape for value in session.get_inputs()}
+state = {name: np.zeros((shape[0], 1, shape[2]), np.float32) for name, shape in shapes.items() if name in STATES}
+unused = {name: np.zeros((1, shape[1]), np.float32) for name, shape in shapes.items() if name == "clip_summaries"}
+if "frame_summaries" in shapes and "frame_summaries" not in data:
+    sys.exit(
+        f"{sys.argv[1]} reads summaries of frames, and {sys.argv[2]} has none; write both as this script's help says"
+    )
 scores = []
 for chunk in np.split(np.arange(len(counts)), range(64, len(counts), 64)):
     objects = data["objects"][ends[chunk[0]] : ends[chunk[-1] + 1]]
     inputs = {"objects": objects, "counts": counts[None, chunk], "frame": frame[None, chunk]}
+    inputs |= {"mask": chunk[None] < len(time_s)} | state | unused
+    if "frame_summaries" in shapes:
+        inputs["frame_summaries"] = data["frame_summaries"][:, chunk]
     outputs = ["frame_scores", *(f"next_{name}" for name in state)]
-    chunk_scores, *next_states = session.run(outputs, inputs | {"mask": chunk[None] < len(time_s)} | state)
+    chunk_scores, *next_states = session.run(outputs, inputs)
     scores.append(chunk_scores[0])
     state = dict(zip(state, next_states, strict=True))
 values = np.concatenate(scores)[lookahead:, : len(labels)]

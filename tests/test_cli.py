@@ -125,6 +125,15 @@ def test_boolean_flags(words: list[str], value: bool) -> None:
     assert config_of("train", "data", *words).augment is value
 
 
+@pytest.mark.parametrize(
+    ("words", "members", "linear"),
+    [([], 0, True), (["--members", "1", "--no-linear"], 1, False), (["--members=3", "--linear"], 3, True)],
+)
+def test_flags_of_ensembles(words: list[str], members: int, linear: bool) -> None:
+    config = config_of("train", "data", *words)
+    assert (config.members, config.linear) == (members, linear)
+
+
 @pytest.mark.parametrize(("words", "value"), [(["--no-mirror"], False), (["--mirror"], True), ([], None)])
 def test_mirror_flag_has_three_states(words: list[str], value: bool | None) -> None:
     assert config_of("train", "data", *words).mirror is value

@@ -50,6 +50,8 @@ MASK = "[[[0, 0], [1, 0], [1, 1]]]"
     (PredictConfig, {"merge_only": True, "shard": "1/2"}, "shard is '1/2'; it must be left out with merge_only"),
     (TrainConfig, {"folds": 1}, "folds is 1; it must be 0, or at least 2"),
     (TrainConfig, {"group_by": "video"}, "group_by is 'video'; it must be left out without --folds"),
+    (TrainConfig, {"members": 33}, "members is 33; it must be from 0 to 32"),
+    (TrainConfig, {"members": -1}, "members is -1; it must be from 0 to 32"),
     (TrainConfig, {"epochs": 0}, "epochs is 0; it must be at least 1"),
     (TrainConfig, {"batch": 0}, "batch is 0; it must be at least 1"),
     (TrainConfig, {"patience": -1}, "patience is -1; it must be 0 or more"),

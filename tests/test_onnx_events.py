@@ -13,7 +13,7 @@ from tests.model.networks import make_model
 from tests.sequences import make_sequence
 from vidgru.config import ExportConfig
 from vidgru.model.features import compute_features
-from vidgru.model.onnx_export import export_model
+from vidgru.model.onnx_export import export_model, summary_inputs
 from vidgru.model.stream import score_recording
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "onnx_events.py"
@@ -26,6 +26,7 @@ SEQUENCE = make_sequence(301, seed=2)
         {"lookahead": 3, "members": 3},
         {"cell": "lstm", "layers": 2},
         {"background": False, "multi_label": True, "lookahead": 5},
+        {"lookahead": 3, "members": 2, "linear": True, "masked_groups": ("scene",)},
     ],
 )
 def test_it_finds_the_events_that_vidgru_finds(shape: dict[str, object], tmp_path: Path) -> None:
@@ -39,7 +40,8 @@ def test_it_finds_the_events_that_vidgru_finds(shape: dict[str, object], tmp_pat
     model.save(tmp_path / "m.safetensors")
     exported = export_model(tmp_path / "m.safetensors", ExportConfig())
     f = compute_features(late)
-    np.savez(tmp_path / "f.npz", objects=f.objects, counts=np.diff(f.offsets), frame=f.frame, time_s=f.time_s)
+    arrays = {"objects": f.objects, "counts": np.diff(f.offsets), "frame": f.frame, "time_s": f.time_s}
+    np.savez(tmp_path / "f.npz", **arrays, **summary_inputs(model, f))
     command = [sys.executable, str(SCRIPT), str(exported), str(tmp_path / "f.npz")]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     found = [line.split(",") for line in ran.stdout.splitlines()]
@@ -57,6 +59,17 @@ def test_a_model_that_reads_backwards_is_refused(tmp_path: Path) -> None:
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 1
     assert ran.stderr.endswith("m.onnx is bidirectional and cannot read a stream\n")
+
+
+def test_features_without_summaries_are_refused(tmp_path: Path) -> None:
+    make_model(SEQUENCE, timed=True, linear=True).save(tmp_path / "m.safetensors")
+    exported = export_model(tmp_path / "m.safetensors", ExportConfig())
+    f = compute_features(SEQUENCE)
+    np.savez(tmp_path / "f.npz", objects=f.objects, counts=np.diff(f.offsets), frame=f.frame, time_s=f.time_s)
+    command = [sys.executable, str(SCRIPT), str(exported), str(tmp_path / "f.npz")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.endswith("f.npz has none; write both as this script's help says\n")
 
 
 def test_it_needs_neither_vidgru_nor_pytorch() -> None:

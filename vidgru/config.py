@@ -305,6 +305,11 @@ class TrainConfig:
             fold it has not seen, and none is kept. Ignores the dataset's splits. 0 trains one model.
         group_by: What stays within a fold: folder, video, or a column of the annotation file; the dataset's own
             setting if empty.
+        members: Networks in the model, whose scores are averaged. Each is trained without another part of the
+            recordings, on which it is measured, so that none has to be set aside. 0 chooses: 5, or as many as there are
+            groups; 1 with more than 2,000 clips or 50 hours. 1 trains a single network and sets a validation split
+            aside.
+        linear: Combine the networks with a linear model of pooled statistics, which is strong on few examples.
         resume: Resume the run in `out`, with the result of an uninterrupted run.
         init: Model to start from, trained on other data with the same detector.
         epochs: Maximum number of passes over the training data. A finished run can be resumed with more.
@@ -336,6 +341,8 @@ class TrainConfig:
     allow_missing: bool = False
     folds: int = 0
     group_by: str = ""
+    members: int = 0
+    linear: bool = True
     resume: bool = False
     init: str = ""
     epochs: int = 40
@@ -362,6 +369,7 @@ class TrainConfig:
         require(not self.group_by or self.folds > 0, "group_by", self.group_by, hint)
         for name in ("epochs", "batch"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        require(0 <= self.members <= 32, "members", self.members, "from 0 to 32")
         for name in ("patience", "seed", "weight_decay"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         require(0 < self.lr <= 1, "lr", self.lr, "above 0 and at most 1")

@@ -12,7 +12,7 @@ from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, clips
 from vidgru.datasets.recording_checks import check_recordings
 from vidgru.datasets.report import report
-from vidgru.datasets.splits import assign_splits, folds, groups, stratify
+from vidgru.datasets.splits import assign_splits, folds, groups, in_split, member_folds, stratify
 from vidgru.errors import AnnotationError, SettingsError
 
 
@@ -354,3 +354,74 @@ def test_report_warns_about_clips_of_one_recording(tmp_path: Path) -> None:
     by_label = [row.replace("a_", "walk_").replace("b_", "run_") for row in rows]
     for name, other in (("numbered", numbered), ("label", by_label)):
         assert not any("were cut" in warning for warning in report(csv_set(tmp_path / name, *other)).warnings)
+
+
+# --- members ----------------------------------------------------------------------------------------------------------
+
+
+def test_member_folds_divide_all_recordings_by_label(tmp_path: Path) -> None:
+    dataset = many(tmp_path)
+    part = member_folds(dataset, 5, 0)
+    assert part.keys() == dataset.recordings.keys()
+    for label in "abc":
+        counts = Counter(number for video, number in part.items() if video.startswith(label))
+        assert counts == dict.fromkeys(range(5), 4)
+    assert member_folds(dataset, 5, 0) == part
+    assert member_folds(dataset, 5, 1) != part
+
+
+def test_member_folds_keep_groups_whole(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, *(f"cam{c}/{i}.mp4,,,{'xy'[i % 2]},," for c in range(7) for i in range(4)))
+    part = member_folds(dataset, 5, 0)
+    by_camera = {camera: {part[f"{camera}/{i}.mp4"] for i in range(4)} for camera in (f"cam{c}" for c in range(7))}
+    assert all(len(numbers) == 1 for numbers in by_camera.values())
+    assert set(part.values()) == set(range(5))
+    by_video = member_folds(dataset, 5, 0, by="video")
+    assert any(len({by_video[f"cam{c}/{i}.mp4"] for i in range(4)}) > 1 for c in range(7))
+
+
+def test_member_folds_begin_with_the_val_split(tmp_path: Path) -> None:
+    """Groups that val and train share go with val, and recordings of other splits are in no fold."""
+    splits = {0: "val", 1: "test", 2: "holdout"}
+    rows = [f"cam{c}/{i}.mp4,,,{'xy'[i % 2]},,{splits.get(c, 'train')}" for c in range(9) for i in range(4)]
+    rows[-1] = rows[-1].replace("train", "val")
+    part = member_folds(csv_set(tmp_path, *rows), 5, 0)
+    assert {video for video, number in part.items() if number == 0} == {
+        f"cam{c}/{i}.mp4" for c in (0, 8) for i in range(4)
+    }
+    assert {video.split("/")[0] for video in part} == {f"cam{c}" for c in (0, 3, 4, 5, 6, 7, 8)}
+    assert set(part.values()) == set(range(5))
+
+
+def test_member_folds_leave_single_groups_to_all_members(tmp_path: Path) -> None:
+    """Without it no member would learn the label."""
+    rows = [f"cam{c}/{i}.mp4,,,{'xy'[i % 2]},," for c in range(6) for i in range(4)]
+    dataset = csv_set(tmp_path, *rows, "cam6/0.mp4,,,z,,", "cam6/1.mp4,,,x,,", "cam6/2.mp4,,,,,")
+    part = member_folds(dataset, 3, 0)
+    assert {video.split("/")[0] for video in part} == {f"cam{c}" for c in range(6)}
+    assert set(part.values()) == {0, 1, 2}
+
+
+def test_member_folds_of_few_clips(tmp_path: Path) -> None:
+    assert member_folds(many(tmp_path / "1", per_label=1), 5, 0) == {}
+    two = member_folds(many(tmp_path / "2", per_label=2), 5, 0)
+    assert set(two.values()) == set(range(5))
+    assert all(two[f"{label}0.mp4"] != two[f"{label}1.mp4"] for label in "abc")  # each is learnt by some members
+    assert set(member_folds(many(tmp_path / "3", per_label=3, labels="a"), 5, 0).values()) == {0, 1, 2}
+    mixed = csv_set(tmp_path / "4", *(f"{n}.mp4,,,{'a' if n else 'b'},," for n in range(8)))
+    assert member_folds(mixed, 4, 0).keys() == {f"{n}.mp4" for n in range(1, 8)}
+
+
+def test_member_folds_of_val_alone(tmp_path: Path) -> None:
+    """Recordings of train that no group can be held out of leave the val split as the only fold."""
+    rows = ["a0.mp4,,,a,,train", "a1.mp4,,,a,,val", "b0.mp4,,,b,,train"]
+    assert member_folds(csv_set(tmp_path, *rows), 5, 0) == {"a0.mp4": 1, "a1.mp4": 0}
+    rows = [*rows[1:], "c0.mp4,,,c,,train", "a2.mp4,,,a,,val"]
+    assert member_folds(csv_set(tmp_path / "b", *rows), 5, 0) == {"a1.mp4": 0, "a2.mp4": 0}
+
+
+def test_in_split_moves_rows_of_train_and_val(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,,,x,,train", "b.mp4,,,x,,val", "c.mp4,,,x,,test", "d.mp4,,,x,,train")
+    moved = in_split(dataset, ("a.mp4", "b.mp4", "c.mp4"), "held")
+    assert split_of(moved) == {"a.mp4": "held", "b.mp4": "held", "c.mp4": "test", "d.mp4": "train"}
+    assert split_of(in_split(dataset, dataset.recordings, "x", "test"))["c.mp4"] == "x"

@@ -83,7 +83,9 @@ def test_collate_pads_at_the_end() -> None:
     assert [t.dtype for t in (batch.objects, batch.frame, batch.labels)] == [torch.float32] * 3
     assert batch.mask.dtype == torch.bool
     assert batch.counts.dtype == torch.int64
-    assert repr(batch) == ("Batch(objects=[10, 3], counts=[3, 5], frame=[3, 5, 2], mask=[3, 5], labels=[3, 3], cpu)")
+    assert repr(batch) == (
+        "Batch(objects=[10, 3], counts=[3, 5], frame=[3, 5, 2], mask=[3, 5], labels=[3, 3], folds=[3], cpu)"
+    )
     moved = batch.to("meta")
     assert moved.labels is not None
     assert {moved.objects.device.type, moved.mask.device.type, moved.labels.device.type} == {"meta"}

@@ -49,8 +49,8 @@ def accuracy(scenes: Path, *, shuffled: bool) -> float:
         csv.writer(file).writerows((f"videos/{video}", label, split, "", "", "") for video, label, split in rows)
     features, weights = str(scenes / "features"), str(bundled_file("demo.pt"))
     out = str(scenes / name)
-    settings = from_settings(TrainConfig, features=features, weights=weights, imgsz=320, fps=5, out=out, epochs=40)
-    train(scenes / f"{name}.csv", settings)
+    flags = {"features": features, "weights": weights, "imgsz": 320, "fps": 5, "out": out, "epochs": 5, "members": 1}
+    train(scenes / f"{name}.csv", from_settings(TrainConfig, **flags))
     config = EvalConfig(features=features, weights=weights, out=str(scenes / f"{name}_eval"))
     return float(evaluate(out, scenes / f"{name}.csv", config)["accuracy"])
 

@@ -26,31 +26,51 @@ class Graph:
     def run(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(self.outputs, self._session.run(self.outputs, inputs), strict=True))
 
-    def read(self, batch: Inputs, state: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+    def read(
+        self, batch: Inputs, state: dict[str, np.ndarray] | None = None, summaries: dict[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
         """Outputs for a batch as a network takes it, from an empty state or a given one."""
         named = dict(zip(("objects", "counts", "frame", "mask"), (tensor.numpy() for tensor in batch), strict=True))
         if state is None:
             clips = len(batch[1])
             state = {name: np.zeros((layers, clips, wide), np.float32) for name, (layers, wide) in self.states.items()}
-        return self.run(**named, **state)
+        return self.run(**named, **state, **(summaries or {}))
 
 
 STATES = ("state", "cell")
 
 
-def expected(model: EventModel, batch: Inputs, state: Any = None) -> dict[str, np.ndarray]:
+def random_summaries(model: EventModel, clips: int, steps: int) -> dict[str, np.ndarray]:
+    """Summaries for the linear paths of a model, if it has any, of so many clips."""
+    rng, summaries = torch.Generator().manual_seed(clips * steps), {}
+    shapes = {"clips": ("clip_summaries", (clips,)), "frames": ("frame_summaries", (clips, steps))}
+    for path_name, (name, shape) in shapes.items():
+        if model.linear and (path := getattr(model.linear, path_name)):
+            normal = 2 * torch.randn(*shape, len(path.mean), generator=rng)  # some are clipped
+            summaries[name] = (path.mean + path.std * normal).numpy()
+    return summaries
+
+
+def expected(
+    model: EventModel, batch: Inputs, state: Any = None, summaries: dict[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
     """What the first graph should say, by PyTorch."""
     network, (objects, counts, frame, mask) = model.network, batch
+    rows = {name: torch.from_numpy(values) for name, values in (summaries or {}).items()}
     with torch.inference_mode():
-        encoded = network.encode(objects, counts, frame)
+        encoded = network.encode(objects, counts, frame, model.masked_groups)
         reading = network.step(encoded.vectors, mask, None if state is None else split_states(model, state))
         arrays = {"attention": encoded.attention, "hidden": reading.hidden}
         if model.task.frame_head:
-            arrays["frame_scores"] = model.task.frame_head.probabilities(reading.frames).mean(dim=0)
+            logits = reading.frames
+            if model.linear:
+                logits = model.linear.frame_mix(logits, model.linear.frames(rows["frame_summaries"]))
+            arrays["frame_scores"] = model.task.frame_head.probabilities(logits).mean(dim=0)
         if model.task.clip_head and state is None:
-            arrays["clip_scores"] = model.task.clip_head.probabilities(
-                network.event_logits(encoded.vectors, mask).clips
-            ).mean(dim=0)
+            logits = network.event_logits(encoded.vectors, mask).clips
+            if model.linear:
+                logits = model.linear.clip_mix(logits, model.linear.clips(rows["clip_summaries"]))
+            arrays["clip_scores"] = model.task.clip_head.probabilities(logits).mean(dim=0)
         if reading.states is not None:
             pairs = [state if isinstance(state, tuple) else (state,) for state in reading.states]
             arrays |= {f"next_{name}": torch.cat(parts) for name, parts in zip(STATES, zip(*pairs), strict=False)}  # noqa: B905 (members have equal states)

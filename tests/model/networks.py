@@ -14,6 +14,8 @@ from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import EventGRU
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
+from vidgru.model.linear_path import LinearModel, LinearPath, LogitMix
+from vidgru.model.summaries import FrameSummaries, WindowSummaries, summarize_clip
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.types import DESCRIBED, FrameSequence
 
@@ -78,10 +80,15 @@ def make_model(
     lookahead: int = 0,
     members: int = 1,
     sentences: Sequence[str] = (),
+    linear: bool = False,
+    masked_groups: tuple[str, ...] = (),
     seed: int = 0,
     **shape: object,
 ) -> EventModel:
-    """One that tells falls from walks; with `sentences`, one that writes with their words; or one that only does so."""
+    """One that tells falls from walks; with `sentences`, one that writes with their words; or one that only does so.
+
+    With `linear`, its heads have linear paths as well, which do without appearance.
+    """
     labels = ("fall", "walk") if clips or timed else (DESCRIBED,)
     sequence = make_sequence(50) if sequence is None else sequence
     caption = None
@@ -114,8 +121,41 @@ def make_model(
         window_s=2.0,
         lookahead=lookahead,
         caption=caption,
+        linear=random_linear(task, sequence, seed=seed) if linear else None,
+        masked_groups=masked_groups,
         metrics={"accuracy": 0.5},
         versions={"vidgru": "0"},
+    )
+
+
+def random_linear(task: EventTask, sequence: FrameSequence, *, seed: int = 0) -> LinearModel:
+    """Linear paths with random weights for the heads of a task, normalised to the sequence."""
+    frames = FrameSummaries(FeatureSpec.from_sequence(sequence), ("appearance",))
+    summaries = torch.from_numpy(frames.push(compute_features(sequence)))
+    of_windows, of_clips = summaries[:, frames.window_columns], summaries[:, frames.clip_columns]
+    windows = torch.from_numpy(WindowSummaries(of_windows.shape[1], 8.0, 0).push(of_windows.numpy()))
+    clips = torch.stack([summarize_clip(of_clips[first : first + 16]) for first in range(0, len(sequence) - 16, 8)])
+    rng = torch.Generator().manual_seed(seed)
+
+    def random_path(rows: Tensor, head: HeadSpec | None) -> LinearPath | None:
+        if head is None:
+            return None
+        path = LinearPath(rows.shape[1], task.num_outputs(head))
+        path.mean.copy_(rows.mean(dim=0))
+        path.std.copy_(rows.std(dim=0).clamp(min=0.1))
+        path.weight.copy_(torch.randn(path.weight.shape, generator=rng) * (4 / len(path.mean)) ** 0.5)
+        path.bias.copy_(torch.randn(path.bias.shape, generator=rng))
+        return path
+
+    def mix(head: HeadSpec | None) -> LogitMix:
+        return LogitMix(network=0.75, linear=0.5, bias=(0.25, -0.25, 0.125)[: task.num_outputs(head)])
+
+    return LinearModel(
+        drop_groups=("appearance",),
+        clips=random_path(clips, task.clip_head),
+        frames=random_path(windows, task.frame_head),
+        clip_mix=mix(task.clip_head),
+        frame_mix=mix(task.frame_head),
     )
 
 

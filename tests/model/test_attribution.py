@@ -22,10 +22,10 @@ from vidgru.types import Event, FrameSequence
 SEQUENCE = make_sequence(1200, seed=2)  # 150 s
 SHAPES = [
     {"clips": False, "timed": True, "lookahead": 3},
-    {"clips": False, "timed": True, "lookahead": 3, "layers": 2},
+    {"clips": False, "timed": True, "lookahead": 3, "layers": 2, "members": 2, "linear": True},
     {"clips": False, "timed": True, "bidirectional": True},
     {"clips": False, "timed": True, "cell": "lstm", "lookahead": 2},
-    {},
+    {"linear": True},
 ]
 
 
@@ -42,6 +42,11 @@ def model_of(smooth_s: float = 0.5, only: str = "", **shape: object) -> EventMod
                     weight.zero_()
         if only and only != "class":
             network.encoder.classes.zero_()
+    if only and model.linear:
+        linear = model.linear
+        for name in network.encoder.groups:
+            linear = linear if name == only else linear.without(model.feature_spec, name)
+        model = replace(model, linear=linear)
     return replace(model, decode=replace(model.decode, smooth_s=smooth_s))
 
 
@@ -111,9 +116,22 @@ def test_score_without_masks_all_context_frames() -> None:
             for weight in masked.network.encoder.project[name].parameters():
                 weight.zero_()
         masked = replace(masked, decode=model.decode)
-        whole = score_frames(masked, [encode_recording(masked, [SEQUENCE]).vectors])[0]
+        whole = score_frames(masked, [encode_recording(masked, [SEQUENCE])])[0]
         expected = smooth_scores(SEQUENCE.time_s, whole, model.decode.smooth_s)[160:192, 1].mean()
         assert explanation.score_without[name] == pytest.approx(expected, abs=1e-5)
+
+
+def test_score_without_masks_linear_path_and_network() -> None:
+    shape = {"clips": False, "timed": True, "lookahead": 3, "linear": True}
+    model = model_of(masked_groups=("colour",), **shape)
+    explanation = explain_at(model, 20.0, 24.0)
+    masked = replace(
+        model, masked_groups=("colour", "motion"), linear=model.linear.without(model.feature_spec, "motion")
+    )
+    assert explanation.score_without["motion"] == pytest.approx(explain_at(masked, 20.0, 24.0).baseline, abs=1e-5)
+    for part in ({"linear": model.linear}, {"masked_groups": ("colour",)}):
+        partial = explain_at(replace(masked, **part), 20.0, 24.0).baseline
+        assert abs(explanation.score_without["motion"] - partial) > 1e-4
 
 
 @pytest.mark.parametrize("parts", [2, 7, pytest.param(1200, marks=pytest.mark.slow)])

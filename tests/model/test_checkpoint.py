@@ -26,6 +26,8 @@ SHAPES = [
     {"drop_features": ("appearance", "time")},
     {"timed": True, "sentences": SENTENCES, "members": 3},
     {"clips": False, "sentences": SENTENCES, "drop_features": ("geometry", "scene")},
+    {"timed": True, "lookahead": 2, "members": 2, "linear": True, "masked_groups": ("scene", "colour")},
+    {"linear": True, "multi_label": True, "background": False},
 ]
 
 
@@ -44,6 +46,7 @@ def test_load_model_inverts_save(shape: dict[str, object], tmp_path: Path) -> No
         "decode",
         "window_s",
         "lookahead",
+        "masked_groups",
         "metrics",
         "versions",
     ):
@@ -55,6 +58,12 @@ def test_load_model_inverts_save(shape: dict[str, object], tmp_path: Path) -> No
     for ours, theirs in zip(loaded.network(*batch), model.network(*batch), strict=True):
         assert (ours is None and theirs is None) or torch.equal(ours, theirs)
     assert count_parameters(loaded.network) == count_parameters(model.network)
+    assert (loaded.linear is None) == (model.linear is None)
+    if loaded.linear and model.linear:
+        assert loaded.linear.metadata() == {**model.linear.metadata(), "drop_groups": ("appearance",)}
+        ours, theirs = loaded.linear.tensors(), model.linear.tensors()
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.mark.parametrize("heads", [{}, {"timed": True, "clips": False}, {"clips": False}])
@@ -89,6 +98,23 @@ def test_to_bytes_includes_caption_settings() -> None:
 def test_to_bytes_of_equal_models() -> None:
     assert make_model().to_bytes() == make_model().to_bytes()
     assert make_model().to_bytes() != make_model(seed=1).to_bytes()
+
+
+def test_to_bytes_includes_linear_paths() -> None:
+    model = make_model(linear=True)
+    assert model.linear is not None
+    assert model.linear.clips is not None
+    changes = [
+        {"linear": None},
+        {"masked_groups": ("scene",)},
+        {"linear": replace(model.linear, drop_groups=())},
+        {"linear": replace(model.linear, clip_mix=replace(model.linear.clip_mix, linear=0.25))},
+    ]
+    assert make_model(linear=True).to_bytes() == model.to_bytes()
+    assert all(replace(model, **change).to_bytes() != model.to_bytes() for change in changes)
+    before = model.to_bytes()
+    model.linear.clips.bias += 1
+    assert model.to_bytes() != before
 
 
 def test_load_model_of_run_folder(tmp_path: Path) -> None:
@@ -142,7 +168,7 @@ def test_load_model_refuses_newer_format(tmp_path: Path) -> None:
 
 def test_load_model_refuses_older_format(tmp_path: Path) -> None:
     save_with_metadata(tmp_path / "m", format=2)
-    message = r"m has model format 2, this vidgru reads 5\n  train it again, or use the vidgru version that wrote it"
+    message = rf"m has model format 2, this vidgru reads {FORMAT}\n  train it again, or use the vidgru version that"
     with pytest.raises(ModelError, match=message):
         load_model(tmp_path / "m")
 
@@ -159,6 +185,8 @@ def test_load_model_refuses_older_format(tmp_path: Path) -> None:
         {"caption": {"tokenizer": "{}", "longest": 3, "labels": [], "threshold": 0.0}},
         {"caption": {"tokenizer": Tokenizer.train(SENTENCES).to_json(), "longest": 3, "labels": []}},
         {"caption": {"longest": 3}},
+        {"linear": {"shapes": {"clips": [3, 4]}}},
+        {"linear": {"shapes": {"clips": [3, 4]}, "drop_groups": [], "clip_mix": {}, "frame_mix": {}}},
     ],
 )
 def test_load_model_refuses_inconsistent_metadata(model_metadata: dict[str, object], tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_encoder_groups() -> None:
 def test_masked_group_equals_zero_projection(group: str) -> None:
     encoder, zeroed = make_encoder(), make_encoder()
     with torch.inference_mode():
-        vectors, attention, _ = encoder(*BATCH, masked_group=group)
+        vectors, attention, _ = encoder(*BATCH, masked_groups=(group,))
         plain, _, _ = encoder(*BATCH)
     with torch.no_grad():
         for weight in [zeroed.classes] if group == "class" else zeroed.project[group].parameters():
@@ -43,10 +43,23 @@ def test_masked_group_equals_zero_projection(group: str) -> None:
     assert not torch.equal(vectors, plain)
 
 
+def test_masked_groups_are_all_masked() -> None:
+    encoder, zeroed = make_encoder(), make_encoder()
+    with torch.no_grad():
+        vectors, _, objects = encoder(*BATCH, masked_groups=("class", "motion", "scene"))
+        zeroed.classes.zero_()
+        for name in ("motion", "scene"):
+            for weight in zeroed.project[name].parameters():
+                weight.zero_()
+        expected, _, expected_objects = zeroed(*BATCH)
+    assert torch.equal(vectors, expected)
+    assert torch.equal(objects, expected_objects)
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_masked_group_equals_group_dropout(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = make_encoder(dropout=0.0, group_dropout=0.5)
-    masked, _, _ = encoder(*BATCH, masked_group=group)
+    masked, _, _ = encoder(*BATCH, masked_groups=(group,))
 
     def lose_group(name: str, clips: int, like: torch.Tensor, dropout_scale: float) -> torch.Tensor:
         return torch.full((1, clips, 1), 0.0 if name == group else 1.0)
@@ -58,6 +71,6 @@ def test_masked_group_equals_group_dropout(group: str, monkeypatch: pytest.Monke
 
 def test_masked_group_must_exist() -> None:
     with pytest.raises(ValueError, match="there is no group 'sound' to mask; groups are geometry, angle, score"):
-        make_encoder()(*BATCH, masked_group="sound")
+        make_encoder()(*BATCH, masked_groups=("motion", "sound"))
     with pytest.raises(ValueError, match="there is no group 'motion'"):
-        make_encoder(drop_features=("motion",))(*BATCH, masked_group="motion")
+        make_encoder(drop_features=("motion",))(*BATCH, masked_groups=("motion",))

@@ -11,13 +11,15 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.model.graphs import Graph, expected
+from tests.model.graphs import Graph, expected, random_summaries
 from tests.model.networks import make_model, random_batch, segment
 from tests.sequences import make_sequence
 from vidgru.config import ExportConfig
 from vidgru.errors import MissingDependencyError, ModelError, SettingsError
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.onnx_export import event_graph, export_model
+from vidgru.model.features import compute_features
+from vidgru.model.onnx_export import event_graph, export_model, summary_inputs
+from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.types import FrameSequence
 
 PLAIN, POSES = make_sequence(60), make_sequence(60, keypoints=4, optional=False)
@@ -53,6 +55,8 @@ MODELS = {
     "no objects": make_distinct_model(timed=True, drop_features=OBJECTS),
     "no scene": make_distinct_model(timed=True, drop_features=("time", "scene", "scene_motion")),
     "no classes": make_distinct_model(timed=True, drop_features=("class", "score")),
+    "linear": make_distinct_model(timed=True, lookahead=3, members=2, linear=True, masked_groups=("scene", "colour")),
+    "linear clips": make_distinct_model(background=False, multi_label=True, linear=True, masked_groups=("class",)),
 }
 
 
@@ -62,7 +66,8 @@ def test_event_graph_equals_pytorch(kind: str) -> None:
     graph = Graph(event_graph(model))
     for clips, steps, most in ((1, 1, 3), (1, 40, 0), (4, 9, 3), (7, 33, 5), (2, 150, 20), (1, 1, 0)):
         batch = random_batch(model.feature_spec, clips, steps, most, seed=clips * steps)
-        arrays, expected_outputs = graph.read(batch), expected(model, batch)
+        summaries = random_summaries(model, clips, steps)
+        arrays, expected_outputs = graph.read(batch, None, summaries), expected(model, batch, None, summaries)
         assert arrays.keys() == expected_outputs.keys()
         for name, values in expected_outputs.items():
             np.testing.assert_allclose(arrays[name], values, rtol=0, atol=1e-5, err_msg=name)
@@ -118,6 +123,26 @@ def test_event_graph_ignores_padding(kind: str) -> None:
         np.testing.assert_allclose(ours, file_metadata, rtol=0, atol=1e-5)
 
 
+def test_event_graph_scores_recordings_like_model() -> None:
+    """Frame by frame and as a clip, with the summaries that vidgru computes."""
+    model = MODELS["linear"]
+    graph, features = Graph(event_graph(model)), compute_features(PLAIN)
+    steps = len(PLAIN) + model.lookahead  # the last ones are padding
+
+    def padded(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.pad(array, ((0, model.lookahead), *[(0, 0)] * (array.ndim - 1)))[None])
+
+    mask = torch.arange(steps)[None] < len(PLAIN)
+    batch = torch.from_numpy(features.objects), padded(np.diff(features.offsets)), padded(features.frame), mask
+    arrays = graph.read(batch, None, summary_inputs(model, features))
+    encoded = encode_features(model, [features])
+    frames = arrays["frame_scores"][0, model.lookahead :]
+    np.testing.assert_allclose(frames, score_frames(model, [encoded])[0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(arrays["clip_scores"], score_clips(model, [encoded]), rtol=0, atol=1e-5)
+    assert summary_inputs(MODELS["gru"], features) == {}
+    assert summary_inputs(MODELS["linear clips"], features).keys() == {"clip_summaries"}
+
+
 def test_event_graph_inputs_and_outputs() -> None:
     outputs = {kind: (graph := Graph(event_graph(MODELS[kind]))).inputs[4:] + graph.outputs for kind in MODELS}
     both = ["attention", "hidden", "frame_scores", "clip_scores"]
@@ -127,6 +152,8 @@ def test_event_graph_inputs_and_outputs() -> None:
     assert sorted(outputs["frames"]) == sorted(["state", "next_state", "attention", "hidden", "frame_scores"])
     assert sorted(outputs["sentences"]) == sorted(["state", "next_state", *both])
     assert sorted(outputs["no memory"]) == sorted(outputs["both ways"]) == sorted(both)
+    summaries = ["clip_summaries", "frame_summaries"]
+    assert sorted(outputs["linear"]) == sorted(["state", "next_state", *summaries, *both])
 
 
 def test_event_graph_axes_and_operators() -> None:

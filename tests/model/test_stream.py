@@ -39,7 +39,7 @@ def test_score_recording_attention_per_object() -> None:
 def test_score_recording_short_recording_is_one_clip() -> None:
     sequence = SEQUENCE.frames(0, 20)
     encoded = encode_features(MODEL, stream_features([sequence], MODEL.feature_spec))
-    (clip,) = score_clips(MODEL, [encoded.vectors])
+    (clip,) = score_clips(MODEL, [encoded])
     timeline = score_recording(MODEL, [sequence], video="a.mp4", duration_s=2.5)
     np.testing.assert_allclose(timeline.scores, np.tile(clip[:2], (20, 1)), atol=1e-6)
 
@@ -82,7 +82,7 @@ def test_score_recording_prefers_frame_head() -> None:
     edges = [0, 1, 57, 57, 200, 300]
     parts = [SEQUENCE.frames(a, b) for a, b in itertools.pairwise(edges)]
     timeline = score_recording(model, parts, video="a.mp4", duration_s=37.5)
-    (whole,) = score_frames(model, [encode_features(model, [compute_features(SEQUENCE)]).vectors])
+    (whole,) = score_frames(model, [encode_features(model, [compute_features(SEQUENCE)])])
     np.testing.assert_allclose(timeline.scores, whole[:, :2], rtol=0, atol=1e-5)
     one_piece = score_recording(model, [SEQUENCE], video="a.mp4", duration_s=37.5)
     assert [(e.start_s, e.end_s, e.label) for e in timeline.events] == [
@@ -129,6 +129,9 @@ KINDS = {
     "lstm": eager(timed=True, lookahead=8, cell="lstm", layers=2),
     "labels that overlap": eager(timed=True, lookahead=2, background=False, multi_label=True),
     "whole": eager(timed=True, bidirectional=True),
+    "linear timed": eager(timed=True, lookahead=3, clips=False, members=2, linear=True),
+    "linear clips": eager(members=2, linear=True, background=False, multi_label=True, masked_groups=("scene",)),
+    "linear whole": eager(timed=True, clips=False, bidirectional=True, linear=True, background=False, multi_label=True),
 }
 
 
@@ -151,7 +154,7 @@ def test_event_stream_is_independent_of_chunks(kind: str, seed: int) -> None:
         update = np.concatenate([step.gates.update for step in steps])
         np.testing.assert_allclose(update, whole.gates.update, rtol=0, atol=1e-5)
         assert len(update) == frames
-    assert (whole.gates is None) == (kind in ("lstm", "whole"))
+    assert (whole.gates is None) == (kind in ("lstm", "whole", "linear whole"))
     closed = [event for step in steps for event in step.closed]
     assert sorted((e.start_s, e.end_s, e.label) for e in closed) == [
         (e.start_s, e.end_s, e.label) for e in sorted(whole.events, key=lambda e: (e.start_s, e.end_s, e.label))
@@ -172,7 +175,7 @@ def test_event_stream_is_independent_of_chunks(kind: str, seed: int) -> None:
         assert len(other.gates) == 23
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "whole"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "whole" not in kind])
 def test_event_stream_lookahead_s(kind: str) -> None:
     model = KINDS[kind]
     stream = EventStream(model, video="a.mp4")

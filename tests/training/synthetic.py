@@ -85,6 +85,10 @@ class FakeDataset:
         """Flags that train and eval share."""
         return {"features": str(self.features), "weights": str(self.weights), "device": "cpu", **changes}
 
+    def train_settings(self, **changes: object) -> dict[str, object]:
+        """Flags for training a single network, for tests that are not about ensembles."""
+        return self.settings(**{"members": 1, **changes})
+
 
 ORDERS = {"person_then_car": ("person", "car"), "car_then_person": ("car", "person")}
 

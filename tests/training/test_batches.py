@@ -13,7 +13,7 @@ from vidgru.training import batches as batching
 from vidgru.training.augment import Augmenter
 from vidgru.training.batches import ClipBatches, EpochBatches, WindowBatches, typical_clip_steps, window_steps
 from vidgru.training.data import LoadedFeatures
-from vidgru.training.examples import LabelledClip, TimedRecording
+from vidgru.training.examples import LabelledClip, TimedRecording, frame_class_weights
 
 HEAD = HeadSpec(background=True, multi_label=False)
 TASK = EventTask(labels=("fall", "walk"), clip_head=HEAD, frame_head=HEAD)
@@ -59,12 +59,29 @@ def same(one: Batch, two: Batch) -> bool:
 # --- clips ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def single_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs that pass over the clips once, however few they are."""
+    monkeypatch.setattr(batching, "_MIN_CLIP_BATCHES", 1)
+
+
+def test_small_set_is_passed_over_several_times() -> None:
+    clips = [clip(5 + t, "fall" if t % 2 else "walk") for t in range(10)]
+    assert drawn(clips).tolist() == [30, 30, 0]  # six times three batches of at most four
+    lengths = [int(steps) for batch in epoch_of(clip_batches(clips)) for steps in batch.mask.sum(dim=1)]
+    assert np.bincount(lengths).tolist() == [0] * 5 + [6] * 10
+    assert drawn(clips * 10).tolist() == [50, 50, 0]
+    assert drawn(clips, size=1).tolist() == [10, 10, 0]
+
+
+@pytest.mark.usefixtures("single_pass")
 def test_clip_batches_show_every_clip_once() -> None:
     clips = [clip(5 + t, "fall" if t % 2 else "walk") for t in range(10)]
     assert drawn(clips).tolist() == [5, 5, 0]
     assert len(epoch_of(clip_batches(clips))) == 3
 
 
+@pytest.mark.usefixtures("single_pass")
 def test_clip_batches_balance_rare_labels() -> None:
     clips = [clip(5, "fall") for t in range(8)] + [clip(5, "walk") for t in range(32)]
     assert drawn(clips).tolist() == [8, 32, 0]
@@ -72,6 +89,7 @@ def test_clip_batches_balance_rare_labels() -> None:
     assert fall == pytest.approx(walk, rel=0.1)
 
 
+@pytest.mark.usefixtures("single_pass")
 def test_clip_batches_cut_long_event_free_clips() -> None:
     clips = [clip(8, "fall"), clip(10, "fall"), clip(9, "walk"), clip(100)]
     source = clip_batches(clips, size=1)
@@ -184,6 +202,7 @@ def test_window_length_follows_events(events: list[tuple[int, int, int]], steps:
     assert window_steps([recording("a.mp4", *events)], 3.0, 8.0) == 24
 
 
+@pytest.mark.usefixtures("single_pass")
 def test_long_clips_make_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "_MAX_CLIP_STEPS", 700)
     sizes = [tuple(batch.mask.shape) for batch in epoch_of(clip_batches([clip(400, "fall"), *[clip(300, "walk")] * 6]))]
@@ -200,13 +219,13 @@ def test_epoch_covers_recordings() -> None:
 
 
 def test_class_weights_favour_rare_classes() -> None:
-    weights = window_batches().class_weights()
+    weights = frame_class_weights(SOME, TASK)
     share = np.array([30, 4, 1200 - 34]) / 1200
     assert (weights * share).sum() == pytest.approx(1)
     assert weights[0] / weights[2] == pytest.approx(np.sqrt(share[2] / share[0]), rel=1e-4)
     assert weights[1] > weights[0]
-    absent = window_batches([recording("a.mp4", (50, 60, 0))]).class_weights()
-    assert absent[1] == 0
+    assert frame_class_weights([recording("a.mp4", (50, 60, 0))], TASK)[1] == 0
+    assert frame_class_weights([], TASK).tolist() == [1, 1, 1]
 
 
 # --- both -----------------------------------------------------------------------------------------------------------
@@ -220,6 +239,7 @@ def both(seed: int = 0, rank: int = 0, size: int = 1) -> EpochBatches:
     return EpochBatches(clips=clips, windows=windows, seed=seed, rank=rank, size=size)
 
 
+@pytest.mark.usefixtures("single_pass")
 def test_epoch_is_function_of_seed_and_number() -> None:
     one, again = list(both()(1)), list(both()(1))
     assert len(one) == 3 + 16

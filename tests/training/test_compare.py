@@ -28,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config(data: FakeDataset, out: Path, **changes: object) -> CompareConfig:
-    return from_settings(CompareConfig, **data.settings(out=str(out), epochs=2, **changes))
+    return from_settings(CompareConfig, **data.train_settings(out=str(out), epochs=2, **changes))
 
 
 def test_compare_cells_and_variants(data: FakeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +78,7 @@ def test_compare_is_reproducible(data: FakeDataset, tmp_path: Path) -> None:
 def test_compare_trains_like_train(data: FakeDataset, tmp_path: Path) -> None:
     (row,) = compare(data.root, config(data, tmp_path / "compared", cells=("lstm",)))
     alone = train(
-        data.root, from_settings(TrainConfig, **data.settings(out=str(tmp_path / "alone"), epochs=2, cell="lstm"))
+        data.root, from_settings(TrainConfig, **data.train_settings(out=str(tmp_path / "alone"), epochs=2, cell="lstm"))
     )
     metrics = json.loads((alone / "metrics.json").read_text())
     assert row.best_epoch == metrics["epoch"]

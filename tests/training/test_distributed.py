@@ -18,7 +18,7 @@ from vidgru.training.compare import compare
 from vidgru.training.run import train
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
-SMALL = {"dropout": 0.0, "group_dropout": 0.0, "hidden": 16, "width": 16, "batch": 5, "patience": 0}
+SMALL = {"dropout": 0.0, "group_dropout": 0.0, "hidden": 16, "width": 16, "batch": 5, "patience": 0, "members": 1}
 
 
 def rows(run: Path) -> list[dict[str, float]]:
@@ -75,7 +75,7 @@ def test_two_processes_train_same_model_as_one(tmp_path: Path) -> None:
 def test_single_process_commands_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     data = both_data(tmp_path / "data", train=2, val=2)
-    settings = data.settings(out=str(tmp_path / "run"))
+    settings = data.train_settings(out=str(tmp_path / "run"))
     message = "{} runs in a single process\n  start it without torchrun"
     with pytest.raises(SettingsError, match=message.format("cross-validation")):
         train(data.root, from_settings(TrainConfig, **settings, folds=2))

@@ -16,6 +16,7 @@ from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.features import compute_features
 from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.model.stream import score_recording
+from vidgru.training.calibrate import out_of_fold
 from vidgru.training.data import load_features
 from vidgru.training.evaluate import evaluate, metrics_summary, metrics_table
 from vidgru.training.examples import Examples, LabelledClip, TimedRecording
@@ -148,31 +149,40 @@ def test_evaluate_without_model_is_refused(data: FakeDataset, tmp_path: Path) ->
         evaluate(tmp_path / "no.safetensors", data.root, config(data, tmp_path))
 
 
-def test_validation_scores_like_single_recordings(data: FakeDataset) -> None:
+def test_validation_scores_each_fold_with_its_member(data: FakeDataset) -> None:
     cache = SequenceCache(data.features)
     loaded = load_features(cache, {f"{n}.mp4": entry.key for n, entry in enumerate(cache.entries())})
     labels = np.eye(2, dtype=np.float32)
-    clips = [LabelledClip(video=f"{n}.mp4", frames=16, labels=labels[n % 2]) for n in range(8)]
+    folds = [0, 1, 2, -1, 0, 2, 0, -1, 0, 2]  # none are of the last member
+    clips = [LabelledClip(video=f"{n}.mp4", frames=16, labels=labels[n % 2], fold=folds[n]) for n in range(8)]
     recordings = [
         TimedRecording(
             video=f"{n}.mp4",
             targets=labels[np.arange(16) % 2],
             weights=np.ones(16, np.float32),
             events=np.zeros((0, 3)),
+            fold=folds[n],
         )
-        for n in (3, 9, 5)
+        for n in (3, 9, 5, 1)
     ]
     plain = make_untrained(data)
-    both = make_model(cache.read(loaded.keys["0.mp4"]), timed=True, lookahead=3)
+    both = make_model(cache.read(loaded.keys["0.mp4"]), timed=True, lookahead=3, members=4)
     model = replace(plain, network=both.network, task=both.task, lookahead=3)
-    outputs = Validation(Examples(clips=clips, recordings=recordings, captions=[]), loaded).predict(model)
+    validation = Validation(Examples(clips=clips, recordings=recordings, captions=[]), 4, loaded)
+    outputs, examples = validation.predict(model), validation.examples
+    members = [model.member(member) for member in range(4)]
     assert outputs.clips is not None
-    for row, clip in enumerate(clips):
-        vectors = encode_features(model, [loaded.features[clip.video]]).vectors
-        np.testing.assert_allclose(score_clips(model, [vectors])[0], outputs.clips[row], atol=1e-6)
-    for recording, scores in zip(recordings, outputs.frames, strict=True):
-        vectors = encode_features(model, [loaded.features[recording.video]]).vectors
-        np.testing.assert_allclose(score_frames(model, [vectors])[0], scores, atol=1e-6)
+    assert [clip.video for clip in examples.clips] == [f"{n}.mp4" for n in (0, 4, 6, 1, 2, 5)]
+    for clip, row in zip(examples.clips, outputs.clips, strict=True):
+        encoded = encode_features(members[clip.fold], [loaded.features[clip.video]])
+        np.testing.assert_allclose(score_clips(members[clip.fold], [encoded])[0], row, atol=1e-6)
+    assert [recording.video for recording in examples.recordings] == ["1.mp4", "9.mp4", "5.mp4"]
+    for recording, scores in zip(examples.recordings, outputs.frames, strict=True):
+        encoded = encode_features(members[recording.fold], [loaded.features[recording.video]])
+        np.testing.assert_allclose(score_frames(members[recording.fold], [encoded])[0], scores, atol=1e-6)
+    rows = out_of_fold(members, examples, loaded)
+    np.testing.assert_allclose(rows.clips, outputs.clips, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate(rows.frames), np.concatenate(outputs.frames), atol=1e-6)
     assert compute_features(cache.read(next(cache.entries()).key)).objects.shape[1] == loaded.feature_spec.object_width
 
 

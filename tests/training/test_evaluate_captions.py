@@ -13,7 +13,9 @@ from vidgru.datasets.dataset import Dataset
 from vidgru.model.captioner import Caption, CaptionSegment, caption_events_from_features, caption_segments
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.features import compute_features
+from vidgru.model.scoring import encode_features
 from vidgru.training import evaluate_captions as module
+from vidgru.training.evaluate import evaluate_model
 from vidgru.training.evaluate_captions import captions_table, evaluate_captions
 from vidgru.training.metrics.captions import cider_d_each
 from vidgru.training.metrics.dense_captions import dense_metrics
@@ -148,6 +150,21 @@ def test_dense_captions_need_times_on_both_sides(dataset: Dataset, tmp_path: Pat
     assert evaluate(whole)["dense"] is None
     assert evaluate(dataset, make_model(SEQUENCE, sentences=SENTENCES))["dense"] is None
     assert evaluate(dataset)["dense"] is not None
+
+
+def test_members_caption_only_their_fold(dataset: Dataset) -> None:
+    """Captions are written by the first member, and measured on recordings it has not learnt from."""
+    model = make_model(SEQUENCE, timed=True, sentences=SENTENCES, members=2)
+    members = model.member(0), model.member(1)
+    for folds, captioned in (((0, 1), {"a.mp4"}), ((1, 0), {"b.mp4"}), ((1, 1), set())):
+        models = {video: members[fold] for video, fold in zip(FEATURES, folds, strict=True)}
+        encoded = {video: encode_features(models[video], [features]) for video, features in FEATURES.items()}
+        metrics = evaluate_model(
+            model, dataset, "test", encoded, FEATURES.__getitem__, models, intervals=False, beam=1
+        )  # fmt: skip
+        rows = metrics["descriptions"]["sentences"] if captioned else []
+        assert {row["video"] for row in rows} == captioned
+        assert captioned or "descriptions" not in metrics
 
 
 def test_split_without_descriptions(dataset: Dataset, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(root: Path, **changes: object) -> TrainConfig:
     values = {
         "detections": str(root / "mot"), "source_fps": 10.0, "source_size": "320x240", "epochs": 8, "batch": 8,
-        "features": str(root / "features"), "out": str(root / "run"), "lr": 0.01,
+        "features": str(root / "features"), "out": str(root / "run"), "lr": 0.01, "members": 1,
     }  # fmt: skip
     return from_settings(TrainConfig, **{**values, **changes})
 

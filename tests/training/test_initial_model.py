@@ -26,11 +26,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> FakeDataset:
 
 @pytest.fixture(scope="module")
 def trained(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(data.root, config(data, tmp_path_factory.mktemp("run"), epochs=15))
+    return train(data.root, config(data, tmp_path_factory.mktemp("run"), epochs=4))
 
 
 def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
-    return from_settings(TrainConfig, **data.settings(**{"out": str(out), "epochs": 1, "patience": 0, **changes}))
+    return from_settings(TrainConfig, **data.train_settings(**{"out": str(out), "epochs": 1, "patience": 0, **changes}))
 
 
 def first_loss(run: Path) -> float:

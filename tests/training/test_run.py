@@ -30,7 +30,7 @@ def plain(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
-    return from_settings(TrainConfig, **data.settings(out=str(out), epochs=3, **changes))
+    return from_settings(TrainConfig, **data.train_settings(out=str(out), epochs=3, **changes))
 
 
 def scored(data: FakeDataset, run: Path, **changes: object) -> dict[str, object]:
@@ -41,7 +41,7 @@ def scored(data: FakeDataset, run: Path, **changes: object) -> dict[str, object]
 def test_gru_learns_order_and_mean_pooling_does_not(data: FakeDataset, tmp_path: Path) -> None:
     runs = {
         cell: train(
-            data.root, from_settings(TrainConfig, **data.settings(out=str(tmp_path / cell), cell=cell, epochs=30))
+            data.root, from_settings(TrainConfig, **data.train_settings(out=str(tmp_path / cell), cell=cell, epochs=4))
         )
         for cell in ("gru", "none")
     }
@@ -52,7 +52,7 @@ def test_gru_learns_order_and_mean_pooling_does_not(data: FakeDataset, tmp_path:
 def test_run_folder_contents(data: FakeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = train(data.root, config(data, tmp_path / "a" / "run"))
     names = {"best.safetensors", "last.safetensors", "results.csv", "config.yaml", "metrics.json"}
-    names |= {"state.safetensors", "curves.png", "confusion.png"}
+    names |= {"state.safetensors", "curves.png", "confusion.png", "clip_calibration.png"}
     assert {path.name for path in out.iterdir()} - {"tensorboard"} == names
     rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
@@ -138,7 +138,7 @@ def test_training_ignores_test_split(data: FakeDataset, plain: Path, tmp_path: P
 @pytest.mark.usefixtures("no_plots")
 def test_early_stopping(data: FakeDataset, tmp_path: Path) -> None:
     changes = {"lr": 1e-9, "epochs": 40, "patience": 2}
-    out = train(data.root, from_settings(TrainConfig, **data.settings(out=str(tmp_path), **changes)))
+    out = train(data.root, from_settings(TrainConfig, **data.train_settings(out=str(tmp_path), **changes)))
     assert len((out / "results.csv").read_text().splitlines()) < 40
 
 
@@ -157,7 +157,7 @@ def test_cross_validation(data: FakeDataset, tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.slow
 def test_event_free_clips_are_a_class(tmp_path: Path) -> None:
     data = order_data(tmp_path / "data", eventless=True)
-    out = train(data.root, from_settings(TrainConfig, **data.settings(out=str(tmp_path / "run"), epochs=30)))
+    out = train(data.root, from_settings(TrainConfig, **data.train_settings(out=str(tmp_path / "run"), epochs=10)))
     model = load_model(out)
     assert model.task.clip_head == HeadSpec(background=True, multi_label=False)
     assert model.labels == ("car_then_person", "person_then_car")
@@ -177,7 +177,7 @@ def test_multi_label_clips(tmp_path: Path) -> None:
                 sequence = crossing(*objects, seed)
                 for label in [kind for kind in objects if kind] or [""]:
                     data.add(f"{seed:03d}.mp4", sequence, label, split)
-    out = train(data.root, from_settings(TrainConfig, **data.settings(out=str(tmp_path / "run"), epochs=25)))
+    out = train(data.root, from_settings(TrainConfig, **data.train_settings(out=str(tmp_path / "run"), epochs=10)))
     model = load_model(out)
     assert model.task.clip_head == HeadSpec(background=False, multi_label=True)
     assert not model.decode.exclusive
@@ -240,11 +240,11 @@ def test_unlearnable_annotations_are_refused(data: FakeDataset, tmp_path: Path, 
 
 def test_missing_device_is_refused(data: FakeDataset, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="device is 'cuda:99', which cannot be used: "):
-        train(data.root, from_settings(TrainConfig, **{**data.settings(out=str(tmp_path)), "device": "cuda:99"}))
+        train(data.root, from_settings(TrainConfig, **{**data.train_settings(out=str(tmp_path)), "device": "cuda:99"}))
 
 
 def test_missing_weights_are_refused(data: FakeDataset, tmp_path: Path) -> None:
-    settings = {**data.settings(out=str(tmp_path)), "weights": str(tmp_path / "no.pt")}
+    settings = {**data.train_settings(out=str(tmp_path)), "weights": str(tmp_path / "no.pt")}
     with pytest.raises(WeightsError, match=r"no\.pt"):
         train(data.root, from_settings(TrainConfig, **settings))
 

@@ -17,7 +17,7 @@ from vidgru.training.run import train
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
-SMALL = {"hidden": 16, "width": 16, "batch": 4, "patience": 0}
+SMALL = {"hidden": 16, "width": 16, "batch": 4, "patience": 0, "members": 1}
 MODELS = ("best.safetensors", "last.safetensors")
 
 

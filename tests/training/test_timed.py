@@ -24,7 +24,7 @@ LABELS = tuple(sorted(CLASSES))
 
 def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
     return from_settings(
-        TrainConfig, **data.settings(**{"out": str(out), "epochs": 6, "hidden": 32, "lookahead": 0.25, **changes})
+        TrainConfig, **data.train_settings(**{"out": str(out), "epochs": 6, "hidden": 32, "lookahead": 0.25, **changes})
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from tests.model.networks import make_model, single_member
 from tests.sequences import make_sequence
 from vidgru.config import TrainConfig
-from vidgru.datasets.windows import Batch, collate, slice_window
+from vidgru.datasets.windows import Batch, Window, collate, slice_window
 from vidgru.errors import OutputError, VidgruError
 from vidgru.flags import from_settings
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec
@@ -70,20 +70,64 @@ def test_step_clips_large_gradients() -> None:
 
 
 def test_members_train_as_they_would_alone() -> None:
+    """On windows of no fold, which all learn from."""
+    shared = replace(batch(), folds=None)
     model = plain_model(3)
     with torch.no_grad():  # so that the gradients of one are clipped, and of the others not
         model.network.clip_head[-1].weight[1] *= 1000
     together, losses = make_learner(model), []
     singles = [make_learner(single_member(model, member)) for member in range(3)]
     for step in (1, 2, 3):
-        total = float(together.step(batch(), 4, step))
-        losses = [float(single.step(batch(), 4, step)) for single in singles]
+        total = float(together.step(shared, 4, step))
+        losses = [float(single.step(shared, 4, step)) for single in singles]
         assert total == pytest.approx(sum(losses) / 3, rel=1e-4)
+    check_members(together, singles)
+
+
+def check_members(together: Learner, singles: list[Learner]) -> None:
+    """The members have the weights of learners of a single network each."""
     trained = together.snapshot()
     for member, single in enumerate(singles):
         weights, expected = single_member(trained, member).network, single.snapshot().network
         for (name, ours), theirs in zip(weights.named_parameters(), expected.parameters(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5, msg=name)
+
+
+def windows_of_folds(*folds: int) -> list[Window]:
+    labels = [TASK.target_vector(TASK.clip_head, [label]) for label in TASK.labels]
+    features = compute_features(SEQUENCE)
+    return [
+        slice_window(features, number, 5 + number, labels=labels[number % 2], fold=fold)
+        for number, fold in enumerate(folds)
+    ]
+
+
+def test_members_train_on_other_folds_as_they_would_alone() -> None:
+    windows = windows_of_folds(0, 1, 2)
+    model = plain_model(3)
+    together, singles = make_learner(model), [make_learner(single_member(model, member)) for member in range(3)]
+    for step in (1, 2, 3):
+        together.step(collate(windows), 3, step)
+        for member, single in enumerate(singles):
+            others = [window for window in windows if window.fold != member]
+            single.step(collate(others), 2, step)
+    check_members(together, singles)
+
+
+def test_member_does_not_learn_from_its_fold() -> None:
+    learner = make_learner(plain_model(3), weight_decay=0.0)
+    before = [single_member(learner.snapshot(), member).network.state_dict() for member in range(3)]
+    for step in (1, 2):
+        learner.step(collate(windows_of_folds(1, 1)), 2, step)
+        of_stacked = [p.grad for p in learner.network.stacked_parameters()]
+        assert all(torch.count_nonzero(gradient[1]) == 0 for gradient in of_stacked)
+        assert all(torch.count_nonzero(p.grad) == 0 for p in learner.network.member_parameters(1))
+        for member in (0, 2):
+            assert any(torch.count_nonzero(gradient[member]) for gradient in of_stacked)
+            assert all(torch.count_nonzero(p.grad) for p in learner.network.member_parameters(member)[:2])
+    after = [single_member(learner.snapshot(), member).network.state_dict() for member in range(3)]
+    changed = [any(not torch.equal(after[m][name], before[m][name]) for name in before[m]) for m in range(3)]
+    assert changed == [True, False, True]
 
 
 def test_weight_decay_applies_to_matrices_only() -> None:

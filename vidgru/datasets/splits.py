@@ -6,6 +6,7 @@ it has practically been trained on.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import PurePosixPath
 from unicodedata import normalize
@@ -19,6 +20,8 @@ from vidgru.errors import AnnotationError, SettingsError
 from vidgru.types import Array
 
 GROUP = "group"  # default column to group by
+_MADE_SPLIT = "no {} rows"  # beginning of a note on a split that was made
+NO_VAL = _MADE_SPLIT.format("val")
 _MIN_FOLDERS = 5  # fewer folders are too coarse to hold out a fifth
 
 
@@ -87,6 +90,55 @@ def folds(dataset: Dataset, k: int, seed: int, by: str | None = None) -> list[Da
             message = f"{error.message}, train and val, from what fold {fold + 1} of {k} leaves"
             raise AnnotationError(message, f"make more folds, or {error.remedy}") from error
     return datasets
+
+
+def member_folds(dataset: Dataset, members: int, seed: int, by: str | None = None) -> dict[str, int]:
+    """Divide the recordings of train and val among members of a model, each of which does without its part.
+
+    A part holds whole groups, and labels are spread over the parts. If the file has a split val, it is the first part.
+    Recordings of a group that is the only one with one of its labels are in no part: every member needs them.
+
+    Args:
+        dataset: As loaded.
+        members: Number of parts, at least 2.
+        seed: Random seed.
+        by: As for `groups`.
+
+    Returns:
+        The part of each recording that a member does without. Fewer parts than members, or none, if there are too few
+        groups.
+    """
+    rows = tuple(row for row in dataset.rows if row.annotation.split in ("train", "val"))
+    group, _ = groups(dataset, by)
+    chosen = replace(dataset, rows=rows)
+    groups_of: dict[int, set[str]] = {}
+    for clip in clips(chosen):
+        for label in clip.labels or {-1}:
+            groups_of.setdefault(label, set()).add(group[clip.video])
+    single = {name for names in groups_of.values() if len(names) == 1 for name in names}
+    free = [row for row in rows if group[row.annotation.video] not in single]
+    val = {group[row.annotation.video] for row in free if row.annotation.split == "val"}
+    train = {group[row.annotation.video] for row in free} - val
+    number = dict.fromkeys(val, 0)
+    rest = tuple(row for row in free if group[row.annotation.video] in train)
+    parts = min(members - bool(val), len(train))
+    if parts and parts + bool(val) >= 2:
+        part, _ = _parts(dataset, rest, np.full(parts, 1 / parts), SplitSettings(by=by or dataset.split.by, seed=seed))
+        number |= {group[video]: index + bool(val) for video, index in part.items()}
+    elif not val:
+        return {}
+    videos = {row.annotation.video for row in free}
+    return {video: number[group[video]] for video in sorted(videos) if group[video] in number}
+
+
+def in_split(dataset: Dataset, videos: Collection[str], split: str, *origins: str) -> Dataset:
+    """Return the dataset with rows of some recordings in another split: those of `origins`, or of train and val."""
+    origins = origins or ("train", "val")
+    rows = tuple(
+        _moved(row, split) if row.annotation.video in videos and row.annotation.split in origins else row
+        for row in dataset.rows
+    )
+    return replace(dataset, rows=rows)
 
 
 def groups(dataset: Dataset, by: str | None = None) -> tuple[dict[str, str], str]:
@@ -179,7 +231,7 @@ def _hold_out(dataset: Dataset, name: str, share: float, settings: SplitSettings
         noun = "recordings"
         moved, before = ([*{clip.video: clip for clip in part}.values()] for part in (moved, before))
     moved_rows = f"{len(moved)} of {len(before)} train {noun} held out as {name}"
-    note = f"no {name} rows: {moved_rows}, by {group_kind}, seed {settings.seed}"
+    note = f"{_MADE_SPLIT.format(name)}: {moved_rows}, by {group_kind}, seed {settings.seed}"
     return replace(changed, notes=(*dataset.notes, note))
 
 

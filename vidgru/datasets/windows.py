@@ -32,6 +32,7 @@ class Window:
         weights: float32 [L], loss weight per step, 0 where padded; None without targets.
         labels: float32 [C], labels of the whole clip; None if there are none.
         words: int64 [W], token ids of a caption; None if there is none.
+        fold: The member that does not learn from it; -1 if all do.
         source: Where it was cut from, for messages.
     """
 
@@ -43,6 +44,7 @@ class Window:
     weights: Array | None = None
     labels: Array | None = None
     words: Array | None = None
+    fold: int = -1
     source: str = ""
 
     def __len__(self) -> int:
@@ -63,6 +65,7 @@ class Batch:
         weights: float32 [B, T], loss weight per step; None if the windows have none.
         labels: float32 [B, C], labels per clip; None if the windows have none.
         words: int64 [B, W], token ids of a caption each, padded with -1; None if the windows have none.
+        folds: int64 [B], the member that does not learn from each window, or -1.
         sources: Where each window was cut from, for messages.
     """
 
@@ -74,6 +77,7 @@ class Batch:
     weights: Tensor | None = None
     labels: Tensor | None = None
     words: Tensor | None = None
+    folds: Tensor | None = None
     sources: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -117,6 +121,7 @@ def slice_window(
     *,
     labels: Array | None = None,
     words: Array | None = None,
+    fold: int = -1,
     source: str = "",
 ) -> Window:
     """Cut a window: step t is frame `start + t` of the recording, or padding.
@@ -129,6 +134,7 @@ def slice_window(
         weights: [T], loss weight per frame.
         labels: [C], labels of the whole clip, passed through.
         words: [W], token ids of a caption, passed through.
+        fold: The member that does not learn from it, passed through.
         source: Where it is cut from, for messages.
 
     Returns:
@@ -159,6 +165,7 @@ def slice_window(
         weights=None if weights is None else _pad_rows(weights[first:stop], before, after),
         labels=labels,
         words=words,
+        fold=fold,
         source=source,
     )
 
@@ -193,6 +200,7 @@ def collate(windows: Sequence[Window]) -> Batch:
         mask=mask,
         targets=_stack_steps([w.targets for w in windows if w.targets is not None], steps),
         weights=_stack_steps([w.weights for w in windows if w.weights is not None], steps),
+        folds=torch.tensor([window.fold for window in windows]),
         sources=tuple(window.source for window in windows),
         labels=_stack_labels([w.labels for w in windows if w.labels is not None]),
         words=_stack_words([w.words for w in windows if w.words is not None]),

@@ -58,6 +58,7 @@ def run(config: DemoConfig) -> str:
     write_dataset(out, clips_per_kind=config.clips_per_kind, recordings=config.recordings, seed=config.seed)
     _print_step("2/4 extracting features and training")
     settings = TrainConfig(
+        members=1,  # the scenes have a validation split, and a demo should end soon
         detector=DetectorSettings(weights=str(weights), imgsz=max(SIZE_PX)),
         features=features,
         out=model,

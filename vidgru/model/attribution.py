@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.encoder import Encoder
 from vidgru.model.event_decoder import smooth_scores
 from vidgru.model.features import stream_features
-from vidgru.model.scoring import FRAMES_PER_PASS, SlidingWindowScorer, score_frames
+from vidgru.model.scoring import FRAMES_PER_PASS, EncodedRecording, SlidingWindowScorer, encode_features, score_frames
 from vidgru.model.stream import ScoredRecording
-from vidgru.types import Array, Event, Features, FrameSequence
+from vidgru.types import Array, Event, FrameSequence
 
 CONTEXT_S = 30.0  # read before an event when it is scored again
 LONGEST_S = 120.0  # of a longer event, only the beginning is scored again
@@ -175,11 +172,10 @@ def _ablate_groups(
     context = _context_frames(model, time_s, frames)
     features = list(stream_features((piece for piece, _ in _cut_parts(parts, context)), model.feature_spec))
     encoder = model.network.encoder
-    variants = [_encode_without(encoder, features, group) for group in (None, *encoder.groups)]
-    if model.task.frame_head:
-        scores = score_frames(model, variants)
-    else:
-        scores = [_score_windows(model, vectors) for vectors in variants]
+    variants = [model, *(_without_group(model, group) for group in encoder.groups)]
+    encoded = [encode_features(variant, features) for variant in variants]
+    score = _score_recording if model.task.frame_head else _score_windows
+    scores = [score(variant, recording) for variant, recording in zip(variants, encoded, strict=True)]
     column, inside = model.labels.index(event.label), slice(frames.start - context.start, frames.stop - context.start)
     means = [
         float(smooth_scores(time_s[context], values, model.decode.smooth_s)[inside, column].mean(dtype=np.float64))
@@ -204,21 +200,20 @@ def _context_frames(model: EventModel, time_s: Array, frames: slice) -> slice:
     return slice(first - first % scorer.stride, min(len(time_s), int(stop) + scorer.window))
 
 
-def _score_windows(model: EventModel, vectors: Tensor) -> Array:
+def _score_recording(model: EventModel, recording: EncodedRecording) -> Array:
+    return score_frames(model, [recording])[0]
+
+
+def _score_windows(model: EventModel, recording: EncodedRecording) -> Array:
     """Score frames by sliding windows, float32 [T,C]."""
     scorer = SlidingWindowScorer(model)
-    return np.concatenate([scorer.push(vectors)[0], scorer.finish()[0]])
+    return np.concatenate([scorer.push(recording)[0], scorer.finish()[0]])
 
 
-@torch.inference_mode()
-def _encode_without(encoder: Encoder, features: Sequence[Features], masked_group: str | None) -> Tensor:
-    """Encode frames without a feature group, float32 [T,members,width]."""
-    device = encoder.object_mean.device
-    vectors = []
-    for part in features:
-        inputs = part.objects, np.diff(part.offsets)[None], part.frame[None]
-        vectors.append(encoder(*(torch.from_numpy(array).to(device) for array in inputs), masked_group).vectors[:, 0])
-    return torch.cat(vectors, dim=1).transpose(0, 1)
+def _without_group(model: EventModel, group: str) -> EventModel:
+    """Return the model without the influence of a feature group on its scores."""
+    linear = model.linear.without(model.feature_spec, group) if model.linear else None
+    return replace(model, masked_groups=tuple({*model.masked_groups, group}), linear=linear)
 
 
 def _cut_parts(parts: Sequence[FrameSequence], frames: slice) -> Iterator[tuple[FrameSequence, int]]:

@@ -135,11 +135,11 @@ def _first_words(model: EventModel, segments: Sequence[CaptionSegment]) -> list[
 
 def _best_label(model: EventModel, features: Features) -> str:
     """Return the label with the highest score by the clip head, else by the frame head, averaged over the frames."""
-    vectors = [encode_features(model, [features]).vectors]
+    encoded = [encode_features(model, [features])]
     if model.task.clip_head:
-        scores = score_clips(model, vectors)[0]
+        scores = score_clips(model, encoded)[0]
     elif model.task.frame_head:
-        scores = score_frames(model, vectors)[0].mean(axis=0)
+        scores = score_frames(model, encoded)[0].mean(axis=0)
     else:
         return model.labels[0]
     return model.labels[int(scores[: len(model.labels)].argmax())]

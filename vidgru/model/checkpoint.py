@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import EventGRU
 from vidgru.model.feature_spec import FeatureSpec
+from vidgru.model.linear_path import LinearModel
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.storage import write_atomic
 from vidgru.types import Array
 
-FORMAT = 5
+FORMAT = 6
 METADATA = "vidgru"  # metadata key that holds everything but the weights, as JSON
+_LINEAR = "linear."  # prefix of the tensors of the linear paths
 BEST = "best.safetensors"
 NO_EVENT = "(no event)"
 _NO_MODEL = "give a model file, or the folder that vidgru train wrote"
@@ -124,6 +126,8 @@ class EventModel:
             this length.
         lookahead: Frames the frame head sees ahead: step t scores frame t - lookahead.
         caption: How the model writes captions; None if it writes none.
+        linear: Linear paths beside the network; None for none.
+        masked_groups: Feature groups that the network was trained with, but whose scores are better without.
         metrics: Metrics on the validation split, by name.
         versions: Versions of vidgru and torch at training.
         trained_on: Sorted digests of the entries in training and validation; evaluation warns if they recur.
@@ -138,9 +142,19 @@ class EventModel:
     window_s: float
     lookahead: int = 0
     caption: CaptionSettings | None = None
+    linear: LinearModel | None = None
+    masked_groups: tuple[str, ...] = ()
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     trained_on: tuple[str, ...] = ()
+
+    def member(self, index: int) -> EventModel:
+        """Return a model of one member's network, which shares its weights; captions remain with the first."""
+        caption = None if index else self.caption
+        words = len(self.caption.tokenizer) if self.caption and caption else 0
+        network = build_network(self.feature_spec, self.task, self.network.architecture, words=words)
+        network.load_state_dict(self.network.member_state(index))
+        return replace(self, network=network.to(self.network.device).eval(), caption=caption)
 
     @property
     def feature_spec(self) -> FeatureSpec:
@@ -172,6 +186,8 @@ class EventModel:
             "window_s": self.window_s,
             "lookahead": self.lookahead,
             "caption": self.caption and {**vars(self.caption), "tokenizer": self.caption.tokenizer.to_json()},
+            "linear": self.linear and self.linear.metadata(),
+            "masked_groups": self.masked_groups,
             "metrics": self.metrics,
             "versions": self.versions,
             "trained_on": self.trained_on,
@@ -179,7 +195,10 @@ class EventModel:
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes, a pure function of the model."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        tensors = dict(self.network.state_dict())
+        if self.linear:
+            tensors |= {f"{_LINEAR}{name}": tensor for name, tensor in self.linear.tensors().items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         text = json.dumps(self.metadata(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return save(tensors, metadata={METADATA: text})
 
@@ -273,6 +292,9 @@ def _assemble(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> EventMode
     decode["high"], decode["low"] = tuple(decode["high"]), tuple(decode["low"])
     caption = _caption_settings(metadata["caption"]) if metadata["caption"] else None
     words = len(caption.tokenizer) if caption else 0
+    linear_tensors = {
+        name.removeprefix(_LINEAR): tensors.pop(name) for name in sorted(tensors) if name.startswith(_LINEAR)
+    }
     with torch.device("meta"):  # spends no time and no random numbers on weights that are replaced below
         network = build_network(feature_spec, task, architecture, members=metadata["members"], words=words)
     # Copied rather than assigned: tensors in memory that torch did not align give other last bits.
@@ -287,6 +309,8 @@ def _assemble(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> EventMode
         window_s=metadata["window_s"],
         lookahead=metadata["lookahead"],
         caption=caption,
+        linear=LinearModel.load(metadata["linear"], linear_tensors) if metadata["linear"] else None,
+        masked_groups=tuple(metadata["masked_groups"]),
         metrics=metadata["metrics"],
         versions=metadata["versions"],
         trained_on=tuple(metadata["trained_on"]),

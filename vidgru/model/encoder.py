@@ -167,7 +167,7 @@ class Encoder(nn.Module):
         objects: Tensor,
         counts: Tensor,
         frame: Tensor,
-        masked_group: str | None = None,
+        masked_groups: tuple[str, ...] = (),
         *,
         dropout_scale: float = 1.0,
     ) -> EncodedFrames:
@@ -177,16 +177,16 @@ class Encoder(nn.Module):
             objects: float32 [M,F], the objects of all frames, clip after clip.
             counts: int64 [B,T], objects per frame; M in total.
             frame: float32 [B,T,G].
-            masked_group: Feature group whose projection is set to zero, as group dropout does in training. Detector
-                scores still weight the attention.
+            masked_groups: Feature groups whose projections are set to zero, as group dropout does in training.
+                Detector scores still weight the attention.
             dropout_scale: Factor on `group_dropout` in training.
 
         Raises:
-            ValueError: `masked_group` is not in use.
+            ValueError: A masked group is not in use.
         """
-        if masked_group is not None and masked_group not in self.groups:
-            raise ValueError(f"there is no group {masked_group!r} to mask; groups are {', '.join(self.groups)}")
-        parts = self._project_frame(frame, masked_group, dropout_scale)
+        if unknown := set(masked_groups).difference(self.groups):
+            raise ValueError(f"there is no group {min(unknown)!r} to mask; groups are {', '.join(self.groups)}")
+        parts = self._project_frame(frame, masked_groups, dropout_scale)
         flat = counts.flatten()
         # index of each object's frame, counted through all clips
         frame_index = torch.arange(len(flat), device=flat.device).repeat_interleave(flat, output_size=len(objects))
@@ -199,7 +199,7 @@ class Encoder(nn.Module):
         first_frames = torch.arange(members, device=flat.device)[:, None] * len(flat)
         member_frames = (first_frames + frame_index).flatten()  # [members * M]
         clip_index = member_frames.div(steps, rounding_mode="floor")
-        projected = self._project_objects(objects, clip_index, clips, masked_group, dropout_scale).relu_()
+        projected = self._project_objects(objects, clip_index, clips, masked_groups, dropout_scale).relu_()
         vectors = self.object(projected)
         logits = self.query(vectors)
         if "score" in self.object_groups:
@@ -213,12 +213,12 @@ class Encoder(nn.Module):
         return EncodedFrames(vector.view(members, clips, steps, self.width), attention, projected)
 
     def _project_objects(
-        self, objects: Tensor, clip_index: Tensor, clips: int, masked_group: str | None, dropout_scale: float
+        self, objects: Tensor, clip_index: Tensor, clips: int, masked_groups: tuple[str, ...], dropout_scale: float
     ) -> Tensor:
         """Return the concatenated projections of each object's groups before their ReLU, [members,M,N].
 
         Args:
-            objects, masked_group, dropout_scale: As for `forward`.
+            objects, masked_groups, dropout_scale: As for `forward`.
             clip_index: int64 [members * M], clip of each object; clips are counted through all members.
             clips: Number of clips, B.
         """
@@ -232,7 +232,7 @@ class Encoder(nn.Module):
                 part = F.embedding(index, table.flatten(1)).view(len(objects), *table.shape[1:]).transpose(0, 1)
             else:
                 part = self.project[name](normal[:, columns])
-            parts.append(torch.zeros_like(part) if name == masked_group else part)
+            parts.append(torch.zeros_like(part) if name in masked_groups else part)
             if use_dropout:
                 masks.append(self._group_mask(name, clips, part, dropout_scale).expand(-1, -1, part.shape[2]))
         joined = torch.cat(parts, dim=2)
@@ -240,7 +240,7 @@ class Encoder(nn.Module):
             return joined
         return joined * torch.cat(masks, dim=2).flatten(0, 1).index_select(0, clip_index).view_as(joined)
 
-    def _project_frame(self, frame: Tensor, masked_group: str | None, dropout_scale: float) -> list[Tensor]:
+    def _project_frame(self, frame: Tensor, masked_groups: tuple[str, ...], dropout_scale: float) -> list[Tensor]:
         """Return the projections of the frame groups, [members,B*T,n] each. Arguments as for `forward`."""
         clips, steps, _ = frame.shape
         normal = ((frame.flatten(0, 1) - self.frame_mean) / self.frame_std).clamp(-MAX_DEVIATION, MAX_DEVIATION)
@@ -249,7 +249,7 @@ class Encoder(nn.Module):
             part = self.project[name](normal[:, columns]).relu()
             if self.training and self.group_dropout * dropout_scale > 0:
                 part = part * self._group_mask(name, clips, part, dropout_scale).repeat_interleave(steps, dim=1)
-            parts.append(torch.zeros_like(part) if name == masked_group else part)
+            parts.append(torch.zeros_like(part) if name in masked_groups else part)
         return parts
 
     def _group_mask(self, name: str, clips: int, like: Tensor, dropout_scale: float) -> Tensor:

@@ -146,6 +146,20 @@ class EventGRU(nn.Module):
         modules = (self.gru and self.gru[member], None if member else self.caption_head)
         return [parameter for module in modules if module is not None for parameter in module.parameters()]
 
+    def member_state(self, index: int) -> dict[str, Tensor]:
+        """Return the state of a network of a single member, as `load_state_dict` reads it."""
+        stacked = {id(parameter) for parameter in self.stacked_parameters()}
+        state = {}
+        for name, value in self.state_dict(keep_vars=True).items():
+            if id(value) in stacked:
+                state[name] = value.detach()[index : index + 1]
+            elif name.startswith("gru."):
+                if name.startswith(f"gru.{index}."):
+                    state[f"gru.0.{name.split('.', 2)[2]}"] = value.detach()
+            elif index == 0 or not name.startswith("caption_head."):
+                state[name] = value.detach()
+        return state
+
     def forward(self, objects: Tensor, counts: Tensor, frame: Tensor, mask: Tensor) -> EventLogits:
         """Score clips or windows.
 
@@ -157,9 +171,11 @@ class EventGRU(nn.Module):
         """
         return self.event_logits(self.encode(objects, counts, frame).vectors, mask)
 
-    def encode(self, objects: Tensor, counts: Tensor, frame: Tensor) -> EncodedFrames:
-        """Encode frames. Arguments as for `forward`."""
-        encoded: EncodedFrames = self.encoder(objects, counts, frame)
+    def encode(
+        self, objects: Tensor, counts: Tensor, frame: Tensor, masked_groups: tuple[str, ...] = ()
+    ) -> EncodedFrames:
+        """Encode frames, without the features of masked groups. Other arguments as for `forward`."""
+        encoded: EncodedFrames = self.encoder(objects, counts, frame, masked_groups)
         return encoded
 
     def run_rnn(self, vectors: Tensor, mask: Tensor, states: RNNState = None) -> tuple[Tensor, RNNState]:

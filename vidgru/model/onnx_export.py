@@ -13,6 +13,8 @@ and states that the model lacks are missing.
 | `counts` | int64 [B,T] | objects per frame; M in total |
 | `frame` | float32 [B,T,G] | `Features.frame`; the metadata's `frame_columns` name the columns |
 | `mask` | bool [B,T] | True for frames; padding comes last |
+| `clip_summaries` | float32 [B,P] | of models with a linear path of clips: `summarize_clip` of the frames |
+| `frame_summaries` | float32 [B,T,Q] | of models with a linear path of frames: step t as `WindowSummaries` returns it |
 | `state`, `cell` | float32 [members*layers,B,H] | recurrent states, zeros at the beginning; `cell` for an LSTM |
 
 | output | dtype, shape | |
@@ -23,7 +25,7 @@ and states that the model lacks are missing.
 | `next_state`, `next_cell` | as `state` | states after the last step, input for the next frames |
 | `hidden` | float32 [members,B,T,H] | outputs of the recurrent layers |
 
-A bidirectional model reads whole recordings and has no state.
+A bidirectional model reads whole recordings and has no state. `summary_inputs` computes the summaries of a recording.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
+import torch
 from torch import nn
 
 from vidgru.config import ExportConfig
@@ -39,10 +42,12 @@ from vidgru.errors import ModelError, SettingsError
 from vidgru.model.checkpoint import EventModel, HeadSpec, load_model, model_file
 from vidgru.model.encoder import MAX_DEVIATION, MIN_SCORE, Encoder
 from vidgru.model.event_gru import EventGRU
+from vidgru.model.linear_path import MAX_SUMMARY_DEVIATION, LinearPath, LogitMix
 from vidgru.model.member_layers import MemberLayerNorm, MemberLinear
 from vidgru.model.onnx_graph import GraphWriter, ints, numbers, recurrent_weights
+from vidgru.model.summaries import FrameSummaries, WindowSummaries, summarize_clip
 from vidgru.storage import write_atomic
-from vidgru.types import Array
+from vidgru.types import Array, Features
 
 _OPERATOR = {"gru": "GRU", "lstm": "LSTM", "rnn": "RNN"}
 
@@ -76,30 +81,63 @@ def export_model(model_path: str | Path, config: ExportConfig) -> Path:
     return out
 
 
+def summary_inputs(model: EventModel, features: Features) -> dict[str, Array]:
+    """Return the summaries of a recording that the graph of a model reads.
+
+    Args:
+        model: The model.
+        features: The whole recording, of at least one frame.
+
+    Returns:
+        `clip_summaries`, float32 [1,P], and `frame_summaries`, float32 [1,T + lookahead,Q], each if the graph has that
+        input. The last rows are of the padding steps that score the last frames.
+    """
+    if model.linear is None:
+        return {}
+    frames = FrameSummaries(model.feature_spec, model.linear.drop_groups)
+    summaries = frames.push(features)
+    inputs = {}
+    if model.linear.clips:
+        clip = summarize_clip(torch.from_numpy(summaries[:, frames.clip_columns]))
+        inputs["clip_summaries"] = clip[None].numpy()
+    if model.linear.frames:
+        windows = WindowSummaries(len(frames.window_columns), model.fps, model.lookahead)
+        pushed = windows.push(summaries[:, frames.window_columns])
+        inputs["frame_summaries"] = np.concatenate([pushed, windows.finish()])[None]
+    return inputs
+
+
 def event_graph(model: EventModel) -> bytes:
-    """Return an ONNX file with a model's encoder, recurrent layer and heads, and the model's metadata.
+    """Return an ONNX file with a model's encoder, recurrent layer, heads and linear paths, and the model's metadata.
 
     Raises:
         MissingDependencyError: The package `onnx` is not installed.
     """
-    network = model.network
+    network, linear = model.network, model.linear
     feature_spec = model.feature_spec
     graph = GraphWriter("vidgru events")
     objects = graph.input("objects", np.float32, ["objects", feature_spec.object_width])
     counts = graph.input("counts", np.int64, ["batch", "time"])
     frame = graph.input("frame", np.float32, ["batch", "time", feature_spec.frame_width])
     mask = graph.input("mask", np.bool_, ["batch", "time"])
-    encoded = _encode(graph, network.encoder, objects, counts, frame)
+    encoded = _encode(graph, network.encoder, objects, counts, frame, model.masked_groups)
     hidden = _run_rnn(graph, network, encoded.vectors, mask)
     graph.output("attention", encoded.attention, ["objects"])
     if model.task.frame_head and network.frame_head is not None:
         outputs = model.task.num_outputs(model.task.frame_head)
         logits = _step_logits(graph, network.frame_head, hidden, mask)
+        if linear and linear.frames:
+            width = linear.frames.weight.shape[1]
+            summaries = graph.input("frame_summaries", np.float32, ["batch", "time", width])
+            logits = _mix(graph, linear.frame_mix, logits, _linear_logits(graph, linear.frames, summaries))
         graph.output("frame_scores", _scores(graph, model.task.frame_head, logits), ["batch", "time", outputs])
     if model.task.clip_head and network.clip_head is not None:
         outputs = model.task.num_outputs(model.task.clip_head)
         steps = _step_logits(graph, network.clip_head, hidden, mask)
         logits = _pool(graph, steps, mask, network.gru is None)
+        if linear and linear.clips:
+            summaries = graph.input("clip_summaries", np.float32, ["batch", linear.clips.weight.shape[1]])
+            logits = _mix(graph, linear.clip_mix, logits, _linear_logits(graph, linear.clips, summaries))
         graph.output("clip_scores", _scores(graph, model.task.clip_head, logits), ["batch", outputs])
     graph.output("hidden", hidden, [network.members, "batch", "time", network.hidden_width])
     columns = {"object_columns": feature_spec.object_groups(), "frame_columns": feature_spec.frame_groups()}
@@ -117,21 +155,23 @@ class _Encoded(NamedTuple):
     attention: str
 
 
-def _encode(graph: GraphWriter, encoder: Encoder, objects: str, counts: str, frame: str) -> _Encoded:
+def _encode(
+    graph: GraphWriter, encoder: Encoder, objects: str, counts: str, frame: str, masked_groups: tuple[str, ...]
+) -> _Encoded:
     """Add `Encoder.forward`. Objects are padded per frame, so that attention needs no scattered sums."""
     parts = []
     if encoder.frame_groups:
         frame = graph.reshape(frame, -1, encoder.feature_spec.frame_width)
-        normal = _normal(graph, frame, numbers(encoder.frame_mean), numbers(encoder.frame_std))
-        parts.append(_project_groups(graph, encoder, encoder.frame_groups, frame, normal))
+        normal = _normal(graph, frame, numbers(encoder.frame_mean), numbers(encoder.frame_std), MAX_DEVIATION)
+        parts.append(_project_groups(graph, encoder, encoder.frame_groups, frame, normal, masked_groups))
     flat = graph.reshape(counts, -1)
     index, mask = graph.rows(flat)
     if not encoder.object_groups:
         sizes = graph.cast(graph.add("Unsqueeze", flat, ints(1)), np.float32)
         uniform = graph.add("Expand", graph.add("Div", 1.0, sizes), graph.add("Shape", mask))
         return _Encoded(_join(graph, encoder, parts), graph.compress(uniform, mask))
-    normal = _normal(graph, objects, numbers(encoder.object_mean), numbers(encoder.object_std))
-    projected = _project_groups(graph, encoder, encoder.object_groups, objects, normal)
+    normal = _normal(graph, objects, numbers(encoder.object_mean), numbers(encoder.object_std), MAX_DEVIATION)
+    projected = _project_groups(graph, encoder, encoder.object_groups, objects, normal, masked_groups)
     linear, norm = cast(MemberLinear, encoder.object[0]), cast(MemberLayerNorm, encoder.object[1])
     vectors = graph.add("Relu", graph.norm(graph.linear(projected, linear), norm))
     logits = graph.linear(vectors, encoder.query)
@@ -144,16 +184,29 @@ def _encode(graph: GraphWriter, encoder: Encoder, objects: str, counts: str, fra
     return _Encoded(_join(graph, encoder, [pooled, *parts]), attention)
 
 
-def _normal(graph: GraphWriter, value: str, mean: Array, std: Array) -> str:
-    return graph.add("Clip", graph.add("Mul", graph.add("Sub", value, mean), 1 / std), -MAX_DEVIATION, MAX_DEVIATION)
+def _normal(graph: GraphWriter, value: str, mean: Array, std: Array, max_deviation: float) -> str:
+    return graph.add("Clip", graph.add("Mul", graph.add("Sub", value, mean), 1 / std), -max_deviation, max_deviation)
 
 
-def _project_groups(graph: GraphWriter, encoder: Encoder, groups: dict[str, slice], value: str, normal: str) -> str:
+def _project_groups(
+    graph: GraphWriter,
+    encoder: Encoder,
+    groups: dict[str, slice],
+    value: str,
+    normal: str,
+    masked_groups: tuple[str, ...],
+) -> str:
     """Project and concatenate groups of [n,width]: classes are looked up from the raw value, others are normalized."""
     parts = []
     for name, columns in groups.items():
         bounds = [ints(at) for at in (columns.start, columns.stop, 1)]
-        if name == "class":
+        if name in masked_groups:
+            layer = encoder.classes if name == "class" else cast(MemberLinear, encoder.project[name]).bias
+            assert layer is not None
+            zeros = np.zeros((len(layer), 1, layer.shape[-1]), np.float32)
+            rows = graph.add("Concat", ints(1), graph.size(value, 0), ints(1), axis=0)
+            parts.append(graph.add("Expand", zeros, rows))
+        elif name == "class":
             table = numbers(encoder.classes)
             index = graph.cast(graph.reshape(graph.add("Slice", value, *bounds), -1), np.int64)
             index = graph.add("Clip", index, ints(), np.array(table.shape[1] - 1))
@@ -256,6 +309,18 @@ def _pool(graph: GraphWriter, steps: str, mask: str, mean: bool) -> str:
     powers = graph.add("Exp", graph.add("Sub", masked, highest))
     sums = graph.add("Div", graph.add("ReduceSum", powers, ints(2), keepdims=0), lengths)
     return graph.add("Add", graph.add("Squeeze", highest, ints(2)), graph.add("Log", sums))
+
+
+def _linear_logits(graph: GraphWriter, path: LinearPath, summaries: str) -> str:
+    """Add `LinearPath.forward`."""
+    normal = _normal(graph, summaries, numbers(path.mean), numbers(path.std), MAX_SUMMARY_DEVIATION)
+    return graph.add("Add", graph.add("MatMul", normal, numbers(path.weight).T), numbers(path.bias))
+
+
+def _mix(graph: GraphWriter, mix: LogitMix, network: str, linear: str) -> str:
+    """Add `LogitMix.__call__`, of logits [members,...,C] and [...,C]."""
+    mixed = graph.add("Add", graph.add("Mul", network, mix.network), graph.add("Mul", linear, mix.linear))
+    return graph.add("Add", mixed, np.array(mix.bias, np.float32)) if mix.bias else mixed
 
 
 def _scores(graph: GraphWriter, head: HeadSpec, logits: str) -> str:

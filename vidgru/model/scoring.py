@@ -15,8 +15,10 @@ from torch import Tensor
 
 from vidgru.model.checkpoint import EventModel, HeadSpec
 from vidgru.model.event_gru import EventGRU, RNNState
+from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import stream_features
 from vidgru.model.gru_gates import GRUGates, has_gates, mean_gates
+from vidgru.model.summaries import FrameSummaries, WindowSummaries, summarize_clip
 from vidgru.types import Array, Features, FrameSequence
 
 FRAMES_PER_PASS = 1024  # of the encoder
@@ -32,47 +34,139 @@ _MIN_WINDOWS = 1.5  # a recording shorter than this many windows is scored as on
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EncodedRecording:
-    """Input of the recurrent layer for one recording.
+    """Inputs of recurrent layer and linear path for one recording, or for a part of one.
 
     Attributes:
         vectors: float32 [T,members,width], on the network's device.
         attention: float32 [M], attention to each object in its frame, in the order of the frame sequence.
         time_s: float64 [T].
+        summaries: float32 [T,Z], what the linear path of clips reads of each frame; None without such a path.
+        linear: float32 [n,K], logits of the linear path of frames; None without such a path. Of a whole recording n is
+            T; of a chunk, they are of the frames whose lookahead ends within it.
     """
 
     vectors: Tensor
     attention: Array
     time_s: Array
+    summaries: Tensor | None = None
+    linear: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of frames, T."""
-        return len(self.time_s)
+        return len(self.vectors)
+
+    def frames(self, first: int, stop: int) -> EncodedRecording:
+        """Return the frames [first,stop) as a clip: without attention, and without logits of frames."""
+        return EncodedRecording(
+            vectors=self.vectors[first:stop],
+            attention=np.zeros(0, np.float32),
+            time_s=self.time_s[first:stop],
+            summaries=None if self.summaries is None else self.summaries[first:stop],
+        )
+
+    def joined(self, later: EncodedRecording) -> EncodedRecording:
+        """Return a clip of these frames and the next ones, in memory of its own."""
+        summaries = [part.summaries for part in (self, later) if part.summaries is not None]
+        return EncodedRecording(
+            vectors=torch.cat([self.vectors, later.vectors]),
+            attention=np.zeros(0, np.float32),
+            time_s=np.concatenate([self.time_s, later.time_s]),
+            summaries=torch.cat(summaries) if summaries else None,
+        )
 
 
-@torch.inference_mode()
-def encode_features(model: EventModel, features: Iterable[Features]) -> EncodedRecording:
-    """Encode the features of consecutive chunks of one recording."""
-    device = model.network.device
-    vectors, attention, times = [], [], []
-    for part in features:
-        for first in range(0, len(part), FRAMES_PER_PASS):
-            stop = min(first + FRAMES_PER_PASS, len(part))
-            counts = np.diff(part.offsets[first : stop + 1])
-            objects = part.objects[part.offsets[first] : part.offsets[stop]]
-            encoded = model.network.encode(
+class RecordingEncoder:
+    """Encodes consecutive chunks of one recording.
+
+    Args:
+        model: Model in eval mode.
+    """
+
+    def __init__(self, model: EventModel) -> None:
+        self._model, self._path = model, model.linear
+        self._summaries: FrameSummaries | None = None
+        self._windows: WindowSummaries | None = None
+        self._to_skip = model.lookahead  # the first windows are of times before the first frame
+        if self._path:
+            self._summaries = FrameSummaries(model.feature_spec, self._path.drop_groups)
+            if self._path.frames:
+                width = len(self._summaries.window_columns)
+                self._windows = WindowSummaries(width, model.fps, model.lookahead)
+
+    @torch.inference_mode()
+    def push(self, features: Features) -> EncodedRecording:
+        """Encode the next chunk, of any length."""
+        network, device = self._model.network, self._model.network.device
+        vectors, attention, linear = [], [], []
+        summaries = None if self._summaries is None else self._summaries.push(features)
+        for first in range(0, len(features), FRAMES_PER_PASS):
+            stop = min(first + FRAMES_PER_PASS, len(features))
+            counts = np.diff(features.offsets[first : stop + 1])
+            objects = features.objects[features.offsets[first] : features.offsets[stop]]
+            encoded = network.encode(
                 torch.from_numpy(objects).to(device),
                 torch.from_numpy(counts[None]).to(device),
-                torch.from_numpy(part.frame[None, first:stop]).to(device),
+                torch.from_numpy(features.frame[None, first:stop]).to(device),
+                self._model.masked_groups,
             )
             vectors.append(encoded.vectors[:, 0].transpose(0, 1))
             attention.append(encoded.attention.cpu().numpy())
-        times.append(part.time_s)
-    empty = torch.zeros(0, model.network.members, model.network.architecture.width, device=device)
+            if self._summaries and self._windows and summaries is not None:
+                windows = self._windows.push(summaries[first:stop, self._summaries.window_columns])
+                linear.append(self._frame_logits(windows))
+        empty = torch.zeros(0, network.members, network.architecture.width, device=device)
+        return EncodedRecording(
+            vectors=torch.cat(vectors) if vectors else empty,
+            attention=np.concatenate([np.zeros(0, np.float32), *attention]),
+            time_s=features.time_s,
+            summaries=self._clip_columns(summaries),
+            linear=self._concatenate(linear),
+        )
+
+    @torch.inference_mode()
+    def finish(self) -> Tensor | None:
+        """Return the logits of the linear path of the last frames, [lookahead,K] as in `EncodedRecording.linear`."""
+        return None if self._windows is None else self._frame_logits(self._windows.finish())
+
+    def _frame_logits(self, windows: Array) -> Tensor:
+        assert self._path
+        assert self._path.frames
+        skip = min(self._to_skip, len(windows))
+        self._to_skip -= skip
+        device = self._model.network.device
+        logits: Tensor = self._path.frames(torch.from_numpy(windows[skip:]).to(device))
+        return logits
+
+    def _clip_columns(self, summaries: Array | None) -> Tensor | None:
+        if summaries is None or self._summaries is None or not (self._path and self._path.clips):
+            return None
+        return torch.from_numpy(summaries[:, self._summaries.clip_columns]).to(self._model.network.device)
+
+    def _concatenate(self, linear: list[Tensor]) -> Tensor | None:
+        if not (self._path and self._path.frames):
+            return None
+        return torch.cat(linear) if linear else self._path.frames.bias.new_zeros(0, len(self._path.frames.bias))
+
+
+def encode_features(model: EventModel, features: Iterable[Features]) -> EncodedRecording:
+    """Encode the features of consecutive chunks that make a whole recording."""
+    encoder = RecordingEncoder(model)
+    parts = [encoder.push(part) for part in features] or [encoder.push(_no_frames(model.feature_spec))]
+    tail = encoder.finish()
+    summaries = [part.summaries for part in parts if part.summaries is not None]
+    linear = [part.linear for part in parts if part.linear is not None]
     return EncodedRecording(
-        vectors=torch.cat(vectors) if vectors else empty,
-        attention=np.concatenate([np.zeros(0, np.float32), *attention]),
-        time_s=np.concatenate([np.zeros(0), *times]),
+        vectors=torch.cat([part.vectors for part in parts]),
+        attention=np.concatenate([part.attention for part in parts]),
+        time_s=np.concatenate([part.time_s for part in parts]),
+        summaries=torch.cat(summaries) if summaries else None,
+        linear=None if tail is None else torch.cat([*linear, tail]),
     )
+
+
+def _no_frames(spec: FeatureSpec) -> Features:
+    objects, frame = (np.zeros((0, width), np.float32) for width in (spec.object_width, spec.frame_width))
+    return Features(objects=objects, offsets=np.zeros(1, np.int64), frame=frame, time_s=np.zeros(0))
 
 
 def encode_recording(model: EventModel, parts: Iterable[FrameSequence]) -> EncodedRecording:
@@ -88,12 +182,34 @@ def encode_recording(model: EventModel, parts: Iterable[FrameSequence]) -> Encod
 
 
 @torch.inference_mode()
-def score_clips(model: EventModel, clips: Sequence[Tensor]) -> Array:
-    """Score clips of any lengths with the clip head, each from an empty state.
+def clip_logits(model: EventModel, clips: Sequence[EncodedRecording]) -> tuple[Tensor, Tensor | None]:
+    """Return the logits of the clip head, [members,clips,C], and of the linear path, [clips,C] or None.
+
+    Each clip is read from an empty state. Arguments and errors as for `score_clips`.
+    """
+    head = _require_clip_head(model)
+    network = model.network
+    logits = torch.zeros(network.members, len(clips), model.task.num_outputs(head), device=network.device)
+    for batch, padded, mask in _padded_batches([clip.vectors for clip in clips], _STEPS_PER_PASS):
+        batch_logits = network.event_logits(padded, mask).clips
+        assert batch_logits is not None
+        logits[:, torch.from_numpy(batch).to(network.device)] = batch_logits
+    if not (model.linear and model.linear.clips):
+        return logits, None
+    # a clip without frames has the logits of an average one
+    summaries = [
+        model.linear.clips.mean if clip.summaries is None or not len(clip) else summarize_clip(clip.summaries)
+        for clip in clips
+    ]
+    return logits, model.linear.clips(torch.stack(summaries)) if clips else logits[0]
+
+
+def score_clips(model: EventModel, clips: Sequence[EncodedRecording]) -> Array:
+    """Score clips of any lengths with the clip head.
 
     Args:
         model: Model in eval mode.
-        clips: float32 [L,members,width] each, L at least 1: slices of `EncodedRecording.vectors`.
+        clips: Recordings, or parts of them as from `EncodedRecording.frames`, of at least one frame.
 
     Returns:
         float32 [clips,C], 0 to 1; the last column is the background's if the head has one.
@@ -102,11 +218,10 @@ def score_clips(model: EventModel, clips: Sequence[Tensor]) -> Array:
         ValueError: The model has no clip head.
     """
     head = _require_clip_head(model)
-    scores = np.zeros((len(clips), model.task.num_outputs(head)), np.float32)
-    for batch, padded, mask in _padded_batches(clips, _STEPS_PER_PASS):
-        logits = model.network.event_logits(padded, mask).clips
-        assert logits is not None
-        scores[batch] = head.probabilities(logits).mean(dim=0).cpu().numpy()
+    network, linear = clip_logits(model, clips)
+    if linear is not None and model.linear:
+        network = model.linear.clip_mix(network, linear)
+    scores: Array = head.probabilities(network).mean(dim=0).cpu().numpy()
     return scores
 
 
@@ -142,19 +257,19 @@ class SlidingWindowScorer:
         self._next = 0  # start of the next window
         self._settled = 0
         # of the frames from `_settled` on
-        self._vectors: Tensor = torch.zeros(0, model.network.members, model.network.architecture.width)
+        self._recent: EncodedRecording | None = None
         self._total = np.zeros((0, self._outputs + 2 * (self._gated_network is not None)))
         self._weight = np.zeros(0)
 
-    def push(self, vectors: Tensor) -> tuple[Array, GRUGates | None]:
-        """Add the next frames, float32 [n,members,width].
+    def push(self, frames: EncodedRecording) -> tuple[Array, GRUGates | None]:
+        """Add the next frames.
 
         Returns:
             Scores of the frames that are now settled, float32 [m,C], and their gates if requested.
         """
-        self._vectors = torch.cat([self._vectors.to(vectors.device), vectors])
-        self._frames += len(vectors)
-        padding = ((0, len(vectors)), (0, 0))
+        self._recent = frames if self._recent is None else self._recent.joined(frames)
+        self._frames += len(frames)
+        padding = ((0, len(frames)), (0, 0))
         self._total, self._weight = np.pad(self._total, padding), np.pad(self._weight, padding[0])
         if self._frames < _MIN_WINDOWS * self.window:
             return self._settle(0)
@@ -177,10 +292,11 @@ class SlidingWindowScorer:
                 self._score_batch(batch - self._settled)
 
     def _score_batch(self, windows: Array) -> None:
-        clips = [self._vectors[first:stop] for first, stop in windows]
+        assert self._recent is not None
+        clips = [self._recent.frames(first, stop) for first, stop in windows]
         columns = [np.broadcast_to(score, (len(clips[0]), self._outputs)) for score in score_clips(self._model, clips)]
         if self._gated_network:
-            stacked = torch.stack(clips).movedim(2, 0)
+            stacked = torch.stack([clip.vectors for clip in clips]).movedim(2, 0)
             mask = stacked.new_ones(stacked.shape[1:3], dtype=torch.bool)
             with torch.inference_mode():
                 hidden, _ = self._gated_network.run_rnn(stacked, mask)
@@ -195,7 +311,8 @@ class SlidingWindowScorer:
     def _settle(self, frames: int) -> tuple[Array, GRUGates | None]:
         mean = (self._total[:frames] / np.maximum(self._weight[:frames], 1e-12)[:, None]).astype(np.float32)
         self._total, self._weight = self._total[frames:], self._weight[frames:]
-        self._vectors = self._vectors[frames:].clone()  # a view would keep all frames in memory
+        if self._recent is not None:
+            self._recent = self._recent.frames(frames, len(self._recent))
         self._settled += frames
         gates = GRUGates.from_means(mean[:, self._outputs :]) if self._gated_network else None
         return mean[:, : self._outputs], gates
@@ -229,20 +346,23 @@ class FrameScorer:
     def __init__(self, model: EventModel, *, gates: bool = False) -> None:
         if model.task.frame_head is None:
             raise ValueError("the model has no frame head")
-        self._head = model.task.frame_head
+        self._head, self._linear = model.task.frame_head, model.linear
         self.outputs = model.task.num_outputs(self._head)
         self._network, self._lookahead = model.network, model.lookahead
         self._gated_network: EventGRU | None = model.network if gates and has_gates(model.network) else None
         self._to_skip = model.lookahead  # the first steps score times before the first frame
         self._states: RNNState = None
-        self._pending: list[tuple[Tensor, Tensor]] = []  # frames and masks of a bidirectional model
+        self._pending: list[tuple[Tensor, Tensor, Tensor | None]] = []  # arguments of `push`, of a bidirectional model
 
-    def push(self, vectors: Tensor, mask: Tensor | None = None) -> tuple[Array, Array | None]:
+    def push(
+        self, vectors: Tensor, mask: Tensor | None = None, linear: Tensor | None = None
+    ) -> tuple[Array, Array | None]:
         """Add the next frames of a batch of recordings.
 
         Args:
             vectors: float32 [members,B,n,width].
             mask: bool [B,n], False after the end of a recording; None if all are frames.
+            linear: float32 [B,m,K], logits of the linear path of the frames that are now settled; None without one.
 
         Returns:
             Scores of the frames that are now settled, float32 [B,m,K], 0 to 1, the last column the background's if the
@@ -251,46 +371,53 @@ class FrameScorer:
         if mask is None:
             mask = vectors.new_ones(vectors.shape[1:3], dtype=torch.bool)
         if self._network.architecture.bidirectional:
-            self._pending.append((vectors, mask))
-            return self._advance(vectors[:, :, :0], mask[:, :0])
-        return self._advance(vectors, mask)
+            self._pending.append((vectors, mask, linear))
+            return np.zeros((vectors.shape[1], 0, self.outputs), np.float32), self._empty_gates(vectors)
+        return self._score(*self._advance(vectors, mask), linear)
 
-    def finish(self, like: Tensor) -> tuple[Array, Array | None]:
+    def finish(self, like: Tensor, linear: Tensor | None = None) -> tuple[Array, Array | None]:
         """Settle the remaining frames at the end of the recordings. Returns as `push`.
 
         Args:
             like: float32 [members,B,0,width], for its shape and device.
+            linear: As for `push`.
         """
         if self._pending:
-            vectors, masks = zip(*self._pending, strict=True)
-            return self._advance(torch.cat(vectors, dim=2), torch.cat(masks, dim=1))
+            vectors, masks, rows = zip(*self._pending, strict=True)
+            linear = None if rows[0] is None else torch.cat([row for row in rows if row is not None], dim=1)
+            return self._score(*self._advance(torch.cat(vectors, dim=2), torch.cat(masks, dim=1)), linear)
         padding = like.new_zeros(*like.shape[:2], self._lookahead, like.shape[3])
-        scores, _ = self._advance(padding, padding.new_zeros(padding.shape[1:3], dtype=torch.bool))
-        return scores, self._empty_gates(like)
+        logits, _ = self._advance(padding, padding.new_zeros(padding.shape[1:3], dtype=torch.bool))
+        return self._score(logits, self._empty_gates(like), linear)
 
     @torch.inference_mode()
-    def _advance(self, vectors: Tensor, mask: Tensor) -> tuple[Array, Array | None]:
+    def _advance(self, vectors: Tensor, mask: Tensor) -> tuple[Tensor, Array | None]:
+        """Return the network's logits of the frames that are now settled, and gates."""
         if not vectors.shape[2]:
-            scores = np.zeros((vectors.shape[1], 0, self.outputs), np.float32)
-            return scores, self._empty_gates(vectors)
+            return vectors.new_zeros(*vectors.shape[:3], self.outputs), self._empty_gates(vectors)
         states = self._states
         logits, hidden, self._states = self._network.step(vectors, mask, states)
         assert logits is not None
         gates = mean_gates(self._gated_network, vectors, hidden, states) if self._gated_network else None
         skip = min(self._to_skip, vectors.shape[2])
         self._to_skip -= skip
-        return self._head.probabilities(logits).mean(dim=0)[:, skip:].cpu().numpy(), gates
+        return logits[:, :, skip:], gates
+
+    def _score(self, logits: Tensor, gates: Array | None, linear: Tensor | None) -> tuple[Array, Array | None]:
+        if linear is not None and self._linear:
+            logits = self._linear.frame_mix(logits, linear)
+        return self._head.probabilities(logits).mean(dim=0).cpu().numpy(), gates
 
     def _empty_gates(self, like: Tensor) -> Array | None:
         return np.zeros((like.shape[1], 0, 2), np.float32) if self._gated_network else None
 
 
-def score_frames(model: EventModel, recordings: Sequence[Tensor]) -> list[Array]:
+def score_frames(model: EventModel, recordings: Sequence[EncodedRecording]) -> list[Array]:
     """Score every frame of whole recordings with the frame head; recordings of similar length share a batch.
 
     Args:
         model: Model in eval mode.
-        recordings: float32 [T,members,width] each, as in `EncodedRecording.vectors`.
+        recordings: Whole recordings.
 
     Returns:
         float32 [T,K] each, 0 to 1; the last column is the background's if the head has one.
@@ -302,20 +429,24 @@ def score_frames(model: EventModel, recordings: Sequence[Tensor]) -> list[Array]
 
 
 def score_frames_and_gates(
-    model: EventModel, recordings: Sequence[Tensor], *, gates: bool
+    model: EventModel, recordings: Sequence[EncodedRecording], *, gates: bool
 ) -> list[tuple[Array, Array | None]]:
     """Like `score_frames`, each with its gates as from `mean_gates`, if requested and the network has gates."""
     with_gates = gates and has_gates(model.network)
     no_scores = np.zeros((0, FrameScorer(model).outputs), np.float32)
     no_gates = np.zeros((0, 2), np.float32) if with_gates else None
     result: list[tuple[Array, Array | None]] = [(no_scores, no_gates)] * len(recordings)
-    for batch, padded, mask in _padded_batches(recordings, _STEPS_PER_PASS * 4):
-        scorer = FrameScorer(model, gates=gates)
-        pieces = [
-            scorer.push(padded[:, :, first : first + _CHUNK_STEPS], mask[:, first : first + _CHUNK_STEPS])
-            for first in range(0, mask.shape[1], _CHUNK_STEPS)
-        ]
-        pieces.append(scorer.finish(padded[:, :, :0]))
+    vectors = [recording.vectors for recording in recordings]
+    for batch, padded, mask in _padded_batches(vectors, _STEPS_PER_PASS * 4):
+        scorer, steps, lag = FrameScorer(model, gates=gates), mask.shape[1], model.lookahead
+        rows = [linear for i in batch if (linear := recordings[i].linear) is not None]
+        linear = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) if rows else None
+        pieces = []
+        for first in range(0, steps, _CHUNK_STEPS):
+            stop = min(first + _CHUNK_STEPS, steps)
+            settled = None if linear is None else linear[:, max(first - lag, 0) : max(stop - lag, 0)]
+            pieces.append(scorer.push(padded[:, :, first:stop], mask[:, first:stop], settled))
+        pieces.append(scorer.finish(padded[:, :, :0], None if linear is None else linear[:, max(steps - lag, 0) :]))
         scores = np.concatenate([piece for piece, _ in pieces], axis=1)
         means = np.concatenate([piece for _, piece in pieces if piece is not None], axis=1) if with_gates else None
         for row, index in enumerate(batch):

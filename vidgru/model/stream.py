@@ -28,8 +28,8 @@ from vidgru.model.gru_gates import GRUGates
 from vidgru.model.scoring import (
     EncodedRecording,
     FrameScorer,
+    RecordingEncoder,
     SlidingWindowScorer,
-    encode_features,
     score_frames_and_gates,
 )
 from vidgru.types import Array, Event, FrameSequence
@@ -93,6 +93,7 @@ class EventStream:
     def __init__(self, model: EventModel, *, video: str, gates: bool = False, beam: int = 0) -> None:
         self._model, self._beam = model, beam
         self._features = FeatureStream(model.feature_spec)
+        self._encoder = RecordingEncoder(model)
         self._scorer: FrameScorer | SlidingWindowScorer | None = None
         self._decoder: EventDecoder | FixedWindowDecoder
         lookahead = 0
@@ -120,16 +121,17 @@ class EventStream:
         features = self._features.push(part)
         if self._recent is not None:
             self._recent.push(features)
-        return self.push_encoded(encode_features(self._model, [features]))
+        return self.push_encoded(self._encoder.push(features))
 
     def push_encoded(self, encoded: EncodedRecording) -> StreamOutput:
         """Read the next chunk, which is already encoded."""
         self._time_s = np.concatenate([self._time_s, encoded.time_s])
         if isinstance(self._scorer, FrameScorer):
-            (scores,), means = self._scorer.push(encoded.vectors.transpose(0, 1)[:, None])
+            linear = None if encoded.linear is None else encoded.linear[None]
+            (scores,), means = self._scorer.push(encoded.vectors.transpose(0, 1)[:, None], linear=linear)
             gates = None if means is None else GRUGates.from_means(means[0])
         elif self._scorer is not None:
-            scores, gates = self._scorer.push(encoded.vectors)
+            scores, gates = self._scorer.push(encoded)
         else:
             scores, gates = np.ones((len(encoded), len(self._model.labels)), np.float32), None
         settled, self._time_s = self._time_s[: len(scores)], self._time_s[len(scores) :]
@@ -146,7 +148,8 @@ class EventStream:
         if isinstance(self._scorer, FrameScorer):
             network = self._model.network
             empty = torch.zeros(network.members, 1, 0, network.architecture.width, device=network.device)
-            (scores,), means = self._scorer.finish(empty)
+            tail = self._encoder.finish()
+            (scores,), means = self._scorer.finish(empty, None if tail is None else tail[None])
             gates = None if means is None else GRUGates.from_means(means[0])
         elif self._scorer is not None:
             scores, gates = self._scorer.finish()
@@ -208,10 +211,10 @@ def score_encoded(
     """
     if model.task.frame_head is None:
         return [_score_encoded_stream(model, *recording, gates=gates) for recording in recordings]
-    vectors = [encoded.vectors for encoded, _, _ in recordings]
+    whole = [encoded for encoded, _, _ in recordings]
     result = []
     for (encoded, video, duration_s), (scores, means) in zip(
-        recordings, score_frames_and_gates(model, vectors, gates=gates), strict=True
+        recordings, score_frames_and_gates(model, whole, gates=gates), strict=True
     ):
         events = decode_events(
             encoded.time_s, scores, model.labels, model.decode, video=video, step_s=1 / model.fps, end_s=duration_s

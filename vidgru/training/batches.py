@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from vidgru.types import Array
 
 _MAX_CLIP_STEPS = 40_000  # per batch, padding included: clips of an hour come one at a time
 _IMBALANCE = 1.5  # classes are balanced if the largest exceeds the smallest by this factor
-_MIN_WINDOW_BATCHES = 16  # per epoch: a small dataset is passed over several times
+_MIN_CLIP_BATCHES = _MIN_WINDOW_BATCHES = 16  # per epoch: a small dataset is passed over several times
 _ON_EVENTS = 0.5  # share of windows placed over an event, each label equally often
 _EVENT_FREE = 0.2  # share of windows from event-free recordings, if there are any
 _WARM_UP = 0.25  # share of a window's steps without loss, unless the recording starts with the window
@@ -67,21 +68,28 @@ class ClipBatches:
 
     def plan(self, epoch: int) -> list[Array]:
         """Return the clips of each batch as indices."""
-        return epoch_batches(
-            self._lengths,
-            self._size,
-            seed=self._seed,
-            epoch=epoch,
-            weights=self._weights,
-            most_steps=_MAX_CLIP_STEPS,
-        )
+        passes = _passes(len(self._clips), self._size, _MIN_CLIP_BATCHES)
+        return [
+            batch
+            for number in range(passes * epoch, passes * (epoch + 1))
+            for batch in epoch_batches(
+                self._lengths,
+                self._size,
+                seed=self._seed,
+                epoch=number,
+                weights=self._weights,
+                most_steps=_MAX_CLIP_STEPS,
+            )
+        ]
 
     def window(self, index: int, rng: np.random.Generator) -> Window:
         """Cut and augment the window of a clip."""
         clip, length = self._clips[index], int(self._lengths[index])
         first = int(rng.integers(clip.frames - length + 1))
         features = self._loaded.features[clip.video]
-        window = slice_window(features, first, length, labels=clip.labels, source=_source(clip.video, first, length))
+        window = slice_window(
+            features, first, length, labels=clip.labels, fold=clip.fold, source=_source(clip.video, first, length)
+        )
         return self._augment(window, rng) if self._augment else window
 
 
@@ -161,6 +169,7 @@ class WindowBatches:
             self._length + self._lookahead,
             recording.targets,
             weights,
+            fold=recording.fold,
             source=_source(recording.video, start, self._length),
         )
         window = self._augment(window, rng) if self._augment else window
@@ -169,17 +178,6 @@ class WindowBatches:
         # the nominal length, so that the loss of a window does not depend on the padding of its batch.
         scored = np.arange(len(window)) < len(window) - self._lookahead
         return replace(window, weights=window.weights * scored / np.float32(self._length))
-
-    def class_weights(self) -> Array:
-        """Weight of each class of frames by rarity: float32 [K], mean 1 over the targets.
-
-        The square root of the inverse share: halfway between counting frames equally and counting classes equally.
-        """
-        counts = np.sum([r.targets[r.weights > 0].sum(axis=0) for r in self._recordings], axis=0)
-        shares = counts / max(counts.sum(), 1)
-        weights = np.sqrt(1 / np.maximum(shares, 1e-3)) * (counts > 0)
-        balanced: Array = (weights / max((weights * shares).sum(), 1e-6)).astype(np.float32)
-        return balanced
 
 
 class CaptionBatches:
@@ -210,7 +208,7 @@ class CaptionBatches:
     def plan(self, epoch: int) -> list[Array]:
         """Return the clips of each batch as indices."""
         lengths = [len(clip) for clip in self._clips]
-        passes = min(max(round(_MIN_CAPTION_BATCHES * self._size / len(lengths)), 1), _MAX_PASSES)
+        passes = min(_passes(len(lengths), self._size, _MIN_CAPTION_BATCHES), _MAX_PASSES)
         batches: list[Array] = []
         for number in range(passes * epoch, passes * (epoch + 1)):
             batches += epoch_batches(lengths, self._size, seed=self._seed, epoch=number, most_steps=_MAX_CAPTION_STEPS)
@@ -232,6 +230,7 @@ class CaptionBatches:
             first,
             stop - first,
             words=sentence_words(self._tokenizer, sentence, label),
+            fold=clip.fold,
             source=_source(clip.video, first, stop - first),
         )
         return self._augment(window, rng) if self._augment else window
@@ -295,6 +294,10 @@ def make_batches(
         config: Training settings.
         rank, size: Number of this process and of all.
     """
+    # each member learns from all windows of a batch but those of its own fold
+    members = model.network.members
+    per_batch = math.ceil(config.batch * members / (members - 1)) if members > 1 else config.batch
+    captioned = [clip for clip in train.captions if members == 1 or clip.fold != 0]  # the first member writes captions
     augment = Augmenter(loaded.feature_spec, model.labels, config.mirror) if config.augment else None
     clips = windows = captions = None
     if train.clips:
@@ -302,7 +305,7 @@ def make_batches(
             train.clips,
             loaded,
             len(model.labels),
-            size=config.batch,
+            size=per_batch,
             seed=config.seed,
             balance=config.balance,
             augment=augment,
@@ -311,16 +314,16 @@ def make_batches(
         windows = WindowBatches(
             train.recordings,
             loaded,
-            size=config.batch,
+            size=per_batch,
             seed=config.seed,
             balance=config.balance,
             augment=augment,
             length=window_steps(train.recordings, config.window, config.detector.fps),
             lookahead=model.lookahead,
         )
-    if train.captions and model.caption:
+    if captioned and model.caption:
         captions = CaptionBatches(
-            train.captions, loaded, model.caption.tokenizer, size=config.batch, seed=config.seed, augment=augment
+            captioned, loaded, model.caption.tokenizer, size=config.batch, seed=config.seed, augment=augment
         )
     return EpochBatches(clips=clips, windows=windows, captions=captions, seed=config.seed, rank=rank, size=size)
 
@@ -353,6 +356,11 @@ def sentence_words(tokenizer: Tokenizer, sentence: str, label: int | None) -> Ar
     """A sentence as the caption head reads and writes it: its label or START, its words, END: int64 [W]."""
     first = Tokenizer.START if label is None else len(tokenizer) + label
     return np.array([first, *tokenizer.encode(sentence), Tokenizer.END], np.int64)
+
+
+def _passes(examples: int, size: int, batches: int) -> int:
+    """Return how often an epoch passes over the examples to have about this many batches, at least once."""
+    return max(round(batches * size / examples), 1)
 
 
 def _source(video: str, first: int, length: int) -> str:

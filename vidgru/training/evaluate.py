@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from vidgru.datasets.dataset import (
     event_timelines,
     without_placeholder_labels,
 )
-from vidgru.datasets.splits import assign_splits
+from vidgru.datasets.splits import assign_splits, groups, in_split
 from vidgru.errors import AnnotationError, SettingsMismatchError, WeightsError
 from vidgru.extraction.import_detections import DetectionSource, open_detections
 from vidgru.extraction.pipeline import feature_settings_for
@@ -38,12 +38,20 @@ from vidgru.model.stream import rank_events, score_encoded
 from vidgru.storage import write_json
 from vidgru.training.data import ExtractedDataset, extract_missing
 from vidgru.training.evaluate_captions import captions_table, evaluate_captions
-from vidgru.training.examples import check_task_labels, clip_examples, untimed_clips
+from vidgru.training.examples import LabelledClip, check_task_labels, clip_examples, untimed_clips
 from vidgru.training.metrics.clips import clip_curves
 from vidgru.training.metrics.events import FrameScores, event_curves, event_metrics
-from vidgru.training.plots import plot_average_precision, plot_confusion, plot_precision_recall, plot_timelines
-from vidgru.training.validation import clip_metrics
-from vidgru.types import DESCRIBED, Annotation, Event, Features
+from vidgru.training.metrics.matching import event_table, match_by_overlap, match_by_score
+from vidgru.training.metrics.ranking import calibration
+from vidgru.training.plots import (
+    plot_average_precision,
+    plot_calibration,
+    plot_confusion,
+    plot_precision_recall,
+    plot_timelines,
+)
+from vidgru.training.validation import clip_calibration, clip_metrics
+from vidgru.types import DESCRIBED, Annotation, Array, Event, Features
 
 _CLIP_HEADLINES = ("accuracy", "balanced_accuracy", "map", "macro_f1", "micro_f1")
 _EVENT_HEADLINES = (
@@ -51,6 +59,7 @@ _EVENT_HEADLINES = (
     "segment_f1_50", "edit", "spotting_map",
 )  # fmt: skip
 _MAX_ROWS = 20  # of all tables together, so that what a command prints fits a screen
+_MAX_GROUPS = 4  # groups named in the table
 _MAX_SUMMARY_ROWS = 10  # likewise; training prints a report of the dataset before it
 
 
@@ -168,6 +177,7 @@ def evaluate_model(
     split: str,
     encoded: Mapping[str, EncodedRecording],
     read: Callable[[str], Features],
+    models: Mapping[str, EventModel] | None = None,
     *,
     intervals: bool,
     out: Path | None = None,
@@ -181,6 +191,8 @@ def evaluate_model(
         split: Name of the split.
         encoded: Every recording of the split.
         read: Returns the features of a whole recording.
+        models: Models that score some recordings instead of `model`, with the same labels; `encoded` is by them. Of
+            these recordings, only those whose model writes captions are captioned.
         intervals: Whether to compute bootstrap intervals, over recordings.
         out: Folder of the plots; None draws none.
         beam: Beam width for writing captions.
@@ -188,11 +200,16 @@ def evaluate_model(
     Returns:
         As `evaluate`, without what that says of the run.
     """
+    models = models or {}
     metrics: dict[str, Any] = {}
+    scores = np.zeros((0, 0), np.float32)
     times = {video: recording.time_s for video, recording in encoded.items()}
     if clips := clip_examples(dataset, split, times, model.task):
-        scores = score_clips(model, [encoded[clip.video].vectors for clip in clips])
+        scores = np.stack([score_clips(models.get(c.video, model), [encoded[c.video]])[0] for c in clips])
         metrics |= clip_metrics(model, scores, clips, intervals=intervals)
+        metrics["calibration"] = clip_calibration(model, scores, clips)
+        if out:
+            plot_calibration(metrics["calibration"], out / "clip_calibration.png", title=split)
         if out and model.task.clip_head:
             if model.task.clip_head.multi_label:
                 truth = np.stack([clip.labels for clip in clips]) > 0
@@ -204,11 +221,21 @@ def evaluate_model(
                 plot_confusion(metrics["confusion"], metrics["names"], out / "confusion.png", title=split)
     predicted: list[Event] = []
     if (timed := event_timelines(dataset, split)) and (model.task.frame_head or model.task.clip_head):
-        events, predicted = _evaluate_events(model, dataset, timed, encoded, intervals=intervals, out=out)
+        events, predicted = _evaluate_events(model, dataset, timed, encoded, models, intervals=intervals, out=out)
         metrics |= {name: events[name] for name in ("event_f1", "map_50", "frame_map")} | {"events": events}
+    group_of, kind = groups(dataset)
+    if kind != "video":
+        metrics["groups"] = {
+            "by": kind,
+            "metrics": _group_metrics(model, group_of, clips, scores, timed, dataset, predicted),
+        }
     if model.caption:
-        searched = {timeline.video for timeline in timed}
-        if captions := evaluate_captions(model, dataset, split, read, predicted, searched, beam=beam):
+        captioner, captioned = model, dataset
+        if models:  # captions by a member that has not learnt from the recording
+            captioner = next((member for member in models.values() if member.caption), model)
+            captioned = in_split(dataset, [v for v, member in models.items() if member is not captioner], "", split)
+        searched = {timeline.video for timeline in timed if models.get(timeline.video, captioner) is captioner}
+        if captions := evaluate_captions(captioner, captioned, split, read, predicted, searched, beam=beam):
             metrics |= {"cider_d": captions["cider_d"], "descriptions": captions}
     return metrics
 
@@ -218,6 +245,7 @@ def _evaluate_events(
     dataset: Dataset,
     timed: list[EventTimeline],
     encoded: Mapping[str, EncodedRecording],
+    models: Mapping[str, EventModel],
     *,
     intervals: bool,
     out: Path | None,
@@ -233,9 +261,11 @@ def _evaluate_events(
         decoded_s = float(recording.time_s[-1]) + 1 / model.fps if len(recording) else 0.0
         duration_s = min(dataset.durations.get(timeline.video, decoded_s), max(decoded_s, 1 / model.fps))
         recordings.append((recording, timeline.video, duration_s))
-    for timeline, (_, video, duration_s), scored in zip(
-        timed, recordings, score_encoded(model, recordings), strict=True
-    ):
+    if models:
+        outputs = [score_encoded(models.get(video, model), [(r, video, s)])[0] for r, video, s in recordings]
+    else:
+        outputs = score_encoded(model, recordings)
+    for timeline, (_, video, duration_s), scored in zip(timed, recordings, outputs, strict=True):
         truth += [
             Annotation(video=video, start_s=start_s, end_s=end_s, label=dataset.labels[label])
             for start_s, end_s, label in timeline.events
@@ -255,14 +285,52 @@ def _evaluate_events(
         half_width_s=dataset.half_width_s,
         intervals=intervals,
     )
+    videos = list(frames)
+    tables = event_table(truth, videos, model.labels), event_table(candidates, videos, model.labels)
+    correct = match_by_score(*tables, np.array([0.5]))[0]
+    metrics["calibration"] = calibration(tables[1].scores, correct)
     if out:
         split = timed[0].split
+        plot_calibration(metrics["calibration"], out / "event_calibration.png", title=f"{split}, tIoU 0.5")
         curves = event_curves(truth, candidates, list(frames), model.labels)
         plot_precision_recall(curves, out / "event_curves.png", title=split)
         ap = {name: values["ap_50"] for name, values in metrics["per_class"].items()}
         plot_average_precision(ap, out / "event_ap.png", title=f"{split}, tIoU 0.5")
         plot_timelines(truth, predicted, frames, model.labels, out / "timelines.png")
     return metrics, predicted
+
+
+def _group_metrics(
+    model: EventModel,
+    group_of: Mapping[str, str],
+    clips: Sequence[LabelledClip],
+    scores: Array,
+    timed: Sequence[EventTimeline],
+    dataset: Dataset,
+    predicted: Sequence[Event],
+) -> dict[str, dict[str, float]]:
+    """Accuracy of the clips and event F1 (tIoU 0.5) of the recordings of each group, with their numbers."""
+    metrics: dict[str, dict[str, float]] = {}
+    if clips and model.task.clip_head and not model.task.clip_head.multi_label:
+        correct = scores.argmax(axis=1) == np.stack([clip.labels for clip in clips]).argmax(axis=1)
+        for name in sorted({group_of[clip.video] for clip in clips}):
+            inside = np.array([group_of[clip.video] == name for clip in clips])
+            metrics[name] = {"clips": int(inside.sum()), "accuracy": float(correct[inside].mean())}
+    videos = [timeline.video for timeline in timed]
+    truth = [
+        Annotation(video=timeline.video, start_s=start_s, end_s=end_s, label=dataset.labels[label])
+        for timeline in timed
+        for start_s, end_s, label in timeline.events
+    ]
+    true, found = (event_table(events, videos, model.labels) for events in (truth, predicted))
+    hits = match_by_overlap(true, found)[0] >= 0.5
+    for name in sorted({group_of[video] for video in videos}):
+        of_true, of_found = ([group_of[videos[v]] == name for v in table.videos] for table in (true, found))
+        number = sum(of_true) + sum(of_found)
+        if number:
+            f1 = 2 * float(hits[of_found].sum()) / number
+            metrics.setdefault(name, {}).update({"events": sum(of_true), "event_f1": f1})
+    return metrics
 
 
 def _is_inside(event: Event, spans: tuple[tuple[float, float], ...]) -> bool:
@@ -289,7 +357,21 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
         lines += _headlines(events, _EVENT_HEADLINES)
     if "descriptions" in metrics:
         lines += captions_table(metrics["descriptions"])
-    return "\n".join([*lines, *_skipped(metrics)])
+    return "\n".join([*lines, *_group_rows(metrics), *_skipped(metrics)])
+
+
+def _group_rows(metrics: Mapping[str, Any]) -> list[str]:
+    """Lines for the groups with the lowest figures, which a mean over all would hide."""
+    rows = []
+    for name, values in metrics.get("groups", {}).get("metrics", {}).items():
+        for unit, metric in (("clips", "accuracy"), ("events", "event_f1")):
+            if metric in values:
+                rows.append((values[metric], f"{name}: {metric} {values[metric]:.3f} ({values[unit]} {unit})"))
+    if len(rows) < 2:
+        return []
+    shown = [text for _, text in sorted(rows)[:_MAX_GROUPS]]
+    by = metrics["groups"]["by"]
+    return [f"lowest of {len(rows)} by {by}: {'; '.join(shown)}"]
 
 
 def metrics_summary(metrics: Mapping[str, Any]) -> str:
@@ -312,7 +394,7 @@ def metrics_summary(metrics: Mapping[str, Any]) -> str:
     if captions := metrics.get("descriptions"):
         rejected = f"{captions['templates']:.0%} below the confidence threshold"
         lines.append(f"{captions['segments']} captions: cider_d {captions['cider_d']:.3f}, {rejected}")
-    return "\n".join([*lines, *_skipped(metrics)])
+    return "\n".join([*lines, *_group_rows(metrics), *_skipped(metrics)])
 
 
 def _class_rows(per_class: Mapping[str, Mapping[str, Any]], unit: str, max_rows: int) -> list[str]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vidgru.config import TrainConfig
 from vidgru.datasets.dataset import Clip, Dataset, EventTimeline, clips, described_segments, event_timelines
+from vidgru.datasets.splits import NO_VAL, in_split, member_folds
 from vidgru.datasets.windows import frames_between
 from vidgru.errors import AnnotationError
 from vidgru.model.captioner import caption_frames
 from vidgru.model.checkpoint import EventTask, HeadSpec
 from vidgru.types import DESCRIBED, Array
+
+_MEMBERS = 5
+_MANY_CLIPS, _MANY_HOURS = 2000, 50.0  # from which on an ensemble is not worth its time
 
 # --- the task ---------------------------------------------------------------------------------------------------------
 
@@ -108,11 +113,13 @@ class LabelledClip:
         video: Key into `Dataset.recordings`.
         frames: Number of frames, at least one.
         labels: float32 [C], 1 for its labels; the last is the background's if the head has one.
+        fold: Member that does not learn from it and scores it instead; -1 if all members learn from it.
     """
 
     video: str
     frames: int
     labels: Array
+    fold: int = -1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,12 +131,14 @@ class TimedRecording:
         targets: float32 [T, K], targets of the frame head.
         weights: float32 [T], 0 for frames whose label is unknown.
         events: int64 [E, 3], first frame, frame after the last, and label of each event.
+        fold: Member that does not learn from it and scores it instead; -1 if all members learn from it.
     """
 
     video: str
     targets: Array
     weights: Array
     events: Array
+    fold: int = -1
 
     def __len__(self) -> int:
         """Number of frames, T."""
@@ -146,6 +155,7 @@ class CaptionedClip:
         timed: Whether the description has times; otherwise it is of the whole recording.
         label: Index into `EventTask.labels`; None if the annotations give none.
         sentences: Alternative descriptions, at least one.
+        fold: Member that does not learn from it and scores it instead; -1 if all members learn from it.
     """
 
     video: str
@@ -154,6 +164,7 @@ class CaptionedClip:
     timed: bool
     label: int | None
     sentences: tuple[str, ...]
+    fold: int = -1
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -176,7 +187,13 @@ class Examples:
 
     @staticmethod
     def of(
-        dataset: Dataset, split: str, times: Mapping[str, Array], task: EventTask, *, captions: bool = True
+        dataset: Dataset,
+        split: str,
+        times: Mapping[str, Array],
+        task: EventTask,
+        *,
+        captions: bool = True,
+        folds: Mapping[str, int] | None = None,
     ) -> Examples:
         """Collect the examples of a split.
 
@@ -186,6 +203,7 @@ class Examples:
             times: Frame times, float64 [T], of each recording.
             task: Heads and labels.
             captions: Whether to include descriptions.
+            folds: Fold of each recording that a member does not learn from.
 
         Raises:
             AnnotationError: The split has no examples.
@@ -195,12 +213,40 @@ class Examples:
             recordings=recording_examples(dataset, split, times, task),
             captions=caption_examples(dataset, split, times, task) if captions else [],
         )
+        if folds:
+            examples = examples.in_folds(folds)
         if not examples.videos:
             raise AnnotationError(
                 f"{dataset.source}: split {split!r} has nothing to train or evaluate on",
                 "add rows with that split (rows of recordings that cannot be read do not count)",
             )
         return examples
+
+    def in_folds(self, folds: Mapping[str, int]) -> Examples:
+        """Return the examples with the folds of their recordings."""
+        return Examples(
+            clips=[replace(clip, fold=folds.get(clip.video, -1)) for clip in self.clips],
+            recordings=[replace(recording, fold=folds.get(recording.video, -1)) for recording in self.recordings],
+            captions=[replace(clip, fold=folds.get(clip.video, -1)) for clip in self.captions],
+        )
+
+    def of_fold(self, fold: int) -> Examples:
+        """Return the examples of a fold."""
+        return Examples(
+            clips=[clip for clip in self.clips if clip.fold == fold],
+            recordings=[recording for recording in self.recordings if recording.fold == fold],
+            captions=[clip for clip in self.captions if clip.fold == fold],
+        )
+
+    @staticmethod
+    def joined(parts: Iterable[Examples]) -> Examples:
+        """Return the examples of all parts, in their order."""
+        parts = list(parts)
+        return Examples(
+            clips=[clip for part in parts for clip in part.clips],
+            recordings=[recording for part in parts for recording in part.recordings],
+            captions=[clip for part in parts for clip in part.captions],
+        )
 
     @property
     def videos(self) -> list[str]:
@@ -303,6 +349,58 @@ def short_event_frames(recordings: list[TimedRecording]) -> float:
     """Length of a short event in frames: the 10 % quantile, 0 without events."""
     lengths = [stop - first for recording in recordings for first, stop, _ in recording.events]
     return float(np.quantile(lengths, 0.1)) if lengths else 0.0
+
+
+def frame_class_weights(recordings: Sequence[TimedRecording], task: EventTask) -> Array:
+    """Return the weight of each class of frames by rarity: float32 [K], mean 1 over the targets.
+
+    The square root of the inverse share: halfway between counting frames equally and counting classes equally.
+    """
+    if not recordings:
+        return np.ones(task.num_outputs(task.frame_head), np.float32)
+    counts = np.sum([r.targets[r.weights > 0].sum(axis=0) for r in recordings], axis=0)
+    shares = counts / max(counts.sum(), 1)
+    weights = np.sqrt(1 / np.maximum(shares, 1e-3)) * (counts > 0)
+    balanced: Array = (weights / max((weights * shares).sum(), 1e-6)).astype(np.float32)
+    return balanced
+
+
+def member_count(dataset: Dataset, config: TrainConfig, times: Mapping[str, Array]) -> int:
+    """Return the number of members to train: as set, or by the size of the dataset; fewer with few groups."""
+    annotated = [clip for clip in clips(dataset) if clip.split in ("train", "val")]
+    videos = {clip.video for clip in annotated}
+    hours = sum(len(times[video]) for video in videos) / config.detector.fps / 3600
+    is_large = len(annotated) > _MANY_CLIPS or hours > _MANY_HOURS
+    members = config.members or (1 if is_large else _MEMBERS)
+    folds = member_folds(dataset, members, config.seed, config.group_by or None) if members > 1 else {}
+    if not folds and any(note.startswith(NO_VAL) for note in dataset.notes):
+        return members  # of so few groups, all members learn from every recording
+    return max(folds.values(), default=0) + 1
+
+
+def split_examples(
+    dataset: Dataset, members: int, times: Mapping[str, Array], task: EventTask, config: TrainConfig
+) -> tuple[Examples, Examples]:
+    """Return the examples to learn from, and those to measure on; the folds say which members do which.
+
+    Raises:
+        AnnotationError: A split is empty, or the training examples do not differ.
+    """
+    if members == 1:
+        folds = dict.fromkeys(times, 0)
+        train = Examples.of(dataset, "train", times, task, captions=config.captions)
+        val = Examples.of(dataset, "val", times, task, captions=config.captions, folds=folds)
+    else:
+        folds = member_folds(dataset, members, config.seed, config.group_by or None)
+        merged = in_split(dataset, dataset.recordings, "train")
+        train = val = Examples.of(merged, "train", times, task, captions=config.captions, folds=folds)
+    check_train(dataset, task, train)
+    if not train.captions:
+        val = replace(val, captions=[])
+    if members == 1:
+        check_val(dataset, task, val)
+        warn_incomplete_val(task, val, captions=bool(train.captions))
+    return train, val
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ def untrained_model(
     feature_settings: dict[str, Any],
     config: TrainConfig,
     init: EventModel | None = None,
+    *,
+    members: int = 1,
 ) -> EventModel:
     """Build the model that training starts from, with default thresholds.
 
@@ -48,6 +50,7 @@ def untrained_model(
         feature_settings: Settings of the features.
         config: Training settings.
         init: Model whose weights are copied; None for random ones.
+        members: Number of members.
 
     Raises:
         SettingsMismatchError, SettingsError: `init` was trained on other features, or has another architecture.
@@ -57,7 +60,7 @@ def untrained_model(
         tokenizer = init.caption.tokenizer if init and init.caption else None
         caption = caption_settings(train.captions, task, tokenizer)
     words = len(caption.tokenizer) if caption else 0
-    network = build_network(loaded.feature_spec, task, config.network, words=words)
+    network = build_network(loaded.feature_spec, task, config.network, members=members, words=words)
     if init:
         copy_weights(network, init, task, feature_settings)
     else:

@@ -229,6 +229,35 @@ def plot_precision_recall(curves: Mapping[str, tuple[Array, Array]], out: Path, 
     _save(figure, out)
 
 
+def plot_calibration(calibration: Mapping[str, Any], out: Path, *, title: str = "") -> None:
+    """Plot how often predictions of each score are correct, with the number of predictions below.
+
+    Args:
+        calibration: As returned by `calibration`.
+        out: The PNG.
+        title: Title of the plot.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    figure = Figure(figsize=(4.6, 5.2))
+    axis, counts = figure.add_axes((0, 0.27, 1, 0.73)), figure.add_axes((0, 0, 1, 0.2))
+    axis.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1)
+    rows = np.array(calibration["bins"], dtype=np.float64).reshape(-1, 3)
+    axis.plot(rows[:, 0], rows[:, 1], marker="o", color="tab:blue")
+    axis.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share correct", xticklabels=[])
+    counts.bar(rows[:, 0], rows[:, 2], width=0.06, color="tab:blue")
+    counts.set(xlim=(0, 1), xlabel="score", ylabel="number")
+    for panel in (axis, counts):
+        panel.grid(alpha=0.3)
+        panel.set_axisbelow(True)
+    error = calibration["error"]
+    text = "no predictions" if error is None else f"expected calibration error {error:.3f}"
+    axis.text(0.03, 0.95, text, transform=axis.transAxes, va="top")
+    axis.set_title(title, family=font_families([title]), parse_math=False)
+    _save(figure, out)
+
+
 def plot_average_precision(ap: Mapping[str, float | None], out: Path, *, title: str = "") -> None:
     """Plot the average precision of each class as a bar, the highest on top.
 

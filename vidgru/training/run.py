@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from vidgru.config import TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, clips, described_segments, select_splits
 from vidgru.datasets.report import report
-from vidgru.datasets.splits import assign_splits, folds
+from vidgru.datasets.splits import NO_VAL, assign_splits, folds, groups, in_split
 from vidgru.errors import VidgruError
 from vidgru.extraction.import_detections import open_detections
 from vidgru.extraction.pipeline import feature_settings_for
@@ -29,9 +30,9 @@ from vidgru.training.augment import why_not_mirrored
 from vidgru.training.data import LoadedFeatures, extract_missing, load_features
 from vidgru.training.distributed import ProcessGroup, process_group, refuse_distributed
 from vidgru.training.evaluate import evaluate_model, metrics_summary
-from vidgru.training.examples import task_from_dataset
+from vidgru.training.examples import member_count, task_from_dataset
 from vidgru.training.plots import plot_curves
-from vidgru.training.trainer import train_model
+from vidgru.training.trainer import TrainingResult, train_model
 
 LAST = "last.safetensors"
 _MAX_LABELS = 10  # in the report of the dataset, so that it and the metrics fit on one screen
@@ -127,6 +128,26 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
     )
 
 
+def _notes(dataset: Dataset, config: TrainConfig, loaded: LoadedFeatures) -> tuple[str, ...]:
+    """Return the dataset's notes, with one on members in the place of one on a validation split that they make."""
+    if config.folds:
+        return dataset.notes
+    members = member_count(dataset, config, loaded.times)
+    notes = dataset.notes
+    group, kind = groups(dataset, config.group_by or None)
+    if members > 1:
+        notes = tuple(note for note in notes if not note.startswith(NO_VAL))
+        held_out = f"each learns from all recordings but a part of its own, by {kind}, seed {config.seed}"
+        notes = (*notes, f"{members} members: {held_out}")
+    if kind == "video" and len(group) > 1:
+        notes = (
+            *notes,
+            "recordings are not grouped: metrics hold for the same places; a column `group` (place, camera, person) "
+            "would measure new ones",
+        )
+    return notes
+
+
 def _train(data: TrainingData, config: TrainConfig, processes: ProcessGroup) -> Path:
     """Train one model and write the run's folder."""
     out = Path(config.out).expanduser()
@@ -139,11 +160,15 @@ def _train(data: TrainingData, config: TrainConfig, processes: ProcessGroup) -> 
         result.best.save(out / BEST)
         result.last.save(out / LAST)
         write_atomic(out / "results.csv", _csv(result.epochs))
-        metrics = evaluate_loaded(result.best, data.dataset, "val", data.loaded, intervals=True, out=out)
-        metrics = {"split": "val", "epoch": result.best_epoch, "failed": data.failed, **metrics}
+        metrics = evaluate_held_out(result, data, out)
+        metrics = {"epoch": result.best_epoch, "failed": data.failed, **metrics}
         write_json(out / "metrics.json", metrics)
         plot_curves(out / "results.csv", out / "curves.png", best_epoch=result.best_epoch)
-        print(f"validation, epoch {result.best_epoch} of {len(result.epochs)}")
+        members = len(result.members)
+        how = (
+            f"epoch {result.best_epoch} of {len(result.epochs)}" if members == 1 else f"{members} members, out of fold"
+        )
+        print(f"validation, {how}")
         print(metrics_summary(metrics))
         print(f"metrics: {out / 'metrics.json'}\nmodel: {out / BEST}")
     if result.interrupted:
@@ -192,22 +217,45 @@ def over_folds(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], dic
     return mean, {name: float(np.std(values[name])) for name in mean}
 
 
+def evaluate_held_out(result: TrainingResult, data: TrainingData, out: Path) -> dict[str, Any]:
+    """Metrics on held-out recordings, each by the member that has not learnt from it; as `evaluate_model`."""
+    assert result.held_out is not None
+    kinds = result.held_out.clips, result.held_out.recordings, result.held_out.captions
+    folds = {example.video: example.fold for kind in kinds for example in kind}
+    if not folds:
+        print("warning: too few groups to hold any out: nothing to measure the model on", file=sys.stderr)
+        return {"split": "none"}
+    split = "val" if len(result.members) == 1 else "out of fold"
+    dataset = data.dataset if split == "val" else in_split(data.dataset, folds, split)
+    models = {video: result.members[fold] for video, fold in folds.items()}
+    return {
+        "split": split,
+        **evaluate_loaded(result.best, dataset, split, data.loaded, models, intervals=True, out=out),
+    }
+
+
 def evaluate_loaded(
     model: EventModel,
     dataset: Dataset,
     split: str,
     loaded: LoadedFeatures,
+    models: Mapping[str, EventModel] | None = None,
     *,
     intervals: bool,
     out: Path | None = None,
 ) -> dict[str, Any]:
-    """Metrics of a split whose features are in memory; as `evaluate_model`."""
+    """Metrics of a split whose features are in memory, with a model for each recording or one for all.
+
+    Otherwise as `evaluate_model`.
+    """
+    models = models or {}
     videos = dict.fromkeys(clip.video for clip in clips(dataset, split))
     videos |= dict.fromkeys(
         segment.video for segment in described_segments(dataset, split) if segment.video in loaded.features
     )
-    encoded = {video: encode_features(model, [loaded.features[video]]) for video in videos}
-    return evaluate_model(model, dataset, split, encoded, loaded.features.__getitem__, intervals=intervals, out=out)
+    encoded = {video: encode_features(models.get(video, model), [loaded.features[video]]) for video in videos}
+    read = loaded.features.__getitem__
+    return evaluate_model(model, dataset, split, encoded, read, models, intervals=intervals, out=out)
 
 
 def _yaml(config: TrainConfig) -> bytes:

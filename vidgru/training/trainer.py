@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,10 @@ from vidgru.flags import to_settings
 from vidgru.model.checkpoint import EventModel, EventTask, load_model
 from vidgru.model.event_gru import EventGRU, EventLogits
 from vidgru.training.batches import EpochBatches, make_batches
+from vidgru.training.calibrate import calibrate
 from vidgru.training.data import LoadedFeatures
 from vidgru.training.distributed import ProcessGroup
-from vidgru.training.examples import Examples, check_train, check_val, short_event_frames, warn_incomplete_val
+from vidgru.training.examples import Examples, frame_class_weights, member_count, split_examples
 from vidgru.training.initial_model import untrained_model, with_weights
 from vidgru.training.losses import caption_losses, window_losses
 from vidgru.training.run_state import DATA, STATE, UNCHECKED, RunProgress, read_state, write_state
@@ -55,6 +56,8 @@ class TrainingResult:
         best_epoch: Number of the best epoch, from 1.
         epochs: Metrics of each epoch.
         interrupted: Whether Ctrl-C ended training.
+        members: A model for the held-out recordings of each fold: its member, which has not learnt from them.
+        held_out: Held-out examples.
     """
 
     best: EventModel
@@ -62,6 +65,8 @@ class TrainingResult:
     best_epoch: int
     epochs: list[dict[str, float]]
     interrupted: bool
+    members: list[EventModel] = field(default_factory=list)
+    held_out: Examples | None = None
 
 
 def train_model(
@@ -74,10 +79,13 @@ def train_model(
     folder: Path | None = None,
     process_group: ProcessGroup | None = None,
 ) -> TrainingResult:
-    """Train on split `train`; select the epoch and fit thresholds on split `val`.
+    """Train a model on splits `train` and `val`, and fit its thresholds on held-out recordings.
+
+    With several members, each learns from all recordings but those of its own fold, and is measured on that; all epochs
+    are trained. A single member learns from `train`; `val` selects the epoch and measures it.
 
     Args:
-        dataset: Dataset with both splits.
+        dataset: Dataset with split `train`, for a single member also `val`.
         loaded: Features of the recordings of both.
         task: Heads and labels.
         feature_settings: Settings of the features.
@@ -93,24 +101,20 @@ def train_model(
             the result of the finished epochs is returned.
     """
     process_group = process_group or ProcessGroup()
-    train, val = (
-        Examples.of(dataset, split, loaded.times, task, captions=config.captions) for split in ("train", "val")
-    )
-    check_train(dataset, task, train)
-    if not train.captions:
-        val = replace(val, captions=[])
-    check_val(dataset, task, val)
-    warn_incomplete_val(task, val, captions=bool(train.captions))
+    members = member_count(dataset, config, loaded.times)
+    train, val = split_examples(dataset, members, loaded.times, task, config)
     init = load_model(config.init) if config.init else None
     with reproducible(config.seed, config.runtime.threads or 1):
-        model = untrained_model(train, val, loaded, task, feature_settings, config, init)
-        validation = Validation(val, loaded, model.caption.tokenizer if model.caption else None)
+        model = untrained_model(train, val, loaded, task, feature_settings, config, init, members=members)
+        validation = Validation(val, members, loaded, model.caption.tokenizer if model.caption else None)
         result = fit(model, train, validation, loaded, config, folder=folder, process_group=process_group)
-        short_event_s = short_event_frames(train.recordings) / config.detector.fps
-        last = validation.calibrate(result.last, short_event_s)
-        is_last = result.best_epoch == len(result.epochs)
-        best = last if is_last else validation.calibrate(result.best, short_event_s)
-    return replace(result, best=best, last=last)
+        weights = frame_class_weights(train.recordings, task)
+        calibrated = [
+            calibrate(trained, train, validation, loaded, linear=config.linear, class_weights=weights)
+            for trained in ([result.best] if result.best_epoch == len(result.epochs) else [result.best, result.last])
+        ]
+    best, last = calibrated[0], calibrated[-1]
+    return replace(result, best=best.model, last=last.model, members=best.members, held_out=validation.examples)
 
 
 def fit(
@@ -130,7 +134,7 @@ def fit(
     """
     device = choose_device(config.runtime.device)
     batches = make_batches(train, loaded, model, config, rank=process_group.rank, size=process_group.size)
-    class_weights = torch.from_numpy(batches.windows.class_weights()) if batches.windows else torch.ones(0)
+    class_weights = torch.from_numpy(frame_class_weights(train.recordings, model.task))
     learner = Learner(model, config, device, class_weights=class_weights, process_group=process_group)
     identity = _identity(config, train, validation.examples, loaded)
     progress = RunProgress()
@@ -162,7 +166,9 @@ def fit(
                     "train_loss": train_loss,
                     **{f"val_{name}": value for name, value in metrics.items()},
                 }
-                main, val_loss = process_group.broadcast([selection_metric(metrics), metrics["loss"]], device)
+                # Scores of members on their own folds are to be an honest estimate, so they select nothing.
+                selected = selection_metric(metrics) if model.network.members == 1 else float(epoch)
+                main, val_loss = process_group.broadcast([selected, metrics["loss"]], device)
                 # Ties go to the lower loss.
                 progress = progress.after_epoch(row, (main, -val_loss), snapshot.network.state_dict(), step)
                 last = snapshot
@@ -272,7 +278,14 @@ class Learner:
         self.optimizer.zero_grad()
         total = torch.zeros((), device=self._device)
         if batch is not None:
-            losses = self.losses(batch.to(self._device))
+            batch = batch.to(self._device)
+            losses = self.losses(batch)
+            members = len(losses)
+            if (
+                members > 1 and batch.folds is not None
+            ):  # a member does not learn from its fold, a share of about one over their number
+                numbers = torch.arange(members, device=self._device)[:, None]
+                losses = losses * (batch.folds != numbers) * (members / (members - 1))
             total = losses.detach().mean(dim=0).sum()
             (losses.sum() / size).backward()  # type: ignore[no-untyped-call]
         self._process_group.sum_gradients(self.network)

@@ -1,4 +1,4 @@
-"""Validation examples, scored after every epoch, and the thresholds that are fitted on them."""
+"""Examples that were held out from training, scored after every epoch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vidgru.datasets.windows import Batch, collate, epoch_batches, slice_window
 from vidgru.errors import VidgruError
 from vidgru.model.captioner import CaptionSegment, caption_log_likelihoods, caption_segments
 from vidgru.model.checkpoint import EventModel
-from vidgru.model.scoring import FRAMES_PER_PASS, encode_features, score_clips, score_frames
+from vidgru.model.scoring import FRAMES_PER_PASS, EncodedRecording, encode_features, score_clips, score_frames
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.training.batches import sentence_words
 from vidgru.training.data import LoadedFeatures
 from vidgru.training.examples import CaptionedClip, Examples, LabelledClip
 from vidgru.training.metrics.clips import classification_metrics, multilabel_metrics
-from vidgru.training.metrics.ranking import RankedClips
-from vidgru.training.thresholds import caption_understanding, fit_caption_threshold, fit_clips, fit_frames
+from vidgru.training.metrics.ranking import RankedClips, calibration
+from vidgru.training.thresholds import caption_understanding, fit_caption_threshold
 from vidgru.types import Array, Features
 
 _CAPTION_BATCH = 32  # sentences
@@ -43,12 +43,14 @@ class ValidationOutputs:
 
 
 class Validation:
-    """Validation examples. Short recordings are concatenated, so that few passes encode all of them.
+    """Examples that members of a model do not learn from, each scored by the member that does not.
 
-    That is exact because frames are encoded independently of each other.
+    Short recordings are concatenated, so that few passes encode all of them. That is exact because frames are encoded
+    independently of each other.
 
     Args:
-        examples: Examples of the validation split.
+        examples: Examples with a fold; others are left out.
+        members: Number of members.
         loaded: Features of their recordings.
         tokenizer: Tokenizer of the descriptions; None leaves them out.
 
@@ -56,36 +58,36 @@ class Validation:
         VidgruError: The features of a recording are not finite.
 
     Attributes:
-        examples: As given.
+        examples: The examples, fold by fold.
     """
 
-    def __init__(self, examples: Examples, loaded: LoadedFeatures, tokenizer: Tokenizer | None = None) -> None:
-        self.examples = examples
-        captions = examples.captions if tokenizer else []
-        for video in dict.fromkeys(e.video for kind in (examples.clips, examples.recordings, captions) for e in kind):
+    def __init__(
+        self, examples: Examples, members: int, loaded: LoadedFeatures, tokenizer: Tokenizer | None = None
+    ) -> None:
+        folds = [examples.of_fold(fold) for fold in range(members)]
+        self.examples = Examples.joined(folds)
+        captions = folds[0].captions if tokenizer else []  # the first member writes captions
+        for video in dict.fromkeys(
+            example.video for kind in (self.examples.clips, self.examples.recordings, captions) for example in kind
+        ):
             features = loaded.features[video]
             if not (np.isfinite(features.objects).all() and np.isfinite(features.frame).all()):
                 raise VidgruError(
                     f"the features of {video} have values that are not finite",
                     "vidgru info --verify FEATURES says whether the cache is corrupt",
                 )
-        self._labels: Array = np.array([clip.labels for clip in examples.clips])
-        self._times = [loaded.features[recording.video].time_s for recording in examples.recordings]
-        videos = dict.fromkeys(example.video for kind in (examples.clips, examples.recordings) for example in kind)
-        parts = [loaded.features[video] for video in videos]
-        self._edges = np.cumsum([len(part) for part in parts])[:-1].tolist()
-        self._index = {video: index for index, video in enumerate(videos)}
-        self._features = list(_concatenate_short(parts))
+        self._labels: Array = np.array([clip.labels for clip in self.examples.clips])
+        self._folds = [_FoldFeatures(fold, loaded) for fold in folds]
         self._captions = _CaptionValidation(captions, loaded, tokenizer) if captions and tokenizer else None
 
     def predict(self, model: EventModel) -> ValidationOutputs:
-        """Score all clips and recordings."""
-        vectors = encode_features(model, self._features).vectors.tensor_split(self._edges)
-        clips = [vectors[self._index[clip.video]] for clip in self.examples.clips]
-        recordings = [vectors[self._index[recording.video]] for recording in self.examples.recordings]
+        """Score all clips and recordings with the network, without its linear path."""
+        model = replace(model, linear=None)
+        outputs = [fold.predict(model.member(member)) for member, fold in enumerate(self._folds) if fold]
+        clips = [output.clips for output in outputs if output.clips is not None]
         return ValidationOutputs(
-            clips=score_clips(model, clips) if clips else None,
-            frames=score_frames(model, recordings) if recordings else [],
+            clips=np.concatenate(clips) if clips else None,
+            frames=[rows for output in outputs for rows in output.frames],
         )
 
     def metrics(self, model: EventModel, outputs: ValidationOutputs) -> dict[str, float]:
@@ -116,33 +118,37 @@ class Validation:
         if self._captions is not None:
             metrics["next_word"], loss = self._captions.metrics(model)
             losses.append(loss)
-        return {**metrics, "loss": float(np.mean(losses))}
+        return {**metrics, "loss": float(np.mean(losses)) if losses else 0.0}
 
-    def calibrate(self, model: EventModel, short_event_s: float) -> EventModel:
-        """Return the model with thresholds fitted on these examples, and its metrics on them.
+    def caption_threshold(self, model: EventModel) -> float | None:
+        """Fit the score from which on the model's captions are trusted; None without descriptions."""
+        return None if self._captions is None else self._captions.threshold(model)
 
-        Args:
-            model: A trained model.
-            short_event_s: Length of a short training event in seconds.
-        """
-        outputs = self.predict(model)
-        if model.caption and self._captions:
-            model = replace(model, caption=replace(model.caption, threshold=self._captions.threshold(model)))
-        if model.task.frame_head:
-            # predictions where the truth is unknown are neither right nor wrong
-            pairs = zip(self.examples.recordings, outputs.frames, strict=True)
-            known = [(recording.weights > 0)[:, None] * scores for recording, scores in pairs]
-            events = [recording.events for recording in self.examples.recordings]
-            decode = fit_frames(
-                self._times, known, events, model.labels, model.task.frame_head, 1 / model.fps, short_event_s
-            )
-            model = replace(model, decode=decode)
-        elif model.task.clip_head:
-            assert outputs.clips is not None
-            decode = fit_clips(outputs.clips, self._labels, model.task.clip_head, len(model.labels), model.window_s)
-            model = replace(model, decode=decode)
-        metrics = self.metrics(model, outputs)
-        return replace(model, metrics={name: round(value, 6) for name, value in metrics.items() if name != "loss"})
+
+class _FoldFeatures:
+    """Clips and recordings of a fold, and their features."""
+
+    def __init__(self, examples: Examples, loaded: LoadedFeatures) -> None:
+        self._examples = examples
+        videos = dict.fromkeys(example.video for kind in (examples.clips, examples.recordings) for example in kind)
+        parts = [loaded.features[video] for video in videos]
+        self._edges = np.cumsum([len(part) for part in parts])[:-1].tolist()
+        self._index = {video: index for index, video in enumerate(videos)}
+        self._features = list(_concatenate_short(parts))
+
+    def __bool__(self) -> bool:
+        return bool(self._features)
+
+    def predict(self, model: EventModel) -> ValidationOutputs:
+        parts = encode_features(model, self._features).vectors.tensor_split(self._edges)
+        no_time = np.zeros(0)
+        encoded = [EncodedRecording(vectors=part, attention=no_time, time_s=no_time) for part in parts]
+        clips = [encoded[self._index[clip.video]] for clip in self._examples.clips]
+        recordings = [encoded[self._index[recording.video]] for recording in self._examples.recordings]
+        return ValidationOutputs(
+            clips=score_clips(model, clips) if clips else None,
+            frames=score_frames(model, recordings) if recordings else [],
+        )
 
 
 class _CaptionValidation:
@@ -221,6 +227,23 @@ def clip_metrics(
         thresholds = np.array(model.decode.high) if model.task.frame_head is None else 0.5
         return multilabel_metrics(scores, truth, model.task.output_names(head), thresholds=thresholds, videos=videos)
     return classification_metrics(scores, truth.argmax(axis=1), model.task.output_names(head), videos=videos)
+
+
+def clip_calibration(model: EventModel, scores: Array, clips: Sequence[LabelledClip]) -> dict[str, Any]:
+    """Compare the scores of clips with how often they are right, as `calibration`: of predicted labels, or of all.
+
+    Args:
+        model: The model. Of a multi-label clip, the score of every label counts.
+        scores: float32 [n, C].
+        clips: n clips.
+    """
+    assert model.task.clip_head is not None
+    truth = np.stack([clip.labels for clip in clips]) > 0
+    if model.task.clip_head.multi_label:
+        return calibration(scores.ravel(), truth.ravel())
+    best = scores.argmax(axis=1)
+    rows = np.arange(len(scores))
+    return calibration(scores[rows, best], truth[rows, best])
 
 
 def log_loss(scores: Array, labels: Array, multi_label: bool) -> float:

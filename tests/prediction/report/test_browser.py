@@ -515,7 +515,10 @@ def test_correction_is_used_for_training(tmp_path: Path, visit: Visit) -> None:
     data.rows.pop()
     data.write()
     model = load_model(
-        train(data.root, from_settings(TrainConfig, **data.settings(out=str(tmp_path / "first"), epochs=1, hidden=8)))
+        train(
+            data.root,
+            from_settings(TrainConfig, **data.train_settings(out=str(tmp_path / "first"), epochs=1, hidden=8)),
+        )
     )
     recording = Recording(path=data.root / "videos" / "new.mp4", name="new.mp4")
     cache = SequenceCache(data.features)
@@ -545,6 +548,6 @@ def test_correction_is_used_for_training(tmp_path: Path, visit: Visit) -> None:
     assert "visit at night" in both.labels
     again = train(
         data.root / "data.yaml",
-        from_settings(TrainConfig, **data.settings(out=str(tmp_path / "again"), epochs=1, hidden=8)),
+        from_settings(TrainConfig, **data.train_settings(out=str(tmp_path / "again"), epochs=1, hidden=8)),
     )
     assert load_model(again).labels == ("delivery", "visit", "visit at night")

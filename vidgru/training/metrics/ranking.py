@@ -12,6 +12,7 @@ the order of equal scores does not matter.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -200,3 +201,27 @@ class RankedFrames:
         hits = np.cumsum(gained, axis=1)
         area = (gained * ratio(hits, np.cumsum(weights @ self._frames, axis=1))).sum(axis=1)
         return ratio_or_nan(area, hits[:, -1])
+
+
+def calibration(scores: Array, correct: Array, *, bins: int = 10) -> dict[str, Any]:
+    """Compare scores with how often predictions of that score are correct.
+
+    Args:
+        scores: [n], 0 to 1.
+        correct: bool [n].
+        bins: Number of bins of equal width.
+
+    Returns:
+        error, the expected calibration error: mean distance of score and share of correct predictions over bins,
+        weighted by predictions (Guo et al. 2017, "On Calibration of Modern Neural Networks"), None without predictions;
+        and rows of (mean score, share correct, number of predictions) per bin that has any.
+    """
+    scores, correct = np.asarray(scores, np.float64), np.asarray(correct, np.float64)
+    index = np.minimum((scores * bins).astype(np.int64), bins - 1)
+    number = np.bincount(index, minlength=bins)
+    used = number > 0
+    mean = np.bincount(index, scores, minlength=bins)[used] / number[used]
+    share = np.bincount(index, correct, minlength=bins)[used] / number[used]
+    error = float((np.abs(mean - share) * number[used]).sum() / len(scores)) if len(scores) else None
+    rows = [[float(m), float(c), int(n)] for m, c, n in zip(mean, share, number[used], strict=True)]
+    return {"error": error, "bins": rows}

@@ -1,0 +1,139 @@
+import pytest
+import torch
+
+from vidgru.training.linear_fit import fit_linear_path, fit_mix, log_losses
+
+
+def problem(rows: int, columns: int, outputs: int, *, multi_label: bool, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """Summaries on unlike scales, noisy targets that depend on them, weights and class weights."""
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, columns, generator=rng) * torch.logspace(-2, 2, columns) + 3
+    true = (x - 3) / torch.logspace(-2, 2, columns) @ torch.randn(columns, outputs, generator=rng)
+    noisy = true + torch.randn(rows, outputs, generator=rng)
+    targets = (noisy > 0).float() if multi_label else torch.nn.functional.one_hot(noisy.argmax(1), outputs).float()
+    weights = torch.rand(rows, generator=rng) + 0.1
+    return x, targets, weights, torch.rand(outputs, generator=rng) + 0.5
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize(("rows", "columns"), [(200, 5), (30, 80), (7, 40), (3, 6)])
+def test_linear_path_is_optimum_of_penalised_loss(rows: int, columns: int, multi_label: bool) -> None:
+    """The gradient is zero, also where the fit is made in the span of fewer rows than columns."""
+    x, targets, weights, class_weights = problem(rows, columns, 3, multi_label=multi_label)
+    strength = 0.05
+    path = fit_linear_path(x, targets, weights, class_weights, multi_label=multi_label, strength=strength)
+    normal = path.normalize(x).double()
+    weight, bias = path.weight.double().requires_grad_(), path.bias.double().requires_grad_()
+    losses = log_losses(normal @ weight.T + bias, targets, class_weights, multi_label)
+    loss = (losses * weights).sum() + weight.square().sum() / (2 * strength)
+    gradients = torch.autograd.grad(loss, [weight, bias])
+    scale = float(weights.sum())
+    assert max(float(gradient.abs().max()) for gradient in gradients) < 2e-4 * scale
+    assert float(path.weight.abs().max()) > 1e-4
+
+
+def test_linear_path_equals_gradient_descent() -> None:
+    x, targets, weights, class_weights = problem(12, 20, 2, multi_label=False)
+    path = fit_linear_path(x, targets, weights, class_weights, multi_label=False, strength=0.1)
+    normal = path.normalize(x).double()
+    weight, bias = torch.zeros(2, 20, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    for _ in range(1500):
+        weight.requires_grad_()
+        bias.requires_grad_()
+        losses = log_losses(normal @ weight.T + bias, targets, class_weights, False)
+        loss = (losses * weights).sum() + weight.square().sum() / 0.2
+        of_weight, of_bias = torch.autograd.grad(loss, [weight, bias])
+        weight, bias = (weight - 0.04 * of_weight).detach(), (bias - 0.04 * of_bias).detach()
+    torch.testing.assert_close(path.weight, weight.float(), rtol=0, atol=1e-4)
+    difference = (path.bias - bias.float()).detach()
+    torch.testing.assert_close(difference, difference.mean().expand(2), rtol=0, atol=1e-4)  # softmax ignores a constant
+
+
+def test_linear_path_leaves_out_rows_without_weight() -> None:
+    x, targets, weights, class_weights = problem(40, 60, 2, multi_label=True)
+    weights[::3] = 0
+    used = weights > 0
+    path = fit_linear_path(x, targets, weights, class_weights, multi_label=True, strength=0.1)
+    without = fit_linear_path(
+        x[used], targets[used], weights[used], class_weights, multi_label=True, strength=0.1
+    )  # fmt: skip
+    for name, tensor in path.state_dict().items():
+        assert torch.equal(tensor, without.state_dict()[name]), name
+
+
+def test_linear_path_without_rows_or_spread() -> None:
+    empty = fit_linear_path(
+        torch.zeros(0, 4), torch.zeros(0, 2), torch.zeros(0), torch.ones(2), multi_label=False, strength=1.0
+    )
+    assert torch.equal(empty(torch.randn(3, 4)), torch.zeros(3, 2))
+    targets = torch.eye(2)[[0, 0, 1]]
+    constant = fit_linear_path(
+        torch.full((3, 4), 7.0), targets, torch.ones(3), torch.ones(2), multi_label=False, strength=1.0
+    )  # fmt: skip
+    probabilities = constant(torch.full((1, 4), 7.0)).softmax(dim=1)
+    torch.testing.assert_close(probabilities, torch.tensor([[2 / 3, 1 / 3]]), rtol=0, atol=1e-3)
+    assert torch.isfinite(constant(torch.randn(5, 4))).all()
+
+
+def test_linear_path_is_weaker_with_stronger_penalty() -> None:
+    x, targets, weights, class_weights = problem(50, 10, 2, multi_label=False)
+    norms = [
+        float(fit_linear_path(x, targets, weights, class_weights, multi_label=False, strength=strength).weight.norm())
+        for strength in (0.001, 0.01, 0.1)
+    ]
+    assert norms == sorted(norms)
+    assert norms[0] < 0.5 * norms[2]
+
+
+# --- the combination --------------------------------------------------------------------------------------------------
+
+
+def logits_of(targets: torch.Tensor, strength: float, seed: int) -> torch.Tensor:
+    """Logits that point at the targets, in noise."""
+    rng = torch.Generator().manual_seed(seed)
+    return strength * (2 * targets - 1) + torch.randn(targets.shape, generator=rng)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_mix_prefers_informative_logits(multi_label: bool) -> None:
+    _, targets, _, class_weights = problem(300, 4, 3, multi_label=multi_label)
+    good, noise = logits_of(targets, 1.0, 1), logits_of(targets, 0.0, 2)
+    ones = torch.ones(300)
+    mix = fit_mix(good, noise, targets, ones, class_weights, multi_label=multi_label)
+    swapped = fit_mix(noise, good, targets, ones, class_weights, multi_label=multi_label)
+    assert mix.network > 0.9 > 0.2 > mix.linear >= 0
+    assert (swapped.network, swapped.linear) == pytest.approx((mix.linear, mix.network), abs=1e-3)
+    both = fit_mix(good, logits_of(targets, 1.0, 3), targets, ones, class_weights, multi_label=multi_label)
+    assert min(both.network, both.linear) > 0.5
+
+
+def test_mix_without_evidence_is_the_prior() -> None:
+    empty = torch.zeros(0, 2)
+    mix = fit_mix(empty, empty, empty, torch.zeros(0), torch.ones(2), multi_label=False)
+    assert (mix.network, mix.linear, mix.bias) == (0.5, 0.5, (0.0, 0.0))
+    targets = torch.eye(2)[[0, 1]]
+    little = fit_mix(logits_of(targets, 3.0, 1), logits_of(targets, 3.0, 2), targets, torch.ones(2), torch.ones(2),
+                     multi_label=False)  # fmt: skip
+    assert 0.4 < little.network < 0.8
+    assert 0.4 < little.linear < 0.8
+
+
+def test_mix_calibrates_overconfident_logits() -> None:
+    _, targets, weights, class_weights = problem(400, 4, 2, multi_label=True)
+    honest = logits_of(targets, 0.7, 1)
+    zeros = torch.zeros_like(honest)
+    mix = fit_mix(10 * honest, zeros, targets, weights, torch.ones(2), multi_label=True)
+    before, after = (
+        float((log_losses(logits, targets, class_weights, True) * weights).sum())
+        for logits in (10 * honest, mix(10 * honest, zeros))
+    )
+    assert mix.network < 0.4
+    assert after < 0.5 * before
+
+
+def test_log_losses_weigh_classes() -> None:
+    logits, targets = torch.zeros(2, 2), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    weights = torch.tensor([3.0, 1.0])
+    log2 = 0.693147
+    torch.testing.assert_close(log_losses(logits, targets, weights, False), torch.tensor([3 * log2, log2]))
+    torch.testing.assert_close(log_losses(logits, targets, weights, True), torch.tensor([4 * log2, 2 * log2]))

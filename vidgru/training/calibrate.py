@@ -1,0 +1,303 @@
+"""From trained networks to a model: linear paths, their combination, and thresholds, all fitted on held-out examples.
+
+Each member of a model is scored on the recordings it did not learn from. These out-of-fold scores decide what the
+training data alone cannot: how far network and linear path are trusted, whether features that tell places apart help
+anywhere else, and from which score on an event is reported.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidgru.model.checkpoint import EventModel, HeadSpec
+from vidgru.model.event_decoder import DecodeSettings
+from vidgru.model.linear_path import LinearModel, LinearPath, LogitMix
+from vidgru.model.scoring import encode_features, score_clips, score_frames
+from vidgru.model.summaries import FrameSummaries, WindowSummaries, summarize_clip
+from vidgru.training.data import LoadedFeatures
+from vidgru.training.examples import Examples, LabelledClip, TimedRecording, short_event_frames
+from vidgru.training.linear_fit import fit_linear_path, fit_mix, log_losses
+from vidgru.training.thresholds import fit_clips, fit_frames
+from vidgru.training.validation import Validation, ValidationOutputs
+from vidgru.types import Array
+
+# Groups by which places can be told apart. They take part only if scores on held-out recordings say so: a model that
+# recognises the rooms of its training data fails in another one.
+PLACE_GROUPS = ("appearance", "colour", "scene")
+_CLIP_STRENGTH, _FRAME_STRENGTH = 0.003, 0.01  # of the linear paths, as C in scikit-learn
+_MAX_ROWS = 20_000  # frames that the linear path of frames is fitted to
+_MIN_GAIN = 1.0  # standard errors by which the loss has to be lower with the groups of `PLACE_GROUPS`
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CalibratedModel:
+    """A model that is ready to use.
+
+    Attributes:
+        model: The model.
+        members: Models of its members, each with a linear path that has not learnt from the member's fold either. They
+            score held-out recordings as the model scores new ones.
+    """
+
+    model: EventModel
+    members: list[EventModel]
+
+
+def calibrate(
+    model: EventModel,
+    train: Examples,
+    validation: Validation,
+    loaded: LoadedFeatures,
+    *,
+    linear: bool,
+    class_weights: Array,
+) -> CalibratedModel:
+    """Fit linear paths and thresholds of a trained model, and compute its metrics on held-out examples.
+
+    Args:
+        model: A trained model.
+        train: Training examples, with folds.
+        validation: Held-out examples.
+        loaded: Features of all recordings.
+        linear: Whether to fit linear paths.
+        class_weights: float32 [K], weight of each class of frames.
+    """
+    threshold = validation.caption_threshold(model)
+    if model.caption and threshold is not None:
+        model = replace(model, caption=replace(model.caption, threshold=threshold))
+    members = [model.member(member) for member in range(model.network.members)]
+    held_out = validation.examples
+    heads = {}
+    if model.task.clip_head and train.clips:
+        even = np.ones(model.task.num_outputs(model.task.clip_head), np.float32)
+        heads["clips"] = _Head(model.task.clip_head, train.clips, held_out.clips, model, loaded, even)
+    if model.task.frame_head and train.recordings:
+        of_frames = train.recordings, held_out.recordings
+        heads["frames"] = _Head(model.task.frame_head, *of_frames, model, loaded, class_weights)
+    if linear and heads:
+        model, members = _combine(model, members, heads)
+    outputs = out_of_fold(members, held_out, loaded)
+    decode = _fit_decoding(model, outputs, train, held_out, loaded)
+    metrics = validation.metrics(model, outputs)
+    model = replace(model, decode=decode, metrics={k: round(v, 6) for k, v in metrics.items() if k != "loss"})
+    return CalibratedModel(model=model, members=[replace(member, decode=decode) for member in members])
+
+
+def out_of_fold(members: Sequence[EventModel], examples: Examples, loaded: LoadedFeatures) -> ValidationOutputs:
+    """Score clips and recordings, each with the member of its fold."""
+    clips = [
+        score_clips(members[clip.fold], [encode_features(members[clip.fold], [loaded.features[clip.video]])])
+        for clip in examples.clips
+    ]
+    frames = [
+        score_frames(members[r.fold], [encode_features(members[r.fold], [loaded.features[r.video]])])[0]
+        for r in examples.recordings
+    ]
+    return ValidationOutputs(clips=np.concatenate(clips) if clips else None, frames=frames)
+
+
+# --- linear paths -----------------------------------------------------------------------------------------------------
+
+
+class _Head:
+    """One head of a model, its training examples, and the held-out ones.
+
+    Attributes:
+        spec: The head.
+        class_weights: float32 [C], weight of each class.
+        strength: Inverse penalty of the linear path.
+    """
+
+    def __init__(
+        self,
+        spec: HeadSpec,
+        train: Sequence[LabelledClip] | Sequence[TimedRecording],
+        held_out: Sequence[LabelledClip] | Sequence[TimedRecording],
+        model: EventModel,
+        loaded: LoadedFeatures,
+        class_weights: Array,
+    ) -> None:
+        self.spec, self.class_weights = spec, torch.from_numpy(class_weights)
+        self._train, self._held_out, self._model, self._loaded = train, held_out, model, loaded
+        self._of_clips = isinstance(train[0], LabelledClip)
+        self.strength = _CLIP_STRENGTH if self._of_clips else _FRAME_STRENGTH
+
+    def fit(self, drop_groups: tuple[str, ...]) -> tuple[list[LinearPath], list[Tensor]]:
+        """Fit linear paths of all training examples, and of those that each member learns from.
+
+        Returns:
+            The path of all examples followed by that of each member; and the logits [n,C] of each held-out example, by
+            the path of its member.
+        """
+        rows, targets, weights, folds = self._rows(drop_groups)
+        members = range(self._model.network.members)
+        paths = [
+            fit_linear_path(
+                rows,
+                targets,
+                weights * (folds != fold),
+                self.class_weights,
+                multi_label=self.spec.multi_label,
+                strength=self.strength,
+            )
+            for fold in (-2, *members)  # no example has fold -2
+        ]
+        logits = [paths[1 + e.fold](self._summaries(e, drop_groups)) for e in self._held_out]
+        return paths, logits
+
+    def network_logits(self, members: Sequence[EventModel], masked_groups: tuple[str, ...]) -> list[Tensor]:
+        """Return the logits [n,C] of each held-out example, by the network of its member without some groups."""
+        masked = [replace(member, masked_groups=masked_groups) for member in members]
+        held_out = Examples(
+            clips=[example for example in self._held_out if isinstance(example, LabelledClip)],
+            recordings=[example for example in self._held_out if isinstance(example, TimedRecording)],
+            captions=[],
+        )
+        outputs = out_of_fold(masked, held_out, self._loaded)
+        rows = outputs.clips[:, None] if outputs.clips is not None else outputs.frames
+        return [_logits(torch.from_numpy(scores), self.spec) for scores in rows]
+
+    def truth(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return targets [n,C] and weights [n] of the rows of each held-out example.
+
+        The frames of a recording depend on each other. Together they weigh as much as its events, plus one.
+        """
+        targets, weights = [], []
+        for example in self._held_out:
+            if isinstance(example, LabelledClip):
+                targets.append(torch.from_numpy(example.labels[None]))
+                weights.append(torch.ones(1))
+            else:
+                known = torch.from_numpy(example.weights)
+                targets.append(torch.from_numpy(example.targets))
+                weights.append(known * (1 + len(example.events)) / known.sum().clamp(min=1))
+        return targets, weights
+
+    def losses(self, logits: Sequence[Tensor]) -> Tensor:
+        """Return the loss of each held-out example, [n]."""
+        targets, weights = self.truth()
+        losses = [
+            (log_losses(values, y, self.class_weights, self.spec.multi_label) * w).sum()
+            for values, y, w in zip(logits, targets, weights, strict=True)
+        ]
+        return torch.stack(losses) if losses else torch.zeros(0)
+
+    def _rows(self, drop_groups: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return summaries [N,P], targets [N,C], weights [N] and folds [N] of the training examples."""
+        rows, targets, weights, folds = [], [], [], []
+        total = sum(len(example) for example in self._train if isinstance(example, TimedRecording))
+        rng = np.random.default_rng(0)
+        for example in self._train:
+            summaries = self._summaries(example, drop_groups)
+            if isinstance(example, LabelledClip):
+                rows.append(summaries)
+                targets.append(torch.from_numpy(example.labels).expand(len(summaries), -1))
+                weights.append(torch.full((len(summaries),), 1 / len(summaries)))
+            else:
+                chosen = example.weights > 0
+                if total > _MAX_ROWS:
+                    chosen &= rng.random(len(example)) < _MAX_ROWS / total
+                rows.append(summaries[torch.from_numpy(chosen)])
+                targets.append(torch.from_numpy(example.targets[chosen]))
+                weights.append(torch.from_numpy(example.weights[chosen]))
+            folds.append(torch.full((len(rows[-1]),), example.fold))
+        return torch.cat(rows), torch.cat(targets), torch.cat(weights), torch.cat(folds)
+
+    def _summaries(self, example: LabelledClip | TimedRecording, drop_groups: tuple[str, ...]) -> Tensor:
+        """Return the summaries of a clip [1,P], or of the frames of a recording [T,P]."""
+        features = self._loaded.features[example.video]
+        frames = FrameSummaries(self._model.feature_spec, drop_groups)
+        summaries = frames.push(features)
+        if isinstance(example, LabelledClip):
+            return summarize_clip(torch.from_numpy(summaries[:, frames.clip_columns]))[None]
+        columns = summaries[:, frames.window_columns]
+        windows = WindowSummaries(columns.shape[1], self._model.fps, self._model.lookahead)
+        return torch.from_numpy(np.concatenate([windows.push(columns), windows.finish()])[self._model.lookahead :])
+
+
+def _combine(
+    model: EventModel, members: list[EventModel], heads: dict[str, _Head]
+) -> tuple[EventModel, list[EventModel]]:
+    """Fit the linear paths, choose the feature groups, and fit how the logits are combined."""
+    used = model.network.encoder.groups
+    place = tuple(name for name in PLACE_GROUPS if name in used)
+    options = [place, ()] if place and len(place) < len(used) else [()]
+    paths = {option: {name: head.fit(option) for name, head in heads.items()} for option in options}
+    networks = {
+        option: {name: head.network_logits(members, option) for name, head in heads.items()} for option in options
+    }
+    best, best_losses, best_mixes = None, torch.zeros(0), dict[str, LogitMix]()
+    for masked, dropped in itertools.product(options, options):
+        mixes, losses = {}, []
+        for name, head in heads.items():
+            network, linear = networks[masked][name], paths[dropped][name][1]
+            mixes[name] = _mix(head, network, linear)
+            losses.append(head.losses([mixes[name](a, b) for a, b in zip(network, linear, strict=True)]))
+        difference = best_losses - torch.cat(losses) if best else torch.zeros(0)
+        error = difference.std() * len(difference) ** 0.5 if len(difference) > 1 else torch.tensor(torch.inf)
+        if best is None or difference.sum() > _MIN_GAIN * error:
+            best, best_losses, best_mixes = (masked, dropped), torch.cat(losses), mixes
+    assert best is not None
+    masked, dropped = best
+    fitted = {name: found for name, (found, _) in paths[dropped].items()}
+
+    def linear_model(number: int) -> LinearModel:
+        clips, frames = (fitted[name][number] if name in fitted else None for name in ("clips", "frames"))
+        clip_mix, frame_mix = (best_mixes.get(name, LogitMix()) for name in ("clips", "frames"))
+        return LinearModel(drop_groups=dropped, clips=clips, frames=frames, clip_mix=clip_mix, frame_mix=frame_mix)
+
+    of_members = [
+        replace(member, masked_groups=masked, linear=linear_model(1 + number)) for number, member in enumerate(members)
+    ]
+    return replace(model, masked_groups=masked, linear=linear_model(0)), of_members
+
+
+def _mix(head: _Head, network: Sequence[Tensor], linear: Sequence[Tensor]) -> LogitMix:
+    """Fit how the logits of held-out examples are combined; equally without any."""
+    if not network:
+        return LogitMix()
+    targets, weights = head.truth()
+    return fit_mix(
+        torch.cat(list(network)),
+        torch.cat(list(linear)),
+        torch.cat(targets),
+        torch.cat(weights),
+        head.class_weights,
+        multi_label=head.spec.multi_label,
+    )
+
+
+def _logits(scores: Tensor, head: HeadSpec) -> Tensor:
+    """Return logits of these scores, up to a constant that does not matter."""
+    scores = scores.clamp(1e-6, 1 - 1e-6)
+    return scores.logit() if head.multi_label else scores.log()
+
+
+def _fit_decoding(
+    model: EventModel, outputs: ValidationOutputs, train: Examples, held_out: Examples, loaded: LoadedFeatures
+) -> DecodeSettings:
+    """Fit the decoding of scores into events to held-out examples."""
+    if model.task.frame_head:
+        # predictions where the truth is unknown are neither right nor wrong
+        pairs = zip(held_out.recordings, outputs.frames, strict=True)
+        known = [(recording.weights > 0)[:, None] * scores for recording, scores in pairs]
+        return fit_frames(
+            [loaded.features[recording.video].time_s for recording in held_out.recordings],
+            known,
+            [recording.events for recording in held_out.recordings],
+            model.labels,
+            model.task.frame_head,
+            1 / model.fps,
+            short_event_frames(train.recordings) / model.fps,
+        )
+    if model.task.clip_head:
+        labels = np.array([clip.labels for clip in held_out.clips])
+        scores = np.zeros((0, model.task.num_outputs(model.task.clip_head))) if outputs.clips is None else outputs.clips
+        return fit_clips(scores, labels.reshape(scores.shape), model.task.clip_head, len(model.labels), model.window_s)
+    return model.decode

@@ -1,0 +1,109 @@
+"""Fit the linear path of a model, and its combination with the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vidgru.model.linear_path import LinearPath, LogitMix
+
+_MAX_ITERATIONS = 200
+_MIX_PRIOR = 0.5  # weights of network and linear path that no evidence speaks against
+_MIX_PENALTY = 2.0  # in nats per unit of squared deviation from the prior
+
+
+def fit_linear_path(
+    summaries: Tensor, targets: Tensor, weights: Tensor, class_weights: Tensor, *, multi_label: bool, strength: float
+) -> LinearPath:
+    """Fit a logistic regression with a squared penalty, by L-BFGS in float64.
+
+    Args:
+        summaries: float32 [N,P].
+        targets: float32 [N,C], 0 and 1.
+        weights: float32 [N], weight of each row; rows of weight 0 are left out.
+        class_weights: float32 [C], weight of each class.
+        multi_label: Whether outputs are independent (sigmoid) rather than exclusive (softmax).
+        strength: Inverse of the penalty on half the squared weights, as `C` in scikit-learn.
+    """
+    path = LinearPath(summaries.shape[1], targets.shape[1])
+    used = weights > 0
+    x, y, w = summaries[used], targets[used].double(), weights[used].double()
+    if not len(x):
+        return path
+    std, mean = torch.std_mean(x, dim=0, correction=0)
+    path.mean.copy_(mean)
+    path.std.copy_(torch.where(std > 1e-6, std, 1.0))
+    x = path.normalize(x).double()
+    # With fewer rows than columns the solution lies in the span of the rows: the same problem in fewer dimensions.
+    basis = None
+    if len(x) < x.shape[1]:
+        eigenvalues, vectors = torch.linalg.eigh(x @ x.T)
+        kept = eigenvalues > 1e-9 * eigenvalues[-1].clamp(min=1e-9)
+        scale = eigenvalues[kept].sqrt()
+        basis = x.T @ vectors[:, kept] / scale
+        x = vectors[:, kept] * scale
+    weight = torch.zeros(y.shape[1], x.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(y.shape[1], dtype=torch.float64, requires_grad=True)
+
+    def loss() -> Tensor:
+        losses = log_losses(F.linear(x, weight, bias), y, class_weights, multi_label)
+        return (losses * w).sum() + weight.square().sum() / (2 * strength)
+
+    _minimize(loss, [weight, bias])
+    fitted = weight.detach() if basis is None else weight.detach() @ basis.T
+    path.weight.copy_(fitted)
+    path.bias.copy_(bias.detach())
+    return path
+
+
+def fit_mix(
+    network: Tensor, linear: Tensor, targets: Tensor, weights: Tensor, class_weights: Tensor, *, multi_label: bool
+) -> LogitMix:
+    """Fit how the logits of network and linear path are combined, on examples that neither was trained on.
+
+    Args:
+        network, linear: float32 [N,C], logits.
+        targets: float32 [N,C], 0 and 1.
+        weights: float32 [N], weight of each row; their sum is the number of independent observations.
+        class_weights: float32 [C], weight of each class.
+        multi_label: As for `fit_linear_path`.
+    """
+    scales = torch.full((2,), _MIX_PRIOR, dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(targets.shape[1], dtype=torch.float64, requires_grad=True)
+    of_network, of_linear, y, w = network.double(), linear.double(), targets.double(), weights.double()
+
+    def loss() -> Tensor:
+        a, b = scales.abs()  # neither may vote against itself
+        losses = log_losses(a * of_network + b * of_linear + bias, y, class_weights, multi_label)
+        penalty = (scales - _MIX_PRIOR).square().sum() + bias.square().sum()
+        return (losses * w).sum() + _MIX_PENALTY * penalty
+
+    _minimize(loss, [scales, bias])
+    a, b = (round(float(value), 6) for value in scales.detach().abs())
+    return LogitMix(network=a, linear=b, bias=tuple(round(float(value), 6) for value in bias.detach()))
+
+
+def log_losses(logits: Tensor, targets: Tensor, class_weights: Tensor, multi_label: bool) -> Tensor:
+    """Return the weighted negative log likelihood of each row, [N]."""
+    class_weights = class_weights.to(logits)
+    if multi_label:
+        losses = F.binary_cross_entropy_with_logits(logits, targets.to(logits), reduction="none")
+        return (losses * torch.where(targets > 0, class_weights, 1.0)).sum(dim=1)
+    return -(logits.log_softmax(dim=1) * targets * class_weights).sum(dim=1)
+
+
+def _minimize(loss: Callable[[], Tensor], parameters: list[Tensor]) -> None:
+    optimizer = torch.optim.LBFGS(
+        parameters, max_iter=_MAX_ITERATIONS, tolerance_grad=1e-6, tolerance_change=1e-9, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
