@@ -135,8 +135,9 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    ("kind", "seed"), [(kind, seed) for kind in KINDS for seed in range(2 if "linear" in kind else 6)]
+)
 def test_event_stream_is_independent_of_chunks(kind: str, seed: int) -> None:
     model, rng = KINDS[kind], np.random.default_rng(seed)
     frames = int(rng.choice([1, 17, 200, 300]))
@@ -175,7 +176,7 @@ def test_event_stream_is_independent_of_chunks(kind: str, seed: int) -> None:
         assert len(other.gates) == 23
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if "whole" not in kind])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("whole", "linear whole", "linear clips")])
 def test_event_stream_lookahead_s(kind: str) -> None:
     model = KINDS[kind]
     stream = EventStream(model, video="a.mp4")

@@ -59,13 +59,8 @@ def same(one: Batch, two: Batch) -> bool:
 # --- clips ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def single_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Epochs that pass over the clips once, however few they are."""
-    monkeypatch.setattr(batching, "_MIN_CLIP_BATCHES", 1)
-
-
-def test_small_set_is_passed_over_several_times() -> None:
+def test_small_set_is_passed_over_several_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_MIN_CLIP_BATCHES", 16)
     clips = [clip(5 + t, "fall" if t % 2 else "walk") for t in range(10)]
     assert drawn(clips).tolist() == [30, 30, 0]  # six times three batches of at most four
     lengths = [int(steps) for batch in epoch_of(clip_batches(clips)) for steps in batch.mask.sum(dim=1)]
@@ -74,14 +69,12 @@ def test_small_set_is_passed_over_several_times() -> None:
     assert drawn(clips, size=1).tolist() == [10, 10, 0]
 
 
-@pytest.mark.usefixtures("single_pass")
 def test_clip_batches_show_every_clip_once() -> None:
     clips = [clip(5 + t, "fall" if t % 2 else "walk") for t in range(10)]
     assert drawn(clips).tolist() == [5, 5, 0]
     assert len(epoch_of(clip_batches(clips))) == 3
 
 
-@pytest.mark.usefixtures("single_pass")
 def test_clip_batches_balance_rare_labels() -> None:
     clips = [clip(5, "fall") for t in range(8)] + [clip(5, "walk") for t in range(32)]
     assert drawn(clips).tolist() == [8, 32, 0]
@@ -89,7 +82,6 @@ def test_clip_batches_balance_rare_labels() -> None:
     assert fall == pytest.approx(walk, rel=0.1)
 
 
-@pytest.mark.usefixtures("single_pass")
 def test_clip_batches_cut_long_event_free_clips() -> None:
     clips = [clip(8, "fall"), clip(10, "fall"), clip(9, "walk"), clip(100)]
     source = clip_batches(clips, size=1)
@@ -202,7 +194,6 @@ def test_window_length_follows_events(events: list[tuple[int, int, int]], steps:
     assert window_steps([recording("a.mp4", *events)], 3.0, 8.0) == 24
 
 
-@pytest.mark.usefixtures("single_pass")
 def test_long_clips_make_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "_MAX_CLIP_STEPS", 700)
     sizes = [tuple(batch.mask.shape) for batch in epoch_of(clip_batches([clip(400, "fall"), *[clip(300, "walk")] * 6]))]
@@ -239,7 +230,6 @@ def both(seed: int = 0, rank: int = 0, size: int = 1) -> EpochBatches:
     return EpochBatches(clips=clips, windows=windows, seed=seed, rank=rank, size=size)
 
 
-@pytest.mark.usefixtures("single_pass")
 def test_epoch_is_function_of_seed_and_number() -> None:
     one, again = list(both()(1)), list(both()(1))
     assert len(one) == 3 + 16

@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> FakeDataset:
 
 @pytest.fixture(scope="module")
 def trained(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(data.root, config(data, tmp_path_factory.mktemp("run"), epochs=4))
+    return train(data.root, config(data, tmp_path_factory.mktemp("run"), epochs=15))
 
 
 def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:

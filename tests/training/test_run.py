@@ -41,7 +41,7 @@ def scored(data: FakeDataset, run: Path, **changes: object) -> dict[str, object]
 def test_gru_learns_order_and_mean_pooling_does_not(data: FakeDataset, tmp_path: Path) -> None:
     runs = {
         cell: train(
-            data.root, from_settings(TrainConfig, **data.train_settings(out=str(tmp_path / cell), cell=cell, epochs=4))
+            data.root, from_settings(TrainConfig, **data.train_settings(out=str(tmp_path / cell), cell=cell, epochs=30))
         )
         for cell in ("gru", "none")
     }
@@ -157,7 +157,7 @@ def test_cross_validation(data: FakeDataset, tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.slow
 def test_event_free_clips_are_a_class(tmp_path: Path) -> None:
     data = order_data(tmp_path / "data", eventless=True)
-    out = train(data.root, from_settings(TrainConfig, **data.train_settings(out=str(tmp_path / "run"), epochs=10)))
+    out = train(data.root, from_settings(TrainConfig, **data.train_settings(out=str(tmp_path / "run"), epochs=30)))
     model = load_model(out)
     assert model.task.clip_head == HeadSpec(background=True, multi_label=False)
     assert model.labels == ("car_then_person", "person_then_car")
@@ -177,7 +177,7 @@ def test_multi_label_clips(tmp_path: Path) -> None:
                 sequence = crossing(*objects, seed)
                 for label in [kind for kind in objects if kind] or [""]:
                     data.add(f"{seed:03d}.mp4", sequence, label, split)
-    out = train(data.root, from_settings(TrainConfig, **data.train_settings(out=str(tmp_path / "run"), epochs=10)))
+    out = train(data.root, from_settings(TrainConfig, **data.train_settings(out=str(tmp_path / "run"), epochs=25)))
     model = load_model(out)
     assert model.task.clip_head == HeadSpec(background=False, multi_label=True)
     assert not model.decode.exclusive
