@@ -75,7 +75,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_weights(tmp_path / "detector.pt")
     (tmp_path / "dataset" / "annotations.csv").write_text("\n".join(rows))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, out, **options: None)  # the slowest part
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, out, **options: None)  # the slowest parts
+    monkeypatch.setattr("vidgru.training.batches._MIN_WINDOW_BATCHES", 2)
     return tmp_path
 
 

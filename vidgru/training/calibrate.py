@@ -28,7 +28,7 @@ from vidgru.training.validation import Validation, ValidationOutputs
 from vidgru.types import Array
 
 # Groups by which places can be told apart. They take part only if scores on held-out recordings say so: a model that
-# recognises the rooms of its training data fails in another one.
+# recognises the places of its training data fails in another one.
 PLACE_GROUPS = ("appearance", "colour", "scene")
 _CLIP_STRENGTH, _FRAME_STRENGTH = 0.003, 0.01  # of the linear paths, as C in scikit-learn
 _MAX_ROWS = 20_000  # frames that the linear path of frames is fitted to
