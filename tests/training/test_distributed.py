@@ -14,6 +14,7 @@ from vidgru.config import CompareConfig, TrainConfig
 from vidgru.errors import SettingsError
 from vidgru.flags import from_settings
 from vidgru.model.checkpoint import load_model
+from vidgru.training import batches
 from vidgru.training.compare import compare
 from vidgru.training.run import train
 
@@ -44,8 +45,9 @@ def launch(processes: int, *command: str | Path) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.slow
-def test_two_processes_train_same_model_as_one(tmp_path: Path) -> None:
+def test_two_processes_train_same_model_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen clips in batches of five: in the last one the second process has no share. Every head has its batches."""
+    monkeypatch.setattr(batches, "_MIN_CLIP_BATCHES", 16)  # as in other processes
     data = both_data(tmp_path / "data", train=8, val=2, captions=True)
     alone = train(
         data.root, from_settings(TrainConfig, **data.settings(**{"out": str(tmp_path / "alone"), **SMALL, "epochs": 3}))

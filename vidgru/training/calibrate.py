@@ -31,7 +31,7 @@ from vidgru.types import Array
 # recognises the places of its training data fails in another one.
 PLACE_GROUPS = ("appearance", "colour", "scene")
 _CLIP_STRENGTH, _FRAME_STRENGTH = 0.003, 0.01  # of the linear paths, as C in scikit-learn
-_MAX_ROWS = 20_000  # frames that the linear path of frames is fitted to
+_MAX_ROWS = 10_000  # frames that the linear path of frames is fitted to
 _MIN_GAIN = 1.0  # standard errors by which the loss has to be lower with the groups of `PLACE_GROUPS`
 
 
@@ -136,18 +136,21 @@ class _Head:
             the path of its member.
         """
         rows, targets, weights, folds = self._rows(drop_groups)
-        members = range(self._model.network.members)
-        paths = [
-            fit_linear_path(
-                rows,
-                targets,
-                weights * (folds != fold),
-                self.class_weights,
-                multi_label=self.spec.multi_label,
-                strength=self.strength,
+        paths: list[LinearPath] = []
+        for fold in (-2, *range(self._model.network.members)):  # no example has fold -2
+            if paths and not (folds == fold).any():  # this member learns from all
+                paths.append(paths[0])
+                continue
+            paths.append(
+                fit_linear_path(
+                    rows,
+                    targets,
+                    weights * (folds != fold),
+                    self.class_weights,
+                    multi_label=self.spec.multi_label,
+                    strength=self.strength,
+                )
             )
-            for fold in (-2, *members)  # no example has fold -2
-        ]
         logits = [paths[1 + e.fold](self._summaries(e, drop_groups)) for e in self._held_out]
         return paths, logits
 

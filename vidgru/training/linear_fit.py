@@ -18,7 +18,7 @@ _MIX_PENALTY = 2.0  # in nats per unit of squared deviation from the prior
 def fit_linear_path(
     summaries: Tensor, targets: Tensor, weights: Tensor, class_weights: Tensor, *, multi_label: bool, strength: float
 ) -> LinearPath:
-    """Fit a logistic regression with a squared penalty, by L-BFGS in float64.
+    """Fit a logistic regression with a squared penalty, by L-BFGS.
 
     Args:
         summaries: float32 [N,P].
@@ -30,23 +30,24 @@ def fit_linear_path(
     """
     path = LinearPath(summaries.shape[1], targets.shape[1])
     used = weights > 0
-    x, y, w = summaries[used], targets[used].double(), weights[used].double()
+    x, y, w = summaries[used], targets[used], weights[used]
     if not len(x):
         return path
     std, mean = torch.std_mean(x, dim=0, correction=0)
     path.mean.copy_(mean)
     path.std.copy_(torch.where(std > 1e-6, std, 1.0))
-    x = path.normalize(x).double()
+    x = path.normalize(x)
     # With fewer rows than columns the solution lies in the span of the rows: the same problem in fewer dimensions.
     basis = None
     if len(x) < x.shape[1]:
+        x, y, w = x.double(), y.double(), w.double()
         eigenvalues, vectors = torch.linalg.eigh(x @ x.T)
         kept = eigenvalues > 1e-9 * eigenvalues[-1].clamp(min=1e-9)
         scale = eigenvalues[kept].sqrt()
         basis = x.T @ vectors[:, kept] / scale
         x = vectors[:, kept] * scale
-    weight = torch.zeros(y.shape[1], x.shape[1], dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(y.shape[1], dtype=torch.float64, requires_grad=True)
+    weight = torch.zeros(y.shape[1], x.shape[1], dtype=x.dtype, requires_grad=True)
+    bias = torch.zeros(y.shape[1], dtype=x.dtype, requires_grad=True)
 
     def loss() -> Tensor:
         losses = log_losses(F.linear(x, weight, bias), y, class_weights, multi_label)

@@ -6,7 +6,7 @@ import csv
 import io
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,8 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
         dataset, videos, cache, feature_settings, config.detector, config.runtime, detection_source
     )
     loaded = load_features(cache, extracted.keys, config.flip_idx)
-    print(report(extracted.dataset, max_labels=_MAX_LABELS))
+    described = replace(extracted.dataset, notes=_notes(extracted.dataset, config, loaded))
+    print(report(described, max_labels=_MAX_LABELS))
     if config.augment and (reason := why_not_mirrored(loaded.feature_spec, task.labels, config.mirror)):
         print(f"training without mirroring: {reason}")
     return TrainingData(
@@ -140,11 +141,7 @@ def _notes(dataset: Dataset, config: TrainConfig, loaded: LoadedFeatures) -> tup
         held_out = f"each learns from all recordings but a part of its own, by {kind}, seed {config.seed}"
         notes = (*notes, f"{members} members: {held_out}")
     if kind == "video" and len(group) > 1:
-        notes = (
-            *notes,
-            "recordings are not grouped: metrics hold for the same places; a column `group` (place, camera, person) "
-            "would measure new ones",
-        )
+        notes = (*notes, "no column `group` (place, camera, person): metrics do not tell how the model does elsewhere")
     return notes
 
 

@@ -281,11 +281,10 @@ class Learner:
             batch = batch.to(self._device)
             losses = self.losses(batch)
             members = len(losses)
-            if (
-                members > 1 and batch.folds is not None
-            ):  # a member does not learn from its fold, a share of about one over their number
-                numbers = torch.arange(members, device=self._device)[:, None]
-                losses = losses * (batch.folds != numbers) * (members / (members - 1))
+            if members > 1 and batch.folds is not None:
+                # A member does not learn from its own fold; the other members weigh those windows the more.
+                learns = batch.folds != torch.arange(members, device=self._device)[:, None]
+                losses = losses * learns * torch.where(batch.folds >= 0, members / (members - 1), 1.0)
             total = losses.detach().mean(dim=0).sum()
             (losses.sum() / size).backward()  # type: ignore[no-untyped-call]
         self._process_group.sum_gradients(self.network)
