@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 # Before ultralytics is imported: it would look for updates and install packages while it runs.
@@ -347,7 +348,7 @@ def _keep(
                 )
                 rows.append(DetectedFrame(frame=frame, detections=objects, motion=motion, tracks=tracks))
             with clock.stage("write"), cache.writer(f"{file:064x}", {}) as writer:
-                writer.append(to_sequence(rows, detect.fps, size_px, ("object",)))
+                writer.append(to_sequence(rows, detect.fps, size_px, SimpleNamespace(names=("object",), flip_idx=())))
                 writer.finish(
                     status="done",
                     duration_s=samples[-1].time_s,
