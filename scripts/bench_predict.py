@@ -276,7 +276,7 @@ def measure_detector(video: Path, model: EventModel, detect: DetectorSettings, s
             row = DetectedFrame(
                 frame=sample, detections=detections, tracks=tracks, motion=object_motion(flow, detections.boxes)
             )
-            stream.push(to_sequence([row], detect.fps, size_px, detector))
+            stream.push(to_sequence([row], detect.fps, size_px, detector.names, detector.flip_idx))
             seconds.append(time.perf_counter() - begin)
     torch.set_num_threads(1)
     detail = (

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 # Before ultralytics is imported: it would look for updates and install packages while it runs.
@@ -348,7 +347,7 @@ def _keep(
                 )
                 rows.append(DetectedFrame(frame=frame, detections=objects, motion=motion, tracks=tracks))
             with clock.stage("write"), cache.writer(f"{file:064x}", {}) as writer:
-                writer.append(to_sequence(rows, detect.fps, size_px, SimpleNamespace(names=("object",), flip_idx=())))
+                writer.append(to_sequence(rows, detect.fps, size_px, ("object",)))
                 writer.finish(
                     status="done",
                     duration_s=samples[-1].time_s,

@@ -64,7 +64,7 @@ def calibrated(
             model.network.clip_head[-1].weight.zero_()
     examples = Examples(clips=clips, recordings=[], captions=[])
     validation = Validation(examples, MEMBERS, data)
-    return calibrate(model, examples, validation, data, linear=linear, class_weights=np.ones(0, np.float32))
+    return calibrate([model], examples, validation, data, linear=linear, class_weights=np.ones(0, np.float32))[0]
 
 
 def held_out_scores(result: CalibratedModel, clips: list[LabelledClip], data: LoadedFeatures) -> np.ndarray:
@@ -200,7 +200,7 @@ def timed() -> tuple[list[TimedRecording], LoadedFeatures, CalibratedModel]:
     model = make_model(SEQUENCE, clips=False, timed=True, members=MEMBERS, lookahead=4)
     validation = Validation(examples, MEMBERS, data)
     weights = np.array([2.0, 0.0, 0.5], np.float32)
-    return recordings, data, calibrate(model, examples, validation, data, linear=True, class_weights=weights)
+    return recordings, data, calibrate([model], examples, validation, data, linear=True, class_weights=weights)[0]
 
 
 def test_calibrate_timed_events(timed: tuple[list[TimedRecording], LoadedFeatures, CalibratedModel]) -> None:

@@ -108,7 +108,13 @@ class FrameBatch:
     letterboxes: list[Letterbox] = field(default_factory=list)
 
 
-def to_sequence(rows: list[DetectedFrame], fps: float, size_px: tuple[int, int], detector: Detector) -> FrameSequence:
+def to_sequence(
+    rows: list[DetectedFrame],
+    fps: float,
+    size_px: tuple[int, int],
+    names: tuple[str, ...],
+    flip_idx: tuple[int, ...] = (),
+) -> FrameSequence:
     """Join tracked frames of one recording into a piece of its sequence."""
     frames, detections = [row.frame for row in rows], [row.detections for row in rows]
     angles = [frame.angle for frame in detections if frame.angle is not None]
@@ -130,8 +136,8 @@ def to_sequence(rows: list[DetectedFrame], fps: float, size_px: tuple[int, int],
         scene_motion=np.stack([frame.scene_motion for frame in frames]),
         fps=fps,
         size_px=size_px,
-        names=detector.names,
-        flip_idx=detector.flip_idx,
+        names=names,
+        flip_idx=flip_idx,
     )
 
 

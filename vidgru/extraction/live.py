@@ -185,7 +185,13 @@ class LiveExtractor:
         self._tracker = self._tracker or Tracker(self._detect.tracker, frame.size_px)
         objects = detected.detections
         tracks = self._tracker.update(objects.boxes, objects.scores, objects.classes)
-        sequence = to_sequence([replace(detected, tracks=tracks)], self._detect.fps, frame.size_px, self._detector)
+        sequence = to_sequence(
+            [replace(detected, tracks=tracks)],
+            self._detect.fps,
+            frame.size_px,
+            self._detector.names,
+            self._detector.flip_idx,
+        )
         return LiveSample(sequence=sequence, decoded_s=frame.decoded_s)
 
     # --- called by detector threads ---------------------------------------------------------------------------------

@@ -381,7 +381,10 @@ class Extractor:
             state.writer = state.cleanup.enter_context(self._cache.writer(state.key, self._pool.run_info))
         if state.tracked:
             resume_point = state.tracked[-1].frame.resume_point
-            sequence = to_sequence(state.tracked, self._detect.fps, state.info.size_px, self._pool.load())
+            detector = self._pool.load()
+            sequence = to_sequence(
+                state.tracked, self._detect.fps, state.info.size_px, detector.names, detector.flip_idx
+            )
             state.tracked = []
             state.writer.append(sequence, None if resume_point is None else asdict(resume_point))
 

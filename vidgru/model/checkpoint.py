@@ -149,7 +149,7 @@ class EventModel:
     trained_on: tuple[str, ...] = ()
 
     def member(self, index: int) -> EventModel:
-        """Return a model of one member's network, which shares its weights; captions remain with the first."""
+        """Return a model with a copy of one member's network; captions remain with the first."""
         caption = None if index else self.caption
         words = len(self.caption.tokenizer) if self.caption and caption else 0
         network = build_network(self.feature_spec, self.task, self.network.architecture, words=words)

@@ -35,6 +35,10 @@ _MAX_ROWS = 10_000  # frames that the linear path of frames is fitted to
 _MIN_GAIN = 1.0  # standard errors by which the loss has to be lower with the groups of `PLACE_GROUPS`
 
 
+# By dropped feature groups and head, what `_Head.fit` returns.
+_Paths = dict[tuple[str, ...], dict[str, tuple[list[LinearPath], list[Tensor]]]]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CalibratedModel:
     """A model that is ready to use.
@@ -50,38 +54,54 @@ class CalibratedModel:
 
 
 def calibrate(
-    model: EventModel,
+    models: Sequence[EventModel],
     train: Examples,
     validation: Validation,
     loaded: LoadedFeatures,
     *,
     linear: bool,
     class_weights: Array,
-) -> CalibratedModel:
-    """Fit linear paths and thresholds of a trained model, and compute its metrics on held-out examples.
+) -> list[CalibratedModel]:
+    """Fit linear paths and thresholds of trained models, and compute their metrics on held-out examples.
 
     Args:
-        model: A trained model.
+        models: Models of one training, at least one; they share the linear paths.
         train: Training examples, with folds.
         validation: Held-out examples.
         loaded: Features of all recordings.
         linear: Whether to fit linear paths.
         class_weights: float32 [K], weight of each class of frames.
     """
+    model, held_out = models[0], validation.examples
+    heads = {}
+    if linear and model.task.clip_head and train.clips:
+        even = np.ones(model.task.num_outputs(model.task.clip_head), np.float32)
+        heads["clips"] = _Head(model.task.clip_head, train.clips, held_out.clips, model, loaded, even)
+    if linear and model.task.frame_head and train.recordings:
+        of_frames = train.recordings, held_out.recordings
+        heads["frames"] = _Head(model.task.frame_head, *of_frames, model, loaded, class_weights)
+    used = model.network.encoder.groups
+    place = tuple(name for name in PLACE_GROUPS if name in used)
+    options = [place, ()] if place and len(place) < len(used) else [()]
+    paths: _Paths = {option: {name: head.fit(option) for name, head in heads.items()} for option in options}
+    return [_calibrate_one(trained, train, validation, loaded, heads, paths) for trained in models]
+
+
+def _calibrate_one(
+    model: EventModel,
+    train: Examples,
+    validation: Validation,
+    loaded: LoadedFeatures,
+    heads: dict[str, _Head],
+    paths: _Paths,
+) -> CalibratedModel:
     threshold = validation.caption_threshold(model)
     if model.caption and threshold is not None:
         model = replace(model, caption=replace(model.caption, threshold=threshold))
     members = [model.member(member) for member in range(model.network.members)]
     held_out = validation.examples
-    heads = {}
-    if model.task.clip_head and train.clips:
-        even = np.ones(model.task.num_outputs(model.task.clip_head), np.float32)
-        heads["clips"] = _Head(model.task.clip_head, train.clips, held_out.clips, model, loaded, even)
-    if model.task.frame_head and train.recordings:
-        of_frames = train.recordings, held_out.recordings
-        heads["frames"] = _Head(model.task.frame_head, *of_frames, model, loaded, class_weights)
-    if linear and heads:
-        model, members = _combine(model, members, heads)
+    if heads:
+        model, members = _combine(model, members, heads, paths)
     outputs = out_of_fold(members, held_out, loaded)
     decode = _fit_decoding(model, outputs, train, held_out, loaded)
     metrics = validation.metrics(model, outputs)
@@ -200,8 +220,8 @@ class _Head:
             summaries = self._summaries(example, drop_groups)
             if isinstance(example, LabelledClip):
                 rows.append(summaries)
-                targets.append(torch.from_numpy(example.labels).expand(len(summaries), -1))
-                weights.append(torch.full((len(summaries),), 1 / len(summaries)))
+                targets.append(torch.from_numpy(example.labels[None]))
+                weights.append(torch.ones(1))
             else:
                 chosen = example.weights > 0
                 if total > _MAX_ROWS:
@@ -225,13 +245,10 @@ class _Head:
 
 
 def _combine(
-    model: EventModel, members: list[EventModel], heads: dict[str, _Head]
+    model: EventModel, members: list[EventModel], heads: dict[str, _Head], paths: _Paths
 ) -> tuple[EventModel, list[EventModel]]:
-    """Fit the linear paths, choose the feature groups, and fit how the logits are combined."""
-    used = model.network.encoder.groups
-    place = tuple(name for name in PLACE_GROUPS if name in used)
-    options = [place, ()] if place and len(place) < len(used) else [()]
-    paths = {option: {name: head.fit(option) for name, head in heads.items()} for option in options}
+    """Choose the feature groups of networks and linear paths, and fit how their logits are combined."""
+    options = list(paths)
     networks = {
         option: {name: head.network_logits(members, option) for name, head in heads.items()} for option in options
     }
@@ -248,7 +265,7 @@ def _combine(
             best, best_losses, best_mixes = (masked, dropped), torch.cat(losses), mixes
     assert best is not None
     masked, dropped = best
-    fitted = {name: found for name, (found, _) in paths[dropped].items()}
+    fitted = {name: of_head for name, (of_head, _) in paths[dropped].items()}
 
     def linear_model(number: int) -> LinearModel:
         clips, frames = (fitted[name][number] if name in fitted else None for name in ("clips", "frames"))

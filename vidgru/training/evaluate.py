@@ -205,7 +205,10 @@ def evaluate_model(
     scores = np.zeros((0, 0), np.float32)
     times = {video: recording.time_s for video, recording in encoded.items()}
     if clips := clip_examples(dataset, split, times, model.task):
-        scores = np.stack([score_clips(models.get(c.video, model), [encoded[c.video]])[0] for c in clips])
+        if models:
+            scores = np.stack([score_clips(models.get(c.video, model), [encoded[c.video]])[0] for c in clips])
+        else:
+            scores = score_clips(model, [encoded[clip.video] for clip in clips])
         metrics |= clip_metrics(model, scores, clips, intervals=intervals)
         metrics["calibration"] = clip_calibration(model, scores, clips)
         if out:
@@ -322,13 +325,15 @@ def _group_metrics(
         for timeline in timed
         for start_s, end_s, label in timeline.events
     ]
-    true, found = (event_table(events, videos, model.labels) for events in (truth, predicted))
-    hits = match_by_overlap(true, found)[0] >= 0.5
+    true_table, predicted_table = (event_table(events, videos, model.labels) for events in (truth, predicted))
+    hits = match_by_overlap(true_table, predicted_table)[0] >= 0.5
     for name in sorted({group_of[video] for video in videos}):
-        of_true, of_found = ([group_of[videos[v]] == name for v in table.videos] for table in (true, found))
-        number = sum(of_true) + sum(of_found)
+        of_true, of_predicted = (
+            [group_of[videos[v]] == name for v in table.videos] for table in (true_table, predicted_table)
+        )
+        number = sum(of_true) + sum(of_predicted)
         if number:
-            f1 = 2 * float(hits[of_found].sum()) / number
+            f1 = 2 * float(hits[of_predicted].sum()) / number
             metrics.setdefault(name, {}).update({"events": sum(of_true), "event_f1": f1})
     return metrics
 

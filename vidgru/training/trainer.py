@@ -109,10 +109,8 @@ def train_model(
         validation = Validation(val, members, loaded, model.caption.tokenizer if model.caption else None)
         result = fit(model, train, validation, loaded, config, folder=folder, process_group=process_group)
         weights = frame_class_weights(train.recordings, task)
-        calibrated = [
-            calibrate(trained, train, validation, loaded, linear=config.linear, class_weights=weights)
-            for trained in ([result.best] if result.best_epoch == len(result.epochs) else [result.best, result.last])
-        ]
+        trained = [result.best] if result.best_epoch == len(result.epochs) else [result.best, result.last]
+        calibrated = calibrate(trained, train, validation, loaded, linear=config.linear, class_weights=weights)
     best, last = calibrated[0], calibrated[-1]
     return replace(result, best=best.model, last=last.model, members=best.members, held_out=validation.examples)
 

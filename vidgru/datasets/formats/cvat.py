@@ -197,9 +197,9 @@ def _track(result: ParseResult, track: Element, task: _Task, tiers: dict[str, No
 
 def _image(path: Path, image: Element, tagged: _Tags) -> None:
     """Collect the tags of a frame."""
-    found = [child for child in image.children if child.tag == "tag"]
+    tags = [child for child in image.children if child.tag == "tag"]
     tagged.shapes += sum(child.tag not in ("tag", "attribute") for child in image.children)
-    if not found:
+    if not tags:
         return
     name = _FRAME_NAME.fullmatch(image.attributes.get("name", ""))
     if name is None:
@@ -207,7 +207,7 @@ def _image(path: Path, image: Element, tagged: _Tags) -> None:
         raise AnnotationError(message, "create the CVAT task from the video itself")
     frame = int(name[1])
     tagged.where[frame] = image.where
-    for tag in found:
+    for tag in tags:
         values = {_LABEL: tag.require("label"), **_attributes(tag)}
         labels = [(tier, label) for tier, value in values.items() if (label := _as_label(tier, value))]
         tagged.labels.setdefault(frame, []).extend(labels)
