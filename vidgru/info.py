@@ -102,15 +102,15 @@ def _inspect_folder(path: Path, detections: str) -> list[str]:
 
 
 def _inspect_file(path: Path, detections: str) -> list[str]:
-    from vidgru.datasets.formats import SPREADSHEET_SUFFIXES, SUFFIXES
+    from vidgru.datasets.formats import SPREADSHEET_SUFFIXES, SUFFIXES, is_unsupported
 
     suffix = path.suffix.lower()
     if suffix == ".safetensors" and path.with_name("entry.json").is_file():
         raise SourceError(f"{path} is a part of a cache entry", f"pass its folder: {path.parent}")
     if suffix in (".safetensors", ".onnx"):
         return _inspect_model(path)
-    if suffix in (".yaml", ".yml", *SUFFIXES, *SPREADSHEET_SUFFIXES):
-        return _inspect_dataset(path, detections)
+    if suffix in (".yaml", ".yml", *SUFFIXES, *SPREADSHEET_SUFFIXES) or is_unsupported(path):
+        return _inspect_dataset(path, detections)  # whose error says what an unsupported file is
     return _inspect_video(path)
 
 

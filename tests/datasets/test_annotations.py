@@ -297,8 +297,8 @@ def test_frame_columns_need_a_rate(tmp_path: Path) -> None:
     ("columns", "message"),
     [
         (
-            "start_ms,end_ms",
-            r"line 1: times in the columns start_ms,end_ms are not in seconds.*\n  write seconds",
+            "tStart_us,tEnd_us",
+            r"line 1: times in the columns tStart_us,tEnd_us are not in seconds.*\n  write seconds",
         ),
         ("event_start,event_end,clip_start,clip_end", r"line 1: it is not clear which of the columns event_start,"),
         ("start_time", r"column 'start_time' looks like a time, but is no pair of start and end .*\n  give both as"),
@@ -311,19 +311,44 @@ def test_unclear_time_columns(tmp_path: Path, columns: str, message: str) -> Non
 
 
 def test_warning_for_columns_that_may_be_times(tmp_path: Path) -> None:
-    for columns, row in (("von,bis", "1,2.5"), ("timestamp,who", "3.5,Ann")):
-        dataset = csv_set(tmp_path, f"a.mp4,walk,{row}", f"b.mp4,walk,{row}", header=f"video,label,{columns}")
-        name = columns if row == "1,2.5" else "timestamp"
-        message = f"no times are read, so every row is about a whole clip; if {name} are times, call them start,end"
+    for columns, row, name in (
+        ("von,bis", "1,2.5", "von,bis"),
+        ("timestamp,who", "3.5,Ann", "timestamp"),
+        ("when,who", "0:05-0:07,Ann", "when"),
+        ("when,who", "[5 to 7.5],Ann", "when"),
+    ):
+        rows = (f"a.mp4,walk,{row}", f"b.mp4,walk,{row}", f"c.mp4,sit,{','.join('?' for _ in row.split(','))}")
+        dataset = csv_set(tmp_path, *rows, header=f"video,label,{columns}")
+        message = (
+            f"no times are read, so every row is about a whole clip; if {name} gives times, write them as start,end"
+        )
         assert dataset.warnings[0] == message
-    clips = csv_set(tmp_path, "a.mp4,walk,2024-05-01,12", header="video,label,start_time,age")
+    clips = csv_set(tmp_path, "a.mp4,walk,2024-05-01,12-9", header="video,label,start_time,age")
     assert clips.warnings == ()
 
 
-def test_jsonl_pairs_of_times_are_errors(tmp_path: Path) -> None:
-    line = json.dumps({"video": "a.mp4", "label": "walk", "segment": [1.5, 3]})
-    with pytest.raises(AnnotationError, match=r'line 1: segment \[1.5, 3\] is not read\n  write times as {"start"'):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("segment", [1.5, 3]), ("spans", {"begin": 1.5, "stop": 3}), ("at", [{"start": 1.5, "end": 3}])],
+)
+def test_jsonl_nested_times_are_errors(tmp_path: Path, key: str, value: object) -> None:
+    line = json.dumps({"video": "a.mp4", "label": "walk", key: value})
+    message = rf'line 1: {key} {re.escape(json.dumps(value))} is not read\n  write times as {{"start"'
+    with pytest.raises(AnnotationError, match=message):
         load_dataset(write_set(tmp_path, line, name="x.jsonl") / "x.jsonl")
+
+
+def test_duration_without_start_is_that_of_the_video(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,walk,80", "b.mp4,sit,0:12", header="video,label,duration")
+    assert dataset.durations == {"a.mp4": 80.0, "b.mp4": 12.0}
+    assert [a.start_s for a in dataset.annotations] == [None, None]
+    timed = csv_set(tmp_path, "a.mp4,walk,1,2,60", header="video,label,start,duration,video_duration")
+    assert (timed.durations, timed.annotations[0].end_s) == ({"a.mp4": 60.0}, 3.0)
+
+
+def test_labels_in_full_width_letters_are_near(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,1,2,\uff57alk,,", "b.mp4,1,2,walk,,")
+    assert dataset.warnings == ("labels that differ in spelling only: 'walk', '\uff57alk'",)
 
 
 def test_timecodes_with_frames_are_errors(tmp_path: Path) -> None:

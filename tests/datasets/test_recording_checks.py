@@ -98,6 +98,21 @@ def test_no_event_with_a_sample(tmp_path: Path, start: str, end: str, remedy: st
         checked(dataset)
 
 
+def test_shares_of_a_day_among_other_times(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,0.0000115,0.0000347,walk,,", "b.mp4,1,3,walk,,", "c.mp4,,,,,")
+    assert (
+        checked(dataset).warnings[0].endswith("some are shares of a day, as Excel saves times: multiply these by 86400")
+    )
+
+
+def test_events_all_in_the_first_second(tmp_path: Path) -> None:
+    rows = ("a.mp4,0.0416667,0.25,walk,,", "b.mp4,0.125,0.9,walk,,", "c.mp4,0,0.5,walk,,")
+    message = "all 3 events are within the first second of their recordings: are the times shares of a day (of Excel)"
+    assert checked(csv_set(tmp_path, *rows), 60).warnings[-1].startswith(message)
+    assert checked(csv_set(tmp_path, *rows), 2).warnings == ()
+    assert checked(csv_set(tmp_path, *rows, "d.mp4,3,4,walk,,"), 60).warnings == ()
+
+
 # --- frame times ----------------------------------------------------------------------------------------------------
 
 

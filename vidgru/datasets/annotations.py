@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
+from unicodedata import normalize
 
 from vidgru.datasets import formats
 from vidgru.datasets.dataset import Dataset, contradicts_events, videos_with_events
@@ -184,7 +185,8 @@ def _row_warnings(dataset: Dataset) -> list[str]:
     warnings = []
     variants: dict[str, list[str]] = {}
     for label in (*dataset.labels, *([dataset.background] if dataset.background else [])):
-        variants.setdefault(re.sub(r"[\W_]+", "", label.casefold()) or label, []).append(label)
+        plain = normalize("NFKC", label).casefold()  # full-width letters, ligatures
+        variants.setdefault(re.sub(r"[\W_]+", "", plain) or label, []).append(label)
     warnings += [
         f"labels that differ in spelling only: {', '.join(map(repr, g))}" for g in variants.values() if len(g) > 1
     ]

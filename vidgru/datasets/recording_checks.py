@@ -27,8 +27,10 @@ _THREADS = 4  # opening files is mostly waiting
 _RATE_TOLERANCE = 0.01  # relative error of a rounded rate, such as 29.97 given as 30
 _COUNT_TOLERANCE = 2  # frames: tools differ in whether they count the last one
 _DURATION_TOLERANCE, _DURATION_TOLERANCE_S = 0.05, 1.0
+_MIN_S, _MIN_EVENTS = 5.0, 3  # recordings and events from which all of them in the first second are strange
 _LONG_S = 120.0  # recordings in which one label for the whole is unlikely to be meant
 _DAY_S = 86_400.0
+_MIN_EVENT_S = 1 / 240  # a shorter event is none; shares of a day are below it up to six minutes
 _MAX_SHOWN = 5  # videos with other frame times, one line each
 
 
@@ -53,6 +55,7 @@ def check_recordings(dataset: Dataset, durations: Mapping[str, float], fps: floa
     warnings = [
         *_other_durations(stated, durations),
         *_short_events(dataset, fps),
+        *_first_second(dataset, durations),
         *_long_clips(dataset, durations),
         *_copies(dataset, paths),
     ]
@@ -223,16 +226,33 @@ def _short_events(dataset: Dataset, fps: float) -> list[str]:
         message = (
             f"{number} between two samples at {fps:g} per second (first: {short[0]}), so they can hardly be learnt"
         )
-        return [f"{message}; correct their times, or raise --fps"]
+        has_shares = any(end_s < _MIN_EVENT_S for _, end_s, _ in timed)
+        cause = "some are shares of a day, as Excel saves times: multiply these by 86400" if has_shares else ""
+        return [f"{message}; {cause or 'correct their times, or raise --fps'}"]
     longest = max(end_s - start_s for start_s, end_s, _ in timed)
     message = f"no sample at {fps:g} per second falls into any of its {plural(len(timed), 'event')} ({short[0]})"
-    remedy = f"raise --fps to {1 / longest:.3g} or more" if longest * 240 > 1 else "write seconds, or HH:MM:SS"
-    if longest * fps * 24 * 3600 > 1 and longest * 240 <= 1:
+    is_share = longest < _MIN_EVENT_S
+    remedy = "write seconds, or HH:MM:SS" if is_share else f"raise --fps to {1 / longest:.3g} or more"
+    if is_share and longest * fps * _DAY_S > 1:
         remedy = (
             f"if the times come from Excel, they are shares of a day ({longest:.3g} is {longest * _DAY_S:.3g} s): "
             "multiply them by 86400, or format the cells as text before saving as CSV"
         )
     raise AnnotationError(f"{dataset.source}: {message}", remedy)
+
+
+def _first_second(dataset: Dataset, durations: Mapping[str, float]) -> list[str]:
+    """Warn if all events are within the first second of recordings that are longer: shares of something?"""
+    ends = {
+        (row.annotation.video, row.annotation.end_s)
+        for row in dataset.rows
+        if row.annotation.end_s is not None and row.annotation.label not in (None, dataset.background)
+    }
+    lengths = [durations[video] for video in {video for video, _ in ends} if video in durations]
+    if len(ends) < _MIN_EVENTS or not lengths or median(lengths) < _MIN_S or max(end_s for _, end_s in ends) > 1:
+        return []
+    message = f"all {plural(len(ends), 'event')} are within the first second of their recordings"
+    return [f"{message}: are the times shares of a day (of Excel), of the recording, or minutes?"]
 
 
 def _long_clips(dataset: Dataset, durations: Mapping[str, float]) -> list[str]:

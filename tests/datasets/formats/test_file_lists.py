@@ -110,11 +110,23 @@ def test_list_with_frame_counts(tmp_path: Path, classes: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["".join(f"{n}.mp4 {20 + 3 * n} {n % 2 * 40}\n" for n in range(12)), "0.mp4 3 40 1\n1.mp4 10 90 0\n"]
+    "text",
+    [
+        "".join(f"{n}.mp4 {20 + 3 * n} {n % 2 * 40}\n" for n in range(12)),
+        "0.mp4 3 40 1\n1.mp4 10 90 0\n",
+        "0.mp4 2 96\n1.mp4 0 31\n",  # label, frames
+        "0.mp4 7 2\n1.mp4 5 1\n",  # segments, label
+    ],
 )
 def test_list_with_unclear_numbers(tmp_path: Path, text: str) -> None:
     with pytest.raises(AnnotationError, match=r"do the numbers of each line \(.*\) count frames\?\n  write one"):
         load_dataset(write(tmp_path, "list.txt", text, "0.mp4|1.mp4"))
+
+
+def test_list_of_counts_without_labels(tmp_path: Path) -> None:
+    text = "0.mp4 96\n1.mp4 31\n2.mp4 120\n3.mp4 96\n4.mp4 45\n"
+    dataset = load_dataset(write(tmp_path, "list.txt", text, "|".join(f"{n}.mp4" for n in range(5))))
+    assert "5 lines have 4 numbers: do they count frames, not labels?" in dataset.warnings
 
 
 def test_list_away_from_its_videos(tmp_path: Path) -> None:

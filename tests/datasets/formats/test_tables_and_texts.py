@@ -232,6 +232,9 @@ def test_via_rejects_bad_tables(tmp_path: Path) -> None:
             "scorer,DLC,DLC\nbodyparts,nose,nose\n",
             r"a DeepLabCut pose file\n  import boxes and poses with --det",
         ),
+        ("a.csv", "annotation_id,id,lead_time,video,label\n", r"a Label Studio CSV\n  export it as JSON"),
+        ("a.mat", "MATLAB 5.0 MAT-file, created\n", r"a MATLAB file\n  write its bouts as video,start,end,label"),
+        ("a.parquet", "PAR1", r"a Parquet file\n  save it as CSV"),
         ("a.txt", "0 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.1 0.1\n", r"a YOLO label file \(boxes of one picture\)\n"),
         ("a.txt", "1,1,912,484,97,109,0,7,1\n", r"a MOT track file\n"),
         ("a.csv", "epoch,train/box_loss\n1,0.3\n", r"a training log\n  pass the annotation file"),
@@ -249,6 +252,20 @@ def test_via_rejects_bad_tables(tmp_path: Path) -> None:
 def test_unsupported_files_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(AnnotationError, match=rf"{name} is {message}"):
         load_dataset(write(tmp_path, name, text))
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "message"),
+    [
+        ("a.h5", b"\x89HDF\r\n\x1a\n", r"an HDF5 file\n  export poses of DeepLabCut .* SLEAP .* --detections"),
+        ("a.pkl", b"\x80\x04\x95", r"a Python pickle\n  export its content as CSV"),
+    ],
+)
+def test_binary_files_are_named(tmp_path: Path, name: str, head: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(head + bytes(600))  # FFmpeg would take it for a video of karaoke graphics
+    for command in (load_dataset, inspect_path):
+        with pytest.raises(AnnotationError, match=rf"{name} is {message}"):
+            command(tmp_path / name)
 
 
 def test_spreadsheets_are_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,8 @@ from vidgru.locks import Locks
 from vidgru.types import FrameSequence, Recording
 from vidgru.video.reader import VideoReader
 
+Box = tuple[float, float, float, float]
+
 
 def test_weak_and_surplus_objects_are_dropped(tmp_path: Path, cache: SequenceCache) -> None:
     rows: list[Row] = [(0, n, 0, (10.0 * n, 10.0, 9.0, 20.0), 0.05 + 0.1 * n) for n in range(6)]
@@ -50,6 +53,52 @@ def test_weak_and_surplus_objects_are_dropped(tmp_path: Path, cache: SequenceCac
     detect = replace(DETECT, conf=0.2, max_objects=3)
     (result,) = extract_detections(open_source(tmp_path / "a.txt", detect, **SOURCE_FLAGS), None, cache, progress=False)
     assert cache.read(result.key).tracks.tolist() == [5, 4, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda box: tuple(value / 200 for value in box), "no coordinate above .* look normalised, and its format has"),
+        (lambda box: (*box[:3], 0.8), "contains only boxes below one pixel; check the order of its columns"),
+        (
+            lambda box: (box[0] + 500, *box[1:]),
+            "all its boxes outside the picture of 200x100 px.*; check --source-size",
+        ),
+    ],
+)
+def test_boxes_in_other_units(tmp_path: Path, cache: SequenceCache, change: Callable[[Box], Box], message: str) -> None:
+    write_mot(tmp_path / "a.txt", [(frame, t, c, change(box), score) for frame, t, c, box, score in walk_rows()])
+    (result,) = extract(tmp_path / "a.txt", cache, **SOURCE_FLAGS)
+    assert result.status == "failed"
+    assert re.search(message, result.reason)
+
+
+def test_boxes_beyond_the_picture_are_noted(tmp_path: Path, cache: SequenceCache) -> None:
+    rows = walk_rows()
+    write_mot(tmp_path / "out" / "a.txt", rows)
+    (result,) = extract(tmp_path / "out", cache, source_fps=10.0, source_size="60x100")
+    assert (result.status, result.reason.partition(",")[0]) == (
+        "done",
+        "has 50% of its boxes outside the picture of 60x100 px",
+    )
+    corners = [
+        (f, t, c, (*box[:2], box[0] + box[2], box[1] + box[3]), score) for f, t, c, box, score in walk_rows(start=80)
+    ]
+    write_mot(tmp_path / "corners" / "a.txt", corners)
+    (result,) = extract(tmp_path / "corners", cache, **SOURCE_FLAGS)
+    assert re.match(
+        "has .*% of its boxes reaching beyond the picture of 200x100 px; check --source-size", result.reason
+    )
+
+
+def test_keypoints_in_other_units_than_boxes(tmp_path: Path, cache: SequenceCache) -> None:
+    write_coco(tmp_path / "a.json", {"a": walk_rows()})
+    root = json.loads((tmp_path / "a.json").read_text())
+    for note in root["annotations"]:
+        note["keypoints"] = [0.5, 0.25, 2, 0.75, 0.5, 2]
+    (tmp_path / "a.json").write_text(json.dumps(root))
+    (result,) = extract(tmp_path / "a.json", cache, **SOURCE_FLAGS)
+    assert "boxes in pixels, but its keypoints look normalised; multiply them by width and height" in result.reason
 
 
 def test_entries_are_reused_for_equal_settings_only(tmp_path: Path, cache: SequenceCache) -> None:

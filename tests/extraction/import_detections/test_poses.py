@@ -69,7 +69,9 @@ def test_sleap(tmp_path: Path) -> None:
 
 def test_pose_files_that_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_bytes(b"\x89HDF")
-    with pytest.raises(SourceError, match=r"a.h5 is not read: poses .* are, as CSV\n  export it: save_as_csv=True"):
+    with pytest.raises(
+        SourceError, match=r"a.h5 is not read: poses .* are, as CSV\n  export it as CSV: save_as_csv=True"
+    ):
         open_source(tmp_path / "a.h5")
     (tmp_path / "aDLC_x.csv").write_text(DLC.replace("35.0,45.0", "here,45.0"))
     with pytest.raises(RecordingError, match=r"its poses cannot be read from .*aDLC_x.csv: could not convert"):

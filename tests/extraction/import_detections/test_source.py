@@ -77,11 +77,41 @@ def test_format_detection_ignores_other_files(tmp_path: Path) -> None:
     assert (open_source(tmp_path / "txt").format, open_source(tmp_path / "txt").recording_names) == ("save_txt", ["a"])
     for separator in (" ", ";"):
         (tmp_path / "none" / "cam_1.txt").write_text("1,1,10,10,20,20,0.5,1,1\n".replace(",", separator))
-        with pytest.raises(SourceError, match=r"none contains no detections\n.*separated by commas"):
+        with pytest.raises(SourceError, match=r"none contains no detections.*\n.*separated by commas"):
             open_source(tmp_path / "none")
     (tmp_path / "a.json").write_text('{"videos": [], "annotations": [], "categories": []}')
     with pytest.raises(SourceError, match=r"a.json contains no detections"):
         open_source(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "a.csv",
+            "frame,x1,y1,x2,y2,conf\n1,10,20,30,40,0.5\n",
+            "a.csv has the columns frame,x1,y1,x2,y2,conf, not MOT's",
+        ),
+        (
+            "a.csv",
+            "scorer,Nose_1_x,Nose_1_y,Nose_1_p,Tail_1_x,Tail_1_y,Tail_1_p\n0,1,2,0.9,3,4,0.9\n",
+            "a.csv has the columns scorer,.*; poses are read from the CSV of DeepLabCut or SLEAP",
+        ),
+        ("cam_1.txt", "0 481 634 690 713\n", "cam_1.txt looks like save_txt, but its coordinates are not from 0 to 1"),
+        ("a.h5", "", "a.h5 is not read; export it as CSV: save_as_csv=True in DeepLabCut"),
+    ],
+)
+def test_other_files_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SourceError, match=f"contains no detections: {message}"):
+        open_source(tmp_path)
+    write_mot(tmp_path / "b.csv", walk_rows(3))
+    assert open_source(tmp_path).recording_names == ["b"]
+
+
+def test_mot_with_a_header(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Frame,Track_ID,bb_left,bb_top,bb_width,bb_height,conf\n1,1,10,20,30,40,0.5\n")
+    assert len(open_source(tmp_path / "a.csv").read("a")) == 1
 
 
 def test_duplicate_recording_names(tmp_path: Path) -> None:

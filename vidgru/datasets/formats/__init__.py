@@ -76,6 +76,11 @@ def recognise(path: Path) -> AnnotationFormat | None:
     )
 
 
+def is_unsupported(path: Path) -> bool:
+    """Whether a file is known to be one that is neither annotations nor a video, such as HDF5."""
+    return identify_text(read_bytes(path, 1000).decode("utf-8-sig", errors="replace")) is not None
+
+
 def _table_format(text: str, suffix: str) -> AnnotationFormat | None:
     if is_boris_table(text):
         return "boris"
@@ -89,9 +94,9 @@ def _table_format(text: str, suffix: str) -> AnnotationFormat | None:
         return "frame-labels"
     if "youtube_id" in header_of(text):
         return "kinetics"
-    if "video" in header_of(text) or (suffix == ".csv" and not identify_text(text)):
-        return "native"
-    return None
+    if identify_text(text):
+        return None
+    return "native" if "video" in header_of(text) or suffix == ".csv" else None
 
 
 def _is_json_lines(text: str) -> bool:

@@ -22,6 +22,7 @@ _LINE = re.compile(rf"(\S.*?\.(?:{_SUFFIX}))[\"']?(?:[\s,;]+(\d+(?:[\s,;]+\d+)*)
 _UCF_CLASSES = "classInd.txt"
 _UCF_NAME = re.compile(r"v_(\w+_g\d+)_c\d+\.\w+", re.ASCII)  # clips of one group are cut from one video
 _MIN_FRAMES = 8  # of a clip
+_MIN_COUNTS = 4  # lines of one number each, from which numbers that hardly repeat are counts
 _SURE = 10  # lines from which the values of two columns show what they are
 _CLASS_FILES = ("class.txt", "classes.txt", "labels.txt", "label_map.txt")
 
@@ -116,6 +117,9 @@ def read_list(path: Path, options: Options) -> ParseResult:
     has_counts = _counts_frames(path, [numbers for _, _, numbers in entries if numbers], names)
     if has_counts:
         result.warnings.append("the first number of each line counts frames, the second is the label")
+    single = {numbers[0] for _, _, numbers in entries if numbers and len(numbers) == 1}
+    if not names and len(single) >= max(_MIN_COUNTS, len(entries) / 2) and min(single) >= _MIN_FRAMES:
+        result.warnings.append(f"{len(entries)} lines have {len(single)} numbers: do they count frames, not labels?")
     for where, video, numbers in entries:
         source = _UCF_NAME.search(video)
         with result.entry():
@@ -130,16 +134,19 @@ def _counts_frames(path: Path, lines: list[list[int]], names: Mapping[int, str])
     Raises:
         AnnotationError: The numbers are something else than labels, but it is not clear what.
     """
-    if not lines or len({len(numbers) for numbers in lines}) > 1 or len(lines[0]) == 1:
+    if len(lines) < 2 or len({len(numbers) for numbers in lines}) > 1 or len(lines[0]) == 1:
         return False  # clips with several labels have various numbers of them
     columns = [set(column) for column in zip(*lines, strict=True)]
-    last = columns[-1]
+    first, last = columns[0], columns[-1]
+    if names and set().union(*columns) <= names.keys():
+        return False
     if len(lines[0]) == 2:
         # several labels of a clip mostly increase, and all of them have names
-        is_named = bool(names) and last <= names.keys() and not columns[0] <= names.keys()
-        if min(columns[0]) >= _MIN_FRAMES and (is_named or min(columns[0]) > max(last)):
+        is_named = bool(names) and last <= names.keys()
+        if min(first) >= _MIN_FRAMES and (is_named or min(first) > max(last)):
             return True
-        is_unclear = len(lines) >= _SURE and len(columns[0]) > 2 * len(last) and max(columns[0]) > max(last)
+        is_apart = min(first) > max(last) or (min(last) > max(first) and min(last) >= _MIN_FRAMES)
+        is_unclear = is_apart or (len(lines) >= _SURE and len(first) > 2 * len(last) and max(first) > max(last))
     else:
         is_increasing = all(numbers[0] < numbers[1] for numbers in lines) and max(columns[1]) > max(last)
         is_unclear = len(lines[0]) == 3 and is_increasing

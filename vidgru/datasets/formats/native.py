@@ -33,16 +33,21 @@ _KINETICS = ("label", "youtube_id", "time_start", "time_end")
 _CAPTION_COLUMNS = ("description_score", "description_source")  # of event files
 _COMMA = re.compile(r"\s*(\d+),(\d+)\s*", re.ASCII)
 _TIME_COLUMN = re.compile(  # names without spaces and underscores
-    r"(?:(?P<frame>frame|fr)|time|t|sec|event|action|activity|behaviou?r|segment|seg|clip|interval|annotation)*"
+    r"(?:(?P<frame>frame|fr)|time(?:stamp)?|temporal|t|sec|event|action|activity|behaviou?r|segment|seg|clip|interval"
+    r"|annotation)*"
     r"(?:(?P<start>start|begin(?:ning)?|onset|st|from|tmin|mint|t0|in|first)"
     r"|(?P<end>end|ed|stop|offset|finish|to|until|tmax|maxt|t1|out|last))(?:s|ing|ed)?"
     r"(?:time(?:stamp)?|t|event|action|segment|clip|in|at|point)*"
-    r"(?P<unit>(?:frame|fr|frm)(?:s|no|num|number|idx|index|id)?|(?:hh?)?(?:mm?)?ss(?:ms|m?sec|fff)?"
-    r"|m(?:illi)?s(?:ec(?:ond)?s?)?|min(?:ute)?s?|s|secs?|seconds?)?"
+    r"(?P<unit>(?:frame|frm|fr|f)(?:s|no|num|number|idx|index|id)?|(?:hh?)?(?:mm?)?ss(?:ms|m?sec|fff)?|hms"
+    r"|(?:m(?:illi)?|mic(?:ro)?|n(?:ano)?|u)s(?:ec(?:ond)?s?)?|min(?:ute)?s?|s|secs?|seconds?)?"
 )
+_VIDEO_DURATION = re.compile(r"(?:video|file)(?:duration|length)(?:s|sec|seconds)?")
 _DURATION = re.compile(r"(?:event|segment)?dur(?:ation)?(?:s|sec|secs|seconds?)?")
 _PAIRS = ("segment", "timestamp", "timestamps", "interval", "span", "window", "time", "times", "range")
-_MOMENTS = ("time", "timestamp", "timestamps", "t", "frame", "frames", "seconds", "sec")
+_MOMENTS = ("time", "timestamp", "timestamps", "t", "frame", "seconds", "sec")
+_CLOCK = r"\d+(?::\d+)*(?:\.\d+)?"
+_INTERVAL = re.compile(rf"[\[(]?\s*({_CLOCK})\s?s?\s*(?:[-\u2013~,;|]|to|until)+\s*({_CLOCK})\s?s?\s*[\])]?", re.ASCII)
+_MOST = 0.5  # of the cells of a column say what it holds; others are N/A and the like
 _FRAMES = ("start in frames", "end in frames")  # names of frame columns after parsing
 _HEADER_REMEDY = f"the columns are {','.join(COLUMNS)}"
 
@@ -82,27 +87,38 @@ def _check_other_columns(path: Path, result: ParseResult) -> None:
     Raises:
         AnnotationError: A column of numbers has the name of a time.
     """
-    values: dict[str, list[float]] = {}
-    for row in result.rows:
+    columns: dict[str, dict[int, str]] = {}  # text by row
+    for index, row in enumerate(result.rows):
         for name, text in row.extra.items():
             if text:
-                values.setdefault(name, []).append(clock(text))
-    numeric = {name: column for name, column in values.items() if not any(map(math.isnan, column))}
+                columns.setdefault(name, {})[index] = text
+    numeric: dict[str, dict[int, float]] = {}
+    times: list[str] = []
+    for name, texts in columns.items():
+        numbers = {index: value for index, text in texts.items() if not math.isnan(value := clock(text))}
+        if len(numbers) >= _MOST * len(texts):
+            numeric[name] = numbers
+        elif sum(map(_is_interval, texts.values())) >= _MOST * len(texts):
+            times.append(name)
     for name in numeric:
         if _TIME_COLUMN.fullmatch(_squeeze(name)):
             message = f"column {name!r} looks like a time, but is no pair of start and end with another column"
             raise AnnotationError(f"{path}: {message}", "give both as seconds, in columns called start,end")
-    pairs = [
-        f"{first},{second}"
-        for (first, starts), (second, ends) in itertools.pairwise(numeric.items())
-        if len(starts) == len(ends) > 1 and all(start < end for start, end in zip(starts, ends, strict=True))
-    ]
-    moments = [name for name in numeric if _squeeze(name) in _MOMENTS]
-    if pairs or moments:
+    for (first, starts), (second, ends) in itertools.pairwise(numeric.items()):
+        common = starts.keys() & ends.keys()
+        if len(common) > 1 and len(common) >= _MOST * len(starts) and all(starts[row] < ends[row] for row in common):
+            times.append(f"{first},{second}")
+    times += [name for name in numeric if _squeeze(name) in _MOMENTS]
+    if times:
         result.warnings.append(
-            f"no times are read, so every row is about a whole clip; if {(pairs or moments)[0]} are times, call them "
-            "start,end"
+            f"no times are read, so every row is about a whole clip; if {times[0]} gives times, write them as start,end"
         )
+
+
+def _is_interval(text: str) -> bool:
+    """Whether a text is two ascending times, such as 0:05-0:10 or [5, 10]."""
+    match = _INTERVAL.fullmatch(text)
+    return match is not None and clock(match[1]) < clock(match[2])
 
 
 def _squeeze(name: str) -> str:
@@ -128,7 +144,7 @@ def _time_columns(names: tuple[str, ...]) -> tuple[dict[str, str], str]:
     for name in names:
         match = _TIME_COLUMN.fullmatch(_squeeze(name))
         if match and (_is_frames(match) or (match["start"] != "first" and match["end"] != "last")):
-            is_other = match["unit"] and match["unit"].startswith("m") and "ss" not in match["unit"]
+            is_other = (match["unit"] or "").startswith(("m", "n", "u")) and "ss" not in match["unit"]
             unit = "frames" if _is_frames(match) else "other units" if is_other else "seconds"
             by_unit.setdefault(unit, ([], []))[match["start"] is None].append(name)
     if "seconds" in by_unit and not by_unit["seconds"][1]:
@@ -281,7 +297,7 @@ def _json_lines(path: Path, text: str, result: ParseResult) -> Iterator[tuple[st
         with result.entry():
             renamed = _rename_times(where, tuple(values), result)
             for name in values if "start" not in (*values, *renamed.values()) else ():
-                if name in _PAIRS and _is_pair(values[name]):
+                if _holds_times(name, values[name]):
                     message = f"{name} {json.dumps(values[name])} is not read"
                     raise InvalidEntryError(where, message, 'write times as {"start": 1.5, "end": 3}')
             yield where, {renamed.get(str(key), str(key)): _cell(value) for key, value in values.items()}
@@ -310,11 +326,13 @@ def is_native_array(root: object) -> bool:
     return isinstance(root, list) and bool(root) and isinstance(root[0], dict) and isinstance(root[0].get("video"), str)
 
 
-def _is_pair(value: object) -> bool:
-    """Whether a JSON value is a list of two numbers, or a list of such lists."""
-    if not isinstance(value, list) or not value:
-        return False
-    return all(map(_is_pair, value)) or (len(value) == 2 and all(isinstance(number, int | float) for number in value))
+def _holds_times(name: str, value: object) -> bool:
+    """Whether a JSON value is an object with start and end, or a list of two numbers under the name of an interval."""
+    if isinstance(value, list) and value and not all(isinstance(number, int | float) for number in value):
+        return all(_holds_times(name, entry) for entry in value)
+    if isinstance(value, dict):
+        return {"start", "end"} <= value.keys() or bool(_time_columns(tuple(value))[0])
+    return name in _PAIRS and isinstance(value, list) and len(value) == 2
 
 
 def _cell(value: object) -> str:
@@ -330,7 +348,7 @@ def _add(path: Path, result: ParseResult, where: str, values: Mapping[str, str],
     if label[:1] in ("[", "{") and _is_json(label):
         raise InvalidEntryError(where, f"label is {label}", "write one row per label")
     first, stop = (values.get(name, "").strip() for name in _FRAMES)
-    duration = values.get("duration", "").strip() if "end" not in values else ""
+    duration = values.get("duration", "").strip() if "end" not in values and "start" in values else ""
     if bool(start or first) != bool(end or stop or duration):
         given, missing = ("start", "end") if start or first else ("end", "start")
         raise InvalidEntryError(where, f"{given} without {missing}", "give both, or neither for the whole clip")
@@ -338,6 +356,10 @@ def _add(path: Path, result: ParseResult, where: str, values: Mapping[str, str],
     end_s = seconds(where, "end", end) if end else None
     if start_s is not None and duration:
         end_s = start_s + seconds(where, "duration", duration)
+    for name, text in values.items():
+        is_of_video = _VIDEO_DURATION.fullmatch(_squeeze(name)) or (name == "duration" and "start" not in values)
+        if is_of_video and not first and 0 < clock(text.strip()) < math.inf:
+            result.durations[video] = clock(text.strip())
     result.add(
         where,
         video,

@@ -12,10 +12,15 @@ _SHEET = (
     'save the sheet as "CSV UTF-8", with the columns video,start,end,label; format times as text, or they become '
     "shares of a day"
 )
+_HDF5 = (
+    "export poses of DeepLabCut (save_as_csv=True) or SLEAP (File > Export Analysis CSV) as CSV and pass them with "
+    "--detections; export annotations as CSV"
+)
 _BY_TEXT = (
-    (r"scorer,", "a DeepLabCut pose file", _BOXES),
+    (r"scorer(?:,[^,\n]*)+\n(?:individuals|bodyparts),", "a DeepLabCut pose file", _BOXES),
     (rf"\d+(?: {_NUMBER}){{4,6}}\s", "a YOLO label file (boxes of one picture)", _BOXES),
     (rf"\d+,\s?-?\d+(?:,\s?{_NUMBER}){{5,}}\s", "a MOT track file", _BOXES),
+    (r"(?![\[{])(?=[^\n]*\bannotation_id\b)(?=[^\n]*\blead_time\b)", "a Label Studio CSV", "export it as JSON"),
     (r"\s*epoch,", "a training log", "pass the annotation file"),
     (r"\[Script Info\]", "ASS subtitles", "convert them to WebVTT: ffmpeg -i a.ass a.vtt"),
     (r'File type = "ooTextFile"', "a Praat TextGrid", "import it into ELAN (File > Import) and save it as .eaf"),
@@ -23,7 +28,10 @@ _BY_TEXT = (
     (r"FirstLineOfData", "a JWatcher data file", "import it into BORIS and export tabular events"),
     (r"<annotation[\s>]", "a Pascal VOC file (boxes of one picture)", _BOXES),
     (r"<xmeml[\s>]|<fcpxml[\s>]", "a timeline of a video editor", "write its clips as video,start,end,label in a CSV"),
-    ("\ufffdHDF\r\n", "an HDF5 file", "export the annotations as CSV"),
+    ("\ufffdHDF\r\n", "an HDF5 file", _HDF5),
+    (r"\ufffd\x04\ufffd|\ufffd[\x02-\x05][c}\]]", "a Python pickle", "export its content as CSV"),
+    (r"MATLAB 5\.0 MAT-file", "a MATLAB file", "write its bouts as video,start,end,label in a CSV"),
+    (r"PAR1", "a Parquet file", "save it as CSV with the columns video,start,end,label"),
     (r"PK\x03\x04.{0,60}(?:\[Content_Types\]|docProps|xl/|_rels|mimetypeapp)", "an Office file", _SHEET),
     ("\ufffd\ufffd\x11\u0871", "an Office file", _SHEET),
     (r"PK\x03\x04", "an archive", "unpack it and pass the file in it"),

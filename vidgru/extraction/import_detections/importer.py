@@ -212,6 +212,7 @@ class _Importer:
         else:
             detections = ParsedDetections.empty(feature_settings["keypoints"])
         frames = find_frame_times(detections, video, source.settings)
+        note = detections.check_units(frames.size_px)
         detections = detections.normalise(frames.size_px)
         sha256 = hash_detections(detections, frames)
         key = cache.key(sha256, feature_settings)
@@ -221,7 +222,7 @@ class _Importer:
             self._set_alias(path, recording, video, key, sha256, stamp)
         finally:
             self.locks.release(key)
-        note = "" if name is not None else f"has no labels in {source.origin}, so it has no objects"
+        note = note if name is not None else f"has no labels in {source.origin}, so it has no objects"
         return "done" if cached is None else "reused", entry, note
 
     def _stamp(self, name: str | None, video: Path | None) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import codecs
 import configparser
+import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -36,13 +37,32 @@ from vidgru.types import Array
 _UNSPECIFIED = -1
 _MIN_COLUMNS = 6
 _CLASS_COLUMN = 7
+_COLUMN_NAMES = "frame,id,left,top,width,height,conf,class,visibility"
+_SHOWN_NAMES = 9
 
 
 def is_mot(path: Path) -> bool:
-    """Whether a text file is empty or begins with a MOT line."""
+    """Whether a text file is empty or begins with a MOT line, or with a header of MOT's columns and such a line."""
+    lines = _first_lines(path)
+    return not lines or (any(len(_parse_line(line)) >= _MIN_COLUMNS for line in lines) and not other_columns(path))
+
+
+def other_columns(path: Path) -> str:
+    """Return a message if a table of numbers has a header that names other columns than MOT's; else an empty text."""
+    lines = _first_lines(path)
+    if len(lines) < 2 or _parse_line(lines[0]) or len(_parse_line(lines[1])) < _MIN_COLUMNS:
+        return ""
+    header = lines[0].decode(errors="replace").lower()
+    names = [name.strip().strip("\"'") for name in header.split(",")]
+    if len(names) >= _MIN_COLUMNS and re.search("id|track|object", names[1]) and "w" in names[4]:
+        return ""
+    poses = "; poses are read from the CSV of DeepLabCut or SLEAP" if names[1].endswith("_x") else ""
+    return f"{path.name} has the columns {','.join(names[:_SHOWN_NAMES])}, not MOT's {_COLUMN_NAMES}{poses}"
+
+
+def _first_lines(path: Path) -> list[bytes]:
     with open(path, "rb") as file:
-        lines = [line.removeprefix(codecs.BOM_UTF8) for _, line in zip(range(2), file, strict=False)]
-    return not lines or any(len(_parse_line(line)) >= _MIN_COLUMNS for line in lines)  # the first may be a header
+        return [line.removeprefix(codecs.BOM_UTF8) for _, line in zip(range(2), file, strict=False)]
 
 
 def _parse_line(line: bytes) -> list[float]:

@@ -20,6 +20,9 @@ CLASS_FILES = ("data.yaml", "classes.txt", "labels.txt")
 _MAX_FRAMES = 20_000_000  # a week at 30 per second; a larger number is no frame, and arrays of all frames would not fit
 _MAX_EXACT = 2**53  # float64 represents every whole number below it exactly
 _MAX_OUTSIDE = 1.0  # picture sizes that a normalised box may lie outside
+_MAX_NORMALISED = 2.0  # pixels from the upper left corner; boxes that are all within are from 0 to 1
+_BEYOND, _MAX_BEYOND = 0.1, 0.2  # picture sizes that a box ends outside, and the share of such boxes to accept
+_MAX_DROPPED = 0.05  # share of boxes entirely outside the picture to accept: trackers predict some
 _UNNAMED_CLASSES = 100  # a fixed number, so that a model also fits later detections without names
 
 
@@ -112,6 +115,40 @@ class ParsedDetections:
                 f"contains an object of class {class_id}, but only {num_classes} classes have names; "
                 "list all of them with --classes"
             )
+
+    def check_units(self, size_px: tuple[int, int]) -> str:
+        """Compare boxes and keypoints with the picture.
+
+        Returns:
+            A note if many boxes are outside the picture, else an empty text.
+
+        Raises:
+            RecordingError: Values in pixels look normalised, or all boxes are outside the picture.
+        """
+        size = np.array([1, 1] if self.normalised else size_px)
+        boxes, picture = self.boxes, f"the picture of {size_px[0]}x{size_px[1]} px"
+        if not len(self):
+            return ""
+        if not self.normalised and np.abs(boxes).max() <= _MAX_NORMALISED:
+            raise RecordingError(
+                f"contains no coordinate above {boxes.max():.3g}, so its boxes look normalised, and its format has "
+                "pixels; multiply them by width and height"
+            )
+        if not self.normalised and min((boxes[:, 2:] - boxes[:, :2]).max(axis=0)) <= 1:
+            raise RecordingError("contains only boxes below one pixel; check the order of its columns")
+        if not self.normalised and self.keypoints is not None and 0 < self.keypoints[:, :, :2].max() <= _MAX_NORMALISED:
+            raise RecordingError(
+                "contains boxes in pixels, but its keypoints look normalised; multiply them by width and height"
+            )
+        low, high = boxes[:, :2], boxes[:, 2:]
+        dropped = ((np.clip(high, 0, size) <= np.clip(low, 0, size)).any(axis=1)).mean()
+        beyond = ((high > size * (1 + _BEYOND)) | (low < -size * _BEYOND)).any(axis=1).mean()
+        remedy = "check --source-size, and whether the box columns are those of the format"
+        if dropped == 1:
+            raise RecordingError(f"has all its boxes outside {picture}, or without an area; {remedy}")
+        if dropped > _MAX_DROPPED:
+            return f"has {dropped:.0%} of its boxes outside {picture}, or without an area, and drops them; {remedy}"
+        return f"has {beyond:.0%} of its boxes reaching beyond {picture}; {remedy}" if beyond > _MAX_BEYOND else ""
 
     def select(self, rows: Array) -> ParsedDetections:
         """Return the objects of these indices, int64 [N]."""

@@ -112,14 +112,24 @@ def _read_lines(path: str | Path) -> list[bytes]:
 
 def is_save_txt(path: Path) -> bool:
     """Whether a text file has a name as save_txt gives and begins with such a line."""
-    if not FRAME_FILE.fullmatch(path.name):
-        return False
-    try:
-        line = next((line for line in _read_lines(path) if line.strip()), b"")
-        values = np.array(line.split(), np.float64)
-    except ValueError:
-        return False
+    values = _first_numbers(path)
     return len(values) >= _MIN_COLUMNS and bool((np.abs(values[1:_MIN_COLUMNS]) <= 2).all())
+
+
+def pixel_coordinates(path: Path) -> str:
+    """Return a message if a file would be save_txt, but for coordinates above 1; else an empty text."""
+    if len(_first_numbers(path)) < _MIN_COLUMNS or is_save_txt(path):
+        return ""
+    return f"{path.name} looks like save_txt, but its coordinates are not from 0 to 1; divide them by width and height"
+
+
+def _first_numbers(path: Path) -> Array:
+    """Return the first line of a file that has a name as save_txt gives; empty if it is no line of numbers."""
+    try:
+        lines = _read_lines(path) if FRAME_FILE.fullmatch(path.name) else []
+        return np.array(next((line for line in lines if line.strip()), b"").split(), np.float64)
+    except ValueError:
+        return np.zeros(0)
 
 
 def _detect_columns(paths: list[str], class_file: Mapping[str, Any], root: Path) -> _Columns:

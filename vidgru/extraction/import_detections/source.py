@@ -15,7 +15,7 @@ from vidgru.cache import Entry, SequenceCache
 from vidgru.config import DetectorSettings, ImportedDetectionSettings, uses_imported_detections
 from vidgru.errors import RecordingError, SettingsMismatchError, SourceError
 from vidgru.extraction.import_detections.coco import open_coco
-from vidgru.extraction.import_detections.mot import is_mot, open_mot
+from vidgru.extraction.import_detections.mot import is_mot, open_mot, other_columns
 from vidgru.extraction.import_detections.parsed import (
     CLASS_FILES,
     ParsedDetections,
@@ -25,7 +25,7 @@ from vidgru.extraction.import_detections.parsed import (
     read_class_file,
 )
 from vidgru.extraction.import_detections.poses import POSE_CLASS, is_poses, open_poses
-from vidgru.extraction.import_detections.save_txt import FRAME_FILE, is_save_txt, open_save_txt
+from vidgru.extraction.import_detections.save_txt import FRAME_FILE, is_save_txt, open_save_txt, pixel_coordinates
 from vidgru.sources import VIDEO_SUFFIXES
 from vidgru.types import Recording
 
@@ -33,6 +33,8 @@ _EXPECTED = (
     "pass the folder of Ultralytics' save_txt labels (video_1.txt, ...), a MOT CSV (separated by commas) or a folder "
     "of them, a COCO JSON of videos, pose tables of DeepLabCut or SLEAP (CSV), or a cache of imported detections"
 )
+_POSE_SUFFIXES = (".h5", ".slp", ".pickle")
+_EXPORT_POSES = "export it as CSV: save_as_csv=True in DeepLabCut, File > Export Analysis CSV in SLEAP"
 SAVE_TXT, MOT, COCO, POSES, CACHE = "save_txt", "mot", "coco", "poses", "cache"
 
 
@@ -204,38 +206,41 @@ def _detect_format(origin: Path) -> str:
     if origin.is_file():
         if origin.suffix.lower() == ".json":
             return COCO
-        if origin.suffix.lower() in (".h5", ".slp", ".pickle"):
-            raise SourceError(
-                f"{origin} is not read: poses of DeepLabCut and SLEAP are, as CSV",
-                "export it: save_as_csv=True in DeepLabCut, File > Export Analysis CSV in SLEAP",
-            )
+        if origin.suffix.lower() in _POSE_SUFFIXES:
+            raise SourceError(f"{origin} is not read: poses of DeepLabCut and SLEAP are, as CSV", _EXPORT_POSES)
         if is_poses(origin):
             return POSES
         if origin.suffix.lower() in (".txt", ".csv") and is_mot(origin):
             return MOT
-        raise SourceError(f"{origin} is not a file of detections", _EXPECTED)
+        problem = other_columns(origin)
+        raise SourceError(f"{origin} is not a file of detections{f': {problem}' if problem else ''}", _EXPECTED)
     if any("detections" in record for record in SequenceCache(origin).records()):
         return CACHE
     if any(origin.glob("*.json")):
         return COCO
+    problem = ""
     has_frame_files = False  # empty ones: an empty MOT file or frame decides only if nothing else does
     for folder, folders, files in os.walk(origin):
         folders.sort()
         for name in sorted(files):
             path = Path(folder, name)
+            if path.suffix.lower() in _POSE_SUFFIXES:
+                problem = problem or f"{name} is not read; {_EXPORT_POSES}"
             if path.suffix not in (".txt", ".csv") or name in CLASS_FILES:
                 continue
             if not path.stat().st_size:
                 has_frame_files |= bool(FRAME_FILE.fullmatch(name))
-            elif is_mot(path):
-                return MOT
             elif is_poses(path):
                 return POSES
+            elif is_mot(path):
+                return MOT
             elif is_save_txt(path):
                 return SAVE_TXT
+            else:
+                problem = problem or other_columns(path) or pixel_coordinates(path)
     if has_frame_files:
         return SAVE_TXT
-    raise SourceError(f"{origin} contains no detections", _EXPECTED)
+    raise SourceError(f"{origin} contains no detections{f': {problem}' if problem else ''}", _EXPECTED)
 
 
 def _find_entries(
