@@ -298,13 +298,13 @@ def export(model: str | Path, config: ExportConfig | None = None) -> Path:
     return export_model(model, _settings(config, ExportConfig))
 
 
-def convert(dataset: str | Path, out: str | Path, config: ConvertConfig | None = None) -> list[str]:
+def convert(dataset: str | Path, out: str | Path | None = None, config: ConvertConfig | None = None) -> list[str]:
     """Convert annotations to vidgru's CSV or JSONL, to subtitles, or to the files of other tools.
 
     Args:
         dataset: As for `train`, in any known format.
         out: Output: .csv, .jsonl, .json (ActivityNet), .vtt, .xml (CVAT), .boris, a folder (a .vtt per video), or any
-            name with `to` in `config`.
+            name with `to` in `config`; None writes beside the dataset, as `events.label-studio.json` for `to`.
         config: Settings; their defaults if None.
 
     Returns:

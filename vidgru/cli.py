@@ -129,7 +129,7 @@ def _export(model: str, config: configs.ExportConfig) -> int:
     return 0
 
 
-def _convert(dataset: str, out: str, config: configs.ConvertConfig) -> int:
+def _convert(dataset: str, out: str | None, config: configs.ConvertConfig) -> int:
     summary, *notes = api.convert(dataset, out, config)
     print(summary)
     for note in notes:
@@ -196,7 +196,10 @@ _DATASET = Argument(
     "dataset", "Dataset YAML, annotation file, or a folder with an annotation file or with a folder per class."
 )
 _OUT = Argument(
-    "out", "Output: .csv, .jsonl, .json (ActivityNet), .vtt, .xml (CVAT), .boris, or a folder (a .vtt per video)."
+    "out",
+    "Output: .csv, .jsonl, .json (ActivityNet), .vtt, .xml (CVAT), .boris, or a folder (a .vtt per video). With --to, "
+    "the default is a name beside the dataset.",
+    "?",
 )
 _MODEL = Argument("model", "Model file, or folder of a training run.")
 _RECORDING = Argument("recording", "Video, or folder of a cache entry.")
@@ -268,7 +271,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser(name: str, command: Command, flags: Mapping[str, Flag]) -> argparse.ArgumentParser:
     """Return the parser of a command. Values stay text, so that flags and YAML are checked by the same code."""
-    words = [argument.name.upper() + ("..." if argument.nargs else "") for argument in command.arguments]
+    forms = {None: "{}", "*": "{}...", "+": "{}...", "?": "[{}]"}
+    words = [forms[argument.nargs].format(argument.name.upper()) for argument in command.arguments]
     parser = _Parser(
         prog=f"vidgru {name}",
         usage=" ".join(["%(prog)s", *words, "[--config FILE] [flags]"]),

@@ -528,7 +528,7 @@ class ConvertConfig:
     Attributes:
         format: Format of the annotation file; detected from its content by default.
         fps: Frame rate in which the file counts, if it does not state one (CVAT, Label Studio), and in which an output
-            for such a tool is to count; 0 reads it from the file.
+            for such a tool is to count; 0 reads it from the file or the video.
         half_width: Seconds before and after a point annotation that its event covers; 0 uses the dataset YAML's
             setting, or half a second.
         tiers: Tiers (ELAN), attributes (CVAT, VIA) or columns (label tables) that hold the labels; empty uses all.

@@ -283,7 +283,9 @@ def test_times_in_seconds_win_over_frames(tmp_path: Path) -> None:
 
 def test_frame_columns_need_a_rate(tmp_path: Path) -> None:
     write_set(tmp_path, "video,label,start_frame,end_frame\na.mp4,walk,25,50\n", name="x.csv")
-    with pytest.raises(AnnotationError, match=r"line 2: frames 25 to 50 are given, but not their rate\n.*fps: 25"):
+    with pytest.raises(
+        AnnotationError, match=r"line 2: counts frames, and their rate is unknown: a.mp4 cannot be read\n.*fps: 25"
+    ):
         load_dataset(tmp_path / "x.csv")
     (tmp_path / "set.yaml").write_text("annotations: x.csv\nfps: 50\n")
     dataset = load_dataset(tmp_path / "set.yaml")

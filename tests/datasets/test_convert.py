@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.datasets.formats.files import CVAT, FILES, MSR_VTT, NATIVE, write
+from tests.videos import write_video
 from vidgru import cli
-from vidgru.config import ConvertConfig
+from vidgru.config import ConvertConfig, OutputFormat
 from vidgru.datasets.annotations import load_dataset, read_annotations
 from vidgru.datasets.convert import convert
 from vidgru.datasets.spec import find_dataset
@@ -131,6 +132,29 @@ def test_convert_settings_override_yaml(tmp_path: Path) -> None:
     spot = write(tmp_path, *FILES["e2e-spot"])
     convert(spot, tmp_path / "spot.csv", ConvertConfig(half_width=0.04, format="e2e-spot"))
     assert [n.start_s for n in rows(tmp_path / "spot.csv")] == [0.16, 20.96, None]
+
+
+@pytest.mark.parametrize(
+    ("to", "name"),
+    [("label-studio", "a.label-studio.json"), ("boris", "a.boris"), ("jsonl", "a.jsonl"), ("vtt", "a-vtt/b.mp4.vtt")],
+)
+def test_convert_without_an_output(tmp_path: Path, to: OutputFormat, name: str) -> None:
+    (tmp_path / "a.csv").write_text("video,start,end,label\nb.mp4,1,2,walk\n")
+    summary = convert(tmp_path / "a.csv", None, ConvertConfig(to=to))[0]
+    assert (tmp_path / name).is_file()
+    assert summary.startswith(str(tmp_path / name.partition("/")[0]))
+    with pytest.raises(SettingsError, match="no output is given\n  name a file or folder, or the format with --to"):
+        convert(tmp_path / "a.csv", None, ConvertConfig())
+    with pytest.raises(SettingsError, match=r"the output would be .*a.csv itself\n  name another file"):
+        convert(tmp_path / "a.csv", None, ConvertConfig(to="csv"))
+
+
+def test_convert_compares_durations_and_lengths(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", 10, fps=10)
+    (tmp_path / "x.csv").write_text("video,start,end,label,video_duration\na.mp4,0.00001,0.00002,walk,12\n")
+    messages = convert(tmp_path / "x.csv", tmp_path / "y.csv", ConvertConfig())
+    assert messages[1].startswith("1 recording of another duration than annotated (first: a.mp4 has 1.0 s")
+    assert messages[2].startswith("1 event shorter than 0.004 s (first: line 2): if the times come from Excel")
 
 
 def test_convert_rejects_unknown_outputs(tmp_path: Path) -> None:

@@ -140,6 +140,17 @@ def test_frames_of_another_rate(tmp_path: Path) -> None:
     assert right.warnings == ()
 
 
+def test_frames_without_a_rate(tmp_path: Path) -> None:
+    write_video(tmp_path / "videos" / "a.mp4", 30, fps=10, tick=Fraction(1, 10))
+    (tmp_path / "a.txt").write_text("walk\n" * 12 + "background\n" * 18)
+    dataset = load_dataset(tmp_path / "a.txt")
+    assert (dataset.annotations[0].start_s, dataset.annotations[0].end_s) == (0.0, 1.2)
+    result = checked(dataset, 3.0)
+    assert (result.annotations, result.warnings) == (dataset.annotations, ())
+    convert(tmp_path / "a.txt", tmp_path / "out.csv", ConvertConfig())
+    assert "a.mp4,0.0,1.2,walk" in (tmp_path / "out.csv").read_text()
+
+
 def test_frames_of_another_file(tmp_path: Path) -> None:
     write_video(tmp_path / "videos" / "a.mp4", 30, fps=10, tick=Fraction(1, 10))
     dataset = frame_set(tmp_path, "a.mp4,walk,30,60\n", 30)

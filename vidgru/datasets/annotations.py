@@ -23,6 +23,7 @@ from unicodedata import normalize
 from vidgru.datasets import formats
 from vidgru.datasets.dataset import Dataset, contradicts_events, videos_with_events
 from vidgru.datasets.formats.native import COLUMNS
+from vidgru.datasets.recording_checks import use_video_rates
 from vidgru.datasets.rows import SPLIT_NAMES, AnnotationRow, ParseResult, Problem, did_you_mean, plural, raise_problems
 from vidgru.datasets.spec import DatasetSpec, find_dataset
 from vidgru.datasets.videos import Videos, locate
@@ -42,6 +43,8 @@ def load_dataset(
 ) -> Dataset:
     """Load a dataset and check everything that can be checked without opening its videos.
 
+    Only frames that are counted at an unknown rate need it from their videos.
+
     Args:
         path: A YAML (`path, videos, annotations, format, fps, half_width, tiers, names, background, split`), an
             annotation file of any known format, or a folder with `annotations.csv` or `.jsonl` and `videos/`, with the
@@ -60,6 +63,8 @@ def load_dataset(
         pairs = [f"{spelling} is {name}" for spelling, name in videos.guessed.items()]
         result.warnings.append(f"{plural(len(pairs), 'video')} found by file name alone (first: {pairs[0]})")
     searched = " and ".join([*map(str, spec.roots), *(["the imported detections"] if find_imported else [])])
+    paths = {name: recording.path for name, recording in recordings.items() if recording.path.is_file()}
+    rows = use_video_rates(spec.source, rows, paths)
     skipped = [_missing(spec, missing, searched, allow_missing and bool(rows))] if missing else []
     warnings = [*result.warnings, *skipped]
     if not rows:

@@ -13,7 +13,7 @@ from pathlib import Path
 from vidgru.config import ConvertConfig, OutputFormat
 from vidgru.datasets import tool_writers, writers
 from vidgru.datasets.annotations import read_annotations
-from vidgru.datasets.recording_checks import use_frame_times
+from vidgru.datasets.recording_checks import compare_durations, use_frame_times, use_video_rates, warn_of_shares
 from vidgru.datasets.rows import AnnotationRow, plural
 from vidgru.datasets.spec import find_dataset
 from vidgru.datasets.videos import Videos
@@ -31,7 +31,7 @@ _WITH_DURATIONS = ("vtt", "boris", "cvat", "fiftyone")  # formats in which the l
 _PER_VIDEO = {"vtt": ".vtt", "cvat": ".xml"}  # formats whose files hold one video, with their suffix
 
 
-def convert(source: str | Path, out: str | Path, config: ConvertConfig) -> list[str]:
+def convert(source: str | Path, out: str | Path | None, config: ConvertConfig) -> list[str]:
     """Convert annotations to the format given by `config.to` or the suffix of `out`.
 
     Videos need not exist. An existing one is named by its path below the dataset folder, as in training, or by its
@@ -40,7 +40,8 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig) -> list[
     Args:
         source: A dataset: a YAML, an annotation file of any known format, or a folder.
         out: A file, or for WebVTT and CVAT a folder for one file per video. Without `config.to`, the suffix decides:
-            .csv or .jsonl (native), .json (ActivityNet), .vtt, .xml (CVAT), .boris.
+            .csv or .jsonl (native), .json (ActivityNet), .vtt, .xml (CVAT), .boris. None names it for the source and
+            `config.to`, and writes beside the source.
         config: Format settings of the command line.
 
     Returns:
@@ -48,12 +49,13 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig) -> list[
 
     Raises:
         AnnotationError: The annotations cannot be read, or contain nothing that the format can hold.
-        SettingsError: The output format is unknown.
+        SettingsError: The output format is unknown, or neither output nor format is given.
         OutputError: The output cannot be written.
     """
-    out = Path(out).expanduser()
+    source = Path(source).expanduser()
+    out = _default_output(source, config.to) if out is None else Path(out).expanduser()
     kind = _output_format(out, config)
-    spec = find_dataset(Path(source).expanduser()).with_overrides(config)
+    spec = find_dataset(source).with_overrides(config)
     result = read_annotations(spec)
     videos = Videos(spec.roots)
     lengths: dict[str, float] = {}
@@ -73,8 +75,9 @@ def convert(source: str | Path, out: str | Path, config: ConvertConfig) -> list[
             paths[name] = recording.path
     if not rows:
         raise AnnotationError(f"{spec.source}: no usable row", "there is nothing to convert")
-    rows, warnings = use_frame_times(rows, paths, counts)
-    messages = [*spec.notes, *result.notes, *result.warnings, *warnings]
+    rows, warnings = use_frame_times(use_video_rates(spec.source, rows, paths), paths, counts)
+    warnings += compare_durations(lengths, _durations({name: paths[name] for name in lengths if name in paths}))
+    messages = [*spec.notes, *result.notes, *result.warnings, *warnings, *warn_of_shares(rows)]
     if kind in _WITH_DURATIONS:
         lengths |= _durations({name: path for name, path in paths.items() if name not in lengths})
     annotations = Annotations(source=spec.source, rows=rows, durations=lengths, paths=paths, messages=messages)
@@ -96,6 +99,20 @@ def _durations(paths: dict[str, Path]) -> dict[str, float]:
             if duration_s := probe(path).duration_s:
                 durations[name] = duration_s
     return durations
+
+
+def _default_output(source: Path, kind: OutputFormat | None) -> Path:
+    """Return the output beside a source: `events.label-studio.json`, `events.boris`, or the folder `events-vtt`."""
+    if kind is None:
+        raise SettingsError("no output is given", "name a file or folder, or the format with --to")
+    stem = source.stem if source.suffix else source.resolve().name
+    if kind in _PER_VIDEO:
+        return source.with_name(f"{stem}-{kind}")
+    suffix = next((suffix for suffix, name in _BY_SUFFIX.items() if name == kind and suffix), ".json")
+    out = source.with_name(f"{stem}{'' if suffix == f'.{kind}' else f'.{kind}'}{suffix}")
+    if out == source:
+        raise SettingsError(f"the output would be {out} itself", "name another file")
+    return out
 
 
 def _output_format(out: Path, config: ConvertConfig) -> OutputFormat:

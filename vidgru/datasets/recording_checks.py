@@ -1,7 +1,7 @@
 """Compare annotations with the recordings themselves: frame times, durations, samples, copies.
 
-Loading a dataset opens no video. These checks run when the durations of the recordings are known: before training, and
-in `vidgru info`.
+Loading a dataset opens no video, unless frames are counted at an unknown rate. The other checks run when the durations
+of the recordings are known: before training, and in `vidgru info`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from vidgru.datasets.rows import AnnotationRow, FrameSpan, Problem, plural, rais
 from vidgru.errors import AnnotationError, RecordingError
 from vidgru.types import Array
 from vidgru.video.frame_times import packet_times
+from vidgru.video.reader import probe
 
 _THREADS = 4  # opening files is mostly waiting
 _RATE_TOLERANCE = 0.01  # relative error of a rounded rate, such as 29.97 given as 30
@@ -53,7 +54,7 @@ def check_recordings(dataset: Dataset, durations: Mapping[str, float], fps: floa
     dataset = replace(dataset, rows=tuple(rows), warnings=(*dataset.warnings, *warnings))
     dataset = _clip_to_durations(dataset, durations)
     warnings = [
-        *_other_durations(stated, durations),
+        *compare_durations(stated, durations),
         *_short_events(dataset, fps),
         *_first_second(dataset, durations),
         *_long_clips(dataset, durations),
@@ -107,6 +108,53 @@ class _VideoFrames:
             message = f"fps is {fps:g}, but {video} has {rate:.4g} frames per second"
             return True, f"{message}: the times of its frames are used"
         return True, ""
+
+
+def use_video_rates(source: Path, rows: Sequence[AnnotationRow], paths: Mapping[str, Path]) -> list[AnnotationRow]:
+    """Give rows that count frames, without their rate, the rate of their video.
+
+    Args:
+        source: File that the error names.
+        rows: Rows; those that give times, or frames and their rate, are unchanged.
+        paths: Videos by name.
+
+    Raises:
+        AnnotationError: The video of a row without rate is not there, or has none.
+    """
+    wanted: dict[str, str] = {}  # place of the first row of each video
+    for row in rows:
+        if row.frames is not None and not row.frames.fps:
+            wanted.setdefault(row.annotation.video, row.where)
+    present = [name for name in wanted if name in paths]
+    rates: dict[str, float] = {}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        rates |= {
+            name: rate
+            for name, rate in zip(present, pool.map(_rate, (paths[name] for name in present)), strict=True)
+            if rate
+        }
+    unknown = next((name for name in wanted if name not in rates), None)
+    if unknown is not None:
+        raise AnnotationError(
+            f"{source}, {wanted[unknown]}: counts frames, and their rate is unknown: {unknown} cannot be read",
+            "give the rate: `fps: 25` in a dataset YAML, or vidgru convert --fps 25; or put the video there",
+        )
+    changed = []
+    for row in rows:
+        if row.frames is not None and not row.frames.fps:
+            rate = rates[row.annotation.video]
+            frames = replace(row.frames, fps=rate)
+            start_s, end_s = frames.interval(lambda frame, rate=rate: frame / rate)  # type: ignore[misc]
+            row = replace(row, frames=frames, annotation=replace(row.annotation, start_s=start_s, end_s=end_s))
+        changed.append(row)
+    return changed
+
+
+def _rate(path: Path) -> float | None:
+    try:
+        return probe(path).fps
+    except RecordingError:  # extraction says why
+        return None
 
 
 def use_frame_times(
@@ -196,7 +244,7 @@ def _clip_to_durations(dataset: Dataset, durations: Mapping[str, float]) -> Data
     return replace(dataset, rows=tuple(rows), durations={**dataset.durations, **durations}, warnings=warnings)
 
 
-def _other_durations(stated: Mapping[str, float], durations: Mapping[str, float]) -> list[str]:
+def compare_durations(stated: Mapping[str, float], durations: Mapping[str, float]) -> list[str]:
     """Warn about recordings whose duration is not that of the annotations."""
     other = []
     for video, length in durations.items():
@@ -209,6 +257,16 @@ def _other_durations(stated: Mapping[str, float], durations: Mapping[str, float]
         f"{plural(len(other), 'recording')} of another duration than annotated (first: {other[0]}): whole films "
         "instead of the cut clips, another cut, or another speed? Labels and times may not fit"
     ]
+
+
+def warn_of_shares(rows: Sequence[AnnotationRow]) -> list[str]:
+    """Warn about events that are too short for anything but shares of a day."""
+    timed = [(row.annotation.start_s, row.annotation.end_s, row.where) for row in rows]
+    short = [where for start_s, end_s, where in timed if start_s is not None and (end_s or 0) - start_s < _MIN_EVENT_S]
+    if not short:
+        return []
+    number = f"{plural(len(short), 'event')} shorter than {_MIN_EVENT_S:.3f} s (first: {short[0]})"
+    return [f"{number}: if the times come from Excel, they are shares of a day; multiply them by 86400"]
 
 
 def _short_events(dataset: Dataset, fps: float) -> list[str]:

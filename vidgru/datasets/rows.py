@@ -33,7 +33,7 @@ class FrameSpan:
     Attributes:
         first: First frame, counted from 0.
         stop: Frame after the last; `first` itself for a moment.
-        fps: Frames per second to assume where the video is not there.
+        fps: Frames per second to assume where the video is not there; 0 if unknown, until `use_video_rates` has set it.
         half_width_s: Seconds before and after a moment that its event covers.
     """
 
@@ -163,7 +163,7 @@ class ParseResult:
             message = "half a character (a lone surrogate)"
             raise InvalidEntryError(where, message, "write the character as itself, in UTF-8")
         if frames is not None:
-            start_s, end_s = frames.interval(lambda frame: frame / frames.fps)
+            start_s, end_s = frames.interval(lambda frame: frame / (frames.fps or 1))
         if start_s is not None and end_s is not None:
             if start_s == end_s and not self.exact:
                 self.empty.append(where)

@@ -82,7 +82,7 @@ def test_frame_labels_not_given(tmp_path: Path) -> None:
         (
             files.FRAME_LABELS,
             "",
-            r"x.csv: counts frames and does not give the frame rate of the video\n  give it: `fps",
+            r"x.csv, line 11: counts frames, and their rate is unknown: x.mp4 cannot be read\n  give the rate: `fps",
         ),
         (files.BEHAVIOR_TABLE + "12,0,2,0\n", "fps: 10\ntiers: [Swim]\n", r"line 14: Swim is '2'\n  values of behav"),
         ("a,b\n1,x\n", "fps: 10\n", r"x.csv: no column of behaviors, whose values are 0, 1 or -1\n  select columns"),
@@ -130,7 +130,7 @@ def test_fiftyone_labels_as_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("detection", "settings", "message"),
     [
-        ({"label": 0, "support": [1, 2]}, "", r"its detections count frames, and the frame rate .*\n  give it: `fps"),
+        ({"label": 0, "support": [1, 2]}, "", r"counts frames, and their rate is unknown: .*\n  give the rate: `fps"),
         ({"label": 2, "timestamps": [0, 1]}, "", r"label 2 is not in classes, which go from 0 to 1\n  export the data"),
         ({"label": 0, "support": [5, 2]}, "fps: 5\n", r"frames 5 to 2 are not a range\n  frames count from 1"),
     ],

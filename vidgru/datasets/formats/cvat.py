@@ -75,14 +75,9 @@ def read_cvat(path: Path, options: Options) -> ParseResult:
     with a notice.
 
     Raises:
-        AnnotationError: No frame rate was given, or the export cannot hold what the task was annotated with.
+        AnnotationError: The export cannot hold what the task was annotated with.
     """
     result = ParseResult()
-    if not options.fps:
-        raise AnnotationError(
-            f"{path}: CVAT counts frames and does not give the frame rate of the video",
-            "give it: `fps: 25` in a dataset YAML, or vidgru convert --fps 25",
-        )
     tasks = {"": _Task(video=path.stem)}
     annotated: set[_Task] = set()
     tags: dict[_Task, _Tags] = {}

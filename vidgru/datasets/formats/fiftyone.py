@@ -16,7 +16,6 @@ from pathlib import Path
 
 from vidgru.datasets.formats.json_reader import Node
 from vidgru.datasets.rows import FrameSpan, InvalidEntryError, Options, ParseResult, plural
-from vidgru.errors import AnnotationError
 
 
 def is_fiftyone(root: object) -> bool:
@@ -46,7 +45,7 @@ def read_fiftyone(path: Path, root: Node, options: Options) -> ParseResult:
                     continue
                 for detection in detections.each():
                     with result.entry():
-                        _add(path, result, video, detection, classes, options)
+                        _add(result, video, detection, classes, options)
                 if not detections.value:
                     result.add(detections.path, video)
     if unlabelled:
@@ -54,7 +53,7 @@ def read_fiftyone(path: Path, root: Node, options: Options) -> ParseResult:
     return result
 
 
-def _add(path: Path, result: ParseResult, video: str, detection: Node, classes: list[str], options: Options) -> None:
+def _add(result: ParseResult, video: str, detection: Node, classes: list[str], options: Options) -> None:
     label = detection["label"].text()
     if classes and not isinstance(detection["label"].value, str):
         index = detection["label"].value
@@ -72,11 +71,6 @@ def _add(path: Path, result: ParseResult, video: str, detection: Node, classes: 
         )
         return
     first, last = detection["support"].pair()
-    if not options.fps:
-        raise AnnotationError(
-            f"{path}: its detections count frames, and the frame rate of the videos is not in the file",
-            "give it: `fps: 25` in a dataset YAML, or vidgru convert --fps 25",
-        )
     if not 1 <= first <= last:
         message = f"frames {first:g} to {last:g} are not a range"
         raise InvalidEntryError(

@@ -60,14 +60,9 @@ def read_frame_labels(path: Path, options: Options) -> ParseResult:
     is called like the file, without `_labels`. Splits come from MS-TCN's first bundles, in `splits` beside the folder.
 
     Raises:
-        AnnotationError: No frame rate was given, the file is not UTF-8, or a selected column does not exist.
+        AnnotationError: The file is not UTF-8, or a selected column does not exist.
     """
     result = ParseResult()
-    if not options.fps:
-        raise AnnotationError(
-            f"{path}: counts frames and does not give the frame rate of the video",
-            "give it: `fps: 25` in a dataset YAML, or vidgru convert --fps 25",
-        )
     video = _SUFFIX.sub("", path.stem)
     text = read_text(path)
     lines = [line.strip() for line in text.split("\n")]

@@ -56,8 +56,8 @@ def read_native(path: Path, options: Options) -> ParseResult:
     """Parse the native format: JSONL or a JSON array by suffix or first character, else CSV.
 
     Raises:
-        AnnotationError: Not UTF-8, a column is missing or repeated, times are in columns that cannot be read, frames
-            are given without their rate, or no row has a label or description.
+        AnnotationError: Not UTF-8, a column is missing or repeated, times are in columns that cannot be read, or no row
+            has a label or description.
     """
     result = ParseResult(exact=True)
     text = read_text(path)
@@ -70,7 +70,7 @@ def read_native(path: Path, options: Options) -> ParseResult:
                 values = {
                     name: value for name, value in values.items() if name not in ("description", *_CAPTION_COLUMNS)
                 }
-            _add(path, result, where, values, options.fps)
+            _add(result, where, values, options.fps)
     if templates:
         result.notes.append(
             f"{plural(len(templates), 'template description')} of vidgru predict skipped (first: "
@@ -341,7 +341,7 @@ def _cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _add(path: Path, result: ParseResult, where: str, values: Mapping[str, str], fps: float) -> None:
+def _add(result: ParseResult, where: str, values: Mapping[str, str], fps: float) -> None:
     video, start, end, label, description, split = (values.get(name, "").strip() for name in COLUMNS)
     if not video:
         raise InvalidEntryError(where, "no video", "name a file in the column video")
@@ -369,15 +369,12 @@ def _add(path: Path, result: ParseResult, where: str, values: Mapping[str, str],
         description=description,
         split=split,
         extra={name: value.strip() for name, value in values.items() if name not in (*COLUMNS, *_FRAMES) and name},
-        frames=_frames(path, where, first, stop, fps) if first else None,
+        frames=_frames(where, first, stop, fps) if first else None,
     )
 
 
-def _frames(path: Path, where: str, first: str, stop: str, fps: float) -> FrameSpan:
-    """Parse frame numbers. Raises AnnotationError without a frame rate, InvalidEntryError if they are no numbers."""
-    if not fps:
-        message = f"{path}, {where}: frames {first} to {stop} are given, but not their rate"
-        raise AnnotationError(message, "give it: `fps: 25` in a dataset YAML, or write seconds in columns start,end")
+def _frames(where: str, first: str, stop: str, fps: float) -> FrameSpan:
+    """Parse frame numbers. Raises InvalidEntryError if they are none."""
     numbers = number(first), number(stop)
     if not all(0 <= value < 1e12 for value in numbers):  # NaN fails too
         raise InvalidEntryError(where, f"{first!r} and {stop!r} are not frame numbers", "frames count from 0")
