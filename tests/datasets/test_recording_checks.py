@@ -147,6 +147,11 @@ def test_frames_without_a_rate(tmp_path: Path) -> None:
     assert (dataset.annotations[0].start_s, dataset.annotations[0].end_s) == (0.0, 1.2)
     result = checked(dataset, 3.0)
     assert (result.annotations, result.warnings) == (dataset.annotations, ())
+    short = checked(replace(dataset, frame_counts={"a.mp4": 20}), 3.0)
+    message = (
+        "a.mp4 has 30 frames, but its annotations count 20: from there on nothing happens; was every frame annotated"
+    )
+    assert short.warnings[0].startswith(message)
     convert(tmp_path / "a.txt", tmp_path / "out.csv", ConvertConfig())
     assert "a.mp4,0.0,1.2,walk" in (tmp_path / "out.csv").read_text()
 

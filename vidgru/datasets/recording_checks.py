@@ -27,6 +27,7 @@ from vidgru.video.reader import probe
 _THREADS = 4  # opening files is mostly waiting
 _RATE_TOLERANCE = 0.01  # relative error of a rounded rate, such as 29.97 given as 30
 _COUNT_TOLERANCE = 2  # frames: tools differ in whether they count the last one
+_COUNT_SHARE = 0.05  # of the frames that annotations may lack: features of clips of some frames are cut off
 _DURATION_TOLERANCE, _DURATION_TOLERANCE_S = 0.05, 1.0
 _MIN_S, _MIN_EVENTS = 5.0, 3  # recordings and events from which all of them in the first second are strange
 _LONG_S = 120.0  # recordings in which one label for the whole is unlikely to be meant
@@ -94,9 +95,11 @@ class _VideoFrames:
         is_resampled = count is not None and abs(count / fps - self.end_s) < _COUNT_TOLERANCE / fps
         if abs((count or frames) - frames) > _COUNT_TOLERANCE and is_resampled:
             return False, ""  # frames of a copy with another rate, at the right times
+        message = f"{video} has {frames} frames, but its annotations count {last}"
         if last > frames + _COUNT_TOLERANCE:
-            message = f"{video} has {frames} frames, but its annotations count {last}"
             return False, f"{message}: times are computed with fps {fps:g} and may not fit; was another file annotated?"
+        if count is not None and last < frames * (1 - _COUNT_SHARE) - _COUNT_TOLERANCE:
+            return True, f"{message}: from there on nothing happens; was every frame annotated, and this file?"
         assumed = np.arange(frames) / fps
         if np.abs(self.time_s - assumed).max() <= max(self.tick_s, 1e-6):
             return False, ""

@@ -76,6 +76,15 @@ def test_frame_labels_not_given(tmp_path: Path) -> None:
     assert warnings[0] == "3 values of -1 (not labelled) of 36, read as 0: nothing happens there"
 
 
+def test_frame_labels_of_every_nth_frame(tmp_path: Path) -> None:
+    text = "frame,sit\n" + "".join(f"{frame},{int(20 <= frame < 40)}\n" for frame in range(0, 100, 5))
+    dataset = load(tmp_path, "a.csv", text, "a.mp4")
+    assert (dataset.annotations[0].start_s, dataset.annotations[0].end_s) == (2.0, 4.0)
+    assert dataset.frame_counts == {"a.mp4": 100}
+    with pytest.raises(AnnotationError, match=r"line 6: frame 25 follows frame 15\n  each frame, or every n-th, needs"):
+        load(tmp_path, "a.csv", text.replace("20,1\n", ""), "a.mp4")
+
+
 @pytest.mark.parametrize(
     ("text", "settings", "message"),
     [

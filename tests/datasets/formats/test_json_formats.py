@@ -271,6 +271,20 @@ def test_label_studio_unread_results_are_no_events(tmp_path: Path) -> None:
     assert any(warning.startswith(message) and "00000000-gate.mp4" in warning for warning in dataset.warnings)
 
 
+def test_label_studio_without_annotations(tmp_path: Path) -> None:
+    task = {"data": {"video": "/data/yard.mp4"}, "annotations": [], "predictions": [{"result": [{"type": "choices"}]}]}
+    path = write(tmp_path, "project-4.json", [task, task], "yard.mp4")
+    with pytest.raises(AnnotationError, match=r"none of its 2 tasks is annotated\n  submit .*predictions are not read"):
+        load_dataset(path)
+
+
+def test_label_studio_duration_of_audio(tmp_path: Path) -> None:
+    value = {"start": 1.5, "end": 3, "channel": 0, "labels": ["walk"]}
+    result = [{"type": "labels", "original_length": 12.5, "value": value}]
+    task = {"data": {"video": "/data/yard.mp4"}, "annotations": [{"result": result}]}
+    assert load_dataset(write(tmp_path, "project-5.json", [task], "yard.mp4")).durations == {"yard.mp4": 12.5}
+
+
 def test_label_studio_frames_count_from_1(tmp_path: Path) -> None:
     root = copy.deepcopy(files.LABEL_STUDIO_MIN)
     root[0]["timelineLabels"][0]["ranges"] = [{"start": 0, "end": 5}]

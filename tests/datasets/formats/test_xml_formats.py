@@ -173,7 +173,7 @@ def test_cvat_selects_attributes(tmp_path: Path) -> None:
 
 def test_cvat_needs_fps(tmp_path: Path) -> None:
     with pytest.raises(
-        AnnotationError, match=r"line 22: counts frames, and their rate is unknown: yard.mp4 cannot be read\n  give the"
+        AnnotationError, match=r"line 19: counts frames, and their rate is unknown: yard.mp4 cannot be read\n  give the"
     ):
         load(tmp_path, "annotations.xml", CVAT)
 

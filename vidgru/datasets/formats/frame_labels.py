@@ -23,7 +23,7 @@ from itertools import groupby
 from pathlib import Path
 
 from vidgru.datasets.formats.csv_reader import delimiter_of, read_cells
-from vidgru.datasets.formats.parsing import read_text
+from vidgru.datasets.formats.parsing import number, read_text
 from vidgru.datasets.formats.unsupported import has_pose_columns
 from vidgru.datasets.rows import FrameSpan, InvalidEntryError, Options, ParseResult, did_you_mean
 from vidgru.errors import AnnotationError
@@ -114,14 +114,14 @@ def _runs(values: Sequence[str]) -> Iterator[tuple[str, int, int]]:
 
 
 def _segments(result: ParseResult, lines: list[str]) -> Iterator[tuple[str, str, int, int]]:
-    for number, line in enumerate(lines, start=1):
+    for line_number, line in enumerate(lines, start=1):
         with result.entry():
             match = _SEGMENT.fullmatch(line)
             if match and 1 <= int(match[1]) <= int(match[2]) < 10**9:
-                yield f"line {number}", match[3], int(match[1]) - 1, int(match[2])
+                yield f"line {line_number}", match[3], int(match[1]) - 1, int(match[2])
             elif line:
                 message = f"{line[:60]!r} is not a range of frames and a label"
-                raise InvalidEntryError(f"line {number}", message, "a line looks like: 31-150 take_bowl")
+                raise InvalidEntryError(f"line {line_number}", message, "a line looks like: 31-150 take_bowl")
 
 
 def _columns(path: Path, result: ParseResult, video: str, options: Options) -> Iterator[tuple[str, str, int, int]]:
@@ -144,7 +144,8 @@ def _columns(path: Path, result: ParseResult, video: str, options: Options) -> I
         result.notes.append(
             f"labels come from the columns {', '.join(header[index] for index in chosen)}; select others with `tiers`"
         )
-    result.frame_counts[video] = len(rows)
+    step = _frame_step(path, header, rows)
+    result.frame_counts[video] = len(rows) * step
     unlabelled = 0
     for index in chosen:
         values = []
@@ -157,11 +158,26 @@ def _columns(path: Path, result: ParseResult, video: str, options: Options) -> I
                 unlabelled += value < 0
                 values.append(header[index] if value > 0 else "")
         for label, begin, stop in _runs(values):
-            yield rows[begin][0], label, begin, stop
+            yield rows[begin][0], label, begin * step, stop * step
     if unlabelled:
         result.warnings.append(
             f"{unlabelled} values of -1 (not labelled) of {len(rows) * len(chosen)}, read as 0: nothing happens there"
         )
+
+
+def _frame_step(path: Path, header: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -> int:
+    """Return the frames from one row of a table to the next, by its index; 1 if it has none.
+
+    Raises:
+        AnnotationError: Frames are missing.
+    """
+    numbers = [number(cells[0]) for _, cells in rows] if header[0].lower() in _INDEX_NAMES else []
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    for (where, _), before, after in zip(rows[1:], numbers, numbers[1:], strict=False):
+        if not (after - before == step >= 1 and step == int(step)):  # NaN fails too
+            message = f"{path}, {where}: frame {after:g} follows frame {before:g}"
+            raise AnnotationError(message, "each frame, or every n-th, needs a row")
+    return int(step)
 
 
 def _behavior_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:

@@ -43,7 +43,8 @@ def read_label_studio(path: Path, root: Node, options: Options) -> ParseResult:
     types are not read: a task with nothing else is skipped with a warning.
 
     Raises:
-        AnnotationError: Nothing in the file can be read: JSON-MIN without timelines, or results of other types only.
+        AnnotationError: Nothing in the file can be read: JSON-MIN without timelines, results of other types only, or no
+            annotations.
     """
     result = ParseResult()
     unannotated = repeated = assumed_fps = 0
@@ -65,6 +66,7 @@ def read_label_studio(path: Path, root: Node, options: Options) -> ParseResult:
                 unannotated += number == 0
                 repeated += number > 1
                 assumed_fps += not fps and any("ranges" in value for value in results)
+                result.durations |= _durations(task, video)
                 for value in results:
                     with result.entry():
                         _result(result, video, value, fps or _DEFAULT_FPS)
@@ -81,6 +83,11 @@ def read_label_studio(path: Path, root: Node, options: Options) -> ParseResult:
     if skipped and not (result.rows or result.problems):
         message = f"its results are of types that are not read: {', '.join(unread)}"
         raise AnnotationError(f"{path}: {message}", f"vidgru reads {_READ}: label the timeline with one of them")
+    if unannotated and not (result.rows or result.problems):
+        message = f"none of its {plural(unannotated, 'task')} is annotated"
+        raise AnnotationError(
+            f"{path}: {message}", "submit annotations in Label Studio (predictions are not read) and export again"
+        )
     _add_messages(result, unread, skipped)
     repeated += sum(number > 1 for number in entries.values())
     if assumed_fps:
@@ -135,6 +142,14 @@ def _rate(task: Node) -> float:
     """Return the frame rate in the data of the task, or 0."""
     data = _data(task)
     return next((data[name].above_0() for name in _RATES if name in data), 0.0)
+
+
+def _durations(task: Node, video: str) -> dict[str, float]:
+    """Return the duration of the audio that labels were given on, by video; empty if there is none."""
+    notes = task["annotations"].each() if "annotations" in task else ()
+    results = (result for note in notes if "result" in note for result in note["result"].each())
+    lengths = [result["original_length"].above_0() for result in results if "original_length" in result]
+    return {video: lengths[0]} if lengths else {}
 
 
 def _results(task: Node) -> tuple[list[Node], list[str], int]:
