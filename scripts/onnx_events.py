@@ -79,4 +79,6 @@ for a, b, label in sorted(runs):
         events.append([a, b, label])
 for a, b, label in events:
     if until_s[b - 1] - time_s[a] >= settings["min_s"]:
-        print(f"{labels[label]},{time_s[a]:.3f},{until_s[b - 1]:.3f},{values[a:b, label].mean(dtype=np.float64):.4f}")
+        mean = np.clip(values[a:b, label].mean(dtype=np.float64), 1e-6, 1 - 1e-6)
+        score = 1 / (1 + np.exp(-settings["event_scale"] * np.log(mean / (1 - mean)) - settings["event_bias"]))
+        print(f"{labels[label]},{time_s[a]:.3f},{until_s[b - 1]:.3f},{score:.4f}")

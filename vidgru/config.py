@@ -313,7 +313,8 @@ class TrainConfig:
         resume: Resume the run in `out`, with the result of an uninterrupted run.
         init: Model to start from, trained on other data with the same detector.
         epochs: Maximum number of passes over the training data. A finished run can be resumed with more.
-        patience: Epochs without a better validation score before training stops; 0 never stops early.
+        patience: Epochs without a better validation score before training stops; 0 never stops early. Several members
+            stop when their out-of-fold loss has not fallen for as long.
         batch: Clips, or windows of recordings, per training step.
         lr: Peak learning rate, reached after warm-up.
         weight_decay: Weight decay of AdamW.
@@ -346,7 +347,7 @@ class TrainConfig:
     resume: bool = False
     init: str = ""
     epochs: int = 40
-    patience: int = 20
+    patience: int = 10
     batch: int = 16
     lr: float = 3e-3
     weight_decay: float = 0.05

@@ -34,6 +34,15 @@ def test_decode_events_hysteresis() -> None:
     assert event.score == pytest.approx(1.9 / 3, rel=1e-6)
 
 
+def test_event_scores_are_calibrated_by_settings() -> None:
+    (event,) = events_of([0, 0.5, 0.9, 0.5, 0.1], event_scale=2.0, event_bias=-1.0)
+    odds = (1.9 / 1.1) ** 2 * np.exp(-1)
+    assert event.score == pytest.approx(odds / (1 + odds), rel=1e-6)
+    assert spans([event]) == [(1, 4)]
+    for mean in (0.0, 1.0):  # have no logits
+        assert events_of([1 - mean, mean, 1 - mean], event_scale=2.0)[0].score == pytest.approx(1)
+
+
 def test_decode_events_require_upper_threshold() -> None:
     assert events_of([0.5, 0.5, 0.55]) == []
     assert events_of([0.0]) == []

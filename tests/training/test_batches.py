@@ -67,6 +67,10 @@ def test_small_set_is_passed_over_several_times(monkeypatch: pytest.MonkeyPatch)
     assert np.bincount(lengths).tolist() == [0] * 5 + [6] * 10
     assert drawn(clips * 10).tolist() == [50, 50, 0]
     assert drawn(clips, size=1).tolist() == [10, 10, 0]
+    monkeypatch.setattr(batching, "_REPEATED_STEPS", 300)  # eight batches of four clips of 9.5 steps
+    assert drawn(clips).tolist() == [15, 15, 0]
+    monkeypatch.setattr(batching, "_REPEATED_STEPS", 1)
+    assert drawn(clips).tolist() == [10, 10, 0]
 
 
 def test_clip_batches_show_every_clip_once() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from vidgru.model.checkpoint import HeadSpec
 from vidgru.model.event_decoder import DecodeSettings, decode_events
-from vidgru.training.thresholds import fit_clips, fit_frames
+from vidgru.training.thresholds import fit_clips, fit_event_scores, fit_frames, fit_platt
 
 ONE, SOME, SEVERAL = (
     HeadSpec(background=False, multi_label=False),
@@ -96,3 +96,43 @@ def test_exclusive_labels_stay_exclusive() -> None:
     settings = fitted([np.concatenate([scored(0.9, 0.05), nothing], axis=1)] * 6, head=SOME)
     assert settings.exclusive
     assert 0.05 < settings.high[0] <= 0.9
+
+
+# --- scores of events -----------------------------------------------------------------------------------------------
+
+
+def test_platt_recovers_scale_and_bias() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, 20_000)
+    correct = rng.random(20_000) < 1 / (1 + np.exp(1 - 0.5 * logits))
+    assert fit_platt(1 / (1 + np.exp(-logits)), correct) == pytest.approx((0.5, -1.0), abs=0.05)
+
+
+def test_platt_of_few_events_changes_little() -> None:
+    scale, bias = fit_platt(np.array([0.0, 0.6, 1.0]), np.array([False, True, True]))
+    assert scale == pytest.approx(1, abs=0.1)
+    assert abs(bias) < 0.3
+    assert fit_platt(np.zeros(0), np.zeros(0, bool)) == (1.0, 0.0)
+
+
+def test_platt_never_reverses_scores() -> None:
+    scores = np.linspace(0.05, 0.95, 200)
+    assert fit_platt(scores, scores < 0.5)[0] > 0
+
+
+def test_event_scores_are_fitted_to_share_of_matches() -> None:
+    """Of as many recordings without events as with them, half of the predicted events are correct."""
+    scores = [scored(0.8, 0.05)] * 12
+    settings = fitted(scores[:6])
+    assert (settings.event_scale, settings.event_bias) == (1.0, 0.0)
+    events = EVENTS + [np.zeros((0, 3), np.int64)] * 6
+    calibrated = fit_event_scores(settings, TIMES * 2, scores, events, ("fall",), 1 / 8)
+    assert calibrated.event_score(0.8) == pytest.approx(0.5, abs=0.1)
+    assert calibrated.event_score(0.05) < 0.2
+    assert (calibrated.high, calibrated.low) == (settings.high, settings.low)
+
+
+def test_event_scores_without_events_are_not_fitted() -> None:
+    nothing = [np.zeros((0, 3), np.int64)] * 6
+    settings = fitted([scored(0.8, 0.05)] * 6)
+    assert fit_event_scores(settings, TIMES, [scored(0.8, 0.05)] * 6, nothing, ("fall",), 1 / 8) == settings

@@ -16,7 +16,8 @@ from vidgru.flags import from_settings
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec
 from vidgru.model.features import compute_features
 from vidgru.training.distributed import ProcessGroup
-from vidgru.training.trainer import Learner, lr_scale, tensorboard_writer
+from vidgru.training.run_state import RunProgress
+from vidgru.training.trainer import Learner, epochs_without_gain, lr_scale, tensorboard_writer
 
 SEQUENCE = make_sequence(12, 2)
 TASK = EventTask(labels=("fall", "walk"), clip_head=HeadSpec(background=False, multi_label=False))
@@ -30,6 +31,14 @@ def make_learner(model: EventModel | None = None, **changes: object) -> Learner:
         class_weights=torch.ones(0),
         process_group=ProcessGroup(),
     )
+
+
+def test_members_stop_when_their_loss_no_longer_falls() -> None:
+    losses = [0.9, 0.5, 0.4, 0.396, 0.45, 0.393]  # falls of less than 2 % do not count
+    progress = RunProgress(epochs=[{"val_loss": loss} for loss in losses], best_epoch=5)
+    assert epochs_without_gain(plain_model(members=3), progress) == 3
+    assert epochs_without_gain(plain_model(), progress) == 1
+    assert epochs_without_gain(plain_model(members=3), RunProgress()) == 0
 
 
 def plain_model(members: int = 1) -> EventModel:

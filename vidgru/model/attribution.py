@@ -63,8 +63,8 @@ class Explanation:
 
     Attributes:
         event: The event.
-        score: Mean score of the event when it was detected.
-        baseline: Mean score when the model reads only the frames from `CONTEXT_S` before the event to its end, at most
+        score: Score of the event when it was detected.
+        baseline: Score when the model reads only the frames from `CONTEXT_S` before the event to its end, at most
             `LONGEST_S` of it. Reference for `score_without`.
         score_without: The same with one feature group masked, by group; empty if the model has no scores.
         objects: Objects attended to, by decreasing share.
@@ -165,7 +165,7 @@ def _gate_peaks(scored: ScoredRecording, event: Event) -> tuple[tuple[GatePeak, 
 def _ablate_groups(
     model: EventModel, parts: Sequence[FrameSequence], time_s: Array, event: Event, frames: slice
 ) -> tuple[float, dict[str, float]]:
-    """Return the mean score of an event from the frames around it: with all feature groups, and without each."""
+    """Return the score of an event from the frames around it: with all feature groups, and without each."""
     end_s = min(event.end_s, event.start_s + LONGEST_S)
     stop = min(frames.stop, int(np.searchsorted(time_s, end_s - _ROUNDING_S)))
     frames = slice(frames.start, max(frames.start + 1, stop))
@@ -181,7 +181,8 @@ def _ablate_groups(
         float(smooth_scores(time_s[context], values, model.decode.smooth_s)[inside, column].mean(dtype=np.float64))
         for values in scores
     ]
-    return means[0], dict(zip(encoder.groups, means[1:], strict=True))
+    baseline, *without = map(model.decode.event_score, means)
+    return baseline, dict(zip(encoder.groups, without, strict=True))
 
 
 def _context_frames(model: EventModel, time_s: Array, frames: slice) -> slice:

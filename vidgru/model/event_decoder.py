@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from vidgru.types import Array, Event
 _CANDIDATE_FACTORS = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)  # of the thresholds at which weaker candidates are searched
 _MIN_CANDIDATE_THRESHOLD = 0.1  # thresholds below are raised to this before scaling
 _WHOLE_RECORDING = 0.99  # fraction of a short recording that an event must cover to be exempt from `min_s`
+MIN_EVENT_SCORE = 1e-6  # lowest mean that is calibrated, and 1 minus the highest: 0 and 1 have no logits
 WINDOW_DELAY = 0.5  # windows after its end at which a fixed window is closed: until then it may be the last one
 
 
@@ -25,6 +27,8 @@ class DecodeSettings:
         merge_s: Maximum gap between events of one label that are merged.
         exclusive: Whether only the label with the highest score is active in each frame.
         smooth_s: Length of the centred moving average over the scores.
+        event_scale, event_bias: Calibration of the scores of events: the mean over their frames is scaled and shifted
+            as a logit (Platt 1999, "Probabilistic Outputs for Support Vector Machines").
     """
 
     high: tuple[float, ...]
@@ -33,6 +37,16 @@ class DecodeSettings:
     merge_s: float
     exclusive: bool
     smooth_s: float = 0.0
+    event_scale: float = 1.0
+    event_bias: float = 0.0
+
+    def event_score(self, mean: float) -> float:
+        """Return the score of an event whose frames have this mean score; a higher mean has a higher score."""
+        if (self.event_scale, self.event_bias) == (1.0, 0.0):
+            return min(max(mean, 0.0), 1.0)  # rounding of sums may exceed the limits
+        mean = min(max(mean, MIN_EVENT_SCORE), 1 - MIN_EVENT_SCORE)
+        logit = math.log(mean / (1 - mean))
+        return 1 / (1 + math.exp(-self.event_scale * logit - self.event_bias))
 
 
 class EventDecoder:
@@ -208,13 +222,13 @@ class EventDecoder:
         self._closed.append(event)
 
     def _event(self, label: int, span: _Span) -> Event:
-        score = (span.sum - span.before) / (span.stop - span.first)
+        mean = (span.sum - span.before) / (span.stop - span.first)
         return Event(
             video=self._video,
             start_s=span.start_s,
             end_s=span.stop_s,
             label=self._labels[label],
-            score=min(max(score, 0.0), 1.0),  # rounding of the sums may exceed the limits
+            score=self._settings.event_score(mean),
         )
 
 

@@ -19,7 +19,11 @@ from vidgru.types import Array
 
 _MAX_CLIP_STEPS = 40_000  # per batch, padding included: clips of an hour come one at a time
 _IMBALANCE = 1.5  # classes are balanced if the largest exceeds the smallest by this factor
-_MIN_CLIP_BATCHES = _MIN_WINDOW_BATCHES = 16  # per epoch: a small dataset is passed over several times
+_MIN_CLIP_BATCHES = _MIN_WINDOW_BATCHES = 16  # per epoch: a small dataset is passed over several times ...
+# ... until an epoch has so many steps, or so few batches, if clips or windows are long. Measured on 97 clips of 10 s:
+# 0.990 correct after 90 batches as after 600; on 16 recordings of falls, windows of 8 s: frame mAP 0.958 after 96
+# batches, 0.964 after 640.
+_REPEATED_STEPS, _REPEATED_BATCHES = 8_000, 4
 _ON_EVENTS = 0.5  # share of windows placed over an event, each label equally often
 _EVENT_FREE = 0.2  # share of windows from event-free recordings, if there are any
 _WARM_UP = 0.25  # share of a window's steps without loss, unless the recording starts with the window
@@ -68,7 +72,8 @@ class ClipBatches:
 
     def plan(self, epoch: int) -> list[Array]:
         """Return the clips of each batch as indices."""
-        passes = _passes(len(self._clips), self._size, _MIN_CLIP_BATCHES)
+        batches = _least_batches(self._size, self._lengths.mean(), _MIN_CLIP_BATCHES)
+        passes = _passes(len(self._clips), self._size, batches)
         return [
             batch
             for number in range(passes * epoch, passes * (epoch + 1))
@@ -134,7 +139,7 @@ class WindowBatches:
         event_free = lengths * np.array([not len(recording.events) for recording in recordings])
         self._event_free = event_free / event_free.sum() if event_free.any() else None
         windows = max(lengths.sum() / (length - self._warm_up), len(self._events))
-        self._count = max(int(np.ceil(windows / size)), _MIN_WINDOW_BATCHES)
+        self._count = max(int(np.ceil(windows / size)), _least_batches(size, length, _MIN_WINDOW_BATCHES))
 
     def plan(self, epoch: int) -> list[Array]:
         """Return the windows of each batch: recording and first step, int64 [size, 2]."""
@@ -356,6 +361,11 @@ def sentence_words(tokenizer: Tokenizer, sentence: str, label: int | None) -> Ar
     """A sentence as the caption head reads and writes it: its label or START, its words, END: int64 [W]."""
     first = Tokenizer.START if label is None else len(tokenizer) + label
     return np.array([first, *tokenizer.encode(sentence), Tokenizer.END], np.int64)
+
+
+def _least_batches(size: int, length: float, most: int) -> int:
+    """Return how many batches of `size` examples an epoch has at least, the fewer the longer the examples are."""
+    return min(max(int(_REPEATED_STEPS / (size * length)), _REPEATED_BATCHES), most)
 
 
 def _passes(examples: int, size: int, batches: int) -> int:

@@ -18,12 +18,11 @@ from torch import Tensor
 from vidgru.model.checkpoint import EventModel, HeadSpec
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.linear_path import LinearModel, LinearPath, LogitMix
-from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.model.summaries import FrameSummaries, WindowSummaries, summarize_clip
 from vidgru.training.data import LoadedFeatures
 from vidgru.training.examples import Examples, LabelledClip, TimedRecording, short_event_frames
 from vidgru.training.linear_fit import fit_linear_path, fit_mix, log_losses
-from vidgru.training.thresholds import fit_clips, fit_frames
+from vidgru.training.thresholds import fit_clips, fit_event_scores, fit_frames
 from vidgru.training.validation import Validation, ValidationOutputs
 from vidgru.types import Array
 
@@ -101,25 +100,13 @@ def _calibrate_one(
     members = [model.member(member) for member in range(model.network.members)]
     held_out = validation.examples
     if heads:
-        model, members = _combine(model, members, heads, paths)
-    outputs = out_of_fold(members, held_out, loaded)
+        model, members, outputs = _combine(model, members, heads, paths, validation)
+    else:
+        outputs = validation.predict(model)
     decode = _fit_decoding(model, outputs, train, held_out, loaded)
     metrics = validation.metrics(model, outputs)
     model = replace(model, decode=decode, metrics={k: round(v, 6) for k, v in metrics.items() if k != "loss"})
     return CalibratedModel(model=model, members=[replace(member, decode=decode) for member in members])
-
-
-def out_of_fold(members: Sequence[EventModel], examples: Examples, loaded: LoadedFeatures) -> ValidationOutputs:
-    """Score clips and recordings, each with the member of its fold."""
-    clips = [
-        score_clips(members[clip.fold], [encode_features(members[clip.fold], [loaded.features[clip.video]])])
-        for clip in examples.clips
-    ]
-    frames = [
-        score_frames(members[r.fold], [encode_features(members[r.fold], [loaded.features[r.video]])])[0]
-        for r in examples.recordings
-    ]
-    return ValidationOutputs(clips=np.concatenate(clips) if clips else None, frames=frames)
 
 
 # --- linear paths -----------------------------------------------------------------------------------------------------
@@ -174,17 +161,13 @@ class _Head:
         logits = [paths[1 + e.fold](self._summaries(e, drop_groups)) for e in self._held_out]
         return paths, logits
 
-    def network_logits(self, members: Sequence[EventModel], masked_groups: tuple[str, ...]) -> list[Tensor]:
-        """Return the logits [n,C] of each held-out example, by the network of its member without some groups."""
-        masked = [replace(member, masked_groups=masked_groups) for member in members]
-        held_out = Examples(
-            clips=[example for example in self._held_out if isinstance(example, LabelledClip)],
-            recordings=[example for example in self._held_out if isinstance(example, TimedRecording)],
-            captions=[],
-        )
-        outputs = out_of_fold(masked, held_out, self._loaded)
-        rows = outputs.clips[:, None] if outputs.clips is not None else outputs.frames
-        return [_logits(torch.from_numpy(scores), self.spec) for scores in rows]
+    def network_logits(self, outputs: ValidationOutputs) -> list[Tensor]:
+        """Return the logits [n,C] of each held-out example, up to a constant that does not matter."""
+        rows: Sequence[Array] = outputs.frames
+        if self._of_clips:
+            rows = [] if outputs.clips is None else [scores[None] for scores in outputs.clips]
+        clamped = [torch.from_numpy(scores).clamp(1e-6, 1 - 1e-6) for scores in rows]
+        return [scores.logit() if self.spec.multi_label else scores.log() for scores in clamped]
 
     def truth(self) -> tuple[list[Tensor], list[Tensor]]:
         """Return targets [n,C] and weights [n] of the rows of each held-out example.
@@ -245,13 +228,18 @@ class _Head:
 
 
 def _combine(
-    model: EventModel, members: list[EventModel], heads: dict[str, _Head], paths: _Paths
-) -> tuple[EventModel, list[EventModel]]:
-    """Choose the feature groups of networks and linear paths, and fit how their logits are combined."""
+    model: EventModel, members: list[EventModel], heads: dict[str, _Head], paths: _Paths, validation: Validation
+) -> tuple[EventModel, list[EventModel], ValidationOutputs]:
+    """Choose the feature groups of networks and linear paths, and fit how their logits are combined.
+
+    Returns:
+        The model, its members, and their scores of the held-out examples.
+    """
     options = list(paths)
-    networks = {
-        option: {name: head.network_logits(members, option) for name, head in heads.items()} for option in options
-    }
+    networks = {}
+    for option in options:
+        outputs = validation.predict(replace(model, masked_groups=option))
+        networks[option] = {name: head.network_logits(outputs) for name, head in heads.items()}
     best, best_losses, best_mixes = None, torch.zeros(0), dict[str, LogitMix]()
     for masked, dropped in itertools.product(options, options):
         mixes, losses = {}, []
@@ -275,7 +263,14 @@ def _combine(
     of_members = [
         replace(member, masked_groups=masked, linear=linear_model(1 + number)) for number, member in enumerate(members)
     ]
-    return replace(model, masked_groups=masked, linear=linear_model(0)), of_members
+    rows = {}
+    for name, head in heads.items():
+        pairs = zip(networks[masked][name], paths[dropped][name][1], strict=True)
+        rows[name] = [head.spec.probabilities(best_mixes[name](a, b)).numpy() for a, b in pairs]
+    outputs = ValidationOutputs(
+        clips=np.concatenate(rows["clips"]) if rows.get("clips") else None, frames=rows.get("frames", [])
+    )
+    return replace(model, masked_groups=masked, linear=linear_model(0)), of_members, outputs
 
 
 def _mix(head: _Head, network: Sequence[Tensor], linear: Sequence[Tensor]) -> LogitMix:
@@ -293,12 +288,6 @@ def _mix(head: _Head, network: Sequence[Tensor], linear: Sequence[Tensor]) -> Lo
     )
 
 
-def _logits(scores: Tensor, head: HeadSpec) -> Tensor:
-    """Return logits of these scores, up to a constant that does not matter."""
-    scores = scores.clamp(1e-6, 1 - 1e-6)
-    return scores.logit() if head.multi_label else scores.log()
-
-
 def _fit_decoding(
     model: EventModel, outputs: ValidationOutputs, train: Examples, held_out: Examples, loaded: LoadedFeatures
 ) -> DecodeSettings:
@@ -307,15 +296,12 @@ def _fit_decoding(
         # predictions where the truth is unknown are neither right nor wrong
         pairs = zip(held_out.recordings, outputs.frames, strict=True)
         known = [(recording.weights > 0)[:, None] * scores for recording, scores in pairs]
-        return fit_frames(
-            [loaded.features[recording.video].time_s for recording in held_out.recordings],
-            known,
-            [recording.events for recording in held_out.recordings],
-            model.labels,
-            model.task.frame_head,
-            1 / model.fps,
-            short_event_frames(train.recordings) / model.fps,
-        )
+        times = [loaded.features[recording.video].time_s for recording in held_out.recordings]
+        events = [recording.events for recording in held_out.recordings]
+        short_event_s = short_event_frames(train.recordings) / model.fps
+        step_s = 1 / model.fps
+        decode = fit_frames(times, known, events, model.labels, model.task.frame_head, step_s, short_event_s)
+        return fit_event_scores(decode, times, known, events, model.labels, step_s)
     if model.task.clip_head:
         labels = np.array([clip.labels for clip in held_out.clips])
         scores = np.zeros((0, model.task.num_outputs(model.task.clip_head))) if outputs.clips is None else outputs.clips

@@ -8,8 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from vidgru.model.checkpoint import HeadSpec
-from vidgru.model.event_decoder import DecodeSettings, decode_events, smooth_scores
-from vidgru.types import Array, Event
+from vidgru.model.event_decoder import (
+    MIN_EVENT_SCORE,
+    DecodeSettings,
+    decode_candidates,
+    decode_events,
+    smooth_scores,
+)
+from vidgru.training.metrics.matching import event_table, match_by_score
+from vidgru.types import Annotation, Array, Event
 
 _GRID = np.linspace(0.1, 0.9, 33)
 _DEFAULT = 0.5
@@ -24,6 +31,10 @@ _SMOOTH_S = (0.0, 0.5, 1.0)  # tried lengths of smoothing
 _TIOU = (0.3, 0.5, 0.7)
 _BLUR = np.array([1.0, 2, 3, 2, 1]) / 9  # of F1 over thresholds: a plateau generalises better than a peak
 _PRIOR = 0.02  # F1 that is given up for a threshold near the default
+
+_PLATT_STEPS = 50
+_PLATT_PENALTY = 1.0  # in nats per unit of squared deviation from no change
+_MIN_PLATT_SCALE = 0.05  # scores must not be reversed
 
 # A model that knows directions and guesses colours is right about three quarters of the time.
 _MIN_UNDERSTOOD = 0.9
@@ -123,6 +134,62 @@ def fit_frames(
                 low = tuple(round(value * ratio, 4) for value in high)
                 settings = replace(base, high=tuple(high), low=low, smooth_s=smooth_s)
     return settings
+
+
+def fit_event_scores(
+    settings: DecodeSettings,
+    times: Sequence[Array],
+    scores: Sequence[Array],
+    events: Sequence[Array],
+    labels: tuple[str, ...],
+    step_s: float,
+) -> DecodeSettings:
+    """Fit the scores of events, and of weaker candidates, to how often they match a true event (tIoU 0.5).
+
+    The fit has two parameters for all labels, so that it changes no ranking.
+
+    Args:
+        settings: Fitted decoding.
+        times, scores, events, labels, step_s: As for `fit_frames`.
+    """
+    truth: list[Annotation] = []
+    candidates: list[Event] = []
+    for number, (time_s, frame_scores, rows) in enumerate(zip(times, scores, events, strict=True)):
+        video, end_s = str(number), float(time_s[-1]) + step_s
+        candidates += decode_candidates(time_s, frame_scores, labels, settings, video=video, step_s=step_s, end_s=end_s)
+        truth += [
+            Annotation(video=video, start_s=first_s, end_s=stop_s, label=labels[int(label)])
+            for first_s, stop_s, label in _spans_s(time_s, rows, step_s).tolist()
+        ]
+    if not truth:
+        return settings
+    videos = [str(number) for number in range(len(times))]
+    true_table, table = (event_table(of, videos, labels) for of in (truth, candidates))
+    correct = match_by_score(true_table, table, np.array([0.5]))[0]
+    scale, bias = fit_platt(table.scores, correct)
+    return replace(settings, event_scale=round(scale, 4), event_bias=round(bias, 4))
+
+
+def fit_platt(scores: Array, correct: Array) -> tuple[float, float]:
+    """Fit scale and bias of the logits of scores to how often they are correct, by Newton's method.
+
+    A penalty keeps them near 1 and 0, as if nothing were to change, unless the examples say otherwise.
+
+    Args:
+        scores: float64 [n], 0 to 1.
+        correct: bool [n].
+    """
+    scores = scores.clip(MIN_EVENT_SCORE, 1 - MIN_EVENT_SCORE)
+    rows = np.column_stack([np.log(scores / (1 - scores)), np.ones(len(scores))])
+    prior = np.array([1.0, 0.0])
+    weights = prior.copy()
+    for _ in range(_PLATT_STEPS):
+        p = 1 / (1 + np.exp(-(rows @ weights)))
+        gradient = rows.T @ (p - correct) + 2 * _PLATT_PENALTY * (weights - prior)
+        hessian = (rows * (p * (1 - p))[:, None]).T @ rows + 2 * _PLATT_PENALTY * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        weights -= step / max(1.0, float(np.abs(step).max()))
+    return max(float(weights[0]), _MIN_PLATT_SCALE), float(weights[1])
 
 
 def _spans_s(time_s: Array, events: Array, step_s: float) -> Array:

@@ -43,6 +43,7 @@ from vidgru.training.validation import Validation, selection_metric
 _WARMUP_STEPS = 20
 _LR_DECAY = 200  # steps after which the learning rate has fallen to 0.7 of its peak
 _CLIP_NORM = 1.0
+_MIN_FALL = 0.98  # ratio of losses: a smaller fall is noise
 _AVERAGING = 8.0  # the averaged weights cover about the last ninth of all steps
 
 
@@ -81,8 +82,9 @@ def train_model(
 ) -> TrainingResult:
     """Train a model on splits `train` and `val`, and fit its thresholds on held-out recordings.
 
-    With several members, each learns from all recordings but those of its own fold, and is measured on that; all epochs
-    are trained. A single member learns from `train`; `val` selects the epoch and measures it.
+    With several members, each learns from all recordings but those of its own fold, and is measured on that; training
+    ends when their loss there no longer falls. A single member learns from `train`; `val` selects the epoch and
+    measures it.
 
     Args:
         dataset: Dataset with split `train`, for a single member also `val`.
@@ -150,7 +152,7 @@ def fit(
     with bar, closing(writer) if writer else nullcontext():
         try:
             for epoch in range(first_epoch, config.epochs + 1):
-                if config.patience and epoch - 1 - progress.best_epoch >= config.patience:
+                if config.patience and epochs_without_gain(model, progress) >= config.patience:
                     break
                 started = time.monotonic()
                 train_loss, step = learner.run_epoch(batches, epoch, progress.step)
@@ -164,7 +166,8 @@ def fit(
                     "train_loss": train_loss,
                     **{f"val_{name}": value for name, value in metrics.items()},
                 }
-                # Scores of members on their own folds are to be an honest estimate, so they select nothing.
+                # Scores of members on their own folds are to be an honest estimate: they end training, but select no
+                # epoch. An average of networks is best later than each of them, when these have begun to overfit.
                 selected = selection_metric(metrics) if model.network.members == 1 else float(epoch)
                 main, val_loss = process_group.broadcast([selected, metrics["loss"]], device)
                 # Ties go to the lower loss.
@@ -190,6 +193,18 @@ def fit(
         epochs=progress.epochs,
         interrupted=interrupted,
     )
+
+
+def epochs_without_gain(model: EventModel, progress: RunProgress) -> int:
+    """Return the epochs since the best one, or for several members since their out-of-fold loss has fallen."""
+    if model.network.members == 1:
+        return len(progress.epochs) - progress.best_epoch
+    lowest, since = math.inf, 0
+    for row in progress.epochs:
+        since += 1
+        if row["val_loss"] < _MIN_FALL * lowest:
+            lowest, since = row["val_loss"], 0
+    return since
 
 
 class Learner:
