@@ -176,17 +176,3 @@ def test_moments_in_frames(tmp_path: Path) -> None:
     (tmp_path / "spot.json").write_text(text)
     result = checked(load_dataset(tmp_path / "spot.json"), 3.0)
     assert np.allclose((result.annotations[0].start_s, result.annotations[0].end_s), (1.0, 2.0))
-
-
-# --- copies ---------------------------------------------------------------------------------------------------------
-
-
-def test_copies_in_two_splits(tmp_path: Path) -> None:
-    rows = ("a.mp4,1,3,walk,,train", "b.mp4,1,3,walk,,train", "c.mp4,1,3,walk,,val", "d.mp4,1,3,walk,,val")
-    dataset = csv_set(tmp_path, *rows)
-    for name, content in (("a", b"x"), ("b", b"y"), ("c", b"y"), ("d", b"z")):
-        (tmp_path / "videos" / f"{name}.mp4").write_bytes(content * 1000)
-    assert checked(dataset).warnings == (
-        "1 recording under two names in two splits (first: b.mp4 in train and c.mp4 in val); results will look better "
-        "than they are: delete the copies",
-    )

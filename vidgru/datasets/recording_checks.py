@@ -6,9 +6,7 @@ of the recordings are known: before training, and in `vidgru info`.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ from statistics import median
 
 import numpy as np
 
+from vidgru.datasets.copies import warn_of_copies
 from vidgru.datasets.dataset import Dataset
 from vidgru.datasets.rows import AnnotationRow, FrameSpan, Problem, plural, raise_problems
 from vidgru.errors import AnnotationError, RecordingError
@@ -59,7 +58,7 @@ def check_recordings(dataset: Dataset, durations: Mapping[str, float], fps: floa
         *_short_events(dataset, fps),
         *_first_second(dataset, durations),
         *_long_clips(dataset, durations),
-        *_copies(dataset, paths),
+        *warn_of_copies(dataset, paths),
     ]
     return replace(dataset, warnings=(*dataset.warnings, *warnings))
 
@@ -323,36 +322,3 @@ def _long_clips(dataset: Dataset, durations: Mapping[str, float]) -> list[str]:
     if not lengths or any(note.start_s is not None for note in labelled) or not _LONG_S <= median(lengths) < math.inf:
         return []
     return [f"every label is about a whole recording, {median(lengths):.0f} s on average; events within need start,end"]
-
-
-# --- copies ---------------------------------------------------------------------------------------------------------
-
-
-def _copies(dataset: Dataset, paths: Mapping[str, Path]) -> list[str]:
-    """Warn about recordings with equal bytes under two names in two splits."""
-    splits: dict[str, set[str]] = {}
-    for row in dataset.rows:
-        splits.setdefault(row.annotation.video, set()).add(row.annotation.split or "train")
-    by_size: dict[int, list[str]] = {}
-    for name, path in paths.items():
-        if name in splits and path.is_file():
-            by_size.setdefault(os.path.getsize(path), []).append(name)
-    copies = []
-    for size, names in by_size.items():
-        by_content: dict[bytes, list[str]] = {}
-        for name in names if size and len(set().union(*(splits[name] for name in names))) > 1 else ():
-            by_content.setdefault(_sha256(paths[name]), []).append(name)
-        for equal in by_content.values():
-            other = next((name for name in equal if splits[name] != splits[equal[0]]), None)
-            if other is not None:
-                pair = (f"{name} in {'/'.join(sorted(splits[name]))}" for name in (equal[0], other))
-                copies.append(" and ".join(pair))
-    if not copies:
-        return []
-    number = f"{plural(len(copies), 'recording')} under two names in two splits"
-    return [f"{number} (first: {copies[0]}); results will look better than they are: delete the copies"]
-
-
-def _sha256(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
