@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from tests import videos
 from tests.datasets.formats.files import FILES, write
 from tests.prediction.fake_project import FakeProject, make_model
 from tests.prediction.live_recording import BEGAN, PART_SAMPLES, record
@@ -504,3 +505,13 @@ def test_format_bytes(size: int, text: str) -> None:
 )
 def test_format_duration(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+def test_info_measures_joined_streams(tmp_path: Path) -> None:
+    part = videos.write_video(tmp_path / "part.ts", 30, fps=10).read_bytes()
+    (tmp_path / "a.ts").write_bytes(part * 3)
+    assert "duration: 9.000 s" in str(inspect_path(tmp_path / "a.ts"))
+    (tmp_path / "a.csv").write_text("video,start,end,label\na.ts,7,8,walk\n")
+    assert "past the end" not in str(inspect_path(tmp_path / "a.csv"))
+    (tmp_path / "a.csv").write_text("video,start,end,label\na.ts,9.5,10,walk\n")
+    assert "start 9.5 s is past the end of a.ts (9.00 s)" in str(inspect_path(tmp_path / "a.csv"))

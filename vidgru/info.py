@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,11 +24,13 @@ from vidgru.locks import Locks
 from vidgru.types import FrameSequence, Recording
 
 if TYPE_CHECKING:
+    from vidgru.datasets.dataset import Dataset
     from vidgru.model.checkpoint import EventModel
 
 SHOWN_CLASSES = 15
 _SHOWN_ITEMS = 3  # of a list
 _PROBE_THREADS = 4
+_MAX_MEASURED = 1 << 30  # bytes of a transport stream that are read to measure its duration
 _INCOMPLETE = "incomplete"
 _UNKNOWN_SOURCE = "an unknown recording"
 _EXPECTED = (
@@ -119,15 +122,21 @@ def _inspect_file(path: Path, detections: str) -> list[str]:
 
 def _inspect_video(path: Path) -> list[str]:
     """Return duration, size and codec of a video. Raises SourceError if it is not a video."""
+    from vidgru.video.container import JOINABLE
+    from vidgru.video.frame_times import packet_times
     from vidgru.video.reader import probe
 
     try:
         video = probe(path)
     except RecordingError as error:
         raise SourceError(f"{path} {error.message}", _EXPECTED) from None
+    duration_s = video.duration_s
+    if video.container in JOINABLE and path.stat().st_size <= _MAX_MEASURED:
+        with suppress(RecordingError):  # joined streams declare the duration of one part
+            duration_s = max(duration_s or 0.0, packet_times(path)[2])
     lines = [
         f"video {path}: {video.size_px[0]}x{video.size_px[1]} px, {format_bytes(path.stat().st_size)}",
-        f"duration: {'unknown' if video.duration_s is None else format_duration(video.duration_s)}",
+        f"duration: {'unknown' if duration_s is None else format_duration(duration_s)}",
         f"frame rate: {'unknown' if video.fps is None else f'{video.fps:.3f} per second'}",
         f"frames, from the header: {'unknown' if video.frames is None else video.frames}",
         f"codec: {video.codec} in {video.container}",
@@ -157,6 +166,7 @@ def _inspect_dataset(path: Path, detections: str) -> list[str]:
     dataset = load_dataset(path, allow_missing=True, find_imported=find_imported)
     recordings = [r for r in dataset.recordings.values() if not detections or r.path.is_file()]
     durations, warnings = _probe_durations(recordings)
+    durations |= _measure_late(dataset, durations)
     problems: list[str] = []
     checks = (assign_splits, partial(check_recordings, durations=durations, fps=DetectorSettings.fps))
     for check in checks:
@@ -185,6 +195,24 @@ def _probe_durations(recordings: Iterable[Recording]) -> tuple[dict[str, float],
     known = {recording.name: result for recording, result in pairs if not isinstance(result, str) and result > 0}
     noun = f"{len(errors)} recording{'s' if len(errors) > 1 else ''}"
     return known, [f"warning: {noun} cannot be read (first: {errors[0]})"] if errors else []
+
+
+def _measure_late(dataset: Dataset, durations: Mapping[str, float]) -> dict[str, float]:
+    """Return the durations of recordings with events after their declared end, by the times of all their frames.
+
+    Headers may be wrong; joined transport streams declare the duration of their last part.
+    """
+    from vidgru.video.frame_times import packet_times
+
+    ends: dict[str, float] = {}
+    for note in dataset.annotations:
+        ends[note.video] = max(ends.get(note.video, 0.0), note.end_s or 0.0)
+    late = {}
+    for name, declared in durations.items():
+        if ends.get(name, 0.0) > declared:
+            with suppress(RecordingError):
+                late[name] = max(declared, packet_times(dataset.recordings[name].path)[2])
+    return late
 
 
 def _inspect_model(path: Path) -> list[str]:

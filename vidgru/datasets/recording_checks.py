@@ -257,7 +257,8 @@ def compare_durations(stated: Mapping[str, float], durations: Mapping[str, float
         return []
     return [
         f"{plural(len(other), 'recording')} of another duration than annotated (first: {other[0]}): whole films "
-        "instead of the cut clips, another cut, or another speed? Labels and times may not fit"
+        "instead of the cut clips (cut them, or write the events as start,end), another cut, or another speed? Labels "
+        "and times may not fit"
     ]
 
 
