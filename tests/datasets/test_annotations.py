@@ -316,6 +316,7 @@ def test_warning_for_columns_that_may_be_times(tmp_path: Path) -> None:
     for columns, row, name in (
         ("von,bis", "1,2.5", "von,bis"),
         ("timestamp,who", "3.5,Ann", "timestamp"),
+        ("time_ms,duration_ms", "1500,200", "time_ms"),
         ("when,who", "0:05-0:07,Ann", "when"),
         ("when,who", "[5 to 7.5],Ann", "when"),
     ):
@@ -325,8 +326,20 @@ def test_warning_for_columns_that_may_be_times(tmp_path: Path) -> None:
             f"no times are read, so every row is about a whole clip; if {name} gives times, write them as start,end"
         )
         assert dataset.warnings[0] == message
-    clips = csv_set(tmp_path, "a.mp4,walk,2024-05-01,12-9", header="video,label,start_time,age")
-    assert clips.warnings == ()
+    for columns, row in (
+        ("start_time,age", "2024-05-01,12-9"),
+        ("subject,age", "3,40"),
+        ("frame_width,size_px", "3,4"),
+    ):
+        clips = csv_set(tmp_path, f"a.mp4,walk,{row}", f"b.mp4,walk,{row}", header=f"video,label,{columns}")
+        assert clips.warnings == ()
+
+
+def test_timed_rows_without_a_label(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,1,2,walk,,", "b.mp4,1,2,,,", "c.mp4,,,,,", "d.mp4,1,2,,A man walks,")
+    assert dataset.warnings == (
+        "1 row (first: line 3) with times but no label or description, taken for intervals without events",
+    )
 
 
 @pytest.mark.parametrize(
@@ -525,7 +538,7 @@ def test_repeated_rows(tmp_path: Path) -> None:
 
 def test_event_free_row_contradicting_events(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,1,2,fall,,", "a.mp4,,,,,", "a.mp4,4,5,,,")
-    assert dataset.warnings == (
+    assert dataset.warnings[1:] == (
         "1 row (first: line 3) marking recordings as event-free although other rows have events in them; skipped",
     )
     assert clips(dataset) == [clip("a.mp4", 1.0, 2.0, {0}), clip("a.mp4", 4.0, 5.0, set())]

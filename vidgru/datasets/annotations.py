@@ -203,6 +203,16 @@ def _row_warnings(dataset: Dataset) -> list[str]:
         )
     if not labelled and not any(row.annotation.description for row in dataset.rows):
         warnings.append("no row has a label or a description, so all recordings are event-free: is a column empty?")
+    bare = [
+        row.where
+        for row in dataset.rows
+        if row.annotation.start_s is not None and row.annotation.label is None and row.annotation.description is None
+    ]
+    if bare:
+        number = plural(len(bare), "row")
+        warnings.append(
+            f"{number} (first: {bare[0]}) with times but no label or description, taken for intervals without events"
+        )
     other = [name for name in dataset.splits if name not in ("train", "val", "test")]
     if other:
         warnings.append(f"rows of split {', '.join(other)} are used only if that split is named")

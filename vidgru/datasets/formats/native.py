@@ -44,9 +44,15 @@ _TIME_COLUMN = re.compile(  # names without spaces and underscores
 _VIDEO_DURATION = re.compile(r"(?:video|file)(?:duration|length)(?:s|sec|seconds)?")
 _DURATION = re.compile(r"(?:event|segment)?dur(?:ation)?(?:s|sec|secs|seconds?)?")
 _PAIRS = ("segment", "timestamp", "timestamps", "interval", "span", "window", "time", "times", "range")
-_MOMENTS = ("time", "timestamp", "timestamps", "t", "frame", "seconds", "sec")
+_MOMENT = re.compile(
+    r"(?:event)?(?:time(?:stamp)?s?|t|frame|sec(?:ond)?s?|minutes?)(?:in)?(?:m?s|m?sec|[mun]s|seconds?)?"
+)
 _CLOCK = r"\d+(?::\d+)*(?:\.\d+)?"
 _INTERVAL = re.compile(rf"[\[(]?\s*({_CLOCK})\s?s?\s*(?:[-\u2013~,;|]|to|until)+\s*({_CLOCK})\s?s?\s*[\])]?", re.ASCII)
+_NO_TIMES = re.compile(  # in the names of columns whose numbers are something else
+    r"(?<![a-z])(?:age|cam|camera|count|fold|fps|frames|height|id|index|number|person|score|session|size|subject|trial"
+    r"|weight|width|year)(?![a-z])"
+)
 _MOST = 0.5  # of the cells of a column say what it holds; others are N/A and the like
 _FRAMES = ("start in frames", "end in frames")  # names of frame columns after parsing
 _HEADER_REMEDY = f"the columns are {','.join(COLUMNS)}"
@@ -96,6 +102,8 @@ def _check_other_columns(path: Path, result: ParseResult) -> None:
     times: list[str] = []
     for name, texts in columns.items():
         numbers = {index: value for index, text in texts.items() if not math.isnan(value := clock(text))}
+        if _NO_TIMES.search(name):
+            continue
         if len(numbers) >= _MOST * len(texts):
             numeric[name] = numbers
         elif sum(map(_is_interval, texts.values())) >= _MOST * len(texts):
@@ -108,7 +116,7 @@ def _check_other_columns(path: Path, result: ParseResult) -> None:
         common = starts.keys() & ends.keys()
         if len(common) > 1 and len(common) >= _MOST * len(starts) and all(starts[row] < ends[row] for row in common):
             times.append(f"{first},{second}")
-    times += [name for name in numeric if _squeeze(name) in _MOMENTS]
+    times += [name for name in numeric if _MOMENT.fullmatch(_squeeze(name))]
     if times:
         result.warnings.append(
             f"no times are read, so every row is about a whole clip; if {times[0]} gives times, write them as start,end"
