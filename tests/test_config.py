@@ -14,6 +14,7 @@ from vidgru.config import (
     ImportedDetectionSettings,
     NetworkSettings,
     PredictConfig,
+    PretrainConfig,
     RuntimeSettings,
     TrainConfig,
 )
@@ -64,6 +65,9 @@ MASK = "[[[0, 0], [1, 0], [1, 1]]]"
     (TrainConfig, {"hidden": 0}, "hidden is 0; it must be at least 1"),
     (TrainConfig, {"cell": "qrnn"}, "cell is 'qrnn'; it must be one of gru, lstm, rnn, none"),
     (TrainConfig, {"drop_features": ("looks",)}, "drop_features is 'looks'; it must be one of geometry"),
+    (PretrainConfig, {"cell": "none"}, "cell is 'none'; it must be one that remembers: gru, lstm or rnn"),
+    (PretrainConfig, {"bidirectional": True}, "bidirectional is True; it must be left out: a start is causal"),
+    (PretrainConfig, {"window": 0.5}, "window is 0.5; it must be from 1 to 3600 seconds"),
     (CompareConfig, {"resume": True}, "resume is True; it must be left out: a comparison always trains from scratch"),
     (ExplainConfig, {"at": -1.0}, "at is -1.0; it must be a second of the recording"),
     (ConvertConfig, {"format": "xml"}, "format is 'xml'; it must be one of native"),

@@ -26,6 +26,7 @@ from vidgru.config import (
     ImportedDetectionSettings,
     NetworkSettings,
     PredictConfig,
+    PretrainConfig,
     RuntimeSettings,
     ScaleSettings,
     TrainConfig,
@@ -33,7 +34,18 @@ from vidgru.config import (
 from vidgru.errors import VidgruError
 
 if TYPE_CHECKING:
-    from vidgru.api import compare, convert, evaluate, explain, export, extract, predict, predict_live, train
+    from vidgru.api import (
+        compare,
+        convert,
+        evaluate,
+        explain,
+        export,
+        extract,
+        predict,
+        predict_live,
+        pretrain,
+        train,
+    )
     from vidgru.cache import SequenceCache
     from vidgru.extraction.import_detections import add_sequence
     from vidgru.extraction.results import ExtractionResult
@@ -53,6 +65,7 @@ _MODULES = {
     "extract": "vidgru.api",
     "predict": "vidgru.api",
     "predict_live": "vidgru.api",
+    "pretrain": "vidgru.api",
     "train": "vidgru.api",
     "SequenceCache": "vidgru.cache",
     "add_sequence": "vidgru.extraction.import_detections",
@@ -87,6 +100,7 @@ __all__ = [
     "NetworkSettings",
     "PredictConfig",
     "PredictionResult",
+    "PretrainConfig",
     "Recording",
     "RuntimeSettings",
     "ScaleSettings",
@@ -104,6 +118,7 @@ __all__ = [
     "load_model",
     "predict",
     "predict_live",
+    "pretrain",
     "train",
 ]
 

@@ -22,6 +22,7 @@ from vidgru.config import (
     ExtractConfig,
     InfoConfig,
     PredictConfig,
+    PretrainConfig,
     TrainConfig,
 )
 from vidgru.errors import SettingsError, SourceError
@@ -147,6 +148,24 @@ def train(dataset: str | Path, config: TrainConfig | None = None) -> Path:
     from vidgru.training.run import train as train_model
 
     return train_model(dataset, _settings(config, TrainConfig))
+
+
+def pretrain(features: str | Path | Iterable[str | Path], config: PretrainConfig | None = None) -> Path:
+    """Learn a start for training from recordings without annotations.
+
+    Args:
+        features: Folders of sequence caches.
+        config: Settings; their defaults if None.
+
+    Returns:
+        The start, a file for `TrainConfig.init`.
+
+    Raises:
+        SourceError, SettingsMismatchError, SettingsError, OutputError: With a remedy each.
+    """
+    from vidgru.training.pretrain import pretrain as learn
+
+    return learn([features] if isinstance(features, str | Path) else list(features), _settings(config, PretrainConfig))
 
 
 def compare(dataset: str | Path, config: CompareConfig | None = None) -> list[ComparisonRow]:

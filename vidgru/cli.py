@@ -91,6 +91,11 @@ def _train(dataset: str, config: configs.TrainConfig) -> int:
     return 0
 
 
+def _pretrain(features: list[str], config: configs.PretrainConfig) -> int:
+    api.pretrain(features, config)
+    return 0
+
+
 def _compare(dataset: str, config: configs.CompareConfig) -> int:
     api.compare(dataset, config)
     return 0
@@ -201,6 +206,7 @@ _OUT = Argument(
     "the default is a name beside the dataset.",
     "?",
 )
+_FEATURES = Argument("features", "Folders of sequence caches.", "+")
 _MODEL = Argument("model", "Model file, or folder of a training run.")
 _RECORDING = Argument("recording", "Video, or folder of a cache entry.")
 _PATH = Argument("path", "Video, cache or cache entry, dataset, model.")
@@ -208,6 +214,7 @@ _PATH = Argument("path", "Video, cache or cache entry, dataset, model.")
 _COMMANDS = {
     "extract": Command(_extract, api.extract, configs.ExtractConfig, (_SOURCES,)),
     "train": Command(_train, api.train, configs.TrainConfig, (_DATASET,)),
+    "pretrain": Command(_pretrain, api.pretrain, configs.PretrainConfig, (_FEATURES,)),
     "compare": Command(_compare, api.compare, configs.CompareConfig, (_DATASET,)),
     "eval": Command(_eval, api.evaluate, configs.EvalConfig, (_MODEL, _DATASET)),
     "predict": Command(_predict, api.predict, configs.PredictConfig, (_MODEL, _INPUTS)),

@@ -311,7 +311,8 @@ class TrainConfig:
             aside.
         linear: Combine the networks with a linear model of pooled statistics, which is strong on few examples.
         resume: Resume the run in `out`, with the result of an uninterrupted run.
-        init: Model to start from, trained on other data with the same detector.
+        init: Model to start from, trained on other data with the same detector, or the start that `vidgru pretrain`
+            wrote. A single network is the start of all members.
         epochs: Maximum number of passes over the training data. A finished run can be resumed with more.
         patience: Epochs without a better validation score before training stops; 0 never stops early. Several members
             stop when their out-of-fold loss has not fallen for as long.
@@ -380,6 +381,42 @@ class TrainConfig:
         require(self.augment or not self.mirror, "mirror", self.mirror, "left out with --no-augment")
         require(not (self.resume and self.init), "init", self.init, "left out with --resume")
         require(not (self.resume and self.folds), "folds", self.folds, "left out with --resume")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Settings of `vidgru pretrain`. Those of the network must be the ones it is trained with afterwards.
+
+    Attributes:
+        out: File of the start.
+        epochs: Number of passes over the recordings.
+        batch: Windows of recordings per training step.
+        window: Seconds per window.
+        lr: Peak learning rate, reached after warm-up.
+        weight_decay: Weight decay of AdamW.
+        seed: Random seed.
+    """
+
+    runtime: RuntimeSettings = RuntimeSettings()
+    network: NetworkSettings = NetworkSettings()
+    out: str = "start.safetensors"
+    epochs: int = 20
+    batch: int = 16
+    window: float = 8.0
+    lr: float = 3e-3
+    weight_decay: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("seed", "weight_decay"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        require(0 < self.lr <= 1, "lr", self.lr, "above 0 and at most 1")
+        require(1 <= self.window <= 3600, "window", self.window, "from 1 to 3600 seconds")
+        require(self.network.cell != "none", "cell", "none", "one that remembers: gru, lstm or rnn")
+        hint = "left out: a start is causal"
+        require(not self.network.bidirectional, "bidirectional", self.network.bidirectional, hint)
 
 
 @dataclass(frozen=True, kw_only=True)

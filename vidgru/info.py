@@ -220,7 +220,7 @@ def _inspect_model(path: Path) -> list[str]:
     from vidgru.model.checkpoint import load_model
     from vidgru.model.event_gru import count_parameters
 
-    model = load_model(path)
+    model = load_model(path, start=True)
     decode, network = model.decode, model.network
     parameters = f"{count_parameters(network):,} parameters"
     thresholds = zip(model.labels, decode.high, decode.low, strict=True)

@@ -123,3 +123,15 @@ def test_copy_weights_refuses_other_members() -> None:
     message = "init has another architecture: members is 2, the model's is 3\n  choose the model's own"
     with pytest.raises(SettingsError, match=message):
         copy_to_new(model, model.task, members=2)
+
+
+def test_copy_weights_of_single_member_to_all() -> None:
+    model = make_model(timed=True, members=1)
+    weights = copy_to_new(model, model.task, members=2)
+    for name, value in model.network.state_dict().items():
+        if name.startswith("gru.0."):
+            assert torch.equal(weights[name.replace("gru.0.", "gru.1.")], value), name
+        else:
+            assert all(torch.equal(weights[name][row], value[0]) for row in range(2)) or torch.equal(
+                weights[name], value
+            ), name

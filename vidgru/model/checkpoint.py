@@ -157,6 +157,11 @@ class EventModel:
         return replace(self, network=network.to(self.network.device).eval(), caption=caption)
 
     @property
+    def is_start(self) -> bool:
+        """Whether it only serves to start training from: it has no head and writes no captions."""
+        return self.task.clip_head is None and self.task.frame_head is None and self.caption is None
+
+    @property
     def feature_spec(self) -> FeatureSpec:
         """Groups and widths of the features the model reads."""
         return self.network.feature_spec
@@ -248,8 +253,12 @@ def model_file(path: str | Path) -> Path:
     return path
 
 
-def load_model(path: str | Path) -> EventModel:
+def load_model(path: str | Path, *, start: bool = False) -> EventModel:
     """Load a model file, or the best model in the folder of a training run.
+
+    Args:
+        path: The file or folder.
+        start: Whether a start that `vidgru pretrain` wrote, which cannot predict, is allowed.
 
     Returns:
         The model, on the CPU and in eval mode.
@@ -273,10 +282,16 @@ def load_model(path: str | Path) -> EventModel:
                 f"{path} has model format {metadata['format']}, this vidgru reads {FORMAT}",
                 "train it again, or use the vidgru version that wrote it",
             )
-        return _assemble(metadata, tensors)
+        model = _assemble(metadata, tensors)
     except (SettingsError, ValueError, KeyError, TypeError, RuntimeError) as error:
         problem = str(error).splitlines()[0]
         raise ModelError(f"{path} is not a valid vidgru model: {problem}", "train it again") from None
+    if model.is_start and not start:
+        raise ModelError(
+            f"{path} is a start that vidgru pretrain wrote: it predicts nothing",
+            f"train a model from it: vidgru train DATASET --init {path}",
+        )
+    return model
 
 
 def _assemble(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> EventModel:

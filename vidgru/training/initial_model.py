@@ -108,24 +108,42 @@ def caption_settings(
     return CaptionSettings(tokenizer=tokenizer, longest=round(_CAPTION_ROOM * longest) + 1, labels=labels)
 
 
+def _weights_of_members(network: EventGRU, members: int) -> dict[str, Tensor]:
+    """Return the weights of a network; if it is a single member, repeated for so many."""
+    weights = network.state_dict()
+    if network.members == members:
+        return weights
+    stacked = {id(parameter) for parameter in network.stacked_parameters()}
+    repeated = {}
+    for name, value in network.state_dict(keep_vars=True).items():
+        if id(value) in stacked:
+            repeated[name] = value.detach().expand(members, *value.shape[1:])
+        elif name.startswith("gru.0."):
+            repeated |= {f"gru.{member}.{name[6:]}": value.detach() for member in range(members)}
+        else:
+            repeated[name] = value.detach()
+    return repeated
+
+
 def copy_weights(network: EventGRU, model: EventModel, task: EventTask, feature_settings: Mapping[str, Any]) -> None:
     """Copy the weights of another model; of its heads, those of the labels that both have.
 
     Raises:
         SettingsMismatchError: The model was trained on features with other settings.
-        SettingsError: Its network has another architecture, or another number of members.
+        SettingsError: Its network has another architecture, or another number of members than 1 or the same.
     """
     check_feature_settings(model, feature_settings, "the features of this dataset")
     ours, theirs = network.architecture, model.network.architecture
     may_differ = {"dropout", "group_dropout"}
     names = [f.name for f in fields(ours) if f.name not in may_differ]
     pairs = {name: (getattr(ours, name), getattr(theirs, name)) for name in names}
-    pairs["members"] = network.members, model.network.members
+    if model.network.members > 1:
+        pairs["members"] = network.members, model.network.members
     differ = {name: values for name, values in pairs.items() if values[0] != values[1]}
     if differ:
         values = "; ".join(f"{name} is {new!r}, the model's is {old!r}" for name, (new, old) in differ.items())
         raise SettingsError(f"init has another architecture: {values}", "choose the model's own settings")
-    weights, source = network.state_dict(), model.network.state_dict()
+    weights, source = network.state_dict(), _weights_of_members(model.network, network.members)
     for name, value in source.items():
         if "_head." not in name:
             weights[name] = value

@@ -82,7 +82,7 @@ def train(dataset_path: str | Path, config: TrainConfig) -> Path:
         refuse_distributed("cross-validation")
     with process_group() as processes:
         if config.init:
-            load_model(config.init)  # fails before hours of extraction if there is no such model
+            load_model(config.init, start=True)  # fails before hours of extraction if there is no such model
         data = prepare(dataset_path, config)
         if not processes.is_equal(str(sorted(data.loaded.keys.items()))):  # or they would wait for each other forever
             raise VidgruError("a recording was read by some processes only", "start it again")

@@ -105,7 +105,7 @@ def train_model(
     process_group = process_group or ProcessGroup()
     members = member_count(dataset, config, loaded.times)
     train, val = split_examples(dataset, members, loaded.times, task, config)
-    init = load_model(config.init) if config.init else None
+    init = load_model(config.init, start=True) if config.init else None
     with reproducible(config.seed, config.runtime.threads or 1):
         model = untrained_model(train, val, loaded, task, feature_settings, config, init, members=members)
         validation = Validation(val, members, loaded, model.caption.tokenizer if model.caption else None)
