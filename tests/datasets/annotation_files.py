@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset
+from vidgru.errors import AnnotationError
 
 HEADER = "video,start,end,label,description,split"
 
@@ -25,3 +28,10 @@ def csv_set(folder: Path, *rows: str, header: str = HEADER) -> Dataset:
     """The dataset with these rows, each video that they name existing."""
     videos = " ".join(row.split(",")[0] for row in rows)
     return load_dataset(write_set(folder, "\n".join((header, *rows)), videos=videos))
+
+
+def check_rejected(path: Path, kind: str, message: str) -> None:
+    """Check that a file is refused with a message, although a YAML names its format."""
+    path.with_name("set.yaml").write_text(f"annotations: {path.name}\nformat: {kind}\n", encoding="utf-8")
+    with pytest.raises(AnnotationError, match=message):
+        load_dataset(path.with_name("set.yaml"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.datasets.annotation_files import check_rejected
 from tests.datasets.formats import files
 from tests.datasets.formats.files import write
 from tests.datasets.formats.test_json_formats import note
@@ -96,9 +97,8 @@ def test_boris_same_name_in_two_folders(tmp_path: Path) -> None:
     ],
 )
 def test_boris_rejects_bad_tables(tmp_path: Path, old: str, new: str, message: str) -> None:
-    write(tmp_path, "cage.csv", files.BORIS_TABULAR.replace(old, new), "day1/cage.avi")
-    with pytest.raises(AnnotationError, match=message):
-        load_dataset(write(tmp_path, "set.yaml", "annotations: cage.csv\nformat: boris\n"))
+    text = files.BORIS_TABULAR.replace(old, new)
+    check_rejected(write(tmp_path, "cage.csv", text, "day1/cage.avi"), "boris", message)
 
 
 def test_boris_live_observation_has_no_video(tmp_path: Path) -> None:
