@@ -134,7 +134,8 @@ class ParsedDetections:
                 f"contains no coordinate above {boxes.max():.3g}, so its boxes look normalised, and its format has "
                 "pixels; multiply them by width and height"
             )
-        if not self.normalised and min((boxes[:, 2:] - boxes[:, :2]).max(axis=0)) <= 1:
+        is_thin = min((boxes[:, 2:] - boxes[:, :2]).max(axis=0)) <= 1  # as around a single keypoint
+        if is_thin and not self.normalised and self.keypoints is None:
             raise RecordingError("contains only boxes below one pixel; check the order of its columns")
         if not self.normalised and self.keypoints is not None and 0 < self.keypoints[:, :, :2].max() <= _MAX_NORMALISED:
             raise RecordingError(
