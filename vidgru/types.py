@@ -463,14 +463,18 @@ class Features:
         offsets: int64 [T + 1], first object of each frame.
         frame: float32 [T, G].
         time_s: float64 [T].
+        tracks: int32 [M], track of each object, -1 for untracked ones; by default all are.
     """
 
     objects: Array
     offsets: Array
     frame: Array
     time_s: Array
+    tracks: Array = None  # type: ignore[assignment]  # set below
 
     def __post_init__(self) -> None:
+        if self.tracks is None:
+            object.__setattr__(self, "tracks", np.full(len(self.objects), -1, np.int32))
         frames = len(self.time_s)
         if self.offsets.shape != (frames + 1,) or self.offsets[-1] != len(self.objects) or len(self.frame) != frames:
             raise ValueError(
@@ -491,6 +495,7 @@ class Features:
             offsets=self.offsets[start : stop + 1] - first,
             frame=self.frame[start:stop],
             time_s=self.time_s[start:stop],
+            tracks=self.tracks[first:last],
         )
 
     @staticmethod
@@ -501,6 +506,7 @@ class Features:
             offsets=_join_offsets([part.offsets for part in parts]),
             frame=np.concatenate([part.frame for part in parts]),
             time_s=np.concatenate([part.time_s for part in parts]),
+            tracks=np.concatenate([part.tracks for part in parts]),
         )
 
 

@@ -17,6 +17,7 @@ from vidgru.model.caption_head import CaptionHead
 from vidgru.model.checkpoint import CaptionSettings, EventModel
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import FeatureStream
+from vidgru.model.grounding import has_slots
 from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.types import DESCRIBED, Array, Event, Features, FrameSequence
@@ -51,11 +52,14 @@ class Caption:
 
     Attributes:
         text: The caption.
-        score: 0 to 1, the geometric mean of the probabilities of its words and its end.
+        score: 0 to 1. Of a caption with slots the probability that they are filled right, else the geometric mean of
+            the probabilities of its words and its end.
+        threshold: Least score of a caption that is shown.
     """
 
     text: str
     score: float
+    threshold: float = 0.0
 
 
 # --- captions of features ---------------------------------------------------------------------------------------------
@@ -75,14 +79,21 @@ def caption_segments(model: EventModel, segments: Sequence[CaptionSegment], *, b
     head, settings = _require_captions(model)
     device = model.network.device
     captions: dict[int, Caption] = {}
+    labels = _label_indices(model, segments)
     for batch in _batches([len(segment.features) for segment in segments], beam):
-        first = torch.tensor(_first_words(model, [segments[index] for index in batch]))
+        first = torch.tensor([_first_word(settings, labels[index]) for index in batch])
         with torch.inference_mode():
             inputs = [tensor.to(device) for tensor in _collate([segments[index].features for index in batch])]
             memory = model.network.caption_memory(*inputs)
             words, mean = head.write(memory, first.to(device), beam=beam, most=settings.longest)
         for index, ids, score in zip(batch, words, mean.exp().tolist(), strict=True):
-            captions[index] = Caption(text=settings.tokenizer.decode(ids).strip(), score=min(score, 1.0))
+            text = settings.tokenizer.decode(ids).strip()
+            if settings.grounding and has_slots(text):
+                features = segments[index].features
+                text, probability = settings.grounding.fill(text, labels[index], features, model.feature_spec)
+                captions[index] = Caption(text=text, score=probability, threshold=settings.grounding.threshold)
+            else:
+                captions[index] = Caption(text=text, score=min(score, 1.0), threshold=settings.threshold)
     return [captions[index] for index in range(len(segments))]
 
 
@@ -102,7 +113,8 @@ def caption_log_likelihoods(model: EventModel, segments: Sequence[CaptionSegment
     ids = [torch.tensor([*settings.tokenizer.encode(text), Tokenizer.END]) for text in texts]
     words = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=Tokenizer.PAD).to(device)
     result = np.zeros((len(segments), len(texts)))
-    for row, (segment, first) in enumerate(zip(segments, _first_words(model, segments), strict=True)):
+    for row, (segment, label) in enumerate(zip(segments, _label_indices(model, segments), strict=True)):
+        first = _first_word(settings, label)
         with torch.inference_mode():
             memory = model.network.caption_memory(*(tensor.to(device) for tensor in _collate([segment.features])))
             inputs = torch.cat([words.new_full((len(words), 1), first), words[:, :-1]], dim=1)
@@ -112,11 +124,11 @@ def caption_log_likelihoods(model: EventModel, segments: Sequence[CaptionSegment
 
 
 def is_confident(model: EventModel, caption: Caption) -> bool:
-    """Whether a caption reaches the model's threshold.
+    """Whether a caption reaches its threshold.
 
     The score is rounded as in files, because its last digits depend on the batch.
     """
-    return model.caption is not None and bool(caption.text) and round(caption.score, 6) >= model.caption.threshold
+    return model.caption is not None and bool(caption.text) and round(caption.score, 6) >= caption.threshold
 
 
 def _require_captions(model: EventModel) -> tuple[CaptionHead, CaptionSettings]:
@@ -125,12 +137,16 @@ def _require_captions(model: EventModel) -> tuple[CaptionHead, CaptionSettings]:
     return model.network.caption_head, model.caption
 
 
-def _first_words(model: EventModel, segments: Sequence[CaptionSegment]) -> list[int]:
-    """Return each caption's first input: its label's word, or START for labels without training captions."""
+def _label_indices(model: EventModel, segments: Sequence[CaptionSegment]) -> list[int | None]:
+    """Return the index of each segment's label, None for labels without training captions."""
     _, settings = _require_captions(model)
     labels = [_best_label(model, segment.features) if segment.label is None else segment.label for segment in segments]
-    words = len(settings.tokenizer)
-    return [words + model.labels.index(label) if label in settings.labels else Tokenizer.START for label in labels]
+    return [model.labels.index(label) if label in settings.labels else None for label in labels]
+
+
+def _first_word(settings: CaptionSettings, label: int | None) -> int:
+    """Return a caption's first input: its label's word, or START."""
+    return Tokenizer.START if label is None else len(settings.tokenizer) + label
 
 
 def _best_label(model: EventModel, features: Features) -> str:

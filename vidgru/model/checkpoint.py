@@ -22,14 +22,15 @@ from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import EventGRU
 from vidgru.model.feature_spec import FeatureSpec
+from vidgru.model.grounding import Grounding
 from vidgru.model.linear_path import LinearModel
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.storage import write_atomic
 from vidgru.types import Array
 
-FORMAT = 6
+FORMAT = 7
 METADATA = "vidgru"  # metadata key that holds everything but the weights, as JSON
-_LINEAR = "linear."  # prefix of the tensors of the linear paths
+_LINEAR, _GROUNDING = "linear.", "grounding."  # prefixes of the tensors of the linear paths, and of captions' slots
 BEST = "best.safetensors"
 NO_EVENT = "(no event)"
 _NO_MODEL = "give a model file, or the folder that vidgru train wrote"
@@ -102,13 +103,23 @@ class CaptionSettings:
         tokenizer: Tokenizer of the caption head.
         longest: Maximum number of words per caption.
         labels: Labels with captions in training; captions of other events start as those of unknown ones.
-        threshold: Minimum score of a caption; below it a template caption is used.
+        threshold: Minimum score of a caption without slots; below it a template caption is used.
+        grounding: The slots in captions; None for sentences without slots.
     """
 
     tokenizer: Tokenizer
     longest: int
     labels: tuple[str, ...]
     threshold: float = 0.0
+    grounding: Grounding | None = None
+
+    def metadata(self) -> dict[str, Any]:
+        """Return everything but the tensors, for the model file."""
+        return {
+            **vars(self),
+            "tokenizer": self.tokenizer.to_json(),
+            "grounding": self.grounding and self.grounding.metadata(),
+        }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,6 +162,8 @@ class EventModel:
     def member(self, index: int) -> EventModel:
         """Return a model with a copy of one member's network; captions remain with the first."""
         caption = None if index else self.caption
+        if caption and caption.grounding and self.network.members > 1:
+            caption = replace(caption, grounding=caption.grounding.without_fold(index))
         words = len(self.caption.tokenizer) if self.caption and caption else 0
         network = build_network(self.feature_spec, self.task, self.network.architecture, words=words)
         network.load_state_dict(self.network.member_state(index))
@@ -190,7 +203,7 @@ class EventModel:
             "decode": asdict(self.decode),
             "window_s": self.window_s,
             "lookahead": self.lookahead,
-            "caption": self.caption and {**vars(self.caption), "tokenizer": self.caption.tokenizer.to_json()},
+            "caption": self.caption and self.caption.metadata(),
             "linear": self.linear and self.linear.metadata(),
             "masked_groups": self.masked_groups,
             "metrics": self.metrics,
@@ -203,6 +216,9 @@ class EventModel:
         tensors = dict(self.network.state_dict())
         if self.linear:
             tensors |= {f"{_LINEAR}{name}": tensor for name, tensor in self.linear.tensors().items()}
+        if self.caption and self.caption.grounding:
+            slots = self.caption.grounding.tensors()
+            tensors |= {f"{_GROUNDING}{name}": tensor for name, tensor in slots.items()}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         text = json.dumps(self.metadata(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return save(tensors, metadata={METADATA: text})
@@ -305,11 +321,12 @@ def _assemble(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> EventMode
     )
     decode = dict(metadata["decode"])
     decode["high"], decode["low"] = tuple(decode["high"]), tuple(decode["low"])
-    caption = _caption_settings(metadata["caption"]) if metadata["caption"] else None
+    linear_tensors, slot_tensors = (
+        {name.removeprefix(prefix): tensors.pop(name) for name in sorted(tensors) if name.startswith(prefix)}
+        for prefix in (_LINEAR, _GROUNDING)
+    )
+    caption = _caption_settings(metadata["caption"], slot_tensors) if metadata["caption"] else None
     words = len(caption.tokenizer) if caption else 0
-    linear_tensors = {
-        name.removeprefix(_LINEAR): tensors.pop(name) for name in sorted(tensors) if name.startswith(_LINEAR)
-    }
     with torch.device("meta"):  # spends no time and no random numbers on weights that are replaced below
         network = build_network(feature_spec, task, architecture, members=metadata["members"], words=words)
     # Copied rather than assigned: tensors in memory that torch did not align give other last bits.
@@ -332,12 +349,14 @@ def _assemble(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> EventMode
     )
 
 
-def _caption_settings(metadata: dict[str, Any]) -> CaptionSettings:
+def _caption_settings(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> CaptionSettings:
     try:
         tokenizer = Tokenizer.from_json(metadata["tokenizer"])
     except ModelError as error:
         raise ValueError(error.message) from None  # load_model adds the file
-    return CaptionSettings(**{**metadata, "tokenizer": tokenizer, "labels": tuple(metadata["labels"])})
+    grounding = Grounding.load(metadata["grounding"], tensors) if metadata["grounding"] else None
+    labels = tuple(metadata["labels"])
+    return CaptionSettings(**{**metadata, "tokenizer": tokenizer, "labels": labels, "grounding": grounding})
 
 
 # --- features of a model ----------------------------------------------------------------------------------------------

@@ -83,7 +83,9 @@ class FeatureStream:
             ],
             axis=1,
         )
-        return Features(objects=objects, offsets=sequence.offsets, frame=frame, time_s=sequence.time_s)
+        return Features(
+            objects=objects, offsets=sequence.offsets, frame=frame, time_s=sequence.time_s, tracks=sequence.tracks
+        )
 
     def _previous_time_s(self, sequence: FrameSequence) -> float:
         """Return the time of the frame before this chunk, one sampling interval before the first if there is none."""

@@ -22,6 +22,7 @@ from vidgru.model.checkpoint import (
 )
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import EventGRU
+from vidgru.model.grounding import Grounding
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.training.batches import typical_steps
 from vidgru.training.data import LoadedFeatures
@@ -40,6 +41,7 @@ def untrained_model(
     init: EventModel | None = None,
     *,
     members: int = 1,
+    grounding: Grounding | None = None,
 ) -> EventModel:
     """Build the model that training starts from, with default thresholds.
 
@@ -51,6 +53,7 @@ def untrained_model(
         config: Training settings.
         init: Model whose weights are copied; None for random ones.
         members: Number of members.
+        grounding: The slots in the sentences of `train`.
 
     Raises:
         SettingsMismatchError, SettingsError: `init` was trained on other features, or has another architecture.
@@ -58,7 +61,7 @@ def untrained_model(
     caption = None
     if train.captions:
         tokenizer = init.caption.tokenizer if init and init.caption else None
-        caption = caption_settings(train.captions, task, tokenizer)
+        caption = replace(caption_settings(train.captions, task, tokenizer), grounding=grounding)
     words = len(caption.tokenizer) if caption else 0
     network = build_network(loaded.feature_spec, task, config.network, members=members, words=words)
     if init:

@@ -35,6 +35,7 @@ from vidgru.training.calibrate import calibrate
 from vidgru.training.data import LoadedFeatures
 from vidgru.training.distributed import ProcessGroup
 from vidgru.training.examples import Examples, frame_class_weights, member_count, split_examples
+from vidgru.training.grounding_fit import ground_captions
 from vidgru.training.initial_model import untrained_model, with_weights
 from vidgru.training.losses import caption_losses, window_losses
 from vidgru.training.run_state import DATA, STATE, UNCHECKED, RunProgress, read_state, write_state
@@ -107,7 +108,15 @@ def train_model(
     train, val = split_examples(dataset, members, loaded.times, task, config)
     init = load_model(config.init, start=True) if config.init else None
     with reproducible(config.seed, config.runtime.threads or 1):
-        model = untrained_model(train, val, loaded, task, feature_settings, config, init, members=members)
+        # Slots are fitted across folds of their own, so validation clips teach them too.
+        described = train.captions if members > 1 else train.captions + val.captions
+        grounding, described = ground_captions(described, loaded, seed=config.seed)
+        count = len(train.captions)
+        train = replace(train, captions=described[:count])
+        val = train if members > 1 else replace(val, captions=described[count:])
+        model = untrained_model(
+            train, val, loaded, task, feature_settings, config, init, members=members, grounding=grounding
+        )
         validation = Validation(val, members, loaded, model.caption.tokenizer if model.caption else None)
         result = fit(model, train, validation, loaded, config, folder=folder, process_group=process_group)
         weights = frame_class_weights(train.recordings, task)

@@ -14,6 +14,7 @@ from vidgru.datasets.windows import Batch, collate, epoch_batches, slice_window
 from vidgru.errors import VidgruError
 from vidgru.model.captioner import CaptionSegment, caption_log_likelihoods, caption_segments
 from vidgru.model.checkpoint import EventModel
+from vidgru.model.grounding import has_slots
 from vidgru.model.scoring import FRAMES_PER_PASS, EncodedRecording, encode_features, score_clips, score_frames
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.training.batches import sentence_words
@@ -193,12 +194,15 @@ class _CaptionValidation:
             )
             for clip in clips
         ]
-        scores = [caption.score for caption in caption_segments(model, segments)]
         texts = [clip.sentences[0] for clip in clips]
+        if all(has_slots(text) for text in texts):
+            return 0.0  # their scores are probabilities
+        scores = [caption.score for caption in caption_segments(model, segments)]
         understood = caption_understanding(
             caption_log_likelihoods(model, segments, texts), texts, [clip.label for clip in clips]
         )
-        return fit_caption_threshold(scores, understood)
+        plain = [index for index, text in enumerate(texts) if not has_slots(text)]
+        return fit_caption_threshold([scores[index] for index in plain], understood[plain])
 
 
 def selection_metric(metrics: dict[str, float]) -> float:

@@ -1,0 +1,413 @@
+"""Find the words of captions that measured attributes decide, and learn to choose them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vidgru.model.attributes import attribute_groups, count_attributes, object_attributes
+from vidgru.model.feature_spec import FeatureSpec
+from vidgru.model.grounding import (
+    COUNTS,
+    LIMIT,
+    MAX_SLOTS,
+    Grounding,
+    WordChoice,
+    contexts,
+    mark,
+    selecting_columns,
+    split_words,
+)
+from vidgru.training.data import LoadedFeatures
+from vidgru.training.examples import CaptionedClip
+from vidgru.types import Array
+
+_MAX_DIFFERENT = 0.4  # share of words in which sentences of one wording may differ
+_MIN_SLOTS = 12  # fewer examples of a slot teach nothing
+_MAX_SENTENCES = 4000  # that slots are found in and fitted on
+_FOLDS = 5
+_VARIANTS, _SHIFT = 4, 0.15  # attributes are measured with edges moved by up to this share, as predicted edges are
+_STEPS, _LR = 120, 0.08
+_STARTS = 3  # random ones, of the models of each fold: their mean is surer than each
+_WIDTH = 8  # of queries and keys
+_PENALTY = 0.5  # of squared weights, against the sum of log likelihoods
+_RISK = 0.08  # share of all captions that may be shown and wrong
+
+Words = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotWords:
+    """Words that stand in the same places of otherwise equal sentences.
+
+    Attributes:
+        words: The words, casefolded and sorted.
+        places: Words before and after such places; "^" and "$" at the edges of a sentence.
+    """
+
+    words: Words
+    places: frozenset[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Slots:
+    """All places of one kind of slot in the training sentences.
+
+    Attributes:
+        sentence: int64 [S], sentence of each.
+        clip: int64 [S], event that the sentence describes.
+        target: int64 [S], index of the true word.
+        contexts: What surrounds each.
+    """
+
+    sentence: Array
+    clip: Array
+    target: Array
+    contexts: list[list[str]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Events:
+    """Standardised attributes of all training events, `_VARIANTS` times with other edges.
+
+    Attributes:
+        objects: float32 [V,n,N,A].
+        mask: bool [V,n,N].
+        counts: float32 [V,n,4 C].
+        mean, std: float32 [A + 4 C].
+        folds: int64 [n], fold of each event; recordings are not divided.
+    """
+
+    objects: Tensor
+    mask: Tensor
+    counts: Tensor
+    mean: Tensor
+    std: Tensor
+    folds: Tensor
+
+
+def ground_captions(
+    clips: list[CaptionedClip], loaded: LoadedFeatures, *, seed: int
+) -> tuple[Grounding | None, list[CaptionedClip]]:
+    """Find slots in training sentences and learn to fill them.
+
+    Args:
+        clips: Clips to learn from.
+        loaded: Features of their recordings.
+        seed: Random seed.
+
+    Returns:
+        The grounding, None if attributes tell no word; and the clips, their sentences with slots.
+    """
+    sentences = [(number, text) for number, clip in enumerate(clips) for text in clip.sentences][:_MAX_SENTENCES]
+    labels = [clips[clip].label for clip, _ in sentences]
+    candidates = find_slots([_words(text) for _, text in sentences], labels)
+    if not candidates:
+        return None, clips
+    spec = loaded.feature_spec
+    events = _measure(clips, loaded, seed)
+    groups = [_telling_group(slots, c, events, spec) for slots, c in _locate(candidates, sentences, labels)]
+    slot_words = [candidate for candidate, group in zip(candidates, groups, strict=True) if group]
+    if not slot_words:
+        return None, clips
+    choices, certain, right = [], np.zeros(len(sentences)), np.ones(len(sentences), np.bool_)
+    located = _locate(slot_words, sentences, labels)
+    for (slots, candidate), group in zip(located, filter(None, groups), strict=True):
+        choice, held_out = _fit(slots, candidate.words, group, events, spec)
+        choices.append(choice)
+        np.add.at(certain, slots.sentence, held_out.max(axis=1))
+        np.logical_and.at(right, slots.sentence, held_out.argmax(axis=1) == slots.target)
+    grounding = Grounding(
+        choices=tuple(choices),
+        mean=events.mean,
+        std=events.std,
+        folds=int(events.folds.max()) + 1,
+        capitals=all(text[:1] == text[:1].upper() for _, text in sentences),
+    )
+    has_slot = certain < 0
+    grounding = _with_calibration(grounding, np.exp(certain[has_slot]), right[has_slot])
+    return grounding, _with_slots(clips, slot_words)
+
+
+# --- slots ------------------------------------------------------------------------------------------------------------
+
+
+def find_slots(sentences: Sequence[Words], labels: Sequence[int | None]) -> list[SlotWords]:
+    """Find the words in which sentences of the same label, length and wording differ.
+
+    Sets of words that share words are one kind of slot, so that colours of coats and of cars are learnt together.
+
+    Args:
+        sentences: Casefolded words of each sentence.
+        labels: Label of each.
+
+    Returns:
+        At most `MAX_SLOTS` kinds, the most frequent first.
+    """
+    alike: dict[tuple[int | None, int], list[list[Words]]] = defaultdict(list)  # groups of sentences of one wording
+    for words, label in zip(sentences, labels, strict=True):
+        groups = alike[label, len(words)]
+        for group in groups:
+            if sum(a != b for a, b in zip(words, group[0], strict=True)) <= _MAX_DIFFERENT * len(words):
+                group.append(words)
+                break
+        else:
+            groups.append([words])
+    found: list[tuple[set[str], set[tuple[str, str]], int]] = []
+    for group in (group for groups in alike.values() for group in groups):
+        for position, column in enumerate(zip(*group, strict=True)):
+            if len(set(column)) > 1:
+                found = _merge(found, set(column), {_place(words, position) for words in group}, len(group))
+    found.sort(key=lambda kind: (-kind[2], sorted(kind[0])))
+    return [SlotWords(words=tuple(sorted(words)), places=frozenset(places)) for words, places, _ in found[:MAX_SLOTS]]
+
+
+def _merge(
+    found: list[tuple[set[str], set[tuple[str, str]], int]], words: set[str], places: set[tuple[str, str]], count: int
+) -> list[tuple[set[str], set[tuple[str, str]], int]]:
+    others = []
+    for kind in found:
+        shared = words & kind[0]
+        if len(shared) >= 2 or (shared and (words <= kind[0] or kind[0] <= words)):
+            words, places, count = words | kind[0], places | kind[1], count + kind[2]
+        else:
+            others.append(kind)
+    return [*others, (words, places, count)]
+
+
+def _place(words: Sequence[str], position: int) -> tuple[str, str]:
+    before = words[position - 1] if position else "^"
+    return before, words[position + 1] if position + 1 < len(words) else "$"
+
+
+def _words(text: str) -> Words:
+    return tuple(match.group().casefold() for match in split_words(text))
+
+
+def insert_slots(text: str, slot_words: Sequence[SlotWords]) -> str:
+    """Return a sentence with slots for the words that stand where such words may."""
+    number_of = {word: number for number, kind in enumerate(slot_words) for word in kind.words}
+    matches = split_words(text)
+    words = [match.group().casefold() for match in matches]
+    pieces, end = [], 0
+    for position, match in enumerate(matches):
+        number = number_of.get(words[position])
+        if number is not None and _place(words, position) in slot_words[number].places:
+            pieces += [text[end : match.start()], mark(number)]
+            end = match.end()
+    return "".join([*pieces, text[end:]])
+
+
+def _with_slots(clips: list[CaptionedClip], slot_words: Sequence[SlotWords]) -> list[CaptionedClip]:
+    return [
+        replace(clip, sentences=tuple(dict.fromkeys(insert_slots(text, slot_words) for text in clip.sentences)))
+        for clip in clips
+    ]
+
+
+def _locate(
+    slot_words: Sequence[SlotWords], sentences: Sequence[tuple[int, str]], labels: Sequence[int | None]
+) -> list[tuple[_Slots, SlotWords]]:
+    """Return where each kind of slot stands in the sentences."""
+    rows: list[list[tuple[int, int, int, list[str]]]] = [[] for _ in slot_words]
+    for number, (clip, text) in enumerate(sentences):
+        true, words = _words(text), _words(insert_slots(text, slot_words))
+        for position, word in enumerate(words):
+            if word != true[position]:
+                kind = ord(word) - ord(mark(0))
+                target = slot_words[kind].words.index(true[position])
+                rows[kind].append((number, clip, target, contexts(words, position, labels[number])))
+    return [
+        (
+            _Slots(
+                sentence=np.array([row[0] for row in of_kind], np.int64),
+                clip=np.array([row[1] for row in of_kind], np.int64),
+                target=np.array([row[2] for row in of_kind], np.int64),
+                contexts=[row[3] for row in of_kind],
+            ),
+            kind,
+        )
+        for of_kind, kind in zip(rows, slot_words, strict=True)
+    ]
+
+
+# --- attributes -------------------------------------------------------------------------------------------------------
+
+
+def _measure(clips: list[CaptionedClip], loaded: LoadedFeatures, seed: int) -> _Events:
+    """Measure the attributes of events, first with their own edges, then with moved ones."""
+    rng = np.random.default_rng((seed, 4))  # the last number keeps streams of random numbers apart
+    spec = loaded.feature_spec
+    objects, counts = [], []
+    for variant in range(_VARIANTS):
+        for clip in clips:
+            features = loaded.features[clip.video]
+            first, stop = clip.first, clip.stop
+            if variant:
+                low, high = (int(n) for n in np.rint((2 * rng.random(2) - 1) * _SHIFT * len(clip)))
+                first = min(max(first + low, 0), len(features) - 1)
+                stop = min(max(stop + high, first + 1), len(features))
+            part = features.frames(first, stop)
+            objects.append(torch.from_numpy(object_attributes(part, spec)))
+            counts.append(torch.from_numpy(count_attributes(part, spec)))
+    sizes = torch.tensor([max(len(rows), 1) for rows in objects])
+    padded = torch.nn.utils.rnn.pad_sequence(objects, batch_first=True)
+    mask = torch.arange(padded.shape[1]) < sizes[:, None]
+    counted = torch.stack(counts)
+    mean = torch.cat([padded[mask].mean(dim=0), counted.mean(dim=0)])
+    std = torch.cat([padded[mask].std(dim=0, correction=0), counted.std(dim=0, correction=0)])
+    std = torch.where(std > 1e-4, std, 1.0)
+    width = padded.shape[2]
+    padded = ((padded - mean[:width]) / std[:width]).clamp(-LIMIT, LIMIT)
+    counted = ((counted - mean[width:]) / std[width:]).clamp(-LIMIT, LIMIT)
+    videos = {video: index for index, video in enumerate(sorted({clip.video for clip in clips}))}
+    shuffled = np.random.default_rng((seed, 5)).permutation(len(videos)) % _FOLDS
+    has_folds = all(clip.fold >= 0 for clip in clips)
+    own = [clip.fold if has_folds else int(shuffled[videos[clip.video]]) for clip in clips]
+    return _Events(
+        objects=padded.view(_VARIANTS, len(clips), *padded.shape[1:]),
+        mask=mask.view(_VARIANTS, len(clips), -1),
+        counts=counted.view(_VARIANTS, len(clips), -1),
+        mean=mean,
+        std=std,
+        folds=torch.tensor(own),
+    )
+
+
+# --- fitting ----------------------------------------------------------------------------------------------------------
+
+
+def _telling_group(slots: _Slots, kind: SlotWords, events: _Events, spec: FeatureSpec) -> str | None:
+    """Return the attribute group that tells the words of a slot best in held-out recordings, None if none does."""
+    if len(slots.target) < _MIN_SLOTS:
+        return None
+    rows = np.arange(len(slots.target))
+    baseline = _frequencies(slots, len(kind.words), events.folds.numpy())[rows, slots.target]
+    best, best_gain = None, 0.0
+    for group in (*attribute_groups(spec), COUNTS):
+        _, held_out = _fit(slots, kind.words, group, events, spec, screening=True)
+        gain = held_out[rows, slots.target] - baseline
+        error = gain.std() / np.sqrt(len(gain))
+        if gain.mean() > max(2 * error, best_gain):
+            best, best_gain = group, float(gain.mean())
+    return best
+
+
+def _frequencies(slots: _Slots, words: int, folds: Array) -> Array:
+    """Return the held-out log frequency of each word in slots with the same neighbours: float64 [S,words]."""
+    places = [" ".join(names[:3]) for names in slots.contexts]
+    place = np.unique(places, return_inverse=True)[1]
+    fold = folds[slots.clip]
+    result = np.zeros((len(place), words))
+    for row in range(len(place)):
+        same = (place == place[row]) & (fold != fold[row])
+        counts = np.bincount(slots.target[same], minlength=words) + 1.0
+        result[row] = np.log(counts / counts.sum())
+    return result
+
+
+def _fit(
+    slots: _Slots, words: Words, group: str, events: _Events, spec: FeatureSpec, *, screening: bool = False
+) -> tuple[WordChoice, Array]:
+    """Fit a model per fold of recordings, each to the slots of the other folds, all at once.
+
+    Returns:
+        The models, and the log probabilities of the words in each slot by the model that has not learnt from it,
+        float64 [S,words].
+    """
+    known = sorted({name for names in slots.contexts for name in names})
+    index = {name: row + 1 for row, name in enumerate(known)}
+    has_context = torch.zeros(len(slots.contexts), len(known) + 1)
+    for row, names in enumerate(slots.contexts):
+        has_context[row, [index[name] for name in names]] = 1.0
+    clip, target = torch.from_numpy(slots.clip), torch.from_numpy(slots.target)
+    fold = events.folds % 2 if screening else events.folds
+    starts = 1 if screening else _STARTS
+    folds = starts * (int(fold.max()) + 1)
+    learns = fold[clip] != torch.arange(folds)[:, None] // starts  # [K,S]
+    selecting = torch.from_numpy(selecting_columns(spec))
+    columns = None if group == COUNTS else attribute_groups(spec)[group]
+    keys = [events.objects[v][clip][..., selecting] for v in range(_VARIANTS)]
+    masks = [events.mask[v][clip] for v in range(_VARIANTS)]
+    values = [
+        events.counts[v][clip] if columns is None else events.objects[v][clip][..., columns] for v in range(_VARIANTS)
+    ]
+
+    generator = torch.Generator().manual_seed(0)
+    width = values[0].shape[-1]
+    query = (0.1 * torch.randn(folds, len(known) + 1, _WIDTH, generator=generator)).requires_grad_()
+    key = (torch.randn(folds, len(selecting), _WIDTH, generator=generator) * len(selecting) ** -0.5).requires_grad_()
+    weight = torch.zeros(folds, width, len(words), requires_grad=True)
+    bias = torch.zeros(folds, len(words), requires_grad=True)
+    parameters = [query, key, weight, bias]
+    optimizer = torch.optim.Adam(parameters, lr=_LR)
+
+    def choice_of(tensors: Sequence[Tensor]) -> WordChoice:
+        return WordChoice(
+            words=words,
+            group=group,
+            contexts=tuple(known),
+            query=tensors[0],
+            key=tensors[1],
+            weight=tensors[2],
+            bias=tensors[3],
+        )
+
+    choice = choice_of(parameters)
+    for step in range(_STEPS):
+        optimizer.param_groups[0]["lr"] = _LR * 0.5 * (1 + np.cos(np.pi * step / _STEPS))
+        v = step % _VARIANTS
+        queries = has_context @ query
+        log_probabilities = choice.log_probabilities(queries, keys[v], masks[v], values[v])
+        losses = -log_probabilities.gather(2, target.expand(folds, -1)[..., None])[..., 0]
+        penalty = weight.square().sum() + 0.3 * (key.square().sum() + query.square().sum())
+        loss = ((losses * learns).sum() + _PENALTY * penalty) / len(target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        queries = has_context @ query
+        log_probabilities = choice.log_probabilities(queries, keys[0], masks[0], values[0])
+    own = starts * fold[clip][:, None] + torch.arange(starts)  # the models that have not learnt from each slot
+    held_out = log_probabilities[own.T, torch.arange(len(clip))].double().logsumexp(dim=0).numpy() - np.log(starts)
+    full = torch.zeros(folds, events.objects.shape[3], _WIDTH)
+    full[:, selecting] = key.detach()
+    return choice_of([query.detach(), full, weight.detach(), bias.detach()]), held_out
+
+
+def _with_calibration(grounding: Grounding, certain: Array, right: Array) -> Grounding:
+    """Fit the calibration and the threshold of captions.
+
+    Args:
+        grounding: The grounding.
+        certain: float64 [n], probability of the most probable words of a held-out sentence.
+        right: bool [n], whether they are the true ones.
+    """
+    clipped = certain.clip(1e-6, 1 - 1e-6)
+    logits = torch.from_numpy(np.log(clipped / (1 - clipped)))
+    truth = torch.from_numpy(right).double()
+    log_slope, offset = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    parameters = [log_slope.requires_grad_(), offset.requires_grad_()]
+    optimizer = torch.optim.LBFGS(parameters, max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        # one right and one wrong sentence of no evidence, so that few sentences do not give certainty
+        loss = F.binary_cross_entropy_with_logits(log_slope.exp() * logits + offset, truth, reduction="sum")
+        loss = loss + log_slope.square() + 0.5 * offset.square()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    fitted = replace(grounding, slope=round(log_slope.exp().item(), 6), offset=round(offset.item(), 6))
+    # The most certain captions are shown, as many as keep the expected number of wrong ones within the risk.
+    probability = np.sort([fitted.calibrate(float(p)) for p in certain])[::-1]
+    shown = int((np.cumsum(1 - probability) <= _RISK * len(probability)).sum())
+    threshold = 0.0 if shown == len(probability) else float(probability[max(shown - 1, 0) : shown + 1].mean())
+    return replace(fitted, threshold=round(threshold, 6))
