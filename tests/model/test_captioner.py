@@ -23,6 +23,7 @@ from vidgru.model.captioner import (
     caption_log_likelihoods,
     caption_segments,
     detected_class_names,
+    template_caption,
 )
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.features import compute_features
@@ -252,8 +253,8 @@ def test_caption_events_of_short_recordings(sequence: FrameSequence) -> None:
     (captioned,) = caption_events(with_threshold(MODEL, 1.1), [sequence], [event(0.0, 0.125)])
     assert captioned.description_score is not None
     assert 0 < captioned.description_score <= 1
-    names = ", ".join(detected_class_names(compute_features(sequence.frames(0, 1)), MODEL))
-    assert captioned.description == f"{names}: fall, 00:00\N{EN DASH}00:00".removeprefix(": ")
+    names = detected_class_names(compute_features(sequence.frames(0, 1)), MODEL)
+    assert captioned.description == template_caption(event(0.0, 0.125), names)
 
 
 # --- whose sentence -------------------------------------------------------------------------------------------------
@@ -276,8 +277,8 @@ def test_caption_events_fall_back_to_template() -> None:
             captioned = plain if round(item.description_score, 6) >= least else put_together
             assert item == captioned
     objects = [*SEQUENCE.names]
-    assert all(name in (put_together.description or "") for name in objects for put_together in never[6:8])
-    assert (never[6].description or "").endswith(": fall, 00:04\N{EN DASH}00:09")
+    assert all(name in (put_together.description or "").lower() for name in objects for put_together in never[6:8])
+    assert (never[6].description or "").endswith(": fall (00:04\N{EN DASH}00:09)")
 
 
 def test_caption_events_replace_empty_captions() -> None:

@@ -53,7 +53,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     def scripted_segments(model: EventModel, segments: list[CaptionSegment], *, beam: int) -> list[Caption]:
         lengths = [len(segment.features) for segment in segments]
         assert all(segment.label is None for segment in segments), "only the place is given"
-        return [Caption(text=said[length], score=scores[length]) for length in lengths]
+        return [Caption(text=said[length], score=scores[length], threshold=0.5) for length in lengths]
 
     monkeypatch.setattr(module, "caption_segments", scripted_segments)
 
@@ -184,7 +184,7 @@ def test_undecoded_segments_are_skipped(tmp_path: Path) -> None:
 def test_captions_table_shows_worst(dataset: Dataset) -> None:
     metrics = evaluate(dataset, predicted=(event(2.1, 4.2),))
     lines = captions_table(metrics)
-    assert lines[0] == "3 captions, 0% of them below the confidence threshold"
+    assert lines[0] == "3 captions, 33% of them below the confidence threshold"
     assert f"cider_d {metrics['cider_d']:.3f}" in lines
     assert f"chrf {metrics['chrf']:.3f}" in lines
     assert "chair_s 0.000  (0 of 3 object words name an undetected class)" in lines

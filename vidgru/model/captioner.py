@@ -346,9 +346,9 @@ def _with_captions(model: EventModel, events: Sequence[Event], features: Sequenc
 
 
 def template_caption(event: Event, class_names: Sequence[str]) -> str:
-    """Compose a caption of objects, label and time: "person, bag: left behind, 00:12\N{EN DASH}00:15".
+    """Compose a caption of objects, label and time: "Person and bag: left behind (00:12\N{EN DASH}00:15)".
 
-    The label is left out if the model has captions only: "person, 00:12\N{EN DASH}00:15".
+    The label is left out if the model has captions only: "Person (00:12\N{EN DASH}00:15)".
 
     Args:
         event: Event with label and times.
@@ -357,9 +357,10 @@ def template_caption(event: Event, class_names: Sequence[str]) -> str:
     label = "" if event.label == DESCRIBED else event.label.replace("_", " ").strip()
     with_hours = event.end_s >= 3600
     interval = f"{_clock(event.start_s, with_hours)}\N{EN DASH}{_clock(event.end_s, with_hours)}"
-    objects = ", ".join(class_names[:_TEMPLATE_CLASSES])
+    *others, last = class_names[:_TEMPLATE_CLASSES] or [""]
+    objects = f"{', '.join(others)} and {last}" if others else last
     subject = ": ".join(filter(None, (objects, label)))
-    return ", ".join(filter(None, (subject, interval)))
+    return f"{subject[:1].upper()}{subject[1:]} ({interval})".strip()
 
 
 def detected_class_names(features: Features, model: EventModel) -> list[str]:

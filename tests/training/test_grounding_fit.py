@@ -1,0 +1,157 @@
+"""Slots of captions: found in sentences, fitted to attributes, and filled."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vidgru.model.feature_spec import FeatureSpec
+from vidgru.model.features import compute_features
+from vidgru.model.grounding import Grounding, contexts, has_slots, mark
+from vidgru.training.data import LoadedFeatures
+from vidgru.training.examples import CaptionedClip
+from vidgru.training.grounding_fit import find_slots, ground_captions, insert_slots
+from vidgru.types import FrameSequence
+
+FPS, FRAMES = 8.0, 16
+RED, BLUE = [0.4, 0.6, 0.5] * 3, [0.3, 0.2, -0.8] * 3
+ENGLISH = ("A {who} person goes to the {way}.", "Someone in {who} walks {way}.")
+KOREAN = ("{who} 옷을 입은 사람이 {way}으로 간다.", "{way}으로 {who} 옷차림의 누군가가 걷는다.")
+WORDS = {"en": ("red", "blue", "left", "right"), "ko": ("빨간색", "파란색", "왼쪽", "오른쪽")}
+
+
+def scene(colour: list[float], direction: int, seed: int) -> FrameSequence:
+    """A person of one colour who walks, and a car of the other colour that stands still."""
+    rng = np.random.default_rng(seed)
+    x = 0.5 + direction * np.linspace(-0.35, 0.35, FRAMES) + rng.normal(0, 0.005, FRAMES)
+    boxes = np.zeros((FRAMES, 2, 4), np.float32)
+    boxes[:, 0] = np.stack([x - 0.03, np.full(FRAMES, 0.4), x + 0.03, np.full(FRAMES, 0.6)], axis=1)
+    boxes[:, 1] = np.array([0.7, 0.5, 0.9, 0.6]) + rng.normal(0, 0.002, 4)
+    other = BLUE if colour is RED else RED
+    colours = np.stack([colour, other])[None].repeat(FRAMES, axis=0) + rng.normal(0, 0.05, (FRAMES, 2, len(RED)))
+    return FrameSequence(
+        time_s=np.arange(FRAMES) / FPS,
+        frame_index=np.arange(FRAMES),
+        offsets=np.arange(FRAMES + 1) * 2,
+        boxes=boxes.reshape(-1, 4),
+        scores=np.full(2 * FRAMES, 0.9, np.float16),
+        classes=np.tile([0, 2], FRAMES).astype(np.int16),
+        tracks=np.tile([4, 9], FRAMES).astype(np.int32),
+        colour=colours.reshape(-1, len(RED)).astype(np.float16),
+        fps=FPS,
+        size_px=(320, 180),
+        names=("person", "bicycle", "car"),
+    )
+
+
+def dataset(templates: tuple[str, ...], words: tuple[str, ...], number: int, seed: int) -> tuple[list, LoadedFeatures]:
+    rng = np.random.default_rng(seed)
+    clips, features = [], {}
+    for index in range(number):
+        colour, way, wording = rng.integers(2, size=3)
+        video = f"{seed}-{index}.mp4"
+        sequence = scene((RED, BLUE)[colour], (-1, 1)[way], seed * 1000 + index)
+        features[video] = compute_features(sequence)
+        text = templates[wording].format(who=words[colour], way=words[2 + way])
+        clips.append(
+            CaptionedClip(
+                video=video, first=0, stop=FRAMES, timed=False, label=0, sentences=(text[:1].upper() + text[1:],)
+            )
+        )
+    spec = FeatureSpec.from_sequence(sequence)
+    return clips, LoadedFeatures(features=features, feature_spec=spec, names=sequence.names, keys={})
+
+
+@pytest.fixture(scope="module")
+def grounded() -> tuple[Grounding, list[CaptionedClip], LoadedFeatures]:
+    clips, loaded = dataset(ENGLISH, WORDS["en"], 40, 1)
+    grounding, with_slots = ground_captions(clips, loaded, seed=0)
+    assert grounding is not None
+    return grounding, with_slots, loaded
+
+
+def test_slots_are_words_in_which_wordings_differ() -> None:
+    texts = ["a man in red runs left .", "a man in blue runs left .", "a man in green runs right .", "it rains ."]
+    sentences = [tuple(text.split()) for text in texts]
+    slots = find_slots(sentences, [0, 0, 0, 0])
+    assert {slot.words for slot in slots} == {("blue", "green", "red"), ("left", "right")}
+    assert find_slots(sentences, [0, 1, 2, 0]) == [], "sentences of other labels are not compared"
+    # the word is a slot only where it stood in one
+    assert insert_slots("A man in Red runs to the left of red.", slots).count(mark(0)) + 1 == 2
+
+
+def test_contexts_name_rank_and_neighbours() -> None:
+    words = ["one", "in", mark(0), ",", "one", "in", mark(0)]
+    names = contexts(words, 6, 3)
+    assert "rank 3 1/2" in names
+    assert "before 3 in" in names
+    assert "between in $" in names
+    assert not any("," in name for name in names), "a comma ends what is near"
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_measured_words_are_filled_in_any_language(language: str) -> None:
+    templates = ENGLISH if language == "en" else KOREAN
+    clips, loaded = dataset(templates, WORDS[language], 40, 1)
+    grounding, with_slots = ground_captions(clips, loaded, seed=0)
+    assert grounding is not None
+    assert {choice.group for choice in grounding.choices} == {"colour", "movement"}
+    assert len({clip.sentences for clip in with_slots}) == 2, "the two wordings remain"
+    unseen, loaded = dataset(templates, WORDS[language], 12, 2)
+    for clip in unseen:
+        sentence = clip.sentences[0]
+        for number, choice in enumerate(grounding.choices):
+            sentence = re.sub("|".join(choice.words), mark(number), sentence, flags=re.IGNORECASE)
+        text, probability = grounding.fill(sentence, 0, loaded.features[clip.video], loaded.feature_spec)
+        assert text == clip.sentences[0]
+        assert 0.5 < probability <= 1
+
+
+def test_probability_falls_with_unsure_colours(
+    grounded: tuple[Grounding, list[CaptionedClip], LoadedFeatures],
+) -> None:
+    grounding, with_slots, loaded = grounded
+    sentence = with_slots[0].sentences[0]
+    between = [(a + b) / 2 for a, b in zip(RED, BLUE, strict=True)]
+    sure, unsure = (compute_features(scene(colour, 1, 5)) for colour in (RED, between))
+    spec = loaded.feature_spec
+    assert grounding.fill(sentence, 0, sure, spec)[1] > grounding.fill(sentence, 0, unsure, spec)[1] + 0.1
+
+
+def test_words_that_nothing_tells_stay() -> None:
+    clips, loaded = dataset(ENGLISH, WORDS["en"], 40, 3)
+    rng = np.random.default_rng(0)
+    texts = [f"A {rng.choice(['tall', 'short'])} person waits." for _ in clips]
+    clips = [replace(clip, sentences=(text,)) for clip, text in zip(clips, texts, strict=True)]
+    grounding, with_slots = ground_captions(clips, loaded, seed=0)
+    assert grounding is None
+    assert with_slots == clips
+
+
+def test_events_without_objects_are_filled(
+    grounded: tuple[Grounding, list[CaptionedClip], LoadedFeatures],
+) -> None:
+    grounding, with_slots, loaded = grounded
+    empty = replace(
+        scene(RED, 1, 0),
+        offsets=np.zeros(FRAMES + 1, np.int64),
+        **{name: getattr(scene(RED, 1, 0), name)[:0] for name in ("boxes", "scores", "classes", "tracks", "colour")},
+    )
+    text, probability = grounding.fill(with_slots[0].sentences[0], 0, compute_features(empty), loaded.feature_spec)
+    assert not has_slots(text)
+    assert 0 <= probability <= 1
+
+
+def test_grounding_survives_its_file(grounded: tuple[Grounding, list[CaptionedClip], LoadedFeatures]) -> None:
+    grounding, with_slots, loaded = grounded
+    copy = Grounding.load(grounding.metadata(), grounding.tensors())
+    clip = with_slots[0]
+    features = loaded.features[clip.video]
+    assert copy.fill(clip.sentences[0], 0, features, loaded.feature_spec) == grounding.fill(
+        clip.sentences[0], 0, features, loaded.feature_spec
+    )
+    fewer = grounding.without_fold(0)
+    assert len(fewer.choices[0].bias) * grounding.folds == len(grounding.choices[0].bias)
