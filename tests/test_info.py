@@ -74,7 +74,7 @@ def test_dataset_too_small_to_split(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("video,start,end,label,description,split\na.mp4,,,fall,,\n")
     text = str(inspect_path(tmp_path / "labels.csv"))
     assert "fall" in text
-    assert "make 2 splits" in text
+    assert "the only train recording cannot be divided" in text
 
 
 def test_cache_groups_by_settings(project: FakeProject) -> None:
@@ -434,7 +434,7 @@ def test_untrainable_dataset_is_described(tmp_path: Path) -> None:
     (tmp_path / "annotations.csv").write_text("video,start,end,label\na.mp4,0,1,fall\na.mp4,4,5,fall\n")
     text = str(inspect_path(tmp_path))
     assert "2 events of 1 label in 1 recording" in text
-    assert "1 group by video cannot make 2 splits" in text
+    assert "no val rows, and the only train recording cannot be divided" in text
     assert "line 3: start 4 s is past the end of a.mp4 (3.00 s)" in text
 
 

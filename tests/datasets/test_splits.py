@@ -12,7 +12,7 @@ from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, clips
 from vidgru.datasets.recording_checks import check_recordings
 from vidgru.datasets.report import report
-from vidgru.datasets.splits import assign_splits, folds, groups, in_split, member_folds, stratify
+from vidgru.datasets.splits import assign_splits, folds, groups, in_split, member_folds, only_group, stratify
 from vidgru.errors import AnnotationError, SettingsError
 
 
@@ -107,13 +107,26 @@ def test_groups_rejects_bad_columns(tmp_path: Path) -> None:
         groups(dataset, "subject")
 
 
-def test_assign_splits_rejects_single_group(tmp_path: Path) -> None:
+def test_assign_splits_leaves_single_recording_in_train(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,1,2,x,,", "a.mp4,3,4,y,,")
+    assigned = assign_splits(dataset)
+    assert assigned.splits == ("train",)
+    assert assigned.notes[-1].startswith("no val rows, and the only train recording cannot be divided")
     with pytest.raises(AnnotationError, match=r"1 group by video cannot make 2 splits\n  add recordings"):
-        assign_splits(dataset)
+        assign_splits(dataset, test=0.2)
     assert assign_splits(dataset, val=0.0) is dataset
     with pytest.raises(SettingsError, match="val is 1; it must be a share"):
         assign_splits(dataset, val=1)
+
+
+def test_single_group_is_divided_by_recording(tmp_path: Path) -> None:
+    rows = [f"a{i}.mp4,,,{'xy'[i % 2]},,,yard" for i in range(10)]
+    dataset = csv_set(tmp_path, *rows, header=f"{HEADER},camera")
+    assigned = assign_splits(dataset, by="camera")
+    assert assigned.notes == ("no val rows: 2 of 10 train clips held out as val, by video, seed 0",)
+    assert set(member_folds(dataset, 5, 0, "camera").values()) == set(range(5))
+    assert only_group(dataset, "camera") == "camera 'yard'"
+    assert only_group(dataset) is None  # without the column, every recording is a group
 
 
 def test_folds_test_every_row_once(tmp_path: Path) -> None:
@@ -316,12 +329,13 @@ def test_report_moments_and_unknown_durations(tmp_path: Path) -> None:
     assert not any("of the time" in line for line in report(dataset).lines)
 
 
-def test_folds_rejects_single_training_group(tmp_path: Path) -> None:
+def test_folds_of_few_groups(tmp_path: Path) -> None:
     rows = [f"a{i}.mp4,,,x,,,cam{i % 3}" for i in range(9)]
     dataset = csv_set(tmp_path, *rows, header=f"{HEADER},camera")
-    message = r"1 group by camera cannot make 2 splits, train and val, from what fold \d of 2 leaves\n"
-    with pytest.raises(AnnotationError, match=message):
-        folds(dataset, 2, seed=0, by="camera")
+    of_one_camera = [fold for fold in folds(dataset, 2, seed=0, by="camera") if ", by video, seed 0" in fold.notes[-1]]
+    assert len(of_one_camera) == 1
+    with pytest.raises(AnnotationError, match="3 groups by camera cannot make 4 splits"):
+        folds(dataset, 4, seed=0, by="camera")
     assert len(folds(dataset, 3, seed=0, by="camera")) == 3
     with pytest.raises(
         AnnotationError, match=r"no column 'kamera' .* \(did you mean 'camera'\?\)\n.* of the file: camera"

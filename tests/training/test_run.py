@@ -261,3 +261,12 @@ def test_evaluate_cached_features_without_detector(data: FakeDataset, tmp_path: 
     other.write_bytes(b"another detector")
     with pytest.raises(SettingsMismatchError, match=r"weights_sha256 is .*, the model's is "):
         evaluate(out, data.root / "new.yaml", from_settings(EvalConfig, **{**settings, "weights": str(other)}))
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_train_warns_of_single_place(data: FakeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{row},yard" for row in data.rows]
+    (data.root / "yard.csv").write_text("video,start,end,label,description,split,group\n" + "\n".join(rows) + "\n")
+    (data.root / "yard.yaml").write_text("annotations: yard.csv\nvideos: videos\n")
+    train(data.root / "yard.yaml", config(data, tmp_path))
+    assert "warning: all recordings are of group 'yard': metrics do not tell" in capsys.readouterr().err

@@ -35,8 +35,9 @@ def assign_splits(
 ) -> Dataset:
     """Hold out part of train as val if the file has no val rows, and as test if a test fraction is requested.
 
-    Whole groups are moved, chosen so that each label keeps its proportion. Existing splits are unchanged, and the test
-    split never replaces val. `notes` says what was done.
+    Whole groups are moved, chosen so that each label keeps its proportion; recordings, if all are of one group. A
+    single recording is left in train. Existing splits are unchanged, and the test split never replaces val. `notes`
+    says what was done.
 
     Args:
         dataset: As loaded.
@@ -44,7 +45,7 @@ def assign_splits(
             so change them in the dataset YAML rather than here.
 
     Raises:
-        AnnotationError: All of train is one group, so nothing can be held out.
+        AnnotationError: All of train is one recording, so that no test split can be made.
         SettingsError: Invalid fractions.
     """
     defaults = dataset.split
@@ -73,7 +74,7 @@ def folds(dataset: Dataset, k: int, seed: int, by: str | None = None) -> list[Da
 
     Raises:
         SettingsError: k is below 2.
-        AnnotationError: There are fewer groups than folds, or a fold leaves a single group to train on.
+        AnnotationError: There are fewer groups than folds.
     """
     if k < 2:
         raise SettingsError(f"folds is {k}; it must be at least 2")
@@ -84,11 +85,7 @@ def folds(dataset: Dataset, k: int, seed: int, by: str | None = None) -> list[Da
         rows = tuple(_moved(row, "test" if part[row.annotation.video] == fold else "train") for row in dataset.rows)
         # Notes about the original splits no longer apply.
         note = f"fold {fold + 1} of {k} by {group_kind}, seed {seed}, is the test split"
-        try:
-            datasets.append(assign_splits(replace(dataset, rows=rows, notes=(note,)), test=0.0, by=by, seed=seed))
-        except AnnotationError as error:
-            message = f"{error.message}, train and val, from what fold {fold + 1} of {k} leaves"
-            raise AnnotationError(message, f"make more folds, or {error.remedy}") from error
+        datasets.append(assign_splits(replace(dataset, rows=rows, notes=(note,)), test=0.0, by=by, seed=seed))
     return datasets
 
 
@@ -106,9 +103,10 @@ def member_folds(dataset: Dataset, members: int, seed: int, by: str | None = Non
 
     Returns:
         The part of each recording that a member does without. Fewer parts than members, or none, if there are too few
-        groups.
+        groups; of a single group, its recordings are divided.
     """
     rows = tuple(row for row in dataset.rows if row.annotation.split in ("train", "val"))
+    by = _dividing(dataset, rows, by)
     group, _ = groups(dataset, by)
     chosen = replace(dataset, rows=rows)
     groups_of: dict[int, set[str]] = {}
@@ -219,6 +217,10 @@ def stratify(counts: Array, shares: Array, rng: np.random.Generator) -> Array:
 
 def _hold_out(dataset: Dataset, name: str, share: float, settings: SplitSettings) -> Dataset:
     train = tuple(row for row in dataset.rows if row.annotation.split == "train")
+    if name == "val" and len({row.annotation.video for row in train}) == 1:
+        note = f"{NO_VAL}, and the only train recording cannot be divided: nothing is left to measure the model on"
+        return replace(dataset, notes=(*dataset.notes, note))
+    settings = replace(settings, by=_dividing(dataset, train, settings.by))
     part, group_kind = _parts(dataset, train, np.array([1 - share, share]), settings)
     rows = tuple(
         _moved(row, name) if row.annotation.split == "train" and part[row.annotation.video] == 1 else row
@@ -233,6 +235,24 @@ def _hold_out(dataset: Dataset, name: str, share: float, settings: SplitSettings
     moved_rows = f"{len(moved)} of {len(before)} train {noun} held out as {name}"
     note = f"{_MADE_SPLIT.format(name)}: {moved_rows}, by {group_kind}, seed {settings.seed}"
     return replace(changed, notes=(*dataset.notes, note))
+
+
+def only_group(dataset: Dataset, by: str | None = None) -> str | None:
+    """Return what train and val have in common if that is more than a recording: "camera 'yard'"; else None.
+
+    Args:
+        dataset: As loaded.
+        by: As for `groups`.
+    """
+    group, kind = groups(dataset, by)
+    names = {group[row.annotation.video] for row in dataset.rows if row.annotation.split in ("train", "val")}
+    return f"{kind} {names.pop()!r}" if len(names) == 1 and kind != "video" else None
+
+
+def _dividing(dataset: Dataset, rows: tuple[AnnotationRow, ...], by: str | None) -> str | None:
+    """Return what to divide rows by: recordings if all are of one group, because that cannot be divided."""
+    group, _ = groups(dataset, by)
+    return "video" if len({group[row.annotation.video] for row in rows}) == 1 else by
 
 
 def _moved(row: AnnotationRow, split: str) -> AnnotationRow:

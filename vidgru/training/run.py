@@ -18,7 +18,7 @@ from vidgru.config import TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, clips, described_segments, select_splits
 from vidgru.datasets.report import report
-from vidgru.datasets.splits import NO_VAL, assign_splits, folds, groups, in_split
+from vidgru.datasets.splits import NO_VAL, assign_splits, folds, groups, in_split, only_group
 from vidgru.errors import VidgruError
 from vidgru.extraction.import_detections import open_detections
 from vidgru.extraction.pipeline import feature_settings_for
@@ -118,6 +118,12 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
     loaded = load_features(cache, extracted.keys, config.flip_idx)
     described = replace(extracted.dataset, notes=_notes(extracted.dataset, config, loaded))
     print(report(described, max_labels=_MAX_LABELS))
+    if not config.folds and (place := only_group(extracted.dataset)):
+        print(
+            f"warning: all recordings are of {place}: metrics do not tell how the model does elsewhere; "
+            "add recordings of others",
+            file=sys.stderr,
+        )
     if config.augment and (reason := why_not_mirrored(loaded.feature_spec, task.labels, config.mirror)):
         print(f"training without mirroring: {reason}")
     return TrainingData(

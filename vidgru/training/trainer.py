@@ -158,10 +158,11 @@ def fit(
     bar = tqdm(total=config.epochs, initial=len(progress.epochs), unit="epoch", leave=False, disable=hide_bar)
     last = learner.snapshot()
     interrupted = False
+    patience = config.patience if validation.examples.videos else 0  # with nothing held out, no loss can rise
     with bar, closing(writer) if writer else nullcontext():
         try:
             for epoch in range(first_epoch, config.epochs + 1):
-                if config.patience and epochs_without_gain(model, progress) >= config.patience:
+                if patience and epochs_without_gain(model, progress) >= patience:
                     break
                 started = time.monotonic()
                 train_loss, step = learner.run_epoch(batches, epoch, progress.step)
