@@ -1,6 +1,6 @@
 """Measure how right captions are, against two baselines without a language model.
 
-    python scripts/make_demo_data.py --work /tmp/clips --clips 450 --recordings 40
+    python scripts/make_demo_data.py dataset --work /tmp/clips --clips 450 --recordings 40
     python scripts/bench_captions.py --rendered /tmp/clips --seeds 0,1,2
     python scripts/bench_captions.py --dataset yard --weights yolo26n.pt          # any dataset with descriptions
 
@@ -437,7 +437,7 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--rendered", type=Path, help="folder written by make_demo_data.py --clips")
+    source.add_argument("--rendered", type=Path, help="folder written by make_demo_data.py dataset")
     source.add_argument("--dataset", type=Path, help="any other dataset with descriptions")
     parser.add_argument("--languages", default=",".join(LANGUAGES), help="languages of a rendered dataset")
     parser.add_argument("--split", default="test", help="split to evaluate")

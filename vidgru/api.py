@@ -355,21 +355,22 @@ def info(path: str | Path, config: InfoConfig | None = None) -> InfoReport:
     return inspect_path(path, verify=config.verify, prune=config.prune, detections=config.detections)
 
 
-def demo(config: DemoConfig | None = None) -> str:
-    """Run the whole pipeline offline on synthetic scenes.
+def demo(config: DemoConfig | None = None) -> None:
+    """Show on synthetic scenes, offline, what vidgru does.
 
-    Returns metrics and events as text.
+    Prints the events that a bundled model predicts in a new recording, beside the true ones; then trains a small model
+    and prints its metrics.
 
     Args:
         config: Settings; their defaults if None.
 
     Raises:
-        WeightsError: The detector of the demo is not installed.
+        WeightsError, ModelError: The detector or the model of the demo is not installed.
         OutputError: `config.out` cannot be written.
     """
     from vidgru.demo.run import run
 
-    return run(_settings(config, DemoConfig))
+    run(_settings(config, DemoConfig))
 
 
 def _recordings(sources: list[str | Path], config: ExtractConfig) -> tuple[list[Recording], SequenceCache]:

@@ -149,7 +149,7 @@ def _info(path: str, config: configs.InfoConfig) -> int:
 
 
 def _demo(config: configs.DemoConfig) -> int:
-    print(api.demo(config))
+    api.demo(config)
     return 0
 
 

@@ -608,17 +608,13 @@ class DemoConfig:
 
     Attributes:
         out: Folder of all output.
-        clips_per_kind: Number of clips to render per kind of event.
-        recordings: Number of recordings of about a minute, with timed events, to render.
+        full: Train a model on a large dataset, captions too, and predict with it; takes some minutes.
         seed: Random seed of the scenes and the training.
     """
 
     out: str = "demo"
-    clips_per_kind: int = 32
-    recordings: int = 32
+    full: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("clips_per_kind", "recordings"):
-            require(getattr(self, name) >= 3, name, getattr(self, name), "at least 3, one for each split")
         require(self.seed >= 0, "seed", self.seed, "0 or more")

@@ -130,7 +130,7 @@ def sha256_file(path: Path, on_chunk: Callable[[], None] | None = None) -> str:
 
 
 def bundled_file(name: str) -> Path | None:
-    """Return a file that comes with vidgru, a preset of `configs/` or the demo's `demo.pt`; None if there is none.
+    """Return a file that comes with vidgru, a preset of `configs/` or a model of `data/demo/`; None if there is none.
 
     The wheel carries these files in `vidgru/bundled`; in a checkout they are in their own folders.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import multiprocessing
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import av
 import cv2
 import numpy as np
 import yaml
+from tqdm import tqdm
 
 from vidgru.demo.scenes import CLASSES, EVENT_KINDS, Scene, plan_clip, plan_recording, write_video
 
@@ -53,7 +55,7 @@ def write_dataset(
     `folder/dataset` has clips, whose labels apply to the whole clip, and recordings of about a minute, whose events
     have times and eventless gaps between them. A fifth of each is for validation, a fifth for test. Every split has
     equally many events of both kinds of an order pair.
-    `folder/recordings` has further recordings, each with one event of every kind; all in split test.
+    `folder/recordings` has further recordings, as `write_recordings` makes them.
 
     Args:
         folder: Created if missing.
@@ -73,7 +75,7 @@ def write_dataset(
     if 0 < recordings < 3:
         raise ValueError(f"recordings must be 0, or at least 3, one for each split, got {recordings}")
     rng = np.random.default_rng([seed, 101])
-    videos, unseen_videos = folder / "dataset" / "videos", folder / "recordings" / "videos"
+    videos = folder / "dataset" / "videos"
     cases: list[tuple[str | None, str]] = []
     for kind, count in (*((kind, clips_per_kind) for kind in EVENT_KINDS), (None, eventless_clips)):
         cases += [(kind, split) for split in _splits(count)]
@@ -99,34 +101,58 @@ def write_dataset(
         )
         for n, split in enumerate(splits)
     ]
-    unseen_jobs = [
+    # Longest first, so that no process ends long after the others.
+    _render_all([*recording_jobs, *clip_jobs], workers)
+    _write_annotations([*clip_jobs, *recording_jobs], folder / "dataset" / "annotations.csv")
+    if unseen_recordings:
+        write_recordings(folder / "recordings", unseen_recordings, seed=seed)
+
+
+def write_recordings(folder: Path, count: int = 1, *, seed: int = 0) -> None:
+    """Render recordings that no dataset of `write_dataset` has, each with one event of every kind, in split test.
+
+    Args:
+        folder: Where `videos/` and `annotations.csv` are written; created if missing.
+        count: Number of recordings.
+        seed: Random seed.
+    """
+    rng = np.random.default_rng([seed, 102])
+    jobs = [
         _VideoJob(
-            unseen_videos / f"recording_{n:02d}.mp4",
+            folder / "videos" / f"recording_{n:02d}.mp4",
             tuple(rng.permutation(EVENT_KINDS).tolist()),
             seed * 100_000 + _UNSEEN_SEED + n,
             "test",
             is_recording=True,
         )
-        for n in range(unseen_recordings)
+        for n in range(count)
     ]
-    videos.mkdir(parents=True, exist_ok=True)
-    unseen_videos.mkdir(parents=True, exist_ok=True)
-    jobs = [*unseen_jobs, *recording_jobs, *clip_jobs]  # longest first, so that no process ends long after the others
-    if workers > 1:
-        with multiprocessing.get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-            for _ in pool.imap_unordered(_render, jobs, chunksize=1):
-                pass
-    else:
-        for job in jobs:
-            _render(job)
-    _write_annotations([*clip_jobs, *recording_jobs], folder / "dataset" / "annotations.csv")
-    _write_annotations(unseen_jobs, folder / "recordings" / "annotations.csv")
+    _render_all(jobs, workers=1)
+    _write_annotations(jobs, folder / "annotations.csv")
 
 
 def _splits(count: int) -> list[str]:
     """Return the split of each of `count` videos: a fifth val, a fifth test, at least one of each."""
     fifth = max(1, round(count / 5))
     return [("val", "test", "train")[min(k // fifth, 2)] for k in range(count)]
+
+
+def _render_all(jobs: Sequence[_VideoJob], workers: int) -> None:
+    """Render videos, in this process or in several, with a progress bar on stderr if that is a terminal."""
+    for folder in {job.path.parent for job in jobs}:
+        folder.mkdir(parents=True, exist_ok=True)
+    bar = tqdm(total=len(jobs), desc="rendering", unit="video", leave=False, disable=not sys.stderr.isatty())
+    with bar:
+        if workers > 1:
+            # each process is busy with its own video: threads of OpenCV would only get in the way
+            context, limit_threads = multiprocessing.get_context("spawn"), (1,)
+            with context.Pool(workers, initializer=cv2.setNumThreads, initargs=limit_threads) as pool:
+                for _ in pool.imap_unordered(_render, jobs, chunksize=1):
+                    bar.update()
+        else:
+            for job in jobs:
+                _render(job)
+                bar.update()
 
 
 def _render(job: _VideoJob) -> None:

@@ -1,4 +1,4 @@
-"""The demo: render street scenes, extract, train, evaluate, predict, and compare predictions with the truth.
+"""The demo: what a trained model finds in a new recording, then training one; or the whole pipeline from nothing.
 
 It calls the functions behind the commands, and needs nothing but the installed package.
 """
@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vidgru.cache import SequenceCache
-from vidgru.config import DemoConfig, DetectorSettings, EvalConfig, PredictConfig, TrainConfig
+from vidgru.config import DemoConfig, DetectorSettings, EvalConfig, PredictConfig, RuntimeSettings, TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import described_segments
-from vidgru.demo.dataset import write_dataset
+from vidgru.demo.dataset import write_dataset, write_recordings
 from vidgru.demo.renderer import SIZE_PX
 from vidgru.demo.scenes import FPS
 from vidgru.demo.sentences import CAPTION_ATTRIBUTES, ENGLISH, SceneDescription, attribute_accuracy, check_caption
-from vidgru.errors import WeightsError
+from vidgru.errors import ModelError, OutputError, WeightsError
+from vidgru.extraction.pipeline import extract_recordings
 from vidgru.model.captioner import caption_events, caption_intervals, is_confident
 from vidgru.model.checkpoint import load_model
 from vidgru.model.stream import score_recording
@@ -31,62 +34,137 @@ from vidgru.training.evaluate import evaluate
 from vidgru.training.run import train
 from vidgru.types import Annotation, Event
 
-_EPOCHS = 30
-_LOOKAHEAD_S = 2.0  # what a person with a bag, or before a car, is about to do becomes visible late
+DETECTOR, MODEL = "demo.pt", "demo.safetensors"  # bundled files
+LOOKAHEAD_S = 2.0  # what a person with a bag, or before a car, is about to do becomes visible late
+# Every second frame of the scenes, which are small and slow; the detector is so small that Python's share of a batch
+# of 4 frames would be a third.
+SAMPLING_FPS = FPS / 2
+RUNTIME = RuntimeSettings(detector_batch=16)
+
+_CORRECT = "correct"  # verdict on a caption
 
 EventPair = tuple[Annotation | None, Event | None]
 
 
-def run(config: DemoConfig) -> str:
-    """Run the demo into `config.out`, reusing what is already there.
+@dataclass(frozen=True, kw_only=True)
+class TrainingSize:
+    """How much the demo renders and trains.
 
-    Returns:
-        Metrics on held-out clips and recordings, and a table of true and predicted events of another recording.
+    Attributes:
+        clips_per_kind, eventless_clips, recordings: As for `write_dataset`.
+        epochs: Passes over the training data.
+        captions: Whether sentences are learnt, which takes hundreds of examples.
+    """
+
+    clips_per_kind: int
+    eventless_clips: int
+    recordings: int
+    epochs: int
+    captions: bool
+
+
+SMALL = TrainingSize(clips_per_kind=8, eventless_clips=4, recordings=6, epochs=16, captions=False)
+FULL = TrainingSize(clips_per_kind=32, eventless_clips=16, recordings=32, epochs=30, captions=True)
+
+
+def run(config: DemoConfig) -> None:
+    """Run the demo into `config.out` and print what it shows. Extracted features are reused.
+
+    In two acts, a bundled model predicts the events of a new recording, and a model is trained and evaluated on a small
+    dataset. With `config.full`, a model is trained on a large dataset, evaluated, and predicts the new recording.
 
     Raises:
-        WeightsError: The package lacks the demo's detector.
+        WeightsError, ModelError: The package lacks the demo's detector or model.
+        OutputError: `config.out` cannot be written.
     """
-    weights = bundled_file("demo.pt")
+    weights, bundled_model = bundled_file(DETECTOR), bundled_file(MODEL)
     if weights is None:
-        raise WeightsError("demo.pt, the demo's detector, is missing from this installation", "reinstall vidgru")
+        raise WeightsError(f"{DETECTOR}, the demo's detector, is missing from this installation", "reinstall vidgru")
+    if bundled_model is None and not config.full:
+        raise ModelError(
+            f"{MODEL}, the demo's model, is missing from this installation",
+            "reinstall vidgru, or train a model with vidgru demo --full",
+        )
+    began, out = time.perf_counter(), Path(config.out).expanduser()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror}", "choose another folder with --out") from None
+    if config.full:
+        metrics = train_and_evaluate(out, str(weights), FULL, config.seed)
+        model = str(out / "model")
+        captions = _evaluate_captions(model, str(out / "dataset"), str(out / "features"))
+        pairs = predict_recording(out, model, str(weights), config.seed)
+        lines = [*metric_lines(metrics), *captions, "", *label_table(metrics), "", *match_table(pairs)]
+        print("\n".join([*lines, _report_line(out), f"Took {time.perf_counter() - began:.0f} s."]))
+        return
+
+    print("Act one: a model that comes with vidgru, and a recording that it has never seen", flush=True)
+    pairs = predict_recording(out, str(bundled_model), str(weights), config.seed)
+    print("\n".join([*match_table(pairs), _report_line(out)]))
+    print(f"Took {time.perf_counter() - began:.0f} s.\n", flush=True)
+
     began = time.perf_counter()
-    out = Path(config.out)
-    dataset, unseen = str(out / "dataset"), str(out / "recordings")
-    features, model, events = str(out / "features"), str(out / "model"), str(out / "events")
+    print("Act two: a model of your own, from a few examples", flush=True)
+    metrics = train_and_evaluate(out, str(weights), SMALL, config.seed)
+    print("\n".join([*label_table(metrics), *metric_lines(metrics)]))
+    print(f"Took {time.perf_counter() - began:.0f} s. The model is in {out / 'model'}, its plots in {out / 'eval'}.")
+    print("vidgru demo --full trains on everything, captions too.")
 
-    _print_step(f"1/4 rendering street scenes ({SIZE_PX[0]}x{SIZE_PX[1]}, {FPS} frames per second) into {out}")
-    write_dataset(out, clips_per_kind=config.clips_per_kind, recordings=config.recordings, seed=config.seed)
-    _print_step("2/4 extracting features and training")
-    settings = TrainConfig(
-        members=1,  # the scenes have a validation split, and a demo should end soon
-        detector=DetectorSettings(weights=str(weights), imgsz=max(SIZE_PX)),
-        features=features,
-        out=model,
-        epochs=_EPOCHS,
-        lookahead=_LOOKAHEAD_S,
-        seed=config.seed,
-    )
-    train(dataset, settings)
-    _print_step("3/4 evaluating on held-out clips and recordings")
-    metrics = evaluate(model, dataset, EvalConfig(features=features, out=str(out / "eval"), weights=str(weights)))
-    _print_step("4/4 predicting events of a new recording")
-    predict(
-        model, [str(out / "recordings" / "videos")], PredictConfig(features=features, out=events, weights=str(weights))
-    )
 
-    pairs = match_events(load_dataset(unseen).annotations, read_jsonl(Path(events) / "events.jsonl"))
-    lines = [
-        *metric_lines(metrics),
-        *_evaluate_captions(model, dataset, features),
-        "",
-        *label_table(metrics["events"]["per_class"]),
-        "",
-        *match_table(pairs),
-        "",
-        f"Took {time.perf_counter() - began:.0f} s. Open {Path(events) / INDEX} in a browser; "
-        f"the model is in {model}, its evaluation in {out / 'eval'}.",
-    ]
-    return "\n".join(lines)
+def predict_recording(out: Path, model: str, weights: str, seed: int) -> list[EventPair]:
+    """Render a recording into `out`, predict its events, and return them beside the true ones."""
+    recordings = out / "recordings"
+    with _step(f"drawing a recording ({SIZE_PX[0]}x{SIZE_PX[1]}, {FPS} frames per second)"):
+        write_recordings(recordings, seed=seed)
+    with _step("extracting features, predicting events, writing the report"):
+        config = PredictConfig(
+            features=str(out / "features"), out=str(out / "events"), weights=weights, runtime=RUNTIME
+        )
+        predict(model, [recordings / "videos"], config)
+    truth = load_dataset(recordings).annotations
+    return match_events(truth, read_jsonl(out / "events" / "events.jsonl"))
+
+
+def train_and_evaluate(out: Path, weights: str, size: TrainingSize, seed: int) -> dict[str, Any]:
+    """Render a dataset into `out`, train a model on it, and return its metrics on held-out clips and recordings.
+
+    What training and evaluation print goes to `train.txt` and `eval.txt`.
+    """
+    dataset, features, model = str(out / "dataset"), str(out / "features"), str(out / "model")
+    detector = demo_detector(weights)
+    with _step("drawing clips and recordings"):
+        write_dataset(
+            out,
+            clips_per_kind=size.clips_per_kind,
+            eventless_clips=size.eventless_clips,
+            recordings=size.recordings,
+            unseen_recordings=0,
+            seed=seed,
+        )
+    with _step("extracting features"):
+        recordings = list(load_dataset(dataset).recordings.values())
+        extract_recordings(recordings, SequenceCache(features), detector, RUNTIME)
+    with _step(f"training for {size.epochs} epochs"), _output_to(out / "train.txt"):
+        settings = TrainConfig(
+            members=1,  # the scenes have a validation split, and a demo should end soon
+            detector=detector,
+            runtime=RUNTIME,
+            features=features,
+            out=model,
+            epochs=size.epochs,
+            lookahead=LOOKAHEAD_S,
+            captions=size.captions,
+            seed=seed,
+        )
+        train(dataset, settings)
+    with _step("evaluating on held-out clips and recordings"), _output_to(out / "eval.txt"):
+        return evaluate(model, dataset, EvalConfig(features=features, out=str(out / "eval"), weights=weights))
+
+
+def demo_detector(weights: str) -> DetectorSettings:
+    """Return the detector settings of the demo and of the model that comes with it."""
+    return DetectorSettings(weights=weights, imgsz=max(SIZE_PX), fps=SAMPLING_FPS)
 
 
 def _evaluate_captions(model_path: str, dataset_path: str, features: str) -> list[str]:
@@ -119,8 +197,20 @@ def _evaluate_captions(model_path: str, dataset_path: str, features: str) -> lis
     ]
 
 
-def _print_step(line: str) -> None:
-    print(line, file=sys.stderr)
+@contextmanager
+def _step(name: str) -> Iterator[None]:
+    """Name a step on stderr, and its time once it is done. Its progress bars appear between."""
+    print(f"  {name} ...", file=sys.stderr, flush=True)
+    began = time.perf_counter()
+    yield
+    print(f"  ... {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Write to a file what is printed: more than a screen."""
+    with path.open("w", encoding="utf-8") as file, redirect_stdout(file):
+        yield
 
 
 # --- report -----------------------------------------------------------------------------------------------------------
@@ -136,22 +226,34 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def label_table(per_class: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Format metrics of timed events, one line per label.
+def label_table(metrics: Mapping[str, Any]) -> list[str]:
+    """Format the metrics of `vidgru.training.evaluate`, one line per label and one for all.
 
-    Args:
-        per_class: By label, as in the metrics of `vidgru.training.evaluate`: number of true events (`support`), and
-            precision, recall and average precision (`ap_50`, None without true events) at tIoU 0.5.
+    Columns: clips, and how many of them got the right label; true events of recordings, how many of them were found at
+    tIoU 0.5, precision, and average precision (`-` without true events).
     """
-    width = max(map(len, per_class))
-    lines = [f"{'':{width}}  true  found  precision  recall     AP"]
-    for label, row in per_class.items():
-        recall, ap = (f"{value:.3f}" if (value := row[name]) is not None else "-" for name in ("recall", "ap_50"))
-        true_positives = round((row["recall"] or 0) * row["support"])
-        lines.append(
-            f"{label:{width}}  {row['support']:4}  {true_positives:5}  {row['precision']:9.3f}  {recall:>6}  {ap:>5}"
-        )
-    return lines
+    events, clips = metrics["events"], metrics["per_class"]
+    width = max(map(len, clips))
+    lines = [f"{'':{width}}  clips  right  events  found  precision     AP"]
+    for label, row in clips.items():
+        line = f"{label:{width}}  {row['support']:5}  {_share(row['recall'], row['support']):5}"
+        if label in events["per_class"]:
+            of_label = events["per_class"][label]
+            line += _event_columns(of_label["support"], of_label["recall"], of_label["precision"], of_label["ap_50"])
+        lines.append(line)
+    all_events = sum(row["support"] for row in events["per_class"].values())
+    line = f"{'all':{width}}  {metrics['clips']:5}  {_share(metrics['accuracy'], metrics['clips']):5}"
+    line += _event_columns(all_events, events["event_recall"], events["event_precision"], metrics["map_50"])
+    return [*lines, line]
+
+
+def _event_columns(support: int, recall: float | None, precision: float | None, ap: float | None) -> str:
+    texts = (f"{value:.2f}" if value is not None else "-" for value in (precision, ap))
+    return "  {:6}  {:5}  {:>9}  {:>5}".format(support, _share(recall, support), *texts)
+
+
+def _share(value: float | None, count: int) -> int:
+    return round((value or 0) * count)
 
 
 def match_events(truth: Sequence[Annotation], predicted: Sequence[Event]) -> list[EventPair]:
@@ -176,7 +278,7 @@ def match_events(truth: Sequence[Annotation], predicted: Sequence[Event]) -> lis
 
 
 def match_table(pairs: Sequence[EventPair]) -> list[str]:
-    """Format pairs of true and predicted events, each followed by its descriptions, and count them in a last line."""
+    """Format pairs of true and predicted events, each followed by its descriptions; the last line counts them."""
     lines = [f"{'true':<31} {'predicted':<36} caption"]
     for true, event in pairs:
         left = f"{true.start_s:6.1f}-{true.end_s:5.1f} s {true.label:<16}" if true else "   no event"
@@ -188,14 +290,18 @@ def match_table(pairs: Sequence[EventPair]) -> list[str]:
             lines.append(f"      true:      {true.description}")
         if event and event.description:
             lines.append(f"      predicted: {event.description}")
+    found = [(true, event) for true, event in pairs if true and event]
     num_true, num_predicted = sum(true is not None for true, _ in pairs), sum(event is not None for _, event in pairs)
-    num_found = sum(true is not None and event is not None for true, event in pairs)
-    false = num_predicted - num_found
-    return [
-        *lines,
-        "",
-        f"{num_found} of {num_true} true events found; {false} of {num_predicted} predictions are false.",
-    ]
+    false = num_predicted - len(found)
+    counts = f"{len(found)} of {num_true} true events found; {false} of {num_predicted} predictions are false"
+    if any(true.description and event.description_source for true, event in found):
+        correct = sum(_caption_verdict(true, event).endswith(_CORRECT) for true, event in found)
+        counts += f"; {correct} of {len(found)} captions correct"
+    return [*lines, f"{counts}."]
+
+
+def _report_line(out: Path) -> str:
+    return f"Report: open {out / 'events' / INDEX} in a browser."
 
 
 def caption_line(items: str, captions: Sequence[str | None], truths: Sequence[str]) -> str:
@@ -225,7 +331,7 @@ def _caption_verdict(true: Annotation | None, event: Event | None) -> str:
         return confidence
     is_right = check_caption(event.description, _parse_truth(true.description))
     wrong = ", ".join(name for name in CAPTION_ATTRIBUTES if not is_right[name])
-    return f"{confidence} wrong: {wrong}" if wrong else f"{confidence} correct"
+    return f"{confidence} wrong: {wrong}" if wrong else f"{confidence} {_CORRECT}"
 
 
 def _parse_truth(sentence: str) -> SceneDescription:
