@@ -72,7 +72,7 @@ MASK = "[[[0, 0], [1, 0], [1, 1]]]"
     (ExplainConfig, {"at": -1.0}, "at is -1.0; it must be a second of the recording"),
     (ConvertConfig, {"format": "xml"}, "format is 'xml'; it must be one of native"),
     (ExportConfig, {"format": "coreml"}, "format is 'coreml'; it must be one of onnx"),
-    (DemoConfig, {"recordings": 2}, "recordings is 2; it must be at least 3"),
+    (DemoConfig, {"seed": -1}, "seed is -1; it must be 0 or more"),
 ])  # fmt: skip
 def test_config_rejects_bad_values(kind: type, flags: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError) as caught:

@@ -63,7 +63,7 @@ class TrainingSize:
     captions: bool
 
 
-SMALL = TrainingSize(clips_per_kind=8, eventless_clips=4, recordings=6, epochs=16, captions=False)
+SMALL = TrainingSize(clips_per_kind=10, eventless_clips=6, recordings=8, epochs=30, captions=False)
 FULL = TrainingSize(clips_per_kind=32, eventless_clips=16, recordings=32, epochs=30, captions=True)
 
 
@@ -153,6 +153,7 @@ def train_and_evaluate(out: Path, weights: str, size: TrainingSize, seed: int) -
             features=features,
             out=model,
             epochs=size.epochs,
+            patience=0,  # few held-out examples say little about when to stop
             lookahead=LOOKAHEAD_S,
             captions=size.captions,
             seed=seed,
