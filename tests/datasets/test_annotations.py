@@ -290,9 +290,10 @@ def test_frame_columns_need_a_rate(tmp_path: Path) -> None:
     (tmp_path / "set.yaml").write_text("annotations: x.csv\nfps: 50\n")
     dataset = load_dataset(tmp_path / "set.yaml")
     assert (dataset.annotations[0].start_s, dataset.annotations[0].end_s) == (0.5, 1.0)
-    (tmp_path / "x.csv").write_text("video,label,start_frame,end_frame\na.mp4,walk,2,x\n")
-    with pytest.raises(AnnotationError, match="line 2: '2' and 'x' are not frame numbers\n  frames count from 0"):
-        load_dataset(tmp_path / "set.yaml")
+    for end in ("x", "4.5"):
+        (tmp_path / "x.csv").write_text(f"video,label,start_frame,end_frame\na.mp4,walk,2,{end}\n")
+        with pytest.raises(AnnotationError, match=f"'2' and '{end}' are not frame numbers\n  frames are whole numbers"):
+            load_dataset(tmp_path / "set.yaml")
 
 
 @pytest.mark.parametrize(

@@ -384,8 +384,9 @@ def _add(result: ParseResult, where: str, values: Mapping[str, str], fps: float)
 def _frames(where: str, first: str, stop: str, fps: float) -> FrameSpan:
     """Parse frame numbers. Raises InvalidEntryError if they are none."""
     numbers = number(first), number(stop)
-    if not all(0 <= value < 1e12 for value in numbers):  # NaN fails too
-        raise InvalidEntryError(where, f"{first!r} and {stop!r} are not frame numbers", "frames count from 0")
+    if not all(0 <= value < 1e12 and value == round(value) for value in numbers):  # NaN fails too
+        remedy = "frames are whole numbers from 0; write seconds in columns start,end"
+        raise InvalidEntryError(where, f"{first!r} and {stop!r} are not frame numbers", remedy)
     return FrameSpan(first=numbers[0], stop=numbers[1], fps=fps)
 
 
