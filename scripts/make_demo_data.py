@@ -157,7 +157,7 @@ def publish_model(trained: Path, target: Path) -> None:
     with safe_open(trained, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         metadata = file.metadata()
-    network = {name: t.half() for name, t in tensors.items() if not name.startswith("linear.")}
+    network = {name: t.half() for name, t in tensors.items() if not name.startswith(("linear.", "grounding."))}
     target.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors | network, target, metadata)
 
