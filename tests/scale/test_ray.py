@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -235,7 +236,10 @@ def test_ctrl_c_stops_the_cluster_and_keeps_results(tmp_path: Path, recordings: 
         "10",
     ]
     flags += ["--backend", "torch", "--precision", "fp32", "--out", settings.out, "--verbose"]
-    command = [sys.executable, "-m", "vidgru", "extract", str(recordings / "v"), *flags]
+    # The long recording keeps the run from ending before the signal arrives.
+    shutil.copytree(recordings / "v", tmp_path / "v")
+    write_video(tmp_path / "v" / "long.mp4", 6000)
+    command = [sys.executable, "-m", "vidgru", "extract", str(tmp_path / "v"), *flags]
     command += ["--ray=local", "--threads-per-worker", "1"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stderr is not None
