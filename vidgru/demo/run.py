@@ -109,7 +109,7 @@ def run(config: DemoConfig) -> None:
     metrics = train_and_evaluate(out, str(weights), SMALL, config.seed)
     print("\n".join([*label_table(metrics), *metric_lines(metrics)]))
     print(f"Took {time.perf_counter() - began:.0f} s. The model is in {out / 'model'}, its plots in {out / 'eval'}.")
-    print("vidgru demo --full trains on everything, captions too.")
+    print("To train on a larger set, with captions too: vidgru demo --full")
 
 
 def predict_recording(out: Path, model: str, weights: str, seed: int) -> list[EventPair]:
