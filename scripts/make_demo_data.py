@@ -12,6 +12,7 @@ the same versions and arguments give the same files.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from vidgru.demo.renderer import SIZE_PX
 from vidgru.demo.run import DETECTOR, LOOKAHEAD_S, MODEL, demo_detector
 from vidgru.demo.scenes import CLASSES, EVENT_KINDS
 from vidgru.extraction.pipeline import extract_recordings
-from vidgru.model.checkpoint import BEST
+from vidgru.model.checkpoint import BEST, METADATA
 from vidgru.training.run import train
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "demo"
@@ -153,13 +154,14 @@ def make_model(args: argparse.Namespace, folder: Path) -> None:
 
 
 def publish_model(trained: Path, target: Path) -> None:
-    """Write a model with its weights in fp16, which vidgru reads as fp32: half the size."""
+    """Write a model without this machine's paths, its weights in fp16, which vidgru reads as fp32: half the size."""
     with safe_open(trained, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        metadata = file.metadata()
+        settings = json.loads(file.metadata()[METADATA]) | {"weights": DETECTOR}
     network = {name: t.half() for name, t in tensors.items() if not name.startswith(("linear.", "grounding."))}
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors | network, target, metadata)
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    save_file(tensors | network, target, {METADATA: text})
 
 
 def make_dataset(args: argparse.Namespace, folder: Path) -> None:

@@ -19,6 +19,7 @@ from vidgru.cache.entry import UNFINISHED
 from vidgru.errors import AnnotationError, CacheError, ModelError, SettingsError, SourceError
 from vidgru.info import format_bytes, format_duration, inspect_path
 from vidgru.locks import Locks
+from vidgru.storage import bundled_file
 
 
 @pytest.fixture
@@ -515,3 +516,12 @@ def test_info_measures_joined_streams(tmp_path: Path) -> None:
     assert "past the end" not in str(inspect_path(tmp_path / "a.csv"))
     (tmp_path / "a.csv").write_text("video,start,end,label\na.ts,9.5,10,walk\n")
     assert "start 9.5 s is past the end of a.ts (9.00 s)" in str(inspect_path(tmp_path / "a.csv"))
+
+
+def test_inspect_model_lists_words_of_captions() -> None:
+    model = bundled_file("demo.safetensors")
+    assert model is not None
+    printed = str(inspect_path(model))
+    assert "  colour: black, blue, green, red, white, yellow\n" in printed
+    assert "  movement: left, right\n" in printed
+    assert "detector: demo.pt, 3 classes" in printed, "no path of the machine that trained it"

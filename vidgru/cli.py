@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,13 +24,19 @@ from vidgru.errors import SettingsError, VidgruError
 from vidgru.flags import Flag, from_settings, list_flags, suggest, to_settings
 
 _INTERRUPTED = 130  # as shells report a process ended by Ctrl-C
+_CLOSED_PIPE = 141  # as shells report a process ended by a closed pipe
 _MAX_METAVAR_CHOICES = 5  # more are listed in the text of the flag, which wraps
 _RAY_ADDRESS = re.compile(r"auto|local|(ray://)?([\w.-]+|\[[\da-fA-F:]+\]):\d+")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit: 0 all done or reused, 1 something partial, failed or corrupt, 2 bad usage or input."""
-    exit_code = run(sys.argv[1:] if argv is None else argv)
+    try:
+        exit_code = run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails again when it flushes
+        exit_code = _CLOSED_PIPE
     gc.freeze()  # at exit Python would look for cycles among all objects of PyTorch's modules: 0.4 s of CPU time
     sys.exit(exit_code)
 

@@ -257,6 +257,9 @@ def _model_heads(model: EventModel) -> list[str]:
     if model.caption:
         words, threshold = len(model.caption.tokenizer), model.caption.threshold
         lines.append(f"captions: vocabulary of {words}, used from score {threshold:.2f}")
+        if grounding := model.caption.grounding:
+            lines.append(f"  with words that attributes tell, used from score {grounding.threshold:.2f}:")
+            lines += [f"  {choice.group}: {', '.join(choice.words)}" for choice in grounding.choices]
     return lines
 
 
