@@ -13,7 +13,8 @@ at least 0.5, whatever the label). Columns:
 - cider_d: CIDEr-D; in rendered datasets against all wordings of the true description, in others against what people
   wrote;
 - chair_i: share of the named objects that the detector did not see nearby (CHAIRi, a hallucination rate);
-- template: share of captions whose confidence is too low to be used.
+- template: share of captions whose confidence is too low to be used;
+- shown_right, shown_wrong: shares of all captions that are used and right or wrong (rendered datasets only).
 
 Rows:
 
@@ -82,7 +83,7 @@ OBJECT_WORDS = {
     "자동차": "car",
     "가방": "bag",
 }
-FIGURES = ("all", *CAPTION_ATTRIBUTES, "cider_d", "chair_i", "template")
+FIGURES = ("all", *CAPTION_ATTRIBUTES, "cider_d", "chair_i", "template", "shown_right", "shown_wrong")
 
 
 # --- segments ---------------------------------------------------------------------------------------------------------
@@ -341,7 +342,12 @@ def evaluate(inputs: ModelInputs, split: str, language: SentenceTemplates | None
                 language,
             )
             if method == "model":
-                figures["template"] = 1 - len(confident) / len(segments)
+                shown = len(confident) / len(segments)
+                figures["template"] = 1 - shown
+                if language is not None and confident:
+                    truths = [language.parse(segments[i].sentences[0]) for i in confident]
+                    right = attribute_accuracy([texts[i] for i in confident], truths, language)["all"]
+                    figures |= {"shown_right": shown * right, "shown_wrong": shown * (1 - right)}
             examples = [
                 {"video": segment.video, "start": segment.start_s, "truth": segment.sentences[0], "caption": sentence}
                 for segment, sentence in zip(segments, sentences, strict=True)
