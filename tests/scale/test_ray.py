@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +242,9 @@ def test_ctrl_c_stops_the_cluster_and_keeps_results(tmp_path: Path, recordings: 
     write_video(tmp_path / "v" / "long.mp4", 6000)
     command = [sys.executable, "-m", "vidgru", "extract", str(tmp_path / "v"), *flags]
     command += ["--ray=local", "--threads-per-worker", "1"]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Where tests run in the background of a shell, SIGINT is ignored, which processes inherit.
+    ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=ctrl_c)
     assert run.stderr is not None
     printed = ""
     while "done " not in printed:

@@ -1,6 +1,5 @@
 """Assignment of recordings, and deaths of workers, with a fake Ray whose workers are scripted."""
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +11,7 @@ from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.errors import OutputError, SettingsError
 from vidgru.scale.cluster import WorkerPlan
 from vidgru.scale.worker import RecordingProgress, WorkerProgress, WorkerTask
-from vidgru.scale.worker_pool import MAX_DEATHS, LostRecording, WorkerPool, _interruption
+from vidgru.scale.worker_pool import MAX_DEATHS, LostRecording, WorkerPool
 from vidgru.types import Recording
 
 TASK = WorkerTask(cache=Path("/features"), detect=DetectorSettings(), run=RuntimeSettings())
@@ -216,16 +215,3 @@ def test_pool_raises_bugs_of_workers(tmp_path: Path) -> None:
 
     with pytest.raises(RayTaskError, match="a bug"):
         run_pool(FakeRay(process), tmp_path, [1])
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_interruption_in_a_destructor_is_not_lost() -> None:
-    class Reference:
-        def __del__(self) -> None:
-            signal.raise_signal(signal.SIGINT)
-
-    before = signal.getsignal(signal.SIGINT)
-    with _interruption() as interrupted:
-        Reference()
-        assert interrupted.is_set()
-    assert signal.getsignal(signal.SIGINT) is before

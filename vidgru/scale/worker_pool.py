@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 from vidgru.errors import SettingsError, VidgruError
@@ -104,15 +101,12 @@ class WorkerPool:
         self._sizes = {number: _file_size(recording) for number, recording in recordings.items()}
         self._queue = deque(sorted(recordings, key=lambda number: -self._sizes[number]))
         try:
-            with _interruption() as interrupted:
-                while self._num_unfinished():
-                    if interrupted.is_set():
-                        raise KeyboardInterrupt
-                    self._start_workers()
-                    self._assign()
-                    self._ask_for_progress()
-                    for ref in self._wait():
-                        yield from self._handle(ref)
+            while self._num_unfinished():
+                self._start_workers()
+                self._assign()
+                self._ask_for_progress()
+                for ref in self._wait():
+                    yield from self._handle(ref)
         finally:
             self._stop_workers()
 
@@ -254,29 +248,6 @@ class WorkerPool:
     def _kill(self, worker: _PoolWorker) -> None:
         with suppress(self._ray.exceptions.RayError, ValueError):  # it is already dead
             self._ray.kill(worker.actor)
-
-
-@contextmanager
-def _interruption() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C sets.
-
-    Python drops a KeyboardInterrupt that is raised in a destructor, such as that of Ray's references.
-    """
-    event = threading.Event()
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
-        yield event
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        event.set()
-        previous(number, frame)
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _file_size(recording: Recording) -> int:
