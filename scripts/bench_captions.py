@@ -59,7 +59,7 @@ from vidgru.demo.sentences import (
     value_accuracy,
 )
 from vidgru.flags import from_settings
-from vidgru.model.captioner import CaptionSegment, caption_frames, caption_segments, is_confident
+from vidgru.model.captioner import CaptionSegment, caption_frames, caption_segments
 from vidgru.model.checkpoint import EventModel, detector_settings, load_model
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.scoring import EncodedRecording, encode_features, score_clips, score_frames
@@ -321,7 +321,7 @@ def evaluate(inputs: ModelInputs, split: str, language: SentenceTemplates | None
             model, [CaptionSegment(features=f, label=label) for f, label in zip(features, labels, strict=True)]
         )
         texts = [caption.text for caption in captions]
-        confident = [index for index, caption in enumerate(captions) if is_confident(model, caption)]
+        confident = [index for index, caption in enumerate(captions) if caption.is_confident]
         by_features = nearest(train_features, inputs.mean_features(segments))
         by_state = nearest(train_states, inputs.mean_states(segments))
         everything = list(range(len(segments)))

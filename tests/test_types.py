@@ -113,6 +113,14 @@ def test_features_rejects_mismatched_arrays() -> None:
             frame=np.zeros((1, 2), np.float32),
             time_s=np.zeros(1),
         )
+    with pytest.raises(ValueError, match=r"tracks \[2\]"):
+        Features(
+            objects=np.zeros((3, 2), np.float32),
+            offsets=np.array([0, 3]),
+            frame=np.zeros((1, 2), np.float32),
+            time_s=np.zeros(1),
+            tracks=np.zeros(2, np.int32),
+        )
 
 
 # --- from detections ------------------------------------------------------------------------------------------------

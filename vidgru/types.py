@@ -470,16 +470,18 @@ class Features:
     offsets: Array
     frame: Array
     time_s: Array
-    tracks: Array = None  # type: ignore[assignment]  # set below
+    tracks: Array = None  # type: ignore[assignment]  # set below, as its length is that of `objects`
 
     def __post_init__(self) -> None:
         if self.tracks is None:
             object.__setattr__(self, "tracks", np.full(len(self.objects), -1, np.int32))
         frames = len(self.time_s)
-        if self.offsets.shape != (frames + 1,) or self.offsets[-1] != len(self.objects) or len(self.frame) != frames:
+        objects = len(self.objects)
+        fits = self.offsets.shape == (frames + 1,) and self.offsets[-1] == objects and len(self.frame) == frames
+        if not fits or len(self.tracks) != objects:
             raise ValueError(
                 f"Features do not fit: objects {list(self.objects.shape)}, offsets {list(self.offsets.shape)}, "
-                f"frame {list(self.frame.shape)}, time_s {list(self.time_s.shape)}"
+                f"frame {list(self.frame.shape)}, time_s {list(self.time_s.shape)}, tracks {list(self.tracks.shape)}"
             )
 
     def __len__(self) -> int:

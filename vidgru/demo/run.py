@@ -23,7 +23,7 @@ from vidgru.demo.scenes import FPS
 from vidgru.demo.sentences import CAPTION_ATTRIBUTES, ENGLISH, SceneDescription, attribute_accuracy, check_caption
 from vidgru.errors import ModelError, OutputError, WeightsError
 from vidgru.extraction.pipeline import extract_recordings
-from vidgru.model.captioner import caption_events, caption_intervals, is_confident
+from vidgru.model.captioner import caption_events, caption_intervals
 from vidgru.model.checkpoint import load_model
 from vidgru.model.stream import score_recording
 from vidgru.prediction.batch import predict
@@ -182,7 +182,7 @@ def _evaluate_captions(model_path: str, dataset_path: str, features: str) -> lis
     entries = {video: cache.lookup(dataset.recordings[video].path, model.feature_settings) for video in videos}
     parts = {video: list(cache.parts(entry.key)) for video, entry in entries.items() if entry}
     captions = caption_intervals(model, [(parts[clip.video], None, None) for clip in clips])
-    clip_texts = [caption.text if is_confident(model, caption) else None for caption in captions]
+    clip_texts = [caption.text if caption.is_confident else None for caption in captions]
     predicted = []
     for video in dict.fromkeys(segment.video for segment in segments if segment.start_s is not None):
         entry = entries[video]

@@ -48,8 +48,7 @@ def object_attributes(features: Features, spec: FeatureSpec) -> Array:
         float32 [N,A], N at most `MAX_OBJECTS`, in the order of their first frames; columns as in `attribute_groups`.
     """
     groups, frames = spec.object_groups(), len(features)
-    frame = np.repeat(np.arange(frames), np.diff(features.offsets))
-    classes = features.objects[:, groups["class"].start].astype(np.int64).clip(0, spec.classes - 1)
+    frame, classes = _frames_and_classes(features, spec)
     # Objects without a track are taken for one object per class.
     names = np.where(features.tracks >= 0, features.tracks.astype(np.int64), -1 - classes)
     ids, first_rows, sizes = np.unique(names, return_index=True, return_counts=True)
@@ -93,6 +92,13 @@ def object_attributes(features: Features, spec: FeatureSpec) -> Array:
     return result
 
 
+def _frames_and_classes(features: Features, spec: FeatureSpec) -> tuple[Array, Array]:
+    """Return the frame and the class of every object, int64 [M] each."""
+    frame = np.repeat(np.arange(len(features)), np.diff(features.offsets))
+    classes = features.objects[:, spec.object_groups()["class"].start].astype(np.int64)
+    return frame, classes.clip(0, spec.classes - 1)
+
+
 def _sides(x: Array, frame: Array, classes: Array, names: Array, kept: Array) -> Array:
     """Return on which side of its nearest companion each kept track is: mean tanh of the distance, 0 without any."""
     sides = np.zeros(len(kept))
@@ -102,7 +108,7 @@ def _sides(x: Array, frame: Array, classes: Array, names: Array, kept: Array) ->
         for other in rows[:number] + rows[number + 1 :]:
             if classes[other[0]] != classes[own[0]]:
                 continue
-            _, mine, theirs = np.intersect1d(frame[own], frame[other], assume_unique=False, return_indices=True)
+            _, mine, theirs = np.intersect1d(frame[own], frame[other], return_indices=True)
             if len(mine) < max(_MIN_FRAMES, min(len(own), len(other)) / 2):
                 continue
             offset = x[own[mine]] - x[other[theirs]]
@@ -116,12 +122,10 @@ def count_attributes(features: Features, spec: FeatureSpec) -> Array:
 
     Of the frames with the class 0.9 quantile, median and mean number of objects, and the mean over all frames.
     """
-    frames = len(features)
-    frame = np.repeat(np.arange(frames), np.diff(features.offsets))
-    classes = features.objects[:, spec.object_groups()["class"].start].astype(np.int64).clip(0, spec.classes - 1)
+    frame, classes = _frames_and_classes(features, spec)
     counts = np.zeros((_COUNTS, spec.classes), np.float32)
     for index in np.unique(classes):
-        per_frame = np.bincount(frame[classes == index], minlength=frames)
+        per_frame = np.bincount(frame[classes == index], minlength=len(features))
         present = per_frame[per_frame > 0]
         counts[:, index] = np.quantile(present, 0.9), np.median(present), present.mean(), per_frame.mean()
     return counts.ravel()

@@ -61,6 +61,11 @@ class Caption:
     score: float
     threshold: float = 0.0
 
+    @property
+    def is_confident(self) -> bool:
+        """Whether it reaches its threshold. The score is rounded as in files: its last digits depend on the batch."""
+        return bool(self.text) and round(self.score, 6) >= self.threshold
+
 
 # --- captions of features ---------------------------------------------------------------------------------------------
 
@@ -121,14 +126,6 @@ def caption_log_likelihoods(model: EventModel, segments: Sequence[CaptionSegment
             log_probabilities = head(memory, inputs).log_softmax(dim=2).gather(2, words[..., None])[..., 0]
             result[row] = (log_probabilities * (words != Tokenizer.PAD)).sum(dim=1).double().cpu().numpy()
     return result
-
-
-def is_confident(model: EventModel, caption: Caption) -> bool:
-    """Whether a caption reaches its threshold.
-
-    The score is rounded as in files, because its last digits depend on the batch.
-    """
-    return model.caption is not None and bool(caption.text) and round(caption.score, 6) >= caption.threshold
 
 
 def _require_captions(model: EventModel) -> tuple[CaptionHead, CaptionSettings]:
@@ -335,7 +332,7 @@ def _with_captions(model: EventModel, events: Sequence[Event], features: Sequenc
     captioned = []
     for event, segment, caption in zip(events, segments, caption_segments(model, segments, beam=beam), strict=True):
         written = replace(event, description=caption.text, description_score=caption.score, description_source="model")
-        if not is_confident(model, caption):
+        if not caption.is_confident:
             text = template_caption(event, detected_class_names(segment.features, model))
             written = replace(written, description=text, description_source="template")
         captioned.append(written)

@@ -12,7 +12,7 @@ from vidgru.types import Array, Event
 _CANDIDATE_FACTORS = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)  # of the thresholds at which weaker candidates are searched
 _MIN_CANDIDATE_THRESHOLD = 0.1  # thresholds below are raised to this before scaling
 _WHOLE_RECORDING = 0.99  # fraction of a short recording that an event must cover to be exempt from `min_s`
-MIN_EVENT_SCORE = 1e-6  # lowest mean that is calibrated, and 1 minus the highest: 0 and 1 have no logits
+MIN_SCORE = 1e-6  # lowest score that is calibrated, and 1 minus the highest: 0 and 1 have no logits
 WINDOW_DELAY = 0.5  # windows after its end at which a fixed window is closed: until then it may be the last one
 
 
@@ -28,7 +28,7 @@ class DecodeSettings:
         exclusive: Whether only the label with the highest score is active in each frame.
         smooth_s: Length of the centred moving average over the scores.
         event_scale, event_bias: Calibration of the scores of events: the mean over their frames is scaled and shifted
-            as a logit (Platt 1999, "Probabilistic Outputs for Support Vector Machines").
+            as a logit, as by `platt`.
     """
 
     high: tuple[float, ...]
@@ -44,9 +44,18 @@ class DecodeSettings:
         """Return the score of an event whose frames have this mean score; a higher mean has a higher score."""
         if (self.event_scale, self.event_bias) == (1.0, 0.0):
             return min(max(mean, 0.0), 1.0)  # rounding of sums may exceed the limits
-        mean = min(max(mean, MIN_EVENT_SCORE), 1 - MIN_EVENT_SCORE)
-        logit = math.log(mean / (1 - mean))
-        return 1 / (1 + math.exp(-self.event_scale * logit - self.event_bias))
+        return platt(mean, self.event_scale, self.event_bias)
+
+
+def platt(score: float, scale: float, bias: float) -> float:
+    """Scale and shift the logit of a score (Platt 1999, "Probabilistic Outputs for Support Vector Machines").
+
+    Args:
+        score: 0 to 1.
+        scale, bias: As `fit_platt` fits them; 1 and 0 change nothing.
+    """
+    score = min(max(score, MIN_SCORE), 1 - MIN_SCORE)
+    return 1 / (1 + math.exp(-scale * math.log(score / (1 - score)) - bias))
 
 
 class EventDecoder:

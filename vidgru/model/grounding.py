@@ -12,6 +12,7 @@ Model 1, Brown et al. 1993, "The Mathematics of Statistical Machine Translation"
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from vidgru.model.attributes import attribute_groups, count_attributes, object_attributes
+from vidgru.model.event_decoder import platt
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.tokenizer import UNSPACED
 from vidgru.types import Array, Features
@@ -34,8 +36,8 @@ _WORD = re.compile(rf"{_MARK.pattern}|[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]")
 _AFTER, _BEFORE = 4, 3  # words around a slot that tell which object it is about
 _SENTENCE_EDGES = ".,;:!?\u3001\u3002\uff0c"
 _TENSORS = ("query", "key", "weight", "bias")
-_NUMBERS = ("folds", "slope", "offset", "threshold", "capitals")
-LIMIT = 5.0  # standard deviations; rarer values are clipped
+_NUMBERS = ("folds", "scale", "bias", "threshold", "capitals")
+_LIMIT = 5.0  # standard deviations; rarer values are clipped
 
 
 def split_words(text: str) -> list[re.Match[str]]:
@@ -127,7 +129,7 @@ class Grounding:
         choices: The choice behind each kind of slot.
         mean, std: float32 [A + 4 C], by which attributes of objects and counts are standardised.
         folds: Number of folds of the training recordings.
-        slope, offset: Calibration of a caption's probability p: sigmoid(slope * logit(p) + offset).
+        scale, bias: Calibration of a caption's probability, as by `platt`.
         threshold: Least calibrated probability of a caption that is shown.
         capitals: Whether sentences begin with a capital letter.
     """
@@ -136,8 +138,8 @@ class Grounding:
     mean: Tensor
     std: Tensor
     folds: int
-    slope: float = 1.0
-    offset: float = 0.0
+    scale: float = 1.0
+    bias: float = 0.0
     threshold: float = 0.0
     capitals: bool = True
 
@@ -151,15 +153,18 @@ class Grounding:
             spec: Their columns.
 
         Returns:
-            The caption, and the calibrated probability that all its slots are right.
+            The caption, and the calibrated probability that all its slots are right; 0 if there is no such slot.
         """
         matches = split_words(sentence)
         words = [match.group().casefold() for match in matches]
         log_probability, pieces, end = 0.0, [], 0
-        attributes = self.standardize(features, spec)
+        attributes = self._attributes(features, spec)
         for position, match in enumerate(matches):
             if _MARK.match(words[position]):
-                choice = self.choices[ord(words[position]) - _FIRST_MARK]
+                number = ord(words[position]) - _FIRST_MARK
+                if number >= len(self.choices):  # written byte by byte, by a decoder that is not sure at all
+                    return sentence, 0.0
+                choice = self.choices[number]
                 log_probabilities = self._slot(choice, contexts(words, position, label), attributes, spec)
                 best = int(log_probabilities.argmax())
                 log_probability += float(log_probabilities[best])
@@ -168,20 +173,17 @@ class Grounding:
                     word = word[:1].upper() + word[1:]
                 pieces += [sentence[end : match.start()], word]
                 end = match.end()
-        return "".join([*pieces, sentence[end:]]), self.calibrate(float(np.exp(log_probability)))
+        return "".join([*pieces, sentence[end:]]), platt(math.exp(log_probability), self.scale, self.bias)
 
-    def calibrate(self, probability: float) -> float:
-        """Return the calibrated probability."""
-        clipped = min(max(probability, 1e-6), 1 - 1e-6)
-        return float(1 / (1 + np.exp(-(self.slope * np.log(clipped / (1 - clipped)) + self.offset))))
-
-    def standardize(self, features: Features, spec: FeatureSpec) -> tuple[Tensor, Tensor]:
+    def _attributes(self, features: Features, spec: FeatureSpec) -> tuple[Tensor, Tensor]:
         """Return the standardised attributes of an event: its objects [N,A], at least one row, and its counts [4 C]."""
         objects, counts = object_attributes(features, spec), count_attributes(features, spec)
         width = objects.shape[1]
-        values = torch.from_numpy(objects) if len(objects) else torch.zeros(1, width)
-        scaled = ((values - self.mean[:width]) / self.std[:width]).clamp(-LIMIT, LIMIT)
-        return scaled, ((torch.from_numpy(counts) - self.mean[width:]) / self.std[width:]).clamp(-LIMIT, LIMIT)
+        rows = torch.from_numpy(objects) if len(objects) else torch.zeros(1, width)
+        return (
+            standardize(rows, self.mean[:width], self.std[:width]),
+            standardize(torch.from_numpy(counts), self.mean[width:], self.std[width:]),
+        )
 
     def without_fold(self, fold: int) -> Grounding:
         """Return the grounding by the models that were fitted without a fold."""
@@ -202,7 +204,7 @@ class Grounding:
         query = choice.query[:, rows].sum(dim=1)[:, None]
         mask = torch.ones(1, len(objects), dtype=torch.bool)
         log_probabilities = choice.log_probabilities(query, objects[None], mask, values)[:, 0]
-        mean: Tensor = log_probabilities.logsumexp(dim=0) - np.log(len(log_probabilities))
+        mean: Tensor = log_probabilities.logsumexp(dim=0) - math.log(len(log_probabilities))
         return mean
 
     def metadata(self) -> dict[str, Any]:
@@ -237,6 +239,11 @@ class Grounding:
         )
         numbers = {name: metadata[name] for name in _NUMBERS}
         return Grounding(choices=choices, mean=tensors["mean"].clone(), std=tensors["std"].clone(), **numbers)
+
+
+def standardize(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return attributes in standard deviations from the mean, rare values clipped."""
+    return ((values - mean) / std).clamp(-_LIMIT, _LIMIT)
 
 
 def selecting_columns(spec: FeatureSpec) -> Array:

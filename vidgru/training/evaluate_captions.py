@@ -14,7 +14,6 @@ from vidgru.model.captioner import (
     caption_events_from_features,
     caption_frames,
     caption_segments,
-    is_confident,
 )
 from vidgru.model.checkpoint import EventModel
 from vidgru.training.metrics.captions import (
@@ -96,7 +95,7 @@ def evaluate_captions(
     ]
     return {
         "segments": len(segments),
-        "templates": float(np.mean([not is_confident(model, caption) for caption in captions])),
+        "templates": float(np.mean([not caption.is_confident for caption in captions])),
         **caption_metrics(texts, references),
         "hallucination": hallucination_metrics(texts, detected, ObjectWords(model.names)),
         "dense": dense_metrics(truth, dense) if truth and model.task.frame_head else None,

@@ -10,23 +10,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vidgru.model.attributes import attribute_groups, count_attributes, object_attributes
+from vidgru.model.event_decoder import platt
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.grounding import (
     COUNTS,
-    LIMIT,
     MAX_SLOTS,
     Grounding,
     WordChoice,
     contexts,
+    has_slots,
     mark,
     selecting_columns,
     split_words,
+    standardize,
 )
 from vidgru.training.data import LoadedFeatures
 from vidgru.training.examples import CaptionedClip
+from vidgru.training.thresholds import fit_platt
 from vidgru.types import Array
 
 _MAX_DIFFERENT = 0.4  # share of words in which sentences of one wording may differ
@@ -104,8 +106,11 @@ def ground_captions(
         seed: Random seed.
 
     Returns:
-        The grounding, None if attributes tell no word; and the clips, their sentences with slots.
+        The grounding, None if attributes tell no word, or if sentences use the characters that stand for slots; and
+        the clips, their sentences with slots.
     """
+    if any(has_slots(text) for clip in clips for text in clip.sentences):
+        return None, clips
     count = sum(len(clip.sentences) for clip in clips)
     sample = clips[:: math.ceil(count / _MAX_SENTENCES) or 1]
     sentences = [(number, text) for number, clip in enumerate(sample) for text in clip.sentences]
@@ -115,14 +120,15 @@ def ground_captions(
         return None, clips
     spec = loaded.feature_spec
     events = _measure(sample, loaded, seed)
-    groups = [_telling_group(slots, c, events, spec) for slots, c in _locate(candidates, sentences, labels)]
+    located = _locate(candidates, sentences, labels)
+    groups = [_telling_group(slots, kind.words, events, spec) for slots, kind in zip(located, candidates, strict=True)]
     slot_words = [candidate for candidate, group in zip(candidates, groups, strict=True) if group]
     if not slot_words:
         return None, clips
     choices, certain, right = [], np.zeros(len(sentences)), np.ones(len(sentences), np.bool_)
     located = _locate(slot_words, sentences, labels)
-    for (slots, candidate), group in zip(located, filter(None, groups), strict=True):
-        choice, held_out = _fit(slots, candidate.words, group, events, spec)
+    for slots, kind, group in zip(located, slot_words, filter(None, groups), strict=True):
+        choice, held_out = _fit(slots, kind.words, group, events, spec)
         choices.append(choice)
         np.add.at(certain, slots.sentence, held_out.max(axis=1))
         np.logical_and.at(right, slots.sentence, held_out.argmax(axis=1) == slots.target)
@@ -216,7 +222,7 @@ def _with_slots(clips: list[CaptionedClip], slot_words: Sequence[SlotWords]) -> 
 
 def _locate(
     slot_words: Sequence[SlotWords], sentences: Sequence[tuple[int, str]], labels: Sequence[int | None]
-) -> list[tuple[_Slots, SlotWords]]:
+) -> list[_Slots]:
     """Return where each kind of slot stands in the sentences."""
     rows: list[list[tuple[int, int, int, list[str]]]] = [[] for _ in slot_words]
     for number, (clip, text) in enumerate(sentences):
@@ -227,16 +233,13 @@ def _locate(
                 target = slot_words[kind].words.index(true[position])
                 rows[kind].append((number, clip, target, contexts(words, position, labels[number])))
     return [
-        (
-            _Slots(
-                sentence=np.array([row[0] for row in of_kind], np.int64),
-                clip=np.array([row[1] for row in of_kind], np.int64),
-                target=np.array([row[2] for row in of_kind], np.int64),
-                contexts=[row[3] for row in of_kind],
-            ),
-            kind,
+        _Slots(
+            sentence=np.array([row[0] for row in of_kind], np.int64),
+            clip=np.array([row[1] for row in of_kind], np.int64),
+            target=np.array([row[2] for row in of_kind], np.int64),
+            contexts=[row[3] for row in of_kind],
         )
-        for of_kind, kind in zip(rows, slot_words, strict=True)
+        for of_kind in rows
     ]
 
 
@@ -267,8 +270,8 @@ def _measure(clips: list[CaptionedClip], loaded: LoadedFeatures, seed: int) -> _
     std = torch.cat([padded[mask].std(dim=0, correction=0), counted.std(dim=0, correction=0)])
     std = torch.where(std > 1e-4, std, 1.0)
     width = padded.shape[2]
-    padded = ((padded - mean[:width]) / std[:width]).clamp(-LIMIT, LIMIT)
-    counted = ((counted - mean[width:]) / std[width:]).clamp(-LIMIT, LIMIT)
+    padded = standardize(padded, mean[:width], std[:width])
+    counted = standardize(counted, mean[width:], std[width:])
     videos = {video: index for index, video in enumerate(sorted({clip.video for clip in clips}))}
     shuffled = np.random.default_rng((seed, 5)).permutation(len(videos)) % _FOLDS
     has_folds = all(clip.fold >= 0 for clip in clips)
@@ -286,15 +289,15 @@ def _measure(clips: list[CaptionedClip], loaded: LoadedFeatures, seed: int) -> _
 # --- fitting ----------------------------------------------------------------------------------------------------------
 
 
-def _telling_group(slots: _Slots, kind: SlotWords, events: _Events, spec: FeatureSpec) -> str | None:
+def _telling_group(slots: _Slots, words: Words, events: _Events, spec: FeatureSpec) -> str | None:
     """Return the attribute group that tells the words of a slot best in held-out recordings, None if none does."""
     if len(slots.target) < _MIN_SLOTS:
         return None
     rows = np.arange(len(slots.target))
-    baseline = _frequencies(slots, len(kind.words), events.folds.numpy())[rows, slots.target]
+    baseline = _frequencies(slots, len(words), events.folds.numpy())[rows, slots.target]
     best, best_gain = None, 0.0
     for group in (*attribute_groups(spec), COUNTS):
-        _, held_out = _fit(slots, kind.words, group, events, spec, screening=True)
+        _, held_out = _fit(slots, words, group, events, spec, screening=True)
         gain = held_out[rows, slots.target] - baseline
         error = gain.std() / np.sqrt(len(gain))
         if gain.mean() > max(2 * error, best_gain):
@@ -348,21 +351,8 @@ def _fit(
     key = (torch.randn(folds, len(selecting), _WIDTH, generator=generator) * len(selecting) ** -0.5).requires_grad_()
     weight = torch.zeros(folds, width, len(words), requires_grad=True)
     bias = torch.zeros(folds, len(words), requires_grad=True)
-    parameters = [query, key, weight, bias]
-    optimizer = torch.optim.Adam(parameters, lr=_LR)
-
-    def choice_of(tensors: Sequence[Tensor]) -> WordChoice:
-        return WordChoice(
-            words=words,
-            group=group,
-            contexts=tuple(known),
-            query=tensors[0],
-            key=tensors[1],
-            weight=tensors[2],
-            bias=tensors[3],
-        )
-
-    choice = choice_of(parameters)
+    optimizer = torch.optim.Adam([query, key, weight, bias], lr=_LR)
+    choice = WordChoice(words=words, group=group, contexts=tuple(known), query=query, key=key, weight=weight, bias=bias)
     for step in range(_STEPS):
         optimizer.param_groups[0]["lr"] = _LR * 0.5 * (1 + np.cos(np.pi * step / _STEPS))
         v = step % _VARIANTS
@@ -381,7 +371,8 @@ def _fit(
     held_out = log_probabilities[own.T, torch.arange(len(clip))].double().logsumexp(dim=0).numpy() - np.log(starts)
     full = torch.zeros(folds, events.objects.shape[3], _WIDTH)
     full[:, selecting] = key.detach()
-    return choice_of([query.detach(), full, weight.detach(), bias.detach()]), held_out
+    choice = replace(choice, query=query.detach(), key=full, weight=weight.detach(), bias=bias.detach())
+    return choice, held_out
 
 
 def _with_calibration(grounding: Grounding, certain: Array, right: Array) -> Grounding:
@@ -392,25 +383,9 @@ def _with_calibration(grounding: Grounding, certain: Array, right: Array) -> Gro
         certain: float64 [n], probability of the most probable words of a held-out sentence.
         right: bool [n], whether they are the true ones.
     """
-    clipped = certain.clip(1e-6, 1 - 1e-6)
-    logits = torch.from_numpy(np.log(clipped / (1 - clipped)))
-    truth = torch.from_numpy(right).double()
-    log_slope, offset = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    parameters = [log_slope.requires_grad_(), offset.requires_grad_()]
-    optimizer = torch.optim.LBFGS(parameters, max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        # one right and one wrong sentence of no evidence, so that few sentences do not give certainty
-        loss = F.binary_cross_entropy_with_logits(log_slope.exp() * logits + offset, truth, reduction="sum")
-        loss = loss + log_slope.square() + 0.5 * offset.square()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    fitted = replace(grounding, slope=round(log_slope.exp().item(), 6), offset=round(offset.item(), 6))
+    scale, bias = (round(value, 6) for value in fit_platt(certain, right))
     # The most certain captions are shown, as many as keep the expected number of wrong ones within the risk.
-    probability = np.sort([fitted.calibrate(float(p)) for p in certain])[::-1]
+    probability = np.sort([platt(float(p), scale, bias) for p in certain])[::-1]
     shown = int((np.cumsum(1 - probability) <= _RISK * len(probability)).sum())
     threshold = 0.0 if shown == len(probability) else float(probability[max(shown - 1, 0) : shown + 1].mean())
-    return replace(fitted, threshold=round(threshold, 6))
+    return replace(grounding, scale=scale, bias=bias, threshold=round(threshold, 6))

@@ -36,7 +36,14 @@ from vidgru.model.features import compute_features
 from vidgru.model.summaries import FrameSummaries
 from vidgru.training.augment import Augmenter
 from vidgru.training.calibrate import PLACE_GROUPS
-from vidgru.training.trainer import choose_device, clip_gradients, lr_scale, reproducible
+from vidgru.training.trainer import (
+    CLIP_NORM,
+    average_weights,
+    choose_device,
+    clip_gradients,
+    lr_scale,
+    reproducible,
+)
 from vidgru.types import Array, Features
 
 _HORIZONS_S = (0.5, 2.0)
@@ -44,8 +51,6 @@ _PAST_S = 1.0
 _MOTION_GROUPS = ("speed", "motion", "keypoint_speed", "scene_motion")
 _QUANTILES = (0.1, 0.35, 0.65, 0.9)  # between the bins of the histograms
 _MIN_BATCHES = 16  # per epoch
-_CLIP_NORM = 1.0
-_AVERAGING = 8.0  # as in training
 _TASK = EventTask(labels=("event",))  # without heads
 
 
@@ -144,11 +149,9 @@ def learn_start(data: UnlabelledFeatures, config: PretrainConfig) -> EventModel:
         loss = loss - (log_shares[known] * of_future[known]).sum(dim=-1).sum() / known.sum().clamp(min=1)
         optimizer.zero_grad()
         loss.backward()
-        clip_gradients(network, _CLIP_NORM)
+        clip_gradients(network, CLIP_NORM)
         optimizer.step()
-        share = min((_AVERAGING + 1) / (_AVERAGING + step), 1.0)
-        with torch.no_grad():
-            torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), share)
+        average_weights(averaged, network, step)
     return EventModel(
         network=averaged.cpu(),
         task=_TASK,

@@ -9,7 +9,7 @@ import numpy as np
 
 from vidgru.model.checkpoint import HeadSpec
 from vidgru.model.event_decoder import (
-    MIN_EVENT_SCORE,
+    MIN_SCORE,
     DecodeSettings,
     decode_candidates,
     decode_events,
@@ -179,7 +179,7 @@ def fit_platt(scores: Array, correct: Array) -> tuple[float, float]:
         scores: float64 [n], 0 to 1.
         correct: bool [n].
     """
-    scores = scores.clip(MIN_EVENT_SCORE, 1 - MIN_EVENT_SCORE)
+    scores = scores.clip(MIN_SCORE, 1 - MIN_SCORE)
     rows = np.column_stack([np.log(scores / (1 - scores)), np.ones(len(scores))])
     prior = np.array([1.0, 0.0])
     weights = prior.copy()

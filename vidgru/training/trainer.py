@@ -43,7 +43,7 @@ from vidgru.training.validation import Validation, selection_metric
 
 _WARMUP_STEPS = 20
 _LR_DECAY = 200  # steps after which the learning rate has fallen to 0.7 of its peak
-_CLIP_NORM = 1.0
+CLIP_NORM = 1.0
 _MIN_FALL = 0.98  # ratio of losses: a smaller fall is noise
 _AVERAGING = 8.0  # the averaged weights cover about the last ninth of all steps
 
@@ -311,14 +311,9 @@ class Learner:
             total = losses.detach().mean(dim=0).sum()
             (losses.sum() / size).backward()  # type: ignore[no-untyped-call]
         self._process_group.sum_gradients(self.network)
-        clip_gradients(self.network, _CLIP_NORM)
+        clip_gradients(self.network, CLIP_NORM)
         self.optimizer.step()
-        # Polynomial decay averaging (Shamir and Zhang 2013, "Stochastic Gradient Descent for Non-smooth Optimization"):
-        # the average covers a share of all steps that grows with their number, so that it does not swing from epoch to
-        # epoch and is good whenever training stops.
-        share = min((_AVERAGING + 1) / (_AVERAGING + step), 1.0)
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.network.parameters()), share)
+        average_weights(self.averaged, self.network, step)
         return total
 
     def losses(self, batch: Batch) -> Tensor:
@@ -369,6 +364,18 @@ def clip_gradients(network: EventGRU, norm: float) -> None:
         if gradients:
             total = nn.utils.get_total_norm(gradients)
             torch._foreach_mul_(gradients, (norm / (total + 1e-6)).clamp(max=1.0))
+
+
+@torch.no_grad()
+def average_weights(averaged: EventGRU, network: EventGRU, step: int) -> None:
+    """Update the running average of the weights after a step, from 1.
+
+    Polynomial decay averaging (Shamir and Zhang 2013, "Stochastic Gradient Descent for Non-smooth Optimization"): the
+    average covers a share of all steps that grows with their number, so that it does not swing from epoch to epoch and
+    is good whenever training stops.
+    """
+    share = min((_AVERAGING + 1) / (_AVERAGING + step), 1.0)
+    torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), share)
 
 
 def lr_scale(step: int) -> float:
