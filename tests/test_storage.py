@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vidgru.errors import OutputError
-from vidgru.storage import sha256_file, sync_folder, write_atomic
+from vidgru.storage import sha256_file, sync_folder, unused_path, write_atomic
 
 
 def test_write_atomic_replaces_the_file(tmp_path: Path) -> None:
@@ -163,3 +163,14 @@ def test_sha256_file_stops_on_callback_error(tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
         sha256_file(tmp_path / "a", on_chunk)
     assert len(calls) == 2
+
+
+def test_unused_path_counts_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unused_path(tmp_path / "a.v1", Path.exists) == tmp_path / "a.v1"
+    for folder in ("a.v1", "a.v12"):
+        (tmp_path / folder).mkdir()
+    assert unused_path(tmp_path / "a.v1", Path.exists) == tmp_path / "a.v13"
+    (tmp_path / "start.safetensors").touch()
+    assert unused_path(tmp_path / "start.safetensors", Path.exists).name == "start2.safetensors"
+    monkeypatch.chdir(tmp_path / "a.v1")
+    assert unused_path(Path("."), Path.exists) == tmp_path / "a.v13"

@@ -299,7 +299,8 @@ class TrainConfig:
 
     Attributes:
         features: Folder of the sequence cache.
-        out: Folder of the run: models, results, plots. Overwrites an earlier run there.
+        out: Folder of the run: models, results, plots. If it holds a run, the next free one is used: runs/train2.
+        exist_ok: Overwrite an earlier run in `out`.
         allow_missing: Skip rows whose video is missing instead of failing.
         folds: Number of cross-validation folds, instead of training one model; each of the models is evaluated on the
             fold it has not seen, and none is kept. Ignores the dataset's splits. 0 trains one model.
@@ -311,8 +312,8 @@ class TrainConfig:
             aside.
         linear: Combine the networks with a linear model of pooled statistics, which is strong on few examples.
         resume: Resume the run in `out`, with the result of an uninterrupted run.
-        init: Model to start from, trained on other data with the same detector, or the start that `vidgru pretrain`
-            wrote. A single network is the start of all members.
+        init: Model to start from, or the start that `vidgru pretrain` wrote. Settings of the detector, the features and
+            the network are its own where they are left at their defaults, and its labels remain.
         epochs: Maximum number of passes over the training data. A finished run can be resumed with more.
         patience: Epochs without a better validation score before training stops; 0 never stops early. Several members
             stop when their out-of-fold loss has not fallen for as long.
@@ -340,6 +341,7 @@ class TrainConfig:
     network: NetworkSettings = NetworkSettings()
     features: str = "features"
     out: str = "runs/train"
+    exist_ok: bool = False
     allow_missing: bool = False
     folds: int = 0
     group_by: str = ""
@@ -385,10 +387,11 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Settings of `vidgru pretrain`. Those of the network must be the ones it is trained with afterwards.
+    """Settings of `vidgru pretrain`. Training from the start takes over those of the network.
 
     Attributes:
-        out: File of the start.
+        out: File of the start. If it exists, the next free one is used: start2.safetensors.
+        exist_ok: Overwrite `out`.
         epochs: Number of passes over the recordings.
         batch: Windows of recordings per training step.
         window: Seconds per window.
@@ -400,6 +403,7 @@ class PretrainConfig:
     runtime: RuntimeSettings = RuntimeSettings()
     network: NetworkSettings = NetworkSettings()
     out: str = "start.safetensors"
+    exist_ok: bool = False
     epochs: int = 20
     batch: int = 16
     window: float = 8.0

@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,15 @@ def sync_folder(folder: Path) -> None:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+
+
+def unused_path(path: Path, is_used: Callable[[Path], bool]) -> Path:
+    """Return the path, or the first of path2, path3, ... that is not used: runs/train2, start2.safetensors."""
+    base, suffix = (path.with_suffix(""), path.suffix) if path.is_file() else (path, "")
+    if not base.name or base.name == "..":
+        base = base.resolve()
+    candidates = (base.with_name(f"{base.name}{number}{suffix}") for number in count(2))
+    return next(candidate for candidate in chain([path], candidates) if not is_used(candidate))
 
 
 def sha256_file(path: Path, on_chunk: Callable[[], None] | None = None) -> str:

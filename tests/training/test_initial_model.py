@@ -13,7 +13,7 @@ from vidgru.config import TrainConfig
 from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
 from vidgru.flags import from_settings
 from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_network, load_model
-from vidgru.training.initial_model import copy_weights
+from vidgru.training.initial_model import copy_weights, with_settings_of
 from vidgru.training.run import train
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -118,11 +118,43 @@ def test_copy_weights_member_by_member() -> None:
         assert torch.equal(weights[name], value), name
 
 
-def test_copy_weights_refuses_other_members() -> None:
-    model = make_model(members=3)
-    message = "init has another architecture: members is 2, the model's is 3\n  choose the model's own"
+def test_copy_weights_of_members_in_turn() -> None:
+    model = make_model(timed=True, members=2)
+    weights, theirs = copy_to_new(model, model.task, members=3), model.network.state_dict()
+    for name in ("frame_head.1.weight", "frame_head.1.bias"):
+        assert torch.equal(weights[name], theirs[name][[0, 1, 0]])
+    for member, source in enumerate((0, 1, 0)):
+        name = "weight_hh_l0"
+        assert torch.equal(weights[f"gru.{member}.{name}"], theirs[f"gru.{source}.{name}"])
+
+
+def test_settings_of_init_replace_defaults(trained: Path) -> None:
+    model = load_model(trained)
+    architecture = replace(model.network.architecture, hidden=32, dropout=0.4)
+    network = build_network(model.feature_spec, model.task, architecture)
+    model = replace(model, network=network, weights="own.pt", feature_settings={**model.feature_settings, "fps": 5.0})
+    completed = with_settings_of(model, from_settings(TrainConfig, imgsz=320, width=48))
+    assert (completed.detector.weights, completed.detector.fps) == ("own.pt", 5.0)
+    assert (completed.network.hidden, completed.network.dropout) == (32, TrainConfig().network.dropout)
+    assert (completed.detector.imgsz, completed.network.width) == (320, 48), "not left at their defaults"
+    start = with_settings_of(replace(model, weights=""), TrainConfig())
+    assert start.detector.weights == TrainConfig().detector.weights
+
+
+def test_init_keeps_its_labels(data: FakeDataset, trained: Path, tmp_path: Path) -> None:
+    rows = [row.replace("car_then_person", "a_new_label") for row in data.rows]
+    header = "video,start,end,label,description,split\n"
+    (data.root / "relabelled.csv").write_text(header + "\n".join(rows) + "\n")
+    again = train(data.root / "relabelled.csv", config(data, tmp_path / "again", init=str(trained)))
+    assert load_model(again).labels == ("car_then_person", "person_then_car", "a_new_label")
+
+
+def test_init_is_not_overwritten(data: FakeDataset, trained: Path) -> None:
+    before = (trained / "best.safetensors").read_bytes()
+    message = "must be another folder than that of the model to start from"
     with pytest.raises(SettingsError, match=message):
-        copy_to_new(model, model.task, members=2)
+        train(data.root, config(data, trained, init=str(trained), exist_ok=True))
+    assert (trained / "best.safetensors").read_bytes() == before
 
 
 def test_copy_weights_of_single_member_to_all() -> None:

@@ -15,7 +15,7 @@ from vidgru.errors import AnnotationError, SettingsError, SettingsMismatchError,
 from vidgru.flags import from_settings
 from vidgru.model.checkpoint import EventTask, HeadSpec, entry_digest, load_model
 from vidgru.training.evaluate import evaluate
-from vidgru.training.run import train
+from vidgru.training.run import complete_settings, train
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +152,18 @@ def test_cross_validation(data: FakeDataset, tmp_path: Path, capsys: pytest.Capt
     shown = capsys.readouterr().out
     assert "fold 3 of 3: " in shown
     assert f"accuracy {metrics['mean']['accuracy']:.3f} +- {metrics['spread']['accuracy']:.3f} over 3 folds" in shown
+
+
+def test_runs_are_not_overwritten(plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, second = str(plain), Path(f"{plain}2")
+    assert complete_settings(TrainConfig(out=out, folds=3)).out == str(second)
+    assert f"{plain} holds a run, so this one goes to {second} (--exist-ok overwrites)" in capsys.readouterr().out
+    second.mkdir()
+    assert complete_settings(TrainConfig(out=out)).out == str(second), "an empty folder holds no run"
+    (second / "folds.json").touch()
+    assert complete_settings(TrainConfig(out=out)).out == f"{plain}3"
+    assert complete_settings(TrainConfig(out=out, exist_ok=True)).out == out
+    assert complete_settings(TrainConfig(out=out, resume=True)).out == out
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right, insort
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -39,7 +39,11 @@ _SPLIT_IN_NAME = re.compile(
 
 
 def load_dataset(
-    path: str | Path, *, allow_missing: bool = False, find_imported: Callable[[str], str | None] | None = None
+    path: str | Path,
+    *,
+    allow_missing: bool = False,
+    find_imported: Callable[[str], str | None] | None = None,
+    labels: Sequence[str] = (),
 ) -> Dataset:
     """Load a dataset and check everything that can be checked without opening its videos.
 
@@ -51,6 +55,7 @@ def load_dataset(
             export of a tool, or with one folder of clips per class.
         allow_missing: Skip rows whose video does not exist, with a warning, instead of failing.
         find_imported: Returns the name of a recording that has imported detections and so need not exist; see `Videos`.
+        labels: Labels to have before those of the rows, unless `names` in a YAML lists them all or no row has a label.
 
     Raises:
         AnnotationError: With file, place and remedy; up to ten bad entries at once.
@@ -73,8 +78,8 @@ def load_dataset(
             f"add one row per clip or event, below a header line in a CSV ({','.join(COLUMNS)})",
         )
     used = {row.annotation.label for row in rows if row.annotation.label is not None}
-    labels = spec.names or tuple(dict.fromkeys((*result.names, *sorted(used))))
-    labels = tuple(label for label in labels if label != spec.background)
+    all_labels = spec.names or tuple(dict.fromkeys((*(labels if used else ()), *result.names, *sorted(used))))
+    labels = tuple(label for label in all_labels if label != spec.background)
     if spec.background is not None and spec.background not in used:
         warnings.append(f"background {spec.background!r} is not the label of any row")
     notes = [*spec.notes, *result.notes]

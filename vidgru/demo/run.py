@@ -152,6 +152,7 @@ def train_and_evaluate(out: Path, weights: str, size: TrainingSize, seed: int) -
             runtime=RUNTIME,
             features=features,
             out=model,
+            exist_ok=True,
             epochs=size.epochs,
             patience=0,  # few held-out examples say little about when to stop
             lookahead=LOOKAHEAD_S,

@@ -8,7 +8,7 @@ import itertools
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,22 @@ from vidgru.storage import write_atomic, write_json
 from vidgru.training.data import LoadedFeatures
 from vidgru.training.distributed import refuse_distributed
 from vidgru.training.examples import Examples
-from vidgru.training.run import HEADLINES, TrainingData, evaluate_loaded, over_folds, prepare
+from vidgru.training.run import (
+    COMPARISON,
+    HEADLINES,
+    TrainingData,
+    complete_settings,
+    evaluate_loaded,
+    over_folds,
+    prepare,
+)
 from vidgru.training.trainer import TrainingResult, reproducible, train_model
 
 _ROUNDS = 5  # of timing; the fastest counts, because whatever else the machine does only slows
 _TIMED_FRAMES = 10_000  # at least, over which speed is measured
 # settings that all rows share: the data, and where and how it is processed
 _SHARED = {field.name for kind in (DetectorSettings, RuntimeSettings) for field in fields(kind)}
-_SHARED |= {"features", "out", "allow_missing", "folds", "group_by", "resume", "captions"}
+_SHARED |= {"features", "out", "exist_ok", "allow_missing", "folds", "group_by", "resume", "captions"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +90,7 @@ def compare(dataset_path: str | Path, config: CompareConfig) -> list[ComparisonR
         KeyboardInterrupt: After writing the finished rows.
     """
     refuse_distributed("compare")
+    config = replace(config, train=complete_settings(config.train))
     settings, out = parse_variants(config), Path(config.train.out).expanduser()
     data, common = prepare(dataset_path, config.train), config.train
     parts = [data.dataset]
@@ -93,7 +102,7 @@ def compare(dataset_path: str | Path, config: CompareConfig) -> list[ComparisonR
         print(f"{name}: training", file=sys.stderr)
         rows.append(_row(name, parts, data, row_config))
         facts = {"evaluated": evaluated, "failed": data.failed, "settings": to_settings(config)}
-        write_json(out / "compare.json", {**facts, "rows": [asdict(row) for row in rows]})
+        write_json(out / COMPARISON, {**facts, "rows": [asdict(row) for row in rows]})
         write_atomic(out / "compare.csv", _csv(rows))
     print(f"{comparison_table(rows, evaluated)}\ntable: {out / 'compare.csv'}")
     return rows

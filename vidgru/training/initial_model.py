@@ -12,12 +12,14 @@ from torch import Tensor
 
 from vidgru.config import TrainConfig
 from vidgru.errors import SettingsError
+from vidgru.flags import to_settings, with_settings
 from vidgru.model.checkpoint import (
     CaptionSettings,
     EventModel,
     EventTask,
     build_network,
     check_feature_settings,
+    detector_settings,
     entry_digest,
 )
 from vidgru.model.event_decoder import DecodeSettings
@@ -28,6 +30,7 @@ from vidgru.training.batches import typical_steps
 from vidgru.training.data import LoadedFeatures
 from vidgru.training.examples import CaptionedClip, Examples
 
+_MAY_DIFFER = {"dropout", "group_dropout"}  # settings of the network that its weights do not depend on
 _CAPTION_ROOM = 1.5  # captions may be longer than the longest training sentence by this factor
 
 
@@ -86,6 +89,18 @@ def untrained_model(
     )
 
 
+def with_settings_of(init: EventModel, config: TrainConfig) -> TrainConfig:
+    """Return the settings to train from a model with: the model's own detector, features and network, except those that
+    are not left at their defaults."""
+    architecture = vars(init.network.architecture)
+    theirs = vars(detector_settings(init)) | {name: architecture[name] for name in architecture.keys() - _MAY_DIFFER}
+    ours, defaults = to_settings(config), to_settings(TrainConfig())
+    adopted = {name: value for name, value in theirs.items() if ours[name] == defaults[name] != value}
+    if not adopted.get("weights", True):  # imported detections, or a start
+        del adopted["weights"]
+    return with_settings(config, **adopted)
+
+
 def with_weights(model: EventModel, weights: Mapping[str, Tensor]) -> EventModel:
     """A copy of a model on the CPU with other weights."""
     network = copy.deepcopy(model.network)
@@ -112,20 +127,19 @@ def caption_settings(
 
 
 def _weights_of_members(network: EventGRU, members: int) -> dict[str, Tensor]:
-    """Return the weights of a network; if it is a single member, repeated for so many."""
-    weights = network.state_dict()
-    if network.members == members:
-        return weights
+    """Return the weights of a network for so many members: those of its own in turn."""
+    sources = [member % network.members for member in range(members)]
     stacked = {id(parameter) for parameter in network.stacked_parameters()}
-    repeated = {}
+    weights = {}
     for name, value in network.state_dict(keep_vars=True).items():
         if id(value) in stacked:
-            repeated[name] = value.detach().expand(members, *value.shape[1:])
-        elif name.startswith("gru.0."):
-            repeated |= {f"gru.{member}.{name[6:]}": value.detach() for member in range(members)}
-        else:
-            repeated[name] = value.detach()
-    return repeated
+            weights[name] = value.detach()[sources]
+        elif not name.startswith("gru."):
+            weights[name] = value.detach()
+    for member, source in enumerate(sources if network.gru else ()):
+        own = network.member_state(source)
+        weights |= {name.replace("gru.0.", f"gru.{member}."): own[name] for name in own if name.startswith("gru.")}
+    return weights
 
 
 def copy_weights(network: EventGRU, model: EventModel, task: EventTask, feature_settings: Mapping[str, Any]) -> None:
@@ -133,15 +147,12 @@ def copy_weights(network: EventGRU, model: EventModel, task: EventTask, feature_
 
     Raises:
         SettingsMismatchError: The model was trained on features with other settings.
-        SettingsError: Its network has another architecture, or another number of members than 1 or the same.
+        SettingsError: Its network has another architecture.
     """
     check_feature_settings(model, feature_settings, "the features of this dataset")
     ours, theirs = network.architecture, model.network.architecture
-    may_differ = {"dropout", "group_dropout"}
-    names = [f.name for f in fields(ours) if f.name not in may_differ]
+    names = [f.name for f in fields(ours) if f.name not in _MAY_DIFFER]
     pairs = {name: (getattr(ours, name), getattr(theirs, name)) for name in names}
-    if model.network.members > 1:
-        pairs["members"] = network.members, model.network.members
     differ = {name: values for name, values in pairs.items() if values[0] != values[1]}
     if differ:
         values = "; ".join(f"{name} is {new!r}, the model's is {old!r}" for name, (new, old) in differ.items())

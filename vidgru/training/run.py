@@ -22,19 +22,25 @@ from vidgru.datasets.splits import NO_VAL, assign_splits, folds, groups, in_spli
 from vidgru.errors import VidgruError
 from vidgru.extraction.import_detections import open_detections
 from vidgru.extraction.pipeline import feature_settings_for
-from vidgru.flags import to_settings
-from vidgru.model.checkpoint import BEST, EventModel, EventTask, load_model
+from vidgru.flags import require, to_settings, with_settings
+from vidgru.model.checkpoint import BEST, EventModel, EventTask, load_model, model_file
 from vidgru.model.scoring import encode_features
-from vidgru.storage import write_atomic, write_json
+from vidgru.storage import unused_path, write_atomic, write_json
 from vidgru.training.augment import why_not_mirrored
 from vidgru.training.data import LoadedFeatures, extract_missing, load_features
 from vidgru.training.distributed import ProcessGroup, process_group, refuse_distributed
 from vidgru.training.evaluate import evaluate_model, metrics_summary
 from vidgru.training.examples import member_count, task_from_dataset
+from vidgru.training.initial_model import with_settings_of
 from vidgru.training.plots import plot_curves
+from vidgru.training.run_state import STATE
 from vidgru.training.trainer import TrainingResult, train_model
+from vidgru.types import DESCRIBED
 
 LAST = "last.safetensors"
+COMPARISON = "compare.json"
+_FOLDS = "folds.json"
+_RESULTS = (BEST, STATE, _FOLDS, COMPARISON)  # a folder with any of these holds a run
 _MAX_LABELS = 10  # in the report of the dataset, so that it and the metrics fit on one screen
 # main metrics, averaged over folds
 HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "map", "event_f1", "map_50", "frame_map", "cider_d")
@@ -81,14 +87,34 @@ def train(dataset_path: str | Path, config: TrainConfig) -> Path:
     if config.folds:
         refuse_distributed("cross-validation")
     with process_group() as processes:
-        if config.init:
-            load_model(config.init, start=True)  # fails before hours of extraction if there is no such model
+        config = complete_settings(config)
         data = prepare(dataset_path, config)
         if not processes.is_equal(str(sorted(data.loaded.keys.items()))):  # or they would wait for each other forever
             raise VidgruError("a recording was read by some processes only", "start it again")
         if config.folds:
             return _cross_validate(data, config)
         return _train(data, config, processes)
+
+
+def complete_settings(config: TrainConfig) -> TrainConfig:
+    """Return the settings with a folder that holds no run yet, and with those of the model that training starts from.
+
+    Raises:
+        ModelError: There is no such model.
+        SettingsError: The run would overwrite the model that it starts from.
+    """
+    folder = Path(config.out).expanduser()
+    if config.init:
+        init = model_file(config.init)
+        config = with_settings_of(load_model(init, start=True), config)
+        overwrites = config.exist_ok and init.resolve().parent == folder.resolve()
+        require(not overwrites, "out", config.out, f"another folder than that of the model to start from, {init}")
+    if config.resume or config.exist_ok:
+        return config
+    out = unused_path(folder, lambda path: any((path / name).exists() for name in _RESULTS))
+    if out != folder:
+        print(f"{folder} holds a run, so this one goes to {out} (--exist-ok overwrites)")
+    return with_settings(config, out=str(out))
 
 
 def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
@@ -102,7 +128,11 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
     """
     detection_source = open_detections(config.imported, config.detector) if config.imported.detections else None
     find_imported = detection_source.find if detection_source else None
-    dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing, find_imported=find_imported))
+    init = load_model(config.init, start=True) if config.init else None
+    labels = init.labels if init and not init.is_start and init.labels != (DESCRIBED,) else ()
+    dataset = assign_splits(
+        load_dataset(dataset_path, allow_missing=config.allow_missing, find_imported=find_imported, labels=labels)
+    )
     used = dataset if config.folds else select_splits(dataset, ("train", "val"))
     task = task_from_dataset(used, captions=config.captions)
     if detection_source:
@@ -191,10 +221,10 @@ def _cross_validate(data: TrainingData, config: TrainConfig) -> Path:
         print(f"fold {len(rows)} of {config.folds}: {values}")
         mean, spread = over_folds(rows)
         write_atomic(out / "config.yaml", _yaml(config))
-        write_json(out / "folds.json", {"failed": data.failed, "folds": rows, "mean": mean, "spread": spread})
+        write_json(out / _FOLDS, {"failed": data.failed, "folds": rows, "mean": mean, "spread": spread})
     for name, value in mean.items():
         print(f"{name} {value:.3f} +- {spread[name]:.3f} over {config.folds} folds")
-    print(f"metrics: {out / 'folds.json'}")
+    print(f"metrics: {out / _FOLDS}")
     return out
 
 

@@ -26,8 +26,8 @@ STATE = "state.safetensors"
 DATA = "annotated recordings"  # key of the identity: a digest of the examples
 # settings that may differ between a run and its continuation: they do not change what an epoch computes
 UNCHECKED = {
-    "allow_missing", "backend", "classes", "detections", "detector_batch", "device", "epochs", "features", "init",
-    "out", "patience", "precision", "resume", "source_fps", "source_size", "start_time", "weights",
+    "allow_missing", "backend", "classes", "detections", "detector_batch", "device", "epochs", "exist_ok", "features",
+    "init", "out", "patience", "precision", "resume", "source_fps", "source_size", "start_time", "weights",
 }  # fmt: skip
 
 
