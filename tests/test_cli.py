@@ -113,7 +113,15 @@ def test_flags_override_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_print_config_can_be_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ("--labels", "fall,lying down", "--no-report", "--since", "2024-05-01T12:00:00", "--min-score", "0.5")
+    flags = (
+        "--labels",
+        "fall,lying down",
+        "--no-report",
+        "--since",
+        "2024-05-01T12:00:00",
+        "--threshold",
+        "sit, down=0.5,fall=1",
+    )
     (tmp_path / "mine.yaml").write_text(printed(capsys, "predict", "m", "a", *flags, "--print-config"))
     assert config_of("predict", "m", "a", "--config", str(tmp_path / "mine.yaml")) == config_of(
         "predict", "m", "a", *flags

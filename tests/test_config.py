@@ -49,6 +49,9 @@ MASK = "[[[0, 0], [1, 0], [1, 1]]]"
     (PredictConfig, {"since": "noon"}, "since is 'noon'; it must be an ISO 8601 time\n  such as 2024"),
     (PredictConfig, {"since": "2024-05-02", "until": "2024-05-01"}, "until is '2024-05-01'; it must be after since"),
     (PredictConfig, {"merge_only": True, "shard": "1/2"}, "shard is '1/2'; it must be left out with merge_only"),
+    (PredictConfig, {"threshold": 1.5}, "threshold is 1.5; it must be from 0 to 1, for all labels or by label: fall"),
+    (PredictConfig, {"threshold": {"a": "x"}}, "threshold is {'a': 'x'}; it must be from 0 to 1"),
+    (ExplainConfig, {"threshold": {"a": -0.1}}, "threshold is {'a': -0.1}; it must be from 0 to 1"),
     (TrainConfig, {"folds": 1}, "folds is 1; it must be 0, or at least 2"),
     (TrainConfig, {"group_by": "video"}, "group_by is 'video'; it must be left out without --folds"),
     (TrainConfig, {"members": 33}, "members is 33; it must be from 0 to 32"),
@@ -142,6 +145,9 @@ def test_flags_round_trip(kind: type) -> None:
     (ExtractConfig, "fps", "5", 5.0), (ExtractConfig, "imgsz", "64", 64), (ExtractConfig, "weights", "5", "5"),
     (ExplainConfig, "at", "5", 5.0), (ExplainConfig, "at", "null", None), (ExtractConfig, "verbose", "true", True),
     (ExtractConfig, "verbose", "Off", False), (PredictConfig, "labels", "a, b", ("a", "b")),
+    (PredictConfig, "threshold", "0.5", 0.5), (PredictConfig, "threshold", "a=0.4, b=1", {"a": 0.4, "b": 1.0}),
+    (PredictConfig, "threshold", "slips, and falls=0.4,a=b=0.2", {"slips, and falls": 0.4, "a=b": 0.2}),
+    (PredictConfig, "threshold", {"a": "0.4"}, {"a": 0.4}), (PredictConfig, "threshold", "", None),
     (PredictConfig, "labels", "", ()), (CompareConfig, "cells", "[gru,none]", ("gru", "none")),
     (PredictConfig, "labels", ["a", "b,c"], ("a", "b,c")), (ExtractConfig, "mask", [[["0", "0"]]], '[[["0", "0"]]]'),
 ])  # fmt: skip
@@ -155,6 +161,8 @@ def test_flags_parse_text(kind: type, name: str, text: object, value: object) ->
     (ExtractConfig, "verbose", "1", "verbose is '1'; it must be one of true, false"),
     (ExtractConfig, "tracker", "sort", "tracker is 'sort'; it must be one of bytetrack, ocsort, none"),
     (CompareConfig, "cells", "gru,x", "cells is 'x'; it must be one of gru, lstm, rnn, none"),
+    (PredictConfig, "threshold", "a=0.4,0.5", "threshold is 'a=0.4,0.5'; it must be a number, or numbers by name"),
+    (PredictConfig, "threshold", "a=b", "threshold is 'b'; it must be a number"),
     (ExtractConfig, "imgsz", ["1", "2"], r"imgsz is \['1', '2'\]; it must be a single value"),
 ])  # fmt: skip
 def test_flags_reject_other_types(kind: type, name: str, text: object, message: str) -> None:

@@ -479,7 +479,8 @@ class PredictConfig:
         out: Folder of the events.
         features: Folder of the sequence cache.
         weights: Path of the model's detector weights, if they have moved; the file must be the same.
-        min_score: Score below which events are dropped.
+        threshold: Score from 0 to 1 that an event must reach, instead of the model's thresholds: 0.5 for all labels,
+            or fall=0.4,sit=0.6 for some. The score that it must keep follows in proportion.
         labels: Labels of the events to keep; empty keeps all.
         since: Keep only events that end after this wall-clock time (ISO 8601). Recordings of unknown time fail.
         until: Keep only events that start before this wall-clock time (ISO 8601).
@@ -497,7 +498,7 @@ class PredictConfig:
     out: str = "events"
     features: str = "features"
     weights: str = ""
-    min_score: float = 0.0
+    threshold: float | Mapping[str, float] | None = None
     labels: tuple[str, ...] = ()
     since: str = ""
     until: str = ""
@@ -511,7 +512,7 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        require(0 <= self.min_score <= 1, "min_score", self.min_score, "between 0 and 1")
+        _check_threshold(self.threshold)
         require(0 <= self.context <= 3600, "context", self.context, "from 0 to 3600 seconds")
         require(1 <= self.beam <= 64, "beam", self.beam, "from 1 to 64")
         for name in ("shard", "ray"):
@@ -524,6 +525,12 @@ class PredictConfig:
         require(ordered, "until", self.until, f"after since, which is {self.since!r}")
 
 
+def _check_threshold(threshold: float | Mapping[str, float] | None) -> None:
+    values = threshold.values() if isinstance(threshold, Mapping) else [threshold] if threshold is not None else []
+    valid = all(isinstance(value, int | float) and 0 <= value <= 1 for value in values)
+    require(valid, "threshold", threshold, "from 0 to 1, for all labels or by label: fall=0.4,sit=0.6")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExplainConfig:
     """Settings of `vidgru explain`. The detector settings come from the model.
@@ -531,6 +538,7 @@ class ExplainConfig:
     Attributes:
         at: Explain only the events at this second of the recording.
         event: Explain only the event of this number, in order of start, from 1.
+        threshold: Score that an event must reach, as for predict.
         features: Folder of the sequence cache.
         weights: Path of the model's detector weights, if they have moved; the file must be the same.
     """
@@ -538,10 +546,12 @@ class ExplainConfig:
     runtime: RuntimeSettings = RuntimeSettings()
     at: float | None = None
     event: int | None = None
+    threshold: float | Mapping[str, float] | None = None
     features: str = "features"
     weights: str = ""
 
     def __post_init__(self) -> None:
+        _check_threshold(self.threshold)
         require(self.at is None or 0 <= self.at < float("inf"), "at", self.at, "a second of the recording, from 0")
         require(self.event is None or self.event >= 1, "event", self.event, "the number of an event, from 1")
         require(self.at is None or self.event is None, "at", self.at, "left out with event")

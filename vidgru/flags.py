@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import datetime
 from difflib import get_close_matches
@@ -32,6 +32,7 @@ class Flag:
         type: str, int, float or bool; the type of an item if it is a list.
         is_list: The value is a tuple.
         is_optional: The value may be None.
+        is_mapping: The value may be a number per name, such as fall=0.4,sit=0.6.
         choices: Allowed values; empty if any value of the type is.
         group: First sentence of the docstring of its class.
         help: Help text.
@@ -41,6 +42,7 @@ class Flag:
     type: type[Any]
     is_list: bool
     is_optional: bool
+    is_mapping: bool
     choices: tuple[str, ...]
     group: str
     help: str
@@ -60,7 +62,16 @@ class Flag:
             return tuple(self._parse_item(item.strip()) for item in items if item.strip())
         if self.is_optional and value in ("", "null", "~"):
             return None
+        if self.is_mapping and (isinstance(value, dict) or "=" in value):
+            return self._parse_mapping(value)
         return self._parse_item(value)
+
+    def _parse_mapping(self, value: Any) -> dict[str, Any]:
+        if isinstance(value, dict):
+            return {name: self._parse_item(item) for name, item in value.items()}
+        pairs = re.compile(r"\s*(.+?)\s*=([^,=]*)(?:,|$)")  # a name may contain commas and equals signs
+        require(not pairs.sub("", value), self.name, value, "a number, or numbers by name such as fall=0.4,sit=0.6")
+        return {name: self._parse_item(item.strip()) for name, item in pairs.findall(value)}
 
     def _parse_item(self, value: Any) -> Any:
         if not isinstance(value, str):
@@ -110,6 +121,7 @@ def _own_flags(kind: Any) -> dict[str, Flag]:
         if is_dataclass(hint):
             continue
         is_list, is_optional = get_origin(hint) is tuple, get_origin(hint) in (Union, UnionType)
+        is_mapping = any(get_origin(part) is Mapping for part in get_args(hint))
         if is_list or is_optional:
             hint = next(part for part in get_args(hint) if part is not type(None))
         choices = tuple(map(str, get_args(hint))) if get_origin(hint) is Literal else ()
@@ -118,6 +130,7 @@ def _own_flags(kind: Any) -> dict[str, Flag]:
             type=str if choices else hint,
             is_list=is_list,
             is_optional=is_optional,
+            is_mapping=is_mapping,
             choices=choices,
             group=document.partition("\n")[0].partition(". ")[0].removesuffix("."),
             help=texts[name],

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tests.model.networks import FEATURE_SETTINGS, make_model, random_batch
 from tests.sequences import make_sequence
 from vidgru.config import NetworkSettings
-from vidgru.errors import ModelError, SettingsMismatchError
+from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
 from vidgru.model.captioner import CaptionSegment, caption_segments
 from vidgru.model.checkpoint import BEST, FORMAT, check_feature_settings, detector_settings, load_model
 from vidgru.model.event_gru import EventGRU, count_parameters
@@ -193,6 +193,19 @@ def test_load_model_refuses_inconsistent_metadata(model_metadata: dict[str, obje
     save_with_metadata(tmp_path / "m", **model_metadata)
     with pytest.raises(ModelError, match=r"m is not a valid vidgru model: .+\n  train it again"):
         load_model(tmp_path / "m")
+
+
+def test_with_thresholds_of_all_or_some_labels() -> None:
+    model = make_model(timed=True)
+    first, *others = model.labels
+    assert model.with_thresholds(None) is model
+    assert set(model.with_thresholds(0.25).decode.high) == {0.25}
+    assert model.with_thresholds({first: 0.25}).decode.high == (0.25, *model.decode.high[1:])
+    assert others
+    with pytest.raises(SettingsError, match=rf"threshold holds 'x', .*\n  its labels are {first}, "):
+        model.with_thresholds({"x": 0.5})
+    with pytest.raises(SettingsError, match="threshold is given, but this model only writes captions"):
+        make_model(clips=False, sentences=SENTENCES).with_thresholds(0.5)
 
 
 def test_check_feature_settings() -> None:

@@ -89,6 +89,13 @@ def test_decode_events_exclusive_labels_separate_events() -> None:
     assert len(events_of(scores, exclusive=True, merge_s=5.0)) == 3
 
 
+def test_lower_thresholds_follow_in_proportion() -> None:
+    fitted = settings(high=(0.6, 0.5, 0.0), low=(0.4, 0.4, 0.0))
+    changed = fitted.with_high((0.3, 0.5, 0.5))
+    assert (changed.high, changed.low) == ((0.3, 0.5, 0.5), (0.2, 0.4, 0.4))
+    assert fitted.with_high(fitted.high) == fitted
+
+
 def test_decode_events_without_frames() -> None:
     assert decode_events(np.zeros(0), np.zeros((0, 2)), LABELS, settings(), video="a", step_s=1.0, end_s=0.0) == []
 

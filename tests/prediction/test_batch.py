@@ -110,13 +110,13 @@ def test_predict_recordings_shorter_than_a_window(project: FakeProject, frames: 
 
 def test_predict_recording_without_events(project: FakeProject) -> None:
     project.record("quiet.mp4")
-    (prediction,) = run(project, min_score=0.95)
+    (prediction,) = run(project, threshold=0.95)
     assert (prediction.status, prediction.events) == ("done", ())
     assert (project.out / "quiet.mp4/events.vtt").read_text() == "WEBVTT\n"
     assert (project.out / "events.jsonl").read_text() == ""
     assert rows(project.out / "events.csv")[0]["video"] == "quiet.mp4"
     assert json.loads((project.out / "activitynet.json").read_text())["results"] == {"quiet.mp4": []}
-    assert statuses(run(project, min_score=0.95)) == {"quiet.mp4": "reused"}
+    assert statuses(run(project, threshold=0.95)) == {"quiet.mp4": "reused"}
 
 
 def test_events_have_start_time_if_recording_has(project: FakeProject) -> None:
@@ -145,13 +145,16 @@ def test_events_csv_is_an_annotation_file(project: FakeProject) -> None:
     ]
 
 
-def test_predict_filters_labels_and_scores(project: FakeProject) -> None:
+def test_predict_filters_labels_and_sets_thresholds(project: FakeProject) -> None:
     project.record("a.mp4")
     assert [e.label for e in run(project)[0].events] == ["fall", "walk"]
-    assert [e.label for e in run(project, min_score=0.7)[0].events] == ["fall"]
+    assert [e.label for e in run(project, threshold=0.7)[0].events] == ["fall"]
     assert [e.label for e in run(project, labels=("walk", "run"))[0].events] == ["walk"]
-    assert [e.label for e in run(project, labels=("walk",), min_score=0.7)[0].events] == []
+    assert [e.label for e in run(project, labels=("walk",), threshold=0.7)[0].events] == []
     assert [e.label for e in read_jsonl(project.out / "events.jsonl")] == []
+    lower = run(project, threshold={"run": 0.1, "fall": 0.95})
+    assert [e.label for e in lower[0].events] == ["run", "walk"]
+    assert statuses(run(project, threshold={"fall": 0.95, "run": 0.1, "walk": 0.5})) == {"a.mp4": "reused"}
     assert [e.label for e in run(project)[0].events] == ["fall", "walk"]
 
 
@@ -161,12 +164,10 @@ def test_predict_rejects_unknown_labels(project: FakeProject) -> None:
         SettingsError, match=r"labels holds 'fal', which the model does not have\n  its labels are fall, run, walk"
     ):
         run(project, labels=("fal", "walk"))
-
-
-@pytest.mark.parametrize("value", [-0.1, 1.5])
-def test_predict_rejects_min_score_out_of_range(project: FakeProject, value: float) -> None:
-    with pytest.raises(SettingsError, match=rf"min_score is {value}; it must be between 0 and 1"):
-        project.config(min_score=value)
+    with pytest.raises(
+        SettingsError, match=r"threshold holds 'fal', which the model does not have\n  its labels are fall, run, walk"
+    ):
+        run(project, threshold={"fal": 0.5, "walk": 0.5})
 
 
 # --- reuse ----------------------------------------------------------------------------------------------------------
@@ -205,7 +206,7 @@ def test_only_other_settings_recompute(project: FakeProject) -> None:
     run(project, labels=("walk", "fall"))
     assert statuses(run(project, labels=("fall", "walk"), device="cpu", detector_batch=3)) == {"a.mp4": "reused"}
     assert statuses(run(project, labels=("fall",))) == {"a.mp4": "done"}
-    assert statuses(run(project, labels=("fall",), min_score=0.1)) == {"a.mp4": "done"}
+    assert statuses(run(project, labels=("fall",), threshold=0.1)) == {"a.mp4": "done"}
 
 
 def test_changed_recording_is_recomputed(project: FakeProject) -> None:
@@ -252,7 +253,7 @@ def test_kill_between_files_leaves_no_fingerprint(project: FakeProject, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr("vidgru.prediction.event_files.to_vtt", stop)
         with pytest.raises(KeyboardInterrupt):
-            run(project, min_score=0.7)
+            run(project, threshold=0.7)
     assert not (project.out / "a.mp4/fingerprint.json").exists()
     assert statuses(run(project)) == {"a.mp4": "done"}
 
@@ -278,12 +279,12 @@ def test_events_of_other_settings_are_not_merged(project: FakeProject, capsys: p
     project.record("b.mp4", folder=second)
     run(project, first)
     assert "more recordings" not in capsys.readouterr().err
-    run(project, second, min_score=0.7)
+    run(project, second, threshold=0.7)
     assert [row["video"] for row in rows(project.out / "events.csv")] == ["b.mp4"]
     assert (
         "holds 1 more recordings, from another model, other settings or with corrupt files" in capsys.readouterr().err
     )
-    run(project, first, second, min_score=0.7)
+    run(project, first, second, threshold=0.7)
     assert [row["video"] for row in rows(project.out / "events.csv")] == ["a.mp4", "b.mp4"]
 
 
@@ -511,7 +512,7 @@ def test_summary_table(project: FakeProject) -> None:
 
 def test_summary_table_without_events(project: FakeProject) -> None:
     project.record("a.mp4")
-    assert summary_table(run(project, min_score=1.0)) == "1 done: 0.00 hours of video, 0 events"
+    assert summary_table(run(project, threshold=1.0)) == "1 done: 0.00 hours of video, 0 events"
 
 
 def test_summary_table_fits_a_screen() -> None:
@@ -584,12 +585,12 @@ def test_outdated_extras_are_deleted(project: FakeProject) -> None:
     run(project, report=True)
     page = project.out / "a.mp4/report.html"
     (project.out / "a.mp4/clips").mkdir()
-    run(project, min_score=0.8)
+    run(project, threshold=0.8)
     assert not page.exists()
     assert not (project.out / "a.mp4/clips").exists()
-    run(project, report=True, min_score=0.8)
+    run(project, report=True, threshold=0.8)
     before = page.stat().st_mtime_ns
-    assert statuses(run(project, report=True, clips=True, min_score=0.8)) == {"a.mp4": "partial"}
+    assert statuses(run(project, report=True, clips=True, threshold=0.8)) == {"a.mp4": "partial"}
     assert page.stat().st_mtime_ns == before, "valid extras are kept"
 
 

@@ -322,7 +322,7 @@ def test_failure_of_other_settings_is_not_listed(project: FakeProject) -> None:
     project.record("a.mp4")
     (project.videos / "b.mp4").touch()
     run(project, report=True)
-    predict(project.model, [project.videos / "a.mp4"], project.config(report=True, min_score=0.7))
+    predict(project.model, [project.videos / "a.mp4"], project.config(report=True, threshold=0.7))
     assert "b.mp4" not in (project.out / "index.html").read_text()
 
 

@@ -189,6 +189,34 @@ class EventModel:
         """Labels in the order of the network's outputs."""
         return self.task.labels
 
+    def with_thresholds(self, threshold: float | Mapping[str, float] | None) -> EventModel:
+        """Return the model with other thresholds; `DecodeSettings.with_high` says how the lower ones follow.
+
+        Args:
+            threshold: Score that an event must reach: of all labels, or by label, in which case labels that are left
+                out keep the model's; None changes nothing.
+
+        Raises:
+            SettingsError: The model does not have one of the labels, or has no scores because it only writes captions.
+        """
+        if threshold is None:
+            return self
+        if self.task.clip_head is None and self.task.frame_head is None:
+            raise SettingsError("threshold is given, but this model only writes captions", "leave it out")
+        if not isinstance(threshold, Mapping):
+            threshold = dict.fromkeys(self.labels, threshold)
+        self.check_labels("threshold", threshold)
+        high = [threshold.get(label, old) for label, old in zip(self.labels, self.decode.high, strict=True)]
+        return replace(self, decode=self.decode.with_high(high))
+
+    def check_labels(self, setting: str, labels: Iterable[str]) -> None:
+        """Raise SettingsError, naming the setting, if the model does not have one of these labels."""
+        if unknown := sorted(set(labels).difference(self.labels)):
+            raise SettingsError(
+                f"{setting} holds {', '.join(map(repr, unknown))}, which the model does not have",
+                f"its labels are {', '.join(self.labels)}",
+            )
+
     def metadata(self) -> dict[str, Any]:
         """Return everything but the weights, as stored in the file's metadata."""
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ _CANDIDATE_FACTORS = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)  # of the thresholds at whi
 _MIN_CANDIDATE_THRESHOLD = 0.1  # thresholds below are raised to this before scaling
 _WHOLE_RECORDING = 0.99  # fraction of a short recording that an event must cover to be exempt from `min_s`
 MIN_SCORE = 1e-6  # lowest score that is calibrated, and 1 minus the highest: 0 and 1 have no logits
+_LOW_RATIO = 0.8  # of the lower to the upper threshold, if the model's upper threshold is 0 and gives none
 WINDOW_DELAY = 0.5  # windows after its end at which a fixed window is closed: until then it may be the last one
 
 
@@ -39,6 +41,14 @@ class DecodeSettings:
     smooth_s: float = 0.0
     event_scale: float = 1.0
     event_bias: float = 0.0
+
+    def with_high(self, high: Sequence[float]) -> DecodeSettings:
+        """Replace the upper thresholds; each lower one keeps its ratio to the upper one."""
+        low = tuple(
+            low if value == upper else round(value * (low / upper if upper else _LOW_RATIO), 4)
+            for value, upper, low in zip(high, self.high, self.low, strict=True)
+        )
+        return replace(self, high=tuple(high), low=low)
 
     def event_score(self, mean: float) -> float:
         """Return the score of an event whose frames have this mean score; a higher mean has a higher score."""

@@ -48,12 +48,12 @@ def explain_recording(model_path: str | Path, recording: str | Path, config: Exp
     Raises:
         ModelError: The model cannot be loaded.
         SourceError: The recording does not exist, or has no event, or none at the selected time.
-        SettingsError: The recording has fewer events than the selected number.
+        SettingsError: The recording has fewer events than the selected number, or the model lacks a label.
         WeightsError: Features are missing, and the detector to extract them does not exist.
         SettingsMismatchError: The features, or the detector, do not match the model's.
         RecordingError: The recording cannot be read.
     """
-    model = load_model(model_path)
+    model = load_model(model_path).with_thresholds(config.threshold)
     item = _find_features(model, Path(recording).expanduser(), config)
     name, duration_s, parts = item.recording.name, item.entry.duration_s, list(item.cache.parts(item.entry.key))
     scored = score_recording(model, parts, video=name, duration_s=duration_s, gates=True)

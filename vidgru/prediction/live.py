@@ -5,8 +5,8 @@
 
 The score of `open` is provisional. `close` is final, and equals what prediction over the recorded source finds, unless
 the source was unavailable for longer than `ReconnectPolicy.max_gap_s`: open events are then closed, and the model
-starts afresh. If an open event ends with a score below `--min-score`, its last line is of kind `withdraw`. `latency_s`
-is the time from the event's start (`open`) or end to the line. Everything else is printed on stderr.
+starts afresh. `latency_s` is the time from the event's start (`open`) or end to the line. Everything else is printed on
+stderr.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def predict_live(
         ModelError, SettingsError, WeightsError, SettingsMismatchError, MissingDependencyError: Before the source is
             opened.
     """
-    model = load_model(model_path)
+    model = load_model(model_path).with_thresholds(config.threshold)
     if model.network.architecture.bidirectional:
         raise SettingsError(
             "the model is bidirectional: it also reads backwards, and cannot run live",
@@ -183,22 +183,15 @@ class LivePredictor:
             self._stream = None
 
     def _print_events(self, step: StreamOutput) -> None:
-        min_score = self._config.min_score
         for event in self._requested(step.opened):
-            if event.score >= min_score:
-                self._print("open", event)
+            self._print("open", event)
         for event in self._requested(step.closed):
-            if event.score >= min_score:
-                if _identity(event) not in self._open:  # its score was too low when it opened
-                    self._print("open", event)
-                self._print("close", event)
-            elif _identity(event) in self._open:
-                self._print("withdraw", event)
+            self._print("close", event)
 
     def _requested(self, events: Iterable[Event]) -> Iterator[Event]:
         return (event for event in events if event.label in self._labels)
 
-    def _print(self, kind: Literal["open", "close", "withdraw"], event: Event) -> None:
+    def _print(self, kind: Literal["open", "close"], event: Event) -> None:
         identity, source = _identity(event), self._extractor.source
         if kind == "open":
             self._events += 1

@@ -16,7 +16,7 @@ import torch
 
 from vidgru.cache import SequenceCache
 from vidgru.config import PredictConfig
-from vidgru.errors import CacheError, RecordingError, SettingsError
+from vidgru.errors import CacheError, RecordingError
 from vidgru.extraction.pipeline import ExtractionResult, describe_damage, recorded_at, user_start_time
 from vidgru.flags import parse_time
 from vidgru.locks import Locks
@@ -98,11 +98,7 @@ def requested_labels(model: EventModel, labels: Iterable[str]) -> frozenset[str]
         SettingsError: The model does not have one of them.
     """
     labels = frozenset(labels)
-    if unknown := sorted(labels.difference(model.labels)):
-        raise SettingsError(
-            f"labels holds {', '.join(map(repr, unknown))}, which the model does not have",
-            f"its labels are {', '.join(model.labels)}",
-        )
+    model.check_labels("labels", labels)
     return labels or frozenset(model.labels)
 
 
@@ -130,11 +126,11 @@ class Predictor:
     def __init__(self, model_path: str | Path, config: PredictConfig, say: Callable[[str], None] | None = None) -> None:
         file = model_file(model_path)
         sha256 = sha256_file(file)
-        self.model = load_model(file)
+        self.model = load_model(file).with_thresholds(config.threshold)
         self.config, self.say = config, say or (lambda text: None)
         self.time_range = TimeRange(config.since, config.until)
         self._labels = requested_labels(self.model, config.labels)
-        settings = {"min_score": config.min_score, "labels": sorted(self._labels)}
+        settings = {"high": list(self.model.decode.high), "labels": sorted(self._labels)}
         settings |= {"since": config.since, "until": config.until} if self.time_range else {}
         settings |= {"beam": config.beam} if self.model.caption else {}
         extras = {
@@ -390,7 +386,7 @@ class Predictor:
             cut_clips(path, source=source, events=events, context_s=self.config.context, progress=check_stopped)
 
     def _is_requested(self, event: Event, recorded_at: str | None) -> bool:
-        if event.label not in self._labels or event.score < self.config.min_score:
+        if event.label not in self._labels:
             return False
         if recorded_at is None or not self.time_range:
             return True

@@ -459,7 +459,7 @@ def test_saving_warns_of_missing_events(tmp_path: Path, visit: Visit) -> None:
     page.on("download", lambda download: downloads.append(download))
     for close in (lambda: page.keyboard.press("Escape"), lambda: page.get_by_text("Cancel").click()):
         page.keyboard.press("Control+s")
-        assert "3 events were left out of this page by --min-score" in page.locator("#incomplete").inner_text()
+        assert "3 events were left out of this page by --labels" in page.locator("#incomplete").inner_text()
         close()
         assert not page.locator("#incomplete").is_visible()
     page.wait_for_timeout(300)

@@ -106,7 +106,7 @@ def test_page_notes_events_not_requested(tmp_path: Path) -> None:
     data = data_of(make_page(tmp_path, events[:2], scored=whole, video=False))
     assert data["notes"] == ["The options of this run selected 2 of 3 events."]
     (lacks,) = data["missing"]
-    assert lacks.startswith("1 event was left out of this page by --min-score, --labels or --since; the saved")
+    assert lacks.startswith("1 event was left out of this page by --labels or --since; the saved")
     lacks = data_of(make_page(tmp_path, [], scored=whole, video=False))["missing"]
     assert lacks[0].startswith("3 events were left out of this page")
 

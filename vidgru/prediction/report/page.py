@@ -216,7 +216,7 @@ def _missing_events(events: list[Event], shown: list[Event], scored: ScoredRecor
     if not_requested > 0:
         were = "1 event was" if not_requested == 1 else f"{not_requested:,} events were"
         sentences.append(
-            f"{were} left out of this page by --min-score, --labels or --since; the saved file will say that nothing "
+            f"{were} left out of this page by --labels or --since; the saved file will say that nothing "
             "happens there. Predict without these options before you correct events."
         )
     if not_fitting > 0:
