@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,12 @@ def test_glob_names_start_at_the_first_wildcard(tree: Path) -> None:
 def test_text_list_with_comments(tree: Path) -> None:
     (tree / "list.txt").write_text("# comment\n\ndeep/er/c.avi\nb.mp4\n")
     assert names(tree / "list.txt") == ["deep/er/c.avi", "b.mp4"]
+
+
+def test_text_list_of_another_folder(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    file = tmp_path_factory.mktemp("lists") / "list.txt"
+    file.write_text(f"{tree}/deep/er/c.avi\n{os.path.relpath(tree, file.parent)}/b.mp4\n")
+    assert names(file) == ["deep/er/c.avi", "b.mp4"]
 
 
 def test_duplicate_files_are_dropped(tree: Path) -> None:

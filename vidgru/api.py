@@ -352,7 +352,9 @@ def info(path: str | Path, config: InfoConfig | None = None) -> InfoReport:
     from vidgru.info import inspect_path
 
     config = _settings(config, InfoConfig)
-    return inspect_path(path, verify=config.verify, prune=config.prune, detections=config.detections)
+    return inspect_path(
+        path, verify=config.verify, prune=config.prune, detections=config.detections, videos=config.videos
+    )
 
 
 def demo(config: DemoConfig | None = None) -> None:

@@ -301,6 +301,7 @@ class TrainConfig:
         features: Folder of the sequence cache.
         out: Folder of the run: models, results, plots. If it holds a run, the next free one is used: runs/train2.
         exist_ok: Overwrite an earlier run in `out`.
+        videos: Folder of the videos, if it is not beside the annotation file.
         allow_missing: Skip rows whose video is missing instead of failing.
         folds: Number of cross-validation folds, instead of training one model; each of the models is evaluated on the
             fold it has not seen, and none is kept. Ignores the dataset's splits. 0 trains one model.
@@ -342,6 +343,7 @@ class TrainConfig:
     features: str = "features"
     out: str = "runs/train"
     exist_ok: bool = False
+    videos: str = ""
     allow_missing: bool = False
     folds: int = 0
     group_by: str = ""
@@ -454,6 +456,7 @@ class EvalConfig:
         features: Folder of the sequence cache.
         weights: Path of the model's detector weights, if they have moved; the file must be the same.
         out: Folder of the results.
+        videos: Folder of the videos, if it is not beside the annotation file.
         allow_missing: Skip rows whose video is missing instead of failing.
         beam: Beam width for writing descriptions; 1 is greedy, and faster.
     """
@@ -464,6 +467,7 @@ class EvalConfig:
     features: str = "features"
     weights: str = ""
     out: str = "eval"
+    videos: str = ""
     allow_missing: bool = False
     beam: int = 4
 
@@ -585,6 +589,7 @@ class ConvertConfig:
             setting, or half a second.
         tiers: Tiers (ELAN), attributes (CVAT, VIA) or columns (label tables) that hold the labels; empty uses all.
         to: Format of the output; by default that of its suffix.
+        videos: Folder of the videos, if it is not beside the annotation file.
     """
 
     format: AnnotationFormat | None = None
@@ -592,6 +597,7 @@ class ConvertConfig:
     half_width: float = 0.0
     tiers: tuple[str, ...] = ()
     to: OutputFormat | None = None
+    videos: str = ""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -609,11 +615,13 @@ class InfoConfig:
         prune: Delete from a cache the entries of recordings that are gone or have changed, and incomplete entries
             of killed runs.
         detections: Imported detections, in place of the videos of a dataset.
+        videos: Folder of the videos of a dataset, if it is not beside the annotation file.
     """
 
     verify: bool = False
     prune: bool = False
     detections: str = ""
+    videos: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,9 @@ class InfoReport:
         return "\n".join(self.lines)
 
 
-def inspect_path(path: str | Path, *, verify: bool = False, prune: bool = False, detections: str = "") -> InfoReport:
+def inspect_path(
+    path: str | Path, *, verify: bool = False, prune: bool = False, detections: str = "", videos: str = ""
+) -> InfoReport:
     """Inspect a video, cache, cache entry, dataset or model.
 
     Args:
@@ -66,6 +68,7 @@ def inspect_path(path: str | Path, *, verify: bool = False, prune: bool = False,
         prune: Delete from a cache what no recording needs: entries of recordings that are gone or have changed, corrupt
             entries, and incomplete entries of killed runs. Keeps what another process has locked.
         detections: Imported detections, in place of the videos of a dataset.
+        videos: Folder of the videos of a dataset.
 
     Raises:
         SourceError: It is none of these.
@@ -89,22 +92,22 @@ def inspect_path(path: str | Path, *, verify: bool = False, prune: bool = False,
         raise SettingsError(
             f"verify applies to caches and cache entries, and {path} is neither", "pass the folder of a cache"
         )
-    lines = _inspect_folder(path, detections) if path.is_dir() else _inspect_file(path, detections)
+    lines = _inspect_folder(path, detections, videos) if path.is_dir() else _inspect_file(path, detections, videos)
     return InfoReport(lines=tuple(lines))
 
 
-def _inspect_folder(path: Path, detections: str) -> list[str]:
+def _inspect_folder(path: Path, detections: str, videos: str) -> list[str]:
     from vidgru.datasets.spec import contains_annotations
     from vidgru.model.checkpoint import BEST
 
     if (path / BEST).is_file():
         return _inspect_model(path / BEST)
     if contains_annotations(path):
-        return _inspect_dataset(path, detections)
+        return _inspect_dataset(path, detections, videos)
     raise SourceError(f"{path} holds no cache entry, no annotations and no {BEST}", _EXPECTED)
 
 
-def _inspect_file(path: Path, detections: str) -> list[str]:
+def _inspect_file(path: Path, detections: str, videos: str) -> list[str]:
     from vidgru.datasets.formats import SPREADSHEET_SUFFIXES, SUFFIXES, is_unsupported
 
     suffix = path.suffix.lower()
@@ -113,7 +116,7 @@ def _inspect_file(path: Path, detections: str) -> list[str]:
     if suffix in (".safetensors", ".onnx"):
         return _inspect_model(path)
     if suffix in (".yaml", ".yml", *SUFFIXES, *SPREADSHEET_SUFFIXES) or is_unsupported(path):
-        return _inspect_dataset(path, detections)  # whose error says what an unsupported file is
+        return _inspect_dataset(path, detections, videos)  # whose error says what an unsupported file is
     return _inspect_video(path)
 
 
@@ -146,7 +149,7 @@ def _inspect_video(path: Path) -> list[str]:
     return [*lines, f"recorded at: {video.recorded_at or 'unknown'}"]
 
 
-def _inspect_dataset(path: Path, detections: str) -> list[str]:
+def _inspect_dataset(path: Path, detections: str, videos: str) -> list[str]:
     """Return what the annotations hold, and what prevents training on them.
 
     Raises:
@@ -163,7 +166,7 @@ def _inspect_dataset(path: Path, detections: str) -> list[str]:
         from vidgru.extraction.import_detections import open_detections
 
         find_imported = open_detections(ImportedDetectionSettings(detections=detections), DetectorSettings()).find
-    dataset = load_dataset(path, allow_missing=True, find_imported=find_imported)
+    dataset = load_dataset(path, allow_missing=True, find_imported=find_imported, videos=videos)
     recordings = [r for r in dataset.recordings.values() if not detections or r.path.is_file()]
     durations, warnings = _probe_durations(recordings)
     durations |= _measure_late(dataset, durations)

@@ -34,7 +34,7 @@ def find_recordings(sources: Iterable[str | Path]) -> list[Recording]:
     A source is a video file (any suffix except `.txt`), a folder (searched recursively for video suffixes), a glob
     pattern, or a `.txt` list with one path per line (relative to the list; lines that start with `#` are comments).
     The name of a recording is its path under the source root: the folder, the part of the glob before the first
-    wildcard, or the list's folder.
+    wildcard, or the list's folder, if all of its paths are below that, else the folder that they have in common.
 
     Raises:
         SourceError: A source does not exist, or contains no recordings.
@@ -92,6 +92,7 @@ def _read_list(path: Path) -> Iterator[Recording]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise SourceError(f"{path} is not a list of paths in UTF-8", "save it as UTF-8, one path per line") from None
+    files: list[Path] = []
     for number, line in enumerate(text.splitlines(), start=1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
@@ -99,7 +100,12 @@ def _read_list(path: Path) -> Iterator[Recording]:
         file = path.parent / Path(entry).expanduser()
         if not file.is_file():
             raise SourceError(f"{path}, line {number}: no such file: {entry}", "paths are relative to the list")
-        yield _recording(file, path.parent)
+        files.append(file)
+    root = path.parent.absolute()
+    folders = [os.path.abspath(file.parent) for file in files]
+    if not all(Path(folder).is_relative_to(root) for folder in folders):
+        root = Path(os.path.commonpath(folders))
+    yield from (_recording(file, root) for file in files)
 
 
 def _recording(path: Path, root: Path) -> Recording:

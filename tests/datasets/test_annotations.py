@@ -7,8 +7,8 @@ import pytest
 
 from tests.datasets.annotation_files import HEADER, csv_set, write_set
 from vidgru.datasets.annotations import load_dataset
-from vidgru.datasets.dataset import Clip, clips
-from vidgru.errors import AnnotationError
+from vidgru.datasets.dataset import Clip, Dataset, EventTimeline, clips, described_segments, event_timelines
+from vidgru.errors import AnnotationError, SettingsError
 from vidgru.types import Annotation
 
 EXAMPLE = f"""{HEADER}
@@ -555,3 +555,65 @@ def test_overlaps(tmp_path: Path) -> None:
 def test_repr(tmp_path: Path) -> None:
     dataset = replace(csv_set(tmp_path, "a.mp4,1,6,walk,,"), source=Path("x.csv"))
     assert repr(dataset) == "Dataset(x.csv, 1 rows, 1 recordings, ['walk'])"
+
+
+def relabelled(folder: Path, labels: str, *rows: str, more: str = "") -> Dataset:
+    write_set(folder, "\n".join((HEADER, *rows)))
+    (folder / "set.yaml").write_text(f"annotations: annotations.csv\nlabels: {labels}\n{more}")
+    return load_dataset(folder / "set.yaml")
+
+
+def test_labels_merge_ignore_and_drop(tmp_path: Path) -> None:
+    dataset = relabelled(
+        tmp_path,
+        "{runs: moves, jogs: moves, unsure: ignore, other: background, nobody: background}",
+        "a.mp4,0,1,runs,,train",
+        "a.mp4,2,3,jogs,,train",
+        "a.mp4,4,6,unsure,perhaps a fall,train",
+        "a.mp4,7,8,other,,train",
+        "b.mp4,1,2,unsure,,train",
+        "c.mp4,,,unsure,,train",
+        "d.mp4,,,nobody,,val",
+    )
+    assert (dataset.labels, dataset.background) == (("moves",), "other")
+    assert event_timelines(dataset) == [
+        EventTimeline(video="a.mp4", split="train", events=((0, 1, 0), (2, 3, 0)), ignored=((4, 6),)),
+        EventTimeline(video="d.mp4", split="val", events=()),
+        EventTimeline(video="b.mp4", split="train", events=(), ignored=((1, 2),)),
+    ]
+    assert "c.mp4" not in dataset.recordings
+    assert described_segments(dataset) == []
+    note = "labels: runs is moves, jogs is moves, unsure is ignored, other is no event, nobody is no event"
+    assert dataset.notes == (note,)
+    assert dataset.warnings == ()
+
+
+def test_labels_of_whole_clips(tmp_path: Path) -> None:
+    rows = ("a.mp4,,,walks,,", "b.mp4,,,strolls,,", "c.mp4,,,unsure,,", "d.mp4,,,nothing,,")
+    mapping = "{strolls: walks, unsure: ignore, nothing: background, quarrels: walks}"
+    dataset = relabelled(tmp_path, mapping, *rows, more="names: [strolls, walks, unsure]\n")
+    assert dataset.labels == ("walks",)
+    assert clips(dataset) == [
+        clip("a.mp4", None, None, {0}),
+        clip("b.mp4", None, None, {0}),
+        clip("d.mp4", None, None, set()),
+    ]
+    assert dataset.warnings == ("labels: no row has the label 'quarrels'",)
+
+
+@pytest.mark.parametrize("labels", ["[a, b]", "{a: [b]}", "{yes: b}", "{a: }"])
+def test_labels_must_map_labels(tmp_path: Path, labels: str) -> None:
+    message = "set.yaml: labels is .*; it must map labels to labels, ignore or background\n  write labels: {jogs: runs"
+    with pytest.raises(AnnotationError, match=message):
+        relabelled(tmp_path, labels, "a.mp4,0,1,a,,train")
+
+
+def test_videos_in_another_folder(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", f"{HEADER}\nx.mp4,0,1,runs,,train\n", videos="")
+    write_set(tmp_path, HEADER, videos="x.mp4")
+    with pytest.raises(AnnotationError, match=r"1 video missing: .*\n.*pass --videos or set `videos`"):
+        load_dataset(tmp_path / "set")
+    dataset = load_dataset(tmp_path / "set", videos=str(tmp_path / "videos"))
+    assert dataset.recordings["x.mp4"].path == tmp_path / "videos" / "x.mp4"
+    with pytest.raises(SettingsError, match="videos is 'nowhere', which is no folder\n  pass the folder"):
+        load_dataset(tmp_path / "set", videos="nowhere")

@@ -201,3 +201,11 @@ def test_convert_video_outside_roots(tmp_path: Path) -> None:
 def test_convert_reports_dropped_columns(tmp_path: Path) -> None:
     said = convert(write(tmp_path, *FILES["kinetics"]), tmp_path / "out.json", PLAIN)
     assert "columns that ActivityNet does not have, skipped: group" in said
+
+
+def test_convert_applies_labels_of_the_yaml(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("video,start,end,label\na.mp4,0,1,jogs\na.mp4,2,3,unsure\n")
+    (tmp_path / "set.yaml").write_text("annotations: labels.csv\nlabels: {jogs: runs, unsure: ignore}\n")
+    notes = convert(tmp_path / "set.yaml", tmp_path / "out.csv", ConvertConfig())
+    assert [row.label for row in rows(tmp_path / "out.csv")] == ["runs"]
+    assert notes[1:3] == ["labels: jogs is runs, unsure is ignored", "1 ignored row left out"]

@@ -53,16 +53,18 @@ def test_find_tries_spellings_in_order(videos: Videos) -> None:
     assert found.name == "top.mp4"  # a path that is there goes before one that is like it
 
 
-def test_find_exact_matches_paths_only(videos: Videos) -> None:
-    assert videos.find("b.mkv", exact=True) is None
-    recording = videos.find("cam2/b.mkv", exact=True)
-    assert recording is not None
-    assert recording.name == "cam2/b.mkv"
+def test_find_exact_matches_paths_and_their_ends(videos: Videos) -> None:
+    for spelling in ("cam2/b.mkv", "b.mkv"):
+        recording = videos.find(spelling, exact=True)
+        assert recording is not None
+        assert recording.name == "cam2/b.mkv"
+    for spelling in ("a.mp4", "b", "2.mkv", "cam3/b.mkv", "other/top.mp4"):
+        assert videos.find(spelling, exact=True) is None, spelling
     foreign = videos.find(r"C:\Users\ann\cam2\b.mkv", exact=True)
     assert foreign is not None
     assert foreign.name == "cam2/b.mkv"
     assert videos.find(r"C:\Users\ann\cam9\b.mkv", exact=True) is None
-    assert videos.guessed == {r"C:\Users\ann\cam2\b.mkv": "cam2/b.mkv"}
+    assert videos.guessed == {"b.mkv": "cam2/b.mkv", r"C:\Users\ann\cam2\b.mkv": "cam2/b.mkv"}
 
 
 @pytest.mark.parametrize(

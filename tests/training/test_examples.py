@@ -8,6 +8,7 @@ import pytest
 
 from tests.datasets.annotation_files import csv_set
 from vidgru.config import TrainConfig
+from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, event_timelines
 from vidgru.datasets.splits import assign_splits
 from vidgru.errors import AnnotationError
@@ -210,6 +211,17 @@ def test_recording_examples_ignore_other_splits(tmp_path: Path) -> None:
     assert train.targets[32:40, 1].tolist() == [1] * 8
     (val,) = recording_examples(dataset, "val", {"a.mp4": TIMES}, task_from_dataset(dataset))
     assert np.flatnonzero(val.weights == 0).tolist() == list(range(8, 16))
+
+
+def test_recording_examples_ignore_labels(tmp_path: Path) -> None:
+    (tmp_path / "set.yaml").write_text("annotations: annotations.csv\nlabels: {unsure: ignore}\n")
+    csv_set(tmp_path, "a.mp4,1,2,walk,,train", "a.mp4,1.5,3,unsure,,train", "b.mp4,0,1,unsure,,train")
+    dataset = load_dataset(tmp_path / "set.yaml")
+    a, b = recording_examples(dataset, "train", dict.fromkeys(dataset.recordings, TIMES), task_from_dataset(dataset))
+    assert np.flatnonzero(a.weights == 0).tolist() == list(range(16, 24)), "what is labelled counts"
+    assert a.events.tolist() == [[8, 16, 0]]
+    assert np.flatnonzero(b.weights == 0).tolist() == list(range(8))
+    assert b.targets[:, -1].tolist() == [1] * 80
 
 
 def test_recording_examples_skip_undecoded_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

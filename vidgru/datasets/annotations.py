@@ -25,7 +25,7 @@ from vidgru.datasets.dataset import Dataset, contradicts_events, videos_with_eve
 from vidgru.datasets.formats.native import COLUMNS
 from vidgru.datasets.recording_checks import use_video_rates
 from vidgru.datasets.rows import SPLIT_NAMES, AnnotationRow, ParseResult, Problem, did_you_mean, plural, raise_problems
-from vidgru.datasets.spec import DatasetSpec, find_dataset
+from vidgru.datasets.spec import IGNORE, DatasetSpec, find_dataset
 from vidgru.datasets.videos import Videos, locate
 from vidgru.errors import AnnotationError
 from vidgru.types import DESCRIBED
@@ -44,28 +44,30 @@ def load_dataset(
     allow_missing: bool = False,
     find_imported: Callable[[str], str | None] | None = None,
     labels: Sequence[str] = (),
+    videos: str = "",
 ) -> Dataset:
     """Load a dataset and check everything that can be checked without opening its videos.
 
     Only frames that are counted at an unknown rate need it from their videos.
 
     Args:
-        path: A YAML (`path, videos, annotations, format, fps, half_width, tiers, names, background, split`), an
-            annotation file of any known format, or a folder with `annotations.csv` or `.jsonl` and `videos/`, with the
-            export of a tool, or with one folder of clips per class.
+        path: A YAML (`path, videos, annotations, format, fps, half_width, tiers, names, labels, background, split`),
+            an annotation file of any known format, or a folder with `annotations.csv` or `.jsonl` and `videos/`, with
+            the export of a tool, or with one folder of clips per class.
         allow_missing: Skip rows whose video does not exist, with a warning, instead of failing.
         find_imported: Returns the name of a recording that has imported detections and so need not exist; see `Videos`.
         labels: Labels to have before those of the rows, unless `names` in a YAML lists them all or no row has a label.
+        videos: Folder of the videos, as for `find_dataset`.
 
     Raises:
         AnnotationError: With file, place and remedy; up to ten bad entries at once.
     """
-    spec = find_dataset(Path(path).expanduser())
+    spec = find_dataset(Path(path).expanduser(), videos)
     result = read_annotations(spec)
-    videos = Videos(spec.roots, find_imported)
-    recordings, rows, missing = locate(result.rows, videos, result.spellings, exact=result.exact)
-    if videos.guessed:
-        pairs = [f"{spelling} is {name}" for spelling, name in videos.guessed.items()]
+    known_videos = Videos(spec.roots, find_imported)
+    recordings, rows, missing = locate(result.rows, known_videos, result.spellings, exact=result.exact)
+    if known_videos.guessed:
+        pairs = [f"{spelling} is {name}" for spelling, name in known_videos.guessed.items()]
         result.warnings.append(f"{plural(len(pairs), 'video')} found by file name alone (first: {pairs[0]})")
     searched = " and ".join([*map(str, spec.roots), *(["the imported detections"] if find_imported else [])])
     paths = {name: recording.path for name, recording in recordings.items() if recording.path.is_file()}
@@ -96,8 +98,8 @@ def load_dataset(
         background=spec.background,
         split=spec.split,
         half_width_s=result.half_width_s,
-        durations=_by_recording(result.durations, result, videos),
-        frame_counts=_by_recording(result.frame_counts, result, videos),
+        durations=_by_recording(result.durations, result, known_videos),
+        frame_counts=_by_recording(result.frame_counts, result, known_videos),
         notes=tuple(notes),
     )
     return replace(dataset, warnings=(*warnings, *_row_warnings(dataset)))
@@ -142,6 +144,8 @@ def read_annotations(spec: DatasetSpec) -> ParseResult:
         whole.frame_counts |= result.frame_counts
         whole.spellings |= result.spellings
         whole.exact &= result.exact
+    if spec.relabel:
+        _relabel(whole, spec)
     if spec.names is not None:
         whole.problems += _unknown_labels(whole.rows, spec)
     raise_problems(spec.source, whole.problems)
@@ -159,6 +163,27 @@ def _qualify(result: ParseResult, file: str, split: str | None) -> None:
         )
         for row in result.rows
     ]
+
+
+def _relabel(result: ParseResult, spec: DatasetSpec) -> None:
+    """Merge, ignore and drop labels as the dataset YAML says."""
+    rows = []
+    for row in result.rows:
+        note = row.annotation
+        new = spec.relabel.get(note.label or "", note.label)
+        if new != IGNORE:
+            rows.append(replace(row, annotation=replace(note, label=new)))
+        elif note.start_s is not None:  # a clip that is ignored as a whole needs no row
+            rows.append(replace(row, annotation=replace(note, label=None, description=None), ignored=True))
+    used = Counter(row.annotation.label for row in result.rows)
+    for label in spec.relabel.keys() - used.keys():
+        near = did_you_mean(label, used)
+        result.warnings.append(f"labels: no row has the label {label!r}{near}")
+    said = {spec.background: "no event", IGNORE: "ignored"}
+    changes = [f"{label} is {said.get(new, new)}" for label, new in spec.relabel.items() if used[label]]
+    result.notes.append(f"labels: {', '.join(changes)}")
+    names = (spec.relabel.get(name, name) for name in result.names)
+    result.rows, result.names = rows, tuple(dict.fromkeys(name for name in names if name != IGNORE))
 
 
 def _unknown_labels(rows: list[AnnotationRow], spec: DatasetSpec) -> list[Problem]:
@@ -183,7 +208,7 @@ def _missing(spec: DatasetSpec, missing: Mapping[str, AnnotationRow], searched: 
     boxes = "" if "the imported detections" in searched else "pass boxes of another program with --detections, "
     raise AnnotationError(
         f"{spec.source}: {text}; looked in {searched}",
-        f"correct the names, set `videos` in a dataset YAML, {boxes}or skip them with --allow-missing",
+        f"correct the names, pass --videos or set `videos` in a dataset YAML, {boxes}or skip them with --allow-missing",
     )
 
 
@@ -211,7 +236,10 @@ def _row_warnings(dataset: Dataset) -> list[str]:
     bare = [
         row.where
         for row in dataset.rows
-        if row.annotation.start_s is not None and row.annotation.label is None and row.annotation.description is None
+        if row.annotation.start_s is not None
+        and row.annotation.label is None
+        and row.annotation.description is None
+        and not row.ignored
     ]
     if bare:
         number = plural(len(bare), "row")

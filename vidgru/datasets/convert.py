@@ -55,14 +55,15 @@ def convert(source: str | Path, out: str | Path | None, config: ConvertConfig) -
     source = Path(source).expanduser()
     out = _default_output(source, config.to) if out is None else Path(out).expanduser()
     kind = _output_format(out, config)
-    spec = find_dataset(source).with_overrides(config)
+    spec = find_dataset(source, config.videos).with_overrides(config)
     result = read_annotations(spec)
+    ignored = sum(row.ignored for row in result.rows)
     videos = Videos(spec.roots)
     lengths: dict[str, float] = {}
     counts: dict[str, int] = {}
     paths: dict[str, Path] = {}
     rows: list[AnnotationRow] = []
-    for row in result.rows:
+    for row in (row for row in result.rows if not row.ignored):
         spelling = row.annotation.video
         recording = videos.find(spelling, result.spellings.get(spelling, ()), exact=result.exact, home=row.home)
         name = spelling if recording is None else _name(recording, spec.roots)
@@ -77,7 +78,8 @@ def convert(source: str | Path, out: str | Path | None, config: ConvertConfig) -
         raise AnnotationError(f"{spec.source}: no usable row", "there is nothing to convert")
     rows, warnings = use_frame_times(use_video_rates(spec.source, rows, paths), paths, counts)
     warnings += compare_durations(lengths, _durations({name: paths[name] for name in lengths if name in paths}))
-    messages = [*spec.notes, *result.notes, *result.warnings, *warnings, *warn_of_shares(rows)]
+    left_out = [f"{plural(ignored, 'ignored row')} left out"] if ignored else []
+    messages = [*spec.notes, *result.notes, *left_out, *result.warnings, *warnings, *warn_of_shares(rows)]
     if kind in _WITH_DURATIONS:
         lengths |= _durations({name: path for name, path in paths.items() if name not in lengths})
     annotations = Annotations(source=spec.source, rows=rows, durations=lengths, paths=paths, messages=messages)

@@ -93,7 +93,7 @@ def clips(dataset: Dataset, split: str | None = None) -> list[Clip]:
     for row in dataset.rows:
         note = row.annotation
         row_split = note.split or "train"
-        if (split is not None and row_split != split) or (note.label is None and note.description is not None):
+        if row.ignored or split not in (None, row_split) or (note.label is None and note.description is not None):
             continue
         if contradicts_events(note, with_events, dataset.background):
             continue
@@ -172,7 +172,7 @@ class EventTimeline:
         video: Key into `Dataset.recordings`.
         split: "train", "val", "test" or another name from the file.
         events: Half-open interval in seconds and index into `Dataset.labels` of each event, sorted.
-        ignored: Intervals of events of the same recording that belong to other splits, sorted.
+        ignored: Intervals of the same recording that are to be ignored, or events of other splits, sorted.
     """
 
     video: str
@@ -206,9 +206,14 @@ def event_timelines(dataset: Dataset, split: str | None = None) -> list[EventTim
             events += [(clip.start_s, clip.end_s, label) for label in clip.labels]
         elif not clip.labels:
             events_of.setdefault((clip.video, clip.split), [])
+    intervals: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in dataset.rows:
+        note = row.annotation
+        if row.ignored and note.start_s is not None and note.end_s is not None:
+            events_of.setdefault((note.video, note.split or "train"), [])
+            intervals.setdefault(note.video, {}).setdefault("", []).append((note.start_s, note.end_s))
     if not any(events_of.values()):
         return []
-    intervals: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for (video, event_split), events in events_of.items():
         intervals.setdefault(video, {})[event_split] = [(start_s, end_s) for start_s, end_s, _ in events]
     return [

@@ -57,6 +57,7 @@ class AnnotationRow:
         extra: Values of other columns, by name.
         home: Folder of the annotation file; its videos may lie below it.
         frames: The frames that its interval was computed from; None if the file gives times.
+        ignored: Whatever happens in its interval is neither learnt nor evaluated; it has no label.
     """
 
     annotation: Annotation
@@ -64,6 +65,7 @@ class AnnotationRow:
     extra: Mapping[str, str] = field(default_factory=dict)
     home: Path | None = None
     frames: FrameSpan | None = None
+    ignored: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

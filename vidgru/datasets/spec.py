@@ -21,8 +21,9 @@ from vidgru.datasets.rows import Options, did_you_mean
 from vidgru.errors import AnnotationError, SettingsError
 
 _KEYS = (
-    "path", "videos", "annotations", "format", "fps", "half_width", "tiers", "names", "background", "split",
+    "path", "videos", "annotations", "format", "fps", "half_width", "tiers", "names", "labels", "background", "split",
 )  # fmt: skip
+IGNORE, BACKGROUND = "ignore", "background"  # what `labels` may turn a label into, instead of another label
 _UCF_LIST = re.compile(r"(?:train|val|test)list(\d+)")
 _SOCCERNET = ("Labels-v2.json", "Labels-ball.json", "Labels.json")  # one of them a game, in the game's folder
 
@@ -67,6 +68,7 @@ class DatasetSpec:
         format: Format of the annotation files; None to recognise it.
         options: Facts that the format does not contain.
         names: Labels in the requested order; None to take them from the rows.
+        relabel: Label, or IGNORE, that takes the place of a label.
         background: Label that counts as "no event".
         split: How to make missing splits.
         notes: Automatic choices, in sentences.
@@ -78,6 +80,7 @@ class DatasetSpec:
     format: AnnotationFormat | None = None
     options: Options = field(default_factory=Options)
     names: tuple[str, ...] | None = None
+    relabel: Mapping[str, str] = field(default_factory=dict)
     background: str | None = None
     split: SplitSettings = field(default_factory=SplitSettings)
     notes: tuple[str, ...] = ()
@@ -98,12 +101,23 @@ class DatasetSpec:
         return replace(self, format=config.format or self.format, options=options)
 
 
-def find_dataset(path: Path) -> DatasetSpec:
+def find_dataset(path: Path, videos: str = "") -> DatasetSpec:
     """Find the files of the dataset at `path` (a YAML, an annotation file, a folder).
+
+    Args:
+        path: The dataset.
+        videos: Folder in which videos are looked up first; empty for the dataset's own.
 
     Raises:
         AnnotationError: There is no dataset, or its YAML is invalid.
+        SettingsError: There is no folder `videos`.
     """
+    if videos:
+        root = Path(videos).expanduser()
+        if not root.is_dir():
+            raise SettingsError(f"videos is {videos!r}, which is no folder", "pass the folder of the videos")
+        spec = find_dataset(path)
+        return replace(spec, roots=tuple(dict.fromkeys((root, *spec.roots))))
     if path.is_dir():
         annotations, notes = _annotations_in(path)
         file = annotations[0] if len(annotations) == 1 else path
@@ -239,6 +253,11 @@ def _read_yaml(path: Path) -> DatasetSpec:
         if not roots[0].is_dir():
             raise AnnotationError(f"{path}: no such folder of videos: {roots[0]}", "`videos` is under `path`")
     names = _names(path, values.get("names"))
+    background = normalize("NFC", values["background"]) if values.get("background") else None
+    relabel = _relabel(path, values.get("labels"))
+    background = background or next((label for label, new in relabel.items() if new == BACKGROUND), None)
+    relabel = {label: background if new == BACKGROUND and background else new for label, new in relabel.items()}
+    new_names = tuple(new for name in names or () if (new := relabel.get(name, name)) != IGNORE)
     return DatasetSpec(
         file=path,
         annotations=annotations,
@@ -250,8 +269,9 @@ def _read_yaml(path: Path) -> DatasetSpec:
             tiers=_texts(path, "tiers", values.get("tiers")),
             names=names or (),
         ),
-        names=names,
-        background=normalize("NFC", values["background"]) if values.get("background") else None,
+        names=names and tuple(dict.fromkeys(new_names)),
+        relabel=relabel,
+        background=background,
         split=_split_settings(path, values.get("split")),
         notes=notes,
     )
@@ -327,6 +347,21 @@ def _names(path: Path, value: object) -> tuple[str, ...] | None:
             f"{path}: names holds {twice[0] if twice else ''!r} twice or empty", "list each label once"
         )
     return texts
+
+
+def _relabel(path: Path, value: object) -> dict[str, str]:
+    """Return what takes the place of labels, by label."""
+    pairs = {} if value is None else value
+    texts = [*pairs, *pairs.values()] if isinstance(pairs, dict) else [None]
+    if not isinstance(pairs, dict) or any(isinstance(t, bool) or not isinstance(t, str | int) for t in texts):
+        raise AnnotationError(
+            f"{path}: labels is {value!r}; it must map labels to labels, {IGNORE} or {BACKGROUND}",
+            "write labels: {jogs: runs, unsure: ignore}; quote words like yes and no",
+        )
+    return {
+        normalize("NFC", str(label).strip()): normalize("NFC", " ".join(str(new).split()))
+        for label, new in pairs.items()
+    }
 
 
 def _split_settings(path: Path, value: object) -> SplitSettings:

@@ -33,8 +33,8 @@ class Videos:
         find_imported: Returns the name of a recording that has imported detections and need not exist, or None.
 
     Attributes:
-        guessed: Names of recordings that were found by a path of another machine, or under a name with another suffix
-            or other letter case, by spelling.
+        guessed: Names of recordings that were found by a path of another machine, by the end of their path, or under a
+            name with another suffix or other letter case, by spelling.
     """
 
     def __init__(self, roots: tuple[Path, ...], find_imported: Callable[[str], str | None] | None = None) -> None:
@@ -51,9 +51,9 @@ class Videos:
         Args:
             spelling: Name as written in the file.
             others: Alternative spellings, tried in order.
-            exact: Match paths only, except absolute ones, which may be those of another machine. Otherwise files
-                elsewhere below the roots match if their path ends alike, a name without video suffix matches any file
-                of that name, and a name with another suffix or in other letter case the only one.
+            exact: Match paths, the end of a single path, and absolute paths as those of another machine. Otherwise
+                files elsewhere below the roots match if their path ends alike, a name without video suffix matches any
+                file of that name, and a name with another suffix or in other letter case the only one.
             home: Folder of the annotation file; searched after the first root.
         """
         key = (spelling, home)
@@ -69,6 +69,11 @@ class Videos:
                     match, is_guess = (near[0], True) if len(near) == 1 else (None, False)
                 if match is not None and is_guess:
                     self.guessed[spelling] = self._name(match)
+            elif match is None:  # predictions in a part of the dataset name shorter paths
+                text = spelling.replace("\\", "/")
+                longer = [path for path in self._similar(text) if self._name(path).endswith(f"/{text}")]
+                if len(longer) == 1:
+                    match, self.guessed[spelling] = longer[0], self._name(longer[0])
             recording = None if match is None else Recording(path=match, name=self._name(match))
             self._known[key] = recording or self._with_detections(texts)
         return self._known[key]

@@ -41,7 +41,7 @@ _ROUNDS = 5  # of timing; the fastest counts, because whatever else the machine 
 _TIMED_FRAMES = 10_000  # at least, over which speed is measured
 # settings that all rows share: the data, and where and how it is processed
 _SHARED = {field.name for kind in (DetectorSettings, RuntimeSettings) for field in fields(kind)}
-_SHARED |= {"features", "out", "exist_ok", "allow_missing", "folds", "group_by", "resume", "captions"}
+_SHARED |= {"features", "out", "exist_ok", "videos", "allow_missing", "folds", "group_by", "resume", "captions"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from vidgru.datasets.dataset import (
     without_placeholder_labels,
 )
 from vidgru.datasets.splits import assign_splits, groups, in_split
+from vidgru.datasets.windows import frames_between
 from vidgru.errors import AnnotationError, SettingsMismatchError, WeightsError
 from vidgru.extraction.import_detections import DetectionSource, open_detections
 from vidgru.extraction.pipeline import feature_settings_for
@@ -88,7 +89,11 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     model = load_model(model_path)
     detection_source = _open_detections(model, config)
     find_imported = detection_source.find if detection_source else None
-    dataset = assign_splits(load_dataset(dataset_path, allow_missing=config.allow_missing, find_imported=find_imported))
+    dataset = assign_splits(
+        load_dataset(
+            dataset_path, allow_missing=config.allow_missing, find_imported=find_imported, videos=config.videos
+        )
+    )
     if dataset.labels == (DESCRIBED,) and model.labels != (DESCRIBED,):
         dataset = without_placeholder_labels(dataset)
     whole = untimed_clips(dataset, config.split) if model.task.clip_head else []
@@ -273,11 +278,14 @@ def _evaluate_events(
             Annotation(video=video, start_s=start_s, end_s=end_s, label=dataset.labels[label])
             for start_s, end_s, label in timeline.events
         ]
-        # predictions on events of other splits of the same recording are neither right nor wrong
+        # predictions in ignored intervals are neither right nor wrong
         predicted += [event for event in scored.events if not _is_inside(event, timeline.ignored)]
         weaker = rank_events(model, scored, video=video, duration_s=duration_s)
         candidates += [event for event in weaker if not _is_inside(event, timeline.ignored)]
-        frames[video] = FrameScores(time_s=scored.time_s, scores=scored.scores, duration_s=duration_s)
+        frame_scores = scored.scores.copy()
+        for start_s, end_s in timeline.ignored:
+            frame_scores[slice(*frames_between(scored.time_s, start_s, end_s))] = 0.0
+        frames[video] = FrameScores(time_s=scored.time_s, scores=frame_scores, duration_s=duration_s)
     metrics = event_metrics(
         truth,
         predicted,

@@ -131,7 +131,13 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
     init = load_model(config.init, start=True) if config.init else None
     labels = init.labels if init and not init.is_start and init.labels != (DESCRIBED,) else ()
     dataset = assign_splits(
-        load_dataset(dataset_path, allow_missing=config.allow_missing, find_imported=find_imported, labels=labels)
+        load_dataset(
+            dataset_path,
+            allow_missing=config.allow_missing,
+            find_imported=find_imported,
+            labels=labels,
+            videos=config.videos,
+        )
     )
     used = dataset if config.folds else select_splits(dataset, ("train", "val"))
     task = task_from_dataset(used, captions=config.captions)
