@@ -10,9 +10,10 @@ import pytest
 from tests.prediction.fake_project import FakeProject
 from vidgru import cli
 from vidgru.cache import Entry
-from vidgru.cli import _COMMANDS, parse
+from vidgru.cli import _COMMANDS, _YOLO_FLAGS, parse
 from vidgru.config import ExtractConfig
 from vidgru.errors import SettingsError
+from vidgru.flags import list_flags
 
 ROOT = Path(__file__).parent.parent
 PRESETS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
@@ -236,12 +237,26 @@ def test_yaml_errors_name_the_file(text: str, message: str, tmp_path: Path, caps
     (["extract", "a", "--imgsz", "100"], "imgsz is 100; it must be a multiple of 32"),
     (["extract", "a", "--tracker", "sort"], "tracker is 'sort'; it must be one of bytetrack, ocsort, none"),
     (["extract", "a", "--config", "nope.yaml"], "no config file or preset nope.yaml\n  the presets are: ablation.yaml"),
+    (["predict", "m", "a", "--conf", "0.3"], "--conf is a flag of extract and train, and --threshold is the score of"),
+    (["predict", "--source", "a.mp4"], "unknown flag --source\n  recordings need no flag: vidgru predict MODEL"),
+    (["predict", "model=m", "source=a.mp4"], "'model=m' is neither a flag nor a file\n  a model needs no flag"),
+    (["extract", "a.mp4", "fps=5"], "'fps=5' is neither a flag nor a file\n  write --fps 5"),
+    (["extract", "a.mp4", "--classes", "0"], "left out without detections; --only keeps some classes of objects"),
+    (["predict", "m", "a.mp4", "--save_txt"], "unknown flag --save_txt\n  events are always written"),
+    (["predict", "m", "a.mp4", "--line-width=2"], "unknown flag --line-width\n  --save-video chooses line widths"),
+    (["explain", "m", "a.mp4", "--only", "person"], "unknown flag --only\n  a model brings the settings of its det"),
     (["extract", "nope.mp4"], "no such file or folder: nope.mp4"),
     (["predict", "model", "rtsp://a", "b.mp4"], "a live source must be the only source\n  run one command per live"),
     (["info", "nope.mp4"], "no such file or folder: nope.mp4"),
 ])  # fmt: skip
 def test_usage_errors(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in usage_error(capsys, *words)
+
+
+def test_yolo_hints_name_existing_flags() -> None:
+    known = {name for command in _COMMANDS.values() for name in list_flags(command.config())}
+    named = {flag.replace("-", "_") for hint in _YOLO_FLAGS.values() for flag in re.findall(r"--([\w-]+)", hint)}
+    assert named <= known
 
 
 def test_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

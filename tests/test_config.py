@@ -168,3 +168,12 @@ def test_flags_parse_text(kind: type, name: str, text: object, value: object) ->
 def test_flags_reject_other_types(kind: type, name: str, text: object, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         list_flags(kind())[name].parse(text)
+
+
+def test_only_is_part_of_feature_settings() -> None:
+    assert "only" not in DetectorSettings().feature_settings("0"), "keys of earlier caches remain"
+    both = [DetectorSettings(only=only).feature_settings("0") for only in (("person", "car"), ("car", "person", "car"))]
+    assert both[0] == both[1]
+    assert both[0]["only"] == ["car", "person"]
+    with pytest.raises(SettingsError, match="it must be left out with detections"):
+        from_settings(TrainConfig, only=("person",), detections="boxes")

@@ -12,6 +12,7 @@ import pytest
 
 from tests import videos
 from tests.datasets.formats.files import FILES, write
+from tests.detectors import Weights
 from tests.prediction.fake_project import FakeProject, make_model
 from tests.prediction.live_recording import BEGAN, PART_SAMPLES, record
 from vidgru.cache import SequenceCache
@@ -373,6 +374,15 @@ def test_video(tmp_path: Path) -> None:
         "recorded at: 2024-05-01T12:00:00+00:00",
     )
     assert "recorded at: unknown" in inspect_path(write_video(tmp_path / "b.mp4")).lines
+
+
+def test_weights_of_a_detector(tiny_weights: Weights) -> None:
+    path = tiny_weights("yolov8n-pose")
+    size, input_px, boxes, keypoints, classes = inspect_path(path).lines
+    assert size.startswith(f"detector {path}: pose, 3 classes, ")
+    assert input_px == "input: trained at 640 px; --imgsz takes multiples of 32"
+    assert (boxes, keypoints) == ("boxes: overlapping ones are removed (--iou)", "keypoints: 17 per object")
+    assert classes == "classes, for --only: person, car, bag"
 
 
 def test_model_and_run(project: FakeProject) -> None:

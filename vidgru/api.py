@@ -338,10 +338,11 @@ def convert(dataset: str | Path, out: str | Path | None = None, config: ConvertC
 
 
 def info(path: str | Path, config: InfoConfig | None = None) -> InfoReport:
-    """Inspect and verify a video, cache, dataset or model.
+    """Inspect and verify a video, cache, dataset, model or detector.
 
     Args:
-        path: A video, a cache or the folder of one of its entries, a dataset, a model file or the folder of a run.
+        path: A video, a cache or the folder of one of its entries, a dataset, a model file or the folder of a run, or
+            weights of a detector.
         config: Settings; their defaults if None.
 
     Raises:

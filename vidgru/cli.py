@@ -216,7 +216,7 @@ _OUT = Argument(
 _FEATURES = Argument("features", "Folders of sequence caches.", "+")
 _MODEL = Argument("model", "Model file, or folder of a training run.")
 _RECORDING = Argument("recording", "Video, or folder of a cache entry.")
-_PATH = Argument("path", "Video, cache or cache entry, dataset, model.")
+_PATH = Argument("path", "Video, cache or cache entry, dataset, model, weights of a detector (.pt).")
 
 _COMMANDS = {
     "extract": Command(_extract, api.extract, configs.ExtractConfig, (_SOURCES,)),
@@ -258,13 +258,19 @@ def parse(name: str, argv: Sequence[str]) -> tuple[list[Any], Any, bool]:
     command = _COMMANDS[name]
     flags = list_flags(command.config())
     parser = _parser(name, command, flags)
-    known, unknown = parser.parse_known_intermixed_args(_prepare(argv))
+    options = [option for action in parser._actions for option in action.option_strings]
+    words = _prepare(argv)
+    for word in (word.partition("=")[0] for word in words if word.startswith("--")):
+        if word not in options and (hint := _yolo_hint(word[2:], flags)):
+            raise SettingsError(f"unknown flag {word}", hint)
+    known, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
         word = unknown[0].partition("=")[0]
-        options = [option for action in parser._actions for option in action.option_strings]
         message = f"unknown flag {word}" if word.startswith("-") else f"unexpected argument {word!r}"
         raise SettingsError(message, suggest(word, options, f"vidgru {name} --help lists the flags"))
     values = vars(known)
+    arguments = [values.get(f"<{argument.name}>", []) for argument in command.arguments]
+    _refuse_assignments(arguments, flags)
     settings: dict[str, Any] = {}
     for file in values.get("config", ()):
         settings |= _read_yaml(file, name, flags)
@@ -272,7 +278,48 @@ def parse(name: str, argv: Sequence[str]) -> tuple[list[Any], Any, bool]:
         value = values[key]
         settings[key] = flags[key].parse(value) if isinstance(value, str) else value
     config = from_settings(command.config, **settings)
-    return [values.get(f"<{argument.name}>", []) for argument in command.arguments], config, "print_config" in values
+    return arguments, config, "print_config" in values
+
+
+# flags of `yolo` that vidgru spells in another way
+_YOLO_FLAGS = {
+    "source": "recordings need no flag: vidgru predict MODEL RECORDINGS",
+    "data": "the dataset needs no flag: vidgru train DATASET",
+    "model": "a model needs no flag: vidgru predict MODEL RECORDINGS; the detector is --weights",
+    "pretrained": "use --init MODEL to start from a model",
+    "classes": "use --only person,car for objects, in extract and train; --labels of predict for events",
+    "max-det": "use --max-objects, in extract and train",
+    "vid-stride": "use --fps, the frames per second to sample, in extract and train",
+    "lr0": "use --lr",
+    "half": "use --precision fp16",
+    "project": "use --out FOLDER",
+    "name": "use --out FOLDER",
+    "cache": "features are always cached, in the folder --features",
+    "save": "use --save-video; events are always written",
+    "save-txt": "events are always written, as .jsonl, .csv, .vtt and .srt; vidgru extract caches the objects",
+    "save-crop": "use --clips to cut each event into a file",
+    "line-width": "--save-video chooses line widths by the size of the video",
+    "show": "use --save-video, or open the report page",
+}
+
+
+def _yolo_hint(flag: str, flags: Mapping[str, Flag]) -> str:
+    """Return what to write instead of a flag of `yolo`, or of a detector setting that a model brings; else nothing."""
+    hint = _YOLO_FLAGS.get(flag.replace("_", "-"), "")
+    if not hint and flag.replace("-", "_") in list_flags(configs.DetectorSettings()).keys() - flags.keys():
+        events = ", and --threshold is the score of events" if flag == "conf" and "threshold" in flags else ""
+        hint = f"a model brings the settings of its detector: --{flag} is a flag of extract and train{events}"
+    return hint
+
+
+def _refuse_assignments(arguments: Iterable[Any], flags: Mapping[str, Flag]) -> None:
+    """Refuse settings that are written as for `yolo`: conf=0.3."""
+    for word in (word for value in arguments for word in ([value] if isinstance(value, str) else value or ())):
+        key, equals, value = word.partition("=")
+        is_flag = key.replace("-", "_") in flags
+        hint = f"write --{key.replace('_', '-')} {value}" if is_flag else _yolo_hint(key, flags)
+        if equals and hint and not Path(word).exists():
+            raise SettingsError(f"{word!r} is neither a flag nor a file", hint)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -50,6 +50,7 @@ class DetectorSettings:
         imgsz: Longer side of the network's input in pixels, a multiple of 32.
         conf: Score below which objects are dropped; keep it low, since the tracker uses weak objects.
         iou: Overlap above which NMS drops the weaker box; ignored by NMS-free heads.
+        only: Classes of the objects to keep, by the detector's names, such as person,car; empty keeps all.
         max_objects: Maximum number of objects per frame; those with the best scores are kept.
         tracker: Multi-object tracker that assigns track ids.
         mask: Regions to ignore, such as a burnt-in clock: a YAML or JSON file with a list of polygons, each a list of
@@ -61,6 +62,7 @@ class DetectorSettings:
     imgsz: int = 640
     conf: float = 0.1
     iou: float = 0.7
+    only: tuple[str, ...] = ()
     max_objects: int = 32
     tracker: Literal["bytetrack", "ocsort", "none"] = "bytetrack"
     mask: str = ""
@@ -69,6 +71,7 @@ class DetectorSettings:
         for name in ("fps", "conf", "iou"):  # 5 and 5.0 are the same setting and must give the same key
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "mask", _read_polygons(self.mask))
+        object.__setattr__(self, "only", tuple(sorted(set(self.only))))  # files of models and caches have lists
         check_choices(self)
         require(0 < self.fps <= 240, "fps", self.fps, "above 0 and at most 240")
         require(self.imgsz >= 32 and self.imgsz % 32 == 0, "imgsz", self.imgsz, "a multiple of 32")
@@ -78,8 +81,9 @@ class DetectorSettings:
 
     def feature_settings(self, weights_sha256: str) -> dict[str, Any]:
         """Return the settings that decide the features, as stored in keys, entries and models."""
-        values = {name: value for name, value in vars(self).items() if name != "weights"}
-        return {**values, "weights_sha256": weights_sha256, "schema": FEATURE_SCHEMA}
+        values = {name: value for name, value in vars(self).items() if name not in ("weights", "only")}
+        only = {"only": list(self.only)} if self.only else {}  # left out, so that older keys remain
+        return {**values, **only, "weights_sha256": weights_sha256, "schema": FEATURE_SCHEMA}
 
     def imported_feature_settings(
         self, names: Sequence[str], keypoints: int, flip_idx: Sequence[int] = ()
@@ -177,7 +181,8 @@ class ImportedDetectionSettings:
         require(valid, "source_size", self.source_size, "width and height in pixels, such as 1920x1080")
         for name in ("source_fps", "source_size", "classes"):
             used = bool(self.detections) or not getattr(self, name)
-            require(used, name, getattr(self, name), "left out without detections")
+            hint = "; --only keeps some classes of objects" if name == "classes" else ""
+            require(used, name, getattr(self, name), f"left out without detections{hint}")
 
     @property
     def size_px(self) -> tuple[int, int] | None:
@@ -288,8 +293,8 @@ class ExtractConfig:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        values = {"mask": self.detector.mask, "shard": self.scale.shard, "ray": self.scale.ray, "dry_run": self.dry_run}
-        for name, value in values.items():
+        values = {"mask": self.detector.mask, "only": self.detector.only, "dry_run": self.dry_run}
+        for name, value in (values | {"shard": self.scale.shard, "ray": self.scale.ray}).items():
             require(not (self.imported.detections and value), name, value, "left out with detections")
 
 
@@ -368,8 +373,9 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        mask = self.detector.mask
-        require(not (self.imported.detections and mask), "mask", mask, "left out with detections")
+        for name in ("mask", "only"):
+            value = getattr(self.detector, name)
+            require(not (self.imported.detections and value), name, value, "left out with detections")
         require(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0, or at least 2")
         hint = "left out without --folds; `split: {by: ...}` in the dataset's YAML applies to eval too"
         require(not self.group_by or self.folds > 0, "group_by", self.group_by, hint)

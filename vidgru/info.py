@@ -1,4 +1,4 @@
-"""Inspection of a path: a video, a cache or one of its entries, a dataset, a model or its run; and pruning of caches.
+"""Inspection of a path: a video, cache, cache entry, dataset, model or detector; and pruning of caches.
 
 Whatever needs PyTorch or a decoder is imported when it is needed: inspecting a cache is frequent and must be fast.
 """
@@ -35,7 +35,7 @@ _INCOMPLETE = "incomplete"
 _UNKNOWN_SOURCE = "an unknown recording"
 _EXPECTED = (
     "vidgru info takes a video, a cache or a cache entry, a dataset (YAML, annotation file, folder), a model file, "
-    "or the folder of a training run"
+    "the folder of a training run, or weights of a detector (.pt)"
 )
 
 
@@ -58,11 +58,11 @@ class InfoReport:
 def inspect_path(
     path: str | Path, *, verify: bool = False, prune: bool = False, detections: str = "", videos: str = ""
 ) -> InfoReport:
-    """Inspect a video, cache, cache entry, dataset or model.
+    """Inspect a video, cache, cache entry, dataset, model or detector.
 
     Args:
         path: A video, a cache or the folder of one of its entries, a dataset (YAML, annotation file or folder), a model
-            file or the folder of a training run.
+            file or the folder of a training run, or weights of a detector.
         verify: Read every byte of a cache or an entry and compare checksums. Marks corrupt entries, so that the next
             extraction replaces them.
         prune: Delete from a cache what no recording needs: entries of recordings that are gone or have changed, corrupt
@@ -115,6 +115,8 @@ def _inspect_file(path: Path, detections: str, videos: str) -> list[str]:
         raise SourceError(f"{path} is a part of a cache entry", f"pass its folder: {path.parent}")
     if suffix in (".safetensors", ".onnx"):
         return _inspect_model(path)
+    if suffix == ".pt":
+        return _inspect_weights(path)
     if suffix in (".yaml", ".yml", *SUFFIXES, *SPREADSHEET_SUFFIXES) or is_unsupported(path):
         return _inspect_dataset(path, detections, videos)  # whose error says what an unsupported file is
     return _inspect_video(path)
@@ -241,6 +243,23 @@ def _inspect_model(path: Path) -> list[str]:
         "validation metrics: " + (format_settings(model.metrics) or "none"),
         "versions: " + (format_settings(model.versions) or "unknown"),
     ]
+
+
+def _inspect_weights(path: Path) -> list[str]:
+    """Return task, input and classes of a detector. Raises WeightsError if it is not one that vidgru can run."""
+    from vidgru.detector.yolo_head import load_network
+
+    network, spec = load_network(path)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    size_px = getattr(network, "args", {}).get("imgsz")
+    lines = [
+        f"detector {path}: {spec.task}, {len(spec.names)} class{'es' if len(spec.names) > 1 else ''}, "
+        f"{parameters:,} parameters, {format_bytes(path.stat().st_size)}",
+        f"input: trained at {size_px or 'an unknown number of'} px; --imgsz takes multiples of {max(spec.strides)}",
+        f"boxes: {'overlapping ones are removed (--iou)' if spec.needs_nms else 'one per object, without NMS'}",
+    ]
+    lines += [f"keypoints: {spec.keypoints[0]} per object"] if spec.keypoints else []
+    return [*lines, f"classes, for --only: {', '.join(spec.names)}"]
 
 
 def _model_heads(model: EventModel) -> list[str]:

@@ -18,6 +18,7 @@ from vidgru.detector.backends import TorchBackend
 from vidgru.detector.preprocess import Letterbox
 from vidgru.detector.yolo import Detections, Detector
 from vidgru.detector.yolo_head import load_network
+from vidgru.errors import SettingsError
 
 IMGSZ = 128
 
@@ -152,6 +153,25 @@ def test_conf_and_max_objects_only_select(tiny_weights: Weights) -> None:
         assert len(best.boxes) == 5 < len(objects.boxes)
         assert np.array_equal(best.boxes, objects.boxes[:5])
         assert np.array_equal(best.appearance, objects.appearance[:5])
+
+
+def test_only_keeps_classes(tiny_weights: Weights) -> None:
+    canvas, boxes = letterbox(detector(tiny_weights("yolo26n")), draw_images())
+    all_objects = detector(tiny_weights("yolo26n")).detect(canvas, boxes)
+    selected = detector(tiny_weights("yolo26n"), only=("person", "bag")).detect(canvas, boxes)
+    for some, objects in zip(selected, all_objects, strict=True):
+        kept = np.isin(objects.classes, (0, 2))
+        assert 0 < len(some.boxes) < len(objects.boxes)
+        assert np.array_equal(some.boxes, objects.boxes[kept])
+        assert np.array_equal(some.scene, objects.scene)
+
+
+@pytest.mark.parametrize(("name", "remedy"), [
+    ("persn", "did you mean person"), ("tree", "its classes are: person, car, bag"),
+])  # fmt: skip
+def test_only_unknown_class_is_refused(tiny_weights: Weights, name: str, remedy: str) -> None:
+    with pytest.raises(SettingsError, match=f"yolo26n.pt has no class '{name}' for --only\n  {remedy}"):
+        detector(tiny_weights("yolo26n"), only=("person", name))
 
 
 def test_iou_sets_nms_threshold(tiny_weights: Weights) -> None:

@@ -20,6 +20,8 @@ from vidgru.detector.backends import Backend
 from vidgru.detector.preprocess import Letterbox
 from vidgru.detector.torchvision_ops import nms
 from vidgru.detector.yolo_head import RawOutput
+from vidgru.errors import SettingsError
+from vidgru.flags import suggest
 from vidgru.types import Array
 
 _MAX_CANDIDATES = 4096  # per frame, before NMS
@@ -84,6 +86,9 @@ class Detector:
         names: Class names.
         flip_idx: Left-right partner of each keypoint; empty if unknown.
         stride: Number of pixels that the sides of the network's input are multiples of.
+
+    Raises:
+        SettingsError: The detector lacks a class that is to be kept.
     """
 
     def __init__(self, backend: Backend, settings: DetectorSettings) -> None:
@@ -92,6 +97,12 @@ class Detector:
         self._spec = backend.spec
         self.names, self.flip_idx = self._spec.names, self._spec.flip_idx
         self.stride = max(self._spec.strides)
+        if unknown := [name for name in settings.only if name not in self.names]:
+            classes = f"its classes are: {', '.join(self.names)}"
+            raise SettingsError(
+                f"{settings.weights} has no class {unknown[0]!r} for --only", suggest(unknown[0], self.names, classes)
+            )
+        self._is_kept = torch.tensor([not settings.only or name in settings.only for name in self.names])
         # A margin below the threshold: scores are compared exactly later.
         self._min_logit = math.log(settings.conf / (1 - settings.conf)) - 0.01
         self._pool_appearance = AppearancePooling(self._spec.channels, self._spec.strides, backend.device)
@@ -159,7 +170,7 @@ class Detector:
             rows, classes = (logits > self._min_logit).nonzero(as_tuple=True)
             top = logits[rows, classes]
         scores = top.sigmoid().float()
-        is_above = scores > self.settings.conf
+        is_above = (scores > self.settings.conf) & self._is_kept[classes]
         rows = rows[is_above]
         return _Candidates(
             frames=frame_cells[0].cpu()[rows],
