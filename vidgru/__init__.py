@@ -30,6 +30,7 @@ from vidgru.config import (
     RuntimeSettings,
     ScaleSettings,
     TrainConfig,
+    TuneConfig,
 )
 from vidgru.errors import VidgruError
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         predict_live,
         pretrain,
         train,
+        tune,
     )
     from vidgru.cache import SequenceCache
     from vidgru.extraction.import_detections import add_sequence
@@ -67,6 +69,7 @@ _MODULES = {
     "predict_live": "vidgru.api",
     "pretrain": "vidgru.api",
     "train": "vidgru.api",
+    "tune": "vidgru.api",
     "SequenceCache": "vidgru.cache",
     "add_sequence": "vidgru.extraction.import_detections",
     "ExtractionResult": "vidgru.extraction.results",
@@ -106,6 +109,7 @@ __all__ = [
     "ScaleSettings",
     "SequenceCache",
     "TrainConfig",
+    "TuneConfig",
     "VidgruError",
     "add_sequence",
     "compare",
@@ -120,6 +124,7 @@ __all__ = [
     "predict_live",
     "pretrain",
     "train",
+    "tune",
 ]
 
 

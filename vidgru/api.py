@@ -24,6 +24,7 @@ from vidgru.config import (
     PredictConfig,
     PretrainConfig,
     TrainConfig,
+    TuneConfig,
 )
 from vidgru.errors import SettingsError, SourceError
 
@@ -215,6 +216,27 @@ def evaluate(model: str | Path, dataset: str | Path, config: EvalConfig | None =
     from vidgru.training.evaluate import evaluate as evaluate_model
 
     return evaluate_model(model, dataset, _settings(config, EvalConfig))
+
+
+def tune(model: str | Path, dataset: str | Path, config: TuneConfig | None = None) -> Path:
+    """Fit the thresholds of a model to more annotations.
+
+    Prints thresholds and metrics before and after, and writes the model.
+
+    Args:
+        model: A model file, or the folder of a training run.
+        dataset: As for `train`; recordings that the model was trained on are left out.
+        config: Settings; their defaults if None.
+
+    Returns:
+        The model file written: `config.out`, or the model itself.
+
+    Raises:
+        AnnotationError, ModelError, SettingsMismatchError, WeightsError, OutputError: With a remedy each.
+    """
+    from vidgru.training.tune import tune as tune_model
+
+    return tune_model(model, dataset, _settings(config, TuneConfig))
 
 
 def predict(

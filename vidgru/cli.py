@@ -113,6 +113,11 @@ def _eval(model: str, dataset: str, config: configs.EvalConfig) -> int:
     return 0
 
 
+def _tune(model: str, dataset: str, config: configs.TuneConfig) -> int:
+    api.tune(model, dataset, config)
+    return 0
+
+
 def _predict(model: str, sources: list[str], config: configs.PredictConfig) -> int:
     from vidgru.sources import is_live_source
 
@@ -224,6 +229,7 @@ _COMMANDS = {
     "pretrain": Command(_pretrain, api.pretrain, configs.PretrainConfig, (_FEATURES,)),
     "compare": Command(_compare, api.compare, configs.CompareConfig, (_DATASET,)),
     "eval": Command(_eval, api.evaluate, configs.EvalConfig, (_MODEL, _DATASET)),
+    "tune": Command(_tune, api.tune, configs.TuneConfig, (_MODEL, _DATASET)),
     "predict": Command(_predict, api.predict, configs.PredictConfig, (_MODEL, _INPUTS)),
     "explain": Command(_explain, api.explain, configs.ExplainConfig, (_MODEL, _RECORDING)),
     "export": Command(_export, api.export, configs.ExportConfig, (_MODEL,)),

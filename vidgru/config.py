@@ -482,6 +482,38 @@ class EvalConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """Settings of `vidgru tune`. The detector settings come from the model.
+
+    Attributes:
+        min_recall: Share of the events of each label to find, with as few others as possible; by default the best F1
+            decides.
+        max_false_alarms: False alarms per hour and label to allow, to find as many events as possible.
+        split: Split of the dataset to use; empty uses all recordings that the model was not trained on.
+        features: Folder of the sequence cache.
+        weights: Path of the model's detector weights, if they have moved; the file must be the same.
+        out: Model file to write; empty replaces the model.
+        allow_missing: Skip rows whose video is missing instead of failing.
+    """
+
+    runtime: RuntimeSettings = RuntimeSettings()
+    imported: ImportedDetectionSettings = ImportedDetectionSettings()
+    min_recall: float | None = None
+    max_false_alarms: float | None = None
+    split: str = ""
+    features: str = "features"
+    weights: str = ""
+    out: str = ""
+    allow_missing: bool = False
+
+    def __post_init__(self) -> None:
+        recall, alarms = self.min_recall, self.max_false_alarms
+        require(recall is None or 0 < recall <= 1, "min_recall", recall, "above 0 and at most 1")
+        require(alarms is None or 0 <= alarms < float("inf"), "max_false_alarms", alarms, "0 or more")
+        require(recall is None or alarms is None, "min_recall", recall, "left out with max_false_alarms")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictConfig:
     """Settings of `vidgru predict`. The detector settings come from the model.
 

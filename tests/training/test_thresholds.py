@@ -1,11 +1,20 @@
 """Thresholds fitted on validation examples, and defaults where there are too few."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from vidgru.model.checkpoint import HeadSpec
 from vidgru.model.event_decoder import DecodeSettings, decode_events
-from vidgru.training.thresholds import fit_clips, fit_event_scores, fit_frames, fit_platt
+from vidgru.training.thresholds import (
+    count_events,
+    fit_clips,
+    fit_event_scores,
+    fit_frames,
+    fit_platt,
+    refit_thresholds,
+)
 
 ONE, SOME, SEVERAL = (
     HeadSpec(background=False, multi_label=False),
@@ -136,3 +145,50 @@ def test_event_scores_without_events_are_not_fitted() -> None:
     nothing = [np.zeros((0, 3), np.int64)] * 6
     settings = fitted([scored(0.8, 0.05)] * 6)
     assert fit_event_scores(settings, TIMES, [scored(0.8, 0.05)] * 6, nothing, ("fall",), 1 / 8) == settings
+
+
+# --- fitted again -----------------------------------------------------------------------------------------------------
+
+
+def noisy(inside: tuple[float, ...], alarm: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Six recordings with two events each, whose scores are those given in turn, and one false alarm each."""
+    scores = []
+    for number in range(6):
+        rows = np.full((120, 1), 0.01, np.float32)
+        rows[16:40] = inside[2 * number % len(inside)]
+        rows[64:88] = inside[(2 * number + 1) % len(inside)]
+        rows[96:112] = alarm
+        scores.append(rows)
+    return scores, EVENTS
+
+
+@pytest.mark.parametrize(
+    ("aim", "threshold", "counts"),
+    [
+        ({}, (0.55, 0.8), (12, 12, 0)),  # all events, no alarm
+        ({"min_recall": 0.5}, (0.8, 0.9), (6, 6, 0)),
+        ({"min_recall": 0.6}, (0.55, 0.8), (12, 12, 0)),
+        ({"max_false_alarms": 0.0}, (0.55, 0.8), (12, 12, 0)),
+        ({"max_false_alarms": 1000.0}, (0.55, 0.8), (12, 12, 0)),
+    ],
+)
+def test_refit_reaches_its_aim(aim: dict[str, float], threshold: tuple[float, float], counts: tuple[int, ...]) -> None:
+    scores, events = noisy((0.8, 0.9), alarm=0.55)
+    old = DecodeSettings(high=(0.3,), low=(0.15,), min_s=0.5, merge_s=0.5, exclusive=False, smooth_s=0.25)
+    new = refit_thresholds(old, TIMES, scores, events, ("fall",), 1 / 8, **aim)
+    assert threshold[0] < new.high[0] <= threshold[1]
+    assert new.low[0] == pytest.approx(new.high[0] / 2, abs=1e-3)
+    assert replace(new, high=old.high, low=old.low) == old
+    assert tuple(count_events(new, TIMES, scores, events, ("fall",), 1 / 8)[0]) == counts
+    assert tuple(count_events(old, TIMES, scores, events, ("fall",), 1 / 8)[0]) == (18, 12, 6)
+
+
+def test_refit_takes_what_is_nearest_to_its_aim() -> None:
+    scores, events = noisy((0.4,), alarm=0.99)
+    old = DecodeSettings(high=(0.5, 0.7), low=(0.4, 0.5), min_s=0.5, merge_s=0.5, exclusive=False)
+    both = [np.concatenate([rows, rows], axis=1) for rows in scores]
+    labels = ("fall", "walk")  # no event is a walk
+    fewest = refit_thresholds(old, TIMES, both, events, labels, 1 / 8, max_false_alarms=0.0)
+    assert fewest.high == (0.98, 0.7)
+    most = refit_thresholds(old, TIMES, both, events, labels, 1 / 8, min_recall=1.0)
+    assert 0.3 < most.high[0] <= 0.4

@@ -1,11 +1,15 @@
 """Timed events from annotations to a model, its metrics and predictions; alone and with clips."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.training.synthetic import CLASSES, FakeDataset, both_data, timed_data
+from tests.training.test_tune import tuned
+from vidgru import cli
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig, PredictConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
@@ -214,3 +218,48 @@ def test_event_free_training_split_is_refused(data: FakeDataset, tmp_path: Path)
     assert load_dataset(data.root / "quiet.yaml").labels == LABELS
     with pytest.raises(AnnotationError, match="no events in split 'train': nothing to learn"):
         train(data.root / "quiet.yaml", config(data, tmp_path / "run"))
+
+
+# --- thresholds fitted again ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def strict(run: Path) -> Path:
+    """The same model with thresholds that are too high for any event."""
+    load_model(run).with_thresholds(1.0).save(run / "strict.safetensors")
+    return run / "strict.safetensors"
+
+
+def test_tune_prints_what_evaluation_finds(
+    data: FakeDataset, strict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_plots: None
+) -> None:
+    path = tuned(data, strict, tmp_path / "tuned.safetensors", split="test")
+    printed = capsys.readouterr()
+    assert "4 recordings, 0.01 hours, 6 events; aim: best F1" in printed.out
+    before, after = load_model(strict), load_model(path)
+    assert max(after.decode.high) < 1.0 == min(before.decode.high)
+    assert replace(after, decode=before.decode).to_bytes() == before.to_bytes()
+    settings = data.settings(out=str(tmp_path / "eval"))
+    events = evaluate(path, data.root, from_settings(EvalConfig, **settings))["events"]
+    names = ("event_precision", "event_recall", "event_f1", "false_alarms_per_hour")
+    expected = [f"0.00 -> {events[name]:.2f}" for name in names]
+    (line,) = re.findall(r"^all labels +6 +(.*)$", printed.out, re.MULTILINE)
+    assert re.findall(r"\S+ -> \S+", line) == expected
+    assert events["event_recall"] > 0
+
+
+def test_tune_replaces_the_model_and_leaves_out_its_training_data(
+    data: FakeDataset, strict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(strict.read_bytes())
+    flags = [word for name, value in data.settings().items() for word in (f"--{name}", str(value))]
+    assert cli.run(["tune", str(model), str(data.root), *flags, "--min-recall", "0.5"]) == 0
+    printed = capsys.readouterr()
+    assert "left out 12 of 16 recordings: the model was trained on them" in printed.err
+    assert "6 events; aim: recall of at least 0.5" in printed.out
+    assert max(load_model(model).decode.high) < 1.0
+    with pytest.raises(AnnotationError, match=r"the model was trained on all of these 8 recordings\n  annotate others"):
+        tuned(data, strict, tmp_path / "no.safetensors", split="train")
+    with pytest.raises(AnnotationError, match=r"no events in split 'night'; it has train, val, test\n  annotate"):
+        tuned(data, strict, tmp_path / "no.safetensors", split="night")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vidgru.cache import SequenceCache
-from vidgru.config import EvalConfig, uses_imported_detections
+from vidgru.config import EvalConfig, TuneConfig, uses_imported_detections
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import (
     Dataset,
@@ -87,7 +87,7 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
         ModelError, AnnotationError, WeightsError, SettingsMismatchError, OutputError: Each with its remedy.
     """
     model = load_model(model_path)
-    detection_source = _open_detections(model, config)
+    detection_source = open_model_detections(model, config)
     find_imported = detection_source.find if detection_source else None
     dataset = assign_splits(
         load_dataset(
@@ -108,7 +108,7 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     check_task_labels(model.task, dataset, whole, timed)
     cache = detection_source.cache(config.features) if detection_source else SequenceCache(config.features)
     videos = [annotated.video for kind in (whole, timed, captioned) for annotated in kind]
-    extracted = _extract(model, dataset, videos, cache, config, detection_source)
+    extracted = extract_annotated(model, dataset, videos, cache, config, detection_source)
     encoded = {video: encode_recording(model, cache.parts(key)) for video, key in extracted.keys.items()}
     trained_on = sum(entry_digest(key) in model.trained_on for key in extracted.keys.values())
     if trained_on and config.split not in ("train", "val"):
@@ -137,7 +137,7 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     return metrics
 
 
-def _open_detections(model: EventModel, config: EvalConfig) -> DetectionSource | None:
+def open_model_detections(model: EventModel, config: EvalConfig | TuneConfig) -> DetectionSource | None:
     """Open the imported detections, if the model reads those.
 
     Raises:
@@ -151,12 +151,12 @@ def _open_detections(model: EventModel, config: EvalConfig) -> DetectionSource |
     return open_detections(config.imported, detector_settings(model), model.feature_settings)
 
 
-def _extract(
+def extract_annotated(
     model: EventModel,
     dataset: Dataset,
     videos: list[str],
     cache: SequenceCache,
-    config: EvalConfig,
+    config: EvalConfig | TuneConfig,
     detection_source: DetectionSource | None,
 ) -> ExtractedDataset:
     """Extract missing recordings with the model's settings, after checking that its detector is at hand."""

@@ -271,7 +271,7 @@ def clip_examples(dataset: Dataset, split: str, times: Mapping[str, Array], task
 
 
 def recording_examples(
-    dataset: Dataset, split: str, times: Mapping[str, Array], task: EventTask
+    dataset: Dataset, split: str | None, times: Mapping[str, Array], task: EventTask
 ) -> list[TimedRecording]:
     """Recordings of a split with timed events, per frame; none without a frame head. Arguments as for `Examples.of`.
 

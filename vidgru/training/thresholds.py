@@ -19,6 +19,7 @@ from vidgru.training.metrics.matching import event_table, match_by_score
 from vidgru.types import Annotation, Array, Event
 
 _GRID = np.linspace(0.1, 0.9, 33)
+_WIDE_GRID = np.linspace(0.02, 0.98, 49)  # for aims that need many events, or few
 _DEFAULT = 0.5
 _MIN_SUPPORT = 5  # clips with and without a label, or events of a label, that a threshold of its own needs
 
@@ -29,6 +30,7 @@ _EVENT_MIN, _EVENT_MERGE = 0.5, 0.5  # the same, of the length of a short traini
 _EVENT_LOWS = (0.8, 0.5)  # tried ratios of the lower to the upper threshold
 _SMOOTH_S = (0.0, 0.5, 1.0)  # tried lengths of smoothing
 _TIOU = (0.3, 0.5, 0.7)
+_CORRECT_TIOU = 0.5  # from which an event counts as found
 _BLUR = np.array([1.0, 2, 3, 2, 1]) / 9  # of F1 over thresholds: a plateau generalises better than a peak
 _PRIOR = 0.02  # F1 that is given up for a threshold near the default
 
@@ -109,31 +111,122 @@ def fit_frames(
         return base
     truth = [_spans_s(time_s, rows, step_s) for time_s, rows in zip(times, events, strict=True)]
     support = np.bincount(np.concatenate([rows[:, 2] for rows in events]), minlength=len(labels))
-    prior = _PRIOR * (1 - np.abs(_GRID - _DEFAULT))
     best, settings = -1.0, base
     for smooth_s in _SMOOTH_S:
         smoothed = [smooth_scores(time_s, rows, smooth_s) for time_s, rows in zip(times, scores, strict=True)]
         for ratio in _EVENT_LOWS:
-            counts = np.zeros((len(_GRID), len(labels), 2))  # hits and predictions
-            for row, high in enumerate(_GRID):
-                trial = replace(base, high=(high,) * len(labels), low=(high * ratio,) * len(labels))
-                for time_s, frame_scores, true in zip(times, smoothed, truth, strict=True):
-                    end_s = float(time_s[-1]) + step_s
-                    predicted = decode_events(time_s, frame_scores, labels, trial, video="", step_s=step_s, end_s=end_s)
-                    counts[row] += _count(predicted, true, labels)
-            rare = support < _MIN_SUPPORT
-            counts[:, rare] = counts[:, rare].sum(axis=1, keepdims=True)
-            total = np.where(rare, support[rare].sum(), support)
-            f1 = 2 * counts[..., 0] / np.maximum(counts[..., 1] + total, 1e-9)
-            padded = np.pad(f1, ((2, 2), (0, 0)), mode="edge")
-            f1 = sum(weight * padded[at : at + len(f1)] for at, weight in enumerate(_BLUR)) + prior[:, None]
+            trial = replace(base, low=(_DEFAULT * ratio,) * len(labels))
+            f1 = _smooth_f1(_count_over(_GRID, trial, times, smoothed, truth, labels, step_s), support)
             mean = float(f1.max(axis=0)[support > 0].mean())
             if mean > best + 1e-9:
                 best = mean
                 high = [round(float(value), 4) for value in _GRID[f1.argmax(axis=0)]]
-                low = tuple(round(value * ratio, 4) for value in high)
-                settings = replace(base, high=tuple(high), low=low, smooth_s=smooth_s)
+                settings = replace(trial.with_high(high), smooth_s=smooth_s)
     return settings
+
+
+def _smooth_f1(counts: Array, support: Array) -> Array:
+    """Event F1 over `_GRID`, blurred, with a little added near the default: float64 [G, C]; rare labels share theirs.
+
+    Args:
+        counts: float64 [G, C, 4], as `_count_over` returns them.
+        support: int64 [C], number of true events.
+    """
+    rare = support < _MIN_SUPPORT
+    counts = counts.copy()
+    counts[:, rare] = counts[:, rare].sum(axis=1, keepdims=True)
+    total = np.where(rare, support[rare].sum(), support)
+    f1 = 2 * counts[..., 0] / np.maximum(counts[..., 1] + total, 1e-9)
+    padded = np.pad(f1, ((2, 2), (0, 0)), mode="edge")
+    blurred: Array = sum(weight * padded[at : at + len(f1)] for at, weight in enumerate(_BLUR))
+    return blurred + _PRIOR * (1 - np.abs(_GRID - _DEFAULT))[:, None]
+
+
+def refit_thresholds(
+    settings: DecodeSettings,
+    times: Sequence[Array],
+    scores: Sequence[Array],
+    events: Sequence[Array],
+    labels: tuple[str, ...],
+    step_s: float,
+    *,
+    min_recall: float | None = None,
+    max_false_alarms: float | None = None,
+) -> DecodeSettings:
+    """Fit the thresholds of a model again; smoothing, the ratio of the thresholds, and lengths stay as they are.
+
+    Each label gets the threshold with the best F1, as by `fit_frames`; or, with `min_recall`, the highest that finds
+    this share of its events (tIoU 0.5); or, with `max_false_alarms`, the one that finds most events with at most so
+    many false alarms per hour. Where no threshold fulfils the aim, the nearest to it is taken. Labels without a true
+    event keep their threshold.
+
+    Args:
+        settings: The model's decoding.
+        times, scores, events, labels, step_s: As for `fit_frames`.
+        min_recall: 0 to 1.
+        max_false_alarms: Predicted events per hour and label that overlap no true event of their label.
+    """
+    truth = [_spans_s(time_s, rows, step_s) for time_s, rows in zip(times, events, strict=True)]
+    support = np.bincount(np.concatenate([rows[:, 2] for rows in events]), minlength=len(labels))
+    smoothed = [smooth_scores(time_s, rows, settings.smooth_s) for time_s, rows in zip(times, scores, strict=True)]
+    by_f1 = min_recall is None and max_false_alarms is None
+    grid = _GRID if by_f1 else _WIDE_GRID
+    counts = _count_over(grid, replace(settings, smooth_s=0.0), times, smoothed, truth, labels, step_s)
+    hits, false_alarms = counts[..., 2], counts[..., 3]
+    rows = np.arange(len(grid))[:, None]
+    if by_f1:
+        rank = _smooth_f1(counts, support)
+    elif min_recall is not None:
+        enough = hits >= min_recall * support - 1e-9
+        rank = np.where(enough, len(grid) * support.max() + rows, hits * len(grid) + rows)
+    else:
+        assert max_false_alarms is not None
+        hours = sum(float(time_s[-1] - time_s[0]) + step_s for time_s in times) / 3600
+        few = false_alarms <= max_false_alarms * hours + 1e-9
+        rank = np.where(few, (hits + 1) * len(grid) + rows, -false_alarms)
+    best = grid[len(grid) - 1 - rank[::-1].argmax(axis=0)]
+    high = [round(float(new), 4) if n else old for new, old, n in zip(best, settings.high, support, strict=True)]
+    return settings.with_high(high)
+
+
+def count_events(
+    settings: DecodeSettings,
+    times: Sequence[Array],
+    scores: Sequence[Array],
+    events: Sequence[Array],
+    labels: tuple[str, ...],
+    step_s: float,
+) -> Array:
+    """Count predicted events, those that match a true one (tIoU 0.5), and those that overlap none: int64 [C, 3].
+
+    Arguments as for `refit_thresholds`.
+    """
+    counts = np.zeros((len(labels), 4))
+    for time_s, frame_scores, rows in zip(times, scores, events, strict=True):
+        end_s = float(time_s[-1]) + step_s
+        predicted = decode_events(time_s, frame_scores, labels, settings, video="", step_s=step_s, end_s=end_s)
+        counts += _count(predicted, _spans_s(time_s, rows, step_s), labels)
+    return counts[:, 1:].astype(np.int64)
+
+
+def _count_over(
+    grid: Array,
+    settings: DecodeSettings,
+    times: Sequence[Array],
+    smoothed: Sequence[Array],
+    truth: Sequence[Array],
+    labels: tuple[str, ...],
+    step_s: float,
+) -> Array:
+    """Sum `_count` over recordings at each upper threshold of a grid: float64 [G, C, 4]."""
+    counts = np.zeros((len(grid), len(labels), 4))
+    for row, high in enumerate(grid):
+        trial = settings.with_high((float(high),) * len(labels))
+        for time_s, frame_scores, true in zip(times, smoothed, truth, strict=True):
+            end_s = float(time_s[-1]) + step_s
+            predicted = decode_events(time_s, frame_scores, labels, trial, video="", step_s=step_s, end_s=end_s)
+            counts[row] += _count(predicted, true, labels)
+    return counts
 
 
 def fit_event_scores(
@@ -199,8 +292,8 @@ def _spans_s(time_s: Array, events: Array, step_s: float) -> Array:
 
 
 def _count(predicted: list[Event], true: Array, labels: tuple[str, ...]) -> Array:
-    """Hits per label, as a mean over the overlaps of `_TIOU`, and number of predicted events: float64 [C, 2]."""
-    counts = np.zeros((len(labels), 2))
+    """Hits per label, as a mean over the overlaps of `_TIOU`; predicted, found and false events: float64 [C, 4]."""
+    counts = np.zeros((len(labels), 4))
     for index, label in enumerate(labels):
         spans = np.array([(event.start_s, event.end_s) for event in predicted if event.label == label]).reshape(-1, 2)
         counts[index, 1] = len(spans)
@@ -208,8 +301,10 @@ def _count(predicted: list[Event], true: Array, labels: tuple[str, ...]) -> Arra
         common = np.minimum(spans[:, None, 1], of_label[:, 1]) - np.maximum(spans[:, None, 0], of_label[:, 0])
         joint = np.maximum(spans[:, None, 1], of_label[:, 1]) - np.minimum(spans[:, None, 0], of_label[:, 0])
         tiou = common / joint
+        counts[index, 3] = (tiou <= 0).all(axis=1).sum()
         while tiou.size and (largest := tiou.max()) >= min(_TIOU):  # one to one, the largest overlap first
             counts[index, 0] += sum(largest >= threshold for threshold in _TIOU) / len(_TIOU)
+            counts[index, 2] += largest >= _CORRECT_TIOU
             row, column = np.unravel_index(tiou.argmax(), tiou.shape)
             tiou[row], tiou[:, column] = -1, -1
     return counts
