@@ -12,6 +12,7 @@ os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ["YOLO_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["OMP_NUM_THREADS"] = "1"  # threads of several test workers would wait for one another
+os.fsync = lambda descriptor: None  # no test cuts the power, and waiting for the disk takes a tenth of all time
 
 
 @pytest.fixture(scope="session", autouse=True)
