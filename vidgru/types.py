@@ -20,6 +20,7 @@ from vidgru.keypoints import check_flip_idx
 Array = NDArray[Any]
 
 DESCRIBED = "described"  # label of described events in a dataset that has no labels
+TEMPLATE_FIELDS = ("label", "objects", "start", "end")  # that captions' templates may hold, in braces
 
 _MAX_EXACT = 2**53  # float64 represents every whole number below it exactly
 _MAX_OFFSET = 1.5  # picture sizes from the centre: a normalised box beyond it is in pixels or corrupt

@@ -439,6 +439,12 @@ def test_labels_must_be_in_names(tmp_path: Path) -> None:
         ("split: {test: yes}", "split: test is True; it must be a share"),
         ("split: {val: 0.5, test: 0.5}", "leave nothing to train on"),
         ("split: {seed: -1}", "split: seed is -1; it must be a whole number"),
+        ("templates: {fall: }", "templates is .*; it must hold a text for each label\n  write LABEL: "),
+        ('templates: {fall: "{who} falls"}', "templates.fall: unknown placeholder {who}\n  placeholders are {label}"),
+        ('templates: {fall: "{star} {end}"}', "templates.fall: unknown placeholder {star} .did you mean 'start'"),
+        ('templates: {fall: "{objects:>9}"}', "templates.fall: unknown placeholder {objects}"),
+        ('templates: {fall: "a { falls"}', "templates.fall: expected .* end of string\n  write {{ and }} for braces"),
+        ('templates: {fal: "Ouch"}', "templates: no label 'fal' .did you mean 'fall'.*\n  labels are fall, walk"),
         ("split: {by: 3}", "split: by is 3; it must be folder"),
         ("names: [yes, no]", r"names is \[True, False\]; it must be a list of labels\n  quote words like yes"),
         ("names: fall", "names is 'fall'; it must be a list of labels"),
@@ -555,6 +561,12 @@ def test_overlaps(tmp_path: Path) -> None:
 def test_repr(tmp_path: Path) -> None:
     dataset = replace(csv_set(tmp_path, "a.mp4,1,6,walk,,"), source=Path("x.csv"))
     assert repr(dataset) == "Dataset(x.csv, 1 rows, 1 recordings, ['walk'])"
+
+
+def test_templates_of_captions_are_read(tmp_path: Path) -> None:
+    write_set(tmp_path, EXAMPLE)
+    (tmp_path / "set.yaml").write_text('templates: {fall: " {objects} fell at {start} "}', encoding="utf-8")
+    assert load_dataset(tmp_path / "set.yaml").templates == {"fall": "{objects} fell at {start}"}
 
 
 def relabelled(folder: Path, labels: str, *rows: str, more: str = "") -> Dataset:

@@ -279,6 +279,10 @@ def test_caption_events_fall_back_to_template() -> None:
     objects = [*SEQUENCE.names]
     assert all(name in (put_together.description or "").lower() for name in objects for put_together in never[6:8])
     assert (never[6].description or "").endswith(": fall (00:04\N{EN DASH}00:09)")
+    unsure = with_threshold(MODEL, 1.1)
+    assert unsure.caption is not None
+    unsure = replace(unsure, caption=replace(unsure.caption, templates={EVENTS[6].label: "Ouch at {start}"}))
+    assert caption_events(unsure, PARTS, EVENTS[6:7])[0].description == "Ouch at 00:04"
 
 
 def test_caption_events_replace_empty_captions() -> None:

@@ -20,6 +20,13 @@ def test_template_caption(start_s: float, end_s: float, names: list[str], text: 
     assert template_caption(event(start_s, end_s), names) == text
 
 
+def test_template_caption_of_the_user() -> None:
+    names = ["person", "bag"]
+    text = template_caption(event(12, 16), names, "{objects} at {start}-{end}: {label} {{sic}}")
+    assert text == "Person and bag at 00:12-00:16: left behind {sic}"
+    assert template_caption(event(12, 16), names, "누군가 가방을 두고 갔다") == "누군가 가방을 두고 갔다"
+
+
 def test_template_caption_without_label() -> None:
     assert template_caption(event(0, 2, DESCRIBED), ["person", "bag"]) == "Person and bag (00:00\N{EN DASH}00:02)"
     assert template_caption(event(0, 2, DESCRIBED), []) == "(00:00\N{EN DASH}00:02)"

@@ -35,7 +35,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> FakeDataset:
 
 @pytest.fixture(scope="module")
 def trained(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(data.root, config(data, tmp_path_factory.mktemp("run"), epochs=8, hidden=32, width=32))
+    path = data.root / "captioned.yaml"
+    path.write_text('annotations: annotations.csv\ntemplates: {person_then_car: "A person, then a car"}\n')
+    return train(path, config(data, tmp_path_factory.mktemp("run"), epochs=8, hidden=32, width=32))
 
 
 def config(data: FakeDataset, out: Path, **changes: object) -> TrainConfig:
@@ -108,6 +110,7 @@ def test_training_tracks_next_word(trained: Path) -> None:
     assert model.caption is not None
     assert set(model.caption.labels) == set(SENTENCES)
     assert model.caption.threshold == 0.0, "all validation captions are correct"
+    assert model.caption.templates == {"person_then_car": "A person, then a car"}
 
 
 def test_predict_writes_captions(data: FakeDataset, trained: Path, tmp_path: Path) -> None:

@@ -51,9 +51,9 @@ def load_dataset(
     Only frames that are counted at an unknown rate need it from their videos.
 
     Args:
-        path: A YAML (`path, videos, annotations, format, fps, half_width, tiers, names, labels, background, split`),
-            an annotation file of any known format, or a folder with `annotations.csv` or `.jsonl` and `videos/`, with
-            the export of a tool, or with one folder of clips per class.
+        path: A YAML (`path, videos, annotations, format, fps, half_width, tiers, names, labels, background, split,
+            templates`), an annotation file of any known format, or a folder with `annotations.csv` or `.jsonl` and
+            `videos/`, with the export of a tool, or with one folder of clips per class.
         allow_missing: Skip rows whose video does not exist, with a warning, instead of failing.
         find_imported: Returns the name of a recording that has imported detections and so need not exist; see `Videos`.
         labels: Labels to have before those of the rows, unless `names` in a YAML lists them all or no row has a label.
@@ -89,6 +89,12 @@ def load_dataset(
         labels = (DESCRIBED,)
         rows = [_with_placeholder_label(row) for row in rows]
         notes.append(f"no row has a label: described segments get the label {DESCRIBED!r}")
+    for label in spec.templates:
+        if label not in labels:
+            raise AnnotationError(
+                f"{spec.file}: templates: no label {label!r}{did_you_mean(label, labels)}",
+                f"labels are {', '.join(labels)}",
+            )
     dataset = Dataset(
         root=spec.roots[0],
         source=spec.source,
@@ -97,6 +103,7 @@ def load_dataset(
         labels=labels,
         background=spec.background,
         split=spec.split,
+        templates=spec.templates,
         half_width_s=result.half_width_s,
         durations=_by_recording(result.durations, result, known_videos),
         frame_counts=_by_recording(result.frame_counts, result, known_videos),

@@ -26,6 +26,7 @@ class Dataset:
             descriptions or event-free recordings.
         background: Label that counts as "no event"; None if there is none.
         split: How to make missing splits.
+        templates: By label, what a caption of low confidence says instead.
         half_width_s: For annotations that mark moments: seconds before and after a moment that its event covers; None
             for intervals.
         durations: Durations in seconds, where the annotation file states them or `check_recordings` was given them.
@@ -41,6 +42,7 @@ class Dataset:
     labels: tuple[str, ...]
     background: str | None = None
     split: SplitSettings = field(default_factory=SplitSettings)
+    templates: Mapping[str, str] = field(default_factory=dict)
     half_width_s: float | None = None
     durations: Mapping[str, float] = field(default_factory=dict)
     frame_counts: Mapping[str, int] = field(default_factory=dict)

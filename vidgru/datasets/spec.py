@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from string import Formatter
 from typing import Any, get_args
 from unicodedata import normalize
 
@@ -19,9 +20,11 @@ from vidgru.datasets.formats.file_lists import has_class_folders
 from vidgru.datasets.formats.parsing import read_text
 from vidgru.datasets.rows import Options, did_you_mean
 from vidgru.errors import AnnotationError, SettingsError
+from vidgru.types import TEMPLATE_FIELDS
 
 _KEYS = (
     "path", "videos", "annotations", "format", "fps", "half_width", "tiers", "names", "labels", "background", "split",
+    "templates",
 )  # fmt: skip
 IGNORE, BACKGROUND = "ignore", "background"  # what `labels` may turn a label into, instead of another label
 _UCF_LIST = re.compile(r"(?:train|val|test)list(\d+)")
@@ -71,6 +74,7 @@ class DatasetSpec:
         relabel: Label, or IGNORE, that takes the place of a label.
         background: Label that counts as "no event".
         split: How to make missing splits.
+        templates: By label, what a caption of low confidence says instead.
         notes: Automatic choices, in sentences.
     """
 
@@ -83,6 +87,7 @@ class DatasetSpec:
     relabel: Mapping[str, str] = field(default_factory=dict)
     background: str | None = None
     split: SplitSettings = field(default_factory=SplitSettings)
+    templates: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -273,6 +278,7 @@ def _read_yaml(path: Path) -> DatasetSpec:
         relabel=relabel,
         background=background,
         split=_split_settings(path, values.get("split")),
+        templates=_templates(path, values.get("templates")),
         notes=notes,
     )
 
@@ -362,6 +368,29 @@ def _relabel(path: Path, value: object) -> dict[str, str]:
         normalize("NFC", str(label).strip()): normalize("NFC", " ".join(str(new).split()))
         for label, new in pairs.items()
     }
+
+
+def _templates(path: Path, value: object) -> dict[str, str]:
+    """Return the templates of captions by label; those of unknown labels are refused when the labels are known."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(text, str) and text.strip() for text in value.values()):
+        raise AnnotationError(
+            f"{path}: templates is {value!r}; it must hold a text for each label", 'write LABEL: "Someone comes in"'
+        )
+    fields = ", ".join(f"{{{name}}}" for name in TEMPLATE_FIELDS)
+    for label, text in value.items():
+        try:
+            parts = list(Formatter().parse(text))
+        except ValueError as error:  # a single brace
+            raise AnnotationError(f"{path}: templates.{label}: {error}", "write {{ and }} for braces") from None
+        for _, name, form, conversion in parts:
+            if name is not None and (name not in TEMPLATE_FIELDS or form or conversion):
+                raise AnnotationError(
+                    f"{path}: templates.{label}: unknown placeholder {{{name}}}{did_you_mean(name, TEMPLATE_FIELDS)}",
+                    f"placeholders are {fields}",
+                )
+    return {normalize("NFC", str(label)): normalize("NFC", text.strip()) for label, text in value.items()}
 
 
 def _split_settings(path: Path, value: object) -> SplitSettings:

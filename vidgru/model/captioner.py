@@ -333,7 +333,8 @@ def _with_captions(model: EventModel, events: Sequence[Event], features: Sequenc
     for event, segment, caption in zip(events, segments, caption_segments(model, segments, beam=beam), strict=True):
         written = replace(event, description=caption.text, description_score=caption.score, description_source="model")
         if not caption.is_confident:
-            text = template_caption(event, detected_class_names(segment.features, model))
+            template = model.caption.templates.get(event.label) if model.caption else None
+            text = template_caption(event, detected_class_names(segment.features, model), template)
             written = replace(written, description=text, description_source="template")
         captioned.append(written)
     return captioned
@@ -342,7 +343,7 @@ def _with_captions(model: EventModel, events: Sequence[Event], features: Sequenc
 # --- fallback for captions of low score -------------------------------------------------------------------------------
 
 
-def template_caption(event: Event, class_names: Sequence[str]) -> str:
+def template_caption(event: Event, class_names: Sequence[str], template: str | None = None) -> str:
     """Compose a caption of objects, label and time: "Person and bag: left behind (00:12\N{EN DASH}00:15)".
 
     The label is left out if the model has captions only: "Person (00:12\N{EN DASH}00:15)".
@@ -350,12 +351,17 @@ def template_caption(event: Event, class_names: Sequence[str]) -> str:
     Args:
         event: Event with label and times.
         class_names: Classes detected in the event, most frequent first; the first few are named.
+        template: The user's text for the label, with `TEMPLATE_FIELDS` in braces.
     """
     label = "" if event.label == DESCRIBED else event.label.replace("_", " ").strip()
     with_hours = event.end_s >= 3600
-    interval = f"{_clock(event.start_s, with_hours)}\N{EN DASH}{_clock(event.end_s, with_hours)}"
+    start, end = _clock(event.start_s, with_hours), _clock(event.end_s, with_hours)
+    interval = f"{start}\N{EN DASH}{end}"
     *others, last = class_names[:_TEMPLATE_CLASSES] or [""]
     objects = f"{', '.join(others)} and {last}" if others else last
+    if template is not None:
+        text = template.format(label=label, objects=objects, start=start, end=end)
+        return text[:1].upper() + text[1:]
     subject = ": ".join(filter(None, (objects, label)))
     return f"{subject[:1].upper()}{subject[1:]} ({interval})".strip()
 

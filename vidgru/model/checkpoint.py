@@ -105,6 +105,7 @@ class CaptionSettings:
         labels: Labels with captions in training; captions of other events start as those of unknown ones.
         threshold: Minimum score of a caption without slots; below it a template caption is used.
         grounding: The slots in captions; None for sentences without slots.
+        templates: By label, what a caption of low confidence says instead; `template_caption` writes those of others.
     """
 
     tokenizer: Tokenizer
@@ -112,6 +113,7 @@ class CaptionSettings:
     labels: tuple[str, ...]
     threshold: float = 0.0
     grounding: Grounding | None = None
+    templates: Mapping[str, str] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, Any]:
         """Return everything but the tensors, for the model file."""

@@ -117,6 +117,8 @@ def train_model(
         model = untrained_model(
             train, val, loaded, task, feature_settings, config, init, members=members, grounding=grounding
         )
+        if model.caption:
+            model = replace(model, caption=replace(model.caption, templates=dict(dataset.templates)))
         validation = Validation(val, members, loaded, model.caption.tokenizer if model.caption else None)
         result = fit(model, train, validation, loaded, config, folder=folder, process_group=process_group)
         weights = frame_class_weights(train.recordings, task)
