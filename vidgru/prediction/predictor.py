@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from importlib.metadata import version
@@ -367,6 +367,7 @@ class Predictor:
                 events=events,
                 recorded_at=self.recorded_at(item),
                 damage=describe_damage(item.entry),
+                given_thresholds=self._given_thresholds(),
                 explanations={why.event: why for why in explain_events(self.model, parts, scored, best)},
             )
         elif not source.is_file():
@@ -384,6 +385,10 @@ class Predictor:
             )
         else:
             cut_clips(path, source=source, events=events, context_s=self.config.context, progress=check_stopped)
+
+    def _given_thresholds(self) -> Iterable[str]:
+        threshold = self.config.threshold
+        return () if threshold is None else threshold if isinstance(threshold, Mapping) else self.model.labels
 
     def _is_requested(self, event: Event, recorded_at: str | None) -> bool:
         if event.label not in self._labels:

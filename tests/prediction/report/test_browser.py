@@ -319,6 +319,41 @@ def test_labels_and_names_are_escaped(tmp_path: Path, visit: Visit) -> None:
     assert page.locator("#edit_label").input_value() == NASTY
 
 
+def test_thresholds_find_events_anew(tmp_path: Path, visit: Visit) -> None:
+    facts = scored(np.arange(200) / FPS, 400, 2, FOUND)
+    facts.scores[175:190, 0] = 0.4
+    page = ready(visit(make_page(tmp_path, FOUND, scored=facts, given_thresholds=["walk"])))
+    page.locator("#thresholds summary").click()
+    sliders = page.locator("#threshold_rows input")
+    sliders.nth(0).fill("30")
+    page.wait_for_selector(".row.new")
+    assert listed(page) == ["fall", "walk", "fall", "walk", "fall"]
+    assert "1 more event (dashed) and 0 fewer" in page.locator("#threshold_note").inner_text()
+    assert page.locator("#threshold_flag").inner_text() == "--threshold fall=0.3,walk=0.5"
+    page.locator("#threshold_rows input").nth(0).evaluate("element => element.blur()")
+    page.locator(".row.new").click()
+    settle(page, 17.5)
+    page.keyboard.press("m")
+    assert page.locator("#save_state").inner_text() == "unsaved: 1 correction"
+    assert page.locator(".row.new").count() == 0
+    assert page.locator(".mark.added").count() == 1
+    sliders.nth(0).fill("90")
+    page.wait_for_selector(".row.lost")
+    assert texts(page, ".row.lost .name") == ["fall", "fall"]
+    page.locator("#threshold_reset").click()
+    assert page.locator(".row.lost").count() == 0
+    rows = annotations(saved(page, tmp_path / "videos"))
+    assert [row[0] for row in rows] == [2.0, 6.0, 10.0, 15.0, 17.5]
+
+
+def test_score_below_threshold_is_explained(tmp_path: Path, visit: Visit) -> None:
+    page = ready(visit(make_page(tmp_path, [event(2.0, 4.0, score=0.3), event(6.0, 8.0, score=0.6)])))
+    page.keyboard.press("n")
+    assert "Its best frame reached the threshold of 50 %" in page.locator("#panel_below").inner_text()
+    page.keyboard.press("n")
+    assert page.locator("#panel_below").inner_text() == ""
+
+
 # --- without the video ----------------------------------------------------------------------------------------------
 
 

@@ -76,6 +76,10 @@ def test_page_data(tmp_path: Path) -> None:
     assert unpacked(data["objects"]["time_ms"], "<u4").tolist() == [100 * frame for frame in range(200)]
     assert (data["notes"], data["missing"]) == ([], [])
     assert data["numbers"] is None
+    decode = data["decode"]
+    times, scores = unpacked(decode["time"], "<u4") / 1e4, unpacked(decode["scores"], "<u2").reshape(2, 200) / 65535
+    assert (times[1], decode["rule"]["end"], decode["rule"]["minimum"]) == (0.1, 20.0, 0.5)
+    assert scores[0, [0, 60]] == pytest.approx([0.1, 0.8], abs=1e-5)
 
 
 def test_page_is_self_contained(tmp_path: Path) -> None:
@@ -224,6 +228,8 @@ def test_page_of_eight_hours_is_under_20_mb(tmp_path: Path, events: int, length_
     assert size > LIMIT * 0.3, "the budget is there to be used"
     notes = " ".join(data["notes"])
     assert "are thinned to 4,000 points per curve" in notes
+    assert "too many, to try other thresholds in this page" in notes
+    assert data["decode"] is None
     assert "They did not all fit" in notes
     kept = unpacked(data["objects"]["time_ms"], "<u4") / 1000
     if events == 1:

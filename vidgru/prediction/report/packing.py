@@ -12,7 +12,8 @@ from vidgru.types import Array, Event, FrameSequence
 # Bytes of a page's parts; with the code, the whole stays under 20 MB.
 EVENT_BYTES = 3_000_000
 CURVE_BYTES = 3_000_000
-OBJECT_BYTES = 10_000_000
+OBJECT_BYTES = 7_000_000
+FRAME_SCORE_BYTES = 3_000_000  # of frames' scores that are not thinned, from which other thresholds find events
 PICTURE_BYTES = 3_000_000
 
 MAX_POINTS = 4000  # per curve

@@ -31,6 +31,7 @@ from vidgru.prediction.report.packing import (
     CURVE_BYTES,
     EVENT_BYTES,
     FEW_FRAMES,
+    FRAME_SCORE_BYTES,
     MARGIN_S,
     MAX_POINTS,
     OBJECT_BYTES,
@@ -55,7 +56,9 @@ _JPEG_QUALITIES = (76, 55, 35, 20)  # the first that fits is used
 _MAX_ATTENDED = 5  # objects per explanation
 _SCRIPTS = (
     "common.js",
+    "decode.js",
     "store.js",
+    "thresholds.js",
     "player.js",
     "overlay.js",
     "timeline.js",
@@ -77,6 +80,7 @@ def write_page(
     recorded_at: str | None,
     damage: str,
     explanations: Mapping[Event, Explanation] | None = None,
+    given_thresholds: Iterable[str] = (),
 ) -> None:
     """Write a recording's report: under 20 MB whatever its length, with notes on what it leaves out.
 
@@ -91,6 +95,7 @@ def write_page(
         recorded_at: ISO 8601 time of its start; None if unknown.
         damage: What is wrong with it; empty if nothing is.
         explanations: Explanations of events; some or all may be missing.
+        given_thresholds: Labels whose thresholds the user gave; the others are the model's own.
 
     Raises:
         OutputError: The file cannot be written.
@@ -107,6 +112,7 @@ def write_page(
     if scored.gates is not None:
         curves = thin(scored.time_s, np.column_stack([scored.gates.update, scored.gates.reset]), starts)
         gates = _encode_curves(curves, [0, 1])
+    decoding = _encode_decoding(model, scored, entry.duration_s)
     exists = recording.path.is_file()
     folders = PurePosixPath(recording.name).parts
     parents = Path(os.path.abspath(recording.path)).parents
@@ -124,7 +130,9 @@ def write_page(
         "labels": model.labels,
         "high": model.decode.high,
         "low": model.decode.low,
+        "given": [label for label in model.labels if label in set(given_thresholds)],
         "smooth": model.decode.smooth_s,
+        "decode": decoding,
         "names": entry.names,
         "events": [
             [*interval_ms(event), model.labels.index(event.label), round(event.score, 4), *caption_cells(event)]
@@ -141,7 +149,7 @@ def write_page(
         "objects": {name: encode_array(getattr(objects, name)) for name in QuantisedObjects.__dataclass_fields__},
         "pictures": make_pictures(recording.path, entry.duration_s, shown, PICTURE_BYTES) if exists else [],
         "missing": _missing_events(events, shown, scored),
-        "notes": _notes(events, shown, scored, objects, scores, curve_labels, model),
+        "notes": _notes(events, shown, scored, objects, scores, curve_labels, model, decoding is not None),
     }
     write_atomic(path, render_html("page.html", recording.name, _SCRIPTS, data))
 
@@ -195,6 +203,27 @@ def _encode_curves(curves: ThinnedCurves, rows: list[int]) -> dict[str, Any]:
     }
 
 
+def _encode_decoding(model: EventModel, scored: ScoredRecording, end_s: float) -> dict[str, Any] | None:
+    """Encode the score of every frame, and the rule by which scores become events; None if too many or no scores."""
+    decode = model.decode
+    if model.task.clip_head is None and model.task.frame_head is None:
+        return None
+    time = np.round(scored.time_s * 10_000).astype(np.uint32)
+    scores = np.round(scored.scores.T * 65535).astype(np.uint16)
+    if encoded_size(time) + encoded_size(scores) > FRAME_SCORE_BYTES:
+        return None
+    rule = {
+        "exclusive": decode.exclusive,
+        "minimum": decode.min_s,
+        "merge": decode.merge_s,
+        "scale": decode.event_scale,
+        "bias": decode.event_bias,
+        "step": 1 / model.fps,
+        "end": end_s,
+    }
+    return {"time": encode_array(time), "scores": encode_array(scores), "smooth": decode.smooth_s, "rule": rule}
+
+
 def _fitting_events(events: list[Event], explanations: Mapping[Event, Explanation]) -> list[int]:
     """Numbers of the events that fit into the page, best scored first, in their order."""
     by_score = sorted(range(len(events)), key=lambda number: -events[number].score)
@@ -235,6 +264,7 @@ def _notes(
     scores: ThinnedCurves,
     curve_labels: list[int],
     model: EventModel,
+    is_tunable: bool,
 ) -> list[str]:
     """Sentences on what the page leaves out."""
     notes = []
@@ -252,6 +282,8 @@ def _notes(
             f"Scores and gates of {len(scored.time_s):,} frames are thinned to {MAX_POINTS:,} points per curve: the "
             "minimum and maximum of each interval. Intervals are short around events."
         )
+    if not is_tunable and (model.task.clip_head or model.task.frame_head):
+        notes.append("The recording is too long, or the labels too many, to try other thresholds in this page.")
     if len(curve_labels) < len(model.labels):
         notes.append(
             f"Scores are drawn for {len(curve_labels):,} of {len(model.labels):,} labels, those with the highest peaks."

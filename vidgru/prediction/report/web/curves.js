@@ -51,8 +51,10 @@ class Curves {
     }
     const withThresholds = hasFocus ? rows.filter((row) => row.label === this.focus) : rows.length <= 4 ? rows : [];
     for (const { label } of withThresholds) {
-      this.drawThreshold(scores, data.high[label], labelColour(data.labels[label]), [5, 3]);
-      if (data.low[label] !== data.high[label]) this.drawThreshold(scores, data.low[label], labelColour(data.labels[label]), [2, 3]);
+      const high = this.page.thresholds.high[label];
+      const low = lowerThreshold(high, data.high[label], data.low[label]);
+      this.drawThreshold(scores, high, labelColour(data.labels[label]), [5, 3]);
+      if (low !== high) this.drawThreshold(scores, low, labelColour(data.labels[label]), [2, 3]);
     }
     if (!this.gates) return;
     const gates = prepareCanvas(byId('gates'));

@@ -8,7 +8,7 @@ class Captions {
     this.box = byId('captions');
     this.shown = [];
     const show = oncePerFrame(() => this.show());
-    page.topics.on('time events filters selection', show);
+    page.topics.on('time events filters found selection', show);
     byId('show_captions').addEventListener('change', show);
     show();
   }
@@ -38,7 +38,7 @@ class EventList {
     this.page = page;
     this.box = byId('event_list');
     this.rows = new VirtualList(this.box, ROW_PX, (event) => this.row(event));
-    page.topics.on('events filters', () => this.show());
+    page.topics.on('events filters found', () => this.show());
     page.topics.on('selection', () => this.reveal());
     new ResizeObserver(() => this.reveal()).observe(this.box); // the panel takes room from the list
     byId('min_score').addEventListener('input', () => {
@@ -59,10 +59,10 @@ class EventList {
     if (this.byScore) events.sort((a, b) => (b.score ?? 2) - (a.score ?? 2));
     this.rows.height = this.page.store.hasCaptions ? CAPTIONED_ROW_PX : ROW_PX;
     this.rows.show(events);
-    const all = this.page.store.sorted;
+    const all = [...this.page.store.sorted, ...this.page.store.found.values()];
     byId('min_score_value').textContent = percent(this.page.filters.minScore);
     byId('event_count').textContent = events.length === all.length ? count(all.length, 'event') : `${events.length.toLocaleString('en')} of ${count(all.length, 'event')}`;
-    const reviewed = all.filter((event) => event.state !== 'predicted').length;
+    const reviewed = all.filter(({ state }) => state !== 'predicted' && state !== 'new').length;
     byId('checked_count').textContent = reviewed ? `${reviewed.toLocaleString('en')} reviewed` : '';
     byId('no_events').hidden = events.length > 0;
     const none = data.missing.length ? 'All events are left out of this page; see the notes.' : 'No events were found in this recording.';
@@ -87,16 +87,17 @@ class EventList {
 
   row(event) {
     const selected = event.id === this.page.selected;
-    const marks = { confirmed: '✓ confirmed', edited: 'edited', added: 'added' };
+    const marks = { confirmed: '✓ confirmed', edited: 'edited', added: 'added', new: 'would be found', lost: 'would be lost' };
+    const state = this.page.thresholds.isLost(event) ? 'lost' : event.state;
     const clock = wallClock(data.recorded, event.start);
     const times = `${formatTime(event.start)} – ${formatTime(event.end)}${clock ? ` · ${clock}` : ''}`;
     const score = event.score === null ? null : make('span', { class: 'score' }, percent(event.score));
     const bar = event.score === null ? null : make('span', { class: 'score_bar', style: { '--share': event.score } });
-    const mark = marks[event.state] ? make('span', { class: `mark ${event.state}` }, marks[event.state]) : null;
+    const mark = marks[state] ? make('span', { class: `mark ${state}` }, marks[state]) : null;
     const top = make('span', { class: 'line' }, make('span', { class: 'name' }, event.label), mark, score);
     const bottom = make('span', { class: 'line small' }, make('span', {}, times), bar);
     const choose = () => this.page.select(event.id);
-    return make('div', { class: 'row event', role: 'option', id: `event_${event.id}`, aria: { selected }, style: { '--label': labelColour(event.label) }, on: { click: choose } }, top, captionElement(event), bottom);
+    return make('div', { class: `row event ${state}`, role: 'option', id: `event_${event.id}`, aria: { selected }, style: { '--label': labelColour(event.label) }, on: { click: choose } }, top, captionElement(event), bottom);
   }
 
   reveal() {
@@ -115,8 +116,8 @@ class EventPanel {
   constructor(page) {
     this.page = page;
     this.box = byId('panel');
-    page.topics.on('selection events', () => this.show());
-    byId('confirm').addEventListener('click', () => page.store.toggleConfirmed(page.selected));
+    page.topics.on('selection events found', () => this.show());
+    byId('confirm').addEventListener('click', () => page.confirm());
     byId('edit').addEventListener('click', () => page.edit());
     byId('remove').addEventListener('click', () => page.remove());
     for (const name of ['start', 'end']) {
@@ -146,6 +147,12 @@ class EventPanel {
     byId('panel_text').textContent = event.description ?? '';
     byId('panel_text').classList.toggle('template', event.isTemplate);
     byId('panel_source').textContent = event.description ? captionSource(event) : '';
+    const threshold = data.high[data.labels.indexOf(event.label)];
+    byId('panel_below').textContent = event.state === 'predicted' && event.score < threshold
+      ? `Its best frame reached the threshold of ${percent(threshold)}; the score is lower because it is the mean over all frames, calibrated to how often such events were right.`
+      : '';
+    byId('confirm').textContent = event.state === 'new' ? '+ Add' : '✓ Confirm';
+    byId('remove').disabled = event.state === 'new';
     byId('confirm').setAttribute('aria-pressed', event.state === 'confirmed');
     byId('confirm').disabled = event.state === 'edited' || event.state === 'added';
     byId('edit').setAttribute('aria-pressed', this.page.editing);

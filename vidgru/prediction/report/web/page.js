@@ -13,7 +13,7 @@ function keyActions(page) {
     ',': () => step(-1 / data.fps),
     '.': () => step(1 / data.fps),
     e: () => page.edit(),
-    m: () => page.selected !== null && page.store.toggleConfirmed(page.selected),
+    m: () => page.confirm(),
     a: () => page.add(),
     u: () => page.undo(),
     Delete: () => page.remove(),
@@ -66,7 +66,8 @@ class Page {
     this.editing = false;
     this.player = new Player(this.topics);
     this.view = new View(this.topics);
-    this.topics.on('events filters', () => (this.shown = null));
+    this.topics.on('events filters found', () => (this.shown = null));
+    this.thresholds = new Thresholds(this);
     this.overlay = new BoxOverlay(this.topics, this.player);
     this.timeline = new Timeline(this);
     this.captions = new Captions(this);
@@ -83,8 +84,8 @@ class Page {
 
   // Events that match the filters, by start. Events that the user reviewed match whatever their score.
   shownEvents() {
-    const matches = (event) => !this.filters.hidden.has(event.label) && (event.state !== 'predicted' || event.score >= this.filters.minScore);
-    return (this.shown ??= this.store.sorted.filter(matches));
+    const matches = (event) => !this.filters.hidden.has(event.label) && (!['predicted', 'new'].includes(event.state) || event.score >= this.filters.minScore);
+    return (this.shown ??= [...this.store.sorted, ...this.store.found.values()].filter(matches).sort((a, b) => a.start - b.start));
   }
 
   select(id, { seek = true } = {}) {
@@ -109,8 +110,13 @@ class Page {
     if (events[next]) this.select(events[next].id);
   }
 
+  confirm() {
+    if (this.store.get(this.selected)) this.select(this.store.toggleConfirmed(this.selected), { seek: false });
+  }
+
   edit() {
     if (!this.store.get(this.selected)) return;
+    if (this.store.found.has(this.selected)) this.confirm();
     this.editing = !this.editing;
     this.topics.emit('selection');
     if (this.editing) byId('edit_label').focus();
@@ -127,7 +133,7 @@ class Page {
   }
 
   remove() {
-    if (!this.store.get(this.selected)) return;
+    if (!this.store.events.has(this.selected)) return;
     const events = this.list.rows.items;
     const index = events.findIndex((event) => event.id === this.selected);
     const next = events[index + 1] ?? events[index - 1];

@@ -4,6 +4,7 @@ class Store {
   constructor(topics) {
     this.topics = topics;
     this.events = new Map();
+    this.found = new Map(); // events that other thresholds would find; not in the saved file unless they are added
     this.history = []; // [id, before, after] per change; before or after is undefined for an added or removed event
     this.savedAt = 0;
     this.next = 0;
@@ -22,7 +23,7 @@ class Store {
   }
 
   get(id) {
-    return this.events.get(id);
+    return this.events.get(id) ?? this.found.get(id);
   }
 
   labels() {
@@ -47,10 +48,13 @@ class Store {
     this.record(id, before, { ...before, state, ...fields, ...caption });
   }
 
+  // Confirm an event or take that back; add one that other thresholds would find. Returns its number.
   toggleConfirmed(id) {
-    const before = this.events.get(id);
+    const before = this.get(id);
+    if (before.state === 'new') return this.add(before.start, before.end, before.label);
     if (before.state === 'predicted') this.record(id, before, { ...before, state: 'confirmed' });
     else if (before.state === 'confirmed') this.record(id, before, { ...before, state: 'predicted' });
+    return id;
   }
 
   add(start, end, label) {

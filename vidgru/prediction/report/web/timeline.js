@@ -16,7 +16,7 @@ class Timeline {
     this.drag = null;
     const redraw = oncePerFrame(() => this.draw());
     const layOut = oncePerFrame(() => this.layOutLanes());
-    page.topics.on('events filters', layOut);
+    page.topics.on('events filters found', layOut);
     page.topics.on('view selection', redraw);
     page.topics.on('selection', () => this.revealLane());
     page.topics.on('time view', () => this.movePlayhead());
@@ -239,12 +239,19 @@ class Timeline {
 
   drawEvent(context, event, x, width, y, isSelected) {
     const height = LANE_PX - 4;
-    context.fillStyle = labelColour(event.label);
-    context.globalAlpha = isSelected ? 1 : 0.82;
+    const isNew = event.state === 'new';
+    context.fillStyle = context.strokeStyle = labelColour(event.label);
+    context.globalAlpha = isNew ? 0.15 : this.page.thresholds.isLost(event) ? 0.3 : isSelected ? 1 : 0.82;
     context.beginPath();
     context.roundRect(x, y, width, height, Math.min(3, width / 2));
     context.fill();
     context.globalAlpha = 1;
+    if (isNew) {
+      context.setLineDash([4, 3]);
+      context.lineWidth = 1.5;
+      context.stroke();
+      context.setLineDash([]);
+    }
     if (isSelected) {
       context.strokeStyle = themeColour('text');
       context.lineWidth = 2;
