@@ -21,8 +21,6 @@ from vidgru.training.initial_model import copy_weights
 from vidgru.training.run import train
 from vidgru.types import DESCRIBED
 
-pytestmark = pytest.mark.usefixtures("no_plots")
-
 SMALL = {"hidden": 16, "width": 16, "batch": 8, "patience": 0, "members": 1}
 ORDER_OF = dict.fromkeys(SENTENCES["person_then_car"], "person_then_car")
 ORDER_OF |= dict.fromkeys(SENTENCES["car_then_person"], "car_then_person")

@@ -61,7 +61,6 @@ def test_compare_cells_and_variants(data: FakeDataset, tmp_path: Path, capsys: p
     assert {path.name for path in tmp_path.iterdir()} == {"compare.json", "compare.csv"}
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_compare_is_reproducible(data: FakeDataset, tmp_path: Path) -> None:
     changes = {"cells": ("gru",), "variants": ("seed=1",), "folds": 2}
     one, other = (compare(data.root, config(data, tmp_path / name, **changes)) for name in ("one", "other"))
@@ -74,7 +73,6 @@ def test_compare_is_reproducible(data: FakeDataset, tmp_path: Path) -> None:
     assert "accuracy_spread" in (tmp_path / "one" / "compare.csv").read_text().splitlines()[0]
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_compare_trains_like_train(data: FakeDataset, tmp_path: Path) -> None:
     (row,) = compare(data.root, config(data, tmp_path / "compared", cells=("lstm",)))
     alone = train(
@@ -85,7 +83,6 @@ def test_compare_trains_like_train(data: FakeDataset, tmp_path: Path) -> None:
     assert row.metrics == {name: metrics[name] for name in row.metrics}
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_compare_ignores_test_split(data: FakeDataset, tmp_path: Path) -> None:
     rows = [row for row in data.rows if not row.endswith("test")]
     (data.root / "some.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")

@@ -19,8 +19,6 @@ from vidgru.training import batches
 from vidgru.training.evaluate import evaluate
 from vidgru.training.run import train
 
-pytestmark = pytest.mark.usefixtures("no_plots")
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_epochs() -> Iterator[None]:

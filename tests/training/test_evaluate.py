@@ -58,6 +58,7 @@ def annotated(data: FakeDataset, name: str, *rows: str) -> Path:
     return data.root / f"{name}.yaml"
 
 
+@pytest.mark.usefixtures("drawn_plots")
 def test_evaluate_writes_prints_and_returns_metrics(
     data: FakeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,8 +16,6 @@ from vidgru.model.checkpoint import EventModel, EventTask, HeadSpec, build_netwo
 from vidgru.training.initial_model import copy_weights, with_settings_of
 from vidgru.training.run import train
 
-pytestmark = pytest.mark.usefixtures("no_plots")
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> FakeDataset:

@@ -44,7 +44,6 @@ def test_start_is_reproducible(data: FakeDataset, start: Path, tmp_path: Path) -
     assert other.read_bytes() != start.read_bytes()
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_training_begins_with_start(data: FakeDataset, start: Path, tmp_path: Path) -> None:
     settings = {"hidden": 16, "width": 16, "epochs": 1, "lr": 1e-9, "members": 2, "init": str(start)}
     run = train(data.root, from_settings(TrainConfig, **data.settings(out=str(tmp_path), **settings)))

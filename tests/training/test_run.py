@@ -37,7 +37,6 @@ def scored(data: FakeDataset, run: Path, **changes: object) -> dict[str, object]
     return evaluate(run, data.root, from_settings(EvalConfig, **data.settings(out=str(run / "eval"), **changes)))
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_gru_learns_order_and_mean_pooling_does_not(data: FakeDataset, tmp_path: Path) -> None:
     runs = {
         cell: train(
@@ -89,7 +88,6 @@ def test_tensorboard_curves_by_epoch(plain: Path) -> None:
     assert values == [(int(row["epoch"]), pytest.approx(float(row["val_macro_f1"]), abs=1e-5)) for row in rows]
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_same_seed_gives_same_bytes(data: FakeDataset, plain: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     again = train(data.root, config(data, tmp_path / "again"))
@@ -97,7 +95,6 @@ def test_same_seed_gives_same_bytes(data: FakeDataset, plain: Path, tmp_path: Pa
         assert (plain / name).read_bytes() == (again / name).read_bytes()
 
 
-@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("changes", [
     {"lr": 1e-4}, {"weight_decay": 0.0}, {"label_smoothing": 0.0}, {"augment": False}, {"dropout": 0.0}, {"batch": 7},
     {"group_dropout": 0.0}, {"seed": 1}, {"hidden": 32}, {"width": 32}, {"layers": 2}, {"bidirectional": True},
@@ -108,7 +105,6 @@ def test_setting_changes_model(data: FakeDataset, plain: Path, tmp_path: Path, c
     assert (plain / "last.safetensors").read_bytes() != (other / "last.safetensors").read_bytes()
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_training_restores_torch_state(data: FakeDataset, tmp_path: Path) -> None:
     torch.manual_seed(3)
     state, threads = torch.get_rng_state(), torch.get_num_threads()
@@ -126,7 +122,6 @@ def test_model_records_training_recordings(data: FakeDataset, plain: Path) -> No
     assert load_model(plain).trained_on == tuple(sorted(entry_digest(key) for key in keys))
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_training_ignores_test_split(data: FakeDataset, plain: Path, tmp_path: Path) -> None:
     rows = [row for row in data.rows if not row.endswith("test")]
     (data.root / "without_test.csv").write_text("video,start,end,label,description,split\n" + "\n".join(rows) + "\n")
@@ -135,7 +130,6 @@ def test_training_ignores_test_split(data: FakeDataset, plain: Path, tmp_path: P
     assert (plain / "best.safetensors").read_bytes() == (without / "best.safetensors").read_bytes()
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_early_stopping(data: FakeDataset, tmp_path: Path) -> None:
     changes = {"lr": 1e-9, "epochs": 40, "patience": 2}
     out = train(data.root, from_settings(TrainConfig, **data.train_settings(out=str(tmp_path), **changes)))
@@ -198,7 +192,6 @@ def test_multi_label_clips(tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} >= {"best.safetensors", "curves.png"}
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_unreadable_recordings_are_skipped_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = order_data(tmp_path / "data", train=6, val=3)
     (data.root / "videos" / "broken.mp4").write_bytes(b"no video")
@@ -261,7 +254,6 @@ def test_missing_weights_are_refused(data: FakeDataset, tmp_path: Path) -> None:
         train(data.root, from_settings(TrainConfig, **settings))
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_evaluate_cached_features_without_detector(data: FakeDataset, tmp_path: Path) -> None:
     out = train(data.root, config(data, tmp_path))
     settings = {**data.settings(out=str(tmp_path / "eval")), "weights": str(tmp_path / "gone.pt")}
@@ -275,7 +267,6 @@ def test_evaluate_cached_features_without_detector(data: FakeDataset, tmp_path: 
         evaluate(out, data.root / "new.yaml", from_settings(EvalConfig, **{**settings, "weights": str(other)}))
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_train_warns_of_single_place(data: FakeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [f"{row},yard" for row in data.rows]
     (data.root / "yard.csv").write_text("video,start,end,label,description,split,group\n" + "\n".join(rows) + "\n")

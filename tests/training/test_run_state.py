@@ -15,8 +15,6 @@ from vidgru.flags import from_settings
 from vidgru.training import batches, run_state, trainer
 from vidgru.training.run import train
 
-pytestmark = pytest.mark.usefixtures("no_plots")
-
 SMALL = {"hidden": 16, "width": 16, "batch": 4, "patience": 0, "members": 1}
 MODELS = ("best.safetensors", "last.safetensors")
 

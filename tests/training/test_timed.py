@@ -58,6 +58,7 @@ def test_model_with_both_heads(data: FakeDataset, run: Path) -> None:
     assert model.decode.exclusive
 
 
+@pytest.mark.usefixtures("drawn_plots")
 def test_evaluate_both_heads(data: FakeDataset, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = evaluate_on(data, run, tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
@@ -107,7 +108,6 @@ def test_evaluate_scores_like_predict(
         ]
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_overlapping_events(tmp_path: Path) -> None:
     data = timed_data(tmp_path / "data", overlap=True)
     out = train(data.root, config(data, tmp_path / "run", epochs=8))
@@ -122,7 +122,6 @@ def test_overlapping_events(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("changes", [
     {"bidirectional": True}, {"cell": "lstm", "layers": 2}, {"cell": "none"}, {"lookahead": 0.0}, {"balance": False},
     {"window": 2.0},
@@ -136,7 +135,6 @@ def test_setting_changes_timed_model(data: FakeDataset, run: Path, tmp_path: Pat
     assert evaluate_on(data, other, tmp_path / "eval")["events"]
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_evaluate_ignores_events_of_other_splits(run: Path, tmp_path: Path) -> None:
     data = timed_data(tmp_path / "data", train=4, val=4)
     name, times = next(row.split(",")[0] for row in data.rows if row.endswith("test")), "0,9"
@@ -168,7 +166,6 @@ def test_head_without_training_examples_is_refused(data: FakeDataset, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize(("keep", "message"), [
     ("t", "warning: no clips labelled as a whole in split 'val': epochs and thresholds are chosen without them"),
     ("c", "warning: no timed events in split 'val'"),
@@ -193,7 +190,6 @@ def test_event_free_recordings_are_no_events(data: FakeDataset, tmp_path: Path) 
         train(data.root / "none.yaml", config(data, tmp_path / "run"))
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_test_split_does_not_decide_heads(tmp_path: Path) -> None:
     data = timed_data(tmp_path / "data")
     number = next(index for index, row in enumerate(data.rows) if row.endswith("test") and row.split(",")[3])
@@ -204,7 +200,6 @@ def test_test_split_does_not_decide_heads(tmp_path: Path) -> None:
     assert load_model(train(data.root, config(data, tmp_path / "run", epochs=1))).task.frame_head == SOME
 
 
-@pytest.mark.usefixtures("no_plots")
 def test_lookahead_longer_than_recordings(tmp_path: Path) -> None:
     data = timed_data(tmp_path / "data", train=4)
     run = train(data.root, config(data, tmp_path / "run", epochs=1, lookahead=60.0, window=1.0))
@@ -231,7 +226,7 @@ def strict(run: Path) -> Path:
 
 
 def test_tune_prints_what_evaluation_finds(
-    data: FakeDataset, strict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_plots: None
+    data: FakeDataset, strict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tuned(data, strict, tmp_path / "tuned.safetensors", split="test")
     printed = capsys.readouterr()
