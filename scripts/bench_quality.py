@@ -97,7 +97,7 @@ def cross_validate(data: TrainingData, config: TrainConfig, model: str, shots: s
         for number, fold in enumerate(folds(data.dataset, config.folds, seed, config.group_by or None)):
             rng = np.random.default_rng((seed, number))
             dataset = fold if shots == "all" else few_shots(fold, int(shots), rng)
-            settings = replace(config, folds=0, seed=seed)
+            settings = replace(config, seed=seed)
             of_scores, of_truth = MODELS[model](data, dataset, settings)
             scores.append(of_scores)
             truth.append(of_truth)

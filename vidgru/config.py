@@ -329,8 +329,8 @@ class TrainConfig:
         label_smoothing: Share of each target that is spread over all labels.
         balance: Draw rare labels more often, and place windows over events.
         augment: Augment training data: mirror, crop, speed, position, dropped objects.
-        mirror: Mirror training data left to right; by default unless a label names a side (left, right) or the sides
-            of the keypoints are unknown.
+        mirror: Mirror training data left to right; by default unless a label names a side (left, right), the sides of
+            the keypoints are unknown, or held-out recordings are predicted worse with it.
         flip_idx: Left-right partner of each keypoint, as in the detector's data.yaml: 0,2,1 for nose, left eye, right
             eye. By default that of the weights or detections, and COCO's for 17 keypoints.
         window: Seconds per training window of recordings with timed events; 0 chooses by the length of the events.

@@ -60,7 +60,8 @@ class Augmenter:
 def why_not_mirrored(feature_spec: FeatureSpec, labels: Iterable[str], mirror: bool | None) -> str:
     """Return the reason why windows are not mirrored; empty if they are.
 
-    By default they are, unless a label names a side (left, right) or the sides of the keypoints are unknown.
+    By default they are, unless a label names a side (left, right) or the sides of the keypoints are unknown. Held-out
+    recordings may decide against it later (`sides_matter` in `calibrate.py`).
 
     Args:
         feature_spec: Spec of the features.

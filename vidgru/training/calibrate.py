@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vidgru.model.checkpoint import EventModel, HeadSpec
 from vidgru.model.event_decoder import DecodeSettings
+from vidgru.model.feature_spec import mirror_columns
 from vidgru.model.linear_path import LinearModel, LinearPath, LogitMix
 from vidgru.model.summaries import FrameSummaries, WindowSummaries, summarize_clip
 from vidgru.training.data import LoadedFeatures
@@ -32,6 +33,8 @@ PLACE_GROUPS = ("appearance", "colour", "scene")
 _CLIP_STRENGTH, _FRAME_STRENGTH = 0.003, 0.01  # of the linear paths, as C in scikit-learn
 _MAX_ROWS = 10_000  # frames that the linear path of frames is fitted to
 _MIN_GAIN = 1.0  # standard errors by which the loss has to be lower with the groups of `PLACE_GROUPS`
+_MIN_MIRROR_LOSS = 2.0  # standard errors by which the loss has to be higher with mirrored examples to learn from
+_MAX_MIRROR_ROWS = 400  # frames that this is decided on
 
 
 # By dropped feature groups and head, what `_Head.fit` returns.
@@ -71,14 +74,8 @@ def calibrate(
         linear: Whether to fit linear paths.
         class_weights: float32 [K], weight of each class of frames.
     """
-    model, held_out = models[0], validation.examples
-    heads = {}
-    if linear and model.task.clip_head and train.clips:
-        even = np.ones(model.task.num_outputs(model.task.clip_head), np.float32)
-        heads["clips"] = _Head(model.task.clip_head, train.clips, held_out.clips, model, loaded, even)
-    if linear and model.task.frame_head and train.recordings:
-        of_frames = train.recordings, held_out.recordings
-        heads["frames"] = _Head(model.task.frame_head, *of_frames, model, loaded, class_weights)
+    model = models[0]
+    heads = _heads(model, train, validation.examples, loaded, class_weights) if linear else {}
     used = model.network.encoder.groups
     place = tuple(name for name in PLACE_GROUPS if name in used)
     options = [place, ()] if place and len(place) < len(used) else [()]
@@ -109,7 +106,44 @@ def _calibrate_one(
     return CalibratedModel(model=model, members=[replace(member, decode=decode) for member in members])
 
 
+def sides_matter(
+    model: EventModel, train: Examples, held_out: Examples, loaded: LoadedFeatures, class_weights: Array
+) -> bool:
+    """Return whether labels depend on left and right, so that mirrored examples mislead; before training.
+
+    Decided by linear paths of the members: those that learn from mirrored copies as well predict held-out examples
+    clearly worse than those that do not. Too few examples decide nothing.
+
+    Args:
+        model: The untrained model.
+        train, loaded, class_weights: As for `calibrate`.
+        held_out: Held-out examples.
+    """
+    used = model.network.encoder.groups
+    place = tuple(name for name in PLACE_GROUPS if name in used)  # groups that mirroring does not change
+    losses = [torch.zeros(0)]
+    for head in _heads(model, train, held_out, loaded, class_weights).values():
+        plain, mirrored = head.mirror_losses(place if len(place) < len(used) else ())
+        losses.append(mirrored - plain)
+    rise = torch.cat(losses)
+    return len(rise) > 1 and bool(rise.sum() > _MIN_MIRROR_LOSS * rise.std() * len(rise) ** 0.5)
+
+
 # --- linear paths -----------------------------------------------------------------------------------------------------
+
+
+def _heads(
+    model: EventModel, train: Examples, held_out: Examples, loaded: LoadedFeatures, class_weights: Array
+) -> dict[str, _Head]:
+    """Return the heads of a model that have training examples, by name."""
+    heads = {}
+    if model.task.clip_head and train.clips:
+        even = np.ones(model.task.num_outputs(model.task.clip_head), np.float32)
+        heads["clips"] = _Head(model.task.clip_head, train.clips, held_out.clips, model, loaded, even)
+    if model.task.frame_head and train.recordings:
+        of_frames = train.recordings, held_out.recordings
+        heads["frames"] = _Head(model.task.frame_head, *of_frames, model, loaded, class_weights)
+    return heads
 
 
 class _Head:
@@ -133,6 +167,7 @@ class _Head:
         self.spec, self.class_weights = spec, torch.from_numpy(class_weights)
         self._train, self._held_out, self._model, self._loaded = train, held_out, model, loaded
         self._of_clips = isinstance(train[0], LabelledClip)
+        self._ignored = _ignored_groups(model)
         self.strength = _CLIP_STRENGTH if self._of_clips else _FRAME_STRENGTH
 
     def fit(self, drop_groups: tuple[str, ...]) -> tuple[list[LinearPath], list[Tensor]]:
@@ -142,24 +177,42 @@ class _Head:
             The path of all examples followed by that of each member; and the logits [n,C] of each held-out example, by
             the path of its member.
         """
-        rows, targets, weights, folds = self._rows(drop_groups)
-        paths: list[LinearPath] = []
-        for fold in (-2, *range(self._model.network.members)):  # no example has fold -2
-            if paths and not (folds == fold).any():  # this member learns from all
-                paths.append(paths[0])
-                continue
-            paths.append(
-                fit_linear_path(
-                    rows,
-                    targets,
-                    weights * (folds != fold),
-                    self.class_weights,
-                    multi_label=self.spec.multi_label,
-                    strength=self.strength,
-                )
+        members = range(self._model.network.members)
+        paths = self._fit_paths(*self._rows(drop_groups), without=[-2, *members])  # no example has fold -2
+        return paths, self._held_out_logits(paths[1:], drop_groups)
+
+    def mirror_losses(self, drop_groups: tuple[str, ...]) -> list[Tensor]:
+        """Return the loss of each held-out example, [n], by paths without and with mirrored copies to learn from."""
+        plain = self._rows(drop_groups, most=_MAX_MIRROR_ROWS)
+        summaries, targets, weights, folds = plain
+        mirrored = self._rows(drop_groups, most=_MAX_MIRROR_ROWS, mirrored=True)[0]
+        both = torch.cat([summaries, mirrored]), targets.repeat(2, 1), weights.repeat(2) / 2, folds.repeat(2)
+        members = range(self._model.network.members)
+        return [
+            self.losses(self._held_out_logits(self._fit_paths(*rows, without=members), drop_groups))
+            for rows in (plain, both)
+        ]
+
+    def _fit_paths(
+        self, summaries: Tensor, targets: Tensor, weights: Tensor, folds: Tensor, *, without: Sequence[int]
+    ) -> list[LinearPath]:
+        """Fit paths of rows, as `_rows` returns them, each without one of the folds `without`."""
+        fitted: dict[int, LinearPath] = {}
+        keys = [fold if (folds == fold).any() else -2 for fold in without]  # paths of all rows are equal
+        for key in dict.fromkeys(keys):
+            fitted[key] = fit_linear_path(
+                summaries,
+                targets,
+                weights * (folds != key),
+                self.class_weights,
+                multi_label=self.spec.multi_label,
+                strength=self.strength,
             )
-        logits = [paths[1 + e.fold](self._summaries(e, drop_groups)) for e in self._held_out]
-        return paths, logits
+        return [fitted[key] for key in keys]
+
+    def _held_out_logits(self, paths: Sequence[LinearPath], drop_groups: tuple[str, ...]) -> list[Tensor]:
+        """Return the logits [n,C] of each held-out example, by the path of its member."""
+        return [paths[example.fold](self._summaries(example, drop_groups)) for example in self._held_out]
 
     def network_logits(self, outputs: ValidationOutputs) -> list[Tensor]:
         """Return the logits [n,C] of each held-out example, up to a constant that does not matter."""
@@ -194,37 +247,59 @@ class _Head:
         ]
         return torch.stack(losses) if losses else torch.zeros(0)
 
-    def _rows(self, drop_groups: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return summaries [N,P], targets [N,C], weights [N] and folds [N] of the training examples."""
+    def _rows(
+        self, drop_groups: tuple[str, ...], *, most: int = _MAX_ROWS, mirrored: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return summaries [N,P], targets [N,C], weights [N] and folds [N] of the training examples.
+
+        Args:
+            drop_groups: Feature groups to leave out.
+            most: Frames of recordings, about.
+            mirrored: Whether the summaries are those of mirrored examples.
+        """
         rows, targets, weights, folds = [], [], [], []
         total = sum(len(example) for example in self._train if isinstance(example, TimedRecording))
         rng = np.random.default_rng(0)
         for example in self._train:
-            summaries = self._summaries(example, drop_groups)
+            summaries = self._summaries(example, drop_groups, mirrored=mirrored)
             if isinstance(example, LabelledClip):
                 rows.append(summaries)
                 targets.append(torch.from_numpy(example.labels[None]))
                 weights.append(torch.ones(1))
             else:
                 chosen = example.weights > 0
-                if total > _MAX_ROWS:
-                    chosen &= rng.random(len(example)) < _MAX_ROWS / total
+                if total > most:
+                    chosen &= rng.random(len(example)) < most / total
                 rows.append(summaries[torch.from_numpy(chosen)])
                 targets.append(torch.from_numpy(example.targets[chosen]))
                 weights.append(torch.from_numpy(example.weights[chosen]))
             folds.append(torch.full((len(rows[-1]),), example.fold))
         return torch.cat(rows), torch.cat(targets), torch.cat(weights), torch.cat(folds)
 
-    def _summaries(self, example: LabelledClip | TimedRecording, drop_groups: tuple[str, ...]) -> Tensor:
+    def _summaries(
+        self, example: LabelledClip | TimedRecording, drop_groups: tuple[str, ...], *, mirrored: bool = False
+    ) -> Tensor:
         """Return the summaries of a clip [1,P], or of the frames of a recording [T,P]."""
         features = self._loaded.features[example.video]
-        frames = FrameSummaries(self._model.feature_spec, drop_groups)
+        if mirrored and (swapped := mirror_columns(self._model.feature_spec)):
+            order, sign, frame_order, frame_sign = swapped
+            objects, frame = features.objects[:, order] * sign, features.frame[:, frame_order] * frame_sign
+            features = replace(features, objects=objects, frame=frame)
+        frames = FrameSummaries(self._model.feature_spec, (*self._ignored, *drop_groups))
         summaries = frames.push(features)
         if isinstance(example, LabelledClip):
             return summarize_clip(torch.from_numpy(summaries[:, frames.clip_columns]))[None]
         columns = summaries[:, frames.window_columns]
         windows = WindowSummaries(columns.shape[1], self._model.fps, self._model.lookahead)
         return torch.from_numpy(np.concatenate([windows.push(columns), windows.finish()])[self._model.lookahead :])
+
+
+def _ignored_groups(model: EventModel) -> tuple[str, ...]:
+    """Return the feature groups that the networks were built without, which the linear paths do not read either."""
+    spec = model.feature_spec
+    return tuple(
+        name for name in (*spec.object_groups(), *spec.frame_groups()) if name not in model.network.encoder.groups
+    )
 
 
 def _combine(
@@ -253,12 +328,13 @@ def _combine(
             best, best_losses, best_mixes = (masked, dropped), torch.cat(losses), mixes
     assert best is not None
     masked, dropped = best
+    drop_groups = (*_ignored_groups(model), *dropped)
     fitted = {name: of_head for name, (of_head, _) in paths[dropped].items()}
 
     def linear_model(number: int) -> LinearModel:
         clips, frames = (fitted[name][number] if name in fitted else None for name in ("clips", "frames"))
         clip_mix, frame_mix = (best_mixes.get(name, LogitMix()) for name in ("clips", "frames"))
-        return LinearModel(drop_groups=dropped, clips=clips, frames=frames, clip_mix=clip_mix, frame_mix=frame_mix)
+        return LinearModel(drop_groups=drop_groups, clips=clips, frames=frames, clip_mix=clip_mix, frame_mix=frame_mix)
 
     of_members = [
         replace(member, masked_groups=masked, linear=linear_model(1 + number)) for number, member in enumerate(members)

@@ -11,8 +11,11 @@ from torch.nn import functional as F
 from vidgru.model.linear_path import LinearPath, LogitMix
 
 _MAX_ITERATIONS = 200
-_MIX_PRIOR = 0.5  # weights of network and linear path that no evidence speaks against
-_MIX_PENALTY = 2.0  # in nats per unit of squared deviation from the prior
+# Weights of network and linear path that no evidence speaks against: on few examples a network is overconfident.
+# Measured on 300 clips of two labels, with 5 and 10 clips per label to learn from: the loss is 0.646 and 0.573; with
+# 0.5, 0.5 and a penalty of 2, 0.666 and 0.584.
+_MIX_PRIOR = (0.25, 0.5)
+_MIX_PENALTY = 4.0  # in nats per unit of squared deviation from the prior
 
 
 def fit_linear_path(
@@ -72,14 +75,15 @@ def fit_mix(
         class_weights: float32 [C], weight of each class.
         multi_label: As for `fit_linear_path`.
     """
-    scales = torch.full((2,), _MIX_PRIOR, dtype=torch.float64, requires_grad=True)
+    prior = torch.tensor(_MIX_PRIOR, dtype=torch.float64)
+    scales = prior.clone().requires_grad_()
     bias = torch.zeros(targets.shape[1], dtype=torch.float64, requires_grad=True)
     of_network, of_linear, y, w = network.double(), linear.double(), targets.double(), weights.double()
 
     def loss() -> Tensor:
         a, b = scales.abs()  # neither may vote against itself
         losses = log_losses(a * of_network + b * of_linear + bias, y, class_weights, multi_label)
-        penalty = (scales - _MIX_PRIOR).square().sum() + bias.square().sum()
+        penalty = (scales - prior).square().sum() + bias.square().sum()
         return (losses * w).sum() + _MIX_PENALTY * penalty
 
     _minimize(loss, [scales, bias])

@@ -29,7 +29,7 @@ _CLIP_MIN, _CLIP_MERGE = 0.25, 0.25  # of the training clips' length: shorter ev
 _EVENT_MIN, _EVENT_MERGE = 0.5, 0.5  # the same, of the length of a short training event
 _EVENT_LOWS = (0.8, 0.5)  # tried ratios of the lower to the upper threshold
 _SMOOTH_S = (0.0, 0.5, 1.0)  # tried lengths of smoothing
-_TIOU = (0.3, 0.5, 0.7)
+_MIN_TIOU = 0.3  # of a match
 _CORRECT_TIOU = 0.5  # from which an event counts as found
 _BLUR = np.array([1.0, 2, 3, 2, 1]) / 9  # of F1 over thresholds: a plateau generalises better than a peak
 _PRIOR = 0.02  # F1 that is given up for a threshold near the default
@@ -87,8 +87,8 @@ def fit_frames(
 ) -> DecodeSettings:
     """Fit the decoding of a model of timed events to whole validation recordings.
 
-    Smoothing and the ratio of the thresholds are those with the best mean over labels of event F1 (one to one, at
-    tIoU 0.3, 0.5 and 0.7), each label at its own best threshold; labels with few events share one. Without a single
+    Smoothing and the ratio of the thresholds are those with the best mean over labels of event F1 (one to one, each hit
+    weighted by its tIoU), each label at its own best threshold; labels with few events share one. Without a single
     event thresholds are 0.5.
 
     Args:
@@ -292,7 +292,12 @@ def _spans_s(time_s: Array, events: Array, step_s: float) -> Array:
 
 
 def _count(predicted: list[Event], true: Array, labels: tuple[str, ...]) -> Array:
-    """Hits per label, as a mean over the overlaps of `_TIOU`; predicted, found and false events: float64 [C, 4]."""
+    """Tally predicted events of each label: float64 [C, 4].
+
+    Returns:
+        Sum of the tIoU of matches, which rates how well events are delimited, so that few events tell thresholds apart;
+        predicted, found and false events.
+    """
     counts = np.zeros((len(labels), 4))
     for index, label in enumerate(labels):
         spans = np.array([(event.start_s, event.end_s) for event in predicted if event.label == label]).reshape(-1, 2)
@@ -302,8 +307,8 @@ def _count(predicted: list[Event], true: Array, labels: tuple[str, ...]) -> Arra
         joint = np.maximum(spans[:, None, 1], of_label[:, 1]) - np.minimum(spans[:, None, 0], of_label[:, 0])
         tiou = common / joint
         counts[index, 3] = (tiou <= 0).all(axis=1).sum()
-        while tiou.size and (largest := tiou.max()) >= min(_TIOU):  # one to one, the largest overlap first
-            counts[index, 0] += sum(largest >= threshold for threshold in _TIOU) / len(_TIOU)
+        while tiou.size and (largest := tiou.max()) >= _MIN_TIOU:  # one to one, the largest overlap first
+            counts[index, 0] += largest
             counts[index, 2] += largest >= _CORRECT_TIOU
             row, column = np.unravel_index(tiou.argmax(), tiou.shape)
             tiou[row], tiou[:, column] = -1, -1

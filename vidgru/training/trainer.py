@@ -30,8 +30,9 @@ from vidgru.errors import OutputError, SettingsError, VidgruError
 from vidgru.flags import to_settings
 from vidgru.model.checkpoint import EventModel, EventTask, load_model
 from vidgru.model.event_gru import EventGRU, EventLogits
+from vidgru.training.augment import why_not_mirrored
 from vidgru.training.batches import EpochBatches, make_batches
-from vidgru.training.calibrate import calibrate
+from vidgru.training.calibrate import calibrate, sides_matter
 from vidgru.training.data import LoadedFeatures
 from vidgru.training.distributed import ProcessGroup
 from vidgru.training.examples import Examples, frame_class_weights, member_count, split_examples
@@ -120,8 +121,12 @@ def train_model(
         if model.caption:
             model = replace(model, caption=replace(model.caption, templates=dict(dataset.templates)))
         validation = Validation(val, members, loaded, model.caption.tokenizer if model.caption else None)
-        result = fit(model, train, validation, loaded, config, folder=folder, process_group=process_group)
         weights = frame_class_weights(train.recordings, task)
+        mirrored = config.augment and not why_not_mirrored(loaded.feature_spec, task.labels, config.mirror)
+        if mirrored and config.mirror is None and sides_matter(model, train, validation.examples, loaded, weights):
+            print("training without mirroring: held-out recordings are predicted worse with it")
+            config = replace(config, mirror=False)
+        result = fit(model, train, validation, loaded, config, folder=folder, process_group=process_group)
         trained = [result.best] if result.best_epoch == len(result.epochs) else [result.best, result.last]
         calibrated = calibrate(trained, train, validation, loaded, linear=config.linear, class_weights=weights)
     best, last = calibrated[0], calibrated[-1]
