@@ -142,6 +142,8 @@ class RuntimeSettings:
             training, 0 uses one.
         start_time: Start of the recordings, if their containers have none or a wrong one: an ISO 8601 time, or a
             strptime pattern of their file names such as %Y%m%d_%H%M%S.
+        trust_weights: Load detector weights that need more than Ultralytics' own layers. Such a file may run any code:
+            trust its author.
     """
 
     backend: Literal["auto", "torch", "openvino"] = "auto"
@@ -150,6 +152,7 @@ class RuntimeSettings:
     detector_batch: int = 0
     threads: int = 0
     start_time: str = ""
+    trust_weights: bool = False
 
     def __post_init__(self) -> None:
         check_choices(self)

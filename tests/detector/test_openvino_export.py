@@ -52,7 +52,7 @@ def test_graph_is_exported_once_and_silently(
     (file,) = graph_folder.iterdir()
     mtime_ns = file.stat().st_mtime_ns
 
-    def load(path: Path) -> None:
+    def load(path: Path, *, trusted: bool) -> None:
         raise AssertionError("the weights were read again")
 
     monkeypatch.setattr(openvino_export, "load_network", load)
@@ -67,7 +67,7 @@ def test_graph_of_other_version_is_not_used(
     tiny_weights: Weights, graph_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     exported: list[Path] = []
-    monkeypatch.setattr(openvino_export, "_export", lambda weights: exported.append(weights) or b"")
+    monkeypatch.setattr(openvino_export, "_export", lambda weights, trusted: exported.append(weights) or b"")
     weights, core = tiny_weights("yolo26n"), openvino_export.open_core()
 
     def open_graph() -> None:
@@ -92,7 +92,7 @@ def test_corrupt_graph_is_exported_again(
 ) -> None:
     weights, data = tiny_weights("yolov8n"), exported_graph[1]
     exported: list[Path] = []
-    monkeypatch.setattr(openvino_export, "_export", lambda weights: exported.append(weights) or data)
+    monkeypatch.setattr(openvino_export, "_export", lambda weights, trusted: exported.append(weights) or data)
     file = graph_folder / exported_graph[0].name
     graph_folder.mkdir(parents=True)
     if damage == "folder":

@@ -1,11 +1,15 @@
 """Weights files: finding and loading them, and the properties of networks."""
 
+import os
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.detectors import KINDS, NAMES, Weights
+from vidgru.detector.openvino_export import _export as export_graph
 from vidgru.detector.weights import find_weights
 from vidgru.detector.yolo_head import load_network
 from vidgru.errors import WeightsError
@@ -68,6 +72,35 @@ def test_load_network_of_other_files_raises(tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
     with pytest.raises(WeightsError, match=r"other\.pt cannot be loaded"):
         load_network(tmp_path / "other.pt")
+
+
+class Payload:
+    """Makes a folder when it is unpickled by a loader that runs code."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_load_network_runs_no_code_of_the_file(tiny_weights: Weights, tmp_path: Path) -> None:
+    checkpoint = torch.load(tiny_weights("yolo26n"), weights_only=False)
+    torch.save({**checkpoint, "note": Payload(tmp_path / "ran")}, tmp_path / "crafted.pt")
+    with pytest.raises(WeightsError, match=r"crafted\.pt would run code .* it imports \w+\.mkdir\n.*--trust-weights"):
+        load_network(tmp_path / "crafted.pt")
+    with pytest.raises(WeightsError, match="would run code"):
+        export_graph(tmp_path / "crafted.pt", trusted=False)
+    (tmp_path / "raw.pt").write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
+    with pytest.raises(WeightsError, match=r"raw\.pt cannot be loaded"):
+        load_network(tmp_path / "raw.pt")
+    torch.save({**checkpoint, "modelopt": {"modelopt": {}}}, tmp_path / "quantized.pt")
+    with pytest.raises(WeightsError, match="it imports modelopt"):
+        load_network(tmp_path / "quantized.pt")
+    assert not (tmp_path / "ran").exists()
+    _, network = load_network(tmp_path / "crafted.pt", trusted=True)
+    assert (tmp_path / "ran").exists()
+    assert network.names == NAMES
 
 
 def test_load_network_of_classifier_raises(tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ def test_explain_without_features_and_detector(project: FakeProject) -> None:
     path = project.videos / "new.mp4"
     path.write_text("never seen")
     make_model(project.model, project.feature_settings, weights=str(project.root / "gone.pt"))
-    with pytest.raises(WeightsError, match=r"no such weights file: .*gone\.pt"):
+    with pytest.raises(WeightsError, match=r"the model names the detector .*gone\.pt, which has made no features in"):
         explain_text(project, path)
 
 
@@ -233,7 +233,7 @@ def test_explain_file_that_is_no_recording(project: FakeProject) -> None:
     path = project.videos / "new.mp4"
     path.write_text("not a video")
     with pytest.raises(RecordingError, match=r"new\.mp4: "):
-        explain_text(project, path)
+        explain_text(project, path, weights=str(detector))
 
 
 def test_explain_command(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:

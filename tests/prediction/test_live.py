@@ -57,9 +57,8 @@ class Stage:
     short: Path
 
     def config(self, folder: Path, **settings: Any) -> PredictConfig:
-        return from_settings(
-            PredictConfig, **{**HOW, "out": str(folder / "events"), "features": str(folder / "features"), **settings}
-        )
+        paths = {"out": folder / "events", "features": folder / "features", "weights": self.weights}
+        return from_settings(PredictConfig, **{**HOW, **{name: str(path) for name, path in paths.items()}, **settings})
 
     def save(self, folder: Path, **changes: Any) -> Path:
         return saved(replace(self.model, **changes), folder)
@@ -413,7 +412,8 @@ def test_live_stops_cleanly_on_signal(number: signal.Signals, stage: Stage, tmp_
 def test_live_ends_when_stdout_closes(stage: Stage, tmp_path: Path) -> None:
     """As in `vidgru predict ... | head -1`."""
     model = stage.save(tmp_path)
-    settings = [f"--{name.replace('_', '-')}={value}" for name, value in HOW.items() if name != "report"]
+    how = {**HOW, "weights": stage.weights}
+    settings = [f"--{name.replace('_', '-')}={value}" for name, value in how.items() if name != "report"]
     with serving(as_file(stage.long)) as url:
         command = [sys.executable, "-m", "vidgru", "predict", str(model), url, *settings]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -513,7 +513,8 @@ def test_live_command_line(
     stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = str(stage.save(tmp_path))
-    settings = [f"--{name.replace('_', '-')}={value}" for name, value in HOW.items() if name != "report"]
+    how = {**HOW, "weights": stage.weights}
+    settings = [f"--{name.replace('_', '-')}={value}" for name, value in how.items() if name != "report"]
     with serving(as_file(stage.long)) as url:
         assert cli.run(["predict", model, url, *settings]) == 0
     assert [json.loads(line)["kind"] for line in capsys.readouterr().out.splitlines()].count("close") >= 3

@@ -106,7 +106,7 @@ def test_videos_without_detections_are_refused(tmp_path: Path) -> None:
 def test_model_refuses_other_features(trained: Path, tmp_path: Path) -> None:
     model = load_model(trained / "run")
     with pytest.raises(SettingsMismatchError, match=r"vidgru cannot run its detector\n.*extract --detections"):
-        model_detector(model)
+        model_detector(model, SequenceCache(tmp_path))
     changed = {"detections": "", "source_fps": 0.0, "source_size": ""}
     with pytest.raises(
         SettingsMismatchError, match="the model expects imported detections\n  pass them with --detections"

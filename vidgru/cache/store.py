@@ -19,6 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from vidgru.cache.entry import (
     verify_part,
 )
 from vidgru.cache.writer import EntryWriter
-from vidgru.errors import CacheError, OutputError
+from vidgru.errors import CacheError, OutputError, WeightsError
 from vidgru.storage import sha256_file, write_atomic
 from vidgru.types import FrameSequence
 
@@ -228,6 +229,28 @@ class SequenceCache:
         """Return the last entry recorded for a path, whatever its settings; None if there is none or it is corrupt."""
         key = self.record(path).get("key")
         return None if key is None else self.valid_entry(key)
+
+    def check_detector(self, weights: str, sha256: str) -> None:
+        """Check that a detector named by a model, not by the user, has made features here before.
+
+        Models come from other people, and weights are files that Ultralytics loads as pickles.
+
+        Args:
+            weights: File name of the detector's weights, for the message.
+            sha256: Hash of the file, in hex.
+
+        Raises:
+            WeightsError: No entry was made with it.
+        """
+        for folder in self.root.iterdir() if self.root.is_dir() else ():
+            with suppress(CacheError):
+                entry = self.entry(folder.name) if KEY.fullmatch(folder.name) else None
+                if entry and entry.feature_settings.get("weights_sha256") == sha256:
+                    return
+        raise WeightsError(
+            f"the model names the detector {weights}, which has made no features in {self.root} yet",
+            f"pass it with --weights, if you trust that file (SHA-256 {sha256})",
+        )
 
     def entries(self) -> Iterator[Entry]:
         """Iterate over all finished entries, by key."""

@@ -53,7 +53,7 @@ def open_backend(weights: Path, weights_sha256: str, run: RuntimeSettings, strea
     Args:
         weights: Weights file of an Ultralytics detector.
         weights_sha256: Hash of the file, in hex.
-        run: Backend, device and precision.
+        run: Backend, device and precision, and whether the weights are trusted.
         streams: Number of threads that will call the backend at the same time.
 
     Raises:
@@ -62,13 +62,15 @@ def open_backend(weights: Path, weights_sha256: str, run: RuntimeSettings, strea
         MissingDependencyError: The chosen backend is not installed.
     """
     if run.backend == "openvino":
-        return OpenVinoBackend(weights, weights_sha256, run.device, run.precision, streams)
+        return OpenVinoBackend(
+            weights, weights_sha256, run.device, run.precision, streams, trusted=run.trust_weights
+        )
     if run.backend == "auto" and run.precision != "fp16" and _suits_openvino(resolve_device(run.device)):
         try:
-            return OpenVinoBackend(weights, weights_sha256, "cpu", run.precision, streams)
+            return OpenVinoBackend(weights, weights_sha256, "cpu", run.precision, streams, trusted=run.trust_weights)
         except (MissingDependencyError, SettingsError, WeightsError):
             pass  # if the settings or weights are at fault, PyTorch raises the error
-    return TorchBackend(*load_network(weights), run.device, run.precision)
+    return TorchBackend(*load_network(weights, trusted=run.trust_weights), run.device, run.precision)
 
 
 class TorchBackend:
@@ -117,6 +119,7 @@ class OpenVinoBackend:
         device: auto or cpu.
         precision: Precision of the convolutions. auto is bf16 on CPUs with bf16 units, else fp32.
         streams: Number of batches that may run at the same time, each on one core.
+        trusted: Whether the weights file may run any code.
 
     Attributes:
         name, spec, device, precision: See `Backend`.
@@ -130,7 +133,14 @@ class OpenVinoBackend:
     name = "openvino"
 
     def __init__(
-        self, weights: Path, weights_sha256: str, device: str = "auto", precision: str = "auto", streams: int = 1
+        self,
+        weights: Path,
+        weights_sha256: str,
+        device: str = "auto",
+        precision: str = "auto",
+        streams: int = 1,
+        *,
+        trusted: bool = False,
     ) -> None:
         if device not in ("auto", "cpu"):
             raise SettingsError(f"device is {device!r}, which the backend 'openvino' cannot use", "use cpu or auto")
@@ -143,7 +153,7 @@ class OpenVinoBackend:
         self._core = open_core()
         if self.precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise SettingsError("precision is 'bf16', which OpenVINO does not support on this CPU", "use fp32 or auto")
-        self._graph, self.spec = open_graph(weights, weights_sha256, self._core)
+        self._graph, self.spec = open_graph(weights, weights_sha256, self._core, trusted=trusted)
         self._options = {
             "INFERENCE_PRECISION_HINT": _OPENVINO_PRECISIONS[self.precision],
             "NUM_STREAMS": streams,

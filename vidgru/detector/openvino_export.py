@@ -51,13 +51,14 @@ def open_core() -> Any:
             raise MissingDependencyError(message, _INSTALL) from None
 
 
-def open_graph(weights: Path, weights_sha256: str, core: Any) -> tuple[Any, NetworkSpec]:
+def open_graph(weights: Path, weights_sha256: str, core: Any, *, trusted: bool = False) -> tuple[Any, NetworkSpec]:
     """Return the graph of a network, from the cache or newly exported.
 
     Args:
         weights: Weights file of an Ultralytics detector.
         weights_sha256: Hash of the file, in hex.
         core: An `openvino.Core`, which reads the graph.
+        trusted: Whether the weights file may run any code.
 
     Returns:
         An `openvino.Model` in fp32, and the network's properties. The model maps uint8 images [B, H, W, 3] to
@@ -72,7 +73,7 @@ def open_graph(weights: Path, weights_sha256: str, core: Any) -> tuple[Any, Netw
     path = _cache_folder() / "graphs" / f"{key}.safetensors"
     with suppress(Exception):  # missing, incomplete, corrupt or unreadable: export it again
         return _unpack(path.read_bytes(), core)
-    data = _export(weights)
+    data = _export(weights, trusted)
     with suppress(OutputError):  # without a writable folder, it is exported every time
         write_atomic(path, data)
     return _unpack(data, core)  # read from the bytes also when new, so that the first run equals later ones
@@ -91,11 +92,11 @@ class _TupleOutput(torch.nn.Module):
         return (raw.distances, raw.logits, *extra, *(level.permute(0, 2, 3, 1) for level in raw.pyramid))
 
 
-def _export(weights: Path) -> bytes:
+def _export(weights: Path, trusted: bool) -> bytes:
     """Convert a network; return the content of its file."""
     import openvino
 
-    module, spec = load_network(weights)
+    module, spec = load_network(weights, trusted=trusted)
     side = 4 * max(spec.strides)
     example = torch.zeros(2, side, side + max(spec.strides), 3, dtype=torch.uint8)
     shape = openvino.PartialShape([-1, -1, -1, 3])

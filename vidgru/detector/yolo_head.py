@@ -7,6 +7,7 @@ with fp32), convolutions in bf16 do not.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ _TASKS = {
     "Detect": "detect", "v10Detect": "detect", "Segment": "segment", "Segment26": "segment",
     "Pose": "pose", "Pose26": "pose", "OBB": "obb", "OBB26": "obb",
 }  # fmt: skip
+_MAX_LISTED = 5  # names in an error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +103,13 @@ class _RawHead:
         )
 
 
-def load_network(path: Path) -> tuple[torch.nn.Module, NetworkSpec]:
+def load_network(path: Path, *, trusted: bool = False) -> tuple[torch.nn.Module, NetworkSpec]:
     """Load and fuse an Ultralytics detector, in fp32 on the CPU. YOLO26 keeps its one-to-one head, which needs no NMS.
+
+    Args:
+        path: The weights file, a pickle.
+        trusted: Let the file run any code. Otherwise only the layers and data types of Ultralytics' own checkpoints
+            are loaded.
 
     Returns:
         The module, which maps images [B, 3, H, W] with values 0 to 255 to a `RawOutput`, and its properties.
@@ -116,7 +123,9 @@ def load_network(path: Path) -> tuple[torch.nn.Module, NetworkSpec]:
     from ultralytics.nn.tasks import load_checkpoint
 
     try:
-        module, _ = load_checkpoint(str(path))
+        module = load_checkpoint(str(path))[0] if trusted else _load_safely(path)
+    except WeightsError:
+        raise
     except Exception as error:  # unpickling a file of unknown origin may raise anything
         raise WeightsError(f"{path} cannot be loaded: {first_line(error)}", remedy) from None
     head = module.model[-1] if isinstance(getattr(module, "model", None), torch.nn.Sequential) else module
@@ -148,6 +157,33 @@ def load_network(path: Path) -> tuple[torch.nn.Module, NetworkSpec]:
         has_legacy_coding=not head_type.endswith("26"),
     )
     return module, spec
+
+
+def _load_safely(path: Path) -> Any:
+    """Return the network of a checkpoint, of which nothing but known layers and data types is loaded.
+
+    Raises:
+        WeightsError: The checkpoint needs more.
+    """
+    from ultralytics.nn.tasks import torch_safe_load
+
+    names: list[str] = []
+    try:
+        checkpoint, _ = torch_safe_load(str(path), safe_only=True)
+    except Exception:
+        with suppress(Exception):  # not a file that PyTorch wrote: the first error is the better one
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)  # less what has just been allowed
+        if not names:
+            raise
+    else:
+        if not checkpoint.get("modelopt"):
+            return (checkpoint.get("ema") or checkpoint["model"]).float()
+        names = ["modelopt"]  # of quantized checkpoints: Ultralytics imports, and may install, that package
+    listed = ", ".join(sorted(names)[:_MAX_LISTED]) + ", ..." * (len(names) > _MAX_LISTED)
+    raise WeightsError(
+        f"{path} would run code that weights do not need: it imports {listed}",
+        "do not use it, unless you trust its author: --trust-weights lets the file run any code",
+    )
 
 
 def _run_last_in_fp32(layers: Any, features: torch.Tensor) -> torch.Tensor:

@@ -75,11 +75,11 @@ def predict(
         raise SettingsError("record is for live sources, and these are recordings", "leave it out")
     with Predictor(model_path, config, _print if progress else None) as predictor:
         # Weights that were given are checked even if every recording turns out to be finished.
-        detector = model_detector(predictor.model, config.weights) if config.weights else None
+        detector = model_detector(predictor.model, predictor.cache, config.weights) if config.weights else None
         plan = _plan(predictor, *find_inputs(sources, predictor.model), progress)
         if plan.to_extract and detector is None:
             try:
-                detector = model_detector(predictor.model)
+                detector = model_detector(predictor.model, predictor.cache)
             except WeightsError as error:
                 plan.to_score += _from_cache(predictor, plan.to_extract, error)
                 plan.to_extract = []

@@ -83,11 +83,11 @@ def _find_features(model: EventModel, path: Path, config: ExplainConfig) -> Cach
     recording = find_recordings([path])[0]
     cache = SequenceCache(Path(config.features).expanduser())
     # Weights that were given are checked even if the features are cached.
-    detector = model_detector(model, config.weights) if config.weights else None
+    detector = model_detector(model, cache, config.weights) if config.weights else None
     entry = cache.lookup(recording.path, model.feature_settings)
     if entry is None:
         try:
-            detector = detector or model_detector(model)
+            detector = detector or model_detector(model, cache)
         except WeightsError:
             # Features with other settings are the likelier cause, so name what differs.
             if other := cache.last_entry(recording.path):

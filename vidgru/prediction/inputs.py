@@ -89,15 +89,16 @@ def cached_entry(folder: Path, model: EventModel) -> CachedRecording:
     return _as_recording(cache, entry, _source_paths(cache, [entry]).get(entry.key), Path())
 
 
-def model_detector(model: EventModel, weights: str = "") -> DetectorSettings:
+def model_detector(model: EventModel, cache: SequenceCache, weights: str = "") -> DetectorSettings:
     """Find the detector that a model was trained on, and the settings that its features were extracted with.
 
     Args:
         model: The model, as loaded.
+        cache: The user's features; a detector that only the model names must have made some of them.
         weights: Path of the detector's weights; if empty, the path they had in training.
 
     Raises:
-        WeightsError: The weights do not exist.
+        WeightsError: The weights do not exist, or only the model names them.
         SettingsMismatchError: They are of another detector, this version of vidgru computes other features with them,
             or the model expects imported detections.
     """
@@ -110,6 +111,8 @@ def model_detector(model: EventModel, weights: str = "") -> DetectorSettings:
     remedy = (
         f"pass --weights with the detector that the model was trained on (SHA-256 {feature_settings['weights_sha256']})"
     )
+    if not weights:
+        cache.check_detector(settings.weights, feature_settings["weights_sha256"])
     try:
         here = feature_settings_for(settings)
     except WeightsError as error:

@@ -91,8 +91,9 @@ def predict_live(
                 "leave it out; features kept by --record can be predicted later",
             )
     requested_labels(model, config.labels)
-    detector = model_detector(model, config.weights)
-    cache = SequenceCache(Path(config.features).expanduser()) if config.record else None
+    features = SequenceCache(config.features)
+    detector = model_detector(model, features, config.weights)
+    cache = features if config.record else None
     for key in finish_killed_recordings(cache) if cache is not None else ():
         _print_line(f"finished the recording of a killed run: {Path(config.features) / key}")
     reconnect = reconnect or ReconnectPolicy()

@@ -165,6 +165,8 @@ def extract_annotated(
     missing = [video for video, path in paths.items() if cache.lookup(path, model.feature_settings) is None]
     if missing and not detection_source:
         try:
+            if not config.weights:
+                cache.check_detector(detector.weights, model.feature_settings["weights_sha256"])
             feature_settings = feature_settings_for(detector)
         except WeightsError:
             # The weights are gone; features of another detector are the more helpful thing to name, if there are any.
