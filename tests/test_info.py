@@ -161,7 +161,8 @@ def test_verify_lists_corrupt_entries(project: FakeProject) -> None:
     report = inspect_path(project.cache.root, verify=True)
     assert not report.is_valid
     assert f"CORRUPT {folders['b.mp4'].name}, of {paths['b.mp4']}" in report.lines
-    assert "  part-00000.safetensors: its bytes differ from those that were written" in report.lines
+    part = folders["b.mp4"] / "part-00000.safetensors"
+    assert f"  {part}: its bytes differ from those that were written" in report.lines
     assert report.lines[-1] == "1 corrupt: extracting their recordings again replaces them"
     assert project.cache.lookup(paths["b.mp4"], project.feature_settings) is None  # so that they do
     for verify in (True, False):

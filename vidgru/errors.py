@@ -7,6 +7,7 @@ VidgruError                        exit code 2 unless noted otherwise
 ├── MissingDependencyError         a required optional package is not installed
 ├── AnnotationError                an unusable annotation file (names file and line)
 ├── CacheError                     a cache entry that is missing, corrupt or not the requested one
+│   ├── PartChangedError           the bytes of an entry are not those that were written
 │   ├── SettingsMismatchError      features were extracted with settings other than the model's
 │   └── LockLostError              another process took over the entry being written
 ├── ModelError                     not a model file, or one of another version
@@ -54,6 +55,10 @@ class AnnotationError(VidgruError):
 
 class CacheError(VidgruError):
     """A cache entry is missing, corrupt or not the requested one."""
+
+
+class PartChangedError(CacheError):
+    """The bytes of an entry are not those that were written."""
 
 
 class SettingsMismatchError(CacheError):

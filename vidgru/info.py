@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vidgru.cache import Entry, SequenceCache
-from vidgru.cache.entry import KEY, live_source
+from vidgru.cache.entry import KEY, live_source, open_part, read_part
 from vidgru.errors import AnnotationError, CacheError, OutputError, RecordingError, SettingsError, SourceError
 from vidgru.locks import Locks
 from vidgru.types import FrameSequence, Recording
@@ -345,7 +345,7 @@ def _totals(cache: SequenceCache, group: list[tuple[Entry, Counter[str]]]) -> li
     lines = [
         f"{format_duration(sum(entry.duration_s for entry, _ in group))}, {samples:,} samples, "
         f"{format_bytes(sum(file.stat().st_size for file in files))}",
-        f"tensors: {_format_tensors(next(cache.parts(group[0][0].key)))}",
+        f"tensors: {_format_tensors(read_part(files[0]))}",
         f"objects: {_format_rate(counts.total() / samples)} per frame",
         *(f"  {name} {_format_rate(rate)} per frame" for name, rate in rates[:SHOWN_CLASSES]),
     ]
@@ -365,9 +365,10 @@ def _entry_details(entry: Entry, sources: Mapping[str, Iterable[str]]) -> list[s
 def _count_objects(cache: SequenceCache, entry: Entry) -> Counter[str]:
     """Return the number of objects of an entry by class name; reads only the classes from disk."""
     counts: Counter[str] = Counter()
-    for part in cache.parts(entry.key):
-        for index, count in zip(*np.unique(part.classes, return_counts=True), strict=True):
-            name = part.names[index] if 0 <= index < len(part.names) else f"class {index}"
+    for part in entry.parts:
+        sequence = open_part(cache.root / entry.key, part)
+        for index, count in zip(*np.unique(sequence.classes, return_counts=True), strict=True):
+            name = sequence.names[index] if 0 <= index < len(sequence.names) else f"class {index}"
             counts[name] += int(count)
     return counts
 

@@ -130,8 +130,10 @@ def sha256_file(path: Path, on_chunk: Callable[[], None] | None = None) -> str:
         path: The file.
         on_chunk: Called after every MB; an exception it raises stops the reading of a long file.
     """
-    digest, chunk = hashlib.sha256(), memoryview(bytearray(_CHUNK))
+    digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
+        # A part of a cache is small, and clearing a whole MB would take longer than hashing it.
+        chunk = memoryview(bytearray(max(4096, min(os.fstat(file.fileno()).st_size, _CHUNK))))
         while size := file.readinto(chunk):
             digest.update(chunk[:size])
             if on_chunk is not None:

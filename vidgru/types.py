@@ -217,6 +217,16 @@ class FrameSequence:
         names = ("time_s", "frame_index", "offsets", "scene", "scene_motion", *OBJECT_TENSORS)
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
+    def not_finite(self) -> str | None:
+        """Return the name of the first tensor that holds NaN or infinity; None if all are finite."""
+        for name, values in self.tensors().items():
+            if values.dtype == np.float16:  # by its exponent bits: isfinite converts every number first, and is slow
+                if ((np.ascontiguousarray(values).view(np.uint16) & 0x7C00) == 0x7C00).any():
+                    return name
+            elif not np.isfinite(values).all():
+                return name
+        return None
+
     def frames(self, start: int, stop: int) -> FrameSequence:
         """Return frames `start` to `stop` as views of the same memory; indices as in a slice, not negative."""
         start, stop = min(start, len(self)), min(max(start, stop), len(self))

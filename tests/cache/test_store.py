@@ -212,7 +212,7 @@ def test_equal_recordings_share_an_entry(tmp_path: Path) -> None:
         ("flipped", "its bytes differ from those that were written"),
         ("short", r"part-00000.safetensors: \d+ bytes instead of \d+"),
         ("empty", r"part-00000.safetensors: 0 bytes instead of \d+"),
-        ("missing", "part-00000.safetensors: missing"),
+        ("missing", "part-00000.safetensors is missing"),
         ("entry", "entry.json is corrupt"),
     ],
 )
@@ -224,13 +224,29 @@ def test_verify_describes_the_fault(tmp_path: Path, kind: str, message: str) -> 
     assert re.search(message, fault)
 
 
-@pytest.mark.parametrize(("kind", "message"), [("short", "corrupt"), ("empty", "corrupt"), ("missing", "missing")])
-def test_read_of_corrupt_part_raises(tmp_path: Path, kind: str, message: str) -> None:
+def test_read_of_corrupt_part_raises(tmp_path: Path) -> None:
     cache = SequenceCache(tmp_path)
-    write_entry(cache, make_sequence(10, 2))
-    damage_entry(tmp_path / KEY, kind)
-    with pytest.raises(CacheError, match=rf"part-00000\.safetensors is {message}"):
-        cache.read(KEY)
+    for kind, message in (
+        ("short", ": "),
+        ("empty", ": 0 bytes"),
+        ("missing", " is missing"),
+        ("flipped", ": its "),
+    ):
+        write_entry(cache, make_sequence(10, 2))
+        damage_entry(tmp_path / KEY, kind)
+        with pytest.raises(CacheError, match=rf"part-00000\.safetensors{message}"):
+            cache.read(KEY)
+        assert cache.is_marked_corrupt(KEY) == (kind == "flipped"), "else the next extraction would reuse it"
+
+
+def test_read_of_numbers_that_are_not_finite_raises(tmp_path: Path) -> None:
+    cache = SequenceCache(tmp_path)
+    for name, value in (("scene", np.inf), ("boxes", np.nan)):
+        sequence = make_sequence(10, 2)
+        getattr(sequence, name)[3, 1] = value
+        write_entry(cache, sequence)
+        with pytest.raises(CacheError, match=f"safetensors: {name} holds numbers that are not finite"):
+            cache.read(KEY)
 
 
 def test_index_with_path_that_is_not_utf8(tmp_path: Path) -> None:

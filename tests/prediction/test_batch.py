@@ -446,7 +446,9 @@ def test_missing_features_need_detector(project: FakeProject) -> None:
 def test_detector_that_only_the_model_names_is_refused(project: FakeProject) -> None:
     (project.videos / "a.mp4").write_text("of the model's author, beside the model and its detector")
     sha256 = project.feature_settings["weights_sha256"]
-    message = rf"names the detector .*detector\.pt, which has made no features in .*\n  pass it with --weights.*{sha256}"
+    message = (
+        rf"names the detector .*detector\.pt, which has made no features in .*\n  pass it with --weights.*{sha256}"
+    )
     with pytest.raises(WeightsError, match=message):
         run(project)
     assert statuses(run(project, weights=str(project.weights))) == {"a.mp4": "failed"}  # opened, and no video

@@ -1,9 +1,11 @@
 """Caches and their entries as sources of a prediction."""
 
+import json
 import shutil
 
 import pytest
 
+from tests.cache.entries import damage_entry
 from tests.prediction.fake_project import FakeProject
 from tests.sequences import make_sequence
 from vidgru.cache import SequenceCache
@@ -81,6 +83,33 @@ def test_invalid_entries(project: FakeProject) -> None:
     shutil.rmtree(project.cache.root / project.cache.key(project.cache.sha256(path), project.feature_settings))
     with pytest.raises(SourceError, match=r"no features in .*features\n  give a folder that vidgru extract has filled"):
         run(project, project.cache.root)
+
+
+def test_broken_entries_fail_and_the_rest_is_predicted(project: FakeProject) -> None:
+    """A truncated part, another byte of equal size, a broken entry.json, one marked earlier, one of other settings."""
+    names_by_kind = ["bytes.mp4", "good.mp4", "json.mp4", "marked.mp4", "short.mp4"]
+    folders = {}
+    for frames, name in enumerate(names_by_kind, start=20):
+        path = project.record(name, frames=frames)
+        folders[name] = project.cache.root / project.cache.key(project.cache.sha256(path), project.feature_settings)
+    ours, project.feature_settings = project.feature_settings, {**project.feature_settings, "fps": 4.0}
+    path = project.record("good.mp4", frames=21)
+    other = project.cache.root / project.cache.key(project.cache.sha256(path), project.feature_settings)
+    project.feature_settings = ours
+    for folder, kind in ((folders["json.mp4"], "entry"), (other, "entry"), (folders["marked.mp4"], "marked")):
+        damage_entry(folder, kind)
+    damage_entry(folders["short.mp4"], "short")
+    damage_entry(folders["bytes.mp4"], "flipped")
+    results = run(project, project.cache.root)
+    assert names(results) == [(name, "done" if name == "good.mp4" else "failed") for name in names_by_kind]
+    for result, reason in zip(results, ("bytes differ", "", "entry.json is", "earlier", "instead"), strict=True):
+        assert reason in result.reason
+    summary = (project.out / "summary.jsonl").read_text().splitlines()
+    assert [json.loads(line)["video"] for line in summary] == names_by_kind
+    in_shards = [run(project, project.cache.root, shard=f"{shard}/2") for shard in (1, 2)]
+    assert sorted(result.recording.name for results in in_shards for result in results) == names_by_kind
+    both = run(project, folders["json.mp4"], folders["good.mp4"])
+    assert [result.status for result in both] == ["failed", "reused"]
 
 
 def test_folder_with_unrelated_index_file(project: FakeProject) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vidgru.errors import CacheError
+from vidgru.errors import CacheError, PartChangedError
 from vidgru.storage import sha256_file
 from vidgru.types import Array, FrameSequence
 
@@ -138,11 +138,7 @@ def read_entry(folder: Path) -> Entry | None:
 
 
 def read_part(path: Path) -> FrameSequence:
-    """Map a part from disk.
-
-    Raises:
-        CacheError: It is missing or corrupt.
-    """
+    """Map a part from disk. Raises CacheError if it is missing or corrupt."""
     try:
         mapped = np.memmap(path, np.uint8, mode="r")
         length = int(mapped[:8].view("<u8")[0])
@@ -162,35 +158,36 @@ def read_part(path: Path) -> FrameSequence:
             names=tuple(metadata["names"]),
             flip_idx=tuple(metadata.get("flip_idx", ())),
         )
-    except FileNotFoundError:
-        raise CacheError(f"{path} is missing", REMEDY) from None
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:
         raise CacheError(f"{path} is corrupt: {error}", REMEDY) from None
 
 
-def check_part(folder: Path, part: EntryPart) -> str | None:
-    """Check size, header and shapes of a part without reading its tensors. Return a description of the first fault."""
+def open_part(folder: Path, part: EntryPart, *, verify: bool = False) -> FrameSequence:
+    """Map a part from disk after comparing its size and shapes with `entry.json`.
+
+    Args:
+        folder: Folder of the entry.
+        part: The part.
+        verify: Also read all its bytes, compare their SHA-256, and check that its numbers are finite.
+
+    Raises:
+        PartChangedError: Its bytes are not those that were written.
+        CacheError: It is missing, cannot be read, or does not fit.
+    """
+    path = folder / part.name
     try:
-        if (size := (folder / part.name).stat().st_size) != part.bytes:
-            return f"{part.name}: {size} bytes instead of {part.bytes}"
-        sequence = read_part(folder / part.name)
+        if (size := path.stat().st_size) != part.bytes:
+            raise CacheError(f"{path}: {size} bytes instead of {part.bytes}", REMEDY)
+        # Read rather than hashed in the mapping, in which an error of the disk would end the process.
+        if verify and sha256_file(path) != part.sha256:
+            raise PartChangedError(f"{path}: its bytes differ from those that were written", REMEDY)
     except FileNotFoundError:
-        return f"{part.name}: missing"
+        raise CacheError(f"{path} is missing", REMEDY) from None
     except OSError as error:
-        return f"{part.name}: cannot be read: {error.strerror}"
-    except CacheError as error:
-        return error.message
+        raise CacheError(f"{path}: cannot be read: {error.strerror}", REMEDY) from None
+    sequence = read_part(path)
     if (len(sequence), len(sequence.boxes)) != (part.samples, part.objects):
-        return f"{part.name}: {len(sequence)} samples, but entry.json lists {part.samples}"
-    return None
-
-
-def verify_part(folder: Path, part: EntryPart) -> str | None:
-    """Check a part and its SHA-256, reading every byte. Return a description of the first fault."""
-    if fault := check_part(folder, part):
-        return fault
-    try:
-        is_unchanged = sha256_file(folder / part.name) == part.sha256
-    except OSError as error:
-        return f"{part.name}: cannot be read: {error.strerror}"
-    return None if is_unchanged else f"{part.name}: its bytes differ from those that were written"
+        raise CacheError(f"{path}: {len(sequence)} samples, but entry.json lists {part.samples}", REMEDY)
+    if verify and (name := sequence.not_finite()):
+        raise CacheError(f"{path}: {name} holds numbers that are not finite", "do not use this cache")
+    return sequence

@@ -29,15 +29,13 @@ from vidgru.cache.entry import (
     UNFINISHED,
     Entry,
     canonical_json,
-    check_part,
     delete_resume_file,
+    open_part,
     private_folder,
     read_entry,
-    read_part,
-    verify_part,
 )
 from vidgru.cache.writer import EntryWriter
-from vidgru.errors import CacheError, OutputError, WeightsError
+from vidgru.errors import CacheError, OutputError, PartChangedError, WeightsError
 from vidgru.storage import sha256_file, write_atomic
 from vidgru.types import FrameSequence
 
@@ -203,13 +201,15 @@ class SequenceCache:
     def valid_entry(self, key: str) -> Entry | None:
         """Return the entry if all its files have the recorded size and a readable header, else None.
 
-        Changed bytes inside a part are detected only by `verify`, which reads all of them.
+        Changed bytes inside a part are detected by `parts` and `verify`, which read all of them.
         """
         try:
             entry = self.entry(key)
+            for part in entry.parts if entry else ():
+                open_part(self.root / key, part)
         except CacheError:
             return None
-        if entry is None or any(check_part(self.root / key, part) for part in entry.parts):
+        if entry is None:
             return None
         delete_resume_file(self.root / key)
         return entry
@@ -268,7 +268,9 @@ class SequenceCache:
         return [(match[1], path) for match, path in matches if match]
 
     def parts(self, key: str) -> Iterator[FrameSequence]:
-        """Iterate over the parts of an entry in order, each mapped from disk.
+        """Iterate over the parts of an entry in order, each mapped from disk once its checksum has been compared.
+
+        An entry whose bytes have changed is marked as corrupt, so that the next extraction replaces it.
 
         Raises:
             CacheError: There is no such entry, or a part is missing or corrupt.
@@ -277,7 +279,12 @@ class SequenceCache:
         if entry is None:
             raise CacheError(f"no finished entry {key} in {self.root}", "run vidgru extract")
         for part in entry.parts:
-            yield read_part(self.root / key / part.name)
+            try:
+                yield open_part(self.root / key, part, verify=True)
+            except PartChangedError:
+                with suppress(OutputError):  # the cache may be read-only
+                    self.mark_corrupt(key)
+                raise
 
     def read(self, key: str) -> FrameSequence:
         """Read a whole sequence: mapped from disk if the entry has one part, joined in memory if it has several."""
@@ -291,7 +298,13 @@ class SequenceCache:
             return [error.message]
         if entry is None:
             return ["found corrupt earlier" if self.is_marked_corrupt(key) else "not finished: no entry.json"]
-        return [fault for part in entry.parts if (fault := verify_part(self.root / key, part))]
+        faults = []
+        for part in entry.parts:
+            try:
+                open_part(self.root / key, part, verify=True)
+            except CacheError as error:
+                faults.append(error.message)
+        return faults
 
     # --- writing ----------------------------------------------------------------------------------------------------
 

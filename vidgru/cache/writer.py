@@ -23,11 +23,11 @@ from vidgru.cache.entry import (
     EntryPart,
     canonical_json,
     delete_resume_file,
+    open_part,
     private_folder,
     read_part,
-    verify_part,
 )
-from vidgru.errors import LockLostError, OutputError
+from vidgru.errors import CacheError, LockLostError, OutputError
 from vidgru.storage import sync_folder, write_atomic
 from vidgru.types import FrameSequence
 
@@ -189,7 +189,11 @@ class EntryWriter:
             folder.rename(self._folder)
             self._folder_exists = True
             parts, states = self._read_resume_file(self._folder)
-            valid = next((n for n, part in enumerate(parts) if verify_part(self._folder, part)), len(parts))
+            valid = 0
+            with suppress(CacheError):
+                for part in parts:
+                    open_part(self._folder, part, verify=True)
+                    valid += 1
             count = next((n for n in range(valid, 0, -1) if states[n - 1] is not None), 0)
             if not count:
                 return self.restart()

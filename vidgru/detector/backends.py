@@ -62,9 +62,7 @@ def open_backend(weights: Path, weights_sha256: str, run: RuntimeSettings, strea
         MissingDependencyError: The chosen backend is not installed.
     """
     if run.backend == "openvino":
-        return OpenVinoBackend(
-            weights, weights_sha256, run.device, run.precision, streams, trusted=run.trust_weights
-        )
+        return OpenVinoBackend(weights, weights_sha256, run.device, run.precision, streams, trusted=run.trust_weights)
     if run.backend == "auto" and run.precision != "fp16" and _suits_openvino(resolve_device(run.device)):
         try:
             return OpenVinoBackend(weights, weights_sha256, "cpu", run.precision, streams, trusted=run.trust_weights)

@@ -25,8 +25,8 @@ from vidgru.extraction.pipeline import extract_recordings
 from vidgru.extraction.sharding import ShardItem, read_spans, select_shard, shard_recordings, summary_name
 from vidgru.locks import Locks
 from vidgru.model.checkpoint import check_feature_settings
-from vidgru.prediction.inputs import CachedRecording, find_inputs, model_detector
-from vidgru.prediction.predictor import NO_START_TIME, Predictor, WorkItem
+from vidgru.prediction.inputs import CachedRecording, WorkItem, find_inputs, model_detector
+from vidgru.prediction.predictor import NO_START_TIME, Predictor
 from vidgru.prediction.results import PredictionResult, counted, failed
 from vidgru.types import Recording
 
@@ -176,7 +176,7 @@ class _Plan:
         return [by_name[name] for name in self.names]
 
 
-def _plan(predictor: Predictor, recordings: list[Recording], cached: list[CachedRecording], progress: bool) -> _Plan:
+def _plan(predictor: Predictor, recordings: list[Recording], cached: list[WorkItem], progress: bool) -> _Plan:
     """Select the recordings of this shard and time range, and separate the finished ones."""
     config = predictor.config
     without_time: dict[str, PredictionResult] = {}
@@ -185,14 +185,14 @@ def _plan(predictor: Predictor, recordings: list[Recording], cached: list[Cached
         cached = [
             item
             for item in cached
-            if (at := predictor.recorded_at(item)) is None  # fails when it is processed
+            if isinstance(item, PredictionResult)
+            or (at := predictor.recorded_at(item)) is None  # fails when it is processed
             or predictor.time_range.overlaps(at, 0.0, item.entry.duration_s)
         ]
     if config.scale.shard_of_count != (1, 1):
         recordings = shard_recordings(recordings, config.scale.shard_of_count, predictor.cache)
-        cached = select_shard(
-            [(item, ShardItem(item.entry.key, item.entry.duration_s)) for item in cached], config.scale.shard_of_count
-        )
+        identified = [(item, _shard_item(item)) for item in cached]
+        cached = select_shard(identified, config.scale.shard_of_count)
     plan = _Plan(names=[recording.name for recording in (*recordings, *(item.recording for item in cached))])
     for recording in tqdm(recordings, "checking files", disable=not (progress and sys.stderr.isatty())):
         if recording.name in without_time:
@@ -207,6 +207,12 @@ def _plan(predictor: Predictor, recordings: list[Recording], cached: list[Cached
         else:
             plan.to_score.append(item)
     return plan
+
+
+def _shard_item(item: WorkItem) -> ShardItem:
+    if isinstance(item, PredictionResult):  # an entry that cannot be opened
+        return ShardItem(item.recording.path.name, 0.0)
+    return ShardItem(item.entry.key, item.entry.duration_s)
 
 
 def _in_time_range(

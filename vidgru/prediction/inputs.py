@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.entry import KEY, LIVE
 from vidgru.config import DetectorSettings, uses_imported_detections
-from vidgru.errors import OutputError, SettingsMismatchError, SourceError, WeightsError
+from vidgru.errors import CacheError, OutputError, SettingsMismatchError, SourceError, WeightsError
 from vidgru.extraction.pipeline import feature_settings_for
 from vidgru.model.checkpoint import EventModel, check_feature_settings, detector_settings
+from vidgru.prediction.results import PredictionResult, failed
 from vidgru.sources import find_recordings
 from vidgru.types import Recording
 
@@ -38,8 +39,14 @@ class CachedRecording:
     seconds: float = 0.0
 
 
-def find_inputs(sources: Iterable[str | Path], model: EventModel) -> tuple[list[Recording], list[CachedRecording]]:
+WorkItem = CachedRecording | PredictionResult
+"""What a `Predictor` processes: a recording with features, or the failure of one that has none that can be used."""
+
+
+def find_inputs(sources: Iterable[str | Path], model: EventModel) -> tuple[list[Recording], list[WorkItem]]:
     """Find recordings, and the entries of sources that are a cache or a single entry.
+
+    An entry that cannot be opened is a failed result; one whose parts are corrupt fails when they are read.
 
     Raises:
         SourceError: A source does not exist, or holds no recordings.
@@ -47,11 +54,16 @@ def find_inputs(sources: Iterable[str | Path], model: EventModel) -> tuple[list[
         OutputError: Two recordings would share one name in the output.
     """
     files: list[str | Path] = []
-    cached: list[CachedRecording] = []
+    cached: list[WorkItem] = []
     for source in sources:
         folder = Path(source).expanduser()
         if (folder / "entry.json").is_file():
-            cached.append(cached_entry(folder, model))
+            try:
+                cached.append(cached_entry(folder, model))
+            except SettingsMismatchError:
+                raise
+            except CacheError as error:
+                cached.append(failed(Recording(path=folder, name=folder.resolve().name[:16]), error.message, None, 0.0))
         elif folder.is_dir() and _is_cache(folder):
             cached += _whole_cache(folder, model)
         else:
@@ -73,11 +85,12 @@ def cached_entry(folder: Path, model: EventModel) -> CachedRecording:
 
     Raises:
         SourceError: The folder is not a finished entry.
+        CacheError: Its `entry.json` is corrupt.
         SettingsMismatchError: The entry was extracted with other settings than the model's.
     """
     folder = folder.resolve()
     cache = SequenceCache(folder.parent)
-    entry = cache.valid_entry(folder.name) if KEY.fullmatch(folder.name) else None
+    entry = cache.entry(folder.name) if KEY.fullmatch(folder.name) else None
     if entry is None:
         raise SourceError(
             f"{folder} is neither a recording nor a valid cache entry",
@@ -86,7 +99,7 @@ def cached_entry(folder: Path, model: EventModel) -> CachedRecording:
     check_feature_settings(model, entry.feature_settings, f"the features in {folder}")
     if imported := _imported(cache, {entry.key: entry}):
         return imported[0]
-    return _as_recording(cache, entry, _source_paths(cache, [entry]).get(entry.key), Path())
+    return _as_recording(cache, entry, _source_paths(cache, [entry.key]).get(entry.key), Path())
 
 
 def model_detector(model: EventModel, cache: SequenceCache, weights: str = "") -> DetectorSettings:
@@ -142,39 +155,53 @@ def _is_cache(folder: Path) -> bool:
     return any(KEY.fullmatch(path.name) and (path / "entry.json").is_file() for path in folder.iterdir())
 
 
-def _whole_cache(root: Path, model: EventModel) -> list[CachedRecording]:
+def _whole_cache(root: Path, model: EventModel) -> list[WorkItem]:
     """Entries of a cache that match the model, named by their paths below the folder that holds all recordings."""
     cache = SequenceCache(root)
-    entries = [entry for entry in cache.entries() if cache.valid_entry(entry.key)]
-    matching = [entry for entry in entries if entry.feature_settings == model.feature_settings]
+    matching: dict[str, Entry | str] = {}  # or why it cannot be opened
+    others: list[Entry] = []  # with other settings
+    sha256 = {record["key"]: record["sha256"] for record in cache.records()}
+    for key in sorted(path.name for path in root.iterdir() if KEY.fullmatch(path.name)):
+        try:
+            entry = cache.entry(key)
+        except CacheError as error:
+            if key not in sha256 or cache.key(sha256[key], model.feature_settings) == key:
+                matching[key] = error.message
+            continue
+        if entry is not None and entry.feature_settings != model.feature_settings:
+            others.append(entry)
+        elif entry is not None:
+            matching[key] = entry
+        elif cache.is_marked_corrupt(key):
+            matching[key] = f"{root / key} was found corrupt earlier"
     if not matching:
-        for entry in entries[:1]:
+        for entry in others[:1]:
             check_feature_settings(model, entry.feature_settings, f"the features in {root}")
         raise SourceError(f"no features in {root}", "give a folder that vidgru extract has filled, or recordings")
-    if len(matching) < len(entries):
+    if others:
         print(
-            f"{root} holds {len(entries) - len(matching)} more entries with other settings than the model's; "
-            "they are skipped",
+            f"{root} holds {len(others)} more entries with other settings than the model's; they are skipped",
             file=sys.stderr,
         )
     sources = _source_paths(cache, matching)
     common = Path(os.path.commonpath([path.parent for path in sources.values()])) if sources else Path()
     # A path whose bytes have changed has several entries; only the latest stands for it.
     superseded = cache.sources().keys() - sources.keys()
-    current = {entry.key: entry for entry in matching if entry.key not in superseded}
-    items = _imported(cache, current)
-    imported_keys = {item.entry.key for item in items}
-    items += [
-        _as_recording(cache, entry, sources.get(key), common)
-        for key, entry in current.items()
-        if key not in imported_keys
-    ]
+    current = {key: entry for key, entry in matching.items() if key not in superseded}
+    imported = _imported(cache, {key: entry for key, entry in current.items() if isinstance(entry, Entry)})
+    items: list[WorkItem] = [*imported]
+    for key in current.keys() - {item.entry.key for item in imported}:
+        entry_or_reason, source = current[key], sources.get(key)
+        if isinstance(entry_or_reason, Entry):
+            items.append(_as_recording(cache, entry_or_reason, source, common))
+        else:
+            recording = Recording(path=root / key, name=_name(source, common) if source else key[:16])
+            items.append(failed(recording, entry_or_reason, None, 0.0))
     return sorted(items, key=lambda item: item.recording.name)
 
 
-def _source_paths(cache: SequenceCache, entries: Iterable[Entry]) -> dict[str, Path]:
-    """Path of the file that each entry was extracted from, for entries that are the latest of their path."""
-    keys = {entry.key for entry in entries}
+def _source_paths(cache: SequenceCache, keys: Collection[str]) -> dict[str, Path]:
+    """Path of the file that each of these entries was extracted from, if the entry is the latest of its path."""
     latest = {record["path"]: record["key"] for record in cache.records() if record["key"] in keys}
     return {key: Path(path) for path, key in latest.items()}
 
@@ -205,8 +232,7 @@ def _as_recording(cache: SequenceCache, entry: Entry, source: Path | None, commo
     """
     sha256 = ""
     if source is not None:
-        is_below = source.is_relative_to(common) and common != Path()
-        name = source.relative_to(common).as_posix() if is_below else source.name
+        name = _name(source, common)
         if source.is_file() and cache.key(cache.sha256(source), entry.feature_settings) == entry.key:
             sha256 = cache.sha256(source)
     else:
@@ -214,3 +240,9 @@ def _as_recording(cache: SequenceCache, entry: Entry, source: Path | None, commo
         name = re.sub(r"[^\w.]+", "-", live).strip("-.") or entry.key[:16]
     path = source if source is not None and sha256 else cache.root / entry.key
     return CachedRecording(recording=Recording(path=path, name=name), cache=cache, entry=entry, sha256=sha256)
+
+
+def _name(source: Path, common: Path) -> str:
+    """Name a recording by its path below a folder, which is empty if unknown."""
+    is_below = source.is_relative_to(common) and common != Path()
+    return source.relative_to(common).as_posix() if is_below else source.name

@@ -28,7 +28,7 @@ from vidgru.model.stream import ScoredRecording, score_encoded
 from vidgru.prediction.annotate_video import save_video
 from vidgru.prediction.clips import cut_clips
 from vidgru.prediction.event_files import rounded
-from vidgru.prediction.inputs import CachedRecording
+from vidgru.prediction.inputs import CachedRecording, WorkItem
 from vidgru.prediction.outputs import Extra, OutputFolder
 from vidgru.prediction.report.page import write_page
 from vidgru.prediction.results import PredictionResult, failed
@@ -40,9 +40,6 @@ _BATCH_FRAMES = 1 << 17  # frames of recordings that are scored together; a long
 _BATCH_RECORDINGS = 32  # at most; other processes find all of them locked
 _RETRY_S = 0.5  # between attempts to lock what other processes work on
 _MAX_EXPLAINED = 40  # events per report with an explanation, best scored first
-
-WorkItem = CachedRecording | PredictionResult
-"""What a `Predictor` processes: a recording with features, or the failure of one whose features could not be made."""
 
 EncodedItem = tuple[CachedRecording, list[FrameSequence], EncodedRecording]
 
