@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -31,6 +31,7 @@ SHOWN_CLASSES = 15
 _SHOWN_ITEMS = 3  # of a list
 _PROBE_THREADS = 4
 _MAX_MEASURED = 1 << 30  # bytes of a transport stream that are read to measure its duration
+_BROKEN_S = 1.0  # a track this short is mostly one that the tracker lost
 _INCOMPLETE = "incomplete"
 _UNKNOWN_SOURCE = "an unknown recording"
 _EXPECTED = (
@@ -162,6 +163,7 @@ def _inspect_dataset(path: Path, detections: str, videos: str) -> list[str]:
     from vidgru.datasets.recording_checks import check_recordings
     from vidgru.datasets.report import report
     from vidgru.datasets.splits import assign_splits
+    from vidgru.training.advice import dataset_advice, format_advice
 
     find_imported = None
     if detections:
@@ -179,7 +181,8 @@ def _inspect_dataset(path: Path, detections: str, videos: str) -> list[str]:
             dataset = check(dataset)
         except AnnotationError as error:  # describe it nevertheless
             problems += ["", *str(error).splitlines()]
-    return [f"dataset {path}", *str(report(dataset)).splitlines(), *warnings, *problems]
+    advice = format_advice(dataset_advice(dataset, DetectorSettings.fps))
+    return [f"dataset {path}", *str(report(dataset)).splitlines(), *warnings, *problems, *advice]
 
 
 def _probe_durations(recordings: Iterable[Recording]) -> tuple[dict[str, float], list[str]]:
@@ -299,7 +302,7 @@ def _inspect_cache(root: Path, only_key: str | None, verify: bool) -> InfoReport
     keys = _keys(root) if only_key is None else [only_key]
     incomplete = {key for key, _ in cache.incomplete_entries() if only_key in (None, key)}
     corrupt: dict[str, list[str]] = {}
-    groups: dict[str, list[tuple[Entry, Counter[str]]]] = {}
+    groups: dict[str, list[tuple[Entry, _ObjectCounts]]] = {}
     for key in keys:
         try:
             entry = cache.entry(key)
@@ -336,11 +339,13 @@ def _inspect_cache(root: Path, only_key: str | None, verify: bool) -> InfoReport
     return InfoReport(lines=tuple(lines), is_valid=not corrupt)
 
 
-def _totals(cache: SequenceCache, group: list[tuple[Entry, Counter[str]]]) -> list[str]:
+def _totals(cache: SequenceCache, group: list[tuple[Entry, _ObjectCounts]]) -> list[str]:
     """Return duration and size of entries with the same settings, and their objects per frame by class."""
     samples = sum(entry.samples for entry, _ in group)
     files = [cache.root / entry.key / part.name for entry, _ in group for part in entry.parts]
-    counts: Counter[str] = sum((counts for _, counts in group), Counter())
+    counts: Counter[str] = sum((found.classes for _, found in group), Counter())
+    empty = sum(found.empty_frames for _, found in group)
+    lengths_s = np.array([samples / entry.fps for entry, found in group for samples in found.tracks.values()])
     rates = [(name, count / samples) for name, count in counts.most_common()]
     lines = [
         f"{format_duration(sum(entry.duration_s for entry, _ in group))}, {samples:,} samples, "
@@ -351,6 +356,11 @@ def _totals(cache: SequenceCache, group: list[tuple[Entry, Counter[str]]]) -> li
     ]
     if rest := rates[SHOWN_CLASSES:]:
         lines.append(f"  {len(rest)} more classes {_format_rate(sum(rate for _, rate in rest))} per frame")
+    if samples:
+        lines.append(f"frames without an object: {empty / samples:.1%}")
+    if len(lengths_s):
+        median, broken = float(np.median(lengths_s)), float((lengths_s < _BROKEN_S).mean())
+        lines.append(f"tracks: {len(lengths_s):,}, median {median:.1f} s, {broken:.0%} shorter than {_BROKEN_S:g} s")
     return lines
 
 
@@ -362,15 +372,24 @@ def _entry_details(entry: Entry, sources: Mapping[str, Iterable[str]]) -> list[s
     return [*lines, f"run: {format_settings(entry.run_info)}"]
 
 
-def _count_objects(cache: SequenceCache, entry: Entry) -> Counter[str]:
-    """Return the number of objects of an entry by class name; reads only the classes from disk."""
-    counts: Counter[str] = Counter()
-    for part in entry.parts:
-        sequence = open_part(cache.root / entry.key, part)
-        for index, count in zip(*np.unique(sequence.classes, return_counts=True), strict=True):
-            name = sequence.names[index] if 0 <= index < len(sequence.names) else f"class {index}"
-            counts[name] += int(count)
-    return counts
+class _ObjectCounts(NamedTuple):
+    """Objects of an entry by class name, its frames without any, and the samples of each track."""
+
+    classes: Counter[str]
+    empty_frames: int
+    tracks: Counter[int]
+
+
+def _count_objects(cache: SequenceCache, entry: Entry) -> _ObjectCounts:
+    """Count the objects of an entry; reads only classes and tracks from disk."""
+    classes, tracks, empty = Counter[str](), Counter[int](), 0
+    for part in (open_part(cache.root / entry.key, part) for part in entry.parts):
+        for index, count in zip(*np.unique(part.classes, return_counts=True), strict=True):
+            name = part.names[index] if 0 <= index < len(part.names) else f"class {index}"
+            classes[name] += int(count)
+        tracks.update(part.tracks[part.tracks >= 0].tolist())
+        empty += int((np.diff(part.offsets) == 0).sum())
+    return _ObjectCounts(classes, empty, tracks)
 
 
 def _keys(root: Path) -> list[str]:

@@ -144,8 +144,17 @@ def test_cross_validation(data: FakeDataset, tmp_path: Path, capsys: pytest.Capt
     assert 0 <= metrics["mean"]["accuracy"] <= 1
     assert metrics["spread"]["accuracy"] >= 0
     shown = capsys.readouterr().out
-    assert "fold 3 of 3: " in shown
-    assert f"accuracy {metrics['mean']['accuracy']:.3f} +- {metrics['spread']['accuracy']:.3f} over 3 folds" in shown
+    first = metrics["folds"][0]
+    assert (first["by"], len(first["left_out"])) == ("video", first["clips"])
+    listed = f"{', '.join(first['left_out'][:4])} and {first['clips'] - 4} more"
+    assert f"fold 1 of 3, without video {listed}: accuracy {first['accuracy']:.3f}" in shown
+    pooled = metrics["pooled"]
+    hits = sum(fold["accuracy"] * fold["clips"] for fold in metrics["folds"])
+    assert (pooled["clips"], pooled["accuracy"]) == (56, pytest.approx(hits / 56))
+    low, high = pooled["intervals"]["accuracy"]
+    assert "all 3 folds together, each recording by the model that has not seen it" in shown
+    assert f"56 clips: accuracy {pooled['accuracy']:.3f} (95 %: {low:.3f} to {high:.3f})" in shown
+    assert "held out as val" not in shown, "a note on splits, which folds do not use"
 
 
 def test_runs_are_not_overwritten(plain: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from vidgru.datasets.dataset import (
     EventTimeline,
     described_segments,
     event_timelines,
+    select_splits,
     without_placeholder_labels,
 )
 from vidgru.datasets.splits import assign_splits, groups, in_split
@@ -37,6 +39,7 @@ from vidgru.model.features import stream_features
 from vidgru.model.scoring import EncodedRecording, encode_recording, score_clips
 from vidgru.model.stream import rank_events, score_encoded
 from vidgru.storage import write_json
+from vidgru.training.advice import lost_objects, metrics_advice, print_advice
 from vidgru.training.data import ExtractedDataset, extract_missing
 from vidgru.training.evaluate_captions import captions_table, evaluate_captions
 from vidgru.training.examples import LabelledClip, check_task_labels, clip_examples, untimed_clips
@@ -103,7 +106,8 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
         kind = "clips" if model.task.clip_head else "timed events" if model.task.frame_head else "descriptions"
         raise AnnotationError(
             f"{dataset.source}: no {kind} in split {config.split!r}",
-            f"it has {', '.join(dataset.splits)}; choose one with --split",
+            f"it has {', '.join(dataset.splits)}; choose one with --split, or measure on all recordings: vidgru train "
+            "DATASET --folds 5",
         )
     check_task_labels(model.task, dataset, whole, timed)
     cache = detection_source.cache(config.features) if detection_source else SequenceCache(config.features)
@@ -134,6 +138,11 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     write_json(out / "metrics.json", metrics)
     print(metrics_table(metrics))
     print(f"metrics: {out / 'metrics.json'}")
+    items = metrics_advice(metrics)
+    if detection_source is None:
+        evaluated = select_splits(extracted.dataset, [config.split])
+        items = [*lost_objects(evaluated, read, model.feature_spec, model.names), *items]
+    print_advice(items)
     return metrics
 
 
@@ -299,6 +308,7 @@ def _evaluate_events(
         intervals=intervals,
     )
     videos = list(frames)
+    metrics["confused"] = _confused_events(truth, predicted)
     tables = event_table(truth, videos, model.labels), event_table(candidates, videos, model.labels)
     correct = match_by_score(*tables, np.array([0.5]))[0]
     metrics["calibration"] = calibration(tables[1].scores, correct)
@@ -311,6 +321,30 @@ def _evaluate_events(
         plot_average_precision(ap, out / "event_ap.png", title=f"{split}, tIoU 0.5")
         plot_timelines(truth, predicted, frames, model.labels, out / "timelines.png")
     return metrics, predicted
+
+
+def _confused_events(truth: Sequence[Annotation], predicted: Sequence[Event]) -> dict[str, Any] | None:
+    """Return the pair of labels that is confused most often, and how often; None if none is in two events.
+
+    A true event is taken for another label if predictions overlap it (tIoU 0.5), but none of its own label.
+    """
+    pairs: Counter[tuple[str, str]] = Counter()
+    for true in truth:
+        found = [event.label for event in predicted if event.video == true.video and _tiou(event, true) >= 0.5]
+        if found and true.label and true.label not in found:
+            pairs[true.label, found[0]] += 1
+    if not pairs or max(pairs.values()) < 2:
+        return None
+    (label, taken), events = pairs.most_common(1)[0]
+    of = sum(true.label == label for true in truth)
+    return {"true": label, "predicted": taken, "events": events, "of": of}
+
+
+def _tiou(event: Event, true: Annotation) -> float:
+    """Return the overlap of an event with an annotation, by the length of both together."""
+    start_s, end_s = true.start_s or 0.0, true.end_s or 0.0
+    common = min(event.end_s, end_s) - max(event.start_s, start_s)
+    return common / (max(event.end_s, end_s) - min(event.start_s, start_s))
 
 
 def _group_metrics(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from vidgru.flags import require, to_settings, with_settings
 from vidgru.model.checkpoint import BEST, EventModel, EventTask, load_model, model_file
 from vidgru.model.scoring import encode_features
 from vidgru.storage import unused_path, write_atomic, write_json
+from vidgru.training.advice import dataset_advice, lost_objects, metrics_advice, print_advice
 from vidgru.training.augment import why_not_mirrored
 from vidgru.training.data import LoadedFeatures, extract_missing, load_features
 from vidgru.training.distributed import ProcessGroup, process_group, refuse_distributed
@@ -41,6 +42,7 @@ LAST = "last.safetensors"
 COMPARISON = "compare.json"
 _FOLDS = "folds.json"
 _RESULTS = (BEST, STATE, _FOLDS, COMPARISON)  # a folder with any of these holds a run
+_MAX_GROUPS = 4  # named in the line of a fold
 _MAX_LABELS = 10  # in the report of the dataset, so that it and the metrics fit on one screen
 # main metrics, averaged over folds
 HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "map", "event_f1", "map_50", "frame_map", "cider_d")
@@ -130,15 +132,17 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
     find_imported = detection_source.find if detection_source else None
     init = load_model(config.init, start=True) if config.init else None
     labels = init.labels if init and not init.is_start and init.labels != (DESCRIBED,) else ()
-    dataset = assign_splits(
-        load_dataset(
-            dataset_path,
-            allow_missing=config.allow_missing,
-            find_imported=find_imported,
-            labels=labels,
-            videos=config.videos,
-        )
+    dataset = load_dataset(
+        dataset_path,
+        allow_missing=config.allow_missing,
+        find_imported=find_imported,
+        labels=labels,
+        videos=config.videos,
     )
+    if config.folds:  # they divide all rows anew
+        dataset = in_split(dataset, dataset.recordings, "train", *dataset.splits)
+    else:
+        dataset = assign_splits(dataset)
     used = dataset if config.folds else select_splits(dataset, ("train", "val"))
     task = task_from_dataset(used, captions=config.captions)
     if detection_source:
@@ -152,6 +156,9 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
         dataset, videos, cache, feature_settings, config.detector, config.runtime, detection_source
     )
     loaded = load_features(cache, extracted.keys, config.flip_idx)
+    if not detection_source:
+        for item in lost_objects(extracted.dataset, loaded.features.get, loaded.feature_spec, loaded.names):
+            print(f"warning: {item}", file=sys.stderr)
     described = replace(extracted.dataset, notes=_notes(extracted.dataset, config, loaded))
     print(report(described, max_labels=_MAX_LABELS))
     if not config.folds and (place := only_group(extracted.dataset)):
@@ -210,43 +217,46 @@ def _train(data: TrainingData, config: TrainConfig, processes: ProcessGroup) -> 
         print(f"validation, {how}")
         print(metrics_summary(metrics))
         print(f"metrics: {out / 'metrics.json'}\nmodel: {out / BEST}")
+        print_advice([*metrics_advice(metrics), *dataset_advice(data.dataset, config.detector.fps)])
     if result.interrupted:
         raise KeyboardInterrupt
     return out
 
 
 def _cross_validate(data: TrainingData, config: TrainConfig) -> Path:
-    """Cross-validate; write folds.json and print the metrics after each fold."""
+    """Train once per fold on the other folds; write folds.json and print the metrics of all folds together.
+
+    Each recording is evaluated by the model that has not seen it; the dataset's own splits are not used.
+    """
     out = Path(config.out).expanduser()
+    group, kind = groups(data.dataset, config.group_by or None)
     rows: list[dict[str, Any]] = []
-    mean: dict[str, float] = {}
-    spread: dict[str, float] = {}
-    for metrics in cross_validate(data, config):
-        rows.append(metrics)
+    models: dict[str, EventModel] = {}
+    write_atomic(out / "config.yaml", _yaml(config))
+    for fold in folds(data.dataset, config.folds, config.seed, config.group_by or None):
+        model = train_model(fold, data.loaded, data.task, data.feature_settings, config).best
+        metrics = evaluate_loaded(model, fold, "test", data.loaded, intervals=False)
+        videos = dict.fromkeys(row.annotation.video for row in fold.rows if row.annotation.split == "test")
+        models |= dict.fromkeys(videos, model)
+        left_out = list(dict.fromkeys(group[video] for video in videos))
+        rows.append({"by": kind, "left_out": left_out, **metrics})
         values = ", ".join(f"{name} {metrics[name]:.3f}" for name in HEADLINES if metrics.get(name) is not None)
-        print(f"fold {len(rows)} of {config.folds}: {values}")
+        print(f"fold {len(rows)} of {config.folds}, without {kind} {_listed(left_out)}: {values}")
         mean, spread = over_folds(rows)
-        write_atomic(out / "config.yaml", _yaml(config))
-        write_json(out / _FOLDS, {"failed": data.failed, "folds": rows, "mean": mean, "spread": spread})
-    for name, value in mean.items():
-        print(f"{name} {value:.3f} +- {spread[name]:.3f} over {config.folds} folds")
-    print(f"metrics: {out / _FOLDS}")
+        results = {"failed": data.failed, "folds": rows, "mean": mean, "spread": spread}
+        write_json(out / _FOLDS, results)
+    together = in_split(data.dataset, models, "all folds")
+    pooled = evaluate_loaded(model, together, "all folds", data.loaded, models, intervals=True)
+    write_json(out / _FOLDS, {**results, "pooled": pooled})
+    print(f"all {config.folds} folds together, each recording by the model that has not seen it")
+    print(f"{metrics_summary(pooled)}\nmetrics: {out / _FOLDS}")
+    print_advice(metrics_advice(pooled))
     return out
 
 
-def cross_validate(data: TrainingData, config: TrainConfig) -> Iterator[dict[str, Any]]:
-    """Train once per fold and evaluate each model on the fold it has not seen; the dataset's own splits are not used.
-
-    Yields:
-        The metrics of each fold.
-
-    Raises:
-        AnnotationError: There are fewer groups of recordings than folds.
-        VidgruError: As raised by `train_model`.
-    """
-    for fold in folds(data.dataset, config.folds, config.seed, config.group_by or None):
-        model = train_model(fold, data.loaded, data.task, data.feature_settings, config).best
-        yield evaluate_loaded(model, fold, "test", data.loaded, intervals=False)
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_GROUPS} more" if len(names) > _MAX_GROUPS else ""
+    return ", ".join(names[:_MAX_GROUPS]) + more
 
 
 def over_folds(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], dict[str, float]]:
