@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from vidgru.cache import SequenceCache
 from vidgru.errors import SourceError
 from vidgru.sources import find_recordings, is_live_source
 
@@ -51,6 +52,24 @@ def test_duplicate_files_are_dropped(tree: Path) -> None:
 def test_linked_folders_do_not_loop(tree: Path) -> None:
     (tree / "deep" / "loop").symlink_to(tree)
     assert names(tree) == ["a.MKV", "b.mp4", "deep/er/c.avi"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_what_is_no_file_is_listed_and_hashing_it_fails(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    (tmp_path / "gone.mp4").symlink_to("nowhere")
+    (tmp_path / "zero.mp4").symlink_to(os.devnull)
+    (tmp_path / "empty.mp4").mkdir()
+    (tmp_path / "clips.mp4").mkdir()
+    (tmp_path / "clips.mp4" / "a.mp4").write_bytes(b"")
+    listed = ["clips.mp4/a.mp4", "empty.mp4", "gone.mp4", "loop.mp4", "pipe.mp4", "zero.mp4"]
+    assert names(tmp_path) == listed
+    assert names(tmp_path / "*.mp4") == listed[1:]
+    for name in listed[1:]:
+        assert names(tmp_path / name) == [name]
+        with pytest.raises(OSError, match=r"not a regular file|No such file|symbolic links"):
+            SequenceCache(tmp_path / "features").sha256(tmp_path / name)
 
 
 def test_file_name_with_glob_characters(tmp_path: Path) -> None:

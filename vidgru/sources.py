@@ -6,6 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from vidgru.errors import SourceError
@@ -33,17 +34,19 @@ def find_recordings(sources: Iterable[str | Path]) -> list[Recording]:
 
     A source is a video file (any suffix except `.txt`), a folder (searched recursively for video suffixes), a glob
     pattern, or a `.txt` list with one path per line (relative to the list; lines that start with `#` are comments).
+    What has a video suffix but is no file (a pipe, a device, a folder without files, a broken or circular link) is
+    listed too, so that it is reported as failed.
     The name of a recording is its path under the source root: the folder, the part of the glob before the first
     wildcard, or the list's folder, if all of its paths are below that, else the folder that they have in common.
 
     Raises:
         SourceError: A source does not exist, or contains no recordings.
     """
-    recordings: dict[Path, Recording] = {}
+    recordings: dict[str, Recording] = {}
     for source in sources:
         count = 0
         for recording in _expand(str(source)):
-            recordings.setdefault(recording.path.resolve(), recording)
+            recordings.setdefault(os.path.realpath(recording.path), recording)
             count += 1
         if not count:
             raise SourceError(
@@ -54,22 +57,35 @@ def find_recordings(sources: Iterable[str | Path]) -> list[Recording]:
 
 def _expand(source: str) -> Iterator[Recording]:
     path = Path(source).expanduser()
-    if path.is_dir():
+    if path.is_dir() and not _is_empty_video(path):
         for file in _find_videos(path):
             yield _recording(file, path)
     elif path.suffix.lower() == ".txt" and path.is_file():
         yield from _read_list(path)
-    elif path.is_file():
+    elif path.is_file() or _is_listed(path):
         yield _recording(path, path.parent)
     elif glob.has_magic(source):
         root = path
         while glob.has_magic(str(root)):
             root = root.parent
         for match in sorted(glob.glob(str(path), recursive=True)):
-            if Path(match).is_file() and Path(match).suffix.lower() in VIDEO_SUFFIXES:
+            if _is_listed(Path(match)):
                 yield _recording(Path(match), root)
     else:
         raise SourceError(f"no such file or folder: {source}", "check the path; quote a glob so that vidgru expands it")
+
+
+def _is_listed(path: Path) -> bool:
+    """Whether a path has the suffix of a video and is there, whatever it is; folders count if they are empty."""
+    has_suffix = path.suffix.lower() in VIDEO_SUFFIXES
+    return has_suffix and os.path.lexists(path) and (not path.is_dir() or _is_empty_video(path))
+
+
+def _is_empty_video(folder: Path) -> bool:
+    """Whether an empty folder, as failed copies leave, has the suffix of a video."""
+    with suppress(OSError):
+        return folder.suffix.lower() in VIDEO_SUFFIXES and not os.listdir(folder)
+    return False
 
 
 def _find_videos(folder: Path) -> list[Path]:
@@ -84,6 +100,7 @@ def _find_videos(folder: Path) -> list[Path]:
         visited.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(base, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in VIDEO_SUFFIXES]
+        files += [path for name in folders if _is_empty_video(path := Path(base, name))]
     return sorted(files)
 
 
@@ -98,7 +115,7 @@ def _read_list(path: Path) -> Iterator[Recording]:
         if not entry or entry.startswith("#"):
             continue
         file = path.parent / Path(entry).expanduser()
-        if not file.is_file():
+        if not file.is_file() and not _is_listed(file):
             raise SourceError(f"{path}, line {number}: no such file: {entry}", "paths are relative to the list")
         files.append(file)
     root = path.parent.absolute()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import chain, count
@@ -129,7 +131,12 @@ def sha256_file(path: Path, on_chunk: Callable[[], None] | None = None) -> str:
     Args:
         path: The file.
         on_chunk: Called after every MB; an exception it raises stops the reading of a long file.
+
+    Raises:
+        OSError: It cannot be read, or is none: opening a named pipe would wait forever.
     """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         # A part of a cache is small, and clearing a whole MB would take longer than hashing it.

@@ -1,9 +1,11 @@
 """`predict` over recordings: files, and which of them are reused or recomputed."""
 
+import contextlib
 import csv
 import json
 import os
 import shutil
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -403,6 +405,24 @@ def test_predict_name_that_is_not_utf8(project: FakeProject) -> None:
     assert read_jsonl(project.out / "events.jsonl") == list(prediction.events)
     assert statuses(run(project)) == {"caf\udce9.mp4": "reused"}
     assert rows(project.out / "events.csv")[0]["video"] == "caf\\udce9.mp4"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such files cannot be")
+def test_predict_what_is_no_file_fails_by_itself(project: FakeProject) -> None:
+    project.record("good.mp4")
+    os.mkfifo(project.videos / "pipe.mp4")
+    (project.videos / "loop.mp4").symlink_to("loop.mp4")
+    (project.videos / "zero.mp4").symlink_to("/dev/zero")
+    (project.videos / "folder.mp4").mkdir()
+    with socket.socket(socket.AF_UNIX) as unix, contextlib.chdir(project.videos):  # such paths are at most 108 long
+        unix.bind("socket.mp4")
+    results = {result.recording.name: result for result in run(project)}
+    assert results.pop("good.mp4").status == "done"
+    assert {(name, result.status) for name, result in results.items()} == {
+        (f"{name}.mp4", "failed") for name in ("folder", "loop", "pipe", "socket", "zero")
+    }
+    reasons = {result.reason for result in results.values()}
+    assert reasons == {"cannot be read: not a regular file", "cannot be opened: Too many levels of symbolic links"}
 
 
 def test_predict_without_model(project: FakeProject) -> None:

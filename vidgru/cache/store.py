@@ -73,7 +73,7 @@ class SequenceCache:
             path: The recording.
             on_chunk: Called after every MB; an exception it raises stops the reading.
         """
-        name, stat = str(path.resolve()), path.stat()
+        name, stat = os.path.realpath(path), path.stat()
         is_racy = abs(time.time_ns() - stat.st_mtime_ns) < _MTIME_RESOLUTION_NS
         known = self._index.get(name, {})
         if (known.get("size"), known.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns) and "racy" not in known:
@@ -102,7 +102,7 @@ class SequenceCache:
         Raises:
             OutputError: The index cannot be written.
         """
-        name = str(path.resolve())
+        name = os.path.realpath(path)
         self._append(name, {**self._index[name], "key": key} | ({"recorded_at": recorded_at} if recorded_at else {}))
 
     def set_alias(self, path: Path, key: str, sha256: str, **fields: str) -> None:
@@ -118,12 +118,12 @@ class SequenceCache:
         Raises:
             OutputError: The index cannot be written.
         """
-        name = str(path.resolve())
+        name = os.path.realpath(path)
         self._append(name, {"path": name, "sha256": sha256, "key": key, **fields})
 
     def record(self, path: Path) -> Mapping[str, Any]:
         """Return the last record of a path, as in `records`; empty if there is none."""
-        return self._index.get(str(path.resolve()), {})
+        return self._index.get(os.path.realpath(path), {})
 
     def recorded_at(self, path: Path) -> str | None:
         """Return the start time recorded for a path by `set_last_entry`, ISO 8601; None if there is none."""

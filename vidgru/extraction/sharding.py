@@ -104,6 +104,8 @@ def content_identity(path: Path) -> str:
     """
     digest = hashlib.sha256()
     try:
+        if not path.is_file():  # opening a named pipe would wait
+            raise OSError
         with open(path, "rb", buffering=0) as file:
             size = file.seek(0, 2)
             digest.update(str(size).encode())

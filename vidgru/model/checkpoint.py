@@ -289,8 +289,8 @@ def model_file(path: str | Path) -> Path:
         if not (path / BEST).is_file():
             raise ModelError(f"{path} contains no {BEST}", _NO_MODEL)
         return path / BEST
-    if not path.exists():
-        raise ModelError(f"there is no model {path}", _NO_MODEL)
+    if not path.is_file():
+        raise ModelError(f"there is no model {path}" if not path.exists() else f"{path} is not a file", _NO_MODEL)
     if path.suffix.lower() == ".onnx":
         raise ModelError(
             f"{path} is an exported model (ONNX), which vidgru does not run",

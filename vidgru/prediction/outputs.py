@@ -15,6 +15,7 @@ merges them. Whoever writes to a recording's folder holds its lock (`Predictor`)
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -110,7 +111,7 @@ class OutputFolder:
         if fingerprint is None:
             return None
         source = Path(fingerprint["source"])
-        if source != recording.path.resolve() and fingerprint["sha256"] != sha256 and source.exists():
+        if str(source) != os.path.realpath(recording.path) and fingerprint["sha256"] != sha256 and source.exists():
             raise OutputError(
                 f"{folder} holds the events of {source}, not of {recording.path}",
                 "choose another folder with --out, or give the folder above both as the source",
@@ -205,7 +206,7 @@ class OutputFolder:
     def read_failure(self, recording: Recording) -> PredictionResult | None:
         """Return the result of a recording that failed with this model and these settings, if it did."""
         failure = _read(self.folder(recording) / FAILURE, _FAILURE_FIELDS)
-        if failure is None or not self._has_identity(failure) or failure["source"] != str(recording.path.resolve()):
+        if failure is None or not self._has_identity(failure) or failure["source"] != os.path.realpath(recording.path):
             return None
         return failed(recording, failure["reason"], failure["duration_s"], 0.0)
 
@@ -270,7 +271,7 @@ class OutputFolder:
 
     def _marker(self, recording: Recording, facts: Mapping[str, Any]) -> str:
         """JSON of a fingerprint or a failure."""
-        fields = {**self._identity, "video": recording.name, "source": str(recording.path.resolve()), **facts}
+        fields = {**self._identity, "video": recording.name, "source": os.path.realpath(recording.path), **facts}
         return json.dumps(fields, sort_keys=True, ensure_ascii=False, indent=1) + "\n"
 
     def _unmark(self, recording: Recording) -> None:
@@ -294,7 +295,7 @@ class OutputFolder:
 
     def _existing_extras(self, recording: Recording, fingerprint: Mapping[str, Any]) -> list[Extra]:
         """Extras that exist. A report links to its recording, so it is invalid once the recording has moved."""
-        unmoved = fingerprint["source"] == str(recording.path.resolve())
+        unmoved = fingerprint["source"] == os.path.realpath(recording.path)
         unmoved = unmoved and fingerprint["present"] == recording.path.is_file()
         extras = [Extra(*text.split()) for text in fingerprint["made"]]
         existing = [extra for extra in extras if self.path(recording, extra).exists()]

@@ -122,8 +122,8 @@ class Predictor:
 
     def __init__(self, model_path: str | Path, config: PredictConfig, say: Callable[[str], None] | None = None) -> None:
         file = model_file(model_path)
-        sha256 = sha256_file(file)
         self.model = load_model(file).with_thresholds(config.threshold)
+        sha256 = sha256_file(file)
         self.config, self.say = config, say or (lambda text: None)
         self.time_range = TimeRange(config.since, config.until)
         self._labels = requested_labels(self.model, config.labels)
