@@ -304,7 +304,7 @@ def predict_live(model: str | Path, source: str, config: PredictConfig | None = 
 
 
 def explain(model: str | Path, recording: str | Path, config: ExplainConfig | None = None) -> str:
-    """Explain the events that a model predicts in a recording.
+    """Explain the events that a model predicts in a recording, or any moment of it.
 
     Returns text.
 

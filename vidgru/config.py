@@ -581,7 +581,8 @@ class ExplainConfig:
     """Settings of `vidgru explain`. The detector settings come from the model.
 
     Attributes:
-        at: Explain only the events at this second of the recording.
+        at: Explain this second of the recording, whether there is an event or not.
+        label: Explain only this label; with `at`, by default that of the event there, or of the highest score.
         event: Explain only the event of this number, in order of start, from 1.
         threshold: Score that an event must reach, as for predict.
         features: Folder of the sequence cache.
@@ -590,6 +591,7 @@ class ExplainConfig:
 
     runtime: RuntimeSettings = RuntimeSettings()
     at: float | None = None
+    label: str = ""
     event: int | None = None
     threshold: float | Mapping[str, float] | None = None
     features: str = "features"

@@ -72,7 +72,7 @@ def test_explain_text_is_aligned_and_sorted() -> None:
     assert _format(why, "event 3 of 7 in a.mp4").splitlines() == [
         "meet  62.0-65.5 s  score 0.80  (event 3 of 7 in a.mp4)",
         "",
-        "  looked at    share",
+        "  object       attention",
         "  person 0      0.50          ##########",
         "  person 1      0.25          #####",
         *(f"  {name}, no track   0.02" for name in "abcdef"),
@@ -91,7 +91,7 @@ def test_explain_text_is_aligned_and_sorted() -> None:
         "  forgot most at 63.0 s (update 0.50, reset 0.20), 65.0 s (update 0.60, reset 0.30)",
     ]
     bare = replace(why, objects=(), keep_peaks=(), forget_peaks=(), baseline=0.8)
-    assert "  looked at no object" in _format(bare, "")
+    assert "  no object was detected" in _format(bare, "")
     assert "computed from" not in _format(bare, "")
     assert "kept" not in _format(bare, "")
     untold = _format(replace(why, score_without={}), "")  # the model scores nothing
@@ -129,6 +129,57 @@ def test_explain_captions_events(project: FakeProject, monkeypatch: pytest.Monke
     assert text.splitlines()[1] == "  A walk  (caption score 0.90)"
 
 
+# --- a moment -------------------------------------------------------------------------------------------------------
+
+
+def test_explain_moment_without_event(project: FakeProject) -> None:
+    path = project.record("a.mp4")
+    timed(project, fall=0.41, walk=0.2)
+    lines = explain_text(project, path, at=2.0).splitlines()
+    assert lines[:5] == [
+        "fall at 2.0 s: score 0.41; an event starts at 0.50 and ends below 0.50",
+        "  other labels: walk 0.20",
+        "",
+        "      time  score",
+        "     0.0 s   0.41  ########  |",
+    ]
+    assert "     2.0 s   0.41  ########  |  <" in lines
+    (candidate,) = (line for line in lines if "candidate" in line)
+    assert candidate == (
+        "  nearest candidate: fall at 0.0-5.0 s, peak 0.41; --threshold fall=0.4 would find it "
+        "(fall events in this recording: 0 -> 1)"
+    )
+    assert "fall  1.5-2.5 s  score 0.41  (mean around 2 s, no event)" in lines
+    assert any(re.match(r"  scene_motion +0\.41  \+0\.00$", line) for line in lines)
+    other = explain_text(project, path, at=2.0, label="walk")
+    assert other.startswith("walk at 2.0 s: score 0.20; an event starts at 0.50")
+    assert "fall events" not in other
+
+
+def test_explain_moment_with_event(project: FakeProject) -> None:
+    text = explain_text(project, project.record("a.mp4"), at=1.0, label="fall", threshold=0.55)
+    assert text.startswith("fall at 1.0 s: score 0.90; an event starts at 0.55 and ends below 0.55\n")
+    assert "  0.90  ###########|#######  <" in text
+    assert "fall  0.0-5.0 s  score 0.90  (event 1 of 2 in a.mp4)" in text
+    assert "candidate" not in text
+    assert "walk  " not in text
+
+
+def test_explain_moment_without_candidate(project: FakeProject) -> None:
+    timed(project, fall=0.01)
+    text = explain_text(project, project.record("a.mp4"), at=1.0)
+    assert "no candidate: the score stays low throughout" in text
+
+
+def test_explain_moment_of_too_short_candidate(project: FakeProject) -> None:
+    model = make_model(
+        project.model, project.feature_settings, weights=str(project.weights), timed=True, fall=0.6, walk=0.8
+    )
+    replace(model, decode=replace(model.decode, high=(0.5, 0.9), low=(0.5, 0.9), exclusive=True)).save(project.model)
+    text = explain_text(project, project.record("a.mp4"), at=1.0, label="fall")
+    assert "peak 0.60; no event at any threshold: too short, or another label scores higher there" in text
+
+
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 
@@ -141,7 +192,7 @@ def test_explain_without_event_names_best_candidate(project: FakeProject) -> Non
         "the model finds no event in quiet.mp4: its best candidate is fall at 0.0-5.0 s with a peak score of 0.41, "
         "below the threshold of 0.50"
     )
-    assert "nothing to explain" in error.value.remedy
+    assert error.value.remedy == "--at 0.0 explains that moment"
 
 
 def test_explain_without_event_or_candidate(project: FakeProject) -> None:
@@ -160,10 +211,14 @@ def test_explain_names_candidate_beaten_by_other_label(project: FakeProject) -> 
         explain_text(project, project.record("a.mp4"))
 
 
-def test_explain_at_time_without_event(project: FakeProject) -> None:
-    with pytest.raises(SourceError, match=r"there is no event at 5 s in a\.mp4") as error:
+def test_explain_after_the_end(project: FakeProject) -> None:
+    with pytest.raises(SourceError, match=r"5 s is after the end of a\.mp4 \(5 s\)\n  give an earlier time"):
         explain_text(project, project.record("a.mp4"), at=5.0)
-    assert error.value.remedy == "its events are 1: fall at 0.0-5.0 s, 2: walk at 0.0-5.0 s"
+
+
+def test_explain_unknown_label(project: FakeProject) -> None:
+    with pytest.raises(SettingsError, match=r"label holds 'x', .*\n  its labels are fall, run, walk"):
+        explain_text(project, project.record("a.mp4"), label="x")
 
 
 def test_explain_event_number_too_large(project: FakeProject) -> None:
@@ -239,6 +294,6 @@ def test_explain_file_that_is_no_recording(project: FakeProject) -> None:
 def test_explain_command(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
     path, features = project.record("a.mp4"), str(project.cache.root)
     assert cli.run(["explain", str(project.model), str(path), "--features", features, "--at", "1"]) == 0
-    assert capsys.readouterr().out.startswith("fall  0.0-5.0 s  score 0.90  (event 1 of 2 in a.mp4)\n")
+    assert "\nfall  0.0-5.0 s  score 0.90  (event 1 of 2 in a.mp4)\n" in capsys.readouterr().out
     assert cli.run(["explain", str(project.model), str(path), "--features", features, "--event", "7"]) == 2
     assert "vidgru: error: event is 7, but a.mp4 has 2" in capsys.readouterr().err

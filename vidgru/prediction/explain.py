@@ -1,9 +1,14 @@
-"""`vidgru explain`: why a model finds the events of a recording, as text."""
+"""`vidgru explain`: why a model finds an event in a recording, or none, as text."""
 
 from __future__ import annotations
 
+import math
+import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from vidgru.cache import SequenceCache
 from vidgru.config import ExplainConfig
@@ -20,20 +25,23 @@ from vidgru.model.attribution import (
 )
 from vidgru.model.captioner import caption_events
 from vidgru.model.checkpoint import EventModel, check_feature_settings, load_model
-from vidgru.model.event_decoder import smooth_scores
+from vidgru.model.event_decoder import decode_events, smooth_scores
 from vidgru.model.stream import ScoredRecording, rank_events, score_recording
 from vidgru.prediction.event_files import one_line
 from vidgru.prediction.inputs import CachedRecording, cached_entry, model_detector
 from vidgru.sources import find_recordings
-from vidgru.types import Event
+from vidgru.types import Array, Event, FrameSequence
 
 _BAR_CHARACTERS = 20
 _MAX_OBJECTS = 8
 _MAX_LISTED_EVENTS = 10  # in an error message
+_MOMENT_S = 1.0  # length of what is explained at a time without an event
+_SHOWN_S, _SHOWN_STEP_S = 3.0, 0.5  # scores shown before and after a time, and their distance
+_MAX_OTHERS = 3  # labels whose scores are named besides
 
 
 def explain_recording(model_path: str | Path, recording: str | Path, config: ExplainConfig) -> str:
-    """Explain the events of a recording, or those selected by `config`.
+    """Explain the events of a recording, or those or the moment selected by `config`.
 
     Features are taken from the cache, or extracted with the detector that the model was trained on.
 
@@ -47,7 +55,7 @@ def explain_recording(model_path: str | Path, recording: str | Path, config: Exp
 
     Raises:
         ModelError: The model cannot be loaded.
-        SourceError: The recording does not exist, or has no event, or none at the selected time.
+        SourceError: The recording does not exist, has no event, or ends before the selected time.
         SettingsError: The recording has fewer events than the selected number, or the model lacks a label.
         WeightsError: Features are missing, and the detector to extract them does not exist.
         SettingsMismatchError: The features, or the detector, do not match the model's.
@@ -57,14 +65,26 @@ def explain_recording(model_path: str | Path, recording: str | Path, config: Exp
     item = _find_features(model, Path(recording).expanduser(), config)
     name, duration_s, parts = item.recording.name, item.entry.duration_s, list(item.cache.parts(item.entry.key))
     scored = score_recording(model, parts, video=name, duration_s=duration_s, gates=True)
-    if not scored.events:
-        raise SourceError(
-            f"the model finds no event in {name}: {_nearest_miss(model, scored, name, duration_s)}",
-            "there is nothing to explain; give a recording in which vidgru predict finds an event",
-        )
-    selected = _select_events(scored.events, name, config)
+    if not len(scored.time_s):
+        raise SourceError(f"{name} has no frames", f"vidgru info {item.recording.path} inspects the file")
+    if config.label:
+        model.check_labels("label", [config.label])
+    numbered = [(n, e) for n, e in enumerate(scored.events, start=1) if config.label in ("", e.label)]
+    if config.at is None:
+        if not numbered:
+            label = f" {config.label}" if config.label else ""
+            reason, at_s = _nearest_miss(model, scored, name, duration_s, config.label)
+            raise SourceError(
+                f"the model finds no{label} event in {name}: {reason}", f"--at {at_s:.1f} explains that moment"
+            )
+        texts, selected = [], _select_events(numbered, name, config)
+    else:
+        if config.at >= max(duration_s, float(scored.time_s[-1]) + 1 / model.fps):
+            raise SourceError(f"{config.at:g} s is after the end of {name} ({duration_s:g} s)", "give an earlier time")
+        selected = [(n, e) for n, e in numbered if e.start_s <= config.at < e.end_s]
+        texts = _explain_moment(model, parts, scored, name, duration_s, config, [e for _, e in selected])
     events = caption_events(model, parts, [event for _, event in selected])
-    texts = [
+    texts += [
         _format(explanation, f"event {number} of {len(scored.events)} in {name}")
         for (number, _), explanation in zip(selected, explain_events(model, parts, scored, events), strict=True)
     ]
@@ -103,22 +123,13 @@ def _find_features(model: EventModel, path: Path, config: ExplainConfig) -> Cach
     return CachedRecording(recording=recording, cache=cache, entry=entry, sha256=cache.sha256(recording.path))
 
 
-def _select_events(events: list[Event], name: str, config: ExplainConfig) -> list[tuple[int, Event]]:
-    """The selected events with their numbers, from 1 by start."""
-    numbered = list(enumerate(events, start=1))
-    if config.event is not None:
-        if config.event > len(events):
-            raise SettingsError(f"event is {config.event}, but {name} has {len(events)}", _list_events(numbered))
-        return [numbered[config.event - 1]]
-    if config.at is None:
+def _select_events(numbered: list[tuple[int, Event]], name: str, config: ExplainConfig) -> list[tuple[int, Event]]:
+    """The selected events with their numbers."""
+    if config.event is None:
         return numbered
-    at_s = config.at
-    selected = [(number, event) for number, event in numbered if event.start_s <= at_s < event.end_s]
+    selected = [item for item in numbered if item[0] == config.event]
     if not selected:
-        nearest = sorted(numbered, key=lambda item: max(item[1].start_s - at_s, at_s - item[1].end_s))
-        raise SourceError(
-            f"there is no event at {at_s:g} s in {name}", _list_events(sorted(nearest[:_MAX_LISTED_EVENTS]))
-        )
+        raise SettingsError(f"event is {config.event}, but {name} has {len(numbered)}", _list_events(numbered))
     return selected
 
 
@@ -127,24 +138,125 @@ def _list_events(numbered: list[tuple[int, Event]]) -> str:
     return f"its events are {', '.join(texts)}{', ...' if len(numbered) > _MAX_LISTED_EVENTS else ''}"
 
 
-def _nearest_miss(model: EventModel, scored: ScoredRecording, name: str, duration_s: float) -> str:
-    """Describe the best candidate for an event, and what it lacks."""
+def _nearest_miss(
+    model: EventModel, scored: ScoredRecording, name: str, duration_s: float, label: str
+) -> tuple[str, float]:
+    """Describe the best candidate for an event, of a label or of any, and what it lacks; and say when it is."""
     smoothed = smooth_scores(scored.time_s, scored.scores, model.decode.smooth_s)
     thresholds = dict(zip(model.labels, model.decode.high, strict=True))
     candidates = rank_events(model, scored, video=name, duration_s=duration_s)
+    candidates = [event for event in candidates if label in ("", event.label)]
     if candidates:
         best = max(candidates, key=lambda event: event.score / max(thresholds[event.label], 1e-6))
-        column = model.labels.index(best.label)
-        peak = smoothed[event_frames(scored.time_s, best), column].max()
-        text = f"its best candidate is {best.label} at {_interval(best)} with a peak score of {peak:.2f}"
+        column, frames = model.labels.index(best.label), event_frames(scored.time_s, best)
+        frame = frames.start + int(smoothed[frames, column].argmax())
+        text = f"its best candidate is {best.label} at {_interval(best)} with a peak score of"
+        text += f" {smoothed[frame, column]:.2f}"
     else:
-        frame, column = divmod(int(smoothed.argmax()), len(model.labels))
-        peak = smoothed[frame, column]
-        text = f"its highest score is {peak:.2f} for {model.labels[column]} at {scored.time_s[frame]:.1f} s"
-    threshold = thresholds[model.labels[column]]
-    if peak < threshold:
-        return f"{text}, below the threshold of {threshold:.2f}"
-    return f"{text}, but it is too short, or another label scores higher there"
+        columns = [model.labels.index(label)] if label else list(range(len(model.labels)))
+        frame, column = divmod(int(smoothed[:, columns].argmax()), len(columns))
+        column = columns[column]
+        text = f"its highest score is {smoothed[frame, column]:.2f} for {model.labels[column]}"
+        text += f" at {scored.time_s[frame]:.1f} s"
+    threshold, at_s = thresholds[model.labels[column]], float(scored.time_s[frame])
+    if smoothed[frame, column] < threshold:
+        return f"{text}, below the threshold of {threshold:.2f}", at_s
+    return f"{text}, but it is too short, or another label scores higher there", at_s
+
+
+# --- a moment -------------------------------------------------------------------------------------------------------
+
+
+def _explain_moment(
+    model: EventModel,
+    parts: Sequence[FrameSequence],
+    scored: ScoredRecording,
+    name: str,
+    duration_s: float,
+    config: ExplainConfig,
+    events: list[Event],
+) -> list[str]:
+    """Explain the scores at a time, as text; if no `events` are there, also what raises and lowers the score."""
+    at_s = config.at
+    assert at_s is not None
+    if model.task.clip_head is None and model.task.frame_head is None:
+        return []  # it has no scores, and an event at any time
+    smoothed = smooth_scores(scored.time_s, scored.scores, model.decode.smooth_s)
+    frame = max(int(np.searchsorted(scored.time_s, at_s, side="right")) - 1, 0)
+    high = np.maximum(model.decode.high, 1e-6)
+    shown = {model.labels.index(event.label) for event in events} or {int((smoothed[frame] / high).argmax())}
+    shown = {model.labels.index(config.label)} if config.label else shown
+    texts = []
+    for column in sorted(shown):
+        lines = _score_lines(model, scored.time_s, smoothed, frame, column)
+        if not events:
+            lines.append(_candidate_line(model, scored, smoothed, name, duration_s, at_s, column))
+        texts.append("\n".join(lines))
+    if events:
+        return texts
+    (column,) = shown
+    # A second around the moment, with its mean score as it is: it is no event, whose score would be calibrated.
+    plain = replace(model, decode=replace(model.decode, event_scale=1.0, event_bias=0.0))
+    start_s, end_s = max(at_s - _MOMENT_S / 2, 0.0), at_s + _MOMENT_S / 2
+    moment = Event(video=name, start_s=start_s, end_s=end_s, label=model.labels[column], score=0.0)
+    mean = float(smoothed[event_frames(scored.time_s, moment), column].mean())
+    (explanation,) = explain_events(plain, parts, scored, [replace(moment, score=mean)])
+    return [*texts, _format(explanation, f"mean around {at_s:g} s, no event")]
+
+
+def _score_lines(model: EventModel, time_s: Array, smoothed: Array, frame: int, column: int) -> list[str]:
+    """The score of a label around a frame, against its thresholds."""
+    high, low = model.decode.high[column], model.decode.low[column]
+    others = [f"{label} {smoothed[frame, c]:.2f}" for c, label in enumerate(model.labels) if c != column]
+    lines = [
+        f"{model.labels[column]} at {time_s[frame]:.1f} s: score {smoothed[frame, column]:.2f}; an event starts at "
+        f"{high:.2f} and ends below {low:.2f}",
+        *([f"  other labels: {', '.join(others[:_MAX_OTHERS])}"] if others else []),
+        "",
+        f"  {'time':>8}  score",
+    ]
+    times = time_s[frame] + np.arange(-_SHOWN_S, _SHOWN_S + _SHOWN_STEP_S / 2, _SHOWN_STEP_S)
+    rows = np.unique(np.clip(np.searchsorted(time_s, times - 1e-6), 0, len(time_s) - 1))
+    for row in rows.tolist():
+        score = float(smoothed[row, column])
+        bar = "#" * round(score * _BAR_CHARACTERS)
+        mark = round(high * _BAR_CHARACTERS)  # where the threshold is
+        bar = f"{bar[:mark]:{mark}}|{bar[mark:]}"
+        lines.append(f"  {time_s[row]:6.1f} s  {score:5.2f}  {bar}{'  <' if row == frame else ''}")
+    return lines
+
+
+def _candidate_line(
+    model: EventModel,
+    scored: ScoredRecording,
+    smoothed: Array,
+    name: str,
+    duration_s: float,
+    at_s: float,
+    column: int,
+) -> str:
+    """The event, or candidate for one, that is nearest to a time, and the threshold from which it would be found."""
+    label = model.labels[column]
+    found = [event for event in rank_events(model, scored, video=name, duration_s=duration_s) if event.label == label]
+    if not found:
+        return "\n  no candidate: the score stays low throughout"
+    nearest = min(found, key=lambda event: (max(event.start_s - at_s, at_s - event.end_s, 0.0), -event.score))
+    peak = float(smoothed[event_frames(scored.time_s, nearest), column].max())
+    text = f"\n  nearest candidate: {label} at {_interval(nearest)}, peak {peak:.2f}"
+    if any(event.label == label and event.start_s == nearest.start_s for event in scored.events):
+        return f"{text}, which is an event"
+    for share in np.arange(1.0, 0.1, -0.05):
+        threshold = math.floor(peak * share * 100) / 100
+        decode = model.with_thresholds({label: threshold}).decode
+        events = decode_events(
+            scored.time_s, scored.scores, model.labels, decode, video=name, step_s=1 / model.fps, end_s=duration_s
+        )
+        events = [event for event in events if event.label == label]
+        if any(event.start_s < nearest.end_s and nearest.start_s < event.end_s for event in events):
+            before = sum(event.label == label for event in scored.events)
+            change = f"{label} events in this recording: {before} -> {len(events)}"
+            return f"{text}; --threshold {shlex.quote(f'{label}={threshold:g}')} would find it ({change})"
+    return f"{text}; no event at any threshold: too short, or another label scores higher there"
 
 
 # --- text -----------------------------------------------------------------------------------------------------------
@@ -155,12 +267,12 @@ def _format(explanation: Explanation, title: str) -> str:
     objects = [(_object_name(item), item.share) for item in explanation.objects[:_MAX_OBJECTS]]
     if rest := explanation.objects[_MAX_OBJECTS:]:
         objects.append((f"{len(rest)} more", sum(item.share for item in rest)))
-    width = max(map(len, ("looked at", *(name for name, _ in objects), *explanation.score_without)))
+    width = max(map(len, ("object", *(name for name, _ in objects), *explanation.score_without)))
     rows = [_row(name, share, width, "", share) for name, share in objects]
     head = [f"{event.label}  {_interval(event)}  score {explanation.score:.2f}  ({title})"]
     blocks = [
         head + _caption_line(event),
-        [f"  {'looked at':{width}}  share", *rows] if rows else ["  looked at no object: none was detected"],
+        [f"  {'object':{width}}  attention", *rows] if rows else ["  no object was detected"],
         _feature_groups(explanation, width),
         _gates(explanation.keep_peaks, explanation.forget_peaks),
     ]
@@ -189,7 +301,7 @@ def _feature_groups(explanation: Explanation, width: int) -> list[str]:
     lines = [f"  {'without':{width}}  score  change"]
     for name, score in sorted(explanation.score_without.items(), key=lambda row: row[1]):
         change = round(score - baseline, 2) + 0.0  # turns -0.0 into 0.0
-        lines.append(_row(name, score, width, f"{change:+.2f}", change / max(baseline, 0.01)))
+        lines.append(_row(name, score, width, f"{change:+.2f}", change / max(baseline, 0.1)))
     lines.append(_row("(nothing)", baseline, width, "", 0.0))
     if abs(baseline - explanation.score) >= 0.005:
         lines.append(
