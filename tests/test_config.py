@@ -19,7 +19,7 @@ from vidgru.config import (
     TrainConfig,
 )
 from vidgru.errors import SettingsError
-from vidgru.flags import from_settings, list_flags, to_settings, with_settings
+from vidgru.flags import from_settings, list_flags, parse_duration, to_settings, with_settings
 
 CONFIGS = [
     CompareConfig, ConvertConfig, DemoConfig, EvalConfig, ExplainConfig, ExportConfig, ExtractConfig, PredictConfig,
@@ -177,3 +177,14 @@ def test_only_is_part_of_feature_settings() -> None:
     assert both[0]["only"] == ["car", "person"]
     with pytest.raises(SettingsError, match="it must be left out with detections"):
         from_settings(TrainConfig, only=("person",), detections="boxes")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("1d", 86400)])
+def test_parse_duration(text: str, seconds: float) -> None:
+    assert parse_duration("for_", text) == seconds
+
+
+@pytest.mark.parametrize("text", ["0", "2 hours", "-1s", "h"])
+def test_bad_duration_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=f"for is '{text}'; it must be a duration such as 90s, 30m or 2h"):
+        PredictConfig(for_=text)

@@ -366,7 +366,7 @@ def _parser(name: str, command: Command, flags: Mapping[str, Flag]) -> argparse.
 
 
 def _add_flag(section: argparse._ArgumentGroup, flag: Flag, default: Any) -> None:
-    option, text = f"--{flag.name.replace('_', '-')}", flag.help
+    option, text = f"--{flag.name.rstrip('_').replace('_', '-')}", flag.help  # `for_`, because `for` is a keyword
     if default not in ("", (), None) and default is not False:
         value = ",".join(map(str, default)) if flag.is_list else f"{default:g}" if flag.type is float else default
         text += f" (default: {'on' if default is True else value})"
@@ -377,9 +377,9 @@ def _add_flag(section: argparse._ArgumentGroup, flag: Flag, default: Any) -> Non
         text += f" Choices: {{{', '.join(flag.choices)}}}."
     text = text.replace("%", "%%")
     if flag.type is bool:
-        section.add_argument(option, action=argparse.BooleanOptionalAction, help=text)
+        section.add_argument(option, dest=flag.name, action=argparse.BooleanOptionalAction, help=text)
     else:
-        section.add_argument(option, metavar=metavar, help=text)
+        section.add_argument(option, dest=flag.name, metavar=metavar, help=text)
 
 
 def _prepare(argv: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vidgru.errors import SettingsError
-from vidgru.flags import check_choices, parse_time, require
+from vidgru.flags import check_choices, parse_duration, parse_time, require
 
 FEATURE_SCHEMA = 2  # increase when equal settings would give other features
 DETECTIONS_SCHEMA = 1  # increase when equal imported detections would give other sequences
@@ -534,6 +534,8 @@ class PredictConfig:
         context: Seconds of video before and after each event in its clip.
         save_video: Write each recording with boxes, tracks and events drawn.
         record: Keep the features of a live stream in the cache.
+        once: End with a live stream instead of reconnecting.
+        for_: Time after which a live source is left, such as 90s, 30m or 2h; without it, it is watched until it ends.
         beam: Beam width for writing descriptions; 1 is greedy, and faster.
         merge_only: Predict nothing: rebuild the files of the whole run, and list what is still to be predicted.
     """
@@ -552,6 +554,8 @@ class PredictConfig:
     context: float = 1.0
     save_video: bool = False
     record: bool = False
+    once: bool = False
+    for_: str = ""
     beam: int = 4
     merge_only: bool = False
 
@@ -565,6 +569,7 @@ class PredictConfig:
             require(
                 not (self.merge_only and value), name, value, "left out with merge_only, which covers the whole run"
             )
+        parse_duration("for_", self.for_)
         since, until = (parse_time(name, getattr(self, name)) for name in ("since", "until"))
         ordered = since is None or until is None or since < until
         require(ordered, "until", self.until, f"after since, which is {self.since!r}")

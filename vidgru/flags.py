@@ -197,6 +197,18 @@ def check_choices(config: Any) -> None:
         flag.check(getattr(config, name))
 
 
+def parse_duration(name: str, text: str) -> float | None:
+    """Parse a duration such as 90s, 30m or 2h into seconds; None if it is empty.
+
+    Raises:
+        SettingsError: The text is not a duration above 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0.0
+    require(not text or seconds > 0, name.rstrip("_"), text, "a duration such as 90s, 30m or 2h")
+    return seconds or None
+
+
 def parse_time(name: str, text: str) -> datetime | None:
     """Parse an ISO 8601 time, in local time if it has no offset; None if it is empty.
 

@@ -673,10 +673,12 @@ def test_edited_labels_are_not_merged(project: FakeProject, capsys: pytest.Captu
     assert "with corrupt files" in capsys.readouterr().err
 
 
-def test_predict_rejects_record(project: FakeProject) -> None:
+@pytest.mark.parametrize(("name", "value"), [("record", True), ("once", True), ("for_", "2h")])
+def test_predict_rejects_settings_of_live_sources(project: FakeProject, name: str, value: object) -> None:
     project.record("a.mp4")
-    with pytest.raises(SettingsError, match="record is for live sources, and these are recordings\n  leave it out"):
-        run(project, record=True)
+    message = f"{name.rstrip('_')} is for live sources, and these are recordings\n  leave it out"
+    with pytest.raises(SettingsError, match=message):
+        run(project, **{name: value})
 
 
 def test_clips_of_unreadable_recording(project: FakeProject) -> None:

@@ -408,6 +408,18 @@ def test_live_stops_cleanly_on_signal(number: signal.Signals, stage: Stage, tmp_
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vidgru-detector")]
 
 
+def test_live_ends_after_a_time(stage: Stage, tmp_path: Path) -> None:
+    released = threading.Event()
+    try:
+        with listening() as (_, err), serving(as_stream(stage.short, released.wait)) as url:
+            config = stage.config(tmp_path, for_="0.5s", once=True)
+            assert predict_live(stage.save(tmp_path), url, config, reconnect=SOON) == 0
+            assert err.getvalue().splitlines()[-1].endswith(" events")
+            released.set()
+    finally:
+        released.set()
+
+
 @pytest.mark.slow
 def test_live_ends_when_stdout_closes(stage: Stage, tmp_path: Path) -> None:
     """As in `vidgru predict ... | head -1`."""

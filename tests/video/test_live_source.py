@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -303,6 +304,16 @@ def test_lost_source_is_reconnected(connections: list[FakeConnection | SourceLos
     ]
     assert first.closed
     assert second.closed
+
+
+@pytest.mark.parametrize("lost", ["", "Connection reset by peer"])
+def test_once_ends_with_the_source(connections: list[FakeConnection | SourceLostError], lost: str) -> None:
+    connections += [SourceLostError("refused"), FakeConnection(seconds(3), lost=lost), FakeConnection(seconds(3))]
+    with running("rtsp://cam", 10, replace(SOON, once=True)) as (source, messages):
+        assert len(take_all(source)) == 3
+        wait_until(source, lambda: source.is_finished)
+    assert messages[0] == "rtsp://cam cannot be opened (refused); retrying in 0.01 s"
+    assert messages[-1] == f"rtsp://cam is left ({lost or 'it ended'})"
 
 
 def test_unopened_source_is_given_up(connections: list[FakeConnection | SourceLostError]) -> None:

@@ -71,8 +71,9 @@ def predict(
         SettingsMismatchError: The detector is not the one that the model was trained on.
         OutputError: The output cannot be written, or two recordings would share a folder. Finished recordings stay.
     """
-    if config.record:
-        raise SettingsError("record is for live sources, and these are recordings", "leave it out")
+    for name in ("record", "once", "for_"):
+        if getattr(config, name):
+            raise SettingsError(f"{name.rstrip('_')} is for live sources, and these are recordings", "leave it out")
     with Predictor(model_path, config, _print if progress else None) as predictor:
         # Weights that were given are checked even if every recording turns out to be finished.
         detector = model_detector(predictor.model, predictor.cache, config.weights) if config.weights else None

@@ -34,7 +34,7 @@ from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import PredictConfig
 from vidgru.errors import OutputError, SettingsError
 from vidgru.extraction.live import LiveExtractor, LiveSample, ReconnectPolicy
-from vidgru.flags import to_settings
+from vidgru.flags import parse_duration, to_settings
 from vidgru.locks import Locks
 from vidgru.model.checkpoint import EventModel, load_model
 from vidgru.model.event_decoder import WINDOW_DELAY
@@ -96,13 +96,19 @@ def predict_live(
     cache = features if config.record else None
     for key in finish_killed_recordings(cache) if cache is not None else ():
         _print_line(f"finished the recording of a killed run: {Path(config.features) / key}")
-    reconnect = reconnect or ReconnectPolicy()
+    reconnect = replace(reconnect or ReconnectPolicy(), once=config.once)
     stop = stop or threading.Event()
+    seconds = parse_duration("for_", config.for_)
+    timer = threading.Timer(seconds or 0.0, stop.set)
+    timer.daemon = True
     with (
         LiveExtractor(source, detector, config.runtime, reconnect=reconnect, notify=_print_line) as extractor,
         _stopping_on_signals(stop) as received,
     ):
+        if seconds:
+            timer.start()
         exit_code = LivePredictor(model, config, extractor, cache, reconnect.max_gap_s, stop).run()
+        timer.cancel()
     if signal.SIGINT in received:
         raise KeyboardInterrupt
     return exit_code

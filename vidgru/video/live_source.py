@@ -43,12 +43,14 @@ class ReconnectPolicy:
         max_attempts: Attempts after which a source that has never been open is given up. A source that has been open
             is retried forever.
         max_gap_s: Seconds without a frame after which open events are closed.
+        once: End with the source instead of reconnecting when it has been open and ends or is lost.
     """
 
     initial_delay_s: float = 1.0
     max_delay_s: float = 30.0
     max_attempts: int = 6
     max_gap_s: float = 10.0
+    once: bool = False
 
 
 class LiveClock:
@@ -271,6 +273,9 @@ class LiveSource:
             if self._stop.is_set():
                 return
             was_open = self._latest_s != latest_before
+            if was_open and self._reconnect.once:
+                self._notify(f"{self._address.name} is left ({reason})")
+                return
             if was_open:
                 attempts, delay_s = 0, self._reconnect.initial_delay_s
             attempts += 1
