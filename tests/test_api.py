@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,18 @@ def test_examples_of_the_functions_run(folder: Path) -> None:
     for name in ("extract", "train", "evaluate", "predict"):
         (test,) = finder.find(getattr(vidgru, name), name, globs={})
         run_examples(test)
+
+
+@pytest.mark.slow
+def test_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((DOCS / "first_model.ipynb").read_text(encoding="utf-8"))["cells"]
+    names: dict[str, object] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+            assert cell["outputs"] == [], "outputs would grow old"
+    assert (tmp_path / "first_model" / "scores.png").stat().st_size > 10_000
 
 
 def run_examples(test: doctest.DocTest) -> None:

@@ -63,7 +63,8 @@ def test_commands_in_docs_are_valid(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_flags_in_docs_exist(page: Path) -> None:
-    names = {name.replace("_", "-") for command in cli._COMMANDS.values() for name in list_flags(command.config())}
+    known = (flag for command in cli._COMMANDS.values() for flag in list_flags(command.config()).values())
+    names = {flag.option.removeprefix("--") for flag in known}
     flags = re.findall(r"`--(?:no-)?([a-z-]+)", page.read_text(encoding="utf-8"))
     assert [flag for flag in flags if flag not in names | {"config"}] == []
 

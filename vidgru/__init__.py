@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from vidgru.model.checkpoint import EventModel, load_model
     from vidgru.model.features import compute_features
     from vidgru.model.stream import EventStream
-    from vidgru.prediction.results import PredictionResult
+    from vidgru.prediction.results import PredictionResult, RecordingScores
     from vidgru.types import Annotation, Event, FrameSequence, Recording
 
 # Imported on first use, so that `import vidgru` and `vidgru --help` do not wait for NumPy and PyTorch.
@@ -78,6 +78,7 @@ _MODULES = {
     "compute_features": "vidgru.model.features",
     "EventStream": "vidgru.model.stream",
     "PredictionResult": "vidgru.prediction.results",
+    "RecordingScores": "vidgru.prediction.results",
     "Annotation": "vidgru.types",
     "Event": "vidgru.types",
     "FrameSequence": "vidgru.types",
@@ -105,6 +106,7 @@ __all__ = [
     "PredictionResult",
     "PretrainConfig",
     "Recording",
+    "RecordingScores",
     "RuntimeSettings",
     "ScaleSettings",
     "SequenceCache",

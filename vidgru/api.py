@@ -132,6 +132,7 @@ def train(dataset: str | Path, config: TrainConfig | None = None) -> Path:
     dataset/annotations.csv: 4 events of 2 labels in 2 recordings (one label at a time)
     ...
     model: runs/train/best.safetensors
+    ...
     >>> sorted(path.name for path in run.glob("*.safetensors"))
     ['best.safetensors', 'last.safetensors', 'state.safetensors']
 

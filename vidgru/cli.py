@@ -126,10 +126,12 @@ def _predict(model: str, sources: list[str], config: configs.PredictConfig) -> i
             raise SettingsError("a live source must be the only source", "run one command per live source")
         return api.predict_live(model, sources[0], config)
     from vidgru.prediction.outputs import INDEX
-    from vidgru.prediction.results import summary_table
+    from vidgru.prediction.results import count_trained_on, summary_table
 
     results = api.predict(model, sources, config)
     print(summary_table(results))
+    if number := count_trained_on(results):
+        print(f"the model was trained on {number} of these recordings: expect less in others")
     index = Path(config.out).expanduser() / INDEX
     if config.report and index.exists():  # absent as long as another process still predicts into the same folder
         print(f"open {index} in a browser")
@@ -366,7 +368,7 @@ def _parser(name: str, command: Command, flags: Mapping[str, Flag]) -> argparse.
 
 
 def _add_flag(section: argparse._ArgumentGroup, flag: Flag, default: Any) -> None:
-    option, text = f"--{flag.name.rstrip('_').replace('_', '-')}", flag.help  # `for_`, because `for` is a keyword
+    option, text = flag.option, flag.help
     if default not in ("", (), None) and default is not False:
         value = ",".join(map(str, default)) if flag.is_list else f"{default:g}" if flag.type is float else default
         text += f" (default: {'on' if default is True else value})"

@@ -47,6 +47,11 @@ class Flag:
     group: str
     help: str
 
+    @property
+    def option(self) -> str:
+        """The flag as it is written on a command line: `for_` is --for, because `for` is a keyword of Python."""
+        return f"--{self.name.rstrip('_').replace('_', '-')}"
+
     def parse(self, value: Any, separator: str = ",") -> Any:
         """Convert text to the type of the setting.
 

@@ -213,11 +213,12 @@ def test_event_stream_captions_equal_prediction(kind: str, longest: int, monkeyp
         assert sum(map(len, stream._recent._parts)) <= 2 * longest + stream.lookahead_s * 8 + 2 * max(np.diff(edges))
 
 
-def test_event_stream_writes_no_captions_by_default() -> None:
-    stream = EventStream(MODEL, video="a.mp4")
+@pytest.mark.parametrize(("settings", "has_captions"), [({}, True), ({"beam": 0}, False)])
+def test_event_stream_captions_by_default(settings: dict[str, int], has_captions: bool) -> None:
+    stream = EventStream(MODEL, video="a.mp4", **settings)
     closed = stream.push(SEQUENCE).closed + stream.finish(DURATION_S).closed
     assert closed
-    assert all(item.description is None for item in closed)
+    assert all((item.description is not None) == has_captions for item in closed)
 
 
 def test_recent_features_skip_old_events(monkeypatch: pytest.MonkeyPatch) -> None:

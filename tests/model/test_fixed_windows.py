@@ -28,7 +28,7 @@ def windows_of_recording(duration_s: float, edges: list[int] | None = None) -> l
     """Of a recording with eight frames a second, cut up in pushes."""
     number = round(duration_s * 8)
     sequence = SEQUENCE.frames(0, number)
-    stream = EventStream(MODEL, video="a.mp4")
+    stream = EventStream(MODEL, video="a.mp4", beam=0)
     steps = [stream.push(sequence.frames(a, b)) for a, b in itertools.pairwise(edges or [0, number])]
     steps.append(stream.finish(duration_s))
     assert [event for step in steps for event in step.opened] == [event for step in steps for event in step.closed]

@@ -9,6 +9,7 @@ import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,8 @@ from tests.prediction.fake_project import FakeProject, make_model
 from vidgru.cache import SequenceCache
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import (
+    CacheError,
+    MissingDependencyError,
     ModelError,
     OutputError,
     SettingsError,
@@ -23,10 +26,10 @@ from vidgru.errors import (
     SourceError,
     WeightsError,
 )
-from vidgru.model.checkpoint import load_model
+from vidgru.model.checkpoint import entry_digest, load_model
 from vidgru.prediction.batch import predict
 from vidgru.prediction.event_files import read_jsonl
-from vidgru.prediction.results import PredictionResult, summary_table
+from vidgru.prediction.results import PredictionResult, count_trained_on, summary_table
 from vidgru.types import Event, Recording
 
 
@@ -691,3 +694,34 @@ def test_clips_of_unreadable_recording(project: FakeProject) -> None:
     assert len(read_jsonl(project.out / "a.mp4/events.jsonl")) == 2
     assert statuses(run(project, clips=True)) == {"a.mp4": "partial"}, "clips are tried again"
     assert statuses(run(project)) == {"a.mp4": "reused"}
+
+
+def test_results_have_scores(project: FakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.record("a.mp4")
+    (done,) = run(project)
+    (reused,) = run(project)
+    assert (done.status, reused.status) == ("done", "reused")
+    for result in (done, reused):
+        scores = result.scores
+        assert scores.labels == load_model(project.model).labels
+        assert len(scores.time_s) == len(scores.raw) == len(scores.smoothed) > 0
+        assert scores.smoothed.shape[1] == len(scores.labels)
+    assert done.scores is done.scores, "computed once"
+    assert count_trained_on([done]) == 0
+    assert done.entry is not None
+    model = replace(load_model(project.model), trained_on=(entry_digest(done.entry.name),))
+    model.save(str(project.model))
+    assert count_trained_on([done, failed_result(done)]) == 1
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingDependencyError, match=r"to_pandas needs pandas.*\n  pip install pandas"):
+        done.to_pandas()
+    pandas = SimpleNamespace(DataFrame=lambda rows, columns: SimpleNamespace(rows=rows, columns=columns))
+    monkeypatch.setitem(sys.modules, "pandas", pandas)
+    assert [row["label"] for row in done.to_pandas().rows] == [event.label for event in done.events]
+    assert "start_s" in done.to_pandas().columns
+    with pytest.raises(CacheError, match=r"a\.mp4 has no scores: it is broken\n  predict it again"):
+        _ = failed_result(done).scores
+
+
+def failed_result(result: PredictionResult) -> PredictionResult:
+    return PredictionResult(recording=result.recording, status="failed", reason="it is broken")

@@ -253,13 +253,13 @@ class EventModel:
         text = json.dumps(self.metadata(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return save(tensors, metadata={METADATA: text})
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the model file atomically.
 
         Raises:
             OutputError: The file cannot be written.
         """
-        write_atomic(path, self.to_bytes())
+        write_atomic(Path(path).expanduser(), self.to_bytes())
 
 
 def build_network(

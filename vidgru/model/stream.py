@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vidgru.model.captioner import RecentFeatures
+from vidgru.model.captioner import BEAM, RecentFeatures
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.event_decoder import (
     EventDecoder,
@@ -82,15 +82,15 @@ class EventStream:
         model: Model in eval mode.
         video: Name of the recording in the events.
         gates: Whether to return the gates of the recurrent layer.
-        beam: Number of captions followed in parallel when an event closes; 0 writes no captions. Frames pushed by
-            `push_encoded` cannot be captioned.
+        beam: Number of captions followed in parallel when an event closes, if the model writes captions; 0 writes
+            none. Frames pushed by `push_encoded` cannot be captioned.
 
     Attributes:
         lookahead_s: Seconds after a frame at which its score is known at the latest. An event opens when it has then
             lasted `DecodeSettings.min_s`, and closes `DecodeSettings.merge_s` after its end.
     """
 
-    def __init__(self, model: EventModel, *, video: str, gates: bool = False, beam: int = 0) -> None:
+    def __init__(self, model: EventModel, *, video: str, gates: bool = False, beam: int = BEAM) -> None:
         self._model, self._beam = model, beam
         self._features = FeatureStream(model.feature_spec)
         self._encoder = RecordingEncoder(model)
@@ -194,7 +194,7 @@ def score_recording(
     Raises:
         SettingsMismatchError: The sequence does not have the tensors that the model reads.
     """
-    stream = EventStream(model, video=video, gates=gates)
+    stream = EventStream(model, video=video, gates=gates, beam=0)
     outputs = [stream.push(part) for part in parts]
     return _concatenate(model, [*outputs, stream.finish(duration_s)])
 
@@ -234,7 +234,7 @@ def score_encoded(
 def _score_encoded_stream(
     model: EventModel, encoded: EncodedRecording, video: str, duration_s: float, *, gates: bool
 ) -> ScoredRecording:
-    stream = EventStream(model, video=video, gates=gates)
+    stream = EventStream(model, video=video, gates=gates, beam=0)
     return _concatenate(model, [stream.push_encoded(encoded), stream.finish(duration_s)])
 
 

@@ -121,9 +121,9 @@ class Predictor:
     """
 
     def __init__(self, model_path: str | Path, config: PredictConfig, say: Callable[[str], None] | None = None) -> None:
-        file = model_file(model_path)
-        self.model = load_model(file).with_thresholds(config.threshold)
-        sha256 = sha256_file(file)
+        self._file = model_file(model_path).absolute()
+        self.model = load_model(self._file).with_thresholds(config.threshold)
+        sha256 = sha256_file(self._file)
         self.config, self.say = config, say or (lambda text: None)
         self.time_range = TimeRange(config.since, config.until)
         self._labels = requested_labels(self.model, config.labels)
@@ -179,7 +179,8 @@ class Predictor:
             key = cache.key(sha256, self.model.feature_settings)
         start_time = user_start_time(cache, recording.path, self.config.runtime.start_time)
         result = self.out.existing_result(recording, sha256, key, start_time)
-        return result and replace(result, seconds=time.monotonic() - started)
+        seconds, entry = time.monotonic() - started, cache.root.absolute() / key
+        return result and replace(result, seconds=seconds, model=self._file, entry=entry)
 
     def work_item(self, outcome: ExtractionResult) -> WorkItem:
         """Convert the result of extracting a recording into `config.features`."""
@@ -337,6 +338,8 @@ class Predictor:
             duration_s=entry.duration_s,
             reason="; ".join(problems),
             seconds=time.monotonic() - started,
+            model=self._file,
+            entry=item.cache.root.absolute() / entry.key,
         )
 
     def _write_extra(

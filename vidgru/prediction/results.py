@@ -2,17 +2,61 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
 
-from vidgru.types import Event, Recording
+from vidgru.cache import SequenceCache
+from vidgru.errors import CacheError, MissingDependencyError
+from vidgru.model.checkpoint import entry_digest, load_model
+from vidgru.model.event_decoder import smooth_scores
+from vidgru.model.stream import score_recording
+from vidgru.types import Array, Event, Recording
 
 _STATUSES = ("done", "reused", "partial", "failed")
 _MAX_PROBLEMS = 10  # rows of the summary; with the labels it fits on one screen
 _MAX_LABELS = 10
 _MAX_NAMED = 3  # recordings named per reason
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RecordingScores:
+    """Scores of a recording over time.
+
+    Attributes:
+        labels: Label of each column.
+        time_s: float64 [T], seconds.
+        raw: float32 [T,C], 0 to 1.
+        smoothed: float32 [T,C], averaged as for finding events.
+    """
+
+    labels: tuple[str, ...]
+    time_s: Array
+    raw: Array
+    smoothed: Array
+
+    def to_pandas(self) -> Any:
+        """Return the smoothed scores as a DataFrame: a column per label, and `time_s` as the index.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        frame = _pandas().DataFrame(self.smoothed, columns=list(self.labels))
+        frame.index = self.time_s
+        frame.index.name = "time_s"
+        return frame
+
+
+def _pandas() -> Any:
+    try:
+        return import_module("pandas")
+    except ImportError:
+        raise MissingDependencyError("to_pandas needs pandas, which is not installed", "pip install pandas") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +71,8 @@ class PredictionResult:
         duration_s: Length of the recording in seconds; None if unknown.
         reason: Why it is partial or failed; else empty.
         seconds: Wall time spent on it.
+        model: File of the model; None if it failed.
+        entry: Folder of its features; None if it failed.
     """
 
     recording: Recording
@@ -35,6 +81,35 @@ class PredictionResult:
     duration_s: float | None = None
     reason: str = ""
     seconds: float = 0.0
+    model: Path | None = field(default=None, repr=False, compare=False)
+    entry: Path | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def scores(self) -> RecordingScores:
+        """Scores of all labels over time, computed from the cached features when they are first asked for.
+
+        Raises:
+            CacheError: The recording failed, or its features are no longer in the cache.
+            ModelError: The model is no longer there.
+        """
+        if self.model is None or self.entry is None:
+            reason = self.reason or "it was not predicted by this process"
+            raise CacheError(f"{self.recording.name} has no scores: {reason}", "predict it again")
+        model = load_model(self.model)
+        parts = SequenceCache(self.entry.parent).parts(self.entry.name)
+        name, duration_s = self.recording.name, self.duration_s or math.inf
+        scored = score_recording(model, parts, video=name, duration_s=duration_s)
+        smoothed = smooth_scores(scored.time_s, scored.scores, model.decode.smooth_s)
+        return RecordingScores(labels=model.labels, time_s=scored.time_s, raw=scored.scores, smoothed=smoothed)
+
+    def to_pandas(self) -> Any:
+        """Return the events as a DataFrame, a row per event and a column per attribute of `Event`.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        rows = [{item.name: getattr(event, item.name) for item in fields(Event)} for event in self.events]
+        return _pandas().DataFrame(rows, columns=[item.name for item in fields(Event)])
 
 
 def failed(recording: Recording, reason: str, duration_s: float | None, seconds: float) -> PredictionResult:
@@ -68,6 +143,13 @@ def summary_table(results: Iterable[PredictionResult]) -> str:
     hours = sum(result.duration_s or 0 for result in results) / 3600
     lines.append(f"{totals or 'no recordings'}: {hours:.2f} hours of video, {counted(len(events), 'event')}")
     return "\n".join(lines)
+
+
+def count_trained_on(results: Iterable[PredictionResult]) -> int:
+    """Return how many of the recordings the model was trained on; its predictions in them say little about others."""
+    known = [(result.model, result.entry) for result in results if result.model and result.entry]
+    trained_on = {model: set(load_model(model).trained_on) for model in dict(known)}
+    return sum(entry_digest(entry.name) in trained_on[model] for model, entry in known)
 
 
 def summary_record(result: PredictionResult) -> dict[str, object]:

@@ -108,7 +108,11 @@ def complete_settings(config: TrainConfig) -> TrainConfig:
     folder = Path(config.out).expanduser()
     if config.init:
         init = model_file(config.init)
-        config = with_settings_of(load_model(init, start=True), config)
+        model, weights = load_model(init, start=True), config.detector.weights
+        config = with_settings_of(model, config)
+        if config.detector.weights != weights:  # a file that only the model names
+            cache = SequenceCache(config.features)
+            cache.check_detector(config.detector.weights, model.feature_settings["weights_sha256"])
         overwrites = config.exist_ok and init.resolve().parent == folder.resolve()
         require(not overwrites, "out", config.out, f"another folder than that of the model to start from, {init}")
     if config.resume or config.exist_ok:
