@@ -127,7 +127,7 @@ class Grounding:
 
     Attributes:
         choices: The choice behind each kind of slot.
-        mean, std: float32 [A + 4 C], by which attributes of objects and counts are standardised.
+        mean, std: float32 [A + 8 C], by which attributes of objects and counts are standardised.
         folds: Number of folds of the training recordings.
         scale, bias: Calibration of a caption's probability, as by `platt`.
         threshold: Least calibrated probability of a caption that is shown.
@@ -176,7 +176,7 @@ class Grounding:
         return "".join([*pieces, sentence[end:]]), platt(math.exp(log_probability), self.scale, self.bias)
 
     def _attributes(self, features: Features, spec: FeatureSpec) -> tuple[Tensor, Tensor]:
-        """Return the standardised attributes of an event: its objects [N,A], at least one row, and its counts [4 C]."""
+        """Return the standardised attributes of an event: its objects [N,A], at least one row, and its counts [8 C]."""
         objects, counts = object_attributes(features, spec), count_attributes(features, spec)
         width = objects.shape[1]
         rows = torch.from_numpy(objects) if len(objects) else torch.zeros(1, width)

@@ -39,10 +39,14 @@ _VARIANTS, _SHIFT = 4, 0.15  # attributes are measured with edges moved by up to
 _STEPS, _LR = 120, 0.08
 _STARTS = 3  # random ones, of the models of each fold: their mean is surer than each
 _WIDTH = 8  # of queries and keys
+_LEAST_UNIT = 0.1  # in which counts are measured; smaller differences are noise
 _PENALTY = 0.5  # of squared weights, against the sum of log likelihoods
+_MIN_CONSTANT = 3  # sentences of one wording, for a word that is the same in all of them to be part of the wording
+_CHANCE = 0.02  # that it is so without being a part of it
 _RISK = 0.08  # share of all captions that may be shown and wrong
 
 Words = tuple[str, ...]
+_WordingPlace = tuple[int | None, Words, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +71,14 @@ class _Slots:
         clip: int64 [S], event that the sentence describes.
         target: int64 [S], index of the true word.
         contexts: What surrounds each.
+        place: Label, words with slots, and position of each; equal in sentences of one wording.
     """
 
     sentence: Array
     clip: Array
     target: Array
     contexts: list[list[str]]
+    place: list[_WordingPlace]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,8 +88,8 @@ class _Events:
     Attributes:
         objects: float32 [V,n,N,A].
         mask: bool [V,n,N].
-        counts: float32 [V,n,4 C].
-        mean, std: float32 [A + 4 C].
+        counts: float32 [V,n,8 C].
+        mean, std: float32 [A + 8 C].
         folds: int64 [n], fold of each event; recordings are not divided.
     """
 
@@ -127,7 +133,15 @@ def ground_captions(
         return None, clips
     choices, certain, right = [], np.zeros(len(sentences)), np.ones(len(sentences), np.bool_)
     located = _locate(slot_words, sentences, labels)
-    for slots, kind, group in zip(located, slot_words, filter(None, groups), strict=True):
+    kinds = list(zip(slot_words, filter(None, groups), strict=True))
+    fixed = frozenset[_WordingPlace]().union(
+        *(
+            _fixed_places(slots, kind.words, group, events, spec)
+            for slots, (kind, group) in zip(located, kinds, strict=True)
+        )
+    )
+    located = _locate(slot_words, sentences, labels, fixed)
+    for slots, (kind, group) in zip(located, kinds, strict=True):
         choice, held_out = _fit(slots, kind.words, group, events, spec)
         choices.append(choice)
         np.add.at(certain, slots.sentence, held_out.max(axis=1))
@@ -141,7 +155,7 @@ def ground_captions(
     )
     has_slot = certain < 0
     grounding = _with_calibration(grounding, np.exp(certain[has_slot]), right[has_slot])
-    return grounding, _with_slots(clips, slot_words)
+    return grounding, _with_slots(clips, slot_words, fixed)
 
 
 # --- slots ------------------------------------------------------------------------------------------------------------
@@ -173,8 +187,14 @@ def find_slots(sentences: Sequence[Words], labels: Sequence[int | None]) -> list
         for position, column in enumerate(zip(*group, strict=True)):
             if len(set(column)) > 1:
                 found = _merge(found, set(column), {_place(words, position) for words in group}, len(group))
-    found.sort(key=lambda kind: (-kind[2], sorted(kind[0])))
-    return [SlotWords(words=tuple(sorted(words)), places=frozenset(places)) for words, places, _ in found[:MAX_SLOTS]]
+    found = sorted(found, key=lambda kind: (-kind[2], sorted(kind[0])))[:MAX_SLOTS]
+    # A word may be the same in a whole wording by chance, or be a part of it: `_fixed_places` tells.
+    for group in (group for groups in alike.values() for group in groups if len(group) >= _MIN_CONSTANT):
+        for kind_words, places, _ in found:
+            places |= {
+                _place(words, position) for words in group for position, word in enumerate(words) if word in kind_words
+            }
+    return [SlotWords(words=tuple(sorted(words)), places=frozenset(places)) for words, places, _ in found]
 
 
 def _merge(
@@ -199,48 +219,103 @@ def _words(text: str) -> Words:
     return tuple(match.group().casefold() for match in split_words(text))
 
 
-def insert_slots(text: str, slot_words: Sequence[SlotWords]) -> str:
-    """Return a sentence with slots for the words that stand where such words may."""
+def insert_slots(
+    text: str,
+    slot_words: Sequence[SlotWords],
+    label: int | None = None,
+    fixed: frozenset[_WordingPlace] = frozenset(),
+) -> str:
+    """Return a sentence with slots for the words that stand where such words may.
+
+    Args:
+        text: The sentence.
+        slot_words: Kinds of slots.
+        label: Label of the event; None if unknown.
+        fixed: Places of wordings, in sentences with all slots, whose words stay.
+    """
     number_of = {word: number for number, kind in enumerate(slot_words) for word in kind.words}
     matches = split_words(text)
-    words = [match.group().casefold() for match in matches]
+    words = _words(text)
+    slots = [number_of.get(word) for word in words]
+    for position, number in enumerate(slots):
+        if number is not None and _place(words, position) not in slot_words[number].places:
+            slots[position] = None
+    wording = tuple(word if number is None else mark(number) for word, number in zip(words, slots, strict=True))
     pieces, end = [], 0
-    for position, match in enumerate(matches):
-        number = number_of.get(words[position])
-        if number is not None and _place(words, position) in slot_words[number].places:
+    for position, (match, number) in enumerate(zip(matches, slots, strict=True)):
+        if number is not None and (label, wording, position) not in fixed:
             pieces += [text[end : match.start()], mark(number)]
             end = match.end()
     return "".join([*pieces, text[end:]])
 
 
-def _with_slots(clips: list[CaptionedClip], slot_words: Sequence[SlotWords]) -> list[CaptionedClip]:
+def _with_slots(
+    clips: list[CaptionedClip], slot_words: Sequence[SlotWords], fixed: frozenset[_WordingPlace]
+) -> list[CaptionedClip]:
     return [
-        replace(clip, sentences=tuple(dict.fromkeys(insert_slots(text, slot_words) for text in clip.sentences)))
+        replace(
+            clip,
+            sentences=tuple(dict.fromkeys(insert_slots(text, slot_words, clip.label, fixed) for text in clip.sentences)),
+        )
         for clip in clips
     ]
 
 
 def _locate(
-    slot_words: Sequence[SlotWords], sentences: Sequence[tuple[int, str]], labels: Sequence[int | None]
+    slot_words: Sequence[SlotWords],
+    sentences: Sequence[tuple[int, str]],
+    labels: Sequence[int | None],
+    fixed: frozenset[_WordingPlace] = frozenset(),
 ) -> list[_Slots]:
     """Return where each kind of slot stands in the sentences."""
-    rows: list[list[tuple[int, int, int, list[str]]]] = [[] for _ in slot_words]
+    rows: list[list[tuple[int, int, int, list[str], _WordingPlace]]] = [[] for _ in slot_words]
     for number, (clip, text) in enumerate(sentences):
-        true, words = _words(text), _words(insert_slots(text, slot_words))
+        label = labels[number]
+        true, words = _words(text), _words(insert_slots(text, slot_words, label, fixed))
         for position, word in enumerate(words):
             if word != true[position]:
                 kind = ord(word) - ord(mark(0))
                 target = slot_words[kind].words.index(true[position])
-                rows[kind].append((number, clip, target, contexts(words, position, labels[number])))
+                place = (label, words, position)
+                rows[kind].append((number, clip, target, contexts(words, position, label), place))
     return [
         _Slots(
             sentence=np.array([row[0] for row in of_kind], np.int64),
             clip=np.array([row[1] for row in of_kind], np.int64),
             target=np.array([row[2] for row in of_kind], np.int64),
             contexts=[row[3] for row in of_kind],
+            place=[row[4] for row in of_kind],
         )
         for of_kind in rows
     ]
+
+
+def _fixed_places(
+    slots: _Slots, words: Words, group: str, events: _Events, spec: FeatureSpec
+) -> frozenset[_WordingPlace]:
+    """Return places where a word is a part of the wording, as it never changes there.
+
+    "One from the left, one from the right": such words stay, and tell which object the slots around them are about.
+    In a few sentences a word may be the same by chance. Then it stays if attributes tell it worse.
+    """
+    rows_of = defaultdict(list)
+    for row, place in enumerate(slots.place):
+        rows_of[place].append(row)
+    share = np.bincount(slots.target, minlength=len(words)) / max(len(slots.target), 1)
+    fixed, doubtful = set(), []
+    for place, rows in rows_of.items():
+        if len(rows) >= _MIN_CONSTANT and len(set(slots.target[rows])) == 1:
+            if share[slots.target[rows[0]]] ** (len(rows) - 1) < _CHANCE:
+                fixed.add(place)
+            else:
+                doubtful.append((place, rows))
+    if doubtful:
+        _, held_out = _fit(slots, words, group, events, spec)
+        for place, rows in doubtful:
+            constant = np.log(len(rows) / (len(rows) + len(words) - 1))  # add-one estimate of each from the others
+            if held_out[rows, slots.target[rows]].mean() < constant:
+                fixed.add(place)
+    return frozenset(fixed)
 
 
 # --- attributes -------------------------------------------------------------------------------------------------------
@@ -345,8 +420,14 @@ def _fit(
         events.counts[v][clip] if columns is None else events.objects[v][clip][..., columns] for v in range(_VARIANTS)
     ]
 
-    generator = torch.Generator().manual_seed(0)
     width = values[0].shape[-1]
+    offset, unit, used = torch.zeros(width), torch.ones(width), torch.ones(folds, width)
+    if columns is None:  # these events may count far more objects than others do
+        offset, unit = values[0].mean(dim=0), values[0].std(dim=0, correction=0).clamp(min=_LEAST_UNIT)
+        values = [(counted - offset) / unit for counted in values]
+        used = counted_class(values[0], target, learns, spec.classes)
+
+    generator = torch.Generator().manual_seed(0)
     query = (0.1 * torch.randn(folds, len(known) + 1, _WIDTH, generator=generator)).requires_grad_()
     key = (torch.randn(folds, len(selecting), _WIDTH, generator=generator) * len(selecting) ** -0.5).requires_grad_()
     weight = torch.zeros(folds, width, len(words), requires_grad=True)
@@ -357,6 +438,7 @@ def _fit(
         optimizer.param_groups[0]["lr"] = _LR * 0.5 * (1 + np.cos(np.pi * step / _STEPS))
         v = step % _VARIANTS
         queries = has_context @ query
+        choice = replace(choice, weight=weight * used[..., None])
         log_probabilities = choice.log_probabilities(queries, keys[v], masks[v], values[v])
         losses = -log_probabilities.gather(2, target.expand(folds, -1)[..., None])[..., 0]
         penalty = weight.square().sum() + 0.3 * (key.square().sum() + query.square().sum())
@@ -371,8 +453,29 @@ def _fit(
     held_out = log_probabilities[own.T, torch.arange(len(clip))].double().logsumexp(dim=0).numpy() - np.log(starts)
     full = torch.zeros(folds, events.objects.shape[3], _WIDTH)
     full[:, selecting] = key.detach()
-    choice = replace(choice, query=query.detach(), key=full, weight=weight.detach(), bias=bias.detach())
+    weight = choice.weight.detach() / unit[..., None]
+    bias = bias.detach() - (offset[..., None] * weight).sum(dim=1)
+    choice = replace(choice, query=query.detach(), key=full, weight=weight, bias=bias)
     return choice, held_out
+
+
+def counted_class(counts: Tensor, target: Tensor, learns: Tensor, classes: int) -> Tensor:
+    """Return the columns of the class whose number tells the words best, for each model: float32 [K,columns].
+
+    Args:
+        counts: float32 [S,columns].
+        target: int64 [S], index of the true word.
+        learns: bool [K,S], slots that each model learns from.
+        classes: C, number of classes; the last dimension of the columns.
+    """
+    used = torch.zeros(len(learns), counts.shape[1])
+    for model, rows in enumerate(learns):
+        own = counts[rows] - counts[rows].mean(dim=0)
+        words = torch.nn.functional.one_hot(target[rows]).float()
+        between = ((words.T @ own).square() / words.sum(dim=0).clamp(min=1.0)[:, None]).sum(dim=0)
+        explained = between / own.square().sum(dim=0).clamp(min=1e-6)
+        used[model].view(-1, classes)[:, explained.view(-1, classes).amax(dim=0).argmax()] = 1.0
+    return used
 
 
 def _with_calibration(grounding: Grounding, certain: Array, right: Array) -> Grounding:
