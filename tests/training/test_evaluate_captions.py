@@ -47,13 +47,16 @@ def evaluate(dataset: Dataset, model: EventModel = MODEL, predicted: tuple[Event
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that writes the captions above, chosen by the length of the segment."""
-    said = {20: CAPTIONS[2.0, 4.0], 36: CAPTIONS[10.0, 14.0], 80: CAPTIONS[None, None]}
-    scores = {20: 0.9, 36: 0.4, 80: 0.7}
+    said = {
+        20: Caption(text=CAPTIONS[2.0, 4.0], score=0.9, threshold=0.5, label="fall", measured=("falls",)),
+        36: Caption(text=CAPTIONS[10.0, 14.0], score=0.4, threshold=0.5, label="fall"),
+        80: Caption(text=CAPTIONS[None, None], score=0.7, threshold=0.5, label="walk", measured=("walks", "past")),
+    }
 
     def scripted_segments(model: EventModel, segments: list[CaptionSegment], *, beam: int) -> list[Caption]:
         lengths = [len(segment.features) for segment in segments]
         assert all(segment.label is None for segment in segments), "only the place is given"
-        return [Caption(text=said[length], score=scores[length], threshold=0.5) for length in lengths]
+        return [said[length] for length in lengths]
 
     monkeypatch.setattr(module, "caption_segments", scripted_segments)
 
@@ -64,6 +67,11 @@ def test_captions_with_references_worst_first(dataset: Dataset) -> None:
     metrics = evaluate(dataset, replace(MODEL, caption=replace(MODEL.caption, threshold=0.5)))
     assert metrics["segments"] == 3
     assert metrics["templates"] == pytest.approx(1 / 3)
+    coverage = metrics["coverage"]
+    assert coverage["shown"] == pytest.approx([1 / 3, 2 / 3, 1], abs=1e-6)
+    assert coverage["wrong"] == pytest.approx([0, 1 / 2, 2 / 3], abs=1e-6), "another measured word, another event"
+    assert coverage["cider_d"][-1] == pytest.approx(metrics["cider_d"], abs=1e-6)
+    assert coverage["chosen"] == {name: coverage[name][1] for name in ("shown", "cider_d", "wrong")}
     assert {"bleu_1", "bleu_4", "rouge_l", "cider", "cider_d", "chrf", "tokenizer"} <= metrics.keys()
     wanted = [("A man falls.", "그가 넘어진다."), ("He walks left.",), ("A man walks.",)]
     each = cider_d_each(list(CAPTIONS.values()), wanted)
@@ -186,6 +194,7 @@ def test_captions_table_shows_worst(dataset: Dataset) -> None:
     lines = captions_table(metrics)
     assert lines[0] == "3 captions, 33% of them below the confidence threshold"
     assert f"cider_d {metrics['cider_d']:.3f}" in lines
+    assert "50% of the shown ones name another event or another measured word" in lines
     assert f"chrf {metrics['chrf']:.3f}" in lines
     assert "chair_s 0.000  (0 of 3 object words name an undetected class)" in lines
     assert "1 predicted events with captions, 2 true ones" in lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -121,9 +120,11 @@ def test_measured_words_are_filled_in_any_language(language: str, grounded: Grou
     unseen, loaded = dataset(ENGLISH if language == "en" else KOREAN, WORDS[language], 12, 2)
     for clip, learnt in zip(unseen, with_slots, strict=False):
         sentence = learnt.sentences[0]
-        text, probability = grounding.fill(sentence, 0, loaded.features[clip.video], loaded.feature_spec)
-        assert text == clip.sentences[0]
-        assert 0.5 < probability <= 1
+        filled = grounding.fill(sentence, 0, loaded.features[clip.video], loaded.feature_spec)
+        assert filled.text == clip.sentences[0]
+        assert filled.words
+        assert all(word in filled.text.casefold() for word in filled.words)
+        assert 0.5 < filled.probability <= 1
 
 
 def test_probability_falls_with_unsure_colours(grounded: Grounded) -> None:
@@ -132,7 +133,8 @@ def test_probability_falls_with_unsure_colours(grounded: Grounded) -> None:
     between = [(a + b) / 2 for a, b in zip(RED, BLUE, strict=True)]
     sure, unsure = (compute_features(scene(colour, 1, 5)) for colour in (RED, between))
     spec = loaded.feature_spec
-    assert grounding.fill(sentence, 0, sure, spec)[1] > grounding.fill(sentence, 0, unsure, spec)[1] + 0.1
+    sure_score, unsure_score = (grounding.fill(sentence, 0, f, spec).probability for f in (sure, unsure))
+    assert sure_score > unsure_score + 0.1
 
 
 def test_words_that_nothing_tells_stay() -> None:
@@ -149,7 +151,8 @@ def test_unknown_slots_make_no_caption(grounded: Grounded) -> None:
     grounding, with_slots, loaded = grounded
     sentence = with_slots[0].sentences[0].replace(mark(0), mark(9))
     features = loaded.features[with_slots[0].video]
-    assert grounding.fill(sentence, 0, features, loaded.feature_spec) == (sentence, 0.0)
+    filled = grounding.fill(sentence, 0, features, loaded.feature_spec)
+    assert (filled.text, filled.probability) == (sentence, 0.0)
 
 
 def test_words_of_a_number_look_at_a_single_class() -> None:
@@ -175,9 +178,9 @@ def test_events_without_objects_are_filled(grounded: Grounded) -> None:
         offsets=np.zeros(FRAMES + 1, np.int64),
         **{name: getattr(scene(RED, 1, 0), name)[:0] for name in ("boxes", "scores", "classes", "tracks", "colour")},
     )
-    text, probability = grounding.fill(with_slots[0].sentences[0], 0, compute_features(empty), loaded.feature_spec)
-    assert not has_slots(text)
-    assert 0 <= probability <= 1
+    filled = grounding.fill(with_slots[0].sentences[0], 0, compute_features(empty), loaded.feature_spec)
+    assert not has_slots(filled.text)
+    assert 0 <= filled.probability <= 1
 
 
 def test_grounding_survives_its_file(grounded: Grounded) -> None:

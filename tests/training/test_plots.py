@@ -13,6 +13,7 @@ from vidgru.training.metrics.events import FrameScores
 from vidgru.training.plots import (
     plot_average_precision,
     plot_confusion,
+    plot_coverage,
     plot_curves,
     plot_precision_recall,
     plot_timelines,
@@ -94,6 +95,14 @@ def test_confusion_is_reproducible(tmp_path: Path) -> None:
     for name in ("one.png", "two.png"):
         plot_confusion([[1, 0], [0, 1]], ["a", "b"], tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_coverage_marks_the_threshold(tmp_path: Path) -> None:
+    coverage = {"shown": [0.5, 1.0], "wrong": [0.0, 0.5], "cider_d": [3.0, 2.0], "chosen": None}
+    plot_coverage(coverage, tmp_path / "none.png")
+    plot_coverage(coverage | {"chosen": {"shown": 0.5, "wrong": 0.0, "cider_d": 3.0}}, tmp_path / "marked.png")
+    assert picture(tmp_path / "none.png").shape == picture(tmp_path / "marked.png").shape
+    assert not np.array_equal(picture(tmp_path / "none.png"), picture(tmp_path / "marked.png"))
 
 
 def test_unwritable_folder_is_refused(tmp_path: Path) -> None:

@@ -55,11 +55,15 @@ class Caption:
         score: 0 to 1. Of a caption with slots the probability that they are filled right, else the geometric mean of
             the probabilities of its words and its end.
         threshold: Least score of a caption that is shown.
+        label: Label that it was written for; None if unknown, or without training captions.
+        measured: The words in its slots, casefolded; None for a caption without slots.
     """
 
     text: str
     score: float
     threshold: float = 0.0
+    label: str | None = None
+    measured: tuple[str, ...] | None = None
 
     @property
     def is_confident(self) -> bool:
@@ -92,13 +96,15 @@ def caption_segments(model: EventModel, segments: Sequence[CaptionSegment], *, b
             memory = model.network.caption_memory(*inputs)
             words, mean = head.write(memory, first.to(device), beam=beam, most=settings.longest)
         for index, ids, score in zip(batch, words, mean.exp().tolist(), strict=True):
+            number = labels[index]
+            label = None if number is None else model.labels[number]
             text = settings.tokenizer.decode(ids).strip()
+            caption = Caption(text=text, score=min(score, 1.0), threshold=settings.threshold, label=label)
             if settings.grounding and has_slots(text):
-                features = segments[index].features
-                text, probability = settings.grounding.fill(text, labels[index], features, model.feature_spec)
-                captions[index] = Caption(text=text, score=probability, threshold=settings.grounding.threshold)
-            else:
-                captions[index] = Caption(text=text, score=min(score, 1.0), threshold=settings.threshold)
+                filled = settings.grounding.fill(text, number, segments[index].features, model.feature_spec)
+                caption = replace(caption, text=filled.text, score=filled.probability, measured=filled.words)
+                caption = replace(caption, threshold=settings.grounding.threshold)
+            captions[index] = caption
     return [captions[index] for index in range(len(segments))]
 
 

@@ -121,6 +121,21 @@ class WordChoice:
         return (attention[..., None] + words.log_softmax(dim=3)).logsumexp(dim=2)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FilledSentence:
+    """A sentence whose slots are filled.
+
+    Attributes:
+        text: The sentence.
+        probability: Calibrated probability that all slots are right; 0 if there is a slot that no choice fills.
+        words: The words in the slots, casefolded.
+    """
+
+    text: str
+    probability: float
+    words: tuple[str, ...]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Grounding:
     """The slots of a model's sentences.
@@ -143,7 +158,7 @@ class Grounding:
     threshold: float = 0.0
     capitals: bool = True
 
-    def fill(self, sentence: str, label: int | None, features: Features, spec: FeatureSpec) -> tuple[str, float]:
+    def fill(self, sentence: str, label: int | None, features: Features, spec: FeatureSpec) -> FilledSentence:
         """Fill the slots of a sentence.
 
         Args:
@@ -151,29 +166,28 @@ class Grounding:
             label: Label of the event; None if unknown.
             features: Features of the event's frames.
             spec: Their columns.
-
-        Returns:
-            The caption, and the calibrated probability that all its slots are right; 0 if there is no such slot.
         """
         matches = split_words(sentence)
         words = [match.group().casefold() for match in matches]
-        log_probability, pieces, end = 0.0, [], 0
+        log_probability, pieces, chosen, end = 0.0, list[str](), list[str](), 0
         attributes = self._attributes(features, spec)
         for position, match in enumerate(matches):
             if _MARK.match(words[position]):
                 number = ord(words[position]) - _FIRST_MARK
                 if number >= len(self.choices):  # written byte by byte, by a decoder that is not sure at all
-                    return sentence, 0.0
+                    return FilledSentence(text=sentence, probability=0.0, words=())
                 choice = self.choices[number]
                 log_probabilities = self._slot(choice, contexts(words, position, label), attributes, spec)
                 best = int(log_probabilities.argmax())
                 log_probability += float(log_probabilities[best])
                 word = choice.words[best]
+                chosen.append(word)
                 if match.start() == 0 and self.capitals:
                     word = word[:1].upper() + word[1:]
                 pieces += [sentence[end : match.start()], word]
                 end = match.end()
-        return "".join([*pieces, sentence[end:]]), platt(math.exp(log_probability), self.scale, self.bias)
+        text, probability = "".join([*pieces, sentence[end:]]), platt(math.exp(log_probability), self.scale, self.bias)
+        return FilledSentence(text=text, probability=probability, words=tuple(chosen))
 
     def _attributes(self, features: Features, spec: FeatureSpec) -> tuple[Tensor, Tensor]:
         """Return the standardised attributes of an event: its objects [N,A], at least one row, and its counts [8 C]."""

@@ -51,6 +51,7 @@ from vidgru.training.plots import (
     plot_average_precision,
     plot_calibration,
     plot_confusion,
+    plot_coverage,
     plot_precision_recall,
     plot_timelines,
 )
@@ -256,6 +257,8 @@ def evaluate_model(
         searched = {timeline.video for timeline in timed if models.get(timeline.video, captioner) is captioner}
         if captions := evaluate_captions(captioner, captioned, split, read, predicted, searched, beam=beam):
             metrics |= {"cider_d": captions["cider_d"], "descriptions": captions}
+            if out:
+                plot_coverage(captions["coverage"], out / "caption_coverage.png", title=split)
     return metrics
 
 

@@ -16,6 +16,7 @@ from vidgru.model.captioner import (
     caption_segments,
 )
 from vidgru.model.checkpoint import EventModel
+from vidgru.model.grounding import split_words
 from vidgru.training.metrics.captions import (
     ObjectWords,
     caption_metrics,
@@ -24,7 +25,7 @@ from vidgru.training.metrics.captions import (
     hallucination_metrics,
 )
 from vidgru.training.metrics.dense_captions import dense_metrics
-from vidgru.types import Annotation, Event, Features
+from vidgru.types import Annotation, Array, Event, Features
 
 _MAX_EXAMPLES = 5  # worst captions in the table
 _HEADLINES = ("cider_d", "cider", "bleu_4", "rouge_l", "chrf")
@@ -57,9 +58,10 @@ def evaluate_captions(
 
     Returns:
         segments (number of segments with a description), templates (share of captions below the model's threshold),
-        the metrics of `caption_metrics`, `hallucination` as returned by `hallucination_metrics`, `dense` as returned
-        by `dense_metrics` (None without timed descriptions), and `sentences`: video, start, end, description, score,
-        cider_d and references of each segment, the worst first. Empty if the split has no descriptions.
+        `coverage` as returned by `_coverage`, the metrics of `caption_metrics`, `hallucination` as returned by
+        `hallucination_metrics`, `dense` as returned by `dense_metrics` (None without timed descriptions), and
+        `sentences`: video, start, end, description, score, cider_d and references of each segment, the worst first.
+        Empty if the split has no descriptions.
     """
     annotated = described_segments(dataset, split)
     segments: list[DescribedSegment] = []
@@ -87,6 +89,7 @@ def evaluate_captions(
     references = [segment.sentences for segment in segments]
     texts = [caption.text for caption in captions]
     each = cider_d_each(texts, references)
+    wrong = [_is_wrong(caption, segment, dataset) for caption, segment in zip(captions, segments, strict=True)]
     truth = [
         Annotation(video=segment.video, start_s=segment.start_s, end_s=segment.end_s, description=sentence)
         for segment in segments
@@ -96,6 +99,7 @@ def evaluate_captions(
     return {
         "segments": len(segments),
         "templates": float(np.mean([not caption.is_confident for caption in captions])),
+        "coverage": _coverage(captions, each, wrong),
         **caption_metrics(texts, references),
         "hallucination": hallucination_metrics(texts, detected, ObjectWords(model.names)),
         "dense": dense_metrics(truth, dense) if truth and model.task.frame_head else None,
@@ -114,10 +118,48 @@ def evaluate_captions(
     }
 
 
+def _is_wrong(caption: Caption, segment: DescribedSegment, dataset: Dataset) -> bool:
+    """Whether a caption was written for another label, or if no reference has all its measured words."""
+    if segment.label is not None and caption.label not in (None, dataset.labels[segment.label]):
+        return True
+    spoken = [{match.group().casefold() for match in split_words(sentence)} for sentence in segment.sentences]
+    return not any(words.issuperset(caption.measured or ()) for words in spoken)
+
+
+def _coverage(captions: Sequence[Caption], cider_d: Array, wrong: Sequence[bool]) -> dict[str, Any]:
+    """Return what is shown from each threshold on: captions in the order of score above their own threshold.
+
+    Returns:
+        shown (share of captions), cider_d (mean of those shown), wrong (share of those shown), one value for each of at
+        most 100 shares; `chosen`, the same at the model's threshold.
+    """
+    # Equal scores are shown together, and rounding keeps the order of machines equal.
+    margin = np.array([round(caption.score, 6) - caption.threshold for caption in captions])
+    order = np.argsort(-margin, kind="stable")
+    counts = np.flatnonzero(np.diff(margin[order], append=-np.inf)) + 1
+    counts = counts[np.unique(np.linspace(0, len(counts) - 1, 100).round().astype(np.int64))]
+    total = np.arange(1, len(captions) + 1)
+    mean_cider_d = np.cumsum(cider_d[order]) / total
+    mean_wrong = np.cumsum(np.array(wrong)[order]) / total
+    shown = int(sum(caption.is_confident for caption in captions))
+
+    def point(number: int) -> list[float]:
+        return [round(float(v), 6) for v in (number / len(captions), mean_cider_d[number - 1], mean_wrong[number - 1])]
+
+    columns = zip(*map(point, counts.tolist()), strict=True)
+    names = ("shown", "cider_d", "wrong")
+    return {
+        **{name: list(column) for name, column in zip(names, columns, strict=True)},
+        "chosen": dict(zip(names, point(shown), strict=True)) if shown else None,
+    }
+
+
 def captions_table(metrics: Mapping[str, Any]) -> list[str]:
     """Metrics from `evaluate_captions` as lines of text: the headlines, then the worst captions."""
     lines = [f"{metrics['segments']} captions, {metrics['templates']:.0%} of them below the confidence threshold"]
     lines += [f"{name} {metrics[name]:.3f}" for name in _HEADLINES]
+    if chosen := metrics["coverage"]["chosen"]:
+        lines.append(f"{chosen['wrong']:.0%} of the shown ones name another event or another measured word")
     chair = metrics["hallucination"]
     if chair["chair_s"] is not None:
         lines.append(

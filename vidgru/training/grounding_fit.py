@@ -252,13 +252,11 @@ def insert_slots(
 def _with_slots(
     clips: list[CaptionedClip], slot_words: Sequence[SlotWords], fixed: frozenset[_WordingPlace]
 ) -> list[CaptionedClip]:
-    return [
-        replace(
-            clip,
-            sentences=tuple(dict.fromkeys(insert_slots(text, slot_words, clip.label, fixed) for text in clip.sentences)),
-        )
-        for clip in clips
-    ]
+    changed = []
+    for clip in clips:
+        texts = dict.fromkeys(insert_slots(text, slot_words, clip.label, fixed) for text in clip.sentences)
+        changed.append(replace(clip, sentences=tuple(texts)))
+    return changed
 
 
 def _locate(

@@ -258,6 +258,37 @@ def plot_calibration(calibration: Mapping[str, Any], out: Path, *, title: str = 
     _save(figure, out)
 
 
+def plot_coverage(coverage: Mapping[str, Any], out: Path, *, title: str = "") -> None:
+    """Plot how wrong, and how like the references, the most certain captions are, over the share of captions shown.
+
+    Args:
+        coverage: Of captions, as in the metrics `descriptions`.
+        out: The PNG.
+        title: Title of the plot.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    figure = Figure(figsize=(4.6, 5.2))
+    axes = figure.add_axes((0, 0.55, 1, 0.45)), figure.add_axes((0, 0, 1, 0.45))
+    wrong, cider_d = coverage["wrong"], coverage["cider_d"]
+    for axis, values, name in zip(axes, (wrong, cider_d), ("share wrong of those shown", "CIDEr-D"), strict=True):
+        axis.step(coverage["shown"], values, where="post", color="tab:blue", marker="." if len(values) < 3 else "")
+        axis.set(xlim=(0, 1.02), ylim=(0, max(0.05, 1.1 * max(values))), ylabel=name)
+        axis.grid(alpha=0.3)
+        axis.set_axisbelow(True)
+    if chosen := coverage["chosen"]:
+        for axis, name in zip(axes, ("wrong", "cider_d"), strict=True):
+            axis.axvline(chosen["shown"], color="0.5", linestyle="--", linewidth=1)
+            axis.plot(chosen["shown"], chosen[name], marker="o", color="tab:orange")
+        text = f"{chosen['shown']:.0%} shown, {chosen['wrong']:.1%} of them wrong"
+        axes[0].text(0.03, 0.95, text, transform=axes[0].transAxes, va="top")
+    axes[0].set(xticklabels=[])
+    axes[1].set(xlabel="share of captions shown, the most certain first")
+    axes[0].set_title(title, family=font_families([title]), parse_math=False)
+    _save(figure, out)
+
+
 def plot_average_precision(ap: Mapping[str, float | None], out: Path, *, title: str = "") -> None:
     """Plot the average precision of each class as a bar, the highest on top.
 
