@@ -28,7 +28,7 @@ from vidgru.model.tokenizer import Tokenizer
 from vidgru.storage import write_atomic
 from vidgru.types import Array
 
-FORMAT = 7
+FORMAT = 8
 METADATA = "vidgru"  # metadata key that holds everything but the weights, as JSON
 _LINEAR, _GROUNDING = "linear.", "grounding."  # prefixes of the tensors of the linear paths, and of captions' slots
 BEST = "best.safetensors"
