@@ -123,16 +123,21 @@ class Curves {
     context.globalAlpha = 1;
   }
 
+  // Score of each label shown at a time.
+  scoresAt(time) {
+    const index = clamp(lowerBound(this.scores.times, time), 0, this.scores.times.length - 1);
+    return this.scores.times.length ? this.shownRows().map((row) => ({ label: data.labels[row.label], value: row.high[index] / 255 })) : [];
+  }
+
   // Values of the curves under the pointer at a time, as text.
   describe(target, time) {
-    const at = (times) => clamp(lowerBound(times, time), 0, times.length - 1);
     if (target === byId('gates') && this.gates.times.length) {
-      const [update, reset] = this.gates.rows.map((row) => percent(row.high[at(this.gates.times)] / 255));
+      const index = clamp(lowerBound(this.gates.times, time), 0, this.gates.times.length - 1);
+      const [update, reset] = this.gates.rows.map((row) => percent(row.high[index] / 255));
       return ` · keeps ${update}, recalls ${reset}`;
     }
-    if (target !== byId('scores') || !this.scores.times.length) return '';
-    const values = this.shownRows().map((row) => [row.high[at(this.scores.times)] / 255, data.labels[row.label]]);
-    const best = values.sort((a, b) => b[0] - a[0]).slice(0, 2);
-    return best.map(([value, label]) => ` · ${label} ${percent(value)}`).join('');
+    if (target !== byId('scores')) return '';
+    const best = this.scoresAt(time).sort((a, b) => b.value - a.value).slice(0, 2);
+    return best.map(({ value, label }) => ` · ${label} ${percent(value)}`).join('');
   }
 }

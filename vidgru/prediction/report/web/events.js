@@ -182,7 +182,7 @@ class EventPanel {
   showExplanation(explanation) {
     byId('explanation').hidden = !explanation;
     if (!explanation) return;
-    const objects = explanation.objects.map(([track, label, share]) => this.bar(track >= 0 ? `${label} ${track}` : label, share, percent(share)));
+    const objects = explanation.objects.map(([track, label, share]) => makeBar(track >= 0 ? `${label} ${track}` : label, share, percent(share)));
     byId('attention_bars').replaceChildren(...objects);
     byId('attention_part').hidden = objects.length === 0;
     const points = (score) => Math.round((score - explanation.baseline) * 100);
@@ -190,7 +190,7 @@ class EventPanel {
     const shown = groups.slice(0, MAX_GROUPS).filter(([, score]) => points(score));
     const others = groups.slice(shown.length).map(([group]) => group.replaceAll('_', ' '));
     const change = (score) => `${points(score) < 0 ? '−' : '+'}${Math.abs(points(score))}`;
-    const bars = shown.map(([group, score]) => this.bar(group.replaceAll('_', ' '), score, `${Math.round(score * 100)} (${change(score)})`, explanation.baseline));
+    const bars = shown.map(([group, score]) => makeBar(group.replaceAll('_', ' '), score, `${Math.round(score * 100)} (${change(score)})`, explanation.baseline));
     byId('group_bars').replaceChildren(...bars);
     byId('groups_part').hidden = groups.length === 0;
     byId('other_groups').textContent = others.length ? `${bars.length ? 'Little' : 'Almost no'} change without ${others.join(', ')}.` : '';
@@ -202,9 +202,66 @@ class EventPanel {
     byId('gate_peaks').hidden = peaks.length === 0;
   }
 
-  bar(name, share, value, mark = null) {
-    const track = make('span', { class: 'track', style: { '--share': clamp(share, 0, 1) } });
-    if (mark !== null) track.append(make('i', { style: { '--at': clamp(mark, 0, 1) } }));
-    return make('div', { class: 'bar' }, make('span', { class: 'name', title: name }, name), track, make('span', { class: 'value' }, value));
+}
+
+// A named bar with a value, and a mark on its track.
+function makeBar(name, share, value, mark = null) {
+  const track = make('span', { class: 'track', style: { '--share': clamp(share, 0, 1) } });
+  if (mark !== null) track.append(make('i', { style: { '--at': clamp(mark, 0, 1) } }));
+  return make('div', { class: 'bar' }, make('span', { class: 'name', title: name }, name), track, make('span', { class: 'value' }, value));
+}
+// --- any moment ---
+
+const MAX_BARS = 5; // labels and objects
+
+// What is at a time of the score curve, whether there is an event or not.
+class MomentPanel {
+  constructor(page) {
+    this.page = page;
+    this.box = byId('moment');
+    page.topics.on('selection', () => page.selected !== null && this.hide());
+    byId('moment_close').addEventListener('click', () => this.hide());
+    byId('moment_try').addEventListener('click', () => page.thresholds.set(this.label, this.candidate.threshold));
+  }
+
+  hide() {
+    this.box.hidden = true;
+  }
+
+  show(time, label) {
+    const { thresholds, curves, overlay } = this.page;
+    this.label = label;
+    byId('moment_title').textContent = `${label} at ${formatTime(time)}`;
+    const bar = ({ label: name, value, threshold }) => {
+      const row = makeBar(name, value, percent(value), threshold);
+      row.style.setProperty('--label', labelColour(name));
+      return row;
+    };
+    const scores = curves.scoresAt(time).map((score) => ({ ...score, threshold: thresholds.high[data.labels.indexOf(score.label)] }));
+    scores.sort((a, b) => (b.label === label) - (a.label === label) || b.value - a.value);
+    byId('moment_scores').replaceChildren(...scores.slice(0, MAX_BARS).map(bar));
+    this.showCandidate(time, label);
+    const objects = overlay.objects.at(time);
+    const attended = (objects ?? []).sort((a, b) => b.attention - a.attention).slice(0, MAX_BARS);
+    const none = objects === null ? 'No boxes are available for this time.' : 'No object was detected.';
+    const rows = attended.map(({ name, track, attention }) => makeBar(track >= 0 ? `${name} ${track}` : name, attention, percent(attention)));
+    byId('moment_objects').replaceChildren(...(rows.length ? rows : [make('p', { class: 'small' }, none)]));
+    byId('moment_command').textContent = `vidgru explain MODEL ${shellWord(`${data.root}/${data.name}`)} --at ${time.toFixed(1)} --label ${shellWord(label)}`;
+    this.box.hidden = false;
+  }
+
+  showCandidate(time, label) {
+    const now = this.page.thresholds.high[data.labels.indexOf(label)];
+    this.candidate = this.page.thresholds.candidate(label, time);
+    byId('moment_try').hidden = this.candidate === null || this.candidate.threshold >= now;
+    if (this.candidate === null) {
+      byId('moment_candidate').textContent = data.decode === null ? '' : 'There is no event here at any threshold.';
+      return;
+    }
+    const { start, end, threshold } = this.candidate;
+    const span = `${formatTime(start)} – ${formatTime(end)}`;
+    byId('moment_candidate').textContent = byId('moment_try').hidden
+      ? `In an event. The highest threshold that finds one here, ${span}, is ${percent(threshold)}.`
+      : `Not in an event: its threshold of ${percent(now)} would have to be ${percent(threshold)} (${span}).`;
   }
 }

@@ -73,11 +73,16 @@ class Page {
     this.captions = new Captions(this);
     this.list = new EventList(this);
     this.panel = new EventPanel(this);
+    this.moment = new MomentPanel(this);
     this.saver = new Saver(this);
     listenToKeys(this);
     this.listen();
     this.describe();
     this.followAddress();
+  }
+
+  get curves() {
+    return this.timeline.curves;
   }
 
   // --- events --------------------------------------------------------------------------------------------------------
@@ -148,6 +153,7 @@ class Page {
   }
 
   deselect() {
+    this.moment.hide();
     if (this.editing) this.edit();
     else this.select(null);
   }

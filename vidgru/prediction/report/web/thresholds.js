@@ -37,6 +37,32 @@ class Thresholds {
     return make('label', { class: 'threshold', style: { '--label': labelColour(label) } }, name, slider, make('output', {}), make('span', { class: 'number' }));
   }
 
+  set(label, value) {
+    const index = data.labels.indexOf(label);
+    this.high[index] = value;
+    byId('threshold_rows').querySelectorAll('input')[index].value = value * 100;
+    byId('thresholds').open = true;
+    this.show();
+  }
+
+  // The highest threshold of a label, in steps of 0.01, with which there is an event at a time: { threshold, start, end },
+  // or null. Scores more than a minute away do not count.
+  candidate(label, time) {
+    if (data.decode === null) return null;
+    const index = data.labels.indexOf(label);
+    const [first, stop] = [lowerBound(this.times, time - 60), lowerBound(this.times, time + 60, true)];
+    const times = this.times.subarray(first, stop);
+    const smoothed = this.smoothed.map((scores) => scores.subarray(first, stop));
+    for (let step = 100; step > 0; step--) {
+      const high = this.high.with(index, step / 100);
+      const low = high.map((value, at) => lowerThreshold(value, data.high[at], data.low[at]));
+      const found = decodeEvents(times, smoothed, { ...data.decode.rule, high, low });
+      const event = found.find((each) => each.label === index && each.start <= time && time < each.end);
+      if (event) return { threshold: step / 100, ...event };
+    }
+    return null;
+  }
+
   reset() {
     this.high = [...data.high];
     for (const slider of byId('threshold_rows').querySelectorAll('input')) slider.value = this.high[slider.dataset.index] * 100;
@@ -76,8 +102,12 @@ class Thresholds {
   flag() {
     const pairs = data.labels.map((label, index) => [label, this.high[index]]).filter(([label]) => data.given.includes(label) || this.changed.includes(label));
     const text = pairs.map(([label, value]) => `${label}=${value}`).join(',');
-    return `--threshold ${/^[\w=.,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`}`;
+    return `--threshold ${shellWord(text)}`;
   }
+}
+
+function shellWord(text) {
+  return /^[\w=.,/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 function isSame(a, b) {

@@ -103,12 +103,23 @@ class Timeline {
     } else {
       const event = this.eventAt(pointer);
       if (event) this.page.select(event.id, { seek: false });
+      if (pointer.target === byId('scores')) this.showMoment(pointer);
       this.drag = { edge: null };
       this.page.player.seek(this.timeAt(pointer.clientX));
     }
     byId('time_area').setPointerCapture(pointer.pointerId);
     pointer.preventDefault();
     this.ruler.focus({ preventScroll: true });
+  }
+
+  // Show what is at a click on the score curves, about the label whose curve is nearest to it.
+  showMoment(pointer) {
+    const time = this.timeAt(pointer.clientX);
+    const score = 1 - pointer.offsetY / byId('scores').clientHeight;
+    const nearest = this.curves.scoresAt(time).sort((a, b) => Math.abs(a.value - score) - Math.abs(b.value - score))[0];
+    if (!nearest) return;
+    this.page.select(null);
+    this.page.moment.show(time, nearest.label);
   }
 
   moveDrag(pointer) {
