@@ -21,11 +21,11 @@ HTMLVideoElement.prototype.requestVideoFrameCallback = function (notify) {
 
 @pytest.fixture
 def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """Opens a file as a page; at the end, what its console held is an error, but for what a test expects."""
+    """Opens a file as a page, at its beginning; in the end, its console must hold only what a test expects."""
     complaints: list[str] = []
     contexts = []
 
-    def open_page(path: Path, *, address: str = "", expect: str | None = None, **options: Any) -> Any:
+    def open_page(path: Path, *, address: str = "#t=0", expect: str | None = None, **options: Any) -> Any:
         context = chromium.new_context(**{"viewport": {"width": 1280, "height": 720}, **options})
         contexts.append(context)
         page = context.new_page()

@@ -354,6 +354,53 @@ def test_score_below_threshold_is_explained(tmp_path: Path, visit: Visit) -> Non
     assert page.locator("#panel_below").inner_text() == ""
 
 
+def test_click_on_scores_shows_the_moment(tmp_path: Path, visit: Visit) -> None:
+    facts = scored(np.arange(200) / FPS, 400, 2, FOUND)
+    facts.scores[175:190, 0] = 0.4
+    page = ready(visit(make_page(tmp_path, FOUND, scored=facts)))
+    box = page.locator("#scores").bounding_box()
+    page.mouse.click(box["x"] + 18.0 / 20 * box["width"], box["y"] + 0.6 * box["height"])
+    settle(page, 18.0)
+    assert page.locator("#moment_title").inner_text() == "fall at 0:18.0"
+    candidate = page.locator("#moment_candidate").inner_text()
+    assert re.fullmatch(r"Not in an event: .* of 50 % would have to be 40 % \(0:17\.5 . 0:19\.0\)\.", candidate)
+    assert texts(page, "#moment_scores .bar") == ["fall\n40 %", "walk\n10 %"]
+    assert texts(page, "#moment_objects .bar") == ["square 7\n80 %", "cloud\n20 %"]
+    assert page.locator("#moment_command").inner_text().endswith("/videos/a.mp4 --at 18.0 --label fall")
+    page.locator("#moment_try").click()
+    assert page.locator("#threshold_flag").inner_text() == "--threshold fall=0.4"
+    page.locator(".row.new").click()
+    assert not page.locator("#moment").is_visible()
+    click_time(page, 11.0, target="#scores")
+    assert page.locator("#moment_candidate").inner_text().startswith("In an event. The highest threshold")
+    page.keyboard.press("Escape")
+    assert not page.locator("#moment").is_visible()
+
+
+def test_page_opens_at_the_first_event(plain: Path, visit: Visit) -> None:
+    page = ready(visit(plain, address=""))
+    settle(page, 2.0)
+    assert selected(page) == "fall"
+    assert page.locator("#toast").inner_text().startswith("Keys: n and p go to the next and previous event")
+    assert page.locator("#legend").inner_text().startswith("score")
+    assert page.locator("#legend").bounding_box()["y"] < 710
+    page.reload()
+    settle(page, 2.0)
+    assert not page.locator("#toast").is_visible()
+
+
+def test_boxes_hardly_attended_are_thin(tmp_path: Path, visit: Visit) -> None:
+    facts = scored(np.arange(200) / FPS, 400, 2, FOUND)
+    facts.attention[1::2] = 0.02
+    page = ready(visit(make_page(tmp_path, FOUND, scored=facts)))
+    page.locator("#show_names").uncheck()
+    redrawn(page)
+    assert len(corners(page)) == 1  # the cloud is drawn faintly
+    page.locator("#show_attention").uncheck()
+    redrawn(page)
+    assert len(corners(page)) == 2
+
+
 # --- without the video ----------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from vidgru.model.event_decoder import decode_events
 from vidgru.prediction.report import html
 
 NODE = shutil.which("node")
-CASES = 400
+CASES = 200
 RUN = """
 for (const { times, scores, smooth, high, rule } of JSON.parse(require('fs').readFileSync(0, 'utf8'))) {
   const smoothed = scores.map((row) => smoothScores(times, Float32Array.from(row), smooth));

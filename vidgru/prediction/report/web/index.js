@@ -155,7 +155,8 @@ function normalized(text) {
 class Index {
   constructor() {
     this.hidden = new Set();
-    this.recordings = data.recordings;
+    this.recordings = data.recordings.map((recording) => ({ ...recording, searchText: normalized(recording.name) }));
+    this.labelTexts = new Map(data.labels.map((label) => [label, normalized(label)]));
     this.events = data.events.map(([row, start, end, label, score, number, ...caption]) => ({
       recording: this.recordings[row], start: start / 1000, end: end / 1000, label: data.labels[label], score, number, ...captionFields(caption),
     }));
@@ -181,12 +182,10 @@ class Index {
     const status = byId('status').value;
     const words = normalized(byId('search').value).split(/\s+/).filter(Boolean);
     byId('min_score_value').textContent = percent(minScore);
-    const names = new Map(this.recordings.map((recording) => [recording, normalized(recording.name)]));
-    const labels = new Map(data.labels.map((label) => [label, normalized(label)]));
     const events = this.events.filter((event) => {
       if (event.score < minScore || this.hidden.has(event.label) || (status && event.recording.status !== status)) return false;
-      if (words.length) event.searchText ??= normalized(event.description ?? '');
-      return words.every((word) => names.get(event.recording).includes(word) || labels.get(event.label).includes(word) || event.searchText.includes(word));
+      if (words.length) event.searchText ??= event.description ? normalized(event.description) : '';
+      return words.every((word) => event.recording.searchText.includes(word) || this.labelTexts.get(event.label).includes(word) || event.searchText.includes(word));
     });
     this.byRecording.clear();
     for (const event of events) {
@@ -197,7 +196,7 @@ class Index {
     const recordings = this.recordings.filter((recording) => {
       const hasEvents = this.byRecording.has(recording);
       if ((status && recording.status !== status) || (onlyWithEvents && !hasEvents)) return false;
-      return hasEvents || words.every((word) => names.get(recording).includes(word));
+      return hasEvents || words.every((word) => recording.searchText.includes(word));
     });
     this.recordingTable.table.show(recordings);
     this.eventTable.table.show(events);

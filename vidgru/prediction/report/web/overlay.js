@@ -84,6 +84,7 @@ class Objects {
 // --- drawing ---
 
 const ATTENDED = '#ffb000';
+const MIN_ATTENTION = 0.05; // share of the attention below which a box is thin
 const MIN_NAMED_ATTENTION = 0.1; // share of the attention from which it is shown with the name
 
 class BoxOverlay {
@@ -122,6 +123,12 @@ class BoxOverlay {
     const box = [rect.left + x1 * rect.width, rect.top + y1 * rect.height, (x2 - x1) * rect.width, (y2 - y1) * rect.height];
     const strength = attention ? Math.sqrt(object.attention) : 0;
     context.lineJoin = 'round';
+    if (attention && object.attention < MIN_ATTENTION) {
+      context.strokeStyle = 'rgba(255, 255, 255, 0.6)';
+      context.lineWidth = 0.75;
+      context.strokeRect(...box);
+      return;
+    }
     context.strokeStyle = 'rgba(0, 0, 0, 0.55)';
     context.lineWidth = 3 + 3 * strength;
     context.strokeRect(...box);

@@ -79,6 +79,7 @@ class Page {
     this.listen();
     this.describe();
     this.followAddress();
+    this.greet();
   }
 
   get curves() {
@@ -228,8 +229,20 @@ class Page {
     document.addEventListener('pointerdown', () => (toast.hidden = true), { once: true });
   }
 
-  // Addresses end in `#event=3`, as in links of the index, or `#t=12.5`.
+  // Name the most useful keys the first time that a page is opened in this browser.
+  greet() {
+    try {
+      if (localStorage.getItem('vidgru keys')) return;
+      localStorage.setItem('vidgru keys', 'shown');
+    } catch {
+      return; // the browser keeps nothing for pages from disk
+    }
+    this.showToast('Keys: n and p go to the next and previous event, space plays, z zooms to the event, ? lists all keys.');
+  }
+
+  // Addresses end in `#event=3`, as in links of the index, or `#t=12.5`. Without either, the first event is selected.
   followAddress() {
+    if (!location.hash && this.store.sorted.length) this.select(this.store.sorted[0].id);
     const [, kind, value] = /^#(event|t)=([\d.]+)$/.exec(location.hash) ?? [];
     if (kind === 't') this.player.seek(Number(value));
     if (kind !== 'event' || !this.store.get(Number(value))) return;
