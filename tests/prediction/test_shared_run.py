@@ -259,8 +259,10 @@ def test_shards_equal_a_single_run(project: FakeProject) -> None:
     for number in range(4):
         project.record(f"{number}.mp4", frames=20 + number)
     (project.videos / "empty.mp4").touch()
-    run(project, out=str(project.root / "whole"), report=True)
-    parts = [run(project, shard=f"{number}/2", report=True) for number in (1, 2)]
+    settings = {"report": True, "threshold": {"run": 0.1, "walk": 0.7}}
+    (first, *_) = run(project, out=str(project.root / "whole"), **settings)
+    assert [event.label for event in first.events] == ["fall", "run"]
+    parts = [run(project, shard=f"{number}/2", **settings) for number in (1, 2)]
     names = [result.recording.name for part in parts for result in part]
     assert sorted(names) == sorted(path.name for path in project.videos.iterdir())
     assert content(project.out) == content(project.root / "whole")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.model.networks import make_model
@@ -11,7 +12,7 @@ from vidgru.cache import SequenceCache
 from vidgru.config import TuneConfig
 from vidgru.errors import ModelError, SettingsError
 from vidgru.flags import from_settings
-from vidgru.training.tune import tune
+from vidgru.training.tune import _missed_aims, tune
 
 
 def tuned(data: FakeDataset, model: Path, out: Path, **changes: object) -> Path:
@@ -30,6 +31,18 @@ def test_tune_model_of_clips_on_clips(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "14 recordings, 0.01 hours, 14 events; aim: at most 0.5 false alarms per hour and label" in (
         capsys.readouterr().out
     )
+
+
+def test_tune_warns_of_aims_out_of_reach() -> None:
+    counts, support = np.array([[9, 3, 6], [4, 4, 0], [5, 0, 5]]), np.array([4, 4, 0])
+    labels, recall, alarms = ("fall", "walk", "sit"), TuneConfig(min_recall=0.9), TuneConfig(max_false_alarms=2)
+    assert _missed_aims(recall, labels, counts, support, 0.5) == [
+        "fall: no threshold reaches this recall, 3 of 4 events are found"
+    ]
+    assert _missed_aims(alarms, labels, counts, support, 0.5) == [
+        "fall: no threshold has so few false alarms, there are 12.0 per hour"
+    ]
+    assert _missed_aims(TuneConfig(), labels, counts, support, 0.5) == []
 
 
 def test_tune_refuses_model_of_captions(tmp_path: Path) -> None:

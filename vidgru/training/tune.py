@@ -71,10 +71,23 @@ def tune(model_path: str | Path, dataset_path: str | Path, config: TuneConfig) -
     print(f"{len(times)} recordings, {hours:.2f} hours, {support.sum()} events; aim: {aim}")
     before, after = (count_events(of, times, scores, events, model.labels, step_s) for of in (model.decode, decode))
     print("\n".join(_table(model.decode, decode, model.labels, (before, after), support, hours)))
+    for warning in _missed_aims(config, model.labels, after, support, hours):
+        print(f"warning: {warning}", file=sys.stderr)
     out = Path(config.out).expanduser() if config.out else file
     tuned.save(out)
     print(f"model: {out}")
     return out
+
+
+def _missed_aims(config: TuneConfig, labels: tuple[str, ...], counts: Array, support: Array, hours: float) -> list[str]:
+    """Sentences on labels with events for which no threshold reaches the aim."""
+    warnings = []
+    for label, events, (_, found, false) in zip(labels, support.tolist(), counts.tolist(), strict=True):
+        if config.min_recall is not None and events and found < config.min_recall * events:
+            warnings.append(f"{label}: no threshold reaches this recall, {found} of {events} events are found")
+        if config.max_false_alarms is not None and events and false > config.max_false_alarms * hours:
+            warnings.append(f"{label}: no threshold has so few false alarms, there are {false / hours:.1f} per hour")
+    return warnings
 
 
 def _score_recordings(

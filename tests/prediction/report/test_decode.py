@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +17,18 @@ from vidgru.prediction.report import html
 NODE = shutil.which("node")
 CASES = 200
 RUN = """
-for (const { times, scores, smooth, high, rule } of JSON.parse(require('fs').readFileSync(0, 'utf8'))) {
-  const smoothed = scores.map((row) => smoothScores(times, Float32Array.from(row), smooth));
+const run = (cases) => cases.map(({ times, scores, smooth, high, rule }) => {
+  const seconds = Float64Array.from(times);
+  const smoothed = scores.map((row) => smoothScores(seconds, Float32Array.from(row), smooth));
   rule.low = rule.high.map((value, label) => lowerThreshold(value, high[label], rule.low[label]));
-  const events = decodeEvents(times, smoothed, rule);
-  console.log(JSON.stringify(events.map(({ label, start, end, score }) => [label, start, end, score])));
-}
+  return decodeEvents(seconds, smoothed, rule).map(({ label, start, end, score }) => [label, start, end, score]);
+});
 """
+SCRIPT = (Path(html.__file__).parent / "web/decode.js").read_text(encoding="utf-8") + RUN
 
 
-@pytest.mark.skipif(NODE is None, reason="node is not installed")
-def test_script_finds_the_events_of_the_decoder() -> None:
+def cases() -> tuple[list[Any], list[Any]]:
+    """Inputs of the script, and the events that the decoder finds in them."""
     rng, inputs, expected = np.random.default_rng(0), [], []
     for _ in range(CASES):
         time_s, scores, config, end_s = random_recording(rng)
@@ -39,9 +41,22 @@ def test_script_finds_the_events_of_the_decoder() -> None:
         rule |= {"step": 0.125, "end": end_s}
         values = {"times": time_s.tolist(), "scores": scores.T.tolist(), "smooth": config.smooth_s, "high": config.high}
         inputs.append({**values, "rule": rule})
-    script = (Path(html.__file__).parent / "web/decode.js").read_text(encoding="utf-8") + RUN
+    assert sum(map(len, expected)) > CASES
+    return inputs, expected
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+def test_script_finds_the_events_of_the_decoder() -> None:
+    inputs, expected = cases()
+    script = f"{SCRIPT}console.log(JSON.stringify(run(JSON.parse(require('fs').readFileSync(0, 'utf8')))));"
     result = subprocess.run([NODE or "", "-e", script], input=json.dumps(inputs), capture_output=True, text=True)
     assert result.stderr == ""
-    found = [json.loads(line) for line in result.stdout.splitlines()]
-    assert sum(map(len, expected)) > CASES
-    assert found == expected
+    assert json.loads(result.stdout) == expected
+
+
+@pytest.mark.slow
+def test_script_finds_the_same_events_in_a_browser(chromium: Any) -> None:
+    inputs, expected = cases()
+    page = chromium.new_page()
+    assert page.evaluate(f"(inputs) => {{ {SCRIPT} return run(inputs); }}", inputs) == expected
+    page.close()
