@@ -496,6 +496,7 @@ class TuneConfig:
         features: Folder of the sequence cache.
         weights: Path of the model's detector weights, if they have moved; the file must be the same.
         out: Model file to write; empty replaces the model.
+        videos: Folder of the videos, if it is not beside the annotation file.
         allow_missing: Skip rows whose video is missing instead of failing.
     """
 
@@ -507,6 +508,7 @@ class TuneConfig:
     features: str = "features"
     weights: str = ""
     out: str = ""
+    videos: str = ""
     allow_missing: bool = False
 
     def __post_init__(self) -> None:

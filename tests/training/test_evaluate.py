@@ -17,9 +17,10 @@ from vidgru.model.features import compute_features
 from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.model.stream import score_recording
 from vidgru.training.data import load_features
-from vidgru.training.evaluate import evaluate, metrics_summary, metrics_table
+from vidgru.training.evaluate import _confused_events, evaluate, metrics_summary, metrics_table
 from vidgru.training.examples import Examples, LabelledClip, TimedRecording
 from vidgru.training.validation import Validation
+from vidgru.types import Annotation, Event
 
 LABELS = ("car_then_person", "person_then_car")
 
@@ -130,7 +131,9 @@ def test_evaluate_multi_label(data: FakeDataset, tmp_path: Path, capsys: pytest.
 
 
 def test_evaluate_empty_split_is_refused(data: FakeDataset, tmp_path: Path) -> None:
-    with pytest.raises(AnnotationError, match="no clips in split 'holdout'\n  it has train, val, test; choose one"):
+    with pytest.raises(
+        AnnotationError, match=r"no clips in split 'holdout'\n  it has train, val, test; choose .* --folds 5"
+    ):
         evaluate(data.root / "model.safetensors", data.root, config(data, tmp_path, split="holdout"))
 
 
@@ -225,3 +228,12 @@ def test_summary_has_a_line_per_head() -> None:
         "7 captions: cider_d 1.500, 25% below the confidence threshold",
         "skipped, cannot be read: x.mp4",
     ]
+
+
+def test_confused_events_name_the_commonest_pair() -> None:
+    truth = [Annotation(video="a.mp4", start_s=t, end_s=t + 2.0, label="sit") for t in (0.0, 10.0, 20.0, 30.0)]
+    spans = [("fall", 0.0), ("fall", 10.5), ("sit", 20.0), ("fall", 20.0), ("fall", 31.9)]
+    predicted = [Event(video="a.mp4", start_s=t, end_s=t + 2.0, label=label, score=0.9) for label, t in spans]
+    assert _confused_events(truth, predicted) == {"true": "sit", "predicted": "fall", "events": 2, "of": 4}
+    assert _confused_events(truth, predicted[1:]) is None, "a single event"
+    assert _confused_events(truth, [replace(event, video="b.mp4") for event in predicted]) is None

@@ -119,7 +119,7 @@ def complete_settings(config: TrainConfig) -> TrainConfig:
         return config
     out = unused_path(folder, lambda path: any((path / name).exists() for name in _RESULTS))
     if out != folder:
-        print(f"{folder} holds a run, so this one goes to {out} (--exist-ok overwrites)")
+        print(f"{folder} holds a run, so this one goes to {out} (--exist-ok overwrites, --resume continues it)")
     return with_settings(config, out=str(out))
 
 

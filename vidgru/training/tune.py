@@ -99,7 +99,9 @@ def _score_recordings(
     """
     detection_source = open_model_detections(model, config)
     find_imported = detection_source.find if detection_source else None
-    dataset = load_dataset(dataset_path, allow_missing=config.allow_missing, find_imported=find_imported)
+    dataset = load_dataset(
+        dataset_path, allow_missing=config.allow_missing, find_imported=find_imported, videos=config.videos
+    )
     split = config.split or None
     dataset = assign_splits(dataset) if split else dataset
     timed = event_timelines(dataset, split)
