@@ -46,12 +46,31 @@ def dataset_advice(dataset: Dataset, fps: float) -> list[str]:
         fps: Samples per second.
     """
     timelines = event_timelines(dataset)
-    lengths: dict[str, list[float]] = defaultdict(list)
-    learnt: dict[str, int] = dict.fromkeys(dataset.labels, 0)
+    learnt: dict[str, int] = {}
     for timeline in timelines:
+        for _, _, index in timeline.events:
+            is_learnt = timeline.split in ("train", "val")
+            learnt[dataset.labels[index]] = learnt.get(dataset.labels[index], 0) + is_learnt
+    items = short_events(dataset, fps)
+    if timelines and all(timeline.events for timeline in timelines):
+        items.append(
+            "no recording is free of events, so false alarms are hardly measured: add recordings in which nothing "
+            "happens (rows with only `video`)"
+        )
+    few = [f"{label} ({number})" for label, number in sorted(learnt.items()) if number < _FEW_EVENTS]
+    if few and "train" in dataset.splits:
+        items.append(f"few events to learn from: annotate more of {', '.join(few)}")
+    if "test" not in dataset.splits:
+        items.append("no test split: vidgru train DATASET --folds 5 measures on all recordings")
+    return items
+
+
+def short_events(dataset: Dataset, fps: float) -> list[str]:
+    """Return the labels with many events of few samples. Arguments as for `dataset_advice`."""
+    lengths: dict[str, list[float]] = defaultdict(list)
+    for timeline in event_timelines(dataset):
         for start_s, end_s, index in timeline.events:
             lengths[dataset.labels[index]].append(end_s - start_s)
-            learnt[dataset.labels[index]] += timeline.split in ("train", "val")
     items = []
     for label, seconds in lengths.items():
         short = [length for length in seconds if length * fps < _FEW_SAMPLES]
@@ -62,16 +81,6 @@ def dataset_advice(dataset: Dataset, fps: float) -> list[str]:
                 f"{len(short)} of {len(seconds)} events of {label} have fewer than {_FEW_SAMPLES} samples at "
                 f"--fps {fps:g}: {remedy}"
             )
-    if timelines and all(timeline.events for timeline in timelines):
-        items.append(
-            "no recording is free of events, so false alarms are hardly measured: add recordings in which nothing "
-            "happens (rows with only `video`)"
-        )
-    few = [f"{label} ({number})" for label, number in learnt.items() if label in lengths and number < _FEW_EVENTS]
-    if few and "train" in dataset.splits:
-        items.append(f"few events to learn from: annotate more of {', '.join(few)}")
-    if "test" not in dataset.splits:
-        items.append("no test split: vidgru train DATASET --folds 5 measures on all recordings")
     return items
 
 

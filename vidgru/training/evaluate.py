@@ -39,7 +39,7 @@ from vidgru.model.features import stream_features
 from vidgru.model.scoring import EncodedRecording, encode_recording, score_clips
 from vidgru.model.stream import rank_events, score_encoded
 from vidgru.storage import write_json
-from vidgru.training.advice import lost_objects, metrics_advice, print_advice
+from vidgru.training.advice import lost_objects, metrics_advice, print_advice, short_events
 from vidgru.training.data import ExtractedDataset, extract_missing
 from vidgru.training.evaluate_captions import captions_table, evaluate_captions
 from vidgru.training.examples import LabelledClip, check_task_labels, clip_examples, untimed_clips
@@ -139,9 +139,9 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     write_json(out / "metrics.json", metrics)
     print(metrics_table(metrics))
     print(f"metrics: {out / 'metrics.json'}")
-    items = metrics_advice(metrics)
+    evaluated = select_splits(extracted.dataset, [config.split])
+    items = [*short_events(evaluated, model.fps), *metrics_advice(metrics)]
     if detection_source is None:
-        evaluated = select_splits(extracted.dataset, [config.split])
         items = [*lost_objects(evaluated, read, model.feature_spec, model.names), *items]
     print_advice(items)
     return metrics
