@@ -32,6 +32,7 @@ from vidgru.training.thresholds import fit_platt
 from vidgru.types import Array
 
 _MAX_DIFFERENT = 0.4  # share of words in which sentences of one wording may differ
+_FEW_SLOTS = 150  # so few are screened in all folds: half of them would teach too little
 _MIN_SLOTS = 12  # fewer examples of a slot teach nothing
 _MAX_SENTENCES = 1500  # that slots are found in and fitted on, spread over all; more teach little
 _FOLDS = 5
@@ -406,7 +407,7 @@ def _fit(
     for row, names in enumerate(slots.contexts):
         has_context[row, [index[name] for name in names]] = 1.0
     clip, target = torch.from_numpy(slots.clip), torch.from_numpy(slots.target)
-    fold = events.folds % 2 if screening else events.folds
+    fold = events.folds % 2 if screening and len(slots.target) > _FEW_SLOTS else events.folds
     starts = 1 if screening else _STARTS
     folds = starts * (int(fold.max()) + 1)
     learns = fold[clip] != torch.arange(folds)[:, None] // starts  # [K,S]
