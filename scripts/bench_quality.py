@@ -13,7 +13,8 @@ recordings with an event per label, drawn anew for each draw; the fold that is t
   of clips mean, standard deviation, maximum and mean change; around frames the windows of `vidgru/model/summaries.py`;
 - biLSTM: a bidirectional LSTM (64 units, 60 epochs) over frame summaries, as Label Studio's video backend trains one.
 
-Prints a table and writes OUT/quality.json and OUT/quality.png after every row; rows that are there are not run again.
+Prints rows and writes OUT/quality.json, a table OUT/quality.md and a chart OUT/quality.png after every row; rows that
+are there are not run again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -42,7 +44,7 @@ from vidgru.datasets.dataset import Dataset, clips
 from vidgru.datasets.splits import folds
 from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.model.summaries import FrameSummaries, WindowSummaries, summarize_clip
-from vidgru.storage import write_json
+from vidgru.storage import write_atomic, write_json
 from vidgru.training.examples import Examples, LabelledClip, TimedRecording
 from vidgru.training.run import TrainingData, prepare
 from vidgru.training.trainer import train_model
@@ -85,13 +87,14 @@ def main() -> None:
             if not any(row.items() <= done.items() for done in rows):
                 rows.append(row | cross_validate(data, config, model, shots, args.draws))
                 write_json(file, rows)
+                write_atomic(args.out / "quality.md", table(rows).encode())
                 plot(rows, args.out / "quality.png")
                 print(row_text(rows[-1]), flush=True)
 
 
 def cross_validate(data: TrainingData, config: TrainConfig, model: str, shots: str, draws: int) -> dict[str, Any]:
-    """Metric of each draw over all folds, their mean, an interval over draws, and seconds per training."""
-    values, started = [], time.monotonic()
+    """Metric of each draw over all folds, their mean, an interval over draws, and processor seconds per training."""
+    values, started = [], time.process_time()
     for seed in range(draws):
         scores, truth = [], []
         for number, fold in enumerate(folds(data.dataset, config.folds, seed, config.group_by or None)):
@@ -103,7 +106,7 @@ def cross_validate(data: TrainingData, config: TrainConfig, model: str, shots: s
             truth.append(of_truth)
         values.append(metric(np.concatenate(scores), np.concatenate(truth), timed=data.task.frame_head is not None))
     spread = 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else None
-    seconds = (time.monotonic() - started) / (draws * config.folds)
+    seconds = (time.process_time() - started) / (draws * config.folds)
     return {"values": values, "mean": float(np.mean(values)), "spread": spread, "seconds": round(seconds, 2)}
 
 
@@ -276,6 +279,26 @@ def row_text(row: dict[str, Any]) -> str:
     return f"{where:50} {row['model']:14} {row['mean']:.3f}{spread}  {row['seconds']:.1f} s"
 
 
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown table: a row per set and model, a column per number of clips; seconds are the last column's."""
+    shots = sorted({row["shots"] for row in rows}, key=_number)
+    lines = ["| set | model | " + " | ".join(shots) + " | s per training |", "|---" * (len(shots) + 3) + "|"]
+    for key in dict.fromkeys((row["set"], row["weights"], row["model"]) for row in rows):
+        of_key = {row["shots"]: row for row in rows if (row["set"], row["weights"], row["model"]) == key}
+        cells = []
+        for number in shots:
+            row = of_key.get(number)
+            spread = "" if row is None or row["spread"] is None else f" ± {row['spread']:.3f}"
+            cells.append("" if row is None else f"{row['mean']:.3f}{spread}")
+        seconds = next(of_key[number]["seconds"] for number in reversed(shots) if number in of_key)
+        lines.append(f"| {key[0]}, {key[1]} | {key[2]} | {' | '.join(cells)} | {seconds:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(shots: str) -> float:
+    return math.inf if shots == "all" else int(shots)
+
+
 def plot(rows: Sequence[dict[str, Any]], out: Path) -> None:
     """Draw one panel per set: the metric over the number of clips per class."""
     from matplotlib.figure import Figure
@@ -284,13 +307,12 @@ def plot(rows: Sequence[dict[str, Any]], out: Path) -> None:
     figure = Figure(figsize=(4.2 * len(sets), 3.6), layout="constrained")
     for axis, key in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
         of_set = [row for row in rows if (row["set"], row["weights"]) == key]
-        shots = list(dict.fromkeys(row["shots"] for row in of_set))
-        for model in dict.fromkeys(row["model"] for row in of_set):
-            points = [row for row in of_set if row["model"] == model]
+        shots = sorted({row["shots"] for row in of_set}, key=_number)
+        for color, model in enumerate(MODELS):
+            points = sorted((row for row in of_set if row["model"] == model), key=lambda row: _number(row["shots"]))
             x = [shots.index(row["shots"]) for row in points]
-            axis.errorbar(
-                x, [row["mean"] for row in points], [row["spread"] or 0 for row in points], marker="o", label=model
-            )
+            y, spread = [row["mean"] for row in points], [row["spread"] or 0 for row in points]
+            axis.errorbar(x, y, spread, marker="o", label=model if points else None, color=f"C{color}")
         axis.set(title=", ".join(key), xlabel="clips per class", xticks=range(len(shots)), xticklabels=shots)
         axis.grid(alpha=0.3)
     figure.axes[0].legend()
