@@ -320,7 +320,7 @@ class TrainConfig:
             groups; 1 with more than 2,000 clips or 50 hours. 1 trains a single network and sets a validation split
             aside.
         linear: Combine the networks with a linear model of pooled statistics, which is strong on few examples.
-        resume: Resume the run in `out`, with the result of an uninterrupted run.
+        resume: Resume the run in `out`, with the result of an uninterrupted run; with the same `init`, if it had one.
         init: Model to start from, or the start that `vidgru pretrain` wrote. Settings of the detector, the features and
             the network are its own where they are left at their defaults, and its labels remain.
         epochs: Maximum number of passes over the training data. A finished run can be resumed with more.
@@ -392,7 +392,6 @@ class TrainConfig:
         require(self.window == 0 or 1 <= self.window <= 3600, "window", self.window, "0, or from 1 to 3600 seconds")
         require(0 <= self.lookahead <= 60, "lookahead", self.lookahead, "from 0 to 60 seconds")
         require(self.augment or not self.mirror, "mirror", self.mirror, "left out with --no-augment")
-        require(not (self.resume and self.init), "init", self.init, "left out with --resume")
         require(not (self.resume and self.folds), "folds", self.folds, "left out with --resume")
 
 
