@@ -247,6 +247,8 @@ def test_yaml_errors_name_the_file(text: str, message: str, tmp_path: Path, caps
     (["explain", "m", "a.mp4", "--only", "person"], "unknown flag --only\n  a model brings the settings of its det"),
     (["extract", "nope.mp4"], "no such file or folder: nope.mp4"),
     (["predict", "model", "rtsp://a", "b.mp4"], "a live source must be the only source\n  run one command per live"),
+    (["extract", "rtsp://me:hunt/er@2@cam/1"], "rtsp://***@cam/1"),
+    (["info", "http://me:hunter2@cam/1"], "/***@cam/1"),
     (["info", "nope.mp4"], "no such file or folder: nope.mp4"),
 ])  # fmt: skip
 def test_usage_errors(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,7 @@ MASK = "[[[0, 0], [1, 0], [1, 1]]]"
     (TrainConfig, {"window": 0.5}, "window is 0.5; it must be 0, or from 1 to 3600 seconds"),
     (TrainConfig, {"dropout": 1.0}, "dropout is 1.0; it must be at least 0 and below 1"),
     (TrainConfig, {"group_dropout": -0.1}, "group_dropout is -0.1; it must be at least 0 and below 1"),
-    (TrainConfig, {"hidden": 0}, "hidden is 0; it must be at least 1"),
+    (TrainConfig, {"hidden": 0}, "hidden is 0; it must be from 1 to 8192"),
     (TrainConfig, {"cell": "qrnn"}, "cell is 'qrnn'; it must be one of gru, lstm, rnn, none"),
     (TrainConfig, {"drop_features": ("looks",)}, "drop_features is 'looks'; it must be one of geometry"),
     (PretrainConfig, {"cell": "none"}, "cell is 'none'; it must be one that remembers: gru, lstm or rnn"),

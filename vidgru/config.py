@@ -20,6 +20,7 @@ from vidgru.errors import SettingsError
 from vidgru.flags import check_choices, parse_duration, parse_time, require
 
 FEATURE_SCHEMA = 2  # increase when equal settings would give other features
+MAX_MEMBERS = 32
 DETECTIONS_SCHEMA = 1  # increase when equal imported detections would give other sequences
 
 _MASK_HINT = "for example [[[0, 0], [0.3, 0], [0.3, 0.1], [0, 0.1]]] for the upper left, or a file that holds it"
@@ -74,7 +75,9 @@ class DetectorSettings:
         object.__setattr__(self, "only", tuple(sorted(set(self.only))))  # files of models and caches have lists
         check_choices(self)
         require(0 < self.fps <= 240, "fps", self.fps, "above 0 and at most 240")
-        require(self.imgsz >= 32 and self.imgsz % 32 == 0, "imgsz", self.imgsz, "a multiple of 32")
+        require(
+            32 <= self.imgsz <= 16384 and self.imgsz % 32 == 0, "imgsz", self.imgsz, "a multiple of 32, up to 16384"
+        )
         require(0 < self.conf < 1, "conf", self.conf, "between 0 and 1")
         require(0 < self.iou <= 1, "iou", self.iou, "above 0 and at most 1")
         require(self.max_objects >= 1, "max_objects", self.max_objects, "at least 1")
@@ -268,8 +271,8 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name in ("width", "hidden", "layers"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name, most in (("width", 8192), ("hidden", 8192), ("layers", 32)):
+            require(1 <= getattr(self, name) <= most, name, getattr(self, name), f"from 1 to {most}")
         for name in ("dropout", "group_dropout"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
 
@@ -384,7 +387,7 @@ class TrainConfig:
         require(not self.group_by or self.folds > 0, "group_by", self.group_by, hint)
         for name in ("epochs", "batch"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        require(0 <= self.members <= 32, "members", self.members, "from 0 to 32")
+        require(0 <= self.members <= MAX_MEMBERS, "members", self.members, f"from 0 to {MAX_MEMBERS}")
         for name in ("patience", "seed", "weight_decay"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         require(0 < self.lr <= 1, "lr", self.lr, "above 0 and at most 1")

@@ -18,16 +18,24 @@ VidgruError                        exit code 2 unless noted otherwise
 
 from __future__ import annotations
 
+import re
+
+# Passwords may contain any character but white space, so everything up to the last `@` is hidden. `Path` joins slashes.
+_CREDENTIALS = re.compile(r"(\w{2,}:/+)\S*@")
+
 
 class VidgruError(Exception):
-    """Base of all errors: `message` says what is wrong and where, `remedy` (possibly empty) what to do about it."""
+    """Base of all errors: `message` says what is wrong and where, `remedy` (possibly empty) what to do about it.
+
+    Users and passwords in URLs are hidden in both.
+    """
 
     exit_code = 2
 
     def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
+        self.message = _CREDENTIALS.sub(r"\1***@", message)
+        self.remedy = _CREDENTIALS.sub(r"\1***@", remedy)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.remedy}" if self.remedy else self.message

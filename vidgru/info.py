@@ -484,7 +484,7 @@ def format_settings(values: Mapping[str, Any]) -> str:
         if value in ("", [], ()):
             continue
         if name.endswith("sha256"):
-            value = f"{value[:12]}…"
+            value = f"{str(value)[:12]}…"
         if isinstance(value, list) and len(value) > _SHOWN_ITEMS:
             value = f"{', '.join(map(str, value[:_SHOWN_ITEMS]))} and {len(value) - _SHOWN_ITEMS} more"
         items.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")

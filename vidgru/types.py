@@ -217,14 +217,19 @@ class FrameSequence:
         names = ("time_s", "frame_index", "offsets", "scene", "scene_motion", *OBJECT_TENSORS)
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
-    def not_finite(self) -> str | None:
-        """Return the name of the first tensor that holds NaN or infinity; None if all are finite."""
+    def find_fault(self) -> str | None:
+        """Describe the first number that no detector gives; None if there is none. Construction checks shapes only."""
         for name, values in self.tensors().items():
             if values.dtype == np.float16:  # by its exponent bits: isfinite converts every number first, and is slow
-                if ((np.ascontiguousarray(values).view(np.uint16) & 0x7C00) == 0x7C00).any():
-                    return name
-            elif not np.isfinite(values).all():
-                return name
+                is_finite = not ((np.ascontiguousarray(values).view(np.uint16) & 0x7C00) == 0x7C00).any()
+            else:
+                is_finite = bool(np.isfinite(values).all())
+            if not is_finite:
+                return f"{name} holds numbers that are not finite"
+        if len(self.boxes) and np.abs(self.boxes - 0.5).max() > _MAX_OFFSET:
+            return "boxes are not normalised to the frame"
+        if len(self.classes) and not 0 <= self.classes.min() <= self.classes.max() < len(self.names):
+            return f"classes are not all of the {len(self.names)} names"
         return None
 
     def frames(self, start: int, stop: int) -> FrameSequence:

@@ -1,5 +1,6 @@
 """Files that `vidgru convert` writes for other tools, and that reading them back gives the same annotations."""
 
+import csv
 import json
 import re
 from fractions import Fraction
@@ -49,6 +50,16 @@ def test_convert_round_trips(tmp_path: Path, first: OutputFormat) -> None:
     for second, name in OUTPUTS.items():
         convert(between, tmp_path / second / name, ConvertConfig(to=second, fps=25))
         assert without_suffix(tmp_path / second / name) == expected, second
+
+
+def test_csv_cells_are_no_formulas_and_read_back_unchanged(tmp_path: Path) -> None:
+    texts = ["=1+1", "+a", "-2+3", "@cmd", "'=1", "''-x", "'a", "-5", "a=b"]
+    lines = [json.dumps({"video": f"{text}.mp4", "label": text, "description": text}) for text in texts]
+    source = write(tmp_path, "source.jsonl", "\n".join(lines) + "\n")
+    convert(source, tmp_path / "out.csv", ConvertConfig())
+    assert plain(tmp_path / "out.csv") == plain(source)
+    cells = [cell for row in csv.reader((tmp_path / "out.csv").read_text().splitlines()) for cell in row]
+    assert not [cell for cell in cells if cell[:1] in tuple("=+-@\t\r") and cell != "-5"]
 
 
 def test_convert_keeps_what_the_tools_can_hold(tmp_path: Path) -> None:

@@ -1,18 +1,19 @@
 import json
-from dataclasses import replace
+import math
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file
 
 from tests.model.networks import FEATURE_SETTINGS, make_model, random_batch
 from tests.sequences import make_sequence
 from vidgru.config import NetworkSettings
 from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
 from vidgru.model.captioner import CaptionSegment, caption_segments
-from vidgru.model.checkpoint import BEST, FORMAT, check_feature_settings, detector_settings, load_model
+from vidgru.model.checkpoint import BEST, FORMAT, METADATA, check_feature_settings, detector_settings, load_model
 from vidgru.model.event_gru import EventGRU, count_parameters
 from vidgru.model.features import compute_features
 from vidgru.model.tokenizer import Tokenizer
@@ -187,11 +188,43 @@ def test_load_model_refuses_older_format(tmp_path: Path) -> None:
         {"caption": {"longest": 3}},
         {"linear": {"shapes": {"clips": [3, 4]}}},
         {"linear": {"shapes": {"clips": [3, 4]}, "drop_groups": [], "clip_mix": {}, "frame_mix": {}}},
+        {"architecture": {**asdict(NetworkSettings()), "layers": 10**9}},
+        {"members": 10**9},
+        {"members": 2},
+        {"feature_spec": {"classes": 10**12}},
+        {"decode": {"high": [math.nan] * 2, "low": [0.1] * 2, "min_s": 0, "merge_s": 0, "exclusive": True}},
+        {"decode": {"high": [0.5], "low": [0.1], "min_s": 0, "merge_s": 0, "exclusive": True}},
+        {"window_s": math.inf},
+        {"lookahead": -1},
+        {"feature_settings": {"fps": 0.0}},
+        {"feature_settings": {**FEATURE_SETTINGS, "mask": "/dev/tty"}},
+        {"feature_settings": {**FEATURE_SETTINGS, "imgsz": "640"}},
+        {"masked_groups": ["nothing"]},
+        {"metrics": [1, 2]},
+        {"weights": None},
     ],
 )
 def test_load_model_refuses_inconsistent_metadata(model_metadata: dict[str, object], tmp_path: Path) -> None:
     save_with_metadata(tmp_path / "m", **model_metadata)
     with pytest.raises(ModelError, match=r"m is not a valid vidgru model: .+\n  train it again"):
+        load_model(tmp_path / "m")
+
+
+def test_load_model_refuses_tensors_that_do_not_fit(tmp_path: Path) -> None:
+    data = make_model().to_bytes()
+    tensors = load(data)
+    metadata = {METADATA: json.dumps(make_model().metadata())}
+    name = next(iter(tensors))
+    for changed, message in (
+        (torch.full_like(tensors[name], math.nan), f"{name} holds numbers that are not finite"),
+        (tensors[name][None], rf"{name} is \[1, .*\], its architecture has \["),
+    ):
+        (tmp_path / "m").write_bytes(save({**tensors, name: changed.contiguous()}, metadata))
+        with pytest.raises(ModelError, match=f"m is not a valid vidgru model: {message}"):
+            load_model(tmp_path / "m")
+    del tensors[name]
+    (tmp_path / "m").write_bytes(save(tensors, metadata))
+    with pytest.raises(ModelError, match=f"{name} is missing"):
         load_model(tmp_path / "m")
 
 

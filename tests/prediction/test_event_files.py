@@ -146,7 +146,7 @@ def test_csv_has_annotation_columns_and_event_free_rows() -> None:
     assert tuple(rows[0]) == writers.CSV_COLUMNS
     assert (rows[0]["start"], rows[0]["end"], rows[0]["score"], rows[0]["start_time"]) == ("1.000", "2.500", "0.5", "")
     assert rows[0]["description"] == NASTY.replace("\r\n", "\n").replace("\r", "\n")
-    assert rows[1] == dict.fromkeys(writers.CSV_COLUMNS, "") | {"video": "=c, d.mp4"}
+    assert rows[1] == dict.fromkeys(writers.CSV_COLUMNS, "") | {"video": "'=c, d.mp4"}  # no formula
     assert len(rows) == 2
     (row,) = csv.DictReader(io.StringIO(writers.to_csv([("a/b.mp4", [event(1, 2, **TEMPLATE)])]), newline=""))
     assert {name: row[name] for name in TEMPLATE} == {**TEMPLATE, "description_score": "0.25"}

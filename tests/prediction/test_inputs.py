@@ -118,12 +118,13 @@ def test_folder_with_unrelated_index_file(project: FakeProject) -> None:
     assert names(run(project, project.videos)) == [("a.mp4", "done")]
 
 
-def test_reextracted_recording_is_listed_once(project: FakeProject) -> None:
+def test_reextracted_recording_is_listed_once(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
     project.record("a.mp4")
     project.record("a.mp4", content="another take", frames=16)
     (result,) = run(project, project.cache.root)
     assert result.recording.name == "a.mp4"
     assert result.duration_s == 2.0
+    assert "holds 1 entries of recordings that were extracted again since; they are skipped" in capsys.readouterr().err
 
 
 def test_entry_of_changed_recording_has_no_video(project: FakeProject) -> None:

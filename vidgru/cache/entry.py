@@ -12,14 +12,16 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from msgspec import Meta, convert
 
 from vidgru.errors import CacheError, PartChangedError
 from vidgru.storage import sha256_file
-from vidgru.types import Array, FrameSequence
+from vidgru.types import FrameSequence
 
 KEY = re.compile(r"[0-9a-f]{64}")
 UNFINISHED = ".unfinished"  # subfolder of a cache, so that finding incomplete entries does not list all entries
@@ -29,6 +31,11 @@ LIVE = "live"  # key of `Entry.run_info` with the source of an entry that was re
 REMEDY = "extract its recording again; this replaces the entry"
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2"}
 _MAX_HEADER_BYTES = 1 << 20  # the header of a part is under 2 kB
+_MAX_ENTRY_BYTES = 1 << 26  # a part takes 150
+
+
+Count = Annotated[int, Meta(ge=0, le=1 << 50)]
+Hash = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +50,11 @@ class EntryPart:
         sha256: SHA-256 of the file, in hex.
     """
 
-    name: str
-    samples: int
-    objects: int
-    bytes: int
-    sha256: str
+    name: Annotated[str, Meta(pattern=r"\Apart-\d{5,9}\.safetensors\Z")]
+    samples: Count
+    objects: Count
+    bytes: Count
+    sha256: Hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +76,20 @@ class Entry:
     """
 
     key: str
-    status: str
-    duration_s: float
-    fps: float
-    size_px: tuple[int, int]
+    status: Literal["done", "partial"]
+    duration_s: Annotated[float, Meta(ge=0, le=1e9)]
+    fps: Annotated[float, Meta(gt=0, le=1e6)]
+    size_px: tuple[Count, Count]
     names: tuple[str, ...]
     feature_settings: dict[str, Any]
     run_info: dict[str, Any]
-    damage: dict[str, Any] = field(default_factory=dict)
+    damage: dict[str, Count | Annotated[float, Meta(ge=0, le=1e9)]] = field(default_factory=dict)
     recorded_at: str | None = None
     parts: tuple[EntryPart, ...]
+
+    def __post_init__(self) -> None:
+        if self.recorded_at is not None:
+            datetime.fromisoformat(self.recorded_at)
 
     @property
     def samples(self) -> int:
@@ -127,14 +138,21 @@ def read_entry(folder: Path) -> Entry | None:
     """
     path = folder / "entry.json"
     try:
-        values = json.loads(path.read_bytes())
-        values["parts"] = tuple(EntryPart(**part) for part in values["parts"])
-        values["size_px"], values["names"] = tuple(values["size_px"]), tuple(values["names"])
-        return Entry(key=folder.name, **values)
+        if path.stat().st_size > _MAX_ENTRY_BYTES:
+            raise ValueError(f"larger than {_MAX_ENTRY_BYTES} bytes")
+        return convert({**json.loads(path.read_bytes()), "key": folder.name}, Entry)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except (ValueError, TypeError, RecursionError, OSError) as error:
         raise CacheError(f"{path} is corrupt: {error}", REMEDY) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PartMetadata:
+    fps: float
+    size_px: tuple[Count, Count]
+    names: tuple[str, ...]
+    flip_idx: tuple[int, ...] = ()
 
 
 def read_part(path: Path) -> FrameSequence:
@@ -145,20 +163,14 @@ def read_part(path: Path) -> FrameSequence:
         if not 0 < length < _MAX_HEADER_BYTES:
             raise ValueError("no safetensors header")
         header = json.loads(mapped[8 : 8 + length].tobytes())
-        metadata = json.loads(header.pop("__metadata__")["vidgru"])
-        tensors: dict[str, Array] = {}
+        metadata = convert(json.loads(header.pop("__metadata__")["vidgru"]), _PartMetadata)
+        tensors: dict[str, Any] = {}
         for name, info in header.items():
             first, last = (8 + length + offset for offset in info["data_offsets"])
             flat = mapped[first:last].view(np.ndarray).view(_DTYPES[info["dtype"]])
             tensors[name] = flat.reshape(info["shape"])
-        return FrameSequence(
-            **tensors,
-            fps=metadata["fps"],
-            size_px=tuple(metadata["size_px"]),
-            names=tuple(metadata["names"]),
-            flip_idx=tuple(metadata.get("flip_idx", ())),
-        )
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:
+        return FrameSequence(**tensors, **vars(metadata))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OSError) as error:
         raise CacheError(f"{path} is corrupt: {error}", REMEDY) from None
 
 
@@ -168,7 +180,7 @@ def open_part(folder: Path, part: EntryPart, *, verify: bool = False) -> FrameSe
     Args:
         folder: Folder of the entry.
         part: The part.
-        verify: Also read all its bytes, compare their SHA-256, and check that its numbers are finite.
+        verify: Also read all its bytes, compare their SHA-256, and check its numbers.
 
     Raises:
         PartChangedError: Its bytes are not those that were written.
@@ -188,6 +200,6 @@ def open_part(folder: Path, part: EntryPart, *, verify: bool = False) -> FrameSe
     sequence = read_part(path)
     if (len(sequence), len(sequence.boxes)) != (part.samples, part.objects):
         raise CacheError(f"{path}: {len(sequence)} samples, but entry.json lists {part.samples}", REMEDY)
-    if verify and (name := sequence.not_finite()):
-        raise CacheError(f"{path}: {name} holds numbers that are not finite", "do not use this cache")
+    if verify and (fault := sequence.find_fault()):
+        raise CacheError(f"{path}: {fault}", "do not use this cache")
     return sequence

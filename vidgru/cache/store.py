@@ -20,14 +20,18 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Required, TypedDict, cast
+
+from msgspec import Meta, convert
 
 from vidgru.cache.entry import (
     INCOMPLETE_NAME,
     KEY,
     UNFINISHED,
     Entry,
+    Hash,
     canonical_json,
     delete_resume_file,
     open_part,
@@ -37,9 +41,28 @@ from vidgru.cache.entry import (
 from vidgru.cache.writer import EntryWriter
 from vidgru.errors import CacheError, OutputError, PartChangedError, WeightsError
 from vidgru.storage import sha256_file, write_atomic
-from vidgru.types import FrameSequence
+from vidgru.types import FrameSequence, Recording
 
 _MTIME_RESOLUTION_NS = 2_000_000_000  # of the coarsest file system, FAT
+
+
+_Path = Annotated[str, Meta(pattern=r"\A[^\x00]+\Z")]
+
+
+class _IndexRecord(TypedDict, total=False):
+    """A line of `index.jsonl`; see `set_last_entry` and `set_alias`."""
+
+    path: Required[_Path]
+    sha256: Required[Hash]
+    key: Required[Hash]
+    size: int
+    mtime_ns: int
+    recorded_at: str
+    racy: bool
+    name: str
+    detections: _Path
+    video: _Path
+    stamp: str
 
 
 class SequenceCache:
@@ -133,17 +156,18 @@ class SequenceCache:
     def records(self) -> list[dict[str, Any]]:
         """Return the records of `index.jsonl`, oldest first: `path`, `sha256`, `key` and optional fields.
 
-        A line cut short by a kill is skipped: its recording is hashed again.
+        A line that was cut short by a kill, or is no such record, is skipped: its recording is hashed again.
         """
         records = []
         path = self.root / "index.jsonl"
         for line in path.read_bytes().splitlines() if path.is_file() else []:
-            try:
-                record = json.loads(line)
-                if all(isinstance(record[field], str) for field in ("path", "sha256", "key")):
-                    records.append(record)
-            except (ValueError, KeyError, TypeError):
-                continue
+            with suppress(ValueError, RecursionError):
+                record = convert(json.loads(line), _IndexRecord)
+                datetime.fromisoformat(record.get("recorded_at", "2000-01-01"))
+                Recording(path=Path(record["path"]), name=record.get("name", "a"))
+                if not os.path.isabs(record["path"]):
+                    raise ValueError(f"{record['path']} is not absolute")
+                records.append(cast(dict[str, Any], record))
         return records
 
     def sources(self) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -255,7 +256,7 @@ def _read_yaml(path: Path) -> DatasetSpec:
     roots = _roots(folder, annotations)
     if values.get("videos"):
         roots = (folder / Path(values["videos"]).expanduser(),)
-        if not roots[0].is_dir():
+        if not os.path.isdir(roots[0]):  # also where its name is too long
             raise AnnotationError(f"{path}: no such folder of videos: {roots[0]}", "`videos` is under `path`")
     names = _names(path, values.get("names"))
     background = normalize("NFC", values["background"]) if values.get("background") else None

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vidgru.datasets.formats.csv_reader import escape_cell
 from vidgru.datasets.formats.native import COLUMNS
 from vidgru.datasets.rows import AnnotationRow, plural
 from vidgru.errors import AnnotationError
 from vidgru.types import Annotation
 
 _SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
-_NEW_LINE = re.compile(r"\r\n?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,7 @@ def to_csv(annotations: Annotations) -> str:
     writer = csv.DictWriter(text, [*COLUMNS, *extra], restval="", lineterminator="\n")
     writer.writeheader()
     for row in annotations.rows:
-        # The csv module does not quote a lone carriage return, which would end the row when read.
-        writer.writerow({name: _NEW_LINE.sub("\n", str(value)) for name, value in _values(row).items()})
+        writer.writerow({name: escape_cell(value) for name, value in _values(row).items()})
     return text.getvalue()
 
 

@@ -166,6 +166,7 @@ def _load_safely(path: Path) -> Any:
         WeightsError: The checkpoint needs more.
     """
     from ultralytics.nn.tasks import torch_safe_load
+    from ultralytics.utils import DEFAULT_CFG_DICT
 
     names: list[str] = []
     try:
@@ -177,7 +178,9 @@ def _load_safely(path: Path) -> Any:
             raise
     else:
         if not checkpoint.get("modelopt"):
-            return (checkpoint.get("ema") or checkpoint["model"]).float()
+            module = (checkpoint.get("ema") or checkpoint["model"]).float()
+            module.args = {**DEFAULT_CFG_DICT, **checkpoint.get("train_args", {})}
+            return module
         names = ["modelopt"]  # of quantized checkpoints: Ultralytics imports, and may install, that package
     listed = ", ".join(sorted(names)[:_MAX_LISTED]) + ", ..." * (len(names) > _MAX_LISTED)
     raise WeightsError(

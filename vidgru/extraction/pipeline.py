@@ -23,6 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from msgspec import convert
+
 from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings, RuntimeSettings
@@ -135,7 +137,7 @@ def feature_settings_for(detect: DetectorSettings) -> dict[str, Any]:
 
 def describe_damage(entry: Entry) -> str:
     """Describe the damage of an entry's recording as its result did; empty if there was none."""
-    return str(Damage(**entry.damage))
+    return str(convert(entry.damage, Damage))
 
 
 def recorded_at(cache: SequenceCache, entry: Entry, path: Path, start_time: str) -> str | None:

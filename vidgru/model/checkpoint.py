@@ -9,21 +9,22 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from msgspec import Meta, convert
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from vidgru.config import DetectorSettings, NetworkSettings, uses_imported_detections
+from vidgru.config import MAX_MEMBERS, DetectorSettings, FeatureGroup, NetworkSettings, uses_imported_detections
 from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import EventGRU
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.grounding import Grounding
-from vidgru.model.linear_path import LinearModel
+from vidgru.model.linear_path import LinearMetadata, LinearModel
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.storage import write_atomic
 from vidgru.types import Array
@@ -109,7 +110,7 @@ class CaptionSettings:
     """
 
     tokenizer: Tokenizer
-    longest: int
+    longest: Annotated[int, Meta(ge=1, le=1000)]
     labels: tuple[str, ...]
     threshold: float = 0.0
     grounding: Grounding | None = None
@@ -329,8 +330,8 @@ def load_model(path: str | Path, *, start: bool = False) -> EventModel:
                 "train it again, or use the vidgru version that wrote it",
             )
         model = _assemble(metadata, tensors)
-    except (SettingsError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        problem = str(error).splitlines()[0]
+    except (SettingsError, ValueError, AttributeError, LookupError, TypeError, RuntimeError, RecursionError) as error:
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{path} is not a valid vidgru model: {problem}", "train it again") from None
     if model.is_start and not start:
         raise ModelError(
@@ -340,53 +341,66 @@ def load_model(path: str | Path, *, start: bool = False) -> EventModel:
     return model
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Metadata:
+    """Everything but the tensors of a model file; msgspec checks the types and ranges of what is read."""
+
+    architecture: NetworkSettings
+    members: Annotated[int, Meta(ge=1, le=MAX_MEMBERS)]
+    feature_spec: FeatureSpec
+    task: EventTask
+    feature_settings: dict[str, Any]
+    weights: str
+    names: tuple[str, ...]
+    decode: DecodeSettings
+    window_s: Annotated[float, Meta(ge=0, le=86400)]
+    lookahead: Annotated[int, Meta(ge=0, le=86400)]
+    caption: CaptionSettings | None
+    linear: LinearMetadata | None
+    masked_groups: tuple[FeatureGroup, ...]
+    metrics: dict[str, float]
+    versions: dict[str, str]
+    trained_on: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        labels, settings = len(self.task.labels), self.feature_settings
+        if not len(self.decode.high) == len(self.decode.low) == labels:
+            raise ValueError(f"{len(self.decode.high)} and {len(self.decode.low)} thresholds of {labels} labels")
+        if not uses_imported_detections(settings):
+            if not isinstance(settings.get("mask", ""), str) or settings.get("mask", "")[:1] not in ("", "["):
+                raise ValueError("its mask is not a list of polygons")  # a path would be opened
+            convert({name: settings[name] for name in _detector_fields(settings)}, DetectorSettings)
+        convert(settings.get("fps"), Annotated[float, Meta(gt=0, le=240)])
+
+
 def _assemble(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> EventModel:
-    clip_head, frame_head = (
-        HeadSpec(**head) if (head := metadata["task"][name]) else None for name in ("clip_head", "frame_head")
-    )
-    task = EventTask(labels=tuple(metadata["task"]["labels"]), clip_head=clip_head, frame_head=frame_head)
-    feature_spec = FeatureSpec(**metadata["feature_spec"])
-    architecture = NetworkSettings(
-        **{**metadata["architecture"], "drop_features": tuple(metadata["architecture"]["drop_features"])}
-    )
-    decode = dict(metadata["decode"])
-    decode["high"], decode["low"] = tuple(decode["high"]), tuple(decode["low"])
+    """Return the model of a file's metadata and tensors. Nothing is larger than the file before it is allocated."""
+    if infinite := sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all()):
+        raise ValueError(f"{infinite[0]} holds numbers that are not finite")
     linear_tensors, slot_tensors = (
         {name.removeprefix(prefix): tensors.pop(name) for name in sorted(tensors) if name.startswith(prefix)}
         for prefix in (_LINEAR, _GROUNDING)
     )
-    caption = _caption_settings(metadata["caption"], slot_tensors) if metadata["caption"] else None
+    slots = metadata["caption"].pop("grounding") if metadata["caption"] else None
+    values = convert(metadata, _Metadata, dec_hook=lambda kind, text: kind.from_json(text))  # of the tokenizer
+    caption = values.caption
+    if caption and slots:
+        caption = replace(caption, grounding=Grounding.load(slots, slot_tensors))
     words = len(caption.tokenizer) if caption else 0
     with torch.device("meta"):  # spends no time and no random numbers on weights that are replaced below
-        network = build_network(feature_spec, task, architecture, members=metadata["members"], words=words)
+        network = build_network(
+            values.feature_spec, values.task, values.architecture, members=values.members, words=words
+        )
+    for name, expected in network.state_dict().items():
+        if name not in tensors or tensors[name].shape != expected.shape:
+            shape = list(tensors[name].shape) if name in tensors else "missing"
+            raise ValueError(f"{name} is {shape}, its architecture has {list(expected.shape)}")
     # Copied rather than assigned: tensors in memory that torch did not align give other last bits.
     network.to_empty(device="cpu").load_state_dict(tensors)
-    return EventModel(
-        network=network.eval(),
-        task=task,
-        feature_settings=metadata["feature_settings"],
-        weights=metadata["weights"],
-        names=tuple(metadata["names"]),
-        decode=DecodeSettings(**decode),
-        window_s=metadata["window_s"],
-        lookahead=metadata["lookahead"],
-        caption=caption,
-        linear=LinearModel.load(metadata["linear"], linear_tensors) if metadata["linear"] else None,
-        masked_groups=tuple(metadata["masked_groups"]),
-        metrics=metadata["metrics"],
-        versions=metadata["versions"],
-        trained_on=tuple(metadata["trained_on"]),
-    )
-
-
-def _caption_settings(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> CaptionSettings:
-    try:
-        tokenizer = Tokenizer.from_json(metadata["tokenizer"])
-    except ModelError as error:
-        raise ValueError(error.message) from None  # load_model adds the file
-    grounding = Grounding.load(metadata["grounding"], tensors) if metadata["grounding"] else None
-    labels = tuple(metadata["labels"])
-    return CaptionSettings(**{**metadata, "tokenizer": tokenizer, "labels": labels, "grounding": grounding})
+    in_network = ("architecture", "members", "feature_spec")
+    fields = {name: value for name, value in vars(values).items() if name not in in_network}
+    linear = values.linear and LinearModel.load(values.linear, linear_tensors)
+    return EventModel(**{**fields, "network": network.eval(), "caption": caption, "linear": linear})
 
 
 # --- features of a model ----------------------------------------------------------------------------------------------
@@ -399,8 +413,12 @@ def detector_settings(model: EventModel, weights: str = "") -> DetectorSettings:
         model: The model.
         weights: Path of the detector's weights; empty uses the file name the model was trained with.
     """
-    fields = DetectorSettings.__dataclass_fields__.keys() & model.feature_settings.keys()
-    return DetectorSettings(weights=weights or model.weights, **{name: model.feature_settings[name] for name in fields})
+    settings = {name: model.feature_settings[name] for name in _detector_fields(model.feature_settings)}
+    return DetectorSettings(weights=weights or model.weights, **settings)
+
+
+def _detector_fields(feature_settings: Mapping[str, Any]) -> set[str]:
+    return DetectorSettings.__dataclass_fields__.keys() & feature_settings.keys()
 
 
 def check_feature_settings(model: EventModel, feature_settings: Mapping[str, Any], subject: str) -> None:

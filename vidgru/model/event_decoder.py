@@ -14,6 +14,7 @@ _CANDIDATE_FACTORS = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)  # of the thresholds at whi
 _MIN_CANDIDATE_THRESHOLD = 0.1  # thresholds below are raised to this before scaling
 _WHOLE_RECORDING = 0.99  # fraction of a short recording that an event must cover to be exempt from `min_s`
 MIN_SCORE = 1e-6  # lowest score that is calibrated, and 1 minus the highest: 0 and 1 have no logits
+_MAX_S = 86400.0
 _LOW_RATIO = 0.8  # of the lower to the upper threshold, if the model's upper threshold is 0 and gives none
 WINDOW_DELAY = 0.5  # windows after its end at which a fixed window is closed: until then it may be the last one
 
@@ -41,6 +42,14 @@ class DecodeSettings:
     smooth_s: float = 0.0
     event_scale: float = 1.0
     event_bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not all(0 <= score <= 1 for score in (*self.high, *self.low)):
+            raise ValueError(f"DecodeSettings needs thresholds from 0 to 1, got {self.high} and {self.low}")
+        if not all(0 <= seconds <= _MAX_S for seconds in (self.min_s, self.merge_s, self.smooth_s)):
+            raise ValueError(f"DecodeSettings needs lengths from 0 to {_MAX_S} s, got {self}")
+        if not (math.isfinite(self.event_scale) and math.isfinite(self.event_bias)):
+            raise ValueError(f"DecodeSettings needs a finite calibration, got {self}")
 
     def with_high(self, high: Sequence[float]) -> DecodeSettings:
         """Replace the upper thresholds; each lower one keeps its ratio to the upper one."""

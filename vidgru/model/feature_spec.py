@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
-from vidgru.keypoints import COCO_FLIP_IDX
+from vidgru.keypoints import COCO_FLIP_IDX, check_flip_idx
 from vidgru.types import Array, FrameSequence
 
 # A leading "-" marks columns that a left-right mirror negates.
@@ -29,6 +29,7 @@ PAIR = ("across", "down")  # absolute values: a mirror swaps pairs but changes n
 
 # COCO's shoulders to ankles. With eyes and ears, the pairs are twice as many and tell a linear model little more.
 _COCO_JOINTS = range(5, 17)
+_MAX_WIDTH = 32767  # of a group, and number of classes
 _MAX_PAIRED = 16  # keypoints of which all pairs are features
 
 # Columns of `FrameSequence.motion` and `FrameSequence.scene_motion` that a mirror negates: horizontal flow of objects
@@ -62,7 +63,10 @@ class FeatureSpec:
     flip_idx: tuple[int, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "flip_idx", tuple(self.flip_idx))  # a model file has a list
+        for name in ("classes", "motion", "appearance", "colour", "keypoints", "scene", "scene_motion"):
+            if not 0 <= getattr(self, name) <= _MAX_WIDTH:
+                raise ValueError(f"FeatureSpec.{name} must be from 0 to {_MAX_WIDTH}, got {getattr(self, name)}")
+        check_flip_idx(self.flip_idx, self.keypoints)
 
     @staticmethod
     def from_sequence(sequence: FrameSequence) -> FeatureSpec:

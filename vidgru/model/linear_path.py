@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vidgru.config import FeatureGroup
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.summaries import FrameSummaries
 from vidgru.types import Array
@@ -74,6 +75,21 @@ class LogitMix:
         return mixed + network.new_tensor(self.bias) if self.bias else mixed
 
 
+@dataclass(frozen=True, kw_only=True)
+class LinearMetadata:
+    """Linear paths in a model file, without their tensors.
+
+    Attributes:
+        drop_groups, clip_mix, frame_mix: As in `LinearModel`.
+        shapes: Outputs and length of a summary by path, `clips` or `frames`.
+    """
+
+    drop_groups: tuple[FeatureGroup, ...]
+    shapes: dict[Literal["clips", "frames"], tuple[int, int]]
+    clip_mix: LogitMix
+    frame_mix: LogitMix
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LinearModel:
     """The linear paths of a model.
@@ -106,26 +122,25 @@ class LinearModel:
         return {f"{name}.{key}": value for name, path in self._paths() for key, value in path.state_dict().items()}
 
     @staticmethod
-    def load(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> LinearModel:
+    def load(metadata: LinearMetadata, tensors: dict[str, Tensor]) -> LinearModel:
         """Return the model with this metadata and these tensors.
 
         Raises:
-            KeyError, RuntimeError, TypeError: They do not fit.
+            KeyError, RuntimeError, ValueError: They do not fit.
         """
         paths = {}
-        for name, (outputs, width) in metadata["shapes"].items():
+        for name, (outputs, width) in metadata.shapes.items():
+            if tensors[f"{name}.weight"].shape != (outputs, width):
+                raise ValueError(f"linear.{name}.weight is not {outputs} by {width}")
             paths[name] = LinearPath(width, outputs)
             start = f"{name}."
             paths[name].load_state_dict({key[len(start) :]: t for key, t in tensors.items() if key.startswith(start)})
-        clip_mix, frame_mix = (
-            LogitMix(**{**mix, "bias": tuple(mix["bias"])}) for mix in (metadata["clip_mix"], metadata["frame_mix"])
-        )
         return LinearModel(
-            drop_groups=tuple(metadata["drop_groups"]),
+            drop_groups=metadata.drop_groups,
             clips=paths.get("clips"),
             frames=paths.get("frames"),
-            clip_mix=clip_mix,
-            frame_mix=frame_mix,
+            clip_mix=metadata.clip_mix,
+            frame_mix=metadata.frame_mix,
         )
 
     def _paths(self) -> list[tuple[str, LinearPath]]:

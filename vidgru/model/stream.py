@@ -9,13 +9,16 @@ not depend on how the recording is split into chunks: scores up to rounding, eve
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from vidgru.model.captioner import BEAM, RecentFeatures
-from vidgru.model.checkpoint import EventModel
+from vidgru.errors import ModelError, SettingsError
+from vidgru.model.captioner import BEAM, RecentFeatures, caption_events
+from vidgru.model.checkpoint import EventModel, load_model
 from vidgru.model.event_decoder import (
     EventDecoder,
     FixedWindowDecoder,
@@ -30,6 +33,7 @@ from vidgru.model.scoring import (
     FrameScorer,
     RecordingEncoder,
     SlidingWindowScorer,
+    encode_recording,
     score_frames_and_gates,
 )
 from vidgru.types import Array, Event, FrameSequence
@@ -260,3 +264,50 @@ def _concatenate(model: EventModel, outputs: list[StreamOutput]) -> ScoredRecord
         gates=GRUGates.concatenate(gates) if len(gates) == len(outputs) else None,
         events=sort_events([event for output in outputs for event in output.closed], model.labels),
     )
+
+
+def load_predictor(path: str | Path) -> EventModel:
+    """Load a model as `load_model` does, score two empty frames and write a word.
+
+    Parts of a model that do not fit together, or numbers that overflow, thus fail here and not in a run.
+
+    Raises:
+        ModelError: As `load_model`, or the trial failed.
+    """
+    model = load_model(path)
+    try:
+        _try(model)
+    except (SettingsError, ValueError, AttributeError, LookupError, TypeError, RuntimeError) as error:
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{path} is not a valid vidgru model: {problem}", "train it again") from None
+    return model
+
+
+def _try(model: EventModel) -> None:
+    spec, rows = model.feature_spec, min(model.feature_spec.classes, 1) * 2
+    widths = {name: getattr(spec, name) for name in ("motion", "appearance", "colour")}
+    optional: dict[str, Any] = {name: np.zeros((rows, n), np.float16) for name, n in widths.items() if n}
+    sequence = FrameSequence(
+        time_s=np.arange(2) / model.fps,
+        frame_index=np.arange(2),
+        offsets=np.arange(3) * (rows // 2),
+        boxes=np.zeros((rows, 4), np.float32),
+        scores=np.zeros(rows, np.float16),
+        classes=np.zeros(rows, np.int16),
+        tracks=np.full(rows, -1, np.int32),
+        **optional,
+        angle=np.zeros(rows, np.float16) if spec.angle else None,
+        keypoints=np.zeros((rows, spec.keypoints, 3), np.float16) if spec.keypoints else None,
+        scene=np.zeros((2, spec.scene), np.float16) if spec.scene else None,
+        scene_motion=np.zeros((2, spec.scene_motion), np.float16) if spec.scene_motion else None,
+        fps=model.fps,
+        size_px=(640, 360),
+        names=model.names,
+    )
+    end_s = 2 / model.fps
+    (scored,) = score_encoded(model, [(encode_recording(model, [sequence]), "", end_s)])
+    if not np.isfinite(scored.scores).all():
+        raise ValueError("its scores are not finite")
+    if model.caption:
+        event = Event(video="", start_s=0, end_s=end_s, label=model.labels[0], score=0)
+        caption_events(replace(model, caption=replace(model.caption, longest=1)), [sequence], [event], beam=1)

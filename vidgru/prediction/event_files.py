@@ -16,13 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vidgru.datasets.formats.csv_reader import escape_cell
 from vidgru.types import Event
 
 CSV_COLUMNS = (
     "video", "start", "end", "label", "description", "description_score", "description_source", "score", "start_time",
 )  # fmt: skip
 
-_NEW_LINE = re.compile(r"\r\n?")
 _LINE_BREAK = re.compile(r"\s*[\r\n]\s*")
 _BRACKETS_NOTE = (
     "NOTE\nText in square brackets comes from a template of label, objects and time,\n"
@@ -102,8 +102,7 @@ def to_csv(recordings: Iterable[tuple[str, Iterable[Event]]]) -> str:
         rows: list[dict[str, Any]] = [as_record(event) for event in events] or [{"video": name}]
         for row in rows:
             times: dict[str, Any] = {column: f"{row[column]:.3f}" for column in ("start", "end") if column in row}
-            # The csv module does not quote a lone carriage return, but ends the row there when reading.
-            writer.writerow({column: _NEW_LINE.sub("\n", str(value)) for column, value in {**row, **times}.items()})
+            writer.writerow({column: escape_cell(value) for column, value in {**row, **times}.items()})
     return text.getvalue()
 
 

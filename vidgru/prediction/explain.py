@@ -24,9 +24,9 @@ from vidgru.model.attribution import (
     explain_events,
 )
 from vidgru.model.captioner import caption_events
-from vidgru.model.checkpoint import EventModel, check_feature_settings, load_model
+from vidgru.model.checkpoint import EventModel, check_feature_settings
 from vidgru.model.event_decoder import decode_events, smooth_scores
-from vidgru.model.stream import ScoredRecording, rank_events, score_recording
+from vidgru.model.stream import ScoredRecording, load_predictor, rank_events, score_recording
 from vidgru.prediction.event_files import one_line
 from vidgru.prediction.inputs import CachedRecording, cached_entry, model_detector
 from vidgru.sources import find_recordings
@@ -61,7 +61,7 @@ def explain_recording(model_path: str | Path, recording: str | Path, config: Exp
         SettingsMismatchError: The features, or the detector, do not match the model's.
         RecordingError: The recording cannot be read.
     """
-    model = load_model(model_path).with_thresholds(config.threshold)
+    model = load_predictor(model_path).with_thresholds(config.threshold)
     item = _find_features(model, Path(recording).expanduser(), config)
     name, duration_s, parts = item.recording.name, item.entry.duration_s, list(item.cache.parts(item.entry.key))
     scored = score_recording(model, parts, video=name, duration_s=duration_s, gates=True)

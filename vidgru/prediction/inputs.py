@@ -188,6 +188,12 @@ def _whole_cache(root: Path, model: EventModel) -> list[WorkItem]:
     # A path whose bytes have changed has several entries; only the latest stands for it.
     superseded = cache.sources().keys() - sources.keys()
     current = {key: entry for key, entry in matching.items() if key not in superseded}
+    if len(current) < len(matching):
+        print(
+            f"{root} holds {len(matching) - len(current)} entries of recordings that were extracted again since; "
+            "they are skipped",
+            file=sys.stderr,
+        )
     imported = _imported(cache, {key: entry for key, entry in current.items() if isinstance(entry, Entry)})
     items: list[WorkItem] = [*imported]
     for key in current.keys() - {item.entry.key for item in imported}:

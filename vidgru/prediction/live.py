@@ -36,9 +36,9 @@ from vidgru.errors import OutputError, SettingsError
 from vidgru.extraction.live import LiveExtractor, LiveSample, ReconnectPolicy
 from vidgru.flags import parse_duration, to_settings
 from vidgru.locks import Locks
-from vidgru.model.checkpoint import EventModel, load_model
+from vidgru.model.checkpoint import EventModel
 from vidgru.model.event_decoder import WINDOW_DELAY
-from vidgru.model.stream import EventStream, StreamOutput
+from vidgru.model.stream import EventStream, StreamOutput, load_predictor
 from vidgru.prediction import event_files
 from vidgru.prediction.inputs import model_detector
 from vidgru.prediction.predictor import requested_labels
@@ -77,7 +77,7 @@ def predict_live(
         ModelError, SettingsError, WeightsError, SettingsMismatchError, MissingDependencyError: Before the source is
             opened.
     """
-    model = load_model(model_path).with_thresholds(config.threshold)
+    model = load_predictor(model_path).with_thresholds(config.threshold)
     if model.network.architecture.bidirectional:
         raise SettingsError(
             "the model is bidirectional: it also reads backwards, and cannot run live",

@@ -22,9 +22,9 @@ from vidgru.flags import parse_time
 from vidgru.locks import Locks
 from vidgru.model.attribution import explain_events
 from vidgru.model.captioner import caption_events
-from vidgru.model.checkpoint import EventModel, load_model, model_file
+from vidgru.model.checkpoint import EventModel, model_file
 from vidgru.model.scoring import EncodedRecording, encode_recording
-from vidgru.model.stream import ScoredRecording, score_encoded
+from vidgru.model.stream import ScoredRecording, load_predictor, score_encoded
 from vidgru.prediction.annotate_video import save_video
 from vidgru.prediction.clips import cut_clips
 from vidgru.prediction.event_files import rounded
@@ -122,7 +122,7 @@ class Predictor:
 
     def __init__(self, model_path: str | Path, config: PredictConfig, say: Callable[[str], None] | None = None) -> None:
         self._file = model_file(model_path).absolute()
-        self.model = load_model(self._file).with_thresholds(config.threshold)
+        self.model = load_predictor(self._file).with_thresholds(config.threshold)
         sha256 = sha256_file(self._file)
         self.config, self.say = config, say or (lambda text: None)
         self.time_range = TimeRange(config.since, config.until)

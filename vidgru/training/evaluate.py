@@ -33,11 +33,10 @@ from vidgru.model.checkpoint import (
     check_feature_settings,
     detector_settings,
     entry_digest,
-    load_model,
 )
 from vidgru.model.features import stream_features
 from vidgru.model.scoring import EncodedRecording, encode_recording, score_clips
-from vidgru.model.stream import rank_events, score_encoded
+from vidgru.model.stream import load_predictor, rank_events, score_encoded
 from vidgru.storage import write_json
 from vidgru.training.advice import lost_objects, metrics_advice, print_advice, short_events
 from vidgru.training.data import ExtractedDataset, extract_missing
@@ -90,7 +89,7 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     Raises:
         ModelError, AnnotationError, WeightsError, SettingsMismatchError, OutputError: Each with its remedy.
     """
-    model = load_model(model_path)
+    model = load_predictor(model_path)
     detection_source = open_model_detections(model, config)
     find_imported = detection_source.find if detection_source else None
     dataset = assign_splits(

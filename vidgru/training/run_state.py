@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import convert
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -58,6 +59,17 @@ class RunProgress:
         if score > self.best:
             return RunProgress(epochs=epochs, best_epoch=len(epochs), best=score, best_weights=weights, step=step)
         return replace(self, epochs=epochs, step=step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Metadata:
+    """What a state holds beside its tensors; see `RunProgress`."""
+
+    identity: dict[str, Any]
+    epochs: list[dict[str, float]]
+    best_epoch: int
+    best: tuple[float, float]
+    step: int
 
 
 def write_state(
@@ -116,14 +128,13 @@ def read_state(
         raise ModelError(f"there is no run to resume in {path.parent}", remedy)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})["vidgru"])
+            state = convert(json.loads((file.metadata() or {})["vidgru"]), _Metadata)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        before = metadata["identity"]
-        main, loss = metadata["best"]
-        epochs, best_epoch, step = metadata["epochs"], metadata["best_epoch"], metadata["step"]
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        if infinite := sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all()):
+            raise ValueError(f"{infinite[0]} holds numbers that are not finite")
+    except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
         raise ModelError(f"{path} cannot be resumed from: {str(error).splitlines()[0]}", remedy) from None
-    now = json.loads(json.dumps(identity))
+    before, now = state.identity, json.loads(json.dumps(identity))
     if before.get(DATA) != now.get(DATA):
         raise SettingsError(
             f"the run in {path.parent} cannot be resumed: its annotations or features have changed", remedy
@@ -136,15 +147,17 @@ def read_state(
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors_of("optimizer.").items():
-        index, _, key = name.partition(".")
-        moments.setdefault(int(index), {})[key] = value
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     try:
+        for name, value in tensors_of("optimizer.").items():
+            index, _, key = name.partition(".")
+            if key != "step" and parameters[int(index)].shape != value.shape:
+                raise ValueError(f"optimizer.{name} is {list(value.shape)}")
+            moments.setdefault(int(index), {})[key] = value
         network.load_state_dict(tensors_of("network."))
         averaged.load_state_dict(tensors_of("kept."))
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, IndexError) as error:
         raise ModelError(f"{path} cannot be resumed from: {str(error).splitlines()[0]}", remedy) from None
-    return RunProgress(
-        epochs=epochs, best_epoch=best_epoch, best=(main, loss), best_weights=tensors_of("best."), step=step
-    )
+    fields = {name: value for name, value in vars(state).items() if name != "identity"}
+    return RunProgress(**fields, best_weights=tensors_of("best."))

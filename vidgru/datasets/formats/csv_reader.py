@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from vidgru.datasets.formats.parsing import read_text
 from vidgru.datasets.rows import ParseResult
+
+_NEW_LINE = re.compile(r"\r\n?")
+_FORMULA = re.compile(r"'*(?![-+]?\d+(\.\d*)?\Z)[=+\-@\t\r\n]")  # plain numbers are none
 
 
 def delimiter_of(line: str) -> str:
@@ -41,3 +45,20 @@ def read_cells(path: Path, result: ParseResult, *, comment: str = "") -> Iterato
     except csv.Error as error:
         message = f"not readable as CSV: {error}"
         result.problems.append((f"line {line}", message, "check for a double quote that is not closed or not doubled"))
+
+
+def escape_cell(value: object) -> str:
+    """Return a cell that a spreadsheet shows as text: one that would start a formula gets a leading apostrophe.
+
+    After https://owasp.org/www-community/attacks/CSV_Injection. Line breaks become line feeds: the csv module does not
+    quote a lone carriage return, but ends the row there when reading. Numbers are passed as numbers, and stay.
+    """
+    if not isinstance(value, str):
+        return str(value)
+    text = _NEW_LINE.sub("\n", value)
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def unescape_cell(text: str) -> str:
+    """Undo `escape_cell`, except for line breaks."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from vidgru.datasets.formats.csv_reader import delimiter_of
+from vidgru.datasets.formats.csv_reader import delimiter_of, unescape_cell
 from vidgru.datasets.formats.json_reader import read_json
 from vidgru.datasets.formats.parsing import clock, number, read_text, seconds
 from vidgru.datasets.rows import FrameSpan, InvalidEntryError, Options, ParseResult, plural
@@ -253,7 +253,9 @@ def _csv_lines(
                     (f"line {line}", message, f'put text that holds a "{delimiter}" in double quotes')
                 )
             elif not blank:
-                values = dict(zip(header, cells, strict=False))  # spreadsheets drop empty cells at the end
+                values = dict(
+                    zip(header, map(unescape_cell, cells), strict=False)
+                )  # spreadsheets drop empty cells at the end
                 yield f"line {line}", _with_decimal_points(values) if delimiter == ";" else values
             line = reader.line_num + 1
     except csv.Error as error:
