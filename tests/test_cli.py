@@ -249,6 +249,9 @@ def test_yaml_errors_name_the_file(text: str, message: str, tmp_path: Path, caps
     (["predict", "model", "rtsp://a", "b.mp4"], "a live source must be the only source\n  run one command per live"),
     (["extract", "rtsp://me:hunt/er@2@cam/1"], "rtsp://***@cam/1"),
     (["info", "http://me:hunter2@cam/1"], "/***@cam/1"),
+    (["extract", "~no-such-user/a.mp4"], "no such file or folder: ~no-such-user/a.mp4"),
+    (["info", "x" * 300], f"File name too long: {'x' * 300}\n  give a shorter path"),
+    (["predict", "model", "9" * 5000], "File name too long: 9"),
     (["info", "nope.mp4"], "no such file or folder: nope.mp4"),
 ])  # fmt: skip
 def test_usage_errors(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

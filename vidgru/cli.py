@@ -7,6 +7,7 @@ errors are instant. Its flags, and the keys of its YAML files, are the settings 
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import os
 import re
@@ -22,6 +23,7 @@ from vidgru import api
 from vidgru import config as configs
 from vidgru.errors import SettingsError, VidgruError
 from vidgru.flags import Flag, from_settings, list_flags, suggest, to_settings
+from vidgru.storage import user_path
 
 _INTERRUPTED = 130  # as shells report a process ended by Ctrl-C
 _CLOSED_PIPE = 141  # as shells report a process ended by a closed pipe
@@ -62,6 +64,11 @@ def run(argv: Sequence[str]) -> int:
     except VidgruError as error:
         print(f"vidgru: error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # pathlib raises it even where it only looks whether a file exists
+            raise
+        print(f"vidgru: error: {error.strerror}: {error.filename}\n  give a shorter path", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("vidgru: interrupted; finished work is kept", file=sys.stderr)
         return _INTERRUPTED
@@ -132,7 +139,7 @@ def _predict(model: str, sources: list[str], config: configs.PredictConfig) -> i
     print(summary_table(results))
     if number := count_trained_on(results):
         print(f"the model was trained on {number} of these recordings: expect less in others")
-    index = Path(config.out).expanduser() / INDEX
+    index = user_path(config.out) / INDEX
     if config.report and index.exists():  # absent as long as another process still predicts into the same folder
         print(f"open {index} in a browser")
     return _exit_code(results)
@@ -411,7 +418,7 @@ def _read_yaml(file: str, command: str, flags: Mapping[str, Flag]) -> dict[str, 
 
     from vidgru.storage import bundled_file
 
-    path = Path(file).expanduser()
+    path = user_path(file)
     preset = bundled_file(file) if file.endswith(".yaml") else None
     if not path.is_file() and preset is not None:
         path = preset

@@ -13,11 +13,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from vidgru.errors import SettingsError
 from vidgru.flags import check_choices, parse_duration, parse_time, require
+from vidgru.storage import user_path
 
 FEATURE_SCHEMA = 2  # increase when equal settings would give other features
 MAX_MEMBERS = 32
@@ -114,7 +114,7 @@ def _read_polygons(mask: str) -> str:
     text = mask
     if not mask.lstrip().startswith("["):
         try:
-            text = Path(mask).expanduser().read_text(encoding="utf-8")
+            text = user_path(mask).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", error)
             raise SettingsError(f"mask is {mask!r}, which cannot be read: {reason}", _MASK_HINT) from None

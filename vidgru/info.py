@@ -21,6 +21,7 @@ from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.entry import KEY, live_source, open_part, read_part
 from vidgru.errors import AnnotationError, CacheError, OutputError, RecordingError, SettingsError, SourceError
 from vidgru.locks import Locks
+from vidgru.storage import user_path
 from vidgru.types import FrameSequence, Recording
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def inspect_path(
         CacheError: `prune` of a cache without an index, so that needed entries are unknown.
         VidgruError: It is one of these but cannot be read; the error of its kind.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.exists():
         raise SourceError(f"no such file or folder: {path}", _EXPECTED)
     is_entry = path.is_dir() and (KEY.fullmatch(path.resolve().name) or (path / "entry.json").is_file())

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vidgru.errors import SourceError
+from vidgru.storage import user_path
 from vidgru.types import Recording
 
 # fmt: off
@@ -56,7 +57,7 @@ def find_recordings(sources: Iterable[str | Path]) -> list[Recording]:
 
 
 def _expand(source: str) -> Iterator[Recording]:
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir() and not _is_empty_video(path):
         for file in _find_videos(path):
             yield _recording(file, path)
@@ -114,7 +115,7 @@ def _read_list(path: Path) -> Iterator[Recording]:
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
-        file = path.parent / Path(entry).expanduser()
+        file = path.parent / user_path(entry)
         if not file.is_file() and not _is_listed(file):
             raise SourceError(f"{path}, line {number}: no such file: {entry}", "paths are relative to the list")
         files.append(file)

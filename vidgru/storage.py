@@ -25,6 +25,11 @@ _TEMPORARY_SUFFIX = re.compile(r"((?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\
 _ABANDONED_S = 86400.0  # no write takes a day
 
 
+def user_path(path: str | Path) -> Path:
+    """Return a path as a user gave it, with `~` expanded; `~name` stays if there is no such user."""
+    return Path(os.path.expanduser(path))
+
+
 def write_atomic(path: Path, data: bytes, *, make_folder: bool = True) -> None:
     """Write `data` to `path`: readers, and a run after a kill, see either the old file or the whole new one.
 

@@ -40,7 +40,7 @@ from vidgru.cache.entry import (
 )
 from vidgru.cache.writer import EntryWriter
 from vidgru.errors import CacheError, OutputError, PartChangedError, WeightsError
-from vidgru.storage import sha256_file, write_atomic
+from vidgru.storage import sha256_file, user_path, write_atomic
 from vidgru.types import FrameSequence, Recording
 
 _MTIME_RESOLUTION_NS = 2_000_000_000  # of the coarsest file system, FAT
@@ -73,7 +73,7 @@ class SequenceCache:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser()
+        self.root = user_path(root)
         if self.root.exists() and not self.root.is_dir():
             raise OutputError(f"{self.root} is a file, not a folder", "choose another folder for the features")
         self._index = {record["path"]: record for record in self.records()}

@@ -28,6 +28,7 @@ from vidgru.datasets.rows import SPLIT_NAMES, AnnotationRow, ParseResult, Proble
 from vidgru.datasets.spec import IGNORE, DatasetSpec, find_dataset
 from vidgru.datasets.videos import Videos, locate
 from vidgru.errors import AnnotationError
+from vidgru.storage import user_path
 from vidgru.types import DESCRIBED
 
 Number = TypeVar("Number", int, float)
@@ -62,7 +63,7 @@ def load_dataset(
     Raises:
         AnnotationError: With file, place and remedy; up to ten bad entries at once.
     """
-    spec = find_dataset(Path(path).expanduser(), videos)
+    spec = find_dataset(user_path(path), videos)
     result = read_annotations(spec)
     known_videos = Videos(spec.roots, find_imported)
     recordings, rows, missing = locate(result.rows, known_videos, result.spellings, exact=result.exact)

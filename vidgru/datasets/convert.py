@@ -19,7 +19,7 @@ from vidgru.datasets.spec import find_dataset
 from vidgru.datasets.videos import Videos
 from vidgru.datasets.writers import Annotations
 from vidgru.errors import AnnotationError, RecordingError, SettingsError
-from vidgru.storage import write_atomic
+from vidgru.storage import user_path, write_atomic
 from vidgru.types import Recording
 from vidgru.video.reader import probe
 
@@ -52,8 +52,8 @@ def convert(source: str | Path, out: str | Path | None, config: ConvertConfig) -
         SettingsError: The output format is unknown, or neither output nor format is given.
         OutputError: The output cannot be written.
     """
-    source = Path(source).expanduser()
-    out = _default_output(source, config.to) if out is None else Path(out).expanduser()
+    source = user_path(source)
+    out = _default_output(source, config.to) if out is None else user_path(out)
     kind = _output_format(out, config)
     spec = find_dataset(source, config.videos).with_overrides(config)
     result = read_annotations(spec)

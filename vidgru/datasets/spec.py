@@ -21,6 +21,7 @@ from vidgru.datasets.formats.file_lists import has_class_folders
 from vidgru.datasets.formats.parsing import read_text
 from vidgru.datasets.rows import Options, did_you_mean
 from vidgru.errors import AnnotationError, SettingsError
+from vidgru.storage import user_path
 from vidgru.types import TEMPLATE_FIELDS
 
 _KEYS = (
@@ -119,7 +120,7 @@ def find_dataset(path: Path, videos: str = "") -> DatasetSpec:
         SettingsError: There is no folder `videos`.
     """
     if videos:
-        root = Path(videos).expanduser()
+        root = user_path(videos)
         if not root.is_dir():
             raise SettingsError(f"videos is {videos!r}, which is no folder", "pass the folder of the videos")
         spec = find_dataset(path)
@@ -248,14 +249,14 @@ def _read_yaml(path: Path) -> DatasetSpec:
     for key in ("path", "videos", "background", "format"):
         if values.get(key) is not None and not isinstance(values[key], str):
             raise AnnotationError(f"{path}: {key} is {values[key]!r}; it must be text", "put it in quotes")
-    folder = path.parent / Path(values.get("path") or ".").expanduser()
+    folder = path.parent / user_path(values.get("path") or ".")
     if not folder.is_dir():
         raise AnnotationError(f"{path}: no such folder: {folder}", "`path` is relative to the YAML")
     kind = _format(path, values.get("format"))
     annotations, notes = _annotation_files(path, folder, values.get("annotations"), kind)
     roots = _roots(folder, annotations)
     if values.get("videos"):
-        roots = (folder / Path(values["videos"]).expanduser(),)
+        roots = (folder / user_path(values["videos"]),)
         if not os.path.isdir(roots[0]):  # also where its name is too long
             raise AnnotationError(f"{path}: no such folder of videos: {roots[0]}", "`videos` is under `path`")
     names = _names(path, values.get("names"))
@@ -293,7 +294,7 @@ def _annotation_files(
     files: list[Path] = []
     notes: list[str] = []
     for text in _texts(path, "annotations", value):
-        file = folder / Path(text).expanduser()
+        file = folder / user_path(text)
         if not file.exists():
             raise AnnotationError(f"{path}: no such annotation file: {file}", "`annotations` is under `path`")
         inner, inner_notes = _annotations_in(file) if file.is_dir() and kind != "folders" else ((file,), ())

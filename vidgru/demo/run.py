@@ -29,7 +29,7 @@ from vidgru.model.stream import score_recording
 from vidgru.prediction.batch import predict
 from vidgru.prediction.event_files import read_jsonl
 from vidgru.prediction.outputs import INDEX
-from vidgru.storage import bundled_file
+from vidgru.storage import bundled_file, user_path
 from vidgru.training.evaluate import evaluate
 from vidgru.training.run import train
 from vidgru.types import Annotation, Event
@@ -85,7 +85,7 @@ def run(config: DemoConfig) -> None:
             f"{MODEL}, the demo's model, is missing from this installation",
             "reinstall vidgru, or train a model with vidgru demo --full",
         )
-    began, out = time.perf_counter(), Path(config.out).expanduser()
+    began, out = time.perf_counter(), user_path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidgru.errors import WeightsError
+from vidgru.storage import user_path
 
 _REMEDY = "pass --weights with the path of an Ultralytics detector (.pt)"
 
@@ -15,7 +16,7 @@ def find_weights(weights: str) -> Path:
     Raises:
         WeightsError: There is no such file, and it cannot be downloaded.
     """
-    path = Path(weights).expanduser()
+    path = user_path(weights)
     if path.is_file():
         return path
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset

@@ -26,7 +26,7 @@ from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.grounding import Grounding
 from vidgru.model.linear_path import LinearMetadata, LinearModel
 from vidgru.model.tokenizer import Tokenizer
-from vidgru.storage import write_atomic
+from vidgru.storage import user_path, write_atomic
 from vidgru.types import Array
 
 FORMAT = 8
@@ -260,7 +260,7 @@ class EventModel:
         Raises:
             OutputError: The file cannot be written.
         """
-        write_atomic(Path(path).expanduser(), self.to_bytes())
+        write_atomic(user_path(path), self.to_bytes())
 
 
 def build_network(
@@ -285,7 +285,7 @@ def model_file(path: str | Path) -> Path:
     Raises:
         ModelError: There is no model, or it is an exported one (`.onnx`).
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if path.is_dir():
         if not (path / BEST).is_file():
             raise ModelError(f"{path} contains no {BEST}", _NO_MODEL)

@@ -46,7 +46,7 @@ from vidgru.model.linear_path import MAX_SUMMARY_DEVIATION, LinearPath, LogitMix
 from vidgru.model.member_layers import MemberLayerNorm, MemberLinear
 from vidgru.model.onnx_graph import GraphWriter, ints, numbers, recurrent_weights
 from vidgru.model.summaries import FrameSummaries, WindowSummaries, summarize_clip
-from vidgru.storage import write_atomic
+from vidgru.storage import user_path, write_atomic
 from vidgru.types import Array, Features
 
 _OPERATOR = {"gru": "GRU", "lstm": "LSTM", "rnn": "RNN"}
@@ -69,7 +69,7 @@ def export_model(model_path: str | Path, config: ExportConfig) -> Path:
         OutputError: The file cannot be written.
     """
     file = model_file(model_path)
-    out = Path(config.out).expanduser() if config.out else file.with_suffix(".onnx")
+    out = user_path(config.out) if config.out else file.with_suffix(".onnx")
     if out.suffix.lower() != ".onnx":
         raise SettingsError(f"out is {config.out!r}; it must end in .onnx", "pass a file name that ends in .onnx")
     model = load_model(file)

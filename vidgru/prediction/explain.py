@@ -30,6 +30,7 @@ from vidgru.model.stream import ScoredRecording, load_predictor, rank_events, sc
 from vidgru.prediction.event_files import one_line
 from vidgru.prediction.inputs import CachedRecording, cached_entry, model_detector
 from vidgru.sources import find_recordings
+from vidgru.storage import user_path
 from vidgru.types import Array, Event, FrameSequence
 
 _BAR_CHARACTERS = 20
@@ -62,7 +63,7 @@ def explain_recording(model_path: str | Path, recording: str | Path, config: Exp
         RecordingError: The recording cannot be read.
     """
     model = load_predictor(model_path).with_thresholds(config.threshold)
-    item = _find_features(model, Path(recording).expanduser(), config)
+    item = _find_features(model, user_path(recording), config)
     name, duration_s, parts = item.recording.name, item.entry.duration_s, list(item.cache.parts(item.entry.key))
     scored = score_recording(model, parts, video=name, duration_s=duration_s, gates=True)
     if not len(scored.time_s):
@@ -101,7 +102,7 @@ def _find_features(model: EventModel, path: Path, config: ExplainConfig) -> Cach
     if not path.is_file():
         raise SourceError(f"no such file or folder: {path}", "give a video, or the folder of a cache entry")
     recording = find_recordings([path])[0]
-    cache = SequenceCache(Path(config.features).expanduser())
+    cache = SequenceCache(user_path(config.features))
     # Weights that were given are checked even if the features are cached.
     detector = model_detector(model, cache, config.weights) if config.weights else None
     entry = cache.lookup(recording.path, model.feature_settings)

@@ -17,6 +17,7 @@ from vidgru.extraction.pipeline import feature_settings_for
 from vidgru.model.checkpoint import EventModel, check_feature_settings, detector_settings
 from vidgru.prediction.results import PredictionResult, failed
 from vidgru.sources import find_recordings
+from vidgru.storage import user_path
 from vidgru.types import Recording
 
 
@@ -56,7 +57,7 @@ def find_inputs(sources: Iterable[str | Path], model: EventModel) -> tuple[list[
     files: list[str | Path] = []
     cached: list[WorkItem] = []
     for source in sources:
-        folder = Path(source).expanduser()
+        folder = user_path(source)
         if (folder / "entry.json").is_file():
             try:
                 cached.append(cached_entry(folder, model))

@@ -32,7 +32,7 @@ from vidgru.prediction.inputs import CachedRecording, WorkItem
 from vidgru.prediction.outputs import Extra, OutputFolder
 from vidgru.prediction.report.page import write_page
 from vidgru.prediction.results import PredictionResult, failed
-from vidgru.storage import sha256_file
+from vidgru.storage import sha256_file, user_path
 from vidgru.types import Event, FrameSequence, Recording
 
 NO_START_TIME = "its recording time is unknown; pass --start-time"
@@ -136,7 +136,7 @@ class Predictor:
             Extra("video"): config.save_video,
         }
         self.out = OutputFolder(
-            Path(config.out).expanduser(),
+            user_path(config.out),
             {"model_sha256": sha256, "settings": settings},
             tuple(extra for extra, is_requested in extras.items() if is_requested),
         )

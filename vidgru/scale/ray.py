@@ -23,6 +23,7 @@ from vidgru.prediction.results import PredictionResult, failed
 from vidgru.scale.cluster import connect, node_resources, plan_workers
 from vidgru.scale.worker import WorkerTask
 from vidgru.scale.worker_pool import LostRecording, WorkerPool
+from vidgru.storage import user_path
 from vidgru.types import Recording
 
 
@@ -98,7 +99,7 @@ def predict_with_ray(
             if the cluster cannot be reached or has no room for a worker, or its nodes do not share a folder.
     """
     model = model_file(model_path).absolute()
-    out, features = (Path(folder).expanduser().absolute() for folder in (config.out, config.features))
+    out, features = (user_path(folder).absolute() for folder in (config.out, config.features))
 
     def predict_remotely(
         recordings: list[Recording], detect: DetectorSettings

@@ -22,7 +22,7 @@ from vidgru.flags import list_flags, suggest, to_settings, with_settings
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.event_gru import count_parameters
 from vidgru.model.scoring import encode_features, score_clips, score_frames
-from vidgru.storage import write_atomic, write_json
+from vidgru.storage import user_path, write_atomic, write_json
 from vidgru.training.data import LoadedFeatures
 from vidgru.training.distributed import refuse_distributed
 from vidgru.training.examples import Examples
@@ -91,7 +91,7 @@ def compare(dataset_path: str | Path, config: CompareConfig) -> list[ComparisonR
     """
     refuse_distributed("compare")
     config = replace(config, train=complete_settings(config.train))
-    settings, out = parse_variants(config), Path(config.train.out).expanduser()
+    settings, out = parse_variants(config), user_path(config.train.out)
     data, common = prepare(dataset_path, config.train), config.train
     parts = [data.dataset]
     if common.folds:

@@ -37,7 +37,7 @@ from vidgru.model.checkpoint import (
 from vidgru.model.features import stream_features
 from vidgru.model.scoring import EncodedRecording, encode_recording, score_clips
 from vidgru.model.stream import load_predictor, rank_events, score_encoded
-from vidgru.storage import write_json
+from vidgru.storage import user_path, write_json
 from vidgru.training.advice import lost_objects, metrics_advice, print_advice, short_events
 from vidgru.training.data import ExtractedDataset, extract_missing
 from vidgru.training.evaluate_captions import captions_table, evaluate_captions
@@ -121,7 +121,7 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
             f"warning: the model was trained on {trained_on} of these {len(encoded)} recordings; metrics are too good",
             file=sys.stderr,
         )
-    out = Path(config.out).expanduser()
+    out = user_path(config.out)
     metrics: dict[str, Any] = {
         "split": config.split,
         "dataset": str(dataset.source),

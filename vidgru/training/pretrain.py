@@ -34,7 +34,7 @@ from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
 from vidgru.model.summaries import FrameSummaries
-from vidgru.storage import unused_path
+from vidgru.storage import unused_path, user_path
 from vidgru.training.augment import Augmenter
 from vidgru.training.calibrate import PLACE_GROUPS
 from vidgru.training.trainer import (
@@ -86,7 +86,7 @@ def pretrain(folders: Sequence[str | Path], config: PretrainConfig) -> Path:
         CacheError, OutputError, SettingsError: With a remedy each.
     """
     data = load_unlabelled(folders)
-    out = Path(config.out).expanduser()
+    out = user_path(config.out)
     out = out if config.exist_ok else unused_path(out, Path.exists)
     with reproducible(config.seed, config.runtime.threads or 1):
         model = learn_start(data, config)

@@ -25,7 +25,7 @@ from vidgru.extraction.pipeline import feature_settings_for
 from vidgru.flags import require, to_settings, with_settings
 from vidgru.model.checkpoint import BEST, EventModel, EventTask, load_model, model_file
 from vidgru.model.scoring import encode_features
-from vidgru.storage import unused_path, write_atomic, write_json
+from vidgru.storage import unused_path, user_path, write_atomic, write_json
 from vidgru.training.advice import dataset_advice, lost_objects, metrics_advice, print_advice
 from vidgru.training.augment import why_not_mirrored
 from vidgru.training.data import LoadedFeatures, extract_missing, load_features
@@ -105,7 +105,7 @@ def complete_settings(config: TrainConfig) -> TrainConfig:
         ModelError: There is no such model.
         SettingsError: The run would overwrite the model that it starts from.
     """
-    folder = Path(config.out).expanduser()
+    folder = user_path(config.out)
     if config.init:
         init = model_file(config.init)
         model, weights = load_model(init, start=True), config.detector.weights
@@ -200,7 +200,7 @@ def _notes(dataset: Dataset, config: TrainConfig, loaded: LoadedFeatures) -> tup
 
 def _train(data: TrainingData, config: TrainConfig, processes: ProcessGroup) -> Path:
     """Train one model and write the run's folder."""
-    out = Path(config.out).expanduser()
+    out = user_path(config.out)
     result = train_model(
         data.dataset, data.loaded, data.task, data.feature_settings, config, folder=out, process_group=processes
     )
@@ -232,7 +232,7 @@ def _cross_validate(data: TrainingData, config: TrainConfig) -> Path:
 
     Each recording is evaluated by the model that has not seen it; the dataset's own splits are not used.
     """
-    out = Path(config.out).expanduser()
+    out = user_path(config.out)
     group, kind = groups(data.dataset, config.group_by or None)
     rows: list[dict[str, Any]] = []
     models: dict[str, EventModel] = {}

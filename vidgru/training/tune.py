@@ -18,6 +18,7 @@ from vidgru.model.checkpoint import EventModel, entry_digest, load_model, model_
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.scoring import encode_recording
 from vidgru.model.stream import score_encoded
+from vidgru.storage import user_path
 from vidgru.training.evaluate import extract_annotated, open_model_detections
 from vidgru.training.examples import TimedRecording, check_task_labels, recording_examples, untimed_clips
 from vidgru.training.thresholds import count_events, refit_thresholds
@@ -73,7 +74,7 @@ def tune(model_path: str | Path, dataset_path: str | Path, config: TuneConfig) -
     print("\n".join(_table(model.decode, decode, model.labels, (before, after), support, hours)))
     for warning in _missed_aims(config, model.labels, after, support, hours):
         print(f"warning: {warning}", file=sys.stderr)
-    out = Path(config.out).expanduser() if config.out else file
+    out = user_path(config.out) if config.out else file
     tuned.save(out)
     print(f"model: {out}")
     return out

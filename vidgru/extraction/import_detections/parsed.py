@@ -13,6 +13,7 @@ import yaml
 
 from vidgru.errors import RecordingError, SettingsError
 from vidgru.keypoints import check_flip_idx, flip_idx_from_names
+from vidgru.storage import user_path
 from vidgru.types import Array
 
 CLASS_FILES = ("data.yaml", "classes.txt", "labels.txt")
@@ -231,7 +232,7 @@ def read_class_file(path: Path) -> dict[str, Any]:
     """
     remedy = "pass a YAML with `names`, such as data.yaml, or a text file with one name per line"
     try:
-        text = path.expanduser().read_text(encoding="utf-8-sig")
+        text = user_path(path).read_text(encoding="utf-8-sig")
         values = yaml.safe_load(text) if path.suffix in (".yaml", ".yml") else {"names": text.split("\n")}
         if not isinstance(values, dict):
             raise ValueError("it is not a mapping")

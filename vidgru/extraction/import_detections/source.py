@@ -27,6 +27,7 @@ from vidgru.extraction.import_detections.parsed import (
 from vidgru.extraction.import_detections.poses import POSE_CLASS, is_poses, open_poses
 from vidgru.extraction.import_detections.save_txt import FRAME_FILE, is_save_txt, open_save_txt, pixel_coordinates
 from vidgru.sources import VIDEO_SUFFIXES
+from vidgru.storage import user_path
 from vidgru.types import Recording
 
 _EXPECTED = (
@@ -72,7 +73,7 @@ class DetectionSource:
 
     def cache(self, features: str) -> SequenceCache:
         """Return the cache for the sequences: the folder `features`, unless these detections are a cache themselves."""
-        return SequenceCache(self.origin if self.format == CACHE else Path(features).expanduser())
+        return SequenceCache(self.origin if self.format == CACHE else user_path(features))
 
     def recording(self, name: str) -> Recording:
         """Return a recording without a video: its path is one below the detections."""
@@ -149,7 +150,7 @@ def open_detections(
         SettingsError: Class names cannot be read, or the meaning of columns cannot be determined.
         SettingsMismatchError: The detections do not fit the model.
     """
-    origin = Path(settings.detections).expanduser()
+    origin = user_path(settings.detections)
     kind = _detect_format(origin)
     given_classes = read_class_file(Path(settings.classes)) if settings.classes else {}
     class_names = tuple(given_classes.get("names", ()))
