@@ -295,7 +295,7 @@ def _annotation_files(
     notes: list[str] = []
     for text in _texts(path, "annotations", value):
         file = folder / user_path(text)
-        if not file.exists():
+        if not os.path.exists(file):  # also where its name is too long
             raise AnnotationError(f"{path}: no such annotation file: {file}", "`annotations` is under `path`")
         inner, inner_notes = _annotations_in(file) if file.is_dir() and kind != "folders" else ((file,), ())
         files += inner
