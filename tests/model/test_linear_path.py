@@ -2,12 +2,13 @@ import json
 
 import pytest
 import torch
+from msgspec import convert
 
 from tests.model.networks import make_model
 from tests.sequences import make_sequence
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.features import compute_features
-from vidgru.model.linear_path import LinearModel, LinearPath, LogitMix
+from vidgru.model.linear_path import LinearMetadata, LinearModel, LinearPath, LogitMix
 from vidgru.model.scoring import encode_features
 from vidgru.model.summaries import FrameSummaries
 
@@ -35,7 +36,7 @@ def test_logit_mix_adds_weighted_logits() -> None:
 def test_linear_model_load_inverts_metadata() -> None:
     linear = MODEL.linear
     assert linear is not None
-    loaded = LinearModel.load(json.loads(json.dumps(linear.metadata())), linear.tensors())
+    loaded = LinearModel.load(convert(json.loads(json.dumps(linear.metadata())), LinearMetadata), linear.tensors())
     assert loaded.metadata() == linear.metadata()
     assert loaded.tensors().keys() == linear.tensors().keys()
     assert all(torch.equal(tensor, linear.tensors()[name]) for name, tensor in loaded.tensors().items())
@@ -49,7 +50,7 @@ def test_linear_model_load_refuses_missing_tensors() -> None:
     assert MODEL.linear is not None
     tensors = {name: tensor for name, tensor in MODEL.linear.tensors().items() if name != "clips.std"}
     with pytest.raises(RuntimeError, match="std"):
-        LinearModel.load(MODEL.linear.metadata(), tensors)
+        LinearModel.load(convert(MODEL.linear.metadata(), LinearMetadata), tensors)
 
 
 @pytest.mark.parametrize("group", ["motion", "scene", "time", "class", "appearance"])
