@@ -534,5 +534,4 @@ def test_inspect_model_lists_words_of_captions() -> None:
     assert model is not None
     printed = str(inspect_path(model))
     assert "  colour: black, blue, green, red, white, yellow\n" in printed
-    assert "  movement: left, right\n" in printed
     assert "detector: demo.pt, 3 classes" in printed, "no path of the machine that trained it"
