@@ -245,7 +245,7 @@ def test_read_of_numbers_that_are_not_finite_raises(tmp_path: Path) -> None:
         sequence = make_sequence(10, 2)
         getattr(sequence, name)[3, 1] = value
         write_entry(cache, sequence)
-        with pytest.raises(CacheError, match=f"safetensors: {name} holds numbers that are not finite"):
+        with pytest.raises(CacheError, match=f"safetensors: {name} holds numbers that are not finite\n  delete "):
             cache.read(KEY)
 
 

@@ -293,7 +293,7 @@ def test_live_closes_events_after_long_gap(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts_silence: threading.Event
 ) -> None:
     recorded = Recorded(monkeypatch)
-    always = replace(stage.model.decode, high=(0.0, 2.0), low=(0.0, 2.0))
+    always = replace(stage.model.decode, high=(0.0, 1.0), low=(0.0, 1.0))
     model, stop = stage.save(tmp_path, decode=always), threading.Event()
     closed: list[bool] = []
 
@@ -385,7 +385,7 @@ def test_live_caption_windows_restart_after_gap(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_live_stops_cleanly_on_signal(number: signal.Signals, stage: Stage, tmp_path: Path) -> None:
-    always = replace(stage.model.decode, high=(0.0, 2.0), low=(0.0, 2.0))
+    always = replace(stage.model.decode, high=(0.0, 1.0), low=(0.0, 1.0))
     model = stage.save(tmp_path, decode=always)
     before = signal.getsignal(number)
 

@@ -130,7 +130,7 @@ def test_variants_change_common_settings() -> None:
         ("captions=true", "captions is shared by all rows\n  pass it as --captions"),
         ("hidden", "'hidden' is not a setting\n  write name=value"),
         ("hidden=many", "hidden is 'many'; it must be a whole number"),
-        ("hidden=0", "variant 'hidden=0': hidden is 0; it must be at least 1"),
+        ("hidden=0", "variant 'hidden=0': hidden is 0; it must be from 1 to 8192"),
         ("lr=fast", "lr is 'fast'; it must be a number"),
         ("cell=gpt", "cell is 'gpt'; it must be one of gru, lstm, rnn, none"),
         ("drop_features=scene+smell", "drop_features is 'smell'; it must be one of geometry, angle"),

@@ -201,5 +201,5 @@ def open_part(folder: Path, part: EntryPart, *, verify: bool = False) -> FrameSe
     if (len(sequence), len(sequence.boxes)) != (part.samples, part.objects):
         raise CacheError(f"{path}: {len(sequence)} samples, but entry.json lists {part.samples}", REMEDY)
     if verify and (fault := sequence.find_fault()):
-        raise CacheError(f"{path}: {fault}", "do not use this cache")
+        raise CacheError(f"{path}: {fault}", f"delete {folder} and extract the recording again")
     return sequence
