@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from ultralytics.nn import tasks
 from ultralytics.utils import YAML
@@ -25,6 +26,9 @@ KINDS = {
     "yolo11n-seg": "segment",
     "yolo26n-seg": "segment",
 }
+# Networks take seconds each: the fast set has one detector per kind of head.
+_FAST_KINDS = {"yolo26n", "yolov8n-pose", "yolo26n-obb", "yolo11n-seg"}
+KIND_PARAMETERS = [kind if kind in _FAST_KINDS else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 NAMES = ("person", "car", "bag")
 _CLASSES = {
     "detect": tasks.DetectionModel,

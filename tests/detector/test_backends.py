@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.compare_runs import Agreement, agreement
-from tests.detectors import DEMO, KINDS, Weights
+from tests.detectors import DEMO, KIND_PARAMETERS, Weights
 from tests.videos import draw_counter
 from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.demo.renderer import SIZE_PX
@@ -158,14 +158,8 @@ def test_missing_cuda_device_raises(tiny_weights: Weights) -> None:
 # --- agreement --------------------------------------------------------------------------------------------------------
 
 
-# One export takes seconds: the fast set has one detector per kind of head.
-FAST_KINDS = {"yolo26n", "yolov8n-pose", "yolo26n-obb", "yolo11n-seg"}
-
-
 @needs_openvino
-@pytest.mark.parametrize(
-    "kind", [kind if kind in FAST_KINDS else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
-)
+@pytest.mark.parametrize("kind", KIND_PARAMETERS)
 def test_openvino_output_equals_torch(tiny_weights: Weights, kind: str) -> None:
     """One graph serves all shapes, also those it was not traced with."""
     openvino_backend, torch_backend = (

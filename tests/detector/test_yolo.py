@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.detectors import DEMO, KINDS, NAMES, Weights
+from tests.detectors import DEMO, KIND_PARAMETERS, KINDS, NAMES, Weights
 from tests.videos import draw_counter
 from vidgru.config import DetectorSettings
 from vidgru.demo.scenes import EVENT_KINDS, plan_clip
@@ -54,7 +54,7 @@ def predict_with_ultralytics(weights: Path, images: list[np.ndarray], conf: floa
     ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KIND_PARAMETERS)
 def test_detections_agree_with_ultralytics(tiny_weights: Weights, kind: str) -> None:
     model = detector(tiny_weights(kind))
     canvas, boxes = letterbox(model, draw_images())

@@ -51,7 +51,7 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
     monkeypatch.setattr("vidgru.extraction.results.ProgressBar.advance", sampled)
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("suffix", ["mp4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mkv", "ts"))])
 def test_killed_run_resumes_inside_the_recording(
     tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
@@ -127,8 +127,9 @@ def segment_bounds(asked: list[dict[str, Any]]) -> list[tuple[int, int | None]]:
     )
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-@pytest.mark.parametrize("bframes", ["0", "2"])
+@pytest.mark.parametrize(("suffix", "bframes"), [
+    ("mp4", "2"), ("mkv", "0"), *(pytest.param(*rest, marks=pytest.mark.slow) for rest in (("mp4", "0"), ("mkv", "2"))),
+])  # fmt: skip
 def test_split_recording_gives_the_same_bytes(
     tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch, suffix: str, bframes: str
 ) -> None:
