@@ -358,7 +358,8 @@ def measure_video(video: Path, weights: Path, loops: int, live_frames: int) -> l
         model = make_model(cache.read(result.key), detect, sha256)
         model.save(folder / "model.safetensors")
         for state in ("cold cache", "warm cache"):
-            config = PredictConfig(out=str(folder / state), features=str(folder / "features"), report=False)
+            features = str(folder / "features")
+            config = PredictConfig(out=str(folder / state), features=features, weights=str(weights), report=False)
             begin = time.perf_counter()
             (prediction,) = predict(folder / "model.safetensors", [long], config, progress=False)
             wall = time.perf_counter() - begin

@@ -99,10 +99,11 @@ class Site:
         """Commands at the same time: where each is to die, and its flags. All are waited for."""
         self.log.parent.mkdir(exist_ok=True)
         sources = ["predict", self.model, self.videos, "--out", self.out, "--features", self.root / "shared/features"]
+        weights = ["--weights", self.root / "tiny.pt"]
         run_info = ["--backend", "torch", "--precision", "fp32", "--threads", "1"]
         processes = [
             subprocess.Popen(
-                [sys.executable, "-c", COMMAND, self.log, where, *sources, *run_info, *flags],
+                [sys.executable, "-c", COMMAND, self.log, where, *sources, *weights, *run_info, *flags],
                 cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )
             for where, *flags in runs

@@ -276,7 +276,8 @@ def test_predict_with_ray_equals_a_local_run_after_a_kill(
     )
 
     def settings(out: str, features: Path, **values: Any) -> PredictConfig:
-        return from_settings(PredictConfig, out=str(tmp_path / out), features=str(features), **RUNTIME, **values)
+        values |= {"weights": detect.detector.weights, "features": str(features)}
+        return from_settings(PredictConfig, out=str(tmp_path / out), **RUNTIME, **values)
 
     with_ray = settings("ray", tmp_path / "f", ray=cluster.address, threads_per_worker=1)
     with interrupting_workers(tmp_path / "f", lambda workers: workers[:1]):
