@@ -45,7 +45,11 @@ def test_commands_are_functions_after_any_import() -> None:
 
 
 def test_import_is_cheap() -> None:
-    code = "import sys, vidgru.api; assert not {'torch', 'numpy', 'cv2', 'yaml'} & set(sys.modules)"
+    code = (
+        "import sys, vidgru.api; assert not {'torch', 'numpy', 'cv2', 'yaml'} & set(sys.modules)\n"
+        "import vidgru.info, vidgru.datasets.annotations, vidgru.datasets.report, vidgru.training.advice\n"
+        "assert 'torch' not in sys.modules, 'vidgru info DATASET would wait for it'"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

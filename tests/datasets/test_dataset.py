@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.datasets.annotation_files import csv_set, write_set
@@ -11,6 +12,7 @@ from vidgru.datasets.dataset import (
     clips,
     described_segments,
     event_timelines,
+    frames_between,
     without_placeholder_labels,
 )
 from vidgru.types import DESCRIBED
@@ -139,3 +141,13 @@ def test_without_placeholder_labels(tmp_path: Path) -> None:
         (None, ("Two people meet.",)),
     ]
     assert event_timelines(dataset) == []
+
+
+def test_frames_between() -> None:
+    time_s = np.arange(16) / 8
+    assert frames_between(time_s, 0.25, 0.5) == (2, 4)  # half-open
+    assert frames_between(time_s, 0.26, 0.51) == (3, 5)
+    assert frames_between(time_s, 0.0, 99.0) == (0, 16)
+    assert frames_between(time_s, 0.26, 0.30) == (2, 3)  # between two samples: the nearest
+    assert frames_between(time_s, 50.0, 51.0) == (15, 16)
+    assert frames_between(time_s[:0], 1.0, 2.0) == (0, 0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidgru.datasets.windows import Window, balanced_weights, collate, epoch_batches, frames_between, slice_window
+from vidgru.datasets.windows import Window, balanced_weights, collate, epoch_batches, slice_window
 from vidgru.types import Features
 
 
@@ -157,16 +157,6 @@ def test_collate_rejects_mixed_windows() -> None:
     halves = [slice_window(features, 0, 2, features.frame, weights) for weights in (None, np.ones(3))]
     with pytest.raises(ValueError, match="either all windows of a batch have weights or none"):
         collate(halves)
-
-
-def test_frames_between() -> None:
-    time_s = np.arange(16) / 8
-    assert frames_between(time_s, 0.25, 0.5) == (2, 4)  # half-open
-    assert frames_between(time_s, 0.26, 0.51) == (3, 5)
-    assert frames_between(time_s, 0.0, 99.0) == (0, 16)
-    assert frames_between(time_s, 0.26, 0.30) == (2, 3)  # between two samples: the nearest
-    assert frames_between(time_s, 50.0, 51.0) == (15, 16)
-    assert frames_between(time_s[:0], 1.0, 2.0) == (0, 0)
 
 
 def test_epoch_batches_cover_every_clip_once() -> None:

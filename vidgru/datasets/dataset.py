@@ -6,9 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from vidgru.datasets.rows import AnnotationRow
 from vidgru.datasets.spec import SplitSettings
-from vidgru.types import Annotation, Recording
+from vidgru.types import Annotation, Array, Recording
 
 _OVERLAP_TOLERANCE = 0.1  # fraction of the shorter event; annotated edges of consecutive events may overlap a little
 
@@ -243,3 +245,19 @@ def contradicts_events(annotation: Annotation, with_events: set[str], background
     if annotation.video not in with_events or annotation.start_s is not None:
         return False
     return annotation.description is None if annotation.label is None else annotation.label == background
+
+
+def frames_between(time_s: Array, start_s: float, end_s: float) -> tuple[int, int]:
+    """Return the frames of the interval [start_s, end_s) as a slice [first, stop).
+
+    An interval between two samples gets the sample nearest to its middle, so that a short clip is never empty.
+
+    Args:
+        time_s: float64 [T], strictly increasing.
+        start_s, end_s: Seconds.
+    """
+    first, stop = (int(n) for n in np.searchsorted(time_s, (start_s, end_s), side="left"))
+    if first == stop and len(time_s):
+        first = int(np.abs(time_s - (start_s + end_s) / 2).argmin())
+        stop = first + 1
+    return first, stop

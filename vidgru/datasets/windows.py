@@ -96,22 +96,6 @@ class Batch:
         return replace(self, **tensors)
 
 
-def frames_between(time_s: Array, start_s: float, end_s: float) -> tuple[int, int]:
-    """Return the frames of the interval [start_s, end_s) as a slice [first, stop).
-
-    An interval between two samples gets the sample nearest to its middle, so that a short clip is never empty.
-
-    Args:
-        time_s: float64 [T], strictly increasing.
-        start_s, end_s: Seconds.
-    """
-    first, stop = (int(n) for n in np.searchsorted(time_s, (start_s, end_s), side="left"))
-    if first == stop and len(time_s):
-        first = int(np.abs(time_s - (start_s + end_s) / 2).argmin())
-        stop = first + 1
-    return first, stop
-
-
 def slice_window(
     features: Features,
     start: int,

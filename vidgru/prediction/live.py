@@ -107,8 +107,10 @@ def predict_live(
     ):
         if seconds:
             timer.start()
-        exit_code = LivePredictor(model, config, extractor, cache, reconnect.max_gap_s, stop).run()
-        timer.cancel()
+        try:
+            exit_code = LivePredictor(model, config, extractor, cache, reconnect.max_gap_s, stop).run()
+        finally:
+            timer.cancel()  # it would stop whatever the caller's event is used for next
     if signal.SIGINT in received:
         raise KeyboardInterrupt
     return exit_code

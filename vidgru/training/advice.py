@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vidgru.datasets.dataset import Dataset, event_timelines
-from vidgru.datasets.windows import frames_between
+from vidgru.datasets.dataset import Dataset, event_timelines, frames_between
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.types import Array, Features
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from vidgru.datasets.dataset import (
     EventTimeline,
     described_segments,
     event_timelines,
+    frames_between,
     select_splits,
     without_placeholder_labels,
 )
 from vidgru.datasets.splits import assign_splits, groups, in_split
-from vidgru.datasets.windows import frames_between
 from vidgru.errors import AnnotationError, SettingsMismatchError, WeightsError
 from vidgru.extraction.import_detections import DetectionSource, open_detections
 from vidgru.extraction.pipeline import feature_settings_for
@@ -44,7 +44,7 @@ from vidgru.training.evaluate_captions import captions_table, evaluate_captions
 from vidgru.training.examples import LabelledClip, check_task_labels, clip_examples, untimed_clips
 from vidgru.training.metrics.clips import clip_curves
 from vidgru.training.metrics.events import FrameScores, event_curves, event_metrics
-from vidgru.training.metrics.matching import event_table, match_by_overlap, match_by_score
+from vidgru.training.metrics.matching import event_table, match_by_overlap, match_by_score, overlap
 from vidgru.training.metrics.ranking import calibration
 from vidgru.training.plots import (
     plot_average_precision,
@@ -330,23 +330,28 @@ def _confused_events(truth: Sequence[Annotation], predicted: Sequence[Event]) ->
 
     A true event is taken for another label if predictions overlap it (tIoU 0.5), but none of its own label.
     """
-    pairs: Counter[tuple[str, str]] = Counter()
+    predicted_of: dict[str, list[Event]] = defaultdict(list)
+    for event in predicted:
+        predicted_of[event.video].append(event)
+    true_of: dict[str, list[Annotation]] = defaultdict(list)
     for true in truth:
-        found = [event.label for event in predicted if event.video == true.video and _tiou(event, true) >= 0.5]
-        if found and true.label and true.label not in found:
-            pairs[true.label, found[0]] += 1
+        true_of[true.video].append(true)
+    pairs: Counter[tuple[str, str]] = Counter()
+    for video, marked in true_of.items():
+        events = predicted_of[video]
+        spans = (
+            np.array([(event.start_s, event.end_s) for event in of], np.float64).reshape(-1, 2)
+            for of in (marked, events)
+        )
+        for true, is_near in zip(marked, overlap(*spans) >= 0.5, strict=True):
+            found = [events[column].label for column in np.flatnonzero(is_near)]
+            if found and true.label and true.label not in found:
+                pairs[true.label, found[0]] += 1
     if not pairs or max(pairs.values()) < 2:
         return None
-    (label, taken), events = pairs.most_common(1)[0]
-    of = sum(true.label == label for true in truth)
-    return {"true": label, "predicted": taken, "events": events, "of": of}
-
-
-def _tiou(event: Event, true: Annotation) -> float:
-    """Return the overlap of an event with an annotation, by the length of both together."""
-    start_s, end_s = true.start_s or 0.0, true.end_s or 0.0
-    common = min(event.end_s, end_s) - max(event.start_s, start_s)
-    return common / (max(event.end_s, end_s) - min(event.start_s, start_s))
+    (label, taken), number = pairs.most_common(1)[0]
+    of_label = sum(true.label == label for true in truth)
+    return {"true": label, "predicted": taken, "events": number, "of": of_label}
 
 
 def _group_metrics(

@@ -9,9 +9,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vidgru.config import TrainConfig
-from vidgru.datasets.dataset import Clip, Dataset, EventTimeline, clips, described_segments, event_timelines
+from vidgru.datasets.dataset import (
+    Clip,
+    Dataset,
+    EventTimeline,
+    clips,
+    described_segments,
+    event_timelines,
+    frames_between,
+)
 from vidgru.datasets.splits import NO_VAL, in_split, member_folds
-from vidgru.datasets.windows import frames_between
 from vidgru.errors import AnnotationError
 from vidgru.model.captioner import caption_frames
 from vidgru.model.checkpoint import EventTask, HeadSpec

@@ -201,12 +201,8 @@ def count_events(
 
     Arguments as for `refit_thresholds`.
     """
-    counts = np.zeros((len(labels), 4))
-    for time_s, frame_scores, rows in zip(times, scores, events, strict=True):
-        end_s = float(time_s[-1]) + step_s
-        predicted = decode_events(time_s, frame_scores, labels, settings, video="", step_s=step_s, end_s=end_s)
-        counts += _count(predicted, _spans_s(time_s, rows, step_s), labels)
-    return counts[:, 1:].astype(np.int64)
+    truth = [_spans_s(time_s, rows, step_s) for time_s, rows in zip(times, events, strict=True)]
+    return _sum_counts(settings, times, scores, truth, labels, step_s)[:, 1:].astype(np.int64)
 
 
 def _count_over(
@@ -219,13 +215,24 @@ def _count_over(
     step_s: float,
 ) -> Array:
     """Sum `_count` over recordings at each upper threshold of a grid: float64 [G, C, 4]."""
-    counts = np.zeros((len(grid), len(labels), 4))
-    for row, high in enumerate(grid):
-        trial = settings.with_high((float(high),) * len(labels))
-        for time_s, frame_scores, true in zip(times, smoothed, truth, strict=True):
-            end_s = float(time_s[-1]) + step_s
-            predicted = decode_events(time_s, frame_scores, labels, trial, video="", step_s=step_s, end_s=end_s)
-            counts[row] += _count(predicted, true, labels)
+    trials = (settings.with_high((float(high),) * len(labels)) for high in grid)
+    return np.stack([_sum_counts(trial, times, smoothed, truth, labels, step_s) for trial in trials])
+
+
+def _sum_counts(
+    settings: DecodeSettings,
+    times: Sequence[Array],
+    scores: Sequence[Array],
+    truth: Sequence[Array],
+    labels: tuple[str, ...],
+    step_s: float,
+) -> Array:
+    """Sum `_count` over recordings: float64 [C, 4]."""
+    counts = np.zeros((len(labels), 4))
+    for time_s, frame_scores, true in zip(times, scores, truth, strict=True):
+        end_s = float(time_s[-1]) + step_s
+        predicted = decode_events(time_s, frame_scores, labels, settings, video="", step_s=step_s, end_s=end_s)
+        counts += _count(predicted, true, labels)
     return counts
 
 

@@ -253,9 +253,8 @@ def _csv_lines(
                     (f"line {line}", message, f'put text that holds a "{delimiter}" in double quotes')
                 )
             elif not blank:
-                values = dict(
-                    zip(header, map(unescape_cell, cells), strict=False)
-                )  # spreadsheets drop empty cells at the end
+                # spreadsheets drop empty cells at the end
+                values = dict(zip(header, map(unescape_cell, cells), strict=False))
                 yield f"line {line}", _with_decimal_points(values) if delimiter == ";" else values
             line = reader.line_num + 1
     except csv.Error as error:

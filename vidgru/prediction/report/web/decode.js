@@ -39,12 +39,13 @@ function frameEnds(times, { step, end }) {
 function activeRuns(smoothed, high, low, exclusive) {
   const runs = [];
   const frames = smoothed[0].length;
-  const best = exclusive ? (t) => smoothed.reduce((top, scores, label) => (scores[t] > smoothed[top][t] ? label : top), 0) : null;
+  const best = new Int32Array(exclusive ? frames : 0);
+  best.forEach((_, t) => smoothed.forEach((scores, label) => { if (scores[t] > smoothed[best[t]][t]) best[t] = label; }));
   smoothed.forEach((scores, label) => {
     const [upper, lower] = [Math.fround(high[label]), Math.fround(low[label])];
     let run = null;
     for (let t = 0; t <= frames; t++) {
-      const keeps = t < frames && scores[t] >= lower && (!exclusive || best(t) === label);
+      const keeps = t < frames && scores[t] >= lower && (!exclusive || best[t] === label);
       if (keeps) {
         run ??= { label, first: t, stop: t, active: false };
         run.stop = t + 1;

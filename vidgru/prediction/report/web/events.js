@@ -201,7 +201,6 @@ class EventPanel {
     );
     byId('gate_peaks').hidden = peaks.length === 0;
   }
-
 }
 
 // A named bar with a value, and a mark on its track.
@@ -210,6 +209,7 @@ function makeBar(name, share, value, mark = null) {
   if (mark !== null) track.append(make('i', { style: { '--at': clamp(mark, 0, 1) } }));
   return make('div', { class: 'bar' }, make('span', { class: 'name', title: name }, name), track, make('span', { class: 'value' }, value));
 }
+
 // --- any moment ---
 
 const MAX_BARS = 5; // labels and objects
