@@ -469,6 +469,7 @@ class EvalConfig:
         out: Folder of the results.
         videos: Folder of the videos, if it is not beside the annotation file.
         allow_missing: Skip rows whose video is missing instead of failing.
+        threshold: Score from 0 to 1 that an event must reach, as for predict, instead of the model's thresholds.
         beam: Beam width for writing descriptions; 1 is greedy, and faster.
     """
 
@@ -480,9 +481,11 @@ class EvalConfig:
     out: str = "eval"
     videos: str = ""
     allow_missing: bool = False
+    threshold: float | Mapping[str, float] | None = None
     beam: int = 4
 
     def __post_init__(self) -> None:
+        _check_threshold(self.threshold)
         require(1 <= self.beam <= 64, "beam", self.beam, "from 1 to 64")
 
 

@@ -13,7 +13,7 @@ from vidgru import cli
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig, PredictConfig, TrainConfig
 from vidgru.datasets.annotations import load_dataset
-from vidgru.errors import AnnotationError
+from vidgru.errors import AnnotationError, SettingsError
 from vidgru.flags import from_settings
 from vidgru.model.checkpoint import HeadSpec, load_model
 from vidgru.model.stream import score_recording
@@ -73,6 +73,14 @@ def test_evaluate_both_heads(data: FakeDataset, run: Path, tmp_path: Path, capsy
     assert f"event_f1 {metrics['event_f1']:.3f}" in shown
     assert f"accuracy {metrics['accuracy']:.3f}" in shown
     assert "6 events in 4 recordings" in shown
+
+
+@pytest.mark.usefixtures("drawn_plots")
+def test_evaluate_at_other_thresholds(data: FakeDataset, run: Path, tmp_path: Path) -> None:
+    none = evaluate_on(data, run, tmp_path / "none", threshold=1.0)["events"]
+    assert (none["event_recall"], none["false_alarms_per_hour"]) == (0, 0)
+    with pytest.raises(SettingsError, match="threshold holds 'jump', which the model does not have"):
+        evaluate_on(data, run, tmp_path / "other", threshold={"jump": 0.5})
 
 
 def test_evaluate_scores_like_predict(

@@ -89,7 +89,7 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     Raises:
         ModelError, AnnotationError, WeightsError, SettingsMismatchError, OutputError: Each with its remedy.
     """
-    model = load_predictor(model_path)
+    model = load_predictor(model_path).with_thresholds(config.threshold)
     detection_source = open_model_detections(model, config)
     find_imported = detection_source.find if detection_source else None
     dataset = assign_splits(

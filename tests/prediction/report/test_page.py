@@ -115,6 +115,18 @@ def test_page_notes_events_not_requested(tmp_path: Path) -> None:
     assert lacks[0].startswith("3 events were left out of this page")
 
 
+def test_page_notes_events_without_detections(tmp_path: Path) -> None:
+    whole = make_sequence(200, 2, fps=FPS)
+    empty = make_sequence(200, 0, fps=FPS)
+    parts = [whole.frames(0, 60), replace(empty.frames(60, 200), time_s=whole.time_s[60:])]
+    facts = {"parts": parts, "scored": scored(whole.time_s, 120, 2, [event(5.0, 7.5)])}
+    data = data_of(make_page(tmp_path, [event(5.0, 7.5)], video=False, **facts))
+    remedy = "larger weights or a larger --imgsz may detect more"
+    assert data["notes"] == [f"Nothing was detected in 60% of the frames of these events: {remedy}."]
+    data = data_of(make_page(tmp_path, [event(5.0, 6.1)], video=False, **facts))
+    assert data["notes"] == []
+
+
 @pytest.mark.parametrize("events", [[], [event(5.0, 7.5)]])
 def test_page_notes_boxes_left_out(tmp_path: Path, events: list[Event]) -> None:
     crowd, frames = make_sequence(400, 1500, fps=8.0, optional=False), 400

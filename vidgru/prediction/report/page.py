@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from vidgru.cache import Entry
+from vidgru.datasets.dataset import frames_between
 from vidgru.errors import RecordingError
 from vidgru.model.attribution import Explanation
 from vidgru.model.checkpoint import EventModel
@@ -53,6 +54,7 @@ MAX_PICTURES = 96  # including those of events
 _PICTURE_SIDE_PX = 480
 _MAX_DECODED = 1500  # frames for all pictures: a few seconds of work at most
 _JPEG_QUALITIES = (76, 55, 35, 20)  # the first that fits is used
+_MANY_EMPTY = 0.15  # share of the frames of events without a detection, from which the page says so
 _MAX_ATTENDED = 5  # objects per explanation
 _SCRIPTS = (
     "common.js",
@@ -104,7 +106,14 @@ def write_page(
     numbers = _fitting_events(events, explanations)
     shown = [events[number] for number in numbers]
     ranks = frame_ranks(scored.time_s, shown)
-    objects = select_objects(parts, scored.attention, ranks, OBJECT_BYTES * 3 // 4)  # base64 adds a third
+    counts: list[Array] = []  # objects per frame of each part
+
+    def counted_parts() -> Iterator[FrameSequence]:
+        for part in parts:
+            counts.append(np.diff(part.offsets))
+            yield part
+
+    objects = select_objects(counted_parts(), scored.attention, ranks, OBJECT_BYTES * 3 // 4)  # base64 adds a third
     starts = bucket_starts(len(scored.time_s), ranks >= 0)
     scores = thin(scored.time_s, smooth_scores(scored.time_s, scored.scores, model.decode.smooth_s), starts)
     curve_labels = _fitting_labels(scores)
@@ -149,7 +158,10 @@ def write_page(
         "objects": {name: encode_array(getattr(objects, name)) for name in QuantisedObjects.__dataclass_fields__},
         "pictures": make_pictures(recording.path, entry.duration_s, shown, PICTURE_BYTES) if exists else [],
         "missing": _missing_events(events, shown, scored),
-        "notes": _notes(events, shown, scored, objects, scores, curve_labels, model, decoding is not None),
+        "notes": [
+            *_notes(events, shown, scored, objects, scores, curve_labels, model, decoding is not None),
+            *_empty_frames_note(events, scored.time_s, counts),
+        ],
     }
     write_atomic(path, render_html("page.html", recording.name, _SCRIPTS, data))
 
@@ -289,6 +301,19 @@ def _notes(
             f"Scores are drawn for {len(curve_labels):,} of {len(model.labels):,} labels, those with the highest peaks."
         )
     return notes
+
+
+def _empty_frames_note(events: list[Event], time_s: Array, counts: list[Array]) -> list[str]:
+    """Sentence on the frames of events in which nothing was detected, if they are many."""
+    is_empty = np.concatenate(counts) == 0
+    in_event = np.zeros(len(time_s), bool)
+    for event in events:
+        in_event[slice(*frames_between(time_s, event.start_s, event.end_s))] = True
+    share = is_empty[in_event].mean() if in_event.any() else 0.0
+    if share < _MANY_EMPTY:
+        return []
+    remedy = "larger weights or a larger --imgsz may detect more"
+    return [f"Nothing was detected in {share:.0%} of the frames of these events: {remedy}."]
 
 
 def _boxes_note(shown: list[Event], scored: ScoredRecording, objects: QuantisedObjects) -> str:
