@@ -8,6 +8,7 @@ import pytest
 from tests.training.synthetic import FakeDataset, crossing, order_data
 from vidgru import cli
 from vidgru.config import CompareConfig, TrainConfig
+from vidgru.datasets.formats.csv_reader import unescape_cell
 from vidgru.errors import SettingsError
 from vidgru.flags import from_settings
 from vidgru.training import compare as module
@@ -59,6 +60,17 @@ def test_compare_cells_and_variants(data: FakeDataset, tmp_path: Path, capsys: p
     lines = list(csv.DictReader((tmp_path / "compare.csv").read_text().splitlines()))
     assert [float(line["accuracy"]) for line in lines] == [row.metrics["accuracy"] for row in rows.values()]
     assert {path.name for path in tmp_path.iterdir()} == {"compare.json", "compare.csv"}
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+a", "-2+3", "@cmd", "\ta", "'=1", "hidden=32"])
+def test_compare_csv_holds_no_formulas(name: str) -> None:
+    facts = {"parameters": 1, "cell_parameters": 1, "epoch_s": 0.5, "frames_per_s": 1.0, "cell_frames_per_s": 1.0}
+    row = ComparisonRow(name=name, **facts, best_epoch=1, metrics={name: -0.5, "ece": -1e-05}, spread={})
+    header, cells = csv.reader(module._csv([row]).decode().splitlines())
+    assert header[-2][:1] not in tuple("=+-@\t\r")
+    assert header[-2] == cells[0] != ""
+    assert unescape_cell(cells[0]) == name
+    assert cells[-2:] == ["-0.5", "-1e-05"]
 
 
 def test_compare_is_reproducible(data: FakeDataset, tmp_path: Path) -> None:

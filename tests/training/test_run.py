@@ -14,6 +14,7 @@ from vidgru.datasets.dataset import clips
 from vidgru.errors import AnnotationError, SettingsError, SettingsMismatchError, VidgruError, WeightsError
 from vidgru.flags import from_settings
 from vidgru.model.checkpoint import EventTask, HeadSpec, entry_digest, load_model
+from vidgru.training import run as run_module
 from vidgru.training.evaluate import evaluate
 from vidgru.training.run import complete_settings, train
 from vidgru.types import FrameSequence
@@ -286,3 +287,8 @@ def test_train_warns_of_single_place(data: FakeDataset, tmp_path: Path, capsys: 
     (data.root / "yard.yaml").write_text("annotations: yard.csv\nvideos: videos\n")
     train(data.root / "yard.yaml", config(data, tmp_path))
     assert "warning: all recordings are of group 'yard': metrics do not tell" in capsys.readouterr().err
+
+
+def test_results_csv_holds_no_formulas() -> None:
+    rows = [{"epoch": 1, "val_loss": -0.5, "lr": -1e-05, "=1+1": None}, {"epoch": 2, "val_loss": 1 / 3, "lr": 0.001}]
+    assert run_module._csv(rows).decode() == "epoch,val_loss,lr,'=1+1\n1,-0.5,-1e-05,\n2,0.333333,0.001,\n"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -11,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidgru.datasets.formats.csv_reader import escape_cell
+from vidgru.datasets.formats.csv_reader import format_csv
 from vidgru.datasets.formats.native import COLUMNS
 from vidgru.datasets.rows import AnnotationRow, plural
 from vidgru.errors import AnnotationError
@@ -61,12 +59,7 @@ class Annotations:
 def to_csv(annotations: Annotations) -> str:
     """Format rows as CSV of the native format."""
     extra = dict.fromkeys(name for row in annotations.rows for name, value in row.extra.items() if value)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*COLUMNS, *extra], restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in annotations.rows:
-        writer.writerow({name: escape_cell(value) for name, value in _values(row).items()})
-    return text.getvalue()
+    return format_csv([*COLUMNS, *extra], map(_values, annotations.rows))
 
 
 def to_jsonl(annotations: Annotations) -> str:

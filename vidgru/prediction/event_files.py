@@ -6,8 +6,6 @@ milliseconds, the resolution of subtitles, so that the files of a recording agre
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
@@ -16,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vidgru.datasets.formats.csv_reader import escape_cell
+from vidgru.datasets.formats.csv_reader import format_csv
 from vidgru.types import Event
 
 CSV_COLUMNS = (
@@ -95,15 +93,11 @@ def to_csv(recordings: Iterable[tuple[str, Iterable[Event]]]) -> str:
     A recording without events has one row with only its name, which marks it as event-free in annotations too. Captions
     from the template are not read back as annotations (`vidgru.datasets.formats.native`).
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
+    rows: list[dict[str, Any]] = []
     for name, events in recordings:
-        rows: list[dict[str, Any]] = [as_record(event) for event in events] or [{"video": name}]
-        for row in rows:
-            times: dict[str, Any] = {column: f"{row[column]:.3f}" for column in ("start", "end") if column in row}
-            writer.writerow({column: escape_cell(value) for column, value in {**row, **times}.items()})
-    return text.getvalue()
+        for row in [as_record(event) for event in events] or [{"video": name}]:
+            rows.append(row | {column: f"{row[column]:.3f}" for column in ("start", "end") if column in row})
+    return format_csv(CSV_COLUMNS, rows)
 
 
 def to_vtt(events: Iterable[Event]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import sys
 import time
@@ -16,6 +14,7 @@ import numpy as np
 
 from vidgru.config import CompareConfig, DetectorSettings, RuntimeSettings, TrainConfig
 from vidgru.datasets.dataset import Dataset
+from vidgru.datasets.formats.csv_reader import format_csv
 from vidgru.datasets.splits import folds
 from vidgru.errors import SettingsError
 from vidgru.flags import list_flags, suggest, to_settings, with_settings
@@ -232,9 +231,4 @@ def _csv(rows: Sequence[ComparisonRow]) -> bytes:
             if name in row.spread:
                 values[f"{name}_spread"] = row.spread[name]
         flat.append(values)
-    text = io.StringIO()
-    columns = list(dict.fromkeys(name for values in flat for name in values))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue().encode()
+    return format_csv(list(dict.fromkeys(name for values in flat for name in values)), flat).encode()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ from vidgru.cache import SequenceCache
 from vidgru.config import TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, clips, described_segments, select_splits
+from vidgru.datasets.formats.csv_reader import format_csv
 from vidgru.datasets.report import report
 from vidgru.datasets.splits import NO_VAL, assign_splits, folds, groups, in_split, only_group
 from vidgru.errors import VidgruError
@@ -318,9 +317,8 @@ def _yaml(config: TrainConfig) -> bytes:
 
 
 def _csv(rows: Sequence[Mapping[str, float | None]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: "" if value is None else f"{value:.6g}" for name, value in row.items()})
-    return text.getvalue().encode()
+    rounded = (
+        {name: value if isinstance(value, int | None) else float(f"{value:.6g}") for name, value in row.items()}
+        for row in rows
+    )
+    return format_csv(list(rows[0]), rounded).encode()

@@ -1,11 +1,11 @@
-"""Tables of other tools: CSV with commas, semicolons or tabs, with or without a header."""
+"""Tables of other tools, with commas, semicolons or tabs, with or without a header; and the tables vidgru writes."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vidgru.datasets.formats.parsing import read_text
@@ -54,7 +54,7 @@ def escape_cell(value: object) -> str:
     quote a lone carriage return, but ends the row there when reading. Numbers are passed as numbers, and stay.
     """
     if not isinstance(value, str):
-        return str(value)
+        return "" if value is None else str(value)
     text = _NEW_LINE.sub("\n", value)
     return f"'{text}" if _FORMULA.match(text) else text
 
@@ -62,3 +62,12 @@ def escape_cell(value: object) -> str:
 def unescape_cell(text: str) -> str:
     """Undo `escape_cell`, except for line breaks."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def format_csv(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Format a table with a header. Cells are escaped by `escape_cell`; values that are missing or None are empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(escape_cell, columns))
+    writer.writerows([escape_cell(row.get(name)) for name in columns] for row in rows)
+    return text.getvalue()

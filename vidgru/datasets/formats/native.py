@@ -243,7 +243,7 @@ def _csv_lines(
         for cells in reader:
             blank = not any(cell.strip() for cell in cells)
             if not (blank or header):
-                header = [cell.strip() for cell in cells]
+                header = [unescape_cell(cell).strip() for cell in cells]
                 renamed = {} if columns else _header_times(f"{path}, line {line}", header, result)
                 header = [renamed.get(name, name.lower()) for name in header]
                 _check_header(f"{path}, line {line}", header, columns)
