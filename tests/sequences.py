@@ -1,5 +1,7 @@
 """Random frame sequences for tests."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from vidgru.types import FrameSequence
@@ -45,6 +47,20 @@ def make_sequence(
         names=NAMES,
         flip_idx=flip_idx,
     )
+
+
+def with_still_frames(sequence: FrameSequence, still: list[int]) -> FrameSequence:
+    """Return a sequence in which these frames repeat the objects of the frame before, without motion."""
+    frames = [sequence.frames(t, t + 1) for t in range(len(sequence))]
+    for t in range(len(frames)):
+        is_still = t in still
+        source = frames[t - 1] if is_still else frames[t]
+        changes = {"time_s": frames[t].time_s, "frame_index": frames[t].frame_index, "still": np.array([is_still])}
+        for name in ("motion", "scene_motion") if is_still else ():
+            if (value := getattr(source, name)) is not None:
+                changes[name] = np.zeros_like(value)
+        frames[t] = replace(source, **changes)
+    return FrameSequence.concatenate(frames)
 
 
 def sequences_equal(first: FrameSequence, second: FrameSequence) -> bool:

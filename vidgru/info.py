@@ -357,6 +357,8 @@ def _totals(cache: SequenceCache, group: list[tuple[Entry, _ObjectCounts]]) -> l
     ]
     if rest := rates[SHOWN_CLASSES:]:
         lines.append(f"  {len(rest)} more classes {_format_rate(sum(rate for _, rate in rest))} per frame")
+    if still := sum(entry.still for entry, _ in group):
+        lines.append(f"still: {still / samples:.1%} of the samples, not decoded")
     if samples:
         lines.append(f"frames without an object: {empty / samples:.1%}")
     if len(lengths_s):
@@ -369,6 +371,7 @@ def _entry_details(entry: Entry, sources: Mapping[str, Iterable[str]]) -> list[s
     lines = [f"source: {path}" for path in sources.get(entry.key, [])]
     lines.append(f"frame: {entry.size_px[0]}x{entry.size_px[1]} px, sampled at {entry.fps:g} per second")
     lines += [f"recorded at: {entry.recorded_at}"] if entry.recorded_at else []
+    lines += [f"still: {entry.still:,} of {entry.samples:,} samples, not decoded"] if entry.still else []
     lines += [f"damage: {kind} {amount}" for kind, amount in sorted(entry.damage.items())]
     return [*lines, f"run: {format_settings(entry.run_info)}"]
 

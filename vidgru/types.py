@@ -25,13 +25,14 @@ TEMPLATE_FIELDS = ("label", "objects", "start", "end")  # that captions' templat
 _MAX_EXACT = 2**53  # float64 represents every whole number below it exactly
 _MAX_OFFSET = 1.5  # picture sizes from the centre: a normalised box beyond it is in pixels or corrupt
 
-FRAME_TENSORS = ("time_s", "frame_index", "scene", "scene_motion")
+FRAME_TENSORS = ("time_s", "frame_index", "still", "scene", "scene_motion")
 OBJECT_TENSORS = ("boxes", "scores", "classes", "tracks", "motion", "appearance", "colour", "angle", "keypoints")
 
 # Name -> dtype and trailing shape; None is a width that the settings choose.
 _TENSOR_SPECS: dict[str, tuple[str, tuple[int | None, ...]]] = {
     "time_s": ("float64", ()),
     "frame_index": ("int64", ()),
+    "still": ("bool", ()),
     "scene": ("float16", (None,)),
     "scene_motion": ("float16", (None,)),
     "boxes": ("float32", (4,)),
@@ -150,6 +151,8 @@ class FrameSequence:
         keypoints: float16 [M, K, 3], x and y normalised like boxes, and confidence.
         scene: float16 [T, S], appearance of the whole frame.
         scene_motion: float16 [T, R], grid of motion, spread, peaks, camera motion.
+        still: bool [T], frames in still stretches of the recording, which were not decoded: objects and scene repeat
+            those of the frame before, and all motion is zero. Absent unless extraction was adaptive.
         fps: Requested samples per second (a gap in the source gives fewer).
         size_px: Width and height of the upright frame.
         names: Class names of the detector.
@@ -170,6 +173,7 @@ class FrameSequence:
     keypoints: Array | None = None
     scene: Array | None = None
     scene_motion: Array | None = None
+    still: Array | None = None
     fps: float
     size_px: tuple[int, int]
     names: tuple[str, ...]
@@ -214,7 +218,7 @@ class FrameSequence:
 
     def tensors(self) -> dict[str, Array]:
         """Return the tensors that are present, by name, including `offsets`."""
-        names = ("time_s", "frame_index", "offsets", "scene", "scene_motion", *OBJECT_TENSORS)
+        names = ("time_s", "frame_index", "still", "offsets", "scene", "scene_motion", *OBJECT_TENSORS)
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def find_fault(self) -> str | None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import vidgru.cache.entry
 import vidgru.cache.store
+import vidgru.cache.writer
 from tests.cache.entries import (
     FIELDS,
     KEY,
@@ -20,9 +22,9 @@ from tests.cache.entries import (
     write_entry,
     write_recording,
 )
-from tests.sequences import make_sequence, sequences_equal
+from tests.sequences import make_sequence, sequences_equal, with_still_frames
 from vidgru.cache import Entry, SequenceCache
-from vidgru.cache.entry import UNFINISHED
+from vidgru.cache.entry import UNFINISHED, stored_tensors
 from vidgru.errors import CacheError, OutputError
 
 
@@ -44,6 +46,52 @@ def test_read_returns_what_was_written(tmp_path: Path, objects: int | None, opti
     assert entry.names == ("person", "car", "bag")
     assert cache.verify(KEY) == []
     assert [entry.key for entry in cache.entries()] == [KEY]
+
+
+@pytest.mark.parametrize("optional", [True, False])
+@pytest.mark.parametrize("still", [[], [3, 4, 5, 9], list(range(1, 30))])
+def test_still_samples_are_read_as_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, still: list[int], optional: bool
+) -> None:
+    monkeypatch.setattr(vidgru.cache.writer, "PART_SAMPLES", 8)  # parts start within still stretches, too
+    cache = SequenceCache(tmp_path)
+    sequence = with_still_frames(make_sequence(30, optional=optional, keypoints=3), still)
+    write_entry(cache, sequence)
+    assert sequences_equal(cache.read(KEY), sequence)
+    entry = cache.entry(KEY)
+    assert entry is not None
+    assert (entry.samples, entry.still, entry.objects) == (30, len(still), len(sequence.boxes))
+    assert cache.verify(KEY) == []
+
+
+def test_still_samples_store_only_their_times() -> None:
+    sequence = with_still_frames(make_sequence(1000, 5), list(range(1, 1000)))
+    first = sequence.frames(0, 1)
+    size, first_size = (sum(t.nbytes for t in stored_tensors(part).values()) for part in (sequence, first))
+    assert size == first_size + 999 * (8 + 8 + 1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [("still", 3, "its still samples are not the 3"), ("objects", 9, "lists 30"), ("samples", 29, "lists 29")],
+)
+def test_still_samples_are_checked(tmp_path: Path, field: str, value: int, message: str) -> None:
+    cache = SequenceCache(tmp_path)
+    write_entry(cache, with_still_frames(make_sequence(30, 2), [4, 5]))
+    path = tmp_path / KEY / "entry.json"
+    content = json.loads(path.read_text())
+    content["parts"][0][field] = value
+    path.write_text(json.dumps(content))
+    (fault,) = cache.verify(KEY)
+    assert message in fault
+
+
+def test_part_that_repeats_too_much_is_corrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = SequenceCache(tmp_path)
+    write_entry(cache, with_still_frames(make_sequence(30, 2), list(range(1, 30))))
+    monkeypatch.setattr(vidgru.cache.entry, "_MAX_REPEATED", 59)
+    (fault,) = cache.verify(KEY)
+    assert "its still frames repeat 60 objects" in fault
 
 
 def test_read_maps_parts_from_disk(tmp_path: Path) -> None:

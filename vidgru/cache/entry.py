@@ -2,6 +2,10 @@
 
 Parts are safetensors files, written by that library and mapped from disk here without a copy
 (https://github.com/huggingface/safetensors, "Format").
+
+A part whose sequence has the tensor `still` (see `FrameSequence`) stores each still frame as its time and index only:
+`offsets`, `scene` and `scene_motion` have rows for the other frames, and for the first of the part. Reading such a part
+repeats their objects in memory.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from msgspec import Meta, convert
 
 from vidgru.errors import CacheError, PartChangedError
 from vidgru.storage import sha256_file
-from vidgru.types import FrameSequence
+from vidgru.types import FRAME_TENSORS, OBJECT_TENSORS, Array, FrameSequence
 
 KEY = re.compile(r"[0-9a-f]{64}")
 UNFINISHED = ".unfinished"  # subfolder of a cache, so that finding incomplete entries does not list all entries
@@ -29,9 +33,11 @@ INCOMPLETE_NAME = re.compile(r"([0-9a-f]{64})\.[0-9a-f]+")
 RESUME = "resume.json"
 LIVE = "live"  # key of `Entry.run_info` with the source of an entry that was recorded live
 REMEDY = "extract its recording again; this replaces the entry"
-_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2"}
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "BOOL": "|u1"}
 _MAX_HEADER_BYTES = 1 << 20  # the header of a part is under 2 kB
 _MAX_ENTRY_BYTES = 1 << 26  # a part takes 150
+_MAX_REPEATED = 1 << 22  # objects of a part with still frames: many times those of PART_SAMPLES frames of detectors
+_EVERY_FRAME = ("time_s", "frame_index", "still")  # tensors stored for still frames
 
 
 Count = Annotated[int, Meta(ge=0, le=1 << 50)]
@@ -46,6 +52,7 @@ class EntryPart:
         name: File name.
         samples: Number of frames.
         objects: Number of objects.
+        still: Number of frames that are still, see `FrameSequence`.
         bytes: File size.
         sha256: SHA-256 of the file, in hex.
     """
@@ -53,6 +60,7 @@ class EntryPart:
     name: Annotated[str, Meta(pattern=r"\Apart-\d{5,9}\.safetensors\Z")]
     samples: Count
     objects: Count
+    still: Count = 0
     bytes: Count
     sha256: Hash
 
@@ -100,6 +108,11 @@ class Entry:
     def objects(self) -> int:
         """Number of objects in all parts."""
         return sum(part.objects for part in self.parts)
+
+    @property
+    def still(self) -> int:
+        """Number of still frames in all parts: they repeat the objects of the frame before."""
+        return sum(part.still for part in self.parts)
 
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:
@@ -169,9 +182,59 @@ def read_part(path: Path) -> FrameSequence:
             first, last = (8 + length + offset for offset in info["data_offsets"])
             flat = mapped[first:last].view(np.ndarray).view(_DTYPES[info["dtype"]])
             tensors[name] = flat.reshape(info["shape"])
+        if "still" in tensors:
+            tensors = _repeat_objects(tensors | {"still": tensors["still"] != 0})
         return FrameSequence(**tensors, **vars(metadata))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OSError) as error:
         raise CacheError(f"{path} is corrupt: {error}", REMEDY) from None
+
+
+def stored_tensors(sequence: FrameSequence) -> dict[str, Array]:
+    """Return the tensors of a part as they are stored: without the objects of still frames, except the first's."""
+    tensors = sequence.tensors()
+    if sequence.still is None:
+        return tensors
+    is_stored = ~sequence.still
+    is_stored[:1] = True
+    counts = np.diff(sequence.offsets)
+    is_object_stored = np.repeat(is_stored, counts)
+    for name, value in tensors.items():
+        if name in OBJECT_TENSORS:
+            tensors[name] = value[is_object_stored]
+        elif name in FRAME_TENSORS and name not in _EVERY_FRAME:
+            tensors[name] = value[is_stored]
+    return tensors | {"offsets": np.cumsum([0, *counts[is_stored]], dtype=np.int64)}
+
+
+def _repeat_objects(tensors: dict[str, Array]) -> dict[str, Array]:
+    """Invert `stored_tensors`.
+
+    Raises:
+        ValueError: The tensors do not fit, or would become too large.
+    """
+    still, offsets = tensors["still"], tensors["offsets"]
+    is_stored = ~still
+    is_stored[:1] = True
+    rows = np.cumsum(is_stored) - 1  # stored frame of each frame
+    stored_counts = np.diff(offsets)
+    if still.ndim != 1 or len(offsets) != is_stored.sum() + 1 or offsets[0] != 0 or (stored_counts < 0).any():
+        raise ValueError("offsets do not fit the frames that are not still")
+    counts = stored_counts[rows]
+    total = int(counts.sum())
+    if total > max(_MAX_REPEATED, offsets[-1]):
+        raise ValueError(f"its still frames repeat {total} objects")
+    new_offsets = np.cumsum([0, *counts], dtype=np.int64)
+    objects = np.arange(total) - np.repeat(new_offsets[:-1] - offsets[rows], counts)  # stored object of each object
+    for name, value in tensors.items():
+        if name in OBJECT_TENSORS:
+            tensors[name] = value[objects]
+        elif name in FRAME_TENSORS and name not in _EVERY_FRAME:
+            tensors[name] = value[rows]
+    if "scene_motion" in tensors:
+        tensors["scene_motion"][still] = 0
+    if "motion" in tensors:
+        tensors["motion"][np.repeat(still, counts)] = 0
+    return tensors | {"offsets": new_offsets}
 
 
 def open_part(folder: Path, part: EntryPart, *, verify: bool = False) -> FrameSequence:
@@ -200,6 +263,8 @@ def open_part(folder: Path, part: EntryPart, *, verify: bool = False) -> FrameSe
     sequence = read_part(path)
     if (len(sequence), len(sequence.boxes)) != (part.samples, part.objects):
         raise CacheError(f"{path}: {len(sequence)} samples, but entry.json lists {part.samples}", REMEDY)
+    if part.still != (0 if sequence.still is None else sequence.still.sum()):
+        raise CacheError(f"{path}: its still samples are not the {part.still} that entry.json lists", REMEDY)
     if verify and (fault := sequence.find_fault()):
         raise CacheError(f"{path}: {fault}", f"delete {folder} and extract the recording again")
     return sequence

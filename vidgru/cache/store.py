@@ -2,7 +2,7 @@
 
     ROOT/
       index.jsonl                    SHA-256 of each path, and the entry with its features
-      <key>/part-00000.safetensors   a part of the sequence, PART_SAMPLES samples long
+      <key>/part-00000.safetensors   a part of the sequence, PART_SAMPLES samples long; still samples without objects
       <key>/entry.json               written last: its presence means finished
       <key>/corrupt.json             what entry.json was renamed to when its entry was found corrupt
       .unfinished/<key>.<random>/    an incomplete entry: being written, or left by a kill

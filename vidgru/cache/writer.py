@@ -26,6 +26,7 @@ from vidgru.cache.entry import (
     open_part,
     private_folder,
     read_part,
+    stored_tensors,
 )
 from vidgru.errors import CacheError, LockLostError, OutputError
 from vidgru.storage import sync_folder, write_atomic
@@ -214,12 +215,13 @@ class EntryWriter:
         self._pending, self._pending_samples = ([rest] if len(rest) else []), len(rest)
         metadata = {"fps": sequence.fps, "names": sequence.names, "size_px": sequence.size_px}
         metadata |= {"flip_idx": sequence.flip_idx} if sequence.flip_idx else {}
-        tensors = {name: np.ascontiguousarray(value) for name, value in sequence.tensors().items()}
+        tensors = {name: np.ascontiguousarray(value) for name, value in stored_tensors(sequence).items()}
         data = save(tensors, metadata={"vidgru": canonical_json(metadata).decode()})
         part = EntryPart(
             name=f"part-{len(self._parts):05d}.safetensors",
             samples=len(sequence),
             objects=len(sequence.boxes),
+            still=0 if sequence.still is None else int(sequence.still.sum()),
             bytes=len(data),
             sha256=hashlib.sha256(data).hexdigest(),
         )
