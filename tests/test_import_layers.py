@@ -13,8 +13,9 @@ LAYERS = {
     "datasets": 3, "detector": 3,
     "extraction": 4,
     "training": 5, "prediction": 5,
-    "demo": 6, "scale": 6,
-    "api": 7, "cli": 7, "info": 7, "__main__": 7, "__init__": 7,
+    "labeling": 6,
+    "demo": 7, "scale": 7,
+    "api": 8, "cli": 8, "info": 8, "__main__": 8, "__init__": 8,
 }  # fmt: skip
 GROUND = {module for module, layer in LAYERS.items() if layer == 0}  # may import one another
 TOP = max(LAYERS.values())  # likewise

@@ -21,6 +21,7 @@ from vidgru.config import (
     ExportConfig,
     ExtractConfig,
     InfoConfig,
+    LabelConfig,
     PredictConfig,
     PretrainConfig,
     TrainConfig,
@@ -320,6 +321,27 @@ def explain(model: str | Path, recording: str | Path, config: ExplainConfig | No
     from vidgru.prediction.explain import explain_recording
 
     return explain_recording(model, recording, _settings(config, ExplainConfig))
+
+
+def label(sources: Sources, config: LabelConfig | None = None) -> Path:
+    """Annotate recordings in a browser, with features, training and drafts in the background.
+
+    Serves a page on this machine until Ctrl-C.
+
+    Args:
+        sources: As for `extract`.
+        config: Settings; their defaults if None.
+
+    Returns:
+        The annotation file.
+
+    Raises:
+        SourceError, SettingsError: Before anything is served.
+        AnnotationError, OutputError: The annotation file cannot be read or written, or is open elsewhere.
+    """
+    from vidgru.labeling.server import label_recordings
+
+    return label_recordings(_as_list(sources), _settings(config, LabelConfig))
 
 
 def export(model: str | Path, config: ExportConfig | None = None) -> Path:

@@ -150,6 +150,12 @@ def _explain(model: str, recording: str, config: configs.ExplainConfig) -> int:
     return 0
 
 
+def _label(sources: list[str], config: configs.LabelConfig) -> int:
+    out = api.label(sources, config)
+    print(f"labels: {out}" if out.exists() else "nothing was labelled")
+    return 0
+
+
 def _export(model: str, config: configs.ExportConfig) -> int:
     print(api.export(model, config))
     return 0
@@ -227,6 +233,7 @@ _OUT = Argument(
     "the default is a name beside the dataset.",
     "?",
 )
+_RECORDINGS = Argument("recordings", "Recordings: files, folders, globs, .txt lists.", "+")
 _FEATURES = Argument("features", "Folders of sequence caches.", "+")
 _MODEL = Argument("model", "Model file, or folder of a training run.")
 _RECORDING = Argument("recording", "Video, or folder of a cache entry.")
@@ -240,6 +247,7 @@ _COMMANDS = {
     "eval": Command(_eval, api.evaluate, configs.EvalConfig, (_MODEL, _DATASET)),
     "tune": Command(_tune, api.tune, configs.TuneConfig, (_MODEL, _DATASET)),
     "predict": Command(_predict, api.predict, configs.PredictConfig, (_MODEL, _INPUTS)),
+    "label": Command(_label, api.label, configs.LabelConfig, (_RECORDINGS,)),
     "explain": Command(_explain, api.explain, configs.ExplainConfig, (_MODEL, _RECORDING)),
     "export": Command(_export, api.export, configs.ExportConfig, (_MODEL,)),
     "convert": Command(_convert, api.convert, configs.ConvertConfig, (_DATASET, _OUT)),

@@ -21,6 +21,7 @@ from vidgru.storage import user_path
 
 FEATURE_SCHEMA = 2  # increase when equal settings would give other features
 MAX_MEMBERS = 32
+WATCHED = "background"  # label of annotated time that a person watched, in which nothing happens
 DETECTIONS_SCHEMA = 1  # increase when equal imported detections would give other sequences
 
 _MASK_HINT = "for example [[[0, 0], [0.3, 0], [0.3, 0.1], [0, 0.1]]] for the upper left, or a file that holds it"
@@ -586,6 +587,38 @@ def _check_threshold(threshold: float | Mapping[str, float] | None) -> None:
     values = threshold.values() if isinstance(threshold, Mapping) else [threshold] if threshold is not None else []
     valid = all(isinstance(value, int | float) and 0 <= value <= 1 for value in values)
     require(valid, "threshold", threshold, "from 0 to 1, for all labels or by label: fall=0.4,sit=0.6")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """Settings of `vidgru label`.
+
+    Attributes:
+        out: Annotation file to write; an existing one, of any known format, is continued.
+        labels: Labels to offer from the start; others can be added while labelling.
+        features: Folder of the sequence cache.
+        run: Folder of the model that is trained meanwhile, and of proxies of videos that browsers cannot play.
+        train_every: New labels after which a model is trained; 0 trains on request only.
+        port: Port of the server; 0 uses a free one.
+        browser: Open the page in a browser.
+    """
+
+    detector: DetectorSettings = DetectorSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+    out: str = "labels.csv"
+    labels: tuple[str, ...] = ()
+    features: str = "features"
+    run: str = "runs/label"
+    train_every: int = 5
+    port: int = 0
+    browser: bool = True
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        hint = f"other labels: {WATCHED} marks watched time in which nothing happens"
+        require(WATCHED not in self.labels, "labels", self.labels, hint)
+        require(self.train_every >= 0, "train_every", self.train_every, "0 or more")
+        require(0 <= self.port <= 65535, "port", self.port, "from 0 to 65535")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,279 @@
+"""The annotation file of a labelling project: open an existing one, and format what is written.
+
+An event is a row with times and a label. What a person watched is in the file too, so that training takes for negative
+only what somebody saw:
+
+    a.mp4,3.4,6.0,fall            an event
+    a.mp4,0.0,3.4,background      watched: nothing happens here; time of a.mp4 that no row covers is unknown
+    b.mp4,1.0,2.5,sit             no background rows: all of b.mp4 was watched, and nothing else happens
+    c.mp4,,,                      all of c.mp4 was watched, and nothing happens
+
+A recording that nobody watched has no row.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from vidgru.config import WATCHED
+from vidgru.datasets.annotations import read_annotations
+from vidgru.datasets.formats import recognise
+from vidgru.datasets.recording_checks import use_frame_times, use_video_rates
+from vidgru.datasets.rows import AnnotationRow, ParseResult, plural
+from vidgru.datasets.spec import find_dataset
+from vidgru.datasets.videos import Videos
+from vidgru.datasets.writers import Annotations, to_csv, to_jsonl
+from vidgru.errors import OutputError
+from vidgru.labeling.intervals import TimeRange, merge_ranges, subtract_ranges
+from vidgru.types import Annotation, Recording
+
+DEFAULT_NAME = "labels.csv"
+
+# Whoever sets the start of an event has seen that it has not begun just before: time beside events counts as watched.
+_EDGE_S = 0.5
+_PREDICTED = ("score", "start_time", "description_score", "description_source")  # columns of predicted events
+_MAX_GAP_S = 0.5  # shorter gaps in what was watched are the player's: it reports the time a few times per second
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledEvent:
+    """An event that a person marked.
+
+    Attributes:
+        start_s, end_s: Half-open interval in seconds.
+        label: What happens; empty for an event that is only described.
+        description: A sentence; empty if there is none.
+        split: Split of its row; None if it has none.
+        extra: Values of other columns of its row.
+    """
+
+    start_s: float
+    end_s: float
+    label: str
+    description: str = ""
+    split: str | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class RecordingLabels:
+    """What a person said about a recording.
+
+    Attributes:
+        events: Events by id.
+        watched: Watched time, sorted, without gaps shorter than half a second.
+        rejected: Interval and label of drafts that were rejected; they count as watched.
+        is_empty: Whether the whole recording is marked as event-free.
+        whole_clip: Rows that label or describe the whole recording; they are kept as they are.
+        split: Split of all its rows, which new ones get too; None if they have none, or several.
+        extra: Values of other columns that all its rows have in common.
+    """
+
+    events: dict[str, LabelledEvent] = field(default_factory=dict)
+    watched: list[TimeRange] = field(default_factory=list)
+    rejected: list[tuple[float, float, str]] = field(default_factory=list)
+    is_empty: bool = False
+    whole_clip: list[AnnotationRow] = field(default_factory=list)
+    split: str | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def watched_with_events(self, duration_s: float) -> list[TimeRange]:
+        """Return the time about which the person said something, events and rejected drafts included."""
+        if self.is_empty:
+            return [(0.0, duration_s)]
+        known = [*self.watched, *((start_s, end_s) for start_s, end_s, _ in self.rejected)]
+        for event in self.events.values():
+            if event.label:
+                known.append((max(event.start_s - _EDGE_S, 0.0), min(event.end_s + _EDGE_S, duration_s)))
+        merged = [(start_s, min(end_s, duration_s)) for start_s, end_s in merge_ranges(known, _MAX_GAP_S)]
+        if merged and merged[0][0] <= _MAX_GAP_S:
+            merged[0] = 0.0, merged[0][1]
+        if merged and merged[-1][1] >= duration_s - _MAX_GAP_S:
+            merged[-1] = merged[-1][0], duration_s
+        return merged
+
+    def is_wholly_watched(self, duration_s: float) -> bool:
+        """Whether the person saw all of the recording."""
+        return self.watched_with_events(duration_s) == [(0.0, duration_s)]
+
+    def rows(self, video: str, duration_s: float) -> list[AnnotationRow]:
+        """Return the rows of the recording, named `video` in the file."""
+        events = sorted(self.events.values(), key=lambda event: (event.start_s, event.end_s, event.label))
+        labelled = [event for event in events if event.label]
+        watched: list[TimeRange | None] = []
+        if not self.is_wholly_watched(duration_s):
+            spans = [(event.start_s, event.end_s) for event in labelled]
+            watched += subtract_ranges(self.watched_with_events(duration_s), spans)
+        elif not labelled and not self.whole_clip:
+            watched.append(None)
+        rows = [replace(row, annotation=replace(row.annotation, video=video)) for row in self.whole_clip]
+        for event in events:
+            note = Annotation(
+                video=video,
+                start_s=event.start_s,
+                end_s=event.end_s,
+                label=event.label or None,
+                description=event.description or None,
+                split=event.split or self.split,
+            )
+            rows.append(AnnotationRow(annotation=note, where="", extra={**self.extra, **event.extra}))
+        for span in watched:
+            start_s, end_s = span if span else (None, None)
+            label = WATCHED if span else None
+            note = Annotation(video=video, start_s=start_s, end_s=end_s, label=label, split=self.split)
+            rows.append(AnnotationRow(annotation=note, where="", extra=self.extra))
+        return rows
+
+
+@dataclass(kw_only=True)
+class LabelFile:
+    """An annotation file, opened to be continued.
+
+    Attributes:
+        path: File that is written.
+        names: Name in the file of each recording, in their order.
+        labels: What the file says about each recording, in their order.
+        others: Rows of other recordings, which are kept.
+        notes: What the user should know, in sentences.
+    """
+
+    path: Path
+    names: list[str]
+    labels: list[RecordingLabels]
+    others: list[AnnotationRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def content(self, durations: Sequence[float], numbers: Iterable[int] | None = None) -> bytes:
+        """Format the rows, as JSON lines or CSV by the suffix of the path.
+
+        Args:
+            durations: Seconds of each recording.
+            numbers: Recordings to write; None for all, and the rows of other recordings.
+        """
+        rows = list(self.others) if numbers is None else []
+        for number in range(len(self.names)) if numbers is None else numbers:
+            rows += self.labels[number].rows(self.names[number], durations[number])
+        annotations = Annotations(source=self.path, rows=rows, durations={})
+        return (to_jsonl if self.path.suffix.lower() == ".jsonl" else to_csv)(annotations).encode()
+
+
+def open_label_file(path: Path, recordings: Sequence[Recording], durations: Sequence[float]) -> LabelFile:
+    """Open an annotation file of any readable format, or start a new one.
+
+    A file of another tool is left as it is; `labels.csv` beside it is written instead.
+
+    Args:
+        path: The file; it need not exist.
+        recordings: The recordings to annotate.
+        durations: Seconds of each; 0 for those that cannot be read, whose rows are kept as they are.
+
+    Raises:
+        AnnotationError: The file cannot be read; with place and remedy.
+        OutputError: The file is of another tool, and there is a `labels.csv` beside it already.
+    """
+    if not path.exists():
+        names = [_new_name(recording.path, path.parent) for recording in recordings]
+        return LabelFile(path=path, names=names, labels=[RecordingLabels() for _ in recordings])
+    spec = find_dataset(path)
+    result = read_annotations(spec)
+    out, notes = path, []
+    if path.suffix.lower() not in (".csv", ".jsonl") or recognise(path) != "native":
+        out = (path if path.is_dir() else path.parent) / DEFAULT_NAME
+        if out.exists():
+            raise OutputError(
+                f"{path} is read, but not written, and {out} exists already",
+                f"pass --out {out} to continue that, or move it away",
+            )
+        notes.append(f"{path} is left as it is; labels are written to {out}")
+    videos = Videos(spec.roots)
+    number_of = {os.path.realpath(recording.path): number for number, recording in enumerate(recordings)}
+    names = [_new_name(recording.path, out.parent) for recording in recordings]
+    rows_of: list[list[AnnotationRow]] = [[] for _ in recordings]
+    others: list[AnnotationRow] = []
+    is_named: set[int] = set()
+    for row in _with_times(spec.source, result, videos, notes):
+        spelling = row.annotation.video
+        video = videos.find(spelling, result.spellings.get(spelling, ()), exact=result.exact, home=row.home)
+        number = None if video is None else number_of.get(os.path.realpath(video.path))
+        if number is None or not durations[number]:
+            other = spelling if video is None or out == path else _new_name(video.path, out.parent)
+            others.append(replace(row, annotation=replace(row.annotation, video=other)))
+            continue
+        if out == path and number not in is_named:
+            names[number] = spelling  # as the user wrote it
+            is_named.add(number)
+        rows_of[number].append(row)
+    labels = [_read_labels(rows, spec.background, duration) for rows, duration in zip(rows_of, durations, strict=True)]
+    if ignored := sum(row.ignored for row in result.rows):
+        notes.append(f"{plural(ignored, 'ignored row')} left out")
+    if whole := sum(len(item.whole_clip) for item in labels):
+        notes.append(f"{plural(whole, 'row')} without times kept, but not shown: the page shows events with times")
+    return LabelFile(
+        path=out, names=names, labels=labels, others=others, notes=[*notes, *result.notes, *result.warnings]
+    )
+
+
+def _with_times(source: Path, result: ParseResult, videos: Videos, notes: list[str]) -> list[AnnotationRow]:
+    """Return the rows that are not ignored, with frame numbers replaced by the times of their videos."""
+    rows = [row for row in result.rows if not row.ignored]
+    paths = {}
+    for row in rows:
+        name = row.annotation.video
+        if row.frames is not None and name not in paths:
+            video = videos.find(name, result.spellings.get(name, ()), exact=result.exact, home=row.home)
+            if video is not None:
+                paths[name] = video.path
+    rows, warnings = use_frame_times(use_video_rates(source, rows, paths), paths, result.frame_counts)
+    notes += warnings
+    return rows
+
+
+def _read_labels(rows: list[AnnotationRow], background: str | None, duration_s: float) -> RecordingLabels:
+    """Turn the rows of one recording into its labels."""
+    labels = RecordingLabels()
+    if rows:
+        first = rows[0]
+        if all(row.annotation.split == first.annotation.split for row in rows):
+            labels.split = first.annotation.split
+        labels.extra = {
+            name: value
+            for name, value in first.extra.items()
+            if name not in _PREDICTED and all(row.extra.get(name) == value for row in rows)
+        }
+    background_labels = (WATCHED, background)
+    for row in rows:
+        note = row.annotation
+        is_nothing = note.label in background_labels or (note.label is None and note.description is None)
+        if note.start_s is None or note.end_s is None:
+            if is_nothing:
+                labels.is_empty = True
+            else:
+                labels.whole_clip.append(row)
+        elif is_nothing:
+            labels.watched.append((note.start_s, note.end_s))
+        else:
+            labels.events[f"f-{secrets.token_hex(6)}"] = LabelledEvent(
+                start_s=note.start_s,
+                end_s=note.end_s,
+                label=note.label or "",
+                description=note.description or "",
+                split=note.split,
+                extra=row.extra,
+            )
+    has_events = any(event.label for event in labels.events.values())
+    labels.is_empty &= not has_events
+    if has_events and not labels.watched:
+        labels.watched = [(0.0, duration_s)]
+    labels.watched = merge_ranges(labels.watched, _MAX_GAP_S)
+    return labels
+
+
+def _new_name(path: Path, folder: Path) -> str:
+    """Return the name of a video in an annotation file: relative to the file if it is below its folder."""
+    absolute = Path(os.path.abspath(path))
+    below = Path(os.path.abspath(folder))
+    return (absolute.relative_to(below) if absolute.is_relative_to(below) else absolute).as_posix()
