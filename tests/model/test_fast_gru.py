@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vidgru.model.fast_gru import run_members
+from vidgru.model.fast_gru import repeat_input, run_members
 
 SHAPES = [(1, 1), (1, 50), (3, 1), (4, 17), (16, 80)]  # clips, steps
 
@@ -203,3 +203,29 @@ def test_export_runs_in_pytorch() -> None:
 
     program = torch.export.export(Members(), (torch.randn(2, 2, 5, 7),))
     assert any("gru" in str(node.target) for node in program.graph.nodes)
+
+
+@pytest.mark.parametrize(("cell", "layers"), [(nn.GRU, 1), (nn.GRU, 2), (nn.LSTM, 1), (nn.RNN, 1)])
+@torch.inference_mode()
+def test_repeat_input_equals_single_steps_at_first(cell: type[nn.RNNBase], layers: int) -> None:
+    rnns = [cell(7, 12, layers, batch_first=True) for _ in range(2)]
+    x = torch.randn(2, 3, 7)
+    _, states = run_members(rnns, torch.randn(2, 3, 5, 7))
+    expected, last = run_members(rnns, x[:, :, None].expand(-1, -1, 70, -1), states)
+    first, middle = repeat_input(rnns, x, states, 30, 10)
+    second, end = repeat_input(rnns, x, middle, 40, 40)
+    assert_same([first, second], expected.split([30, 40], dim=2))
+    for actual, wanted in zip(end, last, strict=True):
+        assert_same(actual if cell is nn.LSTM else [actual], wanted if cell is nn.LSTM else [wanted])
+
+
+@torch.inference_mode()
+def test_repeat_input_reaches_the_same_fixed_point() -> None:
+    grus = make_grus(2, 8, 16)
+    x, states = torch.randn(2, 1, 8), [torch.randn(1, 1, 16) for _ in range(2)]
+    for gru in grus:
+        gru.bias_ih_l0[16:32] += 3.0  # slow: it keeps 95 % of its state per step
+    expected, _ = run_members(grus, x[:, :, None].expand(-1, -1, 4000, -1), states)
+    out, _ = repeat_input(grus, x, states, 4000, 0)
+    assert float((out - expected).abs().max()) < 0.02
+    assert_same([out[:, :, -1]], [expected[:, :, -1]])

@@ -1,16 +1,21 @@
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+import vidgru.model.fast_gru
 from tests.model.networks import make_model
-from tests.sequences import make_sequence
+from tests.sequences import make_sequence, with_still_frames
 from vidgru.errors import SettingsMismatchError
 from vidgru.model.checkpoint import EventModel
+from vidgru.model.encoder import EncodedFrames
+from vidgru.model.event_gru import EventGRU
 from vidgru.model.features import compute_features, stream_features
-from vidgru.model.scoring import encode_features, score_clips, score_frames
+from vidgru.model.scoring import encode_features, encode_recording, score_clips, score_frames
 from vidgru.model.stream import EventStream, rank_events, score_encoded, score_recording
 
 SEQUENCE = make_sequence(300, seed=2)
@@ -189,3 +194,52 @@ def test_event_stream_lookahead_s(kind: str) -> None:
         assert known >= t - round(stream.lookahead_s * 8)
         assert len(stream._time_s) <= stream.lookahead_s * 8 + 1
     assert known < 300 or kind == "at once"
+
+
+# --- still stretches --------------------------------------------------------------------------------------------------
+
+STILL = with_still_frames(SEQUENCE.frames(0, 200), [*range(1, 3), *range(20, 170), *range(171, 175)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_still_stretches_are_scored_as_computed_frames(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vidgru.model.fast_gru, "_SINGLE_STEPS", 16)  # exercises many lengths of steps in 150 frames
+    model = KINDS[kind]
+    (whole,) = score_encoded(model, [(encode_recording(model, [STILL]), "a.mp4", 25.0)], gates=True)
+    rng = np.random.default_rng(0)
+    for edges in ([0, 200], [0, *sorted(rng.integers(0, 201, 12)), 200]):
+        parts = [STILL.frames(a, b) for a, b in itertools.pairwise(edges)]
+        scored = score_recording(model, parts, video="a.mp4", duration_s=25.0, gates=True)
+        is_gru = model.network.architecture.cell == "gru" and model.network.architecture.layers == 1
+        bound = 0.02 if model.task.frame_head and is_gru else 1e-5
+        np.testing.assert_allclose(scored.scores, whole.scores, rtol=0, atol=bound)
+        np.testing.assert_allclose(scored.scores[:50], whole.scores[:50], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(scored.attention, whole.attention, rtol=0, atol=1e-5)
+        assert np.array_equal(scored.time_s, STILL.time_s)
+        if whole.gates is not None and scored.gates is not None:
+            np.testing.assert_allclose(scored.gates.update, whole.gates.update, rtol=0, atol=bound)
+
+
+def test_settled_still_frames_are_not_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, encoded = KINDS["linear timed"], []
+    encode = type(model.network).encode
+
+    def count(network: EventGRU, objects: Tensor, counts: Tensor, *others: Any) -> EncodedFrames:
+        encoded.append(counts.numel())
+        return encode(network, objects, counts, *others)
+
+    monkeypatch.setattr(type(model.network), "encode", count)
+    score_recording(model, [STILL.frames(0, 100), STILL.frames(100, 200)], video="a.mp4", duration_s=25.0)
+    settled = 6 * 8 + 3 + 1  # 6 s of summaries, the lookahead, and the frame that is repeated
+    assert sum(encoded) == 200 - (150 - settled)
+
+
+def test_still_frames_have_equal_features() -> None:
+    jitter = np.random.default_rng(0).uniform(0, 0.05, 200)
+    features = compute_features(replace(STILL, time_s=STILL.time_s + jitter))
+    for stretch in (range(21, 170), range(172, 175)):
+        first = features.frames(stretch[0], stretch[0] + 1)
+        for t in stretch:
+            frame = features.frames(t, t + 1)
+            assert np.array_equal(frame.frame, first.frame)
+            assert np.array_equal(frame.objects, first.objects)

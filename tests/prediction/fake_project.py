@@ -84,19 +84,27 @@ class FakeProject:
         self.cache = SequenceCache(root / "features")
 
     def record(
-        self, name: str, *, frames: int = 40, content: str = "", folder: Path | None = None, **facts: Any
+        self,
+        name: str,
+        *,
+        frames: int = 40,
+        sequence: FrameSequence | None = None,
+        content: str = "",
+        folder: Path | None = None,
+        **facts: Any,
     ) -> Path:
-        """Add a recording with `frames` samples at 8 per second to the cache."""
+        """Add a recording with `frames` samples at 8 per second, or with this sequence, to the cache."""
+        sequence = sequence or make_sequence(frames, seed=frames)
         path = (folder or self.videos) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content or name)
         key = self.cache.key(self.cache.sha256(path), self.feature_settings)
         values: dict[str, Any] = {
-            "status": "done", "duration_s": frames / 8, "fps": 8.0, "size_px": (320, 192), "names": NAMES,
+            "status": "done", "duration_s": len(sequence) / 8, "fps": 8.0, "size_px": (320, 192), "names": NAMES,
             "feature_settings": self.feature_settings,
         }  # fmt: skip
         with self.cache.writer(key, {"device": "cpu"}) as writer:
-            writer.append(make_sequence(frames, seed=frames))
+            writer.append(sequence)
             writer.finish(**{**values, **facts})
         self.cache.set_last_entry(path, key)
         return path

@@ -13,7 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 
+import vidgru.prediction.predictor
 from tests.prediction.fake_project import FakeProject, make_model
+from tests.sequences import make_sequence, with_still_frames
 from vidgru.cache import SequenceCache
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import (
@@ -103,6 +105,22 @@ def test_predict_writes_recording_and_run_files(project: FakeProject) -> None:
         ("a.mp4", "done", 2, 5.0),
         ("cam 1/b.mp4", "done", 2, 3.0),
     ]
+
+
+def test_predict_scores_long_and_still_recordings(project: FakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_model(project.model, project.feature_settings, weights=str(project.weights), timed=True)
+    for name, still in (("a.mp4", []), ("b.mp4", range(5, 130)), ("c.mp4", [])):
+        project.record(name, sequence=with_still_frames(make_sequence(150), [*still]))
+    project.record("d.mp4")
+    predictions = run(project)
+    assert {tuple((e.start_s, e.end_s, e.label) for e in p.events) for p in predictions[:3]} == {
+        ((0.0, 18.75, "fall"), (0.0, 18.75, "walk"))
+    }
+    expected = rows(project.out / "events.csv")
+    shutil.rmtree(project.out)
+    monkeypatch.setattr(vidgru.prediction.predictor, "_BATCH_FRAMES", 100)  # all but d.mp4 are long
+    run(project)
+    assert rows(project.out / "events.csv") == expected
 
 
 @pytest.mark.parametrize("frames", [1, 2, 15, 16, 17])

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from vidgru.config import NetworkSettings
 from vidgru.model.caption_head import CaptionHead, CaptionMemory
 from vidgru.model.encoder import EncodedFrames, Encoder
-from vidgru.model.fast_gru import run_members
+from vidgru.model.fast_gru import repeat_input, run_members
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.member_layers import MemberLinear
 
@@ -206,6 +206,18 @@ class EventGRU(nn.Module):
     def step(self, vectors: Tensor, mask: Tensor, states: RNNState = None) -> RNNOutput:
         """Advance over encoded frames and score each. Arguments as for `run_rnn`."""
         hidden, states = self.run_rnn(vectors, mask, states)
+        return RNNOutput(None if self.frame_head is None else self.frame_head(hidden), hidden, states)
+
+    def repeat_step(self, vectors: Tensor, states: RNNState, first: int) -> RNNOutput:
+        """Advance over equal frames and score each; hidden states are approximate (see `repeat_input`).
+
+        Args:
+            vectors: float32 [members,B,T,width], T times the same.
+            states: As for `run_rnn`; not None.
+            first: Number of equal frames before.
+        """
+        rnns: list[Any] = list(self.gru or ())
+        hidden, states = repeat_input(rnns, vectors[:, :, 0], states, vectors.shape[2], first)
         return RNNOutput(None if self.frame_head is None else self.frame_head(hidden), hidden, states)
 
     def event_logits(self, vectors: Tensor, mask: Tensor) -> EventLogits:

@@ -1,4 +1,4 @@
-"""The recurrent layers of all members; GRUs are trained faster on CPUs than by `nn.GRU`.
+"""The recurrent layers of all members; GRUs are trained, and read equal frames, faster than by `nn.GRU`.
 
 On CPUs PyTorch uses oneDNN for the LSTM only; its GRU is a chain of small operations that autograd records and reverses
 one by one. Here a layer of all members is a single autograd function. Its backward pass takes three kernels per step,
@@ -15,6 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 aten = torch.ops.aten
+
+# Of consecutive equal inputs, steps after the first 64 are taken together, 1/64 of those before at a time. Measured in
+# still stretches of 17 minutes with a GRU trained for 8 s: scores change by 0.1, and differ by 0.002 on average (at
+# most 0.007) from those of single steps; with 32, by 0.003 (0.012).
+_SINGLE_STEPS = 64
 
 
 def run_members(rnns: Sequence[nn.RNNBase], x: Tensor, states: Sequence[Any] | None = None) -> tuple[Tensor, list[Any]]:
@@ -36,6 +41,43 @@ def run_members(rnns: Sequence[nn.RNNBase], x: Tensor, states: Sequence[Any] | N
         return _run_grus(rnns, x, states)
     pairs = [rnn(inputs, state) for rnn, inputs, state in zip(rnns, x, states or [None] * len(rnns), strict=True)]
     return torch.stack([out for out, _ in pairs]), [state for _, state in pairs]
+
+
+def repeat_input(
+    rnns: Sequence[nn.RNNBase], x: Tensor, states: Sequence[Any], steps: int, first: int
+) -> tuple[Tensor, list[Any]]:
+    """Run the recurrent layers over equal inputs, in a number of steps that grows with the logarithm of theirs.
+
+    The state of a GRU takes minutes to settle, and moves ever more slowly. With constant gates k steps are
+    h' = n + z^k * (h - n), in the words of `_GRULayer`, which has the fixed point of single steps and is stable for any
+    k. Other cells, and several layers, take single steps.
+
+    Args:
+        rnns: As for `run_members`.
+        x: [members,B,inputs].
+        states: As for `run_members`; not None.
+        steps: Number of steps, at least 1.
+        first: Number of earlier steps with this input.
+
+    Returns:
+        As `run_members`.
+    """
+    if not isinstance(rnns[0], nn.GRU) or rnns[0].num_layers > 1:
+        return run_members(rnns, x[:, :, None].expand(-1, -1, steps, -1), states)
+    weights = zip(*(gru.all_weights[0] for gru in rnns), strict=True)
+    w_ih, w_hh, b_ih, b_hh = (torch.stack(of_members) for of_members in weights)
+    inputs = torch.baddbmm(b_ih[:, None], x, w_ih.transpose(1, 2))
+    h, outputs = torch.stack([state[0] for state in states]), []
+    while steps:
+        leap = min(max(first // _SINGLE_STEPS, 1), steps)
+        recurrent = torch.baddbmm(b_hh[:, None], h, w_hh.transpose(1, 2))
+        (r_x, z_x, n_x), (r_h, z_h, n_h) = inputs.chunk(3, dim=2), recurrent.chunk(3, dim=2)
+        n = (n_x + (r_x + r_h).sigmoid_() * n_h).tanh_()[:, :, None]
+        powers = torch.arange(1, leap + 1, device=h.device)[:, None]
+        out = n + (z_x + z_h).sigmoid_()[:, :, None] ** powers * (h[:, :, None] - n)
+        outputs.append(out)
+        h, first, steps = out[:, :, -1], first + leap, steps - leap
+    return torch.cat(outputs, dim=2), [state[None] for state in h]
 
 
 def _has_fast_path(rnns: Sequence[nn.RNNBase], x: Tensor, states: Sequence[Any] | None) -> bool:

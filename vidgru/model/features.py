@@ -49,6 +49,8 @@ class FeatureStream:
         if spec != self.feature_spec:
             _raise_mismatch(spec, self.feature_spec)
         steps_s = np.diff(sequence.time_s, prepend=self._previous_time_s(sequence))
+        if sequence.still is not None:  # rounding of times must not make still frames differ
+            steps_s[sequence.still] = 1 / sequence.fps
         scaled = _ScaledObjects(sequence)
         spec = self.feature_spec
         objects = np.empty((len(sequence.boxes), spec.object_width), np.float32)
@@ -86,6 +88,10 @@ class FeatureStream:
         return Features(
             objects=objects, offsets=sequence.offsets, frame=frame, time_s=sequence.time_s, tracks=sequence.tracks
         )
+
+    def skip(self, sequence: FrameSequence) -> None:
+        """Pass over still frames, at least one, whose features equal those of the frame before."""
+        self.push(sequence.frames(len(sequence) - 1, len(sequence)))  # the next speeds count from its objects
 
     def _previous_time_s(self, sequence: FrameSequence) -> float:
         """Return the time of the frame before this chunk, one sampling interval before the first if there is none."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from vidgru.model.event_gru import EventGRU, RNNState
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import stream_features
 from vidgru.model.gru_gates import GRUGates, has_gates, mean_gates
-from vidgru.model.summaries import FrameSummaries, WindowSummaries, summarize_clip
+from vidgru.model.summaries import SETTLED_S, FrameSummaries, WindowSummaries, summarize_clip
 from vidgru.types import Array, Features, FrameSequence
 
 FRAMES_PER_PASS = 1024  # of the encoder
@@ -80,10 +80,16 @@ class RecordingEncoder:
 
     Args:
         model: Model in eval mode.
+
+    Attributes:
+        settled: Number of equal frames after which all outputs of further ones are equal.
     """
 
     def __init__(self, model: EventModel) -> None:
+        self.settled = math.ceil(SETTLED_S * model.fps) + model.lookahead + 1
         self._model, self._path = model, model.linear
+        # the last frame, encoded with the last row of `linear`, and its features
+        self._last: tuple[EncodedRecording, Features] | None = None
         self._summaries: FrameSummaries | None = None
         self._windows: WindowSummaries | None = None
         self._to_skip = model.lookahead  # the first windows are of times before the first frame
@@ -115,12 +121,40 @@ class RecordingEncoder:
                 windows = self._windows.push(summaries[first:stop, self._summaries.window_columns])
                 linear.append(self._frame_logits(windows))
         empty = torch.zeros(0, network.members, network.architecture.width, device=device)
-        return EncodedRecording(
+        result = EncodedRecording(
             vectors=torch.cat(vectors) if vectors else empty,
             attention=np.concatenate([np.zeros(0, np.float32), *attention]),
             time_s=features.time_s,
             summaries=self._clip_columns(summaries),
             linear=self._concatenate(linear),
+        )
+        if len(features):
+            at = len(features) - 1
+            last = replace(
+                result.frames(at, at + 1),
+                attention=result.attention[features.offsets[at] :],
+                linear=None if result.linear is None else result.linear[-1:],
+            )
+            self._last = last, features.frames(at, at + 1)
+        return result
+
+    def repeat(self, time_s: Array) -> EncodedRecording:
+        """Encode further frames that equal the last `settled` ones, without computing anything.
+
+        Args:
+            time_s: float64 [n], times of the frames, at least one.
+        """
+        assert self._last
+        encoded, features = self._last
+        if self._summaries:  # the last time at which the objects were detected
+            self._summaries.push(replace(features, time_s=time_s[-1:]))
+        n = len(time_s)
+        return EncodedRecording(
+            vectors=encoded.vectors.expand(n, -1, -1),
+            attention=np.tile(encoded.attention, n),
+            time_s=time_s,
+            summaries=None if encoded.summaries is None else encoded.summaries.expand(n, -1),
+            linear=None if encoded.linear is None else encoded.linear.expand(n, -1),
         )
 
     @torch.inference_mode()
@@ -355,7 +389,7 @@ class FrameScorer:
         self._pending: list[tuple[Tensor, Tensor, Tensor | None]] = []  # arguments of `push`, of a bidirectional model
 
     def push(
-        self, vectors: Tensor, mask: Tensor | None = None, linear: Tensor | None = None
+        self, vectors: Tensor, mask: Tensor | None = None, linear: Tensor | None = None, equal: int = 0
     ) -> tuple[Array, Array | None]:
         """Add the next frames of a batch of recordings.
 
@@ -363,6 +397,7 @@ class FrameScorer:
             vectors: float32 [members,B,n,width].
             mask: bool [B,n], False after the end of a recording; None if all are frames.
             linear: float32 [B,m,K], logits of the linear path of the frames that are now settled; None without one.
+            equal: Number of frames before that equal these, if these are all equal; 0 if they are not.
 
         Returns:
             Scores of the frames that are now settled, float32 [B,m,K], 0 to 1, the last column the background's if the
@@ -373,7 +408,7 @@ class FrameScorer:
         if self._network.architecture.bidirectional:
             self._pending.append((vectors, mask, linear))
             return np.zeros((vectors.shape[1], 0, self.outputs), np.float32), self._empty_gates(vectors)
-        return self._score(*self._advance(vectors, mask), linear)
+        return self._score(*self._advance(vectors, mask, equal), linear)
 
     def finish(self, like: Tensor, linear: Tensor | None = None) -> tuple[Array, Array | None]:
         """Settle the remaining frames at the end of the recordings. Returns as `push`.
@@ -391,12 +426,15 @@ class FrameScorer:
         return self._score(logits, self._empty_gates(like), linear)
 
     @torch.inference_mode()
-    def _advance(self, vectors: Tensor, mask: Tensor) -> tuple[Tensor, Array | None]:
-        """Return the network's logits of the frames that are now settled, and gates."""
+    def _advance(self, vectors: Tensor, mask: Tensor, equal: int = 0) -> tuple[Tensor, Array | None]:
+        """Return the network's logits of the frames that are now settled, and gates. Arguments as for `push`."""
         if not vectors.shape[2]:
             return vectors.new_zeros(*vectors.shape[:3], self.outputs), self._empty_gates(vectors)
         states = self._states
-        logits, hidden, self._states = self._network.step(vectors, mask, states)
+        if equal and states is not None:
+            logits, hidden, self._states = self._network.repeat_step(vectors, states, equal)
+        else:
+            logits, hidden, self._states = self._network.step(vectors, mask, states)
         assert logits is not None
         gates = mean_gates(self._gated_network, vectors, hidden, states) if self._gated_network else None
         skip = min(self._to_skip, vectors.shape[2])

@@ -4,10 +4,14 @@ A model with a frame head reads a recording from beginning to end and scores eve
 scores sliding windows as long as the clips it was trained on. A model without either cuts the recording into windows of
 this length and captions each. In every case memory and time per frame do not grow with the recording, and results do
 not depend on how the recording is split into chunks: scores up to rounding, events exactly.
+
+Still frames of adaptive extraction repeat the frame before. Once a still stretch has settled, its further frames are
+not computed: only the recurrent layer advances, in ever longer steps (`fast_gru.repeat_input`).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,6 +118,7 @@ class EventStream:
             self._decoder = EventDecoder(model.labels, model.decode, video=video, step_s=step_s)
         self._recent = RecentFeatures(lookahead) if beam and model.caption else None
         self._time_s = np.zeros(0)  # of frames that are not settled
+        self._equal = 0  # number of consecutive still frames up to the last one
         self.lookahead_s = lookahead / model.fps + model.decode.smooth_s / 2
 
     def push(self, part: FrameSequence) -> StreamOutput:
@@ -122,17 +127,40 @@ class EventStream:
         Raises:
             SettingsMismatchError: The sequence does not have the tensors that the model reads.
         """
+        if part.still is None or self._recent is not None:  # captions read the features of every frame
+            return self._push_frames(part)
+        equal = _count_equal(part.still, self._equal)
+        is_settled = equal > self._encoder.settled
+        edges = [0, *(np.flatnonzero(np.diff(is_settled)) + 1).tolist(), len(part)]
+        outputs = []
+        for first, stop in itertools.pairwise(edges):
+            frames = part.frames(first, stop)
+            if first < stop and is_settled[first]:
+                self._features.skip(frames)
+                outputs.append(self.push_encoded(self._encoder.repeat(frames.time_s), int(equal[first]) - 1))
+            else:
+                outputs.append(self._push_frames(frames))
+        self._equal = int(equal[-1]) if len(equal) else self._equal
+        return _joined(outputs)
+
+    def _push_frames(self, part: FrameSequence) -> StreamOutput:
         features = self._features.push(part)
         if self._recent is not None:
             self._recent.push(features)
         return self.push_encoded(self._encoder.push(features))
 
-    def push_encoded(self, encoded: EncodedRecording) -> StreamOutput:
-        """Read the next chunk, which is already encoded."""
+    def push_encoded(self, encoded: EncodedRecording, equal: int = 0) -> StreamOutput:
+        """Read the next chunk, which is already encoded.
+
+        Args:
+            encoded: The chunk.
+            equal: Number of frames before that equal these, if these are all equal; 0 if they are not.
+        """
         self._time_s = np.concatenate([self._time_s, encoded.time_s])
         if isinstance(self._scorer, FrameScorer):
             linear = None if encoded.linear is None else encoded.linear[None]
-            (scores,), means = self._scorer.push(encoded.vectors.transpose(0, 1)[:, None], linear=linear)
+            vectors = encoded.vectors.transpose(0, 1)[:, None]
+            (scores,), means = self._scorer.push(vectors, linear=linear, equal=equal)
             gates = None if means is None else GRUGates.from_means(means[0])
         elif self._scorer is not None:
             scores, gates = self._scorer.push(encoded)
@@ -181,6 +209,28 @@ class EventStream:
         return StreamOutput(
             time_s=time_s, scores=scores, attention=attention, gates=gates, opened=opened, closed=closed
         )
+
+
+def _count_equal(still: Array, before: int) -> Array:
+    """Count the consecutive still frames up to each, int64 [T]; `before` of them precede the first."""
+    number = np.arange(1, len(still) + 1)
+    last_moving = np.maximum.accumulate(np.where(still, 0, number))
+    equal: Array = np.where(last_moving, number - last_moving, number + before)
+    return equal
+
+
+def _joined(outputs: Sequence[StreamOutput]) -> StreamOutput:
+    if len(outputs) == 1:
+        return outputs[0]
+    gates = [output.gates for output in outputs if output.gates is not None]
+    return StreamOutput(
+        time_s=np.concatenate([output.time_s for output in outputs]),
+        scores=np.concatenate([output.scores for output in outputs]),
+        attention=np.concatenate([output.attention for output in outputs]),
+        gates=GRUGates.concatenate(gates) if gates else None,
+        opened=[event for output in outputs for event in output.opened],
+        closed=[event for output in outputs for event in output.closed],
+    )
 
 
 def score_recording(
@@ -256,13 +306,13 @@ def rank_events(model: EventModel, scored: ScoredRecording, *, video: str, durat
 
 
 def _concatenate(model: EventModel, outputs: list[StreamOutput]) -> ScoredRecording:
-    gates = [output.gates for output in outputs if output.gates is not None]
+    joined = _joined(outputs)
     return ScoredRecording(
-        time_s=np.concatenate([output.time_s for output in outputs]),
-        scores=np.concatenate([output.scores for output in outputs]),
-        attention=np.concatenate([output.attention for output in outputs]),
-        gates=GRUGates.concatenate(gates) if len(gates) == len(outputs) else None,
-        events=sort_events([event for output in outputs for event in output.closed], model.labels),
+        time_s=joined.time_s,
+        scores=joined.scores,
+        attention=joined.attention,
+        gates=joined.gates,
+        events=sort_events(joined.closed, model.labels),
     )
 
 

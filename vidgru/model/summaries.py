@@ -19,6 +19,7 @@ from vidgru.types import Array, Features
 
 _WINDOWS_S = (0.5, 1.5, 3.0)  # before a frame
 _MAX_AGE_S = 3.0  # beyond this, it does not matter how long ago an object was detected
+SETTLED_S = _MAX_AGE_S + max(_WINDOWS_S)  # after so many equal frames, summaries of their past are equal
 
 
 class FrameSummaries:

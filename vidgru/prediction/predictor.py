@@ -24,7 +24,7 @@ from vidgru.model.attribution import explain_events
 from vidgru.model.captioner import caption_events
 from vidgru.model.checkpoint import EventModel, model_file
 from vidgru.model.scoring import EncodedRecording, encode_recording
-from vidgru.model.stream import ScoredRecording, load_predictor, score_encoded
+from vidgru.model.stream import ScoredRecording, load_predictor, score_encoded, score_recording
 from vidgru.prediction.annotate_video import save_video
 from vidgru.prediction.clips import cut_clips
 from vidgru.prediction.event_files import rounded
@@ -36,12 +36,12 @@ from vidgru.storage import sha256_file, user_path
 from vidgru.types import Event, FrameSequence, Recording
 
 NO_START_TIME = "its recording time is unknown; pass --start-time"
-_BATCH_FRAMES = 1 << 17  # frames of recordings that are scored together; a longer recording is scored alone
+_BATCH_FRAMES = 1 << 17  # frames of recordings that are scored together; a longer recording is scored as a stream
 _BATCH_RECORDINGS = 32  # at most; other processes find all of them locked
 _RETRY_S = 0.5  # between attempts to lock what other processes work on
 _MAX_EXPLAINED = 40  # events per report with an explanation, best scored first
 
-EncodedItem = tuple[CachedRecording, list[FrameSequence], EncodedRecording]
+PreparedItem = tuple[CachedRecording, list[FrameSequence], EncodedRecording | ScoredRecording]
 
 
 class PredictionStoppedError(Exception):
@@ -240,7 +240,7 @@ class Predictor:
         for batch in _batches(items):
             started = time.monotonic()
             held: list[str] = []  # locks
-            encoded: list[EncodedItem] = []
+            ready: list[PreparedItem] = []
             try:
                 for item in batch:
                     self._raise_if_stopped()
@@ -250,17 +250,22 @@ class Predictor:
                         continue
                     held.append(lock)
                     # Another process may have finished it after this run looked and before it got the lock.
-                    prepared = self.existing_result(item) or self._encode(item)
+                    prepared = self.existing_result(item) or self._prepare(item)
                     if isinstance(prepared, PredictionResult):
                         results.append(prepared)
                         self._release(held, lock)
                     else:
-                        encoded.append(prepared)
-                inputs = [(frames, item.recording.name, item.entry.duration_s) for item, _, frames in encoded]
-                scored = score_encoded(self.model, inputs, gates=self.config.report)
-                seconds = (time.monotonic() - started) / max(len(encoded), 1)
-                for (item, parts, _), scores in zip(encoded, scored, strict=True):
+                        ready.append(prepared)
+                inputs = [
+                    (frames, item.recording.name, item.entry.duration_s)
+                    for item, _, frames in ready
+                    if isinstance(frames, EncodedRecording)
+                ]
+                scored = iter(score_encoded(self.model, inputs, gates=self.config.report))
+                seconds = (time.monotonic() - started) / max(len(ready), 1)
+                for item, parts, frames in ready:
                     self._raise_if_stopped()
+                    scores = next(scored) if isinstance(frames, EncodedRecording) else frames
                     item = replace(item, seconds=item.seconds + seconds)
                     try:
                         results.append(self._write(item, parts, scores))
@@ -278,8 +283,11 @@ class Predictor:
 
     # --- one recording, while its lock is held ----------------------------------------------------------------------
 
-    def _encode(self, item: WorkItem) -> PredictionResult | EncodedItem:
-        """Read a recording's features, and encode them as the recurrent layer reads them; or write why that fails."""
+    def _prepare(self, item: WorkItem) -> PredictionResult | PreparedItem:
+        """Read a recording's features, and encode them as the recurrent layer reads them; or write why that fails.
+
+        Scores long recordings at once, and those with still stretches, most of which a stream does not compute.
+        """
         if isinstance(item, PredictionResult):
             failure = item
         elif self.time_range and self.recorded_at(item) is None:
@@ -287,7 +295,11 @@ class Predictor:
         else:
             try:
                 parts = list(item.cache.parts(item.entry.key))
-                return item, parts, encode_recording(self.model, parts)
+                if item.entry.samples <= _BATCH_FRAMES and not item.entry.still:
+                    return item, parts, encode_recording(self.model, parts)
+                name, duration_s = item.recording.name, item.entry.duration_s
+                gates = self.config.report
+                return item, parts, score_recording(self.model, parts, video=name, duration_s=duration_s, gates=gates)
             except (CacheError, OSError, ValueError) as error:
                 reason = error.message if isinstance(error, CacheError) else str(error)
                 failure = failed(item.recording, reason, item.entry.duration_s, item.seconds)
