@@ -613,6 +613,74 @@ def test_labels_of_whole_clips(tmp_path: Path) -> None:
     assert dataset.warnings == ("labels: no row has the label 'quarrels'",)
 
 
+def test_watched_rows_leave_other_time_unknown(tmp_path: Path) -> None:
+    dataset = csv_set(
+        tmp_path,
+        "a.mp4,3,5,fall,,",
+        "a.mp4,8,20,background,an empty room,",
+        "a.mp4,6,9,background,,",
+        "b.mp4,0,4,background,,",
+        "c.mp4,1,2,fall,,",
+        "d.mp4,,,background,,",
+        "e.mp4,,,,,",
+        "e.mp4,2,3,background,,",
+        "f.mp4,2,3,fall,,",
+        "f.mp4,5,6,background,,val",
+    )
+    assert (dataset.labels, dataset.background, dataset.warnings) == (("fall",), None, ())
+    inf = float("inf")
+    assert {(line.video, line.split): (line.events, line.unwatched) for line in event_timelines(dataset)} == {
+        ("a.mp4", "train"): (((3, 5, 0),), ((0, 3), (5, 6), (20, inf))),
+        ("b.mp4", "train"): ((), ((4, inf),)),
+        ("c.mp4", "train"): (((1, 2, 0),), ()),
+        ("d.mp4", "train"): ((), ()),
+        ("e.mp4", "train"): ((), ()),
+        ("f.mp4", "train"): (((2, 3, 0),), ((0, 2), (3, inf))),
+        ("f.mp4", "val"): ((), ((0, 5), (6, inf))),
+    }
+    assert clips(dataset)[5] == clip("d.mp4", None, None, set())
+    assert [segment.sentences for segment in described_segments(dataset)] == [("an empty room",)]
+    (line,) = [line for line in event_timelines(dataset) if line.video == "b.mp4"]
+    assert [line.unwatched_s(duration_s) for duration_s in (3.0, 4.0, 10.0)] == [0, 0, 6]
+
+
+def test_watched_row_contradicts_events(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,3,5,fall,,", "a.mp4,,,background,empty,", "b.mp4,1,2,fall,,")
+    assert "1 row (first: line 3) marking recordings as event-free" in dataset.warnings[0]
+    assert [line.unwatched for line in event_timelines(dataset)] == [(), ()]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "labels", "unwatched"),
+    [
+        ("background: background", ("fall",), ()),
+        ("background: nothing", ("background", "fall"), ()),
+        ("names: [background, fall]", ("background", "fall"), ()),
+        ("labels: {background: street}", ("fall", "street"), ()),
+        ("labels: {background: background}", ("fall",), ()),
+        ("labels: {background: ignore}", ("fall",), ()),
+        ("names: [fall]", ("fall",), ((0, 3), (5, 6), (9, float("inf")))),
+        ("labels: {other: background}", ("fall",), ((0, 3), (5, 6), (9, float("inf")))),
+    ],
+)
+def test_watched_rows_yield_to_yaml(
+    tmp_path: Path, yaml: str, labels: tuple[str, ...], unwatched: tuple[tuple[float, float], ...]
+) -> None:
+    write_set(tmp_path, f"{HEADER}\na.mp4,3,5,fall,,train\na.mp4,6,9,background,,train\n")
+    (tmp_path / "set.yaml").write_text(f"annotations: annotations.csv\n{yaml}\n")
+    dataset = load_dataset(tmp_path / "set.yaml")
+    assert dataset.labels == labels
+    assert event_timelines(dataset)[0].unwatched == unwatched
+
+
+def test_background_of_other_formats_is_a_label(tmp_path: Path) -> None:
+    write_set(tmp_path, "0,3,fall\n5,9,background\n", name="a.csv")
+    dataset = load_dataset(tmp_path / "a.csv")
+    assert dataset.labels == ("background", "fall")
+    assert event_timelines(dataset)[0].unwatched == ()
+    assert "label 'background' is learnt like any other; if it means that nothing happens" in dataset.warnings[-1]
+
+
 @pytest.mark.parametrize("labels", ["[a, b]", "{a: [b]}", "{yes: b}", "{a: }"])
 def test_labels_must_map_labels(tmp_path: Path, labels: str) -> None:
     message = "set.yaml: labels is .*; it must map labels to labels, ignore or background\n  write labels: {jogs: runs"

@@ -209,3 +209,28 @@ def test_convert_applies_labels_of_the_yaml(tmp_path: Path) -> None:
     notes = convert(tmp_path / "set.yaml", tmp_path / "out.csv", ConvertConfig())
     assert [row.label for row in rows(tmp_path / "out.csv")] == ["runs"]
     assert notes[1:3] == ["labels: jogs is runs, unsure is ignored", "1 ignored row left out"]
+
+
+WATCHED = "video,start,end,label,description,split\na.mp4,1.0,2.0,fall,,\na.mp4,3.0,4.0,background,an empty room,\n"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_convert_keeps_watched_rows(tmp_path: Path, suffix: str) -> None:
+    source = write(tmp_path, "labels.csv", f"{WATCHED}b.mp4,,,background,,\n")
+    messages = convert(source, tmp_path / f"out{suffix}", ConvertConfig())
+    assert len(messages) == 1
+    result = read_annotations(find_dataset(tmp_path / f"out{suffix}"))
+    assert [row.watched for row in result.rows] == [False, True, True]
+    convert(tmp_path / f"out{suffix}", tmp_path / "back.csv", ConvertConfig())
+    assert (tmp_path / "back.csv").read_text() == f"{WATCHED}b.mp4,,,background,,\n"
+
+
+@pytest.mark.parametrize("kind", ["activitynet", "label-studio", "fiftyone", "boris", "cvat", "vtt"])
+def test_convert_names_watched_rows_in_other_formats(tmp_path: Path, kind: OutputFormat) -> None:
+    source = write(tmp_path, "labels.csv", WATCHED)
+    out = tmp_path / "out" if kind in ("cvat", "vtt") else tmp_path / "out.json"
+    messages = convert(source, out, ConvertConfig(to=kind, fps=25.0))
+    assert "1 row of label 'background', which in that format is a label like any other" in messages
+    messages = convert(out, tmp_path / "back.csv", ConvertConfig(fps=25.0))
+    assert "1 row of label 'background', which in vidgru's own format marks time in which nothing happens" in messages
+    assert [row.watched for row in read_annotations(find_dataset(tmp_path / "back.csv")).rows] == [False, True]

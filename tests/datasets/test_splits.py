@@ -319,6 +319,21 @@ def test_report_timed_events(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_report_of_recordings_watched_in_part(tmp_path: Path) -> None:
+    rows = (
+        "a.mp4,10,20,fall,,train",
+        "a.mp4,20,50,background,,val",
+        "b.mp4,0,30,background,,train",
+        "c.mp4,1,2,fall,,",
+    )
+    dataset = csv_set(tmp_path, *rows, "d.mp4,0,60,background,,train")
+    measured = report(replace(dataset, durations=dict.fromkeys(dataset.recordings, 60.0)))
+    assert measured.lines[-1] == "2 recordings watched in part: 0.8 min are left out"
+    assert measured.counts["unwatched_s"] == 50  # of d everything was watched, of c nothing says so
+    assert (measured.counts["busy_s"], measured.counts["recorded_s"]) == (11, 190)
+    assert report(dataset).lines[-1] == "3 recordings watched in part: the rest is left out"
+
+
 def test_report_moments_and_unknown_durations(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,1,2,fall,,", "a.mp4,2,3,walk,,", "b.mp4,0,1,fall,,")
     folded = report(replace(dataset, half_width_s=0.5, durations={"a.mp4": 4.0, "b.mp4": math.inf}))

@@ -175,6 +175,21 @@ def test_windows_reach_events_anywhere(event: tuple[int, int, int]) -> None:
     assert hit >= 0.4 * 4 * len(source.plan(0))
 
 
+def test_windows_lie_over_known_frames() -> None:
+    partly = recording("a.mp4", frames=400)
+    weights = np.zeros(400, np.float32)
+    weights[200:206] = 1
+    source = window_batches([replace(partly, weights=weights)])
+    seen = np.zeros(400)
+    for batch in epoch_of(source):
+        for row in range(len(batch)):
+            known = batch.weights[row] > 0
+            assert known.any()
+            seen[batch.frame[row, known, 0].int().tolist()] += 1
+    assert np.flatnonzero(seen).tolist() == list(range(200, 206))
+    assert seen[200:206].min() > 0.7 * seen.max()
+
+
 @pytest.mark.parametrize("frames", [1, 5, 10, 11, 39])
 def test_windows_of_short_recordings(frames: int) -> None:
     features = compute_features(SEQUENCE.frames(0, frames))

@@ -224,6 +224,27 @@ def test_recording_examples_ignore_labels(tmp_path: Path) -> None:
     assert b.targets[:, -1].tolist() == [1] * 80
 
 
+def test_recording_examples_leave_out_unwatched_frames(tmp_path: Path) -> None:
+    rows = ["a.mp4,1,2,walk,,", "a.mp4,2.03,3,background,,", "a.mp4,8,9.9,background,,", "b.mp4,9,9.9,background,,"]
+    dataset = csv_set(tmp_path, *rows, "c.mp4,1,2,walk,,")
+    task = task_from_dataset(dataset)
+    a, b, c = recording_examples(dataset, "train", dict.fromkeys(dataset.recordings, TIMES), task)
+    assert np.flatnonzero(a.weights).tolist() == [*range(8, 16), *range(17, 24), *range(64, 80)]
+    assert a.events.tolist() == [[8, 16, 0]]
+    assert np.flatnonzero(b.weights).tolist() == list(range(72, 80))
+    assert c.weights.all()
+    early = recording_examples(dataset, "train", dict.fromkeys(dataset.recordings, TIMES[:40]), task)
+    assert [example.video for example in early] == ["a.mp4", "c.mp4"]  # of b, nothing that was watched is decoded
+
+
+def test_whole_background_rows_are_event_free_clips(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,,,walk,,", "b.mp4,,,background,,", "c.mp4,,,fall,,")
+    task = task_from_dataset(dataset)
+    assert task.clip_head == SOME
+    examples = clip_examples(dataset, "train", dict.fromkeys(dataset.recordings, TIMES), task)
+    assert [example.labels.tolist() for example in examples] == [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
+
+
 def test_recording_examples_skip_undecoded_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = csv_set(tmp_path / "set", "a.mp4,0,1,walk,,train", "a.mp4,8,9,fall,,train")
     truncated = {"a.mp4": TIMES[:32]}  # the file ends after 4 s

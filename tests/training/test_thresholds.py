@@ -47,6 +47,7 @@ def test_clip_thresholds_of_exclusive_labels_are_zero() -> None:
 # --- frames ---------------------------------------------------------------------------------------------------------
 
 TIMES = [np.arange(120) / 8] * 6
+HOURS = 6 * 15 / 3600
 EVENTS = [np.array([[16, 40, 0], [64, 88, 0]])] * 6  # twelve events
 
 
@@ -175,7 +176,7 @@ def noisy(inside: tuple[float, ...], alarm: float) -> tuple[list[np.ndarray], li
 def test_refit_reaches_its_aim(aim: dict[str, float], threshold: tuple[float, float], counts: tuple[int, ...]) -> None:
     scores, events = noisy((0.8, 0.9), alarm=0.55)
     old = DecodeSettings(high=(0.3,), low=(0.15,), min_s=0.5, merge_s=0.5, exclusive=False, smooth_s=0.25)
-    new = refit_thresholds(old, TIMES, scores, events, ("fall",), 1 / 8, **aim)
+    new = refit_thresholds(old, TIMES, scores, events, ("fall",), 1 / 8, hours=HOURS, **aim)
     assert threshold[0] < new.high[0] <= threshold[1]
     assert new.low[0] == pytest.approx(new.high[0] / 2, abs=1e-3)
     assert replace(new, high=old.high, low=old.low) == old
@@ -188,7 +189,7 @@ def test_refit_takes_what_is_nearest_to_its_aim() -> None:
     old = DecodeSettings(high=(0.5, 0.7), low=(0.4, 0.5), min_s=0.5, merge_s=0.5, exclusive=False)
     both = [np.concatenate([rows, rows], axis=1) for rows in scores]
     labels = ("fall", "walk")  # no event is a walk
-    fewest = refit_thresholds(old, TIMES, both, events, labels, 1 / 8, max_false_alarms=0.0)
+    fewest = refit_thresholds(old, TIMES, both, events, labels, 1 / 8, hours=HOURS, max_false_alarms=0.0)
     assert fewest.high == (0.98, 0.7)
-    most = refit_thresholds(old, TIMES, both, events, labels, 1 / 8, min_recall=1.0)
+    most = refit_thresholds(old, TIMES, both, events, labels, 1 / 8, hours=HOURS, min_recall=1.0)
     assert 0.3 < most.high[0] <= 0.4

@@ -46,6 +46,30 @@ def run(data: FakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(data.root, config(data, tmp_path_factory.mktemp("run"), epochs=10))
 
 
+def test_evaluate_leaves_out_unwatched_time(data: FakeDataset, run: Path, tmp_path: Path) -> None:
+    rows = [row.split(",") for row in data.rows if row.startswith("t") and row.endswith("test")]
+    video, start, end, label, *_ = rows[0]
+    other = next(row for row in rows[1:] if row[0] == video)
+    first, second = sorted([(float(start), float(end), label), (float(other[1]), float(other[2]), other[3])])
+    header = f"video,start,end,label,split\n{video},{first[0]},{first[1]},{first[2]},test\n"
+    partly = f"{header}{video},{first[1]},{second[0]},background,test\n"
+    watched_s = second[0] - first[0]
+    figures = {}
+    for name, text in (("whole", header), ("partly", partly)):
+        (tmp_path / f"{name}.csv").write_text(text)
+        settings = data.settings(out=str(tmp_path / name), videos=str(data.root / "videos"))
+        figures[name] = evaluate(run, tmp_path / f"{name}.csv", from_settings(EvalConfig, **settings))["events"]
+    assert figures["whole"]["found"] == 2, "the second event is a false alarm"
+    assert figures["partly"]["found"] == 1
+    assert figures["partly"]["event_precision"] == 1
+    assert figures["whole"]["hours"] == pytest.approx(10 / 3600)
+    assert figures["partly"]["hours"] == pytest.approx(watched_s / 3600)
+    frames = round(watched_s * 8)
+    assert figures["partly"]["frame_accuracy"] * frames == pytest.approx(
+        round(figures["partly"]["frame_accuracy"] * frames)
+    )
+
+
 def test_model_with_both_heads(data: FakeDataset, run: Path) -> None:
     model = load_model(run)
     assert model.labels == LABELS

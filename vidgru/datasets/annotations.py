@@ -24,7 +24,16 @@ from vidgru.datasets import formats
 from vidgru.datasets.dataset import Dataset, contradicts_events, videos_with_events
 from vidgru.datasets.formats.native import COLUMNS
 from vidgru.datasets.recording_checks import use_video_rates
-from vidgru.datasets.rows import SPLIT_NAMES, AnnotationRow, ParseResult, Problem, did_you_mean, plural, raise_problems
+from vidgru.datasets.rows import (
+    BACKGROUND,
+    SPLIT_NAMES,
+    AnnotationRow,
+    ParseResult,
+    Problem,
+    did_you_mean,
+    plural,
+    raise_problems,
+)
 from vidgru.datasets.spec import IGNORE, DatasetSpec, find_dataset
 from vidgru.datasets.videos import Videos, locate
 from vidgru.errors import AnnotationError
@@ -90,6 +99,11 @@ def load_dataset(
         labels = (DESCRIBED,)
         rows = [_with_placeholder_label(row) for row in rows]
         notes.append(f"no row has a label: described segments get the label {DESCRIBED!r}")
+    if BACKGROUND in labels and spec.options.has_watched:
+        warnings.append(
+            f"label {BACKGROUND!r} is learnt like any other; if it means that nothing happens, write `background: "
+            f"{BACKGROUND}` in a dataset YAML"
+        )
     for label in spec.templates:
         if label not in labels:
             raise AnnotationError(
@@ -124,7 +138,9 @@ def _by_recording(values: Mapping[str, Number], result: ParseResult, videos: Vid
 
 def _with_placeholder_label(row: AnnotationRow) -> AnnotationRow:
     note = row.annotation
-    return replace(row, annotation=replace(note, label=DESCRIBED)) if note.description and note.label is None else row
+    if note.description is None or note.label is not None or row.watched:
+        return row
+    return replace(row, annotation=replace(note, label=DESCRIBED))
 
 
 def read_annotations(spec: DatasetSpec) -> ParseResult:
@@ -247,7 +263,7 @@ def _row_warnings(dataset: Dataset) -> list[str]:
         if row.annotation.start_s is not None
         and row.annotation.label is None
         and row.annotation.description is None
-        and not row.ignored
+        and not (row.ignored or row.watched)
     ]
     if bare:
         number = plural(len(bare), "row")
@@ -267,7 +283,7 @@ def _row_warnings(dataset: Dataset) -> list[str]:
     if repeated:
         warnings.append(f"{plural(len(repeated), 'repeated row')} ({repeated[0]})")
     with_events = videos_with_events(dataset)
-    places = [r.where for r in dataset.rows if contradicts_events(r.annotation, with_events, dataset.background)]
+    places = [r.where for r in dataset.rows if contradicts_events(r, with_events, dataset.background)]
     if places:
         warnings.append(
             f"{plural(len(places), 'row')} (first: {places[0]}) marking recordings as event-free although other rows "

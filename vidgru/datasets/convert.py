@@ -14,7 +14,7 @@ from vidgru.config import ConvertConfig, OutputFormat
 from vidgru.datasets import tool_writers, writers
 from vidgru.datasets.annotations import read_annotations
 from vidgru.datasets.recording_checks import compare_durations, use_frame_times, use_video_rates, warn_of_shares
-from vidgru.datasets.rows import AnnotationRow, plural
+from vidgru.datasets.rows import BACKGROUND, AnnotationRow, plural
 from vidgru.datasets.spec import find_dataset
 from vidgru.datasets.videos import Videos
 from vidgru.datasets.writers import Annotations
@@ -67,7 +67,8 @@ def convert(source: str | Path, out: str | Path | None, config: ConvertConfig) -
         spelling = row.annotation.video
         recording = videos.find(spelling, result.spellings.get(spelling, ()), exact=result.exact, home=row.home)
         name = spelling if recording is None else _name(recording, spec.roots)
-        rows.append(replace(row, annotation=replace(row.annotation, video=name)))
+        label = BACKGROUND if row.watched else row.annotation.label
+        rows.append(replace(row, annotation=replace(row.annotation, video=name, label=label)))
         if spelling in result.durations:
             lengths[name] = result.durations[spelling]
         if spelling in result.frame_counts:
@@ -80,6 +81,7 @@ def convert(source: str | Path, out: str | Path | None, config: ConvertConfig) -
     warnings += compare_durations(lengths, _durations({name: paths[name] for name in lengths if name in paths}))
     left_out = [f"{plural(ignored, 'ignored row')} left out"] if ignored else []
     messages = [*spec.notes, *result.notes, *left_out, *result.warnings, *warnings, *warn_of_shares(rows)]
+    messages += _background_messages(rows, is_native=kind in ("csv", "jsonl"))
     if kind in _WITH_DURATIONS:
         lengths |= _durations({name: path for name, path in paths.items() if name not in lengths})
     annotations = Annotations(source=spec.source, rows=rows, durations=lengths, paths=paths, messages=messages)
@@ -91,6 +93,16 @@ def convert(source: str | Path, out: str | Path | None, config: ConvertConfig) -
     number = len(annotations.videos)
     summary = f"{out}: {plural(len(rows), 'row')} of {plural(number, 'video')} from {spec.source}"
     return [summary, *annotations.messages]
+
+
+def _background_messages(rows: list[AnnotationRow], *, is_native: bool) -> list[str]:
+    """Return a message if rows with the label BACKGROUND mean something else in the output than here."""
+    number = sum(row.annotation.label == BACKGROUND and row.watched != is_native for row in rows)
+    if not number:
+        return []
+    meaning = "marks time in which nothing happens" if is_native else "is a label like any other"
+    where = "vidgru's own format" if is_native else "that format"
+    return [f"{plural(number, 'row')} of label {BACKGROUND!r}, which in {where} {meaning}"]
 
 
 def _durations(paths: dict[str, Path]) -> dict[str, float]:

@@ -97,9 +97,10 @@ def clips(dataset: Dataset, split: str | None = None) -> list[Clip]:
     for row in dataset.rows:
         note = row.annotation
         row_split = note.split or "train"
-        if row.ignored or split not in (None, row_split) or (note.label is None and note.description is not None):
+        description_only = note.label is None and note.description is not None and not row.watched
+        if row.ignored or split not in (None, row_split) or description_only:
             continue
-        if contradicts_events(note, with_events, dataset.background):
+        if contradicts_events(row, with_events, dataset.background):
             continue
         labels = labels_of.setdefault((note.video, note.start_s, note.end_s, row_split), set())
         if note.label is not None and note.label != dataset.background:
@@ -177,12 +178,15 @@ class EventTimeline:
         split: "train", "val", "test" or another name from the file.
         events: Half-open interval in seconds and index into `Dataset.labels` of each event, sorted.
         ignored: Intervals of the same recording that are to be ignored, or events of other splits, sorted.
+        unwatched: Intervals that no row of the split covers, in a recording of which only parts were watched, sorted
+            and apart from each other; the last ends at infinity.
     """
 
     video: str
     split: str
     events: tuple[tuple[float, float, int], ...]
     ignored: tuple[tuple[float, float], ...] = ()
+    unwatched: tuple[tuple[float, float], ...] = ()
 
     @property
     def overlaps(self) -> bool:
@@ -196,12 +200,30 @@ class EventTimeline:
                     return True
         return False
 
+    def known_frames(self, time_s: Array) -> Array:
+        """Return the frames that are neither in an ignored interval nor in an unwatched one: bool [T].
+
+        Args:
+            time_s: float64 [T], strictly increasing.
+        """
+        known = np.ones(len(time_s), bool)
+        for start_s, end_s in self.ignored:
+            known[slice(*frames_between(time_s, start_s, end_s))] = False
+        for start_s, end_s in self.unwatched:  # what was watched up to here keeps its last frame
+            known[slice(*np.searchsorted(time_s, (start_s, end_s)))] = False
+        return known
+
+    def unwatched_s(self, duration_s: float) -> float:
+        """Return how much of the recording was not watched."""
+        return sum(max(0.0, min(end_s, duration_s) - start_s) for start_s, end_s in self.unwatched)
+
 
 def event_timelines(dataset: Dataset, split: str | None = None) -> list[EventTimeline]:
     """Return the timelines of recordings with timed events, and of event-free ones, of a split (None for all).
 
-    Such recordings are annotated completely: outside their events nothing happens. Recordings that are only labelled as
-    a whole have no timeline. Without a single timed event the list is empty.
+    Such recordings are annotated completely: outside their events nothing happens. Only where rows mark watched
+    intervals of a recording, the time that no row covers is unknown. Recordings that are only labelled as a whole have
+    no timeline. Without a single timed event the list is empty.
     """
     events_of: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
     for clip in clips(dataset):
@@ -220,6 +242,7 @@ def event_timelines(dataset: Dataset, split: str | None = None) -> list[EventTim
         return []
     for (video, event_split), events in events_of.items():
         intervals.setdefault(video, {})[event_split] = [(start_s, end_s) for start_s, end_s, _ in events]
+    unwatched = _unwatched(dataset)
     return [
         EventTimeline(
             video=video,
@@ -228,10 +251,36 @@ def event_timelines(dataset: Dataset, split: str | None = None) -> list[EventTim
             ignored=tuple(
                 sorted(s for other, spans in intervals[video].items() if other != event_split for s in spans)
             ),
+            unwatched=unwatched.get((video, event_split), ()),
         )
         for (video, event_split), events in events_of.items()
         if split in (None, event_split)
     ]
+
+
+def _unwatched(dataset: Dataset) -> dict[tuple[str, str], tuple[tuple[float, float], ...]]:
+    """Return what the rows of each split leave out of recordings of which only parts were watched."""
+    in_part = {row.annotation.video for row in dataset.rows if row.watched and row.annotation.start_s is not None}
+    with_events = videos_with_events(dataset)
+    covered: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in dataset.rows:
+        note = row.annotation
+        if note.video not in in_part:
+            continue
+        spans = covered.setdefault((note.video, note.split or "train"), [])
+        if note.start_s is not None and note.end_s is not None:
+            spans.append((note.start_s, note.end_s))
+        elif _is_event_free(row, dataset.background) and note.video not in with_events:
+            spans.append((0.0, np.inf))
+    unwatched = {}
+    for key, spans in covered.items():
+        gaps, reached_s = [], 0.0
+        for start_s, end_s in [*sorted(spans), (np.inf, np.inf)]:
+            if start_s > reached_s:
+                gaps.append((reached_s, start_s))
+            reached_s = max(reached_s, end_s)
+        unwatched[key] = tuple(gaps)
+    return unwatched
 
 
 def videos_with_events(dataset: Dataset) -> set[str]:
@@ -240,11 +289,17 @@ def videos_with_events(dataset: Dataset) -> set[str]:
     return {row.annotation.video for row in dataset.rows if row.annotation.label not in no_event}
 
 
-def contradicts_events(annotation: Annotation, with_events: set[str], background: str | None) -> bool:
+def contradicts_events(row: AnnotationRow, with_events: set[str], background: str | None) -> bool:
     """Whether a row marks a recording as event-free although other rows have events in it."""
-    if annotation.video not in with_events or annotation.start_s is not None:
+    return row.annotation.video in with_events and _is_event_free(row, background)
+
+
+def _is_event_free(row: AnnotationRow, background: str | None) -> bool:
+    """Whether a row is about a whole recording and says that nothing happens in it."""
+    note = row.annotation
+    if note.start_s is not None:
         return False
-    return annotation.description is None if annotation.label is None else annotation.label == background
+    return row.watched or note.description is None if note.label is None else note.label == background
 
 
 def frames_between(time_s: Array, start_s: float, end_s: float) -> tuple[int, int]:

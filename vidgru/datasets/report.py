@@ -11,7 +11,7 @@ from typing import Any
 
 from vidgru.datasets.dataset import Clip, Dataset, EventTimeline, clips, described_segments, event_timelines
 from vidgru.datasets.rows import plural
-from vidgru.datasets.splits import groups
+from vidgru.datasets.splits import groups, in_split
 
 RARE = 5  # a label with fewer training clips or events can hardly be learnt
 _CUT_CLIP = re.compile(r"(.*?[^\W\d_].*?)(?:[-_ .](?:clip|part|seg|segment|t|s)?[-_ ]?\d+)+\.\w+", re.IGNORECASE)
@@ -30,8 +30,9 @@ class Report:
             `labels` by name with clips or events per split and `seconds` (None if a duration is unknown), `no_event`
             likewise for event-free clips, and `splits` with clips, events, recordings, event-free recordings and
             seconds of each. With descriptions also `described`: described clips and events per split. With timed
-            events also `events`, `overlap` (whether events of different labels overlap), and `busy_s` of `recorded_s`,
-            over the recordings whose duration is known.
+            events also `events`, `overlap` (whether events of different labels overlap), `busy_s` of `recorded_s`, over
+            the recordings whose duration is known, and `in_part` (number of recordings of which only parts were
+            watched), whose `unwatched_s` (None if a duration is unknown) are not in `recorded_s`.
     """
 
     lines: tuple[str, ...]
@@ -74,7 +75,7 @@ def report(dataset: Dataset, *, max_labels: int = MAX_ROWS) -> Report:
     facts = []
     if timed:
         overlap = any(line.overlaps for line in timed)
-        counts |= {"events": sum(len(clip.labels) for clip in events), "overlap": overlap, **_shares(timed, dataset)}
+        counts |= {"events": sum(len(clip.labels) for clip in events), "overlap": overlap, **_times(dataset)}
         facts.append("events of different labels overlap" if overlap else "one label at a time")
     else:
         several = any(len(clip.labels) > 1 for clip in all_clips)
@@ -96,6 +97,10 @@ def report(dataset: Dataset, *, max_labels: int = MAX_ROWS) -> Report:
         busy_s, recorded_s = counts["busy_s"], counts["recorded_s"]
         share = f"{busy_s / recorded_s:.1%} of the time ({busy_s:.1f} of {recorded_s:.1f} s)"
         lines.append(f"events cover {share}")
+    if timed and counts["in_part"]:
+        unwatched_s = counts["unwatched_s"]
+        rest = "the rest is" if unwatched_s is None else f"{unwatched_s / 60:.1f} min are"
+        lines.append(f"{plural(counts['in_part'], 'recording')} watched in part: {rest} left out")
     if described := described_segments(dataset):
         counts["described"] = {split: sum(segment.split == split for segment in described) for split in splits}
         shares = ", ".join(f"{number} in {split}" for split, number in counts["described"].items())
@@ -148,21 +153,31 @@ def _length(durations: Mapping[str, float], video: str) -> float | None:
     return length if length is not None and math.isfinite(length) else None
 
 
-def _shares(timed: list[EventTimeline], dataset: Dataset) -> dict[str, Any]:
-    """Seconds with events and in all, over the recordings whose duration is known."""
-    busy_s = recorded_s = 0.0
-    spans: dict[str, list[tuple[float, float]]] = {}
-    for line in timed:
-        spans.setdefault(line.video, []).extend((start_s, end_s) for start_s, end_s, _ in line.events)
-    for video, events in spans.items():
-        length = _length(dataset.durations, video)
-        if length is not None:
-            recorded_s += length
-            reached = 0.0
-            for start_s, end_s in sorted(events):
-                busy_s += max(0.0, min(end_s, length) - max(start_s, reached))
-                reached = max(reached, end_s)
-    return {"busy_s": round(busy_s, 3), "recorded_s": round(recorded_s, 3)}
+def _times(dataset: Dataset) -> dict[str, Any]:
+    """Count seconds with events, recorded and unwatched, over all splits together."""
+    busy_s = recorded_s = unwatched_s = 0.0
+    in_part = 0
+    is_known = True
+    for line in event_timelines(in_split(dataset, dataset.recordings, "train", *dataset.splits)):
+        length = _length(dataset.durations, line.video)
+        in_part += bool(line.unwatched)
+        if length is None:
+            is_known &= not line.unwatched
+            continue
+        left_out_s = line.unwatched_s(length)
+        in_part -= bool(line.unwatched) and not left_out_s  # watched to its end
+        unwatched_s += left_out_s
+        recorded_s += length - left_out_s
+        reached = 0.0
+        for start_s, end_s, _ in line.events:
+            busy_s += max(0.0, min(end_s, length) - max(start_s, reached))
+            reached = max(reached, end_s)
+    return {
+        "busy_s": round(busy_s, 3),
+        "recorded_s": round(recorded_s, 3),
+        "in_part": in_part,
+        "unwatched_s": round(unwatched_s, 3) if is_known else None,
+    }
 
 
 def _table(

@@ -19,6 +19,7 @@ from vidgru.types import Annotation
 SPLIT_NAMES = {
     "training": "train", "valid": "val", "validation": "val", "validate": "val", "dev": "val", "testing": "test",
 }  # fmt: skip
+BACKGROUND = "background"  # in the native format, the label of what was watched and is without events
 HALF_WIDTH_S = 0.5  # default, for events marked as moments
 _MAX_TIME_S = 1e9  # thirty years
 _MAX_SHOWN = 10  # bad entries listed in one error
@@ -58,6 +59,7 @@ class AnnotationRow:
         home: Folder of the annotation file; its videos may lie below it.
         frames: The frames that its interval was computed from; None if the file gives times.
         ignored: Whatever happens in its interval is neither learnt nor evaluated; it has no label.
+        watched: A person watched its interval, or the whole recording, and nothing happens; it has no label.
     """
 
     annotation: Annotation
@@ -66,6 +68,7 @@ class AnnotationRow:
     home: Path | None = None
     frames: FrameSpan | None = None
     ignored: bool = False
+    watched: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +80,14 @@ class Options:
         half_width_s: Seconds before and after a moment that its event covers.
         tiers: ELAN tiers or CVAT attributes that hold the labels; empty for all.
         names: Labels by index, for lists with class numbers.
+        has_watched: Whether the label BACKGROUND of the native format marks what was watched, and is no label.
     """
 
     fps: float = 0.0
     half_width_s: float = HALF_WIDTH_S
     tiers: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    has_watched: bool = True
 
 
 class InvalidEntryError(Exception):
@@ -145,6 +150,7 @@ class ParseResult:
         split: str = "",
         extra: Mapping[str, str] | None = None,
         frames: FrameSpan | None = None,
+        watched: bool = False,
     ) -> None:
         """Add one row, with whitespace trimmed and split names normalised. `frames` takes the place of start and end.
 
@@ -179,7 +185,9 @@ class ParseResult:
             description=description or None,
             split=SPLIT_NAMES.get(split, split) or None,
         )
-        self.rows.append(AnnotationRow(annotation=annotation, where=where, extra=extra or {}, frames=frames))
+        self.rows.append(
+            AnnotationRow(annotation=annotation, where=where, extra=extra or {}, frames=frames, watched=watched)
+        )
 
     def add_moment(
         self, where: str, video: str, time_s: float, half_width_s: float, label: str, *, frames: FrameSpan | None = None

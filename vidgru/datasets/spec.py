@@ -19,7 +19,7 @@ from vidgru.config import AnnotationFormat, ConvertConfig
 from vidgru.datasets.formats import SUBTITLE_SUFFIXES, SUFFIXES, recognise
 from vidgru.datasets.formats.file_lists import has_class_folders
 from vidgru.datasets.formats.parsing import read_text
-from vidgru.datasets.rows import Options, did_you_mean
+from vidgru.datasets.rows import BACKGROUND, Options, did_you_mean
 from vidgru.errors import AnnotationError, SettingsError
 from vidgru.storage import user_path
 from vidgru.types import TEMPLATE_FIELDS
@@ -28,7 +28,7 @@ _KEYS = (
     "path", "videos", "annotations", "format", "fps", "half_width", "tiers", "names", "labels", "background", "split",
     "templates",
 )  # fmt: skip
-IGNORE, BACKGROUND = "ignore", "background"  # what `labels` may turn a label into, instead of another label
+IGNORE = "ignore"  # what `labels` may turn a label into, besides BACKGROUND and other labels
 _UCF_LIST = re.compile(r"(?:train|val|test)list(\d+)")
 _SOCCERNET = ("Labels-v2.json", "Labels-ball.json", "Labels.json")  # one of them a game, in the game's folder
 
@@ -275,6 +275,7 @@ def _read_yaml(path: Path) -> DatasetSpec:
             half_width_s=_positive(path, "half_width", values.get("half_width")) or Options.half_width_s,
             tiers=_texts(path, "tiers", values.get("tiers")),
             names=names or (),
+            has_watched=not values.get("background") and BACKGROUND not in (*relabel, *(names or ())),
         ),
         names=names and tuple(dict.fromkeys(new_names)),
         relabel=relabel,

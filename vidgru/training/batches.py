@@ -102,8 +102,8 @@ class WindowBatches:
     """Batches of windows of recordings with timed events.
 
     Some windows are placed over events, each label equally often; some come from event-free recordings, because false
-    alarms there are what a model has to unlearn; the others from anywhere. The first steps of a window carry no loss:
-    the recurrent state is not yet what the whole recording would have produced.
+    alarms there are what a model has to unlearn; the others from anywhere whose label is known. The first steps of a
+    window carry no loss: the recurrent state is not yet what the whole recording would have produced.
 
     Args:
         recordings: Recordings, at least one.
@@ -134,7 +134,8 @@ class WindowBatches:
         self._events = np.array(rows, dtype=np.int64).reshape(-1, 4)  # recording, first, stop, label
         self._by_label = [self._events[self._events[:, 3] == label] for label in np.unique(self._events[:, 3])]
         self._warm_up = int(_WARM_UP * length)
-        lengths = np.array([len(recording) for recording in recordings], dtype=np.float64)
+        self._known = [np.flatnonzero(recording.weights) for recording in recordings]  # frames
+        lengths = np.array([len(known) for known in self._known], dtype=np.float64)
         self._anywhere = lengths / lengths.sum()
         event_free = lengths * np.array([not len(recording.events) for recording in recordings])
         self._event_free = event_free / event_free.sum() if event_free.any() else None
@@ -156,7 +157,10 @@ class WindowBatches:
         else:
             event_free = self._balance and self._event_free is not None and kind < _ON_EVENTS + _EVENT_FREE
             index = rng.choice(len(self._recordings), p=self._event_free if event_free else self._anywhere)
-            start = rng.integers(-self._warm_up, max(len(self._recordings[index]) - self._warm_up, 1 - self._warm_up))
+            known = self._known[index]
+            start = known[rng.integers(len(known))] - self._warm_up
+            if len(known) < len(self._recordings[index]):  # a short known part may be anywhere in the window
+                start -= rng.integers(self._length - self._warm_up)
         # a window that would start before its recording starts with it
         return int(index), max(int(start), 0)
 

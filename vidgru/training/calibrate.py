@@ -258,7 +258,7 @@ class _Head:
             mirrored: Whether the summaries are those of mirrored examples.
         """
         rows, targets, weights, folds = [], [], [], []
-        total = sum(len(example) for example in self._train if isinstance(example, TimedRecording))
+        total = sum(int((e.weights > 0).sum()) for e in self._train if isinstance(e, TimedRecording))
         rng = np.random.default_rng(0)
         for example in self._train:
             summaries = self._summaries(example, drop_groups, mirrored=mirrored)

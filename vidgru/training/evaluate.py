@@ -18,7 +18,6 @@ from vidgru.datasets.dataset import (
     EventTimeline,
     described_segments,
     event_timelines,
-    frames_between,
     select_splits,
     without_placeholder_labels,
 )
@@ -291,14 +290,16 @@ def _evaluate_events(
             Annotation(video=video, start_s=start_s, end_s=end_s, label=dataset.labels[label])
             for start_s, end_s, label in timeline.events
         ]
-        # predictions in ignored intervals are neither right nor wrong
-        predicted += [event for event in scored.events if not _is_inside(event, timeline.ignored)]
+        # predictions where the truth is unknown are neither right nor wrong
+        predicted += [event for event in scored.events if not _is_unknown(event, timeline)]
         weaker = rank_events(model, scored, video=video, duration_s=duration_s)
-        candidates += [event for event in weaker if not _is_inside(event, timeline.ignored)]
-        frame_scores = scored.scores.copy()
-        for start_s, end_s in timeline.ignored:
-            frame_scores[slice(*frames_between(scored.time_s, start_s, end_s))] = 0.0
-        frames[video] = FrameScores(time_s=scored.time_s, scores=frame_scores, duration_s=duration_s)
+        candidates += [event for event in weaker if not _is_unknown(event, timeline)]
+        known = timeline.known_frames(scored.time_s)
+        frames[video] = FrameScores(
+            time_s=scored.time_s[known],
+            scores=scored.scores[known],
+            duration_s=duration_s - timeline.unwatched_s(duration_s),
+        )
     metrics = event_metrics(
         truth,
         predicted,
@@ -389,10 +390,13 @@ def _group_metrics(
     return metrics
 
 
-def _is_inside(event: Event, spans: tuple[tuple[float, float], ...]) -> bool:
-    """Whether more than half of an event is in one of the spans."""
-    longest = max((min(event.end_s, end_s) - max(event.start_s, start_s) for start_s, end_s in spans), default=0.0)
-    return longest > (event.end_s - event.start_s) / 2
+def _is_unknown(event: Event, timeline: EventTimeline) -> bool:
+    """Whether more than half of an event is in an ignored interval, or was not watched."""
+    ignored, unwatched = (
+        [max(0.0, min(event.end_s, end_s) - max(event.start_s, start_s)) for start_s, end_s in spans]
+        for spans in (timeline.ignored, timeline.unwatched)
+    )
+    return max(*ignored, sum(unwatched), 0.0) > (event.end_s - event.start_s) / 2
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> str:

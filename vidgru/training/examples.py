@@ -293,11 +293,9 @@ def recording_examples(
         if not len(time_s):
             continue
         targets = np.tile(task.target_vector(head, ()), (len(time_s), 1))
-        weights = np.ones(len(time_s), np.float32)
-        events = []
         # Events of other splits must be neither learnt nor unlearnt ...
-        for start_s, end_s in timeline.ignored:
-            weights[slice(*frames_between(time_s, start_s, end_s))] = 0.0
+        weights = timeline.known_frames(time_s).astype(np.float32)
+        events = []
         for start_s, end_s, index in timeline.events:
             if _is_beyond(time_s, start_s, timeline.video):
                 continue
@@ -308,6 +306,8 @@ def recording_examples(
             targets[first:stop, label] = 1.0
             weights[first:stop] = 1.0  # ... but what this split labels counts, whatever others say
             events.append((first, stop, label))
+        if not weights.any():
+            continue
         recordings.append(
             TimedRecording(
                 video=timeline.video,

@@ -150,6 +150,7 @@ def refit_thresholds(
     labels: tuple[str, ...],
     step_s: float,
     *,
+    hours: float,
     min_recall: float | None = None,
     max_false_alarms: float | None = None,
 ) -> DecodeSettings:
@@ -163,6 +164,7 @@ def refit_thresholds(
     Args:
         settings: The model's decoding.
         times, scores, events, labels, step_s: As for `fit_frames`.
+        hours: Annotated time, for `max_false_alarms`.
         min_recall: 0 to 1.
         max_false_alarms: Predicted events per hour and label that overlap no true event of their label.
     """
@@ -181,7 +183,6 @@ def refit_thresholds(
         rank = np.where(enough, len(grid) * support.max() + rows, hits * len(grid) + rows)
     else:
         assert max_false_alarms is not None
-        hours = sum(float(time_s[-1] - time_s[0]) + step_s for time_s in times) / 3600
         few = false_alarms <= max_false_alarms * hours + 1e-9
         rank = np.where(few, (hits + 1) * len(grid) + rows, -false_alarms)
     best = grid[len(grid) - 1 - rank[::-1].argmax(axis=0)]

@@ -51,6 +51,9 @@ def tune(model_path: str | Path, dataset_path: str | Path, config: TuneConfig) -
     recordings, times, scores = _score_recordings(model, dataset_path, config)
     events = [recording.events for recording in recordings]
     step_s = 1 / model.fps
+    known = [float((recording.weights > 0).mean()) for recording in recordings]
+    lengths = [float(time_s[-1] - time_s[0]) + step_s for time_s in times]
+    hours = sum(share * length_s for share, length_s in zip(known, lengths, strict=True)) / 3600
     decode = refit_thresholds(
         model.decode,
         times,
@@ -58,12 +61,12 @@ def tune(model_path: str | Path, dataset_path: str | Path, config: TuneConfig) -
         events,
         model.labels,
         step_s,
+        hours=hours,
         min_recall=config.min_recall,
         max_false_alarms=config.max_false_alarms,
     )
     tuned = replace(model, decode=decode)
     support = np.bincount(np.concatenate(events)[:, 2], minlength=len(model.labels))
-    hours = sum(float(time_s[-1] - time_s[0]) + step_s for time_s in times) / 3600
     aim = "best F1"
     if config.min_recall is not None:
         aim = f"recall of at least {config.min_recall:g}"

@@ -25,7 +25,7 @@ from pathlib import Path
 from vidgru.datasets.formats.csv_reader import delimiter_of, unescape_cell
 from vidgru.datasets.formats.json_reader import read_json
 from vidgru.datasets.formats.parsing import clock, number, read_text, seconds
-from vidgru.datasets.rows import FrameSpan, InvalidEntryError, Options, ParseResult, plural
+from vidgru.datasets.rows import BACKGROUND, FrameSpan, InvalidEntryError, Options, ParseResult, plural
 from vidgru.errors import AnnotationError
 
 COLUMNS = ("video", "start", "end", "label", "description", "split")
@@ -76,7 +76,7 @@ def read_native(path: Path, options: Options) -> ParseResult:
                 values = {
                     name: value for name, value in values.items() if name not in ("description", *_CAPTION_COLUMNS)
                 }
-            _add(result, where, values, options.fps)
+            _add(result, where, values, options)
     if templates:
         result.notes.append(
             f"{plural(len(templates), 'template description')} of vidgru predict skipped (first: "
@@ -350,7 +350,7 @@ def _cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _add(result: ParseResult, where: str, values: Mapping[str, str], fps: float) -> None:
+def _add(result: ParseResult, where: str, values: Mapping[str, str], options: Options) -> None:
     video, start, end, label, description, split = (values.get(name, "").strip() for name in COLUMNS)
     if not video:
         raise InvalidEntryError(where, "no video", "name a file in the column video")
@@ -369,16 +369,18 @@ def _add(result: ParseResult, where: str, values: Mapping[str, str], fps: float)
         is_of_video = _VIDEO_DURATION.fullmatch(_squeeze(name)) or (name == "duration" and "start" not in values)
         if is_of_video and not first and 0 < clock(text.strip()) < math.inf:
             result.durations[video] = clock(text.strip())
+    watched = label == BACKGROUND and options.has_watched
     result.add(
         where,
         video,
         start_s=start_s,
         end_s=end_s,
-        label=label,
+        label="" if watched else label,
         description=description,
         split=split,
         extra={name: value.strip() for name, value in values.items() if name not in (*COLUMNS, *_FRAMES) and name},
-        frames=_frames(where, first, stop, fps) if first else None,
+        frames=_frames(where, first, stop, options.fps) if first else None,
+        watched=watched,
     )
 
 

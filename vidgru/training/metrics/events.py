@@ -49,12 +49,12 @@ _Statistics = Callable[[Array], dict[str, Array]]  # weights float64 [R, V] -> m
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FrameScores:
-    """Scores of every frame of a recording.
+    """Scores of every evaluated frame of a recording.
 
     Attributes:
         time_s: float64 [T], strictly increasing.
         scores: float32 [T, C], or [T, C + 1] with a last column for "nothing", which is not evaluated.
-        duration_s: Duration of the recording.
+        duration_s: Evaluated seconds of the recording.
     """
 
     time_s: Array
