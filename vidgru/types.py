@@ -64,7 +64,7 @@ class Recording:
             raise ValueError(f"Recording.name must be a path under the source root, got {self.name!r}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Annotation:
     """A person's label or description of a recording. Without times it applies to the whole clip.
 

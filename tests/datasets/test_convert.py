@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def rows(path: Path, config: ConvertConfig = PLAIN) -> list[Annotation]:
     """The annotations of a file, sorted, whether their videos are there or not; train where it tells no split."""
     notes = [row.annotation for row in read_annotations(find_dataset(path).with_overrides(config)).rows]
     return sorted(
-        (Annotation(**{**vars(note), "split": note.split or "train"}) for note in notes),
+        (replace(note, split=note.split or "train") for note in notes),
         key=lambda note: (note.video, note.start_s or 0, note.label or "", note.description or ""),
     )
 

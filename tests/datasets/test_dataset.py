@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.datasets.annotation_files import csv_set, write_set
+from vidgru.datasets import dataset as dataset_module
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import (
     DescribedSegment,
@@ -15,6 +16,9 @@ from vidgru.datasets.dataset import (
     frames_between,
     without_placeholder_labels,
 )
+from vidgru.datasets.report import report
+from vidgru.datasets.rows import with_split
+from vidgru.training.advice import dataset_advice
 from vidgru.types import DESCRIBED
 
 
@@ -151,3 +155,18 @@ def test_frames_between() -> None:
     assert frames_between(time_s, 0.26, 0.30) == (2, 3)  # between two samples: the nearest
     assert frames_between(time_s, 50.0, 51.0) == (15, 16)
     assert frames_between(time_s[:0], 1.0, 2.0) == (0, 0)
+
+
+def test_clips_and_timelines_are_made_once_per_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Report and advice use them again and again, of 200,000 rows."""
+    made: list[str] = []
+    for name in ("_clips_of", "_timelines_of"):
+        make = getattr(dataset_module, name)
+        monkeypatch.setattr(dataset_module, name, lambda data, make=make, name=name: made.append(name) or make(data))
+    data = csv_set(tmp_path, "a.mp4,1,2,fall,,train", "a.mp4,1,2,walk,,train", "b.mp4,,,,,val")
+    report(data)
+    dataset_advice(data, 8.0)
+    assert sorted(made) == ["_clips_of", "_timelines_of"]
+    assert [clip.labels for clip in clips(data)] == [frozenset({0, 1}), frozenset()]
+    assert clips(data, "val") == clips(data)[1:]
+    assert with_split(data.rows[0], "train") is data.rows[0]

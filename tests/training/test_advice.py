@@ -30,6 +30,14 @@ def test_advice_on_a_small_dataset(tmp_path: Path) -> None:
     assert dataset_advice(csv_set(tmp_path / "large", *many, "c.mp4,,,,,test"), 8.0) == []
 
 
+def test_advice_names_first_labels(tmp_path: Path) -> None:
+    rows = [f"a.mp4,{number},{number + 1},e{number:03},,train" for number in range(300)]
+    (line,) = [line for line in dataset_advice(csv_set(tmp_path, *rows), 8.0) if line.startswith("few")]
+    assert line.endswith("e008 (1), e009 (1) and 290 more")
+    events = {"per_class": {f"e{number:03}": {"support": 1} for number in range(12)}, "intervals": {}}
+    assert metrics_advice({"events": events})[-1].endswith("e009 (1) and 2 more")
+
+
 def test_advice_on_metrics() -> None:
     events = {
         "per_class": {"fall": {"support": 2}, "sit": {"support": 30}, "wave": {"support": 0}},

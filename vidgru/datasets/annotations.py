@@ -33,6 +33,7 @@ from vidgru.datasets.rows import (
     did_you_mean,
     plural,
     raise_problems,
+    with_split,
 )
 from vidgru.datasets.spec import IGNORE, DatasetSpec, find_dataset
 from vidgru.datasets.videos import Videos, locate
@@ -113,7 +114,7 @@ def load_dataset(
     dataset = Dataset(
         root=spec.roots[0],
         source=spec.source,
-        rows=tuple(replace(r, annotation=replace(r.annotation, split=r.annotation.split or "train")) for r in rows),
+        rows=tuple(row if row.annotation.split else with_split(row, "train") for row in rows),
         recordings=recordings,
         labels=labels,
         background=spec.background,
@@ -183,7 +184,7 @@ def _qualify(result: ParseResult, file: str, split: str | None) -> None:
         replace(
             row,
             where=f"{file}, {row.where}",
-            annotation=replace(row.annotation, split=row.annotation.split or split),
+            annotation=row.annotation if row.annotation.split else replace(row.annotation, split=split),
         )
         for row in result.rows
     ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +67,17 @@ class Dataset:
         usual = [name for name in ("train", "val", "test") if name in used]
         return (*usual, *sorted(used.difference(usual)))
 
+    # Reports, splits and advice ask for these again and again, and a data set may have 200,000 rows.
+    @cached_property
+    def _clips(self) -> tuple[Clip, ...]:
+        return tuple(_clips_of(self))
 
-@dataclass(frozen=True, kw_only=True)
+    @cached_property
+    def _timelines(self) -> tuple[EventTimeline, ...]:
+        return tuple(_timelines_of(self))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
     """An annotated interval of a recording and its labels.
 
@@ -91,27 +101,30 @@ def clips(dataset: Dataset, split: str | None = None) -> list[Clip]:
     Rows with the same interval of the same video make one clip with several labels. Rows with only a description make
     none. A row that marks a whole recording as event-free is dropped if other rows of it have events.
     """
-    number = {label: index for index, label in enumerate(dataset.labels)}
+    return [clip for clip in dataset._clips if split in (None, clip.split)]
+
+
+def _clips_of(dataset: Dataset) -> Iterator[Clip]:
+    sets: dict[str | None, frozenset[int]] = {label: frozenset([index]) for index, label in enumerate(dataset.labels)}
+    sets |= {None: frozenset(), dataset.background: frozenset()}
     with_events = videos_with_events(dataset)
-    labels_of: dict[tuple[str, float | None, float | None, str], set[int]] = {}
+    labels_of: dict[tuple[str, float | None, float | None, str], frozenset[int]] = {}
     for row in dataset.rows:
         note = row.annotation
-        row_split = note.split or "train"
         description_only = note.label is None and note.description is not None and not row.watched
-        if row.ignored or split not in (None, row_split) or description_only:
+        if row.ignored or description_only:
             continue
         if contradicts_events(row, with_events, dataset.background):
             continue
-        labels = labels_of.setdefault((note.video, note.start_s, note.end_s, row_split), set())
-        if note.label is not None and note.label != dataset.background:
-            labels.add(number[note.label])
-    return [
-        Clip(video=video, start_s=start_s, end_s=end_s, labels=frozenset(labels), split=row_split)
-        for (video, start_s, end_s, row_split), labels in labels_of.items()
-    ]
+        interval, labels = (note.video, note.start_s, note.end_s, note.split or "train"), sets[note.label]
+        others = labels_of.setdefault(interval, labels)
+        if others is not labels:
+            labels_of[interval] = others | labels
+    for (video, start_s, end_s, split), labels in labels_of.items():
+        yield Clip(video=video, start_s=start_s, end_s=end_s, labels=labels, split=split)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DescribedSegment:
     """An interval of a recording with its descriptions.
 
@@ -225,8 +238,12 @@ def event_timelines(dataset: Dataset, split: str | None = None) -> list[EventTim
     intervals of a recording, the time that no row covers is unknown. Recordings that are only labelled as a whole have
     no timeline. Without a single timed event the list is empty.
     """
+    return [timeline for timeline in dataset._timelines if split in (None, timeline.split)]
+
+
+def _timelines_of(dataset: Dataset) -> Iterator[EventTimeline]:
     events_of: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
-    for clip in clips(dataset):
+    for clip in dataset._clips:
         if clip.start_s is not None and clip.end_s is not None:
             events = events_of.setdefault((clip.video, clip.split), [])
             events += [(clip.start_s, clip.end_s, label) for label in clip.labels]
@@ -239,23 +256,19 @@ def event_timelines(dataset: Dataset, split: str | None = None) -> list[EventTim
             events_of.setdefault((note.video, note.split or "train"), [])
             intervals.setdefault(note.video, {}).setdefault("", []).append((note.start_s, note.end_s))
     if not any(events_of.values()):
-        return []
-    for (video, event_split), events in events_of.items():
-        intervals.setdefault(video, {})[event_split] = [(start_s, end_s) for start_s, end_s, _ in events]
+        return
+    for (video, split), events in events_of.items():
+        intervals.setdefault(video, {})[split] = [(start_s, end_s) for start_s, end_s, _ in events]
     unwatched = _unwatched(dataset)
-    return [
-        EventTimeline(
+    for (video, split), events in events_of.items():
+        ignored = [span for other, spans in intervals[video].items() if other != split for span in spans]
+        yield EventTimeline(
             video=video,
-            split=event_split,
+            split=split,
             events=tuple(sorted(events)),
-            ignored=tuple(
-                sorted(s for other, spans in intervals[video].items() if other != event_split for s in spans)
-            ),
-            unwatched=unwatched.get((video, event_split), ()),
+            ignored=tuple(sorted(ignored)),
+            unwatched=unwatched.get((video, split), ()),
         )
-        for (video, event_split), events in events_of.items()
-        if split in (None, event_split)
-    ]
 
 
 def _unwatched(dataset: Dataset) -> dict[tuple[str, str], tuple[tuple[float, float], ...]]:

@@ -56,11 +56,14 @@ def report(dataset: Dataset, *, max_labels: int = MAX_ROWS) -> Report:
     noun = "event" if timed and all(clip.start_s is not None for clip in all_clips if clip.labels) else "clip"
     group, group_kind = groups(dataset)
     splits = dataset.splits
+    clips_of: dict[int | None, list[Clip]] = {}
+    for clip in all_clips:
+        for index in clip.labels or (None,):
+            clips_of.setdefault(index, []).append(clip)
     table = {
-        label: _tally([clip for clip in all_clips if index in clip.labels], splits, dataset.durations)
-        for index, label in enumerate(dataset.labels)
+        label: _tally(clips_of.get(index, []), splits, dataset.durations) for index, label in enumerate(dataset.labels)
     }
-    no_event = _tally([clip for clip in all_clips if not clip.labels], splits, dataset.durations)
+    no_event = _tally(clips_of.get(None, []), splits, dataset.durations)
     text_only = sum(row.annotation.label is None and row.annotation.description is not None for row in dataset.rows)
     counts: dict[str, Any] = {
         "recordings": len(dataset.recordings),
@@ -247,11 +250,12 @@ def _split_warnings(
 
 def _cut_clips(dataset: Dataset) -> list[str]:
     """Warn if clips that their names say are cut from one recording (yard_003.mp4, yard_004.mp4) are in two splits."""
+    split_of = {row.annotation.video: row.annotation.split or "train" for row in dataset.rows}
     clips_of: dict[str, dict[str, str]] = {}  # split by clip, by what their names have in common
-    for row in dataset.rows:
-        match = _CUT_CLIP.fullmatch(row.annotation.video)
+    for video, split in split_of.items():
+        match = _CUT_CLIP.fullmatch(video)
         if match:
-            clips_of.setdefault(match[1].lower(), {})[row.annotation.video] = row.annotation.split or "train"
+            clips_of.setdefault(match[1].lower(), {})[video] = split
     labels = {re.sub(r"[\W_]+", "", label.casefold()) for label in dataset.labels}
     is_label = any(re.sub(r"[\W_]+", "", name.rpartition("/")[2]) in labels for name in clips_of)
     several = [clips for clips in clips_of.values() if len(clips) > 1]

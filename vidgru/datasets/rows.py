@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from sys import intern
 from unicodedata import normalize
 
 from vidgru.errors import AnnotationError
@@ -23,6 +25,8 @@ BACKGROUND = "background"  # in the native format, the label of what was watched
 HALF_WIDTH_S = 0.5  # default, for events marked as moments
 _MAX_TIME_S = 1e9  # thirty years
 _MAX_SHOWN = 10  # bad entries listed in one error
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NO_EXTRA: Mapping[str, str] = {}  # shared: files have hundreds of thousands of rows
 
 Problem = tuple[str, str, str]  # place, description, remedy
 
@@ -48,7 +52,7 @@ class FrameSpan:
         return max(0.0, time_of(self.first) - self.half_width_s), time_of(self.stop) + self.half_width_s
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AnnotationRow:
     """One annotation of a file.
 
@@ -69,6 +73,11 @@ class AnnotationRow:
     frames: FrameSpan | None = None
     ignored: bool = False
     watched: bool = False
+
+
+def with_split(row: AnnotationRow, split: str) -> AnnotationRow:
+    """Return the row in another split."""
+    return row if row.annotation.split == split else replace(row, annotation=replace(row.annotation, split=split))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +176,7 @@ class ParseResult:
             raise InvalidEntryError(
                 where, "no video" if not video else "a zero byte in the video's name", "name its file"
             )
-        if any("\ud800" <= letter <= "\udfff" for letter in f"{video}{label}{description}{split}"):
+        if _SURROGATE.search(f"{video}{label}{description}{split}"):
             message = "half a character (a lone surrogate)"
             raise InvalidEntryError(where, message, "write the character as itself, in UTF-8")
         if frames is not None:
@@ -178,15 +187,15 @@ class ParseResult:
                 return
             check_interval(where, start_s, end_s)
         annotation = Annotation(
-            video=video,
+            video=intern(video),  # many rows have the same video, label and split
             start_s=start_s,
             end_s=end_s,
-            label=label or None,
+            label=intern(label) if label else None,
             description=description or None,
-            split=SPLIT_NAMES.get(split, split) or None,
+            split=intern(SPLIT_NAMES.get(split, split)) if split else None,
         )
         self.rows.append(
-            AnnotationRow(annotation=annotation, where=where, extra=extra or {}, frames=frames, watched=watched)
+            AnnotationRow(annotation=annotation, where=where, extra=extra or _NO_EXTRA, frames=frames, watched=watched)
         )
 
     def add_moment(

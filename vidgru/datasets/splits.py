@@ -13,8 +13,8 @@ from unicodedata import normalize
 
 import numpy as np
 
-from vidgru.datasets.dataset import Dataset, clips
-from vidgru.datasets.rows import AnnotationRow, did_you_mean, plural
+from vidgru.datasets.dataset import Dataset, clips, select_splits
+from vidgru.datasets.rows import AnnotationRow, did_you_mean, plural, with_split
 from vidgru.datasets.spec import SplitSettings
 from vidgru.errors import AnnotationError, SettingsError
 from vidgru.types import Array
@@ -82,7 +82,7 @@ def folds(dataset: Dataset, k: int, seed: int, by: str | None = None) -> list[Da
     part, group_kind = _parts(dataset, dataset.rows, np.full(k, 1 / k), SplitSettings(by=by, seed=seed))
     datasets = []
     for fold in range(k):
-        rows = tuple(_moved(row, "test" if part[row.annotation.video] == fold else "train") for row in dataset.rows)
+        rows = tuple(with_split(row, "test" if part[row.annotation.video] == fold else "train") for row in dataset.rows)
         # Notes about the original splits no longer apply.
         note = f"fold {fold + 1} of {k} by {group_kind}, seed {seed}, is the test split"
         datasets.append(assign_splits(replace(dataset, rows=rows, notes=(note,)), test=0.0, by=by, seed=seed))
@@ -133,7 +133,7 @@ def in_split(dataset: Dataset, videos: Collection[str], split: str, *origins: st
     """Return the dataset with rows of some recordings in another split: those of `origins`, or of train and val."""
     origins = origins or ("train", "val")
     rows = tuple(
-        _moved(row, split) if row.annotation.video in videos and row.annotation.split in origins else row
+        with_split(row, split) if row.annotation.video in videos and row.annotation.split in origins else row
         for row in dataset.rows
     )
     return replace(dataset, rows=rows)
@@ -223,11 +223,11 @@ def _hold_out(dataset: Dataset, name: str, share: float, settings: SplitSettings
     settings = replace(settings, by=_dividing(dataset, train, settings.by))
     part, group_kind = _parts(dataset, train, np.array([1 - share, share]), settings)
     rows = tuple(
-        _moved(row, name) if row.annotation.split == "train" and part[row.annotation.video] == 1 else row
+        with_split(row, name) if row.annotation.split == "train" and part[row.annotation.video] == 1 else row
         for row in dataset.rows
     )
     changed = replace(dataset, rows=rows)
-    moved, before = clips(changed, name), clips(dataset, "train")
+    moved, before = clips(select_splits(changed, [name])), clips(dataset, "train")
     noun = "clips"
     if any(clip.start_s is not None and clip.labels for clip in before):  # events move with their recording
         noun = "recordings"
@@ -255,10 +255,6 @@ def _dividing(dataset: Dataset, rows: tuple[AnnotationRow, ...], by: str | None)
     return "video" if len({group[row.annotation.video] for row in rows}) == 1 else by
 
 
-def _moved(row: AnnotationRow, split: str) -> AnnotationRow:
-    return replace(row, annotation=replace(row.annotation, split=split))
-
-
 def _parts(
     dataset: Dataset, rows: tuple[AnnotationRow, ...], shares: Array, settings: SplitSettings
 ) -> tuple[dict[str, int], str]:
@@ -273,7 +269,7 @@ def _parts(
     number = {name: index for index, name in enumerate(names)}
     # One column per label of whole clips, one per label of timed events, and one for clips without labels.
     counts = np.zeros((len(names), 2 * len(dataset.labels) + 1))
-    for clip in clips(replace(dataset, rows=rows)):
+    for clip in clips(dataset if len(rows) == len(dataset.rows) else replace(dataset, rows=rows)):
         timed = clip.start_s is not None
         for column in [timed * len(dataset.labels) + label for label in clip.labels] or [-1]:
             counts[number[group[clip.video]], column] += 1
@@ -302,5 +298,5 @@ def _folders_are_groups(dataset: Dataset) -> bool:
 
 
 def _column(row: AnnotationRow, name: str) -> str:
-    value = row.extra.get(name) or row.extra.get(name.lower(), "")  # CSV headers are lower-cased when read
-    return normalize("NFC", value)
+    value = row.extra.get(name) or row.extra.get(name.lower())  # CSV headers are lower-cased when read
+    return normalize("NFC", value) if value else ""

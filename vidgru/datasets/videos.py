@@ -219,5 +219,7 @@ def locate(
                 missing[f"{video}, which may be {' or '.join(several[:2])}" if several else f"{video}{hint}"] = row
         else:
             recordings.setdefault(recording.name, recording)
-            present.append(replace(row, annotation=replace(row.annotation, video=recording.name)))
+            if video != recording.name:
+                row = replace(row, annotation=replace(row.annotation, video=recording.name))
+            present.append(row)
     return recordings, present, missing

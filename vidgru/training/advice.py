@@ -13,6 +13,7 @@ from vidgru.model.feature_spec import FeatureSpec
 from vidgru.types import Array, Features
 
 _MAX_LINES = 5
+_MAX_LABELS = 10  # in one line
 _FEW_EVENTS = 10  # of a label, with which a threshold is a guess
 _FEW_SAMPLES = 5  # of an event; its start, course and end should be seen
 _MAX_FPS = 30
@@ -37,6 +38,12 @@ def format_advice(items: Iterable[str]) -> list[str]:
     return ["what to do next:", *lines] if lines else []
 
 
+def _first(labels: list[str]) -> str:
+    """Name the first of many labels in one line."""
+    more = f" and {len(labels) - _MAX_LABELS} more" if len(labels) > _MAX_LABELS else ""
+    return ", ".join(labels[:_MAX_LABELS]) + more
+
+
 def dataset_advice(dataset: Dataset, fps: float) -> list[str]:
     """Return what the annotations lack, the most important first.
 
@@ -58,7 +65,7 @@ def dataset_advice(dataset: Dataset, fps: float) -> list[str]:
         )
     few = [f"{label} ({number})" for label, number in sorted(learnt.items()) if number < _FEW_EVENTS]
     if few and "train" in dataset.splits:
-        items.append(f"few events to learn from: annotate more of {', '.join(few)}")
+        items.append(f"few events to learn from: annotate more of {_first(few)}")
     if "test" not in dataset.splits:
         items.append("no test split: vidgru train DATASET --folds 5 measures on all recordings")
     return items
@@ -108,7 +115,7 @@ def metrics_advice(metrics: Mapping[str, Any]) -> list[str]:
             )
     support = {label: values["support"] for label, values in events.get("per_class", {}).items()}
     if few := [f"{label} ({number})" for label, number in support.items() if 0 < number < _FEW_EVENTS]:
-        items.append(f"few events to measure on, so thresholds and figures are a guess: {', '.join(few)}")
+        items.append(f"few events to measure on, so thresholds and figures are a guess: {_first(few)}")
     return items
 
 

@@ -55,6 +55,7 @@ _NO_TIMES = re.compile(  # in the names of columns whose numbers are something e
 )
 _MOST = 0.5  # of the cells of a column say what it holds; others are N/A and the like
 _FRAMES = ("start in frames", "end in frames")  # names of frame columns after parsing
+_READ = frozenset((*COLUMNS, *_FRAMES, ""))
 _HEADER_REMEDY = f"the columns are {','.join(COLUMNS)}"
 
 
@@ -129,6 +130,7 @@ def _is_interval(text: str) -> bool:
     return match is not None and clock(match[1]) < clock(match[2])
 
 
+@lru_cache
 def _squeeze(name: str) -> str:
     """Return the name of a column without anything but its letters and digits, in lower case."""
     return "".join(letter for letter in name.lower() if letter.isalnum())
@@ -167,6 +169,16 @@ def _time_columns(names: tuple[str, ...]) -> tuple[dict[str, str], str]:
         return {}, f"it is not clear which of the columns {','.join((*starts, *ends))} are start and end"
     end = "duration" if _DURATION.fullmatch(_squeeze(ends[0])) else "end"
     return dict(zip((starts[0], ends[0]), _FRAMES if unit == "frames" else ("start", end), strict=True)), ""
+
+
+@lru_cache
+def _video_durations(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns of a table that give the duration of the video."""
+    return tuple(
+        name
+        for name in names
+        if _VIDEO_DURATION.fullmatch(_squeeze(name)) or (name == "duration" and "start" not in names)
+    )
 
 
 def _is_frames(match: re.Match[str]) -> bool:
@@ -365,10 +377,9 @@ def _add(result: ParseResult, where: str, values: Mapping[str, str], options: Op
     end_s = seconds(where, "end", end) if end else None
     if start_s is not None and duration:
         end_s = start_s + seconds(where, "duration", duration)
-    for name, text in values.items():
-        is_of_video = _VIDEO_DURATION.fullmatch(_squeeze(name)) or (name == "duration" and "start" not in values)
-        if is_of_video and not first and 0 < clock(text.strip()) < math.inf:
-            result.durations[video] = clock(text.strip())
+    for name in _video_durations(tuple(values)):
+        if not first and 0 < clock(values[name].strip()) < math.inf:
+            result.durations[video] = clock(values[name].strip())
     watched = label == BACKGROUND and options.has_watched
     result.add(
         where,
@@ -378,7 +389,7 @@ def _add(result: ParseResult, where: str, values: Mapping[str, str], options: Op
         label="" if watched else label,
         description=description,
         split=split,
-        extra={name: value.strip() for name, value in values.items() if name not in (*COLUMNS, *_FRAMES) and name},
+        extra={name: value.strip() for name, value in values.items() if name not in _READ},
         frames=_frames(where, first, stop, options.fps) if first else None,
         watched=watched,
     )
