@@ -9,6 +9,7 @@ from tests.datasets.annotation_files import csv_set, write_set
 from vidgru.datasets import dataset as dataset_module
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import (
+    Dataset,
     DescribedSegment,
     clips,
     described_segments,
@@ -159,14 +160,16 @@ def test_frames_between() -> None:
 
 def test_clips_and_timelines_are_made_once_per_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Report and advice use them again and again, of 200,000 rows."""
-    made: list[str] = []
+    made: list[tuple[str, Dataset]] = []
     for name in ("_clips_of", "_timelines_of"):
         make = getattr(dataset_module, name)
-        monkeypatch.setattr(dataset_module, name, lambda data, make=make, name=name: made.append(name) or make(data))
+        monkeypatch.setattr(
+            dataset_module, name, lambda data, make=make, name=name: made.append((name, data)) or make(data)
+        )
     data = csv_set(tmp_path, "a.mp4,1,2,fall,,train", "a.mp4,1,2,walk,,train", "b.mp4,,,,,val")
     report(data)
     dataset_advice(data, 8.0)
-    assert sorted(made) == ["_clips_of", "_timelines_of"]
+    assert sorted(name for name, source in made if source is data) == ["_clips_of", "_timelines_of"]
     assert [clip.labels for clip in clips(data)] == [frozenset({0, 1}), frozenset()]
     assert clips(data, "val") == clips(data)[1:]
     assert with_split(data.rows[0], "train") is data.rows[0]
