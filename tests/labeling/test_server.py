@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -37,7 +38,9 @@ def project(videos: Path, tmp_path: Path) -> Iterator[LabelingProject]:
 @pytest.fixture
 def client(project: LabelingProject, tmp_path: Path) -> Iterator[TestClient]:
     proxies = ProxyVideos(tmp_path / "proxies", project.touch)
-    app = make_app(project, proxies, TOKEN, PORT)
+    features = SimpleNamespace(reason="no detector")
+    training = SimpleNamespace(state=lambda: {"state": "idle"}, request=lambda: None)
+    app = make_app(project, proxies, features, training, TOKEN, PORT)
     with TestClient(app, base_url=f"http://127.0.0.1:{PORT}", headers={"X-Token": TOKEN}) as client:
         yield client
     proxies.close()
@@ -88,6 +91,13 @@ def test_changes_answers_when_the_version_is_newer(client: TestClient) -> None:
     version = client.get("/api/state").json()["version"]
     apply(client, PUT)
     assert client.get(f"/api/changes?since={version}").json()["recordings"][0]["events"] == 1
+
+
+def test_training_without_features_says_why(client: TestClient) -> None:
+    assert client.get("/api/state").json()["features"] == {"enabled": False, "reason": "no detector"}
+    answer = client.post("/api/train", json={})
+    assert answer.status_code == 409
+    assert answer.json()["error"] == "there are no features to train on: no detector"
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ _RETRY_S = 2.0  # how often a file that could not be written is tried again
 _MAX_ID = 64
 _MAX_TEXT = 10_000
 _SAME_EVENT = 0.5  # overlap over union from which a draft is the same event as another, with the same label
+_SUGGESTED_S = 20.0  # of time that nobody has watched
 _WATCHED = 0.8  # share of a draft that was watched without marking an event, from which it is not shown
 
 
@@ -238,6 +239,28 @@ class LabelingProject:
             draft for draft in item.drafts if not any(_is_same(draft, *interval_label) for interval_label in answered)
         ]
 
+    def suggestions(self, number: int) -> list[dict[str, Any]]:
+        """Return stretches to look at next: drafts with the lowest scores, then time that nobody has watched.
+
+        Args:
+            number: How many to return at most.
+        """
+        with self._lock:
+            items = list(enumerate(self.recordings))
+            drafts = [(draft.score, i, draft) for i, item in items for draft in self._shown_drafts(item)]
+            suggested = [
+                _suggestion(i, draft.start_s, draft.end_s, f"unsure: score {score:.2f}", draft.label)
+                for score, i, draft in sorted(drafts, key=lambda entry: entry[:2])[:number]
+            ]
+            for i, item in sorted(items, key=lambda entry: entry[1].features != "ready"):
+                known = item.labels.watched_with_events(item.duration_s)
+                unwatched = subtract_ranges([(0.0, item.duration_s)], known)
+                if len(suggested) < number and unwatched and item.duration_s:
+                    start_s, end_s = unwatched[0]
+                    end_s = min(end_s, start_s + _SUGGESTED_S)
+                    suggested.append(_suggestion(i, start_s, end_s, "not watched yet", None))
+            return suggested
+
     def count_labels(self, numbers: Iterable[int] | None = None) -> int:
         """Number of events and of event-free recordings, of some recordings or of all."""
         with self._lock:
@@ -361,6 +384,10 @@ class LabelingProject:
 def recording_id(number: int) -> str:
     """Return the id by which windows refer to a recording."""
     return f"r{number}"
+
+
+def _suggestion(number: int, start_s: float, end_s: float, reason: str, label: str | None) -> dict[str, Any]:
+    return {"recording": recording_id(number), "start_s": start_s, "end_s": end_s, "reason": reason, "label": label}
 
 
 def _is_same(draft: Event, start_s: float, end_s: float, label: str) -> bool:

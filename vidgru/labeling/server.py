@@ -13,7 +13,9 @@ never by path. Errors are `{"error": TEXT}`.
     watched_s, is_empty, drafts}`; `state` is queued, extracting, ready or failed, `playable` says whether browsers play
     the file itself, `events` and `drafts` are counts. A recording whose video cannot be read has null for
     duration, rate and size.
-  - `training.state` is idle, running or failed; a point of the curve is `{labels, metric, value, low, high}`.
+  - `training.state` is idle, running or failed. A model is trained when `new_labels` reaches `needed`, unless that is
+    0. A point of the curve is `{labels, metric, value, low, high}`; `low` and `high` may be null.
+  - `features.enabled` is false if features cannot be extracted, for the reason given.
 - `GET /api/changes?since=VERSION`: the state, as soon as its version is newer, at the latest after 20 s.
 - `GET /api/recordings/ID`: `{id, version, annotations: [{id, start_s, end_s, label, description}], watched: [[start_s,
   end_s]], is_empty, drafts: [{start_s, end_s, label, score}], fps, frame_times_s}`. `frame_times_s` is null if frame
@@ -31,7 +33,7 @@ never by path. Errors are `{"error": TEXT}`.
 - `GET /api/recordings/ID/video`: the proxy if there is one, else the file, with range requests.
 - `POST /api/recordings/ID/proxy` starts to make a proxy; `GET` of it returns `{state, progress, reason}`; `state` is
   none, queued, running, ready or failed.
-- `POST /api/train`: train now.
+- `POST /api/train` with `{}`: train now. 409 if there are no features.
 - `GET /api/suggestions?n=20`: `[{recording, start_s, end_s, reason, label}]`, most useful first.
 """
 
@@ -62,6 +64,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vidgru.config import LabelConfig
 from vidgru.errors import SettingsError
+from vidgru.labeling.background import FeatureExtraction, TrainingLoop
 from vidgru.labeling.page import label_page
 from vidgru.labeling.project import ChangeNotSavedError, InvalidChangeError, LabelingProject, ProjectRecording
 from vidgru.labeling.proxy import ProxyVideos, is_evenly_spaced, read_frame_times
@@ -94,10 +97,12 @@ def label_recordings(sources: list[str | Path], config: LabelConfig) -> Path:
     port = listener.getsockname()[1]
     project = LabelingProject(recordings, user_path(config.out), config.labels)
     proxies = ProxyVideos(user_path(config.run) / "proxies", project.touch)
+    features = FeatureExtraction(project, config)
+    training = TrainingLoop(project, config, features)
     token = secrets.token_urlsafe(24)
     address = f"http://{HOST}:{port}/?token={token}"
     try:
-        app = make_app(project, proxies, token, port)
+        app = make_app(project, proxies, features, training, token, port)
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         )
@@ -110,6 +115,8 @@ def label_recordings(sources: list[str | Path], config: LabelConfig) -> Path:
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
     finally:
+        training.close()
+        features.close()
         proxies.close()
         project.close()
     return project.path
@@ -129,16 +136,25 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
-def make_app(project: LabelingProject, proxies: ProxyVideos, token: str, port: int) -> Starlette:
+def make_app(
+    project: LabelingProject,
+    proxies: ProxyVideos,
+    features: FeatureExtraction,
+    training: TrainingLoop,
+    token: str,
+    port: int,
+) -> Starlette:
     """Return the server as an ASGI application.
 
     Args:
         project: What is labelled.
         proxies: Proxies of its videos.
+        features: Extraction of its features.
+        training: Training on its labels.
         token: What every request has to bring.
         port: Port of the server, which the `Host` of every request has to name.
     """
-    handlers = _Handlers(project, proxies, token)
+    handlers = _Handlers(project, proxies, features, training, token)
     recording = "/api/recordings/{id}"
     app = Starlette(
         routes=[
@@ -215,8 +231,16 @@ class _Guard:
 class _Handlers:
     """The answers to requests."""
 
-    def __init__(self, project: LabelingProject, proxies: ProxyVideos, token: str) -> None:
-        self._project, self._proxies, self._token = project, proxies, token
+    def __init__(
+        self,
+        project: LabelingProject,
+        proxies: ProxyVideos,
+        features: FeatureExtraction,
+        training: TrainingLoop,
+        token: str,
+    ) -> None:
+        self._project, self._proxies, self._features, self._training = project, proxies, features, training
+        self._token = token
         self._frame_times: dict[int, list[float] | None] = {}
 
     async def page(self, request: Request) -> Response:
@@ -239,9 +263,9 @@ class _Handlers:
             "file": str(project.path),
             "notes": list(project.notes),
             "labels": project.labels,
-            "features": {"enabled": False, "reason": "not started"},
+            "features": {"enabled": not self._features.reason, "reason": self._features.reason},
             "recordings": project.summaries(),
-            "training": {"state": "idle", "message": "", "new_labels": 0, "needed": 5, "curve": []},
+            "training": self._training.state(),
             "disk_error": project.disk_error or None,
         }
 
@@ -294,11 +318,15 @@ class _Handlers:
         return JSONResponse(self._proxies.status(item.recording.path))
 
     async def train(self, request: Request) -> Response:
-        raise HTTPException(409, "training is not available")
+        await _body(request)
+        if self._features.reason:
+            raise HTTPException(409, f"there are no features to train on: {self._features.reason}")
+        self._training.request()
+        return JSONResponse({})
 
     async def suggestions(self, request: Request) -> Response:
-        _number(request, "n", 20)
-        return JSONResponse([])
+        number = _number(request, "n", 20)
+        return JSONResponse(await run_in_threadpool(self._project.suggestions, number))
 
     def _find(self, request: Request) -> tuple[int, ProjectRecording]:
         text = request.path_params["id"]

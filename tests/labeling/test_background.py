@@ -1,0 +1,124 @@
+"""Training and drafts in the background, with processes that are pretended."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.videos import write_video
+from vidgru.config import LabelConfig
+from vidgru.labeling.background import TrainingLoop
+from vidgru.labeling.project import LabelingProject
+from vidgru.prediction.event_files import to_jsonl
+from vidgru.sources import find_recordings
+from vidgru.types import Event
+
+METRICS = {"event_f1": 0.5, "events": {"event_f1": 0.5, "intervals": {"event_f1": [0.25, 0.75]}}}
+DRAFT = Event(video="b.mp4", start_s=1.0, end_s=2.0, label="fall", score=0.7)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class FakeCommands:
+    """Takes the place of `vidgru train` and `vidgru predict`.
+
+    Attributes:
+        calls: Commands in order.
+        reason: Why training fails; empty if it does not.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.calls, self.reason = folder, list[str](), ""
+
+    def __call__(self, command: str, *arguments: str) -> str:
+        self.calls.append(command)
+        if command == "train" and not self.reason:
+            (self.folder / "best.safetensors").write_bytes(b"")
+            (self.folder / "metrics.json").write_text(json.dumps(METRICS))
+        if command == "predict":
+            out = self.folder / "drafts" / "b.mp4"
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "events.jsonl").write_text(to_jsonl([DRAFT]))
+        return self.reason if command == "train" else ""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[LabelingProject]:
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / name)
+    project = LabelingProject(find_recordings([tmp_path]), tmp_path / "labels.csv")
+    yield project
+    project.close()
+
+
+@pytest.fixture
+def loop(project: LabelingProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainingLoop]:
+    commands = FakeCommands(tmp_path / "run")
+    monkeypatch.setattr(TrainingLoop, "_run_command", lambda self, *arguments: commands(*arguments))
+    monkeypatch.setattr("vidgru.labeling.background._POLL_S", 0.01)
+    config = LabelConfig(run=str(commands.folder), train_every=2)
+    loop = TrainingLoop(project, config, SimpleNamespace(reason=""))  # type: ignore[arg-type]
+    loop.commands = commands  # type: ignore[attr-defined]
+    yield loop
+    loop.close()
+
+
+def put(project: LabelingProject, number: int, start_s: float) -> dict[str, Any]:
+    event = {"op": "put", "id": f"{start_s}", "start_s": start_s, "end_s": start_s + 0.5, "label": "fall"}
+    return project.apply(number, [event])
+
+
+def test_loop_trains_after_a_few_labels(loop: TrainingLoop, project: LabelingProject) -> None:
+    for number in (0, 1):
+        project.set_features(number, "ready", 1.0)
+    put(project, 0, 0.0)
+    assert loop.state()["new_labels"] == 1
+    put(project, 0, 2.0)
+    wait_for(lambda: project.recordings[1].drafts)
+    assert project.recordings[1].drafts == [DRAFT]
+    wait_for(lambda: loop.state()["state"] == "idle")
+    state = loop.state()
+    assert state["curve"] == [{"labels": 2, "metric": "event_f1", "value": 0.5, "low": 0.25, "high": 0.75}]
+    assert state["new_labels"] == 0
+    assert loop.commands.calls == ["train", "predict"]  # type: ignore[attr-defined]
+    draft = {"start_s": 1.0, "end_s": 2.0, "label": "fall", "score": 0.7}
+    assert project.details(1)["drafts"] == [draft]
+    assert project.suggestions(1)[0]["recording"] == "r1"
+    put(project, 1, 1.2)  # a correction of the draft takes its place
+    project.apply(1, [{"op": "put", "id": "x", "start_s": 1.0, "end_s": 1.9, "label": "fall"}])
+    assert project.details(1)["drafts"] == []
+
+
+def test_loop_learns_only_from_recordings_with_features(loop: TrainingLoop, project: LabelingProject) -> None:
+    put(project, 0, 0.0)
+    put(project, 0, 2.0)
+    put(project, 1, 0.0)
+    assert loop.state()["new_labels"] == 0
+    loop.request()
+    wait_for(lambda: loop.state()["state"] == "failed")
+    assert loop.state()["message"] == "no recording with features has labels yet"
+    project.set_features(1, "ready", 1.0)
+    loop.request()
+    wait_for(lambda: loop.state()["curve"])
+    rows = (Path(loop.commands.folder) / "labels.csv").read_text()  # type: ignore[attr-defined]
+    assert str(project.recordings[1].recording.path) in rows
+    assert str(project.recordings[0].recording.path) not in rows
+
+
+def test_loop_shows_why_training_fails_and_waits_for_labels(loop: TrainingLoop, project: LabelingProject) -> None:
+    loop.commands.reason = "too few"  # type: ignore[attr-defined]
+    project.set_features(0, "ready", 1.0)
+    put(project, 0, 0.0)
+    put(project, 0, 2.0)
+    wait_for(lambda: loop.state()["state"] == "failed")
+    assert loop.state() == {"state": "failed", "message": "too few", "new_labels": 0, "needed": 2, "curve": []}
+    assert loop.commands.calls == ["train"]  # type: ignore[attr-defined]

@@ -1,0 +1,290 @@
+"""What runs while a person labels: extraction of features in a thread, training and drafts in processes of their own.
+
+A model is trained on the recordings that have features and labels, by `vidgru train`, and its events in all recordings
+that have features become drafts, by `vidgru predict`. A failure of either is a message in the page.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from vidgru.cache import SequenceCache
+from vidgru.config import LabelConfig
+from vidgru.errors import VidgruError
+from vidgru.extraction.pipeline import Extractor
+from vidgru.extraction.results import ExtractionStoppedError
+from vidgru.flags import to_settings
+from vidgru.labeling.project import LabelingProject
+from vidgru.labeling.proxy import lower_priority
+from vidgru.model.checkpoint import BEST
+from vidgru.prediction.event_files import read_jsonl
+from vidgru.sources import find_recordings
+from vidgru.storage import user_path, write_atomic, write_json
+from vidgru.types import Event
+
+_POLL_S = 0.2
+_ENOUGH_NEW = 8  # recordings with new features that are given drafts before the others have theirs
+_STOP_S = 5.0  # patience with a process that was asked to end
+_ERROR = "vidgru: error: "
+
+
+class FeatureExtraction:
+    """Extract the features of a project's recordings, in a thread.
+
+    Args:
+        project: Told about states and progress.
+        config: Settings.
+
+    Attributes:
+        reason: Why there are no features; empty if nothing is wrong.
+    """
+
+    def __init__(self, project: LabelingProject, config: LabelConfig) -> None:
+        self.reason = ""
+        self._project, self._config = project, config
+        self._stack = ExitStack()
+        self._lock = threading.Lock()  # guards _stack
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name="features", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop. What is extracted stays; a later run continues from it."""
+        with self._lock:
+            self._is_closed = True
+            self._stack.close()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._extract()
+        except ExtractionStoppedError:
+            pass
+        except VidgruError as error:
+            self.reason = str(error)
+        except Exception as error:  # the page works without features
+            self.reason = f"extraction failed: {type(error).__name__}: {error}"
+        self._project.touch()
+
+    def _extract(self) -> None:
+        cache = SequenceCache(self._config.features)
+        extractor = Extractor(cache, self._config.detector, self._config.runtime, self)
+        with self._lock:
+            if self._is_closed:
+                return
+            self._stack.enter_context(extractor)
+        for number, item in enumerate(self._project.recordings):
+            if item.media is not None:
+                extractor.submit(number, item.recording)
+        extractor.finish()
+        for number, result in extractor.results():
+            state: Literal["failed", "ready"] = "failed" if result.status == "failed" else "ready"
+            self._project.set_features(number, state, 1.0, result.reason)
+        with self._lock:
+            self._stack.close()  # frees the detector's memory
+
+    # What `Extractor` calls (`ProgressListener`):
+
+    def advance(self, number: int, seconds: float, share: float) -> None:
+        """Show the progress of a recording."""
+        self._project.set_features(number, "extracting", share)
+
+    def end(self, number: int, *, reused: bool) -> None:
+        """Do nothing: the result follows."""
+
+    def log(self, line: str) -> None:
+        """Drop a line: the page has no place for it."""
+
+
+class TrainingLoop:
+    """Train a model after every few labels, and turn its events into drafts, in a thread.
+
+    The folder of the run has the model (`best.safetensors` and the other files of a run), the annotations that it was
+    trained on (`labels.csv`), its events (`drafts/`), the figures of all models so far (`curve.json`), and what the
+    last process printed (`log.txt`).
+
+    Args:
+        project: What is labelled, and where drafts go.
+        config: Settings.
+        features: Extraction of its features.
+    """
+
+    def __init__(self, project: LabelingProject, config: LabelConfig, features: FeatureExtraction) -> None:
+        self._project, self._config, self._features = project, config, features
+        self._folder = user_path(config.run)
+        self._state: Literal["idle", "running", "failed"] = "idle"
+        self._message = ""
+        self._curve = _read_curve(self._folder / "curve.json")
+        self._trained_labels = self._curve[-1]["labels"] if self._curve and self._has_model() else 0
+        self._with_drafts: set[int] = set()  # recordings that the latest model has predicted
+        self._is_requested = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()  # guards _process and _is_closed
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name="training", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; a training that is not finished is lost."""
+        with self._lock:
+            self._is_closed = True
+            if self._process is not None:
+                self._process.terminate()
+        self._thread.join()
+
+    def request(self) -> None:
+        """Train as soon as possible."""
+        self._is_requested = True
+
+    def state(self) -> dict[str, Any]:
+        """Return state, message, counts of new labels, and the curve."""
+        return {
+            "state": self._state,
+            "message": self._message,
+            "new_labels": self._new_labels(),
+            "needed": self._config.train_every,
+            "curve": list(self._curve),
+        }
+
+    def _ready(self) -> list[int]:
+        return [number for number, item in enumerate(self._project.recordings) if item.features == "ready"]
+
+    def _new_labels(self) -> int:
+        return abs(self._project.count_labels(self._ready()) - self._trained_labels)
+
+    def _has_model(self) -> bool:
+        return (self._folder / BEST).is_file()
+
+    def _run(self) -> None:
+        while not self._is_closed:
+            try:
+                self._work()
+            except (VidgruError, OSError) as error:
+                self._set("failed", str(error))
+            time.sleep(_POLL_S)
+
+    def _work(self) -> None:
+        """Do what is due, if anything: train, or predict recordings that have no drafts of the latest model."""
+        ready = self._ready()
+        is_due = 0 < self._config.train_every <= self._new_labels()
+        if (self._is_requested or is_due) and self._state != "running":
+            self._is_requested = False
+            if self._train(ready):
+                self._with_drafts.clear()
+                self._predict(ready)
+            return
+        new = set(ready) - self._with_drafts
+        is_extracting = any(item.features in ("queued", "extracting") for item in self._project.recordings)
+        if new and self._has_model() and (len(new) >= _ENOUGH_NEW or not is_extracting or self._features.reason):
+            self._predict(sorted(new))
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def _train(self, ready: Sequence[int]) -> bool:
+        """Train on the labels of some recordings; return whether there is a new model."""
+        content, labels = self._project.training_content(ready)
+        self._trained_labels = labels  # whatever comes of it: the same labels would fail again
+        if not labels:
+            self._set("failed", "no recording with features has labels yet")
+            return False
+        self._set("running", f"training on {labels} labels")
+        write_atomic(self._folder / "labels.csv", content)
+        reason = self._run_command(
+            "train", str(self._folder / "labels.csv"), "--out", str(self._folder), "--exist-ok", "--no-captions"
+        )
+        if reason:
+            self._set("failed", reason)
+            return False
+        point = _curve_point(labels, json.loads((self._folder / "metrics.json").read_bytes()))
+        if point is None:
+            self._set("idle", "trained; too few recordings to measure the model on")
+        else:
+            self._curve.append(point)
+            write_json(self._folder / "curve.json", {"points": self._curve})
+            self._set("idle", "")
+        return True
+
+    def _predict(self, numbers: Sequence[int]) -> None:
+        """Turn the events of the model in some recordings into drafts."""
+        message = self._message
+        self._set("running", "finding events in all recordings")
+        self._with_drafts.update(numbers)  # whatever comes of it
+        sources = self._folder / "recordings.txt"
+        paths = [str(self._project.recordings[number].recording.path.absolute()) for number in numbers]
+        write_atomic(sources, "".join(f"{path}\n" for path in paths).encode())
+        out = self._folder / "drafts"
+        reason = self._run_command("predict", str(self._folder / BEST), str(sources), "--out", str(out), "--no-report")
+        names = {recording.path: recording.name for recording in find_recordings([sources])}
+        drafts: dict[int, list[Event]] = {}
+        for number, path in zip(numbers, paths, strict=True):
+            with suppress(OSError, ValueError, KeyError):  # a recording that failed has none
+                drafts[number] = read_jsonl(out / names[Path(path)] / "events.jsonl")
+        self._project.set_drafts(drafts)
+        self._set("failed" if reason and not drafts else "idle", reason if reason and not drafts else message)
+
+    def _run_command(self, command: str, *arguments: str) -> str:
+        """Run a command of vidgru with the project's settings; return why it failed, empty if it did not."""
+        settings = {"features": self._config.features, "weights": self._config.detector.weights}
+        if command == "train":
+            settings |= to_settings(self._config.detector)
+        settings |= to_settings(self._config.runtime)
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+        file = self._folder / "settings.yaml"
+        write_atomic(file, yaml.safe_dump(plain, allow_unicode=True).encode())
+        log = self._folder / "log.txt"
+        with open(log, "wb") as output:
+            with self._lock:
+                if self._is_closed:
+                    return "stopped"
+                process = self._process = subprocess.Popen(
+                    [sys.executable, "-m", "vidgru", command, *arguments, "--config", str(file)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+            lower_priority(process.pid)
+            code = process.wait()
+        with self._lock:
+            self._process = None
+        if code == 0:
+            return ""
+        return _error_in(log.read_text(encoding="utf-8", errors="replace")) or (
+            f"vidgru {command} was ended by signal {-code}" if code < 0 else f"vidgru {command} failed, see {log}"
+        )
+
+    def _set(self, state: Literal["idle", "running", "failed"], message: str) -> None:
+        self._state, self._message = state, message
+        self._project.touch()
+
+
+def _error_in(log: str) -> str:
+    """Return the error with which a command ended, remedy included; empty if there is none."""
+    _, found, text = log.rpartition(_ERROR)
+    return " ".join(text.split()) if found else ""
+
+
+def _curve_point(labels: int, metrics: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the figure of a model for the curve, with its interval; None if nothing was held out."""
+    for name, values in (("event_f1", metrics.get("events", {})), ("accuracy", metrics)):
+        if values.get(name) is not None:
+            low, high = (values.get("intervals") or {}).get(name) or (None, None)
+            return {"labels": labels, "metric": name, "value": values[name], "low": low, "high": high}
+    return None
+
+
+def _read_curve(path: Path) -> list[dict[str, Any]]:
+    try:
+        points = json.loads(path.read_bytes())["points"]
+        return [{name: point[name] for name in ("labels", "metric", "value", "low", "high")} for point in points]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
