@@ -1,10 +1,12 @@
 """Shared fixtures. The environment is set before heavy imports: offline, without a display, one thread."""
 
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,3 +49,16 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidgru.extraction.decode_process.COMMAND", [sys.executable, "-m", "tests.fault_injection"])
     monkeypatch.setattr("vidgru.extraction.decode_process.HANG_S", 1.0)
     monkeypatch.setattr("vidgru.extraction.decode_process.WATCH_S", 0.1)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A real browser; one per process, because Playwright runs one event loop."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install vidgru[dev]")
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program)
+        yield browser
+        browser.close()

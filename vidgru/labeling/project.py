@@ -53,6 +53,7 @@ class ProjectRecording:
         progress: Share of the features that is computed, 0 to 1.
         reason: Why it failed, or what of it was not read; empty otherwise.
         drafts: Events of the latest model.
+        version: Version of the project when its annotations or drafts changed last.
     """
 
     recording: Recording
@@ -62,6 +63,7 @@ class ProjectRecording:
     progress: float = 0.0
     reason: str = ""
     drafts: list[Event] = field(default_factory=list)
+    version: int = 0
 
     @property
     def duration_s(self) -> float:
@@ -170,6 +172,7 @@ class LabelingProject:
         Events in time that was watched without marking any, or that were rejected before, are left out.
         """
         with self._lock:
+            self.version += 1
             for number, events in drafts.items():
                 item = self.recordings[number]
                 watched = item.labels.watched_with_events(item.duration_s)
@@ -178,7 +181,7 @@ class LabelingProject:
                     for event in events
                     if overlap_s(watched, event.start_s, event.end_s) < _WATCHED * (event.end_s - event.start_s)
                 ]
-            self.version += 1
+                item.version = self.version
 
     def summaries(self) -> list[dict[str, Any]]:
         """Return the list of recordings."""
@@ -201,6 +204,7 @@ class LabelingProject:
             "watched_s": round(total_s(item.labels.watched_with_events(item.duration_s)), 3),
             "is_empty": item.labels.is_empty,
             "drafts": len(self._shown_drafts(item)),
+            "version": item.version,
         }
 
     def details(self, number: int) -> dict[str, Any]:
@@ -300,6 +304,7 @@ class LabelingProject:
                 if event.label:
                     self._labels.setdefault(event.label)
             self.version += 1
+            item.version = self.version
             try:
                 self._write()
             except OutputError as error:

@@ -10,9 +10,9 @@ never by path. Errors are `{"error": TEXT}`.
   training: {state, message, new_labels, needed, curve: [..]}, disk_error}`. `version` increases with each change of
   anything in it. `disk_error` is null, or why the file cannot be written now.
   - A recording is `{id, name, duration_s, fps, size: [width, height], state, progress, reason, playable, events,
-    watched_s, is_empty, drafts}`; `state` is queued, extracting, ready or failed, `playable` says whether browsers play
-    the file itself, `events` and `drafts` are counts. A recording whose video cannot be read has null for
-    duration, rate and size.
+    watched_s, is_empty, drafts, version}`; `state` is queued, extracting, ready or failed, `playable` says whether
+    browsers play the file itself, `events` and `drafts` are counts, and `version` is that of the last change of its
+    annotations or drafts. A recording whose video cannot be read has null for duration, rate and size.
   - `training.state` is idle, running or failed. A model is trained when `new_labels` reaches `needed`, unless that is
     0. A point of the curve is `{labels, metric, value, low, high}`; `low` and `high` may be null.
   - `features.enabled` is false if features cannot be extracted, for the reason given.

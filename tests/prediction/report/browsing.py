@@ -5,6 +5,18 @@ from typing import Any
 
 from vidgru.datasets.annotations import load_dataset
 
+# Time of the frame on the screen, noted when the page has been notified of it.
+NOTE_FRAMES = """
+window.presentedTime = NaN;
+const request = HTMLVideoElement.prototype.requestVideoFrameCallback;
+HTMLVideoElement.prototype.requestVideoFrameCallback = function (notify) {
+  return request.call(this, (now, frame) => {
+    notify(now, frame);
+    window.presentedTime = frame.mediaTime;
+  });
+};
+"""
+
 
 def ready(page: Any) -> Any:
     page.wait_for_function("() => video.readyState >= 2 && !video.seeking")

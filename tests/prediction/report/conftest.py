@@ -6,17 +6,7 @@ from typing import Any
 
 import pytest
 
-# Time of the frame on the screen, noted when the page has been notified of it.
-NOTE_FRAMES = """
-window.presentedTime = NaN;
-const request = HTMLVideoElement.prototype.requestVideoFrameCallback;
-HTMLVideoElement.prototype.requestVideoFrameCallback = function (notify) {
-  return request.call(this, (now, frame) => {
-    notify(now, frame);
-    window.presentedTime = frame.mediaTime;
-  });
-};
-"""
+from tests.prediction.report.browsing import NOTE_FRAMES
 
 
 @pytest.fixture

@@ -18,10 +18,12 @@ from markupsafe import Markup
 
 from vidgru.types import Array, Event
 
-_WEB = Path(__file__).parent / "web"
+WEB = Path(__file__).parent / "web"
 
 
-def render_html(template: str, title: str, scripts: tuple[str, ...], data: Mapping[str, Any]) -> bytes:
+def render_html(
+    template: str, title: str, scripts: tuple[str, ...], data: Mapping[str, Any], *, folder: Path = WEB
+) -> bytes:
     """Render a page.
 
     Its content security policy allows only the recording, pictures inside the page, and the page's own script, which is
@@ -32,16 +34,18 @@ def render_html(template: str, title: str, scripts: tuple[str, ...], data: Mappi
         title: Title of the page.
         scripts: Names of the JavaScript files, in order; they share one scope.
         data: Available as `data` in that scope; arrays encoded by `encode_array`.
+        folder: Where the page's own template and scripts are; others, and the style, are the report's.
     """
-    environment = Environment(loader=FileSystemLoader(_WEB), autoescape=True, undefined=StrictUndefined)
-    sources = [(_WEB / name).read_text(encoding="utf-8") for name in scripts]
+    loader = FileSystemLoader([folder, WEB])
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    sources = [loader.get_source(environment, name)[0] for name in scripts]
     script = "\n(() => {\n'use strict';\n" + "\n".join(sources) + "})();\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # ASCII without "<": nothing ends the element early, and names that are not UTF-8 survive.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     page = environment.get_template(template).render(
         title=title,
-        style=Markup((_WEB / "style.css").read_text(encoding="utf-8")),
+        style=Markup((WEB / "style.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_sha256=digest,
         data=Markup(text),

@@ -1,4 +1,5 @@
-// Data of the page, and helpers for elements, times, colours, captions and long lists.
+// Data of the page, and helpers for elements, keys, times, colours, captions and long lists. The labelling page shares this
+// file, the player and the timeline; there, `data` has the labels so far and the facts of the open recording.
 
 const data = JSON.parse(document.getElementById('data').textContent);
 
@@ -43,6 +44,37 @@ class Topics {
   emit(topic) {
     for (const listener of this.listeners[topic] ?? []) listener();
   }
+}
+
+// Call the action of a pressed key, with whether Shift is held. Names of actions are keys, in lower case, or `Ctrl+s`, which
+// also stands for Cmd. Keys of someone who types, or who uses a control or a dialog, are left alone, except `Ctrl+s`.
+function listenToKeys(actions) {
+  document.addEventListener('keydown', (press) => {
+    if (press.altKey || document.querySelector('dialog[open]')) return;
+    const isTyping = press.target.closest('input:not([type=checkbox], [type=range]), select, textarea');
+    const key = press.key.length === 1 ? press.key.toLowerCase() : press.key;
+    const name = press.ctrlKey || press.metaKey ? `Ctrl+${key}` : key;
+    if (isTyping && name !== 'Ctrl+s') {
+      if (key === 'Escape') press.target.blur();
+      return;
+    }
+    const movesSlider = press.target.matches('input[type=range]') && key.startsWith('Arrow');
+    const pressesButton = [' ', 'Enter'].includes(key) && press.target.closest('button, input, summary, a');
+    if (!actions[name] || movesSlider || pressesButton) return;
+    press.preventDefault();
+    actions[name](press.shiftKey);
+  });
+}
+
+// Show a message until the next click, at most 12 seconds.
+let toastTimer;
+function showToast(text) {
+  const toast = byId('toast');
+  toast.textContent = text;
+  toast.hidden = false;
+  clearTimeout(toastTimer);
+  toastTimer = setTimeout(() => (toast.hidden = true), 12_000);
+  document.addEventListener('pointerdown', () => (toast.hidden = true), { once: true });
 }
 
 // First index of a sorted array whose value is at least `target`, or greater with `after`.
@@ -128,6 +160,26 @@ function wallClock(recorded, seconds, parts = 'time') {
 function axisStep(seconds, maxTicks) {
   const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400];
   return steps.find((step) => seconds / step <= maxTicks) ?? steps.at(-1);
+}
+// --- events ---
+
+// Error message for an event's times and label; empty if they are valid.
+function validationError({ start, end, label }) {
+  if (!label) return 'An event needs a label.';
+  if (label.startsWith('[') || label.startsWith('{')) return 'A label cannot begin with a bracket.';
+  if (!Number.isFinite(start) || !Number.isFinite(end)) return 'Start and end must be numbers of seconds.';
+  if (start < 0) return 'The start must not be negative.';
+  if (end > data.duration + 0.0015) return `The recording ends at ${data.duration.toFixed(3)} s.`;
+  if (end - start < 0.0005) return 'The end must be after the start.';
+  return '';
+}
+
+function tidyLabel(text) {
+  return text.split(/\s+/).filter(Boolean).join(' ');
+}
+
+function toMilliseconds(seconds) {
+  return Math.round(seconds * 1000) / 1000;
 }
 // --- colours ---
 

@@ -16,6 +16,11 @@ function keyActions(page) {
     m: () => page.confirm(),
     a: () => page.add(),
     u: () => page.undo(),
+    'Ctrl+z': (shift) => shift || page.undo(), // with Shift: redo, which there is not
+    'Ctrl+s': () => {
+      document.activeElement.blur(); // applies the edit in progress
+      byId('save').click();
+    },
     Delete: () => page.remove(),
     Backspace: () => page.remove(),
     z: () => page.zoomToEvent(),
@@ -28,35 +33,6 @@ function keyActions(page) {
   };
 }
 
-function listenToKeys(page) {
-  const actions = keyActions(page);
-  document.addEventListener('keydown', (press) => {
-    const command = press.ctrlKey || press.metaKey;
-    if (document.querySelector('dialog[open]')) return;
-    if (command && press.key === 's') {
-      press.preventDefault();
-      document.activeElement.blur(); // applies the edit in progress
-      byId('save').click();
-      return;
-    }
-    const isTyping = press.target.closest('input:not([type=checkbox], [type=range]), select, textarea');
-    if (isTyping) {
-      if (press.key === 'Escape') press.target.blur();
-      return;
-    }
-    if (command && press.key === 'z') {
-      press.preventDefault();
-      page.undo();
-      return;
-    }
-    const movesSlider = press.target.matches('input[type=range]') && press.key.startsWith('Arrow');
-    const pressesButton = press.key === ' ' && press.target.closest('button, input, summary, a');
-    const action = actions[press.key];
-    if (!action || command || press.altKey || movesSlider || pressesButton) return;
-    press.preventDefault();
-    action(press.shiftKey);
-  });
-}
 class Page {
   constructor() {
     this.topics = new Topics();
@@ -65,17 +41,18 @@ class Page {
     this.selected = null;
     this.editing = false;
     this.player = new Player(this.topics);
+    this.player.load();
     this.view = new View(this.topics);
     this.topics.on('events filters found', () => (this.shown = null));
     this.thresholds = new Thresholds(this);
     this.overlay = new BoxOverlay(this.topics, this.player);
-    this.timeline = new Timeline(this);
+    this.timeline = new Timeline(this, new Curves(this));
     this.captions = new Captions(this);
     this.list = new EventList(this);
     this.panel = new EventPanel(this);
     this.moment = new MomentPanel(this);
     this.saver = new Saver(this);
-    listenToKeys(this);
+    listenToKeys(keyActions(this));
     this.listen();
     this.describe();
     this.followAddress();
@@ -220,15 +197,6 @@ class Page {
     byId('ruler').setAttribute('aria-valuemax', data.duration.toFixed(1));
   }
 
-  showToast(text) {
-    const toast = byId('toast');
-    toast.textContent = text;
-    toast.hidden = false;
-    clearTimeout(this.toastTimer);
-    this.toastTimer = setTimeout(() => (toast.hidden = true), 12_000);
-    document.addEventListener('pointerdown', () => (toast.hidden = true), { once: true });
-  }
-
   // Name the most useful keys the first time that a page is opened in this browser.
   greet() {
     try {
@@ -237,7 +205,7 @@ class Page {
     } catch {
       return; // the browser keeps nothing for pages from disk
     }
-    this.showToast('Keys: n and p go to the next and previous event, space plays, z zooms to the event, ? lists all keys.');
+    showToast('Keys: n and p go to the next and previous event, space plays, z zooms to the event, ? lists all keys.');
   }
 
   // Addresses end in `#event=3`, as in links of the index, or `#t=12.5`. Without either, the first event is selected.

@@ -11,10 +11,7 @@ class Player {
     this.mode = 'video';
     this.stillTime = 0;
     this.pictureIndex = null;
-    if (data.video === null) {
-      this.useStills('The recording did not exist when this page was made.');
-      return;
-    }
+    this.frameTime = null;
     this.video.addEventListener('error', () => this.useStills(this.reason()));
     this.video.addEventListener('loadedmetadata', () => {
       if (!this.video.videoWidth) this.useStills(UNPLAYABLE);
@@ -27,9 +24,12 @@ class Player {
       this.video.addEventListener(name, () => topics.emit('media'));
     }
     this.video.addEventListener('play', () => this.follow());
-    this.frameTime = null;
     this.watchFrames();
-    this.video.src = data.video;
+  }
+
+  load() {
+    if (data.video === null) this.useStills('The recording did not exist when this page was made.');
+    else this.video.src = data.video;
   }
 
   // Where the browser reports which frame is on the screen, boxes are drawn for exactly that frame.

@@ -94,24 +94,6 @@ class Store {
   }
 }
 
-// Error message for an event's times and label; empty if they are valid.
-function validationError({ start, end, label }) {
-  if (!label) return 'An event needs a label.';
-  if (label.startsWith('[') || label.startsWith('{')) return 'A label cannot begin with a bracket.';
-  if (!Number.isFinite(start) || !Number.isFinite(end)) return 'Start and end must be numbers of seconds.';
-  if (start < 0) return 'The start must not be negative.';
-  if (end > data.duration + 0.0015) return `The recording ends at ${data.duration.toFixed(3)} s.`;
-  if (end - start < 0.0005) return 'The end must be after the start.';
-  return '';
-}
-
-function tidyLabel(text) {
-  return text.split(/\s+/).filter(Boolean).join(' ');
-}
-
-function toMilliseconds(seconds) {
-  return Math.round(seconds * 1000) / 1000;
-}
 // --- saving ---
 
 const COLUMNS = ['video', 'start', 'end', 'label', 'description', 'split'];
@@ -166,6 +148,6 @@ class Saver {
     store.markSaved();
     const content = store.sorted.length ? count(store.sorted.length, 'event') : 'an event-free recording';
     const note = store.sorted.some((event) => event.isTemplate) ? ' Template captions are left out.' : '';
-    this.page.showToast(`Saved ${content} as ${name}.${note} Move the file to ${data.root}: vidgru train reads it there, alone or listed in a dataset YAML.`);
+    showToast(`Saved ${content} as ${name}.${note} Move the file to ${data.root}: vidgru train reads it there, alone or listed in a dataset YAML.`);
   }
 }

@@ -1,17 +1,18 @@
 // Events on a time axis, with a lane per label. Click and drag to seek; drag the edges of the edited event to move them.
+// `curves` are drawn below the lanes; null for none.
 
 const LANE_PX = 20;
 const EDGE_PX = 6;
 
 class Timeline {
-  constructor(page) {
+  constructor(page, curves) {
     this.page = page;
     this.area = byId('timeline');
     this.ruler = byId('ruler');
     this.scroller = byId('lanes');
     this.canvas = byId('lanes_canvas');
     this.overview = byId('overview');
-    this.curves = new Curves(page);
+    this.curves = curves;
     this.lanes = [];
     this.drag = null;
     const redraw = oncePerFrame(() => this.draw());
@@ -159,7 +160,7 @@ class Timeline {
   showHover(pointer) {
     const time = this.timeAt(pointer.clientX);
     const event = this.eventAt(pointer);
-    const text = event ? ` · ${event.label}${event.score === null ? '' : ` ${percent(event.score)}`}` : this.curves.describe(pointer.target, time);
+    const text = event ? ` · ${event.label}${event.score === null ? '' : ` ${percent(event.score)}`}` : this.curves?.describe(pointer.target, time) ?? '';
     const hover = byId('hover');
     hover.hidden = false;
     hover.style.left = `${this.x(time)}px`;
@@ -171,9 +172,13 @@ class Timeline {
 
   // --- drawing -------------------------------------------------------------------------------------------------------
 
-  layOutLanes() {
+  laneLabels() {
     const labels = new Set(this.page.shownEvents().map((event) => event.label));
-    this.lanes = this.page.store.labels().filter((label) => labels.has(label));
+    return this.page.store.labels().filter((label) => labels.has(label));
+  }
+
+  layOutLanes() {
+    this.lanes = this.laneLabels();
     byId('lane_names').replaceChildren(
       ...this.lanes.map((label) => make('div', { class: 'lane_name', title: label, style: { '--label': labelColour(label) } }, label)),
     );
@@ -195,7 +200,7 @@ class Timeline {
     this.drawRuler();
     this.drawLanes();
     this.drawOverview();
-    this.curves.draw();
+    this.curves?.draw();
     this.movePlayhead();
   }
 
@@ -233,8 +238,7 @@ class Timeline {
   drawLanes() {
     const { context, width, height } = prepareCanvas(this.canvas);
     const top = this.scroller.scrollTop;
-    context.fillStyle = themeColour('lane');
-    this.lanes.forEach((_, lane) => context.fillRect(0, lane * LANE_PX + 2 - top, width, LANE_PX - 4));
+    this.drawBackground(context, width, top);
     const rows = new Map(this.lanes.map((label, lane) => [label, lane * LANE_PX - top]));
     const drawn = new Map(); // last pixel covered per lane: of very many events few are drawn
     for (const event of this.page.shownEvents()) {
@@ -248,11 +252,16 @@ class Timeline {
     }
   }
 
+  drawBackground(context, width, top) {
+    context.fillStyle = themeColour('lane');
+    this.lanes.forEach((_, lane) => context.fillRect(0, lane * LANE_PX + 2 - top, width, LANE_PX - 4));
+  }
+
   drawEvent(context, event, x, width, y, isSelected) {
     const height = LANE_PX - 4;
     const isNew = event.state === 'new';
     context.fillStyle = context.strokeStyle = labelColour(event.label);
-    context.globalAlpha = isNew ? 0.15 : this.page.thresholds.isLost(event) ? 0.3 : isSelected ? 1 : 0.82;
+    context.globalAlpha = isNew ? 0.15 : this.page.thresholds?.isLost(event) ? 0.3 : isSelected ? 1 : 0.82;
     context.beginPath();
     context.roundRect(x, y, width, height, Math.min(3, width / 2));
     context.fill();
@@ -277,7 +286,7 @@ class Timeline {
     const text = [marks[event.state], event.score === null ? null : percent(event.score)].filter(Boolean).join(' ');
     context.font = '600 11px system-ui, sans-serif';
     if (width > context.measureText(text).width + 12) {
-      context.fillStyle = '#0b0f14';
+      context.fillStyle = isNew ? themeColour('text') : '#0b0f14';
       context.fillText(text, Math.max(x, 0) + 6, y + 12);
     }
   }

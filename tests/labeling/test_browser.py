@@ -1,0 +1,490 @@
+"""The labelling page in a real browser: annotating by keys and mouse, drafts, saving, playing."""
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.labeling.conftest import RunningServer
+from tests.prediction.report.browsing import click_time, redrawn, settle, texts, time_of
+from tests.videos import read_counter, write_video
+from vidgru.datasets.annotations import load_dataset
+from vidgru.errors import OutputError
+from vidgru.types import Event
+
+pytestmark = pytest.mark.slow
+Visit = Callable[..., Any]
+Serve = Callable[..., RunningServer]
+
+NASTY = "</script><b onclick=\"alert('x')\">&amp;"
+DURATION_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for name in ("a.mp4", "b.mp4"):
+        write_video(folder / name, 200, fps=10, size_px=(320, 192), options={"g": "50"})
+    return folder
+
+
+def ready(page: Any) -> Any:
+    page.wait_for_function("() => video.readyState >= 2 && !video.seeking")
+    return page
+
+
+def saved(page: Any) -> None:
+    """Wait until the server has confirmed all changes."""
+    redrawn(page)
+    page.wait_for_function("() => document.getElementById('save_state').textContent === 'saved'")
+
+
+def go_to(page: Any, time_s: float) -> None:
+    click_time(page, time_s, DURATION_S)
+    settle(page, time_s)
+
+
+def press(page: Any, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def title(page: Any) -> str:
+    redrawn(page)
+    return str(page.locator("#action_title").inner_text())
+
+
+def lane_point(page: Any, time_s: float, lane: int) -> tuple[float, float]:
+    box = page.locator("#lanes_canvas").bounding_box()
+    return box["x"] + time_s / DURATION_S * box["width"], box["y"] + 20 * lane + 10
+
+
+def drag(page: Any, start_s: float, end_s: float, lane: int) -> None:
+    page.mouse.move(*lane_point(page, start_s, lane))
+    page.mouse.down()
+    page.mouse.move(*lane_point(page, end_s, lane), steps=6)
+    page.mouse.up()
+
+
+# --- annotating -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1280, 720), (1920, 1080)])
+def test_page_fits_the_screen(videos: Path, serve: Serve, visit: Visit, scheme: str, size: tuple[int, int]) -> None:
+    viewport = dict(zip(("width", "height"), size, strict=True))
+    page = ready(visit(serve(videos), color_scheme=scheme, viewport=viewport))
+    for part in ("#recording_list", "#stage", "#play", "#ruler", "#lanes", "#actions", "#suggestion_list", "#training"):
+        box = page.locator(part).bounding_box()
+        assert box["y"] >= 0, part
+        assert box["height"] > 10, part
+        assert box["y"] + box["height"] <= size[1], part
+        assert box["x"] + box["width"] <= size[0], part
+    nameless = "els => els.filter(e => !(e.ariaLabel || e.innerText.trim() || e.labels?.length)).map(e => e.outerHTML)"
+    assert page.eval_on_selector_all("button, select, input:not([hidden]), textarea", nameless) == []
+
+
+def test_keys_mark_label_describe_and_undo(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    page = ready(visit(server))
+    go_to(page, 2.05)
+    press(page, "i")
+    go_to(page, 3.55)
+    press(page, "o")
+    assert title(page) == "New event"
+    press(page, "2")
+    saved(page)
+    assert server.events() == [(2.0, 3.6, "sit", "")]
+    assert title(page) == "sit"
+    press(page, "1")
+    saved(page)
+    assert server.events() == [(2.0, 3.6, "fall", "")]
+    press(page, "d")
+    page.keyboard.type("Someone falls, 1 2 a r x.")
+    press(page, "Enter")
+    saved(page)
+    assert server.events() == [(2.0, 3.6, "fall", "Someone falls, 1 2 a r x.")]
+    go_to(page, 4.05)
+    press(page, "Shift+O")
+    go_to(page, 8.05)
+    press(page, "i")
+    go_to(page, 9.05)
+    press(page, "l")  # the end is here, and the label is new
+    page.keyboard.type("  jumps  high ")
+    press(page, "Enter")
+    saved(page)
+    first = (2.0, 4.1, "fall", "Someone falls, 1 2 a r x.")
+    assert server.events() == [first, (8.0, 9.1, "jumps high", "")]
+    assert texts(page, ".lane_name") == ["fall", "sit", "jumps high"]
+    press(page, "Delete")
+    saved(page)
+    assert server.events() == [first]
+    press(page, "u")
+    saved(page)
+    assert len(server.events()) == 2
+    press(page, "Control+z", "u", "u")
+    saved(page)
+    assert server.events() == [(2.0, 3.6, "fall", "")]
+    press(page, "Control+Shift+z")
+    saved(page)
+    assert server.events() == [(2.0, 3.6, "fall", "Someone falls, 1 2 a r x.")]
+    press(page, "Shift+U", "Shift+U", "Shift+U")
+    saved(page)
+    assert server.events() == [first]
+    assert page.locator("#redo").is_disabled()
+    rows = load_dataset(server.out).annotations
+    assert [(a.start_s, a.end_s, a.label) for a in rows if a.label == "fall"] == [(2.0, 4.1, "fall")]
+
+
+def test_mouse_adds_moves_and_resizes(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    page = ready(visit(server))
+    drag(page, 4.0, 6.0, 1)
+    saved(page)
+    ((start_s, end_s, label, _),) = server.events()
+    assert (start_s, end_s, label) == (pytest.approx(4, abs=0.05), pytest.approx(6, abs=0.05), "sit")
+    drag(page, 5.0, 8.0, 1)
+    saved(page)
+    ((start_s, end_s, _, _),) = server.events()
+    assert (start_s, end_s) == (pytest.approx(7, abs=0.1), pytest.approx(9, abs=0.1))
+    drag(page, 9.0, 11.0, 1)
+    saved(page)
+    ((start_s, end_s, _, _),) = server.events()
+    assert (start_s, end_s) == (pytest.approx(7, abs=0.1), pytest.approx(11, abs=0.1))
+    page.locator(".lane_name", has_text="fall").click()
+    saved(page)
+    assert server.events()[0][2] == "fall"
+    page.mouse.click(*lane_point(page, 15.0, 1))
+    settle(page, 15.0)
+    assert title(page) == "Nothing selected"
+    page.mouse.click(*lane_point(page, 9.0, 0))
+    assert title(page) == "fall"
+    page.get_by_role("button", name="Delete").click()
+    saved(page)
+    page.locator("#undo").click()
+    saved(page)
+    assert len(server.events()) == 1
+
+
+def test_frames_are_exact(tmp_path: Path, serve: Serve, visit: Visit) -> None:
+    """Steps and clicks show the right frame of a video with uneven times; an event holds the frames it is marked at."""
+    ticks = np.cumsum([0, *np.random.default_rng(1).choice([33, 40, 125, 700, 2000], 40)]).tolist()
+    write_video(tmp_path / "v/a.mp4", len(ticks), ticks=ticks, size_px=(320, 192))
+    server = serve(tmp_path / "v")
+    page = ready(visit(server))
+    duration_s = server.project.recordings[0].duration_s
+
+    def shown() -> int:
+        page.wait_for_function("() => !video.seeking && Math.abs(video.currentTime - presentedTime) < 2.01")
+        redrawn(page)
+        redrawn(page)
+        shot = np.asarray(Image.open(io.BytesIO(page.locator("#stage").screenshot())).convert("RGB"))
+        height, width = shot.shape[:2]
+        scale = min(width / 320, height / 192)
+        left, top = round((width - 320 * scale) / 2), round((height - 192 * scale) / 2)
+        return read_counter(shot[top : height - top, left : width - left])
+
+    numbers = []
+    for _ in range(6):
+        press(page, ".")
+        numbers.append(shown())
+    press(page, ",", ",")
+    assert [*numbers, shown()] == [1, 2, 3, 4, 5, 6, 4]
+    for number in (23, 17, 31):
+        click_time(page, (ticks[number] + ticks[number + 1]) / 2000, duration_s)
+        at = page.evaluate("() => video.currentTime")
+        assert shown() == np.searchsorted(ticks, at * 1000, side="right") - 1
+    first = shown()
+    press(page, "i", ".", ".", "o", "1")
+    saved(page)
+    assert shown() == first + 2
+    ((start_s, end_s, _, _),) = server.events()
+    assert (start_s, end_s) == (ticks[first] / 1000, ticks[first + 3] / 1000)
+
+
+def test_only_played_time_counts_as_watched(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    page = ready(visit(server))
+    go_to(page, 3.05)
+    go_to(page, 10.05)
+    press(page, " ")
+    page.wait_for_function("() => video.currentTime > 10.8")
+    press(page, " ")
+    stopped_s = time_of(page)
+    press(page, "Shift+ArrowLeft", ".", ".")
+    saved(page)
+    ((start_s, end_s),) = server.project.recordings[0].labels.watched
+    assert (start_s, end_s) == (pytest.approx(10.05, abs=0.16), pytest.approx(stopped_s, abs=0.25))
+    press(page, "i")
+    go_to(page, 5.05)
+    press(page, "o", "x")  # nothing happens between the two
+    saved(page)
+    assert server.project.recordings[0].labels.watched[0] == (pytest.approx(1.0, abs=0.5), 5.1)
+    press(page, "u")
+    saved(page)
+    assert server.project.recordings[0].labels.watched == [(start_s, end_s)]
+
+
+def test_recording_is_marked_as_empty(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    page = ready(visit(server))
+    press(page, "Shift+X")
+    saved(page)
+    assert server.project.recordings[0].labels.is_empty
+    page.wait_for_selector("#recording_r0 .mark")
+    press(page, "n")
+    page.wait_for_function("() => document.getElementById('recording_name').textContent === 'b.mp4'")
+    drag(ready(page), 1.0, 2.0, 0)
+    saved(page)
+    press(page, "Shift+X")
+    assert "This recording has 1 event. Delete it first" in page.locator("#toast").inner_text()
+    press(page, "Shift+N")
+    page.wait_for_function("() => document.getElementById('recording_name').textContent === 'a.mp4'")
+    assert title(page) == "Nothing happens in this recording"
+    press(page, "u")
+    saved(page)
+    assert not server.project.recordings[0].labels.is_empty
+    press(page, "Shift+X")
+    drag(page, 1.0, 2.0, 0)  # an event takes it back, and undo restores it
+    saved(page)
+    assert not server.project.recordings[0].labels.is_empty
+    press(page, "u")
+    saved(page)
+    assert server.project.recordings[0].labels.is_empty
+    page.locator("#recording_filter").select_option("done")
+    assert texts(page, ".recording .name") == ["a.mp4"]
+    press(page, "Escape", "/")
+    page.keyboard.type("nowhere")
+    page.wait_for_selector("#no_recordings:not([hidden])")
+
+
+# --- drafts ---------------------------------------------------------------------------------------------------------
+
+
+def test_drafts_are_accepted_corrected_and_rejected(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    page = ready(visit(server))
+    times = [(2.0, 3.0, "fall"), (5.0, 6.0, "sit"), (8.0, 9.0, "fall"), (12.0, 14.0, "sit")]
+    drafts = [Event(video="a.mp4", start_s=start, end_s=end, label=label, score=0.7) for start, end, label in times]
+    server.project.set_drafts({0: drafts})
+    page.wait_for_function("() => document.getElementById('facts').textContent.includes('4 drafts')")
+    assert "4 drafts" in page.locator("#recording_r0").inner_text()
+    press(page, "Tab")
+    assert title(page) == "Draft: fall"
+    press(page, "a")  # and on to the next one
+    saved(page)
+    assert server.events() == [(2.0, 3.0, "fall", "")]
+    assert title(page) == "Draft: sit"
+    press(page, "r")
+    saved(page)
+    assert server.project.recordings[0].labels.rejected == [(5.0, 6.0, "sit")]
+    assert title(page) == "Draft: fall"
+    press(page, "2")  # with another label
+    saved(page)
+    assert server.events()[1:] == [(8.0, 9.0, "sit", "")]
+    press(page, "Tab")
+    assert title(page) == "Draft: sit"
+    drag(page, 14.0, 15.0, 1)  # with another end
+    saved(page)
+    assert server.events()[2] == (12.0, pytest.approx(15.0, abs=0.05), "sit", "")
+    page.wait_for_function("() => !document.querySelector('#recording_r0').innerText.includes('draft')")
+    press(page, "u", "u", "u", "u")
+    saved(page)
+    assert server.events() == []
+    assert server.project.recordings[0].labels.rejected == []
+    press(page, "Tab", "ArrowDown", "ArrowDown", "ArrowUp")
+    assert title(page) == "Draft: sit"
+
+
+# --- training and suggestions -----------------------------------------------------------------------------------------
+
+
+def test_training_panel_shows_progress_and_curve(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    page = ready(visit(server))
+    shown = lambda part: page.locator(part).inner_text()  # noqa: E731
+
+    def set_training(**facts: Any) -> None:
+        server.training = {**server.training, **facts}
+        server.project.touch()
+
+    assert shown("#training_text") == "5 more labels until the next training"
+    assert not page.locator("#curve").is_visible()
+    press(page, "t")
+    page.get_by_role("button", name="Train").click()
+    page.wait_for_timeout(200)
+    assert server.requests == 2
+    set_training(state="running", message="training on 6 labels")
+    page.wait_for_function("() => document.getElementById('train').disabled")
+    assert shown("#training_text") == "training on 6 labels"
+    point = {"metric": "event_f1", "low": None, "high": None}
+    curve = [{**point, "labels": 6, "value": 0.4}, {**point, "labels": 11, "value": 0.61, "low": 0.4, "high": 0.8}]
+    set_training(state="idle", message="", new_labels=1, curve=curve)
+    page.wait_for_selector("#curve:not([hidden])")
+    assert shown("#training_text") == "4 more labels until the next training"
+    assert shown("#curve_text") == "Event F1 0.61 (95 %: 0.40 to 0.80), 11 labels"
+    drawn = "() => curve.getContext('2d').getImageData(0, 0, curve.width, curve.height).data.some((value) => value > 0)"
+    redrawn(page)
+    assert page.evaluate(drawn)
+    set_training(state="failed", message="one label is too few")
+    page.wait_for_selector("#training_text.error")
+    assert shown("#training_text") == "one label is too few. 4 more labels until the next training"
+    server.features.reason = "yolo26n.pt does not exist"
+    server.project.touch()
+    page.wait_for_function("() => document.getElementById('train').disabled")
+    assert shown("#no_features") == "No features: yolo26n.pt does not exist"
+
+
+def test_suggestions_are_opened_played_and_answered(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    suggested = [{"recording": "r1", "start_s": 4.0, "end_s": 5.0, "reason": "unsure", "label": "sit"}]
+    suggested += [{"recording": "r0", "start_s": 9.0, "end_s": 10.0, "reason": "random", "label": None}]
+    server.project.suggestions = lambda number: suggested
+    page = ready(visit(server))
+    page.wait_for_selector(".suggestion")
+    rows = [text.replace("\N{EN DASH}", "to") for text in texts(page, ".suggestion")]
+    assert rows == ["unsure\nsit\nb.mp4\n0:04.0 to 0:05.0", "random\na.mp4\n0:09.0 to 0:10.0"]
+    press(page, "g")  # plays to its end
+    page.wait_for_function("() => document.getElementById('recording_name').textContent === 'b.mp4'")
+    page.wait_for_function("() => video.paused && video.currentTime >= 5")
+    assert time_of(page) == pytest.approx(5.0, abs=0.5)
+    press(page, "x")
+    saved(page)
+    assert server.project.recordings[1].labels.watched == [(4.0, pytest.approx(5.0, abs=0.6))]
+    press(page, "Enter")
+    page.wait_for_function("() => document.getElementById('recording_name').textContent === 'a.mp4'")
+    page.wait_for_function("() => video.paused && video.currentTime >= 10")
+    press(page, "g")
+    assert "no more suggestions" in page.locator("#toast").inner_text()
+
+
+# --- saving ---------------------------------------------------------------------------------------------------------
+
+
+def test_changes_are_kept_while_the_server_is_away(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    page = ready(visit(server, expect="net::ERR"))
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    server.stop()
+    drag(page, 1.0, 2.0, 0)
+    drag(page, 4.0, 5.0, 1)
+    page.wait_for_selector("#banner:not([hidden])")
+    assert page.locator("#banner").inner_text() == (
+        "The server does not answer. Is vidgru label still running? 2 changes are kept in this page; do not close it."
+    )
+    assert page.locator("#save_state").inner_text() == "2 changes not saved"
+    page.evaluate("() => location.assign('about:blank')")
+    page.wait_for_timeout(200)
+    assert asked == ["beforeunload"]
+    server.start()
+    saved(page)
+    assert [event[2] for event in server.events()] == ["fall", "sit"]
+    page.wait_for_selector("#banner", state="hidden")
+    page.goto("about:blank")
+    assert asked == ["beforeunload"]
+
+
+def test_full_disk_is_reported(videos: Path, serve: Serve, visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(videos)
+    page = ready(visit(server, expect="507"))
+
+    def fail(path: Path, content: bytes) -> None:
+        raise OutputError(f"cannot write {path}: no space left on device", "free some space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vidgru.labeling.project.write_atomic", fail)
+        drag(page, 1.0, 2.0, 0)
+        page.wait_for_selector("#banner:not([hidden])")
+        assert "no space left on device" in page.locator("#banner").inner_text()
+        assert page.locator("#save_state").inner_text() == "1 change not saved"
+    saved(page)
+    page.wait_for_selector("#banner", state="hidden")
+    assert len(server.events()) == 1
+    assert server.out.exists()
+
+
+def test_refused_change_is_taken_back(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    page = ready(visit(server, expect="400"))
+    press(page, "i", "ArrowRight", "l")
+    page.keyboard.type("background")
+    press(page, "Enter")
+    page.wait_for_selector("#toast:not([hidden])")
+    assert "The server refused the change: background is the label of" in page.locator("#toast").inner_text()
+    saved(page)
+    assert title(page) == "Nothing selected"
+    assert server.events() == []
+
+
+def test_two_windows_lose_nothing(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    first, second = ready(visit(server)), ready(visit(server))
+    for number in range(4):
+        drag(first, 1.0 + 4 * number, 2.0 + 4 * number, 0)
+        drag(second, 3.0 + 4 * number, 4.0 + 4 * number, 1)
+    for page in (first, second):
+        saved(page)
+        page.wait_for_function("() => document.getElementById('facts').textContent.includes('8 events')")
+    assert [event[2] for event in server.events()] == ["fall", "sit"] * 4
+    go_to(first, 1.5)
+    second.mouse.click(*lane_point(second, 1.5, 0))
+    press(second, "2")
+    for page in (first, second):
+        page.wait_for_function("() => document.getElementById('now').textContent === 'sit'")
+
+
+# --- playing --------------------------------------------------------------------------------------------------------
+
+
+def test_playable_copy_is_made_on_demand(tmp_path: Path, serve: Serve, visit: Visit) -> None:
+    write_video(tmp_path / "v/a.avi", 200, fps=10, size_px=(320, 192), codec="mpeg4")
+    server = serve(tmp_path / "v")
+    page = visit(server)
+    page.wait_for_selector("#unplayable:not([hidden])")
+    assert "cannot play the format" in page.locator("#unplayable_text").inner_text()
+    assert page.locator("#play").is_disabled()
+    press(page, "c")
+    ready(page)
+    assert not page.locator("#unplayable").is_visible()
+    go_to(page, 7.05)
+    press(page, "i", ".", "o", "1")
+    saved(page)
+    assert server.events() == [(7.0, 7.2, "fall", "")]
+    page.reload()
+    settle(ready(page), 0.0)
+
+
+def test_names_are_escaped(tmp_path: Path, serve: Serve, visit: Visit) -> None:
+    name = 'it\'s #1 100% "c" <i>カメラ?.mp4'
+    write_video(tmp_path / "v" / name, 30, fps=10)
+    server = serve(tmp_path / "v", (NASTY, "sit"))
+    page = ready(visit(server))
+    press(page, "i", "ArrowRight", "1", "d")
+    page.keyboard.type(NASTY)
+    press(page, "Enter")
+    saved(page)
+    assert server.events()[0][2:] == (NASTY, NASTY)
+    assert title(page) == NASTY
+    assert page.locator("h1").inner_text() == name
+    assert page.locator("#action_text").inner_text() == NASTY
+    assert page.locator("b:not(#time), i:not(.key), [onclick]").count() == 0
+
+
+def test_help_opens_once(videos: Path, serve: Serve, visit: Visit) -> None:
+    page = visit(serve(videos), help_open=True)
+    page.wait_for_selector("#help[open]")
+    press(page, "i", "Escape")
+    ready(page)
+    assert title(page) == "Nothing selected"
+    page.reload()
+    ready(page)
+    assert not page.locator("#help").is_visible()
+    press(page, "?")
+    assert page.locator("#help").is_visible()
+    assert re.search("start, end", page.locator("#help").inner_text())

@@ -1,0 +1,311 @@
+// The server's state, the annotations of the open recording with undo and redo, and changes on their way to the server. Each
+// change is posted by itself; until the server confirms it, it is drawn, kept, and sent again.
+
+const RETRY_MS = 2000;
+const PAUSE_MS = 300; // between two requests for changes: progress of extraction arrives in small steps
+const SAME_EVENT = 0.5; // overlap of a draft with an annotation of its label from which the draft is taken for answered
+
+class RequestError extends Error {
+  constructor(status, text) {
+    super(text);
+    this.status = status;
+  }
+
+  // Whether the server understood the request and will never accept it.
+  get isRefusal() {
+    return this.status >= 400 && this.status < 500 && !this.isForbidden;
+  }
+
+  // Whether the server does not know this page's token.
+  get isForbidden() {
+    return this.status === 401 || this.status === 403;
+  }
+}
+
+// Get JSON from the server, or post `body` and get the answer.
+async function request(path, body, options = {}) {
+  const headers = { 'X-Token': data.token, 'Content-Type': 'application/json' };
+  const sending = body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) };
+  const response = await fetch(`/api/${path}`, { headers, ...sending, ...options });
+  const answer = await response.json();
+  if (!response.ok) throw new RequestError(response.status, answer.error);
+  return answer;
+}
+
+function pause(ms) {
+  return new Promise((done) => setTimeout(done, ms));
+}
+
+// Follows the state of recordings and training, which other windows and the background change.
+class ServerState {
+  constructor(topics) {
+    this.topics = topics;
+    this.current = null;
+    this.error = null; // why the last request failed
+    this.follow();
+  }
+
+  async follow() {
+    for (;;) {
+      const known = this.current !== null && this.error === null;
+      try {
+        this.set(await request(known ? `changes?since=${this.current.version}` : 'state'), null);
+        await pause(PAUSE_MS);
+      } catch (error) {
+        this.set(this.current, error);
+        await pause(RETRY_MS);
+      }
+    }
+  }
+
+  set(state, error) {
+    const isNew = state !== this.current && state?.version !== this.current?.version;
+    const isOther = (error === null) !== (this.error === null);
+    this.current = state;
+    this.error = error;
+    if (isNew) this.topics.emit('state');
+    if (isNew || isOther) this.topics.emit('saving');
+  }
+
+  recording(id) {
+    return this.current?.recordings.find((recording) => recording.id === id);
+  }
+}
+
+// --- changes --------------------------------------------------------------------------------------------------------------
+
+// Sorted intervals with another one added.
+function addInterval(intervals, start, end) {
+  const apart = intervals.filter(([first, last]) => last < start || first > end);
+  const touching = intervals.filter((interval) => !apart.includes(interval));
+  const merged = [Math.min(start, ...touching.map(([first]) => first)), Math.max(end, ...touching.map(([, last]) => last))];
+  return [...apart, merged].sort((a, b) => a[0] - b[0]);
+}
+
+// Sorted intervals without the parts in another one.
+function removeInterval(intervals, start, end) {
+  const parts = intervals.flatMap(([first, last]) => [[first, Math.min(last, start)], [Math.max(first, end), last]]);
+  return parts.filter(([first, last]) => last - first > 1e-9);
+}
+
+function overlapShare(a, b) {
+  const shared = Math.min(a.end, b.end) - Math.max(a.start, b.start);
+  return shared <= 0 ? 0 : shared / (Math.max(a.end, b.end) - Math.min(a.start, b.start));
+}
+
+function fromServer({ id, start_s: start, end_s: end, label, description }) {
+  return { id, start, end, label, description, score: null };
+}
+
+function putChange({ id, start, end, label, description }) {
+  return { op: 'put', id, start_s: start, end_s: end, label, description: description ?? '' };
+}
+
+function rejectChange({ start, end, label, score }) {
+  return { op: 'reject', start_s: start, end_s: end, label, score }; // the score is for undo; the server ignores it
+}
+
+function draftFrom({ start_s: start, end_s: end, label, score }) {
+  return { id: `draft ${start} ${end} ${label}`, start, end, label, score, description: '', state: 'new' };
+}
+
+function isDraftOf(draft, { start_s: start, end_s: end, label }) {
+  return draft.label === label && Math.abs(draft.start - start) < 1e-6 && Math.abs(draft.end - end) < 1e-6;
+}
+
+// A recording's annotations after a change.
+function applyChange(recording, change) {
+  const { op, id, start_s: start, end_s: end } = change;
+  if (op === 'put' || op === 'delete') {
+    const events = new Map(recording.events);
+    if (op === 'put') events.set(id, fromServer(change));
+    else events.delete(id);
+    return { ...recording, events, isEmpty: recording.isEmpty && op === 'delete' };
+  }
+  if (op === 'watched') return { ...recording, watched: addInterval(recording.watched, start, end) };
+  if (op === 'unwatched') return { ...recording, watched: removeInterval(recording.watched, start, end) };
+  if (op === 'reject') return { ...recording, drafts: recording.drafts.filter((draft) => !isDraftOf(draft, change)) };
+  if (op === 'restore') return { ...recording, drafts: [...recording.drafts, draftFrom(change)] };
+  return { ...recording, isEmpty: change.value };
+}
+
+// Changes that lead back from a change.
+function invertChange(recording, change) {
+  const { op, id, start_s: start, end_s: end } = change;
+  if (op === 'put' || op === 'delete') {
+    const before = recording.events.get(id);
+    const empty = recording.isEmpty ? [{ op: 'empty', value: true }] : []; // a put takes that back
+    return [before ? putChange(before) : { op: 'delete', id }, ...empty];
+  }
+  if (op === 'watched') {
+    const before = recording.watched.filter(([first, last]) => first < end && last > start);
+    const added = before.reduce((parts, [first, last]) => removeInterval(parts, first, last), [[start, end]]);
+    return added.map(([first, last]) => ({ op: 'unwatched', start_s: first, end_s: last }));
+  }
+  if (op === 'unwatched') return recording.watched.map(([first, last]) => ({ op: 'watched', start_s: first, end_s: last }));
+  if (op === 'reject') return [{ ...change, op: 'restore' }];
+  return [{ op: 'empty', value: recording.isEmpty }];
+}
+
+// --- annotations ----------------------------------------------------------------------------------------------------------
+
+class LabelStore {
+  constructor(topics, server) {
+    this.topics = topics;
+    this.server = server;
+    this.id = null; // of the open recording
+    this.confirmed = { version: -1, events: new Map(), watched: [], isEmpty: false, drafts: [] };
+    this.pending = []; // { id, changes } that the server has not confirmed, in order
+    this.histories = new Map(); // per recording: { done, undone } of { changes, inverse }
+    this.problem = null; // error of the last attempt to send
+    this.sending = false;
+    this.refresh();
+    topics.on('state', () => this.follow());
+  }
+
+  // --- reading -----------------------------------------------------------------------------------------------------------
+
+  // Open a recording, with its details from the server.
+  open(id, details) {
+    this.id = id;
+    this.confirmed.version = -1;
+    this.confirm(details);
+  }
+
+  // Reload the open recording if another window or a new model has changed its annotations or drafts.
+  follow() {
+    if (this.id !== null && this.server.recording(this.id)?.version > this.confirmed.version) this.reload();
+  }
+
+  async reload() {
+    const { id } = this;
+    try {
+      const details = await request(`recordings/${encodeURIComponent(id)}`);
+      if (id === this.id) this.confirm(details);
+    } catch {
+      // The next state of the server leads here again.
+    }
+  }
+
+  // Take over what the server has, unless an earlier answer is newer.
+  confirm({ version, annotations, watched, is_empty: isEmpty, drafts }) {
+    if (version < this.confirmed.version) return;
+    const events = new Map(annotations.map((annotation) => [annotation.id, fromServer(annotation)]));
+    this.confirmed = { version, events, watched, isEmpty, drafts: drafts.map(draftFrom) };
+    this.refresh();
+  }
+
+  // Annotations as the server has them, with the changes on their way.
+  refresh() {
+    const changes = this.pending.filter(({ id }) => id === this.id).flatMap((edit) => edit.changes);
+    const { events, watched, isEmpty, drafts } = changes.reduce(applyChange, this.confirmed);
+    const annotations = [...events.values()];
+    const isOpen = (draft) => !isEmpty && !annotations.some((event) => event.label === draft.label && overlapShare(event, draft) >= SAME_EVENT);
+    Object.assign(this, { events, watched, isEmpty, drafts: new Map(drafts.filter(isOpen).map((draft) => [draft.id, draft])) });
+    this.shown = [...annotations, ...this.drafts.values()].sort((a, b) => a.start - b.start || a.end - b.end);
+    this.topics.emit('events');
+  }
+
+  get(id) {
+    return this.events.get(id) ?? this.drafts.get(id);
+  }
+
+  labels() {
+    return [...new Set([...data.labels, ...this.shown.map((event) => event.label)])];
+  }
+
+  // --- changing ----------------------------------------------------------------------------------------------------------
+
+  get history() {
+    if (!this.histories.has(this.id)) this.histories.set(this.id, { done: [], undone: [] });
+    return this.histories.get(this.id);
+  }
+
+  edit(changes) {
+    const inverse = changes.flatMap((change) => invertChange(this, change));
+    this.history.done.push({ changes, inverse });
+    this.history.undone = [];
+    this.post(changes);
+  }
+
+  // Add an event. Returns its id.
+  add(event, also = []) {
+    const id = crypto.randomUUID();
+    this.edit([putChange({ ...event, id }), ...also]);
+    return id;
+  }
+
+  // Change an event, or accept a draft with changes. Returns its id.
+  change(id, fields) {
+    const before = this.get(id);
+    if (this.drafts.has(id)) return this.add({ ...before, ...fields }, [rejectChange(before)]);
+    this.edit([putChange({ ...before, ...fields })]);
+    return id;
+  }
+
+  undo() {
+    const last = this.history.done.pop();
+    if (!last) return;
+    this.history.undone.push(last);
+    this.post(last.inverse);
+  }
+
+  redo() {
+    const next = this.history.undone.pop();
+    if (!next) return;
+    this.history.done.push(next);
+    this.post(next.changes);
+  }
+
+  // --- sending -----------------------------------------------------------------------------------------------------------
+
+  post(changes) {
+    if (changes.length) this.pending.push({ id: this.id, changes });
+    this.refresh();
+    this.send();
+  }
+
+  // Number of edits that are not saved; watched stretches do not count.
+  get unsaved() {
+    return this.pending.filter(({ changes }) => changes.some(({ op }) => op !== 'watched')).length;
+  }
+
+  async send() {
+    this.topics.emit('saving');
+    if (this.sending) return;
+    this.sending = true;
+    while (this.pending.length) {
+      const { id, changes } = this.pending[0];
+      try {
+        const answer = await request(`recordings/${encodeURIComponent(id)}/changes`, { changes });
+        this.pending.shift();
+        this.problem = null;
+        if (id === this.id) this.confirm({ ...answer, drafts: this.remainingDrafts(changes) });
+      } catch (error) {
+        await this.handle(error);
+      }
+      this.topics.emit('saving');
+    }
+    this.sending = false;
+  }
+
+  // The server's answer to a change has no drafts.
+  remainingDrafts(changes) {
+    const { drafts } = changes.reduce(applyChange, this.confirmed);
+    return drafts.map(({ start, end, label, score }) => ({ start_s: start, end_s: end, label, score }));
+  }
+
+  async handle(error) {
+    if (error.isRefusal) {
+      this.pending.shift();
+      showToast(`The server refused the change: ${error.message}`);
+      this.confirmed.version = -1;
+      await this.reload();
+      this.refresh();
+      return;
+    }
+    this.problem = error;
+    this.topics.emit('saving');
+    await pause(RETRY_MS);
+  }
+}
