@@ -21,7 +21,6 @@ from vidgru.storage import user_path
 
 FEATURE_SCHEMA = 2  # increase when equal settings would give other features
 MAX_MEMBERS = 32
-WATCHED = "background"  # label of annotated time that a person watched, in which nothing happens
 DETECTIONS_SCHEMA = 1  # increase when equal imported detections would give other sequences
 
 _MASK_HINT = "for example [[[0, 0], [0.3, 0], [0.3, 0.1], [0, 0.1]]] for the upper left, or a file that holds it"
@@ -615,8 +614,6 @@ class LabelConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        hint = f"other labels: {WATCHED} marks watched time in which nothing happens"
-        require(WATCHED not in self.labels, "labels", self.labels, hint)
         require(self.train_every >= 0, "train_every", self.train_every, "0 or more")
         require(0 <= self.port <= 65535, "port", self.port, "from 0 to 65535")
 

@@ -26,7 +26,6 @@ from vidgru.extraction.results import ExtractionStoppedError
 from vidgru.flags import to_settings
 from vidgru.labeling.project import LabelingProject
 from vidgru.labeling.proxy import lower_priority
-from vidgru.model.checkpoint import BEST
 from vidgru.prediction.event_files import read_jsonl
 from vidgru.sources import find_recordings
 from vidgru.storage import user_path, write_atomic, write_json
@@ -163,7 +162,7 @@ class TrainingLoop:
         return abs(self._project.count_labels(self._ready()) - self._trained_labels)
 
     def _has_model(self) -> bool:
-        return (self._folder / BEST).is_file()
+        return (self._folder / "metrics.json").is_file()  # written last
 
     def _run(self) -> None:
         while not self._is_closed:
@@ -223,7 +222,7 @@ class TrainingLoop:
         paths = [str(self._project.recordings[number].recording.path.absolute()) for number in numbers]
         write_atomic(sources, "".join(f"{path}\n" for path in paths).encode())
         out = self._folder / "drafts"
-        reason = self._run_command("predict", str(self._folder / BEST), str(sources), "--out", str(out), "--no-report")
+        reason = self._run_command("predict", str(self._folder), str(sources), "--out", str(out), "--no-report")
         names = {recording.path: recording.name for recording in find_recordings([sources])}
         drafts: dict[int, list[Event]] = {}
         for number, path in zip(numbers, paths, strict=True):

@@ -19,11 +19,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vidgru.config import WATCHED
 from vidgru.datasets.annotations import read_annotations
 from vidgru.datasets.formats import recognise
 from vidgru.datasets.recording_checks import use_frame_times, use_video_rates
-from vidgru.datasets.rows import AnnotationRow, ParseResult, plural
+from vidgru.datasets.rows import BACKGROUND, AnnotationRow, ParseResult, plural
 from vidgru.datasets.spec import find_dataset
 from vidgru.datasets.videos import Videos
 from vidgru.datasets.writers import Annotations, to_csv, to_jsonl
@@ -123,7 +122,7 @@ class RecordingLabels:
             rows.append(AnnotationRow(annotation=note, where="", extra={**self.extra, **event.extra}))
         for span in watched:
             start_s, end_s = span if span else (None, None)
-            label = WATCHED if span else None
+            label = BACKGROUND if span else None
             note = Annotation(video=video, start_s=start_s, end_s=end_s, label=label, split=self.split)
             rows.append(AnnotationRow(annotation=note, where="", extra=self.extra))
         return rows
@@ -201,7 +200,8 @@ def open_label_file(path: Path, recordings: Sequence[Recording], durations: Sequ
         number = None if video is None else number_of.get(os.path.realpath(video.path))
         if number is None or not durations[number]:
             other = spelling if video is None or out == path else _new_name(video.path, out.parent)
-            others.append(replace(row, annotation=replace(row.annotation, video=other)))
+            label = BACKGROUND if row.watched else row.annotation.label
+            others.append(replace(row, annotation=replace(row.annotation, video=other, label=label)))
             continue
         if out == path and number not in is_named:
             names[number] = spelling  # as the user wrote it
@@ -244,29 +244,34 @@ def _read_labels(rows: list[AnnotationRow], background: str | None, duration_s: 
             for name, value in first.extra.items()
             if name not in _PREDICTED and all(row.extra.get(name) == value for row in rows)
         }
-    background_labels = (WATCHED, background)
+    is_timed = is_in_part = False
     for row in rows:
         note = row.annotation
-        is_nothing = note.label in background_labels or (note.label is None and note.description is None)
+        is_background = row.watched or (note.label is not None and note.label in (BACKGROUND, background))
+        label = "" if is_background else note.label or ""
         if note.start_s is None or note.end_s is None:
-            if is_nothing:
-                labels.is_empty = True
-            else:
+            if label or note.description:
                 labels.whole_clip.append(row)
-        elif is_nothing:
+            else:
+                labels.is_empty = True
+            continue
+        if is_background:
             labels.watched.append((note.start_s, note.end_s))
-        else:
+            is_in_part = True
+        if label or note.description:
             labels.events[f"f-{secrets.token_hex(6)}"] = LabelledEvent(
                 start_s=note.start_s,
                 end_s=note.end_s,
-                label=note.label or "",
+                label=label,
                 description=note.description or "",
                 split=note.split,
                 extra=row.extra,
             )
-    has_events = any(event.label for event in labels.events.values())
-    labels.is_empty &= not has_events
-    if has_events and not labels.watched:
+        elif not is_background:  # a stretch without events of a file that does not say what was watched
+            is_timed = True
+        is_timed |= bool(label)
+    labels.is_empty &= not any(event.label for event in labels.events.values())
+    if is_timed and not is_in_part and not labels.is_empty:  # annotated completely
         labels.watched = [(0.0, duration_s)]
     labels.watched = merge_ranges(labels.watched, _MAX_GAP_S)
     return labels

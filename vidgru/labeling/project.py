@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from unicodedata import normalize
 
-from vidgru.config import WATCHED
+from vidgru.datasets.rows import BACKGROUND
 from vidgru.errors import OutputError, RecordingError
 from vidgru.labeling.intervals import merge_ranges, overlap_s, subtract_ranges, total_s
 from vidgru.labeling.label_file import LabelFile, LabelledEvent, RecordingLabels, open_label_file
@@ -352,8 +352,8 @@ class LabelingProject:
     def _checked_label(self, label: str) -> str:
         """Return a label as it is read from files: without line breaks, in one Unicode form."""
         label = normalize("NFC", " ".join(label.split()))
-        if label == WATCHED:
-            raise InvalidChangeError(f"{WATCHED} is the label of watched time in which nothing happens")
+        if label == BACKGROUND:
+            raise InvalidChangeError(f"{BACKGROUND} is the label of watched time in which nothing happens")
         return label
 
     def _write(self) -> None:

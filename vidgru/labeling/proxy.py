@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -227,6 +228,7 @@ def make_proxy(source: Path, target: Path, on_progress: Callable[[float], None])
 
 
 def _main(source: str, target: str) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the unfinished file is deleted
     try:
         make_proxy(Path(source), Path(target), lambda share: print(f"{share:.3f}", flush=True))
     except VidgruError as error:

@@ -63,7 +63,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vidgru.config import LabelConfig
+from vidgru.datasets.rows import BACKGROUND
 from vidgru.errors import SettingsError
+from vidgru.flags import require
 from vidgru.labeling.background import FeatureExtraction, TrainingLoop
 from vidgru.labeling.page import label_page
 from vidgru.labeling.project import ChangeNotSavedError, InvalidChangeError, LabelingProject, ProjectRecording
@@ -90,8 +92,10 @@ def label_recordings(sources: list[str | Path], config: LabelConfig) -> Path:
     Raises:
         SourceError: A source does not exist, or holds no recordings.
         AnnotationError, OutputError: The annotation file cannot be read or written, or is open elsewhere.
-        SettingsError: The port is taken.
+        SettingsError: The port is taken, or a label is reserved.
     """
+    hint = f"other labels: {BACKGROUND} marks watched time in which nothing happens"
+    require(BACKGROUND not in config.labels, "labels", config.labels, hint)
     recordings = find_recordings(sources)
     listener = _listen(config.port)
     port = listener.getsockname()[1]

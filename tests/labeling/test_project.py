@@ -1,0 +1,156 @@
+"""Changes of a project: applied in order, saved at once, and kept when the disk is full."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.videos import write_video
+from vidgru.errors import OutputError
+from vidgru.labeling import project as project_module
+from vidgru.labeling.project import ChangeNotSavedError, InvalidChangeError, LabelingProject
+from vidgru.sources import find_recordings
+from vidgru.types import Event
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("videos") / "a.mp4", frames=100)
+
+
+def open_project(video: Path, tmp_path: Path) -> LabelingProject:
+    return LabelingProject(find_recordings([video]), tmp_path / "labels.csv")
+
+
+@pytest.fixture
+def project(video: Path, tmp_path: Path) -> Iterator[LabelingProject]:
+    project = open_project(video, tmp_path)
+    yield project
+    project.close()
+
+
+def put(event_id: str, start_s: float, end_s: float, label: str = "fall") -> dict[str, Any]:
+    return {"op": "put", "id": event_id, "start_s": start_s, "end_s": end_s, "label": label}
+
+
+def written(project: LabelingProject) -> list[str]:
+    return project.path.read_text().splitlines()[1:]
+
+
+def test_two_windows_lose_nothing(project: LabelingProject) -> None:
+    def work(window: int) -> None:
+        for number in range(20):
+            project.apply(0, [put(f"{window}-{number}", number / 10, number / 10 + 1)])
+
+    threads = [threading.Thread(target=work, args=(window,)) for window in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(project.details(0)["annotations"]) == 60
+    assert sum(",fall," in row for row in written(project)) == 60
+
+
+def test_changes_apply_in_order_and_can_be_undone(project: LabelingProject) -> None:
+    project.apply(0, [put("x", 1, 2)])
+    before = project.path.read_bytes()
+    project.apply(0, [put("x", 1, 3, "  sit\n down "), {"op": "watched", "start_s": 4, "end_s": 99}])
+    answer = project.details(0)
+    assert [(event["end_s"], event["label"]) for event in answer["annotations"]] == [(3, "sit down")]
+    assert answer["watched"] == [[4, 10]]
+    project.apply(0, [{"op": "unwatched", "start_s": 4, "end_s": 99}, put("x", 1, 2)])
+    assert project.path.read_bytes() == before
+    project.apply(0, [{"op": "delete", "id": "x"}, {"op": "delete", "id": "x"}])
+    assert written(project) == []
+
+
+def test_empty_recording_becomes_watched_with_its_first_event(project: LabelingProject) -> None:
+    assert project.apply(0, [{"op": "empty", "value": True}])["is_empty"]
+    assert len(written(project)) == 1
+    assert project.count_labels() == 1
+    answer = project.apply(0, [put("x", 1, 2)])
+    assert (answer["is_empty"], answer["watched"]) == (False, [[0, 10]])
+    with pytest.raises(InvalidChangeError, match="the recording has events; delete them before you mark it as empty"):
+        project.apply(0, [{"op": "empty", "value": True}])
+
+
+def test_rejected_draft_counts_as_watched(project: LabelingProject) -> None:
+    draft = Event(video="a.mp4", start_s=4.0, end_s=6.0, label="fall", score=0.5)
+    project.set_drafts({0: [draft]})
+    reject = {"op": "reject", "start_s": 4, "end_s": 6, "label": "fall"}
+    project.apply(0, [reject])
+    assert project.details(0)["drafts"] == []
+    assert [row.split(",")[1:4] for row in written(project)] == [["4.0", "6.0", "background"]]
+    project.set_drafts({0: [draft]})
+    assert project.details(0)["drafts"] == []
+    project.apply(0, [{**reject, "op": "restore"}])
+    project.set_drafts({0: [draft]})
+    assert len(project.details(0)["drafts"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"op": "put", "id": "x", "start_s": 2, "end_s": 2, "label": "fall"}, "the end, 2 s, is not after the start"),
+        (
+            {"op": "put", "id": "x", "start_s": "1", "end_s": 2, "label": "fall"},
+            "start_s and end_s are '1' and 2",
+        ),
+        ({"op": "put", "id": "x", "start_s": 1, "end_s": float("nan"), "label": "fall"}, "they must be seconds"),
+        ({"op": "put", "id": "x", "start_s": 1, "end_s": 2, "label": " "}, "an event needs an id, and a label or"),
+        ({"op": "put", "id": "", "start_s": 1, "end_s": 2, "label": "fall"}, "an event needs an id"),
+        ({"op": "put", "id": "x", "start_s": 1, "end_s": 2, "label": "\ud800"}, "label holds half a character"),
+        (
+            {"op": "put", "id": "x", "start_s": 1, "end_s": 2, "label": "background"},
+            "background is the label of",
+        ),
+        ({"op": "put", "id": 5, "start_s": 1, "end_s": 2, "label": "fall"}, "id is 5; it must be text of up to 64"),
+        ({"op": "empty", "value": "yes"}, "empty needs a value, true or false"),
+        ({"op": "drop"}, "unknown operation 'drop'"),
+    ],
+)
+def test_malformed_change_is_refused(project: LabelingProject, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidChangeError, match=message):
+        project.apply(0, [put("y", 1, 2), change])
+    assert project.details(0)["annotations"] == []
+
+
+def test_full_disk_keeps_changes_and_writes_later(project: LabelingProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.apply(0, [put("x", 1, 2)])
+    before = project.path.read_bytes()
+
+    def fail(path: Path, data: bytes) -> None:
+        raise OutputError(f"cannot write {path}: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(project_module, "write_atomic", fail)
+        with pytest.raises(ChangeNotSavedError, match=r"labels\.csv: No space left on device"):
+            project.apply(0, [put("y", 3, 4)])
+        assert "No space left" in project.disk_error
+        assert len(project.details(0)["annotations"]) == 2
+        assert project.path.read_bytes() == before
+    version = project.version
+    project._retry_write()
+    assert (project.disk_error, project.version > version) == ("", True)
+    assert sum(",fall," in row for row in written(project)) == 2
+
+
+def test_file_is_open_in_one_process(project: LabelingProject, video: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"labels\.csv is open in another vidgru label") as error:
+        open_project(video, tmp_path)
+    assert error.value.remedy == "use that window, or pass another --out"
+
+
+def test_reopened_project_continues(video: Path, tmp_path: Path) -> None:
+    project = open_project(video, tmp_path)
+    project.apply(0, [put("x", 1, 2), {"op": "watched", "start_s": 0, "end_s": 5}])
+    before = project.path.read_bytes()
+    project.close()
+    again = open_project(video, tmp_path)
+    assert again.labels == ["fall"]
+    again.apply(0, [{"op": "watched", "start_s": 0, "end_s": 5}])
+    assert again.path.read_bytes() == before
+    again.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv"]
