@@ -110,11 +110,15 @@ def test_corrupt_graph_is_exported_again(
 def test_unwritable_cache_folder_is_ignored(
     tiny_weights: Weights, exported_graph: tuple[Path, bytes, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    exported: list[Path] = []
+    data = exported_graph[1]
+    monkeypatch.setattr(openvino_export, "_export", lambda weights, trusted: exported.append(weights) or data)
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("VIDGRU_CACHE", str(tmp_path / "file"))
     assert logits(tiny_weights("yolov8n")) == exported_graph[2]
     monkeypatch.setattr(openvino_export, "_cache_folder", lambda: Path(os.devnull) / ".cache")  # a user without a home
     assert logits(tiny_weights("yolov8n")) == exported_graph[2]
+    assert len(exported) == 2
 
 
 def test_cache_folder_by_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.detectors import DEMO, KIND_PARAMETERS, KINDS, NAMES, Weights
+from tests.detectors import DEMO, KIND_PARAMETERS, NAMES, Weights
 from tests.videos import draw_counter
 from vidgru.config import DetectorSettings
 from vidgru.demo.scenes import EVENT_KINDS, plan_clip
@@ -84,7 +84,7 @@ def test_detections_agree_with_ultralytics(tiny_weights: Weights, kind: str) -> 
             assert np.abs(np.sin(2 * difference)).max() < 5e-3
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KIND_PARAMETERS)
 def test_detections_have_documented_types(tiny_weights: Weights, kind: str) -> None:
     model = detector(tiny_weights(kind), conf=0.1, max_objects=7)
     assert model.names == NAMES

@@ -1,5 +1,6 @@
 """The index: its data, and sorting and filtering in a real browser."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.prediction.report.browsing import texts
-from tests.prediction.report.pages import FPS, NASTY, data_of, event, make_page
+from tests.prediction.report.browsing import listed, ready, texts
+from tests.prediction.report.pages import FPS, NASTY, SIZE, data_of, event, make_page
+from tests.videos import write_video
 from vidgru.prediction.report import index as module
 from vidgru.prediction.report.index import IndexRow, write_index
 
 LABELS = ("fall", "walk", NASTY)
 Visit = Callable[..., Any]
+HOSTILE_NAMES = (
+    "\udcff\udcfe.mp4", "</script><b onclick=x>.mp4", "\u202e4pm.a\u2066\u200f.mp4", f"{'é' * 120}{'0' * 6}.mp4",
+    "50%25 #1?a=b&c;.mp4", "\"it's\" `x` ${1} \\.mp4", "a\nb\r\tc\u2028.mp4", "=cmd|' -C'!A0.mp4",
+)  # fmt: skip
 
 
 def rows(root: Path) -> list[IndexRow]:
@@ -221,6 +227,33 @@ def test_index_links_to_event_and_back(tmp_path: Path, visit: Visit) -> None:
     page.locator("#recordings .row a").click()
     page.wait_for_selector("#stage")
     assert page.locator("h1").inner_text() == name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8, or hold quotes and line breaks")
+def test_pages_of_hostile_names_open(tmp_path: Path, visit: Visit) -> None:
+    found = (event(2.0, 4.0), event(6.0, 7.0, "walk", 0.95))
+    video = write_video(tmp_path / "clip.mp4", 10 * FPS, fps=FPS, size_px=SIZE, options={"g": "50"}).read_bytes()
+    rows = [
+        IndexRow(name=name, status="done", duration_s=10.0, events=found, page=page)
+        for name in HOSTILE_NAMES
+        if (page := make_page(tmp_path, list(found), name=name, frames=10 * FPS, video=video))
+    ]
+    write_index(tmp_path / "events" / "index.html", rows, labels=LABELS)
+    page, titles = visit(tmp_path / "events" / "index.html"), []
+    assert page.locator("#facts").inner_text().startswith(f"{len(rows)} recordings")
+    for number in range(len(rows)):
+        page.locator("#recordings .row a").nth(number).click()
+        page.wait_for_selector("#stage")
+        assert listed(ready(page)) == ["fall", "walk"]
+        assert page.locator("h1 b, [onclick]").count() == 0
+        titles.append(page.locator("h1").text_content())
+        page.locator("#back").click()
+        page.wait_for_selector("#recordings .row")
+    # bytes that are not UTF-8 are shown as question marks, carriage returns as line breaks
+    assert sorted(titles) == sorted(
+        name.encode(errors="replace").decode().replace("\r", "\n") for name in HOSTILE_NAMES
+    )
 
 
 @pytest.mark.slow
