@@ -75,7 +75,7 @@ def test_killed_run_resumes_inside_the_recording(
     assert entry_files(tmp_path / "cut") == entry_files(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("wrong", [{"key_pts": 7}, {"image": "0"}])
+@pytest.mark.parametrize("wrong", [{"key_pts": 7}, pytest.param({"image": "0"}, marks=pytest.mark.slow)])
 def test_lost_resume_point_is_reached_from_the_start(
     tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
 ) -> None:
@@ -128,7 +128,7 @@ def segment_bounds(asked: list[dict[str, Any]]) -> list[tuple[int, int | None]]:
 
 
 @pytest.mark.parametrize(("suffix", "bframes"), [
-    ("mp4", "2"), ("mkv", "0"), *(pytest.param(*rest, marks=pytest.mark.slow) for rest in (("mp4", "0"), ("mkv", "2"))),
+    ("mp4", "2"), *(pytest.param(*rest, marks=pytest.mark.slow) for rest in (("mp4", "0"), ("mkv", "0"), ("mkv", "2"))),
 ])  # fmt: skip
 def test_split_recording_gives_the_same_bytes(
     tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch, suffix: str, bframes: str

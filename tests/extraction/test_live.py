@@ -45,8 +45,12 @@ def read_all(extractor: LiveExtractor, max_samples: int | None = None) -> FrameS
     return FrameSequence.concatenate(parts)
 
 
-@pytest.mark.parametrize("served", [as_file, as_stream])
-@pytest.mark.parametrize("settings", [{}, {"mask": MASK, "tracker": "ocsort"}])
+@pytest.mark.parametrize(("settings", "served"), [
+    ({}, as_file),
+    ({"mask": MASK, "tracker": "ocsort"}, as_stream),
+    pytest.param({}, as_stream, marks=pytest.mark.slow),
+    pytest.param({"mask": MASK, "tracker": "ocsort"}, as_file, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_live_features_equal_file_features(
     settings: dict[str, Any],
     served: Callable[[Path], Any],

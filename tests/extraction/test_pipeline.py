@@ -132,23 +132,21 @@ def test_cached_run_imports_no_detector(tmp_path: Path, settings: DetectorSettin
     assert ran.stdout.splitlines()[-1] == "0 []"
 
 
-@pytest.mark.parametrize(
-    "changed", [{"fps": 4.0}, {"imgsz": 96}, {"conf": 0.3}, {"iou": 0.2}, {"max_objects": 3}, {"tracker": "none"}]
-)
-def test_feature_settings_make_separate_entries(
-    tmp_path: Path, settings: DetectorSettings, changed: dict[str, Any]
-) -> None:
+def test_feature_settings_make_separate_entries(tmp_path: Path, settings: DetectorSettings) -> None:
     write_video(tmp_path / "v" / "a.mp4", 12)
-    values = {name: getattr(settings, name) for name in DetectorSettings.__dataclass_fields__} | {"max_objects": 300}
-    before = extract(tmp_path / "v", tmp_path / "f", DetectorSettings(**values))[0]
-    after = extract(tmp_path / "v", tmp_path / "f", DetectorSettings(**values | changed))[0]
-    assert after.status == "done"
-    assert after.key != before.key
-    cache = SequenceCache(tmp_path / "f")
-    assert before.key is not None
-    assert after.key is not None
-    old, new = cache.read(before.key).tensors(), cache.read(after.key).tensors()
-    assert any(not np.array_equal(old[name], new[name]) for name in old), "the setting is used"
+    settings, cache = replace(settings, max_objects=300), SequenceCache(tmp_path / "f")
+    before = extract(tmp_path / "v", cache.root, settings)[0].key
+    assert before is not None
+    old = cache.read(before).tensors()
+    values = {"fps": 4.0, "imgsz": 96, "conf": 0.3, "iou": 0.2, "max_objects": 3, "tracker": "none"}
+    for name, value in values.items():
+        after = extract(tmp_path / "v", cache.root, replace(settings, **{name: value}))[0]
+        assert after.status == "done"
+        assert after.key is not None
+        assert after.key != before
+        new = cache.read(after.key).tensors()
+        assert any(not np.array_equal(old[tensor], new[tensor]) for tensor in old), f"{name} is used"
+    assert len(list(cache.entries())) == 1 + len(values)
 
 
 def test_equal_recordings_share_an_entry(tmp_path: Path, settings: DetectorSettings) -> None:
