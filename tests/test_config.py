@@ -170,6 +170,13 @@ def test_flags_reject_other_types(kind: type, name: str, text: object, message: 
         list_flags(kind())[name].parse(text)
 
 
+def test_adaptive_is_part_of_feature_settings() -> None:
+    assert "adaptive" not in DetectorSettings().feature_settings("0"), "keys of earlier caches remain"
+    assert DetectorSettings(adaptive=True).feature_settings("0")["adaptive"] is True
+    with pytest.raises(SettingsError, match="adaptive is True; it must be left out with detections"):
+        from_settings(ExtractConfig, adaptive=True, detections="boxes")
+
+
 def test_only_is_part_of_feature_settings() -> None:
     assert "only" not in DetectorSettings().feature_settings("0"), "keys of earlier caches remain"
     both = [DetectorSettings(only=only).feature_settings("0") for only in (("person", "car"), ("car", "person", "car"))]

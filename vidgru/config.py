@@ -56,6 +56,9 @@ class DetectorSettings:
         tracker: Multi-object tracker that assigns track ids.
         mask: Regions to ignore, such as a burnt-in clock: a YAML or JSON file with a list of polygons, each a list of
             [x, y] corners from 0 to 1; or that list itself. Stored as the list.
+        adaptive: Decode only where something moves or changes; still stretches repeat the objects of the sample before.
+            For surveillance video that is still most of the time; recordings where that is unclear are decoded
+            completely.
     """
 
     weights: str = "yolo26n.pt"
@@ -67,6 +70,7 @@ class DetectorSettings:
     max_objects: int = 32
     tracker: Literal["bytetrack", "ocsort", "none"] = "bytetrack"
     mask: str = ""
+    adaptive: bool = False
 
     def __post_init__(self) -> None:
         for name in ("fps", "conf", "iou"):  # 5 and 5.0 are the same setting and must give the same key
@@ -84,9 +88,10 @@ class DetectorSettings:
 
     def feature_settings(self, weights_sha256: str) -> dict[str, Any]:
         """Return the settings that decide the features, as stored in keys, entries and models."""
-        values = {name: value for name, value in vars(self).items() if name not in ("weights", "only")}
-        only = {"only": list(self.only)} if self.only else {}  # left out, so that older keys remain
-        return {**values, **only, "weights_sha256": weights_sha256, "schema": FEATURE_SCHEMA}
+        values = {name: value for name, value in vars(self).items() if name not in ("weights", "only", "adaptive")}
+        optional = {"only": list(self.only), "adaptive": self.adaptive}
+        values |= {name: value for name, value in optional.items() if value}  # left out, so that older keys remain
+        return {**values, "weights_sha256": weights_sha256, "schema": FEATURE_SCHEMA}
 
     def imported_feature_settings(
         self, names: Sequence[str], keypoints: int, flip_idx: Sequence[int] = ()
@@ -197,6 +202,11 @@ class ImportedDetectionSettings:
         return (int(match[1]), int(match[2])) if match else None
 
 
+def comparable_settings(feature_settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the feature settings that a model and the features it reads must share: all but `adaptive`."""
+    return {name: value for name, value in feature_settings.items() if name != "adaptive"}
+
+
 def uses_imported_detections(feature_settings: Mapping[str, Any]) -> bool:
     """Return whether features with these settings come from imported detections rather than from vidgru's detector."""
     return "detections" in feature_settings
@@ -300,6 +310,7 @@ class ExtractConfig:
 
     def __post_init__(self) -> None:
         values = {"mask": self.detector.mask, "only": self.detector.only, "dry_run": self.dry_run}
+        values |= {"adaptive": self.detector.adaptive}
         for name, value in (values | {"shard": self.scale.shard, "ray": self.scale.ray}).items():
             require(not (self.imported.detections and value), name, value, "left out with detections")
 
@@ -379,7 +390,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("mask", "only"):
+        for name in ("mask", "only", "adaptive"):
             value = getattr(self.detector, name)
             require(not (self.imported.detections and value), name, value, "left out with detections")
         require(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0, or at least 2")
@@ -531,6 +542,7 @@ class PredictConfig:
         out: Folder of the events.
         features: Folder of the sequence cache.
         weights: Path of the model's detector weights, if they have moved; the file must be the same.
+        adaptive: Decode only where something moves or changes, as for extract; by default as in training.
         threshold: Score from 0 to 1 that an event must reach, instead of the model's thresholds: 0.5 for all labels,
             or fall=0.4,sit=0.6 for some. The score that it must keep follows in proportion.
         labels: Labels of the events to keep; empty keeps all.
@@ -552,6 +564,7 @@ class PredictConfig:
     out: str = "events"
     features: str = "features"
     weights: str = ""
+    adaptive: bool | None = None
     threshold: float | Mapping[str, float] | None = None
     labels: tuple[str, ...] = ()
     since: str = ""

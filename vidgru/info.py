@@ -372,6 +372,7 @@ def _entry_details(entry: Entry, sources: Mapping[str, Iterable[str]]) -> list[s
     lines.append(f"frame: {entry.size_px[0]}x{entry.size_px[1]} px, sampled at {entry.fps:g} per second")
     lines += [f"recorded at: {entry.recorded_at}"] if entry.recorded_at else []
     lines += [f"still: {entry.still:,} of {entry.samples:,} samples, not decoded"] if entry.still else []
+    lines += [f"adaptive: {entry.adaptive_note}"] if entry.adaptive_note else []
     lines += [f"damage: {kind} {amount}" for kind, amount in sorted(entry.damage.items())]
     return [*lines, f"run: {format_settings(entry.run_info)}"]
 

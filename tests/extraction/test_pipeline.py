@@ -222,7 +222,7 @@ def test_missing_file_fails(tmp_path: Path, settings: DetectorSettings) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["vidgru.extraction.pipeline.Tracker", "vidgru.extraction.detector_pool.object_motion"]
+    "where", ["vidgru.extraction.decode_task.Tracker", "vidgru.extraction.detector_pool.object_motion"]
 )
 def test_bug_in_a_thread_ends_the_run(
     tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch, where: str

@@ -255,6 +255,17 @@ def test_check_feature_settings() -> None:
         )
 
 
+def test_model_reads_adaptive_and_full_features() -> None:
+    model, adaptive = make_model(), {**FEATURE_SETTINGS, "adaptive": True}
+    check_feature_settings(model, adaptive, "features of a.mp4")
+    trained_on_adaptive = model.with_adaptive(True)
+    assert trained_on_adaptive.feature_settings == adaptive
+    assert detector_settings(trained_on_adaptive).adaptive
+    check_feature_settings(trained_on_adaptive, dict(FEATURE_SETTINGS), "features of a.mp4")
+    assert trained_on_adaptive.with_adaptive(None) is trained_on_adaptive
+    assert trained_on_adaptive.with_adaptive(False).feature_settings == FEATURE_SETTINGS
+
+
 def test_detector_settings() -> None:
     model = make_model()
     assert detector_settings(model).feature_settings("0" * 64) == FEATURE_SETTINGS

@@ -80,6 +80,7 @@ class Entry:
         run_info: Settings and versions that are only recorded.
         damage: Damage of the recording by kind; empty if there is none.
         recorded_at: ISO 8601 wall-clock time of the container's start; None if unknown.
+        adaptive_note: What kept an adaptive extraction from skipping still stretches; empty if nothing did.
         parts: Its files, in order.
     """
 
@@ -93,6 +94,7 @@ class Entry:
     run_info: dict[str, Any]
     damage: dict[str, Count | Annotated[float, Meta(ge=0, le=1e9)]] = field(default_factory=dict)
     recorded_at: str | None = None
+    adaptive_note: str = ""
     parts: tuple[EntryPart, ...]
 
     def __post_init__(self) -> None:

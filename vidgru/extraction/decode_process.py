@@ -23,6 +23,7 @@ from vidgru.extraction.decode_worker import HEADER
 from vidgru.types import Array
 from vidgru.video.container import VideoInfo
 from vidgru.video.reader import ResumePoint
+from vidgru.video.stillness import StillPlan
 
 COMMAND = [sys.executable, "-m", "vidgru.extraction.decode_worker"]
 HANG_S = 60.0  # a decoder that sends nothing for this long while it is waited for has hung
@@ -112,6 +113,10 @@ class DecoderProcess:
                     return
                 case "split":
                     yield message, None
+                case "plan":
+                    payload = np.empty(payload_bytes, np.uint8)
+                    self._read(payload)
+                    yield message | {"plan": _still_plan(message, payload)}, None
 
     def probe(self, path: Path) -> VideoInfo:
         """Return what a recording's container says.
@@ -241,6 +246,23 @@ def watch_for_hangs(decoders: Sequence[DecoderProcess]) -> Iterator[None]:
 def to_video_info(values: dict[str, Any]) -> VideoInfo:
     """Restore a `VideoInfo` from JSON."""
     return VideoInfo(**values | {"size_px": tuple(values["size_px"]), "others": tuple(values["others"])})
+
+
+def _still_plan(message: dict[str, Any], payload: Array) -> StillPlan | None:
+    """Restore a plan from its arrays, one after the other; None if there is none."""
+    if message["reason"]:
+        return None
+    samples, keys = message["samples"], message["keys"]
+    ends = np.cumsum([8 * samples, 8 * samples, 8 * keys, 8 * keys])
+    time_s, frame_index, key_pts, key_index, still = np.split(payload, ends)
+    return StillPlan(
+        time_s=time_s.view(np.float64),
+        frame_index=frame_index.view(np.int64),
+        still=still.view(bool),
+        key_pts=key_pts.view(np.int64),
+        key_index=key_index.view(np.int64),
+        blind=message["blind"],
+    )
 
 
 def _decoded_sample(message: dict[str, Any], image: Array, rest: Array) -> DecodedSample:

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
+import numpy as np
+
 from vidgru.cache import Entry, EntryWriter, SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings
@@ -20,12 +22,16 @@ from vidgru.extraction.decode_process import DecodedSample, DecoderDiedError, De
 from vidgru.extraction.detector_pool import DetectedFrame, DetectorPool, FrameRef
 from vidgru.extraction.results import ExtractionStoppedError
 from vidgru.locks import Locks
-from vidgru.types import Recording
+from vidgru.types import Array, FrameSequence, Recording
 from vidgru.video.container import VideoInfo, file_identity
 from vidgru.video.damage import Damage
 from vidgru.video.reader import ResumePoint, ResumePointNotFoundError
+from vidgru.video.stillness import StillPlan
 
 SEGMENT_SAMPLES = 128  # least samples per segment of a recording that several decoders share
+# Times that the tracker gets the objects of a still stretch. Then it has given up those that were lost before, as in
+# the samples that were not decoded.
+_STILL_UPDATES = 31
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,6 +66,8 @@ class RecordingState:
         cleanup: Closes the writer and releases the lock.
         is_open: Whether it has been looked up, locked and, where possible, resumed.
         was_split: Whether sharing it among decoders has been considered.
+        plan: Which samples are decoded; None if all are.
+        adaptive_note: What kept an adaptive extraction from skipping still stretches.
 
         segments: Its segments in order, without those whose frames have all been tracked.
         end: How decoding ended; None until it has.
@@ -68,6 +76,8 @@ class RecordingState:
         tracked: Frames tracked and not yet written.
         samples: Samples tracked, including those of earlier runs.
         time_s: Time of the last of them.
+        last: The last of them that was written, of an adaptive extraction.
+        still_samples: How many of the last samples were still.
     """
 
     number: int
@@ -80,6 +90,8 @@ class RecordingState:
     cleanup: ExitStack = field(default_factory=ExitStack)
     is_open: bool = False
     was_split: bool = False
+    plan: StillPlan | None = None
+    adaptive_note: str = ""
 
     segments: list[Segment] = field(default_factory=list)
     end: DecodedEnd | None = None
@@ -88,6 +100,36 @@ class RecordingState:
     tracked: list[DetectedFrame] = field(default_factory=list)
     samples: int = 0
     time_s: float = 0.0
+    last: FrameSequence | None = None
+    still_samples: int = 0
+
+    @property
+    def next_is_still(self) -> bool:
+        """Whether the next sample repeats the last one."""
+        return self.plan is not None and self.samples < len(self.plan.still) and bool(self.plan.still[self.samples])
+
+    @property
+    def still_end(self) -> int:
+        """The first sample after the next one that is not still. The last sample of a recording never is."""
+        assert self.plan is not None
+        return self.samples + int(np.argmin(self.plan.still[self.samples :]))
+
+    def track(self, kind: str, size_px: tuple[int, int], boxes: Array, scores: Array, classes: Array) -> Array:
+        """Return the track ids of the next sample's objects; see `Tracker`."""
+        self.tracker = self.tracker or Tracker(kind, size_px)
+        self.still_samples = 0
+        return self.tracker.update(boxes, scores, classes)
+
+    def track_still(self, boxes: Array, scores: Array, classes: Array, samples: int) -> None:
+        """Have the tracker follow still samples that repeat these objects."""
+        assert self.tracker is not None
+        for _ in range(min(samples, _STILL_UPDATES - self.still_samples)):
+            self.tracker.update(boxes, scores, classes)
+        self.still_samples += samples
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        self.tracker, self.samples, self.time_s, self.last, self.still_samples = None, 0, 0.0, None, 0
 
     @property
     def unfinished(self) -> Iterator[Segment]:
@@ -107,6 +149,7 @@ class Segment:
         status: waiting for a decoder, running, done, or lost: the frame to resume from was not found.
         is_superseded: Whether its frames no longer count, because an earlier segment decodes them.
         passed: Samples of the recording up to the last one that was given to the detector.
+        first: Number of its first sample: the one after `resume_from`, or that one itself after a still stretch.
     """
 
     state: RecordingState
@@ -116,6 +159,7 @@ class Segment:
     status: Literal["waiting", "running", "done", "lost"] = "waiting"
     is_superseded: bool = False
     passed: int = 0
+    first: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,7 +172,52 @@ class SegmentSplit:
 
 # How a decoding task ended. "locked": try again later. "complete": the segment was decoded up to its planned end.
 # "overrun": decoding did not arrive at the planned end as planned.
-TaskResult = Entry | DecodedEnd | Literal["locked", "complete", "overrun"] | Exception
+TaskResult = Entry | StillPlan | DecodedEnd | Literal["locked", "complete", "overrun"] | Exception
+
+
+def planned_segments(state: RecordingState, plan: StillPlan) -> list[Segment]:
+    """Return the segments of a plan, without those whose samples are all in the cache.
+
+    A stretch that is decoded starts at a key frame, whose first sample has no motion, as those before it. Long ones are
+    cut at key frames into segments of SEGMENT_SAMPLES or more. All of this depends on the plan alone.
+    """
+    first_samples = np.searchsorted(plan.frame_index, plan.key_index)
+    edges = np.flatnonzero(np.diff(plan.still, prepend=True, append=True))
+    segments: list[Segment] = []
+    for first, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        starts = [first]
+        for number in np.unique(first_samples[(first_samples > first) & (first_samples < end - 1)]).tolist():
+            if number + 1 - starts[-1] >= SEGMENT_SAMPLES:
+                starts.append(number + 1)
+        for start, stop in zip(starts, [*starts[1:], end], strict=True):
+            if stop <= state.samples:
+                continue
+            resume_from = _planned_point(plan, start if start == first else start - 1) if start else None
+            is_last = stop == len(plan.still)
+            segments.append(
+                Segment(
+                    state=state,
+                    number=len(segments) + 1,
+                    resume_from=resume_from,
+                    end=None if is_last else _planned_point(plan, stop - 1),
+                    passed=max(start, state.samples),
+                    first=start,
+                )
+            )
+    return segments
+
+
+def _planned_point(plan: StillPlan, number: int) -> ResumePoint:
+    """Return how to decode from sample `number` on: from the last key frame at or before it."""
+    index = int(plan.frame_index[number])
+    key = int(np.searchsorted(plan.key_index, index, side="right")) - 1
+    return ResumePoint(
+        samples=number + 1,
+        index=index,
+        key_pts=int(plan.key_pts[key]),
+        key_index=int(plan.key_index[key]),
+        image=None,
+    )
 
 
 class SegmentDecoder:
@@ -141,7 +230,7 @@ class SegmentDecoder:
         pool: The detector, which samples are given to.
         locks: Keep other processes from the recordings of this one.
         is_last: Tells whether no more recordings are waiting to be started; only then one is split.
-        can_split: Whether there are several decoders to share a recording.
+        decoders: Number of decoders that can share a recording.
         on_split: Called when the rest of a segment can be decoded by others.
         stop: Set when the run has ended.
         limit: Samples after which a recording counts as complete; None is no limit.
@@ -157,7 +246,7 @@ class SegmentDecoder:
         locks: Locks,
         *,
         is_last: Callable[[], bool],
-        can_split: bool,
+        decoders: int,
         on_split: Callable[[SegmentSplit], None],
         stop: threading.Event,
         limit: int | None,
@@ -165,7 +254,7 @@ class SegmentDecoder:
     ) -> None:
         self._cache, self._detect, self._feature_settings = cache, detect, feature_settings
         self._pool, self._locks, self._is_last = pool, locks, is_last
-        self._can_split, self._on_split = can_split and limit is None, on_split
+        self._decoders, self._on_split = decoders if limit is None else 1, on_split
         self._stop, self._limit, self._log = stop, limit, log
         self._polygons = json.loads(detect.mask or "[]")
         self._claims: dict[str, RecordingState] = {}  # by key: recordings of equal content share an entry
@@ -183,7 +272,7 @@ class SegmentDecoder:
         passed_at_death: int | None = None
         while True:
             try:
-                return self._open(segment) or self._decode(segment, decoder)
+                return self._open(segment) or self._plan(segment.state, decoder) or self._decode(segment, decoder)
             except DecoderDiedError as death:
                 self._raise_if_stopped()
                 if segment.is_superseded or segment.passed == passed_at_death:
@@ -230,7 +319,7 @@ class SegmentDecoder:
             self._pool.load()  # only what ran as this run does can be resumed
             state.writer = state.cleanup.enter_context(self._cache.writer(state.key, self._pool.run_info))
             segment.resume_from = self._replay(state)
-            segment.passed = state.samples
+            segment.passed = segment.first = state.samples
         state.is_open = True
         return None
 
@@ -239,18 +328,49 @@ class SegmentDecoder:
         writer = state.writer
         assert writer is not None
         try:
-            state.tracker, state.samples, state.time_s = None, writer.samples, 0.0
-            resume_point = ResumePoint(**writer.state) if writer.state else None
+            state.reset()
+            state.samples = writer.samples
+            saved = dict(writer.state or {})
+            state.adaptive_note = str(saved.pop("adaptive_note", ""))
+            resume_point = ResumePoint(**saved) if saved else None  # none if a plan says what is decoded
             for part in writer.resumed_parts():
-                state.tracker = state.tracker or Tracker(self._detect.tracker, part.size_px)
-                for first, last in pairwise(part.offsets):
+                for t, (first, last) in enumerate(pairwise(part.offsets)):
                     self._raise_if_stopped()
-                    state.tracker.update(part.boxes[first:last], part.scores[first:last], part.classes[first:last])
+                    objects = part.boxes[first:last], part.scores[first:last], part.classes[first:last]
+                    if part.still is not None and part.still[t]:
+                        state.track_still(*objects, samples=1)
+                    else:
+                        state.track(self._detect.tracker, part.size_px, *objects)
                 state.time_s = float(part.time_s[-1])
+                state.last = part.frames(len(part) - 1, len(part))
         except (CacheError, TypeError):  # corrupted since the writer checked it, or of another layout
             writer.restart()
             return self._replay(state)
         return resume_point
+
+    def _plan(self, state: RecordingState, decoder: DecoderProcess) -> StillPlan | None:
+        """Return which samples are decoded; None if all are, or if this has been decided before."""
+        if not self._detect.adaptive or self._limit is not None or state.plan is not None or state.adaptive_note:
+            return None
+        request = {
+            "path": str(state.recording.path),
+            "fps": self._detect.fps,
+            "mask": self._polygons,
+            "identity": state.identity,
+            "threads": self._decoders if self._is_last() else 1,
+        }
+        plan: StillPlan | None = None
+        for message, _ in decoder.request(request):
+            match message["kind"]:
+                case "opened":
+                    state.info = to_video_info(message["info"])
+                    self._pool.start_loading()
+                case "plan":
+                    plan = message["plan"]
+                    state.adaptive_note = f"decoded completely: {message['reason']}" if plan is None else ""
+                case "failed":
+                    raise RecordingError(message["reason"])
+        return plan
 
     def _decode(self, segment: Segment, decoder: DecoderProcess) -> TaskResult:
         """Decode a segment from where it is, and give its samples to the detector.
@@ -261,7 +381,8 @@ class SegmentDecoder:
             DecoderDiedError: The decoder process crashed or hung.
         """
         state = segment.state
-        may_split = self._can_split and segment.end is None and not state.was_split and self._is_last()
+        can_split = self._decoders > 1 and segment.end is None and state.plan is None
+        may_split = can_split and not state.was_split and self._is_last()
         state.was_split = True  # a split that did not hold is not tried again
         request = {
             "path": str(state.recording.path),
@@ -273,6 +394,7 @@ class SegmentDecoder:
             "stop_after": segment.end.samples if segment.end else self._limit,
             "resume_point_every": PART_SAMPLES,
             "split_every": SEGMENT_SAMPLES if may_split else 0,
+            "first": segment.first,
         }
         for message, sample in decoder.request(request):
             if segment.is_superseded:
@@ -314,7 +436,7 @@ class SegmentDecoder:
             if resume_point is None or resume_point.key_pts is None or resume_point.index != segment.end.index:
                 return
         elif resume_point is not None:
-            segment.resume_from = resume_point
+            segment.resume_from, segment.first = resume_point, number + 1
         frame = FrameRef(
             number=number,
             time_s=sample.time_s,

@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ import av
 import numpy as np
 
 from vidgru.detector.motion import scene_motion
-from vidgru.detector.preprocess import FramePreprocessor
+from vidgru.detector.preprocess import FramePreprocessor, rasterize_polygons
 from vidgru.errors import RecordingError
 from vidgru.types import Array
 from vidgru.video.keyframe_split import find_split_points
+from vidgru.video.packets import AmbiguousPacketsError, read_packets
 from vidgru.video.reader import ResumePoint, ResumePointNotFoundError, VideoReader, probe
+from vidgru.video.stillness import NotPlannableError, plan_still
 
 HEADER = struct.Struct("<II")
 ALIVE_S = 5.0  # a sign of life is sent at least this often while nothing is sampled
@@ -81,6 +84,8 @@ class DecodeWorker:
         try:
             if "probe" in request:
                 self.send({"kind": "end", "info": asdict(probe(Path(request["probe"])))})
+            elif "threads" in request:
+                self._plan(**request)
             else:
                 self._decode(**request)
         except RecordingError as error:
@@ -107,6 +112,7 @@ class DecodeWorker:
         stop_after: int | None,
         resume_point_every: int,
         split_every: int,
+        first: int,
     ) -> None:
         """Decode a segment.
 
@@ -118,10 +124,9 @@ class DecodeWorker:
             identity: Size and modification time the file must have.
             resume_from, stop_after, resume_point_every: See `VideoReader.sample`.
             split_every: Least samples per segment if the recording can be split among decoders; 0 does not split.
+            first: Number of the first sample to send: samples before it are decoded only to measure motion from them.
         """
-        with VideoReader(Path(path), self._send_alive) as reader:
-            if list(reader.identity) != identity:
-                raise RecordingError("changed while it was read; run again when it is complete")
+        with self._open(path, identity) as reader:
             # Frames are not padded here: how much the network needs is known once the detector is loaded.
             preprocess = FramePreprocessor(reader.info.size_px, imgsz, mask)
             width, height = preprocess.scaled_wh
@@ -136,8 +141,8 @@ class DecodeWorker:
                 fps, (width, height), resume_from=start, stop_after=stop_after, resume_point_every=resume_point_every
             ):
                 image, flow = preprocess(frame.image, frame.time_s)
-                if start is not None and frame.number < start.samples:
-                    continue  # decoded only to measure motion from it
+                if frame.number < first:
+                    continue
                 message = {
                     "kind": "sample",
                     "number": frame.number,
@@ -150,6 +155,42 @@ class DecodeWorker:
                 flow_arrays = () if flow is None else (flow.rate, flow.grey_change)
                 self.send(message, image, scene_motion(flow), *flow_arrays)
             self.send({"kind": "end", "damage": reader.damage.facts(), "end_s": reader.end_s})
+
+    def _plan(self, *, path: str, fps: float, mask: list[list[list[float]]], identity: list[int], threads: int) -> None:
+        """Find where a recording is still; see `plan_still`.
+
+        Args:
+            path, fps, mask, identity: See `_decode`.
+            threads: Threads to use.
+        """
+        with self._open(path, identity) as reader:
+            self.send({"kind": "opened", "info": asdict(reader.info), "image_hw": [0, 0]})
+        try:
+            packets = read_packets(Path(path), self._send_alive)
+            plan = plan_still(
+                packets,
+                Path(path),
+                reader.info,
+                fps,
+                partial(rasterize_polygons, mask),
+                threads=threads,
+                on_progress=self._send_alive,
+            )
+        except (AmbiguousPacketsError, NotPlannableError) as error:
+            self.send({"kind": "plan", "reason": str(error)})
+        else:
+            facts = {"samples": len(plan.still), "keys": len(plan.key_pts), "blind": plan.blind}
+            arrays = (plan.time_s, plan.frame_index, plan.key_pts, plan.key_index, plan.still)
+            self.send({"kind": "plan", "reason": "", **facts}, *arrays)
+        self.send({"kind": "end"})
+
+    def _open(self, path: str, identity: list[int]) -> VideoReader:
+        """Open a recording and check its size and modification time."""
+        reader = VideoReader(Path(path), self._send_alive)
+        if list(reader.identity) != identity:
+            reader.close()
+            raise RecordingError("changed while it was read; run again when it is complete")
+        return reader
 
     def _send_alive(self) -> None:
         if time.monotonic() - self._last_sent > ALIVE_S:

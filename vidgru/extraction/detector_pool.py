@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -114,8 +114,10 @@ def to_sequence(
     size_px: tuple[int, int],
     names: tuple[str, ...],
     flip_idx: tuple[int, ...] = (),
+    *,
+    adaptive: bool = False,
 ) -> FrameSequence:
-    """Join tracked frames of one recording into a piece of its sequence."""
+    """Join tracked frames of one recording into a piece of its sequence; an adaptive one has the tensor `still`."""
     frames, detections = [row.frame for row in rows], [row.detections for row in rows]
     angles = [frame.angle for frame in detections if frame.angle is not None]
     keypoints = [frame.keypoints for frame in detections if frame.keypoints is not None]
@@ -134,11 +136,31 @@ def to_sequence(
         keypoints=np.concatenate(keypoints) if keypoints else None,
         scene=np.stack([frame.scene for frame in detections]),
         scene_motion=np.stack([frame.scene_motion for frame in frames]),
+        still=np.zeros(len(frames), bool) if adaptive else None,
         fps=fps,
         size_px=size_px,
         names=names,
         flip_idx=flip_idx,
     )
+
+
+def repeat_frame(frame: FrameSequence, time_s: Array, frame_index: Array) -> FrameSequence:
+    """Repeat the objects of a frame in the still frames that follow it.
+
+    Args:
+        frame: The frame, M objects.
+        time_s: float64 [T], times of the still frames.
+        frame_index: int64 [T], their indices in the source.
+    """
+    count, objects = len(time_s), len(frame.boxes)
+    tensors: dict[str, Any] = {
+        name: np.tile(value, (count, *(1,) * (value.ndim - 1))) for name, value in frame.tensors().items()
+    }
+    for name in ("motion", "scene_motion"):
+        tensors[name] = np.zeros_like(tensors[name])
+    tensors |= {"time_s": time_s, "frame_index": frame_index, "still": np.ones(count, bool)}
+    tensors["offsets"] = np.arange(count + 1, dtype=np.int64) * objects
+    return replace(frame, **tensors)
 
 
 # --- threads and queues -----------------------------------------------------------------------------------------------

@@ -8,6 +8,10 @@ A segment is a recording, or a part of it from one key frame to another: decodin
 is shared among idle decoders. `Extractor.results` is the ordering loop. It runs in the thread that reads the results
 and alone decides what is decoded, tracked, written and finished; other threads only send it messages. An entry's bytes
 do not depend on what ran beside it.
+
+An adaptive extraction (`vidgru/video/stillness.py`) first plans which samples are decoded; their segments are those of
+the plan. The loop repeats the last objects in the samples between. If decoding does not give the frames that the plan
+expects, the recording is decoded completely, from its start.
 """
 
 from __future__ import annotations
@@ -28,17 +32,25 @@ from msgspec import convert
 from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings, RuntimeSettings
-from vidgru.detector.tracker import Tracker
 from vidgru.detector.weights import find_weights
 from vidgru.errors import LockLostError, OutputError, RecordingError
 from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, watch_for_hangs
-from vidgru.extraction.decode_task import DecodedEnd, RecordingState, Segment, SegmentDecoder, SegmentSplit, TaskResult
+from vidgru.extraction.decode_task import (
+    DecodedEnd,
+    RecordingState,
+    Segment,
+    SegmentDecoder,
+    SegmentSplit,
+    TaskResult,
+    planned_segments,
+)
 from vidgru.extraction.detector_pool import (
     Channel,
     DetectedFrame,
     DetectorPool,
     WorkerThreads,
     count_threads,
+    repeat_frame,
     to_sequence,
 )
 from vidgru.extraction.results import (
@@ -56,6 +68,7 @@ from vidgru.storage import sha256_file
 from vidgru.types import Recording
 from vidgru.video.damage import Damage
 from vidgru.video.reader import ResumePoint, ResumePointNotFoundError
+from vidgru.video.stillness import StillPlan
 from vidgru.video.timestamps import StartTimes
 
 __all__ = [
@@ -73,6 +86,7 @@ __all__ = [
 _CHUNK_SAMPLES = 256  # samples given to the writer at a time
 _RETRY_S = 0.5  # how often a recording that another process has locked is tried again
 _MAX_MESSAGES = 256
+_NOTED_SHARE = 0.05  # of a recording in which packets do not show motion
 
 
 def extract_recordings(
@@ -224,7 +238,7 @@ class Extractor:
             self._pool,
             self._locks,
             is_last=self._is_last,
-            can_split=len(self._decoders) > 1,
+            decoders=len(self._decoders),
             on_split=self._messages.put,
             stop=self._stop,
             limit=limit,
@@ -357,24 +371,47 @@ class Extractor:
     def _advance(self, state: RecordingState) -> None:
         """Track and write the frames of a recording whose turn it is, and finish it after the last."""
         try:
-            while row := state.arrived.pop(state.samples, None):
-                assert state.info is not None
-                state.tracker = state.tracker or Tracker(self._detect.tracker, state.info.size_px)
-                objects = row.detections
-                tracks = state.tracker.update(objects.boxes, objects.scores, objects.classes)
-                state.tracked.append(replace(row, tracks=tracks))
-                state.samples += 1
-                share = row.frame.time_s / state.info.duration_s if state.info.duration_s else 0.0
-                self._listener.advance(state.number, row.frame.time_s - state.time_s, min(share, 1.0))
-                state.time_s = row.frame.time_s
-                if len(state.tracked) == _CHUNK_SAMPLES or state.samples % PART_SAMPLES == 0:
-                    self._write(state)
+            assert state.info is not None
+            while True:
+                if state.next_is_still:
+                    self._repeat_last(state)
+                elif row := state.arrived.pop(state.samples, None):
+                    objects = row.detections
+                    tracks = state.track(
+                        self._detect.tracker, state.info.size_px, objects.boxes, objects.scores, objects.classes
+                    )
+                    state.tracked.append(replace(row, tracks=tracks))
+                    self._count(state, 1, row.frame.time_s)
+                    if len(state.tracked) == _CHUNK_SAMPLES or state.samples % PART_SAMPLES == 0:
+                        self._write(state)
+                else:
+                    break
             while state.segments and state.segments[0].status == "done" and state.segments[0].passed <= state.samples:
                 state.segments.pop(0)
             if state.end is not None and state.samples == state.end.samples:
                 self._finish_entry(state, state.end)
         except LockLostError:  # this process was suspended until its lock expired
             self._fail(state, "was taken over by another process while this one was suspended; run again to reuse it")
+
+    def _count(self, state: RecordingState, samples: int, time_s: float) -> None:
+        """Count more samples of a recording, the last of them at `time_s`."""
+        assert state.info is not None
+        share = time_s / state.info.duration_s if state.info.duration_s else 0.0
+        self._listener.advance(state.number, time_s - state.time_s, min(share, 1.0), samples)
+        state.samples, state.time_s = state.samples + samples, time_s
+
+    def _repeat_last(self, state: RecordingState) -> None:
+        """Repeat the objects of the last sample in the still ones that follow, up to the end of the part."""
+        self._write(state)
+        plan, last = state.plan, state.last
+        assert plan is not None
+        assert last is not None
+        assert state.writer is not None
+        first = state.samples
+        end = min(state.still_end, (first // PART_SAMPLES + 1) * PART_SAMPLES)
+        state.track_still(last.boxes, last.scores, last.classes, end - first)
+        state.writer.append(repeat_frame(last, plan.time_s[first:end], plan.frame_index[first:end]), {})
+        self._count(state, end - first, float(plan.time_s[end - 1]))
 
     def _write(self, state: RecordingState) -> None:
         """Give the tracked frames to the writer, with the point from which a later run can resume."""
@@ -385,10 +422,19 @@ class Extractor:
             resume_point = state.tracked[-1].frame.resume_point
             detector = self._pool.load()
             sequence = to_sequence(
-                state.tracked, self._detect.fps, state.info.size_px, detector.names, detector.flip_idx
+                state.tracked,
+                self._detect.fps,
+                state.info.size_px,
+                detector.names,
+                detector.flip_idx,
+                adaptive=self._detect.adaptive,
             )
-            state.tracked = []
-            state.writer.append(sequence, None if resume_point is None else asdict(resume_point))
+            state.tracked, state.last = [], sequence.frames(len(sequence) - 1, len(sequence))
+            if state.plan is not None:
+                state.writer.append(sequence, {})  # the plan says how to go on after any sample
+            else:
+                note = {"adaptive_note": state.adaptive_note} if state.adaptive_note else {}
+                state.writer.append(sequence, None if resume_point is None else asdict(resume_point) | note)
 
     def _finish_entry(self, state: RecordingState, end: DecodedEnd) -> None:
         """Write what is left of a recording's entry, which makes it valid."""
@@ -409,15 +455,25 @@ class Extractor:
             feature_settings=self._feature_settings,
             damage=damage.facts(),
             recorded_at=state.info.recorded_at,
+            adaptive_note=state.adaptive_note,
         )
         others = f"other video streams not read: {', '.join(state.info.others)}" if state.info.others else ""
-        self._end(state, status, state.samples, duration_s, "; ".join(filter(None, (str(damage), others))))
+        reason = "; ".join(filter(None, (str(damage), others, state.adaptive_note)))
+        still = 0 if state.plan is None else int(state.plan.still.sum())
+        self._end(state, status, state.samples, duration_s, reason, still)
 
     def _share(self, segment: Segment, points: list[ResumePoint]) -> None:
         """Split what follows a running segment, which ends at the first point, into segments for other decoders."""
         for number, (start, end) in enumerate(zip(points, [*points[1:], None], strict=True), segment.number + 1):
             segment.state.segments.append(
-                Segment(state=segment.state, number=number, resume_from=start, end=end, passed=start.samples)
+                Segment(
+                    state=segment.state,
+                    number=number,
+                    resume_from=start,
+                    end=end,
+                    passed=start.samples,
+                    first=start.samples,
+                )
             )
 
     def _end_segment(self, segment: Segment, result: TaskResult) -> None:
@@ -425,7 +481,10 @@ class Extractor:
         state = segment.state
         match result:
             case Entry() as entry:
-                self._end(state, "reused", entry.samples, entry.duration_s, describe_damage(entry))
+                reason = "; ".join(filter(None, (describe_damage(entry), entry.adaptive_note)))
+                self._end(state, "reused", entry.samples, entry.duration_s, reason, entry.still)
+            case StillPlan() as plan:
+                self._follow(state, plan)
             case "locked":
                 self._started.remove(state)
                 self._locked.append((time.monotonic() + _RETRY_S, state))
@@ -434,6 +493,8 @@ class Extractor:
                 if self._is_last():
                     self._pool.flush()  # few frames are left to fill the batch of its last ones
                 self._advance(state)  # all its frames may have been tracked already
+            case "overrun" | ResumePointNotFoundError() if state.plan is not None:
+                self._decode_completely(state, "decoded completely: damage, or other frames than its packets announce")
             case "overrun":
                 self._extend(segment)
                 segment.status = "waiting"
@@ -446,6 +507,25 @@ class Extractor:
         first = next(state.unfinished, None)
         if first is not None and first.status == "lost":  # no earlier one has been extended over it
             self._fail(state, "does not decode to the same frames twice; convert it with ffmpeg")
+
+    def _follow(self, state: RecordingState, plan: StillPlan) -> None:
+        """Decode what a plan of adaptive extraction says."""
+        state.plan = plan
+        if plan.blind >= _NOTED_SHARE:
+            state.adaptive_note = f"packets do not show motion in {plan.blind:.0%} of it, which costs time"
+        state.segments = planned_segments(state, plan)
+        if state.samples:
+            self._advance(state)  # a still stretch may follow what an earlier run left
+
+    def _decode_completely(self, state: RecordingState, note: str) -> None:
+        """Give up the plan of an adaptive extraction, and what has been extracted by it."""
+        for segment in state.segments:
+            segment.is_superseded = True
+        if state.writer is not None:
+            state.writer.restart()
+        state.reset()
+        state.plan, state.adaptive_note, state.end, state.arrived, state.tracked = None, note, None, {}, []
+        state.segments, state.was_split = [Segment(state=state)], False
 
     def _extend(self, segment: Segment) -> None:
         """Have a segment continue to the end of the recording: what later ones decoded does not count."""
@@ -466,6 +546,8 @@ class Extractor:
             self._fail(state, f"{death} twice at one place: out of memory? Run again to resume it")
         elif not segment.passed or state.info is None:
             self._fail(state, f"{death} before the first frame; convert the file with ffmpeg")
+        elif state.plan is not None:
+            self._decode_completely(state, f"decoded completely: {death}")
         else:
             self._extend(segment)
             state.end = DecodedEnd(samples=segment.passed, damage=Damage(decoder_deaths=1), end_s=None)
@@ -482,15 +564,23 @@ class Extractor:
             segment.resume_from = replace(resume_from, key_pts=None)
         elif not segment.number and state.writer is not None and segment.passed == state.writer.samples:
             state.writer.restart()  # nothing has been added to what an earlier run left
-            state.tracker, state.samples, state.time_s = None, 0, 0.0
-            segment.resume_from, segment.passed = None, 0
+            state.reset()
+            segment.resume_from, segment.passed, segment.first = None, 0, 0
         else:
             segment.status = "lost"
 
     def _fail(self, state: RecordingState, reason: str) -> None:
         self._end(state, "failed", 0, None, reason)
 
-    def _end(self, state: RecordingState, status: Status, samples: int, duration_s: float | None, reason: str) -> None:
+    def _end(
+        self,
+        state: RecordingState,
+        status: Status,
+        samples: int,
+        duration_s: float | None,
+        reason: str,
+        still: int = 0,
+    ) -> None:
         """End a recording, and drop what is still on its way."""
         for segment in state.segments:
             segment.is_superseded = True
@@ -504,6 +594,7 @@ class Extractor:
             duration_s=duration_s,
             reason=reason,
             seconds=time.monotonic() - state.started,
+            still=still,
         )
         if result.key:
             path = state.recording.path

@@ -40,6 +40,7 @@ class ExtractionResult:
         duration_s: Length of the recording in seconds; None if unknown.
         reason: Why it failed or is partial, or what of it was not read; empty otherwise.
         seconds: Wall time it took.
+        still: How many of the samples are still, and were not decoded.
     """
 
     recording: Recording
@@ -49,6 +50,7 @@ class ExtractionResult:
     duration_s: float | None
     reason: str
     seconds: float
+    still: int = 0
 
 
 def print_result(result: ExtractionResult) -> None:
@@ -56,6 +58,7 @@ def print_result(result: ExtractionResult) -> None:
     line = f"{result.status:8} {result.recording.name}: "
     if result.status != "failed":
         line += f"{result.samples} samples"
+        line += f" ({result.still / result.samples:.1%} still)" if result.still else ""
     if result.status in ("done", "partial") and result.duration_s is not None:
         speed = result.duration_s / max(result.seconds, 1e-3)
         line += f" of {result.duration_s:.1f} s in {result.seconds:.1f} s, {speed:.1f}x real time"
@@ -87,7 +90,9 @@ def summary_table(results: Sequence[ExtractionResult]) -> str:
     total = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing to do"
     seconds = sum(result.duration_s or 0 for result in results if result.key)
     samples = sum(result.samples for result in results)
-    return "\n".join([*lines, f"{total}: {seconds / 3600:.2f} hours of video, {samples} samples"])
+    still = sum(result.still for result in results)
+    share = f", {still / samples:.1%} of them still" if still else ""
+    return "\n".join([*lines, f"{total}: {seconds / 3600:.2f} hours of video, {samples} samples{share}"])
 
 
 # --- summary.jsonl ----------------------------------------------------------------------------------------------------
@@ -126,6 +131,7 @@ def _write_summary(path: Path, results: Mapping[int, ExtractionResult]) -> None:
             "reason": result.reason,
             "key": result.key,
             "samples": result.samples,
+            "still": result.still,
             "duration_s": result.duration_s,
             "seconds": round(result.seconds, 3),
         }
@@ -139,8 +145,8 @@ def _write_summary(path: Path, results: Mapping[int, ExtractionResult]) -> None:
 class ProgressListener(Protocol):
     """Follows the recordings of a run by number. `ProgressBar` shows them; a Ray worker passes them on."""
 
-    def advance(self, number: int, seconds: float, share: float) -> None:
-        """Count one more sample, `seconds` after the previous one; `share` of the recording is done."""
+    def advance(self, number: int, seconds: float, share: float, samples: int = 1) -> None:
+        """Count more samples, the last of them `seconds` after the previous ones; `share` of the recording is done."""
 
     def end(self, number: int, *, reused: bool) -> None:
         """Count a recording that has ended."""

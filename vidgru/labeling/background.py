@@ -94,7 +94,7 @@ class FeatureExtraction:
 
     # What `Extractor` calls (`ProgressListener`):
 
-    def advance(self, number: int, seconds: float, share: float) -> None:
+    def advance(self, number: int, seconds: float, share: float, samples: int = 1) -> None:
         """Show the progress of a recording."""
         self._project.set_features(number, "extracting", share)
 

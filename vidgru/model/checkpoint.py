@@ -18,7 +18,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from vidgru.config import MAX_MEMBERS, DetectorSettings, FeatureGroup, NetworkSettings, uses_imported_detections
+from vidgru.config import (
+    MAX_MEMBERS,
+    DetectorSettings,
+    FeatureGroup,
+    NetworkSettings,
+    comparable_settings,
+    uses_imported_detections,
+)
 from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
 from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.event_gru import EventGRU
@@ -191,6 +198,13 @@ class EventModel:
     def labels(self) -> tuple[str, ...]:
         """Labels in the order of the network's outputs."""
         return self.task.labels
+
+    def with_adaptive(self, adaptive: bool | None) -> EventModel:
+        """Return the model with recordings to be extracted adaptively, or not; None changes nothing."""
+        if adaptive is None or uses_imported_detections(self.feature_settings):
+            return self
+        settings = comparable_settings(self.feature_settings) | ({"adaptive": True} if adaptive else {})
+        return replace(self, feature_settings=settings)
 
     def with_thresholds(self, threshold: float | Mapping[str, float] | None) -> EventModel:
         """Return the model with other thresholds; `DecodeSettings.with_high` says how the lower ones follow.
@@ -433,15 +447,11 @@ def check_feature_settings(model: EventModel, feature_settings: Mapping[str, Any
         SettingsMismatchError: Settings differ; the message has each with both values.
     """
     check_detection_source(model, feature_settings, subject)
-    differing = sorted(
-        key
-        for key in model.feature_settings.keys() | dict(feature_settings).keys()
-        if model.feature_settings.get(key) != feature_settings.get(key)
-    )
+    theirs, settings = comparable_settings(model.feature_settings), comparable_settings(feature_settings)
+    differing = sorted(key for key in theirs.keys() | settings.keys() if theirs.get(key) != settings.get(key))
     if differing:
         values = "; ".join(
-            f"{key} is {_format_setting(feature_settings.get(key))}, "
-            f"the model's is {_format_setting(model.feature_settings.get(key))}"
+            f"{key} is {_format_setting(settings.get(key))}, the model's is {_format_setting(theirs.get(key))}"
             for key in differing
         )
         raise SettingsMismatchError(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.entry import KEY, LIVE
-from vidgru.config import DetectorSettings, uses_imported_detections
+from vidgru.config import DetectorSettings, comparable_settings, uses_imported_detections
 from vidgru.errors import CacheError, OutputError, SettingsMismatchError, SourceError, WeightsError
 from vidgru.extraction.pipeline import feature_settings_for
 from vidgru.model.checkpoint import EventModel, check_feature_settings, detector_settings
@@ -169,7 +169,9 @@ def _whole_cache(root: Path, model: EventModel) -> list[WorkItem]:
             if key not in sha256 or cache.key(sha256[key], model.feature_settings) == key:
                 matching[key] = error.message
             continue
-        if entry is not None and entry.feature_settings != model.feature_settings:
+        if entry is not None and comparable_settings(entry.feature_settings) != comparable_settings(
+            model.feature_settings
+        ):
             others.append(entry)
         elif entry is not None:
             matching[key] = entry

@@ -47,7 +47,7 @@ from vidgru.types import Event, FrameSequence
 _POLL_S = 0.2  # how often a silent source is checked
 _STATUS_S = 60.0
 _MAX_LATENCIES = 10_000  # most recent frames whose latency is reported
-_RECORDINGS_ONLY = ("since", "until", "clips", "save_video", "start_time", "shard", "ray", "merge_only")
+_RECORDINGS_ONLY = ("since", "until", "clips", "save_video", "start_time", "shard", "ray", "merge_only", "adaptive")
 _STATE = LIVE  # field of an entry's resume state that holds the facts to finish it
 
 

@@ -122,7 +122,7 @@ class Predictor:
 
     def __init__(self, model_path: str | Path, config: PredictConfig, say: Callable[[str], None] | None = None) -> None:
         self._file = model_file(model_path).absolute()
-        self.model = load_predictor(self._file).with_thresholds(config.threshold)
+        self.model = load_predictor(self._file).with_thresholds(config.threshold).with_adaptive(config.adaptive)
         sha256 = sha256_file(self._file)
         self.config, self.say = config, say or (lambda text: None)
         self.time_range = TimeRange(config.since, config.until)

@@ -157,10 +157,10 @@ class _ProgressRecorder:
         self._progress = WorkerProgress()
         self._lock = threading.Lock()
 
-    def advance(self, number: int, seconds: float, share: float) -> None:
+    def advance(self, number: int, seconds: float, share: float, samples: int = 1) -> None:
         with self._lock:
             recording = self._progress.recordings.setdefault(number, RecordingProgress())
-            recording.samples += 1
+            recording.samples += samples
             recording.seconds += seconds
             recording.share = share
 

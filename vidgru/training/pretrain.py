@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidgru.cache import SequenceCache
-from vidgru.config import PretrainConfig
+from vidgru.config import PretrainConfig, comparable_settings
 from vidgru.datasets.windows import collate, slice_window
 from vidgru.errors import SettingsMismatchError, SourceError
 from vidgru.model.checkpoint import EventModel, EventTask, build_network, entry_digest
@@ -110,7 +110,8 @@ def load_unlabelled(folders: Sequence[str | Path]) -> UnlabelledFeatures:
             )
         for entry in sorted(entries, key=lambda entry: entry.key):
             settings = settings or entry.feature_settings
-            if differ := [name for name, value in settings.items() if entry.feature_settings.get(name) != value]:
+            others = comparable_settings(entry.feature_settings)
+            if differ := [name for name, value in comparable_settings(settings).items() if others.get(name) != value]:
                 raise SettingsMismatchError(
                     f"{folder} has recordings of different settings ({', '.join(sorted(differ))})",
                     "extract all recordings with the same settings, into a folder of their own",

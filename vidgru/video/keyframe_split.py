@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
-import av
+import numpy as np
 
-from vidgru.errors import RecordingError
-from vidgru.video.container import container_start, find_video_stream, open_container, time_base
+from vidgru.video.packets import AmbiguousPacketsError, read_packets
 from vidgru.video.reader import ResumePoint
-from vidgru.video.timestamps import SamplingGrid
 
 
 def find_split_points(
@@ -27,53 +24,37 @@ def find_split_points(
         path: Path of the recording.
         fps: Samples per second.
         min_samples: Minimum number of samples per segment.
-        on_progress: Called per packet.
+        on_progress: Called every few packets.
 
     Returns:
         Split points in order; none if the packets are ambiguous (PTS missing or repeated) or damaged.
     """
-    stamps: list[int] = []
-    keys: set[int] = set()
-    latest_dts = -(2**63)
     try:
-        with open_container(path) as container:
-            stream = find_video_stream(container)
-            start, tick = container_start(container), time_base(stream)
-            for packet in container.demux(stream):
-                on_progress()
-                if not packet.size or packet.is_discard:
-                    continue
-                if packet.pts is None or packet.is_corrupt or (packet.dts is not None and packet.dts < latest_dts):
-                    return []
-                latest_dts = latest_dts if packet.dts is None else packet.dts
-                stamps.append(packet.pts)
-                if packet.is_keyframe:
-                    keys.add(packet.pts)
-    except (RecordingError, av.error.FFmpegError, OSError, ValueError, IndexError):  # for IndexError see `VideoReader`
+        packets = read_packets(path, on_progress)
+    except AmbiguousPacketsError:
         return []
-    stamps.sort()
-    if any(a == b for a, b in pairwise(stamps)):
-        return []
-    # The rule of `SamplingGrid`, floor((stamp * tick - start + tick / 2) * rate), in whole numbers: a recording of many
-    # hours has millions of stamps, for which arithmetic with fractions is slow.
-    rate = SamplingGrid(fps).rate
-    half_tick, offset = tick * rate / 2, start * rate
-    factor = half_tick.numerator * offset.denominator
-    shift = offset.numerator * half_tick.denominator
-    divisor = half_tick.denominator * offset.denominator
+    key_pts = np.sort(packets.pts[packets.is_key])
+    key_indices = np.searchsorted(packets.stamps, key_pts)
+    indices = packets.sample_indices(fps)
     split_points: list[ResumePoint] = []
-    samples = next_point = segment_start = previous_sample = key_pts = key_index = 0
-    for index, stamp in enumerate(stamps):
-        if stamp in keys:
-            key_pts, key_index = stamp, index
-        point = ((2 * stamp + 1) * factor - shift) // divisor
-        if point < next_point:
-            continue
-        samples, next_point = samples + 1, point + 1
-        if samples - segment_start >= min_samples and previous_sample < key_index:
+    segment_start = 0
+    # Of several key frames between two samples, decoding starts at the last.
+    for number, key in zip(*_last_keys(np.searchsorted(indices, key_indices)), strict=True):
+        if number < len(indices) and number + 1 - segment_start >= min_samples and key_indices[key] > 0:
             split_points.append(
-                ResumePoint(samples=samples, index=index, key_pts=key_pts, key_index=key_index, image=None)
+                ResumePoint(
+                    samples=number + 1,
+                    index=int(indices[number]),
+                    key_pts=int(key_pts[key]),
+                    key_index=int(key_indices[key]),
+                    image=None,
+                )
             )
-            segment_start = samples
-        previous_sample = index
+            segment_start = number + 1
     return split_points
+
+
+def _last_keys(samples: np.ndarray) -> tuple[list[int], list[int]]:
+    """Return the distinct values of a sorted array, and the last position of each."""
+    values, first, counts = np.unique(samples, return_index=True, return_counts=True)
+    return values.tolist(), (first + counts - 1).tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
@@ -26,18 +26,20 @@ class FrameScaler:
     Args:
         size_px: Width and height of the upright image.
         rotation: Degrees to turn the stored frame clockwise to make it upright.
+        pixels: What `scale` returns: RGB, or luma only.
     """
 
-    def __init__(self, size_px: tuple[int, int], rotation: int) -> None:
+    def __init__(self, size_px: tuple[int, int], rotation: int, pixels: Literal["rgb24", "gray"] = "rgb24") -> None:
         self._quarter_turns = -rotation // 90
         self._stored_size_px = size_px if self._quarter_turns % 2 == 0 else size_px[::-1]
+        self._pixels = pixels
         self._reformatter = VideoReformatter()
 
     def scale(self, frame: Any) -> Array:
-        """Return a decoded frame (PyAV's) as uint8 [height, width, 3], RGB, in its stored orientation."""
+        """Return a decoded frame (PyAV's) as uint8 [height, width, 3] or [height, width], as it is stored."""
         width, height = self._stored_size_px
         scaled = self._reformatter.reformat(
-            frame, width, height, "rgb24", interpolation=_INTERPOLATION, dst_color_range=ColorRange.JPEG, threads=1
+            frame, width, height, self._pixels, interpolation=_INTERPOLATION, dst_color_range=ColorRange.JPEG, threads=1
         )
         image: Array = scaled.to_ndarray()
         return image
