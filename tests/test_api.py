@@ -85,10 +85,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", ["python.md"])
-def test_examples_of_the_documentation_run(page: str, folder: Path) -> None:
-    text = (DOCS / page).read_text(encoding="utf-8")
-    run_examples(doctest.DocTestParser().get_doctest(text, {}, page, page, 0))
+@pytest.mark.slow
+def test_examples_of_the_documentation_run(folder: Path) -> None:
+    text = (DOCS / "python.md").read_text(encoding="utf-8")
+    run_examples(doctest.DocTestParser().get_doctest(text, {}, "python.md", "python.md", 0))
 
 
 def test_every_command_is_a_function() -> None:

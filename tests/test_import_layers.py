@@ -1,6 +1,7 @@
 """Which package may import which, and which modules may import heavy dependencies."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+@cache
 def imports(path: Path) -> list[str]:
     """Every module imported anywhere in a file, inside functions too, absolute, as `a.b` or `a.b.name`."""
     names = []

@@ -75,7 +75,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     weights = make_weights(root / "tiny.pt")
     long = write_video(root / "long.mp4", 120, metadata={"creation_time": "2024-05-01T12:00:00Z"})
     short = write_video(root / "short.ts", 60, tick=Fraction(1, 90000), options={"bf": "0"})
-    detect = DetectorSettings(weights=str(weights), imgsz=160, fps=5)
+    detect = DetectorSettings(weights=str(weights), imgsz=64, fps=5)
     cache = SequenceCache(root / "features")
     (outcome,) = extract_recordings(
         [Recording(path=long, name="long.mp4")],
@@ -502,7 +502,7 @@ def test_live_rejects_settings_for_recordings(
 def test_live_rejects_bidirectional_model(stage: Stage, tmp_path: Path) -> None:
     with serving(as_file(stage.long)) as url:
         cache = SequenceCache(tmp_path / "features")
-        detect = DetectorSettings(weights=str(stage.weights), imgsz=160, fps=5)
+        detect = DetectorSettings(weights=str(stage.weights), imgsz=64, fps=5)
         (outcome,) = extract_recordings(
             [Recording(path=stage.long, name="a")],
             cache,

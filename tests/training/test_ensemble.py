@@ -66,6 +66,7 @@ def test_run_measures_members_out_of_fold(data: FakeDataset, run: tuple[Path, st
     assert len((out / "results.csv").read_text().splitlines()) == 3  # no epoch is chosen, and none left out
 
 
+@pytest.mark.slow
 def test_resumed_ensemble_equals_uninterrupted(data: FakeDataset, run: tuple[Path, str], tmp_path: Path) -> None:
     train(data.root, config(data, tmp_path, epochs=1))
     train(data.root, config(data, tmp_path, resume=True))
@@ -89,7 +90,7 @@ def test_ensemble_scores_test_split_like_stream(data: FakeDataset, run: tuple[Pa
         ]
 
 
-@pytest.mark.parametrize(("clips", "linear"), [(1, True), (2, False)])
+@pytest.mark.parametrize(("clips", "linear"), [(1, True), pytest.param(2, False, marks=pytest.mark.slow)])
 def test_few_clips_per_class(tmp_path: Path, clips: int, linear: bool, capsys: pytest.CaptureFixture[str]) -> None:
     data = FakeDataset(tmp_path / "data")
     for number in range(3 * clips):

@@ -110,7 +110,7 @@ def test_contexts_name_rank_and_neighbours() -> None:
     assert not any("," in name for name in names), "a comma ends what is near"
 
 
-@pytest.mark.parametrize("language", ["en", "ko"])
+@pytest.mark.parametrize("language", ["en", pytest.param("ko", marks=pytest.mark.slow)])
 def test_measured_words_are_filled_in_any_language(language: str, grounded: Grounded) -> None:
     grounding, with_slots, _ = grounded if language == "en" else ground(language)
     assert {choice.group for choice in grounding.choices} == {"colour", "movement"}
