@@ -13,6 +13,7 @@ from vidgru.prediction.report.packing import (
     frame_ranks,
     kept_shares,
     select_objects,
+    still_spans,
     thin,
 )
 
@@ -151,3 +152,14 @@ def test_buckets_are_short_near_events() -> None:
 def test_thin_of_nothing() -> None:
     curves = thin(np.zeros(0), np.zeros((0, 2), np.float32), bucket_starts(0, np.zeros(0, bool)))
     assert curves.high.shape == (2, 0)
+
+
+def test_still_spans() -> None:
+    time_s = np.arange(20) / 10
+    still = np.isin(np.arange(20), [0, 1, 5, 8, 9, 10, 18, 19])
+    assert still_spans(time_s, still, 2.05).tolist() == [[0, 200], [500, 600], [800, 1100], [1800, 2050]]
+    assert still_spans(time_s, still, 2.05, max_spans=2).tolist() == [[0, 1100], [1800, 2050]]
+    assert still_spans(time_s, still, 2.05, max_spans=1).tolist() == [[0, 2050]]
+    assert still_spans(time_s, ~still, 2.0).tolist() == [[200, 500], [600, 800], [1100, 1800]]
+    assert still_spans(time_s, np.zeros(20, bool), 2.0).tolist() == []
+    assert still_spans(time_s[:0], still[:0], 0.0).tolist() == []

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from tests.prediction.fake_project import make_model
-from tests.prediction.report.pages import FPS, NASTY, data_of, entry, event, make_page, scored, unpacked
-from tests.sequences import make_sequence
+from tests.prediction.report.pages import FPS, NASTY, data_of, entry, event, make_page, scored, sequence, unpacked
+from tests.sequences import make_sequence, with_still_frames
 from tests.videos import read_counter, write_video
 from vidgru.errors import OutputError
 from vidgru.model.attribution import AttendedObject, Explanation, GatePeak
@@ -35,6 +35,15 @@ def why(of: Event) -> Explanation:
         keep_peaks=(GatePeak(time_s=5.1, update=0.9, reset=0.5),),
         forget_peaks=(GatePeak(time_s=5.2, update=0.2, reset=0.1),),
     )
+
+
+def test_page_marks_still_stretches(tmp_path: Path) -> None:
+    whole = with_still_frames(sequence(40), [*range(5, 20), *range(21, 40)])
+    parts = [whole.frames(0, 12), whole.frames(12, 40)]
+    data = data_of(make_page(tmp_path, [event(0.0, 1.0)], frames=40, parts=parts, video=False))
+    assert data["still"] == [[500, 2000], [2100, 4000]]
+    (note,) = data["notes"]
+    assert note.startswith("85.00% of the frames are still (marked on the time axis): adaptive extraction")
 
 
 def test_page_data(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ FRAME_SCORE_BYTES = 3_000_000  # of frames' scores that are not thinned, from wh
 PICTURE_BYTES = 3_000_000
 
 MAX_POINTS = 4000  # per curve
+MAX_STILL_SPANS = 2000  # more cannot be distinguished on a screen
 MARGIN_S = 1.0  # before and after an event, in which objects are kept
 FEW_FRAMES = 4000  # shorter recordings keep the objects of all frames: why was an event missed?
 _FIRST_S = 30.0  # of each event come before the rest of any, so that one of hours does not use up the budget
@@ -85,6 +86,29 @@ def thin(time_s: Array, values: Array, starts: Array) -> ThinnedCurves:
         low=np.ascontiguousarray(_quantise(low).T),
         high=np.ascontiguousarray(_quantise(high).T),
     )
+
+
+# --- still stretches ------------------------------------------------------------------------------------------------
+
+
+def still_spans(time_s: Array, still: Array, end_s: float, max_spans: int = MAX_STILL_SPANS) -> Array:
+    """Start and end of each still stretch in milliseconds: uint32 [n, 2], increasing.
+
+    Args:
+        time_s: float64 [T].
+        still: bool [T].
+        end_s: End of the recording.
+        max_spans: Maximum of n; the shortest gaps between stretches are then left out.
+    """
+    if not still.any():
+        return np.zeros((0, 2), np.uint32)
+    edges = np.flatnonzero(np.diff(still, prepend=False, append=False))
+    spans = np.append(time_s, max(end_s, time_s[-1]))[edges].reshape(-1, 2)
+    is_kept = np.ones(len(spans) - 1, bool)  # the gap after each span but the last
+    is_kept[np.argsort(spans[:-1, 1] - spans[1:, 0], kind="stable")[max_spans - 1 :]] = False
+    starts, ends = spans[np.append(True, is_kept), 0], spans[np.append(is_kept, True), 1]
+    joined: Array = np.round(np.column_stack([starts, ends]) * 1000).astype(np.uint32)
+    return joined
 
 
 # --- objects --------------------------------------------------------------------------------------------------------

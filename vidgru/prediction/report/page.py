@@ -43,6 +43,7 @@ from vidgru.prediction.report.packing import (
     frame_ranks,
     kept_shares,
     select_objects,
+    still_spans,
     thin,
 )
 from vidgru.storage import write_atomic
@@ -107,10 +108,12 @@ def write_page(
     shown = [events[number] for number in numbers]
     ranks = frame_ranks(scored.time_s, shown)
     counts: list[Array] = []  # objects per frame of each part
+    is_still: list[Array] = []
 
     def counted_parts() -> Iterator[FrameSequence]:
         for part in parts:
             counts.append(np.diff(part.offsets))
+            is_still.append(np.zeros(len(part), bool) if part.still is None else part.still)
             yield part
 
     objects = select_objects(counted_parts(), scored.attention, ranks, OBJECT_BYTES * 3 // 4)  # base64 adds a third
@@ -121,6 +124,7 @@ def write_page(
     if scored.gates is not None:
         curves = thin(scored.time_s, np.column_stack([scored.gates.update, scored.gates.reset]), starts)
         gates = _encode_curves(curves, [0, 1])
+    still = np.concatenate([np.zeros(0, bool), *is_still])
     decoding = _encode_decoding(model, scored, entry.duration_s)
     exists = recording.path.is_file()
     folders = PurePosixPath(recording.name).parts
@@ -155,10 +159,12 @@ def write_page(
         },
         "scores": _encode_curves(scores, curve_labels),
         "gates": gates,
+        "still": still_spans(scored.time_s, still, entry.duration_s).tolist(),
         "objects": {name: encode_array(getattr(objects, name)) for name in QuantisedObjects.__dataclass_fields__},
         "pictures": make_pictures(recording.path, entry.duration_s, shown, PICTURE_BYTES) if exists else [],
         "missing": _missing_events(events, shown, scored),
         "notes": [
+            *_still_note(still),
             *_notes(events, shown, scored, objects, scores, curve_labels, model, decoding is not None),
             *_empty_frames_note(events, scored.time_s, counts),
         ],
@@ -268,6 +274,16 @@ def _missing_events(events: list[Event], shown: list[Event], scored: ScoredRecor
     return sentences
 
 
+def _still_note(still: Array) -> list[str]:
+    """Sentence on the still frames, if there are any."""
+    if not still.any():
+        return []
+    return [
+        f"{still.mean():.2%} of the frames are still (marked on the time axis): adaptive extraction did not decode "
+        "them, and their boxes are those of the frame before."
+    ]
+
+
 def _notes(
     events: list[Event],
     shown: list[Event],
@@ -305,7 +321,7 @@ def _notes(
 
 def _empty_frames_note(events: list[Event], time_s: Array, counts: list[Array]) -> list[str]:
     """Sentence on the frames of events in which nothing was detected, if they are many."""
-    is_empty = np.concatenate(counts) == 0
+    is_empty = np.concatenate([np.zeros(0, np.int64), *counts]) == 0
     in_event = np.zeros(len(time_s), bool)
     for event in events:
         in_event[slice(*frames_between(time_s, event.start_s, event.end_s))] = True

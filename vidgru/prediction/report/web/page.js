@@ -191,6 +191,7 @@ class Page {
     byId('notes').replaceChildren(...data.notes.map((note) => make('li', {}, note)));
     byId('notes_summary').textContent = data.notes.join(' ');
     byId('notes_line').hidden = data.notes.length === 0;
+    byId('still_key').hidden = data.still.length === 0;
     byId('smoothing').textContent = data.smooth > 0 ? `, smoothed over ${data.smooth} s` : '';
     byId('back').hidden = data.index === null;
     if (data.index !== null) byId('back').href = data.index;

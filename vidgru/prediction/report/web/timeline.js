@@ -233,6 +233,18 @@ class Timeline {
       context.fillText(formatTime(tick * step, step < 1 ? 1 : 0), x + 4, height - 6);
     }
     context.stroke();
+    this.drawStill(context, height - 3, 3, (time) => this.x(time), width);
+  }
+
+  // Mark the still stretches of adaptive extraction, whose frames were not decoded.
+  drawStill(context, y, height, x, width) {
+    context.fillStyle = themeColour('muted');
+    context.globalAlpha = 0.45;
+    for (const [start, end] of data.still ?? []) {
+      const [left, right] = [Math.max(x(start / 1000), 0), Math.min(x(end / 1000), width)];
+      if (right > left) context.fillRect(left, y, right - left, height);
+    }
+    context.globalAlpha = 1;
   }
 
   drawLanes() {
@@ -304,6 +316,7 @@ class Timeline {
       context.fillStyle = labelColour(event.label);
       context.fillRect(event.start * scale, 3, right - event.start * scale, height - 6);
     }
+    this.drawStill(context, height - 3, 3, (time) => time * scale, width);
     const { start, length, whole } = this.page.view;
     if (whole) return;
     context.strokeStyle = themeColour('text');
