@@ -55,6 +55,9 @@ from vidgru.prediction.event_files import read_jsonl
 from vidgru.sources import find_recordings
 from vidgru.storage import sha256_file, write_atomic
 from vidgru.types import Event, FrameSequence
+from vidgru.video.packets import read_packets
+from vidgru.video.reader import probe
+from vidgru.video.stillness import plan_still
 
 Image = NDArray[np.uint8]  # yuv420p as OpenCV has it: [3/2 height, width]
 
@@ -119,11 +122,13 @@ class Footage:
         still: Pictures of a still moment.
         clips: Videos that appear in it, by label.
         noise: Standard deviation of the noise that is added to luma.
+        inset: Share of the width and height in which clips appear.
     """
 
     still: list[Image]
     clips: dict[str, Path]
     noise: float
+    inset: float
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -137,17 +142,22 @@ class Footage:
         width, height = self.size_px
         noise = rng.normal(0, self.noise, (height + 64, width + 64)).round().astype(np.int16)
         order = cycle([*range(len(self.still)), *range(len(self.still) - 2, 0, -1)])
-        inset = cycle_pictures(clip, (width // 12 * 4, height // 12 * 4)) if clip else None
+        inset_px = (round(width * self.inset / 4) * 4, round(height * self.inset / 4) * 4)
+        inset = cycle_pictures(clip, inset_px) if clip else None
         for index in islice(order, count):
             image = self.still[index].copy()
             if inset is not None:
-                paste(image, next(inset), width // 4 * 2, height // 8 * 4)
+                paste(
+                    image,
+                    next(inset),
+                    *((side - size) // 4 * 2 for side, size in zip((width, height), inset_px, strict=True)),
+                )
             dx, dy = rng.integers(0, 64, 2)
             image[:height] = cv2.add(image[:height], noise[dy : dy + height, dx : dx + width], dtype=cv2.CV_8U)
             yield image
 
 
-def find_footage(videos: list[Path], size_px: tuple[int, int], *, looped: bool, noise: float) -> Footage:
+def find_footage(videos: list[Path], size_px: tuple[int, int], *, looped: bool, noise: float, inset: float) -> Footage:
     """Choose the stillest moment of the videos, looped or averaged, and the clips with most motion."""
     moments, motion = [], []
     for video in videos:
@@ -167,10 +177,12 @@ def find_footage(videos: list[Path], size_px: tuple[int, int], *, looped: bool, 
     chosen = sorted(motion, reverse=True)[:CLIPS]
     if not looped:
         pictures = [np.mean(pictures, axis=0).round().astype(np.uint8)]
-    return Footage(still=pictures, clips={f"clip {n + 1}": path for n, (_, path) in enumerate(chosen)}, noise=noise)
+    return Footage(
+        still=pictures, clips={f"clip {n + 1}": path for n, (_, path) in enumerate(chosen)}, noise=noise, inset=inset
+    )
 
 
-def draw_footage(size_px: tuple[int, int], folder: Path, *, noise: float) -> Footage:
+def draw_footage(size_px: tuple[int, int], folder: Path, *, noise: float, inset: float) -> Footage:
     """Draw a street and clips of it."""
     margin, (width, height) = renderer.MARGIN_PX, renderer.SIZE_PX
     street = renderer.background(3)[margin : margin + height, margin : margin + width]
@@ -179,7 +191,7 @@ def draw_footage(size_px: tuple[int, int], folder: Path, *, noise: float) -> Foo
     for kind in ("runs", "car_stops", "leaves_bag")[:CLIPS]:
         clips[kind] = folder / f"{kind}.mp4"
         write_video(plan_clip(kind, 1), clips[kind])
-    return Footage(still=[still], clips=clips, noise=noise)
+    return Footage(still=[still], clips=clips, noise=noise, inset=inset)
 
 
 def read_pictures(video: Path, size_px: tuple[int, int]) -> Iterator[Image]:
@@ -376,7 +388,7 @@ class Bench:
 
     def predict(self, video: Path, features: Path, out: Path, *flags: str) -> tuple[float, float]:
         """Run `predict`; return its wall time and peak memory."""
-        paths = ("--features", str(features), "--out", str(out))
+        paths = ("--features", str(features), "--out", str(out), "--weights", self.detect.weights)
         return run_vidgru("predict", str(self.model), str(video), *paths, *self.flags, *flags)
 
     def speed(self, video: Path, hours: float) -> dict[str, Any]:
@@ -406,7 +418,11 @@ class Bench:
 
     def plan(self, video: Path) -> dict[str, float]:
         """Seconds of reading the packets, and of comparing key frames, each alone."""
-        raise NotImplementedError
+        begin = time.perf_counter()
+        packets, info = read_packets(video), probe(video)
+        read = time.perf_counter()
+        plan_still(packets, video, info, self.options.fps, lambda size_px: None, threads=self.options.threads)
+        return {"packets": read - begin, "key frames": time.perf_counter() - read}
 
     def load_s(self) -> float:
         """Seconds that `predict` takes with everything cached for a short recording."""
@@ -486,10 +502,11 @@ def found_share(first: FrameSequence, second: FrameSequence) -> float:
 def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Measure everything; `work` is a folder for composed recordings."""
     videos = [recording.path for recording in find_recordings(options.videos)] if options.videos else []
+    look = {"noise": options.noise, "inset": options.inset}
     if videos:
-        footage = find_footage(videos, options.size, looped=options.looped, noise=options.noise)
+        footage = find_footage(videos, options.size, looped=options.looped, **look)
     else:
-        footage = draw_footage(options.size, work, noise=options.noise)
+        footage = draw_footage(options.size, work, **look)
     bench = Bench(options, work)
     rows, agreement = [], []
     for name in options.codecs:
@@ -567,6 +584,7 @@ def main() -> None:
     parser.add_argument("--codecs", nargs="+", choices=CODECS, default=list(CODECS), help="encoder settings")
     parser.add_argument("--looped", action="store_true", help="loop the still moment instead of averaging it")
     parser.add_argument("--noise", type=float, default=1.5, help="standard deviation of the noise that is added")
+    parser.add_argument("--inset", type=float, default=0.33, help="share of the width in which clips appear; 1 is all")
     parser.add_argument("--busy", type=Path, help="a recording in which something always moves")
     parser.add_argument("--loops", type=int, default=3, help="times that the busy recording is repeated")
     parser.add_argument("--repeats", type=int, default=3, help="runs of the busy recording")
