@@ -1,7 +1,9 @@
 """Estimates of what a run would do."""
 
 import os
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,12 @@ from tests.extraction.extraction_runs import RUNTIME, extract
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings
+from vidgru.errors import RecordingError
 from vidgru.extraction import estimate as module
+from vidgru.extraction.decode_process import DecoderProcess
 from vidgru.extraction.estimate import estimate
 from vidgru.sources import find_recordings
+from vidgru.video.container import VideoInfo
 
 
 def test_estimate_of_a_folder(
@@ -65,3 +70,26 @@ def test_estimate_survives_a_crashing_decoder(
     write_video(tmp_path / "v" / "early.mp4", 20)
     estimated = estimate(find_recordings([tmp_path / "v"]), SequenceCache(tmp_path / "f"), settings, RUNTIME)
     assert estimated.unreadable == ("early.mp4: its decoder crashed (SIGSEGV)",)
+
+
+def test_estimate_reads_several_recordings_at_a_time(
+    tmp_path: Path, tiny_weights: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2, timeout=60)  # one decoder alone would wait until this breaks
+
+    def probe(decoder: DecoderProcess, path: Path) -> VideoInfo:
+        both.wait()
+        if path.name == "3.mp4":
+            raise RecordingError("is not a readable video")
+        rest = {"rotation": 0, "fps": 10.0, "frames": None, "codec": "h264", "container": "mp4", "recorded_at": None}
+        return VideoInfo(size_px=(64, 64), duration_s=float(path.stem), **rest)
+
+    monkeypatch.setattr(DecoderProcess, "probe", probe)
+    monkeypatch.setattr(module, "_try_run", lambda recordings, *settings: (None, None))
+    for number in range(6):
+        (tmp_path / f"{number}.mp4").write_bytes(b"video")
+    settings = DetectorSettings(weights=str(tiny_weights("yolo26n")), imgsz=64, fps=5)
+    run = replace(RUNTIME, threads=2)
+    estimated = estimate(find_recordings([tmp_path]), SequenceCache(tmp_path / "f"), settings, run)
+    assert estimated.unreadable == ("3.mp4: is not a readable video",)
+    assert (estimated.video_s, estimated.tried) == (0 + 1 + 2 + 4 + 5, ("5.mp4",))

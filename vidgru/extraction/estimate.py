@@ -5,16 +5,20 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.errors import RecordingError
 from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, watch_for_hangs
+from vidgru.extraction.detector_pool import count_threads
 from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
 from vidgru.types import Recording
+from vidgru.video.container import VideoInfo
 
 _TRIALS = 3  # recordings to try the run on, of different frame sizes where there are
 _SHORT, _LONG = 24, 88  # samples of each; the difference of two trials is the speed without the start-up
@@ -75,20 +79,31 @@ def estimate(
         WeightsError, SettingsError, MissingDependencyError: As `extract_recordings`.
     """
     feature_settings = feature_settings_for(detect)
-    cached, unknown, video_s = 0, 0, 0.0
+    unknown, video_s = 0, 0.0
     unreadable: list[str] = []
     remaining: list[tuple[Recording, tuple[int, int], float]] = []  # with frame size and length
-    decoder = DecoderProcess()
-    with watch_for_hangs([decoder]), ExitStack() as stack:
-        stack.callback(decoder.stop)
-        for recording in recordings:
-            if _is_cached(recording.path, cache, feature_settings):
-                cached += 1
-                continue
-            try:
-                info = decoder.probe(recording.path)
-            except (RecordingError, DecoderDiedError) as error:
-                unreadable.append(f"{recording.name}: {error}")
+    missing = [recording for recording in recordings if not _is_cached(recording.path, cache, feature_settings)]
+    decoders = [DecoderProcess() for _ in range(count_threads(run))]
+    idle = SimpleQueue[DecoderProcess]()
+
+    def probe(recording: Recording) -> VideoInfo | str:
+        decoder = idle.get()
+        try:
+            return decoder.probe(recording.path)
+        except (RecordingError, DecoderDiedError) as error:
+            return f"{recording.name}: {error}"
+        finally:
+            idle.put(decoder)
+
+    with watch_for_hangs(decoders), ExitStack() as stack:
+        for decoder in decoders:
+            idle.put(decoder)
+            stack.callback(decoder.stop)
+        pool = ThreadPoolExecutor(len(decoders))
+        stack.callback(pool.shutdown, cancel_futures=True)
+        for recording, info in zip(missing, pool.map(probe, missing), strict=True):
+            if isinstance(info, str):
+                unreadable.append(info)
                 continue
             unknown += info.duration_s is None
             video_s += info.duration_s or 0.0
@@ -101,7 +116,7 @@ def estimate(
     size, seconds = _try_run(tried, detect, run) if tried else (None, None)
     return Estimate(
         recordings=len(recordings),
-        cached=cached,
+        cached=len(recordings) - len(missing),
         unreadable=tuple(unreadable),
         unknown=unknown,
         video_s=video_s,
