@@ -1,5 +1,6 @@
 """Annotation files of labelling projects: what is written, and what is read back."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,8 @@ def test_complete_annotations_stay_complete(videos: Path, tmp_path: Path) -> Non
     assert file.labels[1].is_empty
     order = "gone.mp4,1.0,2.0,background,,,cam3\na.mp4,2.0,3.0,fall,,test,cam1\nb.mp4,,,,,,cam2\n"
     assert file.content([DURATION_S] * 3).decode() == f"{HEADER},group\n{order}"
-    file.labels[0].events["new"] = LabelledEvent(start_s=5.0, end_s=6.0, label="sit")
+    added = LabelledEvent(start_s=5.0, end_s=6.0, label="sit")
+    file.labels[0] = replace(file.labels[0], events={**file.labels[0].events, "new": added})
     assert "a.mp4,5.0,6.0,sit,,test,cam1\n" in file.content([DURATION_S] * 3).decode()
     assert "videos/c.mp4" in file.names  # as the new rows of this file will be found
 
@@ -119,6 +121,12 @@ def test_file_of_another_tool_is_continued_beside_it(videos: Path) -> None:
         open_file(videos, path)
     assert error.value.remedy == f"pass --out {file.path} to continue that, or move it away"
     file.path.unlink()
+
+
+def test_jsonl_is_continued_as_jsonl(videos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_text(f'{{"video": "{videos}/a.mp4", "start": 1.0, "end": 2.0, "label": "fall"}}\n')
+    assert open_file(videos, path).content([DURATION_S] * 3) == path.read_bytes()
 
 
 def test_broken_file_is_refused(videos: Path, tmp_path: Path) -> None:

@@ -143,6 +143,18 @@ def test_file_is_open_in_one_process(project: LabelingProject, video: Path, tmp_
     assert error.value.remedy == "use that window, or pass another --out"
 
 
+def test_version_of_another_program_is_kept(project: LabelingProject) -> None:
+    project.apply(0, [put("x", 1, 2)])
+    project.path.write_text("video,label\nz.mp4,mine\n")
+    project.apply(0, [put("y", 3, 4)])
+    assert sum(",fall," in row for row in written(project)) == 2
+    other = project.path.with_name("labels-other.csv")
+    assert other.read_text() == "video,label\nz.mp4,mine\n"
+    assert project.notes[-1] == f"another program changed {project.path}; its version is kept as {other}"
+    project.apply(0, [put("z", 5, 6)])
+    assert len(project.notes) == 1
+
+
 def test_reopened_project_continues(video: Path, tmp_path: Path) -> None:
     project = open_project(video, tmp_path)
     project.apply(0, [put("x", 1, 2), {"op": "watched", "start_s": 0, "end_s": 5}])

@@ -147,9 +147,9 @@ def _output_format(out: Path, config: ConvertConfig) -> OutputFormat:
 def _format(annotations: Annotations, kind: OutputFormat, config: ConvertConfig) -> str | dict[str, str]:
     """Return the text of the output, or the texts of its files by video."""
     if kind == "csv":
-        return writers.to_csv(annotations)
+        return writers.to_csv(annotations.rows)
     if kind == "jsonl":
-        return writers.to_jsonl(annotations)
+        return writers.to_jsonl(annotations.rows)
     if kind == "activitynet":
         return writers.to_activitynet(annotations)
     if kind == "vtt":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,19 @@ class Annotations:
 # --- native ---------------------------------------------------------------------------------------------------------
 
 
-def to_csv(annotations: Annotations) -> str:
-    """Format rows as CSV of the native format."""
-    extra = dict.fromkeys(name for row in annotations.rows for name, value in row.extra.items() if value)
-    return format_csv([*COLUMNS, *extra], map(_values, annotations.rows))
+def to_csv(rows: Sequence[AnnotationRow], extra: Sequence[str] | None = None) -> str:
+    """Format rows as CSV of the native format, with these other columns; None for all in which rows have values."""
+    return format_csv([*COLUMNS, *(extra_columns(rows) if extra is None else extra)], map(_values, rows))
 
 
-def to_jsonl(annotations: Annotations) -> str:
+def extra_columns(rows: Iterable[AnnotationRow]) -> list[str]:
+    """Return the names of the other columns in which rows have values."""
+    return list(dict.fromkeys(name for row in rows for name, value in row.extra.items() if value))
+
+
+def to_jsonl(rows: Iterable[AnnotationRow]) -> str:
     """Format rows as JSON lines of the native format."""
-    return "".join(json.dumps(_values(row), ensure_ascii=False) + "\n" for row in annotations.rows)
+    return "".join(json.dumps(_values(row), ensure_ascii=False) + "\n" for row in rows)
 
 
 def _values(row: AnnotationRow) -> dict[str, Any]:

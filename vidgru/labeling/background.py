@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -24,12 +23,14 @@ from vidgru.errors import VidgruError
 from vidgru.extraction.pipeline import Extractor
 from vidgru.extraction.results import ExtractionStoppedError
 from vidgru.flags import to_settings
+from vidgru.labeling.child import start_child
 from vidgru.labeling.project import LabelingProject
-from vidgru.labeling.proxy import lower_priority
 from vidgru.prediction.event_files import read_jsonl
 from vidgru.sources import find_recordings
 from vidgru.storage import user_path, write_atomic, write_json
 from vidgru.types import Event
+
+TRAIN_FLAGS = ("--no-captions",)  # these take minutes
 
 _POLL_S = 0.2
 _ENOUGH_NEW = 8  # recordings with new features that are given drafts before the others have theirs
@@ -198,9 +199,8 @@ class TrainingLoop:
             return False
         self._set("running", f"training on {labels} labels")
         write_atomic(self._folder / "labels.csv", content)
-        reason = self._run_command(
-            "train", str(self._folder / "labels.csv"), "--out", str(self._folder), "--exist-ok", "--no-captions"
-        )
+        labels_file = str(self._folder / "labels.csv")
+        reason = self._run_command("train", labels_file, "--out", str(self._folder), "--exist-ok", *TRAIN_FLAGS)
         if reason:
             self._set("failed", reason)
             return False
@@ -245,14 +245,13 @@ class TrainingLoop:
             with self._lock:
                 if self._is_closed:
                     return "stopped"
-                process = self._process = subprocess.Popen(
-                    [sys.executable, "-m", "vidgru", command, *arguments, "--config", str(file)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
+                module = "vidgru.labeling.child"
+                process = self._process = start_child(
+                    module, command, *arguments, "--config", str(file), output=output, errors=subprocess.STDOUT
                 )
-            lower_priority(process.pid)
             code = process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
         with self._lock:
             self._process = None
         if code == 0:

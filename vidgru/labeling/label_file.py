@@ -25,7 +25,7 @@ from vidgru.datasets.recording_checks import use_frame_times, use_video_rates
 from vidgru.datasets.rows import BACKGROUND, AnnotationRow, ParseResult, plural
 from vidgru.datasets.spec import find_dataset
 from vidgru.datasets.videos import Videos
-from vidgru.datasets.writers import Annotations, to_csv, to_jsonl
+from vidgru.datasets.writers import extra_columns, to_csv, to_jsonl
 from vidgru.errors import OutputError
 from vidgru.labeling.intervals import TimeRange, merge_ranges, subtract_ranges
 from vidgru.types import Annotation, Recording
@@ -60,7 +60,7 @@ class LabelledEvent:
 
 @dataclass(kw_only=True)
 class RecordingLabels:
-    """What a person said about a recording.
+    """What a person said about a recording. Once it is in a file it is replaced, not changed.
 
     Attributes:
         events: Events by id.
@@ -79,6 +79,11 @@ class RecordingLabels:
     whole_clip: list[AnnotationRow] = field(default_factory=list)
     split: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
+
+    def extra_columns(self) -> list[str]:
+        """Return the names of the other columns in which its rows have values."""
+        extras = [self.extra, *(event.extra for event in self.events.values()), *(row.extra for row in self.whole_clip)]
+        return [name for extra in extras for name, value in extra.items() if value]
 
     def watched_with_events(self, duration_s: float) -> list[TimeRange]:
         """Return the time about which the person said something, events and rejected drafts included."""
@@ -145,6 +150,9 @@ class LabelFile:
     labels: list[RecordingLabels]
     others: list[AnnotationRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    # Formatting 5,000 events takes longer than a person waits, so the text of unchanged recordings is kept: with the
+    # labels that it is of, and the other columns.
+    _texts: dict[int, tuple[RecordingLabels, tuple[str, ...] | None, str]] = field(default_factory=dict, init=False)
 
     def content(self, durations: Sequence[float], numbers: Iterable[int] | None = None) -> bytes:
         """Format the rows, as JSON lines or CSV by the suffix of the path.
@@ -153,11 +161,26 @@ class LabelFile:
             durations: Seconds of each recording.
             numbers: Recordings to write; None for all, and the rows of other recordings.
         """
-        rows = list(self.others) if numbers is None else []
-        for number in range(len(self.names)) if numbers is None else numbers:
-            rows += self.labels[number].rows(self.names[number], durations[number])
-        annotations = Annotations(source=self.path, rows=rows, durations={})
-        return (to_jsonl if self.path.suffix.lower() == ".jsonl" else to_csv)(annotations).encode()
+        others = list(self.others) if numbers is None else []
+        numbers = range(len(self.names)) if numbers is None else list(numbers)
+        if self.path.suffix.lower() == ".jsonl":
+            texts = [to_jsonl(others), *(self._text(number, durations[number], None) for number in numbers)]
+        else:
+            labels = (self.labels[number] for number in numbers)
+            names = [*extra_columns(others), *(name for item in labels for name in item.extra_columns())]
+            extra = tuple(dict.fromkeys(names))
+            texts = [to_csv(others, extra)]
+            texts += [self._text(number, durations[number], extra) for number in numbers]
+        return "".join(texts).encode()
+
+    def _text(self, number: int, duration_s: float, extra: tuple[str, ...] | None) -> str:
+        """Return the rows of a recording as text: JSON lines, or CSV with these other columns."""
+        labels, known_extra, text = self._texts.get(number, (None, None, ""))
+        if labels is not self.labels[number] or known_extra != extra:
+            rows = self.labels[number].rows(self.names[number], duration_s)
+            text = to_jsonl(rows) if extra is None else to_csv(rows, extra).removeprefix(to_csv([], extra))
+            self._texts[number] = self.labels[number], extra, text
+        return text
 
 
 def open_label_file(path: Path, recordings: Sequence[Recording], durations: Sequence[float]) -> LabelFile:

@@ -20,7 +20,7 @@ from vidgru.labeling.intervals import merge_ranges, overlap_s, subtract_ranges, 
 from vidgru.labeling.label_file import LabelFile, LabelledEvent, RecordingLabels, open_label_file
 from vidgru.labeling.proxy import MediaInfo, read_media_info
 from vidgru.locks import Locks
-from vidgru.storage import write_atomic
+from vidgru.storage import unused_path, write_atomic
 from vidgru.types import Event, Recording
 
 FeatureState = Literal["queued", "extracting", "ready", "failed"]
@@ -119,6 +119,7 @@ class LabelingProject:
         self._lock = threading.RLock()
         self._retry: threading.Timer | None = None
         self._is_closed = False
+        self._identity = _identity(self._file.path)
         self.version = 1
         self.notes = tuple(self._file.notes)
         self.disk_error = ""
@@ -357,8 +358,17 @@ class LabelingProject:
         return label
 
     def _write(self) -> None:
+        if self._identity != _identity(self.path) is not None:
+            self._keep_other_version()
         write_atomic(self.path, self._file.content([item.duration_s for item in self.recordings]))
+        self._identity = _identity(self.path)
         self.disk_error = ""
+
+    def _keep_other_version(self) -> None:
+        """Copy the file, which another program has changed, before it is overwritten."""
+        copy = unused_path(self.path.with_stem(f"{self.path.stem}-other"), Path.exists)
+        write_atomic(copy, self.path.read_bytes())
+        self.notes = (*self.notes, f"another program changed {self.path}; its version is kept as {copy}")
 
     def _retry_later(self, error: OutputError) -> None:
         self.disk_error = error.message
@@ -389,6 +399,15 @@ class LabelingProject:
 def recording_id(number: int) -> str:
     """Return the id by which windows refer to a recording."""
     return f"r{number}"
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what changes when another program writes a file; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def _suggestion(number: int, start_s: float, end_s: float, reason: str, label: str | None) -> dict[str, Any]:

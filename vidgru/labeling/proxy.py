@@ -24,6 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vidgru.errors import RecordingError, VidgruError
+from vidgru.labeling.child import end_with_parent, start_child
 from vidgru.types import Array
 from vidgru.video.container import find_video_stream, open_container
 from vidgru.video.display_frames import AudioReader, DisplayFrameReader
@@ -35,7 +36,6 @@ _MIN_SIDE_PX = 16
 _MAX_PLAYED_PX = 4096  # longest side that browsers decode on any machine
 _SETTINGS = "h264 1280 v1"  # change it when proxies are made in another way
 _PROGRESS_S = 0.25
-_NICE = 10
 # Codecs by FFmpeg's name of the container. Firefox plays no Matroska other than WebM.
 _PLAYED = {"mov,mp4,m4a,3gp,3g2,mj2": ("h264", "vp9", "av1"), "matroska,webm": ("vp8", "vp9", "av1")}
 _PLAYED_FORMATS = ("yuv420p", "yuvj420p")
@@ -110,7 +110,7 @@ class ProxyVideos:
         self._lock = threading.Lock()
         self._states: dict[Path, tuple[ProxyState, float, str]] = {}  # by source
         self._queue: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="proxies", daemon=True)
         self._thread.start()
@@ -165,23 +165,26 @@ class ProxyVideos:
 
     def _make(self, source: Path, target: Path) -> str:
         """Run the process that makes a proxy; return why it failed, empty if it did not."""
-        command = [sys.executable, "-m", "vidgru.labeling.proxy", str(source.absolute()), str(target.absolute())]
         with self._lock:
             if self._is_closed:
                 return "stopped"
-            process = self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            process = self._process = start_child(
+                "vidgru.labeling.proxy",
+                str(source.absolute()),
+                str(target.absolute()),
+                output=subprocess.PIPE,
+                errors=subprocess.PIPE,
             )
-        lower_priority(process.pid)
         assert process.stdout is not None
         assert process.stderr is not None
         for line in process.stdout:
             with suppress(ValueError):
                 self._set(source, "running", float(line), "")
-        errors = process.stderr.read().strip().splitlines()
+        errors = process.stderr.read().decode(errors="replace").strip().splitlines()
         code = process.wait()
-        process.stdout.close()
-        process.stderr.close()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
         with self._lock:
             self._process = None
         return "" if code == 0 else (errors[-1] if errors else f"the encoder ended with exit code {code}")
@@ -190,13 +193,6 @@ class ProxyVideos:
         with self._lock:
             self._states[source] = state, progress, reason
         self._on_change()
-
-
-def lower_priority(pid: int) -> None:
-    """Let a process wait for others that need the CPU, where the system supports it."""
-    if sys.platform != "win32":
-        with suppress(OSError):  # it has ended already
-            os.setpriority(os.PRIO_PROCESS, pid, _NICE)
 
 
 def make_proxy(source: Path, target: Path, on_progress: Callable[[float], None]) -> None:
@@ -228,6 +224,7 @@ def make_proxy(source: Path, target: Path, on_progress: Callable[[float], None])
 
 
 def _main(source: str, target: str) -> int:
+    end_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the unfinished file is deleted
     try:
         make_proxy(Path(source), Path(target), lambda share: print(f"{share:.3f}", flush=True))
