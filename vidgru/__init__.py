@@ -30,6 +30,7 @@ from vidgru.config import (
     PretrainConfig,
     RuntimeSettings,
     ScaleSettings,
+    SuggestConfig,
     TrainConfig,
     TuneConfig,
 )
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         predict,
         predict_live,
         pretrain,
+        suggest,
         train,
         tune,
     )
@@ -71,6 +73,7 @@ _MODULES = {
     "predict": "vidgru.api",
     "predict_live": "vidgru.api",
     "pretrain": "vidgru.api",
+    "suggest": "vidgru.api",
     "train": "vidgru.api",
     "tune": "vidgru.api",
     "SequenceCache": "vidgru.cache",
@@ -114,6 +117,7 @@ __all__ = [
     "RuntimeSettings",
     "ScaleSettings",
     "SequenceCache",
+    "SuggestConfig",
     "TrainConfig",
     "TuneConfig",
     "VidgruError",
@@ -130,6 +134,7 @@ __all__ = [
     "predict",
     "predict_live",
     "pretrain",
+    "suggest",
     "train",
     "tune",
 ]

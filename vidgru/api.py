@@ -24,6 +24,7 @@ from vidgru.config import (
     LabelConfig,
     PredictConfig,
     PretrainConfig,
+    SuggestConfig,
     TrainConfig,
     TuneConfig,
 )
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from vidgru.cache import SequenceCache
     from vidgru.extraction.results import ExtractionResult
     from vidgru.info import InfoReport
+    from vidgru.labeling.suggest import Suggestion
     from vidgru.prediction.results import PredictionResult
     from vidgru.training.compare import ComparisonRow
     from vidgru.types import Recording
@@ -342,6 +344,26 @@ def label(sources: Sources, config: LabelConfig | None = None) -> Path:
     from vidgru.labeling.server import label_recordings
 
     return label_recordings(_as_list(sources), _settings(config, LabelConfig))
+
+
+def suggest(model: str | Path, sources: Sources, config: SuggestConfig | None = None) -> list[Suggestion]:
+    """Suggest what to label next in recordings, and why.
+
+    Args:
+        model: A model file, or the folder of a training run.
+        sources: As for `predict`, without live sources.
+        config: Settings; their defaults if None.
+
+    Returns:
+        Stretches of recordings, the most useful first; also written to `config.out`, if that is given.
+
+    Raises:
+        ModelError, SourceError, AnnotationError, SettingsMismatchError, WeightsError: With a remedy each.
+        OutputError: The output cannot be written.
+    """
+    from vidgru.labeling.suggest_command import suggest_recordings
+
+    return suggest_recordings(model, _as_list(sources), _settings(config, SuggestConfig))
 
 
 def export(model: str | Path, config: ExportConfig | None = None) -> Path:

@@ -156,6 +156,14 @@ def _label(sources: list[str], config: configs.LabelConfig) -> int:
     return 0
 
 
+def _suggest(model: str, sources: list[str], config: configs.SuggestConfig) -> int:
+    from vidgru.labeling.suggest_command import suggestions_table
+
+    suggestions = api.suggest(model, sources, config)
+    print(f"{len(suggestions)} suggestions: {config.out}" if config.out else suggestions_table(suggestions))
+    return 0
+
+
 def _export(model: str, config: configs.ExportConfig) -> int:
     print(api.export(model, config))
     return 0
@@ -234,6 +242,7 @@ _OUT = Argument(
     "?",
 )
 _RECORDINGS = Argument("recordings", "Recordings: files, folders, globs, .txt lists.", "+")
+_STORED = Argument("sources", "Recordings, as for extract; caches or their entries.", "+")
 _FEATURES = Argument("features", "Folders of sequence caches.", "+")
 _MODEL = Argument("model", "Model file, or folder of a training run.")
 _RECORDING = Argument("recording", "Video, or folder of a cache entry.")
@@ -248,6 +257,7 @@ _COMMANDS = {
     "tune": Command(_tune, api.tune, configs.TuneConfig, (_MODEL, _DATASET)),
     "predict": Command(_predict, api.predict, configs.PredictConfig, (_MODEL, _INPUTS)),
     "label": Command(_label, api.label, configs.LabelConfig, (_RECORDINGS,)),
+    "suggest": Command(_suggest, api.suggest, configs.SuggestConfig, (_MODEL, _STORED)),
     "explain": Command(_explain, api.explain, configs.ExplainConfig, (_MODEL, _RECORDING)),
     "export": Command(_export, api.export, configs.ExportConfig, (_MODEL,)),
     "convert": Command(_convert, api.convert, configs.ConvertConfig, (_DATASET, _OUT)),

@@ -632,6 +632,34 @@ class LabelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SuggestConfig:
+    """Settings of `vidgru suggest`. The detector settings come from the model.
+
+    Attributes:
+        n: Number of suggestions.
+        labelled: Annotation file or dataset of what is labelled already; the rest is suggested.
+        out: File to write, .csv or .jsonl; empty prints a table.
+        features: Folder of the sequence cache.
+        weights: Path of the model's detector weights, if they have moved; the file must be the same.
+        seed: Seed of the random suggestions.
+    """
+
+    runtime: RuntimeSettings = RuntimeSettings()
+    n: int = 20
+    labelled: str = ""
+    out: str = ""
+    features: str = "features"
+    weights: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.n >= 1, "n", self.n, "at least 1")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        is_known = self.out.lower().endswith((".csv", ".jsonl"))
+        require(not self.out or is_known, "out", self.out, "a file with the suffix .csv or .jsonl")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExplainConfig:
     """Settings of `vidgru explain`. The detector settings come from the model.
 
