@@ -395,6 +395,7 @@ class SegmentDecoder:
             "resume_point_every": PART_SAMPLES,
             "split_every": SEGMENT_SAMPLES if may_split else 0,
             "first": segment.first,
+            "is_planned": state.plan is not None,
         }
         for message, sample in decoder.request(request):
             if segment.is_superseded:

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -66,6 +67,7 @@ class DecodeWorker:
     def __init__(self, out: Any) -> None:
         self._out = out
         self._last_sent = 0.0
+        self._reader: VideoReader | None = None  # kept open: opening a recording of a day takes a second
 
     def send(self, message: dict[str, Any], *arrays: Array) -> None:
         """Send a message. If the parent is gone, exit."""
@@ -113,6 +115,7 @@ class DecodeWorker:
         resume_point_every: int,
         split_every: int,
         first: int,
+        is_planned: bool,
     ) -> None:
         """Decode a segment.
 
@@ -125,8 +128,10 @@ class DecodeWorker:
             resume_from, stop_after, resume_point_every: See `VideoReader.sample`.
             split_every: Least samples per segment if the recording can be split among decoders; 0 does not split.
             first: Number of the first sample to send: samples before it are decoded only to measure motion from them.
+            is_planned: Whether more segments of the recording are likely to follow.
         """
-        with self._open(path, identity) as reader:
+        with ExitStack() as stack:
+            reader = stack.enter_context(self._open(path, identity, may_reuse=is_planned and resume_from is not None))
             # Frames are not padded here: how much the network needs is known once the detector is loaded.
             preprocess = FramePreprocessor(reader.info.size_px, imgsz, mask)
             width, height = preprocess.scaled_wh
@@ -154,6 +159,9 @@ class DecodeWorker:
                 }
                 flow_arrays = () if flow is None else (flow.rate, flow.grey_change)
                 self.send(message, image, scene_motion(flow), *flow_arrays)
+            if is_planned:
+                stack.pop_all()
+                self._reader = reader
             self.send({"kind": "end", "damage": reader.damage.facts(), "end_s": reader.end_s})
 
     def _plan(self, *, path: str, fps: float, mask: list[list[list[float]]], identity: list[int], threads: int) -> None:
@@ -184,8 +192,14 @@ class DecodeWorker:
             self.send({"kind": "plan", "reason": "", **facts}, *arrays)
         self.send({"kind": "end"})
 
-    def _open(self, path: str, identity: list[int]) -> VideoReader:
-        """Open a recording and check its size and modification time."""
+    def _open(self, path: str, identity: list[int], *, may_reuse: bool = False) -> VideoReader:
+        """Open a recording, or reuse the last one, and check its size and modification time."""
+        reader, self._reader = self._reader, None
+        if reader is not None and may_reuse and reader.path == Path(path):
+            reader.check_unchanged()
+            return reader
+        if reader is not None:
+            reader.close()
         reader = VideoReader(Path(path), self._send_alive)
         if list(reader.identity) != identity:
             reader.close()

@@ -104,6 +104,8 @@ def probe(path: Path) -> VideoInfo:
 class VideoReader:
     """An open recording. Use it as a context manager, and call one of `sample` or `decoded` once.
 
+    `sample` may be called again with a resume point that has a key frame.
+
     Opening it decodes the first frame, so an undecodable file fails here.
 
     Args:
@@ -140,7 +142,7 @@ class VideoReader:
             if first is None:
                 errors = self.damage.decode_errors
                 raise RecordingError(f"has no frame that can be decoded ({errors} packets failed); copy it again")
-            self._first = first
+            self._first: Any = first
             self.info = probe_stream(self._container, self._stream, first[1])
         except BaseException:
             self._container.close()
@@ -273,12 +275,12 @@ class VideoReader:
 
     def _all_frames(self) -> Iterator[tuple[Fraction, Any]]:
         yield self._first
-        del self._first  # frees its memory
+        self._first = None  # frees its memory
         yield from self._frames
 
     def _frames_from_key(self, pts: int) -> Iterator[tuple[Fraction, Any]]:
         """Yield frames from the key frame with this PTS. Raises ResumePointNotFoundError."""
-        del self._first
+        self._first = None
         for margin_s in _SEEK_MARGINS_S:
             self._frames = self._seek(pts - int(margin_s / self._tick))
             for time, frame in self._frames:
