@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.extraction.extraction_runs import RUNTIME, extract
+from tests.quiet import write_quiet
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings
@@ -50,6 +51,7 @@ def test_estimate_of_a_folder(
     assert estimated.seconds is not None
     assert estimated.seconds > 0
     assert "5 recordings, 0 of them cached, 4 to do" in str(estimated)
+    assert estimated.still is None, "they are shorter than a minute"
 
 
 def test_estimate_knows_cached_recordings_unread(tmp_path: Path, tiny_weights: Callable[[str], Path]) -> None:
@@ -61,6 +63,26 @@ def test_estimate_knows_cached_recordings_unread(tmp_path: Path, tiny_weights: C
     assert (estimated.cached, estimated.samples) == (1, 0)
     assert (estimated.bytes, estimated.seconds, estimated.tried) == (None, None, ())
     assert str(estimated).splitlines() == ["1 recordings, 1 of them cached, 0 to do", "0.00 hours, 0 samples"]
+
+
+@pytest.mark.slow
+def test_estimate_of_still_recordings(tmp_path: Path, tiny_weights: Callable[[str], Path]) -> None:
+    settings = DetectorSettings(weights=str(tiny_weights("yolo26n")), imgsz=64, fps=5)
+    path = write_quiet(tmp_path / "v" / "a.mp4")
+    full, adaptive = (
+        estimate(find_recordings([path]), SequenceCache(tmp_path / "f"), chosen, RUNTIME)
+        for chosen in (settings, replace(settings, adaptive=True))
+    )
+    assert full.still == adaptive.still
+    assert full.still is not None
+    assert 0.5 < full.still < 0.95
+    assert "still as far as packets show: " in str(full)
+    assert full.adaptive_seconds is not None
+    assert full.seconds is not None
+    assert full.adaptive_seconds > 0
+    assert full.bytes is not None
+    assert adaptive.bytes is not None
+    assert adaptive.bytes < 0.6 * full.bytes
 
 
 def test_estimate_survives_a_crashing_decoder(

@@ -132,6 +132,22 @@ class DecoderProcess:
                 raise RecordingError(message["reason"])
         raise AssertionError("an answer ends with one of the two")
 
+    def share_still(self, path: Path, fps: float) -> tuple[float | None, float]:
+        """Return the share of a recording's samples that are still as far as packets show, and its length in seconds.
+
+        The share is None if packets do not tell.
+
+        Raises:
+            RecordingError: It is not a readable video.
+            DecoderDiedError: The process crashed or hung.
+        """
+        for message, _ in self.request({"packets_of": str(path), "fps": fps}):
+            if message["kind"] == "end":
+                return message["share"], message["end_s"]
+            if message["kind"] == "failed":
+                raise RecordingError(message["reason"])
+        raise AssertionError("an answer ends with one of the two")
+
     def kill_if_hung(self) -> None:
         """Kill the process if it has sent nothing for HANG_S while it was waited for."""
         with self._lock:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from vidgru.types import Array
 from vidgru.video.keyframe_split import find_split_points
 from vidgru.video.packets import AmbiguousPacketsError, read_packets
 from vidgru.video.reader import ResumePoint, ResumePointNotFoundError, VideoReader, probe
-from vidgru.video.stillness import NotPlannableError, plan_still
+from vidgru.video.stillness import NotPlannableError, plan_still, share_still
 
 HEADER = struct.Struct("<II")
 ALIVE_S = 5.0  # a sign of life is sent at least this often while nothing is sampled
@@ -86,6 +86,8 @@ class DecodeWorker:
         try:
             if "probe" in request:
                 self.send({"kind": "end", "info": asdict(probe(Path(request["probe"])))})
+            elif "packets_of" in request:
+                self._share_still(Path(request["packets_of"]), request["fps"])
             elif "threads" in request:
                 self._plan(**request)
             else:
@@ -191,6 +193,16 @@ class DecodeWorker:
             arrays = (plan.time_s, plan.frame_index, plan.key_pts, plan.key_index, plan.still)
             self.send({"kind": "plan", "reason": "", **facts}, *arrays)
         self.send({"kind": "end"})
+
+    def _share_still(self, path: Path, fps: float) -> None:
+        """Find the share of a recording's samples that are still as far as packets show."""
+        info, share = probe(path), None
+        end_s = info.duration_s or 0.0
+        with suppress(AmbiguousPacketsError, NotPlannableError):
+            packets = read_packets(path, self._send_alive)
+            end_s = packets.end_s
+            share = share_still(packets, info, fps)
+        self.send({"kind": "end", "share": share, "end_s": end_s})
 
     def _open(self, path: str, identity: list[int], *, may_reuse: bool = False) -> VideoReader:
         """Open a recording, or reuse the last one, and check its size and modification time."""

@@ -6,8 +6,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -19,8 +19,10 @@ from vidgru.extraction.detector_pool import count_threads
 from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
 from vidgru.types import Recording
 from vidgru.video.container import VideoInfo
+from vidgru.video.stillness import CHECK_S
 
 _TRIALS = 3  # recordings to try the run on, of different frame sizes where there are
+_KEY_FRAME_S = 0.02  # to find and decode a key frame of 1080p
 _SHORT, _LONG = 24, 88  # samples of each; the difference of two trials is the speed without the start-up
 
 
@@ -42,6 +44,8 @@ class Estimate:
         bytes: Size that they would take on disk; None if nothing could be tried.
         seconds: Wall time that they would take; None if nothing could be tried.
         tried: Names of the recordings the run was tried on.
+        still: Share of the samples of those that are still as far as packets show; None if packets do not tell.
+        adaptive_seconds: Wall time with `--adaptive`, if the others are as still; None if it is unknown.
     """
 
     recordings: int
@@ -53,6 +57,8 @@ class Estimate:
     bytes: float | None
     seconds: float | None
     tried: tuple[str, ...]
+    still: float | None = None
+    adaptive_seconds: float | None = None
 
     def __str__(self) -> str:
         remaining = self.recordings - self.cached - len(self.unreadable)
@@ -65,6 +71,9 @@ class Estimate:
             speed = f"{1000 * self.seconds / max(self.samples, 1):.1f} ms per sample"
             duration = _format_duration(self.seconds)
             lines.append(f"about {self.bytes / 1e9:.3f} GB and {duration} ({speed}, tried on {', '.join(self.tried)})")
+        if self.still is not None and self.adaptive_seconds is not None:
+            duration = _format_duration(self.adaptive_seconds)
+            lines.append(f"still as far as packets show: {self.still:.1%}; about {duration} with --adaptive")
         return "\n".join(lines)
 
 
@@ -73,7 +82,8 @@ def estimate(
 ) -> Estimate:
     """Look at recordings, and try the run on a few seconds of some of them.
 
-    Nothing is written to the cache, and no recording is read completely: a copy of a cached one counts as to be done.
+    Nothing is written to the cache. Only the packets of those tried are read completely, to find how much is still. A
+    copy of a cached recording counts as to be done.
 
     Raises:
         WeightsError, SettingsError, MissingDependencyError: As `extract_recordings`.
@@ -108,12 +118,17 @@ def estimate(
             unknown += info.duration_s is None
             video_s += info.duration_s or 0.0
             remaining.append((recording, info.size_px, info.duration_s or 0.0))
-    longest: dict[tuple[int, int], Recording] = {}  # of each frame size
-    for recording, size_px, _ in sorted(remaining, key=lambda item: -item[2]):
-        longest.setdefault(size_px, recording)
-    tried = list(longest.values())[:_TRIALS]
+        longest: dict[tuple[int, int], Recording] = {}  # of each frame size
+        for recording, size_px, _ in sorted(remaining, key=lambda item: -item[2]):
+            longest.setdefault(size_px, recording)
+        tried = list(longest.values())[:_TRIALS]
+        still, packets_s = _read_packets(tried, decoders[0], detect.fps)
     samples = round(video_s * detect.fps)
-    size, seconds = _try_run(tried, detect, run) if tried else (None, None)
+    size, seconds = _try_run(tried, replace(detect, adaptive=False), run) if tried else (None, None)
+    adaptive_seconds: float | None = None
+    if still is not None and seconds is not None:
+        adaptive_seconds = seconds * samples * (1 - still) + (packets_s + _KEY_FRAME_S / CHECK_S) * video_s
+    kept = (1 - still) if still is not None and detect.adaptive else 1.0
     return Estimate(
         recordings=len(recordings),
         cached=len(recordings) - len(missing),
@@ -121,9 +136,11 @@ def estimate(
         unknown=unknown,
         video_s=video_s,
         samples=samples,
-        bytes=None if size is None else size * samples,
+        bytes=None if size is None else size * samples * kept,
         seconds=None if seconds is None else seconds * samples,
         tried=tuple(recording.name for recording in tried),
+        still=still,
+        adaptive_seconds=adaptive_seconds,
     )
 
 
@@ -137,6 +154,24 @@ def _is_cached(path: Path, cache: SequenceCache, feature_settings: dict[str, obj
         return cache.valid_entry(cache.key(cache.sha256(path, refuse), feature_settings)) is not None
     except (_HashUnknownError, OSError):
         return False
+
+
+def _read_packets(recordings: list[Recording], decoder: DecoderProcess, fps: float) -> tuple[float | None, float]:
+    """Return the share of the samples that are still as far as packets show, and the time of reading per second.
+
+    Recordings whose packets do not tell count as not still; the share is None if those of none do.
+    """
+    samples, still, video_s, start = 0, 0.0, 0.0, time.perf_counter()
+    shares = []
+    for recording in recordings:
+        with suppress(RecordingError, DecoderDiedError):
+            share, duration_s = decoder.share_still(recording.path, fps)
+            shares.append(share)
+            samples, video_s = samples + round(duration_s * fps), video_s + duration_s
+            still += (share or 0.0) * round(duration_s * fps)
+    if not samples or all(share is None for share in shares):
+        return None, 0.0
+    return still / samples, (time.perf_counter() - start) / video_s
 
 
 def _try_run(
