@@ -47,6 +47,11 @@ class FakeCommands:
             out = self.folder / "drafts" / "b.mp4"
             out.mkdir(parents=True, exist_ok=True)
             (out / "events.jsonl").write_text(to_jsonl([DRAFT]))
+        if command == "suggest":
+            rows = [("a.mp4", 0.2, 1.2, "random"), ("b.mp4", 2.0, 3.0, "unsure"), ("b.mp4", 0.0, 1.0, "rare label")]
+            names = ("video", "start", "end", "reason", "likely_label")
+            lines = [json.dumps(dict(zip(names, (*row, "fall"), strict=True))) + "\n" for row in rows]
+            (self.folder / "suggestions.jsonl").write_text("".join(lines))
         return self.reason if command == "train" else ""
 
 
@@ -82,16 +87,20 @@ def test_loop_trains_after_a_few_labels(loop: TrainingLoop, project: LabelingPro
     put(project, 0, 0.0)
     assert loop.state()["new_labels"] == 1
     put(project, 0, 2.0)
-    wait_for(lambda: project.recordings[1].drafts)
+    wait_for(lambda: loop.state()["curve"] and loop.state()["state"] == "idle")
     assert project.recordings[1].drafts == [DRAFT]
-    wait_for(lambda: loop.state()["state"] == "idle")
     state = loop.state()
     assert state["curve"] == [{"labels": 2, "metric": "event_f1", "value": 0.5, "low": 0.25, "high": 0.75}]
     assert state["new_labels"] == 0
-    assert loop.commands.calls == ["train", "predict"]  # type: ignore[attr-defined]
+    assert loop.commands.calls == ["train", "predict", "suggest"]  # type: ignore[attr-defined]
     draft = {"start_s": 1.0, "end_s": 2.0, "label": "fall", "score": 0.7}
     assert project.details(1)["drafts"] == [draft]
-    assert project.suggestions(1)[0]["recording"] == "r1"
+    assert [(row["recording"], row["start_s"], row["reason"]) for row in project.suggestions(9)] == [
+        ("r1", 2.0, "unsure"),  # not the first one, which was watched
+        ("r1", 0.0, "rare label"),
+        ("r1", 1.0, "unsure: score 0.70"),
+    ]
+    assert len(project.suggestions(2)) == 2
     put(project, 1, 1.2)  # a correction of the draft takes its place
     project.apply(1, [{"op": "put", "id": "x", "start_s": 1.0, "end_s": 1.9, "label": "fall"}])
     assert project.details(1)["drafts"] == []

@@ -78,6 +78,7 @@ def test_labels_become_a_model_and_drafts(
         assert (point["labels"], point["metric"]) == (6, "event_f1")
         assert point["low"] <= point["value"] <= point["high"]
         assert client.get("/api/suggestions").json()
+    assert (tmp_path / "run" / "suggestions.jsonl").is_file()
     with serving(tmp_path, config) as client:  # a new session has the curve, and the events of the model
         assert client.get("/api/state").json()["training"]["curve"] == [point]
         wait_for(client, lambda state: state["training"]["state"] == "running")

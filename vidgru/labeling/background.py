@@ -30,10 +30,13 @@ from vidgru.sources import find_recordings
 from vidgru.storage import user_path, write_atomic, write_json
 from vidgru.types import Event
 
-TRAIN_FLAGS = ("--no-captions",)  # these take minutes
+# A model in the making: captions take minutes, and fewer members and epochs 19 s of CPU time instead of 32, measured on
+# 9 falls in 10 recordings.
+TRAIN_FLAGS = ("--no-captions", "--members", "3", "--epochs", "15", "--patience", "4")
 
 _POLL_S = 0.2
 _ENOUGH_NEW = 8  # recordings with new features that are given drafts before the others have theirs
+_SUGGESTIONS = "100"  # enough until the next model
 _STOP_S = 5.0  # patience with a process that was asked to end
 _ERROR = "vidgru: error: "
 
@@ -110,8 +113,8 @@ class TrainingLoop:
     """Train a model after every few labels, and turn its events into drafts, in a thread.
 
     The folder of the run has the model (`best.safetensors` and the other files of a run), the annotations that it was
-    trained on (`labels.csv`), its events (`drafts/`), the figures of all models so far (`curve.json`), and what the
-    last process printed (`log.txt`).
+    trained on (`labels.csv`), its events (`drafts/`), what to label next (`suggestions.jsonl`), the figures of all
+    models so far (`curve.json`), and what the last process printed (`log.txt`).
 
     Args:
         project: What is labelled, and where drafts go.
@@ -177,59 +180,90 @@ class TrainingLoop:
         """Do what is due, if anything: train, or predict recordings that have no drafts of the latest model."""
         ready = self._ready()
         is_due = 0 < self._config.train_every <= self._new_labels()
-        if (self._is_requested or is_due) and self._state != "running":
+        if self._is_requested or is_due:
             self._is_requested = False
-            if self._train(ready):
+            if (message := self._train(ready)) is not None:
                 self._with_drafts.clear()
-                self._predict(ready)
+                self._use_model(ready, ready, message)
             return
         new = set(ready) - self._with_drafts
         is_extracting = any(item.features in ("queued", "extracting") for item in self._project.recordings)
         if new and self._has_model() and (len(new) >= _ENOUGH_NEW or not is_extracting or self._features.reason):
-            self._predict(sorted(new))
+            self._use_model(sorted(new), ready, self._message)
 
     # --- training ---------------------------------------------------------------------------------------------------
 
-    def _train(self, ready: Sequence[int]) -> bool:
-        """Train on the labels of some recordings; return whether there is a new model."""
+    def _train(self, ready: Sequence[int]) -> str | None:
+        """Train on the labels of some recordings; return what to say about the model, None if there is no new one."""
         content, labels = self._project.training_content(ready)
         self._trained_labels = labels  # whatever comes of it: the same labels would fail again
         if not labels:
             self._set("failed", "no recording with features has labels yet")
-            return False
+            return None
         self._set("running", f"training on {labels} labels")
         write_atomic(self._folder / "labels.csv", content)
         labels_file = str(self._folder / "labels.csv")
         reason = self._run_command("train", labels_file, "--out", str(self._folder), "--exist-ok", *TRAIN_FLAGS)
         if reason:
             self._set("failed", reason)
-            return False
+            return None
         point = _curve_point(labels, json.loads((self._folder / "metrics.json").read_bytes()))
         if point is None:
-            self._set("idle", "trained; too few recordings to measure the model on")
-        else:
-            self._curve.append(point)
-            write_json(self._folder / "curve.json", {"points": self._curve})
-            self._set("idle", "")
-        return True
+            return "too few recordings to measure the model on"
+        self._curve.append(point)
+        write_json(self._folder / "curve.json", {"points": self._curve})
+        return ""
 
-    def _predict(self, numbers: Sequence[int]) -> None:
-        """Turn the events of the model in some recordings into drafts."""
-        message = self._message
-        self._set("running", "finding events in all recordings")
-        self._with_drafts.update(numbers)  # whatever comes of it
-        sources = self._folder / "recordings.txt"
-        paths = [str(self._project.recordings[number].recording.path.absolute()) for number in numbers]
-        write_atomic(sources, "".join(f"{path}\n" for path in paths).encode())
+    def _use_model(self, new: Sequence[int], ready: Sequence[int], message: str) -> None:
+        """Turn the events of the model in new recordings into drafts, and suggest what to label next in ready ones."""
+        self._with_drafts.update(new)  # whatever comes of it
+        self._set("running", "finding events")
+        reason = self._predict(new)
+        if not reason:
+            self._set("running", "choosing what to label next")
+            reason = self._suggest(ready)
+        self._set("failed" if reason else "idle", reason or message)
+
+    def _predict(self, numbers: Sequence[int]) -> str:
+        """Turn the events of the model in some recordings into drafts; return why it failed, empty if it did not."""
+        sources, number_of = self._write_list(numbers)
         out = self._folder / "drafts"
         reason = self._run_command("predict", str(self._folder), str(sources), "--out", str(out), "--no-report")
-        names = {recording.path: recording.name for recording in find_recordings([sources])}
         drafts: dict[int, list[Event]] = {}
-        for number, path in zip(numbers, paths, strict=True):
-            with suppress(OSError, ValueError, KeyError):  # a recording that failed has none
-                drafts[number] = read_jsonl(out / names[Path(path)] / "events.jsonl")
+        for name, number in number_of.items():
+            with suppress(OSError, ValueError):  # a recording that failed has none
+                drafts[number] = read_jsonl(out / name / "events.jsonl")
         self._project.set_drafts(drafts)
-        self._set("failed" if reason and not drafts else "idle", reason if reason and not drafts else message)
+        return "" if drafts else reason
+
+    def _suggest(self, numbers: Sequence[int]) -> str:
+        """Rank what to label next in some recordings; return why it failed, empty if it did not."""
+        sources, number_of = self._write_list(numbers)
+        labelled, out = self._folder / "labels.csv", self._folder / "suggestions.jsonl"
+        reason = self._run_command(
+            "suggest",
+            str(self._folder),
+            str(sources),
+            "--labelled",
+            str(labelled),
+            "--out",
+            str(out),
+            "--n",
+            _SUGGESTIONS,
+        )
+        if not reason:
+            rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+            self._project.set_suggestions(
+                {**row, "recording": number_of[row["video"]]} for row in rows if row["video"] in number_of
+            )
+        return reason
+
+    def _write_list(self, numbers: Sequence[int]) -> tuple[Path, dict[str, int]]:
+        """Write the paths of some recordings to a list; return it, and their numbers by their names in its output."""
+        sources = self._folder / "recordings.txt"
+        number_of = {self._project.recordings[number].recording.path.absolute(): number for number in numbers}
+        write_atomic(sources, "".join(f"{path}\n" for path in number_of).encode())
+        return sources, {recording.name: number_of[recording.path] for recording in find_recordings([sources])}
 
     def _run_command(self, command: str, *arguments: str) -> str:
         """Run a command of vidgru with the project's settings; return why it failed, empty if it did not."""

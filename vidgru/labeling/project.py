@@ -16,7 +16,7 @@ from unicodedata import normalize
 
 from vidgru.datasets.rows import BACKGROUND
 from vidgru.errors import OutputError, RecordingError
-from vidgru.labeling.intervals import merge_ranges, overlap_s, subtract_ranges, total_s
+from vidgru.labeling.intervals import TimeRange, merge_ranges, overlap_s, subtract_ranges, total_s
 from vidgru.labeling.label_file import LabelFile, LabelledEvent, RecordingLabels, open_label_file
 from vidgru.labeling.proxy import MediaInfo, read_media_info
 from vidgru.locks import Locks
@@ -112,6 +112,7 @@ class LabelingProject:
         ]
         for item in self.recordings:
             item.features = "queued" if item.media else "failed"
+        self._suggestions: list[dict[str, Any]] = []
         self._labels = dict.fromkeys(self._checked_label(label) for label in labels)
         for event in (event for item in self.recordings for event in item.labels.events.values()):
             self._labels.setdefault(event.label)
@@ -244,27 +245,48 @@ class LabelingProject:
             draft for draft in item.drafts if not any(_is_same(draft, *interval_label) for interval_label in answered)
         ]
 
+    def set_suggestions(self, suggestions: Iterable[Mapping[str, Any]]) -> None:
+        """Replace what the latest model suggests to label next.
+
+        Args:
+            suggestions: Number of the `recording`, `start`, `end`, `reason` and `likely_label`, most useful first.
+        """
+        with self._lock:
+            self._suggestions = [
+                _suggestion(row["recording"], row["start"], row["end"], row["reason"], row["likely_label"] or None)
+                for row in suggestions
+            ]
+            self.version += 1
+
     def suggestions(self, number: int) -> list[dict[str, Any]]:
-        """Return stretches to look at next: drafts with the lowest scores, then time that nobody has watched.
+        """Return stretches to look at next: those of the model, drafts with the lowest scores, time not watched yet.
 
         Args:
             number: How many to return at most.
         """
         with self._lock:
             items = list(enumerate(self.recordings))
+            known = {recording_id(i): item.labels.watched_with_events(item.duration_s) for i, item in items}
             drafts = [(draft.score, i, draft) for i, item in items for draft in self._shown_drafts(item)]
-            suggested = [
+            suggested = [row for row in self._suggestions if not _is_known(row, known[row["recording"]])]
+            suggested += [
                 _suggestion(i, draft.start_s, draft.end_s, f"unsure: score {score:.2f}", draft.label)
-                for score, i, draft in sorted(drafts, key=lambda entry: entry[:2])[:number]
+                for score, i, draft in sorted(drafts, key=lambda entry: entry[:2])
             ]
             for i, item in sorted(items, key=lambda entry: entry[1].features != "ready"):
-                known = item.labels.watched_with_events(item.duration_s)
-                unwatched = subtract_ranges([(0.0, item.duration_s)], known)
-                if len(suggested) < number and unwatched and item.duration_s:
+                unwatched = subtract_ranges([(0.0, item.duration_s)], known[recording_id(i)])
+                if item.duration_s and unwatched:
                     start_s, end_s = unwatched[0]
                     end_s = min(end_s, start_s + _SUGGESTED_S)
                     suggested.append(_suggestion(i, start_s, end_s, "not watched yet", None))
-            return suggested
+            chosen: list[dict[str, Any]] = []
+            for row in suggested:  # the first of those that overlap has the best reason
+                others = [
+                    (other["start_s"], other["end_s"]) for other in chosen if other["recording"] == row["recording"]
+                ]
+                if len(chosen) < number and not _is_known(row, others):
+                    chosen.append(row)
+            return chosen
 
     def count_labels(self, numbers: Iterable[int] | None = None) -> int:
         """Number of events and of event-free recordings, of some recordings or of all."""
@@ -412,6 +434,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _suggestion(number: int, start_s: float, end_s: float, reason: str, label: str | None) -> dict[str, Any]:
     return {"recording": recording_id(number), "start_s": start_s, "end_s": end_s, "reason": reason, "label": label}
+
+
+def _is_known(row: Mapping[str, Any], known: Iterable[TimeRange]) -> bool:
+    """Whether at least half of a suggested stretch is in some intervals."""
+    length_s: float = row["end_s"] - row["start_s"]
+    return overlap_s(known, row["start_s"], row["end_s"]) >= length_s / 2
 
 
 def _is_same(draft: Event, start_s: float, end_s: float, label: str) -> bool:

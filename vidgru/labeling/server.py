@@ -34,7 +34,7 @@ never by path. Errors are `{"error": TEXT}`.
 - `POST /api/recordings/ID/proxy` starts to make a proxy; `GET` of it returns `{state, progress, reason}`; `state` is
   none, queued, running, ready or failed.
 - `POST /api/train` with `{}`: train now. 409 if there are no features.
-- `GET /api/suggestions?n=20`: `[{recording, start_s, end_s, reason, label}]`, most useful first.
+- `GET /api/suggestions?n=20`: `[{recording, start_s, end_s, reason, label}]`, most useful first; `label` may be null.
 """
 
 from __future__ import annotations
