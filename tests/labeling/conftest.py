@@ -82,7 +82,9 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
     complaints: list[str] = []
     contexts = []
 
-    def open_page(server: RunningServer, *, expect: str | None = None, help_open: bool = False, **options: Any) -> Any:
+    def open_page(
+        server: RunningServer, *, address: str = "", expect: str | None = None, help_open: bool = False, **options: Any
+    ) -> Any:
         context = chromium.new_context(**{"viewport": {"width": 1280, "height": 720}, **options})
         contexts.append(context)
         page = context.new_page()
@@ -95,7 +97,7 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
 
         page.on("console", lambda message: complain(message.text))
         page.on("pageerror", lambda error: complain(str(error)))
-        page.goto(server.address)
+        page.goto(server.address + address)
         if not help_open:
             page.wait_for_selector("#help[open]")
             page.keyboard.press("Escape")

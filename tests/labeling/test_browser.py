@@ -1,6 +1,7 @@
 """The labelling page in a real browser: annotating by keys and mouse, drafts, saving, playing."""
 
 import io
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -488,3 +489,32 @@ def test_help_opens_once(videos: Path, serve: Serve, visit: Visit) -> None:
     press(page, "?")
     assert page.locator("#help").is_visible()
     assert re.search("start, end", page.locator("#help").inner_text())
+
+
+def test_many_recordings_and_labels_stay_quick(tmp_path: Path, serve: Serve, visit: Visit) -> None:
+    """Of 100 recordings and 5,000 events, only the rows in view are elements, and few layouts are forced per key."""
+    first = write_video(tmp_path / "v/r000.mp4", 3000, fps=10)
+    for number in range(1, 100):
+        os.link(first, tmp_path / f"v/r{number:03}.mp4")
+    events = "".join(f"v/r000.mp4,{n / 20},{n / 20 + 1},label {n % 12}\n" for n in range(4900))
+    events += "".join(f"v/r{n:03}.mp4,1,2,fall\n" for n in range(1, 100))
+    (tmp_path / "labels.csv").write_text(f"video,start,end,label\n{events}")
+    server = serve(tmp_path / "v", ())
+    page = visit(server, address="#r0")
+    ready(page)
+    assert "4,900 events" in page.locator("#facts").inner_text()
+    assert 10 < page.locator(".recording").count() < 40
+    page.evaluate("""() => {
+      window.layouts = 0;
+      const width = Object.getOwnPropertyDescriptor(Element.prototype, 'clientWidth').get;
+      Object.defineProperty(Element.prototype, 'clientWidth', { get() { layouts++; return width.call(this); } });
+    }""")
+    press(page, "Tab", "Tab", "2")
+    saved(page)
+    assert page.evaluate("() => layouts") < 200
+    assert sorted(label for *_, label, _ in server.events())[:5] == ["label 0"] * 5
+    assert [label for *_, label, _ in server.events()].count("label 1") == 410
+    page.locator("#recording_list").evaluate("element => element.scrollTop = element.scrollHeight")
+    page.wait_for_selector("#recording_r99")
+    page.locator("#recording_search").fill("r05")
+    page.wait_for_function("() => document.querySelectorAll('.recording').length === 10")

@@ -347,7 +347,8 @@ class LabelPage {
     click('zoom_all', () => this.view.set(0, data.duration));
     click('help_button', () => byId('help').showModal());
     byId('speed').addEventListener('change', () => this.player.setSpeed(Number(byId('speed').value)));
-    // A button that was clicked does not keep the keyboard: the space bar plays.
+    // What was clicked does not keep the keyboard: the space bar plays, and Tab goes among events.
+    for (const id of ['recording_list', 'suggestion_list']) byId(id).addEventListener('mousedown', (press) => press.preventDefault());
     document.addEventListener('click', (press) => press.detail > 0 && press.target.closest('button')?.blur());
     document.addEventListener('keydown', (press) => this.stepWithTab(press));
     this.topics.on('media time', () => this.showPlayer());

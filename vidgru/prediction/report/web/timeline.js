@@ -3,6 +3,7 @@
 
 const LANE_PX = 20;
 const EDGE_PX = 6;
+const MIN_TEXT_PX = 18; // width of the shortest text in an event
 
 class Timeline {
   constructor(page, curves) {
@@ -32,10 +33,6 @@ class Timeline {
   }
 
   // --- positions --------------------------------------------------------------------------------------------------------
-
-  get width() {
-    return this.ruler.clientWidth;
-  }
 
   x(time) {
     return ((time - this.page.view.start) / this.page.view.length) * this.width;
@@ -197,6 +194,7 @@ class Timeline {
   }
 
   draw() {
+    this.width = this.ruler.clientWidth; // reading it for each of thousands of events would take most of the time
     this.drawRuler();
     this.drawLanes();
     this.drawOverview();
@@ -294,6 +292,7 @@ class Timeline {
         context.fillRect(x + width - 2, y - 1, 4, height + 2);
       }
     }
+    if (width < MIN_TEXT_PX) return;
     const marks = { confirmed: '✓', edited: '✎', added: '+' };
     const text = [marks[event.state], event.score === null ? null : percent(event.score)].filter(Boolean).join(' ');
     context.font = '600 11px system-ui, sans-serif';
@@ -314,8 +313,10 @@ class Timeline {
       if (right <= last) continue;
       last = right;
       context.fillStyle = labelColour(event.label);
+      context.globalAlpha = event.state === 'new' ? 0.35 : 1;
       context.fillRect(event.start * scale, 3, right - event.start * scale, height - 6);
     }
+    context.globalAlpha = 1;
     this.drawStill(context, height - 3, 3, (time) => time * scale, width);
     const { start, length, whole } = this.page.view;
     if (whole) return;
