@@ -12,7 +12,14 @@ from tests.videos import draw_counter
 from vidgru.config import DetectorSettings
 from vidgru.detector.backends import TorchBackend
 from vidgru.detector.motion import FlowMeter, scene_motion
-from vidgru.detector.preprocess import PAD_VALUE, FramePreprocessor, Letterbox, rasterize_polygons
+from vidgru.detector.preprocess import (
+    MAX_REPEAT_S,
+    PAD_VALUE,
+    FramePreprocessor,
+    Letterbox,
+    PictureComparer,
+    rasterize_polygons,
+)
 from vidgru.detector.yolo import Detector
 from vidgru.detector.yolo_head import load_network
 from vidgru.errors import SettingsError
@@ -130,3 +137,18 @@ def test_features_ignore_masked_pixels(tiny_weights: Weights) -> None:
         assert np.array_equal(scene, other_scene) == is_equal
         assert np.array_equal(motion, other_motion) == is_equal
         assert motion.any(), "the visible half moves"
+
+
+def test_picture_comparer_finds_samples_that_look_alike() -> None:
+    rng = np.random.default_rng(0)
+    image = np.full((96, 160, 3), 100, np.uint8)
+    noisy = (image + rng.integers(-4, 5, image.shape)).astype(np.uint8)
+    moved = image.copy()
+    moved[40:48, 80:84] = 160  # half a cell
+    comparer = PictureComparer()
+    assert not comparer.is_unchanged(image, 0.0)
+    assert comparer.is_unchanged(noisy, 0.2)
+    assert not comparer.is_unchanged(moved, 0.4)
+    assert comparer.is_unchanged(moved, 0.6)
+    assert comparer.is_unchanged(moved, 0.4 + MAX_REPEAT_S - 0.1)
+    assert not comparer.is_unchanged(moved, 0.4 + MAX_REPEAT_S)

@@ -16,6 +16,8 @@ from vidgru.types import Array
 from vidgru.video.scaling import scaled_size
 
 PAD_VALUE = 114  # the grey that Ultralytics pads with
+MAX_REPEAT_S = 2.0
+_CELL_PX, _UNCHANGED = 8, 2  # cells of a picture, and levels of their mean luma that noise and key frames change
 Polygon = Sequence[Sequence[float]]  # corners (x, y), normalised to the upright frame
 
 
@@ -87,6 +89,30 @@ class FramePreprocessor:
         if self._hidden is not None:
             image = np.where(self._hidden[..., None], np.uint8(PAD_VALUE), image)
         return image, self._meter.step(image, time_s)
+
+
+class PictureComparer:
+    """Finds samples that look like the last one that went to the detector, whose objects they then share."""
+
+    def __init__(self) -> None:
+        self._reference: tuple[float, Array] | None = None
+
+    def is_unchanged(self, image: Array, time_s: float) -> bool:
+        """Return whether a sample looks like the last one for which this was false, MAX_REPEAT_S ago at most.
+
+        Args:
+            image: uint8 [height, width, 3], RGB, of the same size in all calls.
+            time_s: Time of the sample.
+        """
+        height, width = image.shape[:2]
+        size = max(width // _CELL_PX, 1), max(height // _CELL_PX, 1)
+        cells = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
+        if self._reference is not None:
+            reference_s, reference = self._reference
+            if time_s - reference_s < MAX_REPEAT_S and cv2.absdiff(cells, reference).max() <= _UNCHANGED:
+                return True
+        self._reference = time_s, cells
+        return False
 
 
 def rasterize_polygons(polygons: Sequence[Polygon], size_px: tuple[int, int]) -> Array | None:

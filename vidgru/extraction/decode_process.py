@@ -55,7 +55,7 @@ class DecodedSample:
         time_s: Seconds from the start of the container.
         index: Position among the decoded frames.
         resume_point: How to resume after it; None for most.
-        image: uint8 [h, w, 3], scaled, without padding; overwritten by the next sample.
+        image: uint8 [h, w, 3], scaled, without padding; overwritten by the next sample. None: as the last sample's.
         scene_motion: float16 [len(SCENE_MOTION_COLUMNS)].
         flow: Motion since the previous sample; None at the first.
     """
@@ -64,7 +64,7 @@ class DecodedSample:
     time_s: float
     index: int
     resume_point: ResumePoint | None
-    image: Array
+    image: Array | None
     scene_motion: Array
     flow: Flow | None
 
@@ -108,6 +108,10 @@ class DecoderProcess:
                     rest = np.empty(payload_bytes - image.nbytes, np.uint8)
                     self._read(rest)
                     yield message, _decoded_sample(message, image, rest)
+                case "repeat":
+                    rest = np.empty(payload_bytes, np.uint8)
+                    self._read(rest)
+                    yield message, _decoded_sample(message, None, rest)
                 case "end" | "failed" | "lost":
                     yield message, None
                     return
@@ -281,7 +285,7 @@ def _still_plan(message: dict[str, Any], payload: Array) -> StillPlan | None:
     )
 
 
-def _decoded_sample(message: dict[str, Any], image: Array, rest: Array) -> DecodedSample:
+def _decoded_sample(message: dict[str, Any], image: Array | None, rest: Array) -> DecodedSample:
     flow = None
     if message["flow"] is not None:
         height, width = message["flow"]

@@ -71,7 +71,7 @@ class RecordingState:
 
         segments: Its segments in order, without those whose frames have all been tracked.
         end: How decoding ended; None until it has.
-        arrived: Frames waiting for their turn, by number.
+        arrived: Frames waiting for their turn, by number; a FrameRef repeats the objects of the one before.
         tracker: Gives track ids; None before the first frame.
         tracked: Frames tracked and not yet written.
         samples: Samples tracked, including those of earlier runs.
@@ -95,7 +95,7 @@ class RecordingState:
 
     segments: list[Segment] = field(default_factory=list)
     end: DecodedEnd | None = None
-    arrived: dict[int, DetectedFrame] = field(default_factory=dict)
+    arrived: dict[int, DetectedFrame | FrameRef] = field(default_factory=dict)
     tracker: Tracker | None = None
     tracked: list[DetectedFrame] = field(default_factory=list)
     samples: int = 0
@@ -231,7 +231,7 @@ class SegmentDecoder:
         locks: Keep other processes from the recordings of this one.
         is_last: Tells whether no more recordings are waiting to be started; only then one is split.
         decoders: Number of decoders that can share a recording.
-        on_split: Called when the rest of a segment can be decoded by others.
+        send: Called when the rest of a segment can be decoded by others, and with frames that look like the one before.
         stop: Set when the run has ended.
         limit: Samples after which a recording counts as complete; None is no limit.
         log: Called with lines for the user.
@@ -247,14 +247,14 @@ class SegmentDecoder:
         *,
         is_last: Callable[[], bool],
         decoders: int,
-        on_split: Callable[[SegmentSplit], None],
+        send: Callable[[SegmentSplit | FrameRef], None],
         stop: threading.Event,
         limit: int | None,
         log: Callable[[str], None],
     ) -> None:
         self._cache, self._detect, self._feature_settings = cache, detect, feature_settings
         self._pool, self._locks, self._is_last = pool, locks, is_last
-        self._decoders, self._on_split = decoders if limit is None else 1, on_split
+        self._decoders, self._send = decoders if limit is None else 1, send
         self._stop, self._limit, self._log = stop, limit, log
         self._polygons = json.loads(detect.mask or "[]")
         self._claims: dict[str, RecordingState] = {}  # by key: recordings of equal content share an entry
@@ -408,8 +408,8 @@ class SegmentDecoder:
                 case "split" if message["points"]:
                     points = [ResumePoint(**point) for point in message["points"]]
                     segment.end = points[0]
-                    self._on_split(SegmentSplit(segment=segment, points=points))
-                case "sample":
+                    self._send(SegmentSplit(segment=segment, points=points))
+                case "sample" | "repeat":
                     assert sample is not None
                     self._pass_on(segment, sample)
                 case "failed":
@@ -426,7 +426,7 @@ class SegmentDecoder:
         raise AssertionError("the last message of an answer is one of those above")
 
     def _pass_on(self, segment: Segment, sample: DecodedSample) -> None:
-        """Give a sample to the detector."""
+        """Give a sample to the detector, or to the ordering loop if it looks like the one before."""
         assert segment.state.info is not None
         number, resume_point = sample.number, sample.resume_point
         if number < segment.passed:
@@ -436,7 +436,7 @@ class SegmentDecoder:
             # else this sample is left for when the segment is decoded on beyond its end.
             if resume_point is None or resume_point.key_pts is None or resume_point.index != segment.end.index:
                 return
-        elif resume_point is not None:
+        elif resume_point is not None and segment.state.plan is None:
             segment.resume_from, segment.first = resume_point, number + 1
         frame = FrameRef(
             number=number,
@@ -448,7 +448,10 @@ class SegmentDecoder:
             segment=segment,
             resume_point=resume_point,
         )
-        self._pool.add(frame, sample.image)
+        if sample.image is None:
+            self._send(frame)
+        else:
+            self._pool.add(frame, sample.image)
         segment.passed = number + 1
 
     def _raise_if_stopped(self) -> None:

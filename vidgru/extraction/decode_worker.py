@@ -26,7 +26,7 @@ import av
 import numpy as np
 
 from vidgru.detector.motion import scene_motion
-from vidgru.detector.preprocess import FramePreprocessor, rasterize_polygons
+from vidgru.detector.preprocess import FramePreprocessor, PictureComparer, rasterize_polygons
 from vidgru.errors import RecordingError
 from vidgru.types import Array
 from vidgru.video.keyframe_split import find_split_points
@@ -130,7 +130,8 @@ class DecodeWorker:
             resume_from, stop_after, resume_point_every: See `VideoReader.sample`.
             split_every: Least samples per segment if the recording can be split among decoders; 0 does not split.
             first: Number of the first sample to send: samples before it are decoded only to measure motion from them.
-            is_planned: Whether more segments of the recording are likely to follow.
+            is_planned: Whether the segment is part of a plan of adaptive extraction: more are likely to follow, and
+                samples that look like the last one are sent without their image, except its first and last.
         """
         with ExitStack() as stack:
             reader = stack.enter_context(self._open(path, identity, may_reuse=is_planned and resume_from is not None))
@@ -138,6 +139,7 @@ class DecodeWorker:
             preprocess = FramePreprocessor(reader.info.size_px, imgsz, mask)
             width, height = preprocess.scaled_wh
             self.send({"kind": "opened", "info": asdict(reader.info), "image_hw": [height, width]})
+            comparer = PictureComparer()
             start = None if resume_from is None else ResumePoint(**resume_from)
             if split_every:
                 points = find_split_points(Path(path), fps, split_every, self._send_alive)
@@ -159,8 +161,11 @@ class DecodeWorker:
                     "flow": None if flow is None else [*flow.grey_change.shape],
                     "camera": None if flow is None else [*flow.camera],
                 }
-                flow_arrays = () if flow is None else (flow.rate, flow.grey_change)
-                self.send(message, image, scene_motion(flow), *flow_arrays)
+                arrays = (scene_motion(flow), *(() if flow is None else (flow.rate, flow.grey_change)))
+                if is_planned and comparer.is_unchanged(image, frame.time_s) and frame.number + 1 != stop_after:
+                    self.send(message | {"kind": "repeat"}, *arrays)
+                else:
+                    self.send(message, image, *arrays)
             if is_planned:
                 stack.pop_all()
                 self._reader = reader

@@ -32,6 +32,7 @@ from msgspec import convert
 from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings, RuntimeSettings
+from vidgru.detector.motion import object_motion
 from vidgru.detector.weights import find_weights
 from vidgru.errors import LockLostError, OutputError, RecordingError
 from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, watch_for_hangs
@@ -48,6 +49,7 @@ from vidgru.extraction.detector_pool import (
     Channel,
     DetectedFrame,
     DetectorPool,
+    FrameRef,
     WorkerThreads,
     count_threads,
     repeat_frame,
@@ -176,7 +178,7 @@ class SegmentDone:
     result: TaskResult
 
 
-Message = list[DetectedFrame] | SegmentDone | SegmentSplit | BaseException
+Message = list[DetectedFrame] | FrameRef | SegmentDone | SegmentSplit | BaseException
 
 
 class Extractor:
@@ -239,7 +241,7 @@ class Extractor:
             self._locks,
             is_last=self._is_last,
             decoders=len(self._decoders),
-            on_split=self._messages.put,
+            send=self._messages.put,
             stop=self._stop,
             limit=limit,
             log=listener.log,
@@ -317,6 +319,9 @@ class Extractor:
                     case list(rows):
                         for state in self._collect(rows):
                             self._advance(state)
+                    case FrameRef(segment=segment) as frame if not segment.is_superseded:
+                        segment.state.arrived[frame.number] = frame
+                        self._advance(segment.state)
                     case SegmentSplit(segment=segment, points=points):
                         self._share(segment, points)
                     case SegmentDone(segment=segment, result=result):
@@ -376,6 +381,8 @@ class Extractor:
                 if state.next_is_still:
                     self._repeat_last(state)
                 elif row := state.arrived.pop(state.samples, None):
+                    if isinstance(row, FrameRef):
+                        row = self._repeat_objects(state, row)
                     objects = row.detections
                     tracks = state.track(
                         self._detect.tracker, state.info.size_px, objects.boxes, objects.scores, objects.classes
@@ -399,6 +406,22 @@ class Extractor:
         share = time_s / state.info.duration_s if state.info.duration_s else 0.0
         self._listener.advance(state.number, time_s - state.time_s, min(share, 1.0), samples)
         state.samples, state.time_s = state.samples + samples, time_s
+
+    def _repeat_objects(self, state: RecordingState, frame: FrameRef) -> DetectedFrame:
+        """Give a frame that looks like the last one its objects, with the motion of the frame."""
+        from vidgru.detector.yolo import Detections  # the detector is loaded, and PyTorch with it
+
+        if state.tracked:
+            detections = state.tracked[-1].detections
+        else:
+            last = state.last
+            assert last is not None
+            assert last.scene is not None
+            tensors = {name: getattr(last, name) for name in Detections.__dataclass_fields__}
+            detections = Detections(**tensors | {"scene": last.scene[0]})
+        motion = object_motion(frame.flow, detections.boxes)
+        frame.flow = None  # large, and no longer needed
+        return DetectedFrame(frame=frame, detections=detections, motion=motion)
 
     def _repeat_last(self, state: RecordingState) -> None:
         """Repeat the objects of the last sample in the still ones that follow, up to the end of the part."""
@@ -534,7 +557,7 @@ class Extractor:
         for other in state.segments:
             other.is_superseded = other.is_superseded or other.number > segment.number
         state.end = None
-        state.arrived = {n: row for n, row in state.arrived.items() if not row.frame.segment.is_superseded}
+        state.arrived = {n: row for n, row in state.arrived.items() if not _segment_of(row).is_superseded}
 
     def _end_at_death(self, segment: Segment, death: DecoderDiedError) -> None:
         """End a recording where decoders die: two have, at the same place. What precedes it is kept.
@@ -611,3 +634,8 @@ class Extractor:
         with ExitStack() as stack:
             for state in self._states.values():
                 stack.callback(state.cleanup.close)
+
+
+def _segment_of(row: DetectedFrame | FrameRef) -> Segment:
+    segment: Segment = row.segment if isinstance(row, FrameRef) else row.frame.segment
+    return segment
