@@ -76,6 +76,16 @@ def test_empty_recording_becomes_watched_with_its_first_event(project: LabelingP
         project.apply(0, [{"op": "empty", "value": True}])
 
 
+def test_recording_watched_without_events_counts_as_a_label(project: LabelingProject) -> None:
+    project.apply(0, [{"op": "watched", "start_s": 0, "end_s": 9}])
+    assert project.count_labels() == 0
+    project.apply(0, [{"op": "watched", "start_s": 9, "end_s": 10}])
+    assert project.count_labels() == 1
+    assert [row.split(",")[1:4] for row in written(project)] == [["", "", ""]]
+    project.apply(0, [put("x", 1, 2), put("y", 3, 4)])
+    assert project.count_labels() == 2
+
+
 def test_rejected_draft_counts_as_watched(project: LabelingProject) -> None:
     draft = Event(video="a.mp4", start_s=4.0, end_s=6.0, label="fall", score=0.5)
     project.set_drafts({0: [draft]})

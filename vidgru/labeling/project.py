@@ -289,10 +289,13 @@ class LabelingProject:
             return chosen
 
     def count_labels(self, numbers: Iterable[int] | None = None) -> int:
-        """Number of events and of event-free recordings, of some recordings or of all."""
+        """Number of events, and of recordings watched without any, of some recordings or of all."""
         with self._lock:
             items = self.recordings if numbers is None else [self.recordings[number] for number in numbers]
-            return sum(len(item.labels.events) + item.labels.is_empty for item in items)
+            return sum(
+                len(item.labels.events) or (item.media is not None and item.labels.is_wholly_watched(item.duration_s))
+                for item in items
+            )
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
