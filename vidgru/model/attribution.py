@@ -7,15 +7,15 @@ around the event again: once as they are, and once with each group masked.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.event_decoder import smooth_scores
-from vidgru.model.features import stream_features
-from vidgru.model.scoring import FRAMES_PER_PASS, EncodedRecording, SlidingWindowScorer, encode_features, score_frames
+from vidgru.model.features import cut_parts, stream_features
+from vidgru.model.scoring import EncodedRecording, SlidingWindowScorer, encode_features, score_frames
 from vidgru.model.stream import ScoredRecording
 from vidgru.types import Array, Event, FrameSequence
 
@@ -82,25 +82,26 @@ class Explanation:
 
 
 def explain_events(
-    model: EventModel, parts: Sequence[FrameSequence], scored: ScoredRecording, events: Sequence[Event]
+    model: EventModel, parts: Iterable[FrameSequence], scored: ScoredRecording, events: Sequence[Event]
 ) -> list[Explanation]:
     """Explain events of a recording.
 
     Args:
         model: Model that detected them, in eval mode.
-        parts: Consecutive chunks of the recording, as `SequenceCache.parts` returns them.
+        parts: Consecutive chunks of the recording, iterated over twice.
         scored: The recording, scored by the model.
         events: Events of this recording; their times may be rounded to milliseconds.
 
     Returns:
         One explanation per event.
     """
+    ranges = [event_frames(scored.time_s, event) for event in events]
+    attended = _attended_objects(parts, scored.attention, ranges)
+    scores = [(event.score, dict[str, float]()) for event in events]
+    if model.task.frame_head or model.task.clip_head:
+        scores = _ablate_groups(model, parts, scored.time_s, events, ranges)
     explanations = []
-    for event in events:
-        frames = event_frames(scored.time_s, event)
-        baseline, score_without = event.score, dict[str, float]()
-        if model.task.frame_head or model.task.clip_head:
-            baseline, score_without = _ablate_groups(model, parts, scored.time_s, event, frames)
+    for event, objects, (baseline, score_without) in zip(events, attended, scores, strict=True):
         keep_peaks, forget_peaks = _gate_peaks(scored, event)
         explanations.append(
             Explanation(
@@ -108,7 +109,7 @@ def explain_events(
                 score=event.score,
                 baseline=baseline,
                 score_without=score_without,
-                objects=_attended_objects(parts, scored.attention, frames),
+                objects=objects,
                 keep_peaks=keep_peaks,
                 forget_peaks=forget_peaks,
             )
@@ -123,24 +124,25 @@ def event_frames(time_s: Array, event: Event) -> slice:
     return slice(first, max(stop, first + 1))
 
 
-def _attended_objects(parts: Sequence[FrameSequence], attention: Array, frames: slice) -> tuple[AttendedObject, ...]:
-    """Average attention over frames by track and class, the highest first."""
-    total: dict[tuple[int, int], float] = defaultdict(float)
-    for piece, row in _cut_parts(parts, frames):
+def _attended_objects(
+    parts: Iterable[FrameSequence], attention: Array, ranges: Sequence[slice]
+) -> list[tuple[AttendedObject, ...]]:
+    """Average attention over the frames of each range by track and class, the highest first."""
+    totals: list[dict[tuple[int, str], float]] = [defaultdict(float) for _ in ranges]
+    for number, piece, row in cut_parts(parts, ranges):
         pairs, index = np.unique(np.column_stack([piece.tracks, piece.classes]), axis=0, return_inverse=True)
         sums = np.bincount(index.ravel(), weights=attention[row : row + len(piece.boxes)], minlength=len(pairs))
         for (track, class_index), attended in zip(pairs.tolist(), sums.tolist(), strict=True):
-            total[max(track, -1), class_index] += attended
-    names, count = parts[0].names, frames.stop - frames.start
-    objects = [
-        AttendedObject(
-            track=track,
-            label=names[class_index] if class_index < len(names) else f"class {class_index}",
-            share=attended / count,
-        )
-        for (track, class_index), attended in total.items()
-    ]
-    return tuple(sorted(objects, key=lambda attended: (-attended.share, attended.label, attended.track)))
+            name = piece.names[class_index] if class_index < len(piece.names) else f"class {class_index}"
+            totals[number][max(track, -1), name] += attended
+    result = []
+    for total, frames in zip(totals, ranges, strict=True):
+        objects = [
+            AttendedObject(track=track, label=label, share=attended / (frames.stop - frames.start))
+            for (track, label), attended in total.items()
+        ]
+        result.append(tuple(sorted(objects, key=lambda attended: (-attended.share, attended.label, attended.track))))
+    return result
 
 
 def _gate_peaks(scored: ScoredRecording, event: Event) -> tuple[tuple[GatePeak, ...], tuple[GatePeak, ...]]:
@@ -163,26 +165,39 @@ def _gate_peaks(scored: ScoredRecording, event: Event) -> tuple[tuple[GatePeak, 
 
 
 def _ablate_groups(
-    model: EventModel, parts: Sequence[FrameSequence], time_s: Array, event: Event, frames: slice
-) -> tuple[float, dict[str, float]]:
-    """Return the score of an event from the frames around it: with all feature groups, and without each."""
-    end_s = min(event.end_s, event.start_s + LONGEST_S)
-    stop = min(frames.stop, int(np.searchsorted(time_s, end_s - _ROUNDING_S)))
-    frames = slice(frames.start, max(frames.start + 1, stop))
-    context = _context_frames(model, time_s, frames)
-    features = list(stream_features((piece for piece, _ in _cut_parts(parts, context)), model.feature_spec))
-    encoder = model.network.encoder
-    variants = [model, *(_without_group(model, group) for group in encoder.groups)]
-    encoded = [encode_features(variant, features) for variant in variants]
+    model: EventModel,
+    parts: Iterable[FrameSequence],
+    time_s: Array,
+    events: Sequence[Event],
+    ranges: Sequence[slice],
+) -> list[tuple[float, dict[str, float]]]:
+    """Return the score of each event from the frames around it: with all feature groups, and without each."""
+    scored_ranges = []
+    for event, frames in zip(events, ranges, strict=True):
+        end_s = min(event.end_s, event.start_s + LONGEST_S)
+        stop = min(frames.stop, int(np.searchsorted(time_s, end_s - _ROUNDING_S)))
+        scored_ranges.append(slice(frames.start, max(frames.start + 1, stop)))
+    contexts = [_context_frames(model, time_s, frames) for frames in scored_ranges]
+    pieces: list[list[FrameSequence]] = [[] for _ in events]
+    for number, piece, _ in cut_parts(parts, contexts):
+        pieces[number].append(piece)
+    variants = [model, *(_without_group(model, group) for group in model.network.encoder.groups)]
     score = _score_recording if model.task.frame_head else _score_windows
-    scores = [score(variant, recording) for variant, recording in zip(variants, encoded, strict=True)]
-    column, inside = model.labels.index(event.label), slice(frames.start - context.start, frames.stop - context.start)
-    means = [
-        float(smooth_scores(time_s[context], values, model.decode.smooth_s)[inside, column].mean(dtype=np.float64))
-        for values in scores
-    ]
-    baseline, *without = map(model.decode.event_score, means)
-    return baseline, dict(zip(encoder.groups, without, strict=True))
+    result = []
+    for event, frames, context, of_event in zip(events, scored_ranges, contexts, pieces, strict=True):
+        features = list(stream_features(of_event, model.feature_spec))
+        scores = [score(variant, encode_features(variant, features)) for variant in variants]
+        column, inside = (
+            model.labels.index(event.label),
+            slice(*(n - context.start for n in (frames.start, frames.stop))),
+        )
+        means = [
+            float(smooth_scores(time_s[context], values, model.decode.smooth_s)[inside, column].mean(dtype=np.float64))
+            for values in scores
+        ]
+        baseline, *without = map(model.decode.event_score, means)
+        result.append((baseline, dict(zip(model.network.encoder.groups, without, strict=True))))
+    return result
 
 
 def _context_frames(model: EventModel, time_s: Array, frames: slice) -> slice:
@@ -215,13 +230,3 @@ def _without_group(model: EventModel, group: str) -> EventModel:
     """Return the model without the influence of a feature group on its scores."""
     linear = model.linear.without(model.feature_spec, group) if model.linear else None
     return replace(model, masked_groups=tuple({*model.masked_groups, group}), linear=linear)
-
-
-def _cut_parts(parts: Sequence[FrameSequence], frames: slice) -> Iterator[tuple[FrameSequence, int]]:
-    """Yield the chunks of a recording that hold these frames, cut to them, each with the row of its first object."""
-    start = row = 0
-    for part in parts:
-        low, high = max(frames.start - start, 0), min(frames.stop - start, len(part))
-        for first in range(low, high, FRAMES_PER_PASS):
-            yield part.frames(first, min(first + FRAMES_PER_PASS, high)), row + int(part.offsets[first])
-        start, row = start + len(part), row + len(part.boxes)

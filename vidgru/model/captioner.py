@@ -6,7 +6,7 @@ the same captions as prediction over the whole recording (scores up to rounding)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 from vidgru.model.caption_head import CaptionHead
 from vidgru.model.checkpoint import CaptionSettings, EventModel
 from vidgru.model.feature_spec import FeatureSpec
-from vidgru.model.features import FeatureStream
+from vidgru.model.features import cut_parts, stream_features
 from vidgru.model.grounding import has_slots
 from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.model.tokenizer import Tokenizer
@@ -196,7 +196,7 @@ def _collate(segments: Sequence[Features]) -> tuple[Tensor, Tensor, Tensor, Tens
 
 def caption_events(
     model: EventModel,
-    parts: Sequence[FrameSequence],
+    parts: Iterable[FrameSequence],
     events: Sequence[Event],
     *,
     beam: int = BEAM,
@@ -206,7 +206,7 @@ def caption_events(
 
     Args:
         model: Model in eval mode.
-        parts: Consecutive chunks of the recording, as `SequenceCache.parts` returns them.
+        parts: Consecutive chunks of the recording, iterated over twice per `_EVENTS_PER_PASS` events.
         events: Events of this recording.
         beam: Number of captions followed in parallel; 1 is greedy search.
         progress: Called before every batch of events.
@@ -302,33 +302,35 @@ def caption_frames(time_s: Array, start_s: float, end_s: float) -> tuple[int, in
 
 
 def caption_features(
-    parts: Sequence[FrameSequence], feature_spec: FeatureSpec, intervals: Sequence[tuple[float, float]]
+    parts: Iterable[FrameSequence], feature_spec: FeatureSpec, intervals: Sequence[tuple[float, float]]
 ) -> list[Features]:
     """Return the features that a caption of each interval reads, equal to those of the whole recording.
 
     Args:
-        parts: Consecutive chunks of the recording.
+        parts: Consecutive chunks of the recording, iterated over twice.
         feature_spec: Features the model expects.
         intervals: Start and end of each interval in seconds.
 
     Raises:
         SettingsMismatchError: The sequence does not have the tensors of the feature spec.
     """
-    edges = np.cumsum([0] + [len(part) for part in parts])
-    time_s = np.concatenate([part.time_s for part in parts])
-    fps = parts[0].fps
-    result = []
-    for start_s, end_s in intervals:
-        first, stop = caption_frames(time_s, start_s, end_s)
+    times, fps = [], 1.0
+    for part in parts:
+        times.append(part.time_s)
+        fps = part.fps
+    time_s = np.concatenate(times)
+    segments, ranges = [caption_frames(time_s, start_s, end_s) for start_s, end_s in intervals], []
+    for first, stop in segments:
         early = int(np.searchsorted(time_s, time_s[first] - max(_WARM_UP_S, 3 / fps)))
-        early = min(early, max(first - 1, 0))  # the frame before sets the length of the first step, also after a gap
-        stream = FeatureStream(feature_spec)
-        pieces = [
-            stream.push(part.frames(max(early - int(edge), 0), stop - int(edge)))
-            for part, edge in zip(parts, edges, strict=False)
-            if edge < stop and edge + len(part) > early
-        ]
-        result.append(Features.concatenate(pieces).frames(first - early, stop - early))
+        # the frame before sets the length of the first step, also after a gap
+        ranges.append(slice(min(early, max(first - 1, 0)), stop))
+    pieces: list[list[FrameSequence]] = [[] for _ in ranges]
+    for number, piece, _ in cut_parts(parts, ranges):
+        pieces[number].append(piece)
+    result = []
+    for (first, stop), frames, of_segment in zip(segments, ranges, pieces, strict=True):
+        features = Features.concatenate(list(stream_features(of_segment, feature_spec)))
+        result.append(features.frames(first - frames.start, stop - frames.start))
     return result
 
 

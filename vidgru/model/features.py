@@ -7,7 +7,7 @@ and rates are per second, which makes features independent of aspect ratio and s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import NoReturn
 
@@ -20,6 +20,7 @@ from vidgru.model.feature_spec import NEIGHBOURS, RELATION, SPEED, FeatureSpec
 from vidgru.types import Array, Features, FrameSequence
 
 _MAX_GAP_S = 1.0  # a track missing for longer has no speed, unless samples are farther apart than half of this
+_FRAMES_PER_PIECE = 1024
 _FRAMES_PER_BLOCK = 128  # keeps the distances of a neighbour search in the processor's cache
 _CONFIDENT = 0.3  # keypoints of lower confidence fade to the box centre
 _NEAR = 0.05  # box sizes; directions between nearer keypoints fade
@@ -114,6 +115,22 @@ def stream_features(parts: Iterable[FrameSequence], feature_spec: FeatureSpec) -
     stream = FeatureStream(feature_spec)
     for part in parts:
         yield stream.push(part)
+
+
+def cut_parts(parts: Iterable[FrameSequence], ranges: Sequence[slice]) -> Iterator[tuple[int, FrameSequence, int]]:
+    """Yield the frames in each of several ranges, in one pass over consecutive chunks of a recording.
+
+    Yields:
+        Number of the range, its next frames, at most `_FRAMES_PER_PIECE`, and the number of objects before them.
+    """
+    start = row = 0
+    for part in parts:
+        for number, frames in enumerate(ranges):
+            low, high = max(frames.start - start, 0), min(frames.stop - start, len(part))
+            for first in range(low, high, _FRAMES_PER_PIECE):
+                piece = part.frames(first, min(first + _FRAMES_PER_PIECE, high))
+                yield number, piece, row + int(part.offsets[first])
+        start, row = start + len(part), row + len(part.boxes)
 
 
 def _raise_mismatch(spec: FeatureSpec, expected: FeatureSpec) -> NoReturn:

@@ -41,7 +41,7 @@ _BATCH_RECORDINGS = 32  # at most; other processes find all of them locked
 _RETRY_S = 0.5  # between attempts to lock what other processes work on
 _MAX_EXPLAINED = 40  # events per report with an explanation, best scored first
 
-PreparedItem = tuple[CachedRecording, list[FrameSequence], EncodedRecording | ScoredRecording]
+PreparedItem = tuple[CachedRecording, Iterable[FrameSequence], EncodedRecording | ScoredRecording]
 
 
 class PredictionStoppedError(Exception):
@@ -102,6 +102,16 @@ def requested_labels(model: EventModel, labels: Iterable[str]) -> frozenset[str]
 def lock_name(recording: Recording) -> str:
     """Name of a recording's lock, which must be valid as a file name."""
     return hashlib.sha256(recording.name.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+class _StoredParts:
+    """Parts of a recording's sequence, read in each iteration: in memory, still frames take as much space as others."""
+
+    def __init__(self, item: CachedRecording) -> None:
+        self._item = item
+
+    def __iter__(self) -> Iterator[FrameSequence]:
+        return self._item.cache.parts(self._item.entry.key)
 
 
 class Predictor:
@@ -294,7 +304,10 @@ class Predictor:
             failure = failed(item.recording, NO_START_TIME, item.entry.duration_s, item.seconds)
         else:
             try:
-                parts = list(item.cache.parts(item.entry.key))
+                if item.entry.still:
+                    parts: Iterable[FrameSequence] = _StoredParts(item)
+                else:
+                    parts = list(item.cache.parts(item.entry.key))
                 if item.entry.samples <= _BATCH_FRAMES and not item.entry.still:
                     return item, parts, encode_recording(self.model, parts)
                 name, duration_s = item.recording.name, item.entry.duration_s
@@ -306,7 +319,9 @@ class Predictor:
         self.out.write_failure(failure)
         return failure
 
-    def _write(self, item: CachedRecording, parts: list[FrameSequence], scored: ScoredRecording) -> PredictionResult:
+    def _write(
+        self, item: CachedRecording, parts: Iterable[FrameSequence], scored: ScoredRecording
+    ) -> PredictionResult:
         """Caption a recording's events, and write all of its files, the fingerprint last.
 
         Raises:
@@ -358,7 +373,7 @@ class Predictor:
         self,
         extra: Extra,
         item: CachedRecording,
-        parts: list[FrameSequence],
+        parts: Iterable[FrameSequence],
         scored: ScoredRecording,
         events: list[Event],
     ) -> None:
