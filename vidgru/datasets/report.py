@@ -78,7 +78,7 @@ def report(dataset: Dataset, *, max_labels: int = MAX_ROWS) -> Report:
     facts = []
     if timed:
         overlap = any(line.overlaps for line in timed)
-        counts |= {"events": sum(len(clip.labels) for clip in events), "overlap": overlap, **_times(dataset)}
+        counts |= {"events": sum(len(clip.labels) for clip in events), "overlap": overlap, **_times(timed, dataset)}
         facts.append("events of different labels overlap" if overlap else "one label at a time")
     else:
         several = any(len(clip.labels) > 1 for clip in all_clips)
@@ -156,12 +156,14 @@ def _length(durations: Mapping[str, float], video: str) -> float | None:
     return length if length is not None and math.isfinite(length) else None
 
 
-def _times(dataset: Dataset) -> dict[str, Any]:
+def _times(timed: list[EventTimeline], dataset: Dataset) -> dict[str, Any]:
     """Count seconds with events, recorded and unwatched, over all splits together."""
+    if len({line.video for line in timed}) < len(timed):  # recordings in several splits count once
+        timed = event_timelines(in_split(dataset, dataset.recordings, "train", *dataset.splits))
     busy_s = recorded_s = unwatched_s = 0.0
     in_part = 0
     is_known = True
-    for line in event_timelines(in_split(dataset, dataset.recordings, "train", *dataset.splits)):
+    for line in timed:
         length = _length(dataset.durations, line.video)
         in_part += bool(line.unwatched)
         if length is None:
