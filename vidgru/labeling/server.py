@@ -132,6 +132,7 @@ def _listen(port: int) -> socket.socket:
         if sys.platform != "win32":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, port))
+        listener.listen()  # a browser may connect as soon as the address is printed
     except OSError as error:
         listener.close()
         raise SettingsError(
