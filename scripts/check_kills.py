@@ -2,6 +2,7 @@
 
     python scripts/check_kills.py                    # 300 kills of whole runs, then of decoders alone
     python scripts/check_kills.py --processes 2      # two runs share the work, and either is killed
+    python scripts/check_kills.py --adaptive         # recordings that are still, and one whose plan is given up
 
 A small folder is extracted once undisturbed, as the reference. Then runs are killed (SIGKILL) at random moments; each
 resumes in the cache that the previous one left. Whenever a run completes, its entries must equal the reference byte for
@@ -30,9 +31,11 @@ from unittest.mock import patch
 os.environ.update(OPENBLAS_NUM_THREADS="1", YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import av
 import torch
 
 from tests.detectors import make_weights
+from tests.quiet import WALK_S, write_quiet
 from tests.videos import faststart, write_video
 from vidgru.cache import EntryWriter, SequenceCache
 from vidgru.config import DetectorSettings, RuntimeSettings
@@ -64,6 +67,15 @@ def make_videos(folder: Path, scratch: Path) -> None:
     (folder / "cut.mp4").write_bytes(whole[: len(whole) * 3 // 4])
 
 
+def make_quiet_videos(folder: Path) -> None:
+    """Write recordings that are still but for a few seconds, in which one of them is damaged."""
+    data = bytearray(write_quiet(folder / "quiet.mp4").read_bytes())
+    with av.open(str(folder / "quiet.mp4")) as container:
+        packet = next(p for p in container.demux(video=0) if p.pts * p.time_base > WALK_S[0] + 1)
+        data[packet.pos + 8 : packet.pos + packet.size] = bytes(packet.size - 8)
+    (folder / "damaged.mp4").write_bytes(data)
+
+
 @dataclass
 class Runs:
     """Runs of extraction in forked processes. Those of one slot follow each other and share a log of their progress."""
@@ -71,6 +83,7 @@ class Runs:
     videos: Path
     weights: Path
     logs: Path
+    adaptive: bool
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def start(self, cache: Path, slot: int = 0) -> int:
@@ -113,7 +126,9 @@ class Runs:
         patch.object(decode_task, "SEGMENT_SAMPLES", SEGMENT_SAMPLES).start()
         patch.object(EntryWriter, "__enter__", enter_and_log).start()
         patch.object(DecoderProcess, "_start", start_and_log).start()
-        settings = DetectorSettings(weights=str(self.weights), imgsz=64, fps=10, conf=0.2, max_objects=6)
+        settings = DetectorSettings(
+            weights=str(self.weights), imgsz=64, fps=10, conf=0.2, max_objects=6, adaptive=self.adaptive
+        )
         results = extract_recordings(
             find_recordings([self.videos]),
             SequenceCache(cache),
@@ -267,6 +282,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=300, help="kills of whole runs (300)")
     parser.add_argument("--decoder-runs", type=int, help="runs whose decoders are killed (a tenth of --kills)")
     parser.add_argument("--processes", type=int, default=1, help="runs at once (1)")
+    parser.add_argument("--adaptive", action="store_true", help="extract recordings that are still adaptively")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", action="store_true", help="keep the working folder and print its path")
     arguments = parser.parse_args()
@@ -274,8 +290,11 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="vidgru-kills-"))
     try:
         (folder / "logs").mkdir()
-        make_videos(folder / "videos", folder / "scratch")
-        runs = Runs(folder / "videos", make_weights(folder / "tiny.pt"), folder / "logs")
+        if arguments.adaptive:
+            make_quiet_videos(folder / "videos")
+        else:
+            make_videos(folder / "videos", folder / "scratch")
+        runs = Runs(folder / "videos", make_weights(folder / "tiny.pt"), folder / "logs", arguments.adaptive)
         check = KillCheck(runs, folder, random.Random(arguments.seed), arguments.kills)
         print(f"undisturbed: {check.full_s:.1f} s, {sum('part-' in name for name in check.reference)} parts")
         check.kill_processes(arguments.processes)

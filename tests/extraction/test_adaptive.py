@@ -1,8 +1,10 @@
 """Adaptive extraction: still stretches are not decoded, and what is equals full extraction."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,6 +15,7 @@ from tests.quiet import WALK_S, write_quiet
 from vidgru.cache import SequenceCache
 from vidgru.cache.writer import EntryWriter
 from vidgru.config import DetectorSettings
+from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess
 from vidgru.extraction.decode_task import RecordingState
 from vidgru.types import FrameSequence, Recording
 
@@ -97,6 +100,27 @@ def test_short_recording_is_decoded_completely(
     assert sequence.still is not None
     (again,) = extract(path, tmp_path / "a", adaptive)
     assert (again.status, again.reason) == ("reused", result.reason)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("crashed", [True, False])
+def test_decoder_that_crashes_while_planning(
+    tmp_path: Path, adaptive: DetectorSettings, monkeypatch: pytest.MonkeyPatch, crashed: bool
+) -> None:
+    request = DecoderProcess.request
+    deaths = []
+
+    def die_while_planning(self: DecoderProcess, message: dict[str, Any]) -> Iterator[Any]:
+        if "threads" in message and not deaths:
+            deaths.append(message)
+            raise DecoderDiedError("its decoder crashed (SIGSEGV)", crashed=crashed)
+        yield from request(self, message)
+
+    monkeypatch.setattr(DecoderProcess, "request", die_while_planning)
+    (result,) = extract(write_quiet(tmp_path / "a.mp4", 4), tmp_path / "f", adaptive)
+    assert result.status == "done"
+    reason = "its decoder crashed (SIGSEGV) at its packets or key frames" if crashed else "it is shorter than a minute"
+    assert result.reason == f"decoded completely: {reason}"
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:

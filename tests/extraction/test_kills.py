@@ -25,6 +25,12 @@ def test_kills_of_runs_and_decoders_leave_equal_bytes() -> None:
 
 
 @pytest.mark.slow
+def test_kills_of_adaptive_runs_leave_equal_bytes() -> None:
+    printed = check("--kills", "6", "--decoder-runs", "1", "--adaptive")
+    assert " 0 times resumed inside a recording" not in printed
+
+
+@pytest.mark.slow
 def test_two_processes_share_work_when_killed() -> None:
     printed = check("--kills", "10", "--decoder-runs", "0", "--processes", "2", "--seed", "1")
     assert "recordings extracted by each process: [" in printed

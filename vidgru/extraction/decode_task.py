@@ -360,16 +360,21 @@ class SegmentDecoder:
             "threads": self._decoders if self._is_last() else 1,
         }
         plan: StillPlan | None = None
-        for message, _ in decoder.request(request):
-            match message["kind"]:
-                case "opened":
-                    state.info = to_video_info(message["info"])
-                    self._pool.start_loading()
-                case "plan":
-                    plan = message["plan"]
-                    state.adaptive_note = f"decoded completely: {message['reason']}" if plan is None else ""
-                case "failed":
-                    raise RecordingError(message["reason"])
+        try:
+            for message, _ in decoder.request(request):
+                match message["kind"]:
+                    case "opened":
+                        state.info = to_video_info(message["info"])
+                        self._pool.start_loading()
+                    case "plan":
+                        plan = message["plan"]
+                        state.adaptive_note = f"decoded completely: {message['reason']}" if plan is None else ""
+                    case "failed":
+                        raise RecordingError(message["reason"])
+        except DecoderDiedError as death:
+            if not death.crashed or death.killed_from_outside:
+                raise
+            state.adaptive_note = f"decoded completely: {death} at its packets or key frames"
         return plan
 
     def _decode(self, segment: Segment, decoder: DecoderProcess) -> TaskResult:
