@@ -2,6 +2,7 @@
 // change is posted by itself; until the server confirms it, it is drawn, kept, and sent again.
 
 const RETRY_MS = 2000;
+const KEEPALIVE_LENGTH = 20_000; // at most 64 kB in UTF-8
 const PAUSE_MS = 300; // between two requests for changes: progress of extraction arrives in small steps
 const SAME_EVENT = 0.5; // overlap of a draft with an annotation of its label from which the draft is taken for answered
 
@@ -22,11 +23,13 @@ class RequestError extends Error {
   }
 }
 
-// Get JSON from the server, or post `body` and get the answer.
-async function request(path, body, options = {}) {
+// Get JSON from the server, or post `content` and get the answer. What is posted arrives even if the page is closed meanwhile,
+// unless it is larger than browsers allow for that.
+async function request(path, content) {
   const headers = { 'X-Token': data.token, 'Content-Type': 'application/json' };
-  const sending = body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) };
-  const response = await fetch(`/api/${path}`, { headers, ...sending, ...options });
+  const body = JSON.stringify(content);
+  const sending = body === undefined ? {} : { method: 'POST', body, keepalive: body.length < KEEPALIVE_LENGTH };
+  const response = await fetch(`/api/${path}`, { headers, ...sending });
   const answer = await response.json();
   if (!response.ok) throw new RequestError(response.status, answer.error);
   return answer;

@@ -115,10 +115,10 @@ class SuggestionQueue {
     });
   }
 
-  // Request a new list when a model was trained or more recordings are ready.
+  // Request a new list when training has ended or more recordings are ready.
   follow() {
     const { training, recordings } = this.page.server.current;
-    const basis = JSON.stringify([training.curve.length, recordings.filter(({ state }) => state === 'ready').length]);
+    const basis = JSON.stringify([training.state, recordings.filter(({ state }) => state === 'ready').length]);
     if (basis === this.basis) return;
     this.basis = basis;
     this.request();
@@ -127,7 +127,8 @@ class SuggestionQueue {
   async request() {
     try {
       const items = await request('suggestions?n=20');
-      this.items = items.filter((item) => !this.visited.has(suggestionKey(item)));
+      const open = this.items.filter((item) => item === this.current);
+      this.items = [...open, ...items.filter((item) => !this.visited.has(suggestionKey(item)))];
     } catch {
       this.basis = null; // again with the next state
     }
