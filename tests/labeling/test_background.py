@@ -39,7 +39,8 @@ class FakeCommands:
     def __init__(self, folder: Path) -> None:
         self.folder, self.calls, self.reason = folder, list[str](), ""
 
-    def __call__(self, command: str, *arguments: str) -> str:
+    def __call__(self, module: str, *arguments: str) -> str:
+        command = "first" if module.endswith("first_suggestions") else arguments[0]
         self.calls.append(command)
         if command == "train" and not self.reason:
             (self.folder / "metrics.json").write_text(json.dumps(METRICS))
@@ -47,7 +48,7 @@ class FakeCommands:
             out = self.folder / "drafts" / "b.mp4"
             out.mkdir(parents=True, exist_ok=True)
             (out / "events.jsonl").write_text(to_jsonl([DRAFT]))
-        if command == "suggest":
+        if command in ("first", "suggest"):
             rows = [("a.mp4", 0.2, 1.2, "random"), ("b.mp4", 2.0, 3.0, "unsure"), ("b.mp4", 0.0, 1.0, "rare label")]
             names = ("video", "start", "end", "reason", "likely_label")
             lines = [json.dumps(dict(zip(names, (*row, "fall"), strict=True))) + "\n" for row in rows]
@@ -67,7 +68,7 @@ def project(tmp_path: Path) -> Iterator[LabelingProject]:
 @pytest.fixture
 def loop(project: LabelingProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainingLoop]:
     commands = FakeCommands(tmp_path / "run")
-    monkeypatch.setattr(TrainingLoop, "_run_command", lambda self, *arguments: commands(*arguments))
+    monkeypatch.setattr(TrainingLoop, "_run_child", lambda self, module, *arguments: commands(module, *arguments))
     monkeypatch.setattr("vidgru.labeling.background._POLL_S", 0.01)
     config = LabelConfig(run=str(commands.folder), train_every=2)
     loop = TrainingLoop(project, config, SimpleNamespace(reason=""))  # type: ignore[arg-type]
@@ -84,6 +85,7 @@ def put(project: LabelingProject, number: int, start_s: float) -> dict[str, Any]
 def test_loop_trains_after_a_few_labels(loop: TrainingLoop, project: LabelingProject) -> None:
     for number in (0, 1):
         project.set_features(number, "ready", 1.0)
+    wait_for(lambda: project.suggestions(9)[0]["reason"] == "random")
     put(project, 0, 0.0)
     assert loop.state()["new_labels"] == 1
     put(project, 0, 2.0)
@@ -92,7 +94,7 @@ def test_loop_trains_after_a_few_labels(loop: TrainingLoop, project: LabelingPro
     state = loop.state()
     assert state["curve"] == [{"labels": 2, "metric": "event_f1", "value": 0.5, "low": 0.25, "high": 0.75}]
     assert state["new_labels"] == 0
-    assert loop.commands.calls == ["train", "predict", "suggest"]  # type: ignore[attr-defined]
+    assert loop.commands.calls == ["first", "train", "predict", "suggest"]  # type: ignore[attr-defined]
     draft = {"start_s": 1.0, "end_s": 2.0, "label": "fall", "score": 0.7}
     assert project.details(1)["drafts"] == [draft]
     assert [(row["recording"], row["start_s"], row["reason"]) for row in project.suggestions(9)] == [
@@ -124,9 +126,11 @@ def test_loop_learns_only_from_recordings_with_features(loop: TrainingLoop, proj
 
 def test_loop_shows_why_training_fails_and_waits_for_labels(loop: TrainingLoop, project: LabelingProject) -> None:
     loop.commands.reason = "too few"  # type: ignore[attr-defined]
-    project.set_features(0, "ready", 1.0)
+    for number in (0, 1):
+        project.set_features(number, "ready", 1.0)
+    wait_for(lambda: project.suggestions(9)[0]["reason"] == "random")
     put(project, 0, 0.0)
     put(project, 0, 2.0)
     wait_for(lambda: loop.state()["state"] == "failed")
     assert loop.state() == {"state": "failed", "message": "too few", "new_labels": 0, "needed": 2, "curve": []}
-    assert loop.commands.calls == ["train"]  # type: ignore[attr-defined]
+    assert loop.commands.calls == ["first", "train"]  # type: ignore[attr-defined]

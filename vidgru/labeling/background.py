@@ -10,7 +10,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -174,6 +174,8 @@ class TrainingLoop:
                 self._work()
             except (VidgruError, OSError) as error:
                 self._set("failed", str(error))
+            except Exception as error:  # the page works without training
+                self._set("failed", f"{type(error).__name__}: {error}")
             time.sleep(_POLL_S)
 
     def _work(self) -> None:
@@ -188,8 +190,14 @@ class TrainingLoop:
             return
         new = set(ready) - self._with_drafts
         is_extracting = any(item.features in ("queued", "extracting") for item in self._project.recordings)
-        if new and self._has_model() and (len(new) >= _ENOUGH_NEW or not is_extracting or self._features.reason):
-            self._use_model(sorted(new), ready, self._message)
+        if new and (len(new) >= _ENOUGH_NEW or not is_extracting or self._features.reason):
+            if self._has_model():
+                self._use_model(sorted(new), ready, self._message)
+            else:
+                self._with_drafts.update(new)
+                self._set("running", "choosing what to label first")
+                reason = self._suggest_first(ready)
+                self._set("failed" if reason else "idle", reason)
 
     # --- training ---------------------------------------------------------------------------------------------------
 
@@ -240,23 +248,22 @@ class TrainingLoop:
         """Rank what to label next in some recordings; return why it failed, empty if it did not."""
         sources, number_of = self._write_list(numbers)
         labelled, out = self._folder / "labels.csv", self._folder / "suggestions.jsonl"
-        reason = self._run_command(
-            "suggest",
-            str(self._folder),
-            str(sources),
-            "--labelled",
-            str(labelled),
-            "--out",
-            str(out),
-            "--n",
-            _SUGGESTIONS,
-        )
-        if not reason:
-            rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-            self._project.set_suggestions(
-                {**row, "recording": number_of[row["video"]]} for row in rows if row["video"] in number_of
-            )
-        return reason
+        flags = ("--labelled", str(labelled), "--out", str(out), "--n", _SUGGESTIONS)
+        return self._run_command("suggest", str(self._folder), str(sources), *flags) or self._read(out, number_of)
+
+    def _suggest_first(self, numbers: Sequence[int]) -> str:
+        """Do as `_suggest`, without a model."""
+        sources, number_of = self._write_list(numbers)
+        settings, out = self._write_settings(to_settings(self._config.detector)), self._folder / "suggestions.jsonl"
+        module = "vidgru.labeling.first_suggestions"
+        return self._run_child(module, str(settings), str(sources), str(out)) or self._read(out, number_of)
+
+    def _read(self, suggestions: Path, number_of: Mapping[str, int]) -> str:
+        """Take suggestions over from a file; return an empty text."""
+        rows = [json.loads(line) for line in suggestions.read_text(encoding="utf-8").splitlines()]
+        known = [row for row in rows if row["video"] in number_of]
+        self._project.set_suggestions({**row, "recording": number_of[row["video"]]} for row in known)
+        return ""
 
     def _write_list(self, numbers: Sequence[int]) -> tuple[Path, dict[str, int]]:
         """Write the paths of some recordings to a list; return it, and their numbers by their names in its output."""
@@ -267,22 +274,26 @@ class TrainingLoop:
 
     def _run_command(self, command: str, *arguments: str) -> str:
         """Run a command of vidgru with the project's settings; return why it failed, empty if it did not."""
-        settings = {"features": self._config.features, "weights": self._config.detector.weights}
-        if command == "train":
-            settings |= to_settings(self._config.detector)
-        settings |= to_settings(self._config.runtime)
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+        file = self._write_settings(to_settings(self._config.detector) if command == "train" else {})
+        return self._run_child("vidgru.labeling.child", command, *arguments, "--config", str(file))
+
+    def _write_settings(self, settings: Mapping[str, Any]) -> Path:
+        """Write these settings, and those that all commands have in common, as YAML."""
+        common = {"features": self._config.features, "weights": self._config.detector.weights}
+        values = {**settings, **common, **to_settings(self._config.runtime)}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         file = self._folder / "settings.yaml"
         write_atomic(file, yaml.safe_dump(plain, allow_unicode=True).encode())
+        return file
+
+    def _run_child(self, module: str, *arguments: str) -> str:
+        """Run a module as a process; return why it failed, empty if it did not."""
         log = self._folder / "log.txt"
         with open(log, "wb") as output:
             with self._lock:
                 if self._is_closed:
                     return "stopped"
-                module = "vidgru.labeling.child"
-                process = self._process = start_child(
-                    module, command, *arguments, "--config", str(file), output=output, errors=subprocess.STDOUT
-                )
+                process = self._process = start_child(module, *arguments, output=output, errors=subprocess.STDOUT)
             code = process.wait()
             assert process.stdin is not None
             process.stdin.close()
@@ -290,9 +301,8 @@ class TrainingLoop:
             self._process = None
         if code == 0:
             return ""
-        return _error_in(log.read_text(encoding="utf-8", errors="replace")) or (
-            f"vidgru {command} was ended by signal {-code}" if code < 0 else f"vidgru {command} failed, see {log}"
-        )
+        ended = f"was ended by signal {-code}" if code < 0 else f"failed, see {log}"
+        return _error_in(log.read_text(encoding="utf-8", errors="replace")) or f"the process {ended}"
 
     def _set(self, state: Literal["idle", "running", "failed"], message: str) -> None:
         self._state, self._message = state, message

@@ -64,13 +64,17 @@ def suggest_recordings(
     suggestions = suggest(model, loaded, labelled, config.n, config.seed)
     if config.out:
         out = user_path(config.out)
-        records = [_record(suggestion) for suggestion in suggestions]
         if out.suffix.lower() == ".jsonl":
-            text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+            text = suggestions_jsonl(suggestions)
         else:
-            text = format_csv(_COLUMNS, records)
+            text = format_csv(_COLUMNS, map(_record, suggestions))
         write_atomic(out, text.encode())
     return suggestions
+
+
+def suggestions_jsonl(suggestions: Sequence[Suggestion]) -> str:
+    """Format suggestions as JSON lines."""
+    return "".join(json.dumps(_record(suggestion), ensure_ascii=False) + "\n" for suggestion in suggestions)
 
 
 def suggestions_table(suggestions: Sequence[Suggestion]) -> str:
