@@ -15,6 +15,7 @@ from tests.datasets.formats.files import FILES, write
 from tests.detectors import Weights
 from tests.prediction.fake_project import FakeProject, make_model
 from tests.prediction.live_recording import BEGAN, PART_SAMPLES, record
+from tests.sequences import make_sequence, with_still_frames
 from vidgru.cache import SequenceCache
 from vidgru.cache.entry import UNFINISHED
 from vidgru.errors import AnnotationError, CacheError, ModelError, SettingsError, SourceError
@@ -118,6 +119,16 @@ def test_entry_details(project: FakeProject) -> None:
         "run: device cpu",
     ):
         assert line in report.lines
+
+
+def test_still_samples_are_counted(project: FakeProject) -> None:
+    sequence = with_still_frames(make_sequence(40, 2), list(range(10, 40)))
+    path = project.record("a.mp4", sequence=sequence, adaptive_note="packets do not show motion in 9% of it")
+    key = project.cache.key(project.cache.sha256(path), project.feature_settings)
+    assert "  still: 75.0% of the samples, not decoded" in inspect_path(project.cache.root).lines
+    lines = inspect_path(project.cache.root / key).lines
+    assert "still: 30 of 40 samples, not decoded" in lines
+    assert "adaptive: packets do not show motion in 9% of it" in lines
 
 
 def test_incomplete_entries_are_valid(project: FakeProject) -> None:

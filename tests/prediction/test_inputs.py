@@ -7,7 +7,7 @@ import pytest
 
 from tests.cache.entries import damage_entry
 from tests.prediction.fake_project import FakeProject
-from tests.sequences import make_sequence
+from tests.sequences import make_sequence, with_still_frames
 from vidgru.cache import SequenceCache
 from vidgru.errors import OutputError, SettingsMismatchError, SourceError
 from vidgru.model.checkpoint import load_model
@@ -110,6 +110,22 @@ def test_broken_entries_fail_and_the_rest_is_predicted(project: FakeProject) -> 
     assert sorted(result.recording.name for results in in_shards for result in results) == names_by_kind
     both = run(project, folders["json.mp4"], folders["good.mp4"])
     assert [result.status for result in both] == ["failed", "reused"]
+
+
+def test_adaptive_entries_are_read_by_any_model(project: FakeProject) -> None:
+    full, adaptive = project.feature_settings, {**project.feature_settings, "adaptive": True}
+    project.feature_settings = adaptive
+    sequence = with_still_frames(make_sequence(40), list(range(8, 40)))
+    project.record("a.mp4", sequence=sequence)
+    assert names(run(project, project.cache.root)) == [("a.mp4", "done")]
+    # Recordings are extracted as --adaptive says: these features are found with it, and not without.
+    assert names(run(project, project.videos, adaptive=True)) == [("a.mp4", "reused")]
+    project.feature_settings = full
+    project.record("a.mp4", sequence=sequence)
+    assert names(run(project, project.videos, out=str(project.root / "other"))) == [("a.mp4", "done")]
+    folder = project.cache.root / project.cache.key(project.cache.sha256(project.videos / "a.mp4"), full)
+    shutil.rmtree(folder)
+    assert names(run(project, project.videos, adaptive=True, out=str(project.root / "other"))) == [("a.mp4", "done")]
 
 
 def test_folder_with_unrelated_index_file(project: FakeProject) -> None:
