@@ -1,5 +1,9 @@
 """Changes of a project: applied in order, saved at once, and kept when the disk is full."""
 
+import json
+import os
+import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,6 +155,17 @@ def test_file_is_open_in_one_process(project: LabelingProject, video: Path, tmp_
     with pytest.raises(OutputError, match=r"labels\.csv is open in another vidgru label") as error:
         open_project(video, tmp_path)
     assert error.value.remedy == "use that window, or pass another --out"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_name_that_is_not_unicode_is_shown_as_failed(video: Path, tmp_path: Path) -> None:
+    shutil.copy(video, os.fsencode(tmp_path) + b"/\xff.mp4")
+    project = LabelingProject(find_recordings([tmp_path]), tmp_path / "labels.csv")
+    (item,) = project.summaries()
+    assert (item["name"], item["state"]) == ("?.mp4", "failed")
+    assert item["reason"] == "has a name that is not UTF-8, which annotation files cannot hold; rename it"
+    json.dumps(item, ensure_ascii=False).encode()
+    project.close()
 
 
 def test_version_of_another_program_is_kept(project: LabelingProject) -> None:

@@ -94,6 +94,8 @@ class LabelingProject:
         reasons: list[str] = []
         for recording in recordings:
             try:
+                if not _is_unicode(str(recording.path)):
+                    raise RecordingError("has a name that is not UTF-8, which annotation files cannot hold; rename it")
                 media.append(read_media_info(recording.path))
                 reasons.append("")
             except RecordingError as error:
@@ -194,7 +196,7 @@ class LabelingProject:
         item, media = self.recordings[number], self.recordings[number].media
         return {
             "id": recording_id(number),
-            "name": item.recording.name,
+            "name": item.recording.name.encode(errors="replace").decode(),
             "duration_s": media.duration_s if media else None,
             "fps": media.fps if media else None,
             "size": list(media.size_px) if media else None,
@@ -426,6 +428,11 @@ def recording_id(number: int) -> str:
     return f"r{number}"
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written: names of files that are not UTF-8 arrive as lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     """Return what changes when another program writes a file; None if there is none."""
     try:
@@ -455,7 +462,7 @@ def _text(change: Mapping[str, Any], name: str, longest: int, default: str | Non
     value = change.get(name, default)
     if not isinstance(value, str) or len(value) > longest:
         raise InvalidChangeError(f"{name} is {value!r:.100}; it must be text of up to {longest:,} characters")
-    if any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in value):
+    if not _is_unicode(value) or "\0" in value:
         raise InvalidChangeError(f"{name} holds half a character, or a zero byte")
     return value
 
