@@ -265,7 +265,7 @@ class _Handlers:
         project = self._project
         return {
             "version": project.version,  # read first: what changes meanwhile is sent again
-            "file": str(project.path),
+            "file": str(project.path).encode(errors="replace").decode(),
             "notes": list(project.notes),
             "labels": project.labels,
             "features": {"enabled": not self._features.reason, "reason": self._features.reason},
