@@ -145,6 +145,8 @@ def test_picture_comparer_finds_samples_that_look_alike() -> None:
     noisy = (image + rng.integers(-4, 5, image.shape)).astype(np.uint8)
     moved = image.copy()
     moved[40:48, 80:84] = 160  # half a cell
+    coloured = moved.copy()
+    coloured[40:48, 80:88] = (205, 110, 36)  # as bright as the cell was
     comparer = PictureComparer()
     assert not comparer.is_unchanged(image, 0.0)
     assert comparer.is_unchanged(noisy, 0.2)
@@ -152,3 +154,4 @@ def test_picture_comparer_finds_samples_that_look_alike() -> None:
     assert comparer.is_unchanged(moved, 0.6)
     assert comparer.is_unchanged(moved, 0.4 + MAX_REPEAT_S - 0.1)
     assert not comparer.is_unchanged(moved, 0.4 + MAX_REPEAT_S)
+    assert not comparer.is_unchanged(coloured, 0.6 + MAX_REPEAT_S)

@@ -51,6 +51,13 @@ def test_plan_decodes_around_motion_only(walk: Path) -> None:
     assert plan.blind == 0
 
 
+@pytest.mark.slow
+def test_plan_of_a_transport_stream_with_b_frames(tmp_path: Path) -> None:
+    """Seeks in it land after the key frame."""
+    plan = make_plan(write_quiet(tmp_path / "a.ts", bf="3"))
+    assert plan.still.mean() > 0.6
+
+
 def test_plan_has_the_samples_of_decoding(walk: Path) -> None:
     plan = make_plan(walk)
     with VideoReader(walk) as reader:
@@ -188,6 +195,16 @@ def test_uneven_frame_rate_hides_motion(walk: Path) -> None:
         **vars(packets) | {"pts": packets.pts[kept], "size": packets.size[kept], "is_key": packets.is_key[kept]}
     )
     assert motion_of(uneven, probe(walk))[1].all()
+
+
+def test_pauses_without_frames(walk: Path) -> None:
+    packets = make_packets(np.full(25 * 120, 50.0))
+    later = PacketTable(**vars(packets) | {"pts": packets.pts + (packets.pts >= 60_000) * 1_200_000, "end_s": 1320.0})
+    active, is_blind = motion_of(later, probe(walk))
+    assert len(active) == len(is_blind) == 60
+    far = PacketTable(**vars(packets) | {"pts": packets.pts + (packets.pts >= 60_000) * 10**14})
+    with pytest.raises(NotPlannableError, match="more than a hundred days"):
+        Gops(far, SAMPLING_FPS)
 
 
 def test_changes_between_pictures() -> None:

@@ -17,7 +17,7 @@ from vidgru.video.scaling import scaled_size
 
 PAD_VALUE = 114  # the grey that Ultralytics pads with
 MAX_REPEAT_S = 2.0
-_CELL_PX, _UNCHANGED = 8, 2  # cells of a picture, and levels of their mean luma that noise and key frames change
+_CELL_PX, _UNCHANGED = 8, 2  # cells of a picture, and levels of their mean that noise and key frames change
 Polygon = Sequence[Sequence[float]]  # corners (x, y), normalised to the upright frame
 
 
@@ -106,7 +106,9 @@ class PictureComparer:
         """
         height, width = image.shape[:2]
         size = max(width // _CELL_PX, 1), max(height // _CELL_PX, 1)
-        cells = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
+        cells = cv2.resize(
+            image, size, interpolation=cv2.INTER_AREA
+        )  # colours, too: clothes may be as bright as a wall
         if self._reference is not None:
             reference_s, reference = self._reference
             if time_s - reference_s < MAX_REPEAT_S and cv2.absdiff(cells, reference).max() <= _UNCHANGED:

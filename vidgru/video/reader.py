@@ -40,7 +40,7 @@ from vidgru.video.scaling import FrameScaler
 from vidgru.video.timestamps import ClockJoin, SamplingGrid, TimestampSelector
 
 _MAX_READ_FAILURES = 100  # consecutive failed reads after which the rest of the file counts as lost
-_SEEK_MARGINS_S = (0, 2, 10, 60)  # in containers without an index, a seek may land after its target
+SEEK_MARGINS_S = (0, 2, 10, 60)  # in containers without an index, a seek may land after its target
 _TAIL_TOLERANCE_S = 0.25
 _MAX_REORDERED = 32  # upper bound of the frames that a decoder holds back
 _JOIN_PACKETS = 2
@@ -262,7 +262,7 @@ class VideoReader:
         """
         if self.info.container == "avi" or self._stream.start_time is None or not self._timestamps.is_steady:
             raise ResumePointNotFoundError
-        for margin_s in _SEEK_MARGINS_S:
+        for margin_s in SEEK_MARGINS_S:
             frames = self._seek(int((time + self._start - margin_s) / self._tick))
             for first in frames:
                 if first[0] > time:
@@ -281,7 +281,7 @@ class VideoReader:
     def _frames_from_key(self, pts: int) -> Iterator[tuple[Fraction, Any]]:
         """Yield frames from the key frame with this PTS. Raises ResumePointNotFoundError."""
         self._first = None
-        for margin_s in _SEEK_MARGINS_S:
+        for margin_s in SEEK_MARGINS_S:
             self._frames = self._seek(pts - int(margin_s / self._tick))
             for time, frame in self._frames:
                 if frame.pts is None or frame.pts > pts:

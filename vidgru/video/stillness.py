@@ -25,6 +25,7 @@ from vidgru.errors import RecordingError
 from vidgru.types import Array
 from vidgru.video.container import VideoInfo, find_video_stream, open_container
 from vidgru.video.packets import PacketTable
+from vidgru.video.reader import SEEK_MARGINS_S
 from vidgru.video.scaling import FrameScaler, scaled_size
 
 CHECK_S = 20.0  # seconds between key frames that are checked in still stretches
@@ -34,7 +35,7 @@ _BUSY_S = 20.0  # where packets do not show motion: time that is decoded after a
 _FREQUENT_S, _RARE_S = 2.5, 30.0  # key frames at least so often replace packets; key frames rarer than this are no help
 
 # Sizes of packets are compared within spans of some minutes, because light and noise change them.
-_SPAN_S, _SHORTEST_S = 300.0, 60.0
+_SPAN_S, _SHORTEST_S, _LONGEST_S = 300.0, 60.0, 1e7
 _BLOCK_S = 1.0
 _MIN_PACKETS = 8  # of one kind in a span, for a baseline
 # Someone who walks, 2 % of the picture wide and 7 % high, adds 12 to 48 bytes to each frame of 640x360 in H.264 at CRF
@@ -164,6 +165,8 @@ class Gops:
         self.seconds = np.diff(self.start_s, append=max(packets.end_s, float(packets.times(packets.stamps[-1:])[0])))
         if self.seconds.sum() < _SHORTEST_S:
             raise NotPlannableError("it is shorter than a minute")
+        if self.seconds.sum() > _LONGEST_S:
+            raise NotPlannableError("its timestamps span more than a hundred days")
         if len(self.key_pts) < 3 or np.median(self.seconds[:-1]) > _RARE_S:
             raise NotPlannableError("key frames are too rare")
         self.samples = packets.sample_indices(fps)
@@ -222,9 +225,10 @@ def find_motion(packets: PacketTable, gops: Gops, info: VideoInfo) -> tuple[Arra
         spread = _SIGMAS * (median - low) / 1.2816  # in standard deviations, if the values are normally distributed
         frames = np.quantile(counts[of_span], [0.1, 0.9])
         is_uneven = np.diff(frames)[0] > _UNEVEN_FRAMES * usual_count
-        sizes = np.quantile(packets.size[(span == number) & ~packets.is_key], [0.25, 0.5, 0.75])
-        is_filled = sizes[1] > _FILLED_BYTES and sizes[2] - sizes[0] < _FILLED_SPREAD * sizes[1]
-        is_blind[of_span] = spread > threshold or is_uneven or is_filled
+        sizes = packets.size[(span == number) & ~packets.is_key]
+        quartiles = np.quantile(sizes, [0.25, 0.5, 0.75]) if len(sizes) else np.zeros(3)
+        is_filled = quartiles[1] > _FILLED_BYTES and quartiles[2] - quartiles[0] < _FILLED_SPREAD * quartiles[1]
+        is_blind[of_span] = spread > threshold or is_uneven or is_filled or not len(sizes)
         is_active[of_span] = means[of_span] > median + max(spread, 0.4 * threshold)
     # A group is decoded if a block between BEFORE_S after its end and AFTER_S before its start is active.
     starts, ends = gops.start_s - AFTER_S, gops.start_s + gops.seconds + BEFORE_S
@@ -433,18 +437,19 @@ class _KeyFrames:
             self._local.scaler = FrameScaler(self._size_px, self._rotation, "gray")
         container, stream, pts = self._local.container, self._local.stream, int(self._key_pts[key])
         context = stream.codec_context
-        container.seek(pts, stream=stream, backward=True)
-        for packet in container.demux(stream):
-            if packet.pts == pts and packet.is_keyframe:
-                context.flush_buffers()
-                frames = [*packet.decode(), *context.decode(None)]
-                context.flush_buffers()
-                if len(frames) != 1 or frames[0].is_corrupt:
+        for margin_s in SEEK_MARGINS_S:
+            container.seek(pts - int(margin_s / stream.time_base), stream=stream, backward=True)
+            for packet in container.demux(stream):
+                if packet.pts is None or packet.pts > pts:
                     break
-                return self._cells(self._local.scaler.upright(self._local.scaler.scale(frames[0])))
-            if packet.pts is None or packet.pts > pts:
-                break
-        raise ValueError(f"none at {pts} ticks")
+                if packet.pts == pts:
+                    context.flush_buffers()
+                    frames = [*packet.decode(), *context.decode(None)]
+                    context.flush_buffers()
+                    if len(frames) != 1 or frames[0].is_corrupt:
+                        raise ValueError(f"the one at {pts} ticks is damaged")
+                    return self._cells(self._local.scaler.upright(self._local.scaler.scale(frames[0])))
+        raise ValueError(f"there is none at {pts} ticks")
 
     def _cells(self, image: Array) -> Array:
         """Return the mean of the pixels of each cell that are not ignored; NaN where all are."""
