@@ -1,0 +1,70 @@
+"""The person that `scripts/bench_labels.py` plays, and a run on a tiny dataset."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.datasets.annotation_files import csv_set
+from tests.training.synthetic import order_data
+from vidgru.datasets.dataset import event_timelines
+from vidgru.labeling.suggest import LabelledTime
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(SCRIPTS)
+    bench: Any = importlib.import_module("bench_labels")
+
+
+def test_person_watches_events_to_their_end(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,4,8,fall,,train", "a.mp4,20,21,sit,,train", "b.mp4,,,,,train")
+    person = bench.Person(dataset, {"a.mp4": 30.0, "b.mp4": 10.0})
+    person.watch("a.mp4", 0.0, 6.0)
+    assert (person.watched_s, person.labels) == (8.0, 1)
+    person.watch("a.mp4", 7.0, 12.0)
+    assert (person.watched_s, person.labels) == (12.0, 1), "what is known is not watched again"
+    assert person.labelled["a.mp4"] == LabelledTime(known=((0, 12),), events=((4, 8, "fall"),))
+    person.watch("b.mp4", 0.0, 10.0)
+    (a, b) = event_timelines(person.annotations())
+    assert (a.events, a.unwatched) == (((4, 8, 0),), ((12, np.inf),))
+    assert (b.events, b.unwatched) == ((), ((10, np.inf),))
+
+
+def test_person_labels_whole_clips(tmp_path: Path) -> None:
+    dataset = csv_set(tmp_path, "a.mp4,,,walk,,train", "b.mp4,,,run,,train", "c.mp4,,,,,train")
+    person = bench.Person(dataset, dict.fromkeys(dataset.recordings, 5.0))
+    person.watch("b.mp4", 0.0, 2.0)
+    person.watch("c.mp4", 0.0, 5.0)
+    assert (person.watched_s, person.labels) == (7.0, 2)
+    assert [(row.annotation.video, row.annotation.label) for row in person.annotations().rows] == [
+        ("b.mp4", "run"), ("c.mp4", None),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_bench_labels_finds_minutes_and_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = order_data(tmp_path / "set", train=4, val=1)
+    monkeypatch.setattr(bench, "_ROUNDS", 2)
+    flags = ["--features", str(data.features), "--weights", str(data.weights), "--seeds", "1", "--out", str(tmp_path)]
+    argv = ["bench_labels.py", str(data.root), *flags, "--strategies", "suggestions,random"]
+    monkeypatch.setattr(sys, "argv", argv)
+    bench.main()
+    rows = json.loads((tmp_path / "labels.json").read_text())
+    assert [row["strategy"] for row in rows] == ["suggestions", "random"]
+    for row in rows:
+        *_, (all_minutes, all_labels, full) = row["curve"]
+        assert full == row["full"]
+        assert 0 < row["minutes"] <= all_minutes
+        assert 0 < row["labels"] <= all_labels
+    assert (tmp_path / "labels.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "labels.md").read_text().count("|") > 10
+    shown = capsys.readouterr().out
+    bench.main()
+    assert "min" in shown
+    assert capsys.readouterr().out == "", "runs that are there are not repeated"
