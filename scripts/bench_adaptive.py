@@ -11,10 +11,11 @@ B frames, low rate, a key frame every 2 or 10 s, constant quality or constant ra
 later timestamps.
 
 - speed: real time over the wall time of `vidgru predict --adaptive`, from the command to the report, nothing cached;
-  where the time goes; share of the samples that were decoded; peak memory of all processes;
+  where the time goes (stages measured alone; the rest is decoding and the detector); CPU time and peak memory of all
+  processes; share of the samples that were decoded;
 - agreement, on recordings of a few minutes: F1 of the events, and share of the objects, of the adaptive run against the
   full one with the same model. Without --model, one is trained on such recordings to name the clips;
-- busy street: time of an adaptive run over that of a full one.
+- busy street: CPU time of an adaptive run over that of a full one.
 
 Runs on the CPU. Prints tables, and writes OUT/bench_adaptive.json and .png.
 """
@@ -30,7 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
@@ -310,10 +311,25 @@ def compose(pieces: Pieces, path: Path, units: int, share: float, seed: int) -> 
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
-def run_vidgru(*arguments: str) -> tuple[float, float]:
-    """Run a command line; return its wall time in seconds, and the peak resident MiB of all its processes."""
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What a command used.
+
+    Attributes:
+        wall_s: Wall time.
+        cpu_s: CPU time of all its processes.
+        peak_mib: Peak of their resident memory together, shared pages counted in each.
+    """
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+
+
+def run_vidgru(*arguments: str) -> Usage:
+    """Run a command line."""
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    begin, peak = time.perf_counter(), 0
+    begin, peak, used = time.perf_counter(), 0, sum(os.times()[2:4])
     with tempfile.TemporaryFile() as output:
         command = [sys.executable, "-m", "vidgru", *arguments]
         process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | {"PYTHONPATH": path})
@@ -327,7 +343,7 @@ def run_vidgru(*arguments: str) -> tuple[float, float]:
         if process.returncode:
             output.seek(0)
             raise SystemExit(f"{' '.join(arguments)} failed:\n{output.read().decode(errors='replace')[-2000:]}")
-    return seconds, peak / 2**20
+    return Usage(wall_s=seconds, cpu_s=sum(os.times()[2:4]) - used, peak_mib=peak / 2**20)
 
 
 def resident(pid: int) -> int:
@@ -386,8 +402,8 @@ class Bench:
         run_vidgru("train", str(folder / "annotations.csv"), "--videos", str(folder), *detect, *out, *self.flags)
         return self.work / "model"
 
-    def predict(self, video: Path, features: Path, out: Path, *flags: str) -> tuple[float, float]:
-        """Run `predict`; return its wall time and peak memory."""
+    def predict(self, video: Path, features: Path, out: Path, *flags: str) -> Usage:
+        """Run `predict`."""
         paths = ("--features", str(features), "--out", str(out), "--weights", self.detect.weights)
         return run_vidgru("predict", str(self.model), str(video), *paths, *self.flags, *flags)
 
@@ -396,23 +412,22 @@ class Bench:
         with tempfile.TemporaryDirectory(dir=self.work) as folder:
             features = Path(folder) / "features"
             forget(video)
-            seconds, peak = self.predict(video, features, Path(folder) / "events", "--adaptive")
-            warm, _ = self.predict(video, features, Path(folder) / "again", "--adaptive")
+            cold = self.predict(video, features, Path(folder) / "events", "--adaptive")
+            warm = self.predict(video, features, Path(folder) / "again", "--adaptive")
             (entry,) = SequenceCache(features).entries()
             events = read_jsonl(Path(folder) / "events" / "events.jsonl")
         forget(video)
         stages = {"hash": timed(lambda: sha256_file(video))}
         forget(video)
         stages |= self.plan(video)
-        stages["model, report"] = max(warm - self.load_s(), 0.0)
+        stages["model, report"] = max(warm.wall_s - self.load_s(), 0.0)
         stages["loading"] = self.load_s()
-        stages["decoding, detector"] = max(seconds - sum(stages.values()), 0.0)
+        stages["decoding, detector"] = max(cold.wall_s - sum(stages.values()), 0.0)
         return {
-            "seconds": seconds,
-            "real_time": hours * 3600 / seconds,
+            **asdict(cold),
+            "real_time": hours * 3600 / cold.wall_s,
             "decoded": 1 - entry.still / entry.samples,
             "events": len(events),
-            "peak_mib": peak,
             "stages": stages,
         }
 
@@ -427,7 +442,7 @@ class Bench:
     def load_s(self) -> float:
         """Seconds that `predict` takes with everything cached for a short recording."""
         if self._load_s is None:
-            self._load_s = self.predict(self.short, self.work / "features", self.work / "load")[0]
+            self._load_s = self.predict(self.short, self.work / "features", self.work / "load").wall_s
         return self._load_s
 
     def compare(self, video: Path) -> dict[str, Any]:
@@ -438,7 +453,7 @@ class Bench:
         seconds = {}
         for name, flags in (("full", ()), ("adaptive", ("--adaptive",))):
             out = self.work / f"{video.stem}-{name}"
-            seconds[name], _ = self.predict(video, features, out, *flags)
+            seconds[name] = self.predict(video, features, out, *flags).wall_s
             found[name] = read_jsonl(out / "events.jsonl")
             settings = replace(self.detect, adaptive=name == "adaptive")
             cache = SequenceCache(features)
@@ -457,15 +472,15 @@ class Bench:
         }
 
     def busy(self, video: Path, repeats: int) -> dict[str, Any]:
-        """Measure full and adaptive extraction of a busy recording, one after the other, several times."""
+        """Measure the CPU time of full and adaptive extraction of a busy recording, in turn, several times."""
         seconds: dict[str, list[float]] = {"full": [], "adaptive": []}
         detect = ("--weights", self.detect.weights, "--fps", f"{self.detect.fps:g}", "--imgsz", str(self.detect.imgsz))
         for number in range(repeats + 1):
             for name, flags in (("full", ()), ("adaptive", ("--adaptive",))):
                 with tempfile.TemporaryDirectory(dir=self.work) as out:
-                    taken, _ = run_vidgru("extract", str(video), *detect, "--out", out, *self.flags, *flags)
+                    used = run_vidgru("extract", str(video), *detect, "--out", out, *self.flags, *flags)
                 if number:  # the first warms up
-                    seconds[name].append(taken)
+                    seconds[name].append(used.cpu_s)
         ratios = [a / b for a, b in zip(seconds["adaptive"], seconds["full"], strict=True)]
         return {"seconds": seconds, "ratio": median(ratios)}
 
@@ -545,15 +560,18 @@ def text_of(report: dict[str, Any]) -> str:
             f"{row['objects_of_full']:17.3f}"
         )
     stages = list(report["speed"][0]["stages"]) if report["speed"] else []
-    lines += ["", "speed      hours  active  decoded  x real time   MiB  " + "  ".join(f"{name} s" for name in stages)]
+    lines += [
+        "",
+        "speed      hours  active  decoded  x real time  CPU s   MiB  " + "  ".join(f"{name} s" for name in stages),
+    ]
     for row in report["speed"]:
         cells = "  ".join(f"{row['stages'][name]:>{len(name) + 2}.1f}" for name in stages)
         lines.append(
             f"{row['codec']:10}{row['hours']:6g}{row['share']:8.1%}{row['decoded']:9.1%}{row['real_time']:13.0f}"
-            f"{row['peak_mib']:6.0f}  {cells}"
+            f"{row['cpu_s']:7.0f}{row['peak_mib']:6.0f}  {cells}"
         )
     if "busy" in report:
-        lines += ["", f"busy street: adaptive takes {report['busy']['ratio']:.3f} of the time of full extraction"]
+        lines += ["", f"busy street: adaptive takes {report['busy']['ratio']:.3f} of the CPU time of full extraction"]
     return "\n".join(lines)
 
 
