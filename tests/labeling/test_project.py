@@ -104,6 +104,89 @@ def test_rejected_draft_counts_as_watched(project: LabelingProject) -> None:
     assert len(project.details(0)["drafts"]) == 1
 
 
+def spans(project: LabelingProject) -> list[list[str]]:
+    return [row.split(",")[1:4] for row in written(project)]
+
+
+def test_pending_draft_is_never_watched(project: LabelingProject) -> None:
+    draft = Event(video="a.mp4", start_s=4.0, end_s=6.0, label="fall", score=0.9)
+    play = {"op": "watched", "start_s": 0, "end_s": 10}
+    holes = [["0.0", "4.0", "background"], ["6.0", "10.0", "background"]]
+    project.set_drafts({0: [draft]})
+    assert project.apply(0, [play])["watched"] == [[0, 4], [6, 10]]
+    assert spans(project) == holes
+    assert project.count_labels() == 0
+    accept = put("x", 4, 6)
+    project.apply(0, [accept, play])
+    assert spans(project) == [["4.0", "6.0", "fall"]]
+    project.apply(0, [{"op": "delete", "id": "x"}])  # undone: the draft is open again
+    assert spans(project) == holes
+    project.apply(0, [put("y", 2, 3.8)])  # half a second after it would be watched
+    assert ["3.8", "4.0", "background"] in spans(project)
+    project.apply(0, [{"op": "delete", "id": "y"}])
+    project.set_drafts({0: []})  # the next model does not see it: played past is not watched
+    project.apply(0, [put("z", 1, 2)])
+    assert spans(project) == [
+        ["1.0", "2.0", "fall"],
+        ["0.0", "1.0", "background"],
+        ["2.0", "4.0", "background"],
+        holes[1],
+    ]
+
+
+def test_short_pending_draft_survives_closed_gaps(project: LabelingProject) -> None:
+    draft = Event(video="a.mp4", start_s=4.0, end_s=4.3, label="fall", score=0.9)
+    project.set_drafts({0: [draft]})
+    project.apply(0, [{"op": "watched", "start_s": 0, "end_s": 10}])
+    assert spans(project) == [["0.0", "4.0", "background"], ["4.3", "10.0", "background"]]
+
+
+def test_watched_time_and_rejection_in_one_request(project: LabelingProject) -> None:
+    draft = Event(video="a.mp4", start_s=4.0, end_s=6.0, label="fall", score=0.9)
+    project.set_drafts({0: [draft]})
+    reject = {"op": "reject", "start_s": 4, "end_s": 6, "label": "fall"}
+    project.apply(0, [{"op": "watched", "start_s": 3, "end_s": 7}, reject])
+    assert spans(project) == [["3.0", "7.0", "background"]]
+    project.apply(0, [{**reject, "op": "restore"}])
+    assert spans(project) == [["3.0", "4.0", "background"], ["6.0", "7.0", "background"]]
+
+
+def test_draft_over_watched_time_leaves_it_watched(project: LabelingProject) -> None:
+    project.apply(0, [{"op": "watched", "start_s": 0, "end_s": 5}])
+    draft = Event(video="a.mp4", start_s=4.0, end_s=6.0, label="fall", score=0.9)
+    project.set_drafts({0: [draft]})
+    assert len(project.details(0)["drafts"]) == 1
+    project.apply(0, [{"op": "watched", "start_s": 3, "end_s": 10}])
+    assert spans(project) == [["0.0", "5.0", "background"], ["6.0", "10.0", "background"]]
+    project.apply(0, [{"op": "unwatched", "start_s": 0, "end_s": 10}])
+    project.apply(0, [{"op": "watched", "start_s": 0, "end_s": 10}])
+    assert spans(project) == [["0.0", "4.0", "background"], ["6.0", "10.0", "background"]]
+
+
+def test_draft_stays_pending_when_reopened(video: Path, tmp_path: Path) -> None:
+    draft = Event(video="a.mp4", start_s=4.0, end_s=4.3, label="fall", score=0.9)
+    play = {"op": "watched", "start_s": 0, "end_s": 10}
+    project = open_project(video, tmp_path)
+    project.set_drafts({0: [draft]})
+    project.apply(0, [play])
+    before = project.path.read_bytes()
+    project.close()
+    again = open_project(video, tmp_path)
+    again.set_drafts({0: [draft]})
+    assert len(again.details(0)["drafts"]) == 1
+    again.apply(0, [play])
+    assert again.path.read_bytes() == before
+    again.close()
+
+
+def test_empty_recording_shows_no_drafts(project: LabelingProject) -> None:
+    project.set_drafts({0: [Event(video="a.mp4", start_s=4.0, end_s=6.0, label="fall", score=0.9)]})
+    project.apply(0, [{"op": "empty", "value": True}])
+    assert (project.details(0)["drafts"], spans(project)) == ([], [["", "", ""]])
+    project.apply(0, [{"op": "empty", "value": False}])
+    assert len(project.details(0)["drafts"]) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -64,8 +64,10 @@ class RecordingLabels:
 
     Attributes:
         events: Events by id.
-        watched: Watched time, sorted, without gaps shorter than half a second.
+        watched: Watched time, sorted.
         rejected: Interval and label of drafts that were rejected; they count as watched.
+        pending: Time of drafts that nobody has accepted or rejected, without what was watched before they came. It does
+            not count as watched, whatever was played: whoever plays on past a draft has not said that it is wrong.
         is_empty: Whether the whole recording is marked as event-free.
         whole_clip: Rows that label or describe the whole recording; they are kept as they are.
         split: Split of all its rows, which new ones get too; None if they have none, or several.
@@ -75,6 +77,7 @@ class RecordingLabels:
     events: dict[str, LabelledEvent] = field(default_factory=dict)
     watched: list[TimeRange] = field(default_factory=list)
     rejected: list[tuple[float, float, str]] = field(default_factory=list)
+    pending: list[TimeRange] = field(default_factory=list)
     is_empty: bool = False
     whole_clip: list[AnnotationRow] = field(default_factory=list)
     split: str | None = None
@@ -85,20 +88,27 @@ class RecordingLabels:
         extras = [self.extra, *(event.extra for event in self.events.values()), *(row.extra for row in self.whole_clip)]
         return [name for extra in extras for name, value in extra.items() if value]
 
-    def watched_with_events(self, duration_s: float) -> list[TimeRange]:
-        """Return the time about which the person said something, events and rejected drafts included."""
+    def watched_with_events(self, duration_s: float, gap_s: float = _MAX_GAP_S) -> list[TimeRange]:
+        """Return the time about which the person said something, events and rejected drafts included.
+
+        Args:
+            duration_s: Duration of the recording.
+            gap_s: Longest gap that is closed.
+        """
         if self.is_empty:
             return [(0.0, duration_s)]
-        known = [*self.watched, *((start_s, end_s) for start_s, end_s, _ in self.rejected)]
-        for event in self.events.values():
-            if event.label:
-                known.append((max(event.start_s - _EDGE_S, 0.0), min(event.end_s + _EDGE_S, duration_s)))
-        merged = [(start_s, min(end_s, duration_s)) for start_s, end_s in merge_ranges(known, _MAX_GAP_S)]
-        if merged and merged[0][0] <= _MAX_GAP_S:
+        rejected = [(start_s, end_s) for start_s, end_s, _ in self.rejected]
+        events = [(event.start_s, event.end_s) for event in self.events.values() if event.label]
+        edges = [(max(start_s - _EDGE_S, 0.0), min(end_s + _EDGE_S, duration_s)) for start_s, end_s in events]
+        known = [*self.watched, *rejected, *edges]
+        merged = [(start_s, min(end_s, duration_s)) for start_s, end_s in merge_ranges(known, gap_s)]
+        if merged and merged[0][0] <= gap_s:
             merged[0] = 0.0, merged[0][1]
-        if merged and merged[-1][1] >= duration_s - _MAX_GAP_S:
+        if merged and merged[-1][1] >= duration_s - gap_s:
             merged[-1] = merged[-1][0], duration_s
-        return merged
+        if not self.pending:
+            return merged
+        return merge_ranges([*subtract_ranges(merged, self.pending), *rejected, *events])
 
     def is_wholly_watched(self, duration_s: float) -> bool:
         """Whether the person saw all of the recording."""
@@ -296,7 +306,7 @@ def _read_labels(rows: list[AnnotationRow], background: str | None, duration_s: 
     labels.is_empty &= not any(event.label for event in labels.events.values())
     if is_timed and not is_in_part and not labels.is_empty:  # annotated completely
         labels.watched = [(0.0, duration_s)]
-    labels.watched = merge_ranges(labels.watched, _MAX_GAP_S)
+    labels.watched = merge_ranges(labels.watched)
     return labels
 
 

@@ -53,6 +53,7 @@ class ProjectRecording:
         progress: Share of the features that is computed, 0 to 1.
         reason: Why it failed, or what of it was not read; empty otherwise.
         drafts: Events of the latest model.
+        watched_before: What was watched before these drafts came, events included, and still is.
         version: Version of the project when its annotations or drafts changed last.
     """
 
@@ -63,6 +64,7 @@ class ProjectRecording:
     progress: float = 0.0
     reason: str = ""
     drafts: list[Event] = field(default_factory=list)
+    watched_before: list[TimeRange] = field(default_factory=list)
     version: int = 0
 
     @property
@@ -173,18 +175,21 @@ class LabelingProject:
     def set_drafts(self, drafts: Mapping[int, Iterable[Event]]) -> None:
         """Replace the drafts of recordings by the events of a new model.
 
-        Events in time that was watched without marking any, or that were rejected before, are left out.
+        Events in time that was watched without marking any, or that were rejected before, are left out. Of the others,
+        time that was watched before stays watched: the person saw it when there was no draft.
         """
         with self._lock:
             self.version += 1
             for number, events in drafts.items():
                 item = self.recordings[number]
-                watched = item.labels.watched_with_events(item.duration_s)
+                item.watched_before = watched = item.labels.watched_with_events(item.duration_s, gap_s=0.0)
                 item.drafts = [
                     event
                     for event in events
                     if overlap_s(watched, event.start_s, event.end_s) < _WATCHED * (event.end_s - event.start_s)
                 ]
+                labels = replace(item.labels, pending=_pending_time(item, item.labels))
+                item.labels = self._file.labels[number] = labels
                 item.version = self.version
 
     def summaries(self) -> list[dict[str, Any]]:
@@ -207,7 +212,7 @@ class LabelingProject:
             "events": len(item.labels.events),
             "watched_s": round(total_s(item.labels.watched_with_events(item.duration_s)), 3),
             "is_empty": item.labels.is_empty,
-            "drafts": len(self._shown_drafts(item)),
+            "drafts": len(_shown_drafts(item, item.labels)),
             "version": item.version,
         }
 
@@ -217,7 +222,7 @@ class LabelingProject:
             item = self.recordings[number]
             drafts = [
                 {"start_s": event.start_s, "end_s": event.end_s, "label": event.label, "score": round(event.score, 4)}
-                for event in self._shown_drafts(item)
+                for event in _shown_drafts(item, item.labels)
             ]
             return {"id": recording_id(number), **self._annotations(item), "drafts": drafts}
 
@@ -238,14 +243,6 @@ class LabelingProject:
             "watched": [list(span) for span in item.labels.watched],
             "is_empty": item.labels.is_empty,
         }
-
-    def _shown_drafts(self, item: ProjectRecording) -> list[Event]:
-        """Return the drafts that are neither accepted nor rejected."""
-        answered = [(event.start_s, event.end_s, event.label) for event in item.labels.events.values()]
-        answered += item.labels.rejected
-        return [
-            draft for draft in item.drafts if not any(_is_same(draft, *interval_label) for interval_label in answered)
-        ]
 
     def set_suggestions(self, suggestions: Iterable[Mapping[str, Any]]) -> None:
         """Replace what the latest model suggests to label next.
@@ -269,7 +266,7 @@ class LabelingProject:
         with self._lock:
             items = list(enumerate(self.recordings))
             known = {recording_id(i): item.labels.watched_with_events(item.duration_s) for i, item in items}
-            drafts = [(draft.score, i, draft) for i, item in items for draft in self._shown_drafts(item)]
+            drafts = [(draft.score, i, draft) for i, item in items for draft in _shown_drafts(item, item.labels)]
             suggested = [row for row in self._suggestions if not _is_known(row, known[row["recording"]])]
             suggested += [
                 _suggestion(i, draft.start_s, draft.end_s, f"unsure: score {score:.2f}", draft.label)
@@ -327,6 +324,12 @@ class LabelingProject:
             )
             for change in changes:
                 self._apply_one(labels, change, item.duration_s)
+            labels.pending = _pending_time(item, labels)
+            # For good: a later model without the draft must not turn time that was played past it into background.
+            labels.watched = subtract_ranges(labels.watched, labels.pending)
+            if item.drafts:  # what is no longer known was not seen before
+                gone = subtract_ranges(item.watched_before, labels.watched_with_events(item.duration_s, gap_s=0.0))
+                item.watched_before = subtract_ranges(item.watched_before, gone)
             item.labels = self._file.labels[number] = labels
             for event in labels.events.values():
                 if event.label:
@@ -450,6 +453,21 @@ def _is_known(row: Mapping[str, Any], known: Iterable[TimeRange]) -> bool:
     """Whether at least half of a suggested stretch is in some intervals."""
     length_s: float = row["end_s"] - row["start_s"]
     return overlap_s(known, row["start_s"], row["end_s"]) >= length_s / 2
+
+
+def _shown_drafts(item: ProjectRecording, labels: RecordingLabels) -> list[Event]:
+    """Return the drafts of a recording that are neither accepted nor rejected in these labels."""
+    if labels.is_empty:  # rejects all of them
+        return []
+    answered = [(event.start_s, event.end_s, event.label) for event in labels.events.values()]
+    answered += labels.rejected
+    return [draft for draft in item.drafts if not any(_is_same(draft, *interval_label) for interval_label in answered)]
+
+
+def _pending_time(item: ProjectRecording, labels: RecordingLabels) -> list[TimeRange]:
+    """Return the time of the drafts shown, without what was watched before they came."""
+    drafts = [(draft.start_s, draft.end_s) for draft in _shown_drafts(item, labels)]
+    return subtract_ranges(drafts, item.watched_before) if drafts else []
 
 
 def _is_same(draft: Event, start_s: float, end_s: float, label: str) -> bool:

@@ -25,9 +25,10 @@ never by path. Errors are `{"error": TEXT}`.
   is full the answer is 507, with the same fields and `error`; the changes are kept, and written as soon as they can be.
   - `{op: "put", id, start_s, end_s, label, description}` adds or replaces an event; ids are made by the client.
   - `{op: "delete", id}`
-  - `{op: "watched", start_s, end_s}` and `{op: "unwatched", start_s, end_s}`
+  - `{op: "watched", start_s, end_s}` and `{op: "unwatched", start_s, end_s}`. Drafts that are neither accepted nor
+    rejected after the last change of the request do not become watched; what was watched before they came stays so.
   - `{op: "empty", value}`: nothing happens in the whole recording. It needs a recording without events; adding one
-    ends it, and leaves the recording watched.
+    ends it, and leaves the recording watched. It rejects all drafts while it lasts.
   - `{op: "reject", start_s, end_s, label}` and, to undo it, `{op: "restore", start_s, end_s, label}`: a draft is wrong.
     Accepting one is to `put` it.
 - `GET /api/recordings/ID/video`: the proxy if there is one, else the file, with range requests.
