@@ -228,6 +228,7 @@ def test_yaml_errors_name_the_file(text: str, message: str, tmp_path: Path, caps
     (["extract"], "no recordings to extract\n  pass files, folders"),
     (["predict", "model"], "the following arguments are required: sources\n  vidgru predict --help lists"),
     (["train", "data", "more"], "unexpected argument 'more'\n  vidgru train --help lists"),
+    (["extract", "a", "--features", "f"], "unknown flag --features\n  the cache is what extract writes: use --out"),
     (["extract", "a", "--fsp", "4"], "unknown flag --fsp\n  did you mean --fps?"),
     (["extract", "a", "--verb"], "unknown flag --verb\n  did you mean --verbose?"),
     (["extract", "a", "--zzz=4"], "unknown flag --zzz\n  vidgru extract --help lists"),

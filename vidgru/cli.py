@@ -314,8 +314,9 @@ def parse(name: str, argv: Sequence[str]) -> tuple[list[Any], Any, bool]:
     return arguments, config, "print_config" in values
 
 
-# flags of `yolo` that vidgru spells in another way
+# flags of `yolo`, and one of other commands, that are spelled in another way
 _YOLO_FLAGS = {
+    "features": "the cache is what extract writes: use --out FOLDER",
     "source": "recordings need no flag: vidgru predict MODEL RECORDINGS",
     "data": "the dataset needs no flag: vidgru train DATASET",
     "model": "a model needs no flag: vidgru predict MODEL RECORDINGS; the detector is --weights",

@@ -62,7 +62,7 @@ def test_estimate_knows_cached_recordings_unread(tmp_path: Path, tiny_weights: C
     estimated = estimate(find_recordings([path]), SequenceCache(tmp_path / "f"), settings, RUNTIME)
     assert (estimated.cached, estimated.samples) == (1, 0)
     assert (estimated.bytes, estimated.seconds, estimated.tried) == (None, None, ())
-    assert str(estimated).splitlines() == ["1 recordings, 1 of them cached, 0 to do", "0.00 hours, 0 samples"]
+    assert str(estimated).splitlines() == ["1 recording, 1 of them cached, 0 to do", "0.00 hours, 0 samples"]
 
 
 @pytest.mark.slow

@@ -63,7 +63,8 @@ class Estimate:
     def __str__(self) -> str:
         remaining = self.recordings - self.cached - len(self.unreadable)
         lines = [f"cannot be read: {line}" for line in self.unreadable]
-        lines.append(f"{self.recordings} recordings, {self.cached} of them cached, {remaining} to do")
+        noun = "recording" if self.recordings == 1 else "recordings"
+        lines.append(f"{self.recordings} {noun}, {self.cached} of them cached, {remaining} to do")
         lines.append(f"{self.video_s / 3600:.2f} hours, {self.samples:,} samples")
         if self.unknown:
             lines[-1] += f", and {self.unknown} recordings of unknown length"
