@@ -72,6 +72,14 @@ def drag(page: Any, start_s: float, end_s: float, lane: int) -> None:
     page.mouse.up()
 
 
+def pixel(page: Any, time_s: float, lane: int) -> list[int]:
+    """Colour of the timeline at a time."""
+    redrawn(page)
+    x, y = lane_point(page, time_s, lane)
+    shot = Image.open(io.BytesIO(page.screenshot(clip={"x": round(x), "y": round(y), "width": 1, "height": 1})))
+    return list(np.asarray(shot.convert("RGB"))[0, 0].tolist())
+
+
 # --- annotating -----------------------------------------------------------------------------------------------------
 
 
@@ -229,39 +237,167 @@ def test_only_played_time_counts_as_watched(videos: Path, serve: Serve, visit: V
     press(page, "u")
     saved(page)
     assert server.project.recordings[0].labels.watched == [(start_s, end_s)]
+    press(page, "u")  # what was only played
+    assert "no longer counts as watched" in page.locator("#toast").inner_text()
+    saved(page)
+    assert server.project.recordings[0].labels.watched == []
+    assert page.locator("#undo").is_disabled()
+    press(page, "Shift+U")
+    saved(page)
+    assert server.project.recordings[0].labels.watched == [(start_s, end_s)]
+
+
+def test_played_draft_is_not_watched(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    page = ready(visit(server))
+    draft = Event(video="a.mp4", start_s=3.0, end_s=4.0, label="fall", score=0.7)
+    server.project.set_drafts({0: [draft]})
+    page.wait_for_function("() => document.getElementById('facts').textContent.includes('1 draft')")
+    go_to(page, 2.55)
+    press(page, " ")
+    page.wait_for_function("() => video.currentTime > 4.7")
+    press(page, " ")
+    saved(page)
+    before, after = server.project.recordings[0].labels.watched
+    assert before == (pytest.approx(2.5, abs=0.16), 3.0)
+    assert after == (4.0, pytest.approx(4.8, abs=0.3))
+    watched, other = (pixel(page, time_s, 1) for time_s in (2.8, 6.0))
+    assert pixel(page, 4.5, 1) == watched != other
+    assert pixel(page, 3.5, 1) == other
+    press(page, "u")
+    saved(page)
+    assert server.project.recordings[0].labels.watched == []
+    assert pixel(page, 2.8, 1) == other
 
 
 def test_recording_is_marked_as_empty(videos: Path, serve: Serve, visit: Visit) -> None:
     server = serve(videos)
     page = ready(visit(server))
+    labels = lambda number: server.project.recordings[number].labels  # noqa: E731
+    unknown = pixel(page, 10.0, 1)
     press(page, "Shift+X")
     saved(page)
-    assert server.project.recordings[0].labels.is_empty
+    assert labels(0).is_empty
+    assert pixel(page, 10.0, 1) != unknown
     page.wait_for_selector("#recording_r0 .mark")
-    press(page, "n")
-    page.wait_for_function("() => document.getElementById('recording_name').textContent === 'b.mp4'")
-    drag(ready(page), 1.0, 2.0, 0)
-    saved(page)
-    press(page, "Shift+X")
-    assert "This recording has 1 event. Delete it first" in page.locator("#toast").inner_text()
-    press(page, "Shift+N")
-    page.wait_for_function("() => document.getElementById('recording_name').textContent === 'a.mp4'")
-    assert title(page) == "Nothing happens in this recording"
     press(page, "u")
     saved(page)
-    assert not server.project.recordings[0].labels.is_empty
+    assert not labels(0).is_empty
     press(page, "Shift+X")
     drag(page, 1.0, 2.0, 0)  # an event takes it back, and undo restores it
     saved(page)
-    assert not server.project.recordings[0].labels.is_empty
+    assert not labels(0).is_empty
     press(page, "u")
     saved(page)
-    assert server.project.recordings[0].labels.is_empty
+    assert labels(0).is_empty
+    assert title(page) == "Nothing happens in this recording"
     page.locator("#recording_filter").select_option("done")
     assert texts(page, ".recording .name") == ["a.mp4"]
     press(page, "Escape", "/")
     page.keyboard.type("nowhere")
     page.wait_for_selector("#no_recordings:not([hidden])")
+
+
+def test_nothing_else_happens_beside_an_event(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    page = ready(visit(server))
+    unknown = pixel(page, 10.0, 1)
+    drag(page, 4.0, 6.0, 0)
+    saved(page)
+    assert pixel(page, 10.0, 1) == pixel(page, 6.8, 1) == unknown
+    assert pixel(page, 6.3, 1) != unknown  # half a second beside the event
+    press(page, "Shift+X")
+    assert "Nothing else happens in this recording. n opens the next one." in page.locator("#toast").inner_text()
+    saved(page)
+    assert pixel(page, 10.0, 1) != unknown
+    assert server.project.recordings[0].labels.is_wholly_watched(DURATION_S)
+    assert len(server.events()) == 1
+    page.wait_for_selector("#recording_r0 .mark")
+    press(page, "u")
+    saved(page)
+    assert server.project.recordings[0].labels.watched == []
+    drafts = [Event(video="a.mp4", start_s=s, end_s=s + 1, label="sit", score=0.7) for s in (10.0, 14.0)]
+    server.project.set_drafts({0: drafts})
+    page.wait_for_function("() => document.getElementById('facts').textContent.includes('2 drafts')")
+    press(page, "Shift+X")
+    assert "2 drafts are still open." in page.locator("#toast").inner_text()
+    saved(page)
+    assert len(server.project.details(0)["drafts"]) == 2
+
+
+def test_undo_returns_to_the_recording_it_changes(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    page = ready(visit(server))
+    opened = lambda name: page.wait_for_function(f"() => recording_name.textContent === '{name}'")  # noqa: E731
+    drag(page, 1.0, 2.0, 0)
+    saved(page)
+    press(page, "n")
+    opened("b.mp4")
+    drag(ready(page), 3.0, 4.0, 1)
+    saved(page)
+    press(page, "u")
+    saved(page)
+    assert (len(server.events(0)), len(server.events(1))) == (1, 0)
+    press(page, "u")
+    opened("a.mp4")
+    saved(page)
+    assert "a.mp4: Undone." in page.locator("#toast").inner_text()
+    assert (len(server.events(0)), len(server.events(1))) == (0, 0)
+    press(page, "Shift+U", "Shift+U")
+    opened("b.mp4")
+    saved(page)
+    assert (len(server.events(0)), len(server.events(1))) == (1, 1)
+
+
+def test_keys_work_after_mouse_clicks(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    page = ready(visit(server))
+    drag(page, 4.0, 6.0, 0)
+    drag(page, 8.0, 9.0, 1)
+    saved(page)
+    press(page, "Escape", "Home")
+    settle(page, 0.0)
+    for part in ("#recording_r0", "#frame_on", "#zoom_in", "#zoom_all", "#speed", "#mute", "#stage"):
+        page.locator(part).first.click()
+        if part == "#speed":
+            press(page, "ArrowUp", "Enter")
+        if part == "#stage":  # plays
+            press(page, " ")
+        page.wait_for_function("() => video.paused")
+        press(page, "Escape", "Home", "Tab")
+        assert title(page) == "fall", part
+        press(page, "Tab")
+        assert title(page) == "sit", part
+    page.locator("#mute").click()
+    press(page, " ")
+    page.wait_for_function("() => !video.paused")
+    press(page, " ", "End")
+    settle(page, 19.95)
+    press(page, "?", "Escape", "Tab")
+    page.wait_for_function("() => document.activeElement === document.body")
+
+
+def test_times_are_typed(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    page = ready(visit(server))
+    press(page, "e")
+    assert "Select an event to type its times" in page.locator("#toast").inner_text()
+    drag(page, 4.0, 6.0, 0)
+    press(page, "e")
+    page.keyboard.type("0:07.125")
+    press(page, "Enter")
+    assert page.locator("#times_error").inner_text() == "The end must be after the start."
+    press(page, "Tab", "Tab")  # OK, and back from there
+    page.locator("#end_input").fill("later")
+    press(page, "Enter")
+    assert page.locator("#times_error").inner_text() == "Start and end must be numbers of seconds."
+    page.locator("#end_input").fill("8,5")
+    press(page, "Enter")
+    saved(page)
+    assert server.events() == [(7.125, 8.5, "fall", "")]
+    press(page, "e", "Escape", "u")
+    saved(page)
+    assert server.events()[0][0] == pytest.approx(4.0, abs=0.05)
 
 
 # --- drafts ---------------------------------------------------------------------------------------------------------
@@ -329,6 +465,9 @@ def test_training_panel_shows_progress_and_curve(videos: Path, serve: Serve, vis
     page.wait_for_selector("#curve:not([hidden])")
     assert shown("#training_text") == "4 more labels until the next training"
     assert shown("#curve_text") == "Event F1 0.61 (95 %: 0.40 to 0.80), 11 labels"
+    set_training(curve=[{**point, "labels": 5, "value": 1.0, "low": 1.0, "high": 1.0}])
+    guess = "Event F1 1.00 (95 %: 1.00 to 1.00), 5 labels (few labels: a guess)"
+    page.wait_for_function("(text) => curve_text.textContent === text", arg=guess)
     drawn = "() => curve.getContext('2d').getImageData(0, 0, curve.width, curve.height).data.some((value) => value > 0)"
     redrawn(page)
     assert page.evaluate(drawn)
@@ -350,18 +489,52 @@ def test_suggestions_are_opened_played_and_answered(videos: Path, serve: Serve, 
     page.wait_for_selector(".suggestion")
     rows = [text.replace("\N{EN DASH}", "to") for text in texts(page, ".suggestion")]
     assert rows == ["unsure\nsit\nb.mp4\n0:04.0 to 0:05.0", "random\na.mp4\n0:09.0 to 0:10.0"]
-    press(page, "g")  # plays to its end
+    page.locator("#speed").select_option("8")
+    press(page, "g")  # plays to its last frame
     page.wait_for_function("() => document.getElementById('recording_name').textContent === 'b.mp4'")
-    page.wait_for_function("() => video.paused && video.currentTime >= 5")
-    assert time_of(page) == pytest.approx(5.0, abs=0.5)
+    page.wait_for_function("() => video.paused && video.currentTime > 4.9")
+    settle(page, 4.95)
+    assert page.locator("#speed").input_value() == "1"
+    assert page.evaluate("() => video.playbackRate") == 1
     press(page, "x")
     saved(page)
-    assert server.project.recordings[1].labels.watched == [(4.0, pytest.approx(5.0, abs=0.6))]
+    assert server.project.recordings[1].labels.watched == [(4.0, 5.0)]
+    page.wait_for_function("() => document.querySelectorAll('.suggestion').length === 1")
     press(page, "Enter")
     page.wait_for_function("() => document.getElementById('recording_name').textContent === 'a.mp4'")
-    page.wait_for_function("() => video.paused && video.currentTime >= 10")
+    page.wait_for_function("() => video.paused && video.currentTime > 9.9")
     press(page, "g")
     assert "no more suggestions" in page.locator("#toast").inner_text()
+
+
+def test_draft_of_a_suggestion_is_answered(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    stretches = [("r1", 4.0, 5.0), ("r1", 12.0, 13.0), ("r0", 9.0, 10.0)]
+    suggested = [
+        {"recording": r, "start_s": s, "end_s": e, "reason": "unsure", "label": "sit"} for r, s, e in stretches
+    ]
+    server.project.suggestions = lambda number: suggested
+    times = [(4.2, 4.8), (12.1, 13.0)]
+    server.project.set_drafts({1: [Event(video="b.mp4", start_s=s, end_s=e, label="sit", score=0.7) for s, e in times]})
+    page = ready(visit(server))
+    page.wait_for_selector(".suggestion")
+    press(page, "g")
+    page.wait_for_function("() => document.getElementById('recording_name').textContent === 'b.mp4'")
+    page.wait_for_function("() => video.paused && video.currentTime > 4.9")
+    assert title(page) == "Draft: sit"
+    press(page, "Escape", "r")  # without a selection, and past its end
+    saved(page)
+    assert server.project.recordings[1].labels.rejected == [(4.2, 4.8, "sit")]
+    press(page, "g")
+    page.wait_for_function("() => video.paused && video.currentTime > 12.9")
+    press(page, "a")
+    saved(page)
+    assert server.events(1) == [(12.1, 13.0, "sit", "")]
+    page.wait_for_function("() => document.querySelectorAll('.suggestion').length === 1")
+    page.locator("#recording_r0").click()
+    page.wait_for_function("() => document.getElementById('recording_name').textContent === 'a.mp4'")
+    press(page, "Shift+X")
+    page.wait_for_selector(".suggestion", state="detached")
 
 
 # --- saving ---------------------------------------------------------------------------------------------------------

@@ -241,6 +241,7 @@ class LabelingProject:
                 for event_id, event in events
             ],
             "watched": [list(span) for span in item.labels.watched],
+            "watched_with_events": [list(span) for span in item.labels.watched_with_events(item.duration_s)],
             "is_empty": item.labels.is_empty,
         }
 

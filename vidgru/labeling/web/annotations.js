@@ -4,6 +4,7 @@
 const RETRY_MS = 2000;
 const KEEPALIVE_LENGTH = 20_000; // at most 64 kB in UTF-8
 const PAUSE_MS = 300; // between two requests for changes: progress of extraction arrives in small steps
+const EDGE_S = 0.5; // time beside an event that counts as watched, as the server has it
 const SAME_EVENT = 0.5; // overlap of a draft with an annotation of its label from which the draft is taken for answered
 
 class RequestError extends Error {
@@ -91,6 +92,11 @@ function removeInterval(intervals, start, end) {
   return parts.filter(([first, last]) => last - first > 1e-9);
 }
 
+// Parts of an interval that are in no draft: playing past a draft says nothing about it.
+function outsideDrafts(drafts, start, end) {
+  return drafts.reduce((parts, draft) => removeInterval(parts, draft.start, draft.end), [[start, end]]);
+}
+
 function overlapShare(a, b) {
   const shared = Math.min(a.end, b.end) - Math.max(a.start, b.start);
   return shared <= 0 ? 0 : shared / (Math.max(a.end, b.end) - Math.min(a.start, b.start));
@@ -116,18 +122,25 @@ function isDraftOf(draft, { start_s: start, end_s: end, label }) {
   return draft.label === label && Math.abs(draft.start - start) < 1e-6 && Math.abs(draft.end - end) < 1e-6;
 }
 
-// A recording's annotations after a change.
+// A recording's annotations after a change. `covered` is what counts as watched; the server's answer has it exactly.
 function applyChange(recording, change) {
   const { op, id, start_s: start, end_s: end } = change;
   if (op === 'put' || op === 'delete') {
     const events = new Map(recording.events);
     if (op === 'put') events.set(id, fromServer(change));
     else events.delete(id);
-    return { ...recording, events, isEmpty: recording.isEmpty && op === 'delete' };
+    const covered = op === 'put' ? addInterval(recording.covered, Math.max(start - EDGE_S, 0), Math.min(end + EDGE_S, data.duration)) : recording.covered;
+    return { ...recording, events, covered, isEmpty: recording.isEmpty && op === 'delete' };
   }
-  if (op === 'watched') return { ...recording, watched: addInterval(recording.watched, start, end) };
-  if (op === 'unwatched') return { ...recording, watched: removeInterval(recording.watched, start, end) };
-  if (op === 'reject') return { ...recording, drafts: recording.drafts.filter((draft) => !isDraftOf(draft, change)) };
+  if (op === 'watched') {
+    const covered = outsideDrafts(recording.drafts, start, end).reduce((known, part) => addInterval(known, ...part), recording.covered);
+    return { ...recording, watched: addInterval(recording.watched, start, end), covered };
+  }
+  if (op === 'unwatched') return { ...recording, watched: removeInterval(recording.watched, start, end), covered: removeInterval(recording.covered, start, end) };
+  if (op === 'reject') {
+    const drafts = recording.drafts.filter((draft) => !isDraftOf(draft, change));
+    return { ...recording, drafts, covered: addInterval(recording.covered, start, end) };
+  }
   if (op === 'restore') return { ...recording, drafts: [...recording.drafts, draftFrom(change)] };
   return { ...recording, isEmpty: change.value };
 }
@@ -157,9 +170,10 @@ class LabelStore {
     this.topics = topics;
     this.server = server;
     this.id = null; // of the open recording
-    this.confirmed = { version: -1, events: new Map(), watched: [], isEmpty: false, drafts: [] };
-    this.pending = []; // { id, changes } that the server has not confirmed, in order
-    this.histories = new Map(); // per recording: { done, undone } of { changes, inverse }
+    this.confirmed = { version: -1, events: new Map(), watched: [], covered: [], isEmpty: false, drafts: [] };
+    this.pending = []; // { id, changes, isPlayed } that the server has not confirmed, in order
+    this.done = []; // edits of all recordings that undo takes back, the last one first: { id, changes, inverse }
+    this.undone = []; // edits that redo applies again
     this.problem = null; // error of the last attempt to send
     this.sending = false;
     this.refresh();
@@ -191,20 +205,21 @@ class LabelStore {
   }
 
   // Take over what the server has, unless an earlier answer is newer.
-  confirm({ version, annotations, watched, is_empty: isEmpty, drafts }) {
+  confirm({ version, annotations, watched, watched_with_events: covered, is_empty: isEmpty, drafts }) {
     if (version < this.confirmed.version) return;
     const events = new Map(annotations.map((annotation) => [annotation.id, fromServer(annotation)]));
-    this.confirmed = { version, events, watched, isEmpty, drafts: drafts.map(draftFrom) };
+    this.confirmed = { version, events, watched, covered, isEmpty, drafts: drafts.map(draftFrom) };
     this.refresh();
   }
 
   // Annotations as the server has them, with the changes on their way.
   refresh() {
     const changes = this.pending.filter(({ id }) => id === this.id).flatMap((edit) => edit.changes);
-    const { events, watched, isEmpty, drafts } = changes.reduce(applyChange, this.confirmed);
+    const { events, watched, covered, isEmpty, drafts } = changes.reduce(applyChange, this.confirmed);
     const annotations = [...events.values()];
     const isOpen = (draft) => !isEmpty && !annotations.some((event) => event.label === draft.label && overlapShare(event, draft) >= SAME_EVENT);
     Object.assign(this, { events, watched, isEmpty, drafts: new Map(drafts.filter(isOpen).map((draft) => [draft.id, draft])) });
+    this.covered = isEmpty ? [[0, data.duration]] : covered;
     this.shown = [...annotations, ...this.drafts.values()].sort((a, b) => a.start - b.start || a.end - b.end);
     this.topics.emit('events');
   }
@@ -213,22 +228,47 @@ class LabelStore {
     return this.events.get(id) ?? this.drafts.get(id);
   }
 
+  // The draft that has most of an interval; undefined if there is none.
+  draftIn(start, end) {
+    const shared = (draft) => Math.min(draft.end, end) - Math.max(draft.start, start);
+    return [...this.drafts.values()].filter((draft) => shared(draft) > 0).sort((a, b) => shared(b) - shared(a))[0];
+  }
+
+  // Whether at least half of an interval counts as watched.
+  isCovered(start, end) {
+    const known = this.covered.reduce((sum, [first, last]) => sum + Math.max(Math.min(last, end) - Math.max(first, start), 0), 0);
+    return known >= (end - start) / 2;
+  }
+
   labels() {
     return [...new Set([...data.labels, ...this.shown.map((event) => event.label)])];
   }
 
   // --- changing ----------------------------------------------------------------------------------------------------------
 
-  get history() {
-    if (!this.histories.has(this.id)) this.histories.set(this.id, { done: [], undone: [] });
-    return this.histories.get(this.id);
-  }
-
   edit(changes) {
     const inverse = changes.flatMap((change) => invertChange(this, change));
-    this.history.done.push({ changes, inverse });
-    this.history.undone = [];
+    this.done.push({ id: this.id, changes, inverse });
+    this.undone = [];
     this.post(changes);
+  }
+
+  // Add time that was played, except drafts, which wait for an answer. What is played in one go is one edit: `edit` is that
+  // of the part before. Returns the edit; what counted as watched before makes none.
+  addPlayed(start, end, edit) {
+    const parts = outsideDrafts([...this.drafts.values()], start, end);
+    const changes = parts.map(([first, last]) => ({ op: 'watched', start_s: first, end_s: last }));
+    const isNew = this.covered.reduce((left, [first, last]) => removeInterval(left, first, last), parts).length > 0;
+    const inverse = isNew ? changes.flatMap((change) => invertChange(this, change)) : [];
+    if (inverse.length && edit && edit === this.done.at(-1)) {
+      edit.changes.push(...changes);
+      edit.inverse.push(...inverse);
+    } else if (inverse.length) {
+      edit = { id: this.id, changes: [...changes], inverse };
+      this.done.push(edit);
+    }
+    this.post(changes, true);
+    return edit;
   }
 
   // Add an event. Returns its id.
@@ -246,31 +286,30 @@ class LabelStore {
     return id;
   }
 
+  // Take back the last edit, which must be of the open recording.
   undo() {
-    const last = this.history.done.pop();
-    if (!last) return;
-    this.history.undone.push(last);
+    const last = this.done.pop();
+    this.undone.push(last);
     this.post(last.inverse);
   }
 
   redo() {
-    const next = this.history.undone.pop();
-    if (!next) return;
-    this.history.done.push(next);
+    const next = this.undone.pop();
+    this.done.push(next);
     this.post(next.changes);
   }
 
   // --- sending -----------------------------------------------------------------------------------------------------------
 
-  post(changes) {
-    if (changes.length) this.pending.push({ id: this.id, changes });
+  post(changes, isPlayed = false) {
+    if (changes.length) this.pending.push({ id: this.id, changes, isPlayed });
     this.refresh();
     this.send();
   }
 
-  // Number of edits that are not saved; watched stretches do not count.
+  // Number of edits that are not saved; what was played does not count.
   get unsaved() {
-    return this.pending.filter(({ changes }) => changes.some(({ op }) => op !== 'watched')).length;
+    return this.pending.filter(({ isPlayed }) => !isPlayed).length;
   }
 
   async send() {

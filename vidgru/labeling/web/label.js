@@ -15,6 +15,8 @@ function labelKeyActions(page) {
     ' ': () => player.toggle(),
     ArrowLeft: (shift) => jump(shift ? -10 : -1),
     ArrowRight: (shift) => jump(shift ? 10 : 1),
+    Home: () => player.seek(0),
+    End: () => player.seekToFrameOf(data.duration - 1e-3),
     ArrowDown: () => page.step(1),
     ArrowUp: () => page.step(-1),
     ',': () => player.stepFrames(-1),
@@ -26,14 +28,15 @@ function labelKeyActions(page) {
     o: (shift) => page.setEdge('end', shift),
     l: () => page.askLabel(),
     d: () => page.askDescription(),
+    e: () => page.askTimes(),
     x: (shift) => (shift ? page.markEmpty() : page.markNothing()),
     a: () => page.accept(),
     r: () => page.reject(),
     Delete: () => page.remove(),
     Backspace: () => page.remove(),
-    u: (shift) => (shift ? page.redo() : page.undo()),
-    'Ctrl+z': (shift) => (shift ? page.redo() : page.undo()),
-    'Ctrl+y': () => page.redo(),
+    u: (shift) => page.undo(shift),
+    'Ctrl+z': (shift) => page.undo(shift),
+    'Ctrl+y': () => page.undo(true),
     'Ctrl+s': () => showToast('Each change is saved at once.'),
     g: () => page.queue.next(),
     Enter: () => page.queue.next(),
@@ -104,9 +107,8 @@ class LabelPage {
     } catch (error) {
       showToast(`${recording.name} cannot be opened: ${error.message}`);
     }
-    if (!details || this.opening !== id) return;
-    this.watch.flush();
-    this.watch.stretch = null;
+    if (!details || this.opening !== id || id === this.store.id) return;
+    this.watch.stop();
     Object.assign(data, { name: recording.name, duration: recording.duration_s, fps: recording.fps ?? USUAL_FPS, size: recording.size });
     [this.selected, this.range] = [null, null];
     this.store.open(id, details);
@@ -166,11 +168,12 @@ class LabelPage {
     return Boolean(events[next]);
   }
 
-  // The selected event, if it is one of the model's drafts; else a draft at the current time.
+  // The selected event, if it is one of the model's drafts; else a draft at the current time, or in the suggested stretch.
   get draft() {
-    const { drafts } = this.store;
+    const { suggestion, store: { drafts } } = this;
     const { start } = this.player.frame;
-    return drafts.get(this.selected) ?? [...drafts.values()].find((draft) => draft.start <= start && start < draft.end);
+    const current = drafts.get(this.selected) ?? [...drafts.values()].find((draft) => draft.start <= start && start < draft.end);
+    return current ?? (suggestion && this.selected === null ? this.store.draftIn(suggestion.start_s, suggestion.end_s) : undefined);
   }
 
   escape() {
@@ -259,6 +262,11 @@ class LabelPage {
     else showToast('Select an event to describe it: Tab goes to the next one.');
   }
 
+  askTimes() {
+    if (this.store.get(this.selected)) this.actions.askTimes();
+    else showToast('Select an event to type its times: Tab goes to the next one.');
+  }
+
   accept() {
     const { draft } = this;
     if (!draft) {
@@ -305,29 +313,44 @@ class LabelPage {
     }
     const { start, end } = stretch;
     const rejected = [...this.store.drafts.values()].filter((draft) => (draft.start + draft.end) / 2 >= start && (draft.start + draft.end) / 2 < end);
-    this.store.edit([{ op: 'watched', start_s: start, end_s: Math.min(end, data.duration) }, ...rejected.map(rejectChange)]);
+    this.store.edit([...rejected.map(rejectChange), { op: 'watched', start_s: start, end_s: Math.min(end, data.duration) }]);
     this.setRange(null);
     showToast(`Nothing else happens from ${formatTime(start)} to ${formatTime(end)}${rejected.length ? `; ${count(rejected.length, 'draft')} rejected` : ''}.`);
   }
 
+  // Nothing (else) happens in the whole recording.
   markEmpty() {
-    const { isEmpty, events } = this.store;
+    const { isEmpty, events, drafts } = this.store;
     if (events.size) {
-      showToast(`This recording has ${count(events.size, 'event')}. Delete ${events.size === 1 ? 'it' : 'them'} first if nothing happens here.`);
+      this.store.edit([{ op: 'watched', start_s: 0, end_s: data.duration }]);
+      const next = drafts.size ? `${count(drafts.size, 'draft')} ${drafts.size === 1 ? 'is' : 'are'} still open.` : 'n opens the next one.';
+      showToast(`Nothing else happens in this recording. ${next}`);
       return;
     }
     this.store.edit([{ op: 'empty', value: !isEmpty }]);
     showToast(isEmpty ? 'The recording is no longer marked as empty.' : 'Nothing happens in this recording. n opens the next one.');
   }
 
-  undo() {
-    this.store.undo();
+  // Take back the last edit, or apply the one again that was taken back, in the recording that it belongs to.
+  async undo(redo) {
+    this.watch.stop();
+    const { store } = this;
+    const edit = (redo ? store.undone : store.done).at(-1);
+    if (!edit) return;
+    const isOther = edit.id !== store.id;
+    await this.open(edit.id);
+    if (edit.id !== store.id) return;
+    if (redo) store.redo();
+    else store.undo();
     this.select(null);
+    const what = edit.changes.every(({ op }) => op === 'watched') ? this.watchedText(edit.changes, redo) : redo ? 'Done again.' : 'Undone.';
+    if (isOther) showToast(`${data.name}: ${what}`);
+    else if (what.includes('watched')) showToast(what);
   }
 
-  redo() {
-    this.store.redo();
-    this.select(null);
+  watchedText(changes, isWatched) {
+    const [start, end] = [Math.min(...changes.map((change) => change.start_s)), Math.max(...changes.map((change) => change.end_s))];
+    return `${formatTime(start)} to ${formatTime(end)} ${isWatched ? 'counts as watched again' : 'no longer counts as watched'}.`;
   }
 
   // --- page --------------------------------------------------------------------------------------------------------------
@@ -339,8 +362,8 @@ class LabelPage {
     click('frame_back', () => this.player.stepFrames(-1));
     click('frame_on', () => this.player.stepFrames(1));
     click('mute', () => (this.player.video.muted = !this.player.video.muted));
-    click('undo', () => this.undo());
-    click('redo', () => this.redo());
+    click('undo', () => this.undo(false));
+    click('redo', () => this.undo(true));
     click('next_suggestion', () => this.queue.next());
     click('zoom_in', () => this.view.zoom(0.5, this.player.time));
     click('zoom_out', () => this.view.zoom(2, this.player.time));
@@ -350,6 +373,13 @@ class LabelPage {
     // What was clicked does not keep the keyboard: the space bar plays, and Tab goes among events.
     for (const id of ['recording_list', 'suggestion_list']) byId(id).addEventListener('mousedown', (press) => press.preventDefault());
     document.addEventListener('click', (press) => press.detail > 0 && press.target.closest('button')?.blur());
+    let pressed = null;
+    document.addEventListener('pointerdown', ({ target }) => (pressed = target));
+    document.addEventListener('change', ({ target }) => {
+      if (target === pressed && target.matches('select')) target.blur();
+      pressed = null;
+    });
+    byId('help').addEventListener('close', () => document.activeElement.blur());
     document.addEventListener('keydown', (press) => this.stepWithTab(press));
     this.topics.on('media time', () => this.showPlayer());
     this.topics.on('time events', oncePerFrame(() => this.showCurrentLabels()));
@@ -374,8 +404,12 @@ class LabelPage {
 
   changeSpeed(direction) {
     const select = byId('speed');
-    select.selectedIndex = clamp(select.selectedIndex + direction, 0, select.options.length - 1);
-    this.player.setSpeed(Number(select.value));
+    this.setSpeed(select.options[clamp(select.selectedIndex + direction, 0, select.options.length - 1)].value);
+  }
+
+  setSpeed(rate) {
+    byId('speed').value = rate;
+    this.player.setSpeed(Number(rate));
   }
 
   zoomToEvent() {
@@ -423,7 +457,7 @@ class LabelPage {
   }
 
   showSaving() {
-    const { pending, unsaved, problem, history: { done, undone } } = this.store;
+    const { pending, unsaved, problem, done, undone } = this.store;
     byId('undo').disabled = done.length === 0;
     byId('redo').disabled = undone.length === 0;
     const failed = problem && unsaved > 0;

@@ -3,6 +3,7 @@
 
 const WATCHED_SHARE = 0.98; // from which a recording counts as watched
 const FEW_SUGGESTIONS = 3; // more are requested when no more are left
+const FEW_LABELS = 10; // with fewer, the figure of a model is a guess
 
 function isFinished({ is_empty: isEmpty, watched_s: watched, duration_s: duration }) {
   return isEmpty || (duration > 0 && watched >= WATCHED_SHARE * duration);
@@ -108,6 +109,7 @@ class SuggestionQueue {
     this.basis = null; // what the last list was made from
     this.rows = new VirtualList(this.box, SUGGESTION_PX, (item) => this.row(item));
     page.topics.on('state', () => this.follow());
+    page.topics.on('state events media', oncePerFrame(() => this.prune()));
     this.box.addEventListener('click', (click) => {
       const top = this.rows.body.getBoundingClientRect().top;
       const item = this.rows.items[Math.floor((click.clientY - top) / SUGGESTION_PX)];
@@ -132,7 +134,27 @@ class SuggestionQueue {
     } catch {
       this.basis = null; // again with the next state
     }
+    this.items = this.items.filter((item) => !this.isAnswered(item));
     this.show();
+  }
+
+  // Drop stretches that were labelled or watched since, or whose recording is done.
+  prune() {
+    const items = this.items.filter((item) => !this.isAnswered(item));
+    if (items.length === this.items.length) return;
+    this.items = items;
+    this.show();
+    if (items.length < FEW_SUGGESTIONS) this.request();
+  }
+
+  // The server reports what was watched of the open recording only. The current stretch stays while it is played.
+  isAnswered(item) {
+    const { page } = this;
+    if (item === this.current && !page.player.paused) return false;
+    const { id } = page.store;
+    const recording = page.server.recording(item.recording);
+    if (item.recording === id) return page.store.isCovered(item.start_s, item.end_s);
+    return recording !== undefined && isFinished(recording);
   }
 
   show() {
@@ -158,7 +180,8 @@ class SuggestionQueue {
     await this.page.open(item.recording);
     if (this.page.store.id !== item.recording) return;
     this.page.view.fit(item.start_s, item.end_s);
-    this.page.select(null);
+    this.page.select(this.page.store.draftIn(item.start_s, item.end_s)?.id ?? null, { seek: false });
+    this.page.setSpeed(1);
     this.page.player.playStretch(item.start_s, item.end_s);
   }
 
@@ -225,7 +248,8 @@ class TrainingPanel {
     const points = curve.filter(({ metric }) => metric === last.metric);
     const interval = last.low === null ? '' : ` (95 %: ${last.low.toFixed(2)} to ${last.high.toFixed(2)})`;
     const metric = { event_f1: 'Event F1' }[last.metric] ?? last.metric;
-    byId('curve_text').textContent = `${metric} ${last.value.toFixed(2)}${interval}, ${count(last.labels, 'label')}`;
+    const doubt = last.labels < FEW_LABELS ? ' (few labels: a guess)' : '';
+    byId('curve_text').textContent = `${metric} ${last.value.toFixed(2)}${interval}, ${count(last.labels, 'label')}${doubt}`;
     this.canvas.setAttribute('aria-label', `Learning curve: ${byId('curve_text').textContent}`);
     this.drawCurve(points);
   }
@@ -291,6 +315,12 @@ function labelStep(most) {
   return [1, 2, 5, 10].map((factor) => factor * power).find((step) => most / step <= 6);
 }
 
+// Seconds of `7.16`, `1:07.16` or `1:02:07`; NaN if it is something else.
+function parseTime(text) {
+  const parts = text.trim().replace(',', '.').split(':').map((part) => (/^\d*\.?\d+$/.test(part) ? Number(part) : NaN));
+  return toMilliseconds(parts.reduce((sum, part) => sum * 60 + part, 0));
+}
+
 // --- selection panel ------------------------------------------------------------------------------------------------------
 
 // Names what is selected or marked, what can be done with it, and asks for labels and descriptions.
@@ -300,6 +330,7 @@ class ActionPanel {
     page.topics.on('selection events range open', oncePerFrame(() => this.show()));
     this.listenToForm('label', () => this.enterLabel());
     this.listenToForm('description', () => this.enterDescription());
+    this.listenToForm('times', () => this.enterTimes());
     byId('description_input').addEventListener('keydown', (press) => {
       if (press.key !== 'Enter' || press.shiftKey || press.isComposing) return;
       press.preventDefault();
@@ -313,14 +344,12 @@ class ActionPanel {
       submit.preventDefault();
       enter();
     });
-    byId(`${name}_input`).addEventListener('keydown', (press) => press.key === 'Escape' && this.closeForms());
+    byId(`${name}_form`).addEventListener('keydown', (press) => press.key === 'Escape' && this.closeForms());
   }
 
   closeForms() {
-    for (const name of ['label', 'description']) {
-      byId(`${name}_form`).hidden = true;
-      byId(`${name}_input`).blur();
-    }
+    document.activeElement?.closest('#actions form') && document.activeElement.blur();
+    for (const name of ['label', 'description', 'times']) byId(`${name}_form`).hidden = true;
     this.show();
   }
 
@@ -333,6 +362,15 @@ class ActionPanel {
   askDescription() {
     byId('description_input').value = this.page.store.get(this.page.selected).description;
     this.openForm('description');
+  }
+
+  askTimes() {
+    const { start, end } = this.page.store.get(this.page.selected);
+    byId('times_error').textContent = '';
+    byId('times_input').value = start.toFixed(3);
+    byId('end_input').value = end.toFixed(3);
+    this.openForm('times');
+    byId('times_input').select();
   }
 
   openForm(name) {
@@ -358,15 +396,25 @@ class ActionPanel {
     if (page.store.get(page.selected)) page.select(page.store.change(page.selected, { description }), { seek: false });
   }
 
+  enterTimes() {
+    const { page } = this;
+    const event = page.store.get(page.selected);
+    const [start, end] = ['times_input', 'end_input'].map((id) => parseTime(byId(id).value));
+    byId('times_error').textContent = event ? validationError({ ...event, start, end }) : '';
+    if (byId('times_error').textContent) return;
+    this.closeForms();
+    if (event) page.changeTimes({ start, end });
+  }
+
   show() {
     const { page } = this;
     const event = page.store.get(page.selected);
     const isDraft = event?.state === 'new';
     byId('actions').style.setProperty('--label', event ? labelColour(event.label) : 'var(--line)');
-    byId('action_text').hidden = !byId('label_form').hidden || !byId('description_form').hidden;
+    byId('action_text').hidden = ['label', 'description', 'times'].some((name) => !byId(`${name}_form`).hidden);
     if (page.range) this.showRange(page.range);
-    else if (isDraft) this.set(`Draft: ${event.label}`, `${this.times(event)} · score ${percent(event.score)}`, 'A number accepts it with another label; so does dragging its edges.', ['a', 'r']);
-    else if (event) this.set(event.label, this.times(event), event.description || 'No description.', ['d', 'l', 'Del']);
+    else if (isDraft) this.set(`Draft: ${event.label}`, `${this.times(event)} · score ${percent(event.score)}`, 'A number accepts it with another label; so does dragging its edges.', ['a', 'r', 'e']);
+    else if (event) this.set(event.label, this.times(event), event.description || 'No description.', ['d', 'e', 'l', 'Del']);
     else this.showNothing();
   }
 
@@ -394,16 +442,17 @@ class ActionPanel {
       o: ['End', () => page.setEdge('end', false)],
       l: ['Label', () => page.askLabel()],
       x: ['Nothing here', () => page.markNothing()],
-      X: [page.store.isEmpty ? 'Not empty' : 'Empty', () => page.markEmpty()],
+      X: [page.store.isEmpty ? 'Not empty' : page.store.events.size ? 'Nothing else' : 'Empty', () => page.markEmpty()],
       a: ['Accept', () => page.accept()],
       r: ['Reject', () => page.reject()],
       d: ['Describe', () => page.askDescription()],
+      e: ['Times', () => page.askTimes()],
       Del: ['Delete', () => page.remove()],
     };
     byId('action_title').textContent = title;
     byId('action_times').textContent = times;
     byId('action_text').textContent = text;
-    const shown = keys.join(' ') + page.store.isEmpty;
+    const shown = [...keys, buttons.X[0]].join(' ');
     if (byId('action_buttons').dataset.keys === shown) return; // a replaced button would lose a click in progress
     byId('action_buttons').dataset.keys = shown;
     const button = (key) => make('button', { type: 'button', data: { key }, on: { click: buttons[key][1] } }, buttons[key][0], make('kbd', {}, key === 'X' ? 'Shift X' : key));

@@ -94,7 +94,7 @@ class LabelPlayer extends Player {
     super.toggle();
   }
 
-  // Play a stretch and stop at its end.
+  // Play a stretch and stop at its last frame.
   playStretch(start, end) {
     this.seekToFrameOf(start);
     this.stopAt = end;
@@ -102,9 +102,9 @@ class LabelPlayer extends Player {
   }
 
   stopAtEnd() {
-    if (this.stopAt === null || this.paused || this.time < this.stopAt) return;
-    this.stopAt = null;
+    if (this.stopAt === null || this.video.seeking || (this.time < this.stopAt && !this.video.ended)) return;
     this.video.pause();
+    this.seekToFrameOf(this.stopAt - 1e-3); // frames are shown for longer than that
   }
 
   setSpeed(rate) {
@@ -116,7 +116,7 @@ class LabelPlayer extends Player {
 class WatchTracker {
   constructor(page) {
     this.page = page;
-    this.stretch = null; // { start, end, posted }: played without a gap; it is posted up to `posted`
+    this.stretch = null; // { start, end, posted, edit }: played without a gap; it is posted up to `posted`
     page.topics.on('time', () => this.follow());
     page.topics.on('media', () => page.player.paused && this.flush());
     setInterval(() => this.flush(), WATCHED_EVERY_MS);
@@ -132,14 +132,20 @@ class WatchTracker {
       return;
     }
     this.flush();
-    this.stretch = { start: player.frame.start, end, posted: player.frame.start };
+    this.stretch = { start: player.frame.start, end, posted: player.frame.start, edit: null };
   }
 
   flush() {
     const { stretch } = this;
     if (!stretch || stretch.end <= stretch.posted) return;
-    this.page.store.post([{ op: 'watched', start_s: stretch.posted, end_s: stretch.end }]);
+    stretch.edit = this.page.store.addPlayed(stretch.posted, stretch.end, stretch.edit);
     stretch.posted = stretch.end;
+  }
+
+  // Post what was played; what is played from now on is another stretch.
+  stop() {
+    this.flush();
+    this.stretch = null;
   }
 }
 
@@ -279,7 +285,7 @@ class LabelTimeline extends Timeline {
   drawBackground(context, width, top) {
     super.drawBackground(context, width, top);
     context.fillStyle = themeColour('watched');
-    for (const [start, end] of this.page.store.watched) {
+    for (const [start, end] of this.page.store.covered) {
       const [left, right] = [Math.max(this.x(start), 0), Math.min(this.x(end), width)];
       if (right > left) this.lanes.forEach((_, lane) => context.fillRect(left, lane * LANE_PX + 2 - top, right - left, LANE_PX - 4));
     }
@@ -290,6 +296,6 @@ class LabelTimeline extends Timeline {
     const context = this.overview.getContext('2d');
     const scale = this.overview.clientWidth / data.duration;
     context.fillStyle = themeColour('strong');
-    for (const [start, end] of this.page.store.watched) context.fillRect(start * scale, this.overview.clientHeight - 2, Math.max((end - start) * scale, 1), 2);
+    for (const [start, end] of this.page.store.covered) context.fillRect(start * scale, this.overview.clientHeight - 2, Math.max((end - start) * scale, 1), 2);
   }
 }
