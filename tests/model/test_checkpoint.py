@@ -89,6 +89,13 @@ def test_load_model_inverts_save_with_captions(heads: dict[str, bool], tmp_path:
     assert len({written.text for written in captions}) > 2
 
 
+def test_load_model_draws_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device that would import PyTorch's compiler."""
+    make_model(make_sequence(2), sentences=SENTENCES).save(tmp_path / "m")
+    monkeypatch.setattr(torch.Tensor, "normal_", lambda *args, **kwargs: pytest.fail("initial weights are drawn"))
+    assert load_model(tmp_path / "m").caption is not None
+
+
 def test_to_bytes_includes_caption_settings() -> None:
     model = make_model(sentences=SENTENCES)
     assert model.caption is not None

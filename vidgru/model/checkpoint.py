@@ -16,7 +16,8 @@ import torch
 from msgspec import Meta, convert
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vidgru.config import (
     MAX_MEMBERS,
@@ -387,6 +388,14 @@ class _Metadata:
         convert(settings.get("fps"), Annotated[float, Meta(gt=0, le=240)])
 
 
+class _NoInitialWeights(TorchFunctionMode):
+    """Leaves out normally distributed initial weights: on the meta device they import PyTorch's compiler (a second)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        return kwargs["tensor"] if func is nn.init.normal_ else func(*args, **kwargs)
+
+
 def _assemble(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> EventModel:
     """Return the model of a file's metadata and tensors. Nothing is larger than the file before it is allocated."""
     if infinite := sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all()):
@@ -401,7 +410,7 @@ def _assemble(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> EventMode
     if caption and slots:
         caption = replace(caption, grounding=Grounding.load(slots, slot_tensors))
     words = len(caption.tokenizer) if caption else 0
-    with torch.device("meta"):  # spends no time and no random numbers on weights that are replaced below
+    with torch.device("meta"), _NoInitialWeights():  # spends no random numbers on weights that are replaced below
         network = build_network(
             values.feature_spec, values.task, values.architecture, members=values.members, words=words
         )
