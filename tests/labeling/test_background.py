@@ -1,6 +1,8 @@
 """Training and drafts in the background, with processes that are pretended."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,9 @@ from typing import Any
 import pytest
 
 from tests.videos import write_video
-from vidgru.config import LabelConfig
+from vidgru.config import DetectorSettings, LabelConfig
+from vidgru.flags import to_settings
+from vidgru.labeling import background
 from vidgru.labeling.background import TrainingLoop
 from vidgru.labeling.project import LabelingProject
 from vidgru.prediction.event_files import to_jsonl
@@ -65,14 +69,21 @@ def project(tmp_path: Path) -> Iterator[LabelingProject]:
     project.close()
 
 
+def start_loop(
+    project: LabelingProject, commands: FakeCommands, detector: DetectorSettings | None = None
+) -> TrainingLoop:
+    config = LabelConfig(run=str(commands.folder), train_every=2, detector=detector or DetectorSettings())
+    loop = TrainingLoop(project, config, SimpleNamespace(reason=""))  # type: ignore[arg-type]
+    loop.commands = commands  # type: ignore[attr-defined]
+    return loop
+
+
 @pytest.fixture
 def loop(project: LabelingProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainingLoop]:
     commands = FakeCommands(tmp_path / "run")
     monkeypatch.setattr(TrainingLoop, "_run_child", lambda self, module, *arguments: commands(module, *arguments))
     monkeypatch.setattr("vidgru.labeling.background._POLL_S", 0.01)
-    config = LabelConfig(run=str(commands.folder), train_every=2)
-    loop = TrainingLoop(project, config, SimpleNamespace(reason=""))  # type: ignore[arg-type]
-    loop.commands = commands  # type: ignore[attr-defined]
+    loop = start_loop(project, commands)
     yield loop
     loop.close()
 
@@ -132,5 +143,98 @@ def test_loop_shows_why_training_fails_and_waits_for_labels(loop: TrainingLoop, 
     put(project, 0, 0.0)
     put(project, 0, 2.0)
     wait_for(lambda: loop.state()["state"] == "failed")
-    assert loop.state() == {"state": "failed", "message": "too few", "new_labels": 0, "needed": 2, "curve": []}
+    state = {"state": "failed", "message": "too few", "progress": None, "new_labels": 0, "needed": 2, "curve": []}
+    assert loop.state() == state
     assert loop.commands.calls == ["first", "train"]  # type: ignore[attr-defined]
+
+
+def test_reopened_session_continues(loop: TrainingLoop, project: LabelingProject, tmp_path: Path) -> None:
+    for number in (0, 1):
+        project.set_features(number, "ready", 1.0)
+    wait_for(lambda: project.suggestions(9)[0]["reason"] == "random")
+    put(project, 0, 0.0)
+    put(project, 0, 2.0)
+    wait_for(lambda: loop.state()["curve"] and loop.state()["state"] == "idle")
+    suggestions, curve = project.suggestions(9), loop.state()["curve"]
+    assert loop.close() == ""
+    project.close()
+
+    again = LabelingProject(find_recordings([tmp_path / "a.mp4", tmp_path / "b.mp4"]), tmp_path / "labels.csv")
+    commands = FakeCommands(tmp_path / "run")
+    second = start_loop(again, commands)
+    assert again.details(1)["drafts"] == [{"start_s": 1.0, "end_s": 2.0, "label": "fall", "score": 0.7}]
+    assert again.suggestions(9) == suggestions
+    assert (second.state()["curve"], second.state()["new_labels"]) == (curve, 0), "features are not ready yet"
+    again.set_features(0, "ready", 1.0)
+    put(again, 0, 1.0)
+    again.set_features(1, "ready", 1.0)
+    assert second.state()["new_labels"] == 1
+    second.close()
+    second._work()
+    assert commands.calls == []
+    again.apply(1, [{"op": "reject", "start_s": 1.0, "end_s": 2.0, "label": "fall"}])
+    again.close()
+
+    third = LabelingProject(find_recordings([tmp_path / "a.mp4", tmp_path / "b.mp4"]), tmp_path / "labels.csv")
+    start_loop(third, commands).close()
+    assert third.details(1)["drafts"] == [], "rejected in the session before"
+    third.set_drafts({1: []})
+    start_loop(third, commands, DetectorSettings(fps=3)).close()
+    assert third.recordings[1].drafts == [], "drafts of other settings"
+    third.close()
+
+
+def test_corrupt_session_starts_from_nothing(
+    project: LabelingProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidgru.labeling.background._POLL_S", 0.01)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "metrics.json").write_text("{}")
+    settings = json.dumps(json.loads(json.dumps(to_settings(LabelConfig().detector))))
+    rows = '"labels": {"a": 1}, "drafts": {}, "suggestions": [{"recording": 1}]'
+    for text in ("", "[]", "{}", '{"settings": ' + settings + ", " + rows + "}", '{"settings": ' + settings + "}"):
+        (folder / "session.json").write_text(text)
+        loop = start_loop(project, FakeCommands(folder))
+        loop.close()
+        assert (loop.state()["new_labels"], project.recordings[1].drafts) == (0, [])
+
+
+def test_progress_of_training_is_shown(
+    loop: TrainingLoop, project: LabelingProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = []
+
+    def train(self: TrainingLoop, module: str, *arguments: str) -> str:
+        for epochs in (0, 6):
+            monkeypatch.setattr(background, "_finished_epochs", lambda run, epochs=epochs: epochs)
+            self._show_progress()
+            states.append(self.state())
+        return "stopped"
+
+    monkeypatch.setattr(TrainingLoop, "_run_child", train)
+    put(project, 0, 0.0)
+    loop.request()
+    project.set_features(0, "ready", 1.0)
+    wait_for(lambda: loop.state()["message"] == "stopped")
+    assert [(state["message"], state["progress"]) for state in states[-2:]] == [
+        ("training on 1 labels", 0.0),
+        ("training on 1 labels: epoch 6 of 15", 0.4),
+    ]
+    assert loop.state()["progress"] is None
+
+
+def test_close_says_that_training_was_stopped(project: LabelingProject, tmp_path: Path, monkeypatch: Any) -> None:
+    def start(module: str, *arguments: str, output: Any, errors: Any) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=errors)
+
+    monkeypatch.setattr(background, "start_child", start)
+    monkeypatch.setattr(TrainingLoop, "_suggest_first", lambda self, ready: "")
+    loop = start_loop(project, FakeCommands(tmp_path / "run"))
+    project.set_features(0, "ready", 1.0)
+    put(project, 0, 0.0)
+    put(project, 0, 2.0)
+    wait_for(lambda: loop._process)
+    assert loop.close() == "training stopped; the next start trains again"
+    assert not (tmp_path / "run" / "session.json").exists()

@@ -77,12 +77,14 @@ def test_labels_become_a_model_and_drafts(
         (point,) = state["training"]["curve"]
         assert (point["labels"], point["metric"]) == (6, "event_f1")
         assert point["low"] <= point["value"] <= point["high"]
-        assert client.get("/api/suggestions").json()
+        suggestions = client.get("/api/suggestions").json()
+        assert suggestions
     assert (tmp_path / "run" / "suggestions.jsonl").is_file()
-    with serving(tmp_path, config) as client:  # a new session has the curve, and the events of the model
-        assert client.get("/api/state").json()["training"]["curve"] == [point]
-        wait_for(client, lambda state: state["training"]["state"] == "running")
-        assert wait_for(client, lambda state: state["training"]["state"] != "running")["training"]["message"] == ""
+    with serving(tmp_path, config) as client:  # a new session continues, without training or predicting again
+        assert client.get("/api/suggestions").json() == suggestions
+        state = wait_for(client, lambda state: all(item["state"] == "ready" for item in state["recordings"]))
+        training = state["training"]
+        assert (training["curve"], training["new_labels"], training["state"]) == ([point], 0, "idle")
     flags = ["--weights", config.detector.weights, "--fps", "5", "--imgsz", "64", "--features", config.features]
     assert cli.run(["train", config.out, *flags, *FAST, "--out", str(tmp_path / "final")]) == 0
     assert "3 recordings watched in part" in capsys.readouterr().out

@@ -80,6 +80,14 @@ def test_resume_with_more_epochs(data: FakeDataset, six: Path, three: Path, tmp_
     same(run, six)
 
 
+def test_finished_epochs_are_read_from_the_state(three: Path, tmp_path: Path) -> None:
+    state = three / run_state.STATE
+    assert run_state.finished_epochs(state) == 3
+    assert run_state.finished_epochs(tmp_path / "missing") == 0
+    (tmp_path / "cut").write_bytes(state.read_bytes()[:100])
+    assert run_state.finished_epochs(tmp_path / "cut") == 0
+
+
 def test_resume_after_interrupt(
     data: FakeDataset, six: Path, three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

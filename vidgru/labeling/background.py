@@ -25,16 +25,19 @@ from vidgru.extraction.results import ExtractionStoppedError
 from vidgru.flags import to_settings
 from vidgru.labeling.child import start_child
 from vidgru.labeling.project import LabelingProject
-from vidgru.prediction.event_files import read_jsonl
+from vidgru.prediction.event_files import as_record, read_jsonl
 from vidgru.sources import find_recordings
 from vidgru.storage import user_path, write_atomic, write_json
 from vidgru.types import Event
 
 # A model in the making: captions take minutes, and fewer members and epochs 19 s of CPU time instead of 32, measured on
 # 9 falls in 10 recordings.
-TRAIN_FLAGS = ("--no-captions", "--members", "3", "--epochs", "15", "--patience", "4")
+_EPOCHS = 15
+TRAIN_FLAGS = ("--no-captions", "--members", "3", "--epochs", str(_EPOCHS), "--patience", "4")
 
 _POLL_S = 0.2
+_PROGRESS_S = 0.5  # between two looks at the progress of a training
+_SESSION = "session.json"
 _ENOUGH_NEW = 8  # recordings with new features that are given drafts before the others have theirs
 _SUGGESTIONS = "100"  # enough until the next model
 _STOP_S = 5.0  # patience with a process that was asked to end
@@ -114,7 +117,8 @@ class TrainingLoop:
 
     The folder of the run has the model (`best.safetensors` and the other files of a run), the annotations that it was
     trained on (`labels.csv`), its events (`drafts/`), what to label next (`suggestions.jsonl`), the figures of all
-    models so far (`curve.json`), and what the last process printed (`log.txt`).
+    models so far (`curve.json`), what the last process printed (`log.txt`), and what a later session continues from
+    (`session.json`): the number of labels per recording of the last finished training, its drafts, and its suggestions.
 
     Args:
         project: What is labelled, and where drafts go.
@@ -128,8 +132,14 @@ class TrainingLoop:
         self._state: Literal["idle", "running", "failed"] = "idle"
         self._message = ""
         self._curve = _read_curve(self._folder / "curve.json")
-        self._trained_labels = self._curve[-1]["labels"] if self._curve and self._has_model() else 0
+        self._progress: float | None = None  # of training
+        # Numbers of labels per recording: of the last training, and of the last that finished.
+        self._trained: dict[int, int] = {}
+        self._finished: dict[int, int] = {}
         self._with_drafts: set[int] = set()  # recordings that the latest model has predicted
+        self._drafts: dict[int, list[Event]] = {}
+        self._suggestions: list[dict[str, Any]] = []
+        self._continue_session()
         self._is_requested = False
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()  # guards _process and _is_closed
@@ -137,24 +147,30 @@ class TrainingLoop:
         self._thread = threading.Thread(target=self._run, name="training", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Stop; a training that is not finished is lost."""
+    def close(self) -> str:
+        """Stop; a training that is not finished is lost. Returns what to say about it, empty if none was running."""
         with self._lock:
             self._is_closed = True
+            was_training = self._process is not None and self._progress is not None
             if self._process is not None:
                 self._process.terminate()
         self._thread.join()
+        if not was_training:
+            return ""
+        trains_again = 0 < self._config.train_every <= self._count_new(self._finished)
+        return "training stopped; the next start trains again" if trains_again else "training stopped"
 
     def request(self) -> None:
         """Train as soon as possible."""
         self._is_requested = True
 
     def state(self) -> dict[str, Any]:
-        """Return state, message, counts of new labels, and the curve."""
+        """Return state, message, progress, counts of new labels, and the curve."""
         return {
             "state": self._state,
             "message": self._message,
-            "new_labels": self._new_labels(),
+            "progress": self._progress,
+            "new_labels": self._count_new(self._trained),
             "needed": self._config.train_every,
             "curve": list(self._curve),
         }
@@ -162,8 +178,10 @@ class TrainingLoop:
     def _ready(self) -> list[int]:
         return [number for number, item in enumerate(self._project.recordings) if item.features == "ready"]
 
-    def _new_labels(self) -> int:
-        return abs(self._project.count_labels(self._ready()) - self._trained_labels)
+    def _count_new(self, trained: Mapping[int, int]) -> int:
+        """Number of labels that were added or removed since a training, in recordings with features."""
+        counts = self._project.label_counts(self._ready())
+        return sum(abs(count - trained.get(number, 0)) for number, count in counts.items())
 
     def _has_model(self) -> bool:
         return (self._folder / "metrics.json").is_file()  # written last
@@ -181,11 +199,10 @@ class TrainingLoop:
     def _work(self) -> None:
         """Do what is due, if anything: train, or predict recordings that have no drafts of the latest model."""
         ready = self._ready()
-        is_due = 0 < self._config.train_every <= self._new_labels()
+        is_due = 0 < self._config.train_every <= self._count_new(self._trained)
         if self._is_requested or is_due:
             self._is_requested = False
             if (message := self._train(ready)) is not None:
-                self._with_drafts.clear()
                 self._use_model(ready, ready, message)
             return
         new = set(ready) - self._with_drafts
@@ -203,24 +220,42 @@ class TrainingLoop:
 
     def _train(self, ready: Sequence[int]) -> str | None:
         """Train on the labels of some recordings; return what to say about the model, None if there is no new one."""
-        content, labels = self._project.training_content(ready)
-        self._trained_labels = labels  # whatever comes of it: the same labels would fail again
+        content, counts = self._project.training_content(ready)
+        labels = sum(counts.values())
+        self._trained = counts  # whatever comes of it: the same labels would fail again
         if not labels:
             self._set("failed", "no recording with features has labels yet")
             return None
         self._set("running", f"training on {labels} labels")
         write_atomic(self._folder / "labels.csv", content)
+        _state_file(self._folder).unlink(missing_ok=True)  # its epochs are those of the training before
         labels_file = str(self._folder / "labels.csv")
-        reason = self._run_command("train", labels_file, "--out", str(self._folder), "--exist-ok", *TRAIN_FLAGS)
+        self._progress = 0.0
+        try:
+            reason = self._run_command("train", labels_file, "--out", str(self._folder), "--exist-ok", *TRAIN_FLAGS)
+        finally:
+            self._progress = None
         if reason:
             self._set("failed", reason)
             return None
+        self._finished, self._drafts, self._suggestions = counts, {}, []
+        self._with_drafts.clear()
+        self._save_session()
         point = _curve_point(labels, json.loads((self._folder / "metrics.json").read_bytes()))
         if point is None:
             return "too few recordings to measure the model on"
         self._curve.append(point)
         write_json(self._folder / "curve.json", {"points": self._curve})
         return ""
+
+    def _show_progress(self) -> None:
+        """Put the finished epochs of the training that is running into the message."""
+        if self._progress is None:
+            return
+        epochs = _finished_epochs(self._folder)
+        if epochs and epochs / _EPOCHS != self._progress:
+            self._progress = epochs / _EPOCHS
+            self._set("running", f"training on {sum(self._trained.values())} labels: epoch {epochs} of {_EPOCHS}")
 
     def _use_model(self, new: Sequence[int], ready: Sequence[int], message: str) -> None:
         """Turn the events of the model in new recordings into drafts, and suggest what to label next in ready ones."""
@@ -230,6 +265,8 @@ class TrainingLoop:
         if not reason:
             self._set("running", "choosing what to label next")
             reason = self._suggest(ready)
+        if not reason:
+            self._save_session()
         self._set("failed" if reason else "idle", reason or message)
 
     def _predict(self, numbers: Sequence[int]) -> str:
@@ -241,6 +278,7 @@ class TrainingLoop:
         for name, number in number_of.items():
             with suppress(OSError, ValueError):  # a recording that failed has none
                 drafts[number] = read_jsonl(out / name / "events.jsonl")
+        self._drafts |= drafts
         self._project.set_drafts(drafts)
         return "" if drafts else reason
 
@@ -262,8 +300,68 @@ class TrainingLoop:
         """Take suggestions over from a file; return an empty text."""
         rows = [json.loads(line) for line in suggestions.read_text(encoding="utf-8").splitlines()]
         known = [row for row in rows if row["video"] in number_of]
-        self._project.set_suggestions({**row, "recording": number_of[row["video"]]} for row in known)
+        self._suggestions = [{**row, "recording": number_of[row["video"]]} for row in known]
+        self._project.set_suggestions(self._suggestions)
         return ""
+
+    # --- sessions ---------------------------------------------------------------------------------------------------
+
+    def _session_settings(self) -> Any:
+        """Return the settings that drafts depend on, as JSON holds them."""
+        return json.loads(json.dumps(to_settings(self._config.detector)))
+
+    def _save_session(self) -> None:
+        """Write what a later session continues from, with recordings by their paths."""
+        paths = [str(item.recording.path.absolute()) for item in self._project.recordings]
+        session = {
+            "settings": self._session_settings(),
+            "labels": {paths[number]: count for number, count in self._finished.items()},
+            "drafts": {paths[number]: [as_record(event) for event in self._drafts[number]] for number in self._drafts},
+            "suggestions": [{**row, "recording": paths[row["recording"]]} for row in self._suggestions],
+        }
+        write_json(self._folder / _SESSION, session)
+
+    def _continue_session(self) -> None:
+        """Show the drafts and suggestions of an earlier session, and train on new labels only.
+
+        Without a model, with other settings or with a file that cannot be read, the session starts from nothing.
+        """
+        number_of = {
+            str(item.recording.path.absolute()): number for number, item in enumerate(self._project.recordings)
+        }
+        try:
+            session = json.loads((self._folder / _SESSION).read_bytes())
+            if not self._has_model() or session["settings"] != self._session_settings():
+                return
+            trained = {number_of[path]: int(count) for path, count in session["labels"].items() if path in number_of}
+            drafts = {
+                number_of[path]: [
+                    Event(
+                        video=row["video"],
+                        start_s=row["start"],
+                        end_s=row["end"],
+                        label=row["label"],
+                        score=row["score"],
+                    )
+                    for row in rows
+                ]
+                for path, rows in session["drafts"].items()
+                if path in number_of
+            }
+            suggestions = [
+                {**row, "recording": number_of[row["recording"]]}
+                for row in session["suggestions"]
+                if row["recording"] in number_of
+            ]
+            self._project.set_suggestions(suggestions)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return
+        self._trained = self._finished = trained
+        self._drafts, self._suggestions = drafts, suggestions
+        self._with_drafts.update(drafts)
+        self._project.set_drafts(drafts)
+
+    # --- processes --------------------------------------------------------------------------------------------------
 
     def _write_list(self, numbers: Sequence[int]) -> tuple[Path, dict[str, int]]:
         """Write the paths of some recordings to a list; return it, and their numbers by their names in its output."""
@@ -294,7 +392,8 @@ class TrainingLoop:
                 if self._is_closed:
                     return "stopped"
                 process = self._process = start_child(module, *arguments, output=output, errors=subprocess.STDOUT)
-            code = process.wait()
+            while (code := _wait(process)) is None:
+                self._show_progress()
             assert process.stdin is not None
             process.stdin.close()
         with self._lock:
@@ -307,6 +406,25 @@ class TrainingLoop:
     def _set(self, state: Literal["idle", "running", "failed"], message: str) -> None:
         self._state, self._message = state, message
         self._project.touch()
+
+
+def _state_file(run: Path) -> Path:
+    from vidgru.training.run_state import STATE  # imports PyTorch, which would delay the page by seconds
+
+    return run / STATE
+
+
+def _finished_epochs(run: Path) -> int:
+    from vidgru.training.run_state import finished_epochs
+
+    return finished_epochs(_state_file(run))
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int | None:
+    """Return the exit status of a process; None if it is still running after a while."""
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(_PROGRESS_S)
+    return None
 
 
 def _error_in(log: str) -> str:

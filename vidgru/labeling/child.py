@@ -20,13 +20,17 @@ _NICE = 10
 def start_child(module: str, *arguments: str, output: IO[Any] | int, errors: IO[Any] | int) -> subprocess.Popen[bytes]:
     """Start a module as a process of low priority that ends with this one. It has to call `end_with_parent`.
 
+    Ctrl-C in the terminal does not reach it: the parent ends it, and knows that it did.
+
     Args:
         module: Name of the module.
         arguments: Its arguments.
         output, errors: Where its output and errors go, as for `subprocess.Popen`.
     """
     command = [sys.executable, "-m", module, *arguments]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=errors)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=output, stderr=errors, start_new_session=sys.platform != "win32"
+    )
     if sys.platform != "win32":
         with suppress(OSError):  # it has ended already
             os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)

@@ -288,14 +288,15 @@ class LabelingProject:
                     chosen.append(row)
             return chosen
 
-    def count_labels(self, numbers: Iterable[int] | None = None) -> int:
-        """Number of events, and of recordings watched without any, of some recordings or of all."""
+    def label_counts(self, numbers: Iterable[int]) -> dict[int, int]:
+        """Number of events of each of these recordings; 1 for one that was watched without any."""
         with self._lock:
-            items = self.recordings if numbers is None else [self.recordings[number] for number in numbers]
-            return sum(
-                len(item.labels.events) or (item.media is not None and item.labels.is_wholly_watched(item.duration_s))
-                for item in items
-            )
+            items = {number: self.recordings[number] for number in numbers}
+            return {
+                number: len(item.labels.events)
+                or int(item.media is not None and item.labels.is_wholly_watched(item.duration_s))
+                for number, item in items.items()
+            }
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
@@ -419,12 +420,12 @@ class LabelingProject:
                 self._retry_later(error)
             self.version += 1
 
-    def training_content(self, numbers: Sequence[int]) -> tuple[bytes, int]:
-        """Return an annotation file of some recordings, by their absolute paths, and the number of labels in it."""
+    def training_content(self, numbers: Sequence[int]) -> tuple[bytes, dict[int, int]]:
+        """Return an annotation file of some recordings, by their absolute paths, and how many labels each has."""
         with self._lock:
             names = [str(item.recording.path.absolute()) for item in self.recordings]
             whole = replace(self._file, path=Path("labels.csv"), names=names)
-            return whole.content([item.duration_s for item in self.recordings], numbers), self.count_labels(numbers)
+            return whole.content([item.duration_s for item in self.recordings], numbers), self.label_counts(numbers)
 
 
 def recording_id(number: int) -> str:

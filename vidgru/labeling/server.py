@@ -7,13 +7,14 @@ never by path. Errors are `{"error": TEXT}`.
 
 - `GET /`: the page.
 - `GET /api/state`: `{version, file, notes: [..], labels: [..], features: {enabled, reason}, recordings: [..],
-  training: {state, message, new_labels, needed, curve: [..]}, disk_error}`. `version` increases with each change of
-  anything in it. `disk_error` is null, or why the file cannot be written now.
+  training: {state, message, progress, new_labels, needed, curve: [..]}, disk_error}`. `version` increases with each
+  change of anything in it. `disk_error` is null, or why the file cannot be written now.
   - A recording is `{id, name, duration_s, fps, size: [width, height], state, progress, reason, playable, events,
     watched_s, is_empty, drafts, version}`; `state` is queued, extracting, ready or failed, `playable` says whether
     browsers play the file itself, `events` and `drafts` are counts, and `version` is that of the last change of its
     annotations or drafts. A recording whose video cannot be read has null for duration, rate and size.
-  - `training.state` is idle, running or failed. A model is trained when `new_labels` reaches `needed`, unless that is
+  - `training.state` is idle, running or failed; `progress` is the share of finished epochs, 0 to 1, or null if no
+    training is running. A model is trained when `new_labels` reaches `needed`, unless that is
     0. A point of the curve is `{labels, metric, value, low, high}`; `low` and `high` may be null.
   - `features.enabled` is false if features cannot be extracted, for the reason given.
 - `GET /api/changes?since=VERSION`: the state, as soon as its version is newer, at the latest after 20 s.
@@ -122,7 +123,8 @@ def label_recordings(sources: list[str | Path], config: LabelConfig) -> Path:
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
     finally:
-        training.close()
+        if message := training.close():
+            print(message, file=sys.stderr)
         features.close()
         proxies.close()
         project.close()

@@ -110,6 +110,15 @@ def write_state(
     write_atomic(path, save(copies, metadata={"vidgru": json.dumps(metadata, ensure_ascii=False)}))
 
 
+def finished_epochs(path: Path) -> int:
+    """Return the number of finished epochs in the state of a run that another process writes; 0 without a state."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return len(json.loads(file.metadata()["vidgru"])["epochs"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
 def read_state(
     path: Path,
     network: nn.Module,
