@@ -500,6 +500,20 @@ def test_started_recordings_precede_new_ones(tmp_path: Path, settings: DetectorS
     assert [next_segment() for _ in range(3)] == [(0, 1), (2, 0), None]
 
 
+def test_preferred_recording_is_started_next(tmp_path: Path, settings: DetectorSettings, quiet: ProgressBar) -> None:
+    extractor = Extractor(SequenceCache(tmp_path / "f"), settings, RUNTIME, quiet)
+    for number in range(4):
+        extractor.submit(number, Recording(path=tmp_path / f"{number}.mp4", name=f"{number}.mp4"))
+    order = []
+    for preferred in (2, 2, 9, 3):  # waiting, started already, unknown, waiting
+        extractor.prefer(preferred)
+        segment = extractor._next_segment()
+        assert segment is not None
+        segment.status = "running"
+        order.append(segment.state.number)
+    assert order == [2, 0, 1, 3]
+
+
 def test_decoder_killed_twice_from_outside_fails(
     tmp_path: Path, settings: DetectorSettings, quiet: ProgressBar
 ) -> None:

@@ -25,7 +25,7 @@ class RunningServer:
     def __init__(self, videos: Path, out: Path, labels: tuple[str, ...] = ()) -> None:
         self.videos, self.out, self.labels = videos, out, labels
         self.port = 0
-        self.features = SimpleNamespace(reason="")
+        self.features = SimpleNamespace(reason="", prefer=lambda number: None)
         self.training = {"state": "idle", "message": "", "new_labels": 0, "needed": 5, "curve": []}
         self.requests = 0  # to train
         self.start()

@@ -111,7 +111,7 @@ def test_loop_trains_after_a_few_labels(loop: TrainingLoop, project: LabelingPro
     assert [(row["recording"], row["start_s"], row["reason"]) for row in project.suggestions(9)] == [
         ("r1", 2.0, "unsure"),  # not the first one, which was watched
         ("r1", 0.0, "rare label"),
-        ("r1", 1.0, "unsure: score 0.70"),
+        ("r1", 1.0, "draft with score 0.70"),
     ]
     assert len(project.suggestions(2)) == 2
     put(project, 1, 1.2)  # a correction of the draft takes its place

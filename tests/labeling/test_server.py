@@ -36,9 +36,15 @@ def project(videos: Path, tmp_path: Path) -> Iterator[LabelingProject]:
 
 
 @pytest.fixture
-def client(project: LabelingProject, tmp_path: Path) -> Iterator[TestClient]:
+def preferred() -> list[int]:
+    """Recordings that extraction was asked to read next."""
+    return []
+
+
+@pytest.fixture
+def client(project: LabelingProject, preferred: list[int], tmp_path: Path) -> Iterator[TestClient]:
     proxies = ProxyVideos(tmp_path / "proxies", project.touch)
-    features = SimpleNamespace(reason="no detector")
+    features = SimpleNamespace(reason="no detector", prefer=preferred.append)
     training = SimpleNamespace(state=lambda: {"state": "idle"}, request=lambda: None)
     app = make_app(project, proxies, features, training, TOKEN, PORT)
     with TestClient(app, base_url=f"http://127.0.0.1:{PORT}", headers={"X-Token": TOKEN}) as client:
@@ -58,6 +64,11 @@ def test_state_lists_recordings(client: TestClient) -> None:
     assert (c["state"], c["duration_s"]) == ("failed", None)
     assert "is not a readable video" in c["reason"]
     assert (state["labels"], state["disk_error"]) == (["sit"], None)
+
+
+def test_open_recording_is_extracted_next(client: TestClient, preferred: list[int]) -> None:
+    assert client.get("/api/recordings/r1").status_code == 200
+    assert preferred == [1]
 
 
 def test_change_is_on_disk_when_answered(client: TestClient, project: LabelingProject) -> None:

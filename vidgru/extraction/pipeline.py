@@ -229,6 +229,7 @@ class Extractor:
 
         self._states: dict[int, RecordingState] = {}  # submitted and not ended
         self._new: deque[RecordingState] = deque()  # of those, not yet started
+        self._preferred: RecordingState | None = None  # started before the others
         self._started: list[RecordingState] = []
         self._locked: deque[tuple[float, RecordingState]] = deque()  # by another process; with the time to try again
         self._is_finished = False  # nothing more will be submitted
@@ -277,6 +278,10 @@ class Extractor:
         """
         self._states[number] = state = RecordingState(number=number, recording=recording)
         self._new.append(state)
+
+    def prefer(self, number: int) -> None:
+        """Start a recording before the others that wait. May be called from any thread."""
+        self._preferred = self._states.get(number)
 
     def finish(self) -> None:
         """Submit nothing more: `results` ends with the last recording."""
@@ -345,6 +350,10 @@ class Extractor:
             if first is not None and first.status == "waiting":
                 return first
         if self._new:
+            preferred = self._preferred
+            if preferred is not None and preferred in self._new:
+                self._new.remove(preferred)
+                self._new.appendleft(preferred)
             return self._start(self._new.popleft())
         if self._unfinished_tasks >= len(self._decoders):
             return None

@@ -58,6 +58,7 @@ class FeatureExtraction:
     def __init__(self, project: LabelingProject, config: LabelConfig) -> None:
         self.reason = ""
         self._project, self._config = project, config
+        self._extractor: Extractor | None = None
         self._stack = ExitStack()
         self._lock = threading.Lock()  # guards _stack
         self._is_closed = False
@@ -70,6 +71,11 @@ class FeatureExtraction:
             self._is_closed = True
             self._stack.close()
         self._thread.join()
+
+    def prefer(self, number: int) -> None:
+        """Extract a recording before the others that wait."""
+        if self._extractor is not None:
+            self._extractor.prefer(number)
 
     def _run(self) -> None:
         try:
@@ -89,6 +95,7 @@ class FeatureExtraction:
             if self._is_closed:
                 return
             self._stack.enter_context(extractor)
+            self._extractor = extractor
         for number, item in enumerate(self._project.recordings):
             if item.media is not None:
                 extractor.submit(number, item.recording)

@@ -270,7 +270,7 @@ class LabelingProject:
             drafts = [(draft.score, i, draft) for i, item in items for draft in _shown_drafts(item, item.labels)]
             suggested = [row for row in self._suggestions if not _is_known(row, known[row["recording"]])]
             suggested += [
-                _suggestion(i, draft.start_s, draft.end_s, f"unsure: score {score:.2f}", draft.label)
+                _suggestion(i, draft.start_s, draft.end_s, f"draft with score {score:.2f}", draft.label)
                 for score, i, draft in sorted(drafts, key=lambda entry: entry[:2])
             ]
             for i, item in sorted(items, key=lambda entry: entry[1].features != "ready"):

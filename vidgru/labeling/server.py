@@ -281,6 +281,7 @@ class _Handlers:
 
     async def recording(self, request: Request) -> Response:
         number, item = self._find(request)
+        self._features.prefer(number)  # it is open in a window
         times = await run_in_threadpool(self._times, number, item)
         details = await run_in_threadpool(self._project.details, number)
         return JSONResponse({**details, "fps": item.media.fps if item.media else None, "frame_times_s": times})
