@@ -66,7 +66,7 @@ class _Metadata:
     """What a state holds beside its tensors; see `RunProgress`."""
 
     identity: dict[str, Any]
-    epochs: list[dict[str, float]]
+    epochs: list[dict[str, int | float]]  # or numbers of epochs would become 1.0, 2.0, ...
     best_epoch: int
     best: tuple[float, float]
     step: int
