@@ -96,7 +96,7 @@ def test_drawn_recordings_become_a_model(tmp_path: Path, chromium: Any) -> None:
         page.wait_for_function("() => /\\d draft/.test(recording_list.textContent)", timeout=PATIENCE_MS)
         page.locator(".recording", has_text="draft").first.click()
         wait_for_text(page, "facts", "draft")
-        go_to(page, 0.1)
+        page.keyboard.press("Home")
         while not page.locator("#action_title").inner_text().startswith("Draft"):
             page.keyboard.press("Tab")
             page.wait_for_timeout(100)

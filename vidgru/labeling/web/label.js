@@ -163,7 +163,7 @@ class LabelPage {
     const index = events.findIndex(({ id }) => id === this.selected);
     const { start } = this.player.frame;
     let next = index + direction;
-    if (index < 0) next = direction > 0 ? events.findIndex((event) => event.start > start) : events.findLastIndex((event) => event.start < start);
+    if (index < 0) next = direction > 0 ? events.findIndex((event) => event.start >= start) : events.findLastIndex((event) => event.start < start);
     if (events[next]) this.select(events[next].id);
     return Boolean(events[next]);
   }
