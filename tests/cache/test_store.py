@@ -110,8 +110,8 @@ def test_entry_contains_no_path_or_time(tmp_path: Path) -> None:
     write_entry(cache, make_sequence(3, 1))
     entry = json.loads((tmp_path / KEY / "entry.json").read_text())
     assert set(entry) == {
-        "damage", "duration_s", "feature_settings", "fps", "names", "parts", "recorded_at", "run_info", "size_px",
-        "status",
+        "adaptive_note", "damage", "duration_s", "feature_settings", "fps", "names", "parts", "recorded_at", "run_info",
+        "size_px", "status",
     }  # fmt: skip
     assert not any(str(tmp_path).encode() in data for data in read_files(tmp_path / KEY).values())
 
