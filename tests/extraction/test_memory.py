@@ -14,9 +14,9 @@ sys.path.insert(0, "scripts")
 import check_memory
 from vidgru.extraction import pipeline
 to_sequence, kept = pipeline.to_sequence, []
-def keeping(rows, *arguments):
+def keeping(rows, *arguments, **options):
     kept.append(list(rows))
-    return to_sequence(rows, *arguments)
+    return to_sequence(rows, *arguments, **options)
 pipeline.to_sequence = keeping
 sys.exit(check_memory.main())
 """
