@@ -393,7 +393,8 @@ def handling(number: signal.Signals, handler: Callable[[int, Any], None]) -> Ite
         signal.signal(number, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+# SIGINT has ended the worker of pytest-xdist in some runs of the fast tests, for a reason not found yet, never alone.
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_live_stops_cleanly_on_signal(number: signal.Signals, stage: Stage, tmp_path: Path) -> None:
     always = replace(stage.model.decode, high=(0.0, 1.0), low=(0.0, 1.0))
     model = stage.save(tmp_path, decode=always)
