@@ -155,6 +155,27 @@ assert not any(name.startswith("openvino_telemetry") for name in sys.modules)
 """
 
 
+_SIGNAL_AFTER_USE = """
+import os, signal, threading
+from vidgru.detector.openvino_export import open_core
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+cores = [open_core()]
+cores[0].get_property("CPU", "OPTIMIZATION_CAPABILITIES")  # loads the plugin
+thread = threading.Thread(target=cores.clear)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signal stacks are of POSIX")
+def test_signals_are_handled_after_openvino_was_used() -> None:
+    """A core that is released in another thread leaves the first one with a signal stack that is unmapped."""
+    done = subprocess.run([sys.executable, "-c", _SIGNAL_AFTER_USE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 @pytest.mark.slow
 def test_concurrent_exports_send_no_telemetry(tiny_weights: Weights, tmp_path: Path) -> None:
     """Both export the graph, one file is left, and OpenVINO's telemetry has neither run nor left files."""

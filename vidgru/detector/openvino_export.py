@@ -13,9 +13,10 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ _INSTALL = 'pip install "vidgru[openvino]"'
 
 
 def open_core() -> Any:
-    """Return an `openvino.Core`, imported without OpenVINO's telemetry.
+    """Return an `openvino.Core`, always the same one, imported without OpenVINO's telemetry.
 
     Raises:
         MissingDependencyError: OpenVINO is not installed, or broken.
@@ -43,12 +44,23 @@ def open_core() -> Any:
         try:
             import openvino
 
-            return openvino.Core()
+            return _shared_core(openvino.Core)
         except (ImportError, OSError, RuntimeError) as error:
             if isinstance(error, ModuleNotFoundError) and error.name == "openvino":
                 raise MissingDependencyError("the backend 'openvino' is not installed", _INSTALL) from None
             message = f"openvino is installed but cannot be used: {first_line(error)}"
             raise MissingDependencyError(message, _INSTALL) from None
+
+
+@cache
+def _shared_core(core: Callable[[], Any]) -> Any:
+    """Return the one core of this process, which is never released.
+
+    OpenVINO's CPU plugin sets up a signal stack for the thread that loads it, and unmaps it when the plugin is unloaded
+    with its last user, maybe in another thread (2026.4). The next signal to the first thread, such as Ctrl-C, would
+    then end the process.
+    """
+    return core()
 
 
 def open_graph(weights: Path, weights_sha256: str, core: Any, *, trusted: bool = False) -> tuple[Any, NetworkSpec]:
