@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import av
 import numpy as np
@@ -102,11 +103,8 @@ def test_short_recording_is_decoded_completely(
     assert (again.status, again.reason) == ("reused", result.reason)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("crashed", [True, False])
-def test_decoder_that_crashes_while_planning(
-    tmp_path: Path, adaptive: DetectorSettings, monkeypatch: pytest.MonkeyPatch, crashed: bool
-) -> None:
+def die_once_while_planning(monkeypatch: pytest.MonkeyPatch, *, crashed: bool) -> None:
+    """Have the first decoder die that plans."""
     request = DecoderProcess.request
     deaths = []
 
@@ -117,6 +115,14 @@ def test_decoder_that_crashes_while_planning(
         yield from request(self, message)
 
     monkeypatch.setattr(DecoderProcess, "request", die_while_planning)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("crashed", [True, False])
+def test_decoder_that_crashes_while_planning(
+    tmp_path: Path, adaptive: DetectorSettings, monkeypatch: pytest.MonkeyPatch, crashed: bool
+) -> None:
+    die_once_while_planning(monkeypatch, crashed=crashed)
     (result,) = extract(write_quiet(tmp_path / "a.mp4", 4), tmp_path / "f", adaptive)
     assert result.status == "done"
     reason = "its decoder crashed (SIGSEGV) at its packets or key frames" if crashed else "it is shorter than a minute"
@@ -150,6 +156,42 @@ def test_interrupted_adaptive_run_resumes_with_equal_bytes(
     (result,) = extract(walk, tmp_path / "a", adaptive)
     assert result.status == "done"
     assert entry_files(tmp_path / "a") == entry_files(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_interrupted_before_the_entry_is_finished(
+    tmp_path: Path, walk: Path, adaptive: DetectorSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_part_samples(monkeypatch, 50)  # 8 full parts: nothing is left to be written with `entry.json`
+    extract(walk, tmp_path / "whole", adaptive)
+    with monkeypatch.context() as patch:
+        patch.setattr(EntryWriter, "finish", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            extract(walk, tmp_path / "a", adaptive)
+    assert len(list((tmp_path / "a").rglob("part-*"))) == 8
+    (result,) = extract(walk, tmp_path / "a", adaptive)
+    assert (result.status, result.samples) == ("done", 400)
+    assert entry_files(tmp_path / "a") == entry_files(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_crash_while_planning_again_drops_planned_parts(
+    tmp_path: Path, walk: Path, adaptive: DetectorSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_part_samples(monkeypatch, 56)
+    for name, parts in (("undisturbed", 0), ("a", 4)):
+        if parts:
+            with monkeypatch.context() as patch:
+                interrupt_after(patch, parts)
+                with pytest.raises(KeyboardInterrupt):
+                    extract(walk, tmp_path / name, adaptive)
+        with monkeypatch.context() as patch:
+            die_once_while_planning(patch, crashed=True)
+            (result,) = extract(walk, tmp_path / name, adaptive)
+        assert (result.status, result.samples, result.still) == ("done", 400, 0)
+        assert "decoded completely: its decoder crashed" in result.reason
+        assert read(tmp_path / name, result.key).time_s[0] == 0
+    assert entry_files(tmp_path / "a") == entry_files(tmp_path / "undisturbed")
 
 
 @pytest.mark.slow

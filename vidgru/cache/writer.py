@@ -139,8 +139,8 @@ class EntryWriter:
             parts = [asdict(part) for part in self._parts]
             self._write(RESUME, canonical_json({"run_info": self._run_info, "parts": parts, "states": self._states}))
 
-    def finish(self, **fields: Any) -> None:
-        """Write the remaining samples and `entry.json`.
+    def finish(self, **fields: Any) -> Entry:
+        """Write the remaining samples and `entry.json`, and return the entry.
 
         Args:
             fields: Fields of `Entry`, except `key`, `run_info` and `parts`.
@@ -154,9 +154,10 @@ class EntryWriter:
             self._write_part(self._pending_samples)
         if not self._parts:
             raise ValueError("an entry needs at least one sample")
-        entry = asdict(Entry(key="", run_info=self._run_info, parts=tuple(self._parts), **fields))
-        del entry["key"]
-        self._write("entry.json", canonical_json(entry))
+        entry = Entry(key=self._entry.name, run_info=self._run_info, parts=tuple(self._parts), **fields)
+        values = asdict(entry)
+        del values["key"]
+        self._write("entry.json", canonical_json(values))
         replaced = private_folder(self._entry)
         try:
             with suppress(FileNotFoundError):  # an entry finished meanwhile, with equal bytes, or a corrupt one
@@ -173,6 +174,7 @@ class EntryWriter:
         delete_resume_file(self._entry)
         sync_folder(self._entry.parent)
         shutil.rmtree(replaced, ignore_errors=True)
+        return entry
 
     def _read_resume_file(self, folder: Path) -> tuple[list[EntryPart], list[dict[str, Any] | None]]:
         """Read the parts up to the last resume point of a folder, with the state after each; empty if unusable."""

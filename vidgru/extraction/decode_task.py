@@ -176,8 +176,9 @@ TaskResult = Entry | StillPlan | DecodedEnd | Literal["locked", "complete", "ove
 
 
 def planned_segments(state: RecordingState, plan: StillPlan) -> list[Segment]:
-    """Return the segments of a plan, without those whose samples are all in the cache.
+    """Return the segments of a plan, without those whose samples are all in the cache, except the last.
 
+    The last one is decoded again even then: only a decoder that gets there knows how the recording ends.
     A stretch that is decoded starts at a key frame, whose first sample has no motion, as those before it. Long ones are
     cut at key frames into segments of SEGMENT_SAMPLES or more. All of this depends on the plan alone.
     """
@@ -190,7 +191,7 @@ def planned_segments(state: RecordingState, plan: StillPlan) -> list[Segment]:
             if number + 1 - starts[-1] >= SEGMENT_SAMPLES:
                 starts.append(number + 1)
         for start, stop in zip(starts, [*starts[1:], end], strict=True):
-            if stop <= state.samples:
+            if stop <= state.samples and stop < len(plan.still):
                 continue
             resume_from = _planned_point(plan, start if start == first else start - 1) if start else None
             is_last = stop == len(plan.still)
@@ -319,7 +320,8 @@ class SegmentDecoder:
             self._pool.load()  # only what ran as this run does can be resumed
             state.writer = state.cleanup.enter_context(self._cache.writer(state.key, self._pool.run_info))
             segment.resume_from = self._replay(state)
-            segment.passed = segment.first = state.samples
+            if segment.resume_from is not None:  # else a plan says what is decoded
+                segment.passed = segment.first = state.samples
         state.is_open = True
         return None
 
@@ -375,6 +377,10 @@ class SegmentDecoder:
             if not death.crashed or death.killed_from_outside:
                 raise
             state.adaptive_note = f"decoded completely: {death} at its packets or key frames"
+        if plan is None and state.samples:  # an earlier run followed a plan; an entry is written with it or without
+            assert state.writer is not None
+            state.writer.restart()
+            state.reset()
         return plan
 
     def _decode(self, segment: Segment, decoder: DecoderProcess) -> TaskResult:

@@ -478,7 +478,7 @@ class Extractor:
         self._write(state)
         assert state.writer is not None
         status: Literal["done", "partial"] = "partial" if damage.facts() else "done"
-        state.writer.finish(
+        entry = state.writer.finish(
             status=status,
             duration_s=duration_s,
             fps=self._detect.fps,
@@ -491,8 +491,7 @@ class Extractor:
         )
         others = f"other video streams not read: {', '.join(state.info.others)}" if state.info.others else ""
         reason = "; ".join(filter(None, (str(damage), others, state.adaptive_note)))
-        still = 0 if state.plan is None else int(state.plan.still.sum())
-        self._end(state, status, state.samples, duration_s, reason, still)
+        self._end(state, status, state.samples, duration_s, reason, entry.still)
 
     def _share(self, segment: Segment, points: list[ResumePoint]) -> None:
         """Split what follows a running segment, which ends at the first point, into segments for other decoders."""
