@@ -160,7 +160,6 @@ def make_packets(sizes: np.ndarray, fps: int = 25, group: int = 50) -> PacketTab
         start=Fraction(0),
         tick=Fraction(1, 1000),
         end_s=len(sizes) / fps,
-        read_end_s=len(sizes) / fps,
     )
 
 

@@ -35,7 +35,6 @@ class PacketTable:
         start: Start of the container in seconds.
         tick: Seconds per tick.
         end_s: End of the last packet in seconds.
-        read_end_s: The same of all streams that were read, which are video and audio.
     """
 
     pts: Array
@@ -44,7 +43,6 @@ class PacketTable:
     start: Fraction
     tick: Fraction
     end_s: float
-    read_end_s: float
 
     @cached_property
     def stamps(self) -> Array:
@@ -86,20 +84,14 @@ def read_packets(path: Path, on_progress: Callable[[], None] = lambda: None) -> 
         AmbiguousPacketsError: Timestamps are missing or repeated, or packets are damaged.
     """
     stamps, sizes, keys = array("q"), array("q"), array("b")
-    latest_dts, end, read_end = -(2**63), -(2**63), Fraction(0)
+    latest_dts, end = -(2**63), -(2**63)
     try:
         with open_container(path) as container:
             stream = find_video_stream(container)
             start, tick = container_start(container), time_base(stream)
-            is_mov = container.format.name.startswith("mov")  # it declares the length of each stream
-            for count, packet in enumerate(container.demux([stream, *([] if is_mov else container.streams.audio)])):
+            for count, packet in enumerate(container.demux(stream)):
                 if count % _PROGRESS_PACKETS == 0:
                     on_progress()
-                if packet.stream_index != stream.index:
-                    if packet.pts is not None:
-                        audio_end = (packet.pts + (packet.duration or 0)) * time_base(packet) - start
-                        read_end = max(read_end, audio_end)
-                    continue
                 size = packet.size
                 if not size or packet.is_discard:
                     continue
@@ -122,7 +114,6 @@ def read_packets(path: Path, on_progress: Callable[[], None] = lambda: None) -> 
         start=start,
         tick=tick,
         end_s=float(end * tick - start),
-        read_end_s=max(float(read_end), float(end * tick - start)),
     )
     if (np.diff(table.stamps) == 0).any():
         raise AmbiguousPacketsError("timestamps are repeated")
