@@ -156,6 +156,17 @@ def test_random_suggestions_depend_on_the_seed(model: EventModel, views: Views) 
     assert {suggestion.reason for suggestion in both[0]} == {"random"}
 
 
+def test_cost_grows_with_the_length_of_recordings(
+    model: EventModel, views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = view("a.mp4", 4000)
+    long.scores[:] = np.random.default_rng(0).dirichlet((1, 1, 1), long.scores.shape[:2])
+    sorted_values, original = [], suggesting._top
+    monkeypatch.setattr(suggesting, "_top", lambda values, n: sorted_values.append(len(values)) or original(values, n))
+    suggest(model, views(long), {}, n=1)
+    assert sum(sorted_values) < 10 * 4000, "each stretch sorts its own steps, not those of the recording"
+
+
 def test_nothing_to_suggest(model: EventModel, views: Views) -> None:
     assert suggest(model, views(view("a.mp4")), {"a.mp4": LabelledTime(known=((0.0, 60.0),))}) == []
     assert suggest(model, LoadedFeatures(features={}, feature_spec=None, names=(), keys={}), {}) == []

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from vidgru.model.checkpoint import EventModel, HeadSpec
-from vidgru.model.scoring import EncodedRecording, clip_logits, encode_features
+from vidgru.model.scoring import MIN_WINDOWS, EncodedRecording, clip_logits, encode_features
 from vidgru.model.summaries import FrameSummaries
 from vidgru.training.calibrate import PLACE_GROUPS
 from vidgru.training.data import LoadedFeatures
 from vidgru.types import Array, Features
 
 _STEP_S = 0.5
-_MIN_WINDOWS = 1.5  # a recording shorter than this many clips is taken for one, if the model knows clips
 _CHUNK_FRAMES = 1 << 13
 
 
@@ -40,11 +40,26 @@ class RecordingView:
     states: Array
     motion: Array
 
+    @cached_property
+    def mean_scores(self) -> Array:
+        """Scores averaged over the members: float32 [n,K]."""
+        mean: Array = self.scores.mean(axis=0)
+        return mean
+
+    @cached_property
+    def step_s(self) -> float:
+        """Mean length of a step in seconds."""
+        return float(np.diff(self.edges_s).mean())
+
+    @cached_property
+    def _middles_s(self) -> Array:
+        middles_s: Array = (self.edges_s[1:] + self.edges_s[:-1]) / 2
+        return middles_s
+
     def steps(self, start_s: float, end_s: float) -> tuple[int, int]:
         """Return the steps whose middle is in an interval, as a slice; at least one."""
-        middle = (self.edges_s[1:] + self.edges_s[:-1]) / 2
-        first, stop = (int(step) for step in np.searchsorted(middle, (start_s, end_s)))
-        first = min(first, len(middle) - 1)
+        first, stop = (int(step) for step in np.searchsorted(self._middles_s, (start_s, end_s)))
+        first = min(first, len(self._middles_s) - 1)
         return first, max(stop, first + 1)
 
 
@@ -71,13 +86,13 @@ def view_recording(
         scores, states = np.zeros((1, len(rows), 0), np.float32), rows
     else:
         encoded = encode_features(model, [features])
-        is_short = end_s < _MIN_WINDOWS * model.window_s
+        is_short = end_s < MIN_WINDOWS * model.window_s
         if model.task.frame_head is None or (is_short and model.task.clip_head is not None):
             return _view_clips(model, video, encoded, motion, end_s)
         scores, states = _score_frames(model, encoded)
     steps = max(round(end_s / _STEP_S), 1)
     edges_s = np.linspace(0.0, end_s, steps + 1)
-    # of a gap in the recording, the frame after it stands for its steps
+    # Steps inside a gap use the next frame.
     first = np.minimum(np.searchsorted(features.time_s, edges_s[:-1]), len(rows) - 1)
     first = np.minimum.accumulate(np.maximum.accumulate(first)[::-1])[::-1]
 

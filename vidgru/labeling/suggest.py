@@ -130,21 +130,32 @@ def suggest(
 # --- stretches --------------------------------------------------------------------------------------------------------
 
 
-def _cut(view: RecordingView, start_s: float, end_s: float) -> Iterator[tuple[float, float, int, int]]:
-    """Cut an interval at change points. Yields start, end, and the steps as a slice."""
-    scores = view.scores.mean(axis=0) if view.scores.shape[2] else view.states
-    largest = _CHANGE if view.scores.shape[2] else np.inf  # features have no scale: only what is too long is cut
-    step_s = float(np.diff(view.edges_s).mean())
-    least, most, near = (max(round(length_s / step_s), 1) for length_s in (_MIN_S, _MAX_S, _COMPARED_S))
+def _steps(view: RecordingView, length_s: float) -> int:
+    """Return the number of steps of a length, at least one."""
+    return max(round(length_s / view.step_s), 1)
+
+
+def _changes(view: RecordingView) -> Array:
+    """Return how much the scores change at each edge of a step, without a model the features: float64 [n+1]."""
+    scores = view.mean_scores if view.scores.shape[2] else view.states
+    near = _steps(view, _COMPARED_S)
     sums = np.concatenate([np.zeros((1, scores.shape[1])), scores.cumsum(axis=0, dtype=np.float64)])
     at = np.arange(len(scores) + 1)
     before, after = np.maximum(at - near, 0), np.minimum(at + near, len(scores))
     means = [(sums[b] - sums[a]) / np.maximum(b - a, 1)[:, None] for a, b in ((before, at), (at, after))]
-    change = np.linalg.norm(means[1] - means[0], axis=1)
+    changes: Array = np.linalg.norm(means[1] - means[0], axis=1)
+    return changes
+
+
+def _cut(view: RecordingView, changes: Array, span: TimeRange) -> Iterator[tuple[float, float, int, int]]:
+    """Cut an interval at change points. Yields start, end, and the steps as a slice."""
+    start_s, end_s = span
+    largest = _CHANGE if view.scores.shape[2] else np.inf  # features have no scale: only what is too long is cut
+    least, most = _steps(view, _MIN_S), _steps(view, _MAX_S)
     pending = [view.steps(start_s, end_s)]
     while pending:
         first, stop = pending.pop()
-        inside = change[first + least : stop - least + 1]
+        inside = changes[first + least : stop - least + 1]
         if len(inside) and (inside.max() >= largest or stop - first > most):
             middle = first + least + int(inside.argmax())
             pending += [(middle, stop), (first, middle)]
@@ -188,18 +199,18 @@ class _Candidates:
         self._free, known = _Stretches(), _Stretches()
         self._counts: Counter[str] = Counter()
         for number, view in enumerate(views):
-            said = labelled.get(view.video, LabelledTime())
-            self._counts.update(label for _, _, label in said.events)
+            labels, changes = labelled.get(view.video, LabelledTime()), _changes(view)
+            self._counts.update(label for _, _, label in labels.events)
             end_s = float(view.edges_s[-1])
-            events = merge_ranges((start_s, min(stop_s, end_s)) for start_s, stop_s, _ in said.events)
-            watched = merge_ranges((start_s, min(stop_s, end_s)) for start_s, stop_s in (*said.known, *events))
-            for start_s, stop_s, _ in said.events:
+            events = merge_ranges((start_s, min(stop_s, end_s)) for start_s, stop_s, _ in labels.events)
+            watched = merge_ranges((start_s, min(stop_s, end_s)) for start_s, stop_s in (*labels.known, *events))
+            for start_s, stop_s, _ in labels.events:
                 known.add(number, start_s, stop_s, *view.steps(start_s, stop_s))
             for span in subtract_ranges(watched, events):
-                for piece in _cut(view, *span):
+                for piece in _cut(view, changes, span):
                     known.add(number, *piece)
             for span in subtract_ranges([(0.0, end_s)], watched):
-                for piece in _cut(view, *span):
+                for piece in _cut(view, changes, span):
                     if piece[1] - piece[0] >= min(_LEAST_S, end_s):
                         self._free.add(number, *piece)
         states = np.concatenate([view.states for view in views])
@@ -219,7 +230,7 @@ class _Candidates:
         return distances
 
     def values(self) -> dict[Reason, Array]:
-        """Return what each criterion holds of the stretches, 0 and above: float64 [m] each."""
+        """Score every stretch by every criterion, 0 and above: float64 [m] each."""
         number = len(self._points)
         values: dict[Reason, Array] = {"unlike anything labelled": self._motion()}
         if self._model is None:
@@ -227,11 +238,12 @@ class _Candidates:
         unsure, disagree, rare = np.zeros(number), np.zeros(number), np.zeros(number)
         rarity = self._rarity()
         uncertainty = [_uncertainty(view) for view in self._views]
+        tops = [_top(entropy, _TOP_OF_RECORDING) for entropy, _ in uncertainty]
         for m, (view, steps) in enumerate(zip(self._free.views, self._free.steps, strict=True)):
             entropy, information = uncertainty[view]
-            unsure[m] = np.sqrt(_top(entropy[steps], _TOP) * _top(entropy, _TOP_OF_RECORDING))
+            unsure[m] = np.sqrt(_top(entropy[steps], _TOP) * tops[view])
             disagree[m] = _top(information[steps], _TOP)
-            scores = self._views[view].scores.mean(axis=0)[steps, : len(rarity)]
+            scores = self._views[view].mean_scores[steps, : len(rarity)]
             rare[m] = max((_top(scores[:, c], _TOP) * rarity[c] for c in np.flatnonzero(rarity)), default=0.0)
         return {**values, "unsure": unsure, "members disagree": disagree, "rare label": rare}
 
@@ -273,7 +285,7 @@ class _Candidates:
         view, steps = self._views[self._free.views[number]], self._free.steps[number]
         label = ""
         if self._model is not None:
-            scores = view.scores.mean(axis=0)[steps]
+            scores = view.mean_scores[steps]
             top = np.array([_top(scores[:, c], _TOP) for c in range(len(self._model.labels))])
             label = self._model.labels[int(top.argmax())] if top.max() >= 0.5 * min(self._model.decode.high) else ""
         return Suggestion(

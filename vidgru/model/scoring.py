@@ -26,7 +26,7 @@ _STEPS_PER_PASS = 1 << 13  # of the recurrent layer, over all clips of a batch
 _CHUNK_STEPS = 1 << 11  # of the recurrent layer, per recording of a batch
 _WINDOW_STEPS_PER_PASS = 1 << 14  # over all windows of a batch
 _WINDOWS_PER_FRAME = 4  # windows start every quarter of their length
-_MIN_WINDOWS = 1.5  # a recording shorter than this many windows is scored as one
+MIN_WINDOWS = 1.5  # a recording shorter than this many windows is scored as one
 
 
 # --- encoding ---------------------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ class SlidingWindowScorer:
         head = _require_clip_head(model)
         self.window = max(1, round(model.window_s * model.fps))
         self.stride = max(1, self.window // _WINDOWS_PER_FRAME)
-        self.max_lookahead = math.ceil(_MIN_WINDOWS * self.window)
+        self.max_lookahead = math.ceil(MIN_WINDOWS * self.window)
         self._model = model
         self._gated_network: EventGRU | None = model.network if gates and has_gates(model.network) else None
         self._outputs = model.task.num_outputs(head)
@@ -305,7 +305,7 @@ class SlidingWindowScorer:
         self._frames += len(frames)
         padding = ((0, len(frames)), (0, 0))
         self._total, self._weight = np.pad(self._total, padding), np.pad(self._weight, padding[0])
-        if self._frames < _MIN_WINDOWS * self.window:
+        if self._frames < MIN_WINDOWS * self.window:
             return self._settle(0)
         starts = np.arange(self._next, self._frames - self.window, self.stride)
         self._score(np.column_stack([starts, starts + self.window]))
@@ -315,7 +315,7 @@ class SlidingWindowScorer:
     def finish(self) -> tuple[Array, GRUGates | None]:
         """Settle the remaining frames at the end of the recording. Returns as `push`."""
         if self._frames > self._settled:
-            last = 0 if self._frames < _MIN_WINDOWS * self.window else self._frames - self.window
+            last = 0 if self._frames < MIN_WINDOWS * self.window else self._frames - self.window
             self._score(np.array([[last, self._frames]]))
         return self._settle(self._frames - self._settled)
 
