@@ -49,9 +49,10 @@ class FakeCommands:
         if command == "train" and not self.reason:
             (self.folder / "metrics.json").write_text(json.dumps(METRICS))
         if command == "predict":
-            out = self.folder / "drafts" / "b.mp4"
-            out.mkdir(parents=True, exist_ok=True)
-            (out / "events.jsonl").write_text(to_jsonl([DRAFT]))
+            for path in map(Path, (self.folder / "recordings.txt").read_text().splitlines()):
+                out = self.folder / "drafts" / path.name
+                out.mkdir(parents=True, exist_ok=True)
+                (out / "events.jsonl").write_text(to_jsonl([DRAFT] if path.name == DRAFT.video else []))
         if command in ("first", "suggest"):
             rows = [("a.mp4", 0.2, 1.2, "random"), ("b.mp4", 2.0, 3.0, "unsure"), ("b.mp4", 0.0, 1.0, "rare label")]
             names = ("video", "start", "end", "reason", "likely_label")
@@ -69,21 +70,29 @@ def project(tmp_path: Path) -> Iterator[LabelingProject]:
     project.close()
 
 
-def start_loop(
-    project: LabelingProject, commands: FakeCommands, detector: DetectorSettings | None = None
-) -> TrainingLoop:
-    config = LabelConfig(run=str(commands.folder), train_every=2, detector=detector or DetectorSettings())
-    loop = TrainingLoop(project, config, SimpleNamespace(reason=""))  # type: ignore[arg-type]
-    loop.commands = commands  # type: ignore[attr-defined]
-    return loop
+class FakeLoop(TrainingLoop):
+    """A training loop that calls `commands` instead of processes."""
+
+    def __init__(self, project: LabelingProject, config: LabelConfig) -> None:
+        self.commands = FakeCommands(Path(config.run))
+        super().__init__(project, config, SimpleNamespace(reason=""))  # type: ignore[arg-type]
+
+    def _run_child(self, module: str, *arguments: str) -> str:
+        return self.commands(module, *arguments)
+
+
+def make_config(folder: Path, detector: DetectorSettings | None = None) -> LabelConfig:
+    return LabelConfig(run=str(folder / "run"), train_every=2, detector=detector or DetectorSettings())
+
+
+@pytest.fixture(autouse=True)
+def _poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "_POLL_S", 0.01)
 
 
 @pytest.fixture
-def loop(project: LabelingProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainingLoop]:
-    commands = FakeCommands(tmp_path / "run")
-    monkeypatch.setattr(TrainingLoop, "_run_child", lambda self, module, *arguments: commands(module, *arguments))
-    monkeypatch.setattr("vidgru.labeling.background._POLL_S", 0.01)
-    loop = start_loop(project, commands)
+def loop(project: LabelingProject, tmp_path: Path) -> Iterator[FakeLoop]:
+    loop = FakeLoop(project, make_config(tmp_path))
     yield loop
     loop.close()
 
@@ -93,7 +102,7 @@ def put(project: LabelingProject, number: int, start_s: float) -> dict[str, Any]
     return project.apply(number, [event])
 
 
-def test_loop_trains_after_a_few_labels(loop: TrainingLoop, project: LabelingProject) -> None:
+def test_loop_trains_after_a_few_labels(loop: FakeLoop, project: LabelingProject) -> None:
     for number in (0, 1):
         project.set_features(number, "ready", 1.0)
     wait_for(lambda: project.suggestions(9)[0]["reason"] == "random")
@@ -105,7 +114,7 @@ def test_loop_trains_after_a_few_labels(loop: TrainingLoop, project: LabelingPro
     state = loop.state()
     assert state["curve"] == [{"labels": 2, "metric": "event_f1", "value": 0.5, "low": 0.25, "high": 0.75}]
     assert state["new_labels"] == 0
-    assert loop.commands.calls == ["first", "train", "predict", "suggest"]  # type: ignore[attr-defined]
+    assert loop.commands.calls == ["first", "train", "predict", "suggest"]
     draft = {"start_s": 1.0, "end_s": 2.0, "label": "fall", "score": 0.7}
     assert project.details(1)["drafts"] == [draft]
     assert [(row["recording"], row["start_s"], row["reason"]) for row in project.suggestions(9)] == [
@@ -119,7 +128,7 @@ def test_loop_trains_after_a_few_labels(loop: TrainingLoop, project: LabelingPro
     assert project.details(1)["drafts"] == []
 
 
-def test_loop_learns_only_from_recordings_with_features(loop: TrainingLoop, project: LabelingProject) -> None:
+def test_loop_learns_only_from_recordings_with_features(loop: FakeLoop, project: LabelingProject) -> None:
     put(project, 0, 0.0)
     put(project, 0, 2.0)
     put(project, 1, 0.0)
@@ -130,13 +139,13 @@ def test_loop_learns_only_from_recordings_with_features(loop: TrainingLoop, proj
     project.set_features(1, "ready", 1.0)
     loop.request()
     wait_for(lambda: loop.state()["curve"])
-    rows = (Path(loop.commands.folder) / "labels.csv").read_text()  # type: ignore[attr-defined]
+    rows = (loop.commands.folder / "labels.csv").read_text()
     assert str(project.recordings[1].recording.path) in rows
     assert str(project.recordings[0].recording.path) not in rows
 
 
-def test_loop_shows_why_training_fails_and_waits_for_labels(loop: TrainingLoop, project: LabelingProject) -> None:
-    loop.commands.reason = "too few"  # type: ignore[attr-defined]
+def test_loop_shows_why_training_fails_and_waits_for_labels(loop: FakeLoop, project: LabelingProject) -> None:
+    loop.commands.reason = "too few"
     for number in (0, 1):
         project.set_features(number, "ready", 1.0)
     wait_for(lambda: project.suggestions(9)[0]["reason"] == "random")
@@ -145,63 +154,121 @@ def test_loop_shows_why_training_fails_and_waits_for_labels(loop: TrainingLoop, 
     wait_for(lambda: loop.state()["state"] == "failed")
     state = {"state": "failed", "message": "too few", "progress": None, "new_labels": 0, "needed": 2, "curve": []}
     assert loop.state() == state
-    assert loop.commands.calls == ["first", "train"]  # type: ignore[attr-defined]
+    assert loop.commands.calls == ["first", "train"]
 
 
-def test_reopened_session_continues(loop: TrainingLoop, project: LabelingProject, tmp_path: Path) -> None:
+def reopen(folder: Path) -> LabelingProject:
+    return LabelingProject(find_recordings([folder / "a.mp4", folder / "b.mp4"]), folder / "labels.csv")
+
+
+@pytest.fixture
+def finished(loop: FakeLoop, project: LabelingProject, tmp_path: Path) -> tuple[Path, list[Any], list[Any]]:
+    """A session that ended with drafts: folder of its project, its suggestions, and its curve."""
     for number in (0, 1):
         project.set_features(number, "ready", 1.0)
     wait_for(lambda: project.suggestions(9)[0]["reason"] == "random")
     put(project, 0, 0.0)
     put(project, 0, 2.0)
     wait_for(lambda: loop.state()["curve"] and loop.state()["state"] == "idle")
-    suggestions, curve = project.suggestions(9), loop.state()["curve"]
     assert loop.close() == ""
     project.close()
+    return tmp_path, project.suggestions(9), loop.state()["curve"]
 
-    again = LabelingProject(find_recordings([tmp_path / "a.mp4", tmp_path / "b.mp4"]), tmp_path / "labels.csv")
-    commands = FakeCommands(tmp_path / "run")
-    second = start_loop(again, commands)
+
+def test_reopened_session_continues(finished: tuple[Path, list[Any], list[Any]]) -> None:
+    folder, suggestions, curve = finished
+    again = reopen(folder)
+    second = FakeLoop(again, make_config(folder))
     assert again.details(1)["drafts"] == [{"start_s": 1.0, "end_s": 2.0, "label": "fall", "score": 0.7}]
     assert again.suggestions(9) == suggestions
     assert (second.state()["curve"], second.state()["new_labels"]) == (curve, 0), "features are not ready yet"
+    second.close()
     again.set_features(0, "ready", 1.0)
     put(again, 0, 1.0)
     again.set_features(1, "ready", 1.0)
     assert second.state()["new_labels"] == 1
-    second.close()
     second._work()
-    assert commands.calls == []
+    assert second.commands.calls == [], "all recordings have drafts, and one label is too few"
     again.apply(1, [{"op": "reject", "start_s": 1.0, "end_s": 2.0, "label": "fall"}])
     again.close()
 
-    third = LabelingProject(find_recordings([tmp_path / "a.mp4", tmp_path / "b.mp4"]), tmp_path / "labels.csv")
-    start_loop(third, commands).close()
+    third = reopen(folder)
+    FakeLoop(third, make_config(folder)).close()
     assert third.details(1)["drafts"] == [], "rejected in the session before"
-    third.set_drafts({1: []})
-    start_loop(third, commands, DetectorSettings(fps=3)).close()
-    assert third.recordings[1].drafts == [], "drafts of other settings"
     third.close()
 
 
-def test_corrupt_session_starts_from_nothing(
-    project: LabelingProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("vidgru.labeling.background._POLL_S", 0.01)
-    folder = tmp_path / "run"
+def test_model_of_other_settings_is_not_used(finished: tuple[Path, list[Any], list[Any]]) -> None:
+    folder, _, curve = finished
+    project = reopen(folder)
+    loop = FakeLoop(project, make_config(folder, DetectorSettings(fps=3)))
+    loop.close()
+    assert project.recordings[1].drafts == []
+    project.set_features(1, "ready", 1.0)
+    project.set_features(0, "failed", 1.0)
+    loop._work()
+    assert loop.commands.calls == ["first"], "neither predicts nor suggests with the model of other settings"
+    project.set_features(0, "ready", 1.0)
+    assert loop.state()["new_labels"] == 2, "no model of these settings has learnt them"
+    loop._work()
+    assert loop.commands.calls == ["first", "train", "predict", "suggest"]
+    assert project.recordings[1].drafts == [DRAFT]
+    assert loop.state()["curve"][:1] == curve
+    project.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        None,  # not damaged: continued, so that the checks below can fail
+        b"",
+        b"[]",
+        b"{}",
+        {"settings": {}},
+        {"labels": {"a": "many"}},
+        {"labels": None},
+        {"drafts": None},
+        {"drafts": {"b": [{"video": "b.mp4"}]}},
+        {"drafts": {"b": [{"video": "b.mp4", "start": 2.0, "end": 1.0, "label": "fall", "score": 0.5}]}},
+        {"suggestions": [{"recording": "b"}]},
+    ],
+)
+def test_corrupt_session_starts_from_nothing(project: LabelingProject, tmp_path: Path, damage: Any) -> None:
+    def with_paths(value: Any) -> Any:
+        """Replace the names a and b by the paths of the recordings."""
+        paths = {name: str(item.recording.path.absolute()) for name, item in zip("ab", project.recordings, strict=True)}
+        if isinstance(value, dict):
+            return {paths.get(name, name): with_paths(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [with_paths(item) for item in value]
+        return paths.get(value, value) if isinstance(value, str) else value
+
+    config = make_config(tmp_path)
+    folder = Path(config.run)
     folder.mkdir()
     (folder / "metrics.json").write_text("{}")
-    settings = json.dumps(json.loads(json.dumps(to_settings(LabelConfig().detector))))
-    rows = '"labels": {"a": 1}, "drafts": {}, "suggestions": [{"recording": 1}]'
-    for text in ("", "[]", "{}", '{"settings": ' + settings + ", " + rows + "}", '{"settings": ' + settings + "}"):
-        (folder / "session.json").write_text(text)
-        loop = start_loop(project, FakeCommands(folder))
-        loop.close()
-        assert (loop.state()["new_labels"], project.recordings[1].drafts) == (0, [])
+    session = {
+        "settings": json.loads(json.dumps(to_settings(config.detector))),
+        "labels": {"a": 1},
+        "drafts": {"b": [{"video": "b.mp4", "start": 1.0, "end": 2.0, "label": "fall", "score": 0.5}]},
+        "suggestions": [{"recording": "b", "start": 0.0, "end": 1.0, "reason": "unsure", "likely_label": ""}],
+    }
+    if isinstance(damage, bytes):
+        (folder / "session.json").write_bytes(damage)
+    else:
+        (folder / "session.json").write_text(json.dumps(with_paths(session | (damage or {}))))
+    loop = FakeLoop(project, config)
+    loop.close()
+    put(project, 0, 0.0)
+    project.set_features(0, "ready", 1.0)
+    is_continued = damage is None
+    assert loop.state()["new_labels"] == (0 if is_continued else 1)
+    assert len(project.recordings[1].drafts) == is_continued
+    assert ("unsure" in {row["reason"] for row in project.suggestions(9)}) == is_continued
 
 
 def test_progress_of_training_is_shown(
-    loop: TrainingLoop, project: LabelingProject, monkeypatch: pytest.MonkeyPatch
+    loop: FakeLoop, project: LabelingProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states = []
 
@@ -212,7 +279,7 @@ def test_progress_of_training_is_shown(
             states.append(self.state())
         return "stopped"
 
-    monkeypatch.setattr(TrainingLoop, "_run_child", train)
+    monkeypatch.setattr(FakeLoop, "_run_child", train)
     put(project, 0, 0.0)
     loop.request()
     project.set_features(0, "ready", 1.0)
@@ -231,7 +298,7 @@ def test_close_says_that_training_was_stopped(project: LabelingProject, tmp_path
 
     monkeypatch.setattr(background, "start_child", start)
     monkeypatch.setattr(TrainingLoop, "_suggest_first", lambda self, ready: "")
-    loop = start_loop(project, FakeCommands(tmp_path / "run"))
+    loop = TrainingLoop(project, make_config(tmp_path), SimpleNamespace(reason=""))  # type: ignore[arg-type]
     project.set_features(0, "ready", 1.0)
     put(project, 0, 0.0)
     put(project, 0, 2.0)

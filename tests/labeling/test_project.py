@@ -16,6 +16,7 @@ from vidgru.errors import OutputError
 from vidgru.labeling import project as project_module
 from vidgru.labeling.project import ChangeNotSavedError, InvalidChangeError, LabelingProject
 from vidgru.sources import find_recordings
+from vidgru.storage import write_atomic
 from vidgru.types import Event
 
 
@@ -261,6 +262,40 @@ def test_version_of_another_program_is_kept(project: LabelingProject) -> None:
     assert project.notes[-1] == f"another program changed {project.path}; its version is kept as {other}"
     project.apply(0, [put("z", 5, 6)])
     assert len(project.notes) == 1
+
+
+def test_version_of_another_program_is_kept_once(project: LabelingProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.apply(0, [put("x", 1, 2)])
+    project.path.write_text("video,label\nz.mp4,mine\n")
+
+    def fail(path: Path, data: bytes) -> None:
+        if path == project.path:
+            raise OutputError(f"cannot write {path}: No space left on device")
+        write_atomic(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(project_module, "write_atomic", fail)
+        with pytest.raises(ChangeNotSavedError):
+            project.apply(0, [put("y", 3, 4)])
+        project._retry_write()
+    project._retry_write()
+    assert (project.disk_error, len(project.notes)) == ("", 1)
+    assert [path.name for path in sorted(project.path.parent.glob("labels*"))] == ["labels-other.csv", "labels.csv"]
+    assert sum(",fall," in row for row in written(project)) == 2
+
+
+def test_file_that_became_unreadable_is_an_error(project: LabelingProject) -> None:
+    project.apply(0, [put("x", 1, 2)])
+    project.path.unlink()
+    project.path.mkdir()
+    with pytest.raises(ChangeNotSavedError, match=r"cannot read .*labels\.csv, which another program changed: "):
+        project.apply(0, [put("y", 3, 4)])
+    project._retry_write()
+    assert "labels.csv" in project.disk_error
+    project.path.rmdir()
+    project._retry_write()
+    assert project.disk_error == ""
+    assert sum(",fall," in row for row in written(project)) == 2
 
 
 def test_reopened_project_continues(video: Path, tmp_path: Path) -> None:

@@ -390,8 +390,10 @@ class LabelingProject:
         return label
 
     def _write(self) -> None:
-        if self._identity != _identity(self.path) is not None:
+        identity = _identity(self.path)
+        if identity is not None and identity != self._identity:
             self._keep_other_version()
+            self._identity = identity  # not copied again each time that the write below is retried
         write_atomic(self.path, self._file.content([item.duration_s for item in self.recordings]))
         self._identity = _identity(self.path)
         self.disk_error = ""
@@ -399,7 +401,14 @@ class LabelingProject:
     def _keep_other_version(self) -> None:
         """Copy the file, which another program has changed, before it is overwritten."""
         copy = unused_path(self.path.with_stem(f"{self.path.stem}-other"), Path.exists)
-        write_atomic(copy, self.path.read_bytes())
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise OutputError(
+                f"cannot read {self.path}, which another program changed: {error.strerror or error}",
+                "check its permissions, or move it away",
+            ) from error
+        write_atomic(copy, content)
         self.notes = (*self.notes, f"another program changed {self.path}; its version is kept as {copy}")
 
     def _retry_later(self, error: OutputError) -> None:
