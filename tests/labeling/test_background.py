@@ -281,12 +281,12 @@ def test_progress_of_training_is_shown(
 
     monkeypatch.setattr(FakeLoop, "_run_child", train)
     put(project, 0, 0.0)
-    loop.request()
+    put(project, 0, 2.0)
     project.set_features(0, "ready", 1.0)
     wait_for(lambda: loop.state()["message"] == "stopped")
     assert [(state["message"], state["progress"]) for state in states[-2:]] == [
-        ("training on 1 labels", 0.0),
-        ("training on 1 labels: epoch 6 of 15", 0.4),
+        ("training on 2 labels", 0.0),
+        ("training on 2 labels: epoch 6 of 15", 0.4),
     ]
     assert loop.state()["progress"] is None
 

@@ -38,6 +38,7 @@ TRAIN_FLAGS = ("--no-captions", "--members", "3", "--epochs", str(_EPOCHS), "--p
 _POLL_S = 0.2
 _PROGRESS_S = 0.5  # between two looks at the progress of a training
 _SESSION = "session.json"
+_METRICS = "metrics.json"  # of the model
 _ENOUGH_NEW = 8  # recordings with new features that are given drafts before the others have theirs
 _SUGGESTIONS = "100"  # enough until the next model
 _STOP_S = 5.0  # patience with a process that was asked to end
@@ -146,6 +147,7 @@ class TrainingLoop:
         self._with_drafts: set[int] = set()  # recordings that the latest model has predicted
         self._drafts: dict[int, list[Event]] = {}
         self._suggestions: list[dict[str, Any]] = []
+        self._has_model = False  # one of these settings: the folder may hold one of others
         self._continue_session()
         self._is_requested = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -190,9 +192,6 @@ class TrainingLoop:
         counts = self._project.label_counts(self._ready())
         return sum(abs(count - trained.get(number, 0)) for number, count in counts.items())
 
-    def _has_model(self) -> bool:
-        return (self._folder / "metrics.json").is_file()  # written last
-
     def _run(self) -> None:
         while not self._is_closed:
             try:
@@ -215,7 +214,7 @@ class TrainingLoop:
         new = set(ready) - self._with_drafts
         is_extracting = any(item.features in ("queued", "extracting") for item in self._project.recordings)
         if new and (len(new) >= _ENOUGH_NEW or not is_extracting or self._features.reason):
-            if self._has_model():
+            if self._has_model:
                 self._use_model(sorted(new), ready, self._message)
             else:
                 self._with_drafts.update(new)
@@ -245,10 +244,11 @@ class TrainingLoop:
         if reason:
             self._set("failed", reason)
             return None
+        self._has_model = True
         self._finished, self._drafts, self._suggestions = counts, {}, []
         self._with_drafts.clear()
         self._save_session()
-        point = _curve_point(labels, json.loads((self._folder / "metrics.json").read_bytes()))
+        point = _curve_point(labels, json.loads((self._folder / _METRICS).read_bytes()))
         if point is None:
             return "too few recordings to measure the model on"
         self._curve.append(point)
@@ -338,7 +338,8 @@ class TrainingLoop:
         }
         try:
             session = json.loads((self._folder / _SESSION).read_bytes())
-            if not self._has_model() or session["settings"] != self._session_settings():
+            has_model = (self._folder / _METRICS).is_file()  # written last
+            if not has_model or session["settings"] != self._session_settings():
                 return
             trained = {number_of[path]: int(count) for path, count in session["labels"].items() if path in number_of}
             drafts = {
@@ -363,6 +364,7 @@ class TrainingLoop:
             self._project.set_suggestions(suggestions)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return
+        self._has_model = True
         self._trained = self._finished = trained
         self._drafts, self._suggestions = drafts, suggestions
         self._with_drafts.update(drafts)
