@@ -4,12 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.sequences import make_sequence
+from tests.sequences import make_sequence, sequences_equal, with_still_frames
 from vidgru.detector import motion
 from vidgru.errors import SettingsMismatchError
 from vidgru.keypoints import COCO_FLIP_IDX
 from vidgru.model.feature_spec import SPEED, FeatureSpec, mirror_columns
-from vidgru.model.features import FeatureStream, compute_features, stream_features
+from vidgru.model.features import FeatureStream, compute_features, cut_parts, stream_features
 from vidgru.types import FrameSequence
 
 
@@ -50,6 +50,15 @@ def test_feature_stream_equals_whole_recording(cuts: tuple[int, ...], keypoints:
     assert np.array_equal(np.concatenate([part.frame for part in parts]), whole.frame)
     assert np.isfinite(whole.objects).all()
     assert whole.objects.dtype == whole.frame.dtype == np.float32
+
+
+def test_cut_parts_releases_parts_with_still_frames() -> None:
+    part = with_still_frames(make_sequence(40), [*range(5, 30)])
+    ((number, piece, row),) = cut_parts([part], [slice(3, 9)])
+    assert (number, row) == (0, part.offsets[3])
+    assert sequences_equal(piece, part.frames(3, 9))
+    for name, value in piece.tensors().items():
+        assert not np.shares_memory(value, getattr(part, name)), name
 
 
 def test_features_are_causal() -> None:

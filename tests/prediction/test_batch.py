@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ from vidgru.errors import (
     WeightsError,
 )
 from vidgru.model.checkpoint import entry_digest, load_model
+from vidgru.model.stream import ScoredRecording, score_recording
 from vidgru.prediction.batch import predict
 from vidgru.prediction.event_files import read_jsonl
 from vidgru.prediction.results import PredictionResult, count_trained_on, summary_table
@@ -121,6 +123,24 @@ def test_predict_scores_long_and_still_recordings(project: FakeProject, monkeypa
     monkeypatch.setattr(vidgru.prediction.predictor, "_BATCH_FRAMES", 100)  # all but d.mp4 are long
     run(project)
     assert rows(project.out / "events.csv") == expected
+
+
+def test_features_deleted_meanwhile_fail_their_recording(project: FakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_model(project.model, project.feature_settings, weights=str(project.weights), timed=True)
+    path = project.record("a.mp4", sequence=with_still_frames(make_sequence(40), [*range(5, 30)]))
+    project.record("b.mp4")
+
+    def score_and_delete(*args: Any, **options: Any) -> ScoredRecording:
+        entry = project.cache.lookup(path, project.feature_settings)
+        assert entry is not None
+        scored = score_recording(*args, **options)
+        (project.cache.root / entry.key / "part-00000.safetensors").unlink()
+        return scored
+
+    monkeypatch.setattr(vidgru.prediction.predictor, "score_recording", score_and_delete)
+    predictions = run(project, report=True)
+    assert statuses(predictions) == {"a.mp4": "failed", "b.mp4": "done"}
+    assert predictions[0].reason.endswith("part-00000.safetensors is missing")
 
 
 @pytest.mark.parametrize("frames", [1, 2, 15, 16, 17])

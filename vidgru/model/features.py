@@ -8,6 +8,7 @@ and rates are per second, which makes features independent of aspect ratio and s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, fields
 from typing import NoReturn
 
@@ -129,6 +130,8 @@ def cut_parts(parts: Iterable[FrameSequence], ranges: Sequence[slice]) -> Iterat
             low, high = max(frames.start - start, 0), min(frames.stop - start, len(part))
             for first in range(low, high, _FRAMES_PER_PIECE):
                 piece = part.frames(first, min(first + _FRAMES_PER_PIECE, high))
+                if part.still is not None:
+                    piece = deepcopy(piece)  # views would keep all repeated objects of the part in memory
                 yield number, piece, row + int(part.offsets[first])
         start, row = start + len(part), row + len(part.boxes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def explain_recording(model_path: str | Path, recording: str | Path, config: Exp
     """
     model = load_predictor(model_path).with_thresholds(config.threshold)
     item = _find_features(model, user_path(recording), config)
-    name, duration_s, parts = item.recording.name, item.entry.duration_s, list(item.cache.parts(item.entry.key))
+    name, duration_s, parts = item.recording.name, item.entry.duration_s, item.parts()
     scored = score_recording(model, parts, video=name, duration_s=duration_s, gates=True)
     if not len(scored.time_s):
         raise SourceError(f"{name} has no frames", f"vidgru info {item.recording.path} inspects the file")
@@ -170,7 +170,7 @@ def _nearest_miss(
 
 def _explain_moment(
     model: EventModel,
-    parts: Sequence[FrameSequence],
+    parts: Iterable[FrameSequence],
     scored: ScoredRecording,
     name: str,
     duration_s: float,

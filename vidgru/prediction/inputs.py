@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from vidgru.model.checkpoint import EventModel, check_feature_settings, detector
 from vidgru.prediction.results import PredictionResult, failed
 from vidgru.sources import find_recordings
 from vidgru.storage import user_path
-from vidgru.types import Recording
+from vidgru.types import FrameSequence, Recording
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,24 @@ class CachedRecording:
     entry: Entry
     sha256: str
     seconds: float = 0.0
+
+    def parts(self) -> Iterable[FrameSequence]:
+        """Return the consecutive parts of its frame sequence, which can be iterated over several times.
+
+        Raises:
+            CacheError: A part is missing or corrupt; with still frames, raised while iterating.
+        """
+        return _StoredParts(self) if self.entry.still else list(self.cache.parts(self.entry.key))
+
+
+class _StoredParts:
+    """Parts of a recording with still frames, read in each iteration: in memory, these are as large as others."""
+
+    def __init__(self, item: CachedRecording) -> None:
+        self._item = item
+
+    def __iter__(self) -> Iterator[FrameSequence]:
+        return self._item.cache.parts(self._item.entry.key)
 
 
 WorkItem = CachedRecording | PredictionResult

@@ -104,16 +104,6 @@ def lock_name(recording: Recording) -> str:
     return hashlib.sha256(recording.name.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
-class _StoredParts:
-    """Parts of a recording's sequence, read in each iteration: in memory, still frames take as much space as others."""
-
-    def __init__(self, item: CachedRecording) -> None:
-        self._item = item
-
-    def __iter__(self) -> Iterator[FrameSequence]:
-        return self._item.cache.parts(self._item.entry.key)
-
-
 class Predictor:
     """Predict recordings whose features are cached, and write their files below `config.out`.
 
@@ -281,6 +271,8 @@ class Predictor:
                         results.append(self._write(item, parts, scores))
                     except _LockLostError:
                         locked.append(item)
+                    except CacheError as error:  # deleted or corrupted since `_prepare` read it
+                        results.append(self._fail(item, error))
                     self._release(held, lock_name(item.recording))
             finally:
                 for lock in held:  # after an error
@@ -304,18 +296,21 @@ class Predictor:
             failure = failed(item.recording, NO_START_TIME, item.entry.duration_s, item.seconds)
         else:
             try:
-                if item.entry.still:
-                    parts: Iterable[FrameSequence] = _StoredParts(item)
-                else:
-                    parts = list(item.cache.parts(item.entry.key))
+                parts = item.parts()
                 if item.entry.samples <= _BATCH_FRAMES and not item.entry.still:
                     return item, parts, encode_recording(self.model, parts)
                 name, duration_s = item.recording.name, item.entry.duration_s
                 gates = self.config.report
                 return item, parts, score_recording(self.model, parts, video=name, duration_s=duration_s, gates=gates)
             except (CacheError, OSError, ValueError) as error:
-                reason = error.message if isinstance(error, CacheError) else str(error)
-                failure = failed(item.recording, reason, item.entry.duration_s, item.seconds)
+                return self._fail(item, error)
+        self.out.write_failure(failure)
+        return failure
+
+    def _fail(self, item: CachedRecording, error: Exception) -> PredictionResult:
+        """Write why a recording with features cannot be predicted."""
+        reason = error.message if isinstance(error, CacheError) else str(error)
+        failure = failed(item.recording, reason, item.entry.duration_s, item.seconds)
         self.out.write_failure(failure)
         return failure
 
