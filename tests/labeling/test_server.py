@@ -111,6 +111,11 @@ def test_training_without_features_says_why(client: TestClient) -> None:
     assert answer.json()["error"] == "there are no features to train on: no detector"
 
 
+def test_training_needs_one_recording_with_features(client: TestClient, project: LabelingProject) -> None:
+    project.set_features(0, "ready", 1.0)  # before extraction failed
+    assert client.post("/api/train", json={}).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("headers", "query"),
     [

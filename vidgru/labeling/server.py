@@ -37,7 +37,7 @@ never by path. Errors are `{"error": TEXT}`.
 - `GET /api/recordings/ID/video`: the proxy if there is one, else the file, with range requests.
 - `POST /api/recordings/ID/proxy` starts to make a proxy; `GET` of it returns `{state, progress, reason}`; `state` is
   none, queued, running, ready or failed.
-- `POST /api/train` with `{}`: train now. 409 if there are no features.
+- `POST /api/train` with `{}`: train now. 409 if features cannot be extracted and no recording has any.
 - `GET /api/suggestions?n=20`: `[{recording, start_s, end_s, reason, label}]`, most useful first; `label` may be null.
 """
 
@@ -330,7 +330,8 @@ class _Handlers:
 
     async def train(self, request: Request) -> Response:
         await _body(request)
-        if self._features.reason:
+        is_any_ready = any(item.features == "ready" for item in self._project.recordings)
+        if self._features.reason and not is_any_ready:
             raise HTTPException(409, f"there are no features to train on: {self._features.reason}")
         self._training.request()
         return JSONResponse({})
