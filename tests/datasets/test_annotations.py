@@ -626,6 +626,7 @@ def test_watched_rows_leave_other_time_unknown(tmp_path: Path) -> None:
         "e.mp4,2,3,background,,",
         "f.mp4,2,3,fall,,",
         "f.mp4,5,6,background,,val",
+        "f.mp4,8,9,,somebody falls,",
     )
     assert (dataset.labels, dataset.background, dataset.warnings) == (("fall",), None, ())
     inf = float("inf")
@@ -639,7 +640,8 @@ def test_watched_rows_leave_other_time_unknown(tmp_path: Path) -> None:
         ("f.mp4", "val"): ((), ((0, 5), (6, inf))),
     }
     assert clips(dataset)[5] == clip("d.mp4", None, None, set())
-    assert [segment.sentences for segment in described_segments(dataset)] == [("an empty room",)]
+    sentences = [segment.sentences for segment in described_segments(dataset)]
+    assert sentences == [("an empty room",), ("somebody falls",)]
     (line,) = [line for line in event_timelines(dataset) if line.video == "b.mp4"]
     assert [line.unwatched_s(duration_s) for duration_s in (3.0, 4.0, 10.0)] == [0, 0, 6]
 

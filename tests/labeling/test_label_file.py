@@ -9,8 +9,10 @@ from tests.videos import write_video
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import event_timelines
 from vidgru.errors import AnnotationError, OutputError
-from vidgru.labeling.intervals import merge_ranges, overlap_s, subtract_ranges, total_s
+from vidgru.labeling.intervals import TimeRange, merge_ranges, overlap_s, subtract_ranges, total_s
 from vidgru.labeling.label_file import LabelFile, LabelledEvent, RecordingLabels, open_label_file
+from vidgru.labeling.suggest import LabelledTime
+from vidgru.labeling.suggest_command import labelled_time
 from vidgru.sources import find_recordings
 
 HEADER = "video,start,end,label,description,split"
@@ -99,6 +101,42 @@ def test_complete_annotations_stay_complete(videos: Path, tmp_path: Path) -> Non
     file.labels[0] = replace(file.labels[0], events={**file.labels[0].events, "new": added})
     assert "a.mp4,5.0,6.0,sit,,test,cam1\n" in file.content([DURATION_S] * 3).decode()
     assert "videos/c.mp4" in file.names  # as the new rows of this file will be found
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("a.mp4,2,3,fall,\na.mp4,1,2,background,\na.mp4,3,4,background,\na.mp4,7,8,,a cat\n", [(1, 4)]),
+        ("a.mp4,1,4,background,an empty room\na.mp4,3,6,,a cat\n", [(1, 4)]),
+        ("a.mp4,2,3,fall,\na.mp4,7,8,,a cat\n", [(0, DURATION_S)]),
+        ("a.mp4,2,3,fall,\na.mp4,1,2,background,\na.mp4,3,4,background,\na.mp4,,,,\n", [(1, 4)]),
+        ("a.mp4,,,,\na.mp4,7,8,,a cat\n", [(0, DURATION_S)]),
+        ("a.mp4,7,8,,a cat\n", []),
+    ],
+)
+def test_known_time_agrees_with_training_and_suggestions(videos: Path, text: str, known: list[TimeRange]) -> None:
+    path = videos.parent / "known.csv"
+    path.write_text(f"video,start,end,label,description\n{text}b.mp4,1,2,fall,\n")
+    file = open_file(videos, path)
+    assert file.labels[0].watched_with_events(DURATION_S) == known
+    for _ in range(2):
+        dataset = load_dataset(path)
+        suggested = labelled_time(dataset).get("a.mp4", LabelledTime())
+        assert merge_ranges((start_s, min(end_s, DURATION_S)) for start_s, end_s in suggested.known) == known
+        timelines = [line for line in event_timelines(dataset) if line.video == "a.mp4"]
+        trained = [subtract_ranges([(0, DURATION_S)], line.unwatched) for line in timelines]
+        assert trained == ([known] if known else [])
+        path.write_bytes(file.content([DURATION_S] * 3))
+
+
+def test_background_of_a_yaml_leaves_annotations_complete(videos: Path) -> None:
+    (videos.parent / "set.csv").write_text(f"{HEADER}\na.mp4,2,3,fall,,\na.mp4,3,5,idle,,\n")
+    path = videos.parent / "set.yaml"
+    path.write_text("annotations: set.csv\nbackground: idle\n")
+    (timeline,) = event_timelines(load_dataset(path))
+    file = open_file(videos, path)
+    assert (timeline.unwatched, file.labels[0].watched) == ((), [(0, DURATION_S)])
+    file.path.unlink(missing_ok=True)
 
 
 def test_labels_of_whole_clips_are_kept(videos: Path) -> None:

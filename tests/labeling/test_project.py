@@ -89,6 +89,8 @@ def test_recording_watched_without_events_counts_as_a_label(project: LabelingPro
     assert [row.split(",")[1:4] for row in written(project)] == [["", "", ""]]
     project.apply(0, [put("x", 1, 2), put("y", 3, 4)])
     assert project.label_counts([0])[0] == 2
+    project.apply(0, [{**put("z", 5, 6, ""), "description": "a cat"}])
+    assert project.label_counts([0])[0] == 2, "descriptions alone are not trained on"
 
 
 def test_rejected_draft_counts_as_watched(project: LabelingProject) -> None:

@@ -138,10 +138,7 @@ def _by_recording(values: Mapping[str, Number], result: ParseResult, videos: Vid
 
 
 def _with_placeholder_label(row: AnnotationRow) -> AnnotationRow:
-    note = row.annotation
-    if note.description is None or note.label is not None or row.watched:
-        return row
-    return replace(row, annotation=replace(note, label=DESCRIBED))
+    return replace(row, annotation=replace(row.annotation, label=DESCRIBED)) if row.is_description_only else row
 
 
 def read_annotations(spec: DatasetSpec) -> ParseResult:

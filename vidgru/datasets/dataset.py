@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidgru.datasets.rows import AnnotationRow
+from vidgru.datasets.rows import AnnotationRow, videos_watched_in_part
 from vidgru.datasets.spec import SplitSettings
 from vidgru.types import Annotation, Array, Recording
 
@@ -111,10 +111,7 @@ def _clips_of(dataset: Dataset) -> Iterator[Clip]:
     labels_of: dict[tuple[str, float | None, float | None, str], frozenset[int]] = {}
     for row in dataset.rows:
         note = row.annotation
-        description_only = note.label is None and note.description is not None and not row.watched
-        if row.ignored or description_only:
-            continue
-        if contradicts_events(row, with_events, dataset.background):
+        if row.ignored or row.is_description_only or contradicts_events(row, with_events, dataset.background):
             continue
         interval, labels = (note.video, note.start_s, note.end_s, note.split or "train"), sets[note.label]
         others = labels_of.setdefault(interval, labels)
@@ -273,12 +270,12 @@ def _timelines_of(dataset: Dataset) -> Iterator[EventTimeline]:
 
 def _unwatched(dataset: Dataset) -> dict[tuple[str, str], tuple[tuple[float, float], ...]]:
     """Return what the rows of each split leave out of recordings of which only parts were watched."""
-    in_part = {row.annotation.video for row in dataset.rows if row.watched and row.annotation.start_s is not None}
+    in_part = videos_watched_in_part(dataset.rows)
     with_events = videos_with_events(dataset)
     covered: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in dataset.rows:
         note = row.annotation
-        if note.video not in in_part:
+        if note.video not in in_part or row.is_description_only:
             continue
         spans = covered.setdefault((note.video, note.split or "train"), [])
         if note.start_s is not None and note.end_s is not None:

@@ -74,6 +74,16 @@ class AnnotationRow:
     ignored: bool = False
     watched: bool = False
 
+    @property
+    def is_description_only(self) -> bool:
+        """Whether it describes something without a label: what happens there is unknown to training on labels."""
+        return self.annotation.label is None and self.annotation.description is not None and not self.watched
+
+
+def videos_watched_in_part(rows: Iterable[AnnotationRow]) -> set[str]:
+    """Return the videos whose rows mark what was watched: of these, time that no row covers is unknown."""
+    return {row.annotation.video for row in rows if row.watched and row.annotation.start_s is not None}
+
 
 def with_split(row: AnnotationRow, split: str) -> AnnotationRow:
     """Return the row in another split."""

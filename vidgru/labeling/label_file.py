@@ -22,7 +22,7 @@ from pathlib import Path
 from vidgru.datasets.annotations import read_annotations
 from vidgru.datasets.formats import recognise
 from vidgru.datasets.recording_checks import use_frame_times, use_video_rates
-from vidgru.datasets.rows import BACKGROUND, AnnotationRow, ParseResult, plural
+from vidgru.datasets.rows import BACKGROUND, AnnotationRow, ParseResult, plural, videos_watched_in_part
 from vidgru.datasets.spec import find_dataset
 from vidgru.datasets.videos import Videos
 from vidgru.datasets.writers import extra_columns, to_csv, to_jsonl
@@ -277,7 +277,7 @@ def _read_labels(rows: list[AnnotationRow], background: str | None, duration_s: 
             for name, value in first.extra.items()
             if name not in _PREDICTED and all(row.extra.get(name) == value for row in rows)
         }
-    is_timed = is_in_part = False
+    is_timed = False
     for row in rows:
         note = row.annotation
         is_background = row.watched or (note.label is not None and note.label in (BACKGROUND, background))
@@ -290,7 +290,6 @@ def _read_labels(rows: list[AnnotationRow], background: str | None, duration_s: 
             continue
         if is_background:
             labels.watched.append((note.start_s, note.end_s))
-            is_in_part = True
         if label or note.description:
             labels.events[f"f-{secrets.token_hex(6)}"] = LabelledEvent(
                 start_s=note.start_s,
@@ -300,11 +299,9 @@ def _read_labels(rows: list[AnnotationRow], background: str | None, duration_s: 
                 split=note.split,
                 extra=row.extra,
             )
-        elif not is_background:  # a stretch without events of a file that does not say what was watched
-            is_timed = True
-        is_timed |= bool(label)
+        is_timed |= not row.is_description_only
     labels.is_empty &= not any(event.label for event in labels.events.values())
-    if is_timed and not is_in_part and not labels.is_empty:  # annotated completely
+    if is_timed and not videos_watched_in_part(rows) and not labels.is_empty:  # annotated completely
         labels.watched = [(0.0, duration_s)]
     labels.watched = merge_ranges(labels.watched)
     return labels

@@ -293,7 +293,7 @@ class LabelingProject:
         with self._lock:
             items = {number: self.recordings[number] for number in numbers}
             return {
-                number: len(item.labels.events)
+                number: sum(bool(event.label) for event in item.labels.events.values())
                 or int(item.media is not None and item.labels.is_wholly_watched(item.duration_s))
                 for number, item in items.items()
             }

@@ -13,8 +13,9 @@ import numpy as np
 from vidgru.cache import SequenceCache
 from vidgru.config import SuggestConfig
 from vidgru.datasets.annotations import load_dataset
-from vidgru.datasets.dataset import Dataset
+from vidgru.datasets.dataset import Dataset, contradicts_events, videos_with_events
 from vidgru.datasets.formats.csv_reader import format_csv
+from vidgru.datasets.rows import videos_watched_in_part
 from vidgru.errors import CacheError, SourceError
 from vidgru.extraction.pipeline import extract_recordings
 from vidgru.labeling.suggest import LabelledTime, Suggestion, suggest
@@ -136,12 +137,12 @@ def _read_labelled(path: str, paths: Mapping[str, Path]) -> dict[str, LabelledTi
 
 def labelled_time(dataset: Dataset) -> dict[str, LabelledTime]:
     """Return what is known of each annotated recording: all of it, unless its rows mark what was watched."""
-    in_part = {row.annotation.video for row in dataset.rows if row.watched and row.annotation.start_s is not None}
+    in_part, with_events = videos_watched_in_part(dataset.rows), videos_with_events(dataset)
     known: dict[str, list[tuple[float, float]]] = {}
     events: dict[str, list[tuple[float, float, str]]] = {}
     for row in dataset.rows:
         note = row.annotation
-        if note.label is None and note.description is not None and not row.watched:
+        if row.is_description_only or contradicts_events(row, with_events, dataset.background):
             continue
         is_whole = note.start_s is None or note.end_s is None
         span = (0.0, np.inf) if is_whole else (note.start_s or 0.0, note.end_s or 0.0)
