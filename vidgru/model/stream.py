@@ -1,12 +1,14 @@
-"""Frames in, events out, as they arrive: the same code runs `vidgru eval`, `vidgru predict` and live cameras.
+"""Frames in, events out: as they arrive (`EventStream`), or of whole recordings in batches (`score_encoded`).
 
 A model with a frame head reads a recording from beginning to end and scores every frame. A model with a clip head only
 scores sliding windows as long as the clips it was trained on. A model without either cuts the recording into windows of
-this length and captions each. In every case memory and time per frame do not grow with the recording, and results do
-not depend on how the recording is split into chunks: scores up to rounding, events exactly.
+this length and captions each. In a stream, memory and time per frame do not grow with the recording. Results do not
+depend on how the recording is split into chunks, nor on the batch: scores up to rounding.
 
-Still frames of adaptive extraction repeat the frame before. Once a still stretch has settled, its further frames are
-not computed: only the recurrent layer advances, in ever longer steps (`fast_gru.repeat_input`).
+Still frames of adaptive extraction repeat the frame before. A stream encodes only those at the beginning of a still
+stretch, until their features have settled. In the others, a frame head on a single GRU layer takes ever longer steps
+(`fast_gru.repeat_input`), which changes scores slightly and depends on the chunks; other models take every step.
+`score_encoded`, and streams that write captions, compute every frame.
 """
 
 from __future__ import annotations

@@ -288,7 +288,8 @@ class Predictor:
     def _prepare(self, item: WorkItem) -> PredictionResult | PreparedItem:
         """Read a recording's features, and encode them as the recurrent layer reads them; or write why that fails.
 
-        Scores long recordings at once, and those with still stretches, most of which a stream does not compute.
+        Long recordings are scored here, as streams, and so are those with still stretches, most of whose frames a
+        stream does not encode.
         """
         if isinstance(item, PredictionResult):
             failure = item

@@ -16,8 +16,7 @@ from vidgru.datasets.splits import assign_splits
 from vidgru.errors import AnnotationError, ModelError
 from vidgru.model.checkpoint import EventModel, entry_digest, load_model, model_file
 from vidgru.model.event_decoder import DecodeSettings
-from vidgru.model.scoring import encode_recording
-from vidgru.model.stream import score_encoded
+from vidgru.model.stream import score_recording
 from vidgru.storage import user_path
 from vidgru.training.evaluate import extract_annotated, open_model_detections
 from vidgru.training.examples import TimedRecording, check_task_labels, recording_examples, untimed_clips
@@ -145,7 +144,7 @@ def _score_recordings(
 
 def _score(model: EventModel, cache: SequenceCache, key: str) -> tuple[Array, Array]:
     """Return the times of a recording's frames, float64 [T], and their scores, float32 [T,C]."""
-    (scored,) = score_encoded(model, [(encode_recording(model, cache.parts(key)), "", np.inf)])
+    scored = score_recording(model, cache.parts(key), video="", duration_s=np.inf)
     return scored.time_s, scored.scores
 
 
