@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.labeling.conftest import RunningServer
-from tests.prediction.report.browsing import click_time, redrawn, settle, texts, time_of
+from tests.prediction.report.browsing import click_time, ready, redrawn, settle, texts, time_of
 from tests.videos import read_counter, write_video
 from vidgru.datasets.annotations import load_dataset
 from vidgru.errors import OutputError
@@ -34,11 +34,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def ready(page: Any) -> Any:
-    page.wait_for_function("() => video.readyState >= 2 && !video.seeking")
-    return page
-
-
 def saved(page: Any) -> None:
     """Wait until the server has confirmed all changes."""
     redrawn(page)
@@ -48,6 +43,10 @@ def saved(page: Any) -> None:
 def go_to(page: Any, time_s: float) -> None:
     click_time(page, time_s, DURATION_S)
     settle(page, time_s)
+
+
+def opened(page: Any, name: str) -> None:
+    page.wait_for_function("(name) => recording_name.textContent === name", arg=name)
 
 
 def press(page: Any, *keys: str) -> None:
@@ -328,25 +327,50 @@ def test_nothing_else_happens_beside_an_event(videos: Path, serve: Serve, visit:
 def test_undo_returns_to_the_recording_it_changes(videos: Path, serve: Serve, visit: Visit) -> None:
     server = serve(videos)
     page = ready(visit(server))
-    opened = lambda name: page.wait_for_function(f"() => recording_name.textContent === '{name}'")  # noqa: E731
     drag(page, 1.0, 2.0, 0)
     saved(page)
     press(page, "n")
-    opened("b.mp4")
+    opened(page, "b.mp4")
     drag(ready(page), 3.0, 4.0, 1)
     saved(page)
     press(page, "u")
     saved(page)
     assert (len(server.events(0)), len(server.events(1))) == (1, 0)
     press(page, "u")
-    opened("a.mp4")
+    opened(page, "a.mp4")
     saved(page)
     assert "a.mp4: Undone." in page.locator("#toast").inner_text()
     assert (len(server.events(0)), len(server.events(1))) == (0, 0)
     press(page, "Shift+U", "Shift+U")
-    opened("b.mp4")
+    opened(page, "b.mp4")
     saved(page)
     assert (len(server.events(0)), len(server.events(1))) == (1, 1)
+
+
+def test_fast_undo_stays_within_its_recording(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    page = ready(visit(server))
+    press(page, "n")
+    opened(page, "b.mp4")
+    drag(ready(page), 3.0, 4.0, 1)
+    press(page, "Delete")  # undone, it is an event again: in b.mp4 only
+    saved(page)
+    press(page, "Shift+N")
+    opened(page, "a.mp4")
+    drag(ready(page), 1.0, 2.0, 0)
+    saved(page)
+    press(page, "n")
+    opened(page, "b.mp4")
+    press_undo = "document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'u', bubbles: true }))"
+    page.evaluate(f"() => [1, 2].forEach(() => {press_undo})")  # twice before the server has answered the first
+    opened(page, "a.mp4")
+    saved(page)
+    page.wait_for_function("() => !redo.disabled")
+    assert (server.events(0), server.events(1)) == ([], [])
+    press(page, "u")
+    opened(page, "b.mp4")
+    saved(page)
+    assert (len(server.events(0)), len(server.events(1))) == (0, 1)
 
 
 def test_keys_work_after_mouse_clicks(videos: Path, serve: Serve, visit: Visit) -> None:
@@ -438,6 +462,20 @@ def test_drafts_are_accepted_corrected_and_rejected(videos: Path, serve: Serve, 
     assert title(page) == "Draft: sit"
 
 
+def test_drafts_arrive_with_the_answer_to_a_change(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    page = ready(visit(server))
+    page.route("**/api/changes?*", lambda route: None)  # the page hears of nothing but the answers to its changes
+    with page.expect_request("**/api/changes?*"):
+        server.project.touch()
+    server.project.set_drafts({0: [Event(video="a.mp4", start_s=8.0, end_s=9.0, label="sit", score=0.7)]})
+    drag(page, 1.0, 2.0, 0)
+    saved(page)
+    page.wait_for_function("() => facts.textContent.includes('1 event · 1 draft')")
+    press(page, "Tab")
+    assert title(page) == "Draft: sit"
+
+
 # --- training and suggestions -----------------------------------------------------------------------------------------
 
 
@@ -491,7 +529,7 @@ def test_suggestions_are_opened_played_and_answered(videos: Path, serve: Serve, 
     assert rows == ["unsure\nsit\nb.mp4\n0:04.0 to 0:05.0", "random\na.mp4\n0:09.0 to 0:10.0"]
     page.locator("#speed").select_option("8")
     press(page, "g")  # plays to its last frame
-    page.wait_for_function("() => document.getElementById('recording_name').textContent === 'b.mp4'")
+    opened(page, "b.mp4")
     page.wait_for_function("() => video.paused && video.currentTime > 4.9")
     settle(page, 4.95)
     assert page.locator("#speed").input_value() == "1"
@@ -501,7 +539,7 @@ def test_suggestions_are_opened_played_and_answered(videos: Path, serve: Serve, 
     assert server.project.recordings[1].labels.watched == [(4.0, 5.0)]
     page.wait_for_function("() => document.querySelectorAll('.suggestion').length === 1")
     press(page, "Enter")
-    page.wait_for_function("() => document.getElementById('recording_name').textContent === 'a.mp4'")
+    opened(page, "a.mp4")
     page.wait_for_function("() => video.paused && video.currentTime > 9.9")
     press(page, "g")
     assert "no more suggestions" in page.locator("#toast").inner_text()
@@ -519,7 +557,7 @@ def test_draft_of_a_suggestion_is_answered(videos: Path, serve: Serve, visit: Vi
     page = ready(visit(server))
     page.wait_for_selector(".suggestion")
     press(page, "g")
-    page.wait_for_function("() => document.getElementById('recording_name').textContent === 'b.mp4'")
+    opened(page, "b.mp4")
     page.wait_for_function("() => video.paused && video.currentTime > 4.9")
     assert title(page) == "Draft: sit"
     press(page, "Escape", "r")  # without a selection, and past its end
@@ -532,7 +570,7 @@ def test_draft_of_a_suggestion_is_answered(videos: Path, serve: Serve, visit: Vi
     assert server.events(1) == [(12.1, 13.0, "sit", "")]
     page.wait_for_function("() => document.querySelectorAll('.suggestion').length === 1")
     page.locator("#recording_r0").click()
-    page.wait_for_function("() => document.getElementById('recording_name').textContent === 'a.mp4'")
+    opened(page, "a.mp4")
     press(page, "Shift+X")
     page.wait_for_selector(".suggestion", state="detached")
 
@@ -581,6 +619,31 @@ def test_full_disk_is_reported(videos: Path, serve: Serve, visit: Visit, monkeyp
     page.wait_for_selector("#banner", state="hidden")
     assert len(server.events()) == 1
     assert server.out.exists()
+
+
+def test_error_of_the_server_is_named_and_retried(
+    videos: Path, serve: Serve, visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(videos)
+    page = ready(visit(server, expect="500"))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.project, "details", fail)
+        page.reload()
+        page.wait_for_selector("#toast:not([hidden])")
+        assert page.locator("#toast").inner_text() == "a.mp4 cannot be opened: Internal Server Error"
+    server.project.touch()
+    ready(page)
+    with monkeypatch.context() as patch:
+        patch.setattr(server.project, "apply", fail)
+        drag(page, 1.0, 2.0, 0)
+        page.wait_for_selector("#banner:not([hidden])")
+        assert page.locator("#banner").inner_text().startswith("Internal Server Error")
+    saved(page)
+    assert len(server.events()) == 1
 
 
 def test_refused_change_is_taken_back(videos: Path, serve: Serve, visit: Visit) -> None:

@@ -116,7 +116,10 @@ def test_pending_draft_is_never_watched(project: LabelingProject) -> None:
     play = {"op": "watched", "start_s": 0, "end_s": 10}
     holes = [["0.0", "4.0", "background"], ["6.0", "10.0", "background"]]
     project.set_drafts({0: [draft]})
-    assert project.apply(0, [play])["watched"] == [[0, 4], [6, 10]]
+    answer = project.apply(0, [play])
+    assert answer["watched"] == [[0, 4], [6, 10]]
+    assert len(answer["drafts"]) == 1
+    assert answer == project.details(0)
     assert spans(project) == holes
     assert project.label_counts([0])[0] == 0
     accept = put("x", 4, 6)

@@ -224,26 +224,25 @@ class LabelingProject:
                 {"start_s": event.start_s, "end_s": event.end_s, "label": event.label, "score": round(event.score, 4)}
                 for event in _shown_drafts(item, item.labels)
             ]
-            return {"id": recording_id(number), **self._annotations(item), "drafts": drafts}
-
-    def _annotations(self, item: ProjectRecording) -> dict[str, Any]:
-        events = sorted(item.labels.events.items(), key=lambda pair: (pair[1].start_s, pair[1].end_s))
-        return {
-            "version": self.version,
-            "annotations": [
-                {
-                    "id": event_id,
-                    "start_s": event.start_s,
-                    "end_s": event.end_s,
-                    "label": event.label,
-                    "description": event.description,
-                }
-                for event_id, event in events
-            ],
-            "watched": [list(span) for span in item.labels.watched],
-            "watched_with_events": [list(span) for span in item.labels.watched_with_events(item.duration_s)],
-            "is_empty": item.labels.is_empty,
-        }
+            events = sorted(item.labels.events.items(), key=lambda pair: (pair[1].start_s, pair[1].end_s))
+            return {
+                "id": recording_id(number),
+                "version": self.version,
+                "annotations": [
+                    {
+                        "id": event_id,
+                        "start_s": event.start_s,
+                        "end_s": event.end_s,
+                        "label": event.label,
+                        "description": event.description,
+                    }
+                    for event_id, event in events
+                ],
+                "watched": [list(span) for span in item.labels.watched],
+                "watched_with_events": [list(span) for span in item.labels.watched_with_events(item.duration_s)],
+                "is_empty": item.labels.is_empty,
+                "drafts": drafts,
+            }
 
     def set_suggestions(self, suggestions: Iterable[Mapping[str, Any]]) -> None:
         """Replace what the latest model suggests to label next.
@@ -308,7 +307,7 @@ class LabelingProject:
             changes: Operations in order, see `vidgru.labeling.server`.
 
         Returns:
-            The annotations after them, and the version.
+            The same as `details`, after the changes.
 
         Raises:
             InvalidChangeError: A change is malformed; none is applied.
@@ -343,7 +342,7 @@ class LabelingProject:
             except OutputError as error:
                 self._retry_later(error)
                 raise ChangeNotSavedError(error.message) from error
-            return self._annotations(item)
+            return self.details(number)
 
     def _apply_one(self, labels: RecordingLabels, change: Mapping[str, Any], duration_s: float) -> None:
         operation = change.get("op")

@@ -23,9 +23,9 @@ never by path. Errors are `{"error": TEXT}`.
   frame_times_s}`. `watched_with_events` is all that counts as watched, as in the file. `frame_times_s` is null if
   frame k is at k / fps, or if the times are unknown.
 - `POST /api/recordings/ID/changes` with `{changes: [..]}`: apply them in order, write the file, and return
-  `{version, annotations, watched, watched_with_events, is_empty}`. If one is malformed none is applied, and the answer
-  is 400. If the disk is full the answer is 507, with the same fields and `error`; the changes are kept, and written as
-  soon as they can be.
+  the same as `GET`, without `fps` and `frame_times_s`. If one is malformed none is applied, and the answer is 400. If
+  the disk is full the answer is 507, with the same fields and `error`; the changes are kept, and written as soon as
+  they can be.
   - `{op: "put", id, start_s, end_s, label, description}` adds or replaces an event; ids are made by the client.
   - `{op: "delete", id}`
   - `{op: "watched", start_s, end_s}` and `{op: "unwatched", start_s, end_s}`. Drafts that are neither accepted nor

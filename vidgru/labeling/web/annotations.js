@@ -31,9 +31,9 @@ async function request(path, content) {
   const body = JSON.stringify(content);
   const sending = body === undefined ? {} : { method: 'POST', body, keepalive: body.length < KEEPALIVE_LENGTH };
   const response = await fetch(`/api/${path}`, { headers, ...sending });
-  const answer = await response.json();
-  if (!response.ok) throw new RequestError(response.status, answer.error);
-  return answer;
+  if (response.ok) return response.json();
+  const { error } = await response.json().catch(() => ({ error: response.statusText })); // an unexpected error is not JSON
+  throw new RequestError(response.status, error);
 }
 
 function pause(ms) {
@@ -50,16 +50,16 @@ class ServerState {
   }
 
   async follow() {
-    for (;;) {
-      const known = this.current !== null && this.error === null;
-      try {
-        this.set(await request(known ? `changes?since=${this.current.version}` : 'state'), null);
-        await pause(PAUSE_MS);
-      } catch (error) {
-        this.set(this.current, error);
-        await pause(RETRY_MS);
-      }
+    const known = this.current !== null && this.error === null;
+    let state = this.current;
+    let error = null;
+    try {
+      state = await request(known ? `changes?since=${state.version}` : 'state');
+    } catch (failure) {
+      error = failure;
     }
+    setTimeout(() => this.follow(), error ? RETRY_MS : PAUSE_MS);
+    this.set(state, error); // an error in a listener is the page's own: it appears in the console, not as the server's
   }
 
   set(state, error) {
@@ -286,23 +286,23 @@ class LabelStore {
     return id;
   }
 
-  // Take back the last edit, which must be of the open recording.
+  // Take back the last edit, of whatever recording.
   undo() {
     const last = this.done.pop();
     this.undone.push(last);
-    this.post(last.inverse);
+    this.post(last.inverse, false, last.id);
   }
 
   redo() {
     const next = this.undone.pop();
     this.done.push(next);
-    this.post(next.changes);
+    this.post(next.changes, false, next.id);
   }
 
   // --- sending -----------------------------------------------------------------------------------------------------------
 
-  post(changes, isPlayed = false) {
-    if (changes.length) this.pending.push({ id: this.id, changes, isPlayed });
+  post(changes, isPlayed = false, id = this.id) {
+    if (changes.length) this.pending.push({ id, changes, isPlayed });
     this.refresh();
     this.send();
   }
@@ -322,19 +322,13 @@ class LabelStore {
         const answer = await request(`recordings/${encodeURIComponent(id)}/changes`, { changes });
         this.pending.shift();
         this.problem = null;
-        if (id === this.id) this.confirm({ ...answer, drafts: this.remainingDrafts(changes) });
+        if (id === this.id) this.confirm(answer);
       } catch (error) {
         await this.handle(error);
       }
       this.topics.emit('saving');
     }
     this.sending = false;
-  }
-
-  // The server's answer to a change has no drafts.
-  remainingDrafts(changes) {
-    const { drafts } = changes.reduce(applyChange, this.confirmed);
-    return drafts.map(({ start, end, label, score }) => ({ start_s: start, end_s: end, label, score }));
   }
 
   async handle(error) {

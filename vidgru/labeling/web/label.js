@@ -106,8 +106,10 @@ class LabelPage {
       details = await request(`recordings/${encodeURIComponent(id)}`);
     } catch (error) {
       showToast(`${recording.name} cannot be opened: ${error.message}`);
+      if (this.opening === id) this.opening = null; // the next state of the server tries again
+      return;
     }
-    if (!details || this.opening !== id || id === this.store.id) return;
+    if (this.opening !== id || id === this.store.id) return;
     this.watch.stop();
     Object.assign(data, { name: recording.name, duration: recording.duration_s, fps: recording.fps ?? USUAL_FPS, size: recording.size });
     [this.selected, this.range] = [null, null];
@@ -335,11 +337,12 @@ class LabelPage {
   async undo(redo) {
     this.watch.stop();
     const { store } = this;
-    const edit = (redo ? store.undone : store.done).at(-1);
+    const last = () => (redo ? store.undone : store.done).at(-1);
+    const edit = last();
     if (!edit) return;
     const isOther = edit.id !== store.id;
     await this.open(edit.id);
-    if (edit.id !== store.id) return;
+    if (edit.id !== store.id || edit !== last()) return; // another key was pressed meanwhile
     if (redo) store.redo();
     else store.undo();
     this.select(null);
