@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from tests.prediction.report.browsing import NOTE_FRAMES
+from tests.prediction.report.browsing import browser_pages
 from vidgru.labeling.project import LabelingProject
 from vidgru.labeling.proxy import ProxyVideos
 from vidgru.labeling.server import _listen, make_app
@@ -78,32 +78,14 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
 
 @pytest.fixture
 def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """Opens the page of a server; in the end, its console must hold only what a test expects."""
-    complaints: list[str] = []
-    contexts = []
+    """Opens the page of a server."""
+    with browser_pages(chromium) as open_page:
 
-    def open_page(
-        server: RunningServer, *, address: str = "", expect: str | None = None, help_open: bool = False, **options: Any
-    ) -> Any:
-        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 720}, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.add_init_script(NOTE_FRAMES)
+        def open_server(server: RunningServer, *, address: str = "", help_open: bool = False, **options: Any) -> Any:
+            page = open_page(server.address + address, **options)
+            if not help_open:
+                page.wait_for_selector("#help[open]")
+                page.keyboard.press("Escape")
+            return page
 
-        def complain(text: str) -> None:
-            if expect is None or expect not in text:
-                complaints.append(text)
-
-        page.on("console", lambda message: complain(message.text))
-        page.on("pageerror", lambda error: complain(str(error)))
-        page.goto(server.address + address)
-        if not help_open:
-            page.wait_for_selector("#help[open]")
-            page.keyboard.press("Escape")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
+        yield open_server

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.prediction.report.browsing import browser_pages
 from vidgru.datasets.annotations import load_dataset
 from vidgru.demo.dataset import write_recordings
 from vidgru.storage import bundled_file
@@ -19,6 +20,7 @@ from vidgru.storage import bundled_file
 pytestmark = pytest.mark.slow
 
 LABELS = ("leaves_bag", "runs")
+MAX_TABS = 100  # more than a recording of a few seconds has events and drafts
 PATIENCE_MS = 900_000  # training, on a machine that does other things too
 
 
@@ -30,16 +32,21 @@ def running_label(folder: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "vidgru", "label", *map(str, arguments), "--no-browser", "--labels", "leaves_bag"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        printed = ""
-        while not (match := re.search(r"open (http\S+)\n", printed)):
-            line = process.stdout.readline()
-            assert line, printed
-            printed += line
         try:
+            printed = ""
+            while not (match := re.search(r"open (http\S+)\n", printed)):
+                line = process.stdout.readline()
+                assert line, printed
+                printed += line
             yield match[1]
         finally:
             process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 0
+            try:
+                code = process.wait(120)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        assert code == 0
 
 
 def go_to(page: Any, time_s: float) -> None:
@@ -76,18 +83,24 @@ def label_all(page: Any, truth: list[dict[str, str]]) -> None:
         wait_for_text(page, "save_state", "saved")
 
 
+def select_draft(page: Any) -> None:
+    title = page.locator("#action_title")
+    for _ in range(MAX_TABS):
+        if title.inner_text().startswith("Draft"):
+            return
+        page.keyboard.press("Tab")
+        page.wait_for_timeout(100)
+    facts = page.locator("#facts").inner_text()
+    pytest.fail(f"no draft after {MAX_TABS} times Tab, but {title.inner_text()!r}; {facts}")
+
+
 def test_drawn_recordings_become_a_model(tmp_path: Path, chromium: Any) -> None:
     write_recordings(tmp_path, 3, seed=5)
     with open(tmp_path / "annotations.csv", encoding="utf-8") as file:
         truth = list(csv.DictReader(file))
-    complaints: list[str] = []
-    context = chromium.new_context(viewport={"width": 1280, "height": 720})
-    page = context.new_page()
-    page.set_default_timeout(120_000)
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    with running_label(tmp_path) as address:
-        page.goto(address)
+    with running_label(tmp_path) as address, browser_pages(chromium) as open_page:
+        page = open_page(address)
+        page.set_default_timeout(120_000)
         page.wait_for_selector("#help[open]")
         page.keyboard.press("Escape")
         label_all(page, truth)
@@ -97,19 +110,13 @@ def test_drawn_recordings_become_a_model(tmp_path: Path, chromium: Any) -> None:
         page.locator(".recording", has_text="draft").first.click()
         wait_for_text(page, "facts", "draft")
         page.keyboard.press("Home")
-        while not page.locator("#action_title").inner_text().startswith("Draft"):
-            page.keyboard.press("Tab")
-            page.wait_for_timeout(100)
+        select_draft(page)
         page.keyboard.press("a")
         wait_for_text(page, "save_state", "saved")
-        page.goto("about:blank")
-    with running_label(tmp_path) as address:
-        page.goto(address)
+    with running_label(tmp_path) as address, browser_pages(chromium) as open_page:
+        page = open_page(address)
         page.wait_for_selector("#curve:not([hidden])")
         page.wait_for_function("() => /3 events/.test(recording_list.textContent)")
-        page.goto("about:blank")
-    context.close()
-    assert complaints == []
 
     labels = load_dataset(tmp_path / "labels.csv")
     wanted = sorted((float(row["start"]), row["label"]) for row in truth if row["label"] in LABELS)

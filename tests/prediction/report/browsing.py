@@ -1,5 +1,7 @@
 """What a person does in the page of a recording, and sees there."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,36 @@ HTMLVideoElement.prototype.requestVideoFrameCallback = function (notify) {
   });
 };
 """
+
+
+@contextmanager
+def browser_pages(chromium: Any, ignore: str | None = None) -> Iterator[Callable[..., Any]]:
+    """Opens addresses as pages; in the end, their consoles must hold only what a test expects or all tests ignore."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(address: str, *, expect: str | None = None, **options: Any) -> Any:
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 720}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.add_init_script(NOTE_FRAMES)
+
+        def complain(text: str) -> None:
+            if not any(part is not None and part in text for part in (expect, ignore)):
+                complaints.append(text)
+
+        page.on("console", lambda message: complain(message.text))
+        page.on("pageerror", lambda error: complain(str(error)))
+        page.goto(address)
+        return page
+
+    try:
+        yield open_page
+    finally:
+        for context in contexts:
+            context.close()
+    assert complaints == []
 
 
 def ready(page: Any) -> Any:
