@@ -23,8 +23,7 @@ class RecordingList {
     for (const id of ['recording_search', 'recording_filter']) byId(id).addEventListener('input', show);
     // Rows are replaced while extraction makes progress, perhaps between press and release: the list listens for them.
     this.box.addEventListener('click', (click) => {
-      const top = this.rows.body.getBoundingClientRect().top;
-      const recording = this.rows.items[Math.floor((click.clientY - top) / RECORDING_PX)];
+      const recording = this.rows.itemAt(click.clientY);
       if (recording) page.open(recording.id);
     });
   }
@@ -111,8 +110,7 @@ class SuggestionQueue {
     page.topics.on('state', () => this.follow());
     page.topics.on('state events media', oncePerFrame(() => this.prune()));
     this.box.addEventListener('click', (click) => {
-      const top = this.rows.body.getBoundingClientRect().top;
-      const item = this.rows.items[Math.floor((click.clientY - top) / SUGGESTION_PX)];
+      const item = this.rows.itemAt(click.clientY);
       if (item) this.open(item);
     });
   }
@@ -138,7 +136,7 @@ class SuggestionQueue {
     this.show();
   }
 
-  // Drop stretches that were labelled or watched since, or whose recording is done.
+  // Drop stretches of the open recording that were labelled or watched since, and those of recordings that are done.
   prune() {
     const items = this.items.filter((item) => !this.isAnswered(item));
     if (items.length === this.items.length) return;

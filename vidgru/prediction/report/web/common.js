@@ -267,6 +267,11 @@ class VirtualList {
     this.body.replaceChildren(...rows);
   }
 
+  // The item of the row at a height in the window; undefined if there is none.
+  itemAt(clientY) {
+    return this.items[Math.floor((clientY - this.body.getBoundingClientRect().top) / this.height)];
+  }
+
   reveal(index) {
     const top = index * this.height;
     const { scrollTop, clientHeight } = this.container;
