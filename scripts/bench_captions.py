@@ -161,7 +161,7 @@ class ModelInputs:
     def load(cls, model: EventModel, dataset: Dataset, split: str, features: str, weights: str) -> ModelInputs:
         """Load the training split and the evaluated one, extracting missing features."""
         cache = SequenceCache(features)
-        videos = [row.video for row in dataset.annotations if row.split in ("train", split)]
+        videos = [row.annotation.video for row in dataset.rows if row.split in ("train", split)]
         detector = detector_settings(model, weights)
         extracted = extract_missing(dataset, videos, cache, model.feature_settings, detector, RuntimeSettings())
         loaded = load_features(cache, extracted.keys)

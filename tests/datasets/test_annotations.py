@@ -49,10 +49,17 @@ def test_load_dataset_row_kinds(tmp_path: Path) -> None:
 def test_jsonl_equals_csv(tmp_path: Path) -> None:
     from_csv = load_dataset(write_set(tmp_path / "one", EXAMPLE))
     lines = [
-        {"video": "a.mp4", "start": 3.4, "end": 6.0, "label": "fall", "description": "A man falls from a chair"},
+        {
+            "video": "a.mp4",
+            "start": 3.4,
+            "end": 6.0,
+            "label": "fall",
+            "description": "A man falls from a chair",
+            "split": "train",
+        },
         {"video": "b.mp4", "start": None, "label": "walk", "split": "val"},
         {"video": "c.mp4", "split": "test"},
-        {"video": "d.mp4", "description": "Two people meet"},
+        {"video": "d.mp4", "description": "Two people meet", "split": "train"},
     ]
     text = "\n\n".join(json.dumps(line) for line in lines)
     from_json = load_dataset(write_set(tmp_path / "two", text, name="annotations.jsonl"))
@@ -63,7 +70,7 @@ def test_jsonl_equals_csv(tmp_path: Path) -> None:
 def test_edited_events_file_is_an_annotation_file(tmp_path: Path) -> None:
     text = "video,start,end,label,score,description,start_time\na.mp4,1.25,2.5,fall,0.93,,2024-05-01T10:00:00+00:00\n"
     dataset = load_dataset(write_set(tmp_path, text))
-    assert dataset.annotations == (Annotation(video="a.mp4", start_s=1.25, end_s=2.5, label="fall", split="train"),)
+    assert dataset.annotations == (Annotation(video="a.mp4", start_s=1.25, end_s=2.5, label="fall"),)
     assert dataset.rows[0].extra["score"] == "0.93"
     event = {"video": "a.mp4", "start": 1.25, "end": 2.5, "label": "fall", "score": 0.93, "objects": [1, 2]}
     (tmp_path / "events.jsonl").write_text(json.dumps(event))
@@ -247,8 +254,8 @@ def test_spreadsheet_headers(tmp_path: Path) -> None:
     text = "\ufeffVideo;Start;End;Label;Note\r\na.mp4;1;2;fall;x\r\nb.mp4;;;\r\n"
     dataset = load_dataset(write_set(tmp_path, text))
     assert dataset.annotations == (
-        Annotation(video="a.mp4", start_s=1.0, end_s=2.0, label="fall", split="train"),
-        Annotation(video="b.mp4", split="train"),
+        Annotation(video="a.mp4", start_s=1.0, end_s=2.0, label="fall"),
+        Annotation(video="b.mp4"),
     )
 
 
@@ -261,7 +268,7 @@ def test_spreadsheet_headers(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_time_columns_of_other_names(tmp_path: Path, columns: str) -> None:
     dataset = csv_set(tmp_path, "a.mp4,walk,0.5,2", "b.mp4,,,", header=f"video,label,{columns}")
-    walk = Annotation(video="a.mp4", start_s=0.5, end_s=2.0, label="walk", split="train")
+    walk = Annotation(video="a.mp4", start_s=0.5, end_s=2.0, label="walk")
     assert dataset.annotations[0] == walk
     assert f"times are read from the columns {columns} (seconds)" in dataset.notes
     names = columns.split(",")
@@ -495,7 +502,7 @@ def test_foreign_split_names(tmp_path: Path) -> None:
         f"a.mp4,{i},{i + 1},x,,{s}" for i, s in enumerate(["", "Training", "VALID", "validation", "Test", "holdout"])
     ]
     dataset = csv_set(tmp_path, *rows)
-    assert [note.split for note in dataset.annotations] == ["train", "train", "val", "val", "test", "holdout"]
+    assert [note.split for note in dataset.annotations] == [None, "train", "val", "val", "test", "holdout"]
     assert dataset.splits == ("train", "val", "test", "holdout")
     assert dataset.warnings == ("rows of split holdout are used only if that split is named",)
 

@@ -33,7 +33,6 @@ from vidgru.datasets.rows import (
     did_you_mean,
     plural,
     raise_problems,
-    with_split,
 )
 from vidgru.datasets.spec import IGNORE, DatasetSpec, find_dataset
 from vidgru.datasets.videos import Videos, locate
@@ -114,7 +113,7 @@ def load_dataset(
     dataset = Dataset(
         root=spec.roots[0],
         source=spec.source,
-        rows=tuple(row if row.annotation.split else with_split(row, "train") for row in rows),
+        rows=tuple(rows),
         recordings=recordings,
         labels=labels,
         background=spec.background,

@@ -44,7 +44,7 @@ def warn_of_copies(dataset: Dataset, paths: Mapping[str, Path]) -> list[str]:
     """
     splits: dict[str, set[str]] = {}
     for row in dataset.rows:
-        splits.setdefault(row.annotation.video, set()).add(row.annotation.split or "train")
+        splits.setdefault(row.annotation.video, set()).add(row.split)
     present = [name for name, path in paths.items() if name in splits and path.is_file() and os.path.getsize(path)]
     if len(set().union(*(splits[name] for name in present))) < 2:
         return []

@@ -23,7 +23,7 @@ class Dataset:
     Attributes:
         root: Folder in which videos are looked up first.
         source: The annotation file.
-        rows: In file order, without those whose video is missing; each has a split.
+        rows: In file order, without those whose video is missing.
         recordings: Recording of each annotated video.
         labels: Event labels, sorted or in the order of `names`, without the background. Empty if the file holds only
             descriptions or event-free recordings.
@@ -63,7 +63,7 @@ class Dataset:
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that have rows: train, val and test first, others sorted."""
-        used = {row.annotation.split or "train" for row in self.rows}
+        used = {row.split for row in self.rows}
         usual = [name for name in ("train", "val", "test") if name in used]
         return (*usual, *sorted(used.difference(usual)))
 
@@ -113,7 +113,7 @@ def _clips_of(dataset: Dataset) -> Iterator[Clip]:
         note = row.annotation
         if row.ignored or row.is_description_only or contradicts_events(row, with_events, dataset.background):
             continue
-        interval, labels = (note.video, note.start_s, note.end_s, note.split or "train"), sets[note.label]
+        interval, labels = (note.video, note.start_s, note.end_s, row.split), sets[note.label]
         others = labels_of.setdefault(interval, labels)
         if others is not labels:
             labels_of[interval] = others | labels
@@ -150,7 +150,7 @@ def described_segments(dataset: Dataset, split: str | None = None) -> list[Descr
     sentences_of: dict[tuple[str, float | None, float | None, int | None, str], list[str]] = {}
     for row in dataset.rows:
         note = row.annotation
-        row_split = note.split or "train"
+        row_split = row.split
         if note.description is None or split not in (None, row_split):
             continue
         label = None if note.label is None else number.get(note.label)  # the background has none
@@ -176,7 +176,7 @@ def without_placeholder_labels(dataset: Dataset) -> Dataset:
 
 def select_splits(dataset: Dataset, splits: Collection[str]) -> Dataset:
     """Return the dataset with only the rows of some splits; its labels are unchanged."""
-    return replace(dataset, rows=tuple(row for row in dataset.rows if (row.annotation.split or "train") in splits))
+    return replace(dataset, rows=tuple(row for row in dataset.rows if row.split in splits))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +250,7 @@ def _timelines_of(dataset: Dataset) -> Iterator[EventTimeline]:
     for row in dataset.rows:
         note = row.annotation
         if row.ignored and note.start_s is not None and note.end_s is not None:
-            events_of.setdefault((note.video, note.split or "train"), [])
+            events_of.setdefault((note.video, row.split), [])
             intervals.setdefault(note.video, {}).setdefault("", []).append((note.start_s, note.end_s))
     if not any(events_of.values()):
         return
@@ -277,7 +277,7 @@ def _unwatched(dataset: Dataset) -> dict[tuple[str, str], tuple[tuple[float, flo
         note = row.annotation
         if note.video not in in_part or row.is_description_only:
             continue
-        spans = covered.setdefault((note.video, note.split or "train"), [])
+        spans = covered.setdefault((note.video, row.split), [])
         if note.start_s is not None and note.end_s is not None:
             spans.append((note.start_s, note.end_s))
         elif _is_event_free(row, dataset.background) and note.video not in with_events:

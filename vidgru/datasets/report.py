@@ -138,7 +138,7 @@ def _sizes(dataset: Dataset, splits: tuple[str, ...], timed: list[EventTimeline]
     sizes: dict[str, dict[str, Any]] = {}
     for split in splits:
         split_clips = [clip for clip in all_clips if clip.split == split]
-        videos = {row.annotation.video for row in dataset.rows if row.annotation.split == split}
+        videos = {row.annotation.video for row in dataset.rows if row.split == split}
         lengths = [_length(dataset.durations, video) for video in sorted(videos)]
         known = [length for length in lengths if length is not None]
         sizes[split] = {
@@ -240,7 +240,7 @@ def _split_warnings(
             warnings.append(f"no {noun}s in {split} of {_listed(absent)}{effect}")
     splits_of: dict[str, set[str]] = {}
     for row in dataset.rows:
-        splits_of.setdefault(group[row.annotation.video], set()).add(row.annotation.split or "train")
+        splits_of.setdefault(group[row.annotation.video], set()).add(row.split)
     shared = [name for name, splits in splits_of.items() if len(splits) > 1]
     if shared:
         number, where = plural(len(shared), f"{group_kind} group"), " and ".join(sorted(splits_of[shared[0]]))
@@ -252,7 +252,7 @@ def _split_warnings(
 
 def _cut_clips(dataset: Dataset) -> list[str]:
     """Warn if clips that their names say are cut from one recording (yard_003.mp4, yard_004.mp4) are in two splits."""
-    split_of = {row.annotation.video: row.annotation.split or "train" for row in dataset.rows}
+    split_of = {row.annotation.video: row.split for row in dataset.rows}
     clips_of: dict[str, dict[str, str]] = {}  # split by clip, by what their names have in common
     for video, split in split_of.items():
         match = _CUT_CLIP.fullmatch(video)

@@ -75,6 +75,11 @@ class AnnotationRow:
     watched: bool = False
 
     @property
+    def split(self) -> str:
+        """Split of its annotation; train if it has none."""
+        return self.annotation.split or "train"
+
+    @property
     def is_description_only(self) -> bool:
         """Whether it describes something without a label: what happens there is unknown to training on labels."""
         return self.annotation.label is None and self.annotation.description is not None and not self.watched
@@ -87,7 +92,7 @@ def videos_watched_in_part(rows: Iterable[AnnotationRow]) -> set[str]:
 
 def with_split(row: AnnotationRow, split: str) -> AnnotationRow:
     """Return the row in another split."""
-    return row if row.annotation.split == split else replace(row, annotation=replace(row.annotation, split=split))
+    return row if row.split == split else replace(row, annotation=replace(row.annotation, split=split))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +122,17 @@ class InvalidEntryError(Exception):
         self.problem: Problem = (where, message, remedy)
 
 
+def home_of(path: Path) -> Path:
+    """Return the folder of an annotation file, or the folder itself."""
+    return path if path.is_dir() else path.parent
+
+
 @dataclass(kw_only=True)
 class ParseResult:
     """Content of annotation files.
 
     Attributes:
+        home: Folder of the annotation file; its videos may lie below it.
         rows: In file order; the split is None if the file gives none.
         problems: Entries that could not be parsed.
         notes: Assumptions made and entries skipped, in sentences.
@@ -136,6 +147,7 @@ class ParseResult:
         empty: Places of intervals of zero length, which exports of other tools contain; they are skipped.
     """
 
+    home: Path | None = None
     rows: list[AnnotationRow] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -205,7 +217,14 @@ class ParseResult:
             split=intern(SPLIT_NAMES.get(split, split)) if split else None,
         )
         self.rows.append(
-            AnnotationRow(annotation=annotation, where=where, extra=extra or _NO_EXTRA, frames=frames, watched=watched)
+            AnnotationRow(
+                annotation=annotation,
+                where=where,
+                extra=extra or _NO_EXTRA,
+                home=self.home,
+                frames=frames,
+                watched=watched,
+            )
         )
 
     def add_moment(

@@ -13,7 +13,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from vidgru.datasets.dataset import Dataset, clips, select_splits
+from vidgru.datasets.dataset import Dataset, clips
 from vidgru.datasets.rows import AnnotationRow, did_you_mean, plural, with_split
 from vidgru.datasets.spec import SplitSettings
 from vidgru.errors import AnnotationError, SettingsError
@@ -105,7 +105,7 @@ def member_folds(dataset: Dataset, members: int, seed: int, by: str | None = Non
         The part of each recording that a member does without. Fewer parts than members, or none, if there are too few
         groups; of a single group, its recordings are divided.
     """
-    rows = tuple(row for row in dataset.rows if row.annotation.split in ("train", "val"))
+    rows = tuple(row for row in dataset.rows if row.split in ("train", "val"))
     by = _dividing(dataset, rows, by)
     group, _ = groups(dataset, by)
     chosen = replace(dataset, rows=rows)
@@ -115,7 +115,7 @@ def member_folds(dataset: Dataset, members: int, seed: int, by: str | None = Non
             groups_of.setdefault(label, set()).add(group[clip.video])
     single = {name for names in groups_of.values() if len(names) == 1 for name in names}
     free = [row for row in rows if group[row.annotation.video] not in single]
-    val = {group[row.annotation.video] for row in free if row.annotation.split == "val"}
+    val = {group[row.annotation.video] for row in free if row.split == "val"}
     train = {group[row.annotation.video] for row in free} - val
     number = dict.fromkeys(val, 0)
     rest = tuple(row for row in free if group[row.annotation.video] in train)
@@ -133,7 +133,7 @@ def in_split(dataset: Dataset, videos: Collection[str], split: str, *origins: st
     """Return the dataset with rows of some recordings in another split: those of `origins`, or of train and val."""
     origins = origins or ("train", "val")
     rows = tuple(
-        with_split(row, split) if row.annotation.video in videos and row.annotation.split in origins else row
+        with_split(row, split) if row.annotation.video in videos and row.split in origins else row
         for row in dataset.rows
     )
     return replace(dataset, rows=rows)
@@ -216,25 +216,25 @@ def stratify(counts: Array, shares: Array, rng: np.random.Generator) -> Array:
 
 
 def _hold_out(dataset: Dataset, name: str, share: float, settings: SplitSettings) -> Dataset:
-    train = tuple(row for row in dataset.rows if row.annotation.split == "train")
+    train = tuple(row for row in dataset.rows if row.split == "train")
     if name == "val" and len({row.annotation.video for row in train}) == 1:
         note = f"{NO_VAL}, and the only train recording cannot be divided: nothing is left to measure the model on"
         return replace(dataset, notes=(*dataset.notes, note))
     settings = replace(settings, by=_dividing(dataset, train, settings.by))
     part, group_kind = _parts(dataset, train, np.array([1 - share, share]), settings)
     rows = tuple(
-        with_split(row, name) if row.annotation.split == "train" and part[row.annotation.video] == 1 else row
+        with_split(row, name) if row.split == "train" and part[row.annotation.video] == 1 else row
         for row in dataset.rows
     )
-    changed = replace(dataset, rows=rows)
-    moved, before = clips(select_splits(changed, [name])), clips(dataset, "train")
+    before = clips(dataset, "train")
+    moved = [clip for clip in before if part[clip.video] == 1]
     noun = "clips"
     if any(clip.start_s is not None and clip.labels for clip in before):  # events move with their recording
         noun = "recordings"
         moved, before = ([*{clip.video: clip for clip in part}.values()] for part in (moved, before))
     moved_rows = f"{len(moved)} of {len(before)} train {noun} held out as {name}"
     note = f"{_MADE_SPLIT.format(name)}: {moved_rows}, by {group_kind}, seed {settings.seed}"
-    return replace(changed, notes=(*dataset.notes, note))
+    return replace(dataset, rows=rows, notes=(*dataset.notes, note))
 
 
 def only_group(dataset: Dataset, by: str | None = None) -> str | None:
@@ -245,7 +245,7 @@ def only_group(dataset: Dataset, by: str | None = None) -> str | None:
         by: As for `groups`.
     """
     group, kind = groups(dataset, by)
-    names = {group[row.annotation.video] for row in dataset.rows if row.annotation.split in ("train", "val")}
+    names = {group[row.annotation.video] for row in dataset.rows if row.split in ("train", "val")}
     return f"{kind} {names.pop()!r}" if len(names) == 1 and kind != "video" else None
 
 

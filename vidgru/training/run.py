@@ -239,7 +239,7 @@ def _cross_validate(data: TrainingData, config: TrainConfig) -> Path:
     for fold in folds(data.dataset, config.folds, config.seed, config.group_by or None):
         model = train_model(fold, data.loaded, data.task, data.feature_settings, config).best
         metrics = evaluate_loaded(model, fold, "test", data.loaded, intervals=False)
-        videos = dict.fromkeys(row.annotation.video for row in fold.rows if row.annotation.split == "test")
+        videos = dict.fromkeys(row.annotation.video for row in fold.rows if row.split == "test")
         models |= dict.fromkeys(videos, model)
         left_out = list(dict.fromkeys(group[video] for video in videos))
         rows.append({"by": kind, "left_out": left_out, **metrics})

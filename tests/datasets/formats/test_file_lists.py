@@ -213,7 +213,7 @@ def test_kinetics(tmp_path: Path) -> None:
     videos = "abseiling/-3B32lodo2M_000059_000069.mp4|_dbcJuKJQNs.mkv"
     dataset = load_dataset(write(tmp_path, "val.csv", files.KINETICS, videos))
     assert dataset.annotations == (
-        note("abseiling/-3B32lodo2M_000059_000069.mp4", label="abseiling"),
+        note("abseiling/-3B32lodo2M_000059_000069.mp4", label="abseiling", split="train"),
         note("_dbcJuKJQNs.mkv", label="air drumming", split="val"),
     )
     assert dataset.rows[0].extra == {"group": "-3B32lodo2M"}

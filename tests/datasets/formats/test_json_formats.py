@@ -13,7 +13,7 @@ from vidgru.errors import AnnotationError
 from vidgru.types import DESCRIBED, Annotation
 
 
-def note(video: str, start_s: float | None = None, end_s: float | None = None, label: str | None = None, split: str = "train", text: str | None = None) -> Annotation:  # fmt: skip  # noqa: E501
+def note(video: str, start_s: float | None = None, end_s: float | None = None, label: str | None = None, split: str | None = None, text: str | None = None) -> Annotation:  # fmt: skip  # noqa: E501
     return Annotation(video=video, start_s=start_s, end_s=end_s, label=label, split=split, description=text)
 
 
@@ -24,8 +24,8 @@ def test_activitynet(tmp_path: Path) -> None:
     path = write(tmp_path, "gt.json", files.ACTIVITYNET, "v_abc_-012345.mp4|sub/quiet000000.mkv")
     dataset = load_dataset(path)
     assert dataset.annotations == (
-        note("v_abc_-012345.mp4", 0.01, 81.58, "Mopping"),
-        note("v_abc_-012345.mp4", 12.5, 20.0, "Singing"),
+        note("v_abc_-012345.mp4", 0.01, 81.58, "Mopping", "train"),
+        note("v_abc_-012345.mp4", 12.5, 20.0, "Singing", "train"),
         note("sub/quiet000000.mkv", split="val"),
     )
     assert dataset.rows[1].where == "database.abc_-012345.annotations[1]"
@@ -329,8 +329,8 @@ def test_label_studio_upload_names(tmp_path: Path) -> None:
 def test_msr_vtt(tmp_path: Path) -> None:
     dataset = load_dataset(write(tmp_path, "videodatainfo.json", files.MSR_VTT, "video0.mp4|all/video7.mp4"))
     assert dataset.annotations == (
-        note("video0.mp4", label=DESCRIBED, text="a car is shown"),
-        note("video0.mp4", label=DESCRIBED, text="somebody shows a car"),
+        note("video0.mp4", label=DESCRIBED, text="a car is shown", split="train"),
+        note("video0.mp4", label=DESCRIBED, text="somebody shows a car", split="train"),
         note("all/video7.mp4", label=DESCRIBED, text="people dance", split="val"),
     )
     root = {**files.MSR_VTT, "videos": files.MSR_VTT["videos"][:1]}

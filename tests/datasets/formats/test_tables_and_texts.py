@@ -23,7 +23,7 @@ from vidgru.types import DESCRIBED
 
 def test_youcook2_sentences_are_descriptions(tmp_path: Path) -> None:
     dataset = load_dataset(write(tmp_path, "youcookii.json", files.YOUCOOK2, "xHr8X2Wpmno.mp4"))
-    assert dataset.annotations[0] == note("xHr8X2Wpmno.mp4", 41, 54, DESCRIBED, text="slice the bread")
+    assert dataset.annotations[0] == note("xHr8X2Wpmno.mp4", 41, 54, DESCRIBED, "train", "slice the bread")
     assert dataset.durations == {"xHr8X2Wpmno.mp4": 311.77}
 
 

@@ -206,7 +206,7 @@ def test_cvat_project_tasks_have_own_step_and_subset(tmp_path: Path) -> None:
     </annotations>"""
     dataset = load(tmp_path, "annotations.xml", text, "fps: 10\n", "a.mp4|b.mp4|c.mp4|d.mp4")
     assert dataset.annotations == (
-        note("a.mp4", 1.0, 1.5, "x"),
+        note("a.mp4", 1.0, 1.5, "x", split="train"),
         note("b.mp4", 1.0, 1.1, "x", split="val"),
         note("d.mp4", 0.0, 0.1, "x"),  # a subset of another name is no split
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from vidgru.config import AnnotationFormat
@@ -159,8 +158,6 @@ def read(path: Path, kind: AnnotationFormat | None, options: Options) -> ParseRe
             f"known formats: {KNOWN}; if it is one of them, name it with `format`",
         )
     result = _read(path, kind, options)
-    home = path if path.is_dir() else path.parent
-    result.rows = [replace(row, home=home) for row in result.rows]
     if result.recomposed:
         number = plural(len(result.recomposed), "label")
         result.notes.append(f"{number} in decomposed Unicode read in composed form (first: {result.recomposed[0]!r})")

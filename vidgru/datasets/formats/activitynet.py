@@ -18,7 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidgru.datasets.formats.json_reader import Node
-from vidgru.datasets.rows import InvalidEntryError, ParseResult, plural
+from vidgru.datasets.rows import InvalidEntryError, ParseResult, home_of, plural
 
 
 def read_activitynet(path: Path, root: Node) -> ParseResult:
@@ -27,7 +27,7 @@ def read_activitynet(path: Path, root: Node) -> ParseResult:
     A video without annotations is an event-free recording, except in the testing subset of the published file, whose
     annotations are withheld; these are skipped with a notice.
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     with result.entry():
         if "results" in root:
             for video, results in root["results"].items():

@@ -29,7 +29,7 @@ from pathlib import Path
 from vidgru.datasets.formats.csv_reader import delimiter_of, read_cells
 from vidgru.datasets.formats.json_reader import Node
 from vidgru.datasets.formats.parsing import number, seconds
-from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult, plural
+from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult, home_of, plural
 from vidgru.errors import AnnotationError
 
 _MAX_PREFACE = 60  # lines searched for the header; a preface has 15 and one per file and variable
@@ -94,7 +94,7 @@ def read_boris_table(path: Path, options: Options) -> ParseResult:
     Raises:
         AnnotationError: The file has no such columns.
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     header: list[str] = []
     preface: dict[str, list[str]] = {}
     builder = _Builder(result, options)
@@ -163,7 +163,7 @@ def read_boris_project(path: Path, root: Node, options: Options) -> ParseResult:
     An observation without events is an event-free recording, with a warning. Live observations and those of pictures
     have no video and are skipped with a notice.
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     builder = _Builder(result, options)
     points = set()
     empty: list[str] = []

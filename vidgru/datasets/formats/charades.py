@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vidgru.datasets.formats.csv_reader import read_cells
 from vidgru.datasets.formats.parsing import number, read_text
-from vidgru.datasets.rows import InvalidEntryError, ParseResult
+from vidgru.datasets.rows import InvalidEntryError, ParseResult, home_of
 from vidgru.errors import AnnotationError
 
 COLUMNS = {"id", "actions", "length"}
@@ -39,7 +39,7 @@ def read_charades(path: Path) -> ParseResult:
     Raises:
         AnnotationError: Not UTF-8, or a column is missing.
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     names = _names(path.with_name(_CLASSES))
     result.names = tuple(names.values())
     header: list[str] = []
@@ -77,7 +77,7 @@ def read_sentences(path: Path) -> ParseResult:
     Raises:
         AnnotationError: Not UTF-8.
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     for line, text in enumerate(read_text(path).splitlines(), start=1):
         with result.entry():
             match = _SENTENCE.fullmatch(text)

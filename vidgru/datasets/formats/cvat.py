@@ -35,6 +35,7 @@ from vidgru.datasets.rows import (
     Options,
     ParseResult,
     did_you_mean,
+    home_of,
     plural,
 )
 from vidgru.errors import AnnotationError
@@ -77,7 +78,7 @@ def read_cvat(path: Path, options: Options) -> ParseResult:
     Raises:
         AnnotationError: The export cannot hold what the task was annotated with.
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     tasks = {"": _Task(video=path.stem)}
     annotated: set[_Task] = set()
     tags: dict[_Task, _Tags] = {}

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 from vidgru.datasets.formats.parsing import number
 from vidgru.datasets.formats.xml_reader import Element, children
-from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult, did_you_mean
+from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult, did_you_mean, home_of
 from vidgru.errors import AnnotationError
 from vidgru.sources import VIDEO_SUFFIXES
 
@@ -46,7 +46,7 @@ def read_elan(path: Path, options: Options) -> ParseResult:
     slots without a time are spaced evenly between their neighbours, as in ELAN. Times refer to the first video
     (`TIME_ORIGIN` is the part of it before ELAN's zero).
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     video, origin_ms = path.stem, 0.0
     slots: dict[str, float | None] = {}
     bad_slots: dict[str, InvalidEntryError] = {}
@@ -63,7 +63,7 @@ def read_elan(path: Path, options: Options) -> ParseResult:
                 tiers[name] = None
                 # errors in a tier that is not read do not matter
                 is_read = not options.tiers or name in options.tiers
-                _tier(element, slots, bad_slots, notes, result if is_read else ParseResult())
+                _tier(element, slots, bad_slots, notes, result if is_read else ParseResult(home=result.home))
     _check_tiers(path, tiers, options.tiers)
     _add(result, video, origin_ms, notes, set(options.tiers or tiers))
     if not notes and not result.problems:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidgru.datasets.formats.json_reader import Node
-from vidgru.datasets.rows import FrameSpan, InvalidEntryError, Options, ParseResult, plural
+from vidgru.datasets.rows import FrameSpan, InvalidEntryError, Options, ParseResult, home_of, plural
 
 
 def is_fiftyone(root: object) -> bool:
@@ -33,7 +33,7 @@ def read_fiftyone(path: Path, root: Node, options: Options) -> ParseResult:
     Raises:
         AnnotationError: Detections count frames, and no frame rate was given.
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     unlabelled = 0
     with result.entry():
         classes = [name.text() for name in root["classes"].each()] if "classes" in root else []

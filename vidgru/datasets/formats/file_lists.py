@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from vidgru.datasets.formats.parsing import read_text
-from vidgru.datasets.rows import SPLIT_NAMES, InvalidEntryError, Options, ParseResult
+from vidgru.datasets.rows import SPLIT_NAMES, InvalidEntryError, Options, ParseResult, home_of
 from vidgru.errors import AnnotationError, SourceError
 from vidgru.sources import VIDEO_SUFFIXES, find_recordings
 
@@ -36,7 +36,7 @@ def read_folders(root: Path) -> ParseResult:
     Raises:
         AnnotationError: There are no videos, or fewer than two classes.
     """
-    result = ParseResult(exact=True)
+    result = ParseResult(home=home_of(root), exact=True)
     if not root.is_dir():
         raise AnnotationError(f"{root} is a file", "the format folders needs a folder with one folder per class")
     try:
@@ -99,7 +99,7 @@ def read_list(path: Path, options: Options) -> ParseResult:
     Raises:
         AnnotationError: The file is not UTF-8, classInd.txt is malformed, or the numbers seem not to be labels.
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     names = _ucf_names(path) or dict(enumerate(options.names)) or _names_beside(path)
     result.names = () if options.names else tuple(names[index] for index in sorted(names))
     entries: list[tuple[str, str, list[int] | None]] = []  # place, video, numbers

@@ -25,7 +25,7 @@ from pathlib import Path
 from vidgru.datasets.formats.csv_reader import delimiter_of, read_cells
 from vidgru.datasets.formats.parsing import number, read_text
 from vidgru.datasets.formats.unsupported import has_pose_columns
-from vidgru.datasets.rows import FrameSpan, InvalidEntryError, Options, ParseResult, did_you_mean
+from vidgru.datasets.rows import FrameSpan, InvalidEntryError, Options, ParseResult, did_you_mean, home_of
 from vidgru.errors import AnnotationError
 
 _BACKGROUND = ("background", "sil")
@@ -62,7 +62,7 @@ def read_frame_labels(path: Path, options: Options) -> ParseResult:
     Raises:
         AnnotationError: The file is not UTF-8, or a selected column does not exist.
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     video = _SUFFIX.sub("", path.stem)
     text = read_text(path)
     lines = [line.strip() for line in text.split("\n")]

@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from vidgru.datasets.formats.json_reader import Node
-from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult, plural
+from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult, home_of, plural
 from vidgru.errors import AnnotationError
 from vidgru.sources import VIDEO_SUFFIXES
 
@@ -46,7 +46,7 @@ def read_label_studio(path: Path, root: Node, options: Options) -> ParseResult:
         AnnotationError: Nothing in the file can be read: JSON-MIN without timelines, results of other types only, or no
             annotations.
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     unannotated = repeated = assumed_fps = 0
     entries: dict[str, int] = {}  # JSON-MIN has one entry per annotation: their number per task
     unread: dict[str, list[str]] = {}  # videos of the tasks that have results of a type

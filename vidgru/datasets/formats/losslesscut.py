@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vidgru.datasets.formats.csv_reader import read_cells
 from vidgru.datasets.formats.parsing import number, seconds
-from vidgru.datasets.rows import InvalidEntryError, ParseResult
+from vidgru.datasets.rows import InvalidEntryError, ParseResult, home_of
 
 
 def is_losslesscut(text: str) -> bool:
@@ -36,7 +36,7 @@ def read_losslesscut(path: Path) -> ParseResult:
     Raises:
         AnnotationError: Not UTF-8.
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     for where, cells in read_cells(path, result):
         with result.entry():
             start, end, label = (*cells, "", "", "")[:3]

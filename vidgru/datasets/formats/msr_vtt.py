@@ -11,12 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidgru.datasets.formats.json_reader import Node
-from vidgru.datasets.rows import InvalidEntryError, ParseResult
+from vidgru.datasets.rows import InvalidEntryError, ParseResult, home_of
 
 
 def read_msr_vtt(path: Path, root: Node) -> ParseResult:
     """Parse one described clip per sentence. Start and end refer to the source video and give the clip's duration."""
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     splits: dict[str, str] = {}
     with result.entry():
         for entry in root["videos"].each():

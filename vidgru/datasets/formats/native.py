@@ -25,7 +25,7 @@ from pathlib import Path
 from vidgru.datasets.formats.csv_reader import delimiter_of, unescape_cell
 from vidgru.datasets.formats.json_reader import read_json
 from vidgru.datasets.formats.parsing import clock, number, read_text, seconds
-from vidgru.datasets.rows import BACKGROUND, FrameSpan, InvalidEntryError, Options, ParseResult, plural
+from vidgru.datasets.rows import BACKGROUND, FrameSpan, InvalidEntryError, Options, ParseResult, home_of, plural
 from vidgru.errors import AnnotationError
 
 COLUMNS = ("video", "start", "end", "label", "description", "split")
@@ -66,7 +66,7 @@ def read_native(path: Path, options: Options) -> ParseResult:
         AnnotationError: Not UTF-8, a column is missing or repeated, times are in columns that cannot be read, or no row
             has a label or description.
     """
-    result = ParseResult(exact=True)
+    result = ParseResult(home=home_of(path), exact=True)
     text = read_text(path)
     is_json = path.suffix.lower() == ".jsonl" or (path.suffix.lower() != ".csv" and text.lstrip()[:1] in ("{", "["))
     templates: list[str] = []
@@ -216,7 +216,7 @@ def read_kinetics(path: Path) -> ParseResult:
     Raises:
         AnnotationError: Not UTF-8, or a column is missing or repeated.
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     for where, values in _csv_lines(path, read_text(path), result, _KINETICS):
         with result.entry():
             name = values.get("youtube_id", "").strip()

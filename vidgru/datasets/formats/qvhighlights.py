@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vidgru.datasets.formats.json_reader import Node
 from vidgru.datasets.formats.parsing import read_text
-from vidgru.datasets.rows import InvalidEntryError, ParseResult, plural
+from vidgru.datasets.rows import InvalidEntryError, ParseResult, home_of, plural
 
 
 def is_qvhighlights(text: str) -> bool:
@@ -28,7 +28,7 @@ def read_qvhighlights(path: Path) -> ParseResult:
     Raises:
         AnnotationError: Not UTF-8.
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     withheld = 0
     # not splitlines(), which also splits at separators that may occur inside a JSON string
     for line, text in enumerate(read_text(path).split("\n"), start=1):

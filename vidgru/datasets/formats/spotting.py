@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from vidgru.datasets.formats.json_reader import Node
-from vidgru.datasets.rows import FrameSpan, InvalidEntryError, Options, ParseResult
+from vidgru.datasets.rows import FrameSpan, InvalidEntryError, Options, ParseResult, home_of
 
 _GAME_TIME = re.compile(r"\s*([1-9])\s*-\s*(\d{1,3}):(\d{2})\s*", re.ASCII)
 _RESOLUTIONS = ("720p", "224p", "HQ")
@@ -22,7 +22,7 @@ _RESOLUTIONS = ("720p", "224p", "HQ")
 
 def read_spot(path: Path, root: Node, options: Options) -> ParseResult:
     """Parse E2E-Spot: frames counted from 0 at the given rate; a video without events is event-free."""
-    result = ParseResult(half_width_s=options.half_width_s)
+    result = ParseResult(home=home_of(path), half_width_s=options.half_width_s)
     with result.entry():
         for entry in root.each():
             with result.entry():
@@ -53,7 +53,7 @@ def read_soccernet(path: Path, root: Node, options: Options) -> ParseResult:
     `UrlLocal/1` refers to `1_720p.mkv` or another resolution, beside the file or below that folder, or to the only
     video of the game (`720p.mp4`).
     """
-    result = ParseResult(half_width_s=options.half_width_s)
+    result = ParseResult(home=home_of(path), half_width_s=options.half_width_s)
     with result.entry():
         game = root["UrlLocal"].maybe_text().replace("\\", "/").strip("/ ") or path.parent.name
         for note in root["annotations"].each():

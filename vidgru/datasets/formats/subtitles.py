@@ -21,7 +21,7 @@ import re
 from pathlib import Path
 
 from vidgru.datasets.formats.parsing import read_text, seconds
-from vidgru.datasets.rows import InvalidEntryError, ParseResult, plural
+from vidgru.datasets.rows import InvalidEntryError, ParseResult, home_of, plural
 from vidgru.errors import AnnotationError
 
 _TIMING = re.compile(r"\s*(\d[\d:.,]*)\s*-->\s*(\d[\d:.,]*)(?:\s.*)?")
@@ -46,7 +46,7 @@ def read_subtitles(path: Path) -> ParseResult:
     Raises:
         AnnotationError: Not UTF-8, or the file has text but no cue.
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
     is_vtt = text.lstrip().startswith("WEBVTT")
     video = path.parent.name if path.stem == _EVENT_FILES and path.parent.name else path.stem

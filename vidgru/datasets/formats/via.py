@@ -21,7 +21,7 @@ from pathlib import Path
 from vidgru.datasets.formats.csv_reader import read_cells
 from vidgru.datasets.formats.json_reader import Node
 from vidgru.datasets.formats.parsing import read_text
-from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult, did_you_mean, plural
+from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult, did_you_mean, home_of, plural
 from vidgru.errors import AnnotationError
 
 _TEXT = 1  # type of attributes that hold text; those of other types hold ids of options
@@ -56,7 +56,7 @@ def read_via_project(path: Path, root: Node, options: Options) -> ParseResult:
     Raises:
         AnnotationError: A selected attribute does not exist.
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     videos: dict[str, str] = {}
     regions = 0
     with result.entry():
@@ -84,7 +84,7 @@ def read_via_table(path: Path, options: Options) -> ParseResult:
     Raises:
         AnnotationError: Not UTF-8, or a selected attribute does not exist.
     """
-    result = ParseResult()
+    result = ParseResult(home=home_of(path))
     attributes: dict[str, _Attribute] = {}
     for line in read_text(path).split("\n"):
         name, equals, value = line.partition("=")
