@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -35,7 +36,9 @@ def test_estimate_of_a_folder(
     write_video(videos / "d.mp4", 30, size_px=(96, 160))
     (videos / "e.mp4").write_text("no video")
     before = sorted(features.rglob("*"))
-    estimated = estimate(find_recordings([videos]), SequenceCache(features), settings, RUNTIME)
+    cache = SequenceCache(features)
+    monkeypatch.setattr(cache, "sha256", Mock(side_effect=AssertionError("an estimate hashes nothing")))
+    estimated = estimate(find_recordings([videos]), cache, settings, RUNTIME)
     assert sorted(features.rglob("*")) == before, "nothing is written"
     assert (estimated.recordings, estimated.unknown) == (5, 0)
     assert estimated.cached == 0, "a file this young is hashed again, which an estimate does not do"

@@ -86,6 +86,13 @@ class SequenceCache:
 
     # --- index ------------------------------------------------------------------------------------------------------
 
+    def known_sha256(self, path: Path) -> str | None:
+        """Return the SHA-256 of a recording's bytes if that is known without reading them, else None."""
+        stat, known = path.stat(), self._index.get(os.path.realpath(path), {})
+        if (known.get("size"), known.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns) and "racy" not in known:
+            return str(known["sha256"])
+        return None
+
     def sha256(self, path: Path, on_chunk: Callable[[], None] | None = None) -> str:
         """Return the SHA-256 of a recording's bytes, from the index while path, size and mtime stay the same.
 
@@ -96,11 +103,11 @@ class SequenceCache:
             path: The recording.
             on_chunk: Called after every MB; an exception it raises stops the reading.
         """
+        if (known_digest := self.known_sha256(path)) is not None:
+            return known_digest
         name, stat = os.path.realpath(path), path.stat()
         is_racy = abs(time.time_ns() - stat.st_mtime_ns) < _MTIME_RESOLUTION_NS
         known = self._index.get(name, {})
-        if (known.get("size"), known.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns) and "racy" not in known:
-            return str(known["sha256"])
         digest = sha256_file(path, on_chunk)
         record = {"path": name, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest}
         if known.get("sha256") == digest:  # unchanged bytes: keep what is known about them

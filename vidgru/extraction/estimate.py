@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import SimpleQueue
 
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RuntimeSettings
@@ -24,10 +23,6 @@ from vidgru.video.stillness import CHECK_S
 _TRIALS = 3  # recordings to try the run on, of different frame sizes where there are
 _KEY_FRAME_S = 0.02  # to find and decode a key frame of 1080p
 _SHORT, _LONG = 24, 88  # samples of each; the difference of two trials is the speed without the start-up
-
-
-class _HashUnknownError(Exception):
-    """The file would have to be hashed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,24 +90,28 @@ def estimate(
     remaining: list[tuple[Recording, tuple[int, int], float]] = []  # with frame size and length
     missing = [recording for recording in recordings if not _is_cached(recording.path, cache, feature_settings)]
     decoders = [DecoderProcess() for _ in range(count_threads(run))]
-    idle = SimpleQueue[DecoderProcess]()
 
-    def probe(recording: Recording) -> VideoInfo | str:
-        decoder = idle.get()
-        try:
-            return decoder.probe(recording.path)
-        except (RecordingError, DecoderDiedError) as error:
-            return f"{recording.name}: {error}"
-        finally:
-            idle.put(decoder)
+    def probe(decoder: DecoderProcess, part: Sequence[Recording]) -> list[VideoInfo | str]:
+        infos: list[VideoInfo | str] = []
+        for recording in part:
+            try:
+                infos.append(decoder.probe(recording.path))
+            except (RecordingError, DecoderDiedError) as error:
+                infos.append(f"{recording.name}: {error}")
+        return infos
 
     with watch_for_hangs(decoders), ExitStack() as stack:
         for decoder in decoders:
-            idle.put(decoder)
             stack.callback(decoder.stop)
         pool = ThreadPoolExecutor(len(decoders))
-        stack.callback(pool.shutdown, cancel_futures=True)
-        for recording, info in zip(missing, pool.map(probe, missing), strict=True):
+        stack.callback(pool.shutdown)
+        for decoder in decoders:
+            stack.callback(decoder.close)  # ends its thread, also after Ctrl-C
+        step = len(decoders)
+        infos: list[VideoInfo | str] = [""] * len(missing)
+        for first, part in enumerate(pool.map(probe, decoders, [missing[first::step] for first in range(step)])):
+            infos[first::step] = part
+        for recording, info in zip(missing, infos, strict=True):
             if isinstance(info, str):
                 unreadable.append(info)
                 continue
@@ -147,13 +146,10 @@ def estimate(
 
 def _is_cached(path: Path, cache: SequenceCache, feature_settings: dict[str, object]) -> bool:
     """Whether a recording whose hash is known is cached."""
-
-    def refuse() -> None:
-        raise _HashUnknownError
-
     try:
-        return cache.valid_entry(cache.key(cache.sha256(path, refuse), feature_settings)) is not None
-    except (_HashUnknownError, OSError):
+        sha256 = cache.known_sha256(path)
+        return sha256 is not None and cache.valid_entry(cache.key(sha256, feature_settings)) is not None
+    except OSError:
         return False
 
 
