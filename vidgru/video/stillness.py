@@ -218,14 +218,19 @@ def find_motion(packets: PacketTable, gops: Gops, info: VideoInfo) -> tuple[Arra
     means = np.bincount(block, excess, blocks) / usual_count
     threshold = _MOTION_BYTES * (info.size_px[0] * info.size_px[1] / _MOTION_PIXELS) ** 0.5
     is_active, is_blind = np.zeros(blocks, bool), np.zeros(blocks, bool)
+    numbers = np.arange(int(span.max()) + 2)
     span_of_block = np.minimum(np.arange(blocks) * _BLOCK_S / _SPAN_S, span.max()).astype(np.int64)
-    for number in range(int(span.max()) + 1):
-        of_span = np.flatnonzero(span_of_block == number)
+    block_edges = np.searchsorted(span_of_block, numbers).tolist()
+    others = np.flatnonzero(~packets.is_key)
+    others = others[np.argsort(span[others], kind="stable")]
+    packet_edges = np.searchsorted(span[others], numbers).tolist()
+    for number in range(len(numbers) - 1):
+        of_span = slice(*block_edges[number : number + 2])
         low, median = np.quantile(means[of_span], [0.1, 0.5])
         spread = _SIGMAS * (median - low) / 1.2816  # in standard deviations, if the values are normally distributed
         frames = np.quantile(counts[of_span], [0.1, 0.9])
         is_uneven = np.diff(frames)[0] > _UNEVEN_FRAMES * usual_count
-        sizes = packets.size[(span == number) & ~packets.is_key]
+        sizes = packets.size[others[slice(*packet_edges[number : number + 2])]]
         quartiles = np.quantile(sizes, [0.25, 0.5, 0.75]) if len(sizes) else np.zeros(3)
         is_filled = quartiles[1] > _FILLED_BYTES and quartiles[2] - quartiles[0] < _FILLED_SPREAD * quartiles[1]
         is_blind[of_span] = spread > threshold or is_uneven or is_filled or not len(sizes)
