@@ -109,17 +109,17 @@ _STANDING = _actor("person", [(0, 100, 132, 0)], 54, 0, _END_S)
 SCENES = (
     QuietScene(name="nothing", least_still=0.85),
     QuietScene(name="noise", noise=8.0),  # hides small changes: is decoded
-    QuietScene(name="clock overlay", clock=True, least_still=0.1),  # which cells it changes is learnt in minutes
+    QuietScene(name="clock overlay", clock=True, least_still=0.2),  # which cells it changes is learnt in minutes
     QuietScene(name="parked car", actors=(_actor("car", [(0, 200, 176, 0)], 37, 0, _END_S),), least_still=0.85),
     QuietScene(name="standing person", actors=(_STANDING,), least_still=0.85),
     QuietScene(name="creeping shadow", actors=(_STANDING,), shadow_px_s=2.0),
-    QuietScene(name="dawn", actors=(_STANDING,), light=lambda time_s: 0.3 + 0.7 * time_s / _END_S),
-    QuietScene(name="sitting person leaves", actors=(_actor("person", _STANDS_UP, 54, 0, 46),), least_still=0.6),
+    QuietScene(name="dawn", actors=(_STANDING,), light=lambda time_s: 0.3 + 0.7 * time_s / _END_S, least_still=0.7),
+    QuietScene(name="sitting person leaves", actors=(_actor("person", _STANDS_UP, 54, 0, 46),), least_still=0.65),
     QuietScene(
         name="light goes on",
         actors=(_STANDING,),
         light=lambda time_s: 0.9 if time_s > 37.3 else 0.06,
-        least_still=0.6,
+        least_still=0.8,
     ),
     QuietScene(
         name="car parks",
@@ -129,13 +129,14 @@ SCENES = (
     QuietScene(
         name="bag is left",
         actors=(_actor("person", _SETS_DOWN, 54, 30, 37), _actor("bag", [(0, 214, 138, 0)], 15, 34, _END_S)),
-        least_still=0.5,
+        least_still=0.6,
     ),
-    QuietScene(name="bag appears", actors=(_actor("bag", [(0, 150, 140, 0)], 15, 33.3, _END_S),), least_still=0.6),
-    QuietScene(name="bag vanishes", actors=(_actor("bag", [(0, 150, 140, 0)], 15, 0, 33.3),), least_still=0.6),
+    QuietScene(name="bag appears", actors=(_actor("bag", [(0, 150, 140, 0)], 15, 33.3, _END_S),), least_still=0.7),
+    QuietScene(name="bag vanishes", actors=(_actor("bag", [(0, 150, 140, 0)], 15, 0, 33.3),), least_still=0.7),
     QuietScene(name="car creeps", actors=(_actor("car", [(0, 40, 176, 0), (60, 280, 176, 0)], 37, 0, _END_S),)),
     QuietScene(
         name="person edges away",
         actors=(_actor("person", [(0, 60, 130, 0), (20, 60, 130, 0), (60, 140, 130, 0)], 54, 0, _END_S),),
+        least_still=0.2,
     ),
 )
