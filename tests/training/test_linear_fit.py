@@ -49,6 +49,17 @@ def test_linear_path_equals_gradient_descent() -> None:
     torch.testing.assert_close(difference, difference.mean().expand(2), rtol=0, atol=1e-4)  # softmax ignores a constant
 
 
+def test_linear_path_of_repeated_rows() -> None:
+    x, targets, weights, class_weights = problem(8, 30, 2, multi_label=False)
+    half = weights / 2
+    rows = [torch.cat(pair) for pair in ((x, x), (targets, targets), (half, half))]
+    once = fit_linear_path(x, targets, weights, class_weights, multi_label=False, strength=0.1)
+    twice = fit_linear_path(*rows, class_weights, multi_label=False, strength=0.1)
+    torch.testing.assert_close(twice.weight, once.weight, rtol=0, atol=1e-5)
+    equal = fit_linear_path(x[:1].expand(4, 30), targets[:4], weights[:4], class_weights, multi_label=False, strength=1)
+    assert not equal.weight.any()
+
+
 def test_linear_path_leaves_out_rows_without_weight() -> None:
     x, targets, weights, class_weights = problem(40, 60, 2, multi_label=True)
     weights[::3] = 0
