@@ -73,6 +73,7 @@ def accuracy(scenes: Path, *, shuffled: bool) -> float:
     return float(evaluate(out, scenes / f"{name}.csv", config)["accuracy"])
 
 
+@pytest.mark.slow
 def test_training_learns_from_true_labels(scenes: Path) -> None:
     assert accuracy(scenes, shuffled=False) >= 0.75
 

@@ -395,6 +395,7 @@ def test_corrupt_entry_is_extracted_again(tmp_path: Path, settings: DetectorSett
     assert part_files(tmp_path / "f") == whole
 
 
+@pytest.mark.slow
 def test_bytes_are_independent_of_omp_threads(tmp_path: Path, settings: DetectorSettings) -> None:
     """Frameworks that set OMP_NUM_THREADS for their workers do not change the bytes."""
     write_video(tmp_path / "v" / "a.mp4", 30)

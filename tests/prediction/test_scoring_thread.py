@@ -139,6 +139,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be sent to oneself here")
 def test_scoring_thread_stops_on_ctrl_c() -> None:
     """In a process of its own: a signal that arrives late would interrupt pytest itself."""

@@ -73,6 +73,7 @@ def test_compare_csv_holds_no_formulas(name: str) -> None:
     assert cells[-2:] == ["-0.5", "-1e-05"]
 
 
+@pytest.mark.slow
 def test_compare_is_reproducible(data: FakeDataset, tmp_path: Path) -> None:
     changes = {"cells": ("gru",), "folds": 2}
     one, other = (compare(data.root, config(data, tmp_path / name, **changes)) for name in ("one", "other"))

@@ -137,6 +137,7 @@ def test_probability_falls_with_unsure_colours(grounded: Grounded) -> None:
     assert sure_score > unsure_score + 0.1
 
 
+@pytest.mark.slow
 def test_words_that_nothing_tells_stay() -> None:
     clips, loaded = dataset(ENGLISH, WORDS["en"], 20, 3)
     rng = np.random.default_rng(0)

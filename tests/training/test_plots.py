@@ -33,7 +33,7 @@ def picture(path: Path) -> np.ndarray:
     return image
 
 
-@pytest.mark.parametrize("classes", [1, 60])
+@pytest.mark.parametrize("classes", [1, pytest.param(60, marks=pytest.mark.slow)])
 def test_confusion_of_any_size(tmp_path: Path, classes: int) -> None:
     rng = np.random.default_rng(0)
     counts = rng.integers(0, 30, (classes, classes)) * (rng.random((classes, classes)) < 0.1)

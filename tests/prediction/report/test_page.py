@@ -209,7 +209,10 @@ def long_parts(objects: int) -> Iterator[FrameSequence]:
         yield replace(part, time_s=part.time_s + number * PART / 8, frame_index=part.frame_index + number * PART)
 
 
-@pytest.mark.parametrize(("events", "length_s", "letter"), [(1, 28_799.0, "é"), (2000, 9.0, "é"), (60_000, 0.4, "🚚")])
+@pytest.mark.parametrize(
+    ("events", "length_s", "letter"),
+    [(1, 28_799.0, "é"), (2000, 9.0, "é"), pytest.param(60_000, 0.4, "🚚", marks=pytest.mark.slow)],
+)
 def test_page_of_eight_hours_is_under_20_mb(tmp_path: Path, events: int, length_s: float, letter: str) -> None:
     frames, objects = PART * PARTS, 20
     labels = [f"label {number}" for number in range(12)]
