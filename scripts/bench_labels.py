@@ -18,14 +18,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from bench_rows import ResultRows, Row, panels
+from matplotlib.figure import Figure
 
 from vidgru.config import DetectorSettings, NetworkSettings, RuntimeSettings, TrainConfig
 from vidgru.datasets.dataset import Dataset, clips, event_timelines
@@ -35,7 +36,6 @@ from vidgru.errors import AnnotationError
 from vidgru.labeling.intervals import merge_ranges, subtract_ranges, total_s
 from vidgru.labeling.suggest import LabelledTime, Reason, suggest
 from vidgru.model.checkpoint import EventModel
-from vidgru.storage import write_atomic, write_json
 from vidgru.training.run import TrainingData, evaluate_loaded, prepare
 from vidgru.training.trainer import train_model
 from vidgru.types import Annotation
@@ -62,8 +62,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/labels"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    file = args.out / "labels.json"
-    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
+    results = ResultRows(args.out, "labels", table, draw)
     for path in args.sets:
         config = TrainConfig(
             detector=DetectorSettings(weights=args.weights, fps=args.fps, imgsz=args.imgsz),
@@ -78,18 +77,16 @@ def main() -> None:
         )
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             data = prepare(path, config)
-        for seed in range(args.seeds):
-            for strategy in args.strategies.split(","):
-                row = {"set": Path(path).stem, "strategy": strategy, "seed": seed}
-                if any(row.items() <= done.items() for done in rows):
-                    continue
-                same = [done["full"] for done in rows if (done["set"], done["seed"]) == (row["set"], seed)]
-                full = same[0] if same else None
-                rows.append(row | simulate(data, config, STRATEGIES[strategy], seed, full))
-                write_json(file, rows)
-                write_atomic(args.out / "labels.md", table(rows).encode())
-                plot(rows, args.out / "labels.png")
-                print(row_text(rows[-1]), flush=True)
+        key = {"set": Path(path).stem, "weights": Path(args.weights).name, "fps": args.fps, "imgsz": args.imgsz}
+        for seed, strategy in itertools.product(range(args.seeds), args.strategies.split(",")):
+            others = results.matching({**key, "seed": seed})
+            if any(row["strategy"] == strategy for row in others):
+                continue
+            full = others[0]["full"] if others else None
+            row = {**key, "strategy": strategy, "seed": seed}
+            row |= simulate(data, config, STRATEGIES[strategy], seed, full)
+            results.add(row)
+            print(row_text(row), flush=True)
 
 
 # --- the person -------------------------------------------------------------------------------------------------------
@@ -160,7 +157,7 @@ class Person:
 
 def simulate(
     data: TrainingData, config: TrainConfig, shares: dict[Reason, float] | None, seed: int, full: float | None
-) -> dict[str, Any]:
+) -> Row:
     """Label a pool in rounds, and measure a model after each.
 
     Args:
@@ -232,17 +229,22 @@ def measure(model: EventModel | None, held_out: Dataset, data: TrainingData) -> 
 # --- output -----------------------------------------------------------------------------------------------------------
 
 
-def row_text(row: dict[str, Any]) -> str:
+def features_text(row: Row) -> str:
+    """Format what the features of a run are of."""
+    return f"{row['weights']}, {row['fps']:g} fps, {row['imgsz']} px"
+
+
+def row_text(row: Row) -> str:
     """Format a run as a line."""
     figures = f"{row['minutes']:6.2f} min {row['labels']:4} labels to {TARGET:.0%} of {row['full']:.3f}"
     return f"{row['set']:20} {row['strategy']:12} seed {row['seed']}  {figures}"
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """Format medians, and the lowest and highest of all seeds, as Markdown."""
-    lines = ["| set | all labels | " + " | ".join(STRATEGIES) + " |", "|---" * (2 + len(STRATEGIES)) + "|"]
-    for name in dict.fromkeys(row["set"] for row in rows):
-        of_set = [row for row in rows if row["set"] == name]
+    lines = ["| set | features | all labels | " + " | ".join(STRATEGIES) + " |", "|---" * (3 + len(STRATEGIES)) + "|"]
+    for name, features in dict.fromkeys((row["set"], features_text(row)) for row in rows):
+        of_set = [row for row in rows if (row["set"], features_text(row)) == (name, features)]
         minutes, labels, _ = of_set[0]["curve"][-1]
         full = float(np.mean([row["full"] for row in of_set]))
         cells = [f"{full:.2f} after {minutes:.1f} min, {labels} labels"]
@@ -255,31 +257,27 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 digits = 1 if unit == "minutes" else 0
                 spread = f" ({low:.{digits}f} to {high:.{digits}f})" if len(values) > 1 else ""
                 both.append(f"{middle:.{digits}f} {unit.replace('minutes', 'min')}{spread}")
-            cells.append(", ".join(both))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+            cells.append(", ".join(both) or "not run")
+        lines.append(f"| {name} | {features} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def plot(rows: Sequence[dict[str, Any]], out: Path) -> None:
+def draw(rows: Sequence[Row]) -> Figure:
     """Draw one panel per set: the figure over minutes watched of each run, until it stays at the target (dotted)."""
-    from matplotlib.figure import Figure
-
-    sets = list(dict.fromkeys(row["set"] for row in rows))
-    figure = Figure(figsize=(4.2 * len(sets), 3.6), layout="constrained")
-    for axis, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
+    sets = list(dict.fromkeys((row["set"], features_text(row)) for row in rows))
+    figure, axes = panels([f"{name}\n{features}" for name, features in sets])
+    for axis, key in zip(axes, sets, strict=True):
+        of_set = [row for row in rows if (row["set"], features_text(row)) == key]
         for color, strategy in enumerate(STRATEGIES):
-            runs = [row for row in rows if row["set"] == name and row["strategy"] == strategy]
+            runs = [row for row in of_set if row["strategy"] == strategy]
             for number, run in enumerate(runs):
                 minutes, _, values = np.array([(0.0, 0, 0.0), *run["curve"][:-1]]).T  # the last is of all labels
                 label = None if number else strategy
                 axis.plot(minutes, values, marker=".", color=f"C{color}", alpha=0.8, label=label)
-        full = np.mean([row["full"] for row in rows if row["set"] == name])
-        axis.axhline(TARGET * full, color="0.5", linestyle=":")
-        axis.set(title=name, xlabel="minutes watched", ylim=(0, 1.02))
-        axis.grid(alpha=0.3)
+        axis.axhline(TARGET * np.mean([row["full"] for row in of_set]), color="0.5", linestyle=":")
+        axis.set(xlabel="minutes watched", ylim=(0, 1.02))
     figure.axes[0].legend()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=100)
+    return figure
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +31,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench_rows import ResultRows, Row, panels
+from matplotlib.figure import Figure
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -44,7 +45,6 @@ from vidgru.datasets.dataset import Dataset, clips
 from vidgru.datasets.splits import folds
 from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.model.summaries import FrameSummaries, WindowSummaries, summarize_clip
-from vidgru.storage import write_atomic, write_json
 from vidgru.training.examples import Examples, LabelledClip, TimedRecording
 from vidgru.training.run import TrainingData, prepare
 from vidgru.training.trainer import train_model
@@ -69,8 +69,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    file = args.out / "quality.json"
-    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
+    results = ResultRows(args.out, "quality", table, draw)
     for path in args.sets:
         config = TrainConfig(
             detector=DetectorSettings(weights=args.weights, fps=args.fps),
@@ -84,15 +83,13 @@ def main() -> None:
             data = prepare(path, config)
         for shots, model in ((shots, model) for shots in args.shots.split(",") for model in args.models.split(",")):
             row = {"set": Path(path).name, "weights": Path(args.weights).name, "shots": shots, "model": model}
-            if not any(row.items() <= done.items() for done in rows):
-                rows.append(row | cross_validate(data, config, model, shots, args.draws))
-                write_json(file, rows)
-                write_atomic(args.out / "quality.md", table(rows).encode())
-                plot(rows, args.out / "quality.png")
-                print(row_text(rows[-1]), flush=True)
+            if not results.matching(row):
+                row |= cross_validate(data, config, model, shots, args.draws)
+                results.add(row)
+                print(row_text(row), flush=True)
 
 
-def cross_validate(data: TrainingData, config: TrainConfig, model: str, shots: str, draws: int) -> dict[str, Any]:
+def cross_validate(data: TrainingData, config: TrainConfig, model: str, shots: str, draws: int) -> Row:
     """Metric of each draw over all folds, their mean, an interval over draws, and processor seconds per training."""
     values, started = [], time.process_time()
     for seed in range(draws):
@@ -272,14 +269,14 @@ MODELS: dict[str, Scores] = {
 # --- output -----------------------------------------------------------------------------------------------------------
 
 
-def row_text(row: dict[str, Any]) -> str:
+def row_text(row: Row) -> str:
     """A row of the table."""
     spread = "" if row["spread"] is None else f" +- {row['spread']:.3f}"
     where = f"{row['set']}, {row['weights']}, {row['shots']} per class"
     return f"{where:50} {row['model']:14} {row['mean']:.3f}{spread}  {row['seconds']:.1f} s"
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """Markdown table: a row per set and model, a column per number of clips; seconds are the last column's."""
     shots = sorted({row["shots"] for row in rows}, key=_number)
     lines = ["| set | model | " + " | ".join(shots) + " | s per training |", "|---" * (len(shots) + 3) + "|"]
@@ -299,13 +296,11 @@ def _number(shots: str) -> float:
     return math.inf if shots == "all" else int(shots)
 
 
-def plot(rows: Sequence[dict[str, Any]], out: Path) -> None:
+def draw(rows: Sequence[Row]) -> Figure:
     """Draw one panel per set: the metric over the number of clips per class."""
-    from matplotlib.figure import Figure
-
     sets = list(dict.fromkeys((row["set"], row["weights"]) for row in rows))
-    figure = Figure(figsize=(4.2 * len(sets), 3.6), layout="constrained")
-    for axis, key in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
+    figure, axes = panels([", ".join(key) for key in sets])
+    for axis, key in zip(axes, sets, strict=True):
         of_set = [row for row in rows if (row["set"], row["weights"]) == key]
         shots = sorted({row["shots"] for row in of_set}, key=_number)
         for color, model in enumerate(MODELS):
@@ -313,11 +308,9 @@ def plot(rows: Sequence[dict[str, Any]], out: Path) -> None:
             x = [shots.index(row["shots"]) for row in points]
             y, spread = [row["mean"] for row in points], [row["spread"] or 0 for row in points]
             axis.errorbar(x, y, spread, marker="o", label=model if points else None, color=f"C{color}")
-        axis.set(title=", ".join(key), xlabel="clips per class", xticks=range(len(shots)), xticklabels=shots)
-        axis.grid(alpha=0.3)
+        axis.set(xlabel="clips per class", xticks=range(len(shots)), xticklabels=shots)
     figure.axes[0].legend()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=100)
+    return figure
 
 
 if __name__ == "__main__":

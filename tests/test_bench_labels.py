@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from tests.datasets.annotation_files import csv_set
 from tests.training.synthetic import order_data
@@ -18,6 +19,38 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(SCRIPTS)
     bench: Any = importlib.import_module("bench_labels")
+
+
+def result(**values: Any) -> dict[str, Any]:
+    row = {"set": "yoga", "weights": "a.pt", "fps": 8.0, "imgsz": 640, "strategy": "random", "seed": 0, "full": 0.9}
+    return {**row, "minutes": 2.0, "labels": 5, "curve": [(2.0, 5, 0.88), (4.0, 9, 0.9)], **values}
+
+
+def test_table_tells_features_apart_and_names_gaps() -> None:
+    rows = [result(), result(seed=1, minutes=3.0, labels=7), result(weights="b.pt", imgsz=320, strategy="uncertainty")]
+    assert bench.table(rows).splitlines()[2:] == [
+        "| yoga | a.pt, 8 fps, 640 px | 0.90 after 4.0 min, 9 labels "
+        "| not run | 2.5 min (2.0 to 3.0), 6 labels (5 to 7) | not run |",
+        "| yoga | b.pt, 8 fps, 320 px | 0.90 after 4.0 min, 9 labels | not run | not run | 2.0 min, 5 labels |",
+    ]
+    assert len(bench.draw(rows).axes) == 2
+
+
+def test_runs_on_other_features_are_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float | None] = []
+
+    def simulate(data: Any, config: Any, shares: Any, seed: int, full: float | None) -> dict[str, Any]:
+        given.append(full)
+        return {"full": 0.9, "minutes": 2.0, "labels": 5, "curve": [(2.0, 5, 0.88), (4.0, 9, 0.9)]}
+
+    monkeypatch.setattr(bench, "prepare", lambda path, config: None)
+    monkeypatch.setattr(bench, "simulate", simulate)
+    monkeypatch.setattr(bench, "draw", lambda rows: Figure())
+    for flags in (["--weights", "a.pt"], ["--weights", "b.pt"], ["--weights", "b.pt", "--fps", "4"]) * 2:
+        argv = ["bench_labels.py", "yoga", "--seeds", "1", "--strategies", "suggestions,random", "--out", str(tmp_path)]
+        monkeypatch.setattr(sys, "argv", [*argv, *flags])
+        bench.main()
+    assert given == [None, 0.9] * 3, "the figure with all labels is that of the same features"
 
 
 def test_person_watches_events_to_their_end(tmp_path: Path) -> None:
