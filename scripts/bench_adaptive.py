@@ -38,15 +38,16 @@ from statistics import median
 from typing import Any
 
 os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false", MPLBACKEND="Agg")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import av
 import cv2
 import numpy as np
-import psutil
-from bench_extract import log, machine, size
+from bench_extract import log, machine, resident, size
 from bench_videos import join
 from numpy.typing import NDArray
 
+from tests.compare_runs import CONFIDENT, missing_objects
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.demo import renderer
@@ -55,6 +56,7 @@ from vidgru.extraction.pipeline import extract_recordings
 from vidgru.prediction.event_files import read_jsonl
 from vidgru.sources import find_recordings
 from vidgru.storage import sha256_file, write_atomic
+from vidgru.training.metrics.matching import event_table, match_by_score
 from vidgru.types import Event, FrameSequence
 from vidgru.video.packets import read_packets
 from vidgru.video.reader import probe
@@ -68,7 +70,6 @@ STILL_UNITS, CLIP_UNITS = 6, 2  # encoded of the still moment, and of each clip
 CLIPS = 3  # that appear; those with most motion
 STILL_S = 2.0  # seconds of the still moment
 SEARCH_PX, SEARCH_S = 160, 20.0  # in which still moments are looked for
-SCORE, IOU = 0.5, 0.5  # of objects, and of events, that are compared
 COMPARE_UNITS, COMPARE_SHARE = 24, 0.5  # of recordings on which agreement is measured
 TRAIN_RECORDINGS = 3
 
@@ -346,15 +347,6 @@ def run_vidgru(*arguments: str) -> Usage:
     return Usage(wall_s=seconds, cpu_s=sum(os.times()[2:4]) - used, peak_mib=peak / 2**20)
 
 
-def resident(pid: int) -> int:
-    """Return the resident bytes of a process and its children, shared pages counted in each."""
-    try:
-        process = psutil.Process(pid)
-        return sum(member.memory_info().rss for member in (process, *process.children(recursive=True)))
-    except psutil.Error:  # it has just ended
-        return 0
-
-
 def forget(path: Path) -> None:
     """Have the next reading of a file come from disk."""
     with open(path, "rb") as file:
@@ -383,7 +375,8 @@ class Bench:
         self.runtime = RuntimeSettings(threads=options.threads)
         self.model = options.model
         self.flags = ("--threads", str(options.threads), "--device", "cpu")
-        self._load_s: float | None = None
+        self.detector_flags = ("--weights", self.detect.weights, "--fps", f"{self.detect.fps:g}")
+        self.detector_flags += ("--imgsz", str(self.detect.imgsz))
 
     def train(self, pieces: Pieces) -> Path:
         """Train a model that names the clips."""
@@ -397,9 +390,9 @@ class Bench:
         with open(folder / "annotations.csv", "w", newline="") as file:
             csv.writer(file).writerows([("video", "start", "end", "label"), *rows])
         log("training")
-        detect = ("--weights", self.detect.weights, "--fps", f"{self.detect.fps:g}", "--imgsz", str(self.detect.imgsz))
         out = ("--features", str(self.work / "features"), "--out", str(self.work / "model"), "--exist-ok")
-        run_vidgru("train", str(folder / "annotations.csv"), "--videos", str(folder), *detect, *out, *self.flags)
+        flags = ("--videos", str(folder), *self.detector_flags, *out, *self.flags)
+        run_vidgru("train", str(folder / "annotations.csv"), *flags)
         return self.work / "model"
 
     def predict(self, video: Path, features: Path, out: Path, *flags: str) -> Usage:
@@ -407,8 +400,14 @@ class Bench:
         paths = ("--features", str(features), "--out", str(out), "--weights", self.detect.weights)
         return run_vidgru("predict", str(self.model), str(video), *paths, *self.flags, *flags)
 
-    def speed(self, video: Path, hours: float) -> dict[str, Any]:
-        """Measure a prediction with nothing cached, and where its time goes."""
+    def speed(self, video: Path, hours: float, load_s: float) -> dict[str, Any]:
+        """Measure a prediction with nothing cached, and where its time goes.
+
+        Args:
+            video: The recording.
+            hours: Its length.
+            load_s: Seconds that `predict` takes with everything cached for a short recording.
+        """
         with tempfile.TemporaryDirectory(dir=self.work) as folder:
             features = Path(folder) / "features"
             forget(video)
@@ -420,8 +419,8 @@ class Bench:
         stages = {"hash": timed(lambda: sha256_file(video))}
         forget(video)
         stages |= self.plan(video)
-        stages["model, report"] = max(warm.wall_s - self.load_s(), 0.0)
-        stages["loading"] = self.load_s()
+        stages["model, report"] = max(warm.wall_s - load_s, 0.0)
+        stages["loading"] = load_s
         stages["decoding, detector"] = max(cold.wall_s - sum(stages.values()), 0.0)
         return {
             **asdict(cold),
@@ -439,22 +438,15 @@ class Bench:
         plan_still(packets, video, info, self.options.fps, lambda size_px: None, threads=self.options.threads)
         return {"packets": read - begin, "key frames": time.perf_counter() - read}
 
-    def load_s(self) -> float:
-        """Seconds that `predict` takes with everything cached for a short recording."""
-        if self._load_s is None:
-            self._load_s = self.predict(self.short, self.work / "features", self.work / "load").wall_s
-        return self._load_s
-
     def compare(self, video: Path) -> dict[str, Any]:
         """Compare adaptive with full extraction, and the events of both."""
-        self.short = video
-        features, found = self.work / "features", {}
+        features, events = self.work / "features", {}
         sequences: dict[str, FrameSequence] = {}
         seconds = {}
         for name, flags in (("full", ()), ("adaptive", ("--adaptive",))):
             out = self.work / f"{video.stem}-{name}"
             seconds[name] = self.predict(video, features, out, *flags).wall_s
-            found[name] = read_jsonl(out / "events.jsonl")
+            events[name] = read_jsonl(out / "events.jsonl")
             settings = replace(self.detect, adaptive=name == "adaptive")
             cache = SequenceCache(features)
             (result,) = extract_recordings(find_recordings([video]), cache, settings, self.runtime, progress=False)
@@ -465,8 +457,8 @@ class Bench:
             "seconds": seconds,
             "decoded": 1.0 if adaptive.still is None else float(1 - adaptive.still.mean()),
             "same_samples": bool(np.array_equal(adaptive.time_s, sequences["full"].time_s)),
-            "f1": event_f1(found["full"], found["adaptive"]),
-            "events": len(found["full"]),
+            "f1": event_f1(events["full"], events["adaptive"], video.name),
+            "events": len(events["full"]),
             "objects": found_share(sequences["full"], adaptive),
             "objects_of_full": found_share(adaptive, sequences["full"]),
         }
@@ -474,44 +466,29 @@ class Bench:
     def busy(self, video: Path, repeats: int) -> dict[str, Any]:
         """Measure the CPU time of full and adaptive extraction of a busy recording, in turn, several times."""
         seconds: dict[str, list[float]] = {"full": [], "adaptive": []}
-        detect = ("--weights", self.detect.weights, "--fps", f"{self.detect.fps:g}", "--imgsz", str(self.detect.imgsz))
         for number in range(repeats + 1):
-            for name, flags in (("full", ()), ("adaptive", ("--adaptive",))):
+            for name, adaptive in (("full", ()), ("adaptive", ("--adaptive",))):
                 with tempfile.TemporaryDirectory(dir=self.work) as out:
-                    used = run_vidgru("extract", str(video), *detect, "--out", out, *self.flags, *flags)
+                    flags = (*self.detector_flags, "--out", out, *self.flags, *adaptive)
+                    used = run_vidgru("extract", str(video), *flags)
                 if number:  # the first warms up
                     seconds[name].append(used.cpu_s)
         ratios = [a / b for a, b in zip(seconds["adaptive"], seconds["full"], strict=True)]
         return {"seconds": seconds, "ratio": median(ratios)}
 
 
-def event_f1(first: list[Event], second: list[Event]) -> float:
-    """F1 of the events of one run against those of another: the same label, IoU at least 0.5; 1 if there are none."""
-    left, hits = list(second), 0
-    for event in first:
-        for other in left:
-            shared = min(event.end_s, other.end_s) - max(event.start_s, other.start_s)
-            whole = max(event.end_s, other.end_s) - min(event.start_s, other.start_s)
-            if event.label == other.label and shared >= IOU * whole:
-                left.remove(other)
-                hits += 1
-                break
-    return 2 * hits / (len(first) + len(second)) if first or second else 1.0
+def event_f1(first: list[Event], second: list[Event], video: str) -> float:
+    """F1 of the events of one run against those of another, at a temporal IoU of 0.5; 1 if there are none."""
+    if not first and not second:
+        return 1.0
+    labels = sorted({event.label for event in (*first, *second)})
+    tables = event_table(first, [video], labels), event_table(second, [video], labels)
+    return 2 * int(match_by_score(*tables, np.array([0.5])).sum()) / (len(first) + len(second))
 
 
 def found_share(first: FrameSequence, second: FrameSequence) -> float:
-    """Share of the confident objects of a sequence that the other has too: the same class, IoU at least 0.5."""
-    total = found = 0
-    for t in range(len(first)):
-        a, b = first.frames(t, t + 1), second.frames(t, t + 1)
-        for row in np.flatnonzero(a.scores >= SCORE):
-            box = a.boxes[row]
-            sides = np.clip(np.minimum(box[2:], b.boxes[:, 2:]) - np.maximum(box[:2], b.boxes[:, :2]), 0, None)
-            shared = sides.prod(axis=1)
-            union = (box[2:] - box[:2]).prod() + (b.boxes[:, 2:] - b.boxes[:, :2]).prod(axis=1) - shared
-            total += 1
-            found += bool(((shared >= IOU * union) & (b.classes == a.classes[row])).any())
-    return found / total if total else 1.0
+    """Share of the confident objects of a sequence that the other has too."""
+    return 1 - len(missing_objects(first, second)) / max(int((first.scores >= CONFIDENT).sum()), 1)
 
 
 def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -532,6 +509,7 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         log(f"{name}: comparing with full extraction")
         agreement.append({"codec": name, **bench.compare(short)})
         log(json.dumps(agreement[-1]))
+        load_s = bench.predict(short, work / "features", work / f"{name}-load").wall_s if options.hours else 0.0
         for hours in options.hours:
             for share in options.shares:
                 video = work / "long.mp4"
@@ -539,7 +517,7 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
                 log(f"{name}: {hours:g} h, {share:.1%} active, {video.stat().st_size / 1e9:.2f} GB")
                 row = {"codec": name, "hours": hours, "share": share, "bytes": video.stat().st_size}
                 load = os.getloadavg()[0]
-                rows.append({**row, "clips": len(truth), "load": load, **bench.speed(video, hours)})
+                rows.append({**row, "clips": len(truth), "load": load, **bench.speed(video, hours, load_s)})
                 video.unlink()
                 log(json.dumps(rows[-1]))
     report: dict[str, Any] = {"machine": machine(), "settings": {n: str(v) for n, v in vars(options).items()}}

@@ -82,7 +82,7 @@ def measure(request: dict[str, Any], copies: int = 1) -> dict[str, Any]:
     peak, begin, busy, own = 0, time.perf_counter(), _busy(), sum(os.times()[2:4])
     try:
         while processes[0].poll() is None:
-            peak = max(peak, _resident(processes[0].pid))
+            peak = max(peak, resident(processes[0].pid))
             time.sleep(0.1)
         printed = [process.communicate()[0] for process in processes]
     finally:
@@ -100,8 +100,8 @@ def _busy() -> float:
     return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
 
 
-def _resident(pid: int) -> int:
-    """Return the resident bytes of a process and its children."""
+def resident(pid: int) -> int:
+    """Return the resident bytes of a process and its children, shared pages counted in each."""
     total = 0
     try:
         process = psutil.Process(pid)

@@ -35,7 +35,7 @@ import av
 import torch
 
 from tests.detectors import make_weights
-from tests.quiet import WALK_S, write_quiet
+from tests.still_videos import WALK_S, write_still
 from tests.videos import faststart, write_video
 from vidgru.cache import EntryWriter, SequenceCache
 from vidgru.config import DetectorSettings, RuntimeSettings
@@ -69,7 +69,7 @@ def make_videos(folder: Path, scratch: Path) -> None:
 
 def make_quiet_videos(folder: Path) -> None:
     """Write recordings that are still but for a few seconds, in which one of them is damaged."""
-    data = bytearray(write_quiet(folder / "quiet.mp4").read_bytes())
+    data = bytearray(write_still(folder / "quiet.mp4").read_bytes())
     with av.open(str(folder / "quiet.mp4")) as container:
         packet = next(p for p in container.demux(video=0) if p.pts * p.time_base > WALK_S[0] + 1)
         data[packet.pos + 8 : packet.pos + packet.size] = bytes(packet.size - 8)

@@ -1,13 +1,20 @@
-"""Measure how far two runs of a detector over the same frames agree (see DESIGN.md, targets)."""
+"""Measure how far two runs over the same frames agree, of a detector or of extraction."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidgru.detector.yolo import Detections
+from vidgru.types import FrameSequence
+
+if TYPE_CHECKING:  # importing it takes seconds, and not all who compare need it
+    from vidgru.detector.yolo import Detections
 
 SCORE, IOU = 0.25, 0.5
+CONFIDENT = 0.5  # objects of one run that the other must have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +79,7 @@ def agreement(first: Sequence[Detections], second: Sequence[Detections]) -> Agre
 
 def _pairs(a: Detections, b: Detections) -> list[tuple[int, int, float]]:
     """Match greedily, best IoU first; among boxes of equal IoU, equal classes and close scores first."""
-    iou = _iou(a.boxes.astype(float), b.boxes.astype(float))
+    iou = box_iou(a.boxes.astype(float), b.boxes.astype(float))
     rows, columns = (iou >= IOU).nonzero()
     other = a.classes[rows] != b.classes[columns]
     apart = np.abs(a.scores[rows].astype(float) - b.scores[columns])
@@ -88,7 +95,20 @@ def _pairs(a: Detections, b: Detections) -> list[tuple[int, int, float]]:
     return pairs
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def missing_objects(expected: FrameSequence, actual: FrameSequence) -> list[tuple[float, str]]:
+    """Time and class of the confident objects of a sequence that have none like them in the other, of equal samples."""
+    objects = []
+    for t in range(len(expected)):
+        first, second = expected.frames(t, t + 1), actual.frames(t, t + 1)
+        iou = box_iou(first.boxes, second.boxes)
+        is_like = (iou >= IOU) & (first.classes[:, None] == second.classes)
+        for row in np.flatnonzero((first.scores >= CONFIDENT) & ~is_like.any(1)):
+            objects.append((float(first.time_s[0]), first.names[first.classes[row]]))
+    return objects
+
+
+def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the IoU of each pair of boxes, [n, m]."""
     low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
     inside = (high - low).clip(0).prod(2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a, b)]

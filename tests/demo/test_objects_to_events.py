@@ -5,12 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
+from tests.compare_runs import box_iou
 from vidgru import cli
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings
@@ -99,18 +99,10 @@ def count_matches(sequence: FrameSequence, scene: Scene) -> tuple[int, int, int,
         detected, labels = sequence.boxes[rows][confident], sequence.classes[rows][confident]
         known = [k for k, kind in enumerate(kinds) if CLASSES[kind] in ANNOTATED]
         classes = np.array([ANNOTATED.index(CLASSES[kinds[k]]) for k in known], int)
-        matches = (overlaps(boxes[known], detected) >= 0.5) & (classes[:, None] == labels[None])
+        matches = (box_iou(boxes[known], detected) >= 0.5) & (classes[:, None] == labels[None])
         num_true, num_detected = num_true + len(known), num_detected + int(matches.any(axis=1).sum())
         num_boxes, num_correct = num_boxes + len(detected), num_correct + int(matches.any(axis=0).sum())
     return num_true, num_detected, num_boxes, num_correct
-
-
-def overlaps(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the IoU of each pair of boxes: [n, m]."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    intersection = (high - low).clip(0).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
-    return np.asarray(intersection / (areas[0][:, None] + areas[1][None] - intersection))
 
 
 def test_custom_detector_finds_annotated_classes_only(detector: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.extraction.extraction_runs import RUNTIME, entry_files, extract, part_files, set_part_samples
-from tests.quiet import WALK_S, write_quiet
+from tests.still_videos import WALK_S, write_still
 from vidgru.cache import SequenceCache
 from vidgru.cache.writer import EntryWriter
 from vidgru.config import DetectorSettings
@@ -23,7 +23,7 @@ from vidgru.types import FrameSequence, Recording
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_quiet(tmp_path_factory.mktemp("quiet") / "walk.mp4")
+    return write_still(tmp_path_factory.mktemp("still") / "walk.mp4")
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_tracks_outlast_still_stretches() -> None:
 def test_short_recording_is_decoded_completely(
     tmp_path: Path, settings: DetectorSettings, adaptive: DetectorSettings
 ) -> None:
-    path = write_quiet(tmp_path / "a.mp4", 4)
+    path = write_still(tmp_path / "a.mp4", 4)
     (full,), (result,) = extract(path, tmp_path / "full", settings), extract(path, tmp_path / "a", adaptive)
     assert result.reason == "decoded completely: it is shorter than a minute"
     assert result.still == 0
@@ -123,7 +123,7 @@ def test_decoder_that_crashes_while_planning(
     tmp_path: Path, adaptive: DetectorSettings, monkeypatch: pytest.MonkeyPatch, crashed: bool
 ) -> None:
     die_once_while_planning(monkeypatch, crashed=crashed)
-    (result,) = extract(write_quiet(tmp_path / "a.mp4", 4), tmp_path / "f", adaptive)
+    (result,) = extract(write_still(tmp_path / "a.mp4", 4), tmp_path / "f", adaptive)
     assert result.status == "done"
     reason = "its decoder crashed (SIGSEGV) at its packets or key frames" if crashed else "it is shorter than a minute"
     assert result.reason == f"decoded completely: {reason}"

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 
 from tests.extraction.extraction_runs import RUNTIME, extract
-from tests.quiet import write_quiet
+from tests.still_videos import write_still
 from tests.videos import write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings
@@ -71,7 +71,7 @@ def test_estimate_knows_cached_recordings_unread(tmp_path: Path, tiny_weights: C
 @pytest.mark.slow
 def test_estimate_of_still_recordings(tmp_path: Path, tiny_weights: Callable[[str], Path]) -> None:
     settings = DetectorSettings(weights=str(tiny_weights("yolo26n")), imgsz=64, fps=5)
-    path = write_quiet(tmp_path / "v" / "a.mp4")
+    path = write_still(tmp_path / "v" / "a.mp4")
     full, adaptive = (
         estimate(find_recordings([path]), SequenceCache(tmp_path / "f"), chosen, RUNTIME)
         for chosen in (settings, replace(settings, adaptive=True))

@@ -1,19 +1,19 @@
-"""Adaptive extraction of quiet recordings with slow events finds the objects that full extraction finds."""
+"""Adaptive extraction of still recordings with slow events finds the objects that full extraction finds."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from tests.compare_runs import CONFIDENT, missing_objects
 from tests.detectors import DEMO
 from tests.extraction.extraction_runs import extract
-from tests.quiet_scenes import SCENES, QuietScene
+from tests.still_videos import SCENES, StillScene
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings
 from vidgru.demo.renderer import SIZE_PX
 from vidgru.types import FrameSequence
 
-SCORE, IOU = 0.5, 0.5
 DELAY_S = 0.5  # that an object may come, or go, late
 Runs = dict[str, tuple[FrameSequence, FrameSequence]]
 
@@ -21,7 +21,7 @@ Runs = dict[str, tuple[FrameSequence, FrameSequence]]
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """The sequences of full and of adaptive extraction, by scene."""
-    folder = tmp_path_factory.mktemp("quiet")
+    folder = tmp_path_factory.mktemp("still")
     settings = DetectorSettings(weights=str(DEMO), imgsz=max(SIZE_PX), fps=4)
     names = {scene.write(folder).name: scene.name for scene in SCENES}
     sequences: dict[str, list[FrameSequence]] = {name: [] for name in names.values()}
@@ -31,37 +31,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return {name: (full, adaptive) for name, (full, adaptive) in sequences.items()}
 
 
-def missing(expected: FrameSequence, actual: FrameSequence) -> list[tuple[float, str]]:
-    """Time and class of the confident objects of a sequence that have none like them in the other."""
-    objects = []
-    for t in range(len(expected)):
-        first, second = expected.frames(t, t + 1), actual.frames(t, t + 1)
-        for row in np.flatnonzero(first.scores >= SCORE):
-            same = second.classes == first.classes[row]
-            if not (same & (overlaps(first.boxes[row], second.boxes) >= IOU)).any():
-                objects.append((float(first.time_s[0]), first.names[first.classes[row]]))
-    return objects
-
-
-def overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """IoU of a box with each of several."""
-    sides = np.clip(np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0, None)
-    shared = sides.prod(axis=1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    return shared / ((box[2:] - box[:2]).prod() + areas - shared)
-
-
 def presence(sequence: FrameSequence) -> dict[str, tuple[float, float]]:
     """Times of the first and the last confident object of each class that has at least three."""
     times = np.repeat(sequence.time_s, np.diff(sequence.offsets))
-    strong = sequence.scores >= SCORE
+    strong = sequence.scores >= CONFIDENT
     of_class = {name: times[strong & (sequence.classes == c)] for c, name in enumerate(sequence.names)}
     return {name: (float(at[0]), float(at[-1])) for name, at in of_class.items() if len(at) >= 3}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
-def test_slow_events_are_found_by_adaptive_extraction(scene: QuietScene, runs: Runs) -> None:
+def test_slow_events_are_found_by_adaptive_extraction(scene: StillScene, runs: Runs) -> None:
     full, adaptive = runs[scene.name]
     assert np.array_equal(adaptive.time_s, full.time_s)
     assert np.array_equal(adaptive.frame_index, full.frame_index)
@@ -71,6 +51,6 @@ def test_slow_events_are_found_by_adaptive_extraction(scene: QuietScene, runs: R
     assert presence(adaptive).keys() == presence(full).keys()
     for name, expected in presence(full).items():
         np.testing.assert_allclose(presence(adaptive)[name], expected, rtol=0, atol=DELAY_S, err_msg=name)
-    confident = max(int((full.scores >= SCORE).sum()), 1)
-    assert len(missing(full, adaptive)) <= 0.01 * confident
-    assert len(missing(adaptive, full)) <= 0.01 * confident
+    confident = max(int((full.scores >= CONFIDENT).sum()), 1)
+    assert len(missing_objects(full, adaptive)) <= 0.01 * confident
+    assert len(missing_objects(adaptive, full)) <= 0.01 * confident

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.quiet import FPS, WALK_S, draw_quiet, draw_walk, write_quiet
+from tests.still_videos import FPS, WALK_S, draw_still, draw_walk, write_still
 from tests.videos import write_video
 from vidgru.video.packets import AmbiguousPacketsError, PacketTable, read_packets
 from vidgru.video.reader import VideoReader, probe
@@ -36,7 +36,7 @@ def dense_stretches(plan: StillPlan) -> list[tuple[float, float]]:
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_quiet(tmp_path_factory.mktemp("quiet") / "walk.mp4")
+    return write_still(tmp_path_factory.mktemp("quiet") / "walk.mp4")
 
 
 def test_plan_decodes_around_motion_only(walk: Path) -> None:
@@ -54,7 +54,7 @@ def test_plan_decodes_around_motion_only(walk: Path) -> None:
 @pytest.mark.slow
 def test_plan_of_a_transport_stream_with_b_frames(tmp_path: Path) -> None:
     """Seeks in it land after the key frame."""
-    plan = make_plan(write_quiet(tmp_path / "a.ts", bf="3"))
+    plan = make_plan(write_still(tmp_path / "a.ts", bf="3"))
     assert plan.still.mean() > 0.6
 
 
@@ -72,12 +72,12 @@ def test_share_still_is_known_from_packets(walk: Path) -> None:
 
 def draw_light(number: int, width: int, height: int) -> np.ndarray:
     """Draw light that becomes brighter by 12 levels in 60 s."""
-    return draw_quiet(number, width, height) + np.uint8(number / FPS / 5)
+    return draw_still(number, width, height) + np.uint8(number / FPS / 5)
 
 
 def draw_creeping(number: int, width: int, height: int) -> np.ndarray:
     """Draw a shadow that creeps over an eighth of the scene in 60 s."""
-    image = draw_quiet(number, width, height)
+    image = draw_still(number, width, height)
     image[:, : int(number / FPS / 60 * width / 8)] //= 2
     return image
 
@@ -85,7 +85,7 @@ def draw_creeping(number: int, width: int, height: int) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize("draw", [draw_light, draw_creeping])
 def test_slow_change_is_decoded(tmp_path: Path, draw: object) -> None:
-    plan = make_plan(write_quiet(tmp_path / "a.mp4", 110, draw))  # type: ignore[arg-type]
+    plan = make_plan(write_still(tmp_path / "a.mp4", 110, draw))  # type: ignore[arg-type]
     times = plan.time_s[~plan.still]
     assert np.diff(times).max() <= 2 * CHECK_S + 2
     assert plan.still.any()
@@ -94,10 +94,10 @@ def test_slow_change_is_decoded(tmp_path: Path, draw: object) -> None:
 @pytest.mark.slow
 def test_noise_has_every_key_frame_checked(tmp_path: Path) -> None:
     def draw(number: int, width: int, height: int) -> np.ndarray:
-        noise = draw_quiet(number, width, height, 6.0).astype(int) - draw_quiet(number, width, height)
+        noise = draw_still(number, width, height, 6.0).astype(int) - draw_still(number, width, height)
         return np.clip(draw_walk(number, width, height) + noise, 0, 255).astype(np.uint8)
 
-    plan = make_plan(write_quiet(tmp_path / "a.mp4", 80, draw))
+    plan = make_plan(write_still(tmp_path / "a.mp4", 80, draw))
     assert plan.blind == 1
     in_walk = (plan.time_s >= WALK_S[0]) & (plan.time_s < WALK_S[1])
     assert not plan.still[in_walk].any()
@@ -109,17 +109,17 @@ def test_motion_throughout_is_decoded_completely(tmp_path: Path) -> None:
     def draw(number: int, width: int, height: int) -> np.ndarray:
         return draw_walk(300 + number % 40, width, height)
 
-    assert not make_plan(write_quiet(tmp_path / "a.mp4", 80, draw)).still.any()
+    assert not make_plan(write_still(tmp_path / "a.mp4", 80, draw)).still.any()
 
 
 @pytest.mark.slow
 def test_masked_motion_is_ignored_in_pictures(tmp_path: Path) -> None:
     def draw(number: int, width: int, height: int) -> np.ndarray:
-        image = draw_quiet(number, width, height, 6.0)  # packets do not tell
+        image = draw_still(number, width, height, 6.0)  # packets do not tell
         image[24:40, :16] = 255 * (number // 20 % 2)
         return image
 
-    path = write_quiet(tmp_path / "a.mp4", 80, draw)
+    path = write_still(tmp_path / "a.mp4", 80, draw)
     mask = np.zeros((64, 96), bool)
     mask[16:48, :24] = True
     assert make_plan(path, mask).still.mean() > 0.5

@@ -113,6 +113,16 @@ class Actor:
         half_px = half_width * self.size_px
         return pose.x - half_px, pose.y - self.size_px * (1 - 0.28 * pose.crouch), pose.x + half_px, pose.y
 
+    def draw(self, image: NDArray[np.uint8], pose: Pose) -> None:
+        """Draw it onto an image, uint8 [H, W, 3] RGB."""
+        shape = (pose.x, pose.y, self.size_px, COLOURS[self.colour])
+        if self.class_name == "person":
+            renderer.person(image, *shape, pose.face, pose.stride, pose.crouch, self.style)
+        elif self.class_name == "car":
+            renderer.car(image, *shape, pose.face, self.style)
+        else:
+            renderer.bag(image, *shape, self.style)
+
 
 def _choose(rng: np.random.Generator, choices: Sequence[_T]) -> _T:
     return choices[int(rng.integers(len(choices)))]
@@ -395,13 +405,7 @@ class Scene:
             dx, dy = (renderer.MARGIN_PX - shift for shift in self._sway(frame))
             image = backdrop[dy : dy + _HEIGHT, dx : dx + _WIDTH].copy()
             for actor, pose in self._placed_actors(frame):
-                shape = (pose.x, pose.y, actor.size_px, COLOURS[actor.colour])
-                if actor.class_name == "person":
-                    renderer.person(image, *shape, pose.face, pose.stride, pose.crouch, actor.style)
-                elif actor.class_name == "car":
-                    renderer.car(image, *shape, pose.face, actor.style)
-                else:
-                    renderer.bag(image, *shape, actor.style)
+                actor.draw(image, pose)
             light = gain * (1 + swing * math.sin(0.9 * frame / FPS + self.seed))
             yield renderer.sensor(image, light, noise, self.seed + frame), *self.truth(frame)
 
