@@ -254,6 +254,12 @@ def test_prune_deletes_unneeded_entries(project: FakeProject) -> None:
     assert prune(project) == ("removed 0 entries and 0 incomplete, 0 bytes freed; 1 entry kept",)
 
 
+def test_prune_survives_endless_nesting(project: FakeProject) -> None:
+    (folder(project, project.record("a.mp4")) / "entry.json").write_text("[" * 100_000)
+    lines = inspect_path(project.cache.root, prune=True).lines
+    assert any(line.startswith("removed ") and ": corrupt, " in line for line in lines)
+
+
 def test_prune_keeps_every_entry_of_a_recording(project: FakeProject) -> None:
     project.record("a.mp4")
     project.feature_settings = {**project.feature_settings, "fps": 4.0}

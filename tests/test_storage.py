@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vidgru.errors import OutputError
-from vidgru.storage import sha256_file, sync_folder, unused_path, write_atomic
+from vidgru.storage import parse_json, sha256_file, sync_folder, unused_path, write_atomic
 
 
 def test_write_atomic_replaces_the_file(tmp_path: Path) -> None:
@@ -174,3 +174,9 @@ def test_unused_path_counts_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert unused_path(tmp_path / "start.safetensors", Path.exists).name == "start2.safetensors"
     monkeypatch.chdir(tmp_path / "a.v1")
     assert unused_path(Path("."), Path.exists) == tmp_path / "a.v13"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1", "9" * 5000])
+def test_parse_json_raises_value_errors_only(text: str) -> None:
+    with pytest.raises(ValueError, match=r"nested too deeply|Expecting|integer string"):
+        parse_json(text)

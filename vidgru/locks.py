@@ -205,7 +205,7 @@ class Locks:
             owner = json.loads(path.read_bytes())
             if owner["host"] == host_id() and has_process_ended(owner["pid"], owner["started"]):
                 return True
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             pass
         return self._age_s(path) > EXPIRY_S
 

@@ -65,6 +65,18 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_atomic(path, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: It is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def temporary_path(path: Path) -> Path:
     """Return a unique path beside `path` to write its content to. The name identifies the writing process."""
     pid = os.getpid()

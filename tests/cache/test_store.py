@@ -306,6 +306,18 @@ def test_index_with_path_that_is_not_utf8(tmp_path: Path) -> None:
     assert SequenceCache(tmp_path / "features").sources() == {KEY: [str(video.resolve())]}
 
 
+@pytest.mark.parametrize("name", ["x" * 256, "é" * 128, "x/" * 2048])
+def test_index_with_path_that_cannot_exist(tmp_path: Path, name: str) -> None:
+    """Such a record is skipped: the other recordings of the cache are used."""
+    cache = SequenceCache(tmp_path / "features")
+    video = write_recording(tmp_path / "a.mp4", b"one")
+    cache.sha256(video)
+    cache.set_last_entry(video, KEY)
+    index = tmp_path / "features" / "index.jsonl"
+    index.write_text(index.read_text() + json.dumps({"path": f"/{name}", "sha256": KEY, "key": KEY}) + "\n")
+    assert SequenceCache(tmp_path / "features").sources() == {KEY: [str(video.resolve())]}
+
+
 def test_cache_root_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "features").write_text("")
     with pytest.raises(OutputError, match="is a file, not a folder"):

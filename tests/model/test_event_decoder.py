@@ -3,7 +3,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from vidgru.model.event_decoder import DecodeSettings, EventDecoder, decode_candidates, decode_events, smooth_scores
+from vidgru.model.event_decoder import (
+    DecodeSettings,
+    EventDecoder,
+    decode_candidates,
+    decode_events,
+    platt,
+    smooth_scores,
+)
 from vidgru.types import Event
 
 LABELS = ("fall", "walk")
@@ -41,6 +48,7 @@ def test_event_scores_are_calibrated_by_settings() -> None:
     assert spans([event]) == [(1, 4)]
     for mean in (0.0, 1.0):  # have no logits
         assert events_of([1 - mean, mean, 1 - mean], event_scale=2.0)[0].score == pytest.approx(1)
+    assert [platt(score, 1e300, 0.0) for score in (0.1, 0.9)] == [0, 1]  # no overflow, if a file says so
 
 
 def test_decode_events_require_upper_threshold() -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from msgspec import Meta, convert
 
 from vidgru.errors import CacheError, PartChangedError
-from vidgru.storage import sha256_file
+from vidgru.storage import parse_json, sha256_file
 from vidgru.types import FRAME_TENSORS, OBJECT_TENSORS, Array, FrameSequence
 
 KEY = re.compile(r"[0-9a-f]{64}")
@@ -138,7 +138,7 @@ def live_source(folder: Path) -> str | None:
     """Return the live source that an entry, finished or incomplete, was recorded from; None if it is of a file."""
     for name in ("entry.json", RESUME):
         try:
-            source = json.loads((folder / name).read_bytes())["run_info"].get(LIVE)
+            source = parse_json((folder / name).read_bytes())["run_info"].get(LIVE)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
         return None if source is None else str(source)
@@ -155,10 +155,10 @@ def read_entry(folder: Path) -> Entry | None:
     try:
         if path.stat().st_size > _MAX_ENTRY_BYTES:
             raise ValueError(f"larger than {_MAX_ENTRY_BYTES} bytes")
-        return convert({**json.loads(path.read_bytes()), "key": folder.name}, Entry)
+        return convert({**parse_json(path.read_bytes()), "key": folder.name}, Entry)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, RecursionError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise CacheError(f"{path} is corrupt: {error}", REMEDY) from None
 
 
@@ -177,8 +177,8 @@ def read_part(path: Path) -> FrameSequence:
         length = int(mapped[:8].view("<u8")[0])
         if not 0 < length < _MAX_HEADER_BYTES:
             raise ValueError("no safetensors header")
-        header = json.loads(mapped[8 : 8 + length].tobytes())
-        metadata = convert(json.loads(header.pop("__metadata__")["vidgru"]), _PartMetadata)
+        header = parse_json(mapped[8 : 8 + length].tobytes())
+        metadata = convert(parse_json(header.pop("__metadata__")["vidgru"]), _PartMetadata)
         tensors: dict[str, Any] = {}
         for name, info in header.items():
             first, last = (8 + length + offset for offset in info["data_offsets"])
@@ -187,7 +187,7 @@ def read_part(path: Path) -> FrameSequence:
         if "still" in tensors:
             tensors = _repeat_objects(tensors | {"still": tensors["still"] != 0})
         return FrameSequence(**tensors, **vars(metadata))
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OSError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:
         raise CacheError(f"{path} is corrupt: {error}", REMEDY) from None
 
 

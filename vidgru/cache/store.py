@@ -14,7 +14,6 @@ Equal work gives equal bytes: an entry contains no path, clock time or host.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -40,9 +39,10 @@ from vidgru.cache.entry import (
 )
 from vidgru.cache.writer import EntryWriter
 from vidgru.errors import CacheError, OutputError, PartChangedError, WeightsError
-from vidgru.storage import sha256_file, user_path, write_atomic
+from vidgru.storage import parse_json, sha256_file, user_path, write_atomic
 from vidgru.types import FrameSequence, Recording
 
+_MAX_PATH_BYTES, _MAX_NAME_BYTES = 4096, 255
 _MTIME_RESOLUTION_NS = 2_000_000_000  # of the coarsest file system, FAT
 
 
@@ -63,6 +63,12 @@ class _IndexRecord(TypedDict, total=False):
     detections: _Path
     video: _Path
     stamp: str
+
+
+def _may_exist(path: str) -> bool:
+    """Whether a file system may hold such a path; for others, each question about them is an error."""
+    encoded = os.fsencode(path)
+    return len(encoded) < _MAX_PATH_BYTES and max(map(len, encoded.split(b"/"))) <= _MAX_NAME_BYTES
 
 
 class SequenceCache:
@@ -168,13 +174,13 @@ class SequenceCache:
         records = []
         path = self.root / "index.jsonl"
         for line in path.read_bytes().splitlines() if path.is_file() else []:
-            with suppress(ValueError, RecursionError):
-                record = convert(json.loads(line), _IndexRecord)
+            with suppress(ValueError):
+                record = convert(parse_json(line), _IndexRecord)
                 datetime.fromisoformat(record.get("recorded_at", "2000-01-01"))
                 Recording(path=Path(record["path"]), name=record.get("name", "a"))
-                if not os.path.isabs(record["path"]):
-                    raise ValueError(f"{record['path']} is not absolute")
-                records.append(cast(dict[str, Any], record))
+                paths = [record[name] for name in ("path", "detections", "video") if name in record]
+                if os.path.isabs(record["path"]) and all(map(_may_exist, paths)):
+                    records.append(cast(dict[str, Any], record))
         return records
 
     def sources(self) -> dict[str, list[str]]:

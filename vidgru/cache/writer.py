@@ -29,7 +29,7 @@ from vidgru.cache.entry import (
     stored_tensors,
 )
 from vidgru.errors import CacheError, LockLostError, OutputError
-from vidgru.storage import sync_folder, write_atomic
+from vidgru.storage import parse_json, sync_folder, write_atomic
 from vidgru.types import FrameSequence
 
 PART_SAMPLES = 2048
@@ -179,7 +179,7 @@ class EntryWriter:
     def _read_resume_file(self, folder: Path) -> tuple[list[EntryPart], list[dict[str, Any] | None]]:
         """Read the parts up to the last resume point of a folder, with the state after each; empty if unusable."""
         try:
-            content = json.loads((folder / RESUME).read_bytes())
+            content = parse_json((folder / RESUME).read_bytes())
             parts, states = [EntryPart(**part) for part in content["parts"]], content["states"]
             is_usable = content["run_info"] == self._run_info and len(parts) == len(states)
             return (parts, states) if is_usable else ([], [])

@@ -44,7 +44,6 @@ never by path. Errors are `{"error": TEXT}`.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import secrets
 import socket
@@ -75,7 +74,7 @@ from vidgru.labeling.page import label_page
 from vidgru.labeling.project import ChangeNotSavedError, InvalidChangeError, LabelingProject, ProjectRecording
 from vidgru.labeling.proxy import ProxyVideos, is_evenly_spaced, read_frame_times
 from vidgru.sources import find_recordings
-from vidgru.storage import user_path
+from vidgru.storage import parse_json, user_path
 
 HOST = "127.0.0.1"
 _LONG_POLL_S = 20.0
@@ -357,8 +356,8 @@ async def _body(request: Request) -> Mapping[str, Any]:
         if len(body) > _MAX_BODY:
             raise HTTPException(413, f"more than {_MAX_BODY:,} bytes")
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
+        value = parse_json(body)
+    except ValueError:
         raise HTTPException(400, "not JSON") from None
     if not isinstance(value, dict):
         raise HTTPException(400, "not a JSON object")

@@ -74,7 +74,7 @@ def platt(score: float, scale: float, bias: float) -> float:
         scale, bias: As `fit_platt` fits them; 1 and 0 change nothing.
     """
     score = min(max(score, MIN_SCORE), 1 - MIN_SCORE)
-    return 1 / (1 + math.exp(-scale * math.log(score / (1 - score)) - bias))
+    return 0.5 + 0.5 * math.tanh((scale * math.log(score / (1 - score)) + bias) / 2)  # the sigmoid, without overflow
 
 
 class EventDecoder:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vidgru.datasets.formats.csv_reader import format_csv
+from vidgru.storage import parse_json
 from vidgru.types import Event
 
 CSV_COLUMNS = (
@@ -79,7 +80,7 @@ def read_jsonl(path: Path) -> list[Event]:
         if not line:
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             times = {"start_s": record.pop("start"), "end_s": record.pop("end")}
             events.append(Event(**times, **record))
         except (TypeError, KeyError, AttributeError, ValueError) as error:

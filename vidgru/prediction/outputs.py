@@ -28,7 +28,7 @@ from vidgru.errors import OutputError
 from vidgru.prediction import event_files
 from vidgru.prediction.report.index import IndexRow, write_index
 from vidgru.prediction.results import PredictionResult, failed, summary_record
-from vidgru.storage import write_atomic
+from vidgru.storage import parse_json, write_atomic
 from vidgru.types import Event, Recording
 
 OUTPUT_SCHEMA = 4  # increase when the same model, settings and features would give other files
@@ -314,7 +314,7 @@ def _read_fingerprint(folder: Path) -> dict[str, Any] | None:
 def _read(path: Path, fields: set[str]) -> dict[str, Any] | None:
     """Read a JSON object; None if the file does not exist, is corrupt or lacks a field."""
     try:
-        value = json.loads(path.read_bytes())
+        value = parse_json(path.read_bytes())
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) and value.keys() >= fields else None

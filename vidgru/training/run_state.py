@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vidgru.errors import ModelError, SettingsError
-from vidgru.storage import write_atomic
+from vidgru.storage import parse_json, write_atomic
 
 STATE = "state.safetensors"
 DATA = "annotated recordings"  # key of the identity: a digest of the examples
@@ -114,7 +114,7 @@ def finished_epochs(path: Path) -> int:
     """Return the number of finished epochs in the state of a run that another process writes; 0 without a state."""
     try:
         with safe_open(path, framework="pt") as file:
-            return len(json.loads(file.metadata()["vidgru"])["epochs"])
+            return len(parse_json(file.metadata()["vidgru"])["epochs"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return 0
 
@@ -137,11 +137,11 @@ def read_state(
         raise ModelError(f"there is no run to resume in {path.parent}", remedy)
     try:
         with safe_open(path, framework="pt") as file:
-            state = convert(json.loads((file.metadata() or {})["vidgru"]), _Metadata)
+            state = convert(parse_json((file.metadata() or {})["vidgru"]), _Metadata)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         if infinite := sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all()):
             raise ValueError(f"{infinite[0]} holds numbers that are not finite")
-    except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path} cannot be resumed from: {str(error).splitlines()[0]}", remedy) from None
     before, now = state.identity, json.loads(json.dumps(identity))
     if before.get(DATA) != now.get(DATA):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 import re
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from vidgru.datasets.formats.unsupported import identify_json, identify_text
 from vidgru.datasets.formats.via import is_via_project, is_via_table, read_via_project, read_via_table
 from vidgru.datasets.rows import Options, ParseResult, plural
 from vidgru.errors import AnnotationError
+from vidgru.storage import parse_json
 
 SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".ods")  # not read; the error says so
 SUBTITLE_SUFFIXES = (".vtt", ".srt")
@@ -104,8 +104,8 @@ def _is_json_lines(text: str) -> bool:
     if not (first.startswith("{") and first.endswith("}") and '"video"' in first):
         return False
     try:
-        return "video" in json.loads(first)  # a file of another format may be one line, with the word somewhere in it
-    except (ValueError, RecursionError):
+        return "video" in parse_json(first)  # a file of another format may be one line, with the word somewhere in it
+    except ValueError:
         return True
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from vidgru.datasets.formats.parsing import number, read_text
 from vidgru.datasets.rows import InvalidEntryError
 from vidgru.errors import AnnotationError
+from vidgru.storage import parse_json
 
 _REMEDY = "see docs/annotations.md for the format"
 _SHOWN = 60  # characters of a value in an error
@@ -104,10 +105,10 @@ def read_json(path: Path) -> Node:
     """
     text = read_text(path)
     try:
-        return Node(json.loads(text))
+        return Node(parse_json(text))
     except json.JSONDecodeError as error:
         raise AnnotationError(
             f"{path}, line {error.lineno}: not JSON: {error.msg}", "the file may be incomplete: export it again"
         ) from error
-    except (ValueError, RecursionError) as error:  # a number with thousands of digits; endless nesting
+    except ValueError as error:  # a number with thousands of digits; endless nesting
         raise AnnotationError(f"{path}: unreadable JSON: {error}", "export it again") from error

@@ -27,6 +27,7 @@ from vidgru.datasets.formats.json_reader import read_json
 from vidgru.datasets.formats.parsing import clock, number, read_text, seconds
 from vidgru.datasets.rows import BACKGROUND, FrameSpan, InvalidEntryError, Options, ParseResult, home_of, plural
 from vidgru.errors import AnnotationError
+from vidgru.storage import parse_json
 
 COLUMNS = ("video", "start", "end", "label", "description", "split")
 _KINETICS = ("label", "youtube_id", "time_start", "time_end")
@@ -337,8 +338,8 @@ def _json_values(path: Path, text: str, result: ParseResult) -> Iterator[tuple[s
     for line, content in enumerate(text.split("\n"), start=1):
         if content.strip():
             try:
-                yield f"line {line}", json.loads(content)
-            except (ValueError, RecursionError) as error:
+                yield f"line {line}", parse_json(content)
+            except ValueError as error:
                 result.problems.append((f"line {line}", f"not JSON: {error}", "each line must be one JSON object"))
 
 
@@ -406,7 +407,7 @@ def _frames(where: str, first: str, stop: str, fps: float) -> FrameSpan:
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
-    except (ValueError, RecursionError):
+        parse_json(text)
+    except ValueError:
         return False
     return True

@@ -8,12 +8,12 @@ Source: github.com/jayleicn/moment_detr, data/README.md (Lei et al., "QVHighligh
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from vidgru.datasets.formats.json_reader import Node
 from vidgru.datasets.formats.parsing import read_text
 from vidgru.datasets.rows import InvalidEntryError, ParseResult, home_of, plural
+from vidgru.storage import parse_json
 
 
 def is_qvhighlights(text: str) -> bool:
@@ -43,8 +43,8 @@ def read_qvhighlights(path: Path) -> ParseResult:
 def _add(result: ParseResult, where: str, text: str) -> bool:
     """Add the windows of a line; return whether it has any."""
     try:
-        entry = Node(json.loads(text), where)
-    except (ValueError, RecursionError) as error:
+        entry = Node(parse_json(text), where)
+    except ValueError as error:
         raise InvalidEntryError(where, f"not JSON: {error}", "each line must be one JSON object") from None
     video, query = entry["vid"].text(), entry["query"].text()
     if "duration" in entry:

@@ -13,7 +13,6 @@ Source: gitlab.com/vgg/via, via-3.x.y, _via_data.js and _via_import_export.js.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from vidgru.datasets.formats.json_reader import Node
 from vidgru.datasets.formats.parsing import read_text
 from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult, did_you_mean, home_of, plural
 from vidgru.errors import AnnotationError
+from vidgru.storage import parse_json
 
 _TEXT = 1  # type of attributes that hold text; those of other types hold ids of options
 _VIDEO = 4
@@ -107,8 +107,8 @@ def read_via_table(path: Path, options: Options) -> ParseResult:
 
 def _parse(where: str, text: str) -> Node:
     try:
-        return Node(json.loads(text), where)
-    except (ValueError, RecursionError) as error:
+        return Node(parse_json(text), where)
+    except ValueError as error:
         raise InvalidEntryError(where, f"not JSON: {error}", "export the project again") from None
 
 
