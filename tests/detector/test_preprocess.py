@@ -13,7 +13,7 @@ from vidgru.config import DetectorSettings
 from vidgru.detector.backends import TorchBackend
 from vidgru.detector.motion import FlowMeter, scene_motion
 from vidgru.detector.preprocess import (
-    MAX_REPEAT_S,
+    MAX_UNCHANGED_S,
     PAD_VALUE,
     FramePreprocessor,
     Letterbox,
@@ -152,6 +152,6 @@ def test_picture_comparer_finds_samples_that_look_alike() -> None:
     assert comparer.is_unchanged(noisy, 0.2)
     assert not comparer.is_unchanged(moved, 0.4)
     assert comparer.is_unchanged(moved, 0.6)
-    assert comparer.is_unchanged(moved, 0.4 + MAX_REPEAT_S - 0.1)
-    assert not comparer.is_unchanged(moved, 0.4 + MAX_REPEAT_S)
-    assert not comparer.is_unchanged(coloured, 0.6 + MAX_REPEAT_S)
+    assert comparer.is_unchanged(moved, 0.4 + MAX_UNCHANGED_S - 0.1)
+    assert not comparer.is_unchanged(moved, 0.4 + MAX_UNCHANGED_S)
+    assert not comparer.is_unchanged(coloured, 0.6 + MAX_UNCHANGED_S)

@@ -109,7 +109,7 @@ def die_once_while_planning(monkeypatch: pytest.MonkeyPatch, *, crashed: bool) -
     deaths = []
 
     def die_while_planning(self: DecoderProcess, message: dict[str, Any]) -> Iterator[Any]:
-        if "threads" in message and not deaths:
+        if message["kind"] == "plan" and not deaths:
             deaths.append(message)
             raise DecoderDiedError("its decoder crashed (SIGSEGV)", crashed=crashed)
         yield from request(self, message)

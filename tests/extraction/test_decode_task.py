@@ -32,7 +32,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     ask = decode_process.DecoderProcess.request
 
     def noted(self: decode_process.DecoderProcess, request: dict[str, Any]) -> Any:
-        if "probe" not in request:
+        if request["kind"] != "probe":
             asked.append(request)
         return ask(self, request)
 

@@ -16,7 +16,7 @@ from vidgru.types import Array
 from vidgru.video.scaling import scaled_size
 
 PAD_VALUE = 114  # the grey that Ultralytics pads with
-MAX_REPEAT_S = 2.0
+MAX_UNCHANGED_S = 2.0
 _CELL_PX, _UNCHANGED = 8, 2  # cells of a picture, and levels of their mean that noise and key frames change
 Polygon = Sequence[Sequence[float]]  # corners (x, y), normalised to the upright frame
 
@@ -98,7 +98,7 @@ class PictureComparer:
         self._reference: tuple[float, Array] | None = None
 
     def is_unchanged(self, image: Array, time_s: float) -> bool:
-        """Return whether a sample looks like the last one for which this was false, MAX_REPEAT_S ago at most.
+        """Return whether a sample looks like the last one for which this was false, MAX_UNCHANGED_S ago at most.
 
         Args:
             image: uint8 [height, width, 3], RGB, of the same size in all calls.
@@ -111,7 +111,7 @@ class PictureComparer:
         )  # colours, too: clothes may be as bright as a wall
         if self._reference is not None:
             reference_s, reference = self._reference
-            if time_s - reference_s < MAX_REPEAT_S and cv2.absdiff(cells, reference).max() <= _UNCHANGED:
+            if time_s - reference_s < MAX_UNCHANGED_S and cv2.absdiff(cells, reference).max() <= _UNCHANGED:
                 return True
         self._reference = time_s, cells
         return False

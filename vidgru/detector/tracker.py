@@ -14,12 +14,13 @@ import numpy as np
 
 from vidgru.types import Array
 
+TRACK_BUFFER = 30  # frames for which a track that is lost is kept
 # Ultralytics' defaults, written out: features must not change when they do.
 _SETTINGS = {
     "track_high_thresh": 0.25,
     "track_low_thresh": 0.1,
     "new_track_thresh": 0.25,
-    "track_buffer": 30,
+    "track_buffer": TRACK_BUFFER,
     "match_thresh": 0.8,
     "fuse_score": True,
     "delta_t": 3,

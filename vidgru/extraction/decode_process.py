@@ -108,7 +108,7 @@ class DecoderProcess:
                     rest = np.empty(payload_bytes - image.nbytes, np.uint8)
                     self._read(rest)
                     yield message, _decoded_sample(message, image, rest)
-                case "repeat":
+                case "unchanged":
                     rest = np.empty(payload_bytes, np.uint8)
                     self._read(rest)
                     yield message, _decoded_sample(message, None, rest)
@@ -129,7 +129,7 @@ class DecoderProcess:
             RecordingError: It is not a readable video.
             DecoderDiedError: The process crashed or hung.
         """
-        for message, _ in self.request({"probe": str(path)}):
+        for message, _ in self.request({"kind": "probe", "path": str(path)}):
             if message["kind"] == "end":
                 return to_video_info(message["info"])
             if message["kind"] == "failed":
@@ -139,13 +139,13 @@ class DecoderProcess:
     def share_still(self, path: Path, fps: float) -> tuple[float | None, float]:
         """Return the share of a recording's samples that are still as far as packets show, and its length in seconds.
 
-        The share is None if packets do not tell.
+        The share is None if packets do not show it.
 
         Raises:
             RecordingError: It is not a readable video.
             DecoderDiedError: The process crashed or hung.
         """
-        for message, _ in self.request({"packets_of": str(path), "fps": fps}):
+        for message, _ in self.request({"kind": "share_still", "path": str(path), "fps": fps}):
             if message["kind"] == "end":
                 return message["share"], message["end_s"]
             if message["kind"] == "failed":

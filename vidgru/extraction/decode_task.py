@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ import numpy as np
 from vidgru.cache import Entry, EntryWriter, SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings
-from vidgru.detector.tracker import Tracker
+from vidgru.detector.tracker import TRACK_BUFFER, Tracker
 from vidgru.errors import CacheError, RecordingError
 from vidgru.extraction.decode_process import DecodedSample, DecoderDiedError, DecoderProcess, to_video_info
 from vidgru.extraction.detector_pool import DetectedFrame, DetectorPool, FrameRef
@@ -25,13 +26,14 @@ from vidgru.locks import Locks
 from vidgru.types import Array, FrameSequence, Recording
 from vidgru.video.container import VideoInfo, file_identity
 from vidgru.video.damage import Damage
+from vidgru.video.keyframe_split import resume_point_at
 from vidgru.video.reader import ResumePoint, ResumePointNotFoundError
 from vidgru.video.stillness import StillPlan
 
 SEGMENT_SAMPLES = 128  # least samples per segment of a recording that several decoders share
 # Times that the tracker gets the objects of a still stretch. Then it has given up those that were lost before, as in
 # the samples that were not decoded.
-_STILL_UPDATES = 31
+_STILL_UPDATES = TRACK_BUFFER + 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -131,6 +133,20 @@ class RecordingState:
         """Forget all samples."""
         self.tracker, self.samples, self.time_s, self.last, self.still_samples = None, 0, 0.0, None, 0
 
+    def restart(self) -> None:
+        """Forget all samples, and drop what has been written of them."""
+        if self.writer is not None:
+            self.writer.restart()
+        self.reset()
+
+    def drop_plan(self, note: str) -> None:
+        """Give up the plan of an adaptive extraction, and what has been extracted by it: decode completely."""
+        for segment in self.segments:
+            segment.is_superseded = True
+        self.restart()
+        self.plan, self.adaptive_note, self.end, self.arrived, self.tracked = None, note, None, {}, []
+        self.segments, self.was_split = [Segment(state=self)], False
+
     @property
     def unfinished(self) -> Iterator[Segment]:
         """Segments still to be decoded or being decoded, in order."""
@@ -182,6 +198,7 @@ def planned_segments(state: RecordingState, plan: StillPlan) -> list[Segment]:
     A stretch that is decoded starts at a key frame, whose first sample has no motion, as those before it. Long ones are
     cut at key frames into segments of SEGMENT_SAMPLES or more. All of this depends on the plan alone.
     """
+    point_at = partial(resume_point_at, sample_index=plan.frame_index, key_pts=plan.key_pts, key_index=plan.key_index)
     first_samples = np.searchsorted(plan.frame_index, plan.key_index)
     edges = np.flatnonzero(np.diff(plan.still, prepend=True, append=True))
     segments: list[Segment] = []
@@ -193,32 +210,19 @@ def planned_segments(state: RecordingState, plan: StillPlan) -> list[Segment]:
         for start, stop in zip(starts, [*starts[1:], end], strict=True):
             if stop <= state.samples and stop < len(plan.still):
                 continue
-            resume_from = _planned_point(plan, start if start == first else start - 1) if start else None
             is_last = stop == len(plan.still)
+            last_before = start if start == first else start - 1
             segments.append(
                 Segment(
                     state=state,
                     number=len(segments) + 1,
-                    resume_from=resume_from,
-                    end=None if is_last else _planned_point(plan, stop - 1),
+                    resume_from=point_at(last_before) if start else None,
+                    end=None if is_last else point_at(stop - 1),
                     passed=max(start, state.samples),
                     first=start,
                 )
             )
     return segments
-
-
-def _planned_point(plan: StillPlan, number: int) -> ResumePoint:
-    """Return how to decode from sample `number` on: from the last key frame at or before it."""
-    index = int(plan.frame_index[number])
-    key = int(np.searchsorted(plan.key_index, index, side="right")) - 1
-    return ResumePoint(
-        samples=number + 1,
-        index=index,
-        key_pts=int(plan.key_pts[key]),
-        key_index=int(plan.key_index[key]),
-        image=None,
-    )
 
 
 class SegmentDecoder:
@@ -355,6 +359,7 @@ class SegmentDecoder:
         if not self._detect.adaptive or self._limit is not None or state.plan is not None or state.adaptive_note:
             return None
         request = {
+            "kind": "plan",
             "path": str(state.recording.path),
             "fps": self._detect.fps,
             "mask": self._polygons,
@@ -377,10 +382,8 @@ class SegmentDecoder:
             if not death.crashed or death.killed_from_outside:
                 raise
             state.adaptive_note = f"decoded completely: {death} at its packets or key frames"
-        if plan is None and state.samples:  # an earlier run followed a plan; an entry is written with it or without
-            assert state.writer is not None
-            state.writer.restart()
-            state.reset()
+        if plan is None:
+            state.restart()  # samples of an earlier run are of a plan; an entry is written with one or without
         return plan
 
     def _decode(self, segment: Segment, decoder: DecoderProcess) -> TaskResult:
@@ -396,6 +399,7 @@ class SegmentDecoder:
         may_split = can_split and not state.was_split and self._is_last()
         state.was_split = True  # a split that did not hold is not tried again
         request = {
+            "kind": "decode",
             "path": str(state.recording.path),
             "fps": self._detect.fps,
             "imgsz": self._detect.imgsz,
@@ -420,7 +424,7 @@ class SegmentDecoder:
                     points = [ResumePoint(**point) for point in message["points"]]
                     segment.end = points[0]
                     self._send(SegmentSplit(segment=segment, points=points))
-                case "sample" | "repeat":
+                case "sample" | "unchanged":
                     assert sample is not None
                     self._pass_on(segment, sample)
                 case "failed":

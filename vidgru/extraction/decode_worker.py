@@ -84,14 +84,15 @@ class DecodeWorker:
     def serve(self, request: dict[str, Any]) -> None:
         """Answer one request. Errors of the recording, and bugs, are answers too."""
         try:
-            if "probe" in request:
-                self.send({"kind": "end", "info": asdict(probe(Path(request["probe"])))})
-            elif "packets_of" in request:
-                self._share_still(Path(request["packets_of"]), request["fps"])
-            elif "threads" in request:
-                self._plan(**request)
-            else:
-                self._decode(**request)
+            match request.pop("kind"):
+                case "probe":
+                    self.send({"kind": "end", "info": asdict(probe(Path(request["path"])))})
+                case "share_still":
+                    self._share_still(Path(request["path"]), request["fps"])
+                case "plan":
+                    self._plan(**request)
+                case "decode":
+                    self._decode(**request)
         except RecordingError as error:
             self.send({"kind": "failed", "reason": error.message})
         except ResumePointNotFoundError:
@@ -163,7 +164,7 @@ class DecodeWorker:
                 }
                 arrays = (scene_motion(flow), *(() if flow is None else (flow.rate, flow.grey_change)))
                 if is_planned and comparer.is_unchanged(image, frame.time_s) and frame.number + 1 != stop_after:
-                    self.send(message | {"kind": "repeat"}, *arrays)
+                    self.send(message | {"kind": "unchanged"}, *arrays)
                 else:
                     self.send(message, image, *arrays)
             if is_planned:

@@ -92,6 +92,11 @@ class DetectedFrame:
     motion: Array
     tracks: Array | None = None
 
+    @property
+    def segment(self) -> Any:
+        """The segment it was decoded from, see `FrameRef`."""
+        return self.frame.segment
+
 
 @dataclass(kw_only=True, eq=False)
 class FrameBatch:
@@ -142,6 +147,26 @@ def to_sequence(
         names=names,
         flip_idx=flip_idx,
     )
+
+
+def share_objects(frame: FrameRef, last: DetectedFrame | FrameSequence) -> DetectedFrame:
+    """Give a frame that looks like the last one the objects of that, with its own motion.
+
+    Args:
+        frame: The frame.
+        last: The last frame, or a sequence of it alone.
+    """
+    if isinstance(last, DetectedFrame):
+        detections = last.detections
+    else:
+        from vidgru.detector.yolo import Detections  # the detector is loaded, and PyTorch with it
+
+        assert last.scene is not None
+        tensors = {name: getattr(last, name) for name in Detections.__dataclass_fields__}
+        detections = Detections(**tensors | {"scene": last.scene[0]})
+    motion = object_motion(frame.flow, detections.boxes)
+    frame.flow = None  # large, and no longer needed
+    return DetectedFrame(frame=frame, detections=detections, motion=motion)
 
 
 def repeat_frame(frame: FrameSequence, time_s: Array, frame_index: Array) -> FrameSequence:

@@ -39,7 +39,7 @@ class Estimate:
         bytes: Size that they would take on disk; None if nothing could be tried.
         seconds: Wall time that they would take; None if nothing could be tried.
         tried: Names of the recordings the run was tried on.
-        still: Share of the samples of those that are still as far as packets show; None if packets do not tell.
+        still: Share of the samples of those that are still as far as packets show; None if packets do not show it.
         adaptive_seconds: Wall time with `--adaptive`, if the others are as still; None if it is unknown.
     """
 
@@ -156,7 +156,7 @@ def _is_cached(path: Path, cache: SequenceCache, feature_settings: dict[str, obj
 def _read_packets(recordings: list[Recording], decoder: DecoderProcess, fps: float) -> tuple[float | None, float]:
     """Return the share of the samples that are still as far as packets show, and the time of reading per second.
 
-    Recordings whose packets do not tell count as not still; the share is None if those of none do.
+    Recordings whose packets do not show it count as not still; the share is None if those of none do.
     """
     samples, still, video_s, start = 0, 0.0, 0.0, time.perf_counter()
     shares = []

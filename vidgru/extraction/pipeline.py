@@ -32,7 +32,6 @@ from msgspec import convert
 from vidgru.cache import Entry, SequenceCache
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings, RuntimeSettings
-from vidgru.detector.motion import object_motion
 from vidgru.detector.weights import find_weights
 from vidgru.errors import LockLostError, OutputError, RecordingError
 from vidgru.extraction.decode_process import DecoderDiedError, DecoderProcess, watch_for_hangs
@@ -53,6 +52,7 @@ from vidgru.extraction.detector_pool import (
     WorkerThreads,
     count_threads,
     repeat_frame,
+    share_objects,
     to_sequence,
 )
 from vidgru.extraction.results import (
@@ -88,7 +88,7 @@ __all__ = [
 _CHUNK_SAMPLES = 256  # samples given to the writer at a time
 _RETRY_S = 0.5  # how often a recording that another process has locked is tried again
 _MAX_MESSAGES = 256
-_NOTED_SHARE = 0.05  # of a recording in which packets do not show motion
+_MIN_BLIND_NOTED = 0.05  # from this share on, a note says that packets do not show motion
 
 
 def extract_recordings(
@@ -376,7 +376,7 @@ class Extractor:
         """Sort detected frames into their recordings, and return these."""
         states: dict[int, RecordingState] = {}
         for row in rows:
-            segment: Segment = row.frame.segment
+            segment: Segment = row.segment
             if not segment.is_superseded:
                 segment.state.arrived[row.frame.number] = row
                 states[segment.state.number] = segment.state
@@ -391,7 +391,9 @@ class Extractor:
                     self._repeat_last(state)
                 elif row := state.arrived.pop(state.samples, None):
                     if isinstance(row, FrameRef):
-                        row = self._repeat_objects(state, row)
+                        last = state.tracked[-1] if state.tracked else state.last
+                        assert last is not None  # the first sample of a recording has its own objects
+                        row = share_objects(row, last)
                     objects = row.detections
                     tracks = state.track(
                         self._detect.tracker, state.info.size_px, objects.boxes, objects.scores, objects.classes
@@ -416,28 +418,12 @@ class Extractor:
         self._listener.advance(state.number, time_s - state.time_s, min(share, 1.0), samples)
         state.samples, state.time_s = state.samples + samples, time_s
 
-    def _repeat_objects(self, state: RecordingState, frame: FrameRef) -> DetectedFrame:
-        """Give a frame that looks like the last one its objects, with the motion of the frame."""
-        from vidgru.detector.yolo import Detections  # the detector is loaded, and PyTorch with it
-
-        if state.tracked:
-            detections = state.tracked[-1].detections
-        else:
-            last = state.last
-            assert last is not None
-            assert last.scene is not None
-            tensors = {name: getattr(last, name) for name in Detections.__dataclass_fields__}
-            detections = Detections(**tensors | {"scene": last.scene[0]})
-        motion = object_motion(frame.flow, detections.boxes)
-        frame.flow = None  # large, and no longer needed
-        return DetectedFrame(frame=frame, detections=detections, motion=motion)
-
     def _repeat_last(self, state: RecordingState) -> None:
         """Repeat the objects of the last sample in the still ones that follow, up to the end of the part."""
         self._write(state)
         plan, last = state.plan, state.last
         assert plan is not None
-        assert last is not None
+        assert last is not None  # the first sample of a plan is never still
         assert state.writer is not None
         first = state.samples
         end = min(state.still_end, (first // PART_SAMPLES + 1) * PART_SAMPLES)
@@ -461,9 +447,11 @@ class Extractor:
                 detector.flip_idx,
                 adaptive=self._detect.adaptive,
             )
-            state.tracked, state.last = [], sequence.frames(len(sequence) - 1, len(sequence))
+            state.tracked = []
+            if self._detect.adaptive:
+                state.last = sequence.frames(len(sequence) - 1, len(sequence))
             if state.plan is not None:
-                state.writer.append(sequence, {})  # the plan says how to go on after any sample
+                state.writer.append(sequence, {})  # a run that resumes plans again
             else:
                 note = {"adaptive_note": state.adaptive_note} if state.adaptive_note else {}
                 state.writer.append(sequence, None if resume_point is None else asdict(resume_point) | note)
@@ -515,7 +503,7 @@ class Extractor:
                 reason = "; ".join(filter(None, (describe_damage(entry), entry.adaptive_note)))
                 self._end(state, "reused", entry.samples, entry.duration_s, reason, entry.still)
             case StillPlan() as plan:
-                self._follow(state, plan)
+                self._start_plan(state, plan)
             case "locked":
                 self._started.remove(state)
                 self._locked.append((time.monotonic() + _RETRY_S, state))
@@ -525,7 +513,7 @@ class Extractor:
                     self._pool.flush()  # few frames are left to fill the batch of its last ones
                 self._advance(state)  # all its frames may have been tracked already
             case "overrun" | ResumePointNotFoundError() if state.plan is not None:
-                self._decode_completely(state, "decoded completely: damage, or other frames than its packets announce")
+                state.drop_plan("decoded completely: damage, or other frames than its packets announce")
             case "overrun":
                 self._extend(segment)
                 segment.status = "waiting"
@@ -539,24 +527,14 @@ class Extractor:
         if first is not None and first.status == "lost":  # no earlier one has been extended over it
             self._fail(state, "does not decode to the same frames twice; convert it with ffmpeg")
 
-    def _follow(self, state: RecordingState, plan: StillPlan) -> None:
-        """Decode what a plan of adaptive extraction says."""
+    def _start_plan(self, state: RecordingState, plan: StillPlan) -> None:
+        """Split a recording into the segments that a plan of adaptive extraction decodes."""
         state.plan = plan
-        if plan.blind >= _NOTED_SHARE:
+        if plan.blind >= _MIN_BLIND_NOTED:
             state.adaptive_note = f"packets do not show motion in {plan.blind:.0%} of it, which costs time"
         state.segments = planned_segments(state, plan)
         if state.samples:
             self._advance(state)  # a still stretch may follow what an earlier run left
-
-    def _decode_completely(self, state: RecordingState, note: str) -> None:
-        """Give up the plan of an adaptive extraction, and what has been extracted by it."""
-        for segment in state.segments:
-            segment.is_superseded = True
-        if state.writer is not None:
-            state.writer.restart()
-        state.reset()
-        state.plan, state.adaptive_note, state.end, state.arrived, state.tracked = None, note, None, {}, []
-        state.segments, state.was_split = [Segment(state=state)], False
 
     def _extend(self, segment: Segment) -> None:
         """Have a segment continue to the end of the recording: what later ones decoded does not count."""
@@ -565,7 +543,7 @@ class Extractor:
         for other in state.segments:
             other.is_superseded = other.is_superseded or other.number > segment.number
         state.end = None
-        state.arrived = {n: row for n, row in state.arrived.items() if not _segment_of(row).is_superseded}
+        state.arrived = {n: row for n, row in state.arrived.items() if not row.segment.is_superseded}
 
     def _end_at_death(self, segment: Segment, death: DecoderDiedError) -> None:
         """End a recording where decoders die: two have, at the same place. What precedes it is kept.
@@ -578,7 +556,7 @@ class Extractor:
         elif not segment.passed or state.info is None:
             self._fail(state, f"{death} before the first frame; convert the file with ffmpeg")
         elif state.plan is not None:
-            self._decode_completely(state, f"decoded completely: {death}")
+            state.drop_plan(f"decoded completely: {death}")
         else:
             self._extend(segment)
             state.end = DecodedEnd(samples=segment.passed, damage=Damage(decoder_deaths=1), end_s=None)
@@ -594,8 +572,7 @@ class Extractor:
         if resume_from.key_pts is not None:
             segment.resume_from = replace(resume_from, key_pts=None)
         elif not segment.number and state.writer is not None and segment.passed == state.writer.samples:
-            state.writer.restart()  # nothing has been added to what an earlier run left
-            state.reset()
+            state.restart()  # nothing has been added to what an earlier run left
             segment.resume_from, segment.passed, segment.first = None, 0, 0
         else:
             segment.status = "lost"
@@ -642,8 +619,3 @@ class Extractor:
         with ExitStack() as stack:
             for state in self._states.values():
                 stack.callback(state.cleanup.close)
-
-
-def _segment_of(row: DetectedFrame | FrameRef) -> Segment:
-    segment: Segment = row.segment if isinstance(row, FrameRef) else row.frame.segment
-    return segment

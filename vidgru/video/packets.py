@@ -21,7 +21,7 @@ _PROGRESS_PACKETS = 64  # packets per call of `on_progress`
 
 
 class AmbiguousPacketsError(Exception):
-    """The packets do not tell which frames there are; the message says why."""
+    """The packets do not show which frames there are; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +49,17 @@ class PacketTable:
         """Presentation time of each frame in ticks, in order of presentation, int64 [S]."""
         stamps: Array = np.sort(self.pts)
         return stamps
+
+    @cached_property
+    def key_pts(self) -> Array:
+        """PTS of each key frame, in order of presentation, int64 [K]."""
+        key_pts: Array = np.sort(self.pts[self.is_key])
+        return key_pts
+
+    @cached_property
+    def key_index(self) -> Array:
+        """Index of each key frame among the frames in order of presentation, int64 [K]."""
+        return np.searchsorted(self.stamps, self.key_pts)
 
     def times(self, stamps: Array) -> Array:
         """Return seconds from the start of the container, float64, of timestamps in ticks."""

@@ -55,7 +55,7 @@ _CLOCK_BAND, _CLOCK_SHARE, _CLOCK_RATE, _CLOCK_CHANGE = 0.15, 0.06, 0.1, 1.5
 
 
 class NotPlannableError(Exception):
-    """Packets do not tell where the recording is still; the message says why."""
+    """Packets do not show where the recording is still; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,19 +102,19 @@ def plan_still(
         on_progress: Called at least once per key frame.
 
     Raises:
-        NotPlannableError: Packets and key frames do not tell.
+        NotPlannableError: Packets and key frames do not show it.
     """
     gops = Gops(packets, fps)
     active, is_blind = find_motion(packets, gops, info)
-    dense = active.copy()
-    dense[-1] = True  # no key frame follows that would show a change
-    spots = np.zeros(len(dense), bool)  # key frames at which the detector gets a single sample
+    decoded = active.copy()
+    decoded[-1] = True  # no key frame follows that would show a change
+    first_only = np.zeros(len(decoded), bool)
     with _KeyFrames(path, info, gops.key_pts, ignored, threads, on_progress) as pictures:
-        _compare_pictures(gops, is_blind, dense, spots, pictures)
+        _compare_pictures(gops, is_blind, decoded, first_only, pictures)
     return StillPlan(
         time_s=packets.times(packets.stamps[gops.samples]),
         frame_index=gops.samples,
-        still=gops.still_samples(dense, spots),
+        still=gops.still_samples(decoded, first_only),
         key_pts=gops.key_pts,
         key_index=gops.key_index,
         blind=float(gops.seconds[is_blind].sum() / gops.seconds.sum()),
@@ -122,16 +122,16 @@ def plan_still(
 
 
 def share_still(packets: PacketTable, info: VideoInfo, fps: float) -> float:
-    """Return the share of the samples that are still as far as packets tell.
+    """Return the share of the samples that are still as far as packets show.
 
     Raises:
-        NotPlannableError: Packets do not tell.
+        NotPlannableError: Packets do not show it.
     """
     gops = Gops(packets, fps)
     active, is_blind = find_motion(packets, gops, info)
-    spots = np.zeros(len(active), bool)
-    spots[1:] = active[:-1] | is_blind[1:]
-    return float(gops.still_samples(active, spots).mean())
+    first_only = np.zeros(len(active), bool)
+    first_only[1:] = active[:-1] | is_blind[1:]
+    return float(gops.still_samples(active, first_only).mean())
 
 
 class Gops:
@@ -155,8 +155,7 @@ class Gops:
     def __init__(self, packets: PacketTable, fps: float) -> None:
         if not len(packets.pts):
             raise NotPlannableError("there are no packets")
-        self.key_pts = np.sort(packets.pts[packets.is_key])
-        self.key_index = np.searchsorted(packets.stamps, self.key_pts)
+        self.key_pts, self.key_index = packets.key_pts, packets.key_index
         if len(self.key_pts) > len(packets.pts) / 2:
             raise NotPlannableError("every frame is a key frame")
         if not len(self.key_pts) or self.key_index[0] > 0:
@@ -175,17 +174,17 @@ class Gops:
     def __len__(self) -> int:
         return len(self.key_pts)
 
-    def still_samples(self, dense: Array, spots: Array) -> Array:
+    def still_samples(self, decoded: Array, first_only: Array) -> Array:
         """Return which samples are not decoded, bool [N].
 
         Args:
-            dense: bool [G], groups that are decoded, with the first sample after each.
-            spots: bool [G], groups whose first sample is decoded.
+            decoded: bool [G], groups that are decoded, with the first sample after each.
+            first_only: bool [G], groups of which only the first sample is decoded.
         """
         of_group = np.searchsorted(self.first_sample, np.arange(len(self.samples)), side="right") - 1
-        still = ~dense[np.maximum(of_group, 0)]
-        is_end = np.concatenate([[True], dense[:-1]])
-        first = self.first_sample[spots | is_end]
+        still = ~decoded[np.maximum(of_group, 0)]
+        is_end = np.concatenate([[True], decoded[:-1]])
+        first = self.first_sample[first_only | is_end]
         still[first[first < len(still)]] = False
         still[-1:] = False
         return still
@@ -276,47 +275,49 @@ def _any_between(blocks: Array, start_s: Array, end_s: Array) -> Array:
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _compare_pictures(gops: Gops, is_blind: Array, dense: Array, spots: Array, pictures: _KeyFrames) -> None:
-    """Compare key frames in still stretches with the last picture that the detector gets; extends `dense` and `spots`.
+def _compare_pictures(gops: Gops, is_blind: Array, decoded: Array, first_only: Array, pictures: _KeyFrames) -> None:
+    """Compare key frames in still stretches with the last picture that the detector gets.
+
+    Extends `decoded` and `first_only` where they differ.
 
     Args:
         gops: The groups of pictures.
         is_blind: bool [G], groups in which packets do not show motion: each key frame is checked.
-        dense: bool [G], groups to decode.
-        spots: bool [G], groups whose first sample the detector gets.
+        decoded: bool [G], groups to decode.
+        first_only: bool [G], groups of which only the first sample is decoded.
         pictures: Their key frames.
     """
     ordinal = np.floor(gops.start_s / CHECK_S)
     is_check = is_blind | np.concatenate([[True], ordinal[1:] > ordinal[:-1]])
     changes = _Changes()
     reference, detected_s, checked = pictures[0], gops.start_s[0], 0
-    spots[0] = True
+    first_only[0] = True
     while True:
-        start = _next(dense, checked)  # of the next stretch to decode
+        start = _next(decoded, checked)  # of the next stretch to decode
         check = _next(is_check, checked + 1)
         if start is None and check is None:
             return
         if start is not None and (check is None or start <= check):
             if start > checked and changes.compare(reference, pictures[start]) == "changed":
-                dense[checked:start] = True
-            end = _next(~dense, start)
+                decoded[checked:start] = True
+            end = _next(~decoded, start)
             if end is None:
                 return
-            spots[end] = True
+            first_only[end] = True
             reference, detected_s, checked = pictures[end], gops.start_s[end], end
             continue
         assert check is not None
-        pictures.prefetch(is_check & ~dense, check)
+        pictures.prefetch(is_check & ~decoded, check)
         picture = pictures[check]
         verdict = changes.compare(reference, picture)
         changes.learn(gops.start_s[check], picture)
         if verdict == "changed":
             wait_s = _BUSY_S if is_blind[check] else AFTER_S
-            dense[checked : max(int(np.searchsorted(gops.start_s, gops.start_s[check] + wait_s)), check)] = True
+            decoded[checked : max(int(np.searchsorted(gops.start_s, gops.start_s[check] + wait_s)), check)] = True
         else:
             checked = check
             if verdict == "drifted" or gops.start_s[check] - detected_s >= _REDETECT_S:
-                spots[check] = True
+                first_only[check] = True
                 reference, detected_s = picture, gops.start_s[check]
 
 
