@@ -73,7 +73,7 @@ class RecordingState:
 
         segments: Its segments in order, without those whose frames have all been tracked.
         end: How decoding ended; None until it has.
-        arrived: Frames waiting for their turn, by number; a FrameRef repeats the objects of the one before.
+        arrived: Frames waiting for their turn, by number; a FrameRef shares the objects of the one before.
         tracker: Gives track ids; None before the first frame.
         tracked: Frames tracked and not yet written.
         samples: Samples tracked, including those of earlier runs.

@@ -131,8 +131,9 @@ class DecodeWorker:
             resume_from, stop_after, resume_point_every: See `VideoReader.sample`.
             split_every: Least samples per segment if the recording can be split among decoders; 0 does not split.
             first: Number of the first sample to send: samples before it are decoded only to measure motion from them.
-            is_planned: Whether the segment is part of a plan of adaptive extraction: more are likely to follow, and
-                samples that look like the last one are sent without their image, except its first and last.
+            is_planned: Whether the segment is part of a plan of adaptive extraction. The recording then stays open for
+                the next one, and samples that look like the last one are sent without their image, except the first
+                and the last of the segment.
         """
         with ExitStack() as stack:
             reader = stack.enter_context(self._open(path, identity, may_reuse=is_planned and resume_from is not None))

@@ -513,7 +513,7 @@ class Extractor:
                     self._pool.flush()  # few frames are left to fill the batch of its last ones
                 self._advance(state)  # all its frames may have been tracked already
             case "overrun" | ResumePointNotFoundError() if state.plan is not None:
-                state.drop_plan("decoded completely: damage, or other frames than its packets announce")
+                state.drop_plan("decoded completely: damage, or other frames than in its packets")
             case "overrun":
                 self._extend(segment)
                 segment.status = "waiting"

@@ -198,7 +198,7 @@ def find_motion(packets: PacketTable, gops: Gops, info: VideoInfo) -> tuple[Arra
 
     The excess of each packet over the baseline of its kind is averaged over blocks of a second. The kind is the place
     in the group of pictures, whose sizes repeat from group to group while nothing moves. Blocks whose excess is far
-    above that of most blocks of their span have motion, and so has what is near to them. A span is blind if the excess
+    above that of most blocks of their span have motion; groups near them are decoded too. A span is blind if the excess
     of blocks scatters by more than a small object would add.
 
     Returns:
@@ -207,7 +207,7 @@ def find_motion(packets: PacketTable, gops: Gops, info: VideoInfo) -> tuple[Arra
     """
     times = packets.pts * float(packets.tick) - float(packets.start)
     span = (times / _SPAN_S).clip(0).astype(np.int64)
-    if span[-1] and times.max() - span.max() * _SPAN_S < _SPAN_S / 2:  # too short for figures of its own
+    if span[-1] and times.max() - span.max() * _SPAN_S < _SPAN_S / 2:  # too short for its own statistics
         span[span == span.max()] -= 1
     excess = _excess(packets, span)
     block = (times / _BLOCK_S).clip(0).astype(np.int64)
@@ -419,7 +419,7 @@ class _KeyFrames:
                 self._futures[key] = self._executor.submit(self._decode, key)
             key = None if key is None else _next(wanted, key + 1)
         for key in [key for key in self._futures if key < start]:
-            del self._futures[key]  # decoded in vain
+            del self._futures[key]  # no longer needed
 
     def __getitem__(self, key: int) -> Array:
         """Return a key frame.
