@@ -7,7 +7,16 @@ from pathlib import Path
 from vidgru.prediction.report.html import render_html
 
 _WEB = Path(__file__).parent / "web"
-_SCRIPTS = ("common.js", "player.js", "timeline.js", "annotations.js", "recording.js", "panels.js", "label.js")
+_SCRIPTS = (
+    "common.js",
+    "player.js",
+    "timeline.js",
+    "annotations.js",
+    "recording.js",
+    "panels.js",
+    "player_page.js",
+    "label.js",
+)
 
 
 def label_page(token: str) -> str:

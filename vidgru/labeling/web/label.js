@@ -4,68 +4,16 @@ Object.assign(data, { labels: [], video: null, duration: 1e-3, fps: 1, size: [16
 
 const USUAL_FPS = 25; // of recordings whose rate is unknown
 
-// --- page -----------------------------------------------------------------------------------------------------------------
-
-function labelKeyActions(page) {
-  const { player } = page;
-  const jump = (seconds) => player.seek(player.time + seconds);
-  const numbers = Array.from({ length: 9 }, (_, index) => [String(index + 1), () => page.chooseNumber(index)]);
-  return {
-    ...Object.fromEntries(numbers),
-    ' ': () => player.toggle(),
-    ArrowLeft: (shift) => jump(shift ? -10 : -1),
-    ArrowRight: (shift) => jump(shift ? 10 : 1),
-    Home: () => player.seek(0),
-    End: () => player.seekToFrameOf(data.duration - 1e-3),
-    ArrowDown: () => page.step(1),
-    ArrowUp: () => page.step(-1),
-    ',': () => player.stepFrames(-1),
-    '.': () => player.stepFrames(1),
-    '<': () => page.changeSpeed(-1),
-    '>': () => page.changeSpeed(1),
-    m: () => (player.video.muted = !player.video.muted),
-    i: (shift) => page.setEdge('start', shift),
-    o: (shift) => page.setEdge('end', shift),
-    l: () => page.askLabel(),
-    d: () => page.askDescription(),
-    e: () => page.askTimes(),
-    x: (shift) => (shift ? page.markEmpty() : page.markNothing()),
-    a: () => page.accept(),
-    r: () => page.reject(),
-    Delete: () => page.remove(),
-    Backspace: () => page.remove(),
-    u: (shift) => page.undo(shift),
-    'Ctrl+z': (shift) => page.undo(shift),
-    'Ctrl+y': () => page.undo(true),
-    'Ctrl+s': () => showToast('Each change is saved at once.'),
-    g: () => page.queue.next(),
-    Enter: () => page.queue.next(),
-    n: (shift) => page.openNext(shift),
-    t: () => page.training.train(),
-    c: () => page.copy.make(),
-    '/': () => byId('recording_search').focus(),
-    z: () => page.zoomToEvent(),
-    '+': () => page.view.zoom(0.5, player.time),
-    '=': () => page.view.zoom(0.5, player.time),
-    '-': () => page.view.zoom(2, player.time),
-    0: () => page.view.set(0, data.duration),
-    '?': () => byId('help').showModal(),
-    Escape: () => page.escape(),
-  };
-}
-
-class LabelPage {
+class LabelPage extends PlayerPage {
   constructor() {
-    this.topics = new Topics();
+    super({ decimals: 2 });
     this.topics.on('state', () => this.collectLabels());
     this.newLabels = []; // typed here and perhaps not used yet
-    this.selected = null;
     this.editing = true; // edges of the selected event can always be dragged
     this.range = null; // { start, end } of an event without a label yet; one may be null
     this.server = new ServerState(this.topics);
     this.store = new LabelStore(this.topics, this.server);
     this.player = new LabelPlayer(this.topics);
-    this.view = new View(this.topics);
     this.queue = new SuggestionQueue(this);
     this.timeline = new LabelTimeline(this);
     this.watch = new WatchTracker(this);
@@ -73,9 +21,43 @@ class LabelPage {
     this.list = new RecordingList(this);
     this.training = new TrainingPanel(this);
     this.actions = new ActionPanel(this);
-    listenToKeys(labelKeyActions(this));
     this.listen();
     this.greet();
+  }
+
+  keyActions() {
+    const { player } = this;
+    const numbers = Array.from({ length: 9 }, (_, index) => [String(index + 1), () => this.chooseNumber(index)]);
+    return {
+      ...super.keyActions(),
+      ...Object.fromEntries(numbers),
+      Home: () => player.seek(0),
+      End: () => player.seekToFrameOf(data.duration - 1e-3),
+      ',': () => player.stepFrames(-1),
+      '.': () => player.stepFrames(1),
+      '<': () => this.changeSpeed(-1),
+      '>': () => this.changeSpeed(1),
+      m: () => (player.video.muted = !player.video.muted),
+      i: (shift) => this.setEdge('start', shift),
+      o: (shift) => this.setEdge('end', shift),
+      l: () => this.askLabel(),
+      d: () => this.askDescription(),
+      e: () => this.askTimes(),
+      x: (shift) => (shift ? this.markEmpty() : this.markNothing()),
+      a: () => this.accept(),
+      r: () => this.reject(),
+      u: (shift) => this.undo(shift),
+      'Ctrl+z': (shift) => this.undo(shift),
+      'Ctrl+y': () => this.undo(true),
+      'Ctrl+s': () => showToast('Each change is saved at once.'),
+      g: () => this.queue.next(),
+      Enter: () => this.queue.next(),
+      n: (shift) => this.openNext(shift),
+      t: () => this.training.train(),
+      c: () => this.copy.make(),
+      '/': () => byId('recording_search').focus(),
+      Escape: () => this.escape(),
+    };
   }
 
   shownEvents() {
@@ -149,16 +131,6 @@ class LabelPage {
   }
 
   // --- selection ---------------------------------------------------------------------------------------------------------
-
-  select(id, { seek = true } = {}) {
-    this.selected = id;
-    const event = this.store.get(id);
-    if (event && seek) {
-      this.player.seekToFrameOf(event.start);
-      this.view.reveal(event.start, event.end);
-    }
-    this.topics.emit('selection');
-  }
 
   // Select the next or previous event or draft, from the selected one or from the playhead.
   step(direction, events = this.store.shown) {
@@ -359,20 +331,12 @@ class LabelPage {
   // --- page --------------------------------------------------------------------------------------------------------------
 
   listen() {
-    const click = (id, action) => byId(id).addEventListener('click', action);
-    click('play', () => this.player.toggle());
-    click('stage', () => this.player.toggle());
-    click('frame_back', () => this.player.stepFrames(-1));
-    click('frame_on', () => this.player.stepFrames(1));
-    click('mute', () => (this.player.video.muted = !this.player.video.muted));
-    click('undo', () => this.undo(false));
-    click('redo', () => this.undo(true));
-    click('next_suggestion', () => this.queue.next());
-    click('zoom_in', () => this.view.zoom(0.5, this.player.time));
-    click('zoom_out', () => this.view.zoom(2, this.player.time));
-    click('zoom_all', () => this.view.set(0, data.duration));
-    click('help_button', () => byId('help').showModal());
-    byId('speed').addEventListener('change', () => this.player.setSpeed(Number(byId('speed').value)));
+    super.listen();
+    onClick('frame_back', () => this.player.stepFrames(-1));
+    onClick('frame_on', () => this.player.stepFrames(1));
+    onClick('undo', () => this.undo(false));
+    onClick('redo', () => this.undo(true));
+    onClick('next_suggestion', () => this.queue.next());
     // What was clicked does not keep the keyboard: the space bar plays, and Tab goes among events.
     for (const id of ['recording_list', 'suggestion_list']) byId(id).addEventListener('mousedown', (press) => press.preventDefault());
     document.addEventListener('click', (press) => press.detail > 0 && press.target.closest('button')?.blur());
@@ -384,17 +348,13 @@ class LabelPage {
     });
     byId('help').addEventListener('close', () => document.activeElement.blur());
     document.addEventListener('keydown', (press) => this.stepWithTab(press));
-    this.topics.on('media time', () => this.showPlayer());
     this.topics.on('time events', oncePerFrame(() => this.showCurrentLabels()));
-    this.topics.on('view', () => (byId('zoom_all').disabled = byId('zoom_out').disabled = this.view.whole));
     this.topics.on('saving events', () => this.showSaving());
     this.topics.on('state', () => this.describe());
     this.topics.on('state', () => this.openFirst());
     this.topics.on('events', () => this.store.get(this.selected) || (this.selected = null));
     window.addEventListener('beforeunload', (event) => this.store.unsaved && event.preventDefault());
     window.addEventListener('pagehide', () => this.watch.flush());
-    this.view.set(0, data.duration);
-    this.showPlayer();
   }
 
   // Tab goes among events where it has nothing else to do: from the page or the timeline, not from a control.
@@ -418,15 +378,6 @@ class LabelPage {
   zoomToEvent() {
     const event = this.store.get(this.selected) ?? (this.suggestion && { start: this.suggestion.start_s, end: this.suggestion.end_s });
     if (event) this.view.fit(event.start, event.end);
-  }
-
-  showPlayer() {
-    const { paused, mode, time, video } = this.player;
-    byId('play').classList.toggle('playing', !paused);
-    byId('play').setAttribute('aria-label', paused ? 'Play' : 'Pause');
-    for (const id of ['play', 'mute', 'speed']) byId(id).disabled = mode === 'still';
-    byId('mute').setAttribute('aria-pressed', video.muted);
-    byId('time').textContent = formatTime(time, 2);
   }
 
   // Labels of the current time over the picture.
@@ -455,8 +406,7 @@ class LabelPage {
     if (this.store.drafts.size) facts.push(count(this.store.drafts.size, 'draft'));
     facts.push(this.store.isEmpty ? 'nothing happens' : `${percent(watched)} watched`);
     byId('facts').textContent = facts.join(' · ');
-    byId('length').textContent = formatTime(data.duration, 2);
-    byId('ruler').setAttribute('aria-valuemax', data.duration.toFixed(1));
+    this.showLength();
   }
 
   showSaving() {
@@ -485,13 +435,7 @@ class LabelPage {
 
   // Explain the keys the first time that the page is opened in this browser.
   greet() {
-    try {
-      if (localStorage.getItem('vidgru label keys')) return;
-      localStorage.setItem('vidgru label keys', 'shown');
-    } catch {
-      return; // the browser keeps nothing
-    }
-    byId('help').showModal();
+    if (this.isFirstVisit('vidgru label keys')) byId('help').showModal();
   }
 }
 

@@ -106,10 +106,6 @@ class LabelPlayer extends Player {
     this.video.pause();
     this.seekToFrameOf(this.stopAt - 1e-3); // frames are shown for longer than that
   }
-
-  setSpeed(rate) {
-    this.video.defaultPlaybackRate = this.video.playbackRate = rate;
-  }
 }
 
 // Collects what was played, not what was skipped, and posts it every few seconds.

@@ -67,6 +67,7 @@ _SCRIPTS = (
     "timeline.js",
     "curves.js",
     "events.js",
+    "player_page.js",
     "page.js",
 )
 

@@ -1,5 +1,5 @@
 // Data of the page, and helpers for elements, keys, times, colours, captions and long lists. The labelling page shares this
-// file, the player and the timeline; there, `data` has the labels so far and the facts of the open recording.
+// file, the player, the timeline and `PlayerPage`; there, `data` has the labels so far and the facts of the open recording.
 
 const data = JSON.parse(document.getElementById('data').textContent);
 

@@ -1,48 +1,13 @@
 // Page of one recording: selection, filters, editing, keyboard, and the parts that show them.
 
-function keyActions(page) {
-  const step = (seconds) => page.player.seek(page.player.time + seconds);
-  return {
-    n: () => page.step(1),
-    p: () => page.step(-1),
-    ArrowDown: () => page.step(1),
-    ArrowUp: () => page.step(-1),
-    ' ': () => page.player.toggle(),
-    ArrowLeft: (shift) => step(shift ? -10 : -1),
-    ArrowRight: (shift) => step(shift ? 10 : 1),
-    ',': () => step(-1 / data.fps),
-    '.': () => step(1 / data.fps),
-    e: () => page.edit(),
-    m: () => page.confirm(),
-    a: () => page.add(),
-    u: () => page.undo(),
-    'Ctrl+z': (shift) => shift || page.undo(), // with Shift: redo, which there is not
-    'Ctrl+s': () => {
-      document.activeElement.blur(); // applies the edit in progress
-      byId('save').click();
-    },
-    Delete: () => page.remove(),
-    Backspace: () => page.remove(),
-    z: () => page.zoomToEvent(),
-    '+': () => page.view.zoom(0.5, page.player.time),
-    '=': () => page.view.zoom(0.5, page.player.time),
-    '-': () => page.view.zoom(2, page.player.time),
-    0: () => page.view.set(0, data.duration),
-    '?': () => byId('help').showModal(),
-    Escape: () => page.deselect(),
-  };
-}
-
-class Page {
+class Page extends PlayerPage {
   constructor() {
-    this.topics = new Topics();
+    super({ decimals: 1 });
     this.store = new Store(this.topics);
     this.filters = { hidden: new Set(), minScore: 0 };
-    this.selected = null;
     this.editing = false;
     this.player = new Player(this.topics);
     this.player.load();
-    this.view = new View(this.topics);
     this.topics.on('events filters found', () => (this.shown = null));
     this.thresholds = new Thresholds(this);
     this.overlay = new BoxOverlay(this.topics, this.player);
@@ -52,7 +17,6 @@ class Page {
     this.panel = new EventPanel(this);
     this.moment = new MomentPanel(this);
     this.saver = new Saver(this);
-    listenToKeys(keyActions(this));
     this.listen();
     this.describe();
     this.followAddress();
@@ -63,6 +27,26 @@ class Page {
     return this.timeline.curves;
   }
 
+  keyActions() {
+    return {
+      ...super.keyActions(),
+      n: () => this.step(1),
+      p: () => this.step(-1),
+      ',': () => this.player.seekBy(-1 / data.fps),
+      '.': () => this.player.seekBy(1 / data.fps),
+      e: () => this.edit(),
+      m: () => this.confirm(),
+      a: () => this.add(),
+      u: () => this.undo(),
+      'Ctrl+z': (shift) => shift || this.undo(), // with Shift: redo, which there is not
+      'Ctrl+s': () => {
+        document.activeElement.blur(); // applies the edit in progress
+        byId('save').click();
+      },
+      Escape: () => this.deselect(),
+    };
+  }
+
   // --- events --------------------------------------------------------------------------------------------------------
 
   // Events that match the filters, by start. Events that the user reviewed match whatever their score.
@@ -71,15 +55,9 @@ class Page {
     return (this.shown ??= [...this.store.sorted, ...this.store.found.values()].filter(matches).sort((a, b) => a.start - b.start));
   }
 
-  select(id, { seek = true } = {}) {
+  select(id, options) {
     if (id !== this.selected) this.editing = false;
-    this.selected = id;
-    const event = this.store.get(id);
-    if (event && seek) {
-      this.player.seek(event.start + 0.001); // times are rounded down to milliseconds, so the event's first frame is later
-      this.view.reveal(event.start, event.end);
-    }
-    this.topics.emit('selection');
+    super.select(id, options);
   }
 
   // Select the next or previous event of the list: from the selected one or, in a list by time, from the playhead.
@@ -149,34 +127,17 @@ class Page {
   // --- page ------------------------------------------------------------------------------------------------------
 
   listen() {
-    const click = (id, action) => byId(id).addEventListener('click', action);
-    click('play', () => this.player.toggle());
-    click('previous', () => this.step(-1));
-    click('next', () => this.step(1));
-    click('mute', () => (this.player.video.muted = !this.player.video.muted));
-    click('stage', () => this.player.toggle());
-    click('add', () => this.add());
-    click('zoom_in', () => this.view.zoom(0.5, this.player.time));
-    click('zoom_out', () => this.view.zoom(2, this.player.time));
-    click('zoom_all', () => this.view.set(0, data.duration));
-    click('help_button', () => byId('help').showModal());
-    click('about_button', () => byId('about').showModal());
-    byId('speed').addEventListener('change', () => (this.player.video.playbackRate = Number(byId('speed').value)));
+    super.listen();
+    onClick('previous', () => this.step(-1));
+    onClick('next', () => this.step(1));
+    onClick('add', () => this.add());
+    onClick('about_button', () => byId('about').showModal());
     window.addEventListener('hashchange', () => this.followAddress());
-    this.topics.on('media time', () => this.showPlayer());
-    this.topics.on('view', () => (byId('zoom_all').disabled = byId('zoom_out').disabled = this.view.whole));
-    this.view.set(0, data.duration);
-    this.showPlayer();
   }
 
   showPlayer() {
-    const { paused, mode, time, video } = this.player;
-    byId('play').classList.toggle('playing', !paused);
-    byId('play').setAttribute('aria-label', paused ? 'Play' : 'Pause');
-    for (const id of ['play', 'mute', 'speed']) byId(id).disabled = mode === 'still';
-    byId('mute').setAttribute('aria-pressed', video.muted);
-    byId('time').textContent = formatTime(time);
-    byId('clock').textContent = byId('clock').title = wallClock(data.recorded, time, 'date');
+    super.showPlayer();
+    byId('clock').textContent = byId('clock').title = wallClock(data.recorded, this.player.time, 'date');
   }
 
   // Facts of the recording, and notes on what the page leaves out.
@@ -184,7 +145,6 @@ class Page {
     const facts = [formatLength(data.duration), `${data.size[0]} × ${data.size[1]}`, `${data.fps} samples/s`];
     if (data.recorded) facts.unshift(wallClock(data.recorded, 0, 'date'));
     byId('facts').textContent = facts.join(' · ');
-    byId('length').textContent = formatTime(data.duration);
     byId('damage').hidden = !data.damage;
     byId('damage').textContent = data.damage ? `Partial: ${data.damage}` : '';
     byId('damage').title = data.damage;
@@ -195,17 +155,12 @@ class Page {
     byId('smoothing').textContent = data.smooth > 0 ? `, smoothed over ${data.smooth} s` : '';
     byId('back').hidden = data.index === null;
     if (data.index !== null) byId('back').href = data.index;
-    byId('ruler').setAttribute('aria-valuemax', data.duration.toFixed(1));
+    this.showLength();
   }
 
-  // Name the most useful keys the first time that a page is opened in this browser.
+  // Name the most useful keys the first time that such a page is opened in this browser.
   greet() {
-    try {
-      if (localStorage.getItem('vidgru keys')) return;
-      localStorage.setItem('vidgru keys', 'shown');
-    } catch {
-      return; // the browser keeps nothing for pages from disk
-    }
+    if (!this.isFirstVisit('vidgru keys')) return;
     showToast('Keys: n and p go to the next and previous event, space plays, z zooms to the event, ? lists all keys.');
   }
 

@@ -107,6 +107,15 @@ class Player {
     this.topics.emit('time');
   }
 
+  seekBy(seconds) {
+    this.seek(this.time + seconds);
+  }
+
+  // Seek to the frame at the start of an event; starts are rounded down to milliseconds, so that the frame may be later.
+  seekToFrameOf(time) {
+    this.seek(time + 0.001);
+  }
+
   showNearest() {
     const distance = ([ms]) => Math.abs(ms / 1000 - this.stillTime);
     let best = 0;
@@ -125,6 +134,11 @@ class Player {
     if (this.mode === 'still') return;
     if (this.video.paused) this.video.play().catch(() => this.topics.emit('media'));
     else this.video.pause();
+  }
+
+  // Set the speed, also of a video that is opened later.
+  setSpeed(rate) {
+    this.video.defaultPlaybackRate = this.video.playbackRate = rate;
   }
 
   // While playing, redraw whatever depends on the time with every screen frame.
