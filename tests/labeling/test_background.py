@@ -14,7 +14,7 @@ import pytest
 from tests.videos import write_video
 from vidgru.config import DetectorSettings, LabelConfig
 from vidgru.flags import to_settings
-from vidgru.labeling import background
+from vidgru.labeling import background, child
 from vidgru.labeling.background import TrainingLoop
 from vidgru.labeling.project import LabelingProject
 from vidgru.prediction.event_files import to_jsonl
@@ -274,7 +274,7 @@ def test_progress_of_training_is_shown(
 
     def train(self: TrainingLoop, module: str, *arguments: str) -> str:
         for epochs in (0, 6):
-            monkeypatch.setattr(background, "_finished_epochs", lambda run, epochs=epochs: epochs)
+            monkeypatch.setattr(background, "finished_epochs", lambda path, epochs=epochs: epochs)
             self._show_progress()
             states.append(self.state())
         return "stopped"
@@ -291,17 +291,27 @@ def test_progress_of_training_is_shown(
     assert loop.state()["progress"] is None
 
 
-def test_close_says_that_training_was_stopped(project: LabelingProject, tmp_path: Path, monkeypatch: Any) -> None:
-    def start(module: str, *arguments: str, output: Any, errors: Any) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=errors)
+def test_names_with_unicode_line_breaks_are_suggested(loop: FakeLoop, project: LabelingProject, tmp_path: Path) -> None:
+    loop.close()
+    row = {"video": "a\u2028b.mp4", "start": 0.0, "end": 1.0, "reason": "unsure", "likely_label": ""}
+    path = tmp_path / "suggestions.jsonl"
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    loop._show_suggestions(path, {row["video"]: 1})
+    assert project.suggestions(1)[0]["recording"] == "r1"
+    assert project.suggestions(1)[0]["reason"] == "unsure"
 
-    monkeypatch.setattr(background, "start_child", start)
+
+def test_close_says_that_training_was_stopped(project: LabelingProject, tmp_path: Path, monkeypatch: Any) -> None:
+    def start(module: str, *arguments: str, output: Any) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
+
+    monkeypatch.setattr(child, "_start", start)
     monkeypatch.setattr(TrainingLoop, "_suggest_first", lambda self, ready: "")
     loop = TrainingLoop(project, make_config(tmp_path), SimpleNamespace(reason=""))  # type: ignore[arg-type]
     project.set_features(0, "ready", 1.0)
     put(project, 0, 0.0)
     put(project, 0, 2.0)
-    wait_for(lambda: loop._process)
+    wait_for(lambda: loop._child.is_running)
     assert loop.close() == "training stopped; the next start trains again"
     assert not (tmp_path / "run" / "session.json").exists()

@@ -24,7 +24,9 @@ def test_recordings_with_features_are_suggested(tmp_path: Path) -> None:
     ready = [project.record("a.mp4"), project.record("b.mp4", frames=80)]
     (project.videos / "c.mp4").write_text("not extracted yet")
     settings, sources, out = write_inputs(project, *ready, project.videos / "c.mp4")
-    suggest_first(settings, sources, out)
+    suggest_first(settings, sources, 1, out)
+    assert len(out.read_text().splitlines()) == 1
+    suggest_first(settings, sources, 9, out)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert {row["video"] for row in rows} == {"videos/a.mp4", "videos/b.mp4"}
     assert {row["reason"] for row in rows} <= {"unlike anything labelled", "random"}
@@ -34,6 +36,7 @@ def test_recordings_with_features_are_suggested(tmp_path: Path) -> None:
 def test_without_features_the_reason_is_given(tmp_path: Path) -> None:
     project = FakeProject(tmp_path)
     (project.videos / "a.mp4").write_text("not extracted yet")
+    settings, sources, out = write_inputs(project, project.videos / "a.mp4")
     with pytest.raises(SourceError, match="no recording has features yet") as error:
-        suggest_first(*write_inputs(project, project.videos / "a.mp4"))
+        suggest_first(settings, sources, 9, out)
     assert error.value.remedy == "wait until one has"

@@ -33,6 +33,14 @@ def test_playable_videos(tmp_path: Path, name: str, codec: str, pix_fmt: str, is
     assert (info.is_playable, info.size_px) == (is_playable, (160, 96))
 
 
+def test_media_info_opens_the_video_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mp4", frames=3)
+    opened, original = [], av.open
+    monkeypatch.setattr(av, "open", lambda *args, **options: opened.append(args) or original(*args, **options))
+    read_media_info(path)
+    assert len(opened) == 1
+
+
 def test_proxy_shows_the_same_frames_at_the_same_times(tmp_path: Path) -> None:
     ticks = np.cumsum([0, *[33, 40, 120, 41, 7] * 2])
     source = write_video(tmp_path / "a.mkv", frames=11, ticks=ticks.tolist(), codec="mpeg4", size_px=(1600, 150))

@@ -119,6 +119,11 @@ def test_full_disk_is_shown_and_changes_are_written_later(folder: Path) -> None:
     assert ",fall," in (folder / "labels.csv").read_text()
 
 
+def test_server_starts_without_pytorch() -> None:
+    code = "import sys, vidgru.labeling.server; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -14,6 +14,7 @@ from vidgru.errors import ModelError, OutputError, SettingsError
 from vidgru.flags import from_settings
 from vidgru.training import batches, run_state, trainer
 from vidgru.training.run import train
+from vidgru.training.state_file import STATE, finished_epochs
 
 SMALL = {"hidden": 16, "width": 16, "batch": 4, "patience": 0, "members": 1}
 MODELS = ("best.safetensors", "last.safetensors")
@@ -81,11 +82,11 @@ def test_resume_with_more_epochs(data: FakeDataset, six: Path, three: Path, tmp_
 
 
 def test_finished_epochs_are_read_from_the_state(three: Path, tmp_path: Path) -> None:
-    state = three / run_state.STATE
-    assert run_state.finished_epochs(state) == 3
-    assert run_state.finished_epochs(tmp_path / "missing") == 0
+    state = three / STATE
+    assert finished_epochs(state) == 3
+    assert finished_epochs(tmp_path / "missing") == 0
     (tmp_path / "cut").write_bytes(state.read_bytes()[:100])
-    assert run_state.finished_epochs(tmp_path / "cut") == 0
+    assert finished_epochs(tmp_path / "cut") == 0
 
 
 def test_resume_after_interrupt(

@@ -23,11 +23,12 @@ from vidgru.errors import VidgruError
 from vidgru.extraction.pipeline import Extractor
 from vidgru.extraction.results import ExtractionStoppedError
 from vidgru.flags import to_settings
-from vidgru.labeling.child import start_child
+from vidgru.labeling.child import ChildProcess
 from vidgru.labeling.project import LabelingProject
-from vidgru.prediction.event_files import as_record, read_jsonl
+from vidgru.prediction.event_files import as_record, from_record, read_jsonl
 from vidgru.sources import find_recordings
 from vidgru.storage import user_path, write_atomic, write_json
+from vidgru.training.state_file import STATE, finished_epochs
 from vidgru.types import Event
 
 # A model in the making: captions take minutes, and fewer members and epochs 19 s of CPU time instead of 32, measured on
@@ -41,7 +42,6 @@ _SESSION = "session.json"
 _METRICS = "metrics.json"  # of the model
 _ENOUGH_NEW = 8  # recordings with new features that are given drafts before the others have theirs
 _SUGGESTIONS = "100"  # enough until the next model
-_STOP_S = 5.0  # patience with a process that was asked to end
 _ERROR = "vidgru: error: "
 
 
@@ -150,19 +150,16 @@ class TrainingLoop:
         self._has_model = False  # one of these settings: the folder may hold one of others
         self._continue_session()
         self._is_requested = False
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()  # guards _process and _is_closed
+        self._child = ChildProcess()
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="training", daemon=True)
         self._thread.start()
 
     def close(self) -> str:
         """Stop; a training that is not finished is lost. Returns what to say about it, empty if none was running."""
-        with self._lock:
-            self._is_closed = True
-            was_training = self._process is not None and self._progress is not None
-            if self._process is not None:
-                self._process.terminate()
+        self._is_closed = True
+        was_training = self._child.is_running and self._progress is not None
+        self._child.close()
         self._thread.join()
         if not was_training:
             return ""
@@ -234,7 +231,7 @@ class TrainingLoop:
             return None
         self._set("running", f"training on {labels} labels")
         write_atomic(self._folder / "labels.csv", content)
-        _state_file(self._folder).unlink(missing_ok=True)  # its epochs are those of the training before
+        (self._folder / STATE).unlink(missing_ok=True)  # its epochs are those of the training before
         labels_file = str(self._folder / "labels.csv")
         self._progress = 0.0
         try:
@@ -259,7 +256,7 @@ class TrainingLoop:
         """Put the finished epochs of the training that is running into the message."""
         if self._progress is None:
             return
-        epochs = _finished_epochs(self._folder)
+        epochs = finished_epochs(self._folder / STATE)
         if epochs and epochs / _EPOCHS != self._progress:
             self._progress = epochs / _EPOCHS
             self._set("running", f"training on {sum(self._trained.values())} labels: epoch {epochs} of {_EPOCHS}")
@@ -294,22 +291,28 @@ class TrainingLoop:
         sources, number_of = self._write_list(numbers)
         labelled, out = self._folder / "labels.csv", self._folder / "suggestions.jsonl"
         flags = ("--labelled", str(labelled), "--out", str(out), "--n", _SUGGESTIONS)
-        return self._run_command("suggest", str(self._folder), str(sources), *flags) or self._read(out, number_of)
+        reason = self._run_command("suggest", str(self._folder), str(sources), *flags)
+        if not reason:
+            self._show_suggestions(out, number_of)
+        return reason
 
     def _suggest_first(self, numbers: Sequence[int]) -> str:
         """Do as `_suggest`, without a model."""
         sources, number_of = self._write_list(numbers)
         settings, out = self._write_settings(to_settings(self._config.detector)), self._folder / "suggestions.jsonl"
         module = "vidgru.labeling.first_suggestions"
-        return self._run_child(module, str(settings), str(sources), str(out)) or self._read(out, number_of)
+        reason = self._run_child(module, str(settings), str(sources), _SUGGESTIONS, str(out))
+        if not reason:
+            self._show_suggestions(out, number_of)
+        return reason
 
-    def _read(self, suggestions: Path, number_of: Mapping[str, int]) -> str:
-        """Take suggestions over from a file; return an empty text."""
-        rows = [json.loads(line) for line in suggestions.read_text(encoding="utf-8").splitlines()]
+    def _show_suggestions(self, path: Path, number_of: Mapping[str, int]) -> None:
+        """Read suggestions from a file, and show them."""
+        # Not splitlines, which also splits at U+2028 and the like, and JSON does not escape these.
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         known = [row for row in rows if row["video"] in number_of]
         self._suggestions = [{**row, "recording": number_of[row["video"]]} for row in known]
         self._project.set_suggestions(self._suggestions)
-        return ""
 
     # --- sessions ---------------------------------------------------------------------------------------------------
 
@@ -343,16 +346,7 @@ class TrainingLoop:
                 return
             trained = {number_of[path]: int(count) for path, count in session["labels"].items() if path in number_of}
             drafts = {
-                number_of[path]: [
-                    Event(
-                        video=row["video"],
-                        start_s=row["start"],
-                        end_s=row["end"],
-                        label=row["label"],
-                        score=row["score"],
-                    )
-                    for row in rows
-                ]
+                number_of[path]: [from_record(row) for row in rows]
                 for path, rows in session["drafts"].items()
                 if path in number_of
             }
@@ -396,17 +390,11 @@ class TrainingLoop:
     def _run_child(self, module: str, *arguments: str) -> str:
         """Run a module as a process; return why it failed, empty if it did not."""
         log = self._folder / "log.txt"
-        with open(log, "wb") as output:
-            with self._lock:
-                if self._is_closed:
-                    return "stopped"
-                process = self._process = start_child(module, *arguments, output=output, errors=subprocess.STDOUT)
+        with open(log, "wb") as output, self._child.run(module, *arguments, output=output) as process:
+            if process is None:
+                return "stopped"
             while (code := _wait(process)) is None:
                 self._show_progress()
-            assert process.stdin is not None
-            process.stdin.close()
-        with self._lock:
-            self._process = None
         if code == 0:
             return ""
         ended = f"was ended by signal {-code}" if code < 0 else f"failed, see {log}"
@@ -415,18 +403,6 @@ class TrainingLoop:
     def _set(self, state: Literal["idle", "running", "failed"], message: str) -> None:
         self._state, self._message = state, message
         self._project.touch()
-
-
-def _state_file(run: Path) -> Path:
-    from vidgru.training.run_state import STATE  # imports PyTorch, which would delay the page by seconds
-
-    return run / STATE
-
-
-def _finished_epochs(run: Path) -> int:
-    from vidgru.training.run_state import finished_epochs
-
-    return finished_epochs(_state_file(run))
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int | None:

@@ -1,7 +1,7 @@
 """Choose what to label first, before there is a model.
 
-`python -m vidgru.labeling.first_suggestions SETTINGS SOURCES OUT` is a process of its own, because the features of all
-recordings are read into memory.
+`python -m vidgru.labeling.first_suggestions SETTINGS SOURCES N OUT` is a process of its own, because the features of
+all recordings are read into memory.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ from vidgru.sources import find_recordings
 from vidgru.storage import write_atomic
 from vidgru.training.data import load_features
 
-_SUGGESTIONS = 100
 
-
-def suggest_first(settings: Path, sources: Path, out: Path) -> None:
+def suggest_first(settings: Path, sources: Path, n: int, out: Path) -> None:
     """Write suggestions for recordings whose features are in a cache, as `vidgru suggest` does.
 
     Args:
         settings: YAML with the settings of the detector, and the folder `features`.
         sources: List of the recordings.
+        n: Number of suggestions.
         out: JSONL file to write.
 
     Raises:
@@ -47,13 +46,13 @@ def suggest_first(settings: Path, sources: Path, out: Path) -> None:
     keys = {name: entry.key for name, entry in entries.items() if entry is not None}
     if not keys:
         raise SourceError("no recording has features yet", "wait until one has")
-    suggestions = suggest(None, load_features(cache, keys), {}, _SUGGESTIONS)
+    suggestions = suggest(None, load_features(cache, keys), {}, n)
     write_atomic(out, suggestions_jsonl(suggestions).encode())
 
 
 if __name__ == "__main__":
     end_with_parent()
     try:
-        suggest_first(*map(Path, sys.argv[1:]))
+        suggest_first(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
     except VidgruError as error:
         sys.exit(f"vidgru: error: {error}")

@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,9 +23,8 @@ from typing import Any, Literal
 import numpy as np
 
 from vidgru.errors import RecordingError, VidgruError
-from vidgru.labeling.child import end_with_parent, start_child
+from vidgru.labeling.child import ChildProcess, end_with_parent
 from vidgru.types import Array
-from vidgru.video.container import find_video_stream, open_container
 from vidgru.video.display_frames import AudioReader, DisplayFrameReader
 from vidgru.video.frame_times import packet_times
 from vidgru.video.writer import VideoWriter, fit_video_size
@@ -67,9 +65,7 @@ def read_media_info(path: Path) -> MediaInfo:
         RecordingError: The video cannot be read.
     """
     with DisplayFrameReader(path) as reader:
-        info, size_px = reader.info, reader.size_px
-    with open_container(path) as container:
-        pixel_format = find_video_stream(container).codec_context.pix_fmt
+        info, size_px, pixel_format = reader.info, reader.size_px, reader.pixel_format
     is_webm = info.container != "matroska,webm" or path.suffix.lower() == ".webm"
     is_playable = (
         info.codec in _PLAYED.get(info.container, ())
@@ -110,17 +106,15 @@ class ProxyVideos:
         self._lock = threading.Lock()
         self._states: dict[Path, tuple[ProxyState, float, str]] = {}  # by source
         self._queue: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child = ChildProcess()
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="proxies", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop; a proxy that is not finished is discarded."""
-        with self._lock:
-            self._is_closed = True
-            if self._process is not None:
-                self._process.terminate()
+        self._is_closed = True
+        self._child.close()
         self._queue.put(None)
         self._thread.join()
 
@@ -165,29 +159,18 @@ class ProxyVideos:
 
     def _make(self, source: Path, target: Path) -> str:
         """Run the process that makes a proxy; return why it failed, empty if it did not."""
-        with self._lock:
-            if self._is_closed:
+        module, paths = "vidgru.labeling.proxy", (str(source.absolute()), str(target.absolute()))
+        reason = ""
+        with self._child.run(module, *paths, output=subprocess.PIPE) as process:
+            if process is None:
                 return "stopped"
-            process = self._process = start_child(
-                "vidgru.labeling.proxy",
-                str(source.absolute()),
-                str(target.absolute()),
-                output=subprocess.PIPE,
-                errors=subprocess.PIPE,
-            )
-        assert process.stdout is not None
-        assert process.stderr is not None
-        for line in process.stdout:
-            with suppress(ValueError):
-                self._set(source, "running", float(line), "")
-        errors = process.stderr.read().decode(errors="replace").strip().splitlines()
-        code = process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None:
-                pipe.close()
-        with self._lock:
-            self._process = None
-        return "" if code == 0 else (errors[-1] if errors else f"the encoder ended with exit code {code}")
+            assert process.stdout is not None
+            for line in process.stdout:
+                try:
+                    self._set(source, "running", float(line), "")
+                except ValueError:  # the last line of another kind is the error
+                    reason = line.decode(errors="replace").strip() or reason
+        return "" if process.returncode == 0 else reason or f"the encoder ended with exit code {process.returncode}"
 
     def _set(self, source: Path, state: ProxyState, progress: float, reason: str) -> None:
         with self._lock:

@@ -63,6 +63,18 @@ def as_record(event: Event) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def from_record(record: Mapping[str, Any]) -> Event:
+    """Convert a record that `as_record` made back to an event.
+
+    Raises:
+        ValueError: It is not an event.
+    """
+    try:
+        return Event(**{f"{name}_s" if name in ("start", "end") else name: value for name, value in record.items()})
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"not an event: {record!r:.80}") from error
+
+
 def to_jsonl(events: Iterable[Event]) -> str:
     """Format events as JSON lines, keys sorted, no more escapes than JSON needs."""
     return "".join(json.dumps(as_record(event), sort_keys=True, ensure_ascii=False) + "\n" for event in events)
@@ -80,10 +92,8 @@ def read_jsonl(path: Path) -> list[Event]:
         if not line:
             continue
         try:
-            record = parse_json(line)
-            times = {"start_s": record.pop("start"), "end_s": record.pop("end")}
-            events.append(Event(**times, **record))
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            events.append(from_record(parse_json(line)))
+        except ValueError as error:
             raise ValueError(f"{path}: not an event: {line[:80]}") from error
     return events
 

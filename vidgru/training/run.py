@@ -33,7 +33,7 @@ from vidgru.training.evaluate import evaluate_model, metrics_summary
 from vidgru.training.examples import member_count, task_from_dataset
 from vidgru.training.initial_model import with_settings_of
 from vidgru.training.plots import plot_curves
-from vidgru.training.run_state import STATE
+from vidgru.training.state_file import STATE
 from vidgru.training.trainer import TrainingResult, train_model
 from vidgru.types import DESCRIBED
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from vidgru.errors import ModelError, SettingsError
 from vidgru.storage import parse_json, write_atomic
+from vidgru.training.state_file import METADATA
 
-STATE = "state.safetensors"
 DATA = "annotated recordings"  # key of the identity: a digest of the examples
 # settings that may differ between a run and its continuation: they do not change what an epoch computes
 UNCHECKED = {
@@ -107,16 +107,7 @@ def write_state(
     }
     # copied, because weights may share memory, which safetensors refuses
     copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    write_atomic(path, save(copies, metadata={"vidgru": json.dumps(metadata, ensure_ascii=False)}))
-
-
-def finished_epochs(path: Path) -> int:
-    """Return the number of finished epochs in the state of a run that another process writes; 0 without a state."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return len(parse_json(file.metadata()["vidgru"])["epochs"])
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-        return 0
+    write_atomic(path, save(copies, metadata={METADATA: json.dumps(metadata, ensure_ascii=False)}))
 
 
 def read_state(
@@ -137,7 +128,7 @@ def read_state(
         raise ModelError(f"there is no run to resume in {path.parent}", remedy)
     try:
         with safe_open(path, framework="pt") as file:
-            state = convert(parse_json((file.metadata() or {})["vidgru"]), _Metadata)
+            state = convert(parse_json((file.metadata() or {})[METADATA]), _Metadata)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         if infinite := sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all()):
             raise ValueError(f"{infinite[0]} holds numbers that are not finite")

@@ -39,7 +39,8 @@ from vidgru.training.examples import Examples, frame_class_weights, member_count
 from vidgru.training.grounding_fit import ground_captions
 from vidgru.training.initial_model import untrained_model, with_weights
 from vidgru.training.losses import caption_losses, window_losses
-from vidgru.training.run_state import DATA, STATE, UNCHECKED, RunProgress, read_state, write_state
+from vidgru.training.run_state import DATA, UNCHECKED, RunProgress, read_state, write_state
+from vidgru.training.state_file import STATE
 from vidgru.training.validation import Validation, selection_metric
 
 _WARMUP_STEPS = 20

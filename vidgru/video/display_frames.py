@@ -59,6 +59,7 @@ class DisplayFrameReader:
     Attributes:
         info: Properties of the video.
         size_px: Width and height of the upright frame with square pixels, as players show it.
+        pixel_format: FFmpeg's name of the pixel format; None if unknown.
 
     Raises:
         RecordingError: FFmpeg cannot read a video from the file; the message gives the reason.
@@ -70,6 +71,7 @@ class DisplayFrameReader:
         self._can_seek = True
         self.info: VideoInfo = self._reader.info
         self.size_px = _square_pixel_size(self.info, self._reader.pixel_aspect)
+        self.pixel_format = self._reader.pixel_format
 
     def __enter__(self) -> DisplayFrameReader:
         return self

@@ -164,6 +164,12 @@ class VideoReader:
         aspect = self._stream.sample_aspect_ratio
         return Fraction(aspect.numerator, aspect.denominator) if aspect else Fraction(1)
 
+    @property
+    def pixel_format(self) -> str | None:
+        """FFmpeg's name of the pixel format; None if unknown."""
+        name: str | None = self._stream.codec_context.pix_fmt
+        return name
+
     def sample(
         self,
         fps: float,
