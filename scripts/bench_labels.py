@@ -128,17 +128,17 @@ class Person:
             self.labels += 1
             return
         new = [event for event in self._events[video] if event[0] < end_s and event[1] > start_s]
-        seen = merge_ranges([(start_s, end_s), *((first_s, last_s) for first_s, last_s, _ in new)])
-        self.watched_s += total_s(subtract_ranges(seen, before.known))
+        watched = merge_ranges([(start_s, end_s), *((first_s, last_s) for first_s, last_s, _ in new)])
+        self.watched_s += total_s(subtract_ranges(watched, before.known))
         events = dict.fromkeys((*before.events, *new))
         self.labels += len(events) - len(before.events)
-        self.labelled[video] = LabelledTime(known=tuple(merge_ranges([*before.known, *seen])), events=tuple(events))
+        self.labelled[video] = LabelledTime(known=tuple(merge_ranges([*before.known, *watched])), events=tuple(events))
 
     def annotations(self) -> Dataset:
         """Return what is labelled so far, as a dataset."""
         rows = []
         extra = {row.annotation.video: row.extra for row in self.dataset.rows}
-        for video, said in self.labelled.items():
+        for video, labels in self.labelled.items():
 
             def add(start_s: float | None, end_s: float | None, label: str | None, video: str = video) -> None:
                 note = Annotation(video=video, start_s=start_s, end_s=end_s, label=label, split="train")
@@ -148,9 +148,9 @@ class Person:
                 for label in self._clips[video] or [None]:
                     add(None, None, label)
                 continue
-            for start_s, end_s, label in said.events:
+            for start_s, end_s, label in labels.events:
                 add(start_s, end_s, label)
-            for start_s, end_s in subtract_ranges(said.known, [event[:2] for event in said.events]):
+            for start_s, end_s in subtract_ranges(labels.known, [event[:2] for event in labels.events]):
                 add(start_s, min(end_s, self.durations[video]), None)
         return replace(self.dataset, rows=tuple(rows))
 

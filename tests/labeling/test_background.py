@@ -224,6 +224,7 @@ def test_model_of_other_settings_is_not_used(finished: tuple[Path, list[Any], li
         b"",
         b"[]",
         b"{}",
+        pytest.param(b"[" * 100_000, id="nested"),
         {"settings": {}},
         {"labels": {"a": "many"}},
         {"labels": None},

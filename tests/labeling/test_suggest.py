@@ -139,8 +139,8 @@ def test_known_time_is_never_suggested(model: EventModel, views: Views, seed: in
     assert suggestions == suggest(model, views(*recordings), labelled, n=1000, seed=seed)
     assert "d.mp4" in {suggestion.video for suggestion in suggestions}
     assert "c.mp4" not in {suggestion.video for suggestion in suggestions}
-    taken = {name: [(*span,) for span in said.known] + [event[:2] for event in said.events]
-             for name, said in labelled.items()}  # fmt: skip
+    taken = {name: [(*span,) for span in time.known] + [event[:2] for event in time.events]
+             for name, time in labelled.items()}  # fmt: skip
     for suggestion in suggestions:
         end_s = next(float(r.edges_s[-1]) for r in recordings if r.video == suggestion.video)
         assert 0 <= suggestion.start_s < suggestion.end_s <= end_s
@@ -284,8 +284,8 @@ def test_command_names_what_it_skips(project: FakeProject, capsys: pytest.Captur
     (project.root / "other.csv").write_text("video,label\nvideos/b.mp4,fall\n")
     config = SuggestConfig(features=str(project.cache.root), labelled=str(project.root / "other.csv"))
     damage(project, "b.mp4")
-    found = api.suggest(project.model, project.cache.root, config)
-    assert {suggestion.video for suggestion in found} == {"a.mp4"}
+    suggestions = api.suggest(project.model, project.cache.root, config)
+    assert {suggestion.video for suggestion in suggestions} == {"a.mp4"}
     message = capsys.readouterr().err
     assert "skipped: b.mp4: " in message
     assert "other.csv says nothing about these recordings" in message

@@ -1,4 +1,4 @@
-"""What runs while a person labels: extraction of features in a thread, training and drafts in processes of their own.
+"""Work in the background of labelling: features are extracted in a thread, models trained and used in processes.
 
 A model is trained on the recordings that have features and labels, by `vidgru train`, and its events in all recordings
 that have features become drafts, by `vidgru predict`. A failure of either is a message in the page.
@@ -27,17 +27,17 @@ from vidgru.labeling.child import ChildProcess
 from vidgru.labeling.project import LabelingProject
 from vidgru.prediction.event_files import as_record, from_record, read_jsonl
 from vidgru.sources import find_recordings
-from vidgru.storage import user_path, write_atomic, write_json
+from vidgru.storage import parse_json, user_path, write_atomic, write_json
 from vidgru.training.state_file import STATE, finished_epochs
 from vidgru.types import Event
 
-# A model in the making: captions take minutes, and fewer members and epochs 19 s of CPU time instead of 32, measured on
-# 9 falls in 10 recordings.
+# Faster than the defaults: captions take minutes; with these members and epochs, training on 9 falls in 10 recordings
+# takes 19 s of CPU time instead of 32 (measured).
 _EPOCHS = 15
 TRAIN_FLAGS = ("--no-captions", "--members", "3", "--epochs", str(_EPOCHS), "--patience", "4")
 
 _POLL_S = 0.2
-_PROGRESS_S = 0.5  # between two looks at the progress of a training
+_PROGRESS_S = 0.5  # interval at which the progress of training is read
 _SESSION = "session.json"
 _METRICS = "metrics.json"  # of the model
 _ENOUGH_NEW = 8  # recordings with new features that are given drafts before the others have theirs
@@ -49,7 +49,7 @@ class FeatureExtraction:
     """Extract the features of a project's recordings, in a thread.
 
     Args:
-        project: Told about states and progress.
+        project: Project that shows states and progress.
         config: Settings.
 
     Attributes:
@@ -107,7 +107,7 @@ class FeatureExtraction:
         with self._lock:
             self._stack.close()  # frees the detector's memory
 
-    # What `Extractor` calls (`ProgressListener`):
+    # Methods of `ProgressListener`, called by `Extractor`:
 
     def advance(self, number: int, seconds: float, share: float, samples: int = 1) -> None:
         """Show the progress of a recording."""
@@ -124,12 +124,13 @@ class TrainingLoop:
     """Train a model after every few labels, and turn its events into drafts, in a thread.
 
     The folder of the run has the model (`best.safetensors` and the other files of a run), the annotations that it was
-    trained on (`labels.csv`), its events (`drafts/`), what to label next (`suggestions.jsonl`), the figures of all
-    models so far (`curve.json`), what the last process printed (`log.txt`), and what a later session continues from
-    (`session.json`): the number of labels per recording of the last finished training, its drafts, and its suggestions.
+    trained on (`labels.csv`), its events (`drafts/`), suggestions of what to label next (`suggestions.jsonl`), the
+    metrics of all models so far (`curve.json`), output of the last process (`log.txt`), and the state of the session
+    (`session.json`), from which a later one continues: the number of labels per recording of the last finished
+    training, its drafts, and its suggestions.
 
     Args:
-        project: What is labelled, and where drafts go.
+        project: Project that is labelled, and shows drafts.
         config: Settings.
         features: Extraction of its features.
     """
@@ -156,7 +157,7 @@ class TrainingLoop:
         self._thread.start()
 
     def close(self) -> str:
-        """Stop; a training that is not finished is lost. Returns what to say about it, empty if none was running."""
+        """Stop; a training that is not finished is lost. Returns a message about it, empty if none was running."""
         self._is_closed = True
         was_training = self._child.is_running and self._progress is not None
         self._child.close()
@@ -222,10 +223,10 @@ class TrainingLoop:
     # --- training ---------------------------------------------------------------------------------------------------
 
     def _train(self, ready: Sequence[int]) -> str | None:
-        """Train on the labels of some recordings; return what to say about the model, None if there is no new one."""
+        """Train on the labels of some recordings; return a message about the model, None if there is no new model."""
         content, counts = self._project.training_content(ready)
         labels = sum(counts.values())
-        self._trained = counts  # whatever comes of it: the same labels would fail again
+        self._trained = counts  # set before training: after a failure, the same labels would fail again
         if not labels:
             self._set("failed", "no recording with features has labels yet")
             return None
@@ -263,7 +264,7 @@ class TrainingLoop:
 
     def _use_model(self, new: Sequence[int], ready: Sequence[int], message: str) -> None:
         """Turn the events of the model in new recordings into drafts, and suggest what to label next in ready ones."""
-        self._with_drafts.update(new)  # whatever comes of it
+        self._with_drafts.update(new)  # failures are not tried again
         self._set("running", "finding events")
         reason = self._predict(new)
         if not reason:
@@ -321,7 +322,7 @@ class TrainingLoop:
         return json.loads(json.dumps(to_settings(self._config.detector)))
 
     def _save_session(self) -> None:
-        """Write what a later session continues from, with recordings by their paths."""
+        """Write the state from which a later session continues, with recordings by their paths."""
         paths = [str(item.recording.path.absolute()) for item in self._project.recordings]
         session = {
             "settings": self._session_settings(),
@@ -340,7 +341,7 @@ class TrainingLoop:
             str(item.recording.path.absolute()): number for number, item in enumerate(self._project.recordings)
         }
         try:
-            session = json.loads((self._folder / _SESSION).read_bytes())
+            session = parse_json((self._folder / _SESSION).read_bytes())
             has_model = (self._folder / _METRICS).is_file()  # written last
             if not has_model or session["settings"] != self._session_settings():
                 return
@@ -414,8 +415,8 @@ def _wait(process: subprocess.Popen[bytes]) -> int | None:
 
 def _error_in(log: str) -> str:
     """Return the error with which a command ended, remedy included; empty if there is none."""
-    _, found, text = log.rpartition(_ERROR)
-    return " ".join(text.split()) if found else ""
+    _, marker, text = log.rpartition(_ERROR)
+    return " ".join(text.split()) if marker else ""
 
 
 def _curve_point(labels: int, metrics: dict[str, Any]) -> dict[str, Any] | None:
@@ -429,7 +430,7 @@ def _curve_point(labels: int, metrics: dict[str, Any]) -> dict[str, Any] | None:
 
 def _read_curve(path: Path) -> list[dict[str, Any]]:
     try:
-        points = json.loads(path.read_bytes())["points"]
+        points = parse_json(path.read_bytes())["points"]
         return [{name: point[name] for name in ("labels", "metric", "value", "low", "high")} for point in points]
     except (OSError, ValueError, KeyError, TypeError):
         return []

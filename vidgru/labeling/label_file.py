@@ -1,7 +1,7 @@
-"""The annotation file of a labelling project: open an existing one, and format what is written.
+"""The annotation file of a labelling project: open an existing file, and format its new content.
 
-An event is a row with times and a label. What a person watched is in the file too, so that training takes for negative
-only what somebody saw:
+An event is a row with times and a label. Watched time is in the file too, so that training takes for negative only
+time that a person has watched:
 
     a.mp4,3.4,6.0,fall            an event
     a.mp4,0.0,3.4,background      watched: nothing happens here; time of a.mp4 that no row covers is unknown
@@ -32,10 +32,10 @@ from vidgru.types import Annotation, Recording
 
 DEFAULT_NAME = "labels.csv"
 
-# Whoever sets the start of an event has seen that it has not begun just before: time beside events counts as watched.
+# A person who sets the start of an event sees that it has not begun just before: time beside events counts as watched.
 _EDGE_S = 0.5
 _PREDICTED = ("score", "start_time", "description_score", "description_source")  # columns of predicted events
-_MAX_GAP_S = 0.5  # shorter gaps in what was watched are the player's: it reports the time a few times per second
+_MAX_GAP_S = 0.5  # shorter gaps in watched time come from the player, which reports it a few times per second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +60,14 @@ class LabelledEvent:
 
 @dataclass(kw_only=True)
 class RecordingLabels:
-    """What a person said about a recording. Once it is in a file it is replaced, not changed.
+    """Annotations and watched time of a recording. Those of a `LabelFile` are replaced, never changed.
 
     Attributes:
         events: Events by id.
         watched: Watched time, sorted.
         rejected: Interval and label of drafts that were rejected; they count as watched.
-        pending: Time of drafts that nobody has accepted or rejected, without what was watched before they came. It does
-            not count as watched, whatever was played: whoever plays on past a draft has not said that it is wrong.
+        pending: Time of drafts that are neither accepted nor rejected, without time watched before they came. It does
+            not count as watched, even if it was played: playing past a draft does not reject it.
         is_empty: Whether the whole recording is marked as event-free.
         whole_clip: Rows that label or describe the whole recording; they are kept as they are.
         split: Split of all its rows, which new ones get too; None if they have none, or several.
@@ -89,7 +89,7 @@ class RecordingLabels:
         return [name for extra in extras for name, value in extra.items() if value]
 
     def watched_with_events(self, duration_s: float, gap_s: float = _MAX_GAP_S) -> list[TimeRange]:
-        """Return the time about which the person said something, events and rejected drafts included.
+        """Return watched time, with that of events and rejected drafts.
 
         Args:
             duration_s: Duration of the recording.
@@ -111,7 +111,7 @@ class RecordingLabels:
         return merge_ranges([*subtract_ranges(merged, self.pending), *rejected, *events])
 
     def is_wholly_watched(self, duration_s: float) -> bool:
-        """Whether the person saw all of the recording."""
+        """Whether all of the recording was watched."""
         return self.watched_with_events(duration_s) == [(0.0, duration_s)]
 
     def rows(self, video: str, duration_s: float) -> list[AnnotationRow]:
@@ -148,11 +148,11 @@ class LabelFile:
     """An annotation file, opened to be continued.
 
     Attributes:
-        path: File that is written.
-        names: Name in the file of each recording, in their order.
-        labels: What the file says about each recording, in their order.
+        path: File to write.
+        names: Name of each recording in the file, in their order.
+        labels: Labels of each recording, in their order.
         others: Rows of other recordings, which are kept.
-        notes: What the user should know, in sentences.
+        notes: Messages for the user.
     """
 
     path: Path

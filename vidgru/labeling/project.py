@@ -1,4 +1,4 @@
-"""A labelling project: recordings and what a person said about them, saved at each change.
+"""A labelling project: recordings and their annotations, saved at each change.
 
 All methods may be called from any thread. Changes are applied one after the other, and each is an operation on one
 annotation, so that two windows overwrite nothing of each other's.
@@ -47,25 +47,36 @@ class ProjectRecording:
 
     Attributes:
         recording: The recording.
-        media: What a browser needs to know about the video; None if it cannot be read.
-        labels: What the person said about it.
+        media: Properties of the video for browsers; None if it cannot be read.
+        file: Annotation file with its labels.
+        number: Its number there.
         features: State of its features.
         progress: Share of the features that is computed, 0 to 1.
-        reason: Why it failed, or what of it was not read; empty otherwise.
+        reason: Reason of a failure, or a note on damage; empty otherwise.
         drafts: Events of the latest model.
-        watched_before: What was watched before these drafts came, events included, and still is.
+        watched_before: Time that had been watched, events included, when these drafts came, and still is.
         version: Version of the project when its annotations or drafts changed last.
     """
 
     recording: Recording
     media: MediaInfo | None
-    labels: RecordingLabels
+    file: LabelFile = field(repr=False)
+    number: int
     features: FeatureState = "queued"
     progress: float = 0.0
     reason: str = ""
     drafts: list[Event] = field(default_factory=list)
     watched_before: list[TimeRange] = field(default_factory=list)
     version: int = 0
+
+    @property
+    def labels(self) -> RecordingLabels:
+        """Its labels. To change them, set others: the file formats those anew that are not the same object."""
+        return self.file.labels[self.number]
+
+    @labels.setter
+    def labels(self, labels: RecordingLabels) -> None:
+        self.file.labels[self.number] = labels
 
     @property
     def duration_s(self) -> float:
@@ -77,14 +88,14 @@ class LabelingProject:
     """The state of a labelling session.
 
     Args:
-        recordings: What to annotate.
+        recordings: Recordings to annotate.
         path: The annotation file; it is created with the first change.
         labels: Labels to offer before any is used.
 
     Attributes:
-        version: Increases with each change of what windows show.
-        notes: What the user should know about the file, in sentences.
-        disk_error: Why the file cannot be written now; empty if it can.
+        version: Counter of changes to anything that windows show.
+        notes: Messages for the user about the file.
+        disk_error: Reason why the file cannot be written now; empty if it can.
 
     Raises:
         AnnotationError: The file exists and cannot be read.
@@ -111,8 +122,8 @@ class LabelingProject:
                 f"{self._file.path} is open in another vidgru label", "use that window, or pass another --out"
             )
         self.recordings = [
-            ProjectRecording(recording=recording, media=info, labels=item, reason=reason)
-            for recording, info, item, reason in zip(recordings, media, self._file.labels, reasons, strict=True)
+            ProjectRecording(recording=recording, media=info, file=self._file, number=number, reason=reason)
+            for number, (recording, info, reason) in enumerate(zip(recordings, media, reasons, strict=True))
         ]
         for item in self.recordings:
             item.features = "queued" if item.media else "failed"
@@ -188,8 +199,7 @@ class LabelingProject:
                     for event in events
                     if overlap_s(watched, event.start_s, event.end_s) < _WATCHED * (event.end_s - event.start_s)
                 ]
-                labels = replace(item.labels, pending=_pending_time(item, item.labels))
-                item.labels = self._file.labels[number] = labels
+                item.labels = replace(item.labels, pending=_pending_time(item, item.labels))
                 item.version = self.version
 
     def summaries(self) -> list[dict[str, Any]]:
@@ -328,10 +338,10 @@ class LabelingProject:
             labels.pending = _pending_time(item, labels)
             # For good: a later model without the draft must not turn time that was played past it into background.
             labels.watched = subtract_ranges(labels.watched, labels.pending)
-            if item.drafts:  # what is no longer known was not seen before
+            if item.drafts:  # time that the person has taken back was not watched before
                 gone = subtract_ranges(item.watched_before, labels.watched_with_events(item.duration_s, gap_s=0.0))
                 item.watched_before = subtract_ranges(item.watched_before, gone)
-            item.labels = self._file.labels[number] = labels
+            item.labels = labels
             for event in labels.events.values():
                 if event.label:
                     self._labels.setdefault(event.label)
@@ -358,7 +368,7 @@ class LabelingProject:
                 labels.events[event_id] = replace(
                     earlier, start_s=start_s, end_s=end_s, label=label, description=description
                 )
-                if labels.is_empty:  # whoever saw that nothing else happens has watched all of it
+                if labels.is_empty:  # it was marked after watching all of it
                     labels.is_empty, labels.watched = False, [(0.0, duration_s)]
             case "delete":
                 labels.events.pop(_text(change, "id", _MAX_ID), None)  # another window may have deleted it
@@ -447,7 +457,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what changes when another program writes a file; None if there is none."""
+    """Return modification time and size of a file, which other programs change; None if there is no file."""
     try:
         status = path.stat()
     except OSError:

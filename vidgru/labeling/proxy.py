@@ -32,7 +32,7 @@ from vidgru.video.writer import VideoWriter, fit_video_size
 _MAX_SIDE_PX = 1280
 _MIN_SIDE_PX = 16
 _MAX_PLAYED_PX = 4096  # longest side that browsers decode on any machine
-_SETTINGS = "h264 1280 v1"  # change it when proxies are made in another way
+_SETTINGS = "h264 1280 v1"  # to be changed with anything that changes proxies
 _PROGRESS_S = 0.25
 # Codecs by FFmpeg's name of the container. Firefox plays no Matroska other than WebM.
 _PLAYED = {"mov,mp4,m4a,3gp,3g2,mj2": ("h264", "vp9", "av1"), "matroska,webm": ("vp8", "vp9", "av1")}
@@ -43,7 +43,7 @@ ProxyState = Literal["none", "queued", "running", "ready", "failed"]
 
 @dataclass(frozen=True, kw_only=True)
 class MediaInfo:
-    """What a browser needs to know about a video.
+    """Properties of a video for browsers.
 
     Attributes:
         duration_s: Duration in seconds.
@@ -59,7 +59,7 @@ class MediaInfo:
 
 
 def read_media_info(path: Path) -> MediaInfo:
-    """Read what a browser needs to know about a video.
+    """Read the properties of a video that browsers need.
 
     Raises:
         RecordingError: The video cannot be read.
@@ -94,7 +94,7 @@ def is_evenly_spaced(time_s: Array, fps: float | None) -> bool:
 
 
 class ProxyVideos:
-    """Make proxies, one after the other, and remember how far they are.
+    """Make proxies, one after the other, and keep their progress.
 
     Args:
         folder: Folder of the finished ones, where later sessions find them.

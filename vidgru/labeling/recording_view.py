@@ -1,4 +1,4 @@
-"""Scores, states and motion of a recording in steps of half a second, as `suggest` looks at it."""
+"""Scores, states and motion of a recording in steps of half a second, for `suggest`."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def view_recording(
     """Return a recording in steps.
 
     States are those of the recurrent layers of all members; without a model, they are summaries of each frame, without
-    what tells places apart.
+    features that differ between places.
 
     Args:
         model: Model in eval mode, with a head; None before there is one.
-        recordings: What the features belong to.
+        recordings: Dataset of the features.
         video: Name of the recording.
         features: Its features, at least one frame.
     """

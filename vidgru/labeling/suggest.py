@@ -44,19 +44,19 @@ SHARES: Mapping[Reason, float] = {
 }
 _SHARES_WITHOUT_MODEL: Mapping[Reason, float] = {"unlike anything labelled": 0.85, "random": 0.15}
 
-_MIN_S, _MAX_S = 3.0, 12.0  # length of a stretch; shorter ones are left over between what is labelled
-_LEAST_S = 1.0  # what is left over is not suggested if it is shorter
+_MIN_S, _MAX_S = 3.0, 12.0  # length of a stretch; the rest between labelled time may be shorter
+_LEAST_S = 1.0  # shorter rests are not suggested
 _COMPARED_S = 2.0  # before and after a change point
 _CHANGE = 0.25  # distance of the mean scores there
-_DECISION_S = 3.0  # that finding and judging a stretch costs, whatever its length
-_TOP = 2  # steps of a stretch, and
-_TOP_OF_RECORDING = 6  # of a recording, that count
-_IS_RARE = 0.5  # of the mean number of labels
+_DECISION_S = 3.0  # cost of opening and judging a stretch of any length
+_TOP = 2  # number of steps of a stretch whose highest values count
+_TOP_OF_RECORDING = 6  # the same of a recording
+_RARE_SHARE = 0.5  # labels with fewer than this share of the mean count are rare
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledTime:
-    """What a person said about a recording.
+    """Labelled and watched time of a recording.
 
     Attributes:
         known: Intervals in seconds that were watched, events included; the last may end at infinity.
@@ -98,7 +98,7 @@ def suggest(
     Args:
         model: The model so far; None before there is one, or if it only writes captions.
         recordings: Features of the recordings.
-        labelled: What was labelled or watched, by recording; others are unlabelled.
+        labelled: Labelled and watched time by recording; others are unlabelled.
         n: Number of suggestions.
         seed: Seed of the random ones.
         shares: How often each criterion chooses; by default `SHARES`.
@@ -259,7 +259,7 @@ class _Candidates:
         """Weights of the labels of which there are few; 0 for others."""
         assert self._model is not None
         counts = np.array([self._counts[label] for label in self._model.labels], np.float64)
-        return np.where(counts < _IS_RARE * counts.mean(), 1 / np.sqrt(1 + counts), 0.0)
+        return np.where(counts < _RARE_SHARE * counts.mean(), 1 / np.sqrt(1 + counts), 0.0)
 
     def draw(self, rng: np.random.Generator) -> int:
         """Return a free stretch, drawn by its length."""
@@ -267,7 +267,7 @@ class _Candidates:
         return int(rng.choice(len(weights), p=weights / weights.sum()))
 
     def best(self, values: Array, reason: Reason) -> int:
-        """Return the free stretch with the highest value per cost; what is like a chosen one is worth less."""
+        """Return the free stretch with the highest value per cost; stretches like chosen ones are worth less."""
         if reason == "unlike anything labelled":
             gain = values * np.where(np.isfinite(self._distance), self._distance, 1.0)
         else:

@@ -27,7 +27,7 @@ from vidgru.storage import user_path, write_atomic
 from vidgru.training.data import LoadedFeatures
 from vidgru.types import Features, Recording
 
-# not `label`: what is likely must not be read as an annotation
+# `likely_label`, not `label`: it must not be read as an annotation
 _COLUMNS = ("video", "start", "end", "reason", "likely_label")
 
 
@@ -122,21 +122,21 @@ def _find_features(
 
 
 def _read_labelled(path: str, paths: Mapping[str, Path]) -> dict[str, LabelledTime]:
-    """Return what an annotation file says about recordings, by their names; with a note if it is nothing."""
+    """Return the labelled time of recordings in an annotation file, by their names; with a note if it has none."""
     dataset = load_dataset(path, allow_missing=True)
     names = {os.path.realpath(of_recording): name for name, of_recording in paths.items()}
-    said = {
+    by_name = {
         name: labelled
         for video, labelled in labelled_time(dataset).items()
         if (name := names.get(os.path.realpath(dataset.recordings[video].path))) is not None
     }
-    if not said:
+    if not by_name:
         print(f"{dataset.source} says nothing about these recordings", file=sys.stderr)
-    return said
+    return by_name
 
 
 def labelled_time(dataset: Dataset) -> dict[str, LabelledTime]:
-    """Return what is known of each annotated recording: all of it, unless its rows mark what was watched."""
+    """Return the known time of each annotated recording: all of it, unless its rows mark watched time."""
     in_part, with_events = videos_watched_in_part(dataset.rows), videos_with_events(dataset)
     known: dict[str, list[tuple[float, float]]] = {}
     events: dict[str, list[tuple[float, float, str]]] = {}
