@@ -94,6 +94,8 @@ class SequenceCache:
 
     def known_sha256(self, path: Path) -> str | None:
         """Return the SHA-256 of a recording's bytes if that is known without reading them, else None."""
+        if not self._index:
+            return None  # looking at each file of a large folder takes a while
         stat, known = path.stat(), self._index.get(os.path.realpath(path), {})
         if (known.get("size"), known.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns) and "racy" not in known:
             return str(known["sha256"])
