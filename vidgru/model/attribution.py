@@ -1,7 +1,7 @@
-"""Explanations of events: attention to objects, gates, and how the score changes without each feature group.
+"""Explanations of events and moments: attention to objects, gates, and the score without each feature group.
 
 Attention and gates are those of the pass that detected the event. For the feature groups, the model scores the frames
-around the event again: once as they are, and once with each group masked.
+around the event or the moment again: once as they are, and once with each group masked.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from vidgru.types import Array, Event, FrameSequence
 
 CONTEXT_S = 30.0  # read before an event when it is scored again
 LONGEST_S = 120.0  # of a longer event, only the beginning is scored again
+MOMENT_S = 1.0  # frames around a moment, over which its scores are averaged
 _GATE_MARGIN_S = 2.0  # before and after an event, in which gate peaks are searched
 _MAX_PEAKS = 2
 _PEAK_DISTANCE_S = 1.0
@@ -81,6 +82,22 @@ class Explanation:
     forget_peaks: tuple[GatePeak, ...]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MomentScores:
+    """Scores of moments, with or without an event, and what raises and lowers them: N moments, C labels, G groups.
+
+    Attributes:
+        time_s: float64 [N].
+        scores: float64 [N,1+G,C], 0 to 1, mean scores of the frames in `moment_range`: with all feature groups, then
+            without each of `groups`. Unlike scores of events, they are not calibrated.
+        groups: Names of the feature groups.
+    """
+
+    time_s: Array
+    scores: Array
+    groups: tuple[str, ...]
+
+
 def explain_events(
     model: EventModel, parts: Iterable[FrameSequence], scored: ScoredRecording, events: Sequence[Event]
 ) -> list[Explanation]:
@@ -98,8 +115,13 @@ def explain_events(
     ranges = [event_frames(scored.time_s, event) for event in events]
     attended = _attended_objects(parts, scored.attention, ranges)
     scores = [(event.score, dict[str, float]()) for event in events]
-    if model.task.frame_head or model.task.clip_head:
-        scores = _ablate_groups(model, parts, scored.time_s, events, ranges)
+    if _has_scores(model):
+        means = _ablate_groups(model, parts, scored.time_s, _scored_ranges(scored.time_s, events, ranges))
+        scores = []
+        for event, rows in zip(events, means.tolist(), strict=True):
+            column = model.labels.index(event.label)
+            baseline, *without = (model.decode.event_score(row[column]) for row in rows)
+            scores.append((baseline, dict(zip(model.network.encoder.groups, without, strict=True))))
     explanations = []
     for event, objects, (baseline, score_without) in zip(events, attended, scores, strict=True):
         keep_peaks, forget_peaks = _gate_peaks(scored, event)
@@ -117,11 +139,46 @@ def explain_events(
     return explanations
 
 
+def explain_moments(
+    model: EventModel, parts: Iterable[FrameSequence], time_s: Array, moments_s: Sequence[float]
+) -> MomentScores | None:
+    """Score moments of a recording with and without each feature group.
+
+    Args:
+        model: Model in eval mode.
+        parts: Consecutive chunks of the recording.
+        time_s: float64 [T], times of its frames.
+        moments_s: Times within the recording.
+
+    Returns:
+        The scores; None if the model has none, or the recording has no frames.
+    """
+    if not (_has_scores(model) and len(time_s)):
+        return None
+    ranges = [frames_between(time_s, *moment_range(at_s)) for at_s in moments_s]
+    scores = np.clip(_ablate_groups(model, parts, time_s, ranges), 0.0, 1.0)  # rounding of sums may exceed the limits
+    return MomentScores(time_s=np.array(moments_s, np.float64), scores=scores, groups=model.network.encoder.groups)
+
+
+def moment_range(at_s: float) -> tuple[float, float]:
+    """Return start and end of what is explained at a time, in seconds."""
+    return max(at_s - MOMENT_S / 2, 0.0), at_s + MOMENT_S / 2
+
+
 def event_frames(time_s: Array, event: Event) -> slice:
     """Return the frames of a recording that belong to an event, at least one."""
-    first, stop = (int(np.searchsorted(time_s, at_s - _ROUNDING_S)) for at_s in (event.start_s, event.end_s))
+    return frames_between(time_s, event.start_s, event.end_s)
+
+
+def frames_between(time_s: Array, start_s: float, end_s: float) -> slice:
+    """Return the frames of a recording from a time to another, at least one."""
+    first, stop = (int(np.searchsorted(time_s, at_s - _ROUNDING_S)) for at_s in (start_s, end_s))
     first = min(first, len(time_s) - 1)
     return slice(first, max(stop, first + 1))
+
+
+def _has_scores(model: EventModel) -> bool:
+    return bool(model.task.frame_head or model.task.clip_head)
 
 
 def _attended_objects(
@@ -164,40 +221,56 @@ def _gate_peaks(scored: ScoredRecording, event: Event) -> tuple[tuple[GatePeak, 
     return highest(update), highest((1 - update) * (1 - reset))
 
 
-def _ablate_groups(
-    model: EventModel,
-    parts: Iterable[FrameSequence],
-    time_s: Array,
-    events: Sequence[Event],
-    ranges: Sequence[slice],
-) -> list[tuple[float, dict[str, float]]]:
-    """Return the score of each event from the frames around it: with all feature groups, and without each."""
-    scored_ranges = []
+def _scored_ranges(time_s: Array, events: Sequence[Event], ranges: Sequence[slice]) -> list[slice]:
+    """Return the frames of each event that are scored again: all, or its beginning."""
+    result = []
     for event, frames in zip(events, ranges, strict=True):
         end_s = min(event.end_s, event.start_s + LONGEST_S)
         stop = min(frames.stop, int(np.searchsorted(time_s, end_s - _ROUNDING_S)))
-        scored_ranges.append(slice(frames.start, max(frames.start + 1, stop)))
-    contexts = [_context_frames(model, time_s, frames) for frames in scored_ranges]
-    pieces: list[list[FrameSequence]] = [[] for _ in events]
-    for number, piece, _ in cut_parts(parts, contexts):
+        result.append(slice(frames.start, max(frames.start + 1, stop)))
+    return result
+
+
+def _ablate_groups(model: EventModel, parts: Iterable[FrameSequence], time_s: Array, ranges: Sequence[slice]) -> Array:
+    """Return the mean scores of each range of frames, float64 [N,1+G,C]: with all feature groups, and without each."""
+    contexts = _shared_contexts(time_s, [_context_frames(model, time_s, frames) for frames in ranges])
+    pieces: list[list[FrameSequence]] = [[] for _ in contexts]
+    for number, piece, _ in cut_parts(parts, [frames for frames, _ in contexts]):
         pieces[number].append(piece)
     variants = [model, *(_without_group(model, group) for group in model.network.encoder.groups)]
-    score = _score_recording if model.task.frame_head else _score_windows
-    result = []
-    for event, frames, context, of_event in zip(events, scored_ranges, contexts, pieces, strict=True):
-        features = list(stream_features(of_event, model.feature_spec))
-        scores = [score(variant, encode_features(variant, features)) for variant in variants]
-        column, inside = (
-            model.labels.index(event.label),
-            slice(*(n - context.start for n in (frames.start, frames.stop))),
-        )
-        means = [
-            float(smooth_scores(time_s[context], values, model.decode.smooth_s)[inside, column].mean(dtype=np.float64))
-            for values in scores
-        ]
-        baseline, *without = map(model.decode.event_score, means)
-        result.append((baseline, dict(zip(model.network.encoder.groups, without, strict=True))))
-    return result
+    means = np.zeros((len(ranges), len(variants), len(model.labels)))
+    for (context, numbers), of_context in zip(contexts, pieces, strict=True):
+        features = list(stream_features(of_context, model.feature_spec))
+        encoded = [encode_features(variant, features) for variant in variants]
+        if model.task.frame_head:  # which all variants share, so one pass of the recurrent layers scores all of them
+            scores = score_frames(model, encoded)
+        else:
+            scores = [_score_windows(*pair) for pair in zip(variants, encoded, strict=True)]
+        for row, values in enumerate(scores):
+            smoothed = smooth_scores(time_s[context], values[:, : len(model.labels)], model.decode.smooth_s)
+            for number in numbers:
+                inside = slice(ranges[number].start - context.start, ranges[number].stop - context.start)
+                means[number, row] = smoothed[inside].mean(axis=0, dtype=np.float64)
+    return means
+
+
+def _shared_contexts(time_s: Array, contexts: Sequence[slice]) -> list[tuple[slice, list[int]]]:
+    """Merge contexts that overlap, as long as the result is no longer than the longest of an event.
+
+    Returns:
+        Merged contexts, each with the numbers of those that it contains.
+    """
+    merged: list[tuple[slice, list[int]]] = []
+    for number in sorted(range(len(contexts)), key=lambda number: contexts[number].start):
+        context = contexts[number]
+        if merged:
+            last, numbers = merged[-1]
+            stop = max(last.stop, context.stop)
+            if context.start < last.stop and time_s[stop - 1] - time_s[last.start] <= CONTEXT_S + LONGEST_S:
+                merged[-1] = slice(last.start, stop), [*numbers, number]
+                continue
+        merged.append((context, [number]))
+    return merged
 
 
 def _context_frames(model: EventModel, time_s: Array, frames: slice) -> slice:
@@ -213,11 +286,8 @@ def _context_frames(model: EventModel, time_s: Array, frames: slice) -> slice:
     first, stop = np.searchsorted(time_s, (first_s - 1e-6, last_s + 1e-6))
     scorer = SlidingWindowScorer(model)
     first = max(0, int(first) - 2 * scorer.window)
-    return slice(first - first % scorer.stride, min(len(time_s), int(stop) + scorer.window))
-
-
-def _score_recording(model: EventModel, recording: EncodedRecording) -> Array:
-    return score_frames(model, [recording])[0]
+    # A shorter context would be scored as a single window.
+    return slice(first - first % scorer.stride, min(len(time_s), int(stop) + scorer.max_lookahead))
 
 
 def _score_windows(model: EventModel, recording: EncodedRecording) -> Array:

@@ -22,6 +22,7 @@ from vidgru.model.attribution import (
     GatePeak,
     event_frames,
     explain_events,
+    moment_range,
 )
 from vidgru.model.captioner import caption_events
 from vidgru.model.checkpoint import EventModel, check_feature_settings
@@ -36,7 +37,6 @@ from vidgru.types import Array, Event, FrameSequence
 _BAR_CHARACTERS = 20
 _MAX_OBJECTS = 8
 _MAX_LISTED_EVENTS = 10  # in an error message
-_MOMENT_S = 1.0  # length of what is explained at a time without an event
 _SHOWN_S, _SHOWN_STEP_S = 3.0, 0.5  # scores shown before and after a time, and their distance
 _MAX_OTHERS = 3  # labels whose scores are named besides
 
@@ -198,7 +198,7 @@ def _explain_moment(
     (column,) = shown
     # A second around the moment, with its mean score as it is: it is no event, whose score would be calibrated.
     plain = replace(model, decode=replace(model.decode, event_scale=1.0, event_bias=0.0))
-    start_s, end_s = max(at_s - _MOMENT_S / 2, 0.0), at_s + _MOMENT_S / 2
+    start_s, end_s = moment_range(at_s)
     moment = Event(video=name, start_s=start_s, end_s=end_s, label=model.labels[column], score=0.0)
     mean = float(smoothed[event_frames(scored.time_s, moment), column].mean())
     (explanation,) = explain_events(plain, parts, scored, [replace(moment, score=mean)])

@@ -20,7 +20,7 @@ from vidgru.errors import CacheError, RecordingError
 from vidgru.extraction.pipeline import ExtractionResult, describe_damage, recorded_at, user_start_time
 from vidgru.flags import parse_time
 from vidgru.locks import Locks
-from vidgru.model.attribution import explain_events
+from vidgru.model.attribution import explain_events, explain_moments
 from vidgru.model.captioner import caption_events
 from vidgru.model.checkpoint import EventModel, model_file
 from vidgru.model.scoring import EncodedRecording, encode_recording
@@ -30,6 +30,7 @@ from vidgru.prediction.clips import cut_clips
 from vidgru.prediction.event_files import rounded
 from vidgru.prediction.inputs import CachedRecording, WorkItem
 from vidgru.prediction.outputs import Extra, OutputFolder
+from vidgru.prediction.report.packing import choose_moments
 from vidgru.prediction.report.page import write_page
 from vidgru.prediction.results import PredictionResult, failed
 from vidgru.storage import sha256_file, user_path
@@ -392,6 +393,7 @@ class Predictor:
                 damage=describe_damage(item.entry),
                 given_thresholds=self._given_thresholds(),
                 explanations={why.event: why for why in explain_events(self.model, parts, scored, best)},
+                moments=explain_moments(self.model, parts, scored.time_s, choose_moments(self.model, scored)),
             )
         elif not source.is_file():
             raise RecordingError("its features are cached, but its video does not exist")

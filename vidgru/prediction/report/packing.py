@@ -1,12 +1,20 @@
-"""What fits into a page: byte budgets of its parts; curves and objects are thinned, selected and quantised to fit."""
+"""What fits into a page: byte budgets of its parts; curves and objects are thinned, selected and quantised to fit.
+
+Also which moments a page explains, because explaining all of them would take too long.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from vidgru.model.attribution import MOMENT_S, event_frames
+from vidgru.model.checkpoint import EventModel
+from vidgru.model.event_decoder import smooth_scores
+from vidgru.model.stream import ScoredRecording
 from vidgru.types import Array, Event, FrameSequence
 
 # Bytes of a page's parts; with the code, the whole stays under 20 MB.
@@ -15,11 +23,16 @@ CURVE_BYTES = 3_000_000
 OBJECT_BYTES = 7_000_000
 FRAME_SCORE_BYTES = 3_000_000  # of frames' scores that are not thinned, from which other thresholds find events
 PICTURE_BYTES = 3_000_000
+MOMENT_BYTES = 300_000
 
 MAX_POINTS = 4000  # per curve
 MAX_STILL_SPANS = 2000  # more cannot be distinguished on a screen
 MARGIN_S = 1.0  # before and after an event, in which objects are kept
 FEW_FRAMES = 4000  # shorter recordings keep the objects of all frames: why was an event missed?
+_MAX_PEAKS = 16  # peaks of scores that are explained although they are no events
+_PEAK_DISTANCE_S = 2.0
+_MIN_PEAK = 0.2  # share of the threshold
+_EVENLY_SPACED = 24  # further moments that are explained
 _FIRST_S = 30.0  # of each event come before the rest of any, so that one of hours does not use up the budget
 _FRAME_BYTES = 4 + 2 + 1
 _OBJECT_BYTES = 4 * 2 + 4 + 2 + 1 + 1
@@ -227,3 +240,35 @@ def kept_shares(events: Sequence[Event], objects: QuantisedObjects, time_s: Arra
 def _quantise(values: Array) -> Array:
     """Map 0 to 1 to uint8."""
     return np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
+
+
+# --- moments --------------------------------------------------------------------------------------------------------
+
+
+def choose_moments(model: EventModel, scored: ScoredRecording) -> list[float]:
+    """Choose the times that a page explains besides the events: peaks of scores, and evenly spaced times.
+
+    Peaks are those nearest to a threshold, or above it but outside the events of the label, for example because they
+    are too short. There are at most 40 times, however long the recording is.
+
+    Returns:
+        Increasing times in seconds, in steps of 0.1, as the page shows them.
+    """
+    time_s = scored.time_s
+    if not len(time_s):
+        return []
+    smoothed = smooth_scores(time_s, scored.scores, model.decode.smooth_s)
+    shares = smoothed / np.maximum(model.decode.high, 1e-6)
+    for event in scored.events:
+        shares[event_frames(time_s, event), model.labels.index(event.label)] = 0.0
+    highest = shares.max(axis=1)
+    times: list[float] = []
+    for index in np.argsort(-highest, kind="stable").tolist():
+        if len(times) == _MAX_PEAKS or highest[index] < _MIN_PEAK:
+            break
+        if all(abs(time_s[index] - peak_s) >= _PEAK_DISTANCE_S for peak_s in times):
+            times.append(float(time_s[index]))
+    step_s = max(float(time_s[-1]) / _EVENLY_SPACED, MOMENT_S)
+    evenly = np.arange(step_s / 2, time_s[-1], step_s).tolist()
+    times += [at_s for at_s in evenly if all(abs(at_s - peak_s) >= MOMENT_S / 2 for peak_s in times)]
+    return sorted({math.floor(at_s * 10) / 10 for at_s in times})

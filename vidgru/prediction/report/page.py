@@ -14,7 +14,7 @@ import numpy as np
 from vidgru.cache import Entry
 from vidgru.datasets.dataset import frames_between
 from vidgru.errors import RecordingError
-from vidgru.model.attribution import Explanation
+from vidgru.model.attribution import Explanation, MomentScores
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.event_decoder import smooth_scores
 from vidgru.model.stream import ScoredRecording
@@ -35,6 +35,7 @@ from vidgru.prediction.report.packing import (
     FRAME_SCORE_BYTES,
     MARGIN_S,
     MAX_POINTS,
+    MOMENT_BYTES,
     OBJECT_BYTES,
     PICTURE_BYTES,
     QuantisedObjects,
@@ -84,6 +85,7 @@ def write_page(
     recorded_at: str | None,
     damage: str,
     explanations: Mapping[Event, Explanation] | None = None,
+    moments: MomentScores | None = None,
     given_thresholds: Iterable[str] = (),
 ) -> None:
     """Write a recording's report: under 20 MB whatever its length, with notes on what it leaves out.
@@ -99,6 +101,7 @@ def write_page(
         recorded_at: ISO 8601 time of its start; None if unknown.
         damage: What is wrong with it; empty if nothing is.
         explanations: Explanations of events; some or all may be missing.
+        moments: Scores with and without each feature group at further times.
         given_thresholds: Labels whose thresholds the user gave; the others are the model's own.
 
     Raises:
@@ -120,7 +123,7 @@ def write_page(
     objects = select_objects(counted_parts(), scored.attention, ranks, OBJECT_BYTES * 3 // 4)  # base64 adds a third
     starts = bucket_starts(len(scored.time_s), ranks >= 0)
     scores = thin(scored.time_s, smooth_scores(scored.time_s, scored.scores, model.decode.smooth_s), starts)
-    curve_labels = _fitting_labels(scores)
+    curve_labels = _fitting_labels(scores, encoded_size(scores.high[:1]) * (1 + scores.is_thinned), CURVE_BYTES)
     gates = None
     if scored.gates is not None:
         curves = thin(scored.time_s, np.column_stack([scored.gates.update, scored.gates.reset]), starts)
@@ -158,6 +161,7 @@ def write_page(
             for number, event in enumerate(shown)
             if event in explanations
         },
+        "moments": moments and _encode_moments(moments, scores),
         "scores": _encode_curves(scores, curve_labels),
         "gates": gates,
         "still": still_spans(scored.time_s, still, entry.duration_s).tolist(),
@@ -213,6 +217,17 @@ def _encode_explanation(explanation: Explanation) -> dict[str, Any]:
     }
 
 
+def _encode_moments(moments: MomentScores, curves: ThinnedCurves) -> dict[str, Any]:
+    scores = np.round(moments.scores * 65535).astype(np.uint16)
+    labels = _fitting_labels(curves, encoded_size(scores[:, :, :1]), MOMENT_BYTES)
+    return {
+        "time": [round(at_s, 3) for at_s in moments.time_s.tolist()],
+        "groups": moments.groups,
+        "labels": labels,
+        "scores": encode_array(scores[:, :, labels]),
+    }
+
+
 def _encode_curves(curves: ThinnedCurves, rows: list[int]) -> dict[str, Any]:
     return {
         "labels": rows,
@@ -250,11 +265,10 @@ def _fitting_events(events: list[Event], explanations: Mapping[Event, Explanatio
     return sorted(by_score[: np.searchsorted(np.cumsum(cost), EVENT_BYTES, side="right")])
 
 
-def _fitting_labels(scores: ThinnedCurves) -> list[int]:
-    """Numbers of the labels whose curves fit into the page, those with the highest peaks first, in their order."""
-    curve_bytes = encoded_size(scores.high[:1]) * (1 + scores.is_thinned)
+def _fitting_labels(scores: ThinnedCurves, bytes_per_label: int, budget_bytes: int) -> list[int]:
+    """Numbers of the labels whose data fit into the page, those with the highest peaks first, in their order."""
     peaks = scores.high.max(axis=1, initial=0).astype(int)
-    return sorted(np.argsort(-peaks, kind="stable")[: CURVE_BYTES // max(curve_bytes, 1)].tolist())
+    return sorted(np.argsort(-peaks, kind="stable")[: budget_bytes // max(bytes_per_label, 1)].tolist())
 
 
 def _missing_events(events: list[Event], shown: list[Event], scored: ScoredRecording) -> list[str]:
