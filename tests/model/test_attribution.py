@@ -11,7 +11,7 @@ import torch
 from tests.model.networks import make_model
 from tests.sequences import make_sequence
 from vidgru.model import attribution as module
-from vidgru.model.attribution import Explanation, event_frames, explain_events
+from vidgru.model.attribution import Explanation, event_frames, explain_events, explain_moments
 from vidgru.model.checkpoint import EventModel
 from vidgru.model.event_decoder import smooth_scores
 from vidgru.model.gru_gates import GRUGates
@@ -88,7 +88,7 @@ def test_explain_events_lookahead_counts_frames() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("start_s", "end_s"), [(0.0, 2.0), (60.0, 64.0), (61.125, 61.25), (147.0, 150.0)])
+@pytest.mark.parametrize(("start_s", "end_s"), [(0.0, 2.0), (0.0, 0.5), (60.0, 64.0), (61.125, 61.25), (147.0, 150.0)])
 def test_baseline_equals_event_score(shape: dict[str, object], start_s: float, end_s: float) -> None:
     """Thirty seconds before it are all that these models remember; windows lie as they do in the whole recording."""
     explanation = explain_at(model_of(**shape), start_s, end_s)
@@ -210,3 +210,43 @@ def test_explain_events_returns_one_explanation_per_event() -> None:
     events = [event_at(model, scored, start, start + 2) for start in (3.0, 50.0, 140.0)]
     assert [explanation.event for explanation in explain_events(model, [SEQUENCE], scored, events)] == events
     assert explain_events(model, [SEQUENCE], scored, []) == []
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], *(pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES[1:])])
+def test_explain_moments_equals_events_of_a_second(shape: dict[str, object]) -> None:
+    """Moments that share a pass, read at once, against one event after the other."""
+    model = model_of(**shape)
+    model = replace(model, decode=replace(model.decode, event_scale=1.0, event_bias=0.0))
+    sequence = SEQUENCE.frames(0, 400)
+    scored = score_sequence(model, sequence)
+    times = [0.2, 40.0, 49.9]
+    moments = explain_moments(model, [sequence], scored.time_s, times)
+    assert moments is not None
+    assert moments.time_s.tolist() == times
+    assert moments.scores.shape == (3, 1 + len(moments.groups), 2)
+    for number, at_s in enumerate(times):
+        event = event_at(model, scored, max(at_s - 0.5, 0.0), at_s + 0.5)
+        (explanation,) = explain_events(model, [sequence], scored, [event])
+        without = [explanation.score_without[group] for group in moments.groups]
+        assert moments.scores[number, :, 1] == pytest.approx([explanation.baseline, *without], abs=1e-4)
+        smoothed = smooth_scores(scored.time_s, scored.scores, model.decode.smooth_s)
+        mean = smoothed[event_frames(scored.time_s, event)].mean(axis=0)
+        assert moments.scores[number, 0] == pytest.approx(mean, abs=1e-4)
+
+
+def test_explain_moments_without_scores_or_frames() -> None:
+    captions_only = make_model(SEQUENCE, clips=False)
+    assert explain_moments(captions_only, [SEQUENCE], SEQUENCE.time_s, [1.0]) is None
+    assert explain_moments(make_model(SEQUENCE), [], np.zeros(0), []) is None
+
+
+def test_shared_contexts() -> None:
+    time_s = np.arange(4000) / 8
+    contexts = [slice(400, 700), slice(0, 300), slice(200, 500), slice(600, 3000), slice(2900, 3100), slice(3100, 3200)]
+    assert module._shared_contexts(time_s, contexts) == [
+        (slice(0, 700), [1, 2, 0]),
+        (slice(600, 3000), [3]),  # too long together
+        (slice(2900, 3100), [4]),
+        (slice(3100, 3200), [5]),  # no overlap
+    ]
+    assert module._shared_contexts(time_s, []) == []

@@ -4,15 +4,21 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from tests.model.networks import make_model as make_random_model
 from tests.prediction.fake_project import FakeProject, make_model
+from tests.prediction.report.pages import data_of, unpacked
+from tests.sequences import make_sequence
 from vidgru import cli
 from vidgru.config import DetectorSettings, ExplainConfig
 from vidgru.errors import RecordingError, SettingsError, SettingsMismatchError, SourceError, WeightsError
 from vidgru.extraction.pipeline import feature_settings_for
 from vidgru.flags import from_settings
 from vidgru.model.attribution import AttendedObject, Explanation, GatePeak
+from vidgru.prediction.batch import predict
 from vidgru.prediction.explain import _format, explain_recording
 from vidgru.storage import bundled_file
 from vidgru.types import Event
@@ -154,6 +160,36 @@ def test_explain_moment_without_event(project: FakeProject) -> None:
     other = explain_text(project, path, at=2.0, label="walk")
     assert other.startswith("walk at 2.0 s: score 0.20; an event starts at 0.50")
     assert "fall events" not in other
+
+
+@pytest.mark.slow
+def test_report_page_explains_moments_as_the_command(project: FakeProject) -> None:
+    path = project.record("a.mp4", frames=160)
+    sequence = make_sequence(160, seed=160)
+    random = make_random_model(sequence, clips=False, timed=True, multi_label=True, lookahead=3, linear=True)
+    decode = replace(random.decode, high=(0.9, 0.9), smooth_s=0.5, event_scale=2.0, event_bias=1.0)
+    with torch.no_grad():
+        random.network.frame_head[-1].weight.mul_(5)
+    settings = {"feature_settings": project.feature_settings, "weights": str(project.weights)}
+    replace(random, decode=decode, **settings).save(project.model)
+    (result,) = predict(project.model, [project.videos], project.config(report=True))
+    assert result.status == "done"
+    data = data_of(project.out / "a.mp4/report.html")
+    moments = data["moments"]
+    scores = unpacked(moments["scores"], "<u2").reshape(len(moments["time"]), -1, 2) / 65535
+    during = [(start / 1000, end / 1000, column) for start, end, column, *_ in data["events"]]
+    compared = 0
+    for number, at_s in list(enumerate(moments["time"]))[::7]:
+        for column, label in enumerate(data["labels"]):
+            if any(start_s <= at_s < end_s and column == other for start_s, end_s, other in during):
+                continue
+            text = explain_text(project, path, at=at_s, label=label)
+            printed = dict(re.findall(r"^  ([\w()]+) +(\d\.\d\d)(?:  |$)", text.split("without")[1], re.MULTILINE))
+            expected = dict(zip(["(nothing)", *moments["groups"]], scores[number, :, column], strict=True))
+            assert {name: float(score) for name, score in printed.items()} == pytest.approx(expected, abs=0.0051)
+            compared += 1
+    assert compared >= 3
+    assert np.abs(np.diff(scores, axis=1)).max() > 0.05
 
 
 def test_explain_moment_with_event(project: FakeProject) -> None:

@@ -6,7 +6,6 @@ combined by weights that are fitted on examples that neither was trained on (sta
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -155,8 +154,9 @@ class LinearModel:
             if path is None:
                 return None
             kept = torch.from_numpy(~np.isin(used, columns)).to(path.weight)
-            copied = copy.deepcopy(path)
-            copied.weight *= kept.repeat(path.weight.shape[1] // len(kept))
+            copied = LinearPath(len(path.mean), len(path.bias))
+            copied.mean, copied.std, copied.bias = path.mean, path.std, path.bias
+            copied.weight = path.weight * kept.repeat(path.weight.shape[1] // len(kept))
             return copied
 
         return replace(

@@ -27,7 +27,7 @@ from vidgru.cache import SequenceCache
 from vidgru.config import TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.flags import from_settings
-from vidgru.model.attribution import AttendedObject, Explanation
+from vidgru.model.attribution import AttendedObject, Explanation, MomentScores
 from vidgru.model.checkpoint import load_model
 from vidgru.model.stream import score_recording
 from vidgru.prediction.report.page import write_page
@@ -367,6 +367,7 @@ def test_click_on_scores_shows_the_moment(tmp_path: Path, visit: Visit) -> None:
     assert texts(page, "#moment_scores .bar") == ["fall\n40 %", "walk\n10 %"]
     assert texts(page, "#moment_objects .bar") == ["square 7\n80 %", "cloud\n20 %"]
     assert page.locator("#moment_command").inner_text().endswith("/videos/a.mp4 --at 18.0 --label fall")
+    assert not page.locator("#moment_groups_part").is_visible()  # this page has no explained moments
     page.locator("#moment_try").click()
     assert page.locator("#threshold_flag").inner_text() == "--threshold fall=0.4"
     page.locator(".row.new").click()
@@ -375,6 +376,48 @@ def test_click_on_scores_shows_the_moment(tmp_path: Path, visit: Visit) -> None:
     assert page.locator("#moment_candidate").inner_text().startswith("In an event. The highest threshold")
     page.keyboard.press("Escape")
     assert not page.locator("#moment").is_visible()
+
+
+def test_click_on_scores_shows_feature_groups(tmp_path: Path, visit: Visit) -> None:
+    scores = np.array([
+        [[0.4, 0.1], [0.15, 0.1], [0.46, 0.1], [0.401, 0.1]],
+        [[0.2, 0.3], [0.2, 0.05], [0.2, 0.3], [0.2, 0.3]],
+    ])  # fmt: skip
+    moments = MomentScores(time_s=np.array([8.5, 18.0]), scores=scores, groups=("motion", "scene_motion", "colour"))
+    reason = Explanation(
+        event=FOUND[2],
+        score=0.9,
+        baseline=0.85,
+        score_without={"motion": 0.3},
+        keep_peaks=(),
+        forget_peaks=(),
+        objects=(),
+    )
+    page = ready(visit(make_page(tmp_path, FOUND, moments=moments, explanations={FOUND[2]: reason})))
+    box = page.locator("#scores").bounding_box()
+
+    def click_score(time_s: float, score: float) -> str:
+        page.mouse.click(box["x"] + time_s / 20 * box["width"], box["y"] + (1 - score) * box["height"])
+        settle(page, time_s)
+        return str(page.locator("#moment_groups_part").inner_text())
+
+    page.locator("#labels .chip").nth(1).click()  # hides walk, so that all clicks are about falls
+    text = click_score(8.6, 0.1)
+    assert text.startswith("Score without a feature group, in the second around 0:08.5 (with all: 40 %)")
+    less, more = texts(page, "#moment_groups .bar")
+    assert re.fullmatch(r"motion\n15 \(.25\)", less)
+    assert more == "scene motion\n46 (+6)"
+    assert page.locator("#moment_other_groups").inner_text() == "Little change without colour."
+    assert page.locator("#moment_command").inner_text().endswith("/videos/a.mp4 --at 8.6 --label fall")
+    text = click_score(5.0, 0.1)
+    assert "in the second around 0:08.5, the nearest explained moment (with all: 40 %)" in text
+    assert page.locator("#moment_command").inner_text().endswith(" --at 5.0 --label fall")
+    text = click_score(17.9, 0.1)
+    assert "in the second around 0:18.0 (with all: 20 %)" in text
+    assert page.locator("#moment_other_groups").inner_text() == "Almost no change without motion, scene motion, colour."
+    text = click_score(11.0, 0.8)  # in an event that is explained
+    assert re.search(r"in the event 0:10\.0 . 0:13\.0 \(with all: 85 %\)", text)
+    assert re.fullmatch(r"motion\n30 \(.55\)", *texts(page, "#moment_groups .bar"))
 
 
 def test_page_opens_at_the_first_event(plain: Path, visit: Visit) -> None:

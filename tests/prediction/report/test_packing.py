@@ -1,15 +1,21 @@
 """What is kept of the objects, and how exactly."""
 
+import math
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from tests.prediction.report.pages import event, sequence
+from tests.prediction.fake_project import make_model
+from tests.prediction.report.pages import event, scored, sequence
 from tests.sequences import make_sequence
 from vidgru.prediction.report.packing import (
     FEW_FRAMES,
     MAX_POINTS,
     QuantisedObjects,
     bucket_starts,
+    choose_moments,
     frame_ranks,
     kept_shares,
     select_objects,
@@ -163,3 +169,38 @@ def test_still_spans() -> None:
     assert still_spans(time_s, ~still, 2.0).tolist() == [[200, 500], [600, 800], [1100, 1800]]
     assert still_spans(time_s, np.zeros(20, bool), 2.0).tolist() == []
     assert still_spans(time_s[:0], still[:0], 0.0).tolist() == []
+
+
+def test_choose_moments_takes_peaks_outside_events(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m", {"fps": 8}, timed=True, fall=0.5, walk=0.5)
+    facts = scored(np.arange(2400) / 8, 0, 2, [event(100.0, 110.0)])
+    facts.scores[:] = 0.05
+    facts.scores[800:880, 0] = 0.9  # the event
+    facts.scores[816:824, 1] = 0.4  # another label during it
+    facts.scores[1230:1240, 0] = 0.3
+    facts.scores[1235, 0] = 0.45  # 154.375 s
+    facts.scores[1245, 0] = 0.44  # too near to it
+    facts.scores[2000, 0] = 0.09  # too low
+    times = choose_moments(model, replace(facts, events=[event(100.0, 110.0)]))
+    step_s = facts.time_s[-1] / 24
+    evenly = {math.floor((number + 0.5) * step_s * 10) / 10 for number in range(24)}
+    assert set(times) - evenly == {102.0, 154.3}
+    assert evenly < set(times)
+    assert times == sorted(times)
+    assert times == [round(at_s, 1) for at_s in times]
+
+
+@pytest.mark.parametrize(("frames", "expected"), [(0, []), (1, []), (12, [0.5]), (72, [n + 0.5 for n in range(9)])])
+def test_choose_moments_of_short_recordings(tmp_path: Path, frames: int, expected: list[float]) -> None:
+    model = make_model(tmp_path / "m", {"fps": 8}, timed=True, fall=0.5)
+    facts = scored(np.arange(frames) / 8, 0, 1, [])
+    facts.scores[:] = 0.0
+    assert choose_moments(model, facts) == expected
+
+
+def test_choose_moments_are_few(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m", {"fps": 8}, timed=True, fall=0.5)
+    facts = scored(np.arange(230_400) / 8, 0, 1, [])
+    facts.scores[:, 0] = np.random.default_rng(0).random(230_400)
+    times = choose_moments(model, facts)
+    assert 36 <= len(times) <= 40

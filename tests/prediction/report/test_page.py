@@ -17,7 +17,7 @@ from tests.prediction.report.pages import FPS, NASTY, data_of, entry, event, mak
 from tests.sequences import make_sequence, with_still_frames
 from tests.videos import read_counter, write_video
 from vidgru.errors import OutputError
-from vidgru.model.attribution import AttendedObject, Explanation, GatePeak
+from vidgru.model.attribution import AttendedObject, Explanation, GatePeak, MomentScores
 from vidgru.model.gru_gates import GRUGates
 from vidgru.prediction.report.page import EVENLY_SPACED, MAX_PICTURES, make_pictures, write_page
 from vidgru.types import Event, FrameSequence, Recording
@@ -89,6 +89,15 @@ def test_page_data(tmp_path: Path) -> None:
     times, scores = unpacked(decode["time"], "<u4") / 1e4, unpacked(decode["scores"], "<u2").reshape(2, 200) / 65535
     assert (times[1], decode["rule"]["end"], decode["rule"]["minimum"]) == (0.1, 20.0, 0.5)
     assert scores[0, [0, 60]] == pytest.approx([0.1, 0.8], abs=1e-5)
+
+
+def test_page_encodes_moments(tmp_path: Path) -> None:
+    scores = np.linspace(0, 1, 12).reshape(2, 3, 2)
+    moments = MomentScores(time_s=np.array([1.5, 9.3]), scores=scores, groups=("motion", "scene"))
+    data = data_of(make_page(tmp_path, [], moments=moments, video=False))["moments"]
+    assert (data["time"], data["groups"], data["labels"]) == ([1.5, 9.3], ["motion", "scene"], [0, 1])
+    assert unpacked(data["scores"], "<u2") / 65535 == pytest.approx(scores.ravel(), abs=1e-5)
+    assert data_of(make_page(tmp_path, [], video=False))["moments"] is None
 
 
 def test_page_is_self_contained(tmp_path: Path) -> None:
@@ -272,12 +281,21 @@ def test_page_limits_curves_of_many_labels(tmp_path: Path) -> None:
     labels = [f"label {number}" for number in range(900)]
     facts = scored(np.arange(5000) / 8, 0, 900, [])
     facts.scores[7, 850] = 0.9
+    moments = MomentScores(
+        time_s=np.arange(40.0), scores=np.random.default_rng(0).random((40, 12, 900)), groups=tuple("abcdefghijk")
+    )
     whole = make_sequence(5000, 0, optional=False)
     model = make_model(tmp_path / "m", {"fps": 8}, sequence=whole, timed=True, **dict.fromkeys(labels, 0.5))
-    given = {"parts": [whole], "scored": facts, "events": [], "recorded_at": None, "damage": ""}
+    given = {"parts": [whole], "scored": facts, "events": [], "recorded_at": None, "damage": "", "moments": moments}
     recording = Recording(path=tmp_path / "gone.mp4", name="gone.mp4")
     write_page(tmp_path / "p.html", model=model, recording=recording, entry=entry(625.0, fps=8.0), **given)
     data = data_of(tmp_path / "p.html")
+    shown = data["moments"]["labels"]
+    assert 850 in shown
+    assert 200 < len(shown) < 900
+    assert len(data["moments"]["scores"]) <= 300_000
+    values = unpacked(data["moments"]["scores"], "<u2").reshape(40, 12, -1) / 65535
+    assert values == pytest.approx(moments.scores[:, :, shown], abs=1e-5)
     assert 850 in data["scores"]["labels"]
     assert len(data["scores"]["labels"]) < 900
     assert f"Scores are drawn for {len(data['scores']['labels'])} of 900 labels" in data["notes"][-1]

@@ -185,15 +185,8 @@ class EventPanel {
     const objects = explanation.objects.map(([track, label, share]) => makeBar(track >= 0 ? `${label} ${track}` : label, share, percent(share)));
     byId('attention_bars').replaceChildren(...objects);
     byId('attention_part').hidden = objects.length === 0;
-    const points = (score) => Math.round((score - explanation.baseline) * 100);
-    const groups = Object.entries(explanation.without).sort((a, b) => Math.abs(b[1] - explanation.baseline) - Math.abs(a[1] - explanation.baseline));
-    const shown = groups.slice(0, MAX_GROUPS).filter(([, score]) => points(score));
-    const others = groups.slice(shown.length).map(([group]) => group.replaceAll('_', ' '));
-    const change = (score) => `${points(score) < 0 ? '−' : '+'}${Math.abs(points(score))}`;
-    const bars = shown.map(([group, score]) => makeBar(group.replaceAll('_', ' '), score, `${Math.round(score * 100)} (${change(score)})`, explanation.baseline));
-    byId('group_bars').replaceChildren(...bars);
-    byId('groups_part').hidden = groups.length === 0;
-    byId('other_groups').textContent = others.length ? `${bars.length ? 'Little' : 'Almost no'} change without ${others.join(', ')}.` : '';
+    showGroups('group_bars', 'other_groups', explanation);
+    byId('groups_part').hidden = Object.keys(explanation.without).length === 0;
     byId('baseline').textContent = percent(explanation.baseline);
     const peaks = [...explanation.forgot.map((time) => [time, 'forgot']), ...explanation.kept.map((time) => [time, 'kept'])].sort((a, b) => a[0] - b[0]);
     byId('gate_peaks').replaceChildren(
@@ -201,6 +194,18 @@ class EventPanel {
     );
     byId('gate_peaks').hidden = peaks.length === 0;
   }
+}
+
+// Score without each feature group, the greatest changes as bars, and the names of the groups that change it little.
+function showGroups(barsId, othersId, { baseline, without }) {
+  const points = (score) => Math.round((score - baseline) * 100);
+  const groups = Object.entries(without).sort((a, b) => Math.abs(b[1] - baseline) - Math.abs(a[1] - baseline));
+  const shown = groups.slice(0, MAX_GROUPS).filter(([, score]) => points(score));
+  const others = groups.slice(shown.length).map(([group]) => group.replaceAll('_', ' '));
+  const change = (score) => `${points(score) < 0 ? '−' : '+'}${Math.abs(points(score))}`;
+  const bars = shown.map(([group, score]) => makeBar(group.replaceAll('_', ' '), score, `${Math.round(score * 100)} (${change(score)})`, baseline));
+  byId(barsId).replaceChildren(...bars);
+  byId(othersId).textContent = others.length ? `${bars.length ? 'Little' : 'Almost no'} change without ${others.join(', ')}.` : '';
 }
 
 // A named bar with a value, and a mark on its track.
@@ -219,6 +224,7 @@ class MomentPanel {
   constructor(page) {
     this.page = page;
     this.box = byId('moment');
+    this.explained = data.moments && decodeArray(data.moments.scores, Uint16Array);
     page.topics.on('selection', () => page.selected !== null && this.hide());
     byId('moment_close').addEventListener('click', () => this.hide());
     byId('moment_try').addEventListener('click', () => page.thresholds.set(this.label, this.candidate.threshold));
@@ -231,6 +237,7 @@ class MomentPanel {
   show(time, label) {
     const { thresholds, curves, overlay } = this.page;
     this.label = label;
+    this.box.style.setProperty('--label', labelColour(label));
     byId('moment_title').textContent = `${label} at ${formatTime(time)}`;
     const bar = ({ label: name, value, threshold }) => {
       const row = makeBar(name, value, percent(value), threshold);
@@ -246,6 +253,7 @@ class MomentPanel {
     const none = objects === null ? 'No boxes are available for this time.' : 'No object was detected.';
     const rows = attended.map(({ name, track, attention }) => makeBar(track >= 0 ? `${name} ${track}` : name, attention, percent(attention)));
     byId('moment_objects').replaceChildren(...(rows.length ? rows : [make('p', { class: 'small' }, none)]));
+    this.showGroups(time, label);
     byId('moment_command').textContent = `vidgru explain MODEL ${shellWord(`${data.root}/${data.name}`)} --at ${time.toFixed(1)} --label ${shellWord(label)}`;
     this.box.hidden = false;
   }
@@ -263,5 +271,40 @@ class MomentPanel {
     byId('moment_candidate').textContent = byId('moment_try').hidden
       ? `In an event. The highest threshold that finds one here, ${span}, is ${percent(threshold)}.`
       : `Not in an event: its threshold of ${percent(now)} would have to be ${percent(threshold)} (${span}).`;
+  }
+
+  // What raises and lowers the score of a label: of the event at a time, or at the nearest explained moment.
+  showGroups(time, label) {
+    const explanation = this.eventAt(time, label) ?? this.nearestMoment(time, label);
+    byId('moment_groups_part').hidden = explanation === null;
+    if (explanation === null) return;
+    byId('moment_groups_of').textContent = explanation.of;
+    byId('moment_baseline').textContent = percent(explanation.baseline);
+    showGroups('moment_groups', 'moment_other_groups', explanation);
+  }
+
+  // The explanation of a predicted event at a time; undefined if there is none.
+  eventAt(time, label) {
+    const column = data.labels.indexOf(label);
+    const number = data.events.findIndex((event, index) => event[2] === column && event[0] <= time * 1000 && time * 1000 < event[1] && data.explanations[index]);
+    if (number < 0) return undefined;
+    const [start, end] = data.events[number];
+    return { ...data.explanations[number], of: `in the event ${formatTime(start / 1000)} – ${formatTime(end / 1000)}` };
+  }
+
+  // The explained moment that is nearest to a time; null if there is none.
+  nearestMoment(time, label) {
+    const { time: times, groups, labels } = data.moments ?? { time: [], labels: [] };
+    const column = labels.indexOf(data.labels.indexOf(label));
+    if (!times.length || column < 0) return null;
+    const distance = (at) => Math.abs(at - time);
+    const number = times.reduce((best, at, index) => (distance(at) < distance(times[best]) ? index : best), 0);
+    const at = times[number];
+    const score = (row) => this.explained[(number * (1 + groups.length) + row) * labels.length + column] / 65535;
+    return {
+      baseline: score(0),
+      without: Object.fromEntries(groups.map((group, index) => [group, score(index + 1)])),
+      of: `in the second around ${formatTime(at)}${distance(at) > 0.5 ? ', the nearest explained moment' : ''}`,
+    };
   }
 }
