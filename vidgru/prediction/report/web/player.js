@@ -35,9 +35,9 @@ class Player {
   // Where the browser reports which frame is on the screen, boxes are drawn for exactly that frame.
   watchFrames() {
     this.video.requestVideoFrameCallback?.((_, { mediaTime }) => {
+      this.watchFrames(); // before drawing, which takes time: a frame that is presented meanwhile would not be reported
       this.frameTime = mediaTime;
       this.topics.emit('time');
-      this.watchFrames();
     });
   }
 
