@@ -13,7 +13,15 @@ from tests.sequences import make_sequence
 from vidgru.config import NetworkSettings
 from vidgru.errors import ModelError, SettingsError, SettingsMismatchError
 from vidgru.model.captioner import CaptionSegment, caption_segments
-from vidgru.model.checkpoint import BEST, FORMAT, METADATA, check_feature_settings, detector_settings, load_model
+from vidgru.model.checkpoint import (
+    BEST,
+    FORMAT,
+    METADATA,
+    check_feature_settings,
+    detector_settings,
+    load_model,
+    model_file,
+)
 from vidgru.model.event_gru import EventGRU, count_parameters
 from vidgru.model.features import compute_features
 from vidgru.model.tokenizer import Tokenizer
@@ -128,6 +136,11 @@ def test_to_bytes_includes_linear_paths() -> None:
 def test_load_model_of_run_folder(tmp_path: Path) -> None:
     make_model().save(tmp_path / BEST)
     assert load_model(tmp_path).to_bytes() == load_model(str(tmp_path / BEST)).to_bytes()
+
+
+def test_model_file_of_a_loaded_model_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"a path is needed here, not a loaded model\n  write it .* model\.save"):
+        model_file(make_model())  # type: ignore[arg-type]
 
 
 def test_load_model_refuses_missing_model(tmp_path: Path) -> None:

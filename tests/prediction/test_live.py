@@ -408,6 +408,17 @@ def test_live_stops_cleanly_on_signal(number: signal.Signals, stage: Stage, tmp_
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vidgru-detector")]
 
 
+def test_live_without_a_frame_fails(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(address: object) -> None:
+        raise SourceLostError("Connection refused")
+
+    monkeypatch.setattr("vidgru.video.live_source.connect", refuse)
+    config, patient = stage.config(tmp_path, for_="0.3s"), replace(SOON, max_attempts=10_000)
+    with listening() as (_, err):
+        assert predict_live(stage.save(tmp_path), "rtsp://camera/1", config, reconnect=patient) == 1
+    assert err.getvalue().splitlines()[-1] == "rtsp://camera/1: no frame has arrived"
+
+
 def test_live_ends_after_a_time(stage: Stage, tmp_path: Path) -> None:
     released = threading.Event()
     try:

@@ -5,7 +5,7 @@ import pytest
 
 from tests.datasets.annotation_files import csv_set
 from vidgru.model.feature_spec import FeatureSpec
-from vidgru.training.advice import dataset_advice, format_advice, lost_objects, metrics_advice
+from vidgru.training.advice import dataset_advice, format_advice, inexact_events, lost_objects, metrics_advice
 from vidgru.types import Features
 
 SPEC = FeatureSpec(classes=2)
@@ -55,6 +55,16 @@ def test_advice_on_metrics() -> None:
         "few events to measure on, so thresholds and figures are a guess: fall (2)",
     ]
     assert metrics_advice({**clips, "confusion": [[9, 1], [1, 9]]}) == []
+
+
+def test_advice_on_inexact_events() -> None:
+    inexact = {"events": 7, "missed": 8, "start_later_s": -0.82, "end_later_s": 1.2}
+    assert inexact_events({"events": {"inexact": inexact}}) == [
+        "7 of 8 missed events overlap a prediction, by less than half: these start 0.8 s early and end 1.2 s late "
+        "(medians). Correct a few recordings and train with --init, or run vidgru tune"
+    ]
+    few = {"events": {"inexact": {**inexact, "events": 3}}}
+    assert inexact_events(few) == inexact_events({"events": {"inexact": None}}) == inexact_events({}) == []
 
 
 def features(classes_per_frame: list[list[int]], score: float = 0.9) -> Features:

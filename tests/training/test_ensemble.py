@@ -5,19 +5,23 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.datasets.annotation_files import csv_set
 from tests.training.synthetic import FakeDataset, both_data, crossing
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig, TrainConfig
+from vidgru.datasets.splits import assign_splits
 from vidgru.flags import from_settings
 from vidgru.model.checkpoint import load_model
 from vidgru.model.stream import score_recording
 from vidgru.training import batches
 from vidgru.training.evaluate import evaluate
-from vidgru.training.run import train
+from vidgru.training.run import _notes, train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,6 +94,20 @@ def test_ensemble_scores_test_split_like_stream(data: FakeDataset, run: tuple[Pa
         ]
 
 
+def test_recordings_that_are_not_measured_are_named(tmp_path: Path) -> None:
+    rows = [f"{number}.mp4,1,2,fall,," for number in range(4)]
+    dataset = assign_splits(csv_set(tmp_path / "one", *rows, "quiet.mp4,,,,,"))
+    loaded: Any = SimpleNamespace(times=dict.fromkeys(dataset.recordings, np.arange(80) / 8))
+    notes = [note for note in _notes(dataset, TrainConfig(), loaded) if "not measured" in note]
+    assert notes == [
+        "1 recording (first: quiet.mp4) not measured on: all members learn from what alone has a label, or alone is "
+        "without events"
+    ]
+    dataset = assign_splits(csv_set(tmp_path / "two", *rows, "quiet.mp4,,,,,", "still.mp4,,,,,"))
+    loaded = SimpleNamespace(times=dict.fromkeys(dataset.recordings, np.arange(80) / 8))
+    assert not any("not measured" in note for note in _notes(dataset, TrainConfig(), loaded))
+
+
 @pytest.mark.parametrize(("clips", "linear"), [(1, True), pytest.param(2, False, marks=pytest.mark.slow)])
 def test_few_clips_per_class(tmp_path: Path, clips: int, linear: bool, capsys: pytest.CaptureFixture[str]) -> None:
     data = FakeDataset(tmp_path / "data")
@@ -101,7 +119,8 @@ def test_few_clips_per_class(tmp_path: Path, clips: int, linear: bool, capsys: p
     assert model.network.members == 5
     assert (model.linear is not None) == linear
     warning = "too few groups to hold any out: nothing to measure the model on"
-    assert (warning in capsys.readouterr().err) == (clips == 1)
+    printed = capsys.readouterr()
+    assert (warning in printed.err) == (clips == 1) == ("validation, " not in printed.out)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["split"] == ("none" if clips == 1 else "out of fold")
     epochs = len((tmp_path / "run" / "results.csv").read_text().splitlines()) - 1

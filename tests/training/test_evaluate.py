@@ -17,7 +17,7 @@ from vidgru.model.features import compute_features
 from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.model.stream import score_recording
 from vidgru.training.data import load_features
-from vidgru.training.evaluate import _confused_events, evaluate, metrics_summary, metrics_table
+from vidgru.training.evaluate import _confused_events, _inexact_events, evaluate, metrics_summary, metrics_table
 from vidgru.training.examples import Examples, LabelledClip, TimedRecording
 from vidgru.training.validation import Validation
 from vidgru.types import Annotation, Event
@@ -228,6 +228,20 @@ def test_summary_has_a_line_per_head() -> None:
         "7 captions: cider_d 1.500, 25% below the confidence threshold",
         "skipped, cannot be read: x.mp4",
     ]
+
+
+def test_inexact_events_are_told_from_missed_ones() -> None:
+    truth = [
+        Annotation(video="a.mp4", start_s=start_s, end_s=start_s + 4.0, label="fall") for start_s in (10, 20, 30, 40)
+    ]
+    exact = Event(video="a.mp4", start_s=10.0, end_s=13.0, label="fall", score=0.9)
+    early, late = (replace(exact, start_s=start_s, end_s=start_s + 4.0) for start_s in (17.0, 32.5))
+    far = [replace(exact, start_s=41.0, end_s=42.0, label="sit"), replace(exact, start_s=60.0, end_s=64.0)]
+    assert _inexact_events(truth, [exact, early, late, *far]) == {
+        "events": 2, "missed": 3, "start_later_s": -0.25, "end_later_s": -0.25,
+    }  # fmt: skip
+    assert _inexact_events(truth, [exact, early, *far]) is None, "a single event"
+    assert _inexact_events([], far) is None
 
 
 def test_confused_events_name_the_commonest_pair() -> None:

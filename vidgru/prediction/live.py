@@ -169,6 +169,9 @@ class LivePredictor:
             if self._recorder is not None:
                 self._recorder.close()
         self._print_status(time.monotonic() - started)
+        if not self._frames:
+            _print_line(f"{self._extractor.name}: no frame has arrived")
+            self._exit_code = 1
         if source.truncation:
             _print_line(f"{self._extractor.name} broke off: {source.truncation}")
             self._exit_code = 1

@@ -90,6 +90,21 @@ def short_events(dataset: Dataset, fps: float) -> list[str]:
     return items
 
 
+def inexact_events(metrics: Mapping[str, Any]) -> list[str]:
+    """Return whether most missed events are missed by their start or end only. As `metrics_advice`."""
+    inexact = metrics.get("events", {}).get("inexact")
+    if not inexact or inexact["events"] < inexact["missed"] / 2:
+        return []
+    start, end = (
+        f"{verb} {abs(later_s):.1f} s {'late' if later_s > 0 else 'early'}"
+        for verb, later_s in (("start", inexact["start_later_s"]), ("end", inexact["end_later_s"]))
+    )
+    return [
+        f"{inexact['events']} of {inexact['missed']} missed events overlap a prediction, by less than half: these "
+        f"{start} and {end} (medians). Correct a few recordings and train with --init, or run vidgru tune"
+    ]
+
+
 def metrics_advice(metrics: Mapping[str, Any]) -> list[str]:
     """Return what metrics say about a model and about themselves, the most important first.
 

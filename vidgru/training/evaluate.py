@@ -37,7 +37,7 @@ from vidgru.model.features import stream_features
 from vidgru.model.scoring import EncodedRecording, encode_recording, score_clips
 from vidgru.model.stream import load_predictor, rank_events, score_encoded
 from vidgru.storage import user_path, write_json
-from vidgru.training.advice import lost_objects, metrics_advice, print_advice, short_events
+from vidgru.training.advice import inexact_events, lost_objects, metrics_advice, print_advice, short_events
 from vidgru.training.data import ExtractedDataset, extract_missing
 from vidgru.training.evaluate_captions import captions_table, evaluate_captions
 from vidgru.training.examples import LabelledClip, check_task_labels, clip_examples, untimed_clips
@@ -141,7 +141,7 @@ def evaluate(model_path: str | Path, dataset_path: str | Path, config: EvalConfi
     items = [*short_events(evaluated, model.fps), *metrics_advice(metrics)]
     if detection_source is None:
         items = [*lost_objects(evaluated, read, model.feature_spec, model.names), *items]
-    print_advice(items)
+    print_advice([*inexact_events(metrics), *items])
     return metrics
 
 
@@ -312,6 +312,7 @@ def _evaluate_events(
     )
     videos = list(frames)
     metrics["confused"] = _confused_events(truth, predicted)
+    metrics["inexact"] = _inexact_events(truth, predicted)
     tables = event_table(truth, videos, model.labels), event_table(candidates, videos, model.labels)
     correct = match_by_score(*tables, np.array([0.5]))[0]
     metrics["calibration"] = calibration(tables[1].scores, correct)
@@ -353,6 +354,28 @@ def _confused_events(truth: Sequence[Annotation], predicted: Sequence[Event]) ->
     (label, taken), number = pairs.most_common(1)[0]
     of_label = sum(true.label == label for true in truth)
     return {"true": label, "predicted": taken, "events": number, "of": of_label}
+
+
+def _inexact_events(truth: Sequence[Annotation], predicted: Sequence[Event]) -> dict[str, Any] | None:
+    """Return how many of the missed events overlap a prediction of their label, though less than tIoU 0.5.
+
+    With the medians in seconds of how much later these predictions start and end; None if there are fewer than two.
+    """
+    spans_of: dict[tuple[str, str | None], list[tuple[float, float]]] = defaultdict(list)
+    for event in predicted:
+        spans_of[event.video, event.label].append((event.start_s, event.end_s))
+    missed, later = 0, []
+    for true in truth:
+        span, spans = np.array([(true.start_s, true.end_s)]), np.array(spans_of[true.video, true.label]).reshape(-1, 2)
+        tiou = overlap(span, spans)[0]
+        if tiou.max(initial=0.0) < 0.5:
+            missed += 1
+            if tiou.any():
+                later.append(spans[tiou.argmax()] - span[0])
+    if len(later) < 2:
+        return None
+    start_s, end_s = np.median(later, axis=0).tolist()
+    return {"events": len(later), "missed": missed, "start_later_s": start_s, "end_later_s": end_s}
 
 
 def _group_metrics(

@@ -17,15 +17,16 @@ from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, clips, described_segments, select_splits
 from vidgru.datasets.formats.csv_reader import format_csv
 from vidgru.datasets.report import report
-from vidgru.datasets.splits import NO_VAL, assign_splits, folds, groups, in_split, only_group
+from vidgru.datasets.rows import plural
+from vidgru.datasets.splits import NO_VAL, assign_splits, folds, groups, in_split, member_folds, only_group
 from vidgru.errors import VidgruError
 from vidgru.extraction.import_detections import open_detections
 from vidgru.extraction.pipeline import feature_settings_for
 from vidgru.flags import require, to_settings, with_settings
-from vidgru.model.checkpoint import BEST, EventModel, EventTask, load_model, model_file
+from vidgru.model.checkpoint import BEST, EventModel, EventTask, check_feature_settings, load_model, model_file
 from vidgru.model.scoring import encode_features
 from vidgru.storage import unused_path, user_path, write_atomic, write_json
-from vidgru.training.advice import dataset_advice, lost_objects, metrics_advice, print_advice
+from vidgru.training.advice import dataset_advice, inexact_events, lost_objects, metrics_advice, print_advice
 from vidgru.training.augment import why_not_mirrored
 from vidgru.training.data import LoadedFeatures, extract_missing, load_features
 from vidgru.training.distributed import ProcessGroup, process_group, refuse_distributed
@@ -152,6 +153,8 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
         cache, feature_settings = detection_source.cache(config.features), detection_source.feature_settings
     else:
         cache, feature_settings = SequenceCache(config.features), feature_settings_for(config.detector)
+    if init:
+        check_feature_settings(init, feature_settings, "the features of this dataset")  # before hours of extraction
     videos = [clip.video for clip in clips(used)]
     if config.captions:
         videos += [segment.video for segment in described_segments(used)]
@@ -192,6 +195,14 @@ def _notes(dataset: Dataset, config: TrainConfig, loaded: LoadedFeatures) -> tup
         notes = tuple(note for note in notes if not note.startswith(NO_VAL))
         held_out = f"each learns from all recordings but a part of its own, by {kind}, seed {config.seed}"
         notes = (*notes, f"{members} members: {held_out}")
+        measured = member_folds(dataset, members, config.seed, config.group_by or None)
+        learnt = dict.fromkeys(clip.video for clip in clips(dataset) if clip.split in ("train", "val"))
+        if measured and (unmeasured := [video for video in learnt if video not in measured]):
+            notes = (
+                *notes,
+                f"{plural(len(unmeasured), 'recording')} (first: {unmeasured[0]}) not measured on: all members learn "
+                "from what alone has a label, or alone is without events",
+            )
     if kind == "video" and len(group) > 1:
         notes = (*notes, "no column `group` (place, camera, person): metrics do not tell how the model does elsewhere")
     return notes
@@ -217,10 +228,12 @@ def _train(data: TrainingData, config: TrainConfig, processes: ProcessGroup) -> 
         how = (
             f"epoch {result.best_epoch} of {len(result.epochs)}" if members == 1 else f"{members} members, out of fold"
         )
-        print(f"validation, {how}")
-        print(metrics_summary(metrics))
+        if summary := metrics_summary(metrics):
+            print(f"validation, {how}\n{summary}")
         print(f"metrics: {out / 'metrics.json'}\nmodel: {out / BEST}")
-        print_advice([*metrics_advice(metrics), *dataset_advice(data.dataset, config.detector.fps)])
+        print_advice(
+            [*inexact_events(metrics), *metrics_advice(metrics), *dataset_advice(data.dataset, config.detector.fps)]
+        )
     if result.interrupted:
         raise KeyboardInterrupt
     return out
@@ -253,7 +266,7 @@ def _cross_validate(data: TrainingData, config: TrainConfig) -> Path:
     write_json(out / _FOLDS, {**results, "pooled": pooled})
     print(f"all {config.folds} folds together, each recording by the model that has not seen it")
     print(f"{metrics_summary(pooled)}\nmetrics: {out / _FOLDS}")
-    print_advice(metrics_advice(pooled))
+    print_advice([*inexact_events(pooled), *metrics_advice(pooled)])
     return out
 
 
