@@ -322,13 +322,15 @@ def test_labels_and_names_are_escaped(tmp_path: Path, visit: Visit) -> None:
 def test_thresholds_find_events_anew(tmp_path: Path, visit: Visit) -> None:
     facts = scored(np.arange(200) / FPS, 400, 2, FOUND)
     facts.scores[175:190, 0] = 0.4
+    facts.scores[130:135, 0] = 0.4  # makes the event before it longer
     page = ready(visit(make_page(tmp_path, FOUND, scored=facts, given_thresholds=["walk"])))
     page.locator("#thresholds summary").click()
     sliders = page.locator("#threshold_rows input")
     sliders.nth(0).fill("30")
     page.wait_for_selector(".row.new")
     assert listed(page) == ["fall", "walk", "fall", "walk", "fall"]
-    assert "1 more event (dashed) and 0 fewer" in page.locator("#threshold_note").inner_text()
+    note = page.locator("#threshold_note").inner_text()
+    assert "1 more event (dashed) and 0 fewer (faint); 1 other with another start or end. " in note
     assert page.locator("#threshold_flag").inner_text() == "--threshold fall=0.3,walk=0.5"
     page.locator("#threshold_rows input").nth(0).evaluate("element => element.blur()")
     page.locator(".row.new").click()

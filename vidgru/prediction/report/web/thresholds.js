@@ -86,6 +86,8 @@ class Thresholds {
     const isNew = (event) => !known.some((other) => isSame(other, event));
     store.found = new Map(isChanged ? found.filter(isNew).map((event) => [event.id, event]) : []);
     const lost = isChanged ? store.sorted.filter((event) => event.state === 'predicted' && !found.some((other) => isSame(other, event))) : [];
+    const isMoved = (event) => this.usual.some((other) => isSame(other, event) && (other.start !== event.start || other.end !== event.end));
+    const moved = found.filter((event) => !store.found.has(event.id) && isMoved(event)).length;
     this.lost = new Set(lost.map(({ id }) => id));
     [...byId('threshold_rows').children].forEach((row, index) => {
       const number = (events) => events.filter(({ label }) => label === data.labels[index]).length;
@@ -93,7 +95,7 @@ class Thresholds {
       row.querySelector('.number').textContent = number(found) === number(this.usual) ? number(found) : `${number(this.usual)} → ${number(found)}`;
     });
     byId('threshold_result').hidden = !isChanged;
-    byId('threshold_note').textContent = `In this recording ${count(store.found.size, 'more event')} (dashed) and ${lost.length.toLocaleString('en')} fewer (faint). For all recordings, run vidgru predict with:`;
+    byId('threshold_note').textContent = `In this recording ${count(store.found.size, 'more event')} (dashed) and ${lost.length.toLocaleString('en')} fewer (faint)${moved ? `; ${count(moved, 'other')} with another start or end` : ''}. For all recordings, run vidgru predict with:`;
     byId('threshold_flag').textContent = this.flag();
     this.page.topics.emit('found');
   }
