@@ -198,7 +198,8 @@ class ParseResult:
             raise InvalidEntryError(
                 where, "no video" if not video else "a zero byte in the video's name", "name its file"
             )
-        if _SURROGATE.search(f"{video}{label}{description}{split}"):
+        texts = f"{video}{label}{description}{split}"
+        if not texts.isascii() and _SURROGATE.search(texts):
             message = "half a character (a lone surrogate)"
             raise InvalidEntryError(where, message, "write the character as itself, in UTF-8")
         if frames is not None:

@@ -72,13 +72,13 @@ def read_native(path: Path, options: Options) -> ParseResult:
     is_json = path.suffix.lower() == ".jsonl" or (path.suffix.lower() != ".csv" and text.lstrip()[:1] in ("{", "["))
     templates: list[str] = []
     for where, values in _json_lines(path, text, result) if is_json else _csv_lines(path, text, result):
-        with result.entry():
-            if values.get("description_source", "").strip().lower() == "template":
-                templates.append(where)
-                values = {
-                    name: value for name, value in values.items() if name not in ("description", *_CAPTION_COLUMNS)
-                }
+        if values.get("description_source", "").strip().lower() == "template":
+            templates.append(where)
+            values = {name: value for name, value in values.items() if name not in ("description", *_CAPTION_COLUMNS)}
+        try:
             _add(result, where, values, options)
+        except InvalidEntryError as error:  # not `result.entry()`: files have hundreds of thousands of rows
+            result.problems.append(error.problem)
     if templates:
         result.notes.append(
             f"{plural(len(templates), 'template description')} of vidgru predict skipped (first: "
@@ -254,7 +254,7 @@ def _csv_lines(
     line = 1
     try:
         for cells in reader:
-            blank = not any(cell.strip() for cell in cells)
+            blank = not "".join(cells).strip()
             if not (blank or header):
                 header = [unescape_cell(cell).strip() for cell in cells]
                 renamed = {} if columns else _header_times(f"{path}, line {line}", header, result)

@@ -54,9 +54,10 @@ def number(text: str) -> float:
 
 def clock(text: str) -> float:
     """Parse a time written as seconds or [HH:]MM:SS[.mmm]; NaN if `text` is neither."""
-    match = _CLOCK.fullmatch(text)
+    value = number(text)
+    match = _CLOCK.fullmatch(text) if math.isnan(value) else None
     if match is None:
-        return number(text)
+        return value
     hours, minutes, rest = match.groups()
     return int(hours or 0) * 3600 + int(minutes) * 60 + float(rest.replace(",", "."))
 
