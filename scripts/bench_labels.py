@@ -230,7 +230,7 @@ def measure(model: EventModel | None, held_out: Dataset, data: TrainingData) -> 
 
 
 def features_text(row: Row) -> str:
-    """Format what the features of a run are of."""
+    """Format the detector settings of a run's features."""
     return f"{row['weights']}, {row['fps']:g} fps, {row['imgsz']} px"
 
 

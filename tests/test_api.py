@@ -34,6 +34,7 @@ def test_exports_exist_and_are_typed() -> None:
     assert (INIT.parent / "py.typed").is_file()
 
 
+@pytest.mark.slow
 def test_commands_are_functions_after_any_import() -> None:
     code = (
         "import vidgru.extraction.pipeline, vidgru.training.compare\n"

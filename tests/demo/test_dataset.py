@@ -84,6 +84,7 @@ def test_write_dataset_recordings_differ(tmp_path: Path) -> None:
     assert len(set(starts)) == len(starts)
 
 
+@pytest.mark.slow
 def test_write_dataset_is_independent_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset, "EVENT_KINDS", EVENT_KINDS[:3])  # the number of videos
     counts: dict[str, Any] = {

@@ -338,6 +338,7 @@ def describing(stage: Stage) -> EventModel:
     return with_captions(bare, sequence, ("A man falls.", "He walks left."))
 
 
+@pytest.mark.slow
 def test_live_with_caption_only_model(stage: Stage, describing: EventModel, tmp_path: Path) -> None:
     model = saved(describing, tmp_path)
     with serving(as_file(stage.long)) as url, listening() as (out, err):

@@ -60,9 +60,11 @@ def test_advice_on_metrics() -> None:
 def test_advice_on_inexact_events() -> None:
     inexact = {"events": 7, "missed": 8, "start_later_s": -0.82, "end_later_s": 1.2}
     assert inexact_events({"events": {"inexact": inexact}}) == [
-        "7 of 8 missed events overlap a prediction, by less than half: these start 0.8 s early and end 1.2 s late "
-        "(medians). Correct a few recordings and train with --init, or run vidgru tune"
+        "7 of 8 missed events overlap a prediction, but at a tIoU below 0.5: these predictions start 0.8 s early and "
+        "end 1.2 s late (medians). Correct a few recordings and train with --init, or run vidgru tune"
     ]
+    (line,) = inexact_events({"events": {"inexact": {**inexact, "start_later_s": -0.04}}})
+    assert "start on time and end 1.2 s late" in line
     few = {"events": {"inexact": {**inexact, "events": 3}}}
     assert inexact_events(few) == inexact_events({"events": {"inexact": None}}) == inexact_events({}) == []
 

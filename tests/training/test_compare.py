@@ -105,6 +105,7 @@ def test_compare_ignores_test_split(data: FakeDataset, tmp_path: Path) -> None:
     assert (row.metrics, row.best_epoch) == (without.metrics, without.best_epoch)
 
 
+@pytest.mark.slow
 def test_compare_on_timed_events(tmp_path: Path) -> None:
     data = FakeDataset(tmp_path / "data")
     for seed in range(16):

@@ -98,14 +98,14 @@ def test_recordings_that_are_not_measured_are_named(tmp_path: Path) -> None:
     rows = [f"{number}.mp4,1,2,fall,," for number in range(4)]
     dataset = assign_splits(csv_set(tmp_path / "one", *rows, "quiet.mp4,,,,,"))
     loaded: Any = SimpleNamespace(times=dict.fromkeys(dataset.recordings, np.arange(80) / 8))
-    notes = [note for note in _notes(dataset, TrainConfig(), loaded) if "not measured" in note]
+    notes = [note for note in _notes(dataset, TrainConfig(), loaded) if "not in the metrics" in note]
     assert notes == [
-        "1 recording (first: quiet.mp4) not measured on: all members learn from what alone has a label, or alone is "
-        "without events"
+        "not in the metrics: 1 recording (first: quiet.mp4), because every member learns from a video that is the only "
+        "one with some label, or without events"
     ]
     dataset = assign_splits(csv_set(tmp_path / "two", *rows, "quiet.mp4,,,,,", "still.mp4,,,,,"))
     loaded = SimpleNamespace(times=dict.fromkeys(dataset.recordings, np.arange(80) / 8))
-    assert not any("not measured" in note for note in _notes(dataset, TrainConfig(), loaded))
+    assert not any("not in the metrics" in note for note in _notes(dataset, TrainConfig(), loaded))
 
 
 @pytest.mark.parametrize(("clips", "linear"), [(1, True), pytest.param(2, False, marks=pytest.mark.slow)])

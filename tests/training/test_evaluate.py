@@ -230,7 +230,7 @@ def test_summary_has_a_line_per_head() -> None:
     ]
 
 
-def test_inexact_events_are_told_from_missed_ones() -> None:
+def test_inexact_events_overlap_predictions() -> None:
     truth = [
         Annotation(video="a.mp4", start_s=start_s, end_s=start_s + 4.0, label="fall") for start_s in (10, 20, 30, 40)
     ]

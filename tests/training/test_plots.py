@@ -219,7 +219,7 @@ def scene(hours: float = 0.01) -> tuple[list[Annotation], list[Event], dict[str,
     return truth, predicted, frames
 
 
-@pytest.mark.parametrize("hours", [0.01, 0.2, 3.0])
+@pytest.mark.parametrize("hours", [0.01, *(pytest.param(hours, marks=pytest.mark.slow) for hours in (0.2, 3.0))])
 def test_timelines_of_worst_recordings(tmp_path: Path, drawn: list[Figure], hours: float) -> None:
     plot_timelines(*scene(hours), NAMES, tmp_path / "t.png", worst=3)
     titles = [axis.get_title(loc="left") for axis in drawn[0].axes]

@@ -232,6 +232,7 @@ def test_test_split_does_not_decide_heads(tmp_path: Path) -> None:
     assert load_model(train(data.root, config(data, tmp_path / "run", epochs=1))).task.frame_head == SOME
 
 
+@pytest.mark.slow
 def test_lookahead_longer_than_recordings(tmp_path: Path) -> None:
     data = timed_data(tmp_path / "data", train=4)
     run = train(data.root, config(data, tmp_path / "run", epochs=1, lookahead=60.0, window=1.0))

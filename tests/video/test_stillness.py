@@ -115,7 +115,7 @@ def test_motion_throughout_is_decoded_completely(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_masked_motion_is_ignored_in_pictures(tmp_path: Path) -> None:
     def draw(number: int, width: int, height: int) -> np.ndarray:
-        image = draw_still(number, width, height, 6.0)  # packets do not tell
+        image = draw_still(number, width, height, 6.0)  # packets do not show it
         image[24:40, :16] = 255 * (number // 20 % 2)
         return image
 

@@ -67,8 +67,9 @@ class _IndexRecord(TypedDict, total=False):
 
 def _may_exist(path: str) -> bool:
     """Whether a file system may hold such a path; for others, each question about them is an error."""
-    encoded = os.fsencode(path)
-    return len(encoded) < _MAX_PATH_BYTES and max(map(len, encoded.split(b"/"))) <= _MAX_NAME_BYTES
+    return len(os.fsencode(path)) < _MAX_PATH_BYTES and all(
+        len(os.fsencode(name)) <= _MAX_NAME_BYTES for name in Path(path).parts
+    )
 
 
 class SequenceCache:

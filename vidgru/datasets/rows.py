@@ -132,7 +132,8 @@ class ParseResult:
     """Content of annotation files.
 
     Attributes:
-        home: Folder of the annotation file; its videos may lie below it.
+        home: Folder of the annotation file, or the folder that is read; its videos are looked up there too. None in a
+            result merged from several files.
         rows: In file order; the split is None if the file gives none.
         problems: Entries that could not be parsed.
         notes: Assumptions made and entries skipped, in sentences.

@@ -383,7 +383,7 @@ class SegmentDecoder:
                 raise
             state.adaptive_note = f"decoded completely: {death} at its packets or key frames"
         if plan is None:
-            state.restart()  # samples of an earlier run are of a plan; an entry is written with one or without
+            state.restart()  # an earlier run may have followed a plan, and an entry is written with one or without
         return plan
 
     def _decode(self, segment: Segment, decoder: DecoderProcess) -> TaskResult:

@@ -150,7 +150,7 @@ def to_sequence(
 
 
 def share_objects(frame: FrameRef, last: DetectedFrame | FrameSequence) -> DetectedFrame:
-    """Give a frame that looks like the last one the objects of that, with its own motion.
+    """Copy the objects of the last frame to a frame that looks like it; their motion is measured anew.
 
     Args:
         frame: The frame.

@@ -451,7 +451,7 @@ class Extractor:
             if self._detect.adaptive:
                 state.last = sequence.frames(len(sequence) - 1, len(sequence))
             if state.plan is not None:
-                state.writer.append(sequence, {})  # a run that resumes plans again
+                state.writer.append(sequence, {})  # without a resume point: the next run makes its plan again
             else:
                 note = {"adaptive_note": state.adaptive_note} if state.adaptive_note else {}
                 state.writer.append(sequence, None if resume_point is None else asdict(resume_point) | note)

@@ -148,7 +148,7 @@ class TrainingLoop:
         self._with_drafts: set[int] = set()  # recordings that the latest model has predicted
         self._drafts: dict[int, list[Event]] = {}
         self._suggestions: list[dict[str, Any]] = []
-        self._has_model = False  # one of these settings: the folder may hold one of others
+        self._has_model = False  # that was made with the current settings
         self._continue_session()
         self._is_requested = False
         self._child = ChildProcess()

@@ -298,7 +298,7 @@ class LabelingProject:
             return chosen
 
     def label_counts(self, numbers: Iterable[int]) -> dict[int, int]:
-        """Number of events of each of these recordings; 1 for one that was watched without any."""
+        """Number of labelled events of each of these recordings; 1 for one that was watched and has none."""
         with self._lock:
             items = {number: self.recordings[number] for number in numbers}
             return {

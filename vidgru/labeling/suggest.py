@@ -44,8 +44,8 @@ SHARES: Mapping[Reason, float] = {
 }
 _SHARES_WITHOUT_MODEL: Mapping[Reason, float] = {"unlike anything labelled": 0.85, "random": 0.15}
 
-_MIN_S, _MAX_S = 3.0, 12.0  # length of a stretch; the rest between labelled time may be shorter
-_LEAST_S = 1.0  # shorter rests are not suggested
+_MIN_S, _MAX_S = 3.0, 12.0  # length of a stretch; gaps between labelled times may be shorter
+_LEAST_S = 1.0  # shorter gaps are not suggested
 _COMPARED_S = 2.0  # before and after a change point
 _CHANGE = 0.25  # distance of the mean scores there
 _DECISION_S = 3.0  # cost of opening and judging a stretch of any length

@@ -298,7 +298,7 @@ def model_file(path: str | Path) -> Path:
     """Return the path of a model file: the file itself, or the best model in the folder of a training run.
 
     Raises:
-        ModelError: There is no model, or it is an exported one (`.onnx`), or a loaded one.
+        ModelError: There is no model, or `path` is an exported model (`.onnx`) or a loaded one.
     """
     if isinstance(path, EventModel):
         raise ModelError("a path is needed here, not a loaded model", "write it to a file with model.save(path)")

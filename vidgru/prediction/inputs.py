@@ -49,7 +49,7 @@ class CachedRecording:
 
 
 class _StoredParts:
-    """Parts of a recording with still frames, read in each iteration: in memory, these are as large as others."""
+    """Parts read from disk in each iteration: in memory, still frames take as much space as others."""
 
     def __init__(self, item: CachedRecording) -> None:
         self._item = item

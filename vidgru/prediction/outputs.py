@@ -31,7 +31,7 @@ from vidgru.prediction.results import PredictionResult, failed, summary_record
 from vidgru.storage import parse_json, write_atomic
 from vidgru.types import Event, Recording
 
-OUTPUT_SCHEMA = 4  # increase when the same model, settings and features would give other files
+OUTPUT_SCHEMA = 5  # increase when the same model, settings and features would give other files
 FINGERPRINT = "fingerprint.json"
 FAILURE = "failure.json"
 INDEX = "index.html"

@@ -96,12 +96,13 @@ def inexact_events(metrics: Mapping[str, Any]) -> list[str]:
     if not inexact or inexact["events"] < inexact["missed"] / 2:
         return []
     start, end = (
-        f"{verb} {abs(later_s):.1f} s {'late' if later_s > 0 else 'early'}"
-        for verb, later_s in (("start", inexact["start_later_s"]), ("end", inexact["end_later_s"]))
+        f"{abs(later_s):.1f} s {'late' if later_s > 0 else 'early'}" if abs(later_s) >= 0.05 else "on time"
+        for later_s in (inexact["start_later_s"], inexact["end_later_s"])
     )
     return [
-        f"{inexact['events']} of {inexact['missed']} missed events overlap a prediction, by less than half: these "
-        f"{start} and {end} (medians). Correct a few recordings and train with --init, or run vidgru tune"
+        f"{inexact['events']} of {inexact['missed']} missed events overlap a prediction, but at a tIoU below 0.5: "
+        f"these predictions start {start} and end {end} (medians). Correct a few recordings and train with --init, "
+        "or run vidgru tune"
     ]
 
 

@@ -200,8 +200,8 @@ def _notes(dataset: Dataset, config: TrainConfig, loaded: LoadedFeatures) -> tup
         if measured and (unmeasured := [video for video in learnt if video not in measured]):
             notes = (
                 *notes,
-                f"{plural(len(unmeasured), 'recording')} (first: {unmeasured[0]}) not measured on: all members learn "
-                "from what alone has a label, or alone is without events",
+                f"not in the metrics: {plural(len(unmeasured), 'recording')} (first: {unmeasured[0]}), because every "
+                f"member learns from a {kind} that is the only one with some label, or without events",
             )
     if kind == "video" and len(group) > 1:
         notes = (*notes, "no column `group` (place, camera, person): metrics do not tell how the model does elsewhere")

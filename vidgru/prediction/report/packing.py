@@ -258,7 +258,8 @@ def choose_moments(model: EventModel, scored: ScoredRecording) -> list[float]:
     if not len(time_s):
         return []
     smoothed = smooth_scores(time_s, scored.scores, model.decode.smooth_s)
-    shares = smoothed / np.maximum(model.decode.high, 1e-6)
+    high = np.array(model.decode.high)
+    shares = np.where(high > 0, smoothed / np.maximum(high, 1e-6), 0.0)  # a threshold of 0 makes nothing a peak
     for event in scored.events:
         shares[event_frames(time_s, event), model.labels.index(event.label)] = 0.0
     highest = shares.max(axis=1)
