@@ -32,14 +32,14 @@ RECORDINGS = 12
 # The command line, which notes what it does, and may kill itself (SIGKILL) where it hurts: the second time that it has
 # written a part of an entry, or all of a recording's files but the last.
 COMMAND = """
-import os, signal, sys
+import os, signal, sys, threading
 from vidgru.cache import EntryWriter
 from vidgru.cli import main
 from vidgru.prediction.outputs import OutputFolder
 
 log, where, *argv = sys.argv[1:]
 append, finish, merge = EntryWriter.append, OutputFolder.finish, OutputFolder.merge
-been = 0
+been, writing = 0, threading.Lock()  # a recording that is scored is noted, also if another thread kills the process
 
 def note(text):
     with open(log, "a") as file:
@@ -49,7 +49,8 @@ def die(here):
     global been
     been += here == where
     if been == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
+        with writing:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 def noted_append(writer, *rest):
     append(writer, *rest)
@@ -57,8 +58,9 @@ def noted_append(writer, *rest):
 
 def noted_finish(out, recording, *rest):
     die("writing")
-    finish(out, recording, *rest)
-    note(f"scored {recording.name}")
+    with writing:
+        finish(out, recording, *rest)
+        note(f"scored {recording.name}")
 
 def noted_merge(out, *rest):
     note("merges")
