@@ -112,7 +112,7 @@ def explain_events(
     Returns:
         One explanation per event.
     """
-    ranges = [event_frames(scored.time_s, event) for event in events]
+    ranges = [event_frames(scored.time_s, event.start_s, event.end_s) for event in events]
     attended = _attended_objects(parts, scored.attention, ranges)
     scores = [(event.score, dict[str, float]()) for event in events]
     if _has_scores(model):
@@ -155,7 +155,7 @@ def explain_moments(
     """
     if not (_has_scores(model) and len(time_s)):
         return None
-    ranges = [frames_between(time_s, *moment_range(at_s)) for at_s in moments_s]
+    ranges = [event_frames(time_s, *moment_range(at_s)) for at_s in moments_s]
     scores = np.clip(_ablate_groups(model, parts, time_s, ranges), 0.0, 1.0)  # rounding of sums may exceed the limits
     return MomentScores(time_s=np.array(moments_s, np.float64), scores=scores, groups=model.network.encoder.groups)
 
@@ -165,13 +165,8 @@ def moment_range(at_s: float) -> tuple[float, float]:
     return max(at_s - MOMENT_S / 2, 0.0), at_s + MOMENT_S / 2
 
 
-def event_frames(time_s: Array, event: Event) -> slice:
-    """Return the frames of a recording that belong to an event, at least one."""
-    return frames_between(time_s, event.start_s, event.end_s)
-
-
-def frames_between(time_s: Array, start_s: float, end_s: float) -> slice:
-    """Return the frames of a recording from a time to another, at least one."""
+def event_frames(time_s: Array, start_s: float, end_s: float) -> slice:
+    """Return the frames of a recording that belong to an event or a moment, at least one."""
     first, stop = (int(np.searchsorted(time_s, at_s - _ROUNDING_S)) for at_s in (start_s, end_s))
     first = min(first, len(time_s) - 1)
     return slice(first, max(stop, first + 1))

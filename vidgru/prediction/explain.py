@@ -149,7 +149,8 @@ def _nearest_miss(
     candidates = [event for event in candidates if label in ("", event.label)]
     if candidates:
         best = max(candidates, key=lambda event: event.score / max(thresholds[event.label], 1e-6))
-        column, frames = model.labels.index(best.label), event_frames(scored.time_s, best)
+        column = model.labels.index(best.label)
+        frames = event_frames(scored.time_s, best.start_s, best.end_s)
         frame = frames.start + int(smoothed[frames, column].argmax())
         text = f"its best candidate is {best.label} at {_interval(best)} with a peak score of"
         text += f" {smoothed[frame, column]:.2f}"
@@ -200,7 +201,7 @@ def _explain_moment(
     plain = replace(model, decode=replace(model.decode, event_scale=1.0, event_bias=0.0))
     start_s, end_s = moment_range(at_s)
     moment = Event(video=name, start_s=start_s, end_s=end_s, label=model.labels[column], score=0.0)
-    mean = float(smoothed[event_frames(scored.time_s, moment), column].mean())
+    mean = float(smoothed[event_frames(scored.time_s, start_s, end_s), column].mean())
     (explanation,) = explain_events(plain, parts, scored, [replace(moment, score=mean)])
     return [*texts, _format(explanation, f"mean around {at_s:g} s, no event")]
 
@@ -242,7 +243,7 @@ def _candidate_line(
     if not found:
         return "\n  no candidate: the score stays low throughout"
     nearest = min(found, key=lambda event: (max(event.start_s - at_s, at_s - event.end_s, 0.0), -event.score))
-    peak = float(smoothed[event_frames(scored.time_s, nearest), column].max())
+    peak = float(smoothed[event_frames(scored.time_s, nearest.start_s, nearest.end_s), column].max())
     text = f"\n  nearest candidate: {label} at {_interval(nearest)}, peak {peak:.2f}"
     if any(event.label == label and event.start_s == nearest.start_s for event in scored.events):
         return f"{text}, which is an event"

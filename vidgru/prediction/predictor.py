@@ -273,7 +273,7 @@ class Predictor:
                     except _LockLostError:
                         locked.append(item)
                     except CacheError as error:  # deleted or corrupted since `_prepare` read it
-                        results.append(self._fail(item, error))
+                        results.append(self._fail(item, error.message))
                     self._release(held, lock_name(item.recording))
             finally:
                 for lock in held:  # after an error
@@ -293,25 +293,22 @@ class Predictor:
         stream does not encode.
         """
         if isinstance(item, PredictionResult):
-            failure = item
-        elif self.time_range and self.recorded_at(item) is None:
-            failure = failed(item.recording, NO_START_TIME, item.entry.duration_s, item.seconds)
-        else:
-            try:
-                parts = item.parts()
-                if item.entry.samples <= _BATCH_FRAMES and not item.entry.still:
-                    return item, parts, encode_recording(self.model, parts)
-                name, duration_s = item.recording.name, item.entry.duration_s
-                gates = self.config.report
-                return item, parts, score_recording(self.model, parts, video=name, duration_s=duration_s, gates=gates)
-            except (CacheError, OSError, ValueError) as error:
-                return self._fail(item, error)
-        self.out.write_failure(failure)
-        return failure
+            self.out.write_failure(item)
+            return item
+        if self.time_range and self.recorded_at(item) is None:
+            return self._fail(item, NO_START_TIME)
+        try:
+            parts = item.parts()
+            if item.entry.samples <= _BATCH_FRAMES and not item.entry.still:
+                return item, parts, encode_recording(self.model, parts)
+            name, duration_s = item.recording.name, item.entry.duration_s
+            gates = self.config.report
+            return item, parts, score_recording(self.model, parts, video=name, duration_s=duration_s, gates=gates)
+        except (CacheError, OSError, ValueError) as error:
+            return self._fail(item, error.message if isinstance(error, CacheError) else str(error))
 
-    def _fail(self, item: CachedRecording, error: Exception) -> PredictionResult:
+    def _fail(self, item: CachedRecording, reason: str) -> PredictionResult:
         """Write why a recording with features cannot be predicted."""
-        reason = error.message if isinstance(error, CacheError) else str(error)
         failure = failed(item.recording, reason, item.entry.duration_s, item.seconds)
         self.out.write_failure(failure)
         return failure

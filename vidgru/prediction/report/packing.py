@@ -261,7 +261,7 @@ def choose_moments(model: EventModel, scored: ScoredRecording) -> list[float]:
     high = np.array(model.decode.high)
     shares = np.where(high > 0, smoothed / np.maximum(high, 1e-6), 0.0)  # a threshold of 0 makes nothing a peak
     for event in scored.events:
-        shares[event_frames(time_s, event), model.labels.index(event.label)] = 0.0
+        shares[event_frames(time_s, event.start_s, event.end_s), model.labels.index(event.label)] = 0.0
     highest = shares.max(axis=1)
     times: list[float] = []
     for index in np.argsort(-highest, kind="stable").tolist():
