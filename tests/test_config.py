@@ -143,8 +143,10 @@ def test_flags_round_trip(kind: type) -> None:
 
 @pytest.mark.parametrize(("kind", "name", "text", "value"), [
     (ExtractConfig, "fps", "5", 5.0), (ExtractConfig, "imgsz", "64", 64), (ExtractConfig, "weights", "5", "5"),
-    (ExplainConfig, "at", "5", 5.0), (ExplainConfig, "at", "null", None), (ExtractConfig, "verbose", "true", True),
-    (ExtractConfig, "verbose", "Off", False), (PredictConfig, "labels", "a, b", ("a", "b")),
+    (ExplainConfig, "at", "5", 5.0), (ExplainConfig, "at", "null", None), (ExplainConfig, "at", "0:08", 8.0),
+    (ExplainConfig, "at", "75:30.5", 4530.5), (ExplainConfig, "at", "1:02:03", 3723.0),
+    (ExtractConfig, "verbose", "true", True), (ExtractConfig, "verbose", "Off", False),
+    (PredictConfig, "labels", "a, b", ("a", "b")),
     (PredictConfig, "threshold", "0.5", 0.5), (PredictConfig, "threshold", "a=0.4, b=1", {"a": 0.4, "b": 1.0}),
     (PredictConfig, "threshold", "slips, and falls=0.4,a=b=0.2", {"slips, and falls": 0.4, "a=b": 0.2}),
     (PredictConfig, "threshold", {"a": "0.4"}, {"a": 0.4}), (PredictConfig, "threshold", "", None),
@@ -163,6 +165,8 @@ def test_flags_parse_text(kind: type, name: str, text: object, value: object) ->
     (CompareConfig, "cells", "gru,x", "cells is 'x'; it must be one of gru, lstm, rnn, none"),
     (PredictConfig, "threshold", "a=0.4,0.5", "threshold is 'a=0.4,0.5'; it must be a number, or numbers by name"),
     (PredictConfig, "threshold", "a=b", "threshold is 'b'; it must be a number"),
+    (ExplainConfig, "at", "0:99", r"at is '0:99'; it must be seconds \(83\.5\) or a clock time \(1:23\.5\)"),
+    (ExplainConfig, "at", "noon", "at is 'noon'; it must be seconds"),
     (ExtractConfig, "imgsz", ["1", "2"], r"imgsz is \['1', '2'\]; it must be a single value"),
 ])  # fmt: skip
 def test_flags_reject_other_types(kind: type, name: str, text: object, message: str) -> None:

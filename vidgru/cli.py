@@ -398,7 +398,7 @@ def _add_flag(section: argparse._ArgumentGroup, flag: Flag, default: Any) -> Non
     if default not in ("", (), None) and default is not False:
         value = ",".join(map(str, default)) if flag.is_list else f"{default:g}" if flag.type is float else default
         text += f" (default: {'on' if default is True else value})"
-    metavar = "A,B" if flag.is_list else {int: "N", float: "X"}.get(flag.type, "TEXT")
+    metavar = "A,B" if flag.is_list else "TIME" if flag.is_time else {int: "N", float: "X"}.get(flag.type, "TEXT")
     if flag.choices and len(flag.choices) <= _MAX_METAVAR_CHOICES and not flag.is_list:
         metavar = f"{{{','.join(flag.choices)}}}"
     elif flag.choices:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vidgru.errors import SettingsError
-from vidgru.flags import check_choices, parse_duration, parse_time, require
+from vidgru.flags import RecordingTime, check_choices, parse_duration, parse_time, require
 from vidgru.storage import user_path
 
 FEATURE_SCHEMA = 2  # increase when equal settings would give other features
@@ -664,7 +664,7 @@ class ExplainConfig:
     """Settings of `vidgru explain`. The detector settings come from the model.
 
     Attributes:
-        at: Explain this second of the recording, whether there is an event or not.
+        at: Explain this time of the recording, in seconds or as 1:23.5, whether there is an event or not.
         label: Explain only this label; with `at`, by default that of the event there, or of the highest score.
         event: Explain only the event of this number, in order of start, from 1.
         threshold: Score that an event must reach, as for predict.
@@ -673,7 +673,7 @@ class ExplainConfig:
     """
 
     runtime: RuntimeSettings = RuntimeSettings()
-    at: float | None = None
+    at: RecordingTime | None = None
     label: str = ""
     event: int | None = None
     threshold: float | Mapping[str, float] | None = None

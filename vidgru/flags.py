@@ -7,6 +7,7 @@ flags are its own settings and those of its groups, with unique names; `Attribut
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -15,11 +16,15 @@ from difflib import get_close_matches
 from functools import cache
 from inspect import getdoc
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vidgru.errors import SettingsError
 
 Config = TypeVar("Config")
+# a setting of this type is a float, and may be written as a clock time on the command line and in YAML
+RecordingTime = Annotated[float, "seconds from the start of a recording"]
+_CLOCK = re.compile(r"(?:(\d{1,6}):(?=[0-5]?\d:))?(\d{1,4}):([0-5]?\d(?:[.,]\d*)?)", re.ASCII)  # 75:30 is 4530 s
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -33,6 +38,7 @@ class Flag:
         is_list: The value is a tuple.
         is_optional: The value may be None.
         is_mapping: The value may be a number per name, such as fall=0.4,sit=0.6.
+        is_time: The value is a time of a recording; as text, seconds or a clock time such as 1:23.5.
         choices: Allowed values; empty if any value of the type is.
         group: First sentence of the docstring of its class.
         help: Help text.
@@ -43,6 +49,7 @@ class Flag:
     is_list: bool
     is_optional: bool
     is_mapping: bool
+    is_time: bool
     choices: tuple[str, ...]
     group: str
     help: str
@@ -86,6 +93,10 @@ class Flag:
             require(value.lower() in _BOOLEANS, self.name, value, "one of true, false")
             return _BOOLEANS[value.lower()]
         self.check(value, is_item=True)
+        if self.is_time:
+            seconds = clock(value)
+            require(not math.isnan(seconds), self.name, value, "seconds (83.5) or a clock time (1:23.5)")
+            return seconds
         try:
             return self.type(value)
         except ValueError:
@@ -117,7 +128,7 @@ def list_flags(config: Any) -> dict[str, Flag]:
 @cache
 def _own_flags(kind: Any) -> dict[str, Flag]:
     """Return the flags of a dataclass without those of its groups."""
-    hints, document = get_type_hints(kind), getdoc(kind) or ""
+    hints, document = get_type_hints(kind, include_extras=True), getdoc(kind) or ""
     entries = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", document.partition("Attributes:\n")[2], flags=re.MULTILINE)
     texts = {name: " ".join(text.split()) for name, text in entries}
     flags = {}
@@ -127,15 +138,17 @@ def _own_flags(kind: Any) -> dict[str, Flag]:
             continue
         is_list, is_optional = get_origin(hint) is tuple, get_origin(hint) in (Union, UnionType)
         is_mapping = any(get_origin(part) is Mapping for part in get_args(hint))
+        is_time = RecordingTime in (hint, *get_args(hint))
         if is_list or is_optional:
             hint = next(part for part in get_args(hint) if part is not type(None))
         choices = tuple(map(str, get_args(hint))) if get_origin(hint) is Literal else ()
         flags[name] = Flag(
             name=name,
-            type=str if choices else hint,
+            type=str if choices else float if is_time else hint,
             is_list=is_list,
             is_optional=is_optional,
             is_mapping=is_mapping,
+            is_time=is_time,
             choices=choices,
             group=document.partition("\n")[0].partition(". ")[0].removesuffix("."),
             help=texts[name],
@@ -226,3 +239,22 @@ def parse_time(name: str, text: str) -> datetime | None:
         return datetime.fromisoformat(text).astimezone()
     except ValueError:
         raise SettingsError(f"{name} is {text!r}; it must be an ISO 8601 time", "such as 2024-05-06T07:08:09") from None
+
+
+# --- numbers and times as people write them ---------------------------------------------------------------------------
+
+
+def number(text: str) -> float:
+    """Parse a plain decimal number; NaN if `text` is none or too large."""
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def clock(text: str) -> float:
+    """Parse a time written as seconds or [HH:]MM:SS[.mmm]; NaN if `text` is neither."""
+    value = number(text)
+    match = _CLOCK.fullmatch(text) if math.isnan(value) else None
+    if match is None:
+        return value
+    hours, minutes, rest = match.groups()
+    return int(hours or 0) * 3600 + int(minutes) * 60 + float(rest.replace(",", "."))

@@ -329,7 +329,8 @@ def test_explain_file_that_is_no_recording(project: FakeProject) -> None:
 
 def test_explain_command(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
     path, features = project.record("a.mp4"), str(project.cache.root)
-    assert cli.run(["explain", str(project.model), str(path), "--features", features, "--at", "1"]) == 0
-    assert "\nfall  0.0-5.0 s  score 0.90  (event 1 of 2 in a.mp4)\n" in capsys.readouterr().out
+    for at in ("1", "0:01.0"):
+        assert cli.run(["explain", str(project.model), str(path), "--features", features, "--at", at]) == 0
+        assert "\nfall  0.0-5.0 s  score 0.90  (event 1 of 2 in a.mp4)\n" in capsys.readouterr().out
     assert cli.run(["explain", str(project.model), str(path), "--features", features, "--event", "7"]) == 2
     assert "vidgru: error: event is 7, but a.mp4 has 2" in capsys.readouterr().err

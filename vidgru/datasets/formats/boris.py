@@ -28,9 +28,10 @@ from pathlib import Path
 
 from vidgru.datasets.formats.csv_reader import delimiter_of, read_cells
 from vidgru.datasets.formats.json_reader import Node
-from vidgru.datasets.formats.parsing import number, seconds
+from vidgru.datasets.formats.parsing import seconds
 from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult, home_of, plural
 from vidgru.errors import AnnotationError
+from vidgru.flags import number
 
 _MAX_PREFACE = 60  # lines searched for the header; a preface has 15 and one per file and variable
 _PLAYER = re.compile(r"player #(\d+)", re.IGNORECASE)

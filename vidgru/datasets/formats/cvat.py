@@ -26,7 +26,6 @@ from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 
-from vidgru.datasets.formats.parsing import number
 from vidgru.datasets.formats.xml_reader import Element, children
 from vidgru.datasets.rows import (
     SPLIT_NAMES,
@@ -39,6 +38,7 @@ from vidgru.datasets.rows import (
     plural,
 )
 from vidgru.errors import AnnotationError
+from vidgru.flags import number
 
 ROOT = "annotations"
 _LABEL = "label"  # pseudo-tier of the labels of the tracks

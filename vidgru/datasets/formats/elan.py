@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from vidgru.datasets.formats.parsing import number
 from vidgru.datasets.formats.xml_reader import Element, children
 from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult, did_you_mean, home_of
 from vidgru.errors import AnnotationError
+from vidgru.flags import number
 from vidgru.sources import VIDEO_SUFFIXES
 
 ROOT = "ANNOTATION_DOCUMENT"

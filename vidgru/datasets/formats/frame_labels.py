@@ -23,10 +23,11 @@ from itertools import groupby
 from pathlib import Path
 
 from vidgru.datasets.formats.csv_reader import delimiter_of, read_cells
-from vidgru.datasets.formats.parsing import number, read_text
+from vidgru.datasets.formats.parsing import read_text
 from vidgru.datasets.formats.unsupported import has_pose_columns
 from vidgru.datasets.rows import FrameSpan, InvalidEntryError, Options, ParseResult, did_you_mean, home_of
 from vidgru.errors import AnnotationError
+from vidgru.flags import number
 
 _BACKGROUND = ("background", "sil")
 _VALUES = {"0": 0, "1": 1, "-1": -1, "0.0": 0, "1.0": 1, "-1.0": -1}

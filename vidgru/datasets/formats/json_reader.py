@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidgru.datasets.formats.parsing import number, read_text
+from vidgru.datasets.formats.parsing import read_text
 from vidgru.datasets.rows import InvalidEntryError
 from vidgru.errors import AnnotationError
+from vidgru.flags import number
 from vidgru.storage import parse_json
 
 _REMEDY = "see docs/annotations.md for the format"

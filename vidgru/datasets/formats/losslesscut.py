@@ -16,8 +16,9 @@ import math
 from pathlib import Path
 
 from vidgru.datasets.formats.csv_reader import read_cells
-from vidgru.datasets.formats.parsing import number, seconds
+from vidgru.datasets.formats.parsing import seconds
 from vidgru.datasets.rows import InvalidEntryError, ParseResult, home_of
+from vidgru.flags import number
 
 
 def is_losslesscut(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Decode text files, naming the line of an error, and parse numbers and times as people write them."""
+"""Decode text files, naming the line of an error, and parse times as people write them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 
 from vidgru.datasets.rows import InvalidEntryError
 from vidgru.errors import AnnotationError
+from vidgru.flags import clock
 
-_CLOCK = re.compile(r"(?:(\d{1,6}):(?=[0-5]?\d:))?(\d{1,4}):([0-5]?\d(?:[.,]\d*)?)", re.ASCII)  # 75:30 is 4530 s
 _TIMECODE = re.compile(r"\d+:\d\d:\d\d[:;.]\d\d", re.ASCII)
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def read_bytes(path: Path, most: int = -1) -> bytes:
@@ -44,22 +43,6 @@ def read_text(path: Path) -> str:
             f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x})",
             'save it as UTF-8 (in Excel: "CSV UTF-8")',
         ) from error
-
-
-def number(text: str) -> float:
-    """Parse a plain decimal number; NaN if `text` is none or too large."""
-    value = float(text) if _NUMBER.fullmatch(text) else math.nan
-    return value if math.isfinite(value) else math.nan
-
-
-def clock(text: str) -> float:
-    """Parse a time written as seconds or [HH:]MM:SS[.mmm]; NaN if `text` is neither."""
-    value = number(text)
-    match = _CLOCK.fullmatch(text) if math.isnan(value) else None
-    if match is None:
-        return value
-    hours, minutes, rest = match.groups()
-    return int(hours or 0) * 3600 + int(minutes) * 60 + float(rest.replace(",", "."))
 
 
 def seconds(where: str, name: str, text: str) -> float:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
-from vidgru.datasets.formats.parsing import number
 from vidgru.datasets.rows import InvalidEntryError
 from vidgru.errors import AnnotationError
+from vidgru.flags import number
 
 _CHUNK = 1 << 16
 
