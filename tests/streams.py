@@ -35,6 +35,21 @@ def as_stream(path: Path, wait: Callable[[], object] = lambda: None) -> Answer:
     return answer
 
 
+def in_ranges(path: Path) -> Answer:
+    """Serve a file from the byte that the client asks for, as servers that support ranges do."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        data = path.read_bytes()
+        first = int(request.headers["Range"].removeprefix("bytes=").partition("-")[0])
+        request.send_response(206)
+        request.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        request.send_header("Content-Length", str(len(data) - first))
+        request.end_headers()
+        request.wfile.write(data[first:])
+
+    return answer
+
+
 def refusal(status: int) -> Answer:
     """Answer with an HTTP error."""
     return lambda request: request.send_error(status)

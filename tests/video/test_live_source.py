@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.streams import as_file, as_stream, refusal, serving
+from tests.streams import as_file, as_stream, in_ranges, refusal, serving
 from tests.videos import draw_counter, read_counter, rotate_mp4, write_video
 from vidgru.errors import SourceError
 from vidgru.video.damage import Damage
@@ -331,8 +331,12 @@ def test_refused_connection_raises() -> None:
         take_all(source)
 
 
-@pytest.mark.parametrize(("status", "reason"), [(401, "Unauthorized"), (403, "Forbidden")])
-def test_rejected_password_is_not_retried(status: int, reason: str) -> None:
+@pytest.mark.parametrize(("status", "reason"), [
+    (401, "Unauthorized .*\n  check user and password in the address"),
+    (403, "Forbidden .*\n  check user and password in the address, or download the video"),
+    (404, "Not Found\n  check the path in the address, or download the video"),
+])  # fmt: skip
+def test_refused_request_is_not_retried(status: int, reason: str) -> None:
     with (
         serving(*[refusal(status)] * 3) as url,
         running(url) as (source, _),
@@ -341,17 +345,53 @@ def test_rejected_password_is_not_retried(status: int, reason: str) -> None:
         take_all(source)
 
 
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_busy_server_is_retried(status: int) -> None:
+    with (
+        serving(*[refusal(status)] * 3) as url,
+        running(url) as (source, _),
+        pytest.raises(SourceError, match="tried 3 times: Server returned"),
+    ):
+        take_all(source)
+
+
+def test_refused_request_is_retried_once_open(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.ts", 16, tick=Fraction(1, 90000))
+    with serving(as_stream(path), refusal(404), as_stream(path)) as url, running(url) as (source, messages):
+        wait_until(source, lambda: source.damage.gaps == 1)
+    assert any("cannot be opened (Server returned 404 Not Found); retrying" in line for line in messages)
+
+
 def test_unknown_protocol_is_not_retried() -> None:
-    with running("rstp://cam") as (source, _), pytest.raises(SourceError, match="tried once: Protocol not found"):
+    message = "tried once: Protocol not found\n  check what comes before ://"
+    with running("rstp://cam") as (source, _), pytest.raises(SourceError, match=message):
         take_all(source)
 
 
 def test_served_page_is_no_video(tmp_path: Path) -> None:
     (tmp_path / "page").write_text("<html>" * 1000)
+    message = "tried once: Invalid data found .*\n  give the address of the video itself, not of a page"
     with (
         serving(*[as_file(tmp_path / "page")] * 3) as url,
         running(url) as (source, _),
-        pytest.raises(SourceError, match="tried 3 times: Invalid data found"),
+        pytest.raises(SourceError, match=message),
+    ):
+        take_all(source)
+
+
+def test_index_at_the_end_needs_ranges(tmp_path: Path) -> None:
+    """FFmpeg's MP4 files have their index at the end; this one is larger than what FFmpeg keeps in memory."""
+    noise = np.random.default_rng(0)
+    path = write_video(tmp_path / "a.mp4", 10, draw=lambda n, w, h: noise.integers(0, 256, (h, w, 3), np.uint8))
+    with serving(*[in_ranges(path)] * 4) as url, running(url) as (source, _):
+        assert len(take_all(source)) == 5
+    message = (
+        "tried once: the index of this file comes last, .*\n  download the video and give the file, or .* \\+faststart"
+    )
+    with (
+        serving(*[as_file(path)] * 3) as url,
+        running(url) as (source, _),
+        pytest.raises(SourceError, match=message),
     ):
         take_all(source)
 

@@ -9,6 +9,7 @@ frame comes as soon as it can be decoded, because one thread decodes.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -30,8 +31,15 @@ _FRAME_TIMEOUT_S = 30.0  # without a frame, although packets arrive
 _OPTIONS = {"rtsp": {"rtsp_transport": "tcp"}, "rtsps": {"rtsp_transport": "tcp"}}  # UDP loses packets
 # FFmpeg invents the timestamps of these formats.
 _UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v", "mpegvideo"})
-# Retrying after these is useless, or could lock the user's account.
-_PERMANENT_ERRORS = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError, av.error.ProtocolNotFoundError)
+_DOWNLOAD = "or download the video, and give the file"
+# Errors after which retrying is useless, or could lock the user's account, and what to do instead.
+_REMEDIES = {
+    av.error.HTTPUnauthorizedError: "check user and password in the address",
+    av.error.HTTPForbiddenError: f"check user and password in the address, {_DOWNLOAD}",
+    av.error.HTTPNotFoundError: f"check the path in the address, {_DOWNLOAD}",
+    av.error.ProtocolNotFoundError: "check what comes before :// in the address, such as rtsp or https",
+}
+_NO_VIDEO_REMEDY = f"give the address of the video itself, not of a page that shows it, {_DOWNLOAD}"
 _MAX_PUBLIC_CHARACTERS = 2  # a query value this short cannot be a secret; channel numbers stay readable
 _HIDDEN = "***"
 
@@ -80,12 +88,13 @@ class SourceLostError(Exception):
     """A source cannot be opened or gives no more frames; the message says why.
 
     Attributes:
-        is_permanent: Whether retrying is useless, or could lock the user's account.
+        remedy: What to do instead of retrying, which is useless or could lock the user's account; empty if the source
+            may be there later.
     """
 
-    def __init__(self, message: str, *, is_permanent: bool = False) -> None:
+    def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)
-        self.is_permanent = is_permanent
+        self.remedy = remedy
 
 
 class DecodedFrame(NamedTuple):
@@ -146,23 +155,22 @@ class _StreamConnection:
         self.damage = Damage()
         self.rotation = 0
         self.recorded_at: str | None = None
+        self._is_http = address.scheme in ("http", "https")
         options = _OPTIONS.get(address.scheme, {})
         try:
             self._container: Any = av.open(
                 address.source, options=options, timeout=(OPEN_TIMEOUT_S, PACKET_TIMEOUT_S), metadata_errors="replace"
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            is_permanent = isinstance(error, _PERMANENT_ERRORS)
-            raise SourceLostError(_reason(error, OPEN_TIMEOUT_S), is_permanent=is_permanent) from None
+            raise SourceLostError(_reason(error, OPEN_TIMEOUT_S), _open_remedy(error, self._is_http)) from None
         try:
             self._stream = find_video_stream(self._container)
         except RecordingError as error:
             self._container.close()
-            raise SourceLostError(error.message) from None
+            raise SourceLostError(error.message, _NO_VIDEO_REMEDY if self._is_http else "") from None
         duration = self._container.duration
         self.duration_s: float | None = duration / av.time_base if duration and duration > 0 else None
-        has_size = address.scheme in ("http", "https") and self._container.size > 0
-        self.is_finite = self.duration_s is not None or has_size
+        self.is_finite = self.duration_s is not None or (self._is_http and self._container.size > 0)
         self.tick = time_base(self._stream)
         self._start = container_start(self._container)
 
@@ -197,9 +205,10 @@ class _StreamConnection:
 
     def _decode(self) -> Iterator[list[Any]]:
         """Yield the frames of each packet. If the source is lost, yield those that the decoder holds back first."""
-        lost = None
+        lost, has_packets = None, False
         try:
             for packet in self._container.demux(self._stream):
+                has_packets = True
                 self.damage.decode_errors += bool(packet.is_corrupt)
                 try:
                     yield packet.decode()
@@ -208,6 +217,13 @@ class _StreamConnection:
                     yield []
         except (av.error.FFmpegError, OSError, ValueError) as error:
             lost = SourceLostError(_reason(error, PACKET_TIMEOUT_S))
+            is_io_error = isinstance(error, OSError) and error.errno == errno.EIO
+            if is_io_error and self._is_http and not has_packets and self._stream.index_entries:
+                # FFmpeg has read the file to its end to find the index, and cannot go back to the first frame.
+                lost = SourceLostError(
+                    "the index of this file comes last, and its server does not serve parts of files",
+                    "download the video and give the file, or move the index with ffmpeg's -movflags +faststart",
+                )
         except IndexError:  # PyAV raises it at the end when it flushes a stream that appeared after opening
             pass
         with suppress(av.error.FFmpegError, ValueError):  # already flushed
@@ -229,7 +245,10 @@ class _CameraConnection:
         self._capture = cv2.VideoCapture(device)
         if not self._capture.isOpened():
             self.close()
-            raise SourceLostError("there is no such camera, or it is in use", is_permanent=True)
+            raise SourceLostError(
+                "there is no such camera, or it is in use",
+                "check the camera's number; cameras of this machine count from 0",
+            )
 
     def frames(self) -> Iterator[DecodedFrame]:
         """See `Connection`. Frames have no stamps: OpenCV's are unreliable."""
@@ -249,3 +268,10 @@ def _reason(error: Exception, timeout_s: float) -> str:
     if isinstance(error, av.error.ExitError):  # PyAV's timeout
         return f"no data for {timeout_s:.0f} s"
     return str(getattr(error, "strerror", None) or "FFmpeg does not understand the address")
+
+
+def _open_remedy(error: Exception, is_http: bool) -> str:
+    """Return what to do about a source that cannot be opened, if retrying is useless; else nothing."""
+    if is_http and isinstance(error, av.error.InvalidDataError):
+        return _NO_VIDEO_REMEDY
+    return next((remedy for kind, remedy in _REMEDIES.items() if isinstance(error, kind)), "")

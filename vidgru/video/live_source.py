@@ -267,9 +267,9 @@ class LiveSource:
                     has_ended = self._read_connection(connection)
                 if has_ended:
                     return
-                reason, is_permanent = "it ended", False
+                reason, remedy = "it ended", ""
             except SourceLostError as lost:
-                reason, is_permanent = str(lost), lost.is_permanent
+                reason, remedy = str(lost), lost.remedy
             if self._stop.is_set():
                 return
             was_open = self._latest_s != latest_before
@@ -279,14 +279,13 @@ class LiveSource:
             if was_open:
                 attempts, delay_s = 0, self._reconnect.initial_delay_s
             attempts += 1
-            if self._latest_s is None and (is_permanent or attempts >= self._reconnect.max_attempts):
+            if self._latest_s is None and (remedy or attempts >= self._reconnect.max_attempts):
                 tries = "once" if attempts == 1 else f"{attempts} times"
-                raise SourceError(
-                    f"{self._address.name} cannot be opened, tried {tries}: {reason}",
-                    "check the camera's number; cameras of this machine count from 0"
-                    if self._address.device is not None
-                    else "check the address, and that a player such as ffplay can open it from this machine",
-                )
+                if not remedy and self._address.device is not None:
+                    remedy = "check that another program can show the camera, then close that program"
+                elif not remedy:
+                    remedy = "check the address, and that a player such as ffplay can open it from this machine"
+                raise SourceError(f"{self._address.name} cannot be opened, tried {tries}: {reason}", remedy)
             problem = "was lost" if was_open else "cannot be opened"
             self._notify(f"{self._address.name} {problem} ({reason}); retrying in {delay_s:g} s")
             self._stop.wait(delay_s)
