@@ -81,4 +81,8 @@ for a, b, label in events:
     if until_s[b - 1] - time_s[a] >= settings["min_s"]:
         mean = np.clip(values[a:b, label].mean(dtype=np.float64), 1e-6, 1 - 1e-6)
         score = 1 / (1 + np.exp(-settings["event_scale"] * np.log(mean / (1 - mean)) - settings["event_bias"]))
-        print(f"{labels[label]},{time_s[a]:.3f},{until_s[b - 1]:.3f},{score:.4f}")
+        start_s, end_s = time_s[a], until_s[b - 1]
+        if settings["start_trim_s"]:  # where annotators count less as part of an event than the scores do
+            start_s += min(settings["start_trim_s"][label], max(settings["min_s"] - step_s, 0))
+            end_s = max(end_s - settings["end_trim_s"][label], start_s + step_s)
+        print(f"{labels[label]},{start_s:.3f},{end_s:.3f},{score:.4f}")

@@ -21,6 +21,7 @@ from vidgru.cache.entry import UNFINISHED
 from vidgru.errors import AnnotationError, CacheError, ModelError, SettingsError, SourceError
 from vidgru.info import format_bytes, format_duration, inspect_path
 from vidgru.locks import Locks
+from vidgru.model.checkpoint import load_model
 from vidgru.storage import bundled_file
 
 
@@ -414,6 +415,11 @@ def test_model_and_run(project: FakeProject) -> None:
     assert "detector.pt, 3 classes" in text
     assert "  fall: starts at score 0.500, ends below 0.500" in text
     assert "validation metrics: macro_f1 0.75" in text
+    model = load_model(project.model)
+    trimmed = replace(model, decode=replace(model.decode, start_trim_s=(0.25, 0, 0), end_trim_s=(0.5, 0, 0)))
+    trimmed.save(project.root / "trimmed.safetensors")
+    shortened = "  fall: shortened by 0.25 s at the start and 0.50 s at the end"
+    assert shortened in inspect_path(project.root / "trimmed.safetensors").lines
     shutil.copy(project.model, project.root / "best.safetensors")
     assert inspect_path(project.root).lines[1:] == lines[1:]
 

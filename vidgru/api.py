@@ -223,7 +223,7 @@ def evaluate(model: str | Path, dataset: str | Path, config: EvalConfig | None =
 
 
 def tune(model: str | Path, dataset: str | Path, config: TuneConfig | None = None) -> Path:
-    """Fit the thresholds of a model to more annotations.
+    """Fit the thresholds of a model, and the edges of its events, to more annotations.
 
     Prints thresholds and metrics before and after, and writes the model.
 

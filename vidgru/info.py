@@ -233,6 +233,7 @@ def _inspect_model(path: Path) -> list[str]:
     decode, network = model.decode, model.network
     parameters = f"{count_parameters(network):,} parameters"
     thresholds = zip(model.labels, decode.high, decode.low, strict=True)
+    trims = zip(model.labels, decode.start_trim_s, decode.end_trim_s, strict=False)  # there may be none
     return [
         f"model {path}: {len(model.labels)} labels, {parameters}, {format_bytes(path.stat().st_size)}",
         f"architecture: {format_settings({'members': network.members, **asdict(network.architecture)})}",
@@ -244,6 +245,10 @@ def _inspect_model(path: Path) -> list[str]:
         f"events: scores smoothed over {decode.smooth_s:g} s, minimum length {decode.min_s:g} s, merged across gaps of "
         f"up to {decode.merge_s:g} s",
         *(f"  {label}: starts at score {high:.3f}, ends below {low:.3f}" for label, high, low in thresholds),
+        *(
+            f"  {label}: shortened by {start_s:.2f} s at the start and {end_s:.2f} s at the end"
+            for label, start_s, end_s in trims
+        ),
         "validation metrics: " + (format_settings(model.metrics) or "none"),
         "versions: " + (format_settings(model.versions) or "unknown"),
     ]

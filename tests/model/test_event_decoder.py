@@ -51,6 +51,14 @@ def test_event_scores_are_calibrated_by_settings() -> None:
     assert [platt(score, 1e300, 0.0) for score in (0.1, 0.9)] == [0, 1]  # no overflow, if a file says so
 
 
+def test_decode_events_trim_both_ends() -> None:
+    scores = [0, 0.9, 0.9, 0.9, 0.9, 0.9, 0]
+    assert spans(events_of(scores, min_s=3.0, start_trim_s=(1.0, 0.0), end_trim_s=(2.0, 0.0))) == [(2, 4)]
+    assert spans(events_of(scores, start_trim_s=(1.0, 0.0), end_trim_s=(9.0, 0.0))) == [(1, 2)], "a step stays"
+    with pytest.raises(ValueError, match="a trim per label or none"):
+        settings(start_trim_s=(1.0,), end_trim_s=(1.0,))
+
+
 def test_decode_events_require_upper_threshold() -> None:
     assert events_of([0.5, 0.5, 0.55]) == []
     assert events_of([0.0]) == []
@@ -144,7 +152,12 @@ def by_definition(time_s: np.ndarray, scores: np.ndarray, config: DecodeSettings
         for first, stop in spans:
             if stops[stop - 1] - time_s[first] >= least_s:
                 mean = scores[first:stop, label].mean(dtype=np.float64)
-                events.append((time_s[first], stops[stop - 1], LABELS[label], mean))
+                start_s, end_s = time_s[first], stops[stop - 1]
+                if config.start_trim_s:
+                    most_s = min(config.min_s, end_s - start_s) - step_s  # later, the event would have opened already
+                    start_s += max(min(config.start_trim_s[label], most_s), 0)
+                    end_s = max(end_s - config.end_trim_s[label], min(start_s + step_s, end_s))
+                events.append((start_s, end_s, LABELS[label], mean))
     return sorted(events)
 
 
@@ -155,6 +168,7 @@ def random_recording(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, 
     time_s = np.cumsum(steps) - steps[0]
     scores = np.clip(np.cumsum(rng.normal(0, 0.25, (frames, 2)), axis=0) % 1.6 - 0.3, 0, 1).astype(np.float32)
     high = tuple(rng.choice([0.0, 0.3, 0.6, 0.8], 2))
+    trims = [tuple(rng.choice([0.0, 0.1, 0.7, 9.0], 2)) for _ in range(2)] if rng.random() < 0.5 else [(), ()]
     config = DecodeSettings(
         high=high,
         low=tuple(value * rng.choice([0.5, 1.0]) for value in high),
@@ -162,6 +176,8 @@ def random_recording(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, 
         merge_s=float(rng.choice([0.0, 0.2, 1.0])),
         exclusive=bool(rng.integers(2)),
         smooth_s=float(rng.choice([0.0, 0.25, 0.5, 1.0])),
+        start_trim_s=trims[0],
+        end_trim_s=trims[1],
     )
     return time_s, scores, config, float(time_s[-1] + rng.choice([0.01, 0.125, 3.0]))
 

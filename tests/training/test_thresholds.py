@@ -49,6 +49,7 @@ def test_clip_thresholds_of_exclusive_labels_are_zero() -> None:
 TIMES = [np.arange(120) / 8] * 6
 HOURS = 6 * 15 / 3600
 EVENTS = [np.array([[16, 40, 0], [64, 88, 0]])] * 6  # twelve events
+TRUTH = [rows / [8, 8, 1] for rows in EVENTS]  # in seconds
 
 
 def fitted(scores: list[np.ndarray], events: list[np.ndarray] = EVENTS, head: HeadSpec = SEVERAL) -> DecodeSettings:
@@ -160,7 +161,7 @@ def noisy(inside: tuple[float, ...], alarm: float) -> tuple[list[np.ndarray], li
         rows[64:88] = inside[(2 * number + 1) % len(inside)]
         rows[96:112] = alarm
         scores.append(rows)
-    return scores, EVENTS
+    return scores, TRUTH
 
 
 @pytest.mark.parametrize(
@@ -174,22 +175,38 @@ def noisy(inside: tuple[float, ...], alarm: float) -> tuple[list[np.ndarray], li
     ],
 )
 def test_refit_reaches_its_aim(aim: dict[str, float], threshold: tuple[float, float], counts: tuple[int, ...]) -> None:
-    scores, events = noisy((0.8, 0.9), alarm=0.55)
+    scores, truth = noisy((0.8, 0.9), alarm=0.55)
     old = DecodeSettings(high=(0.3,), low=(0.15,), min_s=0.5, merge_s=0.5, exclusive=False, smooth_s=0.25)
-    new = refit_thresholds(old, TIMES, scores, events, ("fall",), 1 / 8, hours=HOURS, **aim)
+    new = refit_thresholds(old, TIMES, scores, truth, ("fall",), 1 / 8, hours=HOURS, **aim)
     assert threshold[0] < new.high[0] <= threshold[1]
     assert new.low[0] == pytest.approx(new.high[0] / 2, abs=1e-3)
     assert replace(new, high=old.high, low=old.low) == old
-    assert tuple(count_events(new, TIMES, scores, events, ("fall",), 1 / 8)[0]) == counts
-    assert tuple(count_events(old, TIMES, scores, events, ("fall",), 1 / 8)[0]) == (18, 12, 6)
+    assert tuple(count_events(new, TIMES, scores, truth, ("fall",), 1 / 8)[0]) == counts
+    assert tuple(count_events(old, TIMES, scores, truth, ("fall",), 1 / 8)[0]) == (18, 12, 6)
+
+
+def test_refit_trims_events_to_annotations() -> None:
+    """Scores begin a quarter of a second before the annotated events, and end half a second after them."""
+    scores, _ = noisy((0.8, 0.9), alarm=0.01)
+    shorter = [np.array([(2.25, 4.5, 0), (8.25, 10.5, 0)])] * 6
+    old = DecodeSettings(high=(0.3, 0.4), low=(0.15, 0.2), min_s=0.5, merge_s=0.5, exclusive=False)
+    both = [np.concatenate([rows, np.zeros_like(rows)], axis=1) for rows in scores]
+    new = refit_thresholds(old, TIMES, both, shorter, ("fall", "walk"), 1 / 8, hours=HOURS)
+    assert (new.start_trim_s, new.end_trim_s) == ((0.25, 0.0), (0.5, 0.0))
+    (event, _) = decode_events(TIMES[0], both[0], ("fall", "walk"), new, video="", step_s=1 / 8, end_s=15.0)
+    assert (event.start_s, event.end_s) == (2.25, 4.5)
+    again = refit_thresholds(new, TIMES, both, TRUTH, ("fall", "walk"), 1 / 8, hours=HOURS)
+    assert (again.start_trim_s, again.end_trim_s) == ((), ()), "annotated as long as they are scored"
+    one = refit_thresholds(new, TIMES[:1], both[:1], [shorter[0][:1]], ("fall", "walk"), 1 / 8, hours=HOURS)
+    assert (one.start_trim_s, one.end_trim_s) == (new.start_trim_s, new.end_trim_s), "one event tells nothing"
 
 
 def test_refit_takes_what_is_nearest_to_its_aim() -> None:
-    scores, events = noisy((0.4,), alarm=0.99)
+    scores, truth = noisy((0.4,), alarm=0.99)
     old = DecodeSettings(high=(0.5, 0.7), low=(0.4, 0.5), min_s=0.5, merge_s=0.5, exclusive=False)
     both = [np.concatenate([rows, rows], axis=1) for rows in scores]
     labels = ("fall", "walk")  # no event is a walk
-    fewest = refit_thresholds(old, TIMES, both, events, labels, 1 / 8, hours=HOURS, max_false_alarms=0.0)
+    fewest = refit_thresholds(old, TIMES, both, truth, labels, 1 / 8, hours=HOURS, max_false_alarms=0.0)
     assert fewest.high == (0.98, 0.7)
-    most = refit_thresholds(old, TIMES, both, events, labels, 1 / 8, hours=HOURS, min_recall=1.0)
+    most = refit_thresholds(old, TIMES, both, truth, labels, 1 / 8, hours=HOURS, min_recall=1.0)
     assert 0.3 < most.high[0] <= 0.4

@@ -32,6 +32,9 @@ class DecodeSettings:
         smooth_s: Length of the centred moving average over the scores.
         event_scale, event_bias: Calibration of the scores of events: the mean over their frames is scaled and shifted
             as a logit, as by `platt`.
+        start_trim_s, end_trim_s: Seconds per label that events are shortened by at the start and at the end, where
+            annotators count less as part of the event than the scores do; empty for none. `min_s`, `merge_s` and the
+            score of an event refer to its full length.
     """
 
     high: tuple[float, ...]
@@ -42,14 +45,19 @@ class DecodeSettings:
     smooth_s: float = 0.0
     event_scale: float = 1.0
     event_bias: float = 0.0
+    start_trim_s: tuple[float, ...] = ()
+    end_trim_s: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not all(0 <= score <= 1 for score in (*self.high, *self.low)):
             raise ValueError(f"DecodeSettings needs thresholds from 0 to 1, got {self.high} and {self.low}")
-        if not all(0 <= seconds <= _MAX_S for seconds in (self.min_s, self.merge_s, self.smooth_s)):
+        lengths_s = (self.min_s, self.merge_s, self.smooth_s, *self.start_trim_s, *self.end_trim_s)
+        if not all(0 <= seconds <= _MAX_S for seconds in lengths_s):
             raise ValueError(f"DecodeSettings needs lengths from 0 to {_MAX_S} s, got {self}")
         if not (math.isfinite(self.event_scale) and math.isfinite(self.event_bias)):
             raise ValueError(f"DecodeSettings needs a finite calibration, got {self}")
+        if len(self.start_trim_s) != len(self.end_trim_s) or len(self.start_trim_s) not in (0, len(self.high)):
+            raise ValueError(f"DecodeSettings needs a trim per label or none, got {self}")
 
     def with_high(self, high: Sequence[float]) -> DecodeSettings:
         """Replace the upper thresholds; each lower one keeps its ratio to the upper one."""
@@ -58,6 +66,17 @@ class DecodeSettings:
             for value, upper, low in zip(high, self.high, self.low, strict=True)
         )
         return replace(self, high=tuple(high), low=low)
+
+    def trim(self, label: int, start_s: float, end_s: float, step_s: float) -> tuple[float, float]:
+        """Return start and end of an event after trimming; at least `step_s` of it stays.
+
+        An event starts no later than `min_s` after its first frame, so that its start is known when it opens.
+        """
+        if not self.start_trim_s:
+            return start_s, end_s
+        spare_s = max(min(self.min_s, end_s - start_s) - step_s, 0.0)
+        start_s += min(self.start_trim_s[label], spare_s)
+        return start_s, max(end_s - self.end_trim_s[label], min(start_s + step_s, end_s))
 
     def event_score(self, mean: float) -> float:
         """Return the score of an event whose frames have this mean score; a higher mean has a higher score."""
@@ -251,10 +270,11 @@ class EventDecoder:
 
     def _event(self, label: int, span: _Span) -> Event:
         mean = (span.sum - span.before) / (span.stop - span.first)
+        start_s, end_s = self._settings.trim(label, span.start_s, span.stop_s, self._step_s)
         return Event(
             video=self._video,
-            start_s=span.start_s,
-            end_s=span.stop_s,
+            start_s=start_s,
+            end_s=end_s,
             label=self._labels[label],
             score=self._settings.event_score(mean),
         )

@@ -30,6 +30,7 @@ _EVENT_MIN, _EVENT_MERGE = 0.5, 0.5  # the same, of the length of a short traini
 _EVENT_LOWS = (0.8, 0.5)  # tried ratios of the lower to the upper threshold
 _SMOOTH_S = (0.0, 0.5, 1.0)  # tried lengths of smoothing
 _MIN_TIOU = 0.3  # of a match
+_MIN_TRIMMED = 2  # found events of a label that its trims need
 _CORRECT_TIOU = 0.5  # from which an event counts as found
 _BLUR = np.array([1.0, 2, 3, 2, 1]) / 9  # of F1 over thresholds: a plateau generalises better than a peak
 _PRIOR = 0.02  # F1 that is given up for a threshold near the default
@@ -146,7 +147,7 @@ def refit_thresholds(
     settings: DecodeSettings,
     times: Sequence[Array],
     scores: Sequence[Array],
-    events: Sequence[Array],
+    truth: Sequence[Array],
     labels: tuple[str, ...],
     step_s: float,
     *,
@@ -154,26 +155,28 @@ def refit_thresholds(
     min_recall: float | None = None,
     max_false_alarms: float | None = None,
 ) -> DecodeSettings:
-    """Fit the thresholds of a model again; smoothing, the ratio of the thresholds, and lengths stay as they are.
+    """Fit the thresholds of a model again, then the trims; smoothing, the ratio of the thresholds and lengths stay.
 
     Each label gets the threshold with the best F1, as by `fit_frames`; or, with `min_recall`, the highest that finds
     this share of its events (tIoU 0.5); or, with `max_false_alarms`, the one that finds most events with at most so
     many false alarms per hour. Where no threshold fulfils the aim, the nearest to it is taken. Labels without a true
-    event keep their threshold.
+    event keep their threshold. Trims are fitted by `_fit_trims`.
 
     Args:
         settings: The model's decoding.
-        times, scores, events, labels, step_s: As for `fit_frames`.
+        times, scores, labels, step_s: As for `fit_frames`.
+        truth: Start and end in seconds, as annotated, and label of the events of each recording: float64 [E, 3]. Frames
+            would be up to a step too late, which is too much for the trims of short events.
         hours: Annotated time, for `max_false_alarms`.
         min_recall: 0 to 1.
         max_false_alarms: Predicted events per hour and label that overlap no true event of their label.
     """
-    truth = [_spans_s(time_s, rows, step_s) for time_s, rows in zip(times, events, strict=True)]
-    support = np.bincount(np.concatenate([rows[:, 2] for rows in events]), minlength=len(labels))
+    support = np.bincount(np.concatenate(truth)[:, 2].astype(np.int64), minlength=len(labels))
     smoothed = [smooth_scores(time_s, rows, settings.smooth_s) for time_s, rows in zip(times, scores, strict=True)]
     by_f1 = min_recall is None and max_false_alarms is None
     grid = _GRID if by_f1 else _WIDE_GRID
-    counts = _count_over(grid, replace(settings, smooth_s=0.0), times, smoothed, truth, labels, step_s)
+    untrimmed = replace(settings, smooth_s=0.0, start_trim_s=(), end_trim_s=())
+    counts = _count_over(grid, untrimmed, times, smoothed, truth, labels, step_s)
     hits, false_alarms = counts[..., 2], counts[..., 3]
     rows = np.arange(len(grid))[:, None]
     if by_f1:
@@ -187,14 +190,59 @@ def refit_thresholds(
         rank = np.where(few, (hits + 1) * len(grid) + rows, -false_alarms)
     best = grid[len(grid) - 1 - rank[::-1].argmax(axis=0)]
     high = [round(float(new), 4) if n else old for new, old, n in zip(best, settings.high, support, strict=True)]
-    return settings.with_high(high)
+    return _fit_trims(settings.with_high(high), times, scores, truth, labels, step_s)
+
+
+def _fit_trims(
+    settings: DecodeSettings,
+    times: Sequence[Array],
+    scores: Sequence[Array],
+    truth: Sequence[Array],
+    labels: tuple[str, ...],
+    step_s: float,
+) -> DecodeSettings:
+    """Fit how much shorter than predicted the true events of each label are, at the start and at the end.
+
+    What belongs to an event is a matter of convention, which differs between annotators: a fall may end where the
+    person reaches the floor or where they lie still. Trims are the medians over the predicted events that overlap a
+    true one. They are left at 0 where they do not raise the sum of the tIoU of matches; labels with few such events
+    keep theirs.
+
+    Arguments as for `refit_thresholds`.
+    """
+    untrimmed = replace(settings, start_trim_s=(), end_trim_s=())
+    excess_s: list[list[tuple[float, float]]] = [[] for _ in labels]  # of each overlapping event, at both ends
+    for time_s, frame_scores, true in zip(times, scores, truth, strict=True):
+        end_s = float(time_s[-1]) + step_s
+        for event in decode_events(time_s, frame_scores, labels, untrimmed, video="", step_s=step_s, end_s=end_s):
+            index = labels.index(event.label)
+            of_label = true[true[:, 2] == index]
+            common_s = np.minimum(of_label[:, 1], event.end_s) - np.maximum(of_label[:, 0], event.start_s)
+            if common_s.max(initial=0.0) > 0:
+                true_start_s, true_end_s, _ = of_label[common_s.argmax()].tolist()
+                excess_s[index].append((true_start_s - event.start_s, event.end_s - true_end_s))
+    has_enough = np.array([len(rows) >= _MIN_TRIMMED for rows in excess_s])
+    fitted = np.zeros((len(labels), 2))
+    for label in np.flatnonzero(has_enough):
+        fitted[label] = np.median(excess_s[label], axis=0).clip(0)
+
+    def with_trims(trims: Array) -> DecodeSettings:
+        return replace(settings, start_trim_s=tuple(trims[:, 0].tolist()), end_trim_s=tuple(trims[:, 1].tolist()))
+
+    before, after = (
+        _sum_counts(of, times, scores, truth, labels, step_s)[:, 0] for of in (untrimmed, with_trims(fitted))
+    )
+    fitted[after <= before] = 0.0
+    kept = np.array([settings.start_trim_s, settings.end_trim_s]).T if settings.start_trim_s else np.zeros_like(fitted)
+    trims = np.where(has_enough[:, None], fitted, kept)
+    return with_trims(trims) if trims.any() else untrimmed
 
 
 def count_events(
     settings: DecodeSettings,
     times: Sequence[Array],
     scores: Sequence[Array],
-    events: Sequence[Array],
+    truth: Sequence[Array],
     labels: tuple[str, ...],
     step_s: float,
 ) -> Array:
@@ -202,7 +250,6 @@ def count_events(
 
     Arguments as for `refit_thresholds`.
     """
-    truth = [_spans_s(time_s, rows, step_s) for time_s, rows in zip(times, events, strict=True)]
     return _sum_counts(settings, times, scores, truth, labels, step_s)[:, 1:].astype(np.int64)
 
 

@@ -1,9 +1,9 @@
-"""Fit the thresholds of a trained model again, on annotated recordings that it was not trained on."""
+"""Fit a trained model's thresholds and trims again, on annotated recordings that it was not trained on."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +19,13 @@ from vidgru.model.event_decoder import DecodeSettings
 from vidgru.model.stream import score_recording
 from vidgru.storage import user_path
 from vidgru.training.evaluate import extract_annotated, open_model_detections
-from vidgru.training.examples import TimedRecording, check_task_labels, recording_examples, untimed_clips
+from vidgru.training.examples import check_task_labels, recording_examples, untimed_clips
 from vidgru.training.thresholds import count_events, refit_thresholds
 from vidgru.types import Array
 
 
 def tune(model_path: str | Path, dataset_path: str | Path, config: TuneConfig) -> Path:
-    """Fit a model's thresholds to annotated recordings, print what changes, and write the model.
+    """Fit a model's thresholds and trims to annotated recordings, print what changes, and write the model.
 
     A recording that is labelled as a whole counts as one event. Recordings that the model was trained on are left out,
     because it scores them better than any other.
@@ -47,17 +47,16 @@ def tune(model_path: str | Path, dataset_path: str | Path, config: TuneConfig) -
         raise ModelError(
             f"{file} only writes captions and has no thresholds", "give a model that was trained on labels"
         )
-    recordings, times, scores = _score_recordings(model, dataset_path, config)
-    events = [recording.events for recording in recordings]
+    recordings = _score_recordings(model, dataset_path, config)
+    times, scores = [recording.time_s for recording in recordings], [recording.scores for recording in recordings]
+    truth = [np.array(recording.events, np.float64).reshape(-1, 3) for recording in recordings]
     step_s = 1 / model.fps
-    known = [float((recording.weights > 0).mean()) for recording in recordings]
-    lengths = [float(time_s[-1] - time_s[0]) + step_s for time_s in times]
-    hours = sum(share * length_s for share, length_s in zip(known, lengths, strict=True)) / 3600
+    hours = sum(of.known * float(of.time_s[-1] - of.time_s[0] + step_s) for of in recordings) / 3600
     decode = refit_thresholds(
         model.decode,
         times,
         scores,
-        events,
+        truth,
         model.labels,
         step_s,
         hours=hours,
@@ -65,15 +64,18 @@ def tune(model_path: str | Path, dataset_path: str | Path, config: TuneConfig) -
         max_false_alarms=config.max_false_alarms,
     )
     tuned = replace(model, decode=decode)
-    support = np.bincount(np.concatenate(events)[:, 2], minlength=len(model.labels))
+    support = np.bincount(np.concatenate(truth)[:, 2].astype(np.int64), minlength=len(model.labels))
     aim = "best F1"
     if config.min_recall is not None:
         aim = f"recall of at least {config.min_recall:g}"
     elif config.max_false_alarms is not None:
         aim = f"at most {config.max_false_alarms:g} false alarms per hour and label"
     print(f"{len(times)} recordings, {hours:.2f} hours, {support.sum()} events; aim: {aim}")
-    before, after = (count_events(of, times, scores, events, model.labels, step_s) for of in (model.decode, decode))
+    before, after = (count_events(of, times, scores, truth, model.labels, step_s) for of in (model.decode, decode))
     print("\n".join(_table(model.decode, decode, model.labels, (before, after), support, hours)))
+    for label, start_s, end_s in zip(model.labels, decode.start_trim_s, decode.end_trim_s, strict=False):
+        if start_s or end_s:
+            print(f"{label}: {start_s:.2f} s cut off at the start of events and {end_s:.2f} s at the end, as annotated")
     for warning in _missed_aims(config, model.labels, after, support, hours):
         print(f"warning: {warning}", file=sys.stderr)
     out = user_path(config.out) if config.out else file
@@ -93,13 +95,25 @@ def _missed_aims(config: TuneConfig, labels: tuple[str, ...], counts: Array, sup
     return warnings
 
 
-def _score_recordings(
-    model: EventModel, dataset_path: str | Path, config: TuneConfig
-) -> tuple[list[TimedRecording], list[Array], list[Array]]:
-    """Return the annotated recordings that the model was not trained on, the times of their frames, and their scores.
+@dataclass
+class _ScoredRecording:
+    """An annotated recording.
 
-    Where the truth is unknown, because another split labels it, scores are 0.
+    Attributes:
+        time_s: float64 [T], times of its frames.
+        scores: float32 [T,C]; 0 where the truth is unknown, because another split labels it.
+        events: Start and end in seconds, and label, of each annotated event.
+        known: Share of the frames whose truth is known.
     """
+
+    time_s: Array
+    scores: Array
+    events: list[tuple[float, float, int]]
+    known: float
+
+
+def _score_recordings(model: EventModel, dataset_path: str | Path, config: TuneConfig) -> list[_ScoredRecording]:
+    """Score the annotated recordings that the model was not trained on."""
     detection_source = open_model_detections(model, config)
     find_imported = detection_source.find if detection_source else None
     dataset = load_dataset(
@@ -126,33 +140,34 @@ def _score_recordings(
         print(f"left out {number} of {len(extracted.keys)} recordings: the model was trained on them", file=sys.stderr)
     rows = tuple(row for row in extracted.dataset.rows if row.annotation.video in keys)
     dataset = replace(extracted.dataset, rows=rows)
-    scored = {video: _score(model, cache, key) for video, key in keys.items()}
-    times = {video: time_s for video, (time_s, _) in scored.items()}
+    scores = {video: _score(model, cache, key) for video, key in keys.items()}
+    scored = []
     if timed:  # a model of clips scores frames too, by sliding windows
         task = replace(model.task, frame_head=model.task.frame_head or model.task.clip_head)
-        recordings = recording_examples(dataset, split, times, task)
+        annotated_events = {timeline.video: timeline.events for timeline in event_timelines(dataset, split)}
+        for recording in recording_examples(dataset, split, {video: of[0] for video, of in scores.items()}, task):
+            time_s, frame_scores = scores[recording.video]
+            known = recording.weights > 0
+            events = [
+                (start_s, end_s, model.labels.index(dataset.labels[label]))
+                for start_s, end_s, label in annotated_events[recording.video]
+                if start_s < time_s[-1] + 1 / model.fps
+            ]
+            scored.append(_ScoredRecording(time_s, known[:, None] * frame_scores, events, float(known.mean())))
     else:
-        clips = [clip for clip in untimed_clips(dataset, split) if len(times[clip.video])]
-        names = {clip.video: [dataset.labels[label] for label in sorted(clip.labels)] for clip in clips}
-        recordings = [_whole_recording(model, video, len(times[video]), names[video]) for video in names]
-    return (
-        recordings,
-        [times[recording.video] for recording in recordings],
-        [(recording.weights > 0)[:, None] * scored[recording.video][1] for recording in recordings],
-    )
+        for clip in untimed_clips(dataset, split):
+            time_s, frame_scores = scores[clip.video]
+            if len(time_s):
+                labels = [model.labels.index(dataset.labels[label]) for label in sorted(clip.labels)]
+                events = [(time_s[0], time_s[-1] + 1 / model.fps, label) for label in labels]
+                scored.append(_ScoredRecording(time_s, frame_scores, events, 1.0))
+    return scored
 
 
 def _score(model: EventModel, cache: SequenceCache, key: str) -> tuple[Array, Array]:
     """Return the times of a recording's frames, float64 [T], and their scores, float32 [T,C]."""
     scored = score_recording(model, cache.parts(key), video="", duration_s=np.inf)
     return scored.time_s, scored.scores
-
-
-def _whole_recording(model: EventModel, video: str, frames: int, labels: list[str]) -> TimedRecording:
-    """Return a recording that is labelled as a whole, as one with events from its beginning to its end."""
-    events = np.array([(0, frames, model.labels.index(label)) for label in labels], np.int64).reshape(-1, 3)
-    weights = np.ones(frames, np.float32)
-    return TimedRecording(video=video, targets=np.zeros((frames, 0), np.float32), weights=weights, events=events)
 
 
 def _table(

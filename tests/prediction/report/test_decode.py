@@ -38,6 +38,7 @@ def cases() -> tuple[list[Any], list[Any]]:
         expected.append([[LABELS.index(e.label), e.start_s, e.end_s, pytest.approx(e.score, abs=1e-6)] for e in events])
         rule = {"high": changed.high, "low": config.low, "exclusive": config.exclusive, "minimum": config.min_s}
         rule |= {"merge": config.merge_s, "scale": config.event_scale, "bias": config.event_bias}
+        rule |= {"startTrim": config.start_trim_s, "endTrim": config.end_trim_s}
         rule |= {"step": 0.125, "end": end_s}
         values = {"times": time_s.tolist(), "scores": scores.T.tolist(), "smooth": config.smooth_s, "high": config.high}
         inputs.append({**values, "rule": rule})

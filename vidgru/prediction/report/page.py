@@ -250,6 +250,8 @@ def _encode_decoding(model: EventModel, scored: ScoredRecording, end_s: float) -
         "exclusive": decode.exclusive,
         "minimum": decode.min_s,
         "merge": decode.merge_s,
+        "startTrim": decode.start_trim_s,
+        "endTrim": decode.end_trim_s,
         "scale": decode.event_scale,
         "bias": decode.event_bias,
         "step": 1 / model.fps,

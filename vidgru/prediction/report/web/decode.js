@@ -62,7 +62,8 @@ function activeRuns(smoothed, high, low, exclusive) {
 // Events of a whole recording: { label, start, end, score }, by start, then by label.
 //
 // `smoothed` has an array per label. `rule` has `high` and `low` per label, `exclusive`, `minimum` and `merge` in seconds,
-// `scale` and `bias` of the calibration, `step` between samples, and `end` of the recording.
+// `startTrim` and `endTrim` in seconds per label or empty, `scale` and `bias` of the calibration, `step` between samples,
+// and `end` of the recording.
 function decodeEvents(times, smoothed, rule) {
   if (!times.length) return [];
   const ends = frameEnds(times, rule);
@@ -84,11 +85,17 @@ function decodeEvents(times, smoothed, rule) {
   const isLong = ({ first, stop }) => ends[stop - 1] - times[first] >= Math.min(rule.minimum, whole);
   const events = closed.filter(isLong).map(({ label, first, stop }) => ({
     label,
-    start: times[first],
-    end: ends[stop - 1],
+    ...trimEvent(label, times[first], ends[stop - 1], rule),
     score: eventScore(smoothed[label].subarray(first, stop), rule),
   }));
   return events.sort((a, b) => a.start - b.start || a.label - b.label);
+}
+
+// Start and end of an event after trimming; at least `step` of it stays.
+function trimEvent(label, start, end, { startTrim, endTrim, minimum, step }) {
+  if (!startTrim.length) return { start, end };
+  const trimmed = start + Math.min(startTrim[label], Math.max(Math.min(minimum, end - start) - step, 0));
+  return { start: trimmed, end: Math.max(end - endTrim[label], Math.min(trimmed + step, end)) };
 }
 
 // Mean score of an event's frames, calibrated.
