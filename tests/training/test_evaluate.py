@@ -1,6 +1,8 @@
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,14 @@ from vidgru.model.features import compute_features
 from vidgru.model.scoring import encode_features, score_clips, score_frames
 from vidgru.model.stream import score_recording
 from vidgru.training.data import load_features
-from vidgru.training.evaluate import _confused_events, _inexact_events, evaluate, metrics_summary, metrics_table
+from vidgru.training.evaluate import (
+    _confused_events,
+    _inexact_events,
+    _missed_events,
+    evaluate,
+    metrics_summary,
+    metrics_table,
+)
 from vidgru.training.examples import Examples, LabelledClip, TimedRecording
 from vidgru.training.validation import Validation
 from vidgru.types import Annotation, Event
@@ -230,6 +239,18 @@ def test_summary_has_a_line_per_head() -> None:
     ]
 
 
+@pytest.mark.parametrize("text_of", [metrics_table, metrics_summary])
+def test_missed_events_are_named(text_of: Callable[[Mapping[str, Any]], str]) -> None:
+    """`eval` prints the table, training and cross-validation the summary."""
+    missed = [{"video": f"{n}.mp4", "start": 3.04, "end": 6.0, "label": "fall"} for n in range(7)]
+    row = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 9}
+    events = {"per_class": {"fall": row}, "events": 9, "videos": 9, "found": 2}
+    named = ", ".join(f"fall at 3.0 s of {n}.mp4" for n in range(5))
+    assert f"\nmissed: {named}, and 2 more" in text_of({"events": {**events, "missed": missed}})
+    assert text_of({"events": {**events, "missed": missed[:1]}}).endswith("\nmissed: fall at 3.0 s of 0.mp4")
+    assert "missed" not in text_of({"events": {**events, "missed": []}})
+
+
 def test_inexact_events_overlap_predictions() -> None:
     truth = [
         Annotation(video="a.mp4", start_s=start_s, end_s=start_s + 4.0, label="fall") for start_s in (10, 20, 30, 40)
@@ -237,11 +258,11 @@ def test_inexact_events_overlap_predictions() -> None:
     exact = Event(video="a.mp4", start_s=10.0, end_s=13.0, label="fall", score=0.9)
     early, late = (replace(exact, start_s=start_s, end_s=start_s + 4.0) for start_s in (17.0, 32.5))
     far = [replace(exact, start_s=41.0, end_s=42.0, label="sit"), replace(exact, start_s=60.0, end_s=64.0)]
-    assert _inexact_events(truth, [exact, early, late, *far]) == {
+    assert _inexact_events(_missed_events(truth, [exact, early, late, *far])) == {
         "events": 2, "missed": 3, "start_later_s": -0.25, "end_later_s": -0.25,
     }  # fmt: skip
-    assert _inexact_events(truth, [exact, early, *far]) is None, "a single event"
-    assert _inexact_events([], far) is None
+    assert _inexact_events(_missed_events(truth, [exact, early, *far])) is None, "a single event"
+    assert _missed_events([], far) == []
 
 
 def test_confused_events_name_the_commonest_pair() -> None:

@@ -100,9 +100,14 @@ def test_evaluate_both_heads(data: FakeDataset, run: Path, tmp_path: Path, capsy
 
 
 @pytest.mark.usefixtures("drawn_plots")
-def test_evaluate_at_other_thresholds(data: FakeDataset, run: Path, tmp_path: Path) -> None:
+def test_evaluate_at_other_thresholds(
+    data: FakeDataset, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     none = evaluate_on(data, run, tmp_path / "none", threshold=1.0)["events"]
     assert (none["event_recall"], none["false_alarms_per_hour"]) == (0, 0)
+    first = none["missed"][0]
+    assert len(none["missed"]) == none["events"] == 6
+    assert f"\nmissed: {first['label']} at {first['start']:.1f} s of {first['video']}, " in capsys.readouterr().out
     with pytest.raises(SettingsError, match="threshold holds 'jump', which the model does not have"):
         evaluate_on(data, run, tmp_path / "other", threshold={"jump": 0.5})
 

@@ -62,6 +62,7 @@ _EVENT_HEADLINES = (
     "segment_f1_50", "edit", "spotting_map",
 )  # fmt: skip
 _MAX_ROWS = 20  # of all tables together, so that what a command prints fits a screen
+_MAX_MISSED = 5  # missed events named
 _MAX_GROUPS = 4  # groups named in the table
 _MAX_SUMMARY_ROWS = 10  # likewise; training prints a report of the dataset before it
 
@@ -312,7 +313,11 @@ def _evaluate_events(
     )
     videos = list(frames)
     metrics["confused"] = _confused_events(truth, predicted)
-    metrics["inexact"] = _inexact_events(truth, predicted)
+    missed = _missed_events(truth, predicted)
+    metrics["inexact"] = _inexact_events(missed)
+    metrics["missed"] = [
+        {"video": true.video, "start": true.start_s, "end": true.end_s, "label": true.label} for true, _ in missed
+    ]
     tables = event_table(truth, videos, model.labels), event_table(candidates, videos, model.labels)
     correct = match_by_score(*tables, np.array([0.5]))[0]
     metrics["calibration"] = calibration(tables[1].scores, correct)
@@ -356,26 +361,33 @@ def _confused_events(truth: Sequence[Annotation], predicted: Sequence[Event]) ->
     return {"true": label, "predicted": taken, "events": number, "of": of_label}
 
 
-def _inexact_events(truth: Sequence[Annotation], predicted: Sequence[Event]) -> dict[str, Any] | None:
-    """Return how many of the missed events overlap a prediction of their label, though less than tIoU 0.5.
+def _missed_events(truth: Sequence[Annotation], predicted: Sequence[Event]) -> list[tuple[Annotation, Array | None]]:
+    """Return the true events that no prediction of their label overlaps by tIoU 0.5.
 
-    With the medians in seconds of how much later these predictions start and end; None if there are fewer than two.
+    With how many seconds later the prediction that overlaps most starts and ends; None if none overlaps.
     """
     spans_of: dict[tuple[str, str | None], list[tuple[float, float]]] = defaultdict(list)
     for event in predicted:
         spans_of[event.video, event.label].append((event.start_s, event.end_s))
-    missed, later = 0, []
+    missed: list[tuple[Annotation, Array | None]] = []
     for true in truth:
         span, spans = np.array([(true.start_s, true.end_s)]), np.array(spans_of[true.video, true.label]).reshape(-1, 2)
         tiou = overlap(span, spans)[0]
         if tiou.max(initial=0.0) < 0.5:
-            missed += 1
-            if tiou.any():
-                later.append(spans[tiou.argmax()] - span[0])
+            missed.append((true, spans[tiou.argmax()] - span[0] if tiou.any() else None))
+    return missed
+
+
+def _inexact_events(missed: Sequence[tuple[Annotation, Array | None]]) -> dict[str, Any] | None:
+    """Return how many of the missed events overlap a prediction of their label, though less than tIoU 0.5.
+
+    With the medians in seconds of how much later these predictions start and end; None if there are fewer than two.
+    """
+    later = [seconds for _, seconds in missed if seconds is not None]
     if len(later) < 2:
         return None
     start_s, end_s = np.median(later, axis=0).tolist()
-    return {"events": len(later), "missed": missed, "start_later_s": start_s, "end_later_s": end_s}
+    return {"events": len(later), "missed": len(missed), "start_later_s": start_s, "end_later_s": end_s}
 
 
 def _group_metrics(
@@ -440,7 +452,15 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
         lines += _headlines(events, _EVENT_HEADLINES)
     if "descriptions" in metrics:
         lines += captions_table(metrics["descriptions"])
-    return "\n".join([*lines, *_group_rows(metrics), *_skipped(metrics)])
+    return "\n".join([*lines, *_missed_row(metrics), *_group_rows(metrics), *_skipped(metrics)])
+
+
+def _missed_row(metrics: Mapping[str, Any]) -> list[str]:
+    """A line that names missed events, so that they can be looked at or explained."""
+    missed = metrics.get("events", {}).get("missed", [])
+    texts = [f"{event['label']} at {event['start']:.1f} s of {event['video']}" for event in missed[:_MAX_MISSED]]
+    rest = f", and {len(missed) - _MAX_MISSED} more" if len(missed) > _MAX_MISSED else ""
+    return [f"missed: {', '.join(texts)}{rest}"] if missed else []
 
 
 def _group_rows(metrics: Mapping[str, Any]) -> list[str]:
@@ -477,7 +497,7 @@ def metrics_summary(metrics: Mapping[str, Any]) -> str:
     if captions := metrics.get("descriptions"):
         rejected = f"{captions['templates']:.0%} below the confidence threshold"
         lines.append(f"{captions['segments']} captions: cider_d {captions['cider_d']:.3f}, {rejected}")
-    return "\n".join([*lines, *_group_rows(metrics), *_skipped(metrics)])
+    return "\n".join([*lines, *_missed_row(metrics), *_group_rows(metrics), *_skipped(metrics)])
 
 
 def _class_rows(per_class: Mapping[str, Mapping[str, Any]], unit: str, max_rows: int) -> list[str]:
