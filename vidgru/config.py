@@ -539,7 +539,7 @@ class PredictConfig:
     """Settings of `vidgru predict`. The detector settings come from the model.
 
     Attributes:
-        out: Folder of the events.
+        out: Folder of the events of recordings; those of a live source are printed.
         features: Folder of the sequence cache.
         weights: Path of the model's detector weights, if they have moved; the file must be the same.
         adaptive: Decode only where something moves or changes, as for extract; by default as in training.

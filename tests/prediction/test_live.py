@@ -57,7 +57,7 @@ class Stage:
     short: Path
 
     def config(self, folder: Path, **settings: Any) -> PredictConfig:
-        paths = {"out": folder / "events", "features": folder / "features", "weights": self.weights}
+        paths = {"features": folder / "features", "weights": self.weights}
         return from_settings(PredictConfig, **{**HOW, **{name: str(path) for name, path in paths.items()}, **settings})
 
     def save(self, folder: Path, **changes: Any) -> Path:
@@ -180,7 +180,8 @@ def plain(events: list[dict[str, Any]]) -> list[tuple[str, float, float, float]]
 
 def in_files(stage: Stage, model: Path, source: Path, folder: Path, **settings: Any) -> list[dict[str, Any]]:
     """Events of batch prediction."""
-    (prediction,) = predict(model, [source], stage.config(folder, **settings), progress=False)
+    config = stage.config(folder, out=str(folder / "events"), **settings)
+    (prediction,) = predict(model, [source], config, progress=False)
     assert prediction.status in ("done", "partial"), prediction.reason
     return [
         {
@@ -498,6 +499,7 @@ def test_live_continues_on_full_disk(stage: Stage, tmp_path: Path, monkeypatch: 
         ({"clips": True}, "clips is True, which is for recordings"),
         ({"save_video": True}, "save_video is True, which is for recordings"),
         ({"start_time": "%Y"}, "start_time is '%Y', which is for recordings"),
+        ({"out": "yard"}, "out is 'yard', which is for recordings: the events of a live source are printed"),
         ({"labels": ("jump",)}, "labels holds 'jump', which the model does not have"),
     ],
 )

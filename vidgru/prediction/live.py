@@ -90,6 +90,11 @@ def predict_live(
                 f"{name} is {flags[name]!r}, which is for recordings, and not for a live source",
                 "leave it out; features kept by --record can be predicted later",
             )
+    if config.out != PredictConfig.out:
+        raise SettingsError(
+            f"out is {config.out!r}, which is for recordings: the events of a live source are printed",
+            "leave it out, and append what is printed to a file: vidgru predict MODEL SOURCE >> events.jsonl",
+        )
     requested_labels(model, config.labels)
     features = SequenceCache(config.features)
     detector = model_detector(model, features, config.weights)
