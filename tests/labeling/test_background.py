@@ -21,7 +21,7 @@ from vidgru.prediction.event_files import to_jsonl
 from vidgru.sources import find_recordings
 from vidgru.types import Event
 
-METRICS = {"event_f1": 0.5, "events": {"event_f1": 0.5, "intervals": {"event_f1": [0.25, 0.75]}}}
+METRICS = {"event_f1": 0.5, "events": {"events": 7, "event_f1": 0.5, "intervals": {"event_f1": [0.25, 0.75]}}}
 DRAFT = Event(video="b.mp4", start_s=1.0, end_s=2.0, label="fall", score=0.7)
 
 
@@ -112,7 +112,9 @@ def test_loop_trains_after_a_few_labels(loop: FakeLoop, project: LabelingProject
     wait_for(lambda: loop.state()["curve"] and loop.state()["state"] == "idle")
     assert project.recordings[1].drafts == [DRAFT]
     state = loop.state()
-    assert state["curve"] == [{"labels": 2, "metric": "event_f1", "value": 0.5, "low": 0.25, "high": 0.75}]
+    assert state["curve"] == [
+        {"labels": 2, "metric": "event_f1", "value": 0.5, "low": 0.25, "high": 0.75, "measured": 7}
+    ]
     assert state["new_labels"] == 0
     assert loop.commands.calls == ["first", "train", "predict", "suggest"]
     draft = {"start_s": 1.0, "end_s": 2.0, "label": "fall", "score": 0.7}

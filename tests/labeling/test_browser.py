@@ -497,7 +497,11 @@ def test_training_panel_shows_progress_and_curve(videos: Path, serve: Serve, vis
     set_training(state="running", message="training on 6 labels")
     page.wait_for_function("() => document.getElementById('train').disabled")
     assert shown("#training_text") == "training on 6 labels"
-    point = {"metric": "event_f1", "low": None, "high": None}
+    point = {"metric": "event_f1", "low": None, "high": None, "measured": 5}
+    set_training(state="idle", message="", curve=[{**point, "labels": 5, "value": 1.0, "measured": 1}])
+    few = "5 labels: too few to tell how good the model is (measured on 1 held-out event)"
+    page.wait_for_function("(text) => curve_text.textContent === text", arg=few)
+    assert not page.locator("#curve").is_visible(), "a figure of a single event"
     curve = [{**point, "labels": 6, "value": 0.4}, {**point, "labels": 11, "value": 0.61, "low": 0.4, "high": 0.8}]
     set_training(state="idle", message="", new_labels=1, curve=curve)
     page.wait_for_selector("#curve:not([hidden])")

@@ -43,6 +43,7 @@ _METRICS = "metrics.json"  # of the model
 _ENOUGH_NEW = 8  # recordings with new features that are given drafts before the others have theirs
 _SUGGESTIONS = "100"  # enough until the next model
 _ERROR = "vidgru: error: "
+_POINT = ("labels", "metric", "value", "low", "high", "measured")  # fields of a point of the curve
 
 
 class FeatureExtraction:
@@ -420,17 +421,18 @@ def _error_in(log: str) -> str:
 
 
 def _curve_point(labels: int, metrics: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the figure of a model for the curve, with its interval; None if nothing was held out."""
-    for name, values in (("event_f1", metrics.get("events", {})), ("accuracy", metrics)):
+    """Return the figure of a model for the curve, with its interval and what it was measured on; None if on nothing."""
+    for name, unit, values in (("event_f1", "events", metrics.get("events", {})), ("accuracy", "clips", metrics)):
         if values.get(name) is not None:
             low, high = (values.get("intervals") or {}).get(name) or (None, None)
-            return {"labels": labels, "metric": name, "value": values[name], "low": low, "high": high}
+            figure = {"metric": name, "value": values[name], "low": low, "high": high}
+            return {"labels": labels, **figure, "measured": values[unit]}
     return None
 
 
 def _read_curve(path: Path) -> list[dict[str, Any]]:
     try:
         points = parse_json(path.read_bytes())["points"]
-        return [{name: point[name] for name in ("labels", "metric", "value", "low", "high")} for point in points]
+        return [{name: point[name] for name in _POINT} for point in points]
     except (OSError, ValueError, KeyError, TypeError):
         return []

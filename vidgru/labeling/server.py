@@ -15,7 +15,8 @@ never by path. Errors are `{"error": TEXT}`.
     annotations or drafts. A recording whose video cannot be read has null for duration, rate and size.
   - `training.state` is idle, running or failed; `progress` is the share of finished epochs, 0 to 1, or null if no
     training is running. A model is trained when `new_labels` reaches `needed`, unless that is
-    0. A point of the curve is `{labels, metric, value, low, high}`; `low` and `high` may be null.
+    0. A point of the curve is `{labels, metric, value, low, high, measured}`; `low` and `high`
+    may be null, `measured` is the number of held-out events or clips.
   - `features.enabled` is false if features cannot be extracted, for the reason given.
 - `GET /api/changes?since=VERSION`: the state, as soon as its version is newer, at the latest after 20 s.
 - `GET /api/recordings/ID`: `{id, version, annotations: [{id, start_s, end_s, label, description}], watched: [[start_s,

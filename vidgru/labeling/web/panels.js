@@ -4,6 +4,7 @@
 const WATCHED_SHARE = 0.98; // from which a recording counts as watched
 const FEW_SUGGESTIONS = 3; // more are requested when no more are left
 const FEW_LABELS = 10; // with fewer, the figure of a model is a guess
+const FEW_MEASURED = 5; // with fewer held-out events or clips, there is no figure: 0, 0.5 and 1 are all it can be
 
 function isFinished({ is_empty: isEmpty, watched_s: watched, duration_s: duration }) {
   return isEmpty || (duration > 0 && watched >= WATCHED_SHARE * duration);
@@ -241,15 +242,25 @@ class TrainingPanel {
 
   showCurve(curve) {
     const last = curve.at(-1);
-    this.canvas.hidden = byId('curve_text').hidden = !last;
+    const points = curve.filter(({ metric, measured }) => metric === last.metric && measured >= FEW_MEASURED);
+    this.canvas.hidden = !points.length;
+    byId('curve_text').hidden = !last;
     if (!last) return;
-    const points = curve.filter(({ metric }) => metric === last.metric);
-    const interval = last.low === null ? '' : ` (95 %: ${last.low.toFixed(2)} to ${last.high.toFixed(2)})`;
-    const metric = { event_f1: 'Event F1' }[last.metric] ?? last.metric;
-    const doubt = last.labels < FEW_LABELS ? ' (few labels: a guess)' : '';
-    byId('curve_text').textContent = `${metric} ${last.value.toFixed(2)}${interval}, ${count(last.labels, 'label')}${doubt}`;
+    byId('curve_text').textContent = last.measured < FEW_MEASURED ? this.noFigure(last) : this.figure(last);
     this.canvas.setAttribute('aria-label', `Learning curve: ${byId('curve_text').textContent}`);
-    this.drawCurve(points);
+    if (points.length) this.drawCurve(points);
+  }
+
+  noFigure({ metric, measured, labels }) {
+    const unit = count(measured, metric === 'event_f1' ? 'held-out event' : 'held-out clip');
+    return `${count(labels, 'label')}: too few to tell how good the model is (measured on ${unit})`;
+  }
+
+  figure({ metric, value, low, high, labels }) {
+    const name = { event_f1: 'Event F1' }[metric] ?? metric;
+    const interval = low === null ? '' : ` (95 %: ${low.toFixed(2)} to ${high.toFixed(2)})`;
+    const doubt = labels < FEW_LABELS ? ' (few labels: a guess)' : '';
+    return `${name} ${value.toFixed(2)}${interval}, ${count(labels, 'label')}${doubt}`;
   }
 
   drawCurve(points) {
