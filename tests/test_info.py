@@ -452,6 +452,17 @@ def test_dataset(tmp_path: Path) -> None:
         assert "warning: 1 recording cannot be read (first: b.mp4 is empty (0 bytes)" in text
 
 
+def test_dataset_says_what_training_holds_out(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for name in "abcdefgh":
+        (tmp_path / f"videos/{name}.mp4").touch()
+    rows = [f"{name}.mp4,,,{label},," for name, label in zip("abcdefgh", "xyxyxyxy", strict=True)]
+    (tmp_path / "annotations.csv").write_text("\n".join(["video,start,end,label,description,split", *rows]))
+    text = str(inspect_path(tmp_path))
+    assert "5 members: each learns from all recordings but a part of its own, by video, seed 0" in text
+    assert "held out as val" not in text
+
+
 def test_dataset_of_imported_detections(tmp_path: Path) -> None:
     (tmp_path / "mot").mkdir()
     for name in ("a", "b"):

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -159,12 +159,13 @@ def _inspect_dataset(path: Path, detections: str, videos: str) -> list[str]:
     Raises:
         AnnotationError: They cannot be read.
     """
-    from vidgru.config import DetectorSettings, ImportedDetectionSettings
+    from vidgru.config import DetectorSettings, ImportedDetectionSettings, TrainConfig
     from vidgru.datasets.annotations import load_dataset
     from vidgru.datasets.recording_checks import check_recordings
     from vidgru.datasets.report import report
     from vidgru.datasets.splits import assign_splits
     from vidgru.training.advice import dataset_advice, format_advice
+    from vidgru.training.members import split_notes
 
     find_imported = None
     if detections:
@@ -182,6 +183,8 @@ def _inspect_dataset(path: Path, detections: str, videos: str) -> list[str]:
             dataset = check(dataset)
         except AnnotationError as error:  # describe it nevertheless
             problems += ["", *str(error).splitlines()]
+    if not problems:
+        dataset = replace(dataset, notes=split_notes(dataset, TrainConfig(), durations))
     advice = format_advice(dataset_advice(dataset, DetectorSettings.fps))
     return [f"dataset {path}", *str(report(dataset)).splitlines(), *warnings, *problems, *advice]
 

@@ -6,6 +6,7 @@ import pytest
 
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset
+from vidgru.datasets.splits import assign_splits
 from vidgru.errors import AnnotationError
 
 HEADER = "video,start,end,label,description,split"
@@ -35,3 +36,9 @@ def check_rejected(path: Path, kind: str, message: str) -> None:
     path.with_name("set.yaml").write_text(f"annotations: {path.name}\nformat: {kind}\n", encoding="utf-8")
     with pytest.raises(AnnotationError, match=message):
         load_dataset(path.with_name("set.yaml"))
+
+
+def folder_set(tmp_path: Path, folders: int, *, val: int = 0) -> Dataset:
+    """Two clips of each label per folder; the first folders are the val split."""
+    rows = [f"cam{c}/{n}.mp4,,,{'xy'[n % 2]},,{'val' if c < val else ''}" for c in range(folders) for n in range(4)]
+    return assign_splits(csv_set(tmp_path, *rows))

@@ -5,23 +5,19 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.datasets.annotation_files import csv_set
 from tests.training.synthetic import FakeDataset, both_data, crossing
 from vidgru.cache import SequenceCache
 from vidgru.config import EvalConfig, TrainConfig
-from vidgru.datasets.splits import assign_splits
 from vidgru.flags import from_settings
 from vidgru.model.checkpoint import load_model
 from vidgru.model.stream import score_recording
 from vidgru.training import batches
 from vidgru.training.evaluate import evaluate
-from vidgru.training.run import _notes, train
+from vidgru.training.run import train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,20 +88,6 @@ def test_ensemble_scores_test_split_like_stream(data: FakeDataset, run: tuple[Pa
         assert [(e.start_s, e.end_s, e.label) for e in live.events] == [
             (e.start_s, e.end_s, e.label) for e in whole.events
         ]
-
-
-def test_recordings_that_are_not_measured_are_named(tmp_path: Path) -> None:
-    rows = [f"{number}.mp4,1,2,fall,," for number in range(4)]
-    dataset = assign_splits(csv_set(tmp_path / "one", *rows, "quiet.mp4,,,,,"))
-    loaded: Any = SimpleNamespace(times=dict.fromkeys(dataset.recordings, np.arange(80) / 8))
-    notes = [note for note in _notes(dataset, TrainConfig(), loaded) if "not in the metrics" in note]
-    assert notes == [
-        "not in the metrics: 1 recording (first: quiet.mp4), because every member learns from a video that is the only "
-        "one with some label, or without events"
-    ]
-    dataset = assign_splits(csv_set(tmp_path / "two", *rows, "quiet.mp4,,,,,", "still.mp4,,,,,"))
-    loaded = SimpleNamespace(times=dict.fromkeys(dataset.recordings, np.arange(80) / 8))
-    assert not any("not in the metrics" in note for note in _notes(dataset, TrainConfig(), loaded))
 
 
 @pytest.mark.parametrize(("clips", "linear"), [(1, True), pytest.param(2, False, marks=pytest.mark.slow)])

@@ -6,23 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.datasets.annotation_files import csv_set
+from tests.datasets.annotation_files import csv_set, folder_set
 from vidgru.config import TrainConfig
 from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, event_timelines
 from vidgru.datasets.splits import assign_splits
 from vidgru.errors import AnnotationError
 from vidgru.model.checkpoint import EventTask, HeadSpec
-from vidgru.training import examples as module
 from vidgru.training.examples import (
     check_task_labels,
     clip_examples,
-    member_count,
     recording_examples,
     split_examples,
     task_from_dataset,
     untimed_clips,
 )
+from vidgru.training.members import member_count
 from vidgru.types import DESCRIBED
 
 TIMES = np.arange(80) / 8  # ten seconds
@@ -256,27 +255,8 @@ def test_recording_examples_skip_undecoded_events(tmp_path: Path, capsys: pytest
 # --- members ----------------------------------------------------------------------------------------------------------
 
 
-def folder_set(tmp_path: Path, folders: int, *, val: int = 0) -> Dataset:
-    """Two clips of each label per folder; the first folders are the val split."""
-    rows = [f"cam{c}/{n}.mp4,,,{'xy'[n % 2]},,{'val' if c < val else ''}" for c in range(folders) for n in range(4)]
-    return assign_splits(csv_set(tmp_path, *rows))
-
-
 def times_of(dataset: Dataset, frames: int = 80) -> dict[str, np.ndarray]:
     return dict.fromkeys(dataset.recordings, np.arange(frames) / 8)
-
-
-def test_member_count_by_size_and_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = folder_set(tmp_path / "7", 7)
-    times = times_of(dataset)
-    assert [member_count(dataset, TrainConfig(members=n), times) for n in (0, 1, 2, 3, 20)] == [5, 1, 2, 3, 7]
-    assert member_count(folder_set(tmp_path / "v", 7, val=3), TrainConfig(), times) == 5
-    few = csv_set(tmp_path / "few", *(f"{n}.mp4,,,x,,{'val' if n else ''}" for n in range(2)), "2.mp4,,,,,")
-    assert member_count(few, TrainConfig(), times_of(few)) == 2
-    assert member_count(dataset, TrainConfig(), times_of(dataset, frames=8 * 3600 * 2)) == 1  # 56 hours at 8 per second
-    monkeypatch.setattr(module, "_MANY_CLIPS", 27)
-    assert member_count(dataset, TrainConfig(), times) == 1
-    assert member_count(dataset, TrainConfig(members=3), times) == 3
 
 
 def test_member_count_without_groups_to_hold_out(tmp_path: Path) -> None:
@@ -284,14 +264,14 @@ def test_member_count_without_groups_to_hold_out(tmp_path: Path) -> None:
     rows = [f"{label}.mp4,,,{label},," for label in "abc"]
     dataset = assign_splits(csv_set(tmp_path / "one", *rows))
     assert dataset.splits == ("train", "val")
-    assert member_count(dataset, TrainConfig(), times_of(dataset)) == 5
-    assert member_count(dataset, TrainConfig(members=1), times_of(dataset)) == 1
+    assert member_count(dataset, TrainConfig(), {}) == 5
+    assert member_count(dataset, TrainConfig(members=1), {}) == 1
     task = task_from_dataset(dataset)
     train, held_out = split_examples(dataset, 5, times_of(dataset), task, TrainConfig())
     assert [(clip.video, clip.fold) for clip in train.clips] == [("a.mp4", -1), ("b.mp4", -1), ("c.mp4", -1)]
     assert {clip.fold for clip in held_out.clips} == {-1}
     own = csv_set(tmp_path / "val", "a.mp4,,,a,,train", "b.mp4,,,b,,train", "c.mp4,,,c,,val")
-    assert member_count(own, TrainConfig(), times_of(own)) == 1
+    assert member_count(own, TrainConfig(), {}) == 1
 
 
 def test_split_examples_of_single_member(tmp_path: Path) -> None:

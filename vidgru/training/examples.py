@@ -18,14 +18,11 @@ from vidgru.datasets.dataset import (
     event_timelines,
     frames_between,
 )
-from vidgru.datasets.splits import NO_VAL, in_split, member_folds
+from vidgru.datasets.splits import in_split, member_folds
 from vidgru.errors import AnnotationError
 from vidgru.model.captioner import caption_frames
 from vidgru.model.checkpoint import EventTask, HeadSpec
 from vidgru.types import DESCRIBED, Array
-
-_MEMBERS = 5
-_MANY_CLIPS, _MANY_HOURS = 2000, 50.0  # from which on an ensemble is not worth its time
 
 # --- the task ---------------------------------------------------------------------------------------------------------
 
@@ -370,19 +367,6 @@ def frame_class_weights(recordings: Sequence[TimedRecording], task: EventTask) -
     weights = np.sqrt(1 / np.maximum(shares, 1e-3)) * (counts > 0)
     balanced: Array = (weights / max((weights * shares).sum(), 1e-6)).astype(np.float32)
     return balanced
-
-
-def member_count(dataset: Dataset, config: TrainConfig, times: Mapping[str, Array]) -> int:
-    """Return the number of members to train: as set, or by the size of the dataset; fewer with few groups."""
-    annotated = [clip for clip in clips(dataset) if clip.split in ("train", "val")]
-    videos = {clip.video for clip in annotated}
-    hours = sum(len(times[video]) for video in videos) / config.detector.fps / 3600
-    is_large = len(annotated) > _MANY_CLIPS or hours > _MANY_HOURS
-    members = config.members or (1 if is_large else _MEMBERS)
-    folds = member_folds(dataset, members, config.seed, config.group_by or None) if members > 1 else {}
-    if not folds and any(note.startswith(NO_VAL) for note in dataset.notes):
-        return members  # of so few groups, all members learn from every recording
-    return max(folds.values(), default=0) + 1
 
 
 def split_examples(

@@ -17,8 +17,7 @@ from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import Dataset, clips, described_segments, select_splits
 from vidgru.datasets.formats.csv_reader import format_csv
 from vidgru.datasets.report import report
-from vidgru.datasets.rows import plural
-from vidgru.datasets.splits import NO_VAL, assign_splits, folds, groups, in_split, member_folds, only_group
+from vidgru.datasets.splits import assign_splits, folds, groups, in_split, only_group
 from vidgru.errors import VidgruError
 from vidgru.extraction.import_detections import open_detections
 from vidgru.extraction.pipeline import feature_settings_for
@@ -31,8 +30,9 @@ from vidgru.training.augment import why_not_mirrored
 from vidgru.training.data import LoadedFeatures, extract_missing, load_features
 from vidgru.training.distributed import ProcessGroup, process_group, refuse_distributed
 from vidgru.training.evaluate import evaluate_model, metrics_summary
-from vidgru.training.examples import member_count, task_from_dataset
+from vidgru.training.examples import task_from_dataset
 from vidgru.training.initial_model import with_settings_of
+from vidgru.training.members import split_notes
 from vidgru.training.plots import plot_curves
 from vidgru.training.state_file import STATE
 from vidgru.training.trainer import TrainingResult, train_model
@@ -165,7 +165,10 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
     if not detection_source:
         for item in lost_objects(extracted.dataset, loaded.features.get, loaded.feature_spec, loaded.names):
             print(f"warning: {item}", file=sys.stderr)
-    described = replace(extracted.dataset, notes=_notes(extracted.dataset, config, loaded))
+    described = extracted.dataset
+    if not config.folds:
+        durations = {video: len(time_s) / config.detector.fps for video, time_s in loaded.times.items()}
+        described = replace(described, notes=split_notes(described, config, durations))
     print(report(described, max_labels=_MAX_LABELS))
     if not config.folds and (place := only_group(extracted.dataset)):
         print(
@@ -182,30 +185,6 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
         task=task,
         feature_settings=feature_settings,
     )
-
-
-def _notes(dataset: Dataset, config: TrainConfig, loaded: LoadedFeatures) -> tuple[str, ...]:
-    """Return the dataset's notes, with one on members in the place of one on a validation split that they make."""
-    if config.folds:
-        return dataset.notes
-    members = member_count(dataset, config, loaded.times)
-    notes = dataset.notes
-    group, kind = groups(dataset, config.group_by or None)
-    if members > 1:
-        notes = tuple(note for note in notes if not note.startswith(NO_VAL))
-        held_out = f"each learns from all recordings but a part of its own, by {kind}, seed {config.seed}"
-        notes = (*notes, f"{members} members: {held_out}")
-        measured = member_folds(dataset, members, config.seed, config.group_by or None)
-        learnt = dict.fromkeys(clip.video for clip in clips(dataset) if clip.split in ("train", "val"))
-        if measured and (unmeasured := [video for video in learnt if video not in measured]):
-            notes = (
-                *notes,
-                f"not in the metrics: {plural(len(unmeasured), 'recording')} (first: {unmeasured[0]}), because every "
-                f"member learns from a {kind} that is the only one with some label, or without events",
-            )
-    if kind == "video" and len(group) > 1:
-        notes = (*notes, "no column `group` (place, camera, person): metrics do not tell how the model does elsewhere")
-    return notes
 
 
 def _train(data: TrainingData, config: TrainConfig, processes: ProcessGroup) -> Path:

@@ -35,10 +35,11 @@ from vidgru.training.batches import EpochBatches, make_batches
 from vidgru.training.calibrate import calibrate, sides_matter
 from vidgru.training.data import LoadedFeatures
 from vidgru.training.distributed import ProcessGroup
-from vidgru.training.examples import Examples, frame_class_weights, member_count, split_examples
+from vidgru.training.examples import Examples, frame_class_weights, split_examples
 from vidgru.training.grounding_fit import ground_captions
 from vidgru.training.initial_model import untrained_model, with_weights
 from vidgru.training.losses import caption_losses, window_losses
+from vidgru.training.members import member_count
 from vidgru.training.run_state import DATA, UNCHECKED, RunProgress, read_state, write_state
 from vidgru.training.state_file import STATE
 from vidgru.training.validation import Validation, selection_metric
@@ -106,7 +107,8 @@ def train_model(
             the result of the finished epochs is returned.
     """
     process_group = process_group or ProcessGroup()
-    members = member_count(dataset, config, loaded.times)
+    durations = {video: len(time_s) / config.detector.fps for video, time_s in loaded.times.items()}
+    members = member_count(dataset, config, durations)
     train, val = split_examples(dataset, members, loaded.times, task, config)
     init = load_model(config.init, start=True) if config.init else None
     with reproducible(config.seed, config.runtime.threads or 1):
