@@ -112,6 +112,11 @@ def test_complete_annotations_stay_complete(videos: Path, tmp_path: Path) -> Non
         ("a.mp4,2,3,fall,\na.mp4,1,2,background,\na.mp4,3,4,background,\na.mp4,,,,\n", [(1, 4)]),
         ("a.mp4,,,,\na.mp4,7,8,,a cat\n", [(0, DURATION_S)]),
         ("a.mp4,7,8,,a cat\n", []),
+        ("a.mp4,,,background,an empty room\n", [(0, DURATION_S)]),
+        ("a.mp4,,,background,an empty room\na.mp4,7,8,,a cat\n", [(0, DURATION_S)]),
+        ("a.mp4,,,background,an empty room\na.mp4,2,3,fall,\n", [(0, DURATION_S)]),
+        ("a.mp4,,,,\na.mp4,,,,an empty room\n", [(0, DURATION_S)]),
+        ("a.mp4,,,,a room\n", []),
     ],
 )
 def test_known_time_agrees_with_training_and_suggestions(videos: Path, text: str, known: list[TimeRange]) -> None:
@@ -145,6 +150,18 @@ def test_labels_of_whole_clips_are_kept(videos: Path) -> None:
     file = open_file(videos, path)
     assert file.content([DURATION_S] * 3).decode() == f"{HEADER}\na.mp4,,,fall,,\n"
     assert file.notes == ["1 row without times kept, but not shown: the page shows events with times"]
+
+
+def test_description_of_an_empty_recording_is_kept(videos: Path) -> None:
+    path = videos.parent / "empty.csv"
+    row = "a.mp4,,,{},an empty room,\n"
+    path.write_text(f"{HEADER}\n{row.format('background')}")
+    file = open_file(videos, path)
+    assert file.labels[0].is_empty
+    assert file.content([DURATION_S] * 3).decode() == f"{HEADER}\n{row.format('background')}"
+    events = {"x": LabelledEvent(start_s=2.0, end_s=3.0, label="fall")}
+    file.labels[0] = replace(file.labels[0], is_empty=False, watched=[(0.0, DURATION_S)], events=events)
+    assert file.content([DURATION_S] * 3).decode() == f"{HEADER}\n{row.format('')}a.mp4,2.0,3.0,fall,,\n"
 
 
 def test_file_of_another_tool_is_continued_beside_it(videos: Path) -> None:

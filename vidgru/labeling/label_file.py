@@ -69,7 +69,8 @@ class RecordingLabels:
         pending: Time of drafts that are neither accepted nor rejected, without time watched before they came. It does
             not count as watched, even if it was played: playing past a draft does not reject it.
         is_empty: Whether the whole recording is marked as event-free.
-        whole_clip: Rows that label or describe the whole recording; they are kept as they are.
+        whole_clip: Rows that label or describe the whole recording; they are kept. One that describes it and says
+            that nothing happens is `watched`, and has no label.
         split: Split of all its rows, which new ones get too; None if they have none, or several.
         extra: Values of other columns that all its rows have in common.
     """
@@ -122,9 +123,14 @@ class RecordingLabels:
         if not self.is_wholly_watched(duration_s):
             spans = [(event.start_s, event.end_s) for event in labelled]
             watched += subtract_ranges(self.watched_with_events(duration_s), spans)
-        elif not labelled and not self.whole_clip:
+        elif not labelled and not any(row.watched or row.annotation.label for row in self.whole_clip):
             watched.append(None)
-        rows = [replace(row, annotation=replace(row.annotation, video=video)) for row in self.whole_clip]
+        rows: list[AnnotationRow] = []
+        for row in self.whole_clip:
+            # A description of a recording in which nothing happened is kept if something happens in it after all.
+            is_empty = row.watched and not labelled and self.is_wholly_watched(duration_s)
+            label = BACKGROUND if is_empty else row.annotation.label
+            rows.append(replace(row, annotation=replace(row.annotation, video=video, label=label)))
         for event in events:
             note = Annotation(
                 video=video,
@@ -283,10 +289,10 @@ def _read_labels(rows: list[AnnotationRow], background: str | None, duration_s: 
         is_background = row.watched or (note.label is not None and note.label in (BACKGROUND, background))
         label = "" if is_background else note.label or ""
         if note.start_s is None or note.end_s is None:
+            labels.is_empty |= is_background or not (label or note.description)
             if label or note.description:
-                labels.whole_clip.append(row)
-            else:
-                labels.is_empty = True
+                note = replace(note, label=label or None)
+                labels.whole_clip.append(replace(row, annotation=note, watched=is_background))
             continue
         if is_background:
             labels.watched.append((note.start_s, note.end_s))
