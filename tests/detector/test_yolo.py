@@ -16,7 +16,7 @@ from vidgru.demo.scenes import EVENT_KINDS, plan_clip
 from vidgru.detector.appearance import APPEARANCE, COLOUR_COLUMNS, SCENE
 from vidgru.detector.backends import TorchBackend
 from vidgru.detector.preprocess import Letterbox
-from vidgru.detector.yolo import Detections, Detector
+from vidgru.detector.yolo import Detections, Detector, _similar_class
 from vidgru.detector.yolo_head import load_network
 from vidgru.errors import SettingsError
 
@@ -166,8 +166,18 @@ def test_only_keeps_classes(tiny_weights: Weights) -> None:
         assert np.array_equal(some.scene, objects.scene)
 
 
+@pytest.mark.parametrize(("name", "near"), [
+    ("people", "person"), ("Persons", "person"), ("buses", "bus"), ("motorcyle", "motorcycle"), ("bag", "handbag"),
+    ("table", "dining table"), ("ball", "sports ball"), ("phone", "Cell phone"), ("pedestrian", ""), ("sofa", ""),
+])  # fmt: skip
+def test_similar_class_is_a_typo_plural_or_end(name: str, near: str) -> None:
+    """Words of similar letters are other things: table is no apple, and phone no spoon."""
+    names = "apple", "person", "bus", "mouse", "motorcycle", "handbag", "dining table", "sports ball", "spoon"
+    assert _similar_class(name, (*names, "Cell phone")) == near
+
+
 @pytest.mark.parametrize(("name", "remedy"), [
-    ("persn", "did you mean person"), ("tree", "its classes are: person, car, bag"),
+    ("persn", "did you mean person"), ("people", "did you mean person"), ("tree", "its classes are: person, car, bag"),
 ])  # fmt: skip
 def test_only_unknown_class_is_refused(tiny_weights: Weights, name: str, remedy: str) -> None:
     with pytest.raises(SettingsError, match=f"yolo26n.pt has no class '{name}' for --only\n  {remedy}"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import torch
 
@@ -21,10 +22,10 @@ from vidgru.detector.preprocess import Letterbox
 from vidgru.detector.torchvision_ops import nms
 from vidgru.detector.yolo_head import RawOutput
 from vidgru.errors import SettingsError
-from vidgru.flags import suggest
 from vidgru.types import Array
 
 _MAX_CANDIDATES = 4096  # per frame, before NMS
+_MIN_SIMILARITY = 0.75  # of a class to what was meant; lower ones are other words, such as apple for table
 _CLASS_OFFSET_PX = 7680  # Ultralytics' value, so that boxes are rounded in the same way
 
 
@@ -98,10 +99,9 @@ class Detector:
         self.names, self.flip_idx = self._spec.names, self._spec.flip_idx
         self.stride = max(self._spec.strides)
         if unknown := [name for name in settings.only if name not in self.names]:
-            classes = f"its classes are: {', '.join(self.names)}"
-            raise SettingsError(
-                f"{settings.weights} has no class {unknown[0]!r} for --only", suggest(unknown[0], self.names, classes)
-            )
+            near = _similar_class(unknown[0], self.names)
+            remedy = f"did you mean {near}?" if near else f"its classes are: {', '.join(self.names)}"
+            raise SettingsError(f"{settings.weights} has no class {unknown[0]!r} for --only", remedy)
         self._is_kept = torch.tensor([not settings.only or name in settings.only for name in self.names])
         # A margin below the threshold: scores are compared exactly later.
         self._min_logit = math.log(settings.conf / (1 - settings.conf)) - 0.01
@@ -249,6 +249,15 @@ class Detector:
                 strides.append(torch.full((len(centres[-1]),), float(stride)))
             self._cells[input_hw] = (torch.cat(centres), torch.cat(strides))
         return self._cells[input_hw]
+
+
+def _similar_class(name: str, names: Sequence[str]) -> str:
+    """Return the class that was probably meant: a typo, a plural, or the end of its name; empty if none is near."""
+    meant = "person" if name.lower() == "people" else name.lower()
+    known = {item.lower(): item for item in names}
+    near = get_close_matches(meant, known, n=1, cutoff=_MIN_SIMILARITY)
+    near += [item for item in known if item.endswith(meant)]
+    return known[near[0]] if near else ""
 
 
 def _enclosing_boxes(boxes: torch.Tensor, angle: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
