@@ -11,6 +11,7 @@ import torch
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
 from vidgru.model.grounding import Grounding, contexts, has_slots, mark
+from vidgru.training import grounding_fit
 from vidgru.training.data import LoadedFeatures
 from vidgru.training.examples import CaptionedClip
 from vidgru.training.grounding_fit import counted_class, find_slots, ground_captions, insert_slots
@@ -146,6 +147,35 @@ def test_words_that_nothing_tells_stay() -> None:
     grounding, with_slots = ground_captions(clips, loaded, seed=0)
     assert grounding is None
     assert with_slots == clips
+
+
+def test_group_that_is_too_sure_of_few_errors_tells_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Movement is right nine times in ten and always sure, class three times in four and as sure as it may be."""
+    clips, loaded = dataset(ENGLISH, WORDS["en"], 40, seed=1)
+    events = grounding_fit._measure(clips, loaded, 0)
+    number = np.arange(40)
+    slots = grounding_fit._Slots(
+        sentence=number,
+        clip=number,
+        target=number % 2,
+        contexts=[["a", "b", "c"]] * 40,
+        place=[(0, ("goes",), 0)] * 40,
+    )
+    log_true = {
+        "movement": np.where(number % 10 == 0, -9.0, -1e-4),
+        "class": np.where(number % 4 == 0, np.log(0.25), np.log(0.75)),
+    }
+
+    def fit(slots: object, words: object, group: str, *args: object, screening: bool) -> tuple[None, np.ndarray]:
+        true = log_true.get(group, np.full(40, np.log(0.5)))
+        log_probabilities = np.log1p(-np.exp(true))[:, None].repeat(2, axis=1)
+        log_probabilities[number, number % 2] = true
+        return None, log_probabilities
+
+    monkeypatch.setattr(grounding_fit, "_fit", fit)
+    assert grounding_fit._telling_group(slots, ("left", "right"), events, loaded.feature_spec) == "movement"
+    del log_true["movement"], log_true["class"]
+    assert grounding_fit._telling_group(slots, ("left", "right"), events, loaded.feature_spec) is None
 
 
 def test_unknown_slots_make_no_caption(grounded: Grounded) -> None:

@@ -40,6 +40,7 @@ _VARIANTS, _SHIFT = 4, 0.15  # attributes are measured with edges moved by up to
 _STEPS, _LR = 120, 0.08
 _STARTS = 3  # random ones, of the models of each fold: their mean is surer than each
 _WIDTH = 8  # of queries and keys
+_MIXED = 0.1  # share of the frequencies in what an attribute group is measured by
 _LEAST_UNIT = 0.1  # in which counts are measured; smaller differences are noise
 _PENALTY = 0.5  # of squared weights, against the sum of log likelihoods
 _MIN_CONSTANT = 3  # sentences of one wording, for a word that is the same in all of them to be part of the wording
@@ -364,7 +365,12 @@ def _measure(clips: list[CaptionedClip], loaded: LoadedFeatures, seed: int) -> _
 
 
 def _telling_group(slots: _Slots, words: Words, events: _Events, spec: FeatureSpec) -> str | None:
-    """Return the attribute group that tells the words of a slot best in held-out recordings, None if none does."""
+    """Return the attribute group that tells the words of a slot best in held-out recordings, None if none does.
+
+    A group counts by how much likelier the words are to its model, mixed with a tenth of their frequencies, than to the
+    frequencies alone. Without these, a model that is right nine times in ten but too sure of the tenth would seem to
+    tell less than one that is right three times in four.
+    """
     if len(slots.target) < _MIN_SLOTS:
         return None
     rows = np.arange(len(slots.target))
@@ -372,7 +378,7 @@ def _telling_group(slots: _Slots, words: Words, events: _Events, spec: FeatureSp
     best, best_gain = None, 0.0
     for group in (*attribute_groups(spec), COUNTS):
         _, held_out = _fit(slots, words, group, events, spec, screening=True)
-        gain = held_out[rows, slots.target] - baseline
+        gain = np.logaddexp(held_out[rows, slots.target] - baseline + math.log(1 - _MIXED), math.log(_MIXED))
         error = gain.std() / np.sqrt(len(gain))
         if gain.mean() > max(2 * error, best_gain):
             best, best_gain = group, float(gain.mean())
