@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/labels"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    results = ResultRows(args.out, "labels", table, draw)
+    results = ResultRows(args.out, "labels", ("set", "weights", "fps", "imgsz", "strategy", "seed"), table, draw)
     for path in args.sets:
         config = TrainConfig(
             detector=DetectorSettings(weights=args.weights, fps=args.fps, imgsz=args.imgsz),

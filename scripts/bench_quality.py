@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    results = ResultRows(args.out, "quality", table, draw)
+    results = ResultRows(args.out, "quality", ("set", "weights", "shots", "model"), table, draw)
     for path in args.sets:
         config = TrainConfig(
             detector=DetectorSettings(weights=args.weights, fps=args.fps),

@@ -21,18 +21,32 @@ class ResultRows:
     Args:
         out: Folder.
         name: Name of the files.
+        key: Values that every row has, and that tell runs apart.
         table: Formats rows as Markdown.
         draw: Draws rows.
 
     Attributes:
         rows: All rows, those of earlier runs first.
+
+    Raises:
+        SystemExit: The file has rows of another version of the script.
     """
 
     def __init__(
-        self, out: Path, name: str, table: Callable[[Sequence[Row]], str], draw: Callable[[Sequence[Row]], Figure]
+        self,
+        out: Path,
+        name: str,
+        key: Sequence[str],
+        table: Callable[[Sequence[Row]], str],
+        draw: Callable[[Sequence[Row]], Figure],
     ) -> None:
         self._path, self._table, self._draw = out / f"{name}.json", table, draw
         self.rows: list[Row] = json.loads(self._path.read_text()) if self._path.is_file() else []
+        if missing := sorted({name for row in self.rows for name in key if name not in row}):
+            raise SystemExit(
+                f"{self._path} has rows without {', '.join(missing)}, of another version of this script\n"
+                "  delete it, or write to another folder with --out"
+            )
 
     def matching(self, key: Mapping[str, Any]) -> list[Row]:
         """Return the rows that have these values."""

@@ -53,6 +53,15 @@ def test_runs_on_other_features_are_other_runs(tmp_path: Path, monkeypatch: pyte
     assert given == [None, 0.9] * 3, "the figure with all labels is that of the same features"
 
 
+def test_rows_of_another_version_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "labels.json").write_text(json.dumps([{"set": "yoga", "strategy": "random", "seed": 0, "full": 0.9}]))
+    monkeypatch.setattr(sys, "argv", ["bench_labels.py", "yoga", "--weights", "a.pt", "--out", str(tmp_path)])
+    with pytest.raises(
+        SystemExit, match=r"labels\.json has rows without fps, imgsz, weights, .*\n  delete it, or write"
+    ):
+        bench.main()
+
+
 def test_person_watches_events_to_their_end(tmp_path: Path) -> None:
     dataset = csv_set(tmp_path, "a.mp4,4,8,fall,,train", "a.mp4,20,21,sit,,train", "b.mp4,,,,,train")
     person = bench.Person(dataset, {"a.mp4": 30.0, "b.mp4": 10.0})
