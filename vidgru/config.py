@@ -354,6 +354,7 @@ class TrainConfig:
         lookahead: Seconds after a frame that its score may depend on, and thus the delay of a live model. Unused with
             --bidirectional and --cell none.
         captions: Learn to write descriptions, if the annotations have any.
+        plots: Draw plots of the run and of its metrics.
         amp: Mixed precision (bfloat16) on CUDA devices that have units for it.
         seed: Random seed.
     """
@@ -386,6 +387,7 @@ class TrainConfig:
     window: float = 0.0
     lookahead: float = 1.0
     captions: bool = True
+    plots: bool = True
     amp: bool = True
     seed: int = 0
 

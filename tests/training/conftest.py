@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from vidgru.storage import write_atomic
-from vidgru.training import batches, evaluate, plots, run
+from vidgru.training import batches, plots
 
-_PLOTS = {run: ["plot_curves"], evaluate: [name for name in vars(evaluate) if name.startswith("plot_")]}
+_PLOTS = {name: value for name, value in vars(plots).items() if name.startswith("plot_")}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,18 +21,16 @@ def _single_passes() -> Iterator[None]:
 def _empty_plots() -> Iterator[None]:
     """Plots are empty files: drawing takes longer than training for a few epochs."""
     with pytest.MonkeyPatch.context() as patch:
-        for module, names in _PLOTS.items():
-            for name in names:
-                patch.setattr(module, name, _write_empty)
+        for name in _PLOTS:
+            patch.setattr(plots, name, _write_empty)
         yield
 
 
 @pytest.fixture
 def drawn_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots are drawn after all."""
-    for module, names in _PLOTS.items():
-        for name in names:
-            monkeypatch.setattr(module, name, getattr(plots, name))
+    for name, plot in _PLOTS.items():
+        monkeypatch.setattr(plots, name, plot)
 
 
 def _write_empty(*arguments: object, **options: object) -> None:

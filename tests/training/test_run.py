@@ -1,5 +1,7 @@
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -201,6 +203,21 @@ def test_multi_label_clips(tmp_path: Path) -> None:
     metrics = scored(data, out)
     assert metrics["map"] > 0.95
     assert {path.name for path in out.iterdir()} >= {"best.safetensors", "curves.png"}
+
+
+@pytest.mark.slow
+def test_no_plots_imports_neither_matplotlib_nor_compiler(data: FakeDataset, tmp_path: Path) -> None:
+    """They take a fifth of the CPU time of a short run; the network, its linear path and validation need neither."""
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in data.settings().items()]
+    command = ["train", str(data.root), f"--out={tmp_path / 'run'}", "--epochs=1", "--members=2", "--no-plots", *flags]
+    code = (
+        "import sys\nfrom vidgru import cli\n"
+        f"assert cli.run({command}) == 0\n"
+        "assert not {'matplotlib', 'torch._dynamo'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "run").glob("*.png"))
 
 
 def test_unreadable_recordings_are_skipped_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ from vidgru.types import Event
 # Faster than the defaults: captions take minutes; with these members and epochs, training on 9 falls in 10 recordings
 # takes 19 s of CPU time instead of 32 (measured).
 _EPOCHS = 15
-TRAIN_FLAGS = ("--no-captions", "--members", "3", "--epochs", str(_EPOCHS), "--patience", "4")
+TRAIN_FLAGS = ("--no-captions", "--no-plots", "--members", "3", "--epochs", str(_EPOCHS), "--patience", "4")
 
 _POLL_S = 0.2
 _PROGRESS_S = 0.5  # interval at which the progress of training is read

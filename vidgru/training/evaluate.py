@@ -45,14 +45,6 @@ from vidgru.training.metrics.clips import clip_curves
 from vidgru.training.metrics.events import FrameScores, event_curves, event_metrics
 from vidgru.training.metrics.matching import event_table, match_by_overlap, match_by_score, overlap
 from vidgru.training.metrics.ranking import calibration
-from vidgru.training.plots import (
-    plot_average_precision,
-    plot_calibration,
-    plot_confusion,
-    plot_coverage,
-    plot_precision_recall,
-    plot_timelines,
-)
 from vidgru.training.validation import clip_calibration, clip_metrics
 from vidgru.types import DESCRIBED, Annotation, Array, Event, Features
 
@@ -228,16 +220,7 @@ def evaluate_model(
         metrics |= clip_metrics(model, scores, clips, intervals=intervals)
         metrics["calibration"] = clip_calibration(model, scores, clips)
         if out:
-            plot_calibration(metrics["calibration"], out / "clip_calibration.png", title=split)
-        if out and model.task.clip_head:
-            if model.task.clip_head.multi_label:
-                truth = np.stack([clip.labels for clip in clips]) > 0
-                curves = clip_curves(scores, truth, metrics["names"])
-                plot_precision_recall(curves, out / "clip_curves.png", title=split)
-                ap = {name: values["ap"] for name, values in metrics["per_class"].items()}
-                plot_average_precision(ap, out / "clip_ap.png", title=split)
-            else:
-                plot_confusion(metrics["confusion"], metrics["names"], out / "confusion.png", title=split)
+            _plot_clips(model, scores, clips, metrics, split, out)
     predicted: list[Event] = []
     if (timed := event_timelines(dataset, split)) and (model.task.frame_head or model.task.clip_head):
         events, predicted = _evaluate_events(model, dataset, timed, encoded, models, intervals=intervals, out=out)
@@ -257,6 +240,8 @@ def evaluate_model(
         if captions := evaluate_captions(captioner, captioned, split, read, predicted, searched, beam=beam):
             metrics |= {"cider_d": captions["cider_d"], "descriptions": captions}
             if out:
+                from vidgru.training.plots import plot_coverage
+
                 plot_coverage(captions["coverage"], out / "caption_coverage.png", title=split)
     return metrics
 
@@ -322,14 +307,53 @@ def _evaluate_events(
     correct = match_by_score(*tables, np.array([0.5]))[0]
     metrics["calibration"] = calibration(tables[1].scores, correct)
     if out:
-        split = timed[0].split
-        plot_calibration(metrics["calibration"], out / "event_calibration.png", title=f"{split}, tIoU 0.5")
-        curves = event_curves(truth, candidates, list(frames), model.labels)
-        plot_precision_recall(curves, out / "event_curves.png", title=split)
-        ap = {name: values["ap_50"] for name, values in metrics["per_class"].items()}
-        plot_average_precision(ap, out / "event_ap.png", title=f"{split}, tIoU 0.5")
-        plot_timelines(truth, predicted, frames, model.labels, out / "timelines.png")
+        _plot_events(truth, predicted, candidates, frames, metrics, model.labels, timed[0].split, out)
     return metrics, predicted
+
+
+def _plot_clips(
+    model: EventModel,
+    scores: Array,
+    clips: Sequence[LabelledClip],
+    metrics: Mapping[str, Any],
+    split: str,
+    out: Path,
+) -> None:
+    """Plot metrics of clips."""
+    from vidgru.training import plots  # here, because matplotlib takes 0.5 s of CPU time to import
+
+    plots.plot_calibration(metrics["calibration"], out / "clip_calibration.png", title=split)
+    if model.task.clip_head is None:
+        return
+    if not model.task.clip_head.multi_label:
+        plots.plot_confusion(metrics["confusion"], metrics["names"], out / "confusion.png", title=split)
+        return
+    curves = clip_curves(scores, np.stack([clip.labels for clip in clips]) > 0, metrics["names"])
+    plots.plot_precision_recall(curves, out / "clip_curves.png", title=split)
+    ap = {name: values["ap"] for name, values in metrics["per_class"].items()}
+    plots.plot_average_precision(ap, out / "clip_ap.png", title=split)
+
+
+def _plot_events(
+    truth: Sequence[Annotation],
+    predicted: Sequence[Event],
+    candidates: Sequence[Event],
+    frames: Mapping[str, FrameScores],
+    metrics: Mapping[str, Any],
+    labels: Sequence[str],
+    split: str,
+    out: Path,
+) -> None:
+    """Plot metrics of events, and the events of each recording."""
+    from vidgru.training import plots
+
+    plots.plot_calibration(metrics["calibration"], out / "event_calibration.png", title=f"{split}, tIoU 0.5")
+    plots.plot_precision_recall(
+        event_curves(truth, candidates, list(frames), labels), out / "event_curves.png", title=split
+    )
+    ap = {name: values["ap_50"] for name, values in metrics["per_class"].items()}
+    plots.plot_average_precision(ap, out / "event_ap.png", title=f"{split}, tIoU 0.5")
+    plots.plot_timelines(truth, predicted, frames, labels, out / "timelines.png")
 
 
 def _confused_events(truth: Sequence[Annotation], predicted: Sequence[Event]) -> dict[str, Any] | None:

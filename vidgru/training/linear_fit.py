@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidgru.model.linear_path import LinearPath, LogitMix
+from vidgru.training.optimizers import LBFGS
 
 _MAX_ITERATIONS = 200
 _RIDGE = 1e-9  # added to the squared length of rows, as a share: centred rows depend linearly on each other
@@ -42,14 +43,13 @@ def fit_linear_path(
     path.std.copy_(torch.where(std > 1e-6, std, 1.0))
     x = path.normalize(x)
     # With fewer rows than columns the solution lies in the span of the rows: the same problem in fewer dimensions.
-    basis = None
+    rows = None
     if len(x) < x.shape[1]:
         x, y, w = x.double(), y.double(), w.double()
+        rows = x
         products = x @ x.T
         products.diagonal().add_(_RIDGE * products.diagonal().mean().clamp(min=1.0))
-        factor = torch.linalg.cholesky(products)
-        basis = torch.linalg.solve_triangular(factor, x, upper=False)  # orthonormal rows; x is factor @ basis
-        x = factor
+        x = torch.linalg.cholesky(products)  # rows are x @ basis, where the rows of basis are orthonormal
     weight = torch.zeros(y.shape[1], x.shape[1], dtype=x.dtype, requires_grad=True)
     bias = torch.zeros(y.shape[1], dtype=x.dtype, requires_grad=True)
 
@@ -58,7 +58,9 @@ def fit_linear_path(
         return (losses * w).sum() + weight.square().sum() / (2 * strength)
 
     _minimize(loss, [weight, bias])
-    fitted = weight.detach() if basis is None else weight.detach() @ basis
+    fitted = weight.detach()
+    if rows is not None:  # fitted @ basis, where basis is the inverse of x times rows
+        fitted = torch.linalg.solve_triangular(x, fitted, upper=False, left=False) @ rows
     path.weight.copy_(fitted)
     path.bias.copy_(bias.detach())
     return path
@@ -102,7 +104,7 @@ def log_losses(logits: Tensor, targets: Tensor, class_weights: Tensor, multi_lab
 
 
 def _minimize(loss: Callable[[], Tensor], parameters: list[Tensor]) -> None:
-    optimizer = torch.optim.LBFGS(
+    optimizer = LBFGS(
         parameters, max_iter=_MAX_ITERATIONS, tolerance_grad=1e-6, tolerance_change=1e-9, line_search_fn="strong_wolfe"
     )
 

@@ -37,6 +37,7 @@ from vidgru.model.summaries import FrameSummaries
 from vidgru.storage import unused_path, user_path
 from vidgru.training.augment import Augmenter
 from vidgru.training.calibrate import PLACE_GROUPS
+from vidgru.training.optimizers import AdamW
 from vidgru.training.trainer import (
     CLIP_NORM,
     average_weights,
@@ -139,7 +140,7 @@ def learn_start(data: UnlabelledFeatures, config: PretrainConfig) -> EventModel:
     future = nn.Linear(network.hidden_width, len(_HORIZONS_S) * len(targets.moving) * targets.bins)
     layers = nn.ModuleList([network, past, future]).to(device).train()
     averaged = copy.deepcopy(network).eval()
-    optimizer = torch.optim.AdamW(layers.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = AdamW(layers.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     for step, windows in enumerate(_batches(data, config, fps), start=1):
         optimizer.param_groups[0]["lr"] = config.lr * lr_scale(step)
         batch = collate(windows).to(device)

@@ -33,7 +33,6 @@ from vidgru.training.evaluate import evaluate_model, metrics_summary
 from vidgru.training.examples import task_from_dataset
 from vidgru.training.initial_model import with_settings_of
 from vidgru.training.members import split_notes
-from vidgru.training.plots import plot_curves
 from vidgru.training.state_file import STATE
 from vidgru.training.trainer import TrainingResult, train_model
 from vidgru.types import DESCRIBED
@@ -199,10 +198,13 @@ def _train(data: TrainingData, config: TrainConfig, processes: ProcessGroup) -> 
         result.best.save(out / BEST)
         result.last.save(out / LAST)
         write_atomic(out / "results.csv", _csv(result.epochs))
-        metrics = evaluate_held_out(result, data, out)
+        metrics = evaluate_held_out(result, data, out if config.plots else None)
         metrics = {"epoch": result.best_epoch, "failed": data.failed, **metrics}
         write_json(out / "metrics.json", metrics)
-        plot_curves(out / "results.csv", out / "curves.png", best_epoch=result.best_epoch)
+        if config.plots:
+            from vidgru.training.plots import plot_curves  # matplotlib takes 0.5 s of CPU time to import
+
+            plot_curves(out / "results.csv", out / "curves.png", best_epoch=result.best_epoch)
         members = len(result.members)
         how = (
             f"epoch {result.best_epoch} of {len(result.epochs)}" if members == 1 else f"{members} members, out of fold"
@@ -261,7 +263,7 @@ def over_folds(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], dic
     return mean, {name: float(np.std(values[name])) for name in mean}
 
 
-def evaluate_held_out(result: TrainingResult, data: TrainingData, out: Path) -> dict[str, Any]:
+def evaluate_held_out(result: TrainingResult, data: TrainingData, out: Path | None) -> dict[str, Any]:
     """Metrics on held-out recordings, each by the member that has not learnt from it; as `evaluate_model`."""
     assert result.held_out is not None
     kinds = result.held_out.clips, result.held_out.recordings, result.held_out.captions

@@ -28,7 +28,7 @@ DATA = "annotated recordings"  # key of the identity: a digest of the examples
 # settings that may differ between a run and its continuation: they do not change what an epoch computes
 UNCHECKED = {
     "allow_missing", "backend", "classes", "detections", "detector_batch", "device", "epochs", "exist_ok", "features",
-    "init", "out", "patience", "precision", "resume", "source_fps", "source_size", "start_time", "videos",
+    "init", "out", "patience", "plots", "precision", "resume", "source_fps", "source_size", "start_time", "videos",
     "weights",
 }  # fmt: skip
 

@@ -40,6 +40,7 @@ from vidgru.training.grounding_fit import ground_captions
 from vidgru.training.initial_model import untrained_model, with_weights
 from vidgru.training.losses import caption_losses, window_losses
 from vidgru.training.members import member_count
+from vidgru.training.optimizers import AdamW
 from vidgru.training.run_state import DATA, UNCHECKED, RunProgress, read_state, write_state
 from vidgru.training.state_file import STATE
 from vidgru.training.validation import Validation, selection_metric
@@ -263,7 +264,7 @@ class Learner:
             {"params": matrices, "weight_decay": config.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=device.type != "mps")
+        self.optimizer = AdamW(groups, lr=config.lr, fused=device.type != "mps")
         self._model, self._config, self._device, self._process_group = model, config, device, process_group
         self._class_weights = class_weights.to(device)
         # bfloat16 has the range of float32, so gradients need no scaling; where it is emulated it would be slower
