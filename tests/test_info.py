@@ -2,7 +2,6 @@ import errno
 import json
 import os
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +12,11 @@ import pytest
 from tests import videos
 from tests.datasets.formats.files import FILES, write
 from tests.detectors import Weights
-from tests.prediction.fake_project import FakeProject, make_model
-from tests.prediction.live_recording import BEGAN, PART_SAMPLES, record
+from tests.prediction.fake_project import FakeProject, flip_bit, make_model
 from tests.sequences import make_sequence, with_still_frames
-from vidgru.cache import SequenceCache
 from vidgru.cache.entry import UNFINISHED
-from vidgru.errors import AnnotationError, CacheError, ModelError, SettingsError, SourceError
+from vidgru.errors import AnnotationError, ModelError, SettingsError, SourceError
 from vidgru.info import format_bytes, format_duration, inspect_path
-from vidgru.locks import Locks
 from vidgru.model.checkpoint import load_model
 from vidgru.storage import bundled_file
 
@@ -154,7 +150,7 @@ def test_info_counts_entries_of_killed_runs(project: FakeProject) -> None:
     assert report.lines[1] == "1 incomplete: extracting their recordings again completes them"
     path = project.record("a.mp4")
     assert "1 incomplete: extracting their recordings again completes them" in inspect_path(project.cache.root).lines
-    assert not any("incomplete" in line for line in inspect_path(folder(project, path)).lines)
+    assert not any("incomplete" in line for line in inspect_path(project.entry_folder(path)).lines)
 
 
 def test_verify_lists_corrupt_entries(project: FakeProject) -> None:
@@ -167,7 +163,7 @@ def test_verify_lists_corrupt_entries(project: FakeProject) -> None:
     assert inspect_path(project.cache.root, verify=True).is_valid
     assert inspect_path(project.cache.root, verify=True).lines[-1] == "all checksums match"
 
-    flip(folders["b.mp4"])
+    flip_bit(folders["b.mp4"])
     assert inspect_path(project.cache.root).is_valid  # a flipped bit is not seen without reading every byte
     assert project.cache.lookup(paths["b.mp4"], project.feature_settings)
     report = inspect_path(project.cache.root, verify=True)
@@ -196,7 +192,7 @@ def test_verify_lists_corrupt_entries(project: FakeProject) -> None:
 
 
 def test_verify_of_a_read_only_cache(project: FakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
-    flip(folder(project, project.record("a.mp4")))
+    flip_bit(project.entry_folder(project.record("a.mp4")))
 
     def read_only(*names: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -207,174 +203,9 @@ def test_verify_of_a_read_only_cache(project: FakeProject, monkeypatch: pytest.M
     assert any("Read-only file system: delete that folder, else the next run uses it" in line for line in report.lines)
 
 
-def folder(project: FakeProject, path: Path) -> Path:
-    return project.cache.root / project.cache.key(project.cache.sha256(path), project.feature_settings)
-
-
-def flip(entry: Path) -> None:
-    part = entry / "part-00000.safetensors"
-    data = bytearray(part.read_bytes())
-    data[-1] ^= 1
-    part.write_bytes(data)
-
-
-# --- pruning a cache ------------------------------------------------------------------------------------------------
-
-
-def prune(project: FakeProject) -> tuple[str, ...]:
-    report = inspect_path(project.cache.root, prune=True)
-    assert report.is_valid
-    return report.lines
-
-
-def keys(project: FakeProject) -> set[str]:
-    return {path.name for path in project.cache.root.glob("[!.]*") if path.is_dir()}
-
-
-def listed(project: FakeProject) -> list[str]:
-    return [Path(record["path"]).name for record in SequenceCache(project.cache.root).records()]
-
-
-def test_prune_deletes_unneeded_entries(project: FakeProject) -> None:
-    gone, changed, kept = (project.record(name) for name in ("gone.mp4", "changed.mp4", "kept.mp4"))
-    folders = [folder(project, path) for path in (gone, changed, kept)]
-    size = sum(file.stat().st_size for file in folders[0].iterdir())
-    gone.unlink()
-    changed.write_text("and other bytes")
-    lines = prune(project)
-    why = "its recording is gone or has changed"
-    assert any(
-        line.startswith(f"removed {folders[0].name}, of {gone}: {why}, ") and line.endswith(f"{size / 1000:.1f} kB")
-        for line in lines
-    )
-    assert any(line.startswith(f"removed {folders[1].name}, of {changed}: {why}, ") for line in lines)
-    assert lines[-1].startswith("removed 2 entries and 0 incomplete, ")
-    assert lines[-1].endswith(" kB freed; 1 entry kept")
-    assert keys(project) == {folders[2].name}
-    assert listed(project) == ["kept.mp4"]
-    assert prune(project) == ("removed 0 entries and 0 incomplete, 0 bytes freed; 1 entry kept",)
-
-
-def test_prune_survives_endless_nesting(project: FakeProject) -> None:
-    (folder(project, project.record("a.mp4")) / "entry.json").write_text("[" * 100_000)
-    lines = inspect_path(project.cache.root, prune=True).lines
-    assert any(line.startswith("removed ") and ": corrupt, " in line for line in lines)
-
-
-def test_prune_keeps_every_entry_of_a_recording(project: FakeProject) -> None:
-    project.record("a.mp4")
-    project.feature_settings = {**project.feature_settings, "fps": 4.0}
-    project.record("a.mp4", frames=16)
-    prune(project)
-    assert len(keys(project)) == 2
-    assert listed(project) == ["a.mp4", "a.mp4"]
-
-
-def test_prune_keeps_entries_of_equal_recordings(project: FakeProject) -> None:
-    one, _ = project.record("one.mp4", content="same"), project.record("other.mp4", content="same")
-    one.unlink()
-    prune(project)
-    assert len(keys(project)) == 1
-    assert listed(project) == ["other.mp4"]
-
-
-def test_prune_keeps_touched_and_unmounted_recordings(project: FakeProject) -> None:
-    touched, far = project.record("touched.mp4"), project.record("far.mp4", folder=project.root / "disk")
-    os.utime(touched, (time.time(),) * 2)
-    far.parent.rename(project.root / "unmounted")
-    prune(project)
-    assert len(keys(project)) == 2
-    assert listed(project) == ["touched.mp4", "far.mp4"]
-
-
-def test_prune_keeps_live_recordings(project: FakeProject) -> None:
-    """There is no file to make it again from."""
-    project.record("a.mp4")
-    finished, left = (
-        record(project.cache, 5),
-        record(project.cache, PART_SAMPLES, began="2024-05-02T12:00:00.000+00:00"),
-    )
-    finished.finish(1.0, BEGAN, {})
-    left.close()
-    lines = prune(project)
-    assert lines == ("removed 0 entries and 0 incomplete, 0 bytes freed; 2 entries kept",)
-    assert finished.key in keys(project)
-    assert [key for key, _ in project.cache.incomplete_entries()] == [left.key]
-
-
-def test_prune_deletes_corrupt_and_incomplete_entries(project: FakeProject) -> None:
-    paths = {name: project.record(name) for name in ("a.mp4", "flipped.mp4", "c.mp4")}
-    flip(folder(project, paths["flipped.mp4"]))
-    (folder(project, paths["c.mp4"]) / "entry.json").write_text("{")
-    left = project.cache.root / UNFINISHED / f"{folder(project, paths['c.mp4']).name}.00000000"
-    left.mkdir()
-    (left / "part-00000.safetensors").write_bytes(b"1234")
-    project.record("gone.mp4").unlink()
-    lines = prune(project)
-    assert f"removed {left.name}, of {paths['c.mp4']}: incomplete, 4 bytes" in lines
-    assert any(
-        line.startswith(f"removed {folder(project, paths['c.mp4']).name}, of {paths['c.mp4']}: corrupt")
-        for line in lines
-    )
-    assert lines[-1].startswith("removed 2 entries and 1 incomplete, ")
-    assert lines[-1].endswith("; 2 entries kept")
-    report = inspect_path(project.cache.root, verify=True, prune=True)
-    assert not report.is_valid
-    assert any(line.startswith("CORRUPT") for line in report.lines)
-    assert any(f"of {paths['flipped.mp4']}: corrupt" in line for line in report.lines)
-    assert keys(project) == {folder(project, paths["a.mp4"]).name}
-    assert listed(project) == ["a.mp4"]
-
-
-def test_prune_keeps_locked_entries(project: FakeProject) -> None:
-    path = project.record("a.mp4")
-    key = folder(project, path).name
-    path.unlink()
-    project.record("b.mp4").unlink()
-    left = project.cache.root / UNFINISHED / f"{'ab' * 32}.00000000"
-    left.mkdir(parents=True)
-    with Locks(project.cache.lock_folder) as other:
-        assert other.acquire(key)
-        assert other.acquire("ab" * 32)
-        lines = prune(project)
-        assert f"kept {key}, of {path}: locked by another process" in lines
-        assert f"kept {left.name}, of an unknown recording: locked by another process" in lines
-        assert lines[-1].startswith("removed 1 entry and 0 incomplete, ")
-        assert keys(project) == {key}
-        assert left.is_dir()
-        assert listed(project) == ["a.mp4", "b.mp4"]
-    prune(project)
-    assert keys(project) == set()
-    assert not left.exists()
-    assert listed(project) == []
-
-
-def test_prune_clears_locks_of_dead_processes(project: FakeProject) -> None:
-    project.record("a.mp4")
-    project.cache.lock_folder.mkdir()
-    lock = project.cache.lock_folder / f"{'ab' * 32}.lock"
-    lock.touch()
-    os.utime(lock, (0, 0))
-    prune(project)
-    assert not project.cache.lock_folder.exists()
-
-
-def test_prune_needs_an_index(project: FakeProject) -> None:
-    project.record("a.mp4")
-    before = keys(project)
-    for text in (None, "", '{"path":'):
-        (project.cache.root / "index.jsonl").unlink()
-        if text is not None:
-            (project.cache.root / "index.jsonl").write_text(text)
-        with pytest.raises(CacheError, match=r"index\.jsonl lists no recordings, .*\n  run vidgru extract"):
-            inspect_path(project.cache.root, prune=True)
-        (project.cache.root / "index.jsonl").touch()
-    assert keys(project) == before
-
-
 def test_prune_applies_to_caches(project: FakeProject) -> None:
     path = project.record("a.mp4")
-    for other in (project.model, project.videos, folder(project, path)):
+    for other in (project.model, project.videos, project.entry_folder(path)):
         with pytest.raises(SettingsError, match=r"prune applies to caches, and .* is not a cache"):
             inspect_path(other, prune=True)
 

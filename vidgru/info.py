@@ -1,4 +1,4 @@
-"""Inspection of a path: a video, cache, cache entry, dataset, model or detector; and pruning of caches.
+"""Inspection of a path: a video, cache, cache entry, dataset, model or detector.
 
 Whatever needs PyTorch or a decoder is imported when it is needed: inspecting a cache is frequent and must be fast.
 """
@@ -18,10 +18,10 @@ import numpy as np
 from tqdm import tqdm
 
 from vidgru.cache import Entry, SequenceCache
-from vidgru.cache.entry import KEY, live_source, open_part, read_part
+from vidgru.cache.entry import KEY, open_part, read_part
+from vidgru.cache.prune import UNKNOWN_SOURCE, prune_cache
 from vidgru.errors import AnnotationError, CacheError, OutputError, RecordingError, SettingsError, SourceError
-from vidgru.locks import Locks
-from vidgru.storage import user_path
+from vidgru.storage import format_bytes, user_path
 from vidgru.types import FrameSequence, Recording
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ _SHOWN_ITEMS = 3  # of a list
 _PROBE_THREADS = 4
 _MAX_MEASURED = 1 << 30  # bytes of a transport stream that are read to measure its duration
 _BROKEN_S = 1.0  # a track this short is mostly one that the tracker lost
-_INCOMPLETE = "incomplete"
-_UNKNOWN_SOURCE = "an unknown recording"
 _EXPECTED = (
     "vidgru info takes a video, a cache or a cache entry, a dataset (YAML, annotation file, folder), a model file, "
     "the folder of a training run, or weights of a detector (.pt)"
@@ -301,14 +299,16 @@ def _model_heads(model: EventModel) -> list[str]:
 
 
 def _is_cache(path: Path) -> bool:
-    return bool(_keys(path) or SequenceCache(path).incomplete_entries() or (path / "index.jsonl").is_file())
+    return bool(
+        (cache := SequenceCache(path)).entry_keys() or cache.incomplete_entries() or (path / "index.jsonl").is_file()
+    )
 
 
 def _inspect_cache(root: Path, only_key: str | None, verify: bool) -> InfoReport:
     """Return the totals by settings of the cache at `root`, or of one of its entries."""
     cache = SequenceCache(root)
     sources = cache.sources()
-    keys = _keys(root) if only_key is None else [only_key]
+    keys = cache.entry_keys() if only_key is None else [only_key]
     incomplete = {key for key, _ in cache.incomplete_entries() if only_key in (None, key)}
     corrupt: dict[str, list[str]] = {}
     groups: dict[str, list[tuple[Entry, _ObjectCounts]]] = {}
@@ -326,7 +326,7 @@ def _inspect_cache(root: Path, only_key: str | None, verify: bool) -> InfoReport
             corrupt[key] = [error.message]
     finished = [entry for group in groups.values() for entry, _ in group]
     partial_count = sum(entry.status == "partial" for entry in finished)
-    lines = [f"cache {root}: {_format_entries(len(finished))}"]
+    lines = [f"cache {root}: {len(finished)} {'entry' if len(finished) == 1 else 'entries'}"]
     lines[0] += f", {partial_count} of damaged recordings" if partial_count else ""
     if incomplete:
         lines.append(f"{len(incomplete)} incomplete: extracting their recordings again completes them")
@@ -335,7 +335,8 @@ def _inspect_cache(root: Path, only_key: str | None, verify: bool) -> InfoReport
     if len(keys) == 1 and finished:
         lines += _entry_details(finished[0], sources)
     for key, faults in corrupt.items():
-        lines += [f"CORRUPT {key}, of {_format_sources(sources, key)}", *(f"  {fault}" for fault in faults)]
+        names = ", ".join(sources.get(key, [UNKNOWN_SOURCE]))
+        lines += [f"CORRUPT {key}, of {names}", *(f"  {fault}" for fault in faults)]
         try:
             if verify:
                 cache.mark_corrupt(key)
@@ -405,88 +406,6 @@ def _count_objects(cache: SequenceCache, entry: Entry) -> _ObjectCounts:
     return _ObjectCounts(classes, empty, tracks)
 
 
-def _keys(root: Path) -> list[str]:
-    return sorted(folder.name for folder in root.iterdir() if KEY.fullmatch(folder.name) and folder.is_dir())
-
-
-# --- pruning --------------------------------------------------------------------------------------------------------
-
-
-def prune_cache(root: Path) -> list[str]:
-    """Delete from a cache what no recording needs, and return a line per deletion and the totals.
-
-    Raises:
-        CacheError: The index is empty, so that needed entries are unknown.
-        OutputError: Something cannot be deleted.
-    """
-    cache = SequenceCache(root)
-    if not cache.records():
-        raise CacheError(
-            f"{root / 'index.jsonl'} lists no recordings, so needed entries are unknown",
-            "run vidgru extract on the recordings: it reuses their entries and lists them",
-        )
-    sources, removed, freed = cache.sources(), Counter[str](), 0
-    lines: list[str] = []
-    with Locks(cache.lock_folder) as locks:
-        busy = {name for name in locks.names() if not locks.acquire(name)}  # this also clears locks of dead processes
-        for key in {key for key, _, _ in _unneeded(cache)}:
-            if key not in busy and not locks.holds(key) and not locks.acquire(key):
-                busy.add(key)
-        # again: before all locks were held, another process may have finished an entry and listed it
-        for key, folder, reason in _unneeded(cache):
-            title = f"{folder.name}, of {_format_sources(sources, key)}"
-            if not locks.holds(key):
-                lines.append(f"kept {title}: locked by another process")
-                continue
-            size = sum(path.stat().st_size for path in folder.iterdir())
-            cache.remove(folder)
-            lines.append(f"removed {title}: {reason}, {format_bytes(size)}")
-            removed[reason] += 1
-            freed += size
-        keys = set(_keys(root))
-        if not busy:  # else another process may be appending to the index
-            cache.compact(lambda record: record["key"] in keys and _is_needed(cache, record))
-    incomplete = removed.pop(_INCOMPLETE, 0)
-    total = f"removed {_format_entries(removed.total())} and {incomplete} incomplete, {format_bytes(freed)} freed"
-    return [*lines, f"{total}; {_format_entries(len(keys))} kept"]
-
-
-def _unneeded(cache: SequenceCache) -> list[tuple[str, Path, str]]:
-    """Return key, folder and reason of what can be deleted. Recordings of live sources cannot be made again."""
-    needed = {record["key"] for record in cache.records() if _is_needed(cache, record)}
-    unneeded = [(key, path, _INCOMPLETE) for key, path in cache.incomplete_entries() if live_source(path) is None]
-    for key in _keys(cache.root):
-        folder = cache.root / key
-        if live_source(folder) is not None:
-            continue
-        if key not in needed:
-            unneeded.append((key, folder, "its recording is gone or has changed"))
-        elif cache.valid_entry(key) is None:
-            unneeded.append((key, folder, "corrupt"))
-    return unneeded
-
-
-def _is_needed(cache: SequenceCache, record: Mapping[str, Any]) -> bool:
-    """Return whether the recording of an index record exists, or may exist on a disk that is not mounted.
-
-    An entry of imported detections is needed as long as these exist and are the latest of their recording.
-    """
-    path = Path(record["path"])
-    if "detections" in record:
-        origin = Path(record["detections"])
-        is_latest = cache.record(path).get("sha256") == record["sha256"]
-        return is_latest and (origin.exists() or not origin.parent.exists())
-    try:
-        stat = path.stat()
-        if stat.st_size != record.get("size"):
-            return False
-        return stat.st_mtime_ns == record.get("mtime_ns") or cache.sha256(path) == record["sha256"]
-    except (FileNotFoundError, NotADirectoryError):
-        return not path.parent.exists()
-    except OSError:  # it exists, but cannot be read now
-        return True
-
-
 # --- formatting -----------------------------------------------------------------------------------------------------
 
 
@@ -511,22 +430,8 @@ def format_duration(seconds: float) -> str:
     return f"{int(seconds // 60)} min {seconds % 60:.1f} s" if seconds >= 60 else f"{seconds:.3f} s"
 
 
-def format_bytes(size: int) -> str:
-    """Format a number of bytes with a decimal prefix."""
-    power = min(len(f"{size}") - 1, 14) // 3
-    return f"{size / 1000**power:.1f} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}" if power else f"{size} bytes"
-
-
 def _format_rate(value: float) -> str:
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
-
-
-def _format_entries(count: int) -> str:
-    return f"{count} {'entry' if count == 1 else 'entries'}"
-
-
-def _format_sources(sources: Mapping[str, Iterable[str]], key: str) -> str:
-    return ", ".join(sources.get(key, [_UNKNOWN_SOURCE]))
 
 
 def _format_tensors(sequence: FrameSequence) -> str:

@@ -175,3 +175,9 @@ def bundled_file(name: str) -> Path | None:
         if path.is_file():
             return path
     return None
+
+
+def format_bytes(size: int) -> str:
+    """Format a number of bytes with a decimal prefix."""
+    power = min(len(f"{size}") - 1, 14) // 3
+    return f"{size / 1000**power:.1f} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}" if power else f"{size} bytes"

@@ -109,8 +109,20 @@ class FakeProject:
         self.cache.set_last_entry(path, key)
         return path
 
+    def entry_folder(self, path: Path) -> Path:
+        """Return the folder of the cache entry of a recording."""
+        return self.cache.root / self.cache.key(self.cache.sha256(path), self.feature_settings)
+
     def config(self, **values: Any) -> PredictConfig:
         """Make a config; without reports, which take time, by default."""
         return from_settings(
             PredictConfig, **{"out": str(self.out), "features": str(self.cache.root), "report": False, **values}
         )
+
+
+def flip_bit(entry: Path) -> None:
+    """Change the last byte of the first part of a cache entry."""
+    part = entry / "part-00000.safetensors"
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 1
+    part.write_bytes(data)

@@ -294,10 +294,15 @@ class SequenceCache:
 
     def entries(self) -> Iterator[Entry]:
         """Iterate over all finished entries, by key."""
-        if self.root.is_dir():
-            for folder in sorted(self.root.iterdir()):
-                if KEY.fullmatch(folder.name) and (entry := self.entry(folder.name)):
-                    yield entry
+        for key in self.entry_keys():
+            if entry := self.entry(key):
+                yield entry
+
+    def entry_keys(self) -> list[str]:
+        """Return the keys of all entries, finished or corrupt, sorted."""
+        if not self.root.is_dir():
+            return []
+        return sorted(folder.name for folder in self.root.iterdir() if KEY.fullmatch(folder.name) and folder.is_dir())
 
     def incomplete_entries(self) -> list[tuple[str, Path]]:
         """Return key and folder of each entry that is being written, or was when its process was killed."""
