@@ -299,9 +299,8 @@ def _model_heads(model: EventModel) -> list[str]:
 
 
 def _is_cache(path: Path) -> bool:
-    return bool(
-        (cache := SequenceCache(path)).entry_keys() or cache.incomplete_entries() or (path / "index.jsonl").is_file()
-    )
+    cache = SequenceCache(path)
+    return bool(cache.entry_keys() or cache.incomplete_entries() or (path / "index.jsonl").is_file())
 
 
 def _inspect_cache(root: Path, only_key: str | None, verify: bool) -> InfoReport:

@@ -1,5 +1,8 @@
-"""Delete from a cache what no recording needs: entries of recordings that are gone or have changed, corrupt and
-incomplete ones. What another process has locked, and recordings of live sources, are kept."""
+"""Delete from a cache what no recording needs.
+
+That is entries of recordings that are gone or have changed, corrupt entries, and incomplete ones of killed runs. What
+another process has locked is kept, and so are recordings of live sources, which cannot be made again.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ def prune_cache(root: Path) -> list[str]:
 
 
 def _unneeded(cache: SequenceCache) -> list[tuple[str, Path, str]]:
-    """Return key, folder and reason of what can be deleted. Recordings of live sources cannot be made again."""
+    """Return key, folder and reason of what can be deleted."""
     needed = {record["key"] for record in cache.records() if _is_needed(cache, record)}
     unneeded = [(key, path, _INCOMPLETE) for key, path in cache.incomplete_entries() if live_source(path) is None]
     for key in cache.entry_keys():
