@@ -99,7 +99,7 @@ def parse_defaults(name: str) -> Sequence[str]:
 def test_compare_help_shows_its_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(printed(capsys, "compare", "--help").split())
     assert "(default: runs/compare)" in text
-    assert "--captions, --no-captions Learn to write descriptions, if the annotations have any. --amp" in text
+    assert "--captions, --no-captions Learn to write descriptions, if the annotations have any. --plots" in text
 
 
 # --- flags and YAML -------------------------------------------------------------------------------------------------
