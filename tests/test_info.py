@@ -118,6 +118,17 @@ def test_entry_details(project: FakeProject) -> None:
         assert line in report.lines
 
 
+def test_parts_of_recordings_are_shown(project: FakeProject) -> None:
+    project.record("a.mp4")
+    project.feature_settings = {**project.feature_settings, "span": [300, 720]}
+    path = project.record("b.mp4", duration_s=3600.0)
+    key = project.cache.key(project.cache.sha256(path), project.feature_settings)
+    lines = inspect_path(project.cache.root).lines
+    assert "  parts of recordings, made with predict --since or --until: 1" in lines
+    assert sum(line.startswith("settings:") for line in lines) == 1
+    assert "covers: 0:05:00-0:12:00 of 1.00 hours" in inspect_path(project.cache.root / key).lines
+
+
 def test_still_samples_are_counted(project: FakeProject) -> None:
     sequence = with_still_frames(make_sequence(40, 2), list(range(10, 40)))
     path = project.record("a.mp4", sequence=sequence, adaptive_note="packets do not show motion in 9% of it")

@@ -22,7 +22,7 @@ from vidgru.cache.entry import KEY, open_part, read_part
 from vidgru.cache.prune import UNKNOWN_SOURCE, prune_cache
 from vidgru.errors import AnnotationError, CacheError, OutputError, RecordingError, SettingsError, SourceError
 from vidgru.storage import format_bytes, user_path
-from vidgru.types import FrameSequence, Recording
+from vidgru.types import FrameSequence, Recording, format_span
 
 if TYPE_CHECKING:
     from vidgru.datasets.dataset import Dataset
@@ -319,7 +319,8 @@ def _inspect_cache(root: Path, only_key: str | None, verify: bool) -> InfoReport
             elif faults := cache.verify(key) if verify or entry is None else []:
                 corrupt[key] = faults
             elif entry is not None:
-                group = groups.setdefault(format_settings(entry.feature_settings), [])
+                shared = {name: value for name, value in entry.feature_settings.items() if name != "span"}
+                group = groups.setdefault(format_settings(shared), [])
                 group.append((entry, _count_objects(cache, entry)))
         except CacheError as error:
             corrupt[key] = [error.message]
@@ -365,6 +366,8 @@ def _totals(cache: SequenceCache, group: list[tuple[Entry, _ObjectCounts]]) -> l
     ]
     if rest := rates[SHOWN_CLASSES:]:
         lines.append(f"  {len(rest)} more classes {_format_rate(sum(rate for _, rate in rest))} per frame")
+    if spans := sum(entry.span is not None for entry, _ in group):
+        lines.append(f"parts of recordings, made with predict --since or --until: {spans}")
     if still := sum(entry.still for entry, _ in group):
         lines.append(f"still: {still / samples:.1%} of the samples, not decoded")
     if samples:
@@ -379,6 +382,7 @@ def _entry_details(entry: Entry, sources: Mapping[str, Iterable[str]]) -> list[s
     lines = [f"source: {path}" for path in sources.get(entry.key, [])]
     lines.append(f"frame: {entry.size_px[0]}x{entry.size_px[1]} px, sampled at {entry.fps:g} per second")
     lines += [f"recorded at: {entry.recorded_at}"] if entry.recorded_at else []
+    lines += [f"covers: {format_span(entry.span)} of {format_duration(entry.duration_s)}"] if entry.span else []
     lines += [f"still: {entry.still:,} of {entry.samples:,} samples, not decoded"] if entry.still else []
     lines += [f"adaptive: {entry.adaptive_note}"] if entry.adaptive_note else []
     lines += [f"damage: {kind} {amount}" for kind, amount in sorted(entry.damage.items())]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from vidgru.keypoints import check_flip_idx
 
 Array = NDArray[Any]
+Span = tuple[int, int | None]  # part of a recording in seconds, half-open; an end of None is the recording's
 
 DESCRIBED = "described"  # label of described events in a dataset that has no labels
 TEMPLATE_FIELDS = ("label", "objects", "start", "end")  # that captions' templates may hold, in braces
@@ -47,17 +49,25 @@ _TENSOR_SPECS: dict[str, tuple[str, tuple[int | None, ...]]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+def format_span(span: Span) -> str:
+    """Format a span: `0:05:00-0:12:00`."""
+    start, end = (None if seconds is None else str(timedelta(seconds=seconds)) for seconds in span)
+    return f"{start}-{end or 'the end'}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recording:
     """A video file to process.
 
     Attributes:
         path: Location of the file.
         name: Path under the source root, with extension and forward slashes; outputs use it.
+        span: The part to read; None reads all of it.
     """
 
     path: Path
     name: str
+    span: Span | None = None
 
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith("/") or ".." in Path(self.name).parts:

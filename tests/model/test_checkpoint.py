@@ -275,6 +275,12 @@ def test_check_feature_settings() -> None:
         )
 
 
+def test_features_of_a_part_of_a_recording_are_refused() -> None:
+    message = r"features of a\.mp4 cover only 0:05:00-the end of the recording\n  give the recording itself"
+    with pytest.raises(SettingsMismatchError, match=message):
+        check_feature_settings(make_model(), {**FEATURE_SETTINGS, "span": [300, None]}, "features of a.mp4")
+
+
 def test_model_reads_adaptive_and_full_features() -> None:
     model, adaptive = make_model(), {**FEATURE_SETTINGS, "adaptive": True}
     check_feature_settings(model, adaptive, "features of a.mp4")

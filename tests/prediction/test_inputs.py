@@ -57,6 +57,18 @@ def test_entry_and_its_recording_share_a_name(project: FakeProject) -> None:
         run(project, project.videos, project.cache.root)
 
 
+def test_entries_of_parts_of_recordings(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = project.feature_settings
+    project.record("a.mp4")
+    project.feature_settings = {**whole, "span": [300, 720]}
+    path = project.record("a.mp4")
+    assert names(run(project, project.cache.root)) == [("a.mp4", "done")]
+    assert "holds 1 entries of parts of recordings, made with --since or --until; they" in capsys.readouterr().err
+    shutil.rmtree(project.cache.root / project.cache.key(project.cache.sha256(path), whole))
+    with pytest.raises(SettingsMismatchError, match=r"the features in .* cover only 0:05:00-0:12:00 of the recording"):
+        run(project, project.cache.root)
+
+
 def test_entries_with_other_settings(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
     ours = project.feature_settings
     project.record("a.mp4")

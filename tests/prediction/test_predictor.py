@@ -1,13 +1,16 @@
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
+from tests.prediction.fake_project import make_model
 from vidgru.config import PredictConfig
 from vidgru.errors import SettingsError
 from vidgru.flags import from_settings
-from vidgru.prediction.predictor import TimeRange, event_start_time
-from vidgru.types import Event
+from vidgru.prediction.predictor import TimeRange, event_start_time, scores_locally, span_to_read
+from vidgru.types import Event, Span
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,39 @@ def test_time_range_uses_local_time_without_offset() -> None:
     ):
         assert period.overlaps(recorded_at, 5.0, 5.5)
         assert not period.overlaps(recorded_at, 6.0, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "expected"),
+    [
+        ("08:30:00", "08:35:00", (27 * 60, 37 * 60)),  # two minutes and some seconds before, a minute and some after
+        ("08:30:20", "08:34:30", (28 * 60, 36 * 60)),
+        ("08:02:00", "08:03:00", (0, 5 * 60)),
+        ("08:50:00", "08:59:00", (47 * 60, None)),
+        ("08:50:00", "", (47 * 60, None)),
+        ("", "08:10:00", (0, 12 * 60)),
+        ("08:01:00", "08:58:30", None),
+        ("07:00:00", "09:30:00", None),
+    ],
+)
+def test_span_is_wider_than_the_time_range(tmp_path: Path, since: str, until: str, expected: Span | None) -> None:
+    model = make_model(tmp_path / "m.safetensors", {"fps": 8.0}, timed=True)
+    day = "2024-05-06T"
+    time_range = TimeRange(*(f"{day}{time}+00:00" if time else "" for time in (since, until)))
+    assert span_to_read(model, time_range, f"{day}10:00:00+02:00", 3600.0) == expected
+
+
+def test_span_covers_what_a_model_looks_ahead(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m.safetensors", {"fps": 8.0}, timed=True)
+    patient = replace(model, decode=replace(model.decode, min_s=100.0, merge_s=50.0))
+    time_range = TimeRange("", "2024-05-06T08:10:00+00:00")
+    assert span_to_read(model, time_range, "2024-05-06T08:00:00+00:00", 3600.0) == (0, 12 * 60)
+    assert span_to_read(patient, time_range, "2024-05-06T08:00:00+00:00", 3600.0) == (0, 14 * 60)
+
+
+def test_scores_of_windows_depend_on_the_whole_recording(tmp_path: Path) -> None:
+    assert scores_locally(make_model(tmp_path / "m.safetensors", {"fps": 8.0}, timed=True))
+    assert not scores_locally(make_model(tmp_path / "m.safetensors", {"fps": 8.0}))
 
 
 def test_event_start_time() -> None:

@@ -10,6 +10,8 @@ import torch
 from tests.sequences import make_sequence
 from tests.training.synthetic import FakeDataset, crossing, order_data
 from vidgru.api import pretrain
+from vidgru.cache import SequenceCache
+from vidgru.cache.entry import span_settings
 from vidgru.config import NetworkSettings, PretrainConfig, TrainConfig
 from vidgru.datasets.windows import slice_window
 from vidgru.errors import ModelError, SettingsMismatchError, SourceError
@@ -17,7 +19,7 @@ from vidgru.flags import from_settings
 from vidgru.model.checkpoint import load_model
 from vidgru.model.feature_spec import FeatureSpec
 from vidgru.model.features import compute_features
-from vidgru.training.pretrain import PastAndFuture, UnlabelledFeatures
+from vidgru.training.pretrain import PastAndFuture, UnlabelledFeatures, load_unlabelled
 from vidgru.training.run import train
 
 NETWORK = NetworkSettings(hidden=16, width=16)
@@ -64,6 +66,26 @@ def test_start_cannot_predict(start: Path) -> None:
 def test_pretraining_needs_recordings(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="has no recordings to learn from\n  vidgru extract"):
         pretrain(tmp_path, config(tmp_path / "start.safetensors"))
+
+
+def test_pretraining_leaves_out_parts_of_recordings(data: FakeDataset) -> None:
+    cache = SequenceCache(data.features)
+    entry = next(cache.entries())
+    settings = span_settings(entry.feature_settings, (60, 120))
+    before = load_unlabelled([data.features]).keys
+    with cache.writer("0" * 64, {}) as writer:
+        for part in cache.parts(entry.key):
+            writer.append(part)
+        writer.finish(
+            status="done",
+            duration_s=entry.duration_s,
+            fps=entry.fps,
+            size_px=entry.size_px,
+            names=entry.names,
+            feature_settings=settings,
+        )
+    assert load_unlabelled([data.features]).keys == before
+    cache.remove(cache.root / ("0" * 64))
 
 
 def test_pretraining_refuses_mixed_settings(data: FakeDataset, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Where recordings are still: by packets, by key frames, and recordings that do not tell."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.still_videos import FPS, WALK_S, draw_still, draw_walk, write_still
 from tests.videos import write_video
+from vidgru.types import Span
 from vidgru.video.packets import AmbiguousPacketsError, PacketTable, read_packets
 from vidgru.video.reader import VideoReader, probe
 from vidgru.video.stillness import (
@@ -17,6 +19,7 @@ from vidgru.video.stillness import (
     StillPlan,
     _Changes,
     find_motion,
+    plan_span,
     plan_still,
     share_still,
 )
@@ -243,3 +246,43 @@ def test_changes_adapt_to_noise() -> None:
     for number, picture in enumerate(pictures):
         changes.learn(number * CHECK_S, picture)
     assert changes.compare(pictures[0], pictures[1]) != "changed"
+
+
+# --- spans ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("span", "first", "stop", "key"),
+    [((7, 13), 35, 65, 150), ((0, 4), 0, 20, 0), ((116, None), 580, 600, 2900), ((0, None), 0, 600, 0)],
+)
+def test_plan_of_a_span_has_its_samples(span: Span, first: int, stop: int, key: int) -> None:
+    packets = make_packets(np.full(25 * 120, 50.0))
+    plan = plan_span(packets, SAMPLING_FPS, span)
+    samples = packets.sample_indices(SAMPLING_FPS)
+    assert plan.frame_index.tolist() == samples[first:stop].tolist()
+    assert plan.time_s.tolist() == packets.times(packets.stamps[samples[first:stop]]).tolist()
+    assert plan.key_index[0] == key  # where decoding starts
+    assert (plan.starts_late, plan.ends_early) == (first > 0, stop < 600)
+    assert not plan.still.any()
+
+
+def test_span_without_frames_has_no_plan() -> None:
+    packets = make_packets(np.full(25 * 70, 50.0))
+    with pytest.raises(NotPlannableError, match="it has no frames in that time"):
+        plan_span(packets, SAMPLING_FPS, (80, 90))
+    with pytest.raises(NotPlannableError, match="it has no frames in that time"):
+        Gops(packets, SAMPLING_FPS).overlapping((80, 90))
+    late_key = replace(packets, is_key=np.arange(len(packets.pts)) == 50)
+    with pytest.raises(NotPlannableError, match="it does not start with a key frame"):
+        plan_span(late_key, SAMPLING_FPS, (10, 20))
+
+
+def test_still_plan_of_a_span(walk: Path) -> None:
+    whole, packets, info = make_plan(walk), read_packets(walk), probe(walk)
+    plan = plan_still(packets, walk, info, SAMPLING_FPS, lambda size_px: None, span=(23, 47))
+    assert (plan.time_s[0], plan.time_s[-1]) == (22.0, 47.8)  # groups of pictures that overlap the span
+    assert (plan.starts_late, plan.ends_early) == (True, True)
+    assert plan.frame_index.tolist() == whole.frame_index[110:240].tolist()
+    stretches, all_stretches = dense_stretches(plan), dense_stretches(whole)
+    assert stretches[0] == (22.0, 22.0)  # the first sample is detected
+    assert stretches[1] == all_stretches[1]  # the walk

@@ -25,7 +25,7 @@ from msgspec import Meta, convert
 
 from vidgru.errors import CacheError, PartChangedError
 from vidgru.storage import parse_json, sha256_file
-from vidgru.types import FRAME_TENSORS, OBJECT_TENSORS, Array, FrameSequence
+from vidgru.types import FRAME_TENSORS, OBJECT_TENSORS, Array, FrameSequence, Span
 
 KEY = re.compile(r"[0-9a-f]{64}")
 UNFINISHED = ".unfinished"  # subfolder of a cache, so that finding incomplete entries does not list all entries
@@ -100,6 +100,13 @@ class Entry:
     def __post_init__(self) -> None:
         if self.recorded_at is not None:
             datetime.fromisoformat(self.recorded_at)
+        convert(self.feature_settings.get("span"), Span | None)
+
+    @property
+    def span(self) -> Span | None:
+        """The part of the recording that it covers; None if it covers all of it."""
+        span = self.feature_settings.get("span")
+        return None if span is None else (span[0], span[1])
 
     @property
     def samples(self) -> int:
@@ -115,6 +122,11 @@ class Entry:
     def still(self) -> int:
         """Number of still frames in all parts: they repeat the objects of the frame before."""
         return sum(part.still for part in self.parts)
+
+
+def span_settings(feature_settings: Mapping[str, Any], span: Span | None) -> dict[str, Any]:
+    """Return the feature settings of an entry that covers only this part of its recording; None: all of it."""
+    return {**feature_settings} if span is None else {**feature_settings, "span": [*span]}
 
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:

@@ -282,6 +282,8 @@ def _still_plan(message: dict[str, Any], payload: Array) -> StillPlan | None:
         key_pts=key_pts.view(np.int64),
         key_index=key_index.view(np.int64),
         blind=message["blind"],
+        starts_late=message["starts_late"],
+        ends_early=message["ends_early"],
     )
 
 

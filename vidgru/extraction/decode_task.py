@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vidgru.cache import Entry, EntryWriter, SequenceCache
+from vidgru.cache.entry import span_settings
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings
 from vidgru.detector.tracker import TRACK_BUFFER, Tracker
@@ -68,7 +69,7 @@ class RecordingState:
         cleanup: Closes the writer and releases the lock.
         is_open: Whether it has been looked up, locked and, where possible, resumed.
         was_split: Whether sharing it among decoders has been considered.
-        plan: Which samples are decoded; None if all are.
+        plan: Which samples are decoded, of a span or with still stretches; None if all are.
         adaptive_note: What kept an adaptive extraction from skipping still stretches.
 
         segments: Its segments in order, without those whose frames have all been tracked.
@@ -186,6 +187,10 @@ class SegmentSplit:
     points: list[ResumePoint]
 
 
+class SpanRefusedError(Exception):
+    """A span of a recording cannot be read on its own; the message says why."""
+
+
 # How a decoding task ended. "locked": try again later. "complete": the segment was decoded up to its planned end.
 # "overrun": decoding did not arrive at the planned end as planned.
 TaskResult = Entry | StillPlan | DecodedEnd | Literal["locked", "complete", "overrun"] | Exception
@@ -216,8 +221,8 @@ def planned_segments(state: RecordingState, plan: StillPlan) -> list[Segment]:
                 Segment(
                     state=state,
                     number=len(segments) + 1,
-                    resume_from=point_at(last_before) if start else None,
-                    end=None if is_last else point_at(stop - 1),
+                    resume_from=point_at(last_before) if start or plan.starts_late else None,
+                    end=None if is_last and not plan.ends_early else point_at(stop - 1),
                     passed=max(start, state.samples),
                     first=start,
                 )
@@ -283,7 +288,7 @@ class SegmentDecoder:
                 if segment.is_superseded or segment.passed == passed_at_death:
                     return death
                 passed_at_death = segment.passed
-            except (RecordingError, ResumePointNotFoundError) as error:
+            except (RecordingError, ResumePointNotFoundError, SpanRefusedError) as error:
                 return error
 
     def release_claim(self, state: RecordingState) -> None:
@@ -304,11 +309,16 @@ class SegmentDecoder:
         self.release_claim(state)
         state.identity = file_identity(path)
         try:
-            state.key = self._cache.key(self._cache.sha256(path, self._raise_if_stopped), self._feature_settings)
+            sha256 = self._cache.sha256(path, self._raise_if_stopped)
         except OSError as error:
             raise RecordingError(f"cannot be read: {error.strerror}") from None
+        state.key = self._cache.key(sha256, self._feature_settings)
         if entry := self._cache.valid_entry(state.key):
             return entry
+        if state.recording.span is not None:  # no entry of all of it
+            state.key = self._cache.key(sha256, span_settings(self._feature_settings, state.recording.span))
+            if entry := self._cache.valid_entry(state.key):
+                return entry
         if self._claims.setdefault(state.key, state) is not state:
             return "locked"  # by a recording of equal content in this run
         if not self._locks.acquire(state.key):
@@ -355,8 +365,16 @@ class SegmentDecoder:
         return resume_point
 
     def _plan(self, state: RecordingState, decoder: DecoderProcess) -> StillPlan | None:
-        """Return which samples are decoded; None if all are, or if this has been decided before."""
-        if not self._detect.adaptive or self._limit is not None or state.plan is not None or state.adaptive_note:
+        """Return which samples are decoded; None if all are, or if this has been decided before.
+
+        Raises:
+            RecordingError: The recording cannot be read.
+            SpanRefusedError: A span of it was to be read, and cannot be read on its own.
+            DecoderDiedError: The decoder process was ended from outside.
+        """
+        span = state.recording.span
+        is_adaptive = self._detect.adaptive and not state.adaptive_note
+        if state.plan is not None or self._limit is not None or not (is_adaptive or span):
             return None
         request = {
             "kind": "plan",
@@ -364,9 +382,12 @@ class SegmentDecoder:
             "fps": self._detect.fps,
             "mask": self._polygons,
             "identity": state.identity,
+            "span": span,
+            "adaptive": self._detect.adaptive,
             "threads": self._decoders if self._is_last() else 1,
         }
         plan: StillPlan | None = None
+        reason = ""
         try:
             for message, _ in decoder.request(request):
                 match message["kind"]:
@@ -375,13 +396,17 @@ class SegmentDecoder:
                         self._pool.start_loading()
                     case "plan":
                         plan = message["plan"]
-                        state.adaptive_note = f"decoded completely: {message['reason']}" if plan is None else ""
+                        reason = message["reason"]
+                        state.adaptive_note = message["note"] if plan else f"decoded completely: {reason}"
                     case "failed":
                         raise RecordingError(message["reason"])
         except DecoderDiedError as death:
             if not death.crashed or death.killed_from_outside:
                 raise
-            state.adaptive_note = f"decoded completely: {death} at its packets or key frames"
+            reason = f"{death} at its packets or key frames"
+            state.adaptive_note = f"decoded completely: {reason}"
+        if plan is None and span is not None:
+            raise SpanRefusedError(reason)
         if plan is None:
             state.restart()  # an earlier run may have followed a plan, and an entry is written with one or without
         return plan
@@ -411,6 +436,7 @@ class SegmentDecoder:
             "split_every": SEGMENT_SAMPLES if may_split else 0,
             "first": segment.first,
             "is_planned": state.plan is not None,
+            "share_unchanged": state.plan is not None and self._detect.adaptive,
         }
         for message, sample in decoder.request(request):
             if segment.is_superseded:
@@ -432,7 +458,12 @@ class SegmentDecoder:
                 case "lost":
                     raise ResumePointNotFoundError
                 case "end" if segment.end is not None:
-                    return "complete" if segment.passed == segment.end.samples else "overrun"
+                    if segment.passed != segment.end.samples:
+                        return "overrun"
+                    if state.plan is not None and segment.passed == len(state.plan.still):
+                        # A segment that arrives at its end had no damage; what follows the span has not been read.
+                        return DecodedEnd(samples=segment.passed, damage=Damage(), end_s=message["end_s"])
+                    return "complete"
                 case "end":
                     if not segment.passed:
                         raise RecordingError("has no frame at or after the start of the container")

@@ -28,11 +28,11 @@ import numpy as np
 from vidgru.detector.motion import scene_motion
 from vidgru.detector.preprocess import FramePreprocessor, PictureComparer, rasterize_polygons
 from vidgru.errors import RecordingError
-from vidgru.types import Array
+from vidgru.types import Array, Span
 from vidgru.video.keyframe_split import find_split_points
 from vidgru.video.packets import AmbiguousPacketsError, read_packets
 from vidgru.video.reader import ResumePoint, ResumePointNotFoundError, VideoReader, probe
-from vidgru.video.stillness import NotPlannableError, plan_still, share_still
+from vidgru.video.stillness import NotPlannableError, StillPlan, plan_span, plan_still, share_still
 
 HEADER = struct.Struct("<II")
 ALIVE_S = 5.0  # a sign of life is sent at least this often while nothing is sampled
@@ -119,6 +119,7 @@ class DecodeWorker:
         split_every: int,
         first: int,
         is_planned: bool,
+        share_unchanged: bool,
     ) -> None:
         """Decode a segment.
 
@@ -131,8 +132,8 @@ class DecodeWorker:
             resume_from, stop_after, resume_point_every: See `VideoReader.sample`.
             split_every: Least samples per segment if the recording can be split among decoders; 0 does not split.
             first: Number of the first sample to send: samples before it are decoded only to measure motion from them.
-            is_planned: Whether the segment is part of a plan of adaptive extraction. The recording then stays open for
-                the next one, and samples that look like the last one are sent without their image, except the first
+            is_planned: Whether the segment is part of a plan. The recording then stays open for the next one.
+            share_unchanged: Whether samples that look like the last one are sent without their image, except the first
                 and the last of the segment.
         """
         with ExitStack() as stack:
@@ -164,7 +165,7 @@ class DecodeWorker:
                     "camera": None if flow is None else [*flow.camera],
                 }
                 arrays = (scene_motion(flow), *(() if flow is None else (flow.rate, flow.grey_change)))
-                if is_planned and comparer.is_unchanged(image, frame.time_s) and frame.number + 1 != stop_after:
+                if share_unchanged and comparer.is_unchanged(image, frame.time_s) and frame.number + 1 != stop_after:
                     self.send(message | {"kind": "unchanged"}, *arrays)
                 else:
                     self.send(message, image, *arrays)
@@ -173,32 +174,60 @@ class DecodeWorker:
                 self._reader = reader
             self.send({"kind": "end", "damage": reader.damage.facts(), "end_s": reader.end_s})
 
-    def _plan(self, *, path: str, fps: float, mask: list[list[list[float]]], identity: list[int], threads: int) -> None:
-        """Find where a recording is still; see `plan_still`.
+    def _plan(
+        self,
+        *,
+        path: str,
+        fps: float,
+        mask: list[list[list[float]]],
+        identity: list[int],
+        span: list[int | None] | None,
+        adaptive: bool,
+        threads: int,
+    ) -> None:
+        """Plan which samples are decoded: those that are not still, those in a span, or both.
 
         Args:
             path, fps, mask, identity: See `_decode`.
+            span: Part of the recording to read; None is all of it.
+            adaptive: Whether still stretches are left out; see `plan_still`.
             threads: Threads to use.
         """
+        part: Span | None = None if span is None else (int(span[0] or 0), span[1])
+        note = ""
         with self._open(path, identity) as reader:
             self.send({"kind": "opened", "info": asdict(reader.info), "image_hw": [0, 0]})
         try:
+            if part is not None and reader.info.container == "avi":
+                raise NotPlannableError("AVI files do not store the times of frames")
             packets = read_packets(Path(path), self._send_alive)
-            plan = plan_still(
-                packets,
-                Path(path),
-                reader.info,
-                fps,
-                partial(rasterize_polygons, mask),
-                threads=threads,
-                on_progress=self._send_alive,
-            )
+            plan: StillPlan | None = None
+            if adaptive:
+                try:
+                    plan = plan_still(
+                        packets,
+                        Path(path),
+                        reader.info,
+                        fps,
+                        partial(rasterize_polygons, mask),
+                        span=part,
+                        threads=threads,
+                        on_progress=self._send_alive,
+                    )
+                except NotPlannableError as error:
+                    if part is None:
+                        raise
+                    note = f"decoded completely: {error}"
+            if plan is None:
+                assert part is not None
+                plan = plan_span(packets, fps, part)
         except (AmbiguousPacketsError, NotPlannableError) as error:
             self.send({"kind": "plan", "reason": str(error)})
         else:
             facts = {"samples": len(plan.still), "keys": len(plan.key_pts), "blind": plan.blind}
+            facts |= {"starts_late": plan.starts_late, "ends_early": plan.ends_early}
             arrays = (plan.time_s, plan.frame_index, plan.key_pts, plan.key_index, plan.still)
-            self.send({"kind": "plan", "reason": "", **facts}, *arrays)
+            self.send({"kind": "plan", "reason": "", "note": note, **facts}, *arrays)
         self.send({"kind": "end"})
 
     def _share_still(self, path: Path, fps: float) -> None:

@@ -12,6 +12,9 @@ do not depend on what ran beside it.
 An adaptive extraction (`vidgru/video/stillness.py`) first plans which samples are decoded; their segments are those of
 the plan. The loop repeats the last objects in the samples between. If decoding does not give the frames that the plan
 expects, the recording is decoded completely, from its start.
+
+Of a recording with a span, only the samples of that span are extracted, to an entry of their own. They are planned as
+well. If that is not possible, the whole recording is extracted instead, unless the cache has all of it.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from typing import Any, Literal
 from msgspec import convert
 
 from vidgru.cache import Entry, SequenceCache
+from vidgru.cache.entry import span_settings
 from vidgru.cache.writer import PART_SAMPLES
 from vidgru.config import DetectorSettings, RuntimeSettings
 from vidgru.detector.weights import find_weights
@@ -41,6 +45,7 @@ from vidgru.extraction.decode_task import (
     Segment,
     SegmentDecoder,
     SegmentSplit,
+    SpanRefusedError,
     TaskResult,
     planned_segments,
 )
@@ -414,7 +419,9 @@ class Extractor:
     def _count(self, state: RecordingState, samples: int, time_s: float) -> None:
         """Count more samples of a recording, the last of them at `time_s`."""
         assert state.info is not None
-        share = time_s / state.info.duration_s if state.info.duration_s else 0.0
+        start_s, end_s = state.recording.span or (0, None)
+        length_s = (end_s or state.info.duration_s or 0.0) - start_s
+        share = (time_s - start_s) / length_s if length_s > 0 else 0.0
         self._listener.advance(state.number, time_s - state.time_s, min(share, 1.0), samples)
         state.samples, state.time_s = state.samples + samples, time_s
 
@@ -472,7 +479,7 @@ class Extractor:
             fps=self._detect.fps,
             size_px=state.info.size_px,
             names=self._pool.load().names,
-            feature_settings=self._feature_settings,
+            feature_settings=span_settings(self._feature_settings, state.recording.span),
             damage=damage.facts(),
             recorded_at=state.info.recorded_at,
             adaptive_note=state.adaptive_note,
@@ -512,8 +519,14 @@ class Extractor:
                 if self._is_last():
                     self._pool.flush()  # few frames are left to fill the batch of its last ones
                 self._advance(state)  # all its frames may have been tracked already
+            case SpanRefusedError() as refusal:
+                self._read_whole(state, str(refusal))
             case "overrun" | ResumePointNotFoundError() if state.plan is not None:
-                state.drop_plan("decoded completely: damage, or other frames than in its packets")
+                reason = "damage, or other frames than in its packets"
+                if state.recording.span is not None:
+                    self._read_whole(state, reason)
+                else:
+                    state.drop_plan(f"decoded completely: {reason}")
             case "overrun":
                 self._extend(segment)
                 segment.status = "waiting"
@@ -528,13 +541,29 @@ class Extractor:
             self._fail(state, "does not decode to the same frames twice; convert it with ffmpeg")
 
     def _start_plan(self, state: RecordingState, plan: StillPlan) -> None:
-        """Split a recording into the segments that a plan of adaptive extraction decodes."""
+        """Split a recording into the segments that a plan decodes."""
         state.plan = plan
+        if not state.samples:
+            state.time_s = float(plan.time_s[0])
         if plan.blind >= _MIN_BLIND_NOTED:
             state.adaptive_note = f"packets do not show motion in {plan.blind:.0%} of it, which costs time"
         state.segments = planned_segments(state, plan)
         if state.samples:
             self._advance(state)  # a still stretch may follow what an earlier run left
+
+    def _read_whole(self, state: RecordingState, reason: str) -> None:
+        """Extract all of a recording of which a span was to be read: as another recording, with another entry."""
+        self._listener.log(f"{state.recording.name} is read completely, not only the time range: {reason}")
+        for segment in state.segments:
+            segment.is_superseded = True
+        state.restart()
+        state.cleanup.close()  # unlocks its entry
+        self._segment_decoder.release_claim(state)
+        recording = replace(state.recording, span=None)
+        whole = RecordingState(number=state.number, recording=recording, started=state.started)
+        whole.segments = [Segment(state=whole)]
+        self._states[state.number] = whole
+        self._started[self._started.index(state)] = whole
 
     def _extend(self, segment: Segment) -> None:
         """Have a segment continue to the end of the recording: what later ones decoded does not count."""
@@ -553,6 +582,8 @@ class Extractor:
         state = segment.state
         if death.killed_from_outside:
             self._fail(state, f"{death} twice at one place: out of memory? Run again to resume it")
+        elif state.recording.span is not None:
+            self._read_whole(state, str(death))
         elif not segment.passed or state.info is None:
             self._fail(state, f"{death} before the first frame; convert the file with ffmpeg")
         elif state.plan is not None:

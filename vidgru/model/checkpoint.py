@@ -35,7 +35,7 @@ from vidgru.model.grounding import Grounding
 from vidgru.model.linear_path import LinearMetadata, LinearModel
 from vidgru.model.tokenizer import Tokenizer
 from vidgru.storage import user_path, write_atomic
-from vidgru.types import Array
+from vidgru.types import Array, format_span
 
 FORMAT = 8
 METADATA = "vidgru"  # metadata key that holds everything but the weights, as JSON
@@ -458,6 +458,11 @@ def check_feature_settings(model: EventModel, feature_settings: Mapping[str, Any
         SettingsMismatchError: Settings differ; the message has each with both values.
     """
     check_detection_source(model, feature_settings, subject)
+    if (span := feature_settings.get("span")) is not None:
+        raise SettingsMismatchError(
+            f"{subject} cover only {format_span(span)} of the recording",
+            "give the recording itself, or vidgru predict --since and --until, which made them",
+        )
     theirs, settings = comparable_settings(model.feature_settings), comparable_settings(feature_settings)
     differing = sorted(key for key in theirs.keys() | settings.keys() if theirs.get(key) != settings.get(key))
     if differing:

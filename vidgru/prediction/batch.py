@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
 from tqdm import tqdm
 
+from vidgru.cache.entry import span_settings
 from vidgru.config import DetectorSettings, PredictConfig
 from vidgru.errors import SettingsError, WeightsError
 from vidgru.extraction.pipeline import extract_recordings
@@ -26,7 +27,7 @@ from vidgru.extraction.sharding import ShardItem, read_spans, select_shard, shar
 from vidgru.locks import Locks
 from vidgru.model.checkpoint import check_feature_settings
 from vidgru.prediction.inputs import CachedRecording, WorkItem, find_inputs, model_detector
-from vidgru.prediction.predictor import NO_START_TIME, Predictor
+from vidgru.prediction.predictor import NO_START_TIME, Predictor, scores_locally, span_to_read
 from vidgru.prediction.results import PredictionResult, counted, failed
 from vidgru.types import Recording
 
@@ -219,19 +220,28 @@ def _shard_item(item: WorkItem) -> ShardItem:
 def _in_time_range(
     predictor: Predictor, recordings: list[Recording]
 ) -> tuple[list[Recording], dict[str, PredictionResult]]:
-    """Select recordings that overlap the time range; those whose time is unknown also get a failed result, by name."""
+    """Select recordings that overlap the time range, with the part to read of each.
+
+    Those whose time is unknown also get a failed result, by name.
+    """
+    config, model = predictor.config, predictor.model
+    may_cut = scores_locally(model) and not config.save_video
     selected: list[Recording] = []
     without_time: dict[str, PredictionResult] = {}
-    for recording, (recorded_at, duration_s) in read_spans(
-        recordings, predictor.cache, predictor.config.runtime.start_time
-    ):
+    is_whole = False
+    for recording, (recorded_at, duration_s) in read_spans(recordings, predictor.cache, config.runtime.start_time):
         if duration_s is None:
             selected.append(recording)  # extraction reports what is wrong with it, or finds out how long it is
         elif recorded_at is None:
             selected.append(recording)
             without_time[recording.name] = failed(recording, NO_START_TIME, duration_s, 0.0)
         elif predictor.time_range.overlaps(recorded_at, 0.0, duration_s):
-            selected.append(recording)
+            span = span_to_read(model, predictor.time_range, recorded_at, duration_s)
+            is_whole |= span is not None and not may_cut
+            selected.append(replace(recording, span=span if may_cut else None))
+    if is_whole:
+        reason = "--save-video is given" if config.save_video else "this model does not score parts of recordings"
+        predictor.say(f"recordings are read completely, not only the time range: {reason}")
     if skipped := len(recordings) - len(selected):
         predictor.say(f"skipped {counted(skipped, 'recording')} outside --since and --until")
     return selected, without_time
@@ -241,7 +251,10 @@ def _from_cache(predictor: Predictor, recordings: list[Recording], error: Weight
     """Look up the features of all recordings, when the detector is missing. Raises its error if any are missing."""
     cache, items = predictor.cache, []
     for recording in recordings:
-        entry = cache.lookup(recording.path, predictor.model.feature_settings)
+        settings = predictor.model.feature_settings
+        entry = cache.lookup(recording.path, settings)
+        if entry is None and recording.span is not None:
+            entry = cache.lookup(recording.path, span_settings(settings, recording.span))
         if entry is None:
             # Features with other settings are the likelier cause, so name what differs.
             if other := cache.last_entry(recording.path):

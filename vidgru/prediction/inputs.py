@@ -179,6 +179,7 @@ def _whole_cache(root: Path, model: EventModel) -> list[WorkItem]:
     cache = SequenceCache(root)
     matching: dict[str, Entry | str] = {}  # or why it cannot be opened
     others: list[Entry] = []  # with other settings
+    spans: list[Entry] = []  # of parts of recordings
     sha256 = {record["key"]: record["sha256"] for record in cache.records()}
     for key in sorted(path.name for path in root.iterdir() if KEY.fullmatch(path.name)):
         try:
@@ -187,7 +188,9 @@ def _whole_cache(root: Path, model: EventModel) -> list[WorkItem]:
             if key not in sha256 or cache.key(sha256[key], model.feature_settings) == key:
                 matching[key] = error.message
             continue
-        if entry is not None and comparable_settings(entry.feature_settings) != comparable_settings(
+        if entry is not None and entry.span is not None:
+            spans.append(entry)
+        elif entry is not None and comparable_settings(entry.feature_settings) != comparable_settings(
             model.feature_settings
         ):
             others.append(entry)
@@ -196,12 +199,17 @@ def _whole_cache(root: Path, model: EventModel) -> list[WorkItem]:
         elif cache.is_marked_corrupt(key):
             matching[key] = f"{root / key} was found corrupt earlier"
     if not matching:
-        for entry in others[:1]:
+        for entry in [*others, *spans][:1]:
             check_feature_settings(model, entry.feature_settings, f"the features in {root}")
         raise SourceError(f"no features in {root}", "give a folder that vidgru extract has filled, or recordings")
     if others:
         print(
             f"{root} holds {len(others)} more entries with other settings than the model's; they are skipped",
+            file=sys.stderr,
+        )
+    if spans:
+        print(
+            f"{root} holds {len(spans)} entries of parts of recordings, made with --since or --until; they are skipped",
             file=sys.stderr,
         )
     sources = _source_paths(cache, matching)

@@ -36,7 +36,18 @@ FINGERPRINT = "fingerprint.json"
 FAILURE = "failure.json"
 INDEX = "index.html"
 
-_FINGERPRINT_FIELDS = {"video", "source", "present", "sha256", "key", "duration_s", "recorded_at", "reason", "made"}
+_FINGERPRINT_FIELDS = {
+    "video",
+    "source",
+    "present",
+    "sha256",
+    "key",
+    "duration_s",
+    "recorded_at",
+    "reason",
+    "span",
+    "made",
+}
 _FAILURE_FIELDS = {"video", "source", "duration_s", "reason"}
 _EXTRAS = {"report": "report.html", "clips": "clips", "video": "annotated.mp4"}  # file or folder of each extra
 
@@ -128,11 +139,13 @@ class OutputFolder:
             events = event_files.read_jsonl(folder / "events.jsonl")
         except (OSError, ValueError):
             return None  # a damaged file is written again
+        span = fingerprint["span"]
         return PredictionResult(
             recording=recording,
             status="reused",
             events=tuple(events),
             duration_s=fingerprint["duration_s"],
+            span=None if span is None else (span[0], span[1]),
             reason=fingerprint["reason"],
             seconds=time.monotonic() - started,
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from importlib.metadata import version
@@ -15,7 +16,9 @@ from types import TracebackType
 import torch
 
 from vidgru.cache import SequenceCache
+from vidgru.cache.entry import span_settings
 from vidgru.config import PredictConfig
+from vidgru.detector.tracker import TRACK_BUFFER
 from vidgru.errors import CacheError, RecordingError
 from vidgru.extraction.pipeline import ExtractionResult, describe_damage, recorded_at, user_start_time
 from vidgru.flags import parse_time
@@ -25,6 +28,7 @@ from vidgru.model.captioner import caption_events
 from vidgru.model.checkpoint import EventModel, model_file
 from vidgru.model.scoring import EncodedRecording, encode_recording
 from vidgru.model.stream import ScoredRecording, load_predictor, score_encoded, score_recording
+from vidgru.model.summaries import SETTLED_S
 from vidgru.prediction.annotate_video import save_video
 from vidgru.prediction.clips import cut_clips
 from vidgru.prediction.event_files import rounded
@@ -34,9 +38,12 @@ from vidgru.prediction.report.packing import choose_moments
 from vidgru.prediction.report.page import write_page
 from vidgru.prediction.results import PredictionResult, failed
 from vidgru.storage import sha256_file, user_path
-from vidgru.types import Event, FrameSequence, Recording
+from vidgru.types import Array, Event, FrameSequence, Recording, Span, format_span
 
 NO_START_TIME = "its recording time is unknown; pass --start-time"
+_SETTLING_S = 60.0  # before an event begins: see docs/prediction.md for how much scores still differ then
+_EVENT_S = 60.0  # an event that begins or ends so far outside of a time range is found completely
+_SPAN_STEP_S = 60
 _BATCH_FRAMES = 1 << 17  # frames of recordings that are scored together; a longer recording is scored as a stream
 _BATCH_RECORDINGS = 32  # at most; other processes find all of them locked
 _RETRY_S = 0.5  # between attempts to lock what other processes work on
@@ -72,6 +79,48 @@ class TimeRange:
         recording_start = datetime.fromisoformat(recorded_at).astimezone()
         start, end = (recording_start + timedelta(seconds=seconds) for seconds in (start_s, end_s))
         return (self._until is None or start < self._until) and (self._since is None or end > self._since)
+
+    def seconds(self, recorded_at: str) -> tuple[float, float]:
+        """Start and end of the range in seconds of a recording that starts at `recorded_at`; infinite where open."""
+        recording_start = datetime.fromisoformat(recorded_at).astimezone()
+        since_s = -math.inf if self._since is None else (self._since - recording_start).total_seconds()
+        return since_s, math.inf if self._until is None else (self._until - recording_start).total_seconds()
+
+
+def span_to_read(model: EventModel, time_range: TimeRange, recorded_at: str, duration_s: float) -> Span | None:
+    """Return the part of a recording that has to be read to find its events in a time range; None if that is all of it.
+
+    It begins before the range, so that an event that is under way when the range begins is found with its start, and
+    so that by then tracks, summaries and the recurrent state are those of the whole recording, nearly. It ends after
+    the range, so that an event that is under way when the range ends is found with its end. It is rounded outwards to
+    whole minutes, so that similar ranges share an entry.
+
+    Args:
+        model: Model that reads the recording; `scores_locally` is true of it.
+        time_range: The time range; it overlaps the recording.
+        recorded_at: ISO 8601 time of the recording's start.
+        duration_s: Length of the recording in seconds.
+    """
+    decode = model.decode
+    settling_s = _SETTLING_S + TRACK_BUFFER / model.fps + SETTLED_S
+    ahead_s = model.lookahead / model.fps + decode.smooth_s + decode.min_s + decode.merge_s
+    since_s, until_s = time_range.seconds(recorded_at)
+    start_s = max(since_s - _EVENT_S - settling_s - decode.smooth_s, 0.0)
+    end_s = until_s + _EVENT_S + ahead_s
+    start = int(start_s // _SPAN_STEP_S) * _SPAN_STEP_S
+    end = None if end_s >= duration_s else math.ceil(end_s / _SPAN_STEP_S) * _SPAN_STEP_S
+    if end is not None and end >= duration_s:
+        end = None
+    return None if (start, end) == (0, None) else (start, end)
+
+
+def scores_locally(model: EventModel) -> bool:
+    """Whether the scores of a frame depend on what precedes it by a minute or so only.
+
+    Windows are counted from the start of a recording, and a bidirectional network reads it from its end.
+    """
+    architecture = model.network.architecture
+    return model.task.frame_head is not None and not architecture.bidirectional
 
 
 def event_start_time(event: Event, recorded_at: str) -> str:
@@ -178,6 +227,8 @@ class Predictor:
             except OSError:
                 return None  # extraction reports why the file cannot be read
             key = cache.key(sha256, self.model.feature_settings)
+            if recording.span is not None and cache.valid_entry(key) is None:  # an entry of all of it comes first
+                key = cache.key(sha256, span_settings(self.model.feature_settings, recording.span))
         start_time = user_start_time(cache, recording.path, self.config.runtime.start_time)
         result = self.out.existing_result(recording, sha256, key, start_time)
         seconds, entry = time.monotonic() - started, cache.root.absolute() / key
@@ -324,6 +375,7 @@ class Predictor:
         started = time.monotonic() - item.seconds
         recording, entry, at = item.recording, item.entry, self.recorded_at(item)
         events = [event for event in scored.events if self._is_requested(event, at)]
+        self._say_cut(item, scored.time_s, events)
         events = caption_events(self.model, parts, events, beam=self.config.beam, progress=self._raise_if_stopped)
         events = [rounded(event) for event in events]
         if at is not None:
@@ -349,6 +401,7 @@ class Predictor:
             "duration_s": entry.duration_s,
             "recorded_at": at,
             "reason": damage,
+            "span": entry.span,
         }
         self._check_lock(recording)
         self.out.finish(recording, extras, facts)
@@ -359,9 +412,23 @@ class Predictor:
             duration_s=entry.duration_s,
             reason="; ".join(problems),
             seconds=time.monotonic() - started,
+            span=entry.span,
             model=self._file,
             entry=item.cache.root.absolute() / entry.key,
         )
+
+    def _say_cut(self, item: CachedRecording, time_s: Array, events: Sequence[Event]) -> None:
+        """Say which events may be longer, because only a part of the recording was read."""
+        if (span := item.entry.span) is None or not len(time_s):
+            return
+        first_s = time_s[0] if span[0] else -math.inf
+        last_s = math.inf if span[1] is None else time_s[-1]
+        for event in events:
+            if event.start_s <= first_s or event.end_s > last_s:
+                self.say(
+                    f"{event.label} at {event.start_s:.1f} s in {item.recording.name} may be longer: only "
+                    f"{format_span(span)} was read"
+                )
 
     def _write_extra(
         self,

@@ -104,7 +104,8 @@ def load_unlabelled(folders: Sequence[str | Path]) -> UnlabelledFeatures:
     settings: dict[str, Any] | None = None
     for folder in folders:
         cache = SequenceCache(folder)
-        entries = [entry for entry in cache.entries() if entry.samples and entry.key not in keys]
+        whole = (entry for entry in cache.entries() if entry.span is None)
+        entries = [entry for entry in whole if entry.samples and entry.key not in keys]
         if not entries:
             raise SourceError(
                 f"{folder} has no recordings to learn from", "vidgru extract VIDEOS --out FEATURES fills a cache"

@@ -6,7 +6,9 @@
 Both err on the side of decoding. Where packets do not show motion, because noise or a constant bit rate hides it, every
 key frame is checked if key frames are frequent, else everything is decoded there. A key frame is compared with the last
 picture that the detector gets, not with the last one checked, so slow changes add up. The plan is a function of the
-file and the sampling rate alone. Related: NoScope (Kang et al. 2017), CoVA (Hwang et al. 2022).
+file, the sampling rate and the span alone. Related: NoScope (Kang et al. 2017), CoVA (Hwang et al. 2022).
+
+If only a span of a recording is to be read, the plan has the samples of that span (`plan_span`, if all are decoded).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +25,7 @@ import av
 import numpy as np
 
 from vidgru.errors import RecordingError
-from vidgru.types import Array
+from vidgru.types import Array, Span
 from vidgru.video.container import VideoInfo, find_video_stream, open_container
 from vidgru.video.packets import PacketTable
 from vidgru.video.reader import SEEK_MARGINS_S
@@ -66,10 +69,13 @@ class StillPlan:
 
     Attributes:
         time_s: float64 [N], time of each sample.
-        frame_index: int64 [N], index of its frame.
+        frame_index: int64 [N], index of its frame in the recording.
         still: bool [N], whether it is not decoded.
-        key_pts, key_index: int64 [K], PTS and frame index of each key frame.
-        blind: Share of the recording in which packets do not show motion.
+        key_pts, key_index: int64 [K], PTS and frame index of each key frame, from the last one at or before the first
+            sample on.
+        blind: Share of the recording, or of the span, in which packets do not show motion.
+        starts_late: Whether samples of the recording precede the first one.
+        ends_early: Whether samples of the recording follow the last one.
     """
 
     time_s: Array
@@ -78,6 +84,40 @@ class StillPlan:
     key_pts: Array
     key_index: Array
     blind: float
+    starts_late: bool = False
+    ends_early: bool = False
+
+
+def plan_span(packets: PacketTable, fps: float, span: Span) -> StillPlan:
+    """Plan to decode all samples in a span of a recording.
+
+    Args:
+        packets: Its packets.
+        fps: Samples per second.
+        span: Start and end in seconds; an end of None is the recording's.
+
+    Raises:
+        NotPlannableError: It has no samples in the span, or does not start with a key frame.
+    """
+    if not len(packets.key_index) or packets.key_index[0] > 0:
+        raise NotPlannableError("it does not start with a key frame")
+    samples = packets.sample_indices(fps)
+    time_s = packets.times(packets.stamps[samples])
+    first = int(np.searchsorted(time_s, span[0])) if span[0] else 0  # the first one may be half a tick before 0
+    stop = len(samples) if span[1] is None else int(np.searchsorted(time_s, span[1]))
+    if first >= stop:
+        raise NotPlannableError("it has no frames in that time")
+    key = int(np.searchsorted(packets.key_index, samples[first], side="right")) - 1
+    return StillPlan(
+        time_s=time_s[first:stop],
+        frame_index=samples[first:stop],
+        still=np.zeros(stop - first, bool),
+        key_pts=packets.key_pts[key:],
+        key_index=packets.key_index[key:],
+        blind=0.0,
+        starts_late=first > 0,
+        ends_early=stop < len(samples),
+    )
 
 
 def plan_still(
@@ -87,6 +127,7 @@ def plan_still(
     fps: float,
     ignored: Callable[[tuple[int, int]], Array | None],
     *,
+    span: Span | None = None,
     threads: int = 1,
     on_progress: Callable[[], None] = lambda: None,
 ) -> StillPlan:
@@ -98,6 +139,7 @@ def plan_still(
         info: Its properties.
         fps: Samples per second.
         ignored: Returns the pixels to ignore, bool [h, w], of an upright picture of this width and height; or None.
+        span: Part of the recording to plan, widened to whole groups of pictures; None plans all of it.
         threads: Threads that decode key frames.
         on_progress: Called at least once per key frame.
 
@@ -105,7 +147,10 @@ def plan_still(
         NotPlannableError: Packets and key frames do not show it.
     """
     gops = Gops(packets, fps)
-    active, is_blind = find_motion(packets, gops, info)
+    active, is_blind = find_motion(packets, gops, info)  # in the whole recording: its baselines need minutes
+    groups = slice(0, len(gops)) if span is None else gops.overlapping(span)
+    all_samples = gops.samples
+    gops, active, is_blind = gops.cut(groups), active[groups], is_blind[groups]
     decoded = active.copy()
     decoded[-1] = True  # no key frame follows that would show a change
     first_only = np.zeros(len(decoded), bool)
@@ -118,6 +163,8 @@ def plan_still(
         key_pts=gops.key_pts,
         key_index=gops.key_index,
         blind=float(gops.seconds[is_blind].sum() / gops.seconds.sum()),
+        starts_late=bool(gops.samples[0] > all_samples[0]),
+        ends_early=bool(gops.samples[-1] < all_samples[-1]),
     )
 
 
@@ -173,6 +220,31 @@ class Gops:
 
     def __len__(self) -> int:
         return len(self.key_pts)
+
+    def overlapping(self, span: Span) -> slice:
+        """Return the groups that overlap a span in seconds.
+
+        Raises:
+            NotPlannableError: There are no samples in them.
+        """
+        end_s = np.inf if span[1] is None else span[1]
+        first = max(int(np.searchsorted(self.start_s, span[0], side="right")) - 1, 0)
+        stop = int(np.searchsorted(self.start_s, end_s))
+        edges = np.append(self.first_sample, len(self.samples))
+        is_after_end = self.start_s[first] + self.seconds[first] <= span[0]
+        if is_after_end or first >= stop or edges[first] == edges[stop]:
+            raise NotPlannableError("it has no frames in that time")
+        return slice(first, stop)
+
+    def cut(self, groups: slice) -> Gops:
+        """Return consecutive groups as if the recording had no others; frame indices and times stay."""
+        part = copy(self)
+        for name in ("key_pts", "key_index", "start_s", "seconds"):
+            setattr(part, name, getattr(self, name)[groups])
+        edges = np.append(self.first_sample, len(self.samples))
+        part.samples = self.samples[edges[groups.start] : edges[groups.stop]]
+        part.first_sample = self.first_sample[groups] - edges[groups.start]
+        return part
 
     def still_samples(self, decoded: Array, first_only: Array) -> Array:
         """Return which samples are not decoded, bool [N].

@@ -48,7 +48,7 @@ from vidgru.prediction.report.packing import (
     thin,
 )
 from vidgru.storage import write_atomic
-from vidgru.types import Array, Event, FrameSequence, Recording
+from vidgru.types import Array, Event, FrameSequence, Recording, format_span
 from vidgru.video.thumbnails import read_thumbnails
 
 EVENLY_SPACED = 24  # pictures spread over the recording
@@ -169,6 +169,7 @@ def write_page(
         "pictures": make_pictures(recording.path, entry.duration_s, shown, PICTURE_BYTES) if exists else [],
         "missing": _missing_events(events, shown, scored),
         "notes": [
+            *_span_note(entry),
             *_still_note(still),
             *_notes(events, shown, scored, objects, scores, curve_labels, model, decoding is not None),
             *_empty_frames_note(events, scored.time_s, counts),
@@ -289,6 +290,13 @@ def _missing_events(events: list[Event], shown: list[Event], scored: ScoredRecor
             "the saved file will say that nothing happens there."
         )
     return sentences
+
+
+def _span_note(entry: Entry) -> list[str]:
+    """Sentence on the part of the recording that was read, if that is not all of it."""
+    if entry.span is None:
+        return []
+    return [f"Only {format_span(entry.span)} of the recording was read, because of --since or --until."]
 
 
 def _still_note(still: Array) -> list[str]:
