@@ -31,7 +31,7 @@ _FRAME_TIMEOUT_S = 30.0  # without a frame, although packets arrive
 _OPTIONS = {"rtsp": {"rtsp_transport": "tcp"}, "rtsps": {"rtsp_transport": "tcp"}}  # UDP loses packets
 # FFmpeg invents the timestamps of these formats.
 _UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v", "mpegvideo"})
-_DOWNLOAD = "or download the video, and give the file"
+_DOWNLOAD = "or download the video and give the file"
 # Errors after which retrying is useless, or could lock the user's account, and what to do instead.
 _REMEDIES = {
     av.error.HTTPUnauthorizedError: "check user and password in the address",
