@@ -180,7 +180,7 @@ def main() -> None:
     model = commands.add_parser("model", help="train the demo's model")
     model.set_defaults(make=make_model)
     model.add_argument("--clips-per-kind", type=int, default=32, help="clips to render per kind of event")
-    model.add_argument("--recordings", type=int, default=32, help="recordings with timed events to render")
+    model.add_argument("--recordings", type=int, default=48, help="recordings with timed events to render")
     model.add_argument("--epochs", type=int, default=30)
     model.add_argument("--out", type=Path, help=f"file of the model; default: {MODEL} in data/demo")
     detector = commands.add_parser("detector", help="train the demo's detector")
