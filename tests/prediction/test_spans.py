@@ -9,16 +9,18 @@ import pytest
 import torch
 
 from tests.detectors import Weights
-from tests.prediction.fake_project import make_model
+from tests.prediction.fake_project import FakeProject, make_model
 from tests.still_videos import FPS, draw_still, write_still
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings, PredictConfig, RuntimeSettings
 from vidgru.extraction.pipeline import extract_recordings, feature_settings_for
+from vidgru.extraction.sharding import RecordingSpan
 from vidgru.model.stream import score_recording
-from vidgru.prediction.batch import predict
-from vidgru.prediction.predictor import TimeRange
+from vidgru.prediction.batch import _in_time_range, predict
+from vidgru.prediction.inputs import CachedRecording
+from vidgru.prediction.predictor import Predictor, TimeRange
 from vidgru.prediction.results import PredictionResult, summary_table
-from vidgru.types import Event, Recording
+from vidgru.types import Event, Recording, Span
 
 STARTS_AT = "2024-05-06T08:00:00+00:00"
 RANGE = {"since": "2024-05-06T08:04:50+00:00", "until": "2024-05-06T08:06:20+00:00"}
@@ -101,3 +103,51 @@ def test_events_of_a_time_range_are_those_of_the_whole_recording(
     assert (cached.span, list(cached.events)) == (None, expected)
     scores = result.scores
     assert (scores.time_s[0], scores.time_s[-1]) == (120.0, 479.5)
+
+
+@pytest.mark.parametrize(
+    ("timed", "save_video", "span", "notice"),
+    [
+        (True, False, (120, 480), []),
+        (True, True, None, ["recordings are read completely, not only the time range: --save-video is given"]),
+        (
+            False,
+            False,
+            None,
+            ["recordings are read completely, not only the time range: this model does not score parts of recordings"],
+        ),
+    ],
+)
+def test_part_to_read_of_a_recording(
+    project: FakeProject,
+    monkeypatch: pytest.MonkeyPatch,
+    timed: bool,
+    save_video: bool,
+    span: Span | None,
+    notice: list[str],
+) -> None:
+    make_model(project.model, project.feature_settings, timed=timed)
+    recording = Recording(path=project.videos / "a.mp4", name="a.mp4")
+    monkeypatch.setattr(
+        "vidgru.prediction.batch.read_spans", lambda *args: iter([(recording, RecordingSpan(STARTS_AT, LENGTH_S))])
+    )
+    said: list[str] = []
+    with Predictor(project.model, project.config(save_video=save_video, **RANGE), said.append) as predictor:
+        selected, without_time = _in_time_range(predictor, [recording])
+    assert ([item.span for item in selected], without_time, said) == ([span], {}, notice)
+
+
+def test_events_at_the_edge_of_a_span_are_named(project: FakeProject) -> None:
+    project.feature_settings = {**project.feature_settings, "span": [60, 120]}
+    path = project.record("a.mp4")
+    sha256 = project.cache.sha256(path)
+    entry = project.cache.entry(project.cache.key(sha256, project.feature_settings))
+    assert entry is not None
+    recording = Recording(path=path, name="a.mp4", span=(60, 120))
+    said: list[str] = []
+    with Predictor(project.model, project.config(labels=("fall",)), said.append) as predictor:
+        item = CachedRecording(recording=recording, cache=project.cache, entry=entry, sha256=sha256)
+        ((result,), _) = predictor.process([item])
+        assert predictor.existing_result(recording) is not None
+    assert said == ["fall at 0.0 s in a.mp4 may be longer: only 0:01:00-0:02:00 was read"]
+    assert (result.status, result.span) == ("done", (60, 120))
