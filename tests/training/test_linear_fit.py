@@ -129,6 +129,19 @@ def test_mix_without_evidence_is_the_prior() -> None:
     assert 0.4 < little.linear < 0.7
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_mix_of_few_misleading_logits_keeps_their_order(seed: int) -> None:
+    """The model learns from all examples, and is better than what is held out of few of them shows."""
+    rng = torch.Generator().manual_seed(seed)
+    targets = torch.eye(3)[[0] * 12 + [1] * 6 + [2] * 3]
+    network, linear = torch.randn(21, 3, generator=rng), 6 * torch.randn(21, 3, generator=rng)
+    mix = fit_mix(network, linear, targets, torch.ones(21), torch.ones(3), multi_label=False)
+    assert mix.linear < 0.1, "not trusted"
+    combined = mix.network * network + mix.linear * linear
+    kept = mix(network, linear).argmax(dim=1) == combined.argmax(dim=1)
+    assert float(kept.float().mean()) > 0.9
+
+
 def test_mix_calibrates_overconfident_logits() -> None:
     _, targets, weights, class_weights = problem(400, 4, 2, multi_label=True)
     honest = logits_of(targets, 0.7, 1)

@@ -71,6 +71,10 @@ def fit_mix(
 ) -> LogitMix:
     """Fit how the logits of network and linear path are combined, on examples that neither was trained on.
 
+    The bias is fitted in units of the combined logits. Where these mislead, as on few examples of many labels, of which
+    each member misses a part, their weights become small; a bias of its own would then decide alone, for the most
+    frequent label.
+
     Args:
         network, linear: float32 [N,C], logits.
         targets: float32 [N,C], 0 and 1.
@@ -85,13 +89,13 @@ def fit_mix(
 
     def loss() -> Tensor:
         a, b = scales.abs()  # neither may vote against itself
-        losses = log_losses(a * of_network + b * of_linear + bias, y, class_weights, multi_label)
+        losses = log_losses(a * of_network + b * of_linear + (a + b) * bias, y, class_weights, multi_label)
         penalty = (scales - prior).square().sum() + bias.square().sum()
         return (losses * w).sum() + _MIX_PENALTY * penalty
 
     _minimize(loss, [scales, bias])
     a, b = (round(float(value), 6) for value in scales.detach().abs())
-    return LogitMix(network=a, linear=b, bias=tuple(round(float(value), 6) for value in bias.detach()))
+    return LogitMix(network=a, linear=b, bias=tuple(round((a + b) * float(value), 6) for value in bias.detach()))
 
 
 def log_losses(logits: Tensor, targets: Tensor, class_weights: Tensor, multi_label: bool) -> Tensor:
