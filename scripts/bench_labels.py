@@ -3,9 +3,9 @@
     python scripts/bench_labels.py SET... --features features --weights yolov8n-pose.pt --out runs/labels
 
 Plays a person from annotations. Half of the recordings, by group, are held out. Of the others, stretches are offered
-a few at a time: by `vidgru.labeling.suggest`, in random order, and by uncertainty alone. The person watches a stretch,
-labels the events that are in it, watching those that overlap its edges to their end, and marks the rest as watched; of
-whole clips, the person gives the clip's label. Then a small model (two members, five epochs, 64 hidden units, without
+a few at a time: by `vidgru.labeling.suggest`, and in random order. The person watches a stretch, labels the events that
+are in it, watching those that overlap its edges to their end, and marks the rest as watched; of whole clips, the person
+gives the clip's label. Then a small model (two members, five epochs, 64 hidden units, without
 mirroring and the features of places, the same for all) is trained on what is labelled so far.
 
 The figure is the accuracy of held-out clips, or the frame mAP of held-out recordings. Counted are minutes watched and
@@ -43,7 +43,6 @@ from vidgru.types import Annotation
 STRATEGIES: dict[str, dict[Reason, float] | None] = {
     "suggestions": None,
     "random": {"random": 1.0},
-    "uncertainty": {"unsure": 1.0},
 }
 TARGET = 0.95
 _ROUNDS = 20  # in which all of a set would be watched
@@ -241,7 +240,7 @@ def row_text(row: Row) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Format medians, and the lowest and highest of all seeds, as Markdown."""
+    """Format means, and the lowest and highest of all seeds, as Markdown."""
     lines = ["| set | features | all labels | " + " | ".join(STRATEGIES) + " |", "|---" * (3 + len(STRATEGIES)) + "|"]
     for name, features in dict.fromkeys((row["set"], features_text(row)) for row in rows):
         of_set = [row for row in rows if (row["set"], features_text(row)) == (name, features)]
@@ -253,10 +252,10 @@ def table(rows: Sequence[Row]) -> str:
             both = []
             for unit in ("minutes", "labels") if runs else ():
                 values = [run[unit] for run in runs]
-                low, middle, high = min(values), float(np.median(values)), max(values)
+                low, mean, high = min(values), float(np.mean(values)), max(values)
                 digits = 1 if unit == "minutes" else 0
                 spread = f" ({low:.{digits}f} to {high:.{digits}f})" if len(values) > 1 else ""
-                both.append(f"{middle:.{digits}f} {unit.replace('minutes', 'min')}{spread}")
+                both.append(f"{mean:.{digits}f} {unit.replace('minutes', 'min')}{spread}")
             cells.append(", ".join(both) or "not run")
         lines.append(f"| {name} | {features} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

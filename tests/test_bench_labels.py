@@ -27,11 +27,11 @@ def result(**values: Any) -> dict[str, Any]:
 
 
 def test_table_tells_features_apart_and_names_gaps() -> None:
-    rows = [result(), result(seed=1, minutes=3.0, labels=7), result(weights="b.pt", imgsz=320, strategy="uncertainty")]
+    rows = [result(), result(seed=1, minutes=3.0, labels=7), result(weights="b.pt", imgsz=320, strategy="suggestions")]
     assert bench.table(rows).splitlines()[2:] == [
         "| yoga | a.pt, 8 fps, 640 px | 0.90 after 4.0 min, 9 labels "
-        "| not run | 2.5 min (2.0 to 3.0), 6 labels (5 to 7) | not run |",
-        "| yoga | b.pt, 8 fps, 320 px | 0.90 after 4.0 min, 9 labels | not run | not run | 2.0 min, 5 labels |",
+        "| not run | 2.5 min (2.0 to 3.0), 6 labels (5 to 7) |",
+        "| yoga | b.pt, 8 fps, 320 px | 0.90 after 4.0 min, 9 labels | 2.0 min, 5 labels | not run |",
     ]
     assert len(bench.draw(rows).axes) == 2
 

@@ -70,18 +70,21 @@ def overlap(suggestion: Suggestion, start_s: float, end_s: float) -> float:
 def test_planted_stretches_come_first(model: EventModel, views: Views) -> None:
     a, b = view("a.mp4", 240), view("b.mp4", 40, seed=1)
     a.scores[:, 20:26] = np.array([(0.95, 0.01, 0.04), (0.01, 0.01, 0.98)])[:, None]  # one member sees a fall
-    a.scores[:, 60:66] = (0.34, 0.33, 0.33)
-    a.states[120:126] += 8
+    a.scores[:, 60:66] = (0.45, 0.1, 0.45)
+    a.scores[:, 120:160] = (0.2, 0.2, 0.6)  # a higher entropy, but the margin is larger
+    a.states[20:26] += 1
     labelled = {"b.mp4": LabelledTime(known=((0.0, np.inf),))}
-    first: dict[str, Suggestion] = {}
-    for suggestion in suggest(model, views(a, b), labelled, n=12):
-        first.setdefault(suggestion.reason, suggestion)
-    assert first.keys() == {"unsure", "members disagree", "unlike anything labelled", "random"}
-    assert overlap(first["members disagree"], 10, 13) > 2
-    assert overlap(first["unsure"], 30, 33) > 2
-    assert overlap(first["unlike anything labelled"], 60, 63) > 2
-    assert first["unlike anything labelled"].label == ""
-    assert first["unsure"].end_s - first["unsure"].start_s <= 6, "cut where the scores change"
+    reasons = {suggestion.reason for suggestion in suggest(model, views(a, b), labelled, n=12)}
+    assert reasons == {"unlike anything labelled", "unsure", "random"}
+    unsure = suggest(model, views(a, b), labelled, n=2, shares={"unsure": 1.0})
+    disagreed, tie = sorted(unsure, key=lambda suggestion: suggestion.start_s)
+    assert overlap(disagreed, 10, 13) > 2
+    assert overlap(tie, 30, 33) > 2
+    assert tie.end_s - tie.start_s <= 6, "cut where the scores change"
+    a.states[200:206] += 8
+    (unlike,) = suggest(model, views(a, b), labelled, n=1, shares={"unlike anything labelled": 1.0})
+    assert overlap(unlike, 100, 103) >= 2
+    assert unlike.label == ""
 
 
 def test_rare_labels_come_first(model: EventModel, views: Views) -> None:
@@ -105,11 +108,22 @@ def test_unsure_recordings_are_ranked_by_their_top(model: EventModel, views: Vie
     assert overlap(suggestions[0], 50, 53) > 2
 
 
-def test_one_member_never_disagrees(model: EventModel, views: Views) -> None:
-    alone = view("a.mp4")
-    alone = replace(alone, scores=alone.scores[:1])
-    reasons = {suggestion.reason for suggestion in suggest(model, views(alone), {}, n=50)}
-    assert reasons == {"unsure", "unlike anything labelled", "random"}
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_margin_of_independent_labels_is_from_yes_to_no(model: EventModel, views: Views, multi_label: bool) -> None:
+    a = replace(view("a.mp4"), head=HeadSpec(background=not multi_label, multi_label=multi_label))
+    a.scores[:, 20:26] = (0.9, 0.9, 0.02)  # both labels for sure, or a tie
+    a.scores[:, 80:86] = (0.5, 0.02, 0.02)
+    (suggestion,) = suggest(model, views(a), {}, n=1, shares={"unsure": 1.0})
+    assert overlap(suggestion, *((40, 43) if multi_label else (10, 13))) > 2
+
+
+def test_length_costs_its_square_root(model: EventModel, views: Views) -> None:
+    for margin, first in ((0.25, "short.mp4"), (0.4, "long.mp4")):
+        a, b = view("long.mp4", 18), view("short.mp4", 8, seed=1)  # 9 and 4 s, cost 12 ** 0.5 and 7 ** 0.5
+        a.scores[:] = (0.55, 0.45, 0.0)
+        b.scores[:] = (0.5 + margin / 2, 0.5 - margin / 2, 0.0)
+        (suggestion,) = suggest(model, views(a, b), {}, n=1, shares={"unsure": 1.0})
+        assert suggestion.video == first
 
 
 def test_without_model_motion_and_variety_come_first(views: Views) -> None:

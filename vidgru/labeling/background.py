@@ -32,7 +32,7 @@ from vidgru.training.state_file import STATE, finished_epochs
 from vidgru.types import Event
 
 # Faster than the defaults: captions take minutes; with these members and epochs, training on 9 falls in 10 recordings
-# takes 19 s of CPU time instead of 32 (measured).
+# takes 16 s of CPU time instead of 31 (measured).
 _EPOCHS = 15
 TRAIN_FLAGS = ("--no-captions", "--no-plots", "--members", "3", "--epochs", str(_EPOCHS), "--patience", "4")
 

@@ -1,14 +1,14 @@
-"""What to label next: stretches that nobody has watched, each with the reason, those of most gain per minute first.
+"""What to label next: stretches that nobody has watched, each with the reason, the most useful first.
 
 Recordings are cut where the scores of the model change (binary segmentation; Truong, Oudre and Vayatis 2020, "Selective
 review of offline change point detection methods"), so that a stretch holds one kind of thing. Several criteria take
 turns in choosing among the stretches, each by its value per time that watching costs (Settles, Craven and Friedland
 2008, "Active learning with real annotation costs"):
 
-- unsure: entropy of the scores (Lewis and Gale 1994, "A sequential algorithm for training text classifiers"). Of a
-  stretch and of its recording, only the highest entropies count: a mean would hide a short event in a quiet hour.
-- members disagree: mutual information of scores and members (query by committee; Houlsby et al. 2011, "Bayesian active
-  learning for classification and preference learning").
+- unsure: small margin between the two highest scores (Scheffer, Decomain and Wrobel 2001, "Active hidden Markov models
+  for information extraction") of all members together, so that it is small where they disagree, too. With a model that
+  knows little, entropy is highest where many labels are a little likely, not where the model hesitates between two. Of
+  a stretch and of its recording, only the smallest margins count: a mean would hide a short event in a quiet hour.
 - unlike anything labelled: distance in the state space of the recurrent layer from all that is labelled or chosen, the
   farthest first (Gonzalez 1985, "Clustering to minimize the maximum intercluster distance"; greedy k-center as in Sener
   and Savarese 2018, "Active learning for convolutional neural networks: a core-set approach"). Before there is a model,
@@ -33,14 +33,13 @@ from vidgru.model.checkpoint import EventModel
 from vidgru.training.data import LoadedFeatures
 from vidgru.types import Array
 
-Reason = Literal["unsure", "members disagree", "unlike anything labelled", "rare label", "random"]
+Reason = Literal["unsure", "unlike anything labelled", "rare label", "random"]
 # how often each criterion chooses
 SHARES: Mapping[Reason, float] = {
     "unlike anything labelled": 0.3,
-    "unsure": 0.3,
-    "members disagree": 0.15,
+    "unsure": 0.5,
     "rare label": 0.1,
-    "random": 0.15,
+    "random": 0.1,
 }
 _SHARES_WITHOUT_MODEL: Mapping[Reason, float] = {"unlike anything labelled": 0.85, "random": 0.15}
 
@@ -235,17 +234,15 @@ class _Candidates:
         values: dict[Reason, Array] = {"unlike anything labelled": self._motion()}
         if self._model is None:
             return values
-        unsure, disagree, rare = np.zeros(number), np.zeros(number), np.zeros(number)
+        unsure, rare = np.zeros(number), np.zeros(number)
         rarity = self._rarity()
         uncertainty = [_uncertainty(view) for view in self._views]
-        tops = [_top(entropy, _TOP_OF_RECORDING) for entropy, _ in uncertainty]
+        tops = [_top(values, _TOP_OF_RECORDING) for values in uncertainty]
         for m, (view, steps) in enumerate(zip(self._free.views, self._free.steps, strict=True)):
-            entropy, information = uncertainty[view]
-            unsure[m] = np.sqrt(_top(entropy[steps], _TOP) * tops[view])
-            disagree[m] = _top(information[steps], _TOP)
+            unsure[m] = np.sqrt(_top(uncertainty[view][steps], _TOP) * tops[view])
             scores = self._views[view].mean_scores[steps, : len(rarity)]
             rare[m] = max((_top(scores[:, c], _TOP) * rarity[c] for c in np.flatnonzero(rarity)), default=0.0)
-        return {**values, "unsure": unsure, "members disagree": disagree, "rare label": rare}
+        return {**values, "unsure": unsure, "rare label": rare}
 
     def _motion(self) -> Array:
         """Weights of distances: equal with a model; without, from 0.5 to 1.5 by rank of motion."""
@@ -267,12 +264,17 @@ class _Candidates:
         return int(rng.choice(len(weights), p=weights / weights.sum()))
 
     def best(self, values: Array, reason: Reason) -> int:
-        """Return the free stretch with the highest value per cost; stretches like chosen ones are worth less."""
+        """Return the free stretch with the highest value per cost; stretches like chosen ones are worth less.
+
+        What is unlike anything labelled is found fastest in many short stretches. Other criteria know what to look at:
+        there the cost is the square root of the time, or they would choose the label with the shortest clips.
+        """
+        cost_s = self._lengths + _DECISION_S
         if reason == "unlike anything labelled":
-            gain = values * np.where(np.isfinite(self._distance), self._distance, 1.0)
+            gain = values * np.where(np.isfinite(self._distance), self._distance, 1.0) / cost_s
         else:
             gain = values * (1 - np.exp(-self._chosen_distance / self._scale)) if self._scale else values
-        gain = (gain + 1e-9) / (self._lengths + _DECISION_S)
+            gain = (gain + 1e-9) / np.sqrt(cost_s)
         return int(np.where(self.is_free, gain, -1.0).argmax())
 
     def take(self, number: int, reason: Reason) -> Suggestion:
@@ -298,23 +300,17 @@ def _top(values: Array, number: int) -> float:
     return float(np.sort(values)[-number:].mean())
 
 
-def _uncertainty(view: RecordingView) -> tuple[Array, Array]:
-    """Return entropy and mutual information per step, 0 to 1: float64 [n] each.
+def _uncertainty(view: RecordingView) -> Array:
+    """Return how small the margin of each step is: float32 [n], 1 if there is none.
 
-    With independent labels, that of the label with the highest counts.
+    With exclusive labels, it is the one between the two highest scores, with independent ones between yes and no for
+    the least certain label.
     """
-    head = view.head
-    assert head is not None
-    p = view.scores.astype(np.float64).clip(1e-7, 1.0)
-
-    def entropy(of: Array) -> Array:
-        if head.multi_label:
-            rest = (1 - of).clip(1e-7)
-            values: Array = -(of * np.log2(of) + rest * np.log2(rest))
-            return values
-        total: Array = -(of * np.log(of)).sum(axis=-1, keepdims=True) / np.log(max(of.shape[-1], 2))
-        return total
-
-    whole = entropy(p.mean(axis=0))
-    information = (whole - entropy(p).mean(axis=0)).clip(0)
-    return whole.max(axis=-1), information.max(axis=-1)
+    assert view.head is not None
+    scores = view.mean_scores
+    if view.head.multi_label or scores.shape[1] == 1:
+        margins: Array = np.abs(2 * scores - 1).min(axis=1)
+    else:
+        second, first = np.sort(scores, axis=1)[:, -2:].T
+        margins = first - second
+    return 1 - margins
