@@ -102,12 +102,15 @@ def timed_set(clips: int, steps: int, objects: int, config: TrainConfig) -> tupl
     for video in features:
         targets = np.zeros((length, len(LABELS) + 1), np.float32)
         targets[:, -1] = 1.0
-        events = [(at, at + steps // 3, int(rng.integers(len(LABELS)))) for at in range(0, length - steps, steps)]
-        for first, stop, label in events:
+        table = [(at, at + steps // 3, int(rng.integers(len(LABELS)))) for at in range(0, length - steps, steps)]
+        for first, stop, label in table:
             targets[first:stop] = 0.0
             targets[first:stop, label] = 1.0
         weights = np.ones(length, np.float32)
-        recordings.append(TimedRecording(video=video, targets=targets, weights=weights, events=np.array(events)))
+        events = np.array(table)
+        recordings.append(
+            TimedRecording(video=video, targets=targets, weights=weights, events=events, spans_s=events[:, :2] / FPS)
+        )
     part = WindowBatches(
         recordings,
         loaded,

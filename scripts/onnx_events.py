@@ -84,5 +84,5 @@ for a, b, label in events:
         start_s, end_s = time_s[a], until_s[b - 1]
         if settings["start_trim_s"]:  # where annotators count less as part of an event than the scores do
             start_s += min(settings["start_trim_s"][label], max(settings["min_s"] - step_s, 0))
-            end_s = max(end_s - settings["end_trim_s"][label], start_s + step_s)
+            end_s = max(end_s - settings["end_trim_s"][label], min(start_s + step_s, end_s))
         print(f"{labels[label]},{start_s:.3f},{end_s:.3f},{score:.4f}")

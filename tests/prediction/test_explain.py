@@ -18,6 +18,7 @@ from vidgru.errors import RecordingError, SettingsError, SettingsMismatchError, 
 from vidgru.extraction.pipeline import feature_settings_for
 from vidgru.flags import from_settings
 from vidgru.model.attribution import AttendedObject, Explanation, GatePeak
+from vidgru.model.checkpoint import load_model
 from vidgru.prediction.batch import predict
 from vidgru.prediction.explain import _format, explain_recording
 from vidgru.storage import bundled_file
@@ -229,6 +230,20 @@ def test_explain_without_event_names_best_candidate(project: FakeProject) -> Non
         "below the threshold of 0.50"
     )
     assert error.value.remedy == "--at 0.0 explains that moment"
+
+
+def test_explain_names_candidate_before_trimming(project: FakeProject) -> None:
+    path = project.record("quiet.mp4")
+    timed(project, fall=0.41, walk=0.2)
+    model = load_model(project.model)
+    replace(model, decode=replace(model.decode, start_trim_s=(1, 0), end_trim_s=(3, 0))).save(project.model)
+    with pytest.raises(SourceError, match=r"best candidate is fall at 0\.0-5\.0 s with a peak score of 0\.41"):
+        explain_text(project, path)
+    decode = replace(model.decode, high=(0.3, 0.5), low=(0.3, 0.5), start_trim_s=(0, 0), end_trim_s=(3, 0))
+    replace(model, decode=decode).save(project.model)
+    text = explain_text(project, path)
+    assert "fall  0.0-2.0 s" in text
+    assert "instead of" not in text, "the score without each feature group is of all of the event, as its score"
 
 
 def test_explain_without_event_or_candidate(project: FakeProject) -> None:

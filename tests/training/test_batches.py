@@ -107,7 +107,8 @@ def recording(video: str, *events: tuple[int, int, int], frames: int = 400) -> T
     for first, stop, label in events:
         targets[first:stop] = TASK.target_vector(HEAD, [TASK.labels[label]])
     table = np.array(events, np.int64).reshape(-1, 3)
-    return TimedRecording(video=video, targets=targets, weights=np.ones(frames, np.float32), events=table)
+    weights = np.ones(frames, np.float32)
+    return TimedRecording(video=video, targets=targets, weights=weights, events=table, spans_s=table[:, :2] / 8)
 
 
 SOME = [recording("a.mp4", (50, 60, 0), (300, 304, 1)), recording("b.mp4", (100, 110, 0), (200, 210, 0)),

@@ -193,7 +193,14 @@ def timed() -> tuple[list[TimedRecording], LoadedFeatures, CalibratedModel]:
         weights[:5] = 0
         events = np.array([[first, first + 16, 0]])
         recordings.append(
-            TimedRecording(video=name, targets=targets, weights=weights, events=events, fold=number % MEMBERS)
+            TimedRecording(
+                video=name,
+                targets=targets,
+                weights=weights,
+                events=events,
+                spans_s=events[:, :2] / 8,
+                fold=number % MEMBERS,
+            )
         )
     data = loaded(features)
     examples = Examples(clips=[], recordings=recordings, captions=[])

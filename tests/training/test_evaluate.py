@@ -173,6 +173,7 @@ def test_validation_scores_each_fold_with_its_member(data: FakeDataset) -> None:
             targets=labels[np.arange(16) % 2],
             weights=np.ones(16, np.float32),
             events=np.zeros((0, 3)),
+            spans_s=np.zeros((0, 2)),
             fold=folds[n],
         )
         for n in (3, 9, 5, 1)

@@ -210,6 +210,8 @@ def test_recording_examples_ignore_other_splits(tmp_path: Path) -> None:
     assert train.targets[32:40, 1].tolist() == [1] * 8
     (val,) = recording_examples(dataset, "val", {"a.mp4": TIMES}, task_from_dataset(dataset))
     assert np.flatnonzero(val.weights == 0).tolist() == list(range(8, 16))
+    each = recording_examples(dataset, None, {"a.mp4": TIMES}, task_from_dataset(dataset))
+    assert [example.spans_s.tolist() for example in each] == [[[1, 2]], [[4, 5]], [[1.5, 1.75]]]
 
 
 def test_recording_examples_ignore_labels(tmp_path: Path) -> None:

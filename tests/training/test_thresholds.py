@@ -201,6 +201,28 @@ def test_refit_trims_events_to_annotations() -> None:
     assert (one.start_trim_s, one.end_trim_s) == (new.start_trim_s, new.end_trim_s), "one event tells nothing"
 
 
+def test_refit_trims_no_more_than_starts_may_be_late() -> None:
+    """Events open once they have lasted `min_s`, so that their start is known by then."""
+    scores, _ = noisy((0.8, 0.9), alarm=0.01)
+    shorter = [np.array([(3.0, 5.0, 0), (9.0, 11.0, 0)])] * 6
+    old = DecodeSettings(high=(0.3,), low=(0.15,), min_s=0.5, merge_s=0.5, exclusive=False)
+    new = refit_thresholds(old, TIMES, scores, shorter, ("fall",), 1 / 8, hours=HOURS)
+    assert new.start_trim_s == (0.375,)
+    assert decode_events(TIMES[0], scores[0], ("fall",), new, video="", step_s=1 / 8, end_s=15.0)[0].start_s == 2.375
+
+
+def test_refit_trims_cost_no_event_that_was_found() -> None:
+    """Most events are annotated to end early; some to start late, and would be lost if their end were cut off."""
+    scores, _ = noisy((0.8,), alarm=0.01)
+    truth = [np.array([(2.0, 3.6, 0), (8.0, 9.6, 0)])] * 4 + [np.array([(3.5, 5.0, 0), (9.5, 11.0, 0)])] * 2
+    old = DecodeSettings(high=(0.3,), low=(0.15,), min_s=0.5, merge_s=0.5, exclusive=False)
+    labels = ("fall",)
+    new = refit_thresholds(old, TIMES, scores, truth, labels, 1 / 8, hours=HOURS)
+    found = [count_events(of, TIMES, scores, truth, labels, 1 / 8)[0, 1] for of in (new.untrimmed(), new)]
+    assert found == [12, 12]
+    assert new.end_trim_s == ()
+
+
 def test_refit_takes_what_is_nearest_to_its_aim() -> None:
     scores, truth = noisy((0.4,), alarm=0.99)
     old = DecodeSettings(high=(0.5, 0.7), low=(0.4, 0.5), min_s=0.5, merge_s=0.5, exclusive=False)

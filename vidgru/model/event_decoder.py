@@ -67,6 +67,10 @@ class DecodeSettings:
         )
         return replace(self, high=tuple(high), low=low)
 
+    def untrimmed(self) -> DecodeSettings:
+        """Return these settings without trims."""
+        return replace(self, start_trim_s=(), end_trim_s=())
+
     def trim(self, label: int, start_s: float, end_s: float, step_s: float) -> tuple[float, float]:
         """Return start and end of an event after trimming; at least `step_s` of it stays.
 

@@ -145,7 +145,8 @@ def _nearest_miss(
     """Describe the best candidate for an event, of a label or of any, and what it lacks; and say when it is."""
     smoothed = smooth_scores(scored.time_s, scored.scores, model.decode.smooth_s)
     thresholds = dict(zip(model.labels, model.decode.high, strict=True))
-    candidates = rank_events(model, scored, video=name, duration_s=duration_s)
+    untrimmed = replace(model, decode=model.decode.untrimmed())  # the peak may be in what is cut off
+    candidates = rank_events(untrimmed, scored, video=name, duration_s=duration_s)
     candidates = [event for event in candidates if label in ("", event.label)]
     if candidates:
         best = max(candidates, key=lambda event: event.score / max(thresholds[event.label], 1e-6))
@@ -198,7 +199,7 @@ def _explain_moment(
         return texts
     (column,) = shown
     # A second around the moment, with its mean score as it is: it is no event, whose score would be calibrated.
-    plain = replace(model, decode=replace(model.decode, event_scale=1.0, event_bias=0.0))
+    plain = replace(model, decode=replace(model.decode.untrimmed(), event_scale=1.0, event_bias=0.0))
     start_s, end_s = moment_range(at_s)
     moment = Event(video=name, start_s=start_s, end_s=end_s, label=model.labels[column], score=0.0)
     mean = float(smoothed[event_frames(scored.time_s, start_s, end_s), column].mean())
@@ -239,13 +240,15 @@ def _candidate_line(
 ) -> str:
     """The event, or candidate for one, that is nearest to a time, and the threshold from which it would be found."""
     label = model.labels[column]
-    found = [event for event in rank_events(model, scored, video=name, duration_s=duration_s) if event.label == label]
+    untrimmed = replace(model, decode=model.decode.untrimmed())  # the peak may be in what is cut off
+    found = rank_events(untrimmed, scored, video=name, duration_s=duration_s)
+    found = [event for event in found if event.label == label]
     if not found:
         return "\n  no candidate: the score stays low throughout"
     nearest = min(found, key=lambda event: (max(event.start_s - at_s, at_s - event.end_s, 0.0), -event.score))
     peak = float(smoothed[event_frames(scored.time_s, nearest.start_s, nearest.end_s), column].max())
     text = f"\n  nearest candidate: {label} at {_interval(nearest)}, peak {peak:.2f}"
-    if any(event.label == label and event.start_s == nearest.start_s for event in scored.events):
+    if any(nearest.start_s <= event.start_s < nearest.end_s for event in scored.events if event.label == label):
         return f"{text}, which is an event"
     for share in np.arange(1.0, 0.1, -0.05):
         threshold = math.floor(peak * share * 100) / 100

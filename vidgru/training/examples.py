@@ -135,6 +135,7 @@ class TimedRecording:
         targets: float32 [T, K], targets of the frame head.
         weights: float32 [T], 0 for frames whose label is unknown.
         events: int64 [E, 3], first frame, frame after the last, and label of each event.
+        spans_s: float64 [E, 2], start and end of each event in seconds, as annotated.
         fold: Member that does not learn from it and scores it instead; -1 if all members learn from it.
     """
 
@@ -142,6 +143,7 @@ class TimedRecording:
     targets: Array
     weights: Array
     events: Array
+    spans_s: Array
     fold: int = -1
 
     def __len__(self) -> int:
@@ -292,7 +294,7 @@ def recording_examples(
         targets = np.tile(task.target_vector(head, ()), (len(time_s), 1))
         # Events of other splits must be neither learnt nor unlearnt ...
         weights = timeline.known_frames(time_s).astype(np.float32)
-        events = []
+        events, spans_s = [], []
         for start_s, end_s, index in timeline.events:
             if _is_beyond(time_s, start_s, timeline.video):
                 continue
@@ -303,6 +305,7 @@ def recording_examples(
             targets[first:stop, label] = 1.0
             weights[first:stop] = 1.0  # ... but what this split labels counts, whatever others say
             events.append((first, stop, label))
+            spans_s.append((start_s, end_s))
         if not weights.any():
             continue
         recordings.append(
@@ -311,6 +314,7 @@ def recording_examples(
                 targets=targets,
                 weights=weights,
                 events=np.array(events, dtype=np.int64).reshape(-1, 3),
+                spans_s=np.array(spans_s, dtype=np.float64).reshape(-1, 2),
             )
         )
     return recordings

@@ -175,7 +175,7 @@ def refit_thresholds(
     smoothed = [smooth_scores(time_s, rows, settings.smooth_s) for time_s, rows in zip(times, scores, strict=True)]
     by_f1 = min_recall is None and max_false_alarms is None
     grid = _GRID if by_f1 else _WIDE_GRID
-    untrimmed = replace(settings, smooth_s=0.0, start_trim_s=(), end_trim_s=())
+    untrimmed = replace(settings.untrimmed(), smooth_s=0.0)
     counts = _count_over(grid, untrimmed, times, smoothed, truth, labels, step_s)
     hits, false_alarms = counts[..., 2], counts[..., 3]
     rows = np.arange(len(grid))[:, None]
@@ -205,12 +205,12 @@ def _fit_trims(
 
     What belongs to an event is a matter of convention, which differs between annotators: a fall may end where the
     person reaches the floor or where they lie still. Trims are the medians over the predicted events that overlap a
-    true one. They are left at 0 where they do not raise the sum of the tIoU of matches; labels with few such events
-    keep theirs.
+    true one. They are left at 0 where they do not raise the sum of the tIoU of matches, or cost a match or a false
+    alarm; labels with few such events keep theirs.
 
     Arguments as for `refit_thresholds`.
     """
-    untrimmed = replace(settings, start_trim_s=(), end_trim_s=())
+    untrimmed = settings.untrimmed()
     excess_s: list[list[tuple[float, float]]] = [[] for _ in labels]  # of each overlapping event, at both ends
     for time_s, frame_scores, true in zip(times, scores, truth, strict=True):
         end_s = float(time_s[-1]) + step_s
@@ -225,14 +225,14 @@ def _fit_trims(
     fitted = np.zeros((len(labels), 2))
     for label in np.flatnonzero(has_enough):
         fitted[label] = np.median(excess_s[label], axis=0).clip(0)
+    fitted[:, 0] = fitted[:, 0].clip(max=max(settings.min_s - step_s, 0.0))  # more is not cut off, see `trim`
 
     def with_trims(trims: Array) -> DecodeSettings:
         return replace(settings, start_trim_s=tuple(trims[:, 0].tolist()), end_trim_s=tuple(trims[:, 1].tolist()))
 
-    before, after = (
-        _sum_counts(of, times, scores, truth, labels, step_s)[:, 0] for of in (untrimmed, with_trims(fitted))
-    )
-    fitted[after <= before] = 0.0
+    before, after = (_sum_counts(of, times, scores, truth, labels, step_s) for of in (untrimmed, with_trims(fitted)))
+    is_better = (after[:, 0] > before[:, 0]) & (after[:, 2] >= before[:, 2]) & (after[:, 3] <= before[:, 3])
+    fitted[~is_better] = 0.0
     kept = np.array([settings.start_trim_s, settings.end_trim_s]).T if settings.start_trim_s else np.zeros_like(fitted)
     trims = np.where(has_enough[:, None], fitted, kept)
     return with_trims(trims) if trims.any() else untrimmed

@@ -49,7 +49,7 @@ def tune(model_path: str | Path, dataset_path: str | Path, config: TuneConfig) -
         )
     recordings = _score_recordings(model, dataset_path, config)
     times, scores = [recording.time_s for recording in recordings], [recording.scores for recording in recordings]
-    truth = [np.array(recording.events, np.float64).reshape(-1, 3) for recording in recordings]
+    truth = [recording.events for recording in recordings]
     step_s = 1 / model.fps
     hours = sum(of.known * float(of.time_s[-1] - of.time_s[0] + step_s) for of in recordings) / 3600
     decode = refit_thresholds(
@@ -102,13 +102,13 @@ class _ScoredRecording:
     Attributes:
         time_s: float64 [T], times of its frames.
         scores: float32 [T,C]; 0 where the truth is unknown, because another split labels it.
-        events: Start and end in seconds, and label, of each annotated event.
+        events: float64 [E,3], start and end in seconds, as annotated, and label of each event.
         known: Share of the frames whose truth is known.
     """
 
     time_s: Array
     scores: Array
-    events: list[tuple[float, float, int]]
+    events: Array
     known: float
 
 
@@ -144,22 +144,18 @@ def _score_recordings(model: EventModel, dataset_path: str | Path, config: TuneC
     scored = []
     if timed:  # a model of clips scores frames too, by sliding windows
         task = replace(model.task, frame_head=model.task.frame_head or model.task.clip_head)
-        annotated_events = {timeline.video: timeline.events for timeline in event_timelines(dataset, split)}
         for recording in recording_examples(dataset, split, {video: of[0] for video, of in scores.items()}, task):
             time_s, frame_scores = scores[recording.video]
             known = recording.weights > 0
-            events = [
-                (start_s, end_s, model.labels.index(dataset.labels[label]))
-                for start_s, end_s, label in annotated_events[recording.video]
-                if start_s < time_s[-1] + 1 / model.fps
-            ]
+            events = np.column_stack([recording.spans_s, recording.events[:, 2]])
             scored.append(_ScoredRecording(time_s, known[:, None] * frame_scores, events, float(known.mean())))
     else:
         for clip in untimed_clips(dataset, split):
             time_s, frame_scores = scores[clip.video]
             if len(time_s):
                 labels = [model.labels.index(dataset.labels[label]) for label in sorted(clip.labels)]
-                events = [(time_s[0], time_s[-1] + 1 / model.fps, label) for label in labels]
+                end_s = time_s[-1] + 1 / model.fps
+                events = np.array([(time_s[0], end_s, label) for label in labels]).reshape(-1, 3)
                 scored.append(_ScoredRecording(time_s, frame_scores, events, 1.0))
     return scored
 
