@@ -467,7 +467,7 @@ def test_live_camera_missing(stage: Stage, tmp_path: Path, monkeypatch: pytest.M
     """It is known at once, before waiting for a frame."""
 
     def absent(address: object) -> None:
-        raise SourceLostError("there is no such camera, or it is in use", "check the camera's number")
+        raise SourceLostError("there is no such camera, or it is in use", "check the camera's number", is_final=True)
 
     monkeypatch.setattr("vidgru.video.live_source.connect", absent)
     message = r"camera 7 cannot be opened, tried once: there is no such camera, or it is in use\n  check the camera"

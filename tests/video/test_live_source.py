@@ -18,7 +18,7 @@ from tests.streams import as_file, as_stream, in_ranges, refusal, serving
 from tests.videos import draw_counter, read_counter, rotate_mp4, write_video
 from vidgru.errors import SourceError
 from vidgru.video.damage import Damage
-from vidgru.video.live_connection import DecodedFrame, LiveAddress, SourceLostError
+from vidgru.video.live_connection import DecodedFrame, LiveAddress, SourceLostError, connect
 from vidgru.video.live_source import LiveClock, LiveFrame, LiveSource, ReconnectPolicy
 from vidgru.video.reader import VideoReader
 
@@ -368,9 +368,44 @@ def test_unknown_protocol_is_not_retried() -> None:
         take_all(source)
 
 
+@pytest.mark.parametrize("path", ["/index.m3u8", "/a/LIST.MPD?token=secret"])
+def test_list_that_may_come_is_awaited(path: str) -> None:
+    with (
+        serving(*[refusal(404)] * 3) as url,
+        running(url + path) as (source, _),
+        pytest.raises(SourceError, match=r"tried 3 times: .*Not Found\n  check the path in the address"),
+    ):
+        take_all(source)
+
+
+@pytest.mark.parametrize(("address", "is_final"), [
+    ("rtsp://cam/yard", False),
+    ("rtsps://u:p@cam/yard", False),
+    ("https://cam/yard.m3u8#t=1", False),
+    ("https://cam/yard.mp4?from=a.m3u8", True),
+])  # fmt: skip
+def test_missing_path_is_final_for_files_only(address: str, is_final: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise av.error.HTTPNotFoundError(0, "Server returned 404 Not Found")
+
+    monkeypatch.setattr(av, "open", refuse)
+    with pytest.raises(SourceLostError, match="404") as error:
+        connect(LiveAddress(address))
+    assert error.value.is_final == is_final
+    assert error.value.remedy.startswith("check the path in the address")
+
+
+def test_starting_page_is_awaited(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.ts", 16, tick=Fraction(1, 90000))
+    (tmp_path / "page").write_text("<html>" * 1000)
+    with serving(as_file(tmp_path / "page"), as_file(path)) as url, running(url) as (source, messages):
+        assert take_all(source)
+    assert any("cannot be opened (Invalid data found" in line for line in messages)
+
+
 def test_served_page_is_no_video(tmp_path: Path) -> None:
     (tmp_path / "page").write_text("<html>" * 1000)
-    message = "tried once: Invalid data found .*\n  give the address of the video itself, not of a page"
+    message = "tried 3 times: Invalid data found .*\n  give the address of the video itself, not of a page"
     with (
         serving(*[as_file(tmp_path / "page")] * 3) as url,
         running(url) as (source, _),

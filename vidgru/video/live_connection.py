@@ -32,13 +32,16 @@ _OPTIONS = {"rtsp": {"rtsp_transport": "tcp"}, "rtsps": {"rtsp_transport": "tcp"
 # FFmpeg invents the timestamps of these formats.
 _UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v", "mpegvideo"})
 _DOWNLOAD = "or download the video and give the file"
-# Errors after which retrying is useless, or could lock the user's account, and what to do instead.
+# Errors with a remedy of their own; after the final ones, retrying is useless or could lock the user's account.
+_FINAL_ERRORS = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError, av.error.ProtocolNotFoundError)
 _REMEDIES = {
     av.error.HTTPUnauthorizedError: "check user and password in the address",
     av.error.HTTPForbiddenError: f"check user and password in the address, {_DOWNLOAD}",
     av.error.HTTPNotFoundError: f"check the path in the address, {_DOWNLOAD}",
     av.error.ProtocolNotFoundError: "check what comes before :// in the address, such as rtsp or https",
 }
+# RTSP servers have no path, and HLS and DASH servers no list of segments, until somebody publishes a stream.
+_AWAITED_LISTS = (".m3u8", ".mpd")
 _NO_VIDEO_REMEDY = f"give the address of the video itself, not of a page that shows it, {_DOWNLOAD}"
 _MAX_PUBLIC_CHARACTERS = 2  # a query value this short cannot be a secret; channel numbers stay readable
 _HIDDEN = "***"
@@ -88,13 +91,14 @@ class SourceLostError(Exception):
     """A source cannot be opened or gives no more frames; the message says why.
 
     Attributes:
-        remedy: What to do instead of retrying, which is useless or could lock the user's account; empty if the source
-            may be there later.
+        remedy: What to do if the source cannot be opened; empty for general advice.
+        is_final: Whether retrying is useless, or could lock the user's account.
     """
 
-    def __init__(self, message: str, remedy: str = "") -> None:
+    def __init__(self, message: str, remedy: str = "", *, is_final: bool = False) -> None:
         super().__init__(message)
         self.remedy = remedy
+        self.is_final = is_final
 
 
 class DecodedFrame(NamedTuple):
@@ -162,7 +166,7 @@ class _StreamConnection:
                 address.source, options=options, timeout=(OPEN_TIMEOUT_S, PACKET_TIMEOUT_S), metadata_errors="replace"
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise SourceLostError(_reason(error, OPEN_TIMEOUT_S), _open_remedy(error, self._is_http)) from None
+            raise _open_error(error, address) from None
         try:
             self._stream = find_video_stream(self._container)
         except RecordingError as error:
@@ -223,6 +227,7 @@ class _StreamConnection:
                 lost = SourceLostError(
                     "the index of this file comes last, and its server does not serve parts of files",
                     "download the video and give the file, or move the index with ffmpeg's -movflags +faststart",
+                    is_final=True,
                 )
         except IndexError:  # PyAV raises it at the end when it flushes a stream that appeared after opening
             pass
@@ -248,6 +253,7 @@ class _CameraConnection:
             raise SourceLostError(
                 "there is no such camera, or it is in use",
                 "check the camera's number; cameras of this machine count from 0",
+                is_final=True,
             )
 
     def frames(self) -> Iterator[DecodedFrame]:
@@ -270,8 +276,13 @@ def _reason(error: Exception, timeout_s: float) -> str:
     return str(getattr(error, "strerror", None) or "FFmpeg does not understand the address")
 
 
-def _open_remedy(error: Exception, is_http: bool) -> str:
-    """Return what to do about a source that cannot be opened, if retrying is useless; else nothing."""
-    if is_http and isinstance(error, av.error.InvalidDataError):
-        return _NO_VIDEO_REMEDY
-    return next((remedy for kind, remedy in _REMEDIES.items() if isinstance(error, kind)), "")
+def _open_error(error: Exception, address: LiveAddress) -> SourceLostError:
+    """Return why a stream cannot be opened, with what to do about it and whether retrying is useless."""
+    remedy = next((remedy for kind, remedy in _REMEDIES.items() if isinstance(error, kind)), "")
+    is_http, is_final = address.scheme in ("http", "https"), isinstance(error, _FINAL_ERRORS)
+    if isinstance(error, av.error.HTTPNotFoundError):
+        path = address.name.partition("?")[0].lower()
+        is_final = is_http and not path.endswith(_AWAITED_LISTS)
+    elif is_http and isinstance(error, av.error.InvalidDataError):
+        remedy = _NO_VIDEO_REMEDY  # not final: it may be the page of a proxy whose camera is starting
+    return SourceLostError(_reason(error, OPEN_TIMEOUT_S), remedy, is_final=is_final)

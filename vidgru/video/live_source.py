@@ -267,9 +267,9 @@ class LiveSource:
                     has_ended = self._read_connection(connection)
                 if has_ended:
                     return
-                reason, remedy = "it ended", ""
+                reason, remedy, is_final = "it ended", "", False
             except SourceLostError as lost:
-                reason, remedy = str(lost), lost.remedy
+                reason, remedy, is_final = str(lost), lost.remedy, lost.is_final
             if self._stop.is_set():
                 return
             was_open = self._latest_s != latest_before
@@ -279,7 +279,7 @@ class LiveSource:
             if was_open:
                 attempts, delay_s = 0, self._reconnect.initial_delay_s
             attempts += 1
-            if self._latest_s is None and (remedy or attempts >= self._reconnect.max_attempts):
+            if self._latest_s is None and (is_final or attempts >= self._reconnect.max_attempts):
                 tries = "once" if attempts == 1 else f"{attempts} times"
                 if not remedy and self._address.device is not None:
                     remedy = "check that another program can show the camera, then close that program"
