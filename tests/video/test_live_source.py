@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
 from tests.streams import as_file, as_stream, in_ranges, refusal, serving
-from tests.videos import draw_counter, read_counter, rotate_mp4, write_video
+from tests.videos import draw_counter, faststart, read_counter, rotate_mp4, write_video
 from vidgru.errors import SourceError
 from vidgru.video.damage import Damage
-from vidgru.video.live_connection import DecodedFrame, LiveAddress, SourceLostError, connect
+from vidgru.video.live_connection import DecodedFrame, LiveAddress, SourceLostError, _unread_error, connect
 from vidgru.video.live_source import LiveClock, LiveFrame, LiveSource, ReconnectPolicy
 from vidgru.video.reader import VideoReader
 
@@ -414,10 +416,14 @@ def test_served_page_is_no_video(tmp_path: Path) -> None:
         take_all(source)
 
 
+def noise_mp4(path: Path) -> Path:
+    noise = np.random.default_rng(0)
+    return write_video(path, 10, draw=lambda n, w, h: noise.integers(0, 256, (h, w, 3), np.uint8))
+
+
 def test_index_at_the_end_needs_ranges(tmp_path: Path) -> None:
     """FFmpeg's MP4 files have their index at the end; this one is larger than what FFmpeg keeps in memory."""
-    noise = np.random.default_rng(0)
-    path = write_video(tmp_path / "a.mp4", 10, draw=lambda n, w, h: noise.integers(0, 256, (h, w, 3), np.uint8))
+    path = noise_mp4(tmp_path / "a.mp4")
     with serving(*[in_ranges(path)] * 4) as url, running(url) as (source, _):
         assert len(take_all(source)) == 5
     message = (
@@ -429,6 +435,39 @@ def test_index_at_the_end_needs_ranges(tmp_path: Path) -> None:
         pytest.raises(SourceError, match=message),
     ):
         take_all(source)
+
+
+def test_lost_download_is_retried(tmp_path: Path) -> None:
+    """The index comes first, and the connection is lost before the first frame."""
+    path = faststart(noise_mp4(tmp_path / "a.mp4"))
+    whole = path.read_bytes()
+
+    def cut(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(whole)))
+        request.end_headers()
+        request.wfile.write(whole[: whole.index(b"mdat") + 4])
+
+    with serving(cut, as_file(path)) as url, running(url) as (source, messages):
+        assert len(take_all(source)) == 5
+    assert "cannot be opened (Input/output error); retrying" in messages[0]
+    with (
+        serving(*[cut] * 3) as url,
+        running(url) as (source, _),
+        pytest.raises(SourceError, match=r"tried 3 times: Input/output error\n  check the connection .* \+faststart"),
+    ):
+        take_all(source)
+
+
+@pytest.mark.parametrize(("name", "stream", "is_final"), [
+    ("mov,mp4,m4a", SimpleNamespace(index_entries=[SimpleNamespace(pos=48)]), True),
+    ("mov,mp4,m4a", SimpleNamespace(index_entries=[]), False),
+    ("mov,mp4,m4a", SimpleNamespace(), False),  # as in PyAV 15
+    ("matroska,webm", SimpleNamespace(index_entries=[SimpleNamespace(pos=48)]), False),
+])  # fmt: skip
+def test_index_comes_last_only_if_certain(name: str, stream: SimpleNamespace, is_final: bool) -> None:
+    container = SimpleNamespace(format=SimpleNamespace(name=name), streams=[stream])
+    assert _unread_error(container, "Input/output error").is_final == is_final
 
 
 def test_unexpected_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,8 @@ _REMEDIES = {
 # RTSP servers have no path, and HLS and DASH servers no list of segments, until somebody publishes a stream.
 _AWAITED_LISTS = (".m3u8", ".mpd")
 _NO_VIDEO_REMEDY = f"give the address of the video itself, not of a page that shows it, {_DOWNLOAD}"
+_INDEX_REMEDY = "download the video and give the file, or move its index with ffmpeg's -movflags +faststart"
+_SMALLEST_INDEX_BYTES = 500  # the boxes that an MP4 index of one video track must have take 554 bytes
 _MAX_PUBLIC_CHARACTERS = 2  # a query value this short cannot be a secret; channel numbers stay readable
 _HIDDEN = "***"
 
@@ -222,13 +224,8 @@ class _StreamConnection:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             lost = SourceLostError(_reason(error, PACKET_TIMEOUT_S))
             is_io_error = isinstance(error, OSError) and error.errno == errno.EIO
-            if is_io_error and self._is_http and not has_packets and self._stream.index_entries:
-                # FFmpeg has read the file to its end to find the index, and cannot go back to the first frame.
-                lost = SourceLostError(
-                    "the index of this file comes last, and its server does not serve parts of files",
-                    "download the video and give the file, or move the index with ffmpeg's -movflags +faststart",
-                    is_final=True,
-                )
+            if is_io_error and self._is_http and not has_packets:
+                lost = _unread_error(self._container, str(lost))
         except IndexError:  # PyAV raises it at the end when it flushes a stream that appeared after opening
             pass
         with suppress(av.error.FFmpegError, ValueError):  # already flushed
@@ -286,3 +283,18 @@ def _open_error(error: Exception, address: LiveAddress) -> SourceLostError:
     elif is_http and isinstance(error, av.error.InvalidDataError):
         remedy = _NO_VIDEO_REMEDY  # not final: it may be the page of a proxy whose camera is starting
     return SourceLostError(_reason(error, OPEN_TIMEOUT_S), remedy, is_final=is_final)
+
+
+def _unread_error(container: Any, reason: str) -> SourceLostError:
+    """Return why a download has failed before its first packet; final only if the index of the file surely comes last.
+
+    To find it there, FFmpeg has read the file to its end, and cannot go back if the server does not serve parts of
+    files. A connection that is lost before the first frame gives the same error.
+    """
+    is_mp4 = "mp4" in container.format.name.split(",")
+    # streams of PyAV 15 and 16 have no index_entries
+    indexes = [getattr(stream, "index_entries", ()) for stream in container.streams] if is_mp4 else []
+    if any(index and index[0].pos < _SMALLEST_INDEX_BYTES for index in indexes):
+        cause = "the index of this file comes last, and its server does not serve parts of files"
+        return SourceLostError(cause, _INDEX_REMEDY, is_final=True)
+    return SourceLostError(reason, f"check the connection to the server; if it is stable, {_INDEX_REMEDY}")
