@@ -1,5 +1,7 @@
 """Decoder processes that crash, hang or cannot start, and their end."""
 
+import io
+import os
 import subprocess
 import sys
 import threading
@@ -13,6 +15,8 @@ from tests.extraction.extraction_runs import entry_files, extract
 from tests.videos import write_video
 from vidgru.config import DetectorSettings
 from vidgru.extraction import decode_process
+from vidgru.extraction.decode_worker import DecodeWorker
+from vidgru.video.container import file_identity
 
 
 @pytest.mark.parametrize("kind", ["crash", "hang"])
@@ -46,6 +50,25 @@ def test_decoder_dying_before_the_first_frame_fails(tmp_path: Path, settings: De
     result = extract(tmp_path / "v", tmp_path / "f", settings)[0]
     assert result.status == "failed"
     assert result.reason == "its decoder crashed (SIGSEGV) before the first frame; convert the file with ffmpeg"
+
+
+def test_file_changed_in_the_last_segment_of_a_span_fails(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 20)
+
+    class TouchingStream(io.BytesIO):
+        """Changes the recording when its first sample is written."""
+
+        def write(self, data: Any) -> int:
+            if b'"kind": "sample"' in bytes(data):
+                os.utime(path, ns=(5, 5))
+            return super().write(data)
+
+    out = TouchingStream()
+    request = {"kind": "decode", "path": str(path), "fps": 5, "imgsz": 64, "mask": [], "resume_from": None, "first": 0}
+    request |= {"identity": [*file_identity(path)], "stop_after": 3, "resume_point_every": 0, "split_every": 0}
+    DecodeWorker(out).serve({**request, "is_planned": True, "share_unchanged": False})
+    assert out.getvalue().endswith(b'"reason": "changed while it was read; run again when it is complete"}')
+    assert b'"kind": "end"' not in out.getvalue()
 
 
 def test_decoder_killed_at_start_is_restarted(

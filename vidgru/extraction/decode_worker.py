@@ -170,6 +170,7 @@ class DecodeWorker:
                 else:
                     self.send(message, image, *arrays)
             if is_planned:
+                reader.check_unchanged()  # a segment that ends early, as the last one of a span, does not check it
                 stack.pop_all()
                 self._reader = reader
             self.send({"kind": "end", "damage": reader.damage.facts(), "end_s": reader.end_s})
