@@ -46,6 +46,18 @@ def test_notes_say_what_members_learn_from(tmp_path: Path) -> None:
     assert dataset.notes[0] in split_notes(dataset, TrainConfig(members=1), {})
 
 
+def test_notes_of_one_camera_name_recordings(tmp_path: Path) -> None:
+    """The recordings of a single camera are divided, because the camera cannot be."""
+    rows = [f"{name}.mp4,1,2,fall,yard,train" for name in "abcdef"]
+    rows += ["g.mp4,1,2,sit,yard,train", "h.mp4,1,2,sit,gate,test"]
+    dataset = csv_set(tmp_path / "yard", *rows, header="video,start,end,label,group,split")
+    notes = "\n".join(split_notes(dataset, TrainConfig(), {}))
+    assert "5 members: each learns from all recordings but a part of its own, by video, seed 0" in notes
+    assert "learns from a video that is the only one" in notes
+    assert "by group" not in notes
+    assert "no column" not in notes, "the column group is there"
+
+
 def test_notes_say_if_nothing_can_be_held_out(tmp_path: Path) -> None:
     dataset = assign_splits(csv_set(tmp_path / "three", *(f"{label}.mp4,,,{label},," for label in "abc")))
     too_few = "5 members: each learns from all recordings, because there are too few groups by video to hold any out"

@@ -6,7 +6,7 @@ it has practically been trained on.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import PurePosixPath
 from unicodedata import normalize
@@ -106,7 +106,7 @@ def member_folds(dataset: Dataset, members: int, seed: int, by: str | None = Non
         groups; of a single group, its recordings are divided.
     """
     rows = tuple(row for row in dataset.rows if row.split in ("train", "val"))
-    by = _dividing(dataset, rows, by)
+    by = divided_by(dataset, rows, by)
     group, _ = groups(dataset, by)
     chosen = replace(dataset, rows=rows)
     groups_of: dict[int, set[str]] = {}
@@ -121,7 +121,7 @@ def member_folds(dataset: Dataset, members: int, seed: int, by: str | None = Non
     rest = tuple(row for row in free if group[row.annotation.video] in train)
     parts = min(members - bool(val), len(train))
     if parts and parts + bool(val) >= 2:
-        part, _ = _parts(dataset, rest, np.full(parts, 1 / parts), SplitSettings(by=by or dataset.split.by, seed=seed))
+        part, _ = _parts(dataset, rest, np.full(parts, 1 / parts), SplitSettings(by=by, seed=seed))
         number |= {group[video]: index + bool(val) for video, index in part.items()}
     elif not val:
         return {}
@@ -180,6 +180,18 @@ def groups(dataset: Dataset, by: str | None = None) -> tuple[dict[str, str], str
     return {video: group_of.get(video, video) for video in dataset.recordings}, by
 
 
+def divided_by(dataset: Dataset, rows: Iterable[AnnotationRow], by: str | None = None) -> str:
+    """Return the kind of group that rows are divided by: recordings if all are of one group, which cannot be divided.
+
+    Args:
+        dataset: As loaded.
+        rows: Rows of the dataset.
+        by: As for `groups`.
+    """
+    group, kind = groups(dataset, by)
+    return "video" if len({group[row.annotation.video] for row in rows}) == 1 else kind
+
+
 def stratify(counts: Array, shares: Array, rng: np.random.Generator) -> Array:
     """Assign groups to parts so that every label is divided in the given proportions. No part stays empty.
 
@@ -220,7 +232,7 @@ def _hold_out(dataset: Dataset, name: str, share: float, settings: SplitSettings
     if name == "val" and len({row.annotation.video for row in train}) == 1:
         note = f"{NO_VAL}, and the only train recording cannot be divided: nothing is left to measure the model on"
         return replace(dataset, notes=(*dataset.notes, note))
-    settings = replace(settings, by=_dividing(dataset, train, settings.by))
+    settings = replace(settings, by=divided_by(dataset, train, settings.by))
     part, group_kind = _parts(dataset, train, np.array([1 - share, share]), settings)
     rows = tuple(
         with_split(row, name) if row.split == "train" and part[row.annotation.video] == 1 else row
@@ -247,12 +259,6 @@ def only_group(dataset: Dataset, by: str | None = None) -> str | None:
     group, kind = groups(dataset, by)
     names = {group[row.annotation.video] for row in dataset.rows if row.split in ("train", "val")}
     return f"{kind} {names.pop()!r}" if len(names) == 1 and kind != "video" else None
-
-
-def _dividing(dataset: Dataset, rows: tuple[AnnotationRow, ...], by: str | None) -> str | None:
-    """Return what to divide rows by: recordings if all are of one group, because that cannot be divided."""
-    group, _ = groups(dataset, by)
-    return "video" if len({group[row.annotation.video] for row in rows}) == 1 else by
 
 
 def _parts(

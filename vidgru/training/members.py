@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from vidgru.config import TrainConfig
 from vidgru.datasets.dataset import Dataset, clips
 from vidgru.datasets.rows import plural
-from vidgru.datasets.splits import NO_VAL, groups, member_folds
+from vidgru.datasets.splits import NO_VAL, divided_by, groups, member_folds
 
 _MEMBERS = 5
 _MANY_CLIPS, _MANY_HOURS = 2000, 50.0  # from which on an ensemble is not worth its time
@@ -39,10 +39,12 @@ def split_notes(dataset: Dataset, config: TrainConfig, durations: Mapping[str, f
     """
     members = member_count(dataset, config, durations)
     notes = dataset.notes
-    group, kind = groups(dataset, config.group_by or None)
+    by = config.group_by or None
+    group, group_kind = groups(dataset, by)
     if members > 1:
+        kind = divided_by(dataset, [row for row in dataset.rows if row.split in ("train", "val")], by)
         notes = tuple(note for note in notes if not note.startswith(f"{NO_VAL}: "))
-        measured = member_folds(dataset, members, config.seed, config.group_by or None)
+        measured = member_folds(dataset, members, config.seed, by)
         held_out = f" but a part of its own, by {kind}, seed {config.seed}"
         if not measured:
             held_out = f", because there are too few groups by {kind} to hold any out"
@@ -54,6 +56,6 @@ def split_notes(dataset: Dataset, config: TrainConfig, durations: Mapping[str, f
                 f"not in the metrics: {plural(len(unmeasured), 'recording')} (first: {unmeasured[0]}), because every "
                 f"member learns from a {kind} that is the only one with some label, or without events",
             )
-    if kind == "video" and len(group) > 1:
+    if group_kind == "video" and len(group) > 1:
         notes = (*notes, "no column `group` (place, camera, person): metrics do not tell how the model does elsewhere")
     return notes
