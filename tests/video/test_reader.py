@@ -288,6 +288,23 @@ def test_damage_counts_gap_next_to_errors(tmp_path: Path) -> None:
     assert reader.damage.decode_errors == 30
 
 
+def test_hevc_with_b_frames_resumes_at_key_frames(tmp_path: Path) -> None:
+    """Before an IDR picture, FFmpeg gives two frames the same DTS, which is no damage."""
+    options = {"x265-params": "keyint=25:min-keyint=25:open-gop=0:log-level=none"}
+    path = write_video(tmp_path / "a.mp4", 100, fps=25, codec="libx265", options=options)
+    with VideoReader(path) as reader:
+        frames = list(reader.sample(5, SIZE, resume_point_every=1))
+    points = [frame.resume_point for frame in frames]
+    assert [point.key_index for point in points if point] == [0] * 5 + [25] * 5 + [50] * 5 + [75] * 5
+    assert all(point and point.key_pts is not None for point in points)
+    with VideoReader(path) as reader:
+        resumed = list(reader.sample(5, SIZE, resume_from=points[12]))
+    assert [(frame.number, frame.index, frame.time_s) for frame in resumed] == [
+        (frame.number, frame.index, frame.time_s) for frame in frames[12:]
+    ]
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(resumed, frames[12:], strict=True))
+
+
 def test_damage_counts_backward_times(tmp_path: Path) -> None:
     """One frame has the timestamps of the first."""
     path = write_video(tmp_path / "a.ts", 40, options={"bf": "0"})

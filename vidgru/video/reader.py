@@ -191,8 +191,9 @@ class VideoReader:
 
         Raises:
             RecordingChangedError: The file's size or modification time changed while it was read.
-            ResumePointNotFoundError: The sample at `resume_from` is not reached or differs, or damage follows it.
-                How a decoder conceals damage depends on all frames before, so decoding has to start at the beginning.
+            ResumePointNotFoundError: The sample at `resume_from` is not reached or differs, or damage or decreasing
+                timestamps follow it. How a decoder conceals damage, and which timestamps are used, depends on all
+                frames before, so decoding has to start at the beginning.
         """
         grid = SamplingGrid(fps)
         scaler = FrameScaler(size_px, self.info.rotation)
@@ -210,7 +211,8 @@ class VideoReader:
             # The decoder holds frames back, so a frame next to an error may come many frames after it.
             error_countdown = _MAX_REORDERED if self._error_count() > errors else error_countdown - 1
             self._count_frame_damage(time, frame, latest, near_error=error_countdown > 0, is_first=index == 0)
-            if has_seeked and latest is not None and (self._error_count() > errors or self.damage.facts()):
+            has_damage = self._error_count() > errors or bool(self.damage.facts())
+            if has_seeked and latest is not None and (has_damage or not self._timestamps.is_steady):
                 raise ResumePointNotFoundError
             latest, errors = time if latest is None else max(time, latest), self._error_count()
             if frame.key_frame:

@@ -28,8 +28,11 @@ class TimestampSelector:
 
     @property
     def is_steady(self) -> bool:
-        """Whether neither PTS nor DTS has decreased so far."""
-        return not any(self._faults)
+        """Whether no PTS has decreased so far, so that they are used whatever the DTS are.
+
+        FFmpeg gives two frames the same DTS before an IDR picture of H.265 with B-frames, without any damage.
+        """
+        return not self._faults[0]
 
     def select(self, pts: int | None, dts: int | None) -> int | None:
         """Return the timestamp of the next frame in ticks; None if it has none."""
