@@ -59,6 +59,10 @@ def same(one: Batch, two: Batch) -> bool:
 # --- clips ----------------------------------------------------------------------------------------------------------
 
 
+def test_durations_count_frames_at_their_rate() -> None:
+    assert LOADED.durations(8.0) == dict.fromkeys(LOADED.features, 50.0)
+
+
 def test_small_set_is_passed_over_several_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "_MIN_CLIP_BATCHES", 16)
     clips = [clip(5 + t, "fall" if t % 2 else "walk") for t in range(10)]

@@ -119,6 +119,10 @@ class LoadedFeatures:
         """Frame times of each video, float64 [T]."""
         return {video: features.time_s for video, features in self.features.items()}
 
+    def durations(self, fps: float) -> dict[str, float]:
+        """Return the seconds of each video at the frame rate of the features."""
+        return {video: len(features.time_s) / fps for video, features in self.features.items()}
+
 
 def load_features(cache: SequenceCache, keys: Mapping[str, str], flip_idx: tuple[int, ...] = ()) -> LoadedFeatures:
     """Read sequences and compute their features, one at a time.

@@ -166,8 +166,8 @@ def prepare(dataset_path: str | Path, config: TrainConfig) -> TrainingData:
             print(f"warning: {item}", file=sys.stderr)
     described = extracted.dataset
     if not config.folds:
-        durations = {video: len(time_s) / config.detector.fps for video, time_s in loaded.times.items()}
-        described = replace(described, notes=split_notes(described, config, durations))
+        notes = split_notes(described, config, loaded.durations(config.detector.fps))
+        described = replace(described, notes=notes)
     print(report(described, max_labels=_MAX_LABELS))
     if not config.folds and (place := only_group(extracted.dataset)):
         print(

@@ -108,8 +108,7 @@ def train_model(
             the result of the finished epochs is returned.
     """
     process_group = process_group or ProcessGroup()
-    durations = {video: len(time_s) / config.detector.fps for video, time_s in loaded.times.items()}
-    members = member_count(dataset, config, durations)
+    members = member_count(dataset, config, loaded.durations(config.detector.fps))
     train, val = split_examples(dataset, members, loaded.times, task, config)
     init = load_model(config.init, start=True) if config.init else None
     with reproducible(config.seed, config.runtime.threads or 1):
