@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "vidgru"
 LAYERS = {
-    "errors": 0, "flags": 0, "fonts": 0, "keypoints": 0, "types": 0, "locks": 0, "storage": 0,
+    "errors": 0, "flags": 0, "fonts": 0, "keypoints": 0, "numbers": 0, "types": 0, "locks": 0, "storage": 0,
     "config": 1, "sources": 1,
     "cache": 2, "model": 2, "video": 2,
     "datasets": 3, "detector": 3,
@@ -115,3 +115,10 @@ def test_no_cycles() -> None:
 def test_only_listed_modules_import_heavy_packages(package: str) -> None:
     users = {m for m, path in MODULES.items() if any(n.split(".")[0] == package for n in imports(path))}
     assert users <= HEAVY[package]
+
+
+def test_readers_do_not_import_flags() -> None:
+    """Annotation readers have nothing to do with the command line."""
+    readers = {name: path for name, path in MODULES.items() if name.startswith("datasets.formats.")}
+    assert readers
+    assert [name for name, path in readers.items() if any(n.startswith("vidgru.flags") for n in imports(path))] == []

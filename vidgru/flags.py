@@ -19,12 +19,11 @@ from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vidgru.errors import SettingsError
+from vidgru.numbers import clock
 
 Config = TypeVar("Config")
 # a setting of this type is a float, and may be written as a clock time on the command line and in YAML
 RecordingTime = Annotated[float, "seconds from the start of a recording"]
-_CLOCK = re.compile(r"(?:(\d{1,6}):(?=[0-5]?\d:))?(\d{1,4}):([0-5]?\d(?:[.,]\d*)?)", re.ASCII)  # 75:30 is 4530 s
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -239,22 +238,3 @@ def parse_time(name: str, text: str) -> datetime | None:
         return datetime.fromisoformat(text).astimezone()
     except ValueError:
         raise SettingsError(f"{name} is {text!r}; it must be an ISO 8601 time", "such as 2024-05-06T07:08:09") from None
-
-
-# --- numbers and times as people write them ---------------------------------------------------------------------------
-
-
-def number(text: str) -> float:
-    """Parse a plain decimal number; NaN if `text` is none or too large."""
-    value = float(text) if _NUMBER.fullmatch(text) else math.nan
-    return value if math.isfinite(value) else math.nan
-
-
-def clock(text: str) -> float:
-    """Parse a time written as seconds or [HH:]MM:SS[.mmm]; NaN if `text` is neither."""
-    value = number(text)
-    match = _CLOCK.fullmatch(text) if math.isnan(value) else None
-    if match is None:
-        return value
-    hours, minutes, rest = match.groups()
-    return int(hours or 0) * 3600 + int(minutes) * 60 + float(rest.replace(",", "."))

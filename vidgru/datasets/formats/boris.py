@@ -31,7 +31,7 @@ from vidgru.datasets.formats.json_reader import Node
 from vidgru.datasets.formats.parsing import seconds
 from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult, home_of, plural
 from vidgru.errors import AnnotationError
-from vidgru.flags import number
+from vidgru.numbers import number
 
 _MAX_PREFACE = 60  # lines searched for the header; a preface has 15 and one per file and variable
 _PLAYER = re.compile(r"player #(\d+)", re.IGNORECASE)

@@ -18,7 +18,7 @@ from vidgru.datasets.formats.csv_reader import read_cells
 from vidgru.datasets.formats.parsing import read_text
 from vidgru.datasets.rows import InvalidEntryError, ParseResult, home_of
 from vidgru.errors import AnnotationError
-from vidgru.flags import number
+from vidgru.numbers import number
 
 COLUMNS = {"id", "actions", "length"}
 _CLASSES = "Charades_v1_classes.txt"  # `c000 Holding some clothes`

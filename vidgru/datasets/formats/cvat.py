@@ -38,7 +38,7 @@ from vidgru.datasets.rows import (
     plural,
 )
 from vidgru.errors import AnnotationError
-from vidgru.flags import number
+from vidgru.numbers import number
 
 ROOT = "annotations"
 _LABEL = "label"  # pseudo-tier of the labels of the tracks

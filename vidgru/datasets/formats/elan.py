@@ -22,7 +22,7 @@ from urllib.parse import unquote
 from vidgru.datasets.formats.xml_reader import Element, children
 from vidgru.datasets.rows import InvalidEntryError, Options, ParseResult, did_you_mean, home_of
 from vidgru.errors import AnnotationError
-from vidgru.flags import number
+from vidgru.numbers import number
 from vidgru.sources import VIDEO_SUFFIXES
 
 ROOT = "ANNOTATION_DOCUMENT"

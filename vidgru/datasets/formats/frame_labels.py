@@ -27,7 +27,7 @@ from vidgru.datasets.formats.parsing import read_text
 from vidgru.datasets.formats.unsupported import has_pose_columns
 from vidgru.datasets.rows import FrameSpan, InvalidEntryError, Options, ParseResult, did_you_mean, home_of
 from vidgru.errors import AnnotationError
-from vidgru.flags import number
+from vidgru.numbers import number
 
 _BACKGROUND = ("background", "sil")
 _VALUES = {"0": 0, "1": 1, "-1": -1, "0.0": 0, "1.0": 1, "-1.0": -1}

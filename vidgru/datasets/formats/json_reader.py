@@ -11,7 +11,7 @@ from typing import Any
 from vidgru.datasets.formats.parsing import read_text
 from vidgru.datasets.rows import InvalidEntryError
 from vidgru.errors import AnnotationError
-from vidgru.flags import number
+from vidgru.numbers import number
 from vidgru.storage import parse_json
 
 _REMEDY = "see docs/annotations.md for the format"

@@ -18,7 +18,7 @@ from pathlib import Path
 from vidgru.datasets.formats.csv_reader import read_cells
 from vidgru.datasets.formats.parsing import seconds
 from vidgru.datasets.rows import InvalidEntryError, ParseResult, home_of
-from vidgru.flags import number
+from vidgru.numbers import number
 
 
 def is_losslesscut(text: str) -> bool:

@@ -27,7 +27,7 @@ from vidgru.datasets.formats.json_reader import read_json
 from vidgru.datasets.formats.parsing import read_text, seconds
 from vidgru.datasets.rows import BACKGROUND, FrameSpan, InvalidEntryError, Options, ParseResult, home_of, plural
 from vidgru.errors import AnnotationError
-from vidgru.flags import clock, number
+from vidgru.numbers import clock, number
 from vidgru.storage import parse_json
 
 COLUMNS = ("video", "start", "end", "label", "description", "split")

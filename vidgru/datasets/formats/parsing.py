@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vidgru.datasets.rows import InvalidEntryError
 from vidgru.errors import AnnotationError
-from vidgru.flags import clock
+from vidgru.numbers import clock
 
 _TIMECODE = re.compile(r"\d+:\d\d:\d\d[:;.]\d\d", re.ASCII)
 

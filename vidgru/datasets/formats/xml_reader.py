@@ -13,7 +13,7 @@ from xml.parsers import expat
 
 from vidgru.datasets.rows import InvalidEntryError
 from vidgru.errors import AnnotationError
-from vidgru.flags import number
+from vidgru.numbers import number
 
 _CHUNK = 1 << 16
 
