@@ -5,6 +5,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,6 +135,34 @@ def test_corrupt_entry_is_not_valid(tmp_path: Path, kind: str) -> None:
     assert read_files(cache.root / key) == before
     assert not cache.is_marked_corrupt(key)
     assert cache.lookup(tmp_path / "gone.mp4", {}) is None
+
+
+def test_last_entry_is_of_the_whole_recording(tmp_path: Path) -> None:
+    video, root = write_recording(tmp_path / "a.mp4", b"one"), tmp_path / "features"
+
+    def record(settings: dict[str, Any]) -> str:
+        cache = SequenceCache(root)
+        key = cache.key(cache.sha256(video), settings)
+        with cache.writer(key, RUN_INFO) as writer:
+            writer.append(make_sequence(3, 1))
+            writer.finish(**{**FIELDS, "feature_settings": settings})
+        cache.set_last_entry(video, key)
+        return key
+
+    def last_key() -> str | None:
+        entry = SequenceCache(root).last_entry(video)
+        return None if entry is None else entry.key
+
+    span = record({"fps": 8.0, "span": [60, 120]})
+    assert last_key() is None
+    record({"fps": 4.0})
+    whole = record({"fps": 8.0})
+    assert record({"fps": 8.0, "span": [60, 120]}) == span
+    assert last_key() == whole
+    assert span in SequenceCache(root).sources()  # else pruning would delete it
+    write_recording(video, b"other bytes")
+    record({"fps": 8.0, "span": [60, 120]})
+    assert last_key() is None
 
 
 def test_verify_reports_a_marked_entry(tmp_path: Path) -> None:

@@ -528,6 +528,16 @@ def test_missing_detector_names_differing_settings(project: FakeProject) -> None
         run(project)
 
 
+def test_missing_detector_is_named_after_a_time_range(project: FakeProject) -> None:
+    ours = project.feature_settings
+    project.feature_settings = {**ours, "span": [60, 120]}
+    project.record("a.mp4")
+    project.feature_settings = ours
+    project.weights.unlink()
+    with pytest.raises(WeightsError, match=r"no such weights file: .*detector\.pt"):
+        run(project)
+
+
 def test_weights_may_move_but_must_be_the_same(project: FakeProject) -> None:
     project.record("a.mp4")
     moved = project.weights.rename(project.root / "moved.pt")

@@ -266,9 +266,18 @@ class SequenceCache:
             return None
 
     def last_entry(self, path: Path) -> Entry | None:
-        """Return the last entry recorded for a path, whatever its settings; None if there is none or it is corrupt."""
-        key = self.record(path).get("key")
-        return None if key is None else self.valid_entry(key)
+        """Return the last entry recorded for a path, whatever its settings; None if there is none or it is corrupt.
+
+        Entries of spans are passed over: the last one of the same bytes that covers all of the recording counts.
+        """
+        last = self.record(path)
+        entry = self.valid_entry(last["key"]) if "key" in last else None
+        if entry is None or entry.span is None:
+            return entry
+        bytes_read = last["path"], last["sha256"]
+        keys = [record["key"] for record in self.records() if (record["path"], record["sha256"]) == bytes_read]
+        earlier = map(self.valid_entry, reversed(keys))
+        return next((entry for entry in earlier if entry is not None and entry.span is None), None)
 
     def check_detector(self, weights: str, sha256: str) -> None:
         """Check that a detector named by a model, not by the user, has made features here before.
