@@ -151,3 +151,25 @@ def test_events_at_the_edge_of_a_span_are_named(project: FakeProject) -> None:
         assert predictor.existing_result(recording) is not None
     assert said == ["fall at 0.0 s in a.mp4 may be longer: only 0:01:00-0:02:00 was read"]
     assert (result.status, result.span) == ("done", (60, 120))
+
+
+def test_trimmed_events_at_the_edge_of_a_span_are_named(project: FakeProject) -> None:
+    project.feature_settings = {**project.feature_settings, "span": [60, 120]}
+    path = project.record("a.mp4")
+    sha256 = project.cache.sha256(path)
+    entry = project.cache.entry(project.cache.key(sha256, project.feature_settings))
+    assert entry is not None
+    recording = Recording(path=path, name="a.mp4")
+    item = CachedRecording(recording=recording, cache=project.cache, entry=entry, sha256=sha256)
+    times = {"fall": [(60.4, 70.0), (60.9, 119.4)], "run": [(60.4, 119.4)], "walk": [(80.0, 119.4)]}
+    events = [
+        Event(video="a.mp4", label=label, start_s=start_s, end_s=end_s, score=0.9)
+        for label, spans in times.items()
+        for start_s, end_s in spans
+    ]
+    said: list[str] = []
+    with Predictor(project.model, project.config(), said.append) as predictor:
+        decode = replace(predictor.model.decode, start_trim_s=(0.4, 0.0, 0.0), end_trim_s=(0.0, 0.0, 0.5))
+        predictor.model = replace(predictor.model, decode=decode)
+        predictor._say_cut(item, np.arange(60, 120, 0.125), events)
+    assert [line.split(" in ")[0] for line in said] == ["fall at 60.4 s", "walk at 80.0 s"]
