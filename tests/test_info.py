@@ -126,6 +126,7 @@ def test_parts_of_recordings_are_shown(project: FakeProject) -> None:
     lines = inspect_path(project.cache.root).lines
     assert "  parts of recordings, made with predict --since or --until: 1" in lines
     assert sum(line.startswith("settings:") for line in lines) == 1
+    assert lines[2].startswith("  7 min 5.0 s, ")  # 5 s, and 7 minutes of an hour
     assert "covers: 0:05:00-0:12:00 of 1.00 hours" in inspect_path(project.cache.root / key).lines
 
 

@@ -22,7 +22,7 @@ from vidgru.cache.entry import KEY, open_part, read_part
 from vidgru.cache.prune import UNKNOWN_SOURCE, prune_cache
 from vidgru.errors import AnnotationError, CacheError, OutputError, RecordingError, SettingsError, SourceError
 from vidgru.storage import format_bytes, user_path
-from vidgru.types import FrameSequence, Recording, format_span
+from vidgru.types import FrameSequence, Recording, covered_seconds, format_span
 
 if TYPE_CHECKING:
     from vidgru.datasets.dataset import Dataset
@@ -352,13 +352,14 @@ def _inspect_cache(root: Path, only_key: str | None, verify: bool) -> InfoReport
 def _totals(cache: SequenceCache, group: list[tuple[Entry, _ObjectCounts]]) -> list[str]:
     """Return duration and size of entries with the same settings, and their objects per frame by class."""
     samples = sum(entry.samples for entry, _ in group)
+    covered_s = sum(covered_seconds(entry.span, entry.duration_s) for entry, _ in group)
     files = [cache.root / entry.key / part.name for entry, _ in group for part in entry.parts]
     counts: Counter[str] = sum((found.classes for _, found in group), Counter())
     empty = sum(found.empty_frames for _, found in group)
     lengths_s = np.array([samples / entry.fps for entry, found in group for samples in found.tracks.values()])
     rates = [(name, count / samples) for name, count in counts.most_common()]
     lines = [
-        f"{format_duration(sum(entry.duration_s for entry, _ in group))}, {samples:,} samples, "
+        f"{format_duration(covered_s)}, {samples:,} samples, "
         f"{format_bytes(sum(file.stat().st_size for file in files))}",
         f"tensors: {_format_tensors(read_part(files[0]))}",
         f"objects: {_format_rate(counts.total() / samples)} per frame",

@@ -55,6 +55,12 @@ def format_span(span: Span) -> str:
     return f"{start}-{end or 'the end'}"
 
 
+def covered_seconds(span: Span | None, duration_s: float) -> float:
+    """Return how many seconds of a recording of this length a span covers; None covers all of it."""
+    start, end = span or (0, None)
+    return max((duration_s if end is None else min(end, duration_s)) - start, 0.0)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recording:
     """A video file to process.

@@ -1,5 +1,6 @@
 """The summary table and the progress bar."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from tests.videos import write_video
 from vidgru.cache import SequenceCache
 from vidgru.config import DetectorSettings
 from vidgru.extraction.pipeline import extract_recordings
-from vidgru.extraction.results import ExtractionResult, summary_table
+from vidgru.extraction.results import ExtractionResult, print_result, summary_table, summary_writer
 from vidgru.sources import find_recordings
 from vidgru.types import Recording
 
@@ -53,3 +54,17 @@ def test_summary_table_lists_a_few_per_reason() -> None:
     assert "more" not in summary_table(ended[:5]), "a line that says 1 more could as well name it"
     many = summary_table([failed(f"{n}.mp4", f"reason {n}") for n in range(30)]).splitlines()
     assert many[20:] == ["... and 10 more in summary.jsonl", "30 failed: 0.00 hours of video, 0 samples"]
+
+
+def test_results_count_the_seconds_of_a_span(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = ExtractionResult(
+        recording=Recording(path=Path("a.mp4"), name="a.mp4"), status="done", key="0" * 64, samples=2880,
+        duration_s=86400.0, reason="", seconds=9.0, span=(300, 660),
+    )  # fmt: skip
+    assert summary_table([result, result]) == "2 done: 0.20 hours of video, 5760 samples"
+    print_result(result)
+    assert capsys.readouterr().err == "done     a.mp4: 2880 samples of 360.0 s in 9.0 s, 40.0x real time\n"
+    with summary_writer(tmp_path / "summary.jsonl") as results:
+        results[0] = result
+    row = json.loads((tmp_path / "summary.jsonl").read_text())
+    assert (row["duration_s"], row["span"]) == (86400.0, [300, 660])

@@ -63,7 +63,7 @@ def test_span_has_the_samples_of_full_extraction(tmp_path: Path, counter: Path, 
     expected = SequenceCache(tmp_path / "full").read(str(full.key))
     for span in ((23, 41), (0, 5), (71, None)):
         result, lines = extract_span(counter, tmp_path / "f", settings, span)
-        assert (result.status, result.reason, lines) == ("done", "", [])
+        assert (result.status, result.reason, result.span, lines) == ("done", "", span, [])
         entry = entry_of(tmp_path / "f", result)
         assert (entry.span, entry.duration_s) == (span, 80.0)
         sequence = SequenceCache(tmp_path / "f").read(entry.key)
@@ -84,7 +84,7 @@ def test_span_bytes_are_independent_of_threads_and_other_spans(
     other, _ = extract_span(counter, tmp_path / "a", settings, (10, 60))
     assert len({first.key, other.key}) == 2
     again, _ = extract_span(counter, tmp_path / "a", settings, (10, 70))
-    assert (again.status, again.key) == ("reused", first.key)
+    assert (again.status, again.key, again.span) == ("reused", first.key, (10, 70))
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ def test_entry_of_the_whole_recording_is_used_for_a_span(
     full, _ = extract_span(counter, tmp_path / "f", settings, None)
     assert (full.status, full.samples) == ("done", 400)  # the part does not pass for all of it
     result, _ = extract_span(counter, tmp_path / "f", settings, (10, 20))
-    assert (result.status, result.key) == ("reused", full.key)
+    assert (result.status, result.key, result.span) == ("reused", full.key, None)
     assert span.key != full.key
 
 

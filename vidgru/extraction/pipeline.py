@@ -72,7 +72,7 @@ from vidgru.extraction.results import (
 from vidgru.extraction.sharding import summary_name
 from vidgru.locks import Locks
 from vidgru.storage import sha256_file
-from vidgru.types import Recording
+from vidgru.types import Recording, Span
 from vidgru.video.damage import Damage
 from vidgru.video.reader import ResumePoint, ResumePointNotFoundError
 from vidgru.video.stillness import StillPlan
@@ -486,7 +486,7 @@ class Extractor:
         )
         others = f"other video streams not read: {', '.join(state.info.others)}" if state.info.others else ""
         reason = "; ".join(filter(None, (str(damage), others, state.adaptive_note)))
-        self._end(state, status, state.samples, duration_s, reason, entry.still)
+        self._end(state, status, state.samples, duration_s, reason, entry.still, entry.span)
 
     def _share(self, segment: Segment, points: list[ResumePoint]) -> None:
         """Split what follows a running segment, which ends at the first point, into segments for other decoders."""
@@ -508,7 +508,7 @@ class Extractor:
         match result:
             case Entry() as entry:
                 reason = "; ".join(filter(None, (describe_damage(entry), entry.adaptive_note)))
-                self._end(state, "reused", entry.samples, entry.duration_s, reason, entry.still)
+                self._end(state, "reused", entry.samples, entry.duration_s, reason, entry.still, entry.span)
             case StillPlan() as plan:
                 self._start_plan(state, plan)
             case "locked":
@@ -619,6 +619,7 @@ class Extractor:
         duration_s: float | None,
         reason: str,
         still: int = 0,
+        span: Span | None = None,
     ) -> None:
         """End a recording, and drop what is still on its way."""
         for segment in state.segments:
@@ -634,6 +635,7 @@ class Extractor:
             reason=reason,
             seconds=time.monotonic() - state.started,
             still=still,
+            span=span,
         )
         if result.key:
             path = state.recording.path

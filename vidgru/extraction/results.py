@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from vidgru.errors import OutputError
 from vidgru.storage import write_atomic
-from vidgru.types import Recording
+from vidgru.types import Recording, Span, covered_seconds
 
 _LISTED = 3  # recordings listed by name of those with the same status and reason
 _MAX_LINES = 20  # of a summary, so that it fits a screen
@@ -41,6 +41,7 @@ class ExtractionResult:
         reason: Why it failed or is partial, or what of it was not read; empty otherwise.
         seconds: Wall time it took.
         still: How many of the samples are still, and were not decoded.
+        span: The part that the entry covers, in seconds; an end of None is the recording's. None: all of it.
     """
 
     recording: Recording
@@ -51,6 +52,12 @@ class ExtractionResult:
     reason: str
     seconds: float
     still: int = 0
+    span: Span | None = None
+
+    @property
+    def covered_s(self) -> float:
+        """Seconds of the recording that the entry covers; 0 if its length is unknown."""
+        return covered_seconds(self.span, self.duration_s or 0)
 
 
 def print_result(result: ExtractionResult) -> None:
@@ -60,8 +67,8 @@ def print_result(result: ExtractionResult) -> None:
         line += f"{result.samples} samples"
         line += f" ({result.still / result.samples:.1%} still)" if result.still else ""
     if result.status in ("done", "partial") and result.duration_s is not None:
-        speed = result.duration_s / max(result.seconds, 1e-3)
-        line += f" of {result.duration_s:.1f} s in {result.seconds:.1f} s, {speed:.1f}x real time"
+        speed = result.covered_s / max(result.seconds, 1e-3)
+        line += f" of {result.covered_s:.1f} s in {result.seconds:.1f} s, {speed:.1f}x real time"
     if result.reason:
         line += f"{'' if result.status == 'failed' else '; '}{result.reason}"
     tqdm.write(line, file=sys.stderr)
@@ -88,7 +95,7 @@ def summary_table(results: Sequence[ExtractionResult]) -> str:
         status: sum(result.status == status for result in results) for status in ("done", "reused", "partial", "failed")
     }
     total = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing to do"
-    seconds = sum(result.duration_s or 0 for result in results if result.key)
+    seconds = sum(result.covered_s for result in results if result.key)
     samples = sum(result.samples for result in results)
     still = sum(result.still for result in results)
     share = f", {still / samples:.1%} of them still" if still else ""
@@ -133,6 +140,7 @@ def _write_summary(path: Path, results: Mapping[int, ExtractionResult]) -> None:
             "samples": result.samples,
             "still": result.still,
             "duration_s": result.duration_s,
+            "span": result.span,
             "seconds": round(result.seconds, 3),
         }
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")

@@ -16,7 +16,7 @@ from vidgru.errors import CacheError, MissingDependencyError
 from vidgru.model.checkpoint import entry_digest, load_model
 from vidgru.model.event_decoder import smooth_scores
 from vidgru.model.stream import score_recording
-from vidgru.types import Array, Event, Recording, Span
+from vidgru.types import Array, Event, Recording, Span, covered_seconds
 
 _STATUSES = ("done", "reused", "partial", "failed")
 _MAX_PROBLEMS = 10  # rows of the summary; with the labels it fits on one screen
@@ -143,7 +143,7 @@ def summary_table(results: Iterable[PredictionResult]) -> str:
     statuses: Counter[str] = Counter(result.status for result in results)
     totals = ", ".join(f"{statuses[status]} {status}" for status in _STATUSES if statuses[status])
     hours = sum(result.duration_s or 0 for result in results) / 3600
-    read = sum(map(_seconds_read, results)) / 3600
+    read = sum(covered_seconds(result.span, result.duration_s or 0) for result in results) / 3600
     share = f"{read:.2f} of " if any(result.span for result in results) else ""
     lines.append(f"{totals or 'no recordings'}: {share}{hours:.2f} hours of video, {counted(len(events), 'event')}")
     return "\n".join(lines)
@@ -172,12 +172,6 @@ def summary_record(result: PredictionResult) -> dict[str, object]:
 def counted(number: int, noun: str) -> str:
     """Format a count: `1 event`, `2 events`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _seconds_read(result: PredictionResult) -> float:
-    duration_s = result.duration_s or 0.0
-    start_s, end_s = result.span or (0, None)
-    return (duration_s if end_s is None else min(end_s, duration_s)) - start_s
 
 
 def _problem_rows(results: Sequence[PredictionResult]) -> list[str]:
