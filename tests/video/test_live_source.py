@@ -462,7 +462,7 @@ def test_lost_download_is_retried(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "stream", "is_final"), [
     ("mov,mp4,m4a", SimpleNamespace(index_entries=[SimpleNamespace(pos=48)]), True),
     ("mov,mp4,m4a", SimpleNamespace(index_entries=[]), False),
-    ("mov,mp4,m4a", SimpleNamespace(), False),  # as in PyAV 15
+    ("mov,mp4,m4a", SimpleNamespace(index_entries=[SimpleNamespace(pos=900)]), False),
     ("matroska,webm", SimpleNamespace(index_entries=[SimpleNamespace(pos=48)]), False),
 ])  # fmt: skip
 def test_index_comes_last_only_if_certain(name: str, stream: SimpleNamespace, is_final: bool) -> None:

@@ -292,8 +292,7 @@ def _unread_error(container: Any, reason: str) -> SourceLostError:
     files. A connection that is lost before the first frame gives the same error.
     """
     is_mp4 = "mp4" in container.format.name.split(",")
-    # streams of PyAV 15 and 16 have no index_entries
-    indexes = [getattr(stream, "index_entries", ()) for stream in container.streams] if is_mp4 else []
+    indexes = [stream.index_entries for stream in container.streams] if is_mp4 else []
     if any(index and index[0].pos < _SMALLEST_INDEX_BYTES for index in indexes):
         cause = "the index of this file comes last, and its server does not serve parts of files"
         return SourceLostError(cause, _INDEX_REMEDY, is_final=True)
