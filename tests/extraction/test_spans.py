@@ -154,7 +154,7 @@ def test_adaptive_span_of_a_recording_without_packets_that_show_motion(
     path = write_still(tmp_path / "a.mp4", 70, draw_walk, g="1")
     result, lines = extract_span(path, tmp_path / "f", replace(settings, adaptive=True), (20, 30))
     assert (result.samples, result.still, lines) == (50, 0, [])
-    assert result.reason == "decoded completely: every frame is a key frame"
+    assert result.reason == "the span is decoded completely: every frame is a key frame"
 
 
 @pytest.mark.slow

@@ -218,7 +218,7 @@ class DecodeWorker:
                 except NotPlannableError as error:
                     if part is None:
                         raise
-                    note = f"decoded completely: {error}"
+                    note = f"the span is decoded completely: {error}"
             if plan is None:
                 assert part is not None
                 plan = plan_span(packets, fps, part)
