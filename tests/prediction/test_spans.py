@@ -137,30 +137,29 @@ def test_part_to_read_of_a_recording(
     assert ([item.span for item in selected], without_time, said) == ([span], {}, notice)
 
 
-def test_events_at_the_edge_of_a_span_are_named(project: FakeProject) -> None:
+def span_item(project: FakeProject) -> CachedRecording:
+    """A recording of which the second minute is cached."""
     project.feature_settings = {**project.feature_settings, "span": [60, 120]}
     path = project.record("a.mp4")
     sha256 = project.cache.sha256(path)
     entry = project.cache.entry(project.cache.key(sha256, project.feature_settings))
     assert entry is not None
     recording = Recording(path=path, name="a.mp4", span=(60, 120))
+    return CachedRecording(recording=recording, cache=project.cache, entry=entry, sha256=sha256)
+
+
+def test_events_at_the_edge_of_a_span_are_named(project: FakeProject) -> None:
+    item = span_item(project)
     said: list[str] = []
     with Predictor(project.model, project.config(labels=("fall",)), said.append) as predictor:
-        item = CachedRecording(recording=recording, cache=project.cache, entry=entry, sha256=sha256)
         ((result,), _) = predictor.process([item])
-        assert predictor.existing_result(recording) is not None
+        assert predictor.existing_result(item.recording) is not None
     assert said == ["fall at 0.0 s in a.mp4 may be longer: only 0:01:00-0:02:00 was read"]
     assert (result.status, result.span) == ("done", (60, 120))
 
 
 def test_trimmed_events_at_the_edge_of_a_span_are_named(project: FakeProject) -> None:
-    project.feature_settings = {**project.feature_settings, "span": [60, 120]}
-    path = project.record("a.mp4")
-    sha256 = project.cache.sha256(path)
-    entry = project.cache.entry(project.cache.key(sha256, project.feature_settings))
-    assert entry is not None
-    recording = Recording(path=path, name="a.mp4")
-    item = CachedRecording(recording=recording, cache=project.cache, entry=entry, sha256=sha256)
+    item = span_item(project)
     times = {"fall": [(60.4, 70.0), (60.9, 119.4)], "run": [(60.4, 119.4)], "walk": [(80.0, 119.4)]}
     events = [
         Event(video="a.mp4", label=label, start_s=start_s, end_s=end_s, score=0.9)

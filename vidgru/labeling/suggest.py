@@ -237,7 +237,7 @@ class _Candidates:
         unsure, rare = np.zeros(number), np.zeros(number)
         rarity = self._rarity()
         uncertainty = [_uncertainty(view) for view in self._views]
-        tops = [_top(values, _TOP_OF_RECORDING) for values in uncertainty]
+        tops = [_top(steps, _TOP_OF_RECORDING) for steps in uncertainty]
         for m, (view, steps) in enumerate(zip(self._free.views, self._free.steps, strict=True)):
             unsure[m] = np.sqrt(_top(uncertainty[view][steps], _TOP) * tops[view])
             scores = self._views[view].mean_scores[steps, : len(rarity)]

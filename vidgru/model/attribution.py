@@ -112,7 +112,10 @@ def explain_events(
     Returns:
         One explanation per event.
     """
-    ranges = [event_frames(scored.time_s, *_full_length(model, event)) for event in events]
+    untrimmed = [  # scores of events are of their full length
+        model.decode.untrim(model.labels.index(event.label), event.start_s, event.end_s) for event in events
+    ]
+    ranges = [event_frames(scored.time_s, start_s, end_s) for start_s, end_s in untrimmed]
     attended = _attended_objects(parts, scored.attention, ranges)
     scores = [(event.score, dict[str, float]()) for event in events]
     if _has_scores(model):
@@ -163,15 +166,6 @@ def explain_moments(
 def moment_range(at_s: float) -> tuple[float, float]:
     """Return start and end of what is explained at a time, in seconds."""
     return max(at_s - MOMENT_S / 2, 0.0), at_s + MOMENT_S / 2
-
-
-def _full_length(model: EventModel, event: Event) -> tuple[float, float]:
-    """Return start and end of an event before trimming: its score is of all of it."""
-    decode = model.decode
-    if event.label not in model.labels or not decode.start_trim_s:
-        return event.start_s, event.end_s
-    label = model.labels.index(event.label)
-    return event.start_s - decode.start_trim_s[label], event.end_s + decode.end_trim_s[label]
 
 
 def event_frames(time_s: Array, start_s: float, end_s: float) -> slice:

@@ -82,6 +82,12 @@ class DecodeSettings:
         start_s += min(self.start_trim_s[label], spare_s)
         return start_s, max(end_s - self.end_trim_s[label], min(start_s + step_s, end_s))
 
+    def untrim(self, label: int, start_s: float, end_s: float) -> tuple[float, float]:
+        """Return start and end of an event before trimming; more at the end if only a step of it was left."""
+        if not self.start_trim_s:
+            return start_s, end_s
+        return start_s - self.start_trim_s[label], end_s + self.end_trim_s[label]
+
     def event_score(self, mean: float) -> float:
         """Return the score of an event whose frames have this mean score; a higher mean has a higher score."""
         if (self.event_scale, self.event_bias) == (1.0, 0.0):

@@ -181,7 +181,7 @@ def _whole_cache(root: Path, model: EventModel) -> list[WorkItem]:
     others: list[Entry] = []  # with other settings
     spans: list[Entry] = []  # of parts of recordings
     sha256 = {record["key"]: record["sha256"] for record in cache.records()}
-    for key in sorted(path.name for path in root.iterdir() if KEY.fullmatch(path.name)):
+    for key in cache.entry_keys():
         try:
             entry = cache.entry(key)
         except CacheError as error:

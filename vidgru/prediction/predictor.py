@@ -423,13 +423,10 @@ class Predictor:
             return
         first_s = time_s[0] if span[0] else -math.inf
         last_s = math.inf if span[1] is None else time_s[-1]
-        decode, labels = self.model.decode, self.model.labels
-        start_trim_s = dict(zip(labels, decode.start_trim_s, strict=False))  # there may be none
-        end_trim_s = dict(zip(labels, decode.end_trim_s, strict=False))
         for event in events:
-            untrimmed_start_s = event.start_s - start_trim_s.get(event.label, 0.0) - 1e-3  # times are rounded
-            untrimmed_end_s = event.end_s + end_trim_s.get(event.label, 0.0) + 1e-3
-            if untrimmed_start_s <= first_s or untrimmed_end_s > last_s:
+            label = self.model.labels.index(event.label)
+            start_s, end_s = self.model.decode.untrim(label, event.start_s, event.end_s)
+            if start_s - 1e-3 <= first_s or end_s + 1e-3 > last_s:  # times are rounded
                 self.say(
                     f"{event.label} at {event.start_s:.1f} s in {item.recording.name} may be longer: only "
                     f"{format_span(span)} was read"
