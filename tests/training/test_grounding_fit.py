@@ -149,6 +149,19 @@ def test_words_that_nothing_tells_stay() -> None:
     assert with_slots == clips
 
 
+def test_words_that_are_a_part_of_every_wording_are_no_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody always drops, someone always lays: without a choice left, there is nothing to fit."""
+    clips, loaded = dataset(("Someone lays it there now.", "Somebody drops it there now."), WORDS["en"], 40, seed=1)
+
+    def tells(slots: object, words: tuple[str, ...], *args: object) -> str | None:
+        return "movement" if words == ("drops", "lays") else None
+
+    monkeypatch.setattr(grounding_fit, "_telling_group", tells)
+    assert find_slots([grounding_fit._words(clip.sentences[0]) for clip in clips], [0] * 40)
+    grounding, same = ground_captions(clips, loaded, seed=0)
+    assert (grounding, same) == (None, clips)
+
+
 def test_group_that_is_too_sure_of_few_errors_tells_most(monkeypatch: pytest.MonkeyPatch) -> None:
     """Movement is right nine times in ten and always sure, class three times in four and as sure as it may be."""
     clips, loaded = dataset(ENGLISH, WORDS["en"], 40, seed=1)

@@ -130,19 +130,24 @@ def ground_captions(
     events = _measure(sample, loaded, seed)
     located = _locate(candidates, sentences, labels)
     groups = [_telling_group(slots, kind.words, events, spec) for slots, kind in zip(located, candidates, strict=True)]
-    slot_words = [candidate for candidate, group in zip(candidates, groups, strict=True) if group]
-    if not slot_words:
+    kinds = [(candidate, group) for candidate, group in zip(candidates, groups, strict=True) if group]
+    while True:
+        slot_words = [kind for kind, _ in kinds]
+        located = _locate(slot_words, sentences, labels)
+        fixed = frozenset[_WordingPlace]().union(
+            *(
+                _fixed_places(slots, kind.words, group, events, spec)
+                for slots, (kind, group) in zip(located, kinds, strict=True)
+            )
+        )
+        located = _locate(slot_words, sentences, labels, fixed)
+        varied = [kind for kind, slots in zip(kinds, located, strict=True) if len(slots.target)]
+        if len(varied) == len(kinds):
+            break
+        kinds = varied  # the words of the others are a part of every wording; without them, wordings differ
+    if not kinds:
         return None, clips
     choices, certain, right = [], np.zeros(len(sentences)), np.ones(len(sentences), np.bool_)
-    located = _locate(slot_words, sentences, labels)
-    kinds = list(zip(slot_words, filter(None, groups), strict=True))
-    fixed = frozenset[_WordingPlace]().union(
-        *(
-            _fixed_places(slots, kind.words, group, events, spec)
-            for slots, (kind, group) in zip(located, kinds, strict=True)
-        )
-    )
-    located = _locate(slot_words, sentences, labels, fixed)
     for slots, (kind, group) in zip(located, kinds, strict=True):
         choice, held_out = _fit(slots, kind.words, group, events, spec)
         choices.append(choice)
