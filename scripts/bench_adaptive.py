@@ -15,7 +15,8 @@ later timestamps.
   processes; share of the samples that were decoded;
 - agreement, on recordings of a few minutes: F1 of the events, and share of the objects, of the adaptive run against the
   full one with the same model. Without --model, one is trained on such recordings to name the clips;
-- busy street: CPU time of an adaptive run over that of a full one.
+- busy street: CPU time of an adaptive run over that of a full one, and of decoding 10 s of it, encoded again in several
+  ways, without frames that no sample needs and with them.
 
 Runs on the CPU. Prints tables, and writes OUT/bench_adaptive.json and .png.
 """
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 import subprocess
@@ -59,7 +61,7 @@ from vidgru.storage import sha256_file, write_atomic
 from vidgru.training.metrics.matching import event_table, match_by_score
 from vidgru.types import Event, FrameSequence
 from vidgru.video.packets import read_packets
-from vidgru.video.reader import probe
+from vidgru.video.reader import VideoReader, probe
 from vidgru.video.stillness import plan_still
 
 Image = NDArray[np.uint8]  # yuv420p as OpenCV has it: [3/2 height, width]
@@ -92,13 +94,20 @@ class Codec:
         """Write a video of pictures of this width and height."""
         keys = str(self.key_s * FPS)
         options = {"preset": "veryfast", "tune": "zerolatency", "g": keys, "keyint_min": keys, "sc_threshold": "0"}
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream("libx264", rate=FPS, options=options | self.options)
-            stream.width, stream.height, stream.pix_fmt = *size_px, "yuv420p"
-            for image in images:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="yuv420p")))
-            container.mux(stream.encode(None))
-        return path
+        return encode("libx264", options | self.options, images, size_px, path)
+
+
+def encode(
+    encoder: str, options: dict[str, str], images: Iterator[Image], size_px: tuple[int, int], path: Path
+) -> Path:
+    """Write a video of pictures of this width and height, with an encoder of FFmpeg."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(encoder, rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = *size_px, "yuv420p"
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="yuv420p")))
+        container.mux(stream.encode(None))
+    return path
 
 
 _RATE = {"b": "400k", "maxrate": "400k", "bufsize": "400k"}
@@ -110,6 +119,20 @@ CODECS = {
         Codec(name="cbr-2s", key_s=2, options=_RATE),
         Codec(name="cbr-10s", key_s=10, options=_RATE),
     )
+}
+
+# How a busy recording is encoded again, by name: an encoder and its options.
+BUSY_S, BUSY_FPS, _QUIET = 10, (2.0, 5.0, 8.0), "log-level=none"
+BUSY_ENCODERS = {
+    "libx264": ("libx264", {}),
+    "libx264, b-pyramid=none": ("libx264", {"x264-params": "b-pyramid=none"}),
+    "libx264, bf=0": ("libx264", {"bf": "0"}),
+    "libx264, 4 Mbit/s, bf=0, 2 s": (
+        "libx264",
+        {"b": "4M", "maxrate": "4M", "bufsize": "4M", "bf": "0", "g": str(2 * FPS)},
+    ),
+    "libx265": ("libx265", {"x265-params": _QUIET}),
+    "libx265, temporal-layers=3": ("libx265", {"x265-params": f"{_QUIET}:temporal-layers=3"}),
 }
 
 
@@ -476,6 +499,42 @@ class Bench:
         ratios = [a / b for a, b in zip(seconds["adaptive"], seconds["full"], strict=True)]
         return {"seconds": seconds, "ratio": median(ratios)}
 
+    def skipping(self, video: Path, repeats: int) -> Iterator[dict[str, Any]]:
+        """Measure decoding with and without the frames that no sample needs, of a recording encoded in several ways."""
+        for name, (encoder, options) in BUSY_ENCODERS.items():
+            path = self.work / "busy-again.mp4"
+            pictures = islice(read_pictures(video, self.options.size), BUSY_S * FPS)
+            encode(encoder, options, pictures, self.options.size, path)
+            packets = read_packets(path)
+            with av.open(str(path)) as container:
+                container.streams.video[0].codec_context.skip_frame = "NONREF"
+                skippable = 1 - sum(1 for _ in container.decode(video=0)) / len(packets.pts)
+            for fps in BUSY_FPS:
+                needed = packets.stamps[packets.sample_indices(fps)].tolist()
+                turns = [(decode(path, fps, None), decode(path, fps, needed)) for _ in range(repeats)]
+                full_ms, skipping_ms = (median(turn[k][0] for turn in turns) for k in (0, 1))
+                equal = all(turn[0][1:] == turn[1][1:] for turn in turns)
+                facts = {"encoder": name, "skippable": skippable, "fps": fps, "same_samples": equal}
+                yield facts | {"full_ms": full_ms, "skipping_ms": skipping_ms}
+            path.unlink()
+
+
+def decode(path: Path, fps: float, needed: list[int] | None) -> tuple[float, list[tuple[float, int, str]], float, str]:
+    """Sample a recording at the width that a detector reads.
+
+    Returns:
+        CPU ms per sample, the time, frame and hash of each, the end of the recording, and its damage.
+    """
+    samples, seconds = [], 0.0
+    with VideoReader(path) as reader:
+        width, height = reader.info.size_px
+        begin = time.process_time()
+        for sample in reader.sample(fps, (640, round(640 * height / width)), needed=needed):
+            seconds += time.process_time() - begin
+            samples.append((sample.time_s, sample.index, hashlib.sha256(sample.image.tobytes()).hexdigest()))
+            begin = time.process_time()
+        return 1000 * seconds / len(samples), samples, reader.end_s, str(reader.damage)
+
 
 def event_f1(first: list[Event], second: list[Event], video: str) -> float:
     """F1 of the events of one run against those of another, at a temporal IoU of 0.5; 1 if there are none."""
@@ -526,6 +585,10 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         log("busy street")
         looped = join([options.busy] * options.loops, work / "busy.mp4")
         report["busy"] = bench.busy(looped, options.repeats)
+        report["skipping"] = []
+        for row in bench.skipping(options.busy, options.repeats):
+            report["skipping"].append(row)
+            log(json.dumps(row))
     return report
 
 
@@ -550,6 +613,12 @@ def text_of(report: dict[str, Any]) -> str:
         )
     if "busy" in report:
         lines += ["", f"busy street: adaptive takes {report['busy']['ratio']:.3f} of the CPU time of full extraction"]
+        lines += ["", f"{'decoding':30}skippable  samples/s  ms per sample  skipping   less  same samples"]
+        for row in report["skipping"]:
+            lines.append(
+                f"{row['encoder']:30}{row['skippable']:9.0%}{row['fps']:11g}{row['full_ms']:15.1f}{row['skipping_ms']:10.1f}"
+                f"{1 - row['skipping_ms'] / row['full_ms']:7.0%}  {row['same_samples']}"
+            )
     return "\n".join(lines)
 
 

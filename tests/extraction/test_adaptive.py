@@ -23,7 +23,7 @@ from vidgru.types import FrameSequence, Recording
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_still(tmp_path_factory.mktemp("still") / "walk.mp4")
+    return write_still(tmp_path_factory.mktemp("still") / "walk.mp4", bf="2")
 
 
 @pytest.fixture

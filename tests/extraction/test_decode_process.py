@@ -66,7 +66,7 @@ def test_file_changed_in_the_last_segment_of_a_span_fails(tmp_path: Path) -> Non
     out = TouchingStream()
     request = {"kind": "decode", "path": str(path), "fps": 5, "imgsz": 64, "mask": [], "resume_from": None, "first": 0}
     request |= {"identity": [*file_identity(path)], "stop_after": 3, "resume_point_every": 0, "split_every": 0}
-    DecodeWorker(out).serve({**request, "is_planned": True, "share_unchanged": False})
+    DecodeWorker(out).serve({**request, "is_planned": True, "sample_pts": None})
     assert out.getvalue().endswith(b'"reason": "changed while it was read; run again when it is complete"}')
     assert b'"kind": "end"' not in out.getvalue()
 

@@ -15,7 +15,8 @@ from vidgru.errors import RecordingChangedError, RecordingError
 from vidgru.video.damage import Damage
 from vidgru.video.frame_times import packet_times
 from vidgru.video.keyframe_split import find_split_points
-from vidgru.video.reader import SampledFrame, VideoReader, probe
+from vidgru.video.packets import read_packets
+from vidgru.video.reader import ResumePoint, SampledFrame, VideoReader, probe
 
 SIZE = (160, 96)
 
@@ -23,6 +24,10 @@ SIZE = (160, 96)
 def sampled(path: Path, fps: float, size_px: tuple[int, int] = SIZE) -> tuple[list[SampledFrame], VideoReader]:
     with VideoReader(path) as reader:
         return list(reader.sample(fps, size_px)), reader
+
+
+def frame_facts(frame: SampledFrame) -> tuple[float, int, int, bytes, ResumePoint | None]:
+    return frame.time_s, frame.index, frame.number, frame.image.tobytes(), frame.resume_point
 
 
 def sample_by_definition(times: list[Fraction], fps: Fraction, tick: Fraction) -> list[int]:
@@ -303,6 +308,57 @@ def test_hevc_with_b_frames_resumes_at_key_frames(tmp_path: Path) -> None:
         (frame.number, frame.index, frame.time_s) for frame in frames[12:]
     ]
     assert all(np.array_equal(a.image, b.image) for a, b in zip(resumed, frames[12:], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"bf": "3", "g": "25"}),
+        ("libx264", {"bf": "3", "g": "25", "x264-params": "open-gop=1"}),
+        ("libx264", {"bf": "3", "g": "25", "x264-params": "tff=1"}),  # interlaced: everything is decoded
+        ("libx265", {"x265-params": "keyint=25:bframes=4:log-level=none"}),
+        ("libx265", {"x265-params": "keyint=25:bframes=4:temporal-layers=3:log-level=none"}),
+    ],
+)
+@pytest.mark.parametrize("fps", [3, 5])
+def test_skipping_frames_that_no_sample_needs_gives_equal_samples(
+    tmp_path: Path, codec: str, options: dict[str, str], fps: int
+) -> None:
+    path = write_video(tmp_path / "a.mp4", 98, fps=25, codec=codec, options=options)
+    packets = read_packets(path)
+    needed = packets.stamps[packets.sample_indices(fps)].tolist()
+    with VideoReader(path) as full, VideoReader(path) as skipping:
+        frames = list(full.sample(fps, SIZE, resume_point_every=1))
+        assert [frame_facts(frame) for frame in skipping.sample(fps, SIZE, resume_point_every=1, needed=needed)] == [
+            frame_facts(frame) for frame in frames
+        ]
+        assert skipping.end_s == full.end_s
+        assert skipping.damage == full.damage == Damage()
+        point = frames[6].resume_point
+        resumed = skipping.sample(fps, SIZE, resume_from=point, resume_point_every=1, needed=needed[6:])
+        assert [frame_facts(frame) for frame in resumed] == [frame_facts(frame) for frame in frames[6:]]
+
+
+@pytest.mark.parametrize(("codec", "options"), [("libx264", {"bf": "2"}), ("libx265", {"x265-params": "bframes=2"})])
+def test_damage_in_skipped_frames_is_not_seen(tmp_path: Path, codec: str, options: dict[str, str]) -> None:
+    """Which shows that they are not decoded; a damaged frame that others refer to is seen."""
+    path = write_video(tmp_path / "a.mp4", 50, fps=25, codec=codec, options=options)
+    packets = read_packets(path)
+    needed = packets.stamps[packets.sample_indices(5)].tolist()
+    data = path.read_bytes()
+    with av.open(str(path)) as container:
+        others = [p for p in container.demux(video=0) if p.size and p.pts not in needed]
+    seen: list[tuple[bool, bool]] = []
+    for packet in others:
+        assert packet.pos is not None
+        damaged = bytearray(data)
+        damaged[packet.pos + 8 : packet.pos + packet.size] = bytes(packet.size - 8)
+        path.write_bytes(damaged)
+        with VideoReader(path) as full, VideoReader(path) as skipping:
+            assert len(list(full.sample(5, SIZE))) == len(list(skipping.sample(5, SIZE, needed=needed)))
+            seen.append((bool(full.damage.facts()), bool(skipping.damage.facts())))
+    assert set(seen) >= {(True, True), (True, False)}
+    assert (False, True) not in seen
 
 
 def test_damage_counts_backward_times(tmp_path: Path) -> None:

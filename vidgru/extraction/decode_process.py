@@ -273,10 +273,11 @@ def _still_plan(message: dict[str, Any], payload: Array) -> StillPlan | None:
     if message["reason"]:
         return None
     samples, keys = message["samples"], message["keys"]
-    ends = np.cumsum([8 * samples, 8 * samples, 8 * keys, 8 * keys])
-    time_s, frame_index, key_pts, key_index, still = np.split(payload, ends)
+    ends = np.cumsum([8 * samples] * 3 + [8 * keys] * 2)
+    time_s, pts, frame_index, key_pts, key_index, still = np.split(payload, ends)
     return StillPlan(
         time_s=time_s.view(np.float64),
+        pts=pts.view(np.int64),
         frame_index=frame_index.view(np.int64),
         still=still.view(bool),
         key_pts=key_pts.view(np.int64),

@@ -167,6 +167,7 @@ class Segment:
         is_superseded: Whether its frames no longer count, because an earlier segment decodes them.
         passed: Samples of the recording up to the last one that was given to the detector.
         first: Number of its first sample: the one after `resume_from`, or that one itself after a still stretch.
+        sample_pts: PTS of the samples from `resume_from` to its end; None without a plan.
     """
 
     state: RecordingState
@@ -177,6 +178,7 @@ class Segment:
     is_superseded: bool = False
     passed: int = 0
     first: int = 0
+    sample_pts: list[int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -225,6 +227,7 @@ def planned_segments(state: RecordingState, plan: StillPlan) -> list[Segment]:
                     end=None if is_last and not plan.ends_early else point_at(stop - 1),
                     passed=max(start, state.samples),
                     first=start,
+                    sample_pts=plan.pts[last_before if start else 0 : stop].tolist(),
                 )
             )
     return segments
@@ -436,7 +439,7 @@ class SegmentDecoder:
             "split_every": SEGMENT_SAMPLES if may_split else 0,
             "first": segment.first,
             "is_planned": state.plan is not None,
-            "share_unchanged": state.plan is not None and self._detect.adaptive,
+            "sample_pts": segment.sample_pts if self._detect.adaptive else None,
         }
         for message, sample in decoder.request(request):
             if segment.is_superseded:

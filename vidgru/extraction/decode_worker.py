@@ -119,7 +119,7 @@ class DecodeWorker:
         split_every: int,
         first: int,
         is_planned: bool,
-        share_unchanged: bool,
+        sample_pts: list[int] | None,
     ) -> None:
         """Decode a segment.
 
@@ -133,8 +133,9 @@ class DecodeWorker:
             split_every: Least samples per segment if the recording can be split among decoders; 0 does not split.
             first: Number of the first sample to send: samples before it are decoded only to measure motion from them.
             is_planned: Whether the segment is part of a plan. The recording then stays open for the next one.
-            share_unchanged: Whether samples that look like the last one are sent without their image, except the first
-                and the last of the segment.
+            sample_pts: PTS of its samples and of the one to resume from, of an adaptive extraction: frames that no
+                sample needs are not decoded, and samples that look like the last one are sent without their image,
+                except the first and the last of the segment. None does neither.
         """
         with ExitStack() as stack:
             reader = stack.enter_context(self._open(path, identity, may_reuse=is_planned and resume_from is not None))
@@ -150,7 +151,12 @@ class DecodeWorker:
                 self.send({"kind": "split", "points": [asdict(point) for point in points]})
                 stop_after = points[0].samples if points else None
             for frame in reader.sample(
-                fps, (width, height), resume_from=start, stop_after=stop_after, resume_point_every=resume_point_every
+                fps,
+                (width, height),
+                resume_from=start,
+                stop_after=stop_after,
+                resume_point_every=resume_point_every,
+                needed=sample_pts,
             ):
                 image, flow = preprocess(frame.image, frame.time_s)
                 if frame.number < first:
@@ -165,7 +171,11 @@ class DecodeWorker:
                     "camera": None if flow is None else [*flow.camera],
                 }
                 arrays = (scene_motion(flow), *(() if flow is None else (flow.rate, flow.grey_change)))
-                if share_unchanged and comparer.is_unchanged(image, frame.time_s) and frame.number + 1 != stop_after:
+                if (
+                    sample_pts is not None
+                    and comparer.is_unchanged(image, frame.time_s)
+                    and frame.number + 1 != stop_after
+                ):
                     self.send(message | {"kind": "unchanged"}, *arrays)
                 else:
                     self.send(message, image, *arrays)
@@ -227,7 +237,7 @@ class DecodeWorker:
         else:
             facts = {"samples": len(plan.still), "keys": len(plan.key_pts), "blind": plan.blind}
             facts |= {"starts_late": plan.starts_late, "ends_early": plan.ends_early}
-            arrays = (plan.time_s, plan.frame_index, plan.key_pts, plan.key_index, plan.still)
+            arrays = (plan.time_s, plan.pts, plan.frame_index, plan.key_pts, plan.key_index, plan.still)
             self.send({"kind": "plan", "reason": "", "note": note, **facts}, *arrays)
         self.send({"kind": "end"})
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -44,6 +44,8 @@ SEEK_MARGINS_S = (0, 2, 10, 60)  # in containers without an index, a seek may la
 _TAIL_TOLERANCE_S = 0.25
 _MAX_REORDERED = 32  # upper bound of the frames that a decoder holds back
 _JOIN_PACKETS = 2
+# Codecs in which packets say whether other frames refer to theirs, and have one frame each.
+_SKIPPABLE = ("h264", "hevc")
 _EMPTY_BYTES = 16  # packets up to this size may only say that nothing has changed, and give no frame
 _DECLARE_DURATION = ("mov", "matroska", "avi", "flv", "asf")  # FFmpeg estimates the duration of other containers
 
@@ -127,6 +129,7 @@ class VideoReader:
         self.damage = Damage()
         self.end_s = 0.0
         self._joins = set[int]()  # PTS of key frames after a packet marked as corrupt, where two files may be joined
+        self._needed: frozenset[int] | None = None  # PTS of the frames that have to come; None: all
         self._is_packet_lost = False  # whether a packet between the last two frames gave no frame
         self._errors_before = self._error_count()
         self._on_progress = on_progress
@@ -143,6 +146,7 @@ class VideoReader:
                 errors = self.damage.decode_errors
                 raise RecordingError(f"has no frame that can be decoded ({errors} packets failed); copy it again")
             self._first: Any = first
+            self._can_skip = self._stream.codec_context.name in _SKIPPABLE and not first[1].interlaced_frame
             self.info = probe_stream(self._container, self._stream, first[1])
         except BaseException:
             self._container.close()
@@ -178,6 +182,7 @@ class VideoReader:
         resume_from: ResumePoint | None = None,
         stop_after: int | None = None,
         resume_point_every: int = 0,
+        needed: Iterable[int] | None = None,
     ) -> Iterator[SampledFrame]:
         """Decode the recording and yield its samples in order, by the rule of `SamplingGrid`.
 
@@ -188,6 +193,8 @@ class VideoReader:
             stop_after: Stop after this number of samples, counted from the start of the recording; the last one has a
                 resume point.
             resume_point_every: Give every n-th sample a resume point; 0 gives it to none.
+            needed: PTS of all samples, and of the one to resume from. Other frames are not decoded where no frame
+                refers to them, and damage in them is not seen. None decodes every frame.
 
         Raises:
             RecordingChangedError: The file's size or modification time changed while it was read.
@@ -195,6 +202,7 @@ class VideoReader:
                 timestamps follow it. How a decoder conceals damage, and which timestamps are used, depends on all
                 frames before, so decoding has to start at the beginning.
         """
+        self._needed = frozenset(needed) if needed is not None and self._can_skip else None
         grid = SamplingGrid(fps)
         scaler = FrameScaler(size_px, self.info.rotation)
         has_seeked = resume_from is not None and resume_from.key_pts is not None
@@ -208,6 +216,9 @@ class VideoReader:
         errors, error_countdown = self._error_count(), 0
         for time, frame in frames:
             index += 1
+            if frame is None:
+                latest = time if latest is None else max(time, latest)
+                continue
             # The decoder holds frames back, so a frame next to an error may come many frames after it.
             error_countdown = _MAX_REORDERED if self._error_count() > errors else error_countdown - 1
             self._count_frame_damage(time, frame, latest, near_error=error_countdown > 0, is_first=index == 0)
@@ -287,11 +298,13 @@ class VideoReader:
         yield from self._frames
 
     def _frames_from_key(self, pts: int) -> Iterator[tuple[Fraction, Any]]:
-        """Yield frames from the key frame with this PTS. Raises ResumePointNotFoundError."""
+        """Yield frames like `_decode` from the key frame with this PTS. Raises ResumePointNotFoundError."""
         self._first = None
         for margin_s in SEEK_MARGINS_S:
             self._frames = self._seek(pts - int(margin_s / self._tick))
             for time, frame in self._frames:
+                if frame is None:
+                    continue
                 if frame.pts is None or frame.pts > pts:
                     break
                 if frame.pts == pts:
@@ -310,11 +323,16 @@ class VideoReader:
         return self._decode()
 
     def _decode(self) -> Iterator[tuple[Fraction, Any]]:
-        """Yield frames with their times. Packets that cannot be read or decoded are counted and skipped."""
+        """Yield frames with their times; None for one that is not needed and was not decoded.
+
+        Packets that cannot be read or decoded are counted and skipped.
+        """
         self._timestamps = TimestampSelector()
         join = ClockJoin()
         untimed, is_started = 0, False
         pending: list[int] = []  # PTS of packets whose frame has not come
+        unneeded: dict[int, int] = {}  # the same of packets whose frame need not come, with their duration in ticks
+        context = self._stream.codec_context
         # FFmpeg invents the timestamps of AVI packets, and those of B-frames wrongly.
         has_packet_pts = self._container.format.name != "avi"
         can_join = self._container.format.name in JOINABLE
@@ -323,8 +341,13 @@ class VideoReader:
             self._on_progress()
             if packet.stream_index != self._stream.index:
                 continue
-            if packet.pts is not None and packet.size > _EMPTY_BYTES and not packet.is_discard:
-                pending.append(packet.pts)
+            is_needed = self._needed is None or packet.pts is None or packet.pts in self._needed
+            context.skip_frame = "DEFAULT" if is_needed else "NONREF"
+            if packet.pts is not None and not packet.is_discard:
+                if not is_needed:
+                    unneeded[packet.pts] = packet.duration or 0
+                elif packet.size > _EMPTY_BYTES:
+                    pending.append(packet.pts)
             try:
                 frames = packet.decode()
             except (av.error.FFmpegError, ValueError):
@@ -342,12 +365,21 @@ class VideoReader:
                     time, untimed = untimed / default_rate, untimed + 1
                 else:
                     time = stamp * self._tick - self._start
+                if unneeded and frame.pts is not None:
+                    unneeded.pop(frame.pts, None)
+                    for pts in sorted(pts for pts in unneeded if pts < frame.pts):
+                        del unneeded[pts]
+                        yield pts * self._tick - self._start, None
                 duration = frame.duration * self._tick if frame.duration else 1 / default_rate
                 joined = join.push(time, duration, frame, is_key=bool(frame.key_frame)) if can_join else [(time, frame)]
                 for joined_time, joined_frame in joined:
                     self.end_s = max(self.end_s, float(joined_time + duration))
                     yield joined_time, joined_frame
         yield from join.flush()
+        for pts, ticks in sorted(unneeded.items()):
+            time = pts * self._tick - self._start
+            self.end_s = max(self.end_s, float(time + (ticks * self._tick or 1 / default_rate)))
+            yield time, None
 
     def _demux(self) -> Iterator[Any]:
         """Yield the packets of video and audio; audio shows how far the file extends."""

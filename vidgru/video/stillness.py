@@ -69,6 +69,7 @@ class StillPlan:
 
     Attributes:
         time_s: float64 [N], time of each sample.
+        pts: int64 [N], its PTS.
         frame_index: int64 [N], index of its frame in the recording.
         still: bool [N], whether it is not decoded.
         key_pts, key_index: int64 [K], PTS and frame index of each key frame, from the last one at or before the first
@@ -79,6 +80,7 @@ class StillPlan:
     """
 
     time_s: Array
+    pts: Array
     frame_index: Array
     still: Array
     key_pts: Array
@@ -110,6 +112,7 @@ def plan_span(packets: PacketTable, fps: float, span: Span) -> StillPlan:
     key = int(np.searchsorted(packets.key_index, samples[first], side="right")) - 1
     return StillPlan(
         time_s=time_s[first:stop],
+        pts=packets.stamps[samples[first:stop]],
         frame_index=samples[first:stop],
         still=np.zeros(stop - first, bool),
         key_pts=packets.key_pts[key:],
@@ -156,8 +159,10 @@ def plan_still(
     first_only = np.zeros(len(decoded), bool)
     with _KeyFrames(path, info, gops.key_pts, ignored, threads, on_progress) as pictures:
         _compare_pictures(gops, is_blind, decoded, first_only, pictures)
+    pts = packets.stamps[gops.samples]
     return StillPlan(
-        time_s=packets.times(packets.stamps[gops.samples]),
+        time_s=packets.times(pts),
+        pts=pts,
         frame_index=gops.samples,
         still=gops.still_samples(decoded, first_only),
         key_pts=gops.key_pts,
