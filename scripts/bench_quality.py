@@ -309,7 +309,9 @@ def draw(rows: Sequence[Row]) -> Figure:
             y, spread = [row["mean"] for row in points], [row["spread"] or 0 for row in points]
             axis.errorbar(x, y, spread, marker="o", label=model if points else None, color=f"C{color}")
         axis.set(xlabel="clips per class", xticks=range(len(shots)), xticklabels=shots)
-    figure.axes[0].legend()
+    # Sets may lack rows that others have.
+    lines = {label: line for axis in figure.axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(lines.values(), lines.keys(), loc="outside right upper")
     return figure
 
 
