@@ -105,6 +105,7 @@ def test_keys_mark_label_describe_and_undo(videos: Path, serve: Serve, visit: Vi
     go_to(page, 3.55)
     press(page, "o")
     assert title(page) == "New event"
+    assert page.locator("#action_text").inner_text() == "Press the number of its label: 1 fall, 2 sit."
     press(page, "2")
     saved(page)
     assert server.events() == [(2.0, 3.6, "sit", "")]
@@ -536,15 +537,17 @@ def test_suggestions_are_opened_played_and_answered(videos: Path, serve: Serve, 
     opened(page, "b.mp4")
     page.wait_for_function("() => video.paused && video.currentTime > 4.9")
     settle(page, 4.95)
-    assert page.locator("#speed").input_value() == "1"
-    assert page.evaluate("() => video.playbackRate") == 1
+    assert page.locator("#speed").input_value() == "2"
+    assert page.evaluate("() => video.playbackRate") == 2
     press(page, "x")
     saved(page)
     assert server.project.recordings[1].labels.watched == [(4.0, 5.0)]
     page.wait_for_function("() => document.querySelectorAll('.suggestion').length === 1")
+    page.locator("#speed").select_option("0.5")  # a speed that a person chooses for suggestions is kept
     press(page, "Enter")
     opened(page, "a.mp4")
     page.wait_for_function("() => video.paused && video.currentTime > 9.9")
+    assert page.evaluate("() => video.playbackRate") == 0.5
     press(page, "g")
     assert "no more suggestions" in page.locator("#toast").inner_text()
 

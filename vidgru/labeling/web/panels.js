@@ -94,6 +94,7 @@ class RecordingList {
 // --- suggestions ----------------------------------------------------------------------------------------------------------
 
 const SUGGESTION_PX = 64;
+const MAX_SUGGESTION_SPEED = 2; // faster is for searching a recording, not for seeing when an event starts
 
 function suggestionKey({ recording, start_s: start }) {
   return `${recording} ${Math.round(start)}`;
@@ -180,7 +181,7 @@ class SuggestionQueue {
     if (this.page.store.id !== item.recording) return;
     this.page.view.fit(item.start_s, item.end_s);
     this.page.select(this.page.store.draftIn(item.start_s, item.end_s)?.id ?? null, { seek: false });
-    this.page.setSpeed(1);
+    if (this.page.player.video.playbackRate > MAX_SUGGESTION_SPEED) this.page.setSpeed(MAX_SUGGESTION_SPEED);
     this.page.player.playStretch(item.start_s, item.end_s);
   }
 
@@ -429,8 +430,14 @@ class ActionPanel {
 
   showRange({ start, end }) {
     const time = (value) => (value === null ? '…' : formatTime(value, 2));
-    const text = end === null ? 'Go to its end and press o, or the number of its label.' : start === null ? 'Go to its start and press i.' : 'Press the number of its label, l for a new label, or x if nothing happens.';
+    const text = end === null ? 'Go to its end and press o, or the number of its label.' : start === null ? 'Go to its start and press i.' : this.labelKeys();
     this.set('New event', `${time(start)} – ${time(end)}`, text, start === null || end === null ? ['i', 'o', 'l'] : ['l', 'x']);
+  }
+
+  // Names the labels, as the lane of a label may be out of sight.
+  labelKeys() {
+    const keys = this.page.store.labels().slice(0, 9).map((label, index) => `${index + 1} ${label}`);
+    return keys.length ? `Press the number of its label: ${keys.join(', ')}.` : 'Press l to type its label, or x if nothing happens.';
   }
 
   showNothing() {
