@@ -11,6 +11,11 @@ mirroring and the features of places, the same for all) is trained on what is la
 The figure is the accuracy of held-out clips, or the frame mAP of held-out recordings. Counted are minutes watched and
 labels given until it reaches 95 % of the figure with all labels, there and in the next round. Prints rows and writes
 OUT/labels.json, a table OUT/labels.md and a chart OUT/labels.png after every run; runs that are there are not repeated.
+
+`--save-at 5,10` writes what is labelled after 5 and 10 minutes of watching as OUT/SET-STRATEGY-SEED-5min.csv ..., with
+the held-out half as split test, to train other models on:
+
+    vidgru train OUT/SET-suggestions-0-10min.csv --out run && vidgru eval run OUT/SET-suggestions-0-10min.csv
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ import argparse
 import contextlib
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,10 +37,12 @@ from vidgru.config import DetectorSettings, NetworkSettings, RuntimeSettings, Tr
 from vidgru.datasets.dataset import Dataset, clips, event_timelines
 from vidgru.datasets.rows import AnnotationRow
 from vidgru.datasets.splits import assign_splits, folds
+from vidgru.datasets.writers import to_csv
 from vidgru.errors import AnnotationError
 from vidgru.labeling.intervals import merge_ranges, subtract_ranges, total_s
 from vidgru.labeling.suggest import LabelledTime, Reason, suggest
 from vidgru.model.checkpoint import EventModel
+from vidgru.storage import write_atomic
 from vidgru.training.run import TrainingData, evaluate_loaded, prepare
 from vidgru.training.trainer import train_model
 from vidgru.types import Annotation
@@ -58,9 +65,11 @@ def main() -> None:
     parser.add_argument("--imgsz", type=int, default=640, help="input size of the detector")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
+    parser.add_argument("--save-at", default="", help="minutes after which the labels are written, such as 5,10")
     parser.add_argument("--out", type=Path, default=Path("runs/labels"))
     args = parser.parse_args()
     torch.set_num_threads(1)
+    save_at = sorted(float(minutes) for minutes in args.save_at.split(",") if minutes)
     results = ResultRows(args.out, "labels", ("set", "weights", "fps", "imgsz", "strategy", "seed"), table, draw)
     for path in args.sets:
         config = TrainConfig(
@@ -83,7 +92,9 @@ def main() -> None:
                 continue
             full = others[0]["full"] if others else None
             row = {**key, "strategy": strategy, "seed": seed}
-            row |= simulate(data, config, STRATEGIES[strategy], seed, full)
+            stem = args.out / f"{key['set']}-{strategy}-{seed}"
+            saving = {minutes: Path(f"{stem}-{minutes:g}min.csv") for minutes in save_at}
+            row |= simulate(data, config, STRATEGIES[strategy], seed, full, saving)
             results.add(row)
             print(row_text(row), flush=True)
 
@@ -155,7 +166,12 @@ class Person:
 
 
 def simulate(
-    data: TrainingData, config: TrainConfig, shares: dict[Reason, float] | None, seed: int, full: float | None
+    data: TrainingData,
+    config: TrainConfig,
+    shares: dict[Reason, float] | None,
+    seed: int,
+    full: float | None,
+    saving: Mapping[float, Path],
 ) -> Row:
     """Label a pool in rounds, and measure a model after each.
 
@@ -165,6 +181,7 @@ def simulate(
         shares: Criteria of suggestions, as for `suggest`.
         seed: Seed of suggestions and training.
         full: The figure with all labels and this seed; None if it is not known yet.
+        saving: Files for what is labelled when not more than so many minutes have been watched, in order.
 
     Returns:
         `full`, the figure with all labels; `curve`, minutes, labels and figure of each round; `minutes` and `labels`
@@ -184,6 +201,7 @@ def simulate(
     if full is None:
         full = measure(train(data, all_known.annotations(), config), held_out, data)
     person = Person(pool, durations)
+    unsaved = dict(saving)
     budget_s = all_known.watched_s / _ROUNDS
     curve: list[tuple[float, int, float]] = []
     model: EventModel | None = None
@@ -194,17 +212,32 @@ def simulate(
         for suggestion in suggestions:
             if person.watched_s >= until_s - 1e-6:
                 break
+            next_s = person.watched_s + suggestion.end_s - suggestion.start_s
+            for minutes in [minutes for minutes in unsaved if next_s > 60 * minutes]:
+                save(unsaved.pop(minutes), person.annotations(), held_out)
             person.watch(suggestion.video, suggestion.start_s, suggestion.end_s)
         if not suggestions:  # crumbs are left
             break
         model = train(data, person.annotations(), config)
         curve.append((round(person.watched_s / 60, 3), person.labels, round(measure(model, held_out, data), 4)))
-        if len(curve) > 1 and min(curve[-1][2], curve[-2][2]) >= TARGET * full:
+        if len(curve) > 1 and min(curve[-1][2], curve[-2][2]) >= TARGET * full and not unsaved:
             break
+    for path in unsaved.values():
+        save(path, person.annotations(), held_out)
     curve.append((round(all_known.watched_s / 60, 3), all_known.labels, round(full, 4)))
     good = [value >= TARGET * full for _, _, value in curve] + [True]
     minutes, labels, _ = next(point for i, point in enumerate(curve) if good[i] and good[i + 1])
     return {"full": round(full, 4), "minutes": minutes, "labels": labels, "curve": curve}
+
+
+def save(path: Path, labelled: Dataset, held_out: Dataset) -> None:
+    """Write labels, and the held-out rows as split test, with the paths of their videos."""
+    rows = [
+        replace(row, annotation=replace(row.annotation, video=str(dataset.recordings[row.annotation.video].path)))
+        for dataset in (labelled, held_out)
+        for row in dataset.rows
+    ]
+    write_atomic(path, to_csv(rows).encode())
 
 
 def train(data: TrainingData, dataset: Dataset, config: TrainConfig) -> EventModel | None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from tests.datasets.annotation_files import csv_set
 from tests.training.synthetic import order_data
+from vidgru.datasets.annotations import load_dataset
 from vidgru.datasets.dataset import event_timelines
 from vidgru.labeling.suggest import LabelledTime
 
@@ -39,7 +40,7 @@ def test_table_tells_features_apart_and_names_gaps() -> None:
 def test_runs_on_other_features_are_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[float | None] = []
 
-    def simulate(data: Any, config: Any, shares: Any, seed: int, full: float | None) -> dict[str, Any]:
+    def simulate(data: Any, config: Any, shares: Any, seed: int, full: float | None, saving: Any) -> dict[str, Any]:
         given.append(full)
         return {"full": 0.9, "minutes": 2.0, "labels": 5, "curve": [(2.0, 5, 0.88), (4.0, 9, 0.9)]}
 
@@ -94,7 +95,7 @@ def test_bench_labels_finds_minutes_and_labels(
     data = order_data(tmp_path / "set", train=4, val=1)
     monkeypatch.setattr(bench, "_ROUNDS", 2)
     flags = ["--features", str(data.features), "--weights", str(data.weights), "--seeds", "1", "--out", str(tmp_path)]
-    argv = ["bench_labels.py", str(data.root), *flags, "--strategies", "suggestions,random"]
+    argv = ["bench_labels.py", str(data.root), *flags, "--strategies", "suggestions,random", "--save-at", "0.1,100"]
     monkeypatch.setattr(sys, "argv", argv)
     bench.main()
     rows = json.loads((tmp_path / "labels.json").read_text())
@@ -104,6 +105,16 @@ def test_bench_labels_finds_minutes_and_labels(
         assert full == row["full"]
         assert 0 < row["minutes"] <= all_minutes
         assert 0 < row["labels"] <= all_labels
+    pool, test = {}, {}
+    for minutes in ("0.1", "100"):
+        dataset = load_dataset(tmp_path / f"set-suggestions-0-{minutes}min.csv")
+        pool[minutes], test[minutes] = (
+            {row.annotation.video for row in dataset.rows if row.split == split} for split in ("train", "test")
+        )
+    assert pool["0.1"] < pool["100"]
+    assert test["0.1"] == test["100"]
+    assert not pool["100"] & test["100"]
+    assert len(pool["100"] | test["100"]) == len(load_dataset(data.root).recordings), "all that can be watched, was"
     assert (tmp_path / "labels.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "labels.md").read_text().count("|") > 10
     shown = capsys.readouterr().out
