@@ -233,7 +233,9 @@ def simulate(
 def save(path: Path, labelled: Dataset, held_out: Dataset) -> None:
     """Write labels, and the held-out rows as split test, with the paths of their videos."""
     rows = [
-        replace(row, annotation=replace(row.annotation, video=str(dataset.recordings[row.annotation.video].path)))
+        replace(
+            row, annotation=replace(row.annotation, video=str(dataset.recordings[row.annotation.video].path.absolute()))
+        )
         for dataset in (labelled, held_out)
         for row in dataset.rows
     ]

@@ -94,11 +94,12 @@ def test_bench_labels_finds_minutes_and_labels(
 ) -> None:
     data = order_data(tmp_path / "set", train=4, val=1)
     monkeypatch.setattr(bench, "_ROUNDS", 2)
-    flags = ["--features", str(data.features), "--weights", str(data.weights), "--seeds", "1", "--out", str(tmp_path)]
-    argv = ["bench_labels.py", str(data.root), *flags, "--strategies", "suggestions,random", "--save-at", "0.1,100"]
+    monkeypatch.chdir(tmp_path)  # videos of saved labels are found from any folder
+    flags = ["--features", str(data.features), "--weights", str(data.weights), "--seeds", "1", "--out", "out"]
+    argv = ["bench_labels.py", data.root.name, *flags, "--strategies", "suggestions,random", "--save-at", "0.1,100"]
     monkeypatch.setattr(sys, "argv", argv)
     bench.main()
-    rows = json.loads((tmp_path / "labels.json").read_text())
+    rows = json.loads((tmp_path / "out/labels.json").read_text())
     assert [row["strategy"] for row in rows] == ["suggestions", "random"]
     for row in rows:
         *_, (all_minutes, all_labels, full) = row["curve"]
@@ -107,7 +108,7 @@ def test_bench_labels_finds_minutes_and_labels(
         assert 0 < row["labels"] <= all_labels
     pool, test = {}, {}
     for minutes in ("0.1", "100"):
-        dataset = load_dataset(tmp_path / f"set-suggestions-0-{minutes}min.csv")
+        dataset = load_dataset(tmp_path / f"out/set-suggestions-0-{minutes}min.csv")
         pool[minutes], test[minutes] = (
             {row.annotation.video for row in dataset.rows if row.split == split} for split in ("train", "test")
         )
@@ -115,8 +116,8 @@ def test_bench_labels_finds_minutes_and_labels(
     assert test["0.1"] == test["100"]
     assert not pool["100"] & test["100"]
     assert len(pool["100"] | test["100"]) == len(load_dataset(data.root).recordings), "all that can be watched, was"
-    assert (tmp_path / "labels.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "labels.md").read_text().count("|") > 10
+    assert (tmp_path / "out/labels.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "out/labels.md").read_text().count("|") > 10
     shown = capsys.readouterr().out
     bench.main()
     assert "min" in shown

@@ -191,7 +191,8 @@ def test_reopened_session_continues(finished: tuple[Path, list[Any], list[Any]])
     assert second.state()["new_labels"] == 1
     second._work()
     assert second.commands.calls == [], "all recordings have drafts, and one label is too few"
-    again.apply(1, [{"op": "reject", "start_s": 1.0, "end_s": 2.0, "label": "fall"}])
+    time_of_draft = {"start_s": 1.0, "end_s": 2.0}
+    again.apply(1, [{"op": "reject", **time_of_draft, "label": "fall"}, {"op": "watched", **time_of_draft}])
     again.close()
 
     third = reopen(folder)

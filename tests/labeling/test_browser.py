@@ -105,7 +105,7 @@ def test_keys_mark_label_describe_and_undo(videos: Path, serve: Serve, visit: Vi
     go_to(page, 3.55)
     press(page, "o")
     assert title(page) == "New event"
-    assert page.locator("#action_text").inner_text() == "Press the number of its label: 1 fall, 2 sit."
+    assert page.locator("#action_text").inner_text() == "Press the number of its label: 1\xa0fall, 2\xa0sit."
     press(page, "2")
     saved(page)
     assert server.events() == [(2.0, 3.6, "sit", "")]
@@ -461,6 +461,38 @@ def test_drafts_are_accepted_corrected_and_rejected(videos: Path, serve: Serve, 
     assert server.project.recordings[0].labels.rejected == []
     press(page, "Tab", "ArrowDown", "ArrowDown", "ArrowUp")
     assert title(page) == "Draft: sit"
+
+
+def test_rejected_draft_is_watched_only_where_it_was_played(videos: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(videos)
+    server.project.suggestions = lambda number: [
+        {"recording": "r0", "start_s": 8.0, "end_s": 9.0, "reason": "unsure", "label": "sit"}
+    ]
+    times = {0: [(0.0, 19.0)], 1: [(2.0, 4.0)]}
+    server.project.set_drafts(
+        {
+            number: [Event(video="", start_s=start, end_s=end, label="sit", score=0.7) for start, end in spans]
+            for number, spans in times.items()
+        }
+    )
+    page = ready(visit(server))
+    page.wait_for_selector(".suggestion")
+    press(page, "g")  # a second of a draft that is nearly as long as the recording
+    page.wait_for_function("() => video.paused && video.currentTime > 8.9")
+    press(page, "r")
+    saved(page)
+    (span,) = server.project.recordings[0].labels.watched
+    assert span == pytest.approx((8.0, 9.0), abs=0.2)
+    assert page.evaluate("() => facts.textContent").endswith(f"{round(5 * (span[1] - span[0]))} % watched")
+    press(page, "u")
+    saved(page)
+    assert server.project.recordings[0].labels.watched == []
+    assert server.project.recordings[0].labels.rejected == []
+    page.locator("#recording_r1").click()
+    opened(page, "b.mp4")
+    press(page, "Tab", "r")  # a short one, by its first frame
+    saved(page)
+    assert server.project.recordings[1].labels.watched == [(2.0, 4.0)]
 
 
 def test_drafts_arrive_with_the_answer_to_a_change(videos: Path, serve: Serve, visit: Visit) -> None:

@@ -62,7 +62,7 @@ def test_rows_of_a_recording_watched_wholly() -> None:
     labels.events.clear()
     assert rows(labels) == [(None, None, None)]
     assert rows(RecordingLabels(is_empty=True)) == [(None, None, None)]
-    assert rows(RecordingLabels(rejected=[(1, 4, "fall")])) == [(1, 4, "background")]
+    assert rows(RecordingLabels(rejected=[(1, 4, "fall")])) == [], "nobody may have seen all of it"
     assert rows(RecordingLabels()) == []
 
 

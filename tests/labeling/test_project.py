@@ -93,13 +93,15 @@ def test_recording_watched_without_events_counts_as_a_label(project: LabelingPro
     assert project.label_counts([0])[0] == 2, "descriptions alone are not trained on"
 
 
-def test_rejected_draft_counts_as_watched(project: LabelingProject) -> None:
+def test_rejected_draft_is_watched_where_it_was_seen(project: LabelingProject) -> None:
     draft = Event(video="a.mp4", start_s=4.0, end_s=6.0, label="fall", score=0.5)
     project.set_drafts({0: [draft]})
     reject = {"op": "reject", "start_s": 4, "end_s": 6, "label": "fall"}
     project.apply(0, [reject])
     assert project.details(0)["drafts"] == []
-    assert [row.split(",")[1:4] for row in written(project)] == [["4.0", "6.0", "background"]]
+    assert spans(project) == []
+    project.apply(0, [{"op": "watched", "start_s": 4, "end_s": 5}])
+    assert spans(project) == [["4.0", "5.0", "background"]]
     project.set_drafts({0: [draft]})
     assert project.details(0)["drafts"] == []
     project.apply(0, [{**reject, "op": "restore"}])

@@ -65,7 +65,8 @@ class RecordingLabels:
     Attributes:
         events: Events by id.
         watched: Watched time, sorted.
-        rejected: Interval and label of drafts that were rejected; they count as watched.
+        rejected: Interval and label of drafts that were rejected. What of them was seen is in `watched`: a draft may be
+            longer than what the person saw of it.
         pending: Time of drafts that are neither accepted nor rejected, without time watched before they came. It does
             not count as watched, even if it was played: playing past a draft does not reject it.
         is_empty: Whether the whole recording is marked as event-free.
@@ -90,7 +91,7 @@ class RecordingLabels:
         return [name for extra in extras for name, value in extra.items() if value]
 
     def watched_with_events(self, duration_s: float, gap_s: float = _MAX_GAP_S) -> list[TimeRange]:
-        """Return watched time, with that of events and rejected drafts.
+        """Return watched time, with that of events.
 
         Args:
             duration_s: Duration of the recording.
@@ -98,18 +99,16 @@ class RecordingLabels:
         """
         if self.is_empty:
             return [(0.0, duration_s)]
-        rejected = [(start_s, end_s) for start_s, end_s, _ in self.rejected]
         events = [(event.start_s, event.end_s) for event in self.events.values() if event.label]
         edges = [(max(start_s - _EDGE_S, 0.0), min(end_s + _EDGE_S, duration_s)) for start_s, end_s in events]
-        known = [*self.watched, *rejected, *edges]
-        merged = [(start_s, min(end_s, duration_s)) for start_s, end_s in merge_ranges(known, gap_s)]
+        merged = [(start_s, min(end_s, duration_s)) for start_s, end_s in merge_ranges([*self.watched, *edges], gap_s)]
         if merged and merged[0][0] <= gap_s:
             merged[0] = 0.0, merged[0][1]
         if merged and merged[-1][1] >= duration_s - gap_s:
             merged[-1] = merged[-1][0], duration_s
         if not self.pending:
             return merged
-        return merge_ranges([*subtract_ranges(merged, self.pending), *rejected, *events])
+        return merge_ranges([*subtract_ranges(merged, self.pending), *events])
 
     def is_wholly_watched(self, duration_s: float) -> bool:
         """Whether all of the recording was watched."""

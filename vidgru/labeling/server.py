@@ -34,7 +34,7 @@ never by path. Errors are `{"error": TEXT}`.
   - `{op: "empty", value}`: nothing happens in the whole recording. It needs a recording without events; adding one
     ends it, and leaves the recording watched. It rejects all drafts while it lasts.
   - `{op: "reject", start_s, end_s, label}` and, to undo it, `{op: "restore", start_s, end_s, label}`: a draft is wrong.
-    Accepting one is to `put` it.
+    None of its time becomes watched by that. Accepting one is to `put` it.
 - `GET /api/recordings/ID/video`: the proxy if there is one, else the file, with range requests.
 - `POST /api/recordings/ID/proxy` starts to make a proxy; `GET` of it returns `{state, progress, reason}`; `state` is
   none, queued, running, ready or failed.

@@ -4,6 +4,7 @@
 const RETRY_MS = 2000;
 const KEEPALIVE_LENGTH = 20_000; // at most 64 kB in UTF-8
 const PAUSE_MS = 300; // between two requests for changes: progress of extraction arrives in small steps
+const GLANCE_S = 20; // longest draft that counts as watched when it is rejected without playing any of it
 const EDGE_S = 0.5; // time beside an event that counts as watched, as the server has it
 const SAME_EVENT = 0.5; // overlap of a draft with an annotation of its label from which the draft is taken for answered
 
@@ -137,10 +138,7 @@ function applyChange(recording, change) {
     return { ...recording, watched: addInterval(recording.watched, start, end), covered };
   }
   if (op === 'unwatched') return { ...recording, watched: removeInterval(recording.watched, start, end), covered: removeInterval(recording.covered, start, end) };
-  if (op === 'reject') {
-    const drafts = recording.drafts.filter((draft) => !isDraftOf(draft, change));
-    return { ...recording, drafts, covered: addInterval(recording.covered, start, end) };
-  }
+  if (op === 'reject') return { ...recording, drafts: recording.drafts.filter((draft) => !isDraftOf(draft, change)) };
   if (op === 'restore') return { ...recording, drafts: [...recording.drafts, draftFrom(change)] };
   return { ...recording, isEmpty: change.value };
 }
@@ -173,6 +171,7 @@ class LabelStore {
     this.confirmed = { version: -1, events: new Map(), watched: [], covered: [], isEmpty: false, drafts: [] };
     this.pending = []; // { id, changes, isPlayed } that the server has not confirmed, in order
     this.done = []; // edits of all recordings that undo takes back, the last one first: { id, changes, inverse }
+    this.played = new Map(); // intervals that were played, drafts included, by recording
     this.undone = []; // edits that redo applies again
     this.problem = null; // error of the last attempt to send
     this.sending = false;
@@ -256,6 +255,7 @@ class LabelStore {
   // Add time that was played, except drafts, which wait for an answer. What is played in one go is one edit: `edit` is that
   // of the part before. Returns the edit; what counted as watched before makes none.
   addPlayed(start, end, edit) {
+    this.played.set(this.id, addInterval(this.played.get(this.id) ?? [], start, end));
     const parts = outsideDrafts([...this.drafts.values()], start, end);
     const changes = parts.map(([first, last]) => ({ op: 'watched', start_s: first, end_s: last }));
     const isNew = this.covered.reduce((left, [first, last]) => removeInterval(left, first, last), parts).length > 0;
@@ -271,6 +271,16 @@ class LabelStore {
     return edit;
   }
 
+  // Changes that reject a draft. It counts as watched where it was played; a model's first drafts may be as long as the
+  // recording. One of which nothing was played was judged by its frames, which shows all of a short one.
+  rejection(draft) {
+    const { start, end } = draft;
+    const played = (this.played.get(this.id) ?? []).map(([first, last]) => [Math.max(first, start), Math.min(last, end)]);
+    const seen = played.filter(([first, last]) => last - first > 1e-3);
+    if (!seen.length && end - start <= GLANCE_S) seen.push([start, end]);
+    return [rejectChange(draft), ...seen.map(([first, last]) => ({ op: 'watched', start_s: first, end_s: last }))];
+  }
+
   // Add an event. Returns its id.
   add(event, also = []) {
     const id = crypto.randomUUID();
@@ -281,7 +291,7 @@ class LabelStore {
   // Change an event, or accept a draft with changes. Returns its id.
   change(id, fields) {
     const before = this.get(id);
-    if (this.drafts.has(id)) return this.add({ ...before, ...fields }, [rejectChange(before)]);
+    if (this.drafts.has(id)) return this.add({ ...before, ...fields }, this.rejection(before));
     this.edit([putChange({ ...before, ...fields })]);
     return id;
   }

@@ -257,7 +257,8 @@ class LabelPage extends PlayerPage {
       showToast('There is no draft here. Tab goes to the next one.');
       return;
     }
-    this.store.edit([rejectChange(draft)]);
+    this.watch.flush(); // what was played of it counts as watched
+    this.store.edit(this.store.rejection(draft));
     if (!this.goToDraftAfter(draft)) this.select(null);
   }
 

@@ -436,7 +436,7 @@ class ActionPanel {
 
   // Names the labels, as the lane of a label may be out of sight.
   labelKeys() {
-    const keys = this.page.store.labels().slice(0, 9).map((label, index) => `${index + 1} ${label}`);
+    const keys = this.page.store.labels().slice(0, 9).map((label, index) => `${index + 1}\u00a0${label}`);
     return keys.length ? `Press the number of its label: ${keys.join(', ')}.` : 'Press l to type its label, or x if nothing happens.';
   }
 
