@@ -1,5 +1,6 @@
 """Where recordings are still: by packets, by key frames, and recordings that do not tell."""
 
+import tracemalloc
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from tests.still_videos import FPS, WALK_S, draw_still, draw_walk, write_still
 from tests.videos import write_video
 from vidgru.types import Span
+from vidgru.video import stillness
+from vidgru.video.container import open_container
 from vidgru.video.packets import AmbiguousPacketsError, PacketTable, read_packets
 from vidgru.video.reader import VideoReader, probe
 from vidgru.video.stillness import (
@@ -158,7 +161,7 @@ def make_packets(sizes: np.ndarray, fps: int = 25, group: int = 50) -> PacketTab
     number = np.arange(len(sizes))
     return PacketTable(
         pts=number * (1000 // fps),
-        size=sizes.astype(np.int64),
+        size=sizes.astype(np.int32),
         is_key=number % group == 0,
         start=Fraction(0),
         tick=Fraction(1, 1000),
@@ -207,6 +210,33 @@ def test_pauses_without_frames(walk: Path) -> None:
     far = PacketTable(**vars(packets) | {"pts": packets.pts + (packets.pts >= 60_000) * 10**14})
     with pytest.raises(NotPlannableError, match="more than a hundred days"):
         Gops(far, SAMPLING_FPS)
+
+
+def test_memory_for_a_long_table_of_packets(walk: Path) -> None:
+    packets, info = make_packets(np.full(25 * 3600, 50.0)), probe(walk)
+    tracemalloc.start()
+    try:
+        gops = Gops(packets, SAMPLING_FPS)
+        find_motion(packets, gops, info)
+        assert tracemalloc.get_traced_memory()[1] < 5 * packets.pts.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+def test_times_are_exact() -> None:
+    packets = replace(make_packets(np.full(25, 50.0)), start=Fraction(1, 3), tick=Fraction(1, 90_000))
+    for stamps in (np.arange(0, 10**9, 99_999_937), np.arange(2**52, 2**52 + 20)):  # the product exceeds float64
+        expected = [float(int(stamp) * packets.tick - packets.start) for stamp in stamps]
+        assert packets.times(stamps).tolist() == expected
+
+
+def test_threads_share_one_open_file(walk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, packets, info = make_plan(walk), read_packets(walk), probe(walk)
+    opened: list[Path] = []
+    monkeypatch.setattr(stillness, "open_container", lambda path: opened.append(path) or open_container(path))
+    plan = plan_still(packets, walk, info, SAMPLING_FPS, lambda size_px: None, threads=4)
+    assert opened == [walk]  # the index of a day in an MP4 file takes 75 MiB each time
+    assert plan.still.tolist() == expected.still.tolist()
 
 
 def test_changes_between_pictures() -> None:

@@ -30,6 +30,9 @@ HANG_S = 60.0  # a decoder that sends nothing for this long while it is waited f
 WATCH_S = 1.0
 _EXIT_S = 10.0
 _PIPE_BYTES = 1 << 20  # a frame passes in one or two pieces; the most that Linux grants users
+# glibc puts ever larger blocks into its heap, which then keeps the memory of those that are freed, such as the index of
+# a long MP4 file. A limit that is given stays.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(8 << 20)}
 _SCENE_BYTES = 2 * len(SCENE_MOTION_COLUMNS)
 
 
@@ -185,7 +188,7 @@ class DecoderProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=1 << 16,
-                env=os.environ | {"PYTHONPATH": path},
+                env=_MALLOC | os.environ | {"PYTHONPATH": path},
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )
         if sys.platform == "linux":

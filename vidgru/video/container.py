@@ -98,6 +98,16 @@ def find_video_stream(container: Any) -> Any:
     return stream
 
 
+def new_decoder(stream: Any) -> Any:
+    """Return another decoder of a stream's packets, in one thread, for use beside the stream's own."""
+    context = stream.codec_context
+    decoder = av.CodecContext.create(context.codec, "r")
+    decoder.extradata, decoder.codec_tag = context.extradata, context.codec_tag
+    decoder.width, decoder.height = context.width, context.height
+    decoder.thread_type, decoder.thread_count = "NONE", 1
+    return decoder
+
+
 def _video_streams(container: Any) -> list[Any]:
     """Return the video streams that move; all that are no cover pictures if none does."""
     pictures = Disposition.attached_pic | Disposition.timed_thumbnails

@@ -30,7 +30,7 @@ class PacketTable:
 
     Attributes:
         pts: int64 [S], presentation time in ticks, each unique.
-        size: int64 [S], bytes.
+        size: int32 [S], bytes.
         is_key: bool [S], whether a decoder can start there.
         start: Start of the container in seconds.
         tick: Seconds per tick.
@@ -47,7 +47,7 @@ class PacketTable:
     @cached_property
     def stamps(self) -> Array:
         """Presentation time of each frame in ticks, in order of presentation, int64 [S]."""
-        stamps: Array = np.sort(self.pts)
+        stamps: Array = self.pts if (self.pts[1:] > self.pts[:-1]).all() else np.sort(self.pts)
         return stamps
 
     @cached_property
@@ -66,8 +66,9 @@ class PacketTable:
         # As `float(stamp * tick - start)` of fractions, which the reader computes: rounded once, if it is exact here.
         divisor = self.tick.denominator * self.start.denominator
         factor, shift = self.tick.numerator * self.start.denominator, self.start.numerator * self.tick.denominator
-        values = [(int(stamp) * factor - shift) / divisor for stamp in stamps.tolist()]
-        return np.array(values, np.float64)
+        largest = int(np.abs(stamps).max(initial=0)) * factor + abs(shift)
+        stamps = stamps if max(largest, divisor) < 1 << 53 else stamps.astype(object)
+        return np.asarray((stamps * factor - shift) / divisor, np.float64)
 
     def sample_indices(self, fps: float) -> Array:
         """Return the index of each sample among the frames in order of presentation, by the rule of `SamplingGrid`."""
@@ -79,9 +80,8 @@ class PacketTable:
         divisor = half_tick.denominator * offset.denominator
         largest = (2 * int(np.abs(self.stamps).max(initial=0)) + 1) * factor + abs(shift)
         stamps = self.stamps if max(largest, divisor) < 1 << 62 else self.stamps.astype(object)
-        points = ((2 * stamps + 1) * factor - shift) // divisor
-        previous = np.concatenate([[-1], np.maximum(points[:-1], -1)])
-        return np.flatnonzero(points > previous)
+        points = np.maximum(((2 * stamps + 1) * factor - shift) // divisor, -1)
+        return np.flatnonzero(np.append(points[:1] >= 0, points[1:] > points[:-1]))
 
 
 def read_packets(path: Path, on_progress: Callable[[], None] = lambda: None) -> PacketTable:
@@ -94,7 +94,7 @@ def read_packets(path: Path, on_progress: Callable[[], None] = lambda: None) -> 
     Raises:
         AmbiguousPacketsError: Timestamps are missing or repeated, or packets are damaged.
     """
-    stamps, sizes, keys = array("q"), array("q"), array("b")
+    stamps, sizes, keys = array("q"), array("i"), array("b")
     latest_dts, end = -(2**63), -(2**63)
     try:
         with open_container(path) as container:
@@ -120,12 +120,12 @@ def read_packets(path: Path, on_progress: Callable[[], None] = lambda: None) -> 
         raise AmbiguousPacketsError(f"packets cannot be read: {error}") from None
     table = PacketTable(
         pts=np.frombuffer(stamps, np.int64) if stamps else np.zeros(0, np.int64),
-        size=np.frombuffer(sizes, np.int64) if sizes else np.zeros(0, np.int64),
-        is_key=np.frombuffer(keys, np.int8).astype(bool) if keys else np.zeros(0, bool),
+        size=np.frombuffer(sizes, np.int32) if sizes else np.zeros(0, np.int32),
+        is_key=np.frombuffer(keys, bool) if keys else np.zeros(0, bool),
         start=start,
         tick=tick,
         end_s=float(end * tick - start),
     )
-    if (np.diff(table.stamps) == 0).any():
+    if (table.stamps[1:] == table.stamps[:-1]).any():
         raise AmbiguousPacketsError("timestamps are repeated")
     return table

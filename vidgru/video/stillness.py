@@ -16,17 +16,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
 from vidgru.errors import RecordingError
 from vidgru.types import Array, Span
-from vidgru.video.container import VideoInfo, find_video_stream, open_container
+from vidgru.video.container import VideoInfo, find_video_stream, new_decoder, open_container
 from vidgru.video.packets import PacketTable
 from vidgru.video.reader import SEEK_MARGINS_S
 from vidgru.video.scaling import FrameScaler, scaled_size
@@ -148,6 +149,7 @@ def plan_still(
 
     Raises:
         NotPlannableError: Packets and key frames do not show it.
+        RecordingError: It cannot be opened any more.
     """
     gops = Gops(packets, fps)
     active, is_blind = find_motion(packets, gops, info)  # in the whole recording: its baselines need minutes
@@ -283,30 +285,33 @@ def find_motion(packets: PacketTable, gops: Gops, info: VideoInfo) -> tuple[Arra
         are to be decoded too.
     """
     times = packets.pts * float(packets.tick) - float(packets.start)
-    span = (times / _SPAN_S).clip(0).astype(np.int64)
-    if span[-1] and times.max() - span.max() * _SPAN_S < _SPAN_S / 2:  # too short for its own statistics
-        span[span == span.max()] -= 1
-    excess = _excess(packets, span)
-    block = (times / _BLOCK_S).clip(0).astype(np.int64)
+    block = (times / _BLOCK_S).clip(0).astype(np.int32)
+    end_s = times.max()
+    del times  # a day has millions of packets
     blocks = int(block.max()) + 1
     counts = np.bincount(block, minlength=blocks)
     usual_count = max(float(np.median(counts)), 1.0)
-    means = np.bincount(block, excess, blocks) / usual_count
+    means = np.zeros(blocks)
     threshold = _MOTION_BYTES * (info.size_px[0] * info.size_px[1] / _MOTION_PIXELS) ** 0.5
     is_active, is_blind = np.zeros(blocks, bool), np.zeros(blocks, bool)
-    numbers = np.arange(int(span.max()) + 2)
-    span_of_block = np.minimum(np.arange(blocks) * _BLOCK_S / _SPAN_S, span.max()).astype(np.int64)
-    block_edges = np.searchsorted(span_of_block, numbers).tolist()
-    others = np.flatnonzero(~packets.is_key)
-    others = others[np.argsort(span[others], kind="stable")]
-    packet_edges = np.searchsorted(span[others], numbers).tolist()
-    for number in range(len(numbers) - 1):
-        of_span = slice(*block_edges[number : number + 2])
+    span_blocks = round(_SPAN_S / _BLOCK_S)
+    edges = list(range(0, blocks, span_blocks))
+    if block[-1] >= span_blocks and end_s - edges[-1] * _BLOCK_S < _SPAN_S / 2:  # too short for its own statistics
+        edges.pop()
+    is_reordered = packets.pts < np.maximum.accumulate(packets.pts)
+    first_packets = np.append(0, np.flatnonzero(packets.is_key))
+    order = np.argsort(block, kind="stable")
+    packet_edges = np.append(0, np.cumsum(counts))
+    for first, stop in pairwise([*edges, blocks]):
+        of_span = slice(first, stop)
+        rows = order[packet_edges[first] : packet_edges[stop]]
+        excess = _excess(packets, rows, first_packets, is_reordered)
+        means[of_span] = np.bincount(block[rows] - first, excess, stop - first) / usual_count
         low, median = np.quantile(means[of_span], [0.1, 0.5])
         spread = _SIGMAS * (median - low) / 1.2816  # in standard deviations, if the values are normally distributed
         frames = np.quantile(counts[of_span], [0.1, 0.9])
         is_uneven = np.diff(frames)[0] > _UNEVEN_FRAMES * usual_count
-        sizes = packets.size[others[slice(*packet_edges[number : number + 2])]]
+        sizes = packets.size[rows[~packets.is_key[rows]]]
         quartiles = np.quantile(sizes, [0.25, 0.5, 0.75]) if len(sizes) else np.zeros(3)
         is_filled = quartiles[1] > _FILLED_BYTES and quartiles[2] - quartiles[0] < _FILLED_SPREAD * quartiles[1]
         is_blind[of_span] = spread > threshold or is_uneven or is_filled or not len(sizes)
@@ -318,17 +323,24 @@ def find_motion(packets: PacketTable, gops: Gops, info: VideoInfo) -> tuple[Arra
     return active | (gops.seconds > _RARE_S) | (blind & (gops.seconds > _FREQUENT_S)), blind
 
 
-def _excess(packets: PacketTable, span: Array) -> Array:
-    """Return the bytes of each packet above the baseline of its kind in its span, float64 [S]; 0 for key frames."""
-    number = np.arange(len(packets.pts))
-    place = number - np.maximum.accumulate(np.where(packets.is_key, number, 0))  # in the group, in decoding order
-    latest = np.maximum.accumulate(packets.pts)
-    is_reordered = packets.pts < latest  # a B-frame; one that others refer to if the next packet is shown earlier
-    kind = np.where(is_reordered, 1 + (np.append(packets.pts[1:], packets.pts[-1] + 1) < packets.pts), 0)
-    by_kind, _ = _baseline(span * 3 + kind, packets.size)
-    by_place, counts = _baseline(span * (int(place.max()) + 1) + place, packets.size)
+def _excess(packets: PacketTable, rows: Array, first_packets: Array, is_reordered: Array) -> Array:
+    """Return the bytes of packets above the baseline of their kind, float64; 0 for key frames.
+
+    Args:
+        packets: All packets.
+        rows: int64, those of a span.
+        first_packets: int64, first packet of each group of pictures, increasing.
+        is_reordered: bool [S], B-frames.
+    """
+    size = packets.size[rows]
+    group = np.searchsorted(first_packets, rows, side="right") - 1
+    place = rows - first_packets[group]  # in decoding order
+    following = packets.pts[np.minimum(rows + 1, len(packets.pts) - 1)]
+    is_reference = following < packets.pts[rows]  # others refer to a B-frame if the next packet is shown earlier
+    by_kind, _ = _baseline(is_reordered[rows] * (1 + is_reference), size)
+    by_place, counts = _baseline(place, size)
     baseline = np.where(counts < _MIN_PACKETS, by_kind, by_place)
-    return np.where(packets.is_key, 0.0, packets.size - baseline)
+    return np.where(packets.is_key[rows], 0.0, size - baseline)
 
 
 def _baseline(group: Array, size: Array) -> tuple[Array, Array]:
@@ -470,23 +482,26 @@ class _KeyFrames:
         threads: int,
         on_progress: Callable[[], None],
     ) -> None:
-        self._path, self._key_pts, self._on_progress = path, key_pts, on_progress
+        self._key_pts, self._on_progress = key_pts, on_progress
         self._size_px = scaled_size(info.size_px, min(_PICTURE_PX, max(info.size_px)))
         self._rotation = info.rotation
         mask = ignored(self._size_px)
         self._weights = np.ones(self._size_px[::-1], np.float32) if mask is None else (~mask).astype(np.float32)
         self._ahead = 2 * threads
         self._futures: dict[int, Future[Array]] = {}
-        self._local = threading.local()  # a container and a scaler per thread
+        self._local = threading.local()  # a decoder and a scaler per thread
         self._executor = ThreadPoolExecutor(threads)
-        self._containers = ExitStack()
+        # One container for all threads, because the index of a long MP4 file takes much memory.
+        self._container = open_container(path)
+        self._stream = find_video_stream(self._container)
+        self._lock = threading.Lock()  # held while the container is read
 
     def __enter__(self) -> _KeyFrames:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._executor.shutdown(cancel_futures=True)
-        self._containers.close()
+        self._container.close()
 
     def prefetch(self, wanted: Array, start: int) -> None:
         """Start decoding the next few of the wanted key frames, bool [G], from `start`."""
@@ -513,25 +528,28 @@ class _KeyFrames:
 
     def _decode(self, key: int) -> Array:
         """Decode one key frame, in a thread of the pool."""
-        if not hasattr(self._local, "container"):
-            self._local.container = open_container(self._path)
-            self._containers.callback(self._local.container.close)
-            self._local.stream = find_video_stream(self._local.container)
+        pts = int(self._key_pts[key])
+        with self._lock:
+            packet = self._read(pts)
+        if not hasattr(self._local, "decoder"):
+            self._local.decoder = new_decoder(self._stream)
             self._local.scaler = FrameScaler(self._size_px, self._rotation, "gray")
-        container, stream, pts = self._local.container, self._local.stream, int(self._key_pts[key])
-        context = stream.codec_context
+        decoder, scaler = self._local.decoder, self._local.scaler
+        decoder.flush_buffers()  # also after one that failed
+        frames = [*decoder.decode(packet), *decoder.decode(None)]
+        if len(frames) != 1 or frames[0].is_corrupt:
+            raise ValueError(f"the one at {pts} ticks is damaged")
+        return self._cells(scaler.upright(scaler.scale(frames[0])))
+
+    def _read(self, pts: int) -> Any:
+        """Return the packet of a key frame."""
         for margin_s in SEEK_MARGINS_S:
-            container.seek(pts - int(margin_s / stream.time_base), stream=stream, backward=True)
-            for packet in container.demux(stream):
+            self._container.seek(pts - int(margin_s / self._stream.time_base), stream=self._stream, backward=True)
+            for packet in self._container.demux(self._stream):
                 if packet.pts is None or packet.pts > pts:
                     break
                 if packet.pts == pts:
-                    context.flush_buffers()
-                    frames = [*packet.decode(), *context.decode(None)]
-                    context.flush_buffers()
-                    if len(frames) != 1 or frames[0].is_corrupt:
-                        raise ValueError(f"the one at {pts} ticks is damaged")
-                    return self._cells(self._local.scaler.upright(self._local.scaler.scale(frames[0])))
+                    return packet
         raise ValueError(f"there is none at {pts} ticks")
 
     def _cells(self, image: Array) -> Array:
