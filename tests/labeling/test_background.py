@@ -290,7 +290,7 @@ def test_progress_of_training_is_shown(
     wait_for(lambda: loop.state()["message"] == "stopped")
     assert [(state["message"], state["progress"]) for state in states[-2:]] == [
         ("training on 2 labels", 0.0),
-        ("training on 2 labels: epoch 6 of 15", 0.4),
+        ("training on 2 labels: epoch 6 of 40", 0.15),
     ]
     assert loop.state()["progress"] is None
 
