@@ -107,9 +107,9 @@ def logits_of(targets: torch.Tensor, strength: float, seed: int) -> torch.Tensor
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_mix_prefers_informative_logits(multi_label: bool) -> None:
-    _, targets, _, class_weights = problem(4000, 4, 3, multi_label=multi_label)
+    _, targets, _, class_weights = problem(300, 4, 3, multi_label=multi_label)
     good, noise = logits_of(targets, 1.0, 1), logits_of(targets, 0.0, 2)
-    ones = torch.ones(4000)
+    ones = torch.ones(300)
     mix = fit_mix(good, noise, targets, ones, class_weights, multi_label=multi_label)
     swapped = fit_mix(noise, good, targets, ones, class_weights, multi_label=multi_label)
     assert mix.network > 0.9 > 0.2 > mix.linear >= 0
@@ -121,12 +121,12 @@ def test_mix_prefers_informative_logits(multi_label: bool) -> None:
 def test_mix_without_evidence_is_the_prior() -> None:
     empty = torch.zeros(0, 2)
     mix = fit_mix(empty, empty, empty, torch.zeros(0), torch.ones(2), multi_label=False)
-    assert (mix.network, mix.linear, mix.bias) == (0.05, 0.75, (0.0, 0.0))
+    assert (mix.network, mix.linear, mix.bias) == (0.15, 0.75, (0.0, 0.0))
     targets = torch.eye(2)[[0, 1]]
     little = fit_mix(logits_of(targets, 3.0, 1), logits_of(targets, 3.0, 2), targets, torch.ones(2), torch.ones(2),
                      multi_label=False)  # fmt: skip
-    assert 0.05 <= little.network < 0.1
-    assert 0.75 <= little.linear < 0.8
+    assert 0.15 <= little.network < 0.3
+    assert 0.75 <= little.linear < 0.9
 
 
 def test_mix_of_few_examples_trusts_the_linear_path() -> None:

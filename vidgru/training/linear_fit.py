@@ -13,11 +13,11 @@ from vidgru.training.optimizers import LBFGS
 
 _MAX_ITERATIONS = 200
 _RIDGE = 1e-9  # added to the squared length of rows, as a share: centred rows depend linearly on each other
-# Weights of network and linear path that no evidence speaks against: on few examples a network is overconfident, and
-# their out-of-fold scores cannot say how much. Losses on 300 clips of two labels, with 5, 10 and 25 per label to learn
-# from, 3 draws: 0.621, 0.565, 0.477; with 0.25, 0.5 and a penalty of 4, 0.647, 0.584, 0.486.
-_MIX_PRIOR = (0.05, 0.75)
-_MIX_PENALTY = 8.0  # in nats per unit of squared deviation from the prior
+# Weights of network and linear path that no evidence speaks against: on few examples a network is overconfident. A
+# stronger penalty would keep them where only the network tells the order of things. Losses on 300 clips of two labels,
+# with 5, 10 and 25 per label to learn from, 3 to 8 draws: 0.629, 0.574, 0.481; with 0.25 and 0.5, 0.639, 0.584, 0.486.
+_MIX_PRIOR = (0.15, 0.75)
+_MIX_PENALTY = 4.0  # in nats per unit of squared deviation from the prior
 
 
 def fit_linear_path(
