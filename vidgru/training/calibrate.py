@@ -22,7 +22,7 @@ from vidgru.model.linear_path import LinearModel, LinearPath, LogitMix
 from vidgru.model.summaries import FrameSummaries, WindowSummaries, summarize_clip
 from vidgru.training.data import LoadedFeatures
 from vidgru.training.examples import Examples, LabelledClip, TimedRecording, short_event_frames
-from vidgru.training.linear_fit import fit_linear_path, fit_mix, log_losses
+from vidgru.training.linear_fit import CLIP_MIX_PRIOR, FRAME_MIX_PRIOR, fit_linear_path, fit_mix, log_losses
 from vidgru.training.thresholds import fit_clips, fit_event_scores, fit_frames
 from vidgru.training.validation import Validation, ValidationOutputs
 from vidgru.types import Array
@@ -153,6 +153,7 @@ class _Head:
         spec: The head.
         class_weights: float32 [C], weight of each class.
         strength: Inverse penalty of the linear path.
+        mix_prior: Weights of network and linear path without evidence.
     """
 
     def __init__(
@@ -169,6 +170,7 @@ class _Head:
         self._of_clips = isinstance(train[0], LabelledClip)
         self._ignored = _ignored_groups(model)
         self.strength = _CLIP_STRENGTH if self._of_clips else _FRAME_STRENGTH
+        self.mix_prior = CLIP_MIX_PRIOR if self._of_clips else FRAME_MIX_PRIOR
 
     def fit(self, drop_groups: tuple[str, ...]) -> tuple[list[LinearPath], list[Tensor]]:
         """Fit linear paths of all training examples, and of those that each member learns from.
@@ -361,6 +363,7 @@ def _mix(head: _Head, network: Sequence[Tensor], linear: Sequence[Tensor]) -> Lo
         torch.cat(weights),
         head.class_weights,
         multi_label=head.spec.multi_label,
+        prior=head.mix_prior,
     )
 
 

@@ -16,7 +16,8 @@ _RIDGE = 1e-9  # added to the squared length of rows, as a share: centred rows d
 # Weights of network and linear path that no evidence speaks against: on few examples a network is overconfident. A
 # stronger penalty would keep them where only the network tells the order of things. Losses on 300 clips of two labels,
 # with 5, 10 and 25 per label to learn from, 3 to 8 draws: 0.629, 0.574, 0.481; with 0.25 and 0.5, 0.639, 0.584, 0.486.
-_MIX_PRIOR = (0.15, 0.75)
+CLIP_MIX_PRIOR = (0.15, 0.75)
+FRAME_MIX_PRIOR = (0.25, 0.5)  # timed events, which networks tell better than windows do
 _MIX_PENALTY = 4.0  # in nats per unit of squared deviation from the prior
 
 
@@ -67,7 +68,14 @@ def fit_linear_path(
 
 
 def fit_mix(
-    network: Tensor, linear: Tensor, targets: Tensor, weights: Tensor, class_weights: Tensor, *, multi_label: bool
+    network: Tensor,
+    linear: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    class_weights: Tensor,
+    *,
+    multi_label: bool,
+    prior: tuple[float, float] = CLIP_MIX_PRIOR,
 ) -> LogitMix:
     """Fit how the logits of network and linear path are combined, on examples that neither was trained on.
 
@@ -81,16 +89,17 @@ def fit_mix(
         weights: float32 [N], weight of each row; their sum is the number of independent observations.
         class_weights: float32 [C], weight of each class.
         multi_label: As for `fit_linear_path`.
+        prior: Weights of network and linear path without evidence.
     """
-    prior = torch.tensor(_MIX_PRIOR, dtype=torch.float64)
-    scales = prior.clone().requires_grad_()
+    start = torch.tensor(prior, dtype=torch.float64)
+    scales = start.clone().requires_grad_()
     bias = torch.zeros(targets.shape[1], dtype=torch.float64, requires_grad=True)
     of_network, of_linear, y, w = network.double(), linear.double(), targets.double(), weights.double()
 
     def loss() -> Tensor:
         a, b = scales.abs()  # neither may vote against itself
         losses = log_losses(a * of_network + b * of_linear + (a + b) * bias, y, class_weights, multi_label)
-        penalty = (scales - prior).square().sum() + bias.square().sum()
+        penalty = (scales - start).square().sum() + bias.square().sum()
         return (losses * w).sum() + _MIX_PENALTY * penalty
 
     _minimize(loss, [scales, bias])
