@@ -43,7 +43,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     data.write_text(yaml.safe_dump({**yaml.safe_load(data.read_text()), "names": dict(enumerate(NAMES))}))
     # Few images and epochs: no warm-up, an update per batch, and no mosaics.
-    settings: dict[str, object] = {"imgsz": 320, "epochs": 6, "batch": 8, "nbs": 8, "warmup_epochs": 0, "rect": True}
+    settings: dict[str, object] = {"imgsz": 320, "epochs": 10, "batch": 8, "nbs": 8, "warmup_epochs": 0, "rect": True}
     settings |= {"workers": 0, "device": "cpu", "plots": False, "project": folder / "runs/detect"}
     done = subprocess.run(
         [

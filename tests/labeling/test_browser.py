@@ -483,7 +483,8 @@ def test_rejected_draft_is_watched_only_where_it_was_played(videos: Path, serve:
     saved(page)
     (span,) = server.project.recordings[0].labels.watched
     assert span == pytest.approx((8.0, 9.0), abs=0.2)
-    assert page.evaluate("() => facts.textContent").endswith(f"{round(5 * (span[1] - span[0]))} % watched")
+    percent = round(5 * (span[1] - span[0]))
+    page.wait_for_function(f"() => facts.textContent.endsWith(' {percent} % watched')")
     press(page, "u")
     saved(page)
     assert server.project.recordings[0].labels.watched == []

@@ -36,6 +36,14 @@ def draw_walks(number: int, width: int, height: int) -> np.ndarray:
     return image
 
 
+def between_scores(scores: np.ndarray, first: float, last: float) -> float:
+    """Return a threshold between two quantiles that no score is near, so that rounding does not decide."""
+    values = np.sort(scores, axis=None)
+    values = values[int(first * len(values)) : int(last * len(values))]
+    widest = int(np.diff(values).argmax())
+    return float(values[widest : widest + 2].mean())
+
+
 class SpanProject:
     """A recording of ten minutes, the features of all of it, and a model that finds events in it."""
 
@@ -54,8 +62,8 @@ class SpanProject:
         with torch.no_grad():  # it is not trained, but its scores change with what happens
             model.network.frame_head[-1].weight.normal_(generator=torch.Generator().manual_seed(1))
         scores = score_recording(model, parts, video="a.mp4", duration_s=LENGTH_S).scores
-        high = float(np.quantile(scores, 0.9))
-        decode = replace(model.decode, high=(high,), low=(float(np.quantile(scores, 0.8)),))
+        high, low = between_scores(scores, 0.85, 0.95), between_scores(scores, 0.75, 0.85)
+        decode = replace(model.decode, high=(high,), low=(low,))
         replace(model, decode=decode).save(self.model)
 
     def predict(self, features: str, **settings: Any) -> PredictionResult:

@@ -1,7 +1,9 @@
+from functools import partial
+
 import pytest
 import torch
 
-from vidgru.training.linear_fit import fit_linear_path, fit_mix, log_losses
+from vidgru.training.linear_fit import CLIP_MIX_PRIOR, fit_linear_path, fit_mix, log_losses
 
 
 def problem(rows: int, columns: int, outputs: int, *, multi_label: bool, seed: int = 0) -> tuple[torch.Tensor, ...]:
@@ -99,6 +101,9 @@ def test_linear_path_is_weaker_with_stronger_penalty() -> None:
 # --- the combination --------------------------------------------------------------------------------------------------
 
 
+fit_clip_mix = partial(fit_mix, prior=CLIP_MIX_PRIOR)
+
+
 def logits_of(targets: torch.Tensor, strength: float, seed: int) -> torch.Tensor:
     """Logits that point at the targets, in noise."""
     rng = torch.Generator().manual_seed(seed)
@@ -110,20 +115,20 @@ def test_mix_prefers_informative_logits(multi_label: bool) -> None:
     _, targets, _, class_weights = problem(300, 4, 3, multi_label=multi_label)
     good, noise = logits_of(targets, 1.0, 1), logits_of(targets, 0.0, 2)
     ones = torch.ones(300)
-    mix = fit_mix(good, noise, targets, ones, class_weights, multi_label=multi_label)
-    swapped = fit_mix(noise, good, targets, ones, class_weights, multi_label=multi_label)
+    mix = fit_clip_mix(good, noise, targets, ones, class_weights, multi_label=multi_label)
+    swapped = fit_clip_mix(noise, good, targets, ones, class_weights, multi_label=multi_label)
     assert mix.network > 0.9 > 0.2 > mix.linear >= 0
     assert (swapped.network, swapped.linear) == pytest.approx((mix.linear, mix.network), abs=0.1)
-    both = fit_mix(good, logits_of(targets, 1.0, 3), targets, ones, class_weights, multi_label=multi_label)
+    both = fit_clip_mix(good, logits_of(targets, 1.0, 3), targets, ones, class_weights, multi_label=multi_label)
     assert min(both.network, both.linear) > 0.5
 
 
 def test_mix_without_evidence_is_the_prior() -> None:
     empty = torch.zeros(0, 2)
-    mix = fit_mix(empty, empty, empty, torch.zeros(0), torch.ones(2), multi_label=False)
+    mix = fit_clip_mix(empty, empty, empty, torch.zeros(0), torch.ones(2), multi_label=False)
     assert (mix.network, mix.linear, mix.bias) == (0.15, 0.75, (0.0, 0.0))
     targets = torch.eye(2)[[0, 1]]
-    little = fit_mix(logits_of(targets, 3.0, 1), logits_of(targets, 3.0, 2), targets, torch.ones(2), torch.ones(2),
+    little = fit_clip_mix(logits_of(targets, 3.0, 1), logits_of(targets, 3.0, 2), targets, torch.ones(2), torch.ones(2),
                      multi_label=False)  # fmt: skip
     assert 0.15 <= little.network < 0.3
     assert 0.75 <= little.linear < 0.9
@@ -134,14 +139,14 @@ def test_mix_of_few_examples_trusts_the_linear_path() -> None:
     targets = torch.eye(2).repeat(5, 1)
     for seed in range(20):
         network, linear = 1.3 * logits_of(targets, 0.15, seed), 0.7 * logits_of(targets, 0.3, 100 + seed)
-        mix = fit_mix(network, linear, targets, torch.ones(10), torch.ones(2), multi_label=False)
+        mix = fit_clip_mix(network, linear, targets, torch.ones(10), torch.ones(2), multi_label=False)
         assert mix.linear > mix.network, seed
 
 
 def test_mix_of_few_examples_trusts_a_network_that_is_right() -> None:
     targets = torch.eye(6).repeat(5, 1)
     network, linear = logits_of(targets, 2.0, 1), 0.3 * logits_of(targets, 0.5, 2)
-    mix = fit_mix(network, linear, targets, torch.ones(30), torch.ones(6), multi_label=False)
+    mix = fit_clip_mix(network, linear, targets, torch.ones(30), torch.ones(6), multi_label=False)
     assert mix.network > 0.4
 
 
@@ -151,7 +156,7 @@ def test_mix_of_few_misleading_logits_keeps_their_order(seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     targets = torch.eye(3)[[0] * 12 + [1] * 6 + [2] * 3]
     network, linear = torch.randn(21, 3, generator=rng), 6 * torch.randn(21, 3, generator=rng)
-    mix = fit_mix(network, linear, targets, torch.ones(21), torch.ones(3), multi_label=False)
+    mix = fit_clip_mix(network, linear, targets, torch.ones(21), torch.ones(3), multi_label=False)
     assert mix.linear < 0.1, "not trusted"
     combined = mix.network * network + mix.linear * linear
     kept = mix(network, linear).argmax(dim=1) == combined.argmax(dim=1)
@@ -162,7 +167,7 @@ def test_mix_calibrates_overconfident_logits() -> None:
     _, targets, weights, class_weights = problem(400, 4, 2, multi_label=True)
     honest = logits_of(targets, 0.7, 1)
     zeros = torch.zeros_like(honest)
-    mix = fit_mix(10 * honest, zeros, targets, weights, torch.ones(2), multi_label=True)
+    mix = fit_clip_mix(10 * honest, zeros, targets, weights, torch.ones(2), multi_label=True)
     before, after = (
         float((log_losses(logits, targets, class_weights, True) * weights).sum())
         for logits in (10 * honest, mix(10 * honest, zeros))

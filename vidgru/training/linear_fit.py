@@ -15,9 +15,9 @@ _MAX_ITERATIONS = 200
 _RIDGE = 1e-9  # added to the squared length of rows, as a share: centred rows depend linearly on each other
 # Weights of network and linear path that no evidence speaks against: on few examples a network is overconfident. A
 # stronger penalty would keep them where only the network tells the order of things. Losses on 300 clips of two labels,
-# with 5, 10 and 25 per label to learn from, 3 to 8 draws: 0.629, 0.574, 0.481; with 0.25 and 0.5, 0.639, 0.584, 0.486.
+# with 5, 10 and 25 per label to learn from: 0.629, 0.574, 0.481; with 0.25 and 0.5, 0.639, 0.584, 0.486.
 CLIP_MIX_PRIOR = (0.15, 0.75)
-FRAME_MIX_PRIOR = (0.25, 0.5)  # timed events, which networks tell better than windows do
+FRAME_MIX_PRIOR = (0.25, 0.5)  # less weight of the network was no better for timed events
 _MIX_PENALTY = 4.0  # in nats per unit of squared deviation from the prior
 
 
@@ -75,7 +75,7 @@ def fit_mix(
     class_weights: Tensor,
     *,
     multi_label: bool,
-    prior: tuple[float, float] = CLIP_MIX_PRIOR,
+    prior: tuple[float, float],
 ) -> LogitMix:
     """Fit how the logits of network and linear path are combined, on examples that neither was trained on.
 
@@ -89,7 +89,7 @@ def fit_mix(
         weights: float32 [N], weight of each row; their sum is the number of independent observations.
         class_weights: float32 [C], weight of each class.
         multi_label: As for `fit_linear_path`.
-        prior: Weights of network and linear path without evidence.
+        prior: Weights of network and linear path that no evidence speaks against.
     """
     start = torch.tensor(prior, dtype=torch.float64)
     scales = start.clone().requires_grad_()
