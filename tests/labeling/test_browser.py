@@ -292,6 +292,7 @@ def test_recording_is_marked_as_empty(videos: Path, serve: Serve, visit: Visit) 
     assert labels(0).is_empty
     assert title(page) == "Nothing happens in this recording"
     page.locator("#recording_filter").select_option("done")
+    page.wait_for_function("() => document.querySelectorAll('.recording').length === 1")
     assert texts(page, ".recording .name") == ["a.mp4"]
     press(page, "Escape", "/")
     page.keyboard.type("nowhere")
