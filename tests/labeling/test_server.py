@@ -1,14 +1,17 @@
 """The labelling server: its answers, and the requests that it refuses."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.videos import write_video
+from tests.videos import read_counter, write_video
 from vidgru.labeling.project import LabelingProject
 from vidgru.labeling.proxy import ProxyVideos
 from vidgru.labeling.server import make_app
@@ -96,6 +99,27 @@ def test_video_is_served_by_range(client: TestClient, videos: Path) -> None:
     assert part.headers["content-range"] == f"bytes 100-199/{len(content)}"
     assert client.get(f"/api/recordings/r0/video?token={TOKEN}", headers={"X-Token": ""}).content == content
     assert client.get("/api/recordings/r1/video").status_code == 409
+
+
+@pytest.mark.parametrize(("recording", "ms", "number"), [("r0", 0, 0), ("r0", 1149, 11), ("r1", 2900, 29)])
+def test_frame_is_the_one_on_the_screen(client: TestClient, recording: str, ms: int, number: int) -> None:
+    answer = client.get(f"/api/recordings/{recording}/frame?ms={ms}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    assert read_counter(np.asarray(Image.open(io.BytesIO(answer.content)))) == number
+
+
+@pytest.mark.parametrize(
+    ("request_path", "status", "reason"),
+    [
+        ("r0/frame?ms=3001", 404, "a.mp4 has no frame at 3.001 s"),
+        ("r0/frame?ms=-1", 400, "ms is '-1'; it must be a whole number"),
+        ("r2/frame?ms=0", 404, "is not a readable video"),
+    ],
+)
+def test_frame_that_does_not_exist(client: TestClient, request_path: str, status: int, reason: str) -> None:
+    answer = client.get(f"/api/recordings/{request_path}")
+    assert answer.status_code == status
+    assert reason in answer.json()["error"]
 
 
 def test_changes_answers_when_the_version_is_newer(client: TestClient) -> None:

@@ -1,4 +1,4 @@
-"""Videos for browsers: which ones they play, and proxies of the others.
+"""Videos for browsers: which ones they play, proxies of the others, and single frames.
 
 A proxy is H.264 in MP4, at most 1280 pixels wide or high, with the times of its source. It is made by a process of its
 own, `python -m vidgru.labeling.proxy SOURCE TARGET`, which prints the share that is done.
@@ -20,6 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 
 from vidgru.errors import RecordingError, VidgruError
@@ -91,6 +92,19 @@ def read_frame_times(path: Path) -> Array | None:
 def is_evenly_spaced(time_s: Array, fps: float | None) -> bool:
     """Whether frame k of a video is at k / fps, up to a hundredth of a frame."""
     return fps is not None and bool(np.abs(time_s * fps - np.arange(len(time_s))).max(initial=0) < 0.01)
+
+
+def read_frame_jpeg(path: Path, time: Fraction) -> bytes:
+    """Read the frame that is on the screen at a time in seconds, as JPEG in the size that players show.
+
+    Raises:
+        RecordingError: The video cannot be read, or has no frame at that time.
+    """
+    with DisplayFrameReader(path) as reader:
+        for frame in reader.frames(reader.size_px, [(time, time + Fraction(1, 1_000_000))]):
+            _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+            return jpeg.tobytes()
+    raise RecordingError(f"has no frame at {float(time):g} s")
 
 
 class ProxyVideos:

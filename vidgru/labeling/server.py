@@ -36,6 +36,7 @@ never by path. Errors are `{"error": TEXT}`.
   - `{op: "reject", start_s, end_s, label}` and, to undo it, `{op: "restore", start_s, end_s, label}`: a draft is wrong.
     None of its time becomes watched by that. Accepting one is to `put` it.
 - `GET /api/recordings/ID/video`: the proxy if there is one, else the file, with range requests.
+- `GET /api/recordings/ID/frame?ms=TIME`: the frame that is on the screen at that time, as JPEG.
 - `POST /api/recordings/ID/proxy` starts to make a proxy; `GET` of it returns `{state, progress, reason}`; `state` is
   none, queued, running, ready or failed.
 - `POST /api/train` with `{}`: train now. 409 if features cannot be extracted and no recording has any.
@@ -53,6 +54,7 @@ import time
 import webbrowser
 from collections.abc import Mapping
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +70,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vidgru.config import LabelConfig
 from vidgru.datasets.rows import BACKGROUND
-from vidgru.errors import SettingsError
+from vidgru.errors import RecordingError, SettingsError
 from vidgru.flags import require
 from vidgru.labeling.background import FeatureExtraction, TrainingLoop
 from vidgru.labeling.page import label_page
 from vidgru.labeling.project import ChangeNotSavedError, InvalidChangeError, LabelingProject, ProjectRecording
-from vidgru.labeling.proxy import ProxyVideos, is_evenly_spaced, read_frame_times
+from vidgru.labeling.proxy import ProxyVideos, is_evenly_spaced, read_frame_jpeg, read_frame_times
 from vidgru.sources import find_recordings
 from vidgru.storage import parse_json, user_path
 
@@ -174,6 +176,7 @@ def make_app(
             Route(recording, handlers.recording),
             Route(f"{recording}/changes", handlers.apply, methods=["POST"]),
             Route(f"{recording}/video", handlers.video),
+            Route(f"{recording}/frame", handlers.frame),
             Route(f"{recording}/proxy", handlers.start_proxy, methods=["POST"]),
             Route(f"{recording}/proxy", handlers.proxy),
             Route("/api/train", handlers.train, methods=["POST"]),
@@ -316,6 +319,15 @@ class _Handlers:
         if not path.is_file():
             raise HTTPException(404, f"{item.recording.name} is gone")
         return FileResponse(path, media_type="video/webm" if path.suffix.lower() == ".webm" else "video/mp4")
+
+    async def frame(self, request: Request) -> Response:
+        _, item = self._find(request)
+        time = Fraction(_number(request, "ms", 0), 1000)
+        try:
+            jpeg = await run_in_threadpool(read_frame_jpeg, item.recording.path, time)
+        except RecordingError as error:
+            raise HTTPException(404, f"{item.recording.name} {error.message}") from None
+        return Response(jpeg, media_type="image/jpeg")
 
     async def start_proxy(self, request: Request) -> Response:
         _, item = self._find(request)

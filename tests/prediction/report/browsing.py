@@ -47,7 +47,7 @@ def browser_pages(chromium: Any, ignore: str | None = None) -> Iterator[Callable
     finally:
         for context in contexts:
             context.close()
-    assert complaints == []
+    assert complaints == [], complaints
 
 
 def ready(page: Any) -> Any:

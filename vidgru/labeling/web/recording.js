@@ -3,6 +3,7 @@
 const WATCHED_EVERY_MS = 3000; // how often watched stretches are posted
 const MAX_STEP_S = 1; // between two times of a playing video, at normal speed; after a longer one a new stretch begins
 const COPY_EVERY_MS = 500; // how often the progress of a playable copy is requested
+const PRESENTED_MS = 150; // from a seek until the browser has said which frame it shows
 const MIN_DRAG_PX = 4; // less is a click
 
 // Files have milliseconds. Rounded down, because a start that is rounded up would exclude its own frame.
@@ -19,6 +20,8 @@ class LabelPlayer extends Player {
     this.stopAt = null;
     this.frameTimes = null; // of all frames; null if they are evenly spaced
     topics.on('time', () => this.stopAtEnd());
+    topics.on('time media', () => this.checkFrame());
+    this.still.addEventListener('load', () => this.coverFrame());
   }
 
   // Open `data.video`; null for a format that browsers cannot play.
@@ -29,6 +32,7 @@ class LabelPlayer extends Player {
     this.frameTime = null;
     this.stillTime = 0;
     this.stopAt = null;
+    this.still.removeAttribute('src');
     this.video.hidden = false;
     if (data.video !== null) this.video.src = data.video;
     else {
@@ -69,6 +73,32 @@ class LabelPlayer extends Player {
   get frame() {
     const index = this.frameIndex(this.time);
     return { start: floorToMilliseconds(this.frameStart(index)), end: floorToMilliseconds(Math.min(this.frameStart(index + 1), data.duration)) };
+  }
+
+  // Of videos with B frames and uneven times, Chromium shows a neighbour of some frames, wherever one seeks. The server
+  // then sends the right one, which covers the other.
+  checkFrame() {
+    this.coverFrame();
+    clearTimeout(this.checking);
+    if (!this.isWrongFrame) return;
+    this.checking = setTimeout(() => {
+      if (this.isWrongFrame) this.still.setAttribute('src', this.pictureAddress);
+    }, PRESENTED_MS);
+  }
+
+  coverFrame() {
+    this.still.hidden = !(this.isWrongFrame && this.still.complete && this.still.getAttribute('src') === this.pictureAddress);
+  }
+
+  get isWrongFrame() {
+    if (this.mode === 'still' || this.frameTimes === null || this.frameTime === null || !this.paused || this.video.seeking) return false;
+    return this.frameIndex(this.frameTime) !== this.frameIndex(this.time);
+  }
+
+  // Address of a picture of the current frame.
+  get pictureAddress() {
+    const ms = Math.ceil(this.frameStart(this.frameIndex(this.time)) * 1000 - 1e-3);
+    return data.video.replace('/video?', `/frame?ms=${ms}&`);
   }
 
   // Seek to the middle of a frame, so that rounding never shows its neighbour.
