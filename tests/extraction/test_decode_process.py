@@ -19,7 +19,7 @@ from vidgru.extraction.decode_worker import DecodeWorker
 from vidgru.video.container import file_identity
 
 
-@pytest.mark.parametrize("kind", ["crash", "hang"])
+@pytest.mark.parametrize("kind", ["crash", pytest.param("hang", marks=pytest.mark.slow)])
 def test_dying_decoder_ends_only_its_recording(
     tmp_path: Path, settings: DetectorSettings, faults: None, kind: str
 ) -> None:

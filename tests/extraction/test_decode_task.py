@@ -75,7 +75,8 @@ def test_killed_run_resumes_inside_the_recording(
     assert entry_files(tmp_path / "cut") == entry_files(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("wrong", [{"key_pts": 7}, pytest.param({"image": "0"}, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", [{"key_pts": 7}, {"image": "0"}])
 def test_lost_resume_point_is_reached_from_the_start(
     tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
 ) -> None:
@@ -93,6 +94,7 @@ def test_lost_resume_point_is_reached_from_the_start(
     assert entry_files(tmp_path / "cut") == entry_files(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_damaged_recording_resumes(tmp_path: Path, settings: DetectorSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     set_part_samples(monkeypatch, 10)
     path = write_video(tmp_path / "v" / "a.mkv", 160, options=KEY_FRAMES)

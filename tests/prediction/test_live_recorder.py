@@ -49,6 +49,7 @@ def test_recorder_writes_full_parts(tmp_path: Path) -> None:
     recorder.close()
 
 
+@pytest.mark.slow
 def test_finish_killed_recordings(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
