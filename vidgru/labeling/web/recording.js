@@ -19,6 +19,7 @@ class LabelPlayer extends Player {
     this.unplayable = '';
     this.stopAt = null;
     this.frameTimes = null; // of all frames; null if they are evenly spaced
+    this.checking = null; // timer
     topics.on('time', () => this.stopAtEnd());
     topics.on('time media', () => this.checkFrame());
     this.still.addEventListener('load', () => this.coverFrame());
@@ -75,8 +76,8 @@ class LabelPlayer extends Player {
     return { start: floorToMilliseconds(this.frameStart(index)), end: floorToMilliseconds(Math.min(this.frameStart(index + 1), data.duration)) };
   }
 
-  // Of videos with B frames and uneven times, Chromium shows a neighbour of some frames, wherever one seeks. The server
-  // then sends the right one, which covers the other.
+  // Of videos with B frames and uneven times, Chromium 150 shows a neighbour of some frames, even at their middle. The
+  // server then sends the right one, which covers the other.
   checkFrame() {
     this.coverFrame();
     clearTimeout(this.checking);
